@@ -1,0 +1,65 @@
+"""unrecall makes a trained PyTorch model forget, attacks it to see whether it really did, and shows the evidence.
+
+The straight line, left to right:
+
+    Request, tasks.*      what must go, and how the model's modality works
+    methods.*             unlearn(model, request, task, generator) -> model
+    attacks.*, metrics.*  what every model is asked
+    audit                 original, unlearned and retrained side by side -> Record
+    report                records -> one page
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unrecall import attacks, methods, metrics, report, scenarios, tasks
+    from unrecall.audit import Audit, audit
+    from unrecall.engine import Fit
+    from unrecall.records import Measurement, Record
+    from unrecall.scenarios.base import Scenario
+    from unrecall.types import Request
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Request": "unrecall.types",
+    "Fit": "unrecall.engine",
+    "Scenario": "unrecall.scenarios.base",
+    "Audit": "unrecall.audit",
+    "audit": "unrecall.audit",
+    "Record": "unrecall.records",
+    "Measurement": "unrecall.records",
+    "tasks": "",
+    "methods": "",
+    "attacks": "",
+    "metrics": "",
+    "scenarios": "",
+    "report": "",
+}
+
+__all__ = [
+    "Audit",
+    "Fit",
+    "Measurement",
+    "Record",
+    "Request",
+    "Scenario",
+    "attacks",
+    "audit",
+    "methods",
+    "metrics",
+    "report",
+    "scenarios",
+    "tasks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use, so that the command line can list and complain without loading torch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'unrecall' has no attribute '{name}'")
+    home = _WHERE[name]
+    return getattr(importlib.import_module(home), name) if home else importlib.import_module(f"unrecall.{name}")

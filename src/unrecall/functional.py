@@ -1,0 +1,61 @@
+"""Losses and divergences: tensors in, tensors out. Rows are `[n, classes]` logits or log-probabilities."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of each row's target, `[n]`, in nats."""
+    return F.cross_entropy(logits, targets, reduction="none")
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(P || Q) of each row, `[n]`, in nats, from log-probabilities; 0 log 0 = 0, so masked P is fine."""
+    p = log_p.exp()
+    return torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p)).sum(-1)
+
+
+def js(p: Tensor, q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of each row, `[n]`, in nats, from *probabilities*; lies in [0, ln 2]."""
+    m = (p + q) / 2
+    return (_entropy_to(p, m) + _entropy_to(q, m)) / 2
+
+
+def _entropy_to(p: Tensor, m: Tensor) -> Tensor:
+    return torch.where(p > 0, p * (p.clamp_min(1e-12) / m.clamp_min(1e-12)).log(), torch.zeros_like(p)).sum(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Shannon entropy of each row's softmax, `[n]`, in nats."""
+    log_p = F.log_softmax(logits, -1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def margin(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logit margin z_y - max_{k != y} z_k of each row, `[n]`; positive where the row is classified as its target."""
+    own = logits.gather(1, targets[:, None]).squeeze(1)
+    others = logits.scatter(1, targets[:, None], float("-inf"))
+    return own - others.max(1).values
+
+
+def masked_softmax(logits: Tensor, masked: Tensor) -> Tensor:
+    """Softmax with the `masked` classes set to zero and the rest renormalised; `[n, classes]`, rows sum to 1.
+
+    `masked` is a boolean `[classes]`, the same for all rows, or `[n, classes]`, one mask a row.
+    """
+    return F.softmax(logits.masked_fill(masked, float("-inf")), -1)
+
+
+def one_hot_mask(targets: Tensor, classes: int) -> Tensor:
+    """Boolean `[n, classes]` that is true at each row's target."""
+    return F.one_hot(targets, classes).bool()
+
+
+def pairwise_same_label_cosine(features: Tensor, targets: Tensor) -> Tensor:
+    """Mean cosine over ordered pairs i != j with y_i = y_j; a scalar, 0 where the batch has no such pair."""
+    unit = F.normalize(features, dim=1)
+    same = targets[:, None].eq(targets[None, :]).fill_diagonal_(False)
+    return (unit @ unit.T).mul(same).sum() / same.sum().clamp_min(1)

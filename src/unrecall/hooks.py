@@ -1,0 +1,72 @@
+"""Looking into a model and changing what flows through it, undone on leaving the `with` block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def capture_input(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the first positional input of `module` at each forward pass, in order."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def capture_output(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the output of `module` at each forward pass, in order."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def replace_output(module: nn.Module, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Passes each output of `module` through `edit`."""
+    handle = module.register_forward_hook(lambda _, __, output: edit(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[nn.Module]:
+    """Puts `model` into train or eval mode, and each of its modules back as it was."""
+    before = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield model
+    finally:
+        for module, was in before.items():
+            module.training = was
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Switches off the gradients of all parameters, so that only inputs are differentiated."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    for p in wanted:
+        p.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for p in wanted:
+            p.requires_grad_(True)
+
+
+def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """All BatchNorm modules that keep running statistics, in registration order."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [m for m in norms if m.track_running_stats and isinstance(m.running_mean, torch.Tensor)]

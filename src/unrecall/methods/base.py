@@ -1,0 +1,135 @@
+"""What a method promises: a model in, another model out, the first one untouched. It never measures itself."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Self, TypeVar, final
+
+import torch
+from torch import nn
+
+from unrecall.engine import Fit, Phase, draw_seed, fit, frozen_copy
+from unrecall.errors import NotSupported
+from unrecall.parameters import Parameters
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import Request
+
+P = TypeVar("P", bound=Parameters)
+
+
+class Strength(NamedTuple):
+    """Which hyper-parameters decide how much is forgotten; they are scaled together.
+
+    `parameters`: names, dotted where nested ("fit.lr"). `inverse`: a larger value forgets less. `low` and `high`: the
+    range of factors, on the defaults, that a search may try.
+    """
+
+    parameters: tuple[str, ...]
+    inverse: bool = False
+    low: float = 2**-8
+    high: float = 2**6
+
+
+@dataclass(frozen=True)
+class Method(Parameters, ABC):
+    """Base of all methods; a leaf is a frozen dataclass whose defaults are the paper's."""
+
+    title: ClassVar[str]
+    strength: ClassVar[Strength | None] = None
+
+    @abstractmethod
+    def unlearn(
+        self,
+        model: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session | None = None,
+    ) -> nn.Module:
+        """A new model, in eval mode, that was made to forget `request.forget`; `model` is left as it was."""
+
+    @final
+    def scaled(self, factor: float) -> Self:
+        """The same method `factor` times as strong. Raises NotSupported where nothing decides its strength."""
+        if self.strength is None:
+            raise NotSupported(f"{type(self).__name__}: expected a method with a strength to tune, got none.")
+        result = self
+        for path in self.strength.parameters:
+            result = _scale(result, path.split("."), 1 / factor if self.strength.inverse else factor)
+        return result
+
+
+def _scale(owner: P, path: Sequence[str], factor: float) -> P:
+    value = getattr(owner, path[0])
+    changed = value * factor if len(path) == 1 else _scale(value, path[1:], factor)
+    return replace(owner, **{path[0]: changed})
+
+
+@dataclass(frozen=True)
+class GradientMethod(Method):
+    """A method that runs the loop: a leaf says in `phases` what is minimised, over which data, and how."""
+
+    has_null: ClassVar[bool] = True
+    """Whether the same passes at learning rate 0 leave the weights alone (not so where weights are re-initialised)."""
+
+    @abstractmethod
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """The runs of the loop, in order. `student` will be trained in place; `original` is frozen, in eval mode.
+
+        A phase may freeze parameters of `student`; they are freed again at the end.
+        """
+
+    @final
+    def unlearn(
+        self,
+        model: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session | None = None,
+    ) -> nn.Module:
+        """Copies the model and runs each phase on the copy."""
+        session = session or Session()
+        student = copy.deepcopy(model).to(session.place())
+        original = frozen_copy(student)
+        trainable = [p.requires_grad for p in student.parameters()]
+        for i, phase in enumerate(self.phases(student, original, request, task, generator)):
+            fit(student, task, phase, generator, session, f"{type(self).__name__.lower()} {i + 1}".replace(" ", "-"))
+        for parameter, was in zip(student.parameters(), trainable, strict=True):
+            parameter.requires_grad_(was)
+        return student.eval()
+
+
+@dataclass(frozen=True)
+class Null(GradientMethod):
+    """The same passes as `base` at learning rate 0: whatever is forgotten here, statistics forgot and not weights."""
+
+    base: GradientMethod
+    title: ClassVar[str] = "Null"
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """The phases of the base, with the learning rate set to 0."""
+        phases = self.base.phases(student, original, request, task, generator)
+        return [replace(phase, fit=replace(phase.fit, lr=0.0)) for phase in phases]
+
+
+def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
+    """Draws fresh weights, in place, for every layer below `modules` that knows how."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw_seed(generator))
+        for module in modules:
+            for layer in module.modules():
+                reset = getattr(layer, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+
+
+__all__ = ["Fit", "GradientMethod", "Method", "Null", "Phase", "Strength", "reinitialise"]

@@ -1,0 +1,46 @@
+"""Fine-tuning on retain, "GD" in the papers' tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.engine import Batches
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.tasks.base import Task
+from unrecall.types import Request
+
+
+@dataclass(frozen=True)
+class Finetune(GradientMethod):
+    """Goes on training on retain and hopes that forget fades.
+
+        L = CE(retain)
+
+    Args:
+        fit: SGD, lr 1e-2, momentum 0.9, weight decay 1e-4, 10 epochs over retain.
+
+    Expected to fail: what the model knows about forget costs it nothing on retain, so little fades.
+
+    Reference: defaults of "GD" in Hsu et al., "The Unseen Threat: Residual Knowledge in Machine Unlearning under
+    Perturbed Samples", NeurIPS 2025, arXiv 2601.22359, appendix B.3.
+    """
+
+    title: ClassVar[str] = "Fine-tune"
+    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+
+    fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """One phase over retain."""
+
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            return task.rows(model, batches["retain"]).losses().mean()
+
+        return [Phase(loss, {"retain": request.retain}, self.fit)]

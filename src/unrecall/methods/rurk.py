@@ -1,0 +1,92 @@
+"""RURK: unlearning that is robust against residual knowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.engine import Batches
+from unrecall.functional import nll
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.parameters import Count, NonNegative
+from unrecall.perturb import fgsm, gaussian, other_classes, pgd
+from unrecall.tasks.base import Task
+from unrecall.types import Request, repeat
+
+
+@dataclass(frozen=True)
+class RURK(GradientMethod):
+    """Keeps retain, and pushes away forget examples *and* their perturbed copies.
+
+        gaussian:   L = CE(X_r, Y_r) - lambda_f CE(X_f, Y_f) - lambda_a (1/v) sum_i CE(clamp(X_f + tau eps_i), Y_f)
+        fgsm, pgd:  L = CE(X_r, Y_r) - lambda_f CE(X_f, Y_f) + lambda_a (1/v) sum_i CE(X'_i, Y'_i),  Y'_i != Y_f random,
+                    X'_i crafted towards Y'_i against the model being trained
+
+    One forget batch is drawn per retain batch. Retain, forget and perturbed copies go through the model in three
+    separate passes, BatchNorm in train mode, as in the paper's Algorithm 1.
+
+    Args:
+        tau: perturbation size in input units; about 8/255.
+        lambda_f: weight of the clean forget loss.
+        lambda_a: weight of the perturbed forget loss (the paper: 0.03 on small CIFAR-5, 0.00045 on CIFAR-10).
+        v: perturbed copies per forget example.
+        attack: how copies are made; pgd takes `pgd_steps` steps of `pgd_step` from a random start.
+        fit: SGD 1e-2, momentum 0.9, weight decay 5e-4, clip 1, cosine over 200 steps, 2 epochs over retain.
+
+    Expected to fail: where lambda_a does not fit the model it over-forgets; the paper's values were set for ResNet-18.
+
+    Reference: Hsu, Niroula, He, Brugere, Lecue, Chen, "The Unseen Threat: Residual Knowledge in Machine Unlearning
+    under Perturbed Samples", NeurIPS 2025, arXiv 2601.22359, section 4.2 and appendix B. Differs in nothing known.
+    Where the paper contradicts itself: epochs is 2 as in the text (an ablation table says 1); the update descends, as
+    its SGD does (Algorithm 1 prints an ascent); "cap the iterations at 200" is read as the period of the cosine
+    (steps=200 is the hard stop).
+    """
+
+    title: ClassVar[str] = "RURK"
+    strength: ClassVar[Strength | None] = Strength(("lambda_f", "lambda_a"))
+
+    tau: NonNegative = 0.03
+    lambda_f: NonNegative = 0.03
+    lambda_a: NonNegative = 0.03
+    v: Count = 1
+    attack: Literal["gaussian", "fgsm", "pgd"] = "gaussian"
+    pgd_steps: Count = 10
+    pgd_step: NonNegative = 2 / 255
+    fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=2)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """One phase over retain, with forget cycling beside it."""
+
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            retain = task.rows(model, batches["retain"]).losses().mean()
+            forget = task.rows(model, batches["forget"])
+            copies = repeat(batches["forget"], self.v)
+            if self.attack == "gaussian":
+                perturbed = task.rows(model, gaussian(task, copies, self.tau, generator))
+                pushed = -nll(perturbed.logits, perturbed.targets).mean()
+            else:
+                truth = forget.targets.repeat_interleave(self.v)
+                wished = other_classes(truth, forget.logits.shape[1], generator)
+                if self.attack == "fgsm":
+                    copies = fgsm(model, task, copies, radius=self.tau, targets=wished)
+                else:
+                    copies = pgd(
+                        model,
+                        task,
+                        copies,
+                        radius=self.tau,
+                        step=self.pgd_step,
+                        steps=self.pgd_steps,
+                        generator=generator,
+                        targets=wished,
+                    )
+                pushed = nll(task.rows(model, copies).logits, wished).mean()
+            return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * pushed
+
+        return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]

@@ -1,0 +1,109 @@
+"""Forward passes without gradients: each model sees each split once, and everything else reads the signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from unrecall.functional import entropy, nll
+from unrecall.hooks import mode
+from unrecall.tasks.base import Task
+from unrecall.types import Batch, Examples, Signals, move
+
+
+def batches(
+    examples: Examples, task: Task, batch_size: int = 256, device: torch.device | None = None
+) -> Iterator[Batch]:
+    """The examples in order, collated, on `device`."""
+    order = range(len(examples))
+    groups = [list(order[i : i + batch_size]) for i in range(0, len(examples), batch_size)]
+    for batch in loader(examples, task, groups):
+        yield batch if device is None else move(batch, device)
+
+
+def loader(examples: Examples, task: Task, groups: Iterable[Sequence[int]]) -> DataLoader[Batch]:
+    """PyTorch's loader over given groups of indices; each batch also carries its `index` [examples]."""
+    return DataLoader(_Numbered(examples), batch_sampler=groups, collate_fn=_Collate(task))  # type: ignore[arg-type]
+
+
+class _Numbered:
+    """Each example with its index, so that what was computed once for it can be found again."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return index, self.examples[index]
+
+
+class _Collate:
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, items: Sequence[tuple[int, Any]]) -> Batch:
+        batch = self.task.collate([item for _, item in items])
+        return {**batch, "index": torch.tensor([index for index, _ in items])}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
+
+
+@torch.no_grad()
+def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int = 256) -> Signals:
+    """All signals of one model on one split, in one pass, in eval mode."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in Signals.__dataclass_fields__}
+    offset = 0
+    with mode(model, training=False):
+        for batch in batches(examples, task, batch_size, device_of(model)):
+            rows, features = task.view(model, batch)
+            loss = rows.losses()
+            prediction = rows.logits.argmax(1)
+            parts["loss"].append(loss)
+            parts["confidence"].append((-loss).exp())
+            parts["correct"].append(rows.per_example(prediction.eq(rows.targets).float()))
+            parts["entropy"].append(rows.per_example(entropy(rows.logits)))
+            parts["features"].append(features)
+            parts["prediction"].append(prediction)
+            parts["target"].append(rows.targets)
+            parts["example"].append(rows.example + offset)
+            offset += rows.examples
+    return Signals(**{name: _array(values) for name, values in parts.items()})
+
+
+def _array(values: Sequence[Tensor]) -> np.ndarray:
+    joined = torch.cat(list(values)).cpu()
+    return joined.numpy().astype(
+        np.float64 if joined.ndim == 1 and joined.is_floating_point() else joined.numpy().dtype
+    )
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int = 256) -> np.ndarray:
+    """Share of rows predicted right, per example `[n]`, in eval mode."""
+    parts = []
+    with mode(model, training=False):
+        for batch in batches(examples, task, batch_size, device_of(model)):
+            rows = task.rows(model, batch)
+            parts.append(rows.per_example(rows.logits.argmax(1).eq(rows.targets).float()))
+    return torch.cat(parts).double().cpu().numpy()
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int = 256) -> float:
+    """Mean negative log-likelihood over examples, in nats, in eval mode."""
+    total = 0.0
+    with mode(model, training=False):
+        for batch in batches(examples, task, batch_size, device_of(model)):
+            rows = task.rows(model, batch)
+            total += float(rows.per_example(nll(rows.logits, rows.targets)).double().sum())
+    return total / len(examples)

@@ -1,0 +1,82 @@
+"""Hyper-parameters that check themselves: a frozen dataclass whose annotations carry the allowed ranges."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, TypeAlias, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from unrecall.errors import BadInput
+
+Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+Index: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+@cache
+def annotated(owner: type) -> dict[str, Any]:
+    """The resolved annotation of each field of a dataclass, ranges included."""
+    hints = get_type_hints(owner, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(owner)}
+
+
+def nested_types(hint: Any) -> tuple[type, ...]:
+    """The classes that a parameter may be an instance of where it has parameters of its own; empty otherwise."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    kinds = tuple(kind for kind in options if isinstance(kind, type))
+    return kinds if any(issubclass(kind, Parameters) for kind in kinds) else ()
+
+
+@cache
+def _adapter(owner: type, name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(annotated(owner)[name])
+
+
+def checked(owner: type, name: str, value: Any, *, lax: bool = False) -> Any:
+    """`value` as the field `name` of `owner` takes it; BadInput says what was expected. `lax` also reads strings."""
+    nested = nested_types(annotated(owner)[name])
+    if nested:
+        if not isinstance(value, nested):
+            wanted = " or ".join(kind.__name__ for kind in nested)
+            raise BadInput(f"{owner.__name__}: expected {name} to be {wanted}, got {value!r}.")
+        return value
+    try:
+        return _adapter(owner, name).validate_python(value, strict=None if lax else False)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise BadInput(f"{owner.__name__}: expected {name} to be {reason}, got {value!r}.") from error
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Base of everything with hyper-parameters: methods, attacks, scenarios, training recipes."""
+
+    def __post_init__(self) -> None:
+        owner: Any = type(self)
+        for name in annotated(owner):
+            value = checked(owner, name, getattr(self, name))
+            if isinstance(value, str | int | float | bool | tuple):
+                object.__setattr__(self, name, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by name, nested where a parameter has parameters of its own; ready for JSON."""
+        return {name: _plain(getattr(self, name)) for name in annotated(_type_of(self))}
+
+
+def _type_of(owner: Any) -> Any:
+    return type(owner)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Parameters):
+        return {"name": type(value).__name__, **value.as_dict()}
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, str | int | float | bool | types.NoneType) else str(value)

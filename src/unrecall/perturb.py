@@ -1,0 +1,89 @@
+"""Perturbed inputs: Gaussian noise, FGSM and PGD, targeted or not. Inputs stay within the task's bounds.
+
+A *targeted* step goes down the loss towards a wished-for class; an untargeted one goes up the loss of the true class.
+All examples of a batch are perturbed at once, so many draws are one large batch (`types.repeat`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.errors import NotSupported
+from unrecall.functional import nll
+from unrecall.hooks import frozen
+from unrecall.tasks.base import Perturbable, Task
+from unrecall.types import Batch, Rows
+
+
+def perturbable(task: Task) -> Perturbable:
+    """The task, if its inputs can be perturbed; NotSupported otherwise."""
+    if not isinstance(task, Perturbable):
+        raise NotSupported(f"{type(task).__name__}: expected a task with continuous inputs, got one without.")
+    return task
+
+
+def noise_like(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise shaped like `inputs`, drawn where the generator lives: the same on any device."""
+    return torch.randn(inputs.shape, generator=generator, device=generator.device).to(inputs)
+
+
+def gaussian(task: Task, batch: Batch, std: float, generator: torch.Generator) -> Batch:
+    """x' = clamp(x + std * N(0, I)); `std` in input units. The l2 norm of the noise is about std * sqrt(d)."""
+    able = perturbable(task)
+    inputs = able.inputs(batch)
+    return able.with_inputs(batch, (inputs + std * noise_like(inputs, generator)).clamp(*able.bounds))
+
+
+def other_classes(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """A uniformly random class that differs from the target, for each row `[rows]`."""
+    shift = torch.randint(1, classes, targets.shape, generator=generator, device=generator.device)
+    return (targets + shift.to(targets)) % classes
+
+
+def pgd(
+    model: nn.Module,
+    task: Task,
+    batch: Batch,
+    *,
+    radius: float,
+    step: float,
+    steps: int,
+    generator: torch.Generator | None,
+    targets: Tensor | None = None,
+) -> Batch:
+    """Projected gradient descent in the l-infinity ball of `radius`; with `targets` [rows] towards these classes.
+
+    Starts at a uniformly random point of the ball if a generator is given, at the input itself otherwise. Uses `model`
+    as it is (train or eval mode is the caller's choice) and leaves its gradients alone.
+
+    Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, 1706.06083.
+    """
+    able = perturbable(task)
+    clean = able.inputs(batch).detach()
+    low, high = able.bounds
+    moved = clean
+    if generator is not None:
+        start = torch.rand(clean.shape, generator=generator, device=generator.device).to(clean)
+        moved = (clean + radius * (2 * start - 1)).clamp(low, high)
+    with frozen(model), torch.enable_grad():
+        for _ in range(steps):
+            moved = moved.detach().requires_grad_(True)
+            rows = task.rows(model, able.with_inputs(batch, moved))
+            (gradient,) = torch.autograd.grad(_objective(rows, targets), moved)
+            moved = moved.detach() + step * gradient.sign()
+            moved = torch.clamp(clean + (moved - clean).clamp(-radius, radius), low, high)
+    return able.with_inputs(batch, moved.detach())
+
+
+def _objective(rows: Rows, targets: Tensor | None) -> Tensor:
+    """What is ascended: the loss of the truth, or minus the loss of the wished-for class. Summed, so rows don't mix."""
+    return nll(rows.logits, rows.targets).sum() if targets is None else -nll(rows.logits, targets).sum()
+
+
+def fgsm(model: nn.Module, task: Task, batch: Batch, *, radius: float, targets: Tensor | None = None) -> Batch:
+    """One step of the whole radius from the input itself: x' = clamp(x + radius * sign(gradient)).
+
+    Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, arXiv 1412.6572.
+    """
+    return pgd(model, task, batch, radius=radius, step=radius, steps=1, generator=None, targets=targets)

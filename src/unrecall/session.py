@@ -1,0 +1,80 @@
+"""Where and how long work runs: the device, the folder that lets it resume, and what a person sees meanwhile."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+@dataclass
+class Effort:
+    """What a run of the loop took. `passes`: examples drawn over all streams; `losses`: one a step."""
+
+    steps: int = 0
+    passes: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Session:
+    """How the loop runs, beside what it computes.
+
+    `folder`: where unfinished training leaves what it needs to resume; None keeps nothing. `device`: "cpu", "cuda",
+    or None for what Accelerate finds. `every`: least seconds between two savings. `show`: progress on stderr.
+    `efforts`: what each run of the loop in this session took, in order.
+    """
+
+    folder: Path | None = None
+    device: str | None = None
+    every: float = 20.0
+    show: bool = False
+    efforts: list[Effort] = field(default_factory=list)
+
+    def within(self, name: str) -> Session:
+        """The same session, with a folder of its own below this one."""
+        return self if self.folder is None else replace(self, folder=self.folder / name)
+
+    def accelerator(self) -> Accelerator:
+        """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""
+        from accelerate import Accelerator
+
+        return Accelerator(cpu=self.device == "cpu")
+
+    def place(self) -> torch.device:
+        """The device that models and batches go to."""
+        if self.device is not None:
+            return torch.device(self.device)
+        device: torch.device = self.accelerator().device
+        return device
+
+    def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
+        """The items, with a progress bar on a terminal and a plain line at the end otherwise; silent unless `show`."""
+        if not self.show or total == 0:
+            yield from items
+            return
+        start = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import track
+
+            yield from track(items, label, total, console=Console(stderr=True), transient=True)
+        else:
+            yield from items
+        self.say(f"{label}: done in {time.monotonic() - start:.1f} s")
+
+    def say(self, line: str) -> None:
+        """One line for the person who waits; silent unless `show`."""
+        if self.show:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,184 @@
+"""Classification: any module that maps a batch of inputs to one row of logits each."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unrecall.errors import BadInput, NotSupported
+from unrecall.hooks import mode
+from unrecall.records import Exhibit
+from unrecall.tasks.base import Task
+from unrecall.types import SPLITS, Batch, Examples, Request, Rows, View, iterate
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """Examples are `(input, label)`; inputs lie within `bounds`, so normalisation belongs inside the model.
+
+    `head`: dotted name of the linear layer that gives the logits; found by itself where left None.
+    `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default.
+    `classes`: names of the classes, for people.
+    """
+
+    head_name: str | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
+    classes: tuple[str, ...] = ()
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """`inputs` [examples, ...] float32 and `targets` [examples] int64."""
+        inputs = torch.stack([torch.as_tensor(item[0], dtype=torch.float32) for item in items])
+        return {"inputs": inputs, "targets": torch.tensor([int(item[1]) for item in items])}
+
+    def rows(self, model: nn.Module, batch: Batch) -> Rows:
+        """One row an example."""
+        logits: Tensor = model(batch["inputs"])
+        n = len(logits)
+        return Rows(logits, batch["targets"], torch.arange(n, device=logits.device), n)
+
+    def view(self, model: nn.Module, batch: Batch) -> View:
+        """Features are what enters the head, flattened; the head is recognised in the same pass."""
+        with self._watching(model) as seen:
+            rows = self.rows(model, batch)
+        _, features = self._ending(seen, rows.logits)
+        return View(rows, features.flatten(1))
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """The inputs, within `bounds`."""
+        return batch["inputs"]
+
+    def with_inputs(self, batch: Batch, inputs: Tensor) -> Batch:
+        """The same labels with other inputs."""
+        return {**batch, "inputs": inputs}
+
+    def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
+        """The linear layer whose output *is* the model's output; `head_name` where the user named one."""
+        with mode(model, training=False), torch.no_grad(), self._watching(model) as seen:
+            output = model(batch["inputs"][:1])
+        return self._ending(seen, output)[0]
+
+    @contextmanager
+    def _watching(self, model: nn.Module) -> Iterator[list[tuple[nn.Linear, Tensor, Tensor]]]:
+        """Collects (layer, input, output) of the linear layers that may be the head."""
+        linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+        named = self.head_name
+        if named is not None and named not in linears:
+            known = ", ".join(linears) or "none"
+            raise NotSupported(
+                f"Classification: expected head_name to be a linear layer, got '{named}'. Known: {known}."
+            )
+        seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
+
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if isinstance(module, nn.Linear):
+                seen.append((module, inputs[0], output))
+
+        watched = linears.values() if named is None else [linears[named]]
+        handles = [m.register_forward_hook(note) for m in watched]
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _ending(self, seen: list[tuple[nn.Linear, Tensor, Tensor]], logits: Tensor) -> tuple[nn.Linear, Tensor]:
+        for module, entered, left in seen:
+            if self.head_name is not None or left is logits:
+                return module, entered
+        raise NotSupported(
+            "Classification: expected the model to end in a linear layer, got none whose output is the model's. "
+            "Name it: Classification(head_name='...')."
+        )
+
+    def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
+        """Sequences are opened, anything else that holds weights is a block; a norm joins the block before it."""
+        found: list[tuple[str, list[nn.Module]]] = []
+        for name, module in _opened("", model, root=True):
+            if not any(True for _ in module.parameters()):
+                continue
+            if found and isinstance(module, _NORMS):
+                found[-1][1].append(module)
+            else:
+                found.append((name, [module]))
+        return found
+
+    def check(self, model: nn.Module, request: Request) -> None:
+        """Outputs must be logits `[n, classes]`; labels must lie inside them; nothing may be NaN."""
+        for name, value in model.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise BadInput(
+                    f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint."
+                )
+        device = next(model.parameters()).device
+        probe = self.collate([request.forget[i] for i in range(min(8, len(request.forget)))])
+        with mode(model, training=False), torch.no_grad():
+            try:
+                output = model(probe["inputs"].to(device))
+            except RuntimeError as error:
+                line = str(error).splitlines()[0]
+                raise BadInput(
+                    f"model: expected to accept inputs {tuple(probe['inputs'].shape)}, got: {line}"
+                ) from error
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(probe["inputs"]):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise BadInput(f"model: expected logits [examples, classes], got {shape}.")
+        if bool((output >= 0).all()) and bool((output.sum(1) - 1).abs().max() < 1e-4):
+            raise BadInput("model: expected logits, got probabilities (rows sum to 1). Return what enters the softmax.")
+        for split in SPLITS:
+            self._check_examples(split, request[split], output.shape[1])
+
+    def _check_examples(self, split: str, examples: Examples, classes: int) -> None:
+        low, high = self.bounds
+        for i, (value, label) in enumerate(iterate(examples)):
+            tensor = torch.as_tensor(value, dtype=torch.float32)
+            if not bool(torch.isfinite(tensor).all()):
+                raise BadInput(f"{split}[{i}]: expected finite inputs, got NaN or infinity. Remove the example.")
+            if tensor.numel() and (float(tensor.min()) < low - 1e-6 or float(tensor.max()) > high + 1e-6):
+                raise BadInput(
+                    f"{split}[{i}]: expected inputs within [{low:g}, {high:g}], got [{float(tensor.min()):.3g}, "
+                    f"{float(tensor.max()):.3g}]. Normalise inside the model, or set Classification(bounds=...)."
+                )
+            if not 0 <= int(label) < classes:
+                raise BadInput(
+                    f"{split}[{i}]: expected a label in 0..{classes - 1} (the model's outputs), got {int(label)}."
+                )
+
+    def exhibit(self, item: Any, caption: str) -> Exhibit:
+        """A picture where the input has two or three dimensions, a list of numbers otherwise."""
+        value = torch.as_tensor(item[0], dtype=torch.float32)
+        label = int(item[1])
+        name = self.classes[label] if label < len(self.classes) else f"class {label}"
+        if value.ndim == 3 and value.shape[0] in (1, 3):
+            low, high = self.bounds
+            pixels = ((value - low) / (high - low)).clamp(0, 1).mul(255).byte().permute(1, 2, 0).numpy()
+            return Exhibit(kind="picture", content=_png(pixels), caption=f"{name}: {caption}")
+        numbers = " ".join(f"{float(v):.3g}" for v in value.flatten()[:32])
+        return Exhibit(kind="text", content=numbers, caption=f"{name}: {caption}")
+
+
+def _opened(prefix: str, module: nn.Module, *, root: bool = False) -> list[tuple[str, nn.Module]]:
+    if not root and not isinstance(module, nn.Sequential | nn.ModuleList):
+        return [(prefix, module)]
+    children = list(module.named_children())
+    if not children:
+        return [(prefix, module)]
+    return [pair for name, child in children for pair in _opened(f"{prefix}.{name}".lstrip("."), child)]
+
+
+def _png(pixels: np.ndarray) -> str:
+    """A data URI of an 8-bit grey or RGB PNG, from `[height, width, 1 or 3]` bytes."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
