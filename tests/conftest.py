@@ -22,7 +22,7 @@ def blobs(n: int, classes: int, seed: int) -> list[tuple[torch.Tensor, int]]:
     centres = torch.rand(classes, 1, 4, 4, generator=seeded(99))
     generator = seeded(seed)
     labels = torch.arange(n) % classes
-    noise = 0.25 * torch.randn(n, 1, 4, 4, generator=generator)
+    noise = 0.45 * torch.randn(n, 1, 4, 4, generator=generator)
     return [((centres[y] + e).clamp(0, 1), int(y)) for y, e in zip(labels, noise, strict=True)]
 
 

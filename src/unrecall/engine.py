@@ -6,6 +6,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -110,6 +111,14 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Seeds what can't take a generator (dropout, augmentation, layer initialisation); the global state is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def draw_seed(generator: torch.Generator) -> int:
     """A fresh seed from a generator."""
     return int(torch.randint(2**31, (1,), generator=generator))
@@ -154,8 +163,23 @@ def fit(
 
     Raises Diverged at the first step whose loss is not finite, or at the end of an epoch with weights that are not.
     """
-    session = session or Session()
-    recipe, total, start_time = phase.fit, total_steps(phase), time.perf_counter()
+    effort = Effort()
+    for _ in training(model, task, phase, generator, session or Session(), name, effort):
+        pass
+    return effort
+
+
+def training(
+    model: nn.Module,
+    task: Task,
+    phase: Phase,
+    generator: torch.Generator,
+    session: Session,
+    name: str,
+    effort: Effort,
+) -> Iterator[int]:
+    """The loop itself, a step at a time: gives the number of steps done after each, and fills in `effort`."""
+    recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
     per_epoch = max(1, total_steps(_once(phase)))
     seed = draw_seed(generator)
     accelerator = session.accelerator()
@@ -163,40 +187,37 @@ def fit(
     if not parameters:
         raise BadInput(f"{name}: expected at least one trainable parameter, got none.")
     model.to(accelerator.device)
-    plain_optimizer = _optimizer(recipe, parameters)
-    scheduler = _scheduler(recipe, plain_optimizer, total)
-    wrapped, optimizer = accelerator.prepare(model, plain_optimizer)
+    bare = _optimizer(recipe, parameters)
+    scheduler = _scheduler(recipe, bare, total)
+    wrapped, optimizer = accelerator.prepare(model, bare)
     saved = Saved(session, name, content_key(repr(recipe), str(seed), digest_of(model)))
-    effort = Effort()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        first = saved.restore(model, plain_optimizer, scheduler, generator, effort)
+    first = saved.restore(model, bare, scheduler, generator, effort)
+    with own_randomness(seed):
         streams = {
             key: iter(loader(data, task, list(groups(key, len(data), recipe, seed, first, total))))
             for key, data in phase.streams.items()
         }
-        set_training(model, recipe)
-        for step in session.track(range(first, total), name, total - first):
+    set_training(model, recipe)
+    for step in session.track(range(first, total), name, total - first):
+        with own_randomness(seed + step):
             drawn = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
             loss = phase.step(Turn(wrapped, drawn, phase.loss, optimizer, recipe.clip, accelerator.backward))
-            scheduler.step()
-            ended = (step + 1) % per_epoch == 0 or step + 1 == total
-            if not bool(torch.isfinite(loss)) or (ended and not _finite(parameters)):
-                raise Diverged(name, step, saved.last_good())
-            effort.steps += 1
-            effort.passes += sum(batch_size(batch) for batch in drawn.values())
-            effort.losses.append(float(loss))
-            if ended or (recipe.until is not None and (step + 1) % recipe.check_every == 0):
-                if _reached(model, task, phase):
-                    break
-                set_training(model, recipe)
-            if ended and step + 1 < total:
-                saved.keep(step + 1, model, plain_optimizer, scheduler, generator, effort)
+        scheduler.step()
+        ended = (step + 1) % per_epoch == 0 or step + 1 == total
+        if not bool(torch.isfinite(loss)) or (ended and not _finite(parameters)):
+            raise Diverged(name, step, saved.last_good())
+        effort.steps += 1
+        effort.passes += sum(batch_size(batch) for batch in drawn.values())
+        effort.losses.append(float(loss))
+        yield step + 1
+        if (ended or (step + 1) % recipe.check_every == 0) and _reached(model, task, phase):
+            break
+        if ended and step + 1 < total:
+            saved.keep(step + 1, model, bare, scheduler, generator, effort)
     saved.forget()
     model.eval()
-    effort.seconds += time.perf_counter() - start_time
+    effort.seconds += time.perf_counter() - started
     session.efforts.append(effort)
-    return effort
 
 
 def _once(phase: Phase) -> Phase:

@@ -40,7 +40,6 @@ class Saved:
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
         generator.set_state(state["generator"])
-        torch.set_rng_state(state["global"])
         effort.steps, effort.passes, effort.seconds, effort.losses = state["effort"]
         self.good = int(state["step"])
         return self.good
@@ -57,7 +56,6 @@ class Saved:
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
             "generator": generator.get_state(),
-            "global": torch.get_rng_state(),
             "effort": [effort.steps, effort.passes, effort.seconds, effort.losses],
         }
         with writing(self.path) as temporary:

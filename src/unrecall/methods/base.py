@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, Self, TypeVar, final
 import torch
 from torch import nn
 
-from unrecall.engine import Fit, Phase, draw_seed, fit, frozen_copy
+from unrecall.engine import Fit, Phase, draw_seed, fit, frozen_copy, own_randomness
 from unrecall.errors import NotSupported
 from unrecall.parameters import Parameters
 from unrecall.session import Session
@@ -123,8 +123,7 @@ class Null(GradientMethod):
 
 def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
     """Draws fresh weights, in place, for every layer below `modules` that knows how."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draw_seed(generator))
+    with own_randomness(draw_seed(generator)):
         for module in modules:
             for layer in module.modules():
                 reset = getattr(layer, "reset_parameters", None)

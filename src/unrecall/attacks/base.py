@@ -1,0 +1,117 @@
+"""What an attack promises: scores, or an attacked model. It never judges itself; the harness measures every model alike.
+
+Every attack is run in the same way, with the same draws, on the original, the unlearned and each retrained model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrecall.parameters import Parameters
+from unrecall.records import ThreatModel
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import Evidence, Examples, Request, Split
+
+
+@dataclass(frozen=True)
+class Attack(Parameters, ABC):
+    """Base of all attacks; a leaf is a frozen dataclass whose defaults are the paper's."""
+
+    title: ClassVar[str]
+    threat: ClassVar[ThreatModel]
+
+
+@dataclass(frozen=True)
+class MembershipAttack(Attack):
+    """Tells examples that were trained on from examples that were not, by what one model said about them."""
+
+    @abstractmethod
+    def score(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """One score per example of `split` `[n]`; higher means "was trained on".
+
+        Raises MissingReference where it needs more retrained models than the evidence holds.
+        """
+
+
+class Attacked(NamedTuple):
+    """What the attacker has after spending `budget`: a model, and the examples on which success is measured.
+
+    `probe` shares nothing with what the attacker used, unless the attack's docstring says so. `variant` names the
+    attacker's choice (a learning rate, say); the harness reports the worst over variants at each budget.
+    """
+
+    budget: float
+    model: nn.Module
+    probe: Examples
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class RecoveryAttack(Attack):
+    """Tries to bring the forgotten back; yields what it has at each budget, smallest first within a variant.
+
+    `axis`: what the budget counts. `needs_class`: works on class requests only.
+    """
+
+    axis: ClassVar[str]
+    needs_class: ClassVar[bool] = False
+
+    @abstractmethod
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        """The examples on which success will be measured; the harness also measures them before the attack."""
+
+    @abstractmethod
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        """Attacks a copy of `model`, which is left as it was. A yielded model may change once the next is asked for.
+
+        `generator` starts from the same seed for `probe` and for every model. `original` is there for attacks whose
+        goal is the original model's behaviour. Raises NotSupported where the model or task lacks what it attacks.
+        """
+
+
+class Recognition(NamedTuple):
+    """How often models recognised perturbed forget examples: counts out of `draws`.
+
+    `subject` [radii, examples]; `references` [references, radii, examples], on the very same perturbed inputs.
+    """
+
+    radii: tuple[float, ...]
+    draws: int
+    subject: np.ndarray
+    references: np.ndarray
+
+
+@dataclass(frozen=True)
+class RecognitionAttack(Attack):
+    """Perturbs forget examples and counts how often each model still recognises them."""
+
+    @abstractmethod
+    def recognise(
+        self,
+        subjects: Mapping[str, nn.Module],
+        references: Mapping[str, nn.Module],
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> dict[str, Recognition]:
+        """Counts for each subject by role, against all references but the one of the same role."""
+
+
+__all__ = ["Attack", "Attacked", "MembershipAttack", "Recognition", "RecognitionAttack", "RecoveryAttack"]

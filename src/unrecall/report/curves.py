@@ -1,0 +1,107 @@
+"""Plots of an attack's curves, and the same numbers as a table."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from unrecall.records import Curve, Series
+from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout
+from unrecall.report.roles import legend, style
+from unrecall.report.strips import drawable
+
+MANY: Final = 30
+ROWS: Final = 40
+
+
+def curve(curve: Curve) -> Plot:
+    """A result over a budget, a radius or a threshold, one line per model."""
+    data = [guess(curve)] if "roc" in curve.name.lower() else []
+    # Bands first, so that no band hides a line.
+    for series in curve.series:
+        data += band(series, curve.log)
+    data += [line(series, curve.log) for series in curve.series]
+    return Plot(
+        data,
+        layout(axis(curve.x_label, "x" in curve.log), axis(curve.y_label, "y" in curve.log), 340),
+        legend(series.role for series in curve.series),
+        f"{curve.title}: {curve.y_label} over {curve.x_label}",
+    )
+
+
+def undrawn(curve: Curve) -> int:
+    """How many values of a curve lie at or below 0 and so off its logarithmic axes."""
+    pairs = [(x, y) for s in curve.series for x, y in zip(s.x, s.y, strict=False)]
+    return sum(
+        ("x" in curve.log and x <= 0) or ("y" in curve.log and y is not None and y <= 0) for x, y in pairs
+    )
+
+
+def line(series: Series, log: str) -> Json:
+    """One model's line, with markers where there are few enough points to see them."""
+    look = style(series.role)
+    few = len(series.x) <= MANY
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if few else "lines",
+        "name": label(series.role),
+        "x": [drawable(v, "x" in log) for v in series.x],
+        "y": [drawable(v, "y" in log) for v in series.y],
+        "line": {"color": look.colour, "dash": look.dash, "width": look.width},
+        "marker": {"symbol": look.symbol, "size": 5 if look.numbered else 8, "color": look.colour},
+        "opacity": 0.75 if look.numbered else 1,
+    }
+
+
+def band(series: Series, log: str) -> list[Json]:
+    """The interval around a line as one closed shape, over the points that have both ends."""
+    ends = [
+        (drawable(x, "x" in log), drawable(low, "y" in log), drawable(high, "y" in log))
+        for x, low, high in zip(series.x, series.low, series.high, strict=False)
+    ]
+    whole = [point for point in ends if None not in point]
+    if len(whole) < 2:
+        return []
+    look = style(series.role)
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": [x for x, _, _ in whole] + [x for x, _, _ in reversed(whole)],
+            "y": [high for _, _, high in whole] + [low for _, low, _ in reversed(whole)],
+            "fill": "toself",
+            "fillcolor": faded(look.colour, 0.06 if look.numbered else 0.16),
+            "line": {"width": 0},
+            "hoverinfo": "skip",
+            "name": label(f"{series.role}, interval"),
+        }
+    ]
+
+
+def guess(curve: Curve) -> Json:
+    """The diagonal of a ROC curve: what an attacker gets by guessing."""
+    xs = sorted({x for s in curve.series for x in s.x if drawable(x, "x" in curve.log) is not None})
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": xs,
+        "y": xs,
+        "name": "guessing",
+        "line": {"color": GREY, "width": 1, "dash": "dot"},
+        "hoverinfo": "name",
+    }
+
+
+class Values(NamedTuple):
+    """A curve as a table: one row per x, one column per series."""
+
+    roles: list[str]
+    rows: list[tuple[float, list[float | None]]]
+
+
+def values(curve: Curve) -> Values | None:
+    """The numbers behind a plot, or None where they are too many to read."""
+    xs = sorted({x for series in curve.series for x in series.x})
+    if not xs or len(xs) > ROWS:
+        return None
+    columns = [dict(zip(series.x, series.y, strict=False)) for series in curve.series]
+    return Values([series.role for series in curve.series], [(x, [c.get(x) for c in columns]) for x in xs])

@@ -1,0 +1,104 @@
+"""Assembles the page: records in, one HTML file out that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from markupsafe import Markup
+
+from unrecall.errors import BadInput
+from unrecall.records import Exhibit, Label, Measurement, Record
+from unrecall.report import curves, figures, roles, sentences, strips
+from unrecall.storage import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+PICTURE = "data:image/png;base64,"
+KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy")
+
+
+def page(records: Sequence[Record]) -> str:
+    """The report on these records as one HTML text; the same records give the same bytes."""
+    from plotly.offline import get_plotlyjs
+
+    if not records:
+        raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
+    # The parser turns CRLF into LF before it checks a hash, so the hash must be that of the text with LF.
+    plotly, script = get_plotlyjs().replace("\r\n", "\n"), source("page.js")
+    return environment().get_template("page.html.j2").render(
+        records=records,
+        keys=key_measurements(records),
+        scenarios=list(dict.fromkeys(record.scenario for record in records)),
+        policy=policy(plotly, script),
+        css=Markup(source("page.css")),
+        plotly=Markup(plotly),
+        script=Markup(script),
+    )
+
+
+def write(records: Sequence[Record], path: Path) -> None:
+    """Writes the page, all of it or nothing."""
+    write_text(path, page(records))
+
+
+def environment() -> Environment:
+    """Templates that escape whatever they print, with the words and plots that they ask for."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    found = Environment(
+        loader=PackageLoader("unrecall.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(number=sentences.number, exact=sentences.exact)
+    found.globals.update(
+        curves=curves,
+        figures=figures,
+        roles=roles,
+        sentences=sentences,
+        strips=strips,
+        labels=get_args(Label),
+        grouped=grouped,
+        is_picture=is_picture,
+    )
+    return found
+
+
+def source(name: str) -> str:
+    """The text of a file that ships beside this one."""
+    return resources.files("unrecall.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def policy(*scripts: str) -> str:
+    """A content policy that runs these scripts and nothing else, and lets nothing be loaded from anywhere."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:"
+
+
+def grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """Measurements by group, both in the order of the record."""
+    groups: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        groups.setdefault(measurement.group, []).append(measurement)
+    return groups
+
+
+def key_measurements(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Name and title of the columns of the summary: accuracies first, then membership, six at most."""
+    titles = {m.name: m.title for record in records for m in record.measurements}
+    membership = [name for name in titles if "membership" in name or name.endswith("auc")]
+    names = [*(name for name in KEYS if name in titles), *membership]
+    return [(name, titles[name]) for name in names[:6]]
+
+
+def is_picture(exhibit: Exhibit) -> bool:
+    """Whether an exhibit can be shown as a picture: anything but an embedded PNG is shown as text."""
+    return exhibit.kind == "picture" and exhibit.content.startswith(PICTURE)

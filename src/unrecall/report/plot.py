@@ -1,0 +1,82 @@
+"""A plotly figure as plain data and layout, with every text made harmless, and the frame that all plots share."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any, NamedTuple, TypeAlias
+
+from markupsafe import Markup, escape
+
+from unrecall.report.roles import Style
+
+Json: TypeAlias = dict[str, Any]
+CLEAR = "rgba(0,0,0,0)"
+GREY = "#7d828a"
+
+
+class Plot(NamedTuple):
+    """A figure ready for the template: what to draw, how high, its legend, and what it shows in words."""
+
+    data: list[Json]
+    layout: Json
+    legend: list[Style]
+    about: str
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.layout["height"])
+
+    @property
+    def json(self) -> Markup:
+        """The figure as JSON that can't end the script element around it."""
+        text = json.dumps({"data": self.data, "layout": self.layout}, sort_keys=True, allow_nan=False)
+        # ensure_ascii has already turned U+2028 and U+2029 into escapes.
+        for mark, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+            text = text.replace(mark, code)
+        return Markup(text)
+
+
+def label(text: str, width: int = 48) -> str:
+    """Text for plotly, which reads some HTML: escaped, and wrapped so that a long name can't push the plot away."""
+    lines = textwrap.wrap(text, width, max_lines=3, placeholder=" …") or [""]
+    return "<br>".join(str(escape(line)) for line in lines)
+
+
+def axis(title: str, log: bool = False) -> Json:
+    """One axis, without lines that say nothing."""
+    return {
+        "title": {"text": label(title), "standoff": 8},
+        "type": "log" if log else "linear",
+        "automargin": True,
+        "zeroline": False,
+        "gridcolor": "rgba(125,130,138,0.25)",
+        "exponentformat": "power",
+        "dtick": 1 if log else None,
+        "nticks": 7,
+        "hoverformat": ".4~g",
+    }
+
+
+def layout(x: Json, y: Json, height: int) -> Json:
+    """What all plots share: clear background, neutral text, no legend as the page writes its own."""
+    return {
+        "xaxis": x,
+        "yaxis": y,
+        "height": height,
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": GREY},
+        "margin": {"l": 48, "r": 14, "t": 10, "b": 44},
+        "showlegend": False,
+        "hovermode": "closest",
+        "hoverlabel": {"namelength": -1},
+        "dragmode": False,
+    }
+
+
+def faded(colour: str, alpha: float) -> str:
+    """A hex colour made transparent."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

@@ -1,0 +1,152 @@
+"""What the page says in words: numbers as text, how the model forgot, and what the audit does not prove."""
+
+from __future__ import annotations
+
+import math
+
+from unrecall.records import AttackReport, Measurement, Record
+
+
+def number(value: float | None) -> str:
+    """A number short enough to read: three digits that matter, no more than a measurement deserves."""
+    if value is None:
+        return "none"
+    if not math.isfinite(value):
+        return "not a finite number"
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}" if size < 1e9 else f"{value:.3g}"
+    if size >= 10:
+        return f"{value:.1f}"
+    if size >= 0.001 or size == 0:
+        return f"{value:.3f}"
+    return f"{value:.1e}"
+
+
+def exact(value: float) -> str:
+    """A hyper-parameter as its author would write it: 0.03, not 0.030."""
+    return f"{value:.6g}"
+
+
+def share(part: float, whole: float) -> str:
+    """A cost as a percentage of retraining's."""
+    if whole <= 0 or not math.isfinite(part / whole):
+        return "–"
+    percent = 100 * part / whole
+    return f"{percent:.0f} %" if percent >= 1 or percent == 0 else f"{percent:.1g} %"
+
+
+def points(measurement: Measurement, difference: float) -> float:
+    """A difference of accuracies in percentage points, whether the record holds fractions or percentages."""
+    return difference if measurement.unit.strip() == "%" else 100 * difference
+
+
+def how_it_forgot(measurement: Measurement | None) -> str:
+    """One sentence: how much of the forgetting is there at learning rate 0, and so was no change of the weights."""
+    if measurement is None:
+        return "No forget accuracy was measured, so how the model forgot can't be told apart."
+    m = measurement
+    if m.original.value is None or m.unlearned.value is None:
+        reason = m.original.note if m.original.value is None else m.unlearned.note
+        return f"How the model forgot can't be told: {reason or 'forget accuracy has no value'}."
+    total = points(m, m.original.value - m.unlearned.value)
+    if total < 0.5:
+        return f"Forget accuracy did not fall ({number(m.original.value)} before, {number(m.unlearned.value)} after)."
+    if m.null.value is None:
+        reason = m.null.note or "no reason was recorded"
+        return f"{total:.0f} points of forgetting; how many are statistics is unknown, as there is no null: {reason}"
+    still = points(m, m.original.value - m.null.value)
+    return f"Of the {total:.0f} points of forgetting, {max(still, 0):.0f} are there at learning rate 0: " + ending(
+        still / total
+    )
+
+
+def ending(part: float) -> str:
+    """What the share of forgetting that needs no learning rate means."""
+    if part >= 0.8:
+        return "BatchNorm statistics, not weights."
+    if part >= 0.2:
+        return "partly BatchNorm statistics, partly weights."
+    return "the weights forgot, not the BatchNorm statistics."
+
+
+def attack_named(record: Record, name: str) -> AttackReport | None:
+    """The attack of that name, or None."""
+    return next((attack for attack in record.attacks if attack.name == name), None)
+
+
+def last_points(attack: AttackReport | None) -> dict[str, float]:
+    """Where each model ends up on the attack's first curve, leaving out points without a value."""
+    if attack is None or not attack.curves:
+        return {}
+    ends = {s.role: [y for y in s.y if y is not None and math.isfinite(y)] for s in attack.curves[0].series}
+    return {role: values[-1] for role, values in ends.items() if values}
+
+
+def references(record: Record) -> int:
+    """How many retrained models the record holds."""
+    return max((len(m.references) for m in record.measurements), default=0)
+
+
+def limits(record: Record) -> list[str]:
+    """What this audit does not prove, frankly, from what the record says was and was not done."""
+    return [
+        attacks_run(record),
+        *weak_controls(record),
+        "It is a measurement, not a certificate. No guarantee such as (epsilon, delta) follows from it, and “like "
+        "retrained” means that no difference worth naming was found, not that there is none.",
+        references_used(record),
+        f"One model was judged: {record.method_title} with seed {record.seed} and these parameters. Another seed, "
+        "another forget set or a model trained otherwise can come out differently.",
+        "Most numbers are averages over the forget set. A single example can stand out where the average does not; "
+        "the exhibits show the worst that were recorded, not all that there are.",
+        "Membership numbers compare forget with holdout and rely on both coming from the same distribution. The audit "
+        "can doubt that, but it can't prove it.",
+        *missing(record),
+        "Only the weights whose hash is below were audited. The original checkpoint, its backups, optimiser states, "
+        "logs, cached outputs, fine-tuned or distilled copies, and whatever else was derived from the forget set "
+        "remember what they remembered before.",
+        "Whether this satisfies a deletion request is a question of law that no number on this page answers.",
+    ]
+
+
+def attacks_run(record: Record) -> str:
+    """Forgotten by these attacks only."""
+    if not record.attacks:
+        return "No attack was run. Low forget accuracy alone says little: a model can hide what it still knows."
+    names = ", ".join(attack.title for attack in record.attacks)
+    return (
+        f"Forgotten means here: not found by {names}. Any other attack was not run, and the same attacks with more "
+        "data, more steps or more access may find what these did not."
+    )
+
+
+def weak_controls(record: Record) -> list[str]:
+    """Attacks that count for little, because a control failed or was not run."""
+    failed = [a.title for a in record.attacks if a.positive_holds is False or a.negative_holds is False]
+    open_ = [a.title for a in record.attacks if a.title not in failed and None in (a.positive_holds, a.negative_holds)]
+    lines = []
+    if failed:
+        lines.append(f"A control failed for {', '.join(failed)}: what it found, or did not find, counts for little.")
+    if open_:
+        lines.append(f"A control was not run for {', '.join(open_)}: nothing shows that it would have noticed.")
+    return lines
+
+
+def references_used(record: Record) -> str:
+    """How much the retrained models say about what forgetting should look like."""
+    count = references(record)
+    if count == 0:
+        return "No retrained model was at hand, so nothing here shows what a model that never saw the data would do."
+    if count == 1:
+        return "One retrained model is one sample of a distribution: how far another would fall from it is not known."
+    return (
+        f"The {count} retrained models are samples of a distribution. The range shown for another one is an estimate, "
+        "and the fewer the models, the rougher it is."
+    )
+
+
+def missing(record: Record) -> list[str]:
+    """How many measurements could not be taken."""
+    count = sum(m.unlearned.value is None for m in record.measurements)
+    return [f"{count} of {len(record.measurements)} measurements could not be taken; the table says why."] if count else []
