@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -22,7 +23,7 @@ def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> tuple[float
     return float(interval.low), float(interval.high)
 
 
-def bootstrap_mean(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+def student(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """Student's interval of a mean over examples; the values themselves where there are fewer than two."""
     n = len(values)
     mean = float(np.mean(values))
@@ -40,5 +41,78 @@ def mean(values: np.ndarray) -> Estimate:
     if bool(np.isin(values, (0.0, 1.0)).all()):
         low, high = clopper_pearson(int(values.sum()), n)
     else:
-        low, high = bootstrap_mean(values)
+        low, high = student(values)
     return Estimate(value=float(np.mean(values)), low=low, high=high, n=n)
+
+
+class Roc(NamedTuple):
+    """Operating points of a score, one per threshold, from "none is a member" to "all are"."""
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+
+
+def roc(members: np.ndarray, others: np.ndarray) -> Roc:
+    """The share of members against the share of others whose score is at or above each threshold."""
+    truth = np.r_[np.ones(len(members)), np.zeros(len(others))]
+    fpr, tpr, _ = roc_curve(truth, np.r_[members, others], drop_intermediate=False)
+    return Roc(fpr, tpr)
+
+
+def auc(members: np.ndarray, others: np.ndarray, level: float = LEVEL) -> Estimate:
+    """P(score of a member > score of another) + P(equal) / 2, with DeLong's interval cut at 0 and 1.
+
+    Where the scores separate perfectly DeLong's variance is 0; the interval is then the exact one of as many successes
+    (or failures) as the smaller group has.
+
+    Reference: DeLong, DeLong, Clarke-Pearson, "Comparing the Areas under Two or More Correlated Receiver Operating
+    Characteristic Curves", Biometrics 1988.
+    """
+    m, n = len(members), len(others)
+    if m == 0 or n == 0:
+        return Estimate(value=None, n=m + n, note="no examples on one side")
+    ranks = stats.rankdata(np.r_[members, others])
+    above = (ranks[:m] - stats.rankdata(members)) / n
+    below = 1 - (ranks[m:] - stats.rankdata(others)) / m
+    value = float(above.mean())
+    if value in (0.0, 1.0):
+        fewer = min(m, n)
+        low, high = clopper_pearson(round(value) * fewer, fewer, level)
+    elif m < 2 or n < 2:
+        return Estimate(value=value, low=0.0, high=1.0, n=m + n, note="fewer than two examples on one side")
+    else:
+        half = stats.norm.ppf((1 + level) / 2) * np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n)
+        low, high = max(0.0, value - float(half)), min(1.0, value + float(half))
+    return Estimate(value=value, low=low, high=high, n=m + n)
+
+
+def tpr_at_fpr(members: np.ndarray, others: np.ndarray, fpr: float = 0.01, level: float = LEVEL) -> Estimate:
+    """The largest share of members caught at a threshold that accuses at most a share `fpr` of the others.
+
+    Nothing is interpolated: the operating point is one that was observed, so the value is never too high. The interval
+    is exact for the members at that threshold, and takes the threshold as given.
+    """
+    m, n = len(members), len(others)
+    if m == 0 or n == 0:
+        return Estimate(value=None, n=m, note="no examples on one side")
+    curve = roc(members, others)
+    value = float(curve.tpr[curve.fpr <= fpr].max())
+    low, high = clopper_pearson(round(value * m), m, level)
+    note = "" if n * fpr >= 1 else f"{n} others can't resolve a false-positive rate of {fpr:g}; none is accused here"
+    return Estimate(value=value, low=low, high=high, n=m, note=note)
+
+
+def prediction_interval(
+    references: Sequence[float], level: float = LEVEL, floor: float = 0.0
+) -> tuple[float, float] | None:
+    """Where one more retrained model would fall; None where there are fewer than two.
+
+        mean +- t_{K-1} * max(s, floor) * sqrt(1 + 1/K)
+    """
+    k = len(references)
+    if k < 2:
+        return None
+    spread = max(float(np.std(references, ddof=1)), floor)
+    half = float(stats.t.ppf((1 + level) / 2, k - 1)) * spread * float(np.sqrt(1 + 1 / k))
+    centre = float(np.mean(references))
+    return centre - half, centre + half

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from unrecall.records import Curve, Series
-from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout
+from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis
 from unrecall.report.roles import legend, style
 from unrecall.report.strips import drawable
 
@@ -20,20 +20,18 @@ def curve(curve: Curve) -> Plot:
     for series in curve.series:
         data += band(series, curve.log)
     data += [line(series, curve.log) for series in curve.series]
-    return Plot(
-        data,
-        layout(axis(curve.x_label, "x" in curve.log), axis(curve.y_label, "y" in curve.log), 340),
-        legend(series.role for series in curve.series),
-        f"{curve.title}: {curve.y_label} over {curve.x_label}",
-    )
+    xs = [x for series in curve.series for x in series.x]
+    ys = [y for series in curve.series for y in series.y]
+    x = log_axis(curve.x_label, xs, tick_each=True) if "x" in curve.log else axis(curve.x_label)
+    y = log_axis(curve.y_label, ys) if "y" in curve.log else axis(curve.y_label)
+    looks = legend(series.role for series in curve.series)
+    return Plot(data, layout(x, y, 340), looks, f"{curve.title}: {curve.y_label} over {curve.x_label}")
 
 
 def undrawn(curve: Curve) -> int:
     """How many values of a curve lie at or below 0 and so off its logarithmic axes."""
     pairs = [(x, y) for s in curve.series for x, y in zip(s.x, s.y, strict=False)]
-    return sum(
-        ("x" in curve.log and x <= 0) or ("y" in curve.log and y is not None and y <= 0) for x, y in pairs
-    )
+    return sum(("x" in curve.log and x <= 0) or ("y" in curve.log and y is not None and y <= 0) for x, y in pairs)
 
 
 def line(series: Series, log: str) -> Json:
@@ -48,7 +46,7 @@ def line(series: Series, log: str) -> Json:
         "y": [drawable(v, "y" in log) for v in series.y],
         "line": {"color": look.colour, "dash": look.dash, "width": look.width},
         "marker": {"symbol": look.symbol, "size": 5 if look.numbered else 8, "color": look.colour},
-        "opacity": 0.75 if look.numbered else 1,
+        "opacity": 0.85 if look.numbered else 1,
     }
 
 

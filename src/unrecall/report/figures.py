@@ -5,65 +5,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unrecall.records import Estimate, Measurement, Record, Tuning
-from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout
+from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis
 from unrecall.report.roles import STYLES, Style, by_method, style
+from unrecall.report.sentences import span
 from unrecall.report.strips import drawable, finite
 
 
-def forgetting(measurement: Measurement, recovered: dict[str, float]) -> Plot:
+def forgetting(measurement: Measurement, recovered: dict[str, list[float]]) -> Plot:
     """Forget accuracy of every model as dots on one scale, each tied to the original by a thin line."""
-    rows = [("original", "original", measurement.original), ("null", "learning rate 0", measurement.null)]
-    rows += [("unlearned", "unlearned", measurement.unlearned)]
-    rows += [(role, f"{role}, recalibrated", Estimate(value=value)) for role, value in recovered.items()]
-    rows += [("retrained", "retrained", Estimate(value=measurement.reference))]
-    drawn = [(role, name, e) for role, name, e in rows if finite(e.value) is not None]
-    start = finite(measurement.original.value)
-    data = [dot(role, name, e, float(i), start) for i, (role, name, e) in enumerate(drawn)]
+    m = measurement
+    rows = [("original", "original", [m.original]), ("null", "learning rate 0", [m.null])]
+    rows += [("unlearned", "unlearned", [m.unlearned])]
+    rows += [(role, f"{role}, recalibrated", [Estimate(value=v) for v in vs]) for role, vs in recovered.items()]
+    rows += [("retrained", "retrained", [Estimate(value=m.reference)])]
+    drawn = [(role, name, es) for role, name, es in rows if any(finite(e.value) is not None for e in es)]
+    data = [trace for i, (role, _, es) in enumerate(drawn) for trace in dots(role, es, i, finite(m.original.value))]
     y = axis("") | {
         "tickvals": list(range(len(drawn))),
-        "ticktext": [label(name, 20) for _, name, _ in drawn],
+        "ticktext": [f"{label(name, 24)} <b>{span([e.value for e in es])}</b>" for _, name, es in drawn],
         "range": [len(drawn) - 0.5, -0.5],
         "showgrid": False,
     }
-    unit = f" ({measurement.unit})" if measurement.unit else ""
-    about = f"{measurement.title} of each model"
-    return Plot(data, layout(axis(measurement.title + unit), y, 86 + 30 * len(drawn)), [], about)
+    unit = f" ({m.unit})" if m.unit else ""
+    return Plot(data, layout(axis(m.title + unit), y, 90 + 36 * len(drawn)), [], f"{m.title} of each model")
 
 
-def dot(role: str, name: str, estimate: Estimate, row: float, start: float | None) -> Json:
-    """One model's value with its interval, and the way from the original to it."""
-    look, value = style(role), finite(estimate.value)
-    low, high = finite(estimate.low), finite(estimate.high)
-    whole = value is not None and low is not None and high is not None
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": label(name),
-        "x": [value if start is None else start, value],
-        "y": [row, row],
-        "line": {"color": faded(look.colour, 0.5), "width": 2},
-        "marker": {"symbol": look.symbol, "size": [0, 11], "color": look.colour},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [0, (high or 0) - (value or 0) if whole else 0],
-            "arrayminus": [0, (value or 0) - (low or 0) if whole else 0],
-            "color": look.colour,
-            "thickness": 1.5,
-            "visible": whole,
-        },
+def dots(role: str, estimates: Sequence[Estimate], row: int, start: float | None) -> list[Json]:
+    """The values in one row with their intervals, and the way to the first of them from the original."""
+    look = style(role)
+    xs = [finite(e.value) for e in estimates]
+    ends = [(finite(e.low), finite(e.value), finite(e.high)) for e in estimates]
+    way: Json = {"type": "scatter", "mode": "lines", "x": [start, xs[0]], "y": [row, row], "hoverinfo": "skip"}
+    spots: Json = {"type": "scatter", "mode": "markers", "x": xs, "y": [row] * len(xs), "name": label(role)}
+    spots["error_x"] = {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value if value is not None and high is not None else None for _, value, high in ends],
+        "arrayminus": [value - low if value is not None and low is not None else None for low, value, _ in ends],
+        "color": look.colour,
+        "thickness": 2,
+        "width": 0,
     }
+    spots["marker"] = {"symbol": look.symbol, "size": 12, "color": look.colour}
+    return [way | {"line": {"color": faded(look.colour, 0.45), "width": 1, "dash": "dot"}}, spots]
 
 
-def plane(records: Sequence[Record]) -> Plot | None:
-    """Utility against forgetting: each record a marker with its row number, original and retrained for reference."""
+def plane(records: Sequence[Record], scenario: str) -> Plot | None:
+    """Utility against forgetting in one scenario: each record a marker with its row number in the whole summary."""
     useful, looks = utility(records), by_method(records)
     data: list[Json] = []
     spots: dict[tuple[str, float, float], Json] = {}
     titles = ("", "")
     for row, record in enumerate(records, 1):
         x, y = record.measurement(useful), record.measurement("forget_accuracy")
-        if x is None or y is None:
+        if x is None or y is None or record.scenario != scenario:
             continue
         titles = x.title, y.title
         for role in ("original", "retrained"):
@@ -74,7 +69,8 @@ def plane(records: Sequence[Record]) -> Plot | None:
         if a is not None and b is not None:
             name, text = f"{record.method}, seed {record.seed}", str(row) if len(records) > 1 else record.method
             data.append(spot(looks[record.method], name, a, b, text, 11))
-    shown = [STYLES["original"], STYLES["retrained"], *looks.values()]
+    methods = {record.method: looks[record.method] for record in records if record.scenario == scenario}
+    shown = [STYLES["original"], STYLES["retrained"], *methods.values()]
     frame = layout(axis(titles[0]), axis(titles[1]), 400)
     return Plot([*spots.values(), *data], frame, shown, "Utility against forgetting") if data else None
 
@@ -109,10 +105,12 @@ def tuning(tuning: Tuning) -> Plot:
     trials = sorted((t for t in tuning.trials if finite(t.strength) is not None), key=lambda trial: trial.strength)
     wide = bool(trials) and trials[0].strength > 0 and trials[-1].strength > 20 * trials[0].strength
     chosen = drawable(tuning.chosen, wide)
+    strengths = [trial.strength for trial in trials]
+    x = log_axis(tuning.parameter, strengths, tick_each=True) if wide else axis(tuning.parameter)
     looks = [Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")]
-    data = [trial_line([t.strength for t in trials], [finite(t.gap) for t in trials], looks[0])]
-    data += [trial_line([t.strength for t in trials], [finite(t.retain_drop) for t in trials], looks[1])]
-    page = layout(axis(tuning.parameter, wide), axis("gap, retain drop"), 280)
+    data = [trial_line(strengths, [finite(t.gap) for t in trials], looks[0])]
+    data += [trial_line(strengths, [finite(t.retain_drop) for t in trials], looks[1])]
+    page = layout(x, axis("gap, retain drop"), 280)
     if chosen is not None:
         page["shapes"] = [
             {"type": "line", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1, "yref": "paper"}

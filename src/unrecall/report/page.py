@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,7 @@ from unrecall.storage import write_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-PICTURE = "data:image/png;base64,"
+PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
 KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy")
 
 
@@ -31,14 +32,18 @@ def page(records: Sequence[Record]) -> str:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
     # The parser turns CRLF into LF before it checks a hash, so the hash must be that of the text with LF.
     plotly, script = get_plotlyjs().replace("\r\n", "\n"), source("page.js")
-    return environment().get_template("page.html.j2").render(
-        records=records,
-        keys=key_measurements(records),
-        scenarios=list(dict.fromkeys(record.scenario for record in records)),
-        policy=policy(plotly, script),
-        css=Markup(source("page.css")),
-        plotly=Markup(plotly),
-        script=Markup(script),
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            records=records,
+            keys=key_measurements(records),
+            scenarios=list(dict.fromkeys(record.scenario for record in records)),
+            policy=policy(plotly, script),
+            css=Markup(source("page.css")),
+            plotly=Markup(plotly),
+            script=Markup(script),
+        )
     )
 
 
@@ -101,4 +106,4 @@ def key_measurements(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 def is_picture(exhibit: Exhibit) -> bool:
     """Whether an exhibit can be shown as a picture: anything but an embedded PNG is shown as text."""
-    return exhibit.kind == "picture" and exhibit.content.startswith(PICTURE)
+    return exhibit.kind == "picture" and PICTURE.fullmatch(exhibit.content) is not None

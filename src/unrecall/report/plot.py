@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import textwrap
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from markupsafe import Markup, escape
@@ -13,6 +15,7 @@ from unrecall.report.roles import Style
 Json: TypeAlias = dict[str, Any]
 CLEAR = "rgba(0,0,0,0)"
 GREY = "#7d828a"
+FEW = 8
 
 
 class Plot(NamedTuple):
@@ -44,19 +47,27 @@ def label(text: str, width: int = 48) -> str:
     return "<br>".join(str(escape(line)) for line in lines)
 
 
-def axis(title: str, log: bool = False) -> Json:
+def axis(title: str) -> Json:
     """One axis, without lines that say nothing."""
     return {
         "title": {"text": label(title), "standoff": 8},
-        "type": "log" if log else "linear",
         "automargin": True,
         "zeroline": False,
         "gridcolor": "rgba(125,130,138,0.25)",
-        "exponentformat": "power",
-        "dtick": 1 if log else None,
         "nticks": 7,
         "hoverformat": ".4~g",
     }
+
+
+def log_axis(title: str, values: Iterable[float | None], tick_each: bool = False) -> Json:
+    """A logarithmic axis: a tick at each value where they are few, else at each power of ten where there are two."""
+    spots = sorted({value for value in values if value is not None and 0 < value < math.inf})
+    ticks: Json = {}
+    if tick_each and len(spots) <= FEW:
+        ticks = {"tickvals": spots, "ticktext": [f"{value:.6g}" for value in spots]}
+    elif spots and spots[-1] > 10 * spots[0]:
+        ticks = {"dtick": 1}
+    return axis(title) | {"type": "log", "exponentformat": "power"} | ticks
 
 
 def layout(x: Json, y: Json, height: int) -> Json:

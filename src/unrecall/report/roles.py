@@ -44,7 +44,7 @@ DASHES: Final = {
     "longdashdot": "10 3 2 3",
 }
 SYMBOLS: Final = ("circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down")
-PALETTE: Final = ("#0072B2", "#D55E00", "#CC79A7", "#56B4E9", "#E69F00", "#8A8A8A")
+PALETTE: Final = ("#0072B2", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A")
 
 MARKS: Final[dict[Label, str]] = {
     "like retrained": "✓",
@@ -65,7 +65,7 @@ def style(role: str) -> Style:
     if not rest:
         return base
     if rest.isdigit():
-        return replace(base, width=1.2, numbered=True)
+        return replace(base, width=1.5, numbered=True)
     return replace(base, name=role, dash="dashdot", symbol=f"{base.symbol}-open", width=1.5)
 
 
@@ -81,9 +81,9 @@ def legend(roles: Iterable[str]) -> list[Style]:
 
 
 def by_method(records: Iterable[Record]) -> dict[str, Style]:
-    """One look per method; markers repeat only after every colour has been seen with every marker."""
+    """One look per method, no two alike among the first 35; orange and green stay original's and retrained's."""
     methods = dict.fromkeys(record.method for record in records)
     return {
-        method: Style(method, PALETTE[i % len(PALETTE)], "solid", SYMBOLS[(i + i // len(PALETTE)) % len(SYMBOLS)])
+        method: Style(method, PALETTE[i % 5], "solid", SYMBOLS[(i % 5 + 3 * (i // 5)) % 7])
         for i, method in enumerate(methods)
     }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from unrecall.records import AttackReport, Measurement, Record
+from unrecall.records import Curve, Measurement, Record
+from unrecall.report.roles import style
 
 
 def number(value: float | None) -> str:
@@ -13,19 +17,26 @@ def number(value: float | None) -> str:
         return "none"
     if not math.isfinite(value):
         return "not a finite number"
+    return shortened(value).replace("-", "−") if value < 0 else shortened(value)
+
+
+def shortened(value: float) -> str:
+    """The digits of `number`."""
     size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}" if size < 1e9 else f"{value:.3g}"
+    if size >= 1e9:
+        return f"{value:.3g}"
+    if size >= 1000 or (size >= 10 and value == round(value)):
+        return f"{value:,.0f}"
     if size >= 10:
         return f"{value:.1f}"
-    if size >= 0.001 or size == 0:
-        return f"{value:.3f}"
-    return f"{value:.1e}"
+    return f"{value:.3f}" if size >= 0.001 or size == 0 else f"{value:.1e}"
 
 
-def exact(value: float) -> str:
+def exact(value: Any) -> str:
     """A hyper-parameter as its author would write it: 0.03, not 0.030."""
-    return f"{value:.6g}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def share(part: float, whole: float) -> str:
@@ -70,17 +81,35 @@ def ending(part: float) -> str:
     return "the weights forgot, not the BatchNorm statistics."
 
 
-def attack_named(record: Record, name: str) -> AttackReport | None:
-    """The attack of that name, or None."""
-    return next((attack for attack in record.attacks if attack.name == name), None)
+def recalibration(record: Record) -> Curve | None:
+    """The first curve of the attack that takes BatchNorm statistics again, or None."""
+    curves = [curve for attack in record.attacks if attack.name == "recalibration" for curve in attack.curves]
+    return curves[0] if curves else None
 
 
-def last_points(attack: AttackReport | None) -> dict[str, float]:
-    """Where each model ends up on the attack's first curve, leaving out points without a value."""
-    if attack is None or not attack.curves:
-        return {}
-    ends = {s.role: [y for y in s.y if y is not None and math.isfinite(y)] for s in attack.curves[0].series}
-    return {role: values[-1] for role, values in ends.items() if values}
+def last_points(curve: Curve | None) -> dict[str, list[float]]:
+    """Where each model ends up on a curve; numbered models are put together, and points without a value left out."""
+    ends: dict[str, list[float]] = {}
+    for series in curve.series if curve else ():
+        role = series.role.rstrip("0123456789 ") if style(series.role).numbered else series.role
+        ends.setdefault(role, []).extend([y for y in series.y if y is not None and math.isfinite(y)][-1:])
+    return {role: values for role, values in ends.items() if values}
+
+
+def span(values: Sequence[float | None]) -> str:
+    """One number, or the lowest and highest of several."""
+    known = sorted(value for value in values if value is not None)
+    texts = list(dict.fromkeys([number(known[0]), number(known[-1])])) if known else ["none"]
+    return " to ".join(texts)
+
+
+def recovered(curve: Curve | None) -> str:
+    """What is recalled once the statistics are taken again, in words."""
+    ends = last_points(curve)
+    if curve is None or not ends:
+        return "No attack took BatchNorm statistics again on unlabelled data."
+    text = ", ".join(f"{role} {span(values)}" for role, values in ends.items())
+    return f"With BatchNorm statistics taken again on unlabelled data, {curve.y_label} is: {text}."
 
 
 def references(record: Record) -> int:
@@ -129,7 +158,9 @@ def weak_controls(record: Record) -> list[str]:
     if failed:
         lines.append(f"A control failed for {', '.join(failed)}: what it found, or did not find, counts for little.")
     if open_:
-        lines.append(f"A control was not run for {', '.join(open_)}: nothing shows that it would have noticed.")
+        lines.append(
+            f"A control was not run for {', '.join(open_)}: nothing shows that it tells a model that knows from one that does not."
+        )
     return lines
 
 
@@ -149,4 +180,6 @@ def references_used(record: Record) -> str:
 def missing(record: Record) -> list[str]:
     """How many measurements could not be taken."""
     count = sum(m.unlearned.value is None for m in record.measurements)
-    return [f"{count} of {len(record.measurements)} measurements could not be taken; the table says why."] if count else []
+    return (
+        [f"{count} of {len(record.measurements)} measurements could not be taken; the table says why."] if count else []
+    )

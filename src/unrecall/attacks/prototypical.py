@@ -1,0 +1,165 @@
+"""Prototypical relearning: a forgotten class comes back from a handful of pictures, written into the last layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.errors import NotSupported
+from unrecall.hooks import mode
+from unrecall.observe import batches, device_of
+from unrecall.parameters import Count, Share
+from unrecall.records import ThreatModel
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import Examples, Part, Request
+
+GRID = tuple(i / 10 for i in range(10, -1, -1))
+
+
+class Seen(NamedTuple):
+    """Features [examples, d] that enter the head, and the class [examples] of each example."""
+
+    features: Tensor
+    targets: Tensor
+
+
+class Row(NamedTuple):
+    """One class of a linear head: weights [d] and bias []."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Prototypical(RecoveryAttack):
+    """Overwrites a forgotten class's row of the head with the mean feature of k forgotten examples; trains nothing.
+
+        p_c = mean of f(x_1), ..., f(x_k), features under the attacked model
+        cosine:  w = p_c / |p_c|,  b = 0            l2:  w = 2 p_c,  b = -|p_c|^2
+        W_c <- alpha w + (1 - alpha) W_c,           b_c <- alpha b + (1 - alpha) b_c
+
+    Args:
+        ks: examples per forgotten class, one point of the curve each; those that half of forget can't serve are left
+            out.
+        metric: cosine (unit-norm prototype, no bias) or l2 (nearest mean).
+        alpha: strength of the overwriting in [0, 1]; None takes the largest of 1.0, 0.9, ..., 0 that costs at most
+            `retain_drop` of retain accuracy.
+        retain_drop: how much retain accuracy, as a share, the attacker gives up.
+        retain_sample: retain examples on which that is measured.
+
+    Expected to fail: on a model whose features scatter the forgotten class (Spotter's aim). It succeeds on a retrained
+    model in part, since features of a class never seen may still cluster: the curve means something beside that one.
+
+    Reference: Ha, Park, Yoon, "Unlearning's Blind Spots: Over-Unlearning and Prototypical Relearning Attack",
+    arXiv 2506.01318 (v4: ICML 2026). Differs from the paper in measuring on forget examples that the attacker doesn't
+    hold (the paper measures on all), and in that l2 uses the mean itself, so that it is nearest-mean classification.
+    """
+
+    title: ClassVar[str] = "Prototypical relearning"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the weights: reads features, writes the last layer",
+        data="k examples of each forgotten class; retain examples to keep the damage small",
+        budget="k, the number of examples per forgotten class; no training",
+    )
+    axis: ClassVar[str] = "examples per forgotten class"
+    needs_class: ClassVar[bool] = True
+
+    ks: tuple[Count, ...] = (1, 2, 5, 10)
+    metric: Literal["cosine", "l2"] = "cosine"
+    alpha: Share | None = None
+    retain_drop: Share = 0.01
+    retain_sample: Count = 2000
+
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        """The forget examples that are not set aside for the attacker."""
+        return self._split(request, generator)[1]
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        """One attacked model for each k."""
+        held, probe = self._split(request, generator)
+        kept = torch.randperm(len(request.retain), generator=generator)[: self.retain_sample].tolist()
+        shots = look(model, task, held)
+        guard = look(model, task, Part(request.retain, kept))
+        available = min(int(shots.targets.eq(c).sum()) for c in request.masked)
+        ks = sorted({k for k in self.ks if k <= available})
+        if not ks:
+            raise NotSupported(
+                f"Prototypical: expected at least {min(self.ks)} forget examples of each forgotten class to set aside, "
+                f"got {available}."
+            )
+        for k in ks:
+            attacked = copy.deepcopy(model).eval()
+            head = task.head(attacked, next(batches(held, task, 1, device_of(model))))
+            rows = {c: self.prototype(shots.features[shots.targets.eq(c)][:k]) for c in request.masked}
+            alpha = self._strength(head, rows, guard) if self.alpha is None else self.alpha
+            write(head, rows, alpha)
+            yield Attacked(k, attacked, probe, f"alpha={alpha:g}")
+
+    def prototype(self, features: Tensor) -> Row:
+        """The row that the examples' features [k, d] stand for."""
+        mean = features.mean(0)
+        if self.metric == "cosine":
+            return Row(F.normalize(mean, dim=0), mean.new_zeros(()))
+        return Row(2 * mean, -mean.square().sum())
+
+    def _split(self, request: Request, generator: torch.Generator) -> tuple[Part, Part]:
+        """The attacker's pool and the rest: at most half of forget, several times too many where classes are mixed."""
+        classes = len(request.masked)
+        wanted = max(self.ks) * (1 if classes == 1 else 3 * classes)
+        pool = min(wanted, len(request.forget) // 2)
+        order = torch.randperm(len(request.forget), generator=generator).tolist()
+        return Part(request.forget, order[:pool]), Part(request.forget, order[pool:])
+
+    def _strength(self, head: nn.Linear, rows: dict[int, Row], guard: Seen) -> float:
+        """The largest alpha that costs at most `retain_drop`; 0 always qualifies."""
+        before = _accuracy(head, guard)
+        for alpha in GRID:
+            tried = copy.deepcopy(head)
+            write(tried, rows, alpha)
+            if _accuracy(tried, guard) >= before - self.retain_drop - 1e-9:
+                return alpha
+        return 0.0
+
+
+@torch.no_grad()
+def look(model: nn.Module, task: Task, examples: Examples) -> Seen:
+    """Features and classes of all examples, in eval mode."""
+    features, targets = [], []
+    with mode(model, training=False):
+        for batch in batches(examples, task, device=device_of(model)):
+            rows, entered = task.view(model, batch)
+            features.append(entered)
+            targets.append(rows.targets)
+    return Seen(torch.cat(features), torch.cat(targets))
+
+
+@torch.no_grad()
+def write(head: nn.Linear, rows: dict[int, Row], alpha: float) -> None:
+    """Moves the rows of these classes a share `alpha` of the way, in place; a head without bias gets one if needed."""
+    if head.bias is None and any(float(row.bias) != 0 for row in rows.values()):
+        head.bias = nn.Parameter(head.weight.new_zeros(head.out_features))
+    for c, row in rows.items():
+        head.weight[c] = alpha * row.weight + (1 - alpha) * head.weight[c]
+        if head.bias is not None:
+            head.bias[c] = alpha * row.bias + (1 - alpha) * head.bias[c]
+
+
+@torch.no_grad()
+def _accuracy(head: nn.Linear, seen: Seen) -> float:
+    return float(head(seen.features).argmax(1).eq(seen.targets).double().mean())

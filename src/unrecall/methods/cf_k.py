@@ -1,0 +1,62 @@
+"""CF-k: catastrophic forgetting in the last k layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.engine import Batches
+from unrecall.errors import BadInput
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.parameters import Count
+from unrecall.tasks.base import Task
+from unrecall.types import Request
+
+
+@dataclass(frozen=True)
+class CFk(GradientMethod):
+    """Fine-tunes the last blocks on retain and freezes everything before them.
+
+        min over theta_last of  L = CE(retain)
+
+    BatchNorm of frozen blocks keeps its statistics.
+
+    Args:
+        blocks: how many of the task's blocks are trained, counted from the output, at most as many as the model has;
+            3 is the head and the last two residual blocks of a ResNet.
+        fit: SGD, lr 1e-2, momentum 0.9, weight decay 1e-4, 10 epochs over retain.
+
+    Expected to fail: like fine-tuning, and more so: features that know forget stay as they were.
+
+    Reference: Goel et al., "Towards Adversarial Evaluations for Inexact Machine Unlearning", arXiv 2201.06640; defaults
+    of "CF-k" in Hsu et al., "The Unseen Threat", NeurIPS 2025, arXiv 2601.22359, appendix B.3. Differs from the paper
+    in counting blocks; its k = 5 counts weight layers, the head and two in each of two residual blocks.
+    """
+
+    title: ClassVar[str] = "CF-k"
+    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+
+    blocks: Count = 3
+    fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """One phase over retain, with all but the last blocks frozen."""
+        parts = task.blocks(student)
+        if self.blocks > len(parts):
+            raise BadInput(
+                f"CFk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
+            )
+        for _, modules in parts[: -self.blocks]:
+            for module in modules:
+                module.requires_grad_(False)
+
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            return task.rows(model, batches["retain"]).losses().mean()
+
+        return [Phase(loss, {"retain": request.retain}, self.fit)]

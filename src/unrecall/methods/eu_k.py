@@ -1,0 +1,65 @@
+"""EU-k: exact unlearning of the last k layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.engine import Batches
+from unrecall.errors import BadInput
+from unrecall.methods.base import Fit, GradientMethod, Phase, reinitialise
+from unrecall.parameters import Count
+from unrecall.tasks.base import Task
+from unrecall.types import Request
+
+
+@dataclass(frozen=True)
+class EUk(GradientMethod):
+    """Throws the last blocks away, trains fresh ones on retain, and freezes everything before them.
+
+        theta_last ~ initialisation,   min over theta_last of  L = CE(retain)
+
+    BatchNorm of frozen blocks keeps its statistics. Nothing continuous decides how much is forgotten, only `blocks`.
+
+    Args:
+        blocks: how many of the task's blocks start anew, counted from the output, at most as many as the model has
+            (which is retraining); 3 is the head and the last two residual blocks of a ResNet.
+        fit: SGD, lr 1e-2, momentum 0.9, weight decay 1e-4, 10 epochs over retain.
+
+    Expected to fail: features that know forget stay as they were, so it comes back fast; where retain is small, fresh
+    blocks cost use.
+
+    Reference: Goel et al., "Towards Adversarial Evaluations for Inexact Machine Unlearning", arXiv 2201.06640; defaults
+    of "EU-k" in Hsu et al., "The Unseen Threat", NeurIPS 2025, arXiv 2601.22359, appendix B.3. Differs from the paper
+    in counting blocks; its k = 5 counts weight layers, the head and two in each of two residual blocks.
+    """
+
+    title: ClassVar[str] = "EU-k"
+    has_null: ClassVar[bool] = False
+
+    blocks: Count = 3
+    fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """One phase over retain, with all but the last blocks frozen and those fresh."""
+        parts = task.blocks(student)
+        if self.blocks > len(parts):
+            raise BadInput(
+                f"EUk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
+            )
+        student.requires_grad_(False)
+        last = [module for _, modules in parts[-self.blocks :] for module in modules]
+        reinitialise(last, generator)
+        for module in last:
+            module.requires_grad_(True)
+
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            return task.rows(model, batches["retain"]).losses().mean()
+
+        return [Phase(loss, {"retain": request.retain}, self.fit)]

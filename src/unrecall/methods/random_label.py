@@ -1,0 +1,77 @@
+"""Random labels on forget, "RL" in the papers' tables; with other classes only, "Amnesiac"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.engine import Batches
+from unrecall.functional import nll
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.parameters import NonNegative
+from unrecall.perturb import other_classes
+from unrecall.tasks.base import Task
+from unrecall.types import Request
+
+
+@dataclass(frozen=True)
+class RandomLabel(GradientMethod):
+    """Teaches forget anew under random labels, beside retain under its true ones.
+
+        L = CE(X_f, Y') + retain_weight CE(X_r, Y_r),   Y' uniform over the classes, drawn anew for each batch
+
+    One forget batch is drawn per retain batch; the two go through the model in separate passes. Where an example has
+    many rows, each row draws its own label.
+
+    Args:
+        exclude_true: whether Y' must differ from the true label (Amnesiac) or may equal it (as in SalUn's code).
+        retain_weight: weight of the retain loss; at 0 retain is not read and an epoch is a pass over forget.
+        fit: SGD, lr 0.013, momentum 0.9, weight decay 5e-4, 10 epochs over retain.
+
+    Expected to fail: a retrained model is not uniformly unsure of examples that it never saw. Forgotten ones stand out
+    by their high loss, and a label that is only overwritten comes back within a few steps of relearning.
+
+    Reference: Graves, Nagisetty, Ganesh, "Amnesiac Machine Learning", AAAI 2021, arXiv 2010.10981; as a baseline, and
+    its defaults (CIFAR-10, 10 % forgotten), in Fan et al., "SalUn: Empowering Machine Unlearning via Gradient-based
+    Weight Saliency", ICLR 2024, arXiv 2310.12508. Differs from the paper in drawing both sets at each step, as SalUn's
+    objective has it; its code passes once over forget and then once over retain each epoch, so forget is met more
+    often here. Amnesiac draws labels once and trains with Adam, lr 1e-4, 3 epochs.
+    """
+
+    title: ClassVar[str] = "Random label"
+    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+
+    exclude_true: bool = False
+    retain_weight: NonNegative = 1.0
+    fit: Fit = Fit(lr=0.013, weight_decay=5e-4, epochs=10)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """One phase over retain, with forget cycling beside it; over forget alone where retain has no weight."""
+
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            forget = task.rows(model, batches["forget"])
+            classes = forget.logits.shape[1]
+            if self.exclude_true:
+                labels = other_classes(forget.targets, classes, generator)
+            else:
+                labels = any_class(forget.targets, classes, generator)
+            wrong = forget.per_example(nll(forget.logits, labels)).mean()
+            if self.retain_weight == 0:
+                return wrong
+            return wrong + self.retain_weight * task.rows(model, batches["retain"]).losses().mean()
+
+        forget_only = {"forget": request.forget}
+        streams = forget_only if self.retain_weight == 0 else {"retain": request.retain, **forget_only}
+        return [Phase(loss, streams, self.fit)]
+
+
+def any_class(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """A uniformly random class, the target's own included, for each row `[rows]`."""
+    drawn = torch.randint(classes, targets.shape, generator=generator, device=generator.device)
+    return drawn.to(targets)

@@ -1,0 +1,176 @@
+"""A scenario: a model, its data, a request, and how to train what the unlearned model is held against."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unrecall import weights
+from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
+from unrecall.errors import BadInput, MissingReference
+from unrecall.session import Session
+from unrecall.storage import content_key, read_text
+from unrecall.tasks.base import Task
+from unrecall.types import Examples, Part, Request
+
+FIRST_REFERENCE_SEED = 10_001
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything an experiment needs to know about somebody's case.
+
+    `build(seed, session)`: a model ready to be trained, fresh or pretrained; `recipe`: how the original is trained from
+    it on forget and retain together; `rerecipe`: how retrained models are, where that differs. `original` and
+    `retrained`: the user's own models, used as they are. `references`: how many retrained models to train by default.
+    `reported`: a paper's values, by method and measurement.
+    """
+
+    name: str
+    summary: str
+    task: Task
+    request: Request
+    build: Callable[[int, Session], nn.Module] | None = None
+    recipe: Fit | None = None
+    rerecipe: Fit | None = None
+    original: nn.Module | None = None
+    retrained: tuple[nn.Module, ...] = ()
+    references: int = 5
+    reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def train_original(self, seed: int, session: Session) -> nn.Module:
+        """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
+        if self.original is not None:
+            return self.original.to(session.place()).eval()
+        if self.build is None or self.recipe is None:
+            raise BadInput(f"{self.name}: expected an original model, or build and recipe to train one, got neither.")
+        together = Joined((self.request.forget, self.request.retain))
+        return self._trained("original", together, self.recipe, seed, session)
+
+    def train_retrained(self, index: int, session: Session) -> nn.Module:
+        """The `index`-th model trained without forget; its seed is its own, so that no run shares it."""
+        if index < len(self.retrained):
+            return self.retrained[index].to(session.place()).eval()
+        recipe = self.rerecipe or self.recipe
+        if self.build is None or recipe is None:
+            raise MissingReference(
+                f"{self.name}: expected build and recipe to retrain without forget, got neither. "
+                "Give them to the Scenario, or pass retrained models."
+            )
+        return self._trained("retrained", self.request.retain, recipe, FIRST_REFERENCE_SEED + index, session)
+
+    def can_retrain(self) -> bool:
+        """Whether retrained models can be had beyond those the user gave."""
+        return self.build is not None and (self.rerecipe or self.recipe) is not None
+
+    def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> nn.Module:
+        if self.build is None:
+            raise BadInput(f"{self.name}: expected build to make a model, got None.")
+        with own_randomness(seed):
+            model = self.build(seed, session)
+        key = content_key(role, weights.digest_of(model), repr(recipe), self.request.fingerprint, str(seed))
+        path = cache_folder() / f"{self.name}-{role}-{key}.safetensors"
+        if path.exists():
+            return weights.load(model, path).to(session.place()).eval()
+
+        def loss(trained: nn.Module, batches: Batches) -> Tensor:
+            return self.task.rows(trained, batches["train"]).losses().mean()
+
+        generator = seeded(seed)
+        fit(model, self.task, Phase(loss, {"train": data}, recipe), generator, session, f"{role}-{seed}")
+        weights.save(model, path)
+        return model.eval()
+
+
+class Joined:
+    """Several data sets, one after another."""
+
+    def __init__(self, parts: Sequence[Examples]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int, /) -> object:
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+
+def cache_folder() -> Path:
+    """Where trained originals and references are kept: $UNRECALL_CACHE, or ~/.cache/unrecall."""
+    named = os.environ.get("UNRECALL_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "unrecall"
+
+
+def read_indices(path: Path, total: int) -> list[int]:
+    """Indices from a text file, one a line; BadInput names the line of one that is no number, repeated or too large."""
+    found: dict[int, int] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if not text.isdigit():
+            raise BadInput(f"{path}:{number}: expected an index, got '{text}'.")
+        check_index(int(text), total, f"{path}:{number}")
+        if int(text) in found:
+            raise BadInput(f"{path}:{number}: expected each index once, got {text} again (line {found[int(text)]}).")
+        found[int(text)] = number
+    return list(found)
+
+
+def check_index(index: int, total: int, where: str) -> None:
+    """BadInput where `index` is not one of `total` training examples."""
+    if not 0 <= index < total:
+        raise BadInput(f"{where}: expected an index in 0..{total - 1}, got {index}.")
+
+
+def shuffled(indices: Sequence[int], seed: int) -> list[int]:
+    """The indices in a random order that the seed decides."""
+    order = torch.randperm(len(indices), generator=seeded(seed))
+    return [indices[int(i)] for i in order]
+
+
+class Chosen(NamedTuple):
+    """Which training examples are forgotten, of which classes, and which classes are forgotten whole."""
+
+    indices: list[int]
+    classes: set[int]
+    masked: tuple[int, ...]
+
+    def request(self, train: Examples, alike: Examples, test: Examples, holdout: int) -> Request:
+        """The request: `alike` (unseen, of the same classes) gives up to `holdout` examples, and half as many again
+        for validation."""
+        gone, n = set(self.indices), len(alike)
+        taken = min(holdout, 2 * n // 3)
+        return Request(
+            forget=Part(train, self.indices),
+            retain=Part(train, [i for i in range(len(train)) if i not in gone]),
+            holdout=Part(alike, range(taken)),
+            validation=Part(alike, range(taken, min(n, taken + holdout // 2))),
+            test=test,
+            kind="class" if self.masked else "samples",
+            masked=self.masked,
+        )
+
+
+def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chosen:
+    """What "half:C", "class:C" or the path of a file of training indices means for these labels."""
+    how, _, which = forget.partition(":")
+    if how not in ("half", "class") or not which:
+        indices = read_indices(Path(forget), len(labels))
+        return Chosen(indices, {labels[i] for i in indices}, ())
+    if not which.isdigit() or int(which) >= classes:
+        raise BadInput(f"forget: expected a class in 0..{classes - 1}, got '{which}'.")
+    members = shuffled([i for i, y in enumerate(labels) if y == int(which)], seed)
+    if how == "half":
+        return Chosen(sorted(members[: len(members) // 2]), {int(which)}, ())
+    return Chosen(sorted(members), {int(which)}, (int(which),))

@@ -1,0 +1,175 @@
+"""CIFAR-10 from a folder, in its official binary version or as sheets of pictures; pickles are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unrecall import weights
+from unrecall.engine import Batches, Fit, Phase, fit, seeded
+from unrecall.errors import BadInput
+from unrecall.scenarios.base import cache_folder
+from unrecall.scenarios.networks import ResNet, resnet18, resnet20
+from unrecall.session import Session
+from unrecall.tasks import Classification
+from unrecall.types import Examples
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ARCHITECTURES = {"resnet18": resnet18, "resnet20": resnet20}
+
+
+class Cifar(NamedTuple):
+    """Pictures `[n, 3, 32, 32]` as bytes, and their labels; `train` and `test` are data sets over them."""
+
+    train: Pictures
+    test: Pictures
+
+
+class Pictures:
+    """Items are `(picture in [0, 1] as float32 [3, 32, 32], label)`; `pixels` stay bytes until asked for."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.pixels, self.labels = pixels, [int(y) for y in labels]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.pixels[index]).float() / 255, self.labels[index]
+
+
+class Augmented:
+    """The same pictures, each time padded by 4, cropped at random and flipped at random: training only."""
+
+    def __init__(self, pictures: Examples) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+        picture, label = self.pictures[index]
+        top, left, flip = (int(v) for v in torch.randint(0, 9, (3,)))
+        padded = nn.functional.pad(picture, (4, 4, 4, 4))[:, top : top + 32, left : left + 32]
+        return (padded.flip(2) if flip % 2 else padded), label
+
+
+def read_cifar10(folder: Path) -> Cifar:
+    """Looks for data_batch_1.bin ... test_batch.bin (official), or the same names as .webp sheets with labels.npz."""
+    if not folder.is_dir():
+        raise BadInput(f"data={folder}: expected the CIFAR-10 folder, got none there. Name it: data=PATH.")
+    for candidate in (folder, folder / "cifar10", folder / "cifar-10-batches-bin"):
+        if (candidate / "data_batch_1.bin").exists():
+            return _binary(candidate)
+        if (candidate / "data_batch_1.webp").exists():
+            return _sheets(candidate)
+    raise BadInput(
+        f"data={folder}: expected CIFAR-10's binary version (data_batch_1.bin ... test_batch.bin), got no such files. "
+        "The Python version is made of pickles, which can run code; take the binary one."
+    )
+
+
+def _binary(folder: Path) -> Cifar:
+    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+        raw = np.fromfile(folder / name, np.uint8)
+        if raw.size != 10_000 * 3073:
+            raise BadInput(f"{folder / name}: expected 30,730,000 bytes, got {raw.size}. Download it again.")
+        table = raw.reshape(10_000, 3073)
+        return table[:, 1:].reshape(-1, 3, 32, 32), table[:, 0]
+
+    parts = [read(f"data_batch_{i}.bin") for i in range(1, 6)]
+    train = Pictures(np.concatenate([p for p, _ in parts]), np.concatenate([y for _, y in parts]))
+    return Cifar(train, Pictures(*read("test_batch.bin")))
+
+
+def _sheets(folder: Path) -> Cifar:
+    from PIL import Image
+
+    labels = np.load(folder / "labels.npz", allow_pickle=False)
+
+    def read(name: str) -> np.ndarray:
+        sheet = np.asarray(Image.open(folder / name).convert("RGB"))
+        return sheet.reshape(500, 32, 20, 32, 3).transpose(2, 0, 4, 1, 3).reshape(10_000, 3, 32, 32)
+
+    train = np.concatenate([read(f"data_batch_{i}.webp") for i in range(1, 6)])
+    return Cifar(Pictures(train, labels["train_y"]), Pictures(read("test_batch.webp"), labels["test_y"]))
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network that knows CIFAR-10 and gets a fresh head: from a checkpoint, or trained here and kept in the cache.
+
+    Training here is the paper's (SGD 0.4, momentum 0.9, weight decay 2e-4, batch 128, cosine over 200 epochs), for
+    `epochs`, with crops and flips.
+    """
+
+    cifar: Cifar
+    arch: str
+    checkpoint: str
+    epochs: int
+    classes: int
+
+    def __call__(self, seed: int, session: Session) -> nn.Module:
+        """The network, its head drawn from `seed`."""
+        model = ARCHITECTURES[self.arch](10)
+        if self.checkpoint:
+            load_resnet(model, Path(self.checkpoint))
+        else:
+            self._train(model, session)
+        body = model[1]
+        if not isinstance(body, ResNet):
+            raise BadInput(f"{self.arch}: expected a ResNet, got {type(body).__name__}.")
+        body.linear = nn.Linear(body.linear.in_features, self.classes)
+        return model
+
+    def _train(self, model: nn.Module, session: Session) -> None:
+        path = cache_folder() / f"cifar10-{self.arch}-{self.epochs}-epochs.safetensors"
+        if path.exists():
+            weights.load(model, path)
+            return
+        steps = -(-50_000 // 128)
+        recipe = Fit(lr=0.4, weight_decay=2e-4, epochs=self.epochs, schedule="cosine", period=200 * steps)
+
+        def loss(trained: nn.Module, batches: Batches) -> Tensor:
+            return Classification().rows(trained, batches["train"]).losses().mean()
+
+        fit(model, Classification(), Phase(loss, {"train": Augmented(self.cifar.train)}, recipe), seeded(0), session)
+        weights.save(model, path)
+
+
+def load_resnet(model: nn.Module, path: Path) -> nn.Module:
+    """Weights for one of our ResNets: our own safetensors, or the well-known `.th` checkpoints of CIFAR ResNets."""
+    if path.suffix != ".th":
+        return weights.load(model, path)
+    if not path.is_file():
+        raise BadInput(f"weights={path}: expected a checkpoint, got none there. Check the path.")
+    state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    renamed = {_renamed(key): value for key, value in state.items()}
+    own = model.state_dict()
+    learned = {key for key in own if not key.startswith("0.") and not key.endswith("num_batches_tracked")}
+    if learned != {key for key in renamed if not key.endswith("num_batches_tracked")}:
+        raise BadInput(f"weights={path}: expected the weights of this architecture, got others. Check arch.")
+    model.load_state_dict({**own, **renamed})
+    return model
+
+
+def _renamed(key: str) -> str:
+    key = key.removeprefix("module.")
+    for i in (1, 2, 3, 4):
+        key = key.replace(f"layer{i}.", f"layers.{i - 1}.")
+    return f"1.{key}"
+
+
+def per_class(labels: Sequence[int], classes: Sequence[int], count: int, order: Sequence[int]) -> list[int]:
+    """The first `count` indices of each class, in the given order."""
+    taken: dict[int, list[int]] = {c: [] for c in classes}
+    for i in order:
+        if labels[i] in taken and len(taken[labels[i]]) < count:
+            taken[labels[i]].append(i)
+    return sorted(i for group in taken.values() for i in group)

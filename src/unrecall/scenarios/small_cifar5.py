@@ -1,0 +1,61 @@
+"""RURK's small CIFAR-5: 200 pictures of each of five classes, forget half of class 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unrecall.engine import Fit
+from unrecall.parameters import Count, Index, Parameters
+from unrecall.scenarios.base import Scenario, choose, shuffled
+from unrecall.scenarios.cifar_data import CLASSES, Pretrained, per_class, read_cifar10
+from unrecall.scenarios.reported import SMALL_CIFAR5
+from unrecall.tasks import Classification
+from unrecall.types import Part
+
+
+@dataclass(frozen=True)
+class SmallCifar5(Parameters):
+    """200 train and 200 test pictures of each of CIFAR-10's first 5 classes; a network pretrained on CIFAR-10.
+
+    `data`: folder of CIFAR-10. `weights`: a pretrained checkpoint; without one the network is pretrained here for
+    `pretrain` epochs. `arch`: resnet18 is the paper's. `epochs`, `reepochs`: of original and retrained (SGD 0.01,
+    momentum 0.9, weight decay 2e-4, cosine). `forget`: half:C, class:C or a file of indices into the 1,000 training
+    pictures. As in the paper, the pretraining has seen the forget pictures. The holdout is made of further test
+    pictures of the forgotten classes.
+
+    Reference: Hsu et al., NeurIPS 2025, arXiv 2601.22359, appendix B.
+    """
+
+    data: str = ""
+    weights: str = ""
+    arch: Literal["resnet18", "resnet20"] = "resnet18"
+    forget: str = "half:0"
+    pretrain: Count = 200
+    epochs: Count = 25
+    reepochs: Count = 100
+    references: Count = 3
+    seed: Index = 131
+
+    def make(self) -> Scenario:
+        """Reads the data, picks the pictures, and says how to train."""
+        cifar = read_cifar10(Path(self.data))
+        seen = per_class(cifar.train.labels, range(5), 200, shuffled(range(50_000), self.seed))
+        order = shuffled(range(10_000), self.seed + 1)
+        test = per_class(cifar.test.labels, range(5), 200, order)
+        chosen = choose(self.forget, [cifar.train.labels[i] for i in seen], self.seed, 5)
+        tested = set(test)
+        alike = [i for i in order if i not in tested and cifar.test.labels[i] in chosen.classes]
+        request = chosen.request(Part(cifar.train, seen), Part(cifar.test, alike), Part(cifar.test, test), holdout=300)
+        return Scenario(
+            name="small-cifar5",
+            summary=f"small CIFAR-5 (1,000 training pictures of 5 classes), {self.arch}; forget {self.forget}",
+            task=Classification(classes=CLASSES[:5]),
+            request=request,
+            build=Pretrained(cifar, self.arch, self.weights, self.pretrain, classes=5),
+            recipe=Fit(lr=0.01, weight_decay=2e-4, epochs=self.epochs, schedule="cosine"),
+            rerecipe=Fit(lr=0.01, weight_decay=2e-4, epochs=self.reepochs, schedule="cosine"),
+            references=self.references,
+            reported=SMALL_CIFAR5,
+        )

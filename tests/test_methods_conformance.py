@@ -1,0 +1,316 @@
+"""The door to the package: what every method must do, whatever it does. Methods are found by walking the folder."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pkgutil
+import random
+from dataclasses import dataclass, fields, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import unrecall.methods
+from tests.conftest import CPU, World
+from unrecall.engine import Fit, seeded
+from unrecall.errors import BadInput, NotSupported
+from unrecall.hooks import batchnorms
+from unrecall.methods.base import GradientMethod, Method, Null
+from unrecall.observe import accuracy, observe
+from unrecall.parameters import Parameters
+from unrecall.types import Request
+
+HARMLESS = {"finetune", "rurk", "neggrad_plus", "cf_k", "scrub", "random_label", "retrain"}
+"""Methods that look after retain: at their defaults use must survive."""
+
+
+def find_methods() -> dict[str, type[Method]]:
+    """Command-line name to class: the one class of a file whose lowercase name is the stem without underscores."""
+    found: dict[str, type[Method]] = {}
+    for info in pkgutil.iter_modules(unrecall.methods.__path__):
+        if info.name == "base":
+            continue
+        module = importlib.import_module(f"unrecall.methods.{info.name}")
+        wanted = info.name.replace("_", "")
+        own = [value for name, value in vars(module).items() if name.lower() == wanted and isinstance(value, type)]
+        assert len(own) == 1, f"{info.name}.py: expected one class named like the file, found {own}"
+        found[info.name] = own[0]
+    return found
+
+
+METHODS = find_methods()
+each_method = pytest.mark.parametrize("name", METHODS)
+each_null = pytest.mark.parametrize(
+    "name", [name for name, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
+)
+each_strength = pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.strength is not None])
+
+
+@dataclass(frozen=True, repr=False)
+class Place:
+    """A world and its name; what was unlearned in it is remembered, for most laws look at the same model."""
+
+    kind: str
+    world: World
+
+    def __repr__(self) -> str:
+        return f"Place({self.kind})"
+
+    def unlearn(self, method: Method, seed: int = 0) -> nn.Module:
+        """The unlearned model; the test is skipped where a method says that it does not apply here."""
+        key = (self.kind, repr(method), seed)
+        if key not in _REMEMBERED:
+            w = self.world
+            try:
+                _REMEMBERED[key] = method.unlearn(w.original, w.request, w.task, seeded(seed), CPU)
+            except NotSupported as error:
+                _REMEMBERED[key] = error
+        outcome = _REMEMBERED[key]
+        if isinstance(outcome, NotSupported):
+            pytest.skip(str(outcome))
+        return outcome
+
+
+_REMEMBERED: dict[tuple[str, str, int], nn.Module | NotSupported] = {}
+
+
+@pytest.fixture(params=["samples", "class"])
+def place(request: pytest.FixtureRequest) -> Place:
+    return Place(request.param, request.getfixturevalue(f"{request.param}_world"))
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    """Whether all weights and buffers agree bit for bit."""
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def storages(model: nn.Module) -> set[int]:
+    return {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()] if tensor.numel()}
+
+
+# What a method says of itself.
+
+
+@each_method
+def test_declares_itself(name: str) -> None:
+    kind = METHODS[name]
+    method = kind()
+    assert issubclass(kind, Method)
+    assert kind.title.strip()
+    assert [other for other in METHODS.values() if other.title == kind.title] == [kind]
+    text = kind.__doc__ or ""
+    assert "Reference:" in text
+    assert "Expected to fail:" in text
+    assert all(field.name in text for field in fields(kind)), "each hyper-parameter is explained"
+    assert method == kind(), "equal parameters make equal methods"
+    assert hash(method) == hash(kind())
+
+
+@each_strength
+def test_strength_scales(name: str) -> None:
+    method = METHODS[name]()
+    assert method.strength is not None
+    assert 0 < method.strength.low < 1 < method.strength.high
+    assert method.scaled(1.0) == method
+    twice = method.scaled(2.0)
+    expected = 0.5 if method.strength.inverse else 2.0
+    for path in method.strength.parameters:
+        assert reach(twice, path) == pytest.approx(expected * reach(method, path))
+        assert reach(method, path) > 0, "0 can't be scaled"
+    for factor in (method.strength.low, method.strength.high):
+        assert method.scaled(factor) != method
+
+
+def reach(owner: Any, path: str) -> float:
+    for part in path.split("."):
+        owner = getattr(owner, part)
+    return float(owner)
+
+
+def test_scaling_without_strength_is_refused() -> None:
+    for kind in METHODS.values():
+        if kind.strength is None:
+            with pytest.raises(NotSupported, match="strength"):
+                kind().scaled(2.0)
+
+
+@each_method
+def test_rejects_impossible_values(name: str) -> None:
+    method = METHODS[name]()
+    for field in fields(method):
+        value = getattr(method, field.name)
+        impossible: list[Any] = [object()]
+        if type(value) is float:
+            impossible += [float("nan"), float("inf"), "much"]
+        elif type(value) is int:
+            impossible += [-1, 1.5]
+        elif type(value) is str:
+            impossible += ["no such choice"]
+        elif isinstance(value, Parameters):
+            impossible += [None] if "None" not in str(field.type) else []
+        for bad in impossible:
+            with pytest.raises(BadInput, match=rf"expected {field.name} to be .*, got "):
+                replace(method, **{field.name: bad})
+
+
+# What a method does to a model.
+
+
+@each_method
+def test_applies_somewhere(name: str, samples_world: World, class_world: World) -> None:
+    refused = 0
+    for kind, world in (("samples", samples_world), ("class", class_world)):
+        try:
+            Place(kind, world).unlearn(METHODS[name]())
+        except pytest.skip.Exception:
+            refused += 1
+    assert refused < 2
+
+
+@each_method
+def test_leaves_the_input_alone(name: str, place: Place) -> None:
+    """Weights, buffers, gradients wanted and modes, in a model whose flags are mixed."""
+    model = copy.deepcopy(place.world.original).train()
+    first = next(model.children()).eval()
+    next(first.parameters()).requires_grad_(False)
+    before, flags = copy.deepcopy(model), [p.requires_grad for p in model.parameters()]
+    modes = [m.training for m in model.modules()]
+    w = place.world
+    try:
+        result = METHODS[name]().unlearn(model, w.request, w.task, seeded(0), CPU)
+    except NotSupported as error:
+        pytest.skip(str(error))
+    assert same(model, before)
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert [m.training for m in model.modules()] == modes
+    assert all(p.grad is None for p in model.parameters())
+    assert [p.requires_grad for p in result.parameters()] == flags, "the result is as trainable as the input was"
+
+
+@each_method
+def test_leaves_global_generators_alone(name: str, place: Place) -> None:
+    w, method = place.world, METHODS[name]()
+    place.unlearn(method)
+    states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+    method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    assert bool(torch.equal(torch.get_rng_state(), states[0])), "the global generator of torch moved"
+    assert random.getstate() == states[1]
+    assert str(np.random.get_state()) == states[2]
+
+
+@each_method
+def test_gives_a_sound_model_of_its_own(name: str, place: Place) -> None:
+    original, result = place.world.original, place.unlearn(METHODS[name]())
+    assert type(result) is type(original)
+    a, b = original.state_dict(), result.state_dict()
+    assert [(key, v.shape, v.dtype) for key, v in a.items()] == [(key, v.shape, v.dtype) for key, v in b.items()]
+    assert all(bool(torch.isfinite(v).all()) for v in b.values())
+    assert not any(module.training for module in result.modules())
+    assert not storages(original) & storages(result)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in result.modules())
+
+
+@each_method
+def test_same_seed_same_weights(name: str, place: Place) -> None:
+    """Also when the global generator stands elsewhere."""
+    w, method = place.world, METHODS[name]()
+    first = place.unlearn(method)
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)
+        assert same(first, method.unlearn(w.original, w.request, w.task, seeded(0), CPU))
+
+
+class Sealed:
+    """Examples that may be counted but not looked at."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int, /) -> NoReturn:
+        raise AssertionError("a method looked at data that only the audit may see")
+
+
+@each_method
+def test_never_sees_holdout_or_test(name: str, place: Place) -> None:
+    sealed = copy.copy(place.world.request.with_validation())
+    for split in ("holdout", "test", "validation"):
+        object.__setattr__(sealed, split, Sealed(len(getattr(sealed, split))))
+    result = unlearn_from(sealed, METHODS[name](), place)
+    assert same(result, place.unlearn(METHODS[name]()))
+
+
+def unlearn_from(request: Request, method: Method, place: Place) -> nn.Module:
+    place.unlearn(method)  # skips where it does not apply
+    return method.unlearn(place.world.original, request, place.world.task, seeded(0), CPU)
+
+
+@each_null
+def test_null_moves_no_weight(name: str, place: Place) -> None:
+    method = METHODS[name]()
+    assert isinstance(method, GradientMethod)
+    original, null = place.world.original, place.unlearn(Null(method))
+    before = dict(original.named_parameters())
+    assert all(torch.equal(p, before[key]) for key, p in null.named_parameters())
+    kept = {id(b) for norm in batchnorms(null) for b in norm.buffers()}
+    old = dict(original.named_buffers())
+    assert all(torch.equal(b, old[key]) for key, b in null.named_buffers() if id(b) not in kept)
+
+
+# Whether it forgets.
+
+
+def confidence(model: nn.Module, place: Place) -> float:
+    return float(observe(model, place.world.task, place.world.request.forget).confidence.mean())
+
+
+def paced(method: Method) -> Method:
+    """Smaller batches and more epochs: an epoch is hundreds of steps in the papers and would be one or two here."""
+    changed: dict[str, Any] = {}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if isinstance(value, Fit):
+            changed[field.name] = replace(value, batch_size=8, epochs=2 * value.epochs)
+    return replace(method, **changed)
+
+
+def stronger(method: Method) -> list[Method]:
+    """The method as it is, and ever stronger ones."""
+    if method.strength is None:
+        return [method]
+    high = method.strength.high
+    return [method, *(method.scaled(factor) for factor in (4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0) if factor <= high)]
+
+
+@each_method
+def test_forgets_at_some_strength(name: str, place: Place) -> None:
+    before = confidence(place.world.original, place)
+    drops = []
+    for method in stronger(paced(METHODS[name]())):
+        drops.append(before - confidence(place.unlearn(method), place))
+        if drops[-1] > 0.05:
+            return
+    pytest.fail(f"forget confidence fell from {before:.3f} by {drops} only")
+
+
+@each_method
+def test_retain_survives_the_defaults(name: str, place: Place) -> None:
+    if name not in HARMLESS:
+        pytest.skip("does not promise to look after retain at its defaults")
+    score = accuracy(place.unlearn(METHODS[name]()), place.world.task, place.world.request.retain).mean()
+    assert score > 0.6, "chance is 0.25 to 0.33"
+
+
+def test_null_is_a_method_like_any_other(samples_world: World) -> None:
+    w = samples_world
+    null = Null(METHODS["rurk"]())  # type: ignore[arg-type]
+    result = null.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    assert not same(result, w.original), "BatchNorm in train mode gathers statistics even at learning rate 0"
+    assert same(Null(null).unlearn(w.original, w.request, w.task, seeded(0), CPU), result)
