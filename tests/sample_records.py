@@ -40,92 +40,40 @@ def measurement(
     name: str,
     title: str,
     group: str,
-    values: tuple[float, float, float],
+    values: tuple[float, ...],
     references: tuple[float, ...],
     verdict: Label,
     **more: Any,
 ) -> Measurement:
     mean = sum(references) / len(references) if references else None
-    spread = 0.03
-    return Measurement(
-        name=name,
-        title=title,
-        group=group,
-        unlearned=estimate(values[0]),
-        original=estimate(values[1]),
-        null=estimate(values[2]),
-        references=[estimate(v) for v in references],
-        reference=mean,
-        bound_low=None if mean is None else mean - spread,
-        bound_high=None if mean is None else mean + spread,
-        verdict=verdict,
-        **more,
-    )
+    unlearned, original, null = (estimate(value) for value in values)
+    bounds = {"bound_low": mean - 0.03, "bound_high": mean + 0.03} if mean is not None else {}
+    given = {"references": [estimate(v) for v in references], "reference": mean, "verdict": verdict, **bounds, **more}
+    models = {"unlearned": unlearned, "original": original, "null": null}
+    return Measurement(name=name, title=title, group=group, **models, **given)
+
+
+ROWS: list[tuple[str, str, str, tuple[float, ...], tuple[float, ...], Label, dict[str, Any]]] = [
+    ("forget_accuracy", "Accuracy on forget", "forgetting", (0.62, 0.99, 0.97), (0.57, 0.6), "like retrained", {}),
+    ("forget_loss", "Mean loss on forget", "forgetting", (2.4, 0.02, 0.05), (1.31, 1.4, 1.22), "over-forgets", {}),
+    ("retain_accuracy", "Accuracy on retain", "utility", (0.971, 0.998, 0.99), (0.997, 0.998), "like retrained", {}),
+    ("test_accuracy", "Accuracy on test", "utility", (0.93, 0.951, 0.95), (0.949, 0.95), "like retrained", {}),
+    ("membership_auc", "Membership: area under the ROC curve", "privacy", (0.64, 0.93, 0.91), (0.5, 0.52), "leaks",
+     {"leak": "above", "note": "the strongest of four membership attacks"}),
+    ("residual_knowledge", "Residual knowledge at radius 0.03", "privacy", (1.35, 1.9, 1.88), (1.0, 1.03),
+     "inconclusive", {"leak": "above", "ideal": "1", "margin": 0.1}),
+    ("relearn_steps", "Steps to relearn", "recovery", (12, 0, 0), (84, 96, 75), "leaks",
+     {"leak": "below", "unit": "steps", "margin": 5.0}),
+]  # fmt: skip
 
 
 def measurements(shift: float = 0.0) -> list[Measurement]:
-    forget = (0.62 + shift, 0.99, 0.97)
-    return [
-        measurement(
-            "forget_accuracy", "Accuracy on forget", "forgetting", forget, (0.57, 0.60, 0.55), "like retrained"
-        ),
-        measurement(
-            "forget_loss", "Mean loss on forget", "forgetting", (2.4, 0.02, 0.05), (1.31, 1.4, 1.22), "over-forgets"
-        ),
-        measurement(
-            "retain_accuracy",
-            "Accuracy on retain",
-            "utility",
-            (0.971, 0.998, 0.99),
-            (0.997, 0.998, 0.996),
-            "like retrained",
-        ),
-        measurement(
-            "test_accuracy", "Accuracy on test", "utility", (0.93, 0.951, 0.95), (0.949, 0.95, 0.946), "like retrained"
-        ),
-        measurement(
-            "membership_auc",
-            "Membership: area under the ROC curve",
-            "privacy",
-            (0.64, 0.93, 0.91),
-            (0.5, 0.52, 0.49),
-            "leaks",
-            leak="above",
-            note="the strongest of four membership attacks",
-        ),
-        measurement(
-            "residual_knowledge",
-            "Residual knowledge at radius 0.03",
-            "privacy",
-            (1.35, 1.9, 1.88),
-            (1.0, 1.03, 0.98),
-            "inconclusive",
-            leak="above",
-            ideal="1",
-            margin=0.1,
-        ),
-        Measurement(
-            name="lira_auc",
-            title="LiRA: area under the ROC curve",
-            group="privacy",
-            unlearned=estimate(None, note="needs at least 8 retrained models, got 3"),
-            original=estimate(None, note="needs at least 8 retrained models, got 3"),
-            null=estimate(None),
-            references=[estimate(None, note="no shadow models")],
-            judged=False,
-        ),
-        measurement(
-            "relearn_steps",
-            "Steps to relearn",
-            "recovery",
-            (12, 0, 0),
-            (84, 96, 75),
-            "leaks",
-            leak="below",
-            unit="steps",
-            margin=5.0,
-        ),
-    ]
+    rows = [measurement(*row[:6], **row[6]) for row in ROWS]
+    forget = measurement(*ROWS[0][:3], (0.62 + shift, 0.99, 0.97), *ROWS[0][4:6])
+    none = estimate(None, note="needs at least 8 retrained models, got 3")
+    lira = {"name": "lira_auc", "title": "LiRA: area under the ROC curve", "group": "privacy", "judged": False}
+    unknown = {"null": estimate(None), "references": [estimate(None, note="no shadow models")]}
+    return [forget, *rows[1:], Measurement(unlearned=none, original=none, **unknown, **lira)]
 
 
 def roc(role: str, power: float) -> Series:
@@ -144,102 +92,62 @@ def rising(role: str, start: float, end: float, rate: float) -> Series:
     return Series(role=role, x=x, y=y, low=low, high=high)
 
 
-def attacks() -> list[AttackReport]:
-    relearn = Curve(
-        name="relearn",
-        title="Accuracy on forget after fine-tuning on a few forget examples",
-        x_label="steps",
-        y_label="accuracy on forget",
-        series=[
-            rising("original", 0.99, 1.0, 0.3),
-            rising("unlearned", 0.62, 0.99, 0.25),
-            rising("null", 0.97, 1, 0.3),
-            rising("retrained 0", 0.57, 0.9, 0.04),
-            rising("retrained 1", 0.6, 0.91, 0.04),
-            rising("retrained 2", 0.55, 0.88, 0.04),
-            rising("unlearned, labels shuffled", 0.62, 0.6, 0.2),
-        ],
-        note="Mean of 3 draws of the 10 examples.",
-    )
-    radius = Curve(
-        name="residual",
-        title="Residual knowledge",
-        x_label="radius of the perturbation",
-        y_label="odds against retrained",
-        log="x",
-        series=[
-            Series(role="original", x=[0.01, 0.03, 0.1, 0.3], y=[1.9, 1.8, 1.7, None]),
-            Series(
-                role="unlearned",
-                x=[0.01, 0.03, 0.1, 0.3],
-                y=[1.1, 1.35, 1.5, 1.2],
-                low=[1, 1.2, 1.3, None],
-                high=[1.2, 1.5, 1.7, None],
-            ),
-            Series(role="retrained 0", x=[0.01, 0.03, 0.1, 0.3], y=[1.0, 1.0, 1.02, 1.0]),
-        ],
-    )
-    member = Curve(
-        name="membership_roc",
-        title="Membership: who is told apart from holdout",
-        x_label="false positive rate",
-        y_label="true positive rate",
-        log="xy",
-        series=[
-            roc("original", 0.3),
-            roc("unlearned", 0.7),
-            roc("retrained 0", 0.98),
-            roc("retrained 1", 1.03),
-            roc("null", 0.35),
-        ],
-    )
-    recalibrated = Curve(
-        name="recalibration",
-        title="After BatchNorm statistics were taken again",
-        x_label="unlabelled images",
-        y_label="accuracy on forget",
-        series=[
-            Series(role="unlearned", x=[0, 64, 256], y=[0.62, 0.66, 0.67]),
-            Series(role="retrained 0", x=[0, 64, 256], y=[0.57, 0.57, 0.58]),
-        ],
-    )
-    threat = ThreatModel(
-        access="weights", data="10 examples of forget, unlabelled test images", budget="50 steps, lr 1e-3"
-    )
-    box = ThreatModel(access="output probabilities", data="forget and holdout examples", budget="one query an example")
-    holds = {
-        "positive_control": "On the original model the attack reaches 0.93, and at least 0.75 was asked for.",
-        "positive_holds": True,
-        "negative_control": "On retrained models it stays within 0.05 of chance.",
+def line(role: str, x: list[float], *ys: list[float | None]) -> Series:
+    return Series(role=role, x=x, **dict(zip(("y", "low", "high"), ys, strict=False)))
+
+
+def curve(name: str, title: str, labels: tuple[str, str], series: list[Series], **more: Any) -> Curve:
+    return Curve(name=name, title=title, x_label=labels[0], y_label=labels[1], series=series, **more)
+
+
+def curves() -> dict[str, Curve]:
+    learned = [rising("original", 0.99, 1, 0.3), rising("unlearned", 0.62, 0.99, 0.25), rising("null", 0.97, 1, 0.3)]
+    learned += [rising(f"retrained {i}", v, 0.9, 0.04) for i, v in enumerate((0.57, 0.6, 0.55))]
+    learned += [rising("unlearned, labels shuffled", 0.62, 0.6, 0.2)]
+    powers = {"original": 0.3, "unlearned": 0.7, "retrained 0": 0.98, "retrained 1": 1.03, "null": 0.35}
+    radii = [0.01, 0.03, 0.1, 0.3]
+    odds = [
+        line("original", radii, [1.9, 1.8, 1.7, None]),
+        line("unlearned", radii, [1.1, 1.35, 1.5, 1.2], [1, 1.2, 1.3, None], [1.2, 1.5, 1.7, None]),
+        line("retrained 0", radii, [1.0, 1.0, 1.02, 1.0]),
+    ]
+    again = [line("unlearned", [0, 64, 256], [0.62, 0.66, 0.67]), line("retrained 0", [0, 64, 256], [0.57, 0.57, 0.58])]
+    rates, accuracy = ("false positive rate", "true positive rate"), "accuracy on forget"
+    told = [roc(role, power) for role, power in powers.items()]
+    return {
+        "roc": curve("membership_roc", "Membership: who is told apart from holdout", rates, told, log="xy"),
+        "relearn": curve(
+            "relearn", "Accuracy on forget after a few steps", ("steps", accuracy), learned, note="3 draws"
+        ),
+        "residual": curve("residual", "Residual knowledge", ("radius", "odds against retrained"), odds, log="x"),
+        "again": curve("again", "After statistics were taken again", ("unlabelled images", accuracy), again),
     }
-    return [
-        AttackReport(
-            name="membership",
-            title="Membership inference",
-            threat=box,
-            curves=[member],
-            negative_holds=True,
+
+
+def attacks() -> list[AttackReport]:
+    weights = ThreatModel(access="weights", data="10 examples of forget", budget="50 steps, lr 1e-3")
+    box = ThreatModel(access="output probabilities", data="forget and holdout examples", budget="one query an example")
+    drawn = curves()
+
+    def attack(name: str, title: str, threat: ThreatModel, drawing: str, negative: bool | None) -> AttackReport:
+        return AttackReport(
+            name=name,
+            title=title,
+            threat=threat,
             reference="Carlini et al., Membership Inference Attacks From First Principles, S&P 2022",
-            **holds,
-        ),
-        AttackReport(
-            name="relearn",
-            title="Relearning",
-            threat=threat,
-            curves=[relearn],
-            negative_holds=False,
-            note="The retrained models learn fast too.",
-            **holds,
-        ),
-        AttackReport(name="residual_knowledge", title="Residual knowledge", threat=box, curves=[radius], **holds),
-        AttackReport(
-            name="recalibration",
-            title="recalibration of statistics",
-            threat=threat,
-            curves=[recalibrated],
-            negative_holds=True,
-            **holds,
-        ),
+            curves=[drawn[drawing]],
+            positive_control="On the original model the attack reaches 0.93, and at least 0.75 was asked for.",
+            positive_holds=True,
+            negative_control="On retrained models it stays within 0.05 of chance.",
+            negative_holds=negative,
+            note="The retrained models learn fast too." if negative is False else "",
+        )
+
+    return [
+        attack("membership", "Membership inference", box, "roc", True),
+        attack("relearn", "Relearning", weights, "relearn", False),
+        attack("residual_knowledge", "Residual knowledge", box, "residual", None),
+        attack("recalibration", "Recalibration of statistics", weights, "again", True),
     ]
 
 

@@ -50,14 +50,14 @@ def linear(scale: float) -> nn.Module:
     return model
 
 
-def batch_of(task: Classification, examples: Examples, indices: Sequence[int] | range) -> Batch:
-    return {**task.collate([examples[i] for i in indices]), "index": torch.tensor(list(indices))}
+def batch_of(task: Classification, examples: Examples, n: int) -> Batch:
+    return {**task.collate([examples[i] for i in range(n)]), "index": torch.arange(n)}
 
 
 def tiny_losses(method: GradientMethod, teacher: float = 1.0, seed: int = 0) -> list[float]:
     """The loss of each phase in the tiny world."""
     phases = method.phases(linear(1.0), frozen_copy(linear(teacher)), TINY, WIDE, seeded(seed))
-    batches = {"forget": batch_of(WIDE, TINY.forget, [0]), "retain": batch_of(WIDE, TINY.retain, [0])}
+    batches = {"forget": batch_of(WIDE, TINY.forget, 1), "retain": batch_of(WIDE, TINY.retain, 1)}
     return [float(p.loss(linear(1.0), {key: batches[key] for key in p.streams}).detach()) for p in phases]
 
 
@@ -100,48 +100,39 @@ def test_random_labels_are_uniform_and_drawn_anew() -> None:
     first, second = any_class(truth, 3, generator), any_class(truth, 3, generator)
     assert not torch.equal(first, second)
     assert torch.bincount(first, minlength=3).tolist() == pytest.approx([2000] * 3, abs=150)
-    assert {round(tiny_losses(RandomLabel(retain_weight=0.0), seed=s)[0], 5) for s in range(12)} == {
-        round(CE_FORGET, 5),
-        round(CE_FLIPPED, 5),
-    }
+    losses = {round(tiny_losses(RandomLabel(retain_weight=0.0), seed=s)[0], 5) for s in range(12)}
+    assert losses == {round(CE_FORGET, 5), round(CE_FLIPPED, 5)}
 
 
 # SCRUB.
 
 
-def divergence(p: Sequence[float], q: Sequence[float]) -> float:
-    return sum(a * log(a / b) for a, b in zip(p, q, strict=True))
+def divergence(p: float, q: float) -> float:
+    return p * log(p / q) + (1 - p) * log((1 - p) / (1 - q))
 
 
 def test_scrub_by_hand() -> None:
     """The teacher's logits are twice the student's; at T = 2 it believes 2/3 on forget and 3/4 on retain."""
-    p_forget, q_forget = (2 / 3, 1 / 3), (sqrt(2) / (1 + sqrt(2)), 1 / (1 + sqrt(2)))
-    p_retain, q_retain = (1 / 4, 3 / 4), (1 / (1 + sqrt(3)), sqrt(3) / (1 + sqrt(3)))
-    maximum, minimum, last = tiny_losses(
-        SCRUB(alpha=0.5, gamma=0.7, temperature=2.0, max_epochs=1, fit=Fit(epochs=2)), teacher=2.0
-    )
-    assert maximum == pytest.approx(-4 * divergence(p_forget, q_forget), abs=1e-6)
-    assert maximum != pytest.approx(-4 * divergence(q_forget, p_forget), abs=1e-4), "the direction matters"
-    assert minimum == pytest.approx(0.5 * 4 * divergence(p_retain, q_retain) + 0.7 * CE_RETAIN, abs=1e-6)
+    forget, retain = (2 / 3, sqrt(2) / (1 + sqrt(2))), (3 / 4, sqrt(3) / (1 + sqrt(3)))
+    method = SCRUB(alpha=0.5, gamma=0.7, temperature=2.0, max_epochs=1, fit=Fit(epochs=2))
+    maximum, minimum, last = tiny_losses(method, teacher=2.0)
+    assert maximum == pytest.approx(-4 * divergence(*forget), abs=1e-6)
+    assert maximum != pytest.approx(-4 * divergence(*reversed(forget)), abs=1e-4), "the direction matters"
+    assert minimum == pytest.approx(0.5 * 4 * divergence(*retain) + 0.7 * CE_RETAIN, abs=1e-6)
     assert last == minimum
 
 
 def test_scrub_takes_turns(samples_world: World) -> None:
-    def order(method: SCRUB) -> str:
-        phases = prepare(method, samples_world)[1]
-        assert {(next(iter(p.streams)), p.fit.batch_size) for p in phases} <= {("forget", 64), ("retain", 128)}
+    for method, order in [(SCRUB(), "frfrr"), (SCRUB(max_epochs=0), "rrr"), (SCRUB(max_epochs=9), "frfrfr")]:
+        _, phases = prepare(method, samples_world)
+        assert "".join(key[0] for p in phases for key in p.streams) == order
+        assert {(*p.streams, p.fit.batch_size) for p in phases} <= {("forget", 64), ("retain", 128)}
         assert all(p.fit.epochs == 1 for p in phases)
-        return " ".join(key[0] for p in phases for key in p.streams)
-
-    assert order(SCRUB()) == "f r f r r"
-    assert order(SCRUB(max_epochs=0)) == "r r r"
-    assert order(SCRUB(max_epochs=9)) == "f r f r f r"
 
 
 def test_scrub_teacher_is_not_the_student(samples_world: World) -> None:
     """At the start, in eval mode, the KL and its gradient are 0; once the student moves the teacher stays behind."""
-    student, (phase, *_) = prepare(SCRUB(), samples_world)
-    batches = {"forget": batch_of(samples_world.task, samples_world.request.forget, range(20))}
+    (student, (phase, *_)), batches = prepare(SCRUB(), samples_world), batches_of(samples_world)
     student.eval()
     start = phase.loss(student, batches)
     assert float(start.detach()) == pytest.approx(0, abs=1e-5)
@@ -153,58 +144,50 @@ def test_scrub_teacher_is_not_the_student(samples_world: World) -> None:
     assert float(phase.loss(fresh, batches).detach()) < -1e-3, "BatchNorm in train mode breaks the tie"
 
 
-# RURK's limits.
-
-
 def prepare(method: GradientMethod, world: World, seed: int = 0) -> tuple[nn.Module, Sequence[Phase]]:
     student = copy.deepcopy(world.original)
     return student, method.phases(student, frozen_copy(student), world.request, world.task, seeded(seed))
 
 
-def batches_of(world: World) -> Batches:
-    return {
-        "retain": batch_of(world.task, world.request.retain, range(32)),
-        "forget": batch_of(world.task, world.request.forget, range(20)),
-    }
+def batches_of(world: World) -> dict[str, Batch]:
+    task, request = world.task, world.request
+    return {"retain": batch_of(task, request.retain, 32), "forget": batch_of(task, request.forget, 20)}
 
 
 def gradient(method: GradientMethod, world: World, seed: int = 0) -> Tensor:
     """The gradient of the method's loss on fixed batches, BatchNorm in eval mode, as one vector."""
     student, (phase,) = prepare(method, world, seed)
-    drawn = {key: value for key, value in batches_of(world).items() if key in phase.streams}
-    loss = phase.loss(student.eval(), drawn)
+    loss = phase.loss(student.eval(), batches_of(world))
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(student.parameters()))])
 
 
 def weights(method: GradientMethod, world: World) -> list[Tensor]:
-    return list(method.unlearn(world.original, world.request, world.task, seeded(4), CPU).parameters())
+    result = method.unlearn(world.original, world.request, world.task, seeded(4), CPU)
+    return [parameter.detach() for parameter in result.parameters()]
 
 
 def equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_rurk_without_forget_terms_is_finetuning(samples_world: World) -> None:
-    """Bit for bit; only BatchNorm statistics, which train mode does not use, saw forget."""
+def test_methods_without_their_terms_are_simpler_ones(samples_world: World) -> None:
+    """Bit for bit; only BatchNorm statistics, which train mode does not use, saw more."""
     recipe = RURK().fit
-    assert equal(weights(RURK(lambda_f=0.0, lambda_a=0.0), samples_world), weights(Finetune(recipe), samples_world))
+    finetuned = weights(Finetune(recipe), samples_world)
+    ascended = weights(NegGradPlus(beta=0.2, fit=recipe), samples_world)
+    assert equal(weights(RURK(lambda_f=0.0, lambda_a=0.0), samples_world), finetuned)
+    assert equal(weights(NGD(sigma=0.0, fit=recipe), samples_world), finetuned)
+    assert equal(weights(RURK(lambda_f=0.2, lambda_a=0.0), samples_world), ascended)
+    assert not equal(finetuned, ascended)
 
 
-def test_rurk_without_perturbed_term_is_neggrad_plus(samples_world: World) -> None:
-    first = weights(RURK(lambda_f=0.2, lambda_a=0.0), samples_world)
-    assert equal(first, weights(NegGradPlus(beta=0.2, fit=RURK().fit), samples_world))
-    assert not equal(first, weights(NegGradPlus(beta=0.0, fit=RURK().fit), samples_world))
-
-
-def test_rurk_without_perturbation_is_neggrad_of_both_weights(samples_world: World) -> None:
+def test_limits_of_gradients(samples_world: World) -> None:
+    """RURK without perturbation is NegGrad+ of both weights; NegGrad+ without retain is ascent."""
     found = gradient(RURK(tau=0.0, v=1, lambda_f=0.2, lambda_a=0.3), samples_world)
-    expected = gradient(NegGradPlus(beta=0.5), samples_world)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(found, gradient(Finetune(), samples_world), atol=1e-4)
-
-
-def test_neggrad_without_retain_is_ascent(samples_world: World) -> None:
-    rest = gradient(NegGradPlus(beta=1.0), samples_world) - gradient(Finetune(), samples_world)
+    torch.testing.assert_close(found, gradient(NegGradPlus(beta=0.5), samples_world), rtol=1e-4, atol=1e-6)
+    plain = gradient(Finetune(), samples_world)
+    assert not torch.allclose(found, plain, atol=1e-4)
+    rest = gradient(NegGradPlus(beta=1.0), samples_world) - plain
     torch.testing.assert_close(rest, gradient(GradAscent(), samples_world), rtol=1e-3, atol=1e-5)
 
 
@@ -223,15 +206,14 @@ def test_rurk_pushes_towards_other_classes(attack: str, samples_world: World, mo
     pushed = gradient(method, samples_world) - gradient(Finetune(), samples_world)
     batch = batches_of(samples_world)["forget"]
     student = copy.deepcopy(samples_world.original)
-    before = believed(student, batch, wished[0])
+    before = believed(student, batch, wished[0])  # the first draw: each gradient starts from the same seed
     vector = nn.utils.parameters_to_vector(student.parameters()) - 0.01 * pushed / pushed.norm()
     nn.utils.vector_to_parameters(vector, student.parameters())
     assert believed(student, batch, wished[0]) > before
 
 
 def believed(model: nn.Module, batch: Batch, classes: Tensor) -> float:
-    with torch.no_grad():
-        return float(model(batch["inputs"]).log_softmax(1).gather(1, classes[:, None]).mean())
+    return float(model(batch["inputs"]).detach().log_softmax(1).gather(1, classes[:, None]).mean())
 
 
 def test_rurk_copies_stay_within_bounds(samples_world: World) -> None:
@@ -245,9 +227,9 @@ def test_rurk_copies_stay_within_bounds(samples_world: World) -> None:
 
 def test_clip_bounds_the_step(samples_world: World) -> None:
     bare = Fit(lr=1.0, momentum=0.0, weight_decay=0.0, clip=1e-3, steps=1)
-    after = weights(RURK(fit=bare), samples_world)
-    moved = [a - b for a, b in zip(after, samples_world.original.parameters(), strict=True)]
-    assert float(torch.cat([m.flatten() for m in moved]).norm()) == pytest.approx(1e-3, rel=1e-2)
+    vector = nn.utils.parameters_to_vector
+    moved = vector(weights(RURK(fit=bare), samples_world)) - vector(samples_world.original.parameters())
+    assert float(moved.detach().norm()) == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_forget_cycles_beside_retain(samples_world: World) -> None:
@@ -272,7 +254,7 @@ def test_forget_cycles_beside_retain(samples_world: World) -> None:
 
 def test_ngd_noise(samples_world: World) -> None:
     """Without a gradient a step is -lr * sigma * N(0, I), drawn anew; clipping does not touch it."""
-    student, (phase,) = prepare(NGD(sigma=0.03), samples_world)
+    student, (phase,) = prepare(NGD(), samples_world)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
 
     def nothing(model: nn.Module, batches: Batches) -> Tensor:
@@ -284,14 +266,9 @@ def test_ngd_noise(samples_world: World) -> None:
         phase.step(Turn(student, {}, nothing, optimizer, 1e-6, torch.autograd.backward))
         moves.append((nn.utils.parameters_to_vector(student.parameters()) - before).detach())
     stacked = torch.stack(moves)
-    assert stacked.numel() > 15_000
     assert float(stacked.std()) == pytest.approx(0.1 * 0.03, rel=0.03)
-    assert float(stacked.mean()) == pytest.approx(0, abs=1e-4)
+    assert abs(float(stacked.mean())) < 1e-4
     assert abs(float(torch.corrcoef(stacked[:2])[0, 1])) < 0.06
-
-
-def test_ngd_without_noise_is_finetuning(samples_world: World) -> None:
-    assert equal(weights(NGD(sigma=0.0), samples_world), weights(Finetune(NGD().fit), samples_world))
 
 
 @pytest.mark.parametrize("kind", [EUk, CFk])
@@ -309,16 +286,15 @@ def test_frozen_blocks_stay(kind: type[EUk] | type[CFk], samples_world: World) -
 
 def test_eu_k_starts_from_fresh_blocks(samples_world: World) -> None:
     still = Fit(lr=0.0, steps=1)
-    head = weights(EUk(blocks=1, fit=still), samples_world)[-2]
-    known = list(samples_world.original.parameters())[-2]
-    assert float(torch.corrcoef(torch.stack([head.flatten(), known.flatten()]))[0, 1].abs()) < 0.3
-    assert equal(weights(CFk(blocks=1, fit=still), samples_world), list(samples_world.original.parameters()))
+    known = weights(CFk(blocks=1, fit=still), samples_world)
+    assert equal(known, list(samples_world.original.parameters()))
+    heads = torch.stack([known[-2].flatten(), weights(EUk(blocks=1, fit=still), samples_world)[-2].flatten()])
+    assert abs(float(torch.corrcoef(heads)[0, 1])) < 0.3
 
 
 def test_retrain_remembers_nothing(samples_world: World) -> None:
     """Whatever the weights and statistics were before, the same seed leads to the same model."""
     w, method = samples_world, Retrain(fit=Fit(epochs=1))
-    stranger = network(4, seed=123)
-    stranger(torch.rand(8, 1, 4, 4))
-    first, second = (method.unlearn(m, w.request, w.task, seeded(0), CPU).state_dict() for m in (w.original, stranger))
+    pair = w.original, network(4, seed=123)
+    first, second = (method.unlearn(m, w.request, w.task, seeded(0), CPU).state_dict() for m in pair)
     assert all(torch.equal(first[key], second[key]) for key in first)

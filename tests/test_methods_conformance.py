@@ -22,10 +22,8 @@ from unrecall.hooks import batchnorms
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.observe import accuracy, observe
 from unrecall.parameters import Parameters
-from unrecall.types import Request
 
-HARMLESS = {"finetune", "rurk", "neggrad_plus", "cf_k", "scrub", "random_label", "retrain"}
-"""Methods that look after retain: at their defaults use must survive."""
+HARMLESS = {"finetune", "rurk", "neggrad_plus", "cf_k", "scrub", "random_label", "retrain"}  # use survives the defaults
 
 
 def find_methods() -> dict[str, type[Method]]:
@@ -35,8 +33,8 @@ def find_methods() -> dict[str, type[Method]]:
         if info.name == "base":
             continue
         module = importlib.import_module(f"unrecall.methods.{info.name}")
-        wanted = info.name.replace("_", "")
-        own = [value for name, value in vars(module).items() if name.lower() == wanted and isinstance(value, type)]
+        kinds = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Method)]
+        own = [kind for kind in kinds if kind.__name__.lower() == info.name.replace("_", "")]
         assert len(own) == 1, f"{info.name}.py: expected one class named like the file, found {own}"
         found[info.name] = own[0]
     return found
@@ -44,10 +42,6 @@ def find_methods() -> dict[str, type[Method]]:
 
 METHODS = find_methods()
 each_method = pytest.mark.parametrize("name", METHODS)
-each_null = pytest.mark.parametrize(
-    "name", [name for name, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
-)
-each_strength = pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.strength is not None])
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,14 +87,10 @@ def storages(model: nn.Module) -> set[int]:
     return {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()] if tensor.numel()}
 
 
-# What a method says of itself.
-
-
 @each_method
 def test_declares_itself(name: str) -> None:
     kind = METHODS[name]
     method = kind()
-    assert issubclass(kind, Method)
     assert kind.title.strip()
     assert [other for other in METHODS.values() if other.title == kind.title] == [kind]
     text = kind.__doc__ or ""
@@ -111,10 +101,13 @@ def test_declares_itself(name: str) -> None:
     assert hash(method) == hash(kind())
 
 
-@each_strength
+@each_method
 def test_strength_scales(name: str) -> None:
     method = METHODS[name]()
-    assert method.strength is not None
+    if method.strength is None:
+        with pytest.raises(NotSupported, match="strength"):
+            method.scaled(2.0)
+        return
     assert 0 < method.strength.low < 1 < method.strength.high
     assert method.scaled(1.0) == method
     twice = method.scaled(2.0)
@@ -130,13 +123,6 @@ def reach(owner: Any, path: str) -> float:
     for part in path.split("."):
         owner = getattr(owner, part)
     return float(owner)
-
-
-def test_scaling_without_strength_is_refused() -> None:
-    for kind in METHODS.values():
-        if kind.strength is None:
-            with pytest.raises(NotSupported, match="strength"):
-                kind().scaled(2.0)
 
 
 @each_method
@@ -240,19 +226,17 @@ class Sealed:
 
 @each_method
 def test_never_sees_holdout_or_test(name: str, place: Place) -> None:
-    sealed = copy.copy(place.world.request.with_validation())
+    w, method = place.world, METHODS[name]()
+    usual = place.unlearn(method)
+    sealed = copy.copy(w.request.with_validation())
     for split in ("holdout", "test", "validation"):
         object.__setattr__(sealed, split, Sealed(len(getattr(sealed, split))))
-    result = unlearn_from(sealed, METHODS[name](), place)
-    assert same(result, place.unlearn(METHODS[name]()))
+    assert same(usual, method.unlearn(w.original, sealed, w.task, seeded(0), CPU))
 
 
-def unlearn_from(request: Request, method: Method, place: Place) -> nn.Module:
-    place.unlearn(method)  # skips where it does not apply
-    return method.unlearn(place.world.original, request, place.world.task, seeded(0), CPU)
-
-
-@each_null
+@pytest.mark.parametrize(
+    "name", [k for k, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
+)
 def test_null_moves_no_weight(name: str, place: Place) -> None:
     method = METHODS[name]()
     assert isinstance(method, GradientMethod)
@@ -277,7 +261,7 @@ def paced(method: Method) -> Method:
     for field in fields(method):
         value = getattr(method, field.name)
         if isinstance(value, Fit):
-            changed[field.name] = replace(value, batch_size=8, epochs=2 * value.epochs)
+            changed[field.name] = replace(value, batch_size=8, epochs=min(6, 2 * value.epochs))
     return replace(method, **changed)
 
 
@@ -291,19 +275,19 @@ def stronger(method: Method) -> list[Method]:
 
 @each_method
 def test_forgets_at_some_strength(name: str, place: Place) -> None:
-    before = confidence(place.world.original, place)
-    drops = []
+    """Not at the price of everything: retain is still known then."""
+    w, before = place.world, confidence(place.world.original, place)
+    seen = []
     for method in stronger(paced(METHODS[name]())):
-        drops.append(before - confidence(place.unlearn(method), place))
-        if drops[-1] > 0.05:
+        result = place.unlearn(method)
+        seen.append((before - confidence(result, place), accuracy(result, w.task, w.request.retain).mean()))
+        if seen[-1][0] > 0.05 and seen[-1][1] > 0.4:
             return
-    pytest.fail(f"forget confidence fell from {before:.3f} by {drops} only")
+    pytest.fail(f"confidence in forget {before:.3f}; its fall, and retain accuracy (chance 0.25 to 0.33): {seen}")
 
 
-@each_method
+@pytest.mark.parametrize("name", sorted(HARMLESS & METHODS.keys()))
 def test_retain_survives_the_defaults(name: str, place: Place) -> None:
-    if name not in HARMLESS:
-        pytest.skip("does not promise to look after retain at its defaults")
     score = accuracy(place.unlearn(METHODS[name]()), place.world.task, place.world.request.retain).mean()
     assert score > 0.6, "chance is 0.25 to 0.33"
 

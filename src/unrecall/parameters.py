@@ -20,9 +20,14 @@ Count: TypeAlias = Annotated[int, Field(ge=1)]
 Index: TypeAlias = Annotated[int, Field(ge=0)]
 
 
-@cache
-def annotated(owner: type) -> dict[str, Any]:
+def annotated(owner: type[Any]) -> dict[str, Any]:
     """The resolved annotation of each field of a dataclass, ranges included."""
+    key: Any = owner
+    return _annotated(key)
+
+
+@cache
+def _annotated(owner: Any) -> dict[str, Any]:
     hints = get_type_hints(owner, include_extras=True)
     return {field.name: hints[field.name] for field in fields(owner)}
 
@@ -35,11 +40,11 @@ def nested_types(hint: Any) -> tuple[type, ...]:
 
 
 @cache
-def _adapter(owner: type, name: str) -> TypeAdapter[Any]:
+def _adapter(owner: Any, name: str) -> TypeAdapter[Any]:
     return TypeAdapter(annotated(owner)[name])
 
 
-def checked(owner: type, name: str, value: Any, *, lax: bool = False) -> Any:
+def checked(owner: type[Any], name: str, value: Any, *, lax: bool = False) -> Any:
     """`value` as the field `name` of `owner` takes it; BadInput says what was expected. `lax` also reads strings."""
     nested = nested_types(annotated(owner)[name])
     if nested:
@@ -48,7 +53,8 @@ def checked(owner: type, name: str, value: Any, *, lax: bool = False) -> Any:
             raise BadInput(f"{owner.__name__}: expected {name} to be {wanted}, got {value!r}.")
         return value
     try:
-        return _adapter(owner, name).validate_python(value, strict=None if lax else False)
+        key: Any = owner
+        return _adapter(key, name).validate_python(value, strict=None if lax else False)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise BadInput(f"{owner.__name__}: expected {name} to be {reason}, got {value!r}.") from error
@@ -59,19 +65,14 @@ class Parameters:
     """Base of everything with hyper-parameters: methods, attacks, scenarios, training recipes."""
 
     def __post_init__(self) -> None:
-        owner: Any = type(self)
-        for name in annotated(owner):
-            value = checked(owner, name, getattr(self, name))
+        for name in annotated(type(self)):
+            value = checked(type(self), name, getattr(self, name))
             if isinstance(value, str | int | float | bool | tuple):
                 object.__setattr__(self, name, value)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name, nested where a parameter has parameters of its own; ready for JSON."""
-        return {name: _plain(getattr(self, name)) for name in annotated(_type_of(self))}
-
-
-def _type_of(owner: Any) -> Any:
-    return type(owner)
+        return {name: _plain(getattr(self, name)) for name in annotated(type(self))}
 
 
 def _plain(value: Any) -> Any:

@@ -51,8 +51,11 @@ def pgd(
     steps: int,
     generator: torch.Generator | None,
     targets: Tensor | None = None,
+    away: bool = False,
 ) -> Batch:
     """Projected gradient descent in the l-infinity ball of `radius`; with `targets` [rows] towards these classes.
+
+    `away` goes up the loss of `targets` in place of down.
 
     Starts at a uniformly random point of the ball if a generator is given, at the input itself otherwise. Uses `model`
     as it is (train or eval mode is the caller's choice) and leaves its gradients alone.
@@ -70,15 +73,17 @@ def pgd(
         for _ in range(steps):
             moved = moved.detach().requires_grad_(True)
             rows = task.rows(model, able.with_inputs(batch, moved))
-            (gradient,) = torch.autograd.grad(_objective(rows, targets), moved)
+            (gradient,) = torch.autograd.grad(_objective(rows, targets, away), moved)
             moved = moved.detach() + step * gradient.sign()
             moved = torch.clamp(clean + (moved - clean).clamp(-radius, radius), low, high)
     return able.with_inputs(batch, moved.detach())
 
 
-def _objective(rows: Rows, targets: Tensor | None) -> Tensor:
+def _objective(rows: Rows, targets: Tensor | None, away: bool) -> Tensor:
     """What is ascended: the loss of the truth, or minus the loss of the wished-for class. Summed, so rows don't mix."""
-    return nll(rows.logits, rows.targets).sum() if targets is None else -nll(rows.logits, targets).sum()
+    if targets is None:
+        return nll(rows.logits, rows.targets).sum()
+    return nll(rows.logits, targets).sum() * (1 if away else -1)
 
 
 def fgsm(model: nn.Module, task: Task, batch: Batch, *, radius: float, targets: Tensor | None = None) -> Batch:

@@ -107,7 +107,7 @@ def prediction_interval(
 ) -> tuple[float, float] | None:
     """Where one more retrained model would fall; None where there are fewer than two.
 
-        mean +- t_{K-1} * max(s, floor) * sqrt(1 + 1/K)
+    mean +- t_{K-1} * max(s, floor) * sqrt(1 + 1/K)
     """
     k = len(references)
     if k < 2:

@@ -220,7 +220,7 @@ class Bounds(NamedTuple):
 def disagreement_bounds(found: Recognition) -> Bounds:
     """What the counts say about how often subject and retrained model disagree, mean over models and examples.
 
-        p_a |r - 1| <= Pr[m(x') != a(x')] <= min(1, 2 - p_a (1 + r)),    p_a the share that a recognises, p_a r = p_m
+    p_a |r - 1| <= Pr[m(x') != a(x')] <= min(1, 2 - p_a (1 + r)),    p_a the share that a recognises, p_a r = p_m
     """
     p_m, p_a = found.subject / found.draws, found.references / found.draws
     return Bounds(np.abs(p_m - p_a).mean((0, 2)), np.minimum(1, 2 - p_a - p_m).mean((0, 2)))

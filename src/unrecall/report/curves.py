@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from unrecall.records import Curve, Series
 from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis
-from unrecall.report.roles import legend, style
+from unrecall.report.roles import Style, legend, style
 from unrecall.report.strips import drawable
 
 MANY: Final = 30
@@ -15,7 +15,8 @@ ROWS: Final = 40
 
 def curve(curve: Curve) -> Plot:
     """A result over a budget, a radius or a threshold, one line per model."""
-    data = [guess(curve)] if "roc" in curve.name.lower() else []
+    is_roc = "roc" in curve.name.lower()
+    data = [guess(curve)] if is_roc else []
     # Bands first, so that no band hides a line.
     for series in curve.series:
         data += band(series, curve.log)
@@ -25,6 +26,7 @@ def curve(curve: Curve) -> Plot:
     x = log_axis(curve.x_label, xs, tick_each=True) if "x" in curve.log else axis(curve.x_label)
     y = log_axis(curve.y_label, ys) if "y" in curve.log else axis(curve.y_label)
     looks = legend(series.role for series in curve.series)
+    looks += [Style("guessing", GREY, "dot", "")] if is_roc else []
     return Plot(data, layout(x, y, 340), looks, f"{curve.title}: {curve.y_label} over {curve.x_label}")
 
 
@@ -37,15 +39,14 @@ def undrawn(curve: Curve) -> int:
 def line(series: Series, log: str) -> Json:
     """One model's line, with markers where there are few enough points to see them."""
     look = style(series.role)
-    few = len(series.x) <= MANY
-    return {
+    marker = {"symbol": look.symbol, "size": 5 if look.numbered else 8, "color": look.colour}
+    marked: Json = {"mode": "lines+markers", "marker": marker} if len(series.x) <= MANY else {"mode": "lines"}
+    return marked | {
         "type": "scatter",
-        "mode": "lines+markers" if few else "lines",
         "name": label(series.role),
         "x": [drawable(v, "x" in log) for v in series.x],
         "y": [drawable(v, "y" in log) for v in series.y],
         "line": {"color": look.colour, "dash": look.dash, "width": look.width},
-        "marker": {"symbol": look.symbol, "size": 5 if look.numbered else 8, "color": look.colour},
         "opacity": 0.85 if look.numbered else 1,
     }
 

@@ -20,14 +20,16 @@ def forgetting(measurement: Measurement, recovered: dict[str, list[float]]) -> P
     rows += [("retrained", "retrained", [Estimate(value=m.reference)])]
     drawn = [(role, name, es) for role, name, es in rows if any(finite(e.value) is not None for e in es)]
     data = [trace for i, (role, _, es) in enumerate(drawn) for trace in dots(role, es, i, finite(m.original.value))]
-    y = axis("") | {
-        "tickvals": list(range(len(drawn))),
-        "ticktext": [f"{label(name, 24)} <b>{span([e.value for e in es])}</b>" for _, name, es in drawn],
-        "range": [len(drawn) - 0.5, -0.5],
-        "showgrid": False,
-    }
-    unit = f" ({m.unit})" if m.unit else ""
-    return Plot(data, layout(axis(m.title + unit), y, 90 + 36 * len(drawn)), [], f"{m.title} of each model")
+    frame = layout(axis(m.title + (f" ({m.unit})" if m.unit else "")), axis(""), 70 + 44 * len(drawn))
+    frame["yaxis"] = {"range": [len(drawn) - 0.5, -0.75], "visible": False}
+    frame["margin"] |= {"l": 14}
+    # Each name stands above its row: beside it, it would leave a phone no room for the dots.
+    frame["annotations"] = [
+        {"text": f"{label(name)} <b>{span([e.value for e in es])}</b>", "x": 0, "xref": "paper", "xanchor": "left"}
+        | {"y": i, "yshift": 15, "showarrow": False, "align": "left"}
+        for i, (_, name, es) in enumerate(drawn)
+    ]
+    return Plot(data, frame, [], f"{m.title} of each model")
 
 
 def dots(role: str, estimates: Sequence[Estimate], row: int, start: float | None) -> list[Json]:

@@ -54,7 +54,6 @@ def axis(title: str) -> Json:
         "automargin": True,
         "zeroline": False,
         "gridcolor": "rgba(125,130,138,0.25)",
-        "nticks": 7,
         "hoverformat": ".4~g",
     }
 
@@ -62,7 +61,7 @@ def axis(title: str) -> Json:
 def log_axis(title: str, values: Iterable[float | None], tick_each: bool = False) -> Json:
     """A logarithmic axis: a tick at each value where they are few, else at each power of ten where there are two."""
     spots = sorted({value for value in values if value is not None and 0 < value < math.inf})
-    ticks: Json = {}
+    ticks: Json = {"nticks": 7}
     if tick_each and len(spots) <= FEW:
         ticks = {"tickvals": spots, "ticktext": [f"{value:.6g}" for value in spots]}
     elif spots and spots[-1] > 10 * spots[0]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from unrecall.records import Curve, Measurement, Record
 from unrecall.report.roles import style
+from unrecall.report.strips import finite
 
 
 def number(value: float | None) -> str:
@@ -57,19 +58,26 @@ def how_it_forgot(measurement: Measurement | None) -> str:
     if measurement is None:
         return "No forget accuracy was measured, so how the model forgot can't be told apart."
     m = measurement
-    if m.original.value is None or m.unlearned.value is None:
-        reason = m.original.note if m.original.value is None else m.unlearned.note
+    original, unlearned, null = finite(m.original.value), finite(m.unlearned.value), finite(m.null.value)
+    if original is None or unlearned is None:
+        reason = m.original.note if original is None else m.unlearned.note
         return f"How the model forgot can't be told: {reason or 'forget accuracy has no value'}."
-    total = points(m, m.original.value - m.unlearned.value)
+    total = points(m, original - unlearned)
     if total < 0.5:
-        return f"Forget accuracy did not fall ({number(m.original.value)} before, {number(m.unlearned.value)} after)."
-    if m.null.value is None:
+        return f"Forget accuracy did not fall ({number(original)} before, {number(unlearned)} after)."
+    if null is None:
         reason = m.null.note or "no reason was recorded"
         return f"{total:.0f} points of forgetting; how many are statistics is unknown, as there is no null: {reason}"
-    still = points(m, m.original.value - m.null.value)
+    still = points(m, original - null)
     return f"Of the {total:.0f} points of forgetting, {max(still, 0):.0f} are there at learning rate 0: " + ending(
         still / total
     )
+
+
+def no_reference(measurement: Measurement) -> str:
+    """Why a measurement has no value of retrained models to stand beside."""
+    notes = [estimate.note for estimate in measurement.references if estimate.note]
+    return next(iter(notes), "no reason was recorded" if measurement.references else "no retrained model")
 
 
 def ending(part: float) -> str:
@@ -159,7 +167,8 @@ def weak_controls(record: Record) -> list[str]:
         lines.append(f"A control failed for {', '.join(failed)}: what it found, or did not find, counts for little.")
     if open_:
         lines.append(
-            f"A control was not run for {', '.join(open_)}: nothing shows that it tells a model that knows from one that does not."
+            f"A control was not run for {', '.join(open_)}: nothing shows that it tells a model that knows from one "
+            "that does not."
         )
     return lines
 

@@ -14,12 +14,21 @@ from torch import Tensor, nn
 from unrecall import weights
 from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
 from unrecall.errors import BadInput, MissingReference
+from unrecall.meter import metered
+from unrecall.records import Cost
 from unrecall.session import Session
-from unrecall.storage import content_key, read_text
+from unrecall.storage import content_key, read_text, write_text
 from unrecall.tasks.base import Task
 from unrecall.types import Examples, Part, Request
 
 FIRST_REFERENCE_SEED = 10_001
+
+
+class Trained(NamedTuple):
+    """A model and what training it took; None where it was given."""
+
+    model: nn.Module
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
@@ -44,19 +53,19 @@ class Scenario:
     references: int = 5
     reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def train_original(self, seed: int, session: Session) -> nn.Module:
+    def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
         if self.original is not None:
-            return self.original.to(session.place()).eval()
+            return Trained(self.original.to(session.place()).eval(), None)
         if self.build is None or self.recipe is None:
             raise BadInput(f"{self.name}: expected an original model, or build and recipe to train one, got neither.")
         together = Joined((self.request.forget, self.request.retain))
         return self._trained("original", together, self.recipe, seed, session)
 
-    def train_retrained(self, index: int, session: Session) -> nn.Module:
+    def train_retrained(self, index: int, session: Session) -> Trained:
         """The `index`-th model trained without forget; its seed is its own, so that no run shares it."""
         if index < len(self.retrained):
-            return self.retrained[index].to(session.place()).eval()
+            return Trained(self.retrained[index].to(session.place()).eval(), None)
         recipe = self.rerecipe or self.recipe
         if self.build is None or recipe is None:
             raise MissingReference(
@@ -69,23 +78,27 @@ class Scenario:
         """Whether retrained models can be had beyond those the user gave."""
         return self.build is not None and (self.rerecipe or self.recipe) is not None
 
-    def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> nn.Module:
+    def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
         if self.build is None:
             raise BadInput(f"{self.name}: expected build to make a model, got None.")
         with own_randomness(seed):
             model = self.build(seed, session)
         key = content_key(role, weights.digest_of(model), repr(recipe), self.request.fingerprint, str(seed))
         path = cache_folder() / f"{self.name}-{role}-{key}.safetensors"
+        costs = path.with_suffix(".json")
         if path.exists():
-            return weights.load(model, path).to(session.place()).eval()
+            known = Cost.model_validate_json(read_text(costs)) if costs.exists() else None
+            return Trained(weights.load(model, path).to(session.place()).eval(), known)
 
         def loss(trained: nn.Module, batches: Batches) -> Tensor:
             return self.task.rows(trained, batches["train"]).losses().mean()
 
-        generator = seeded(seed)
-        fit(model, self.task, Phase(loss, {"train": data}, recipe), generator, session, f"{role}-{seed}")
+        spent = metered(session)
+        with spent:
+            fit(model, self.task, Phase(loss, {"train": data}, recipe), seeded(seed), session, f"{role}-{seed}")
+        write_text(costs, spent.cost.model_dump_json())
         weights.save(model, path)
-        return model.eval()
+        return Trained(model.eval(), spent.cost)
 
 
 class Joined:

@@ -57,3 +57,7 @@ class Perturbable(Protocol):
     def with_inputs(self, batch: Batch, inputs: Tensor) -> Batch:
         """The same batch with other inputs."""
         ...
+
+    def items(self, batch: Batch) -> list[Any]:
+        """The examples of a batch as a data set has them: what `collate` undoes."""
+        ...

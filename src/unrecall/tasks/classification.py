@@ -61,6 +61,10 @@ class Classification(Task):
         """The same labels with other inputs."""
         return {**batch, "inputs": inputs}
 
+    def items(self, batch: Batch) -> list[tuple[Tensor, int]]:
+        """`(input, label)` pairs."""
+        return list(zip(batch["inputs"], batch["targets"].tolist(), strict=True))
+
     def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
         """The linear layer whose output *is* the model's output; `head_name` where the user named one."""
         with mode(model, training=False), torch.no_grad(), self._watching(model) as seen:

@@ -1,0 +1,75 @@
+"""LiRA: is the model surer of an example than models that never saw it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from unrecall.attacks.base import MembershipAttack
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.parameters import Count
+from unrecall.records import ThreatModel
+from unrecall.types import Evidence, Split
+
+SMALLEST = 2.0**-24
+"""Losses below this are 0 in single precision; it keeps the logit finite at both ends."""
+
+
+@dataclass(frozen=True)
+class Lira(MembershipAttack):
+    """Offline LiRA: how many deviations the subject's confidence lies above that of models that never saw the example.
+
+        phi = log(p / (1 - p)),  p the probability of the true label      score = (phi - mu_out) / sd_out
+
+    The retrained models are the OUT models: none of them was trained on forget, holdout or test. The score is the
+    argument of the paper's Pr[Z <= phi], which ranks alike and doesn't round to 1 eight deviations out.
+
+    Args:
+        per_example: with fewer references than this one deviation, pooled over all forget and holdout examples, serves
+            them all (at 2 or 3 references an example's own is mostly noise); with as many, each has its own.
+
+    Expected to fail: on retain, where the retrained models are IN models (NotSupported). With few references it is
+    weak: its power comes from many.
+
+    Reference: Carlini, Chien, Nasr, Song, Terzis, Tramer, "Membership Inference Attacks From First Principles",
+    S&P 2022, arXiv 2112.03570, section VI-C (offline). Differs from the paper in one query an example (no
+    augmentation), in the pooled deviation being taken around each example's own mean, and in the number of references.
+    """
+
+    title: ClassVar[str] = "LiRA, offline"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the unlearned model's probability of the true label",
+        data="the examples in question and their labels; training data to retrain models without them",
+        budget="two or more retrained models",
+    )
+
+    per_example: Count = 8
+
+    def score(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """Deviations above the OUT models' mean; MissingReference with fewer than two of them."""
+        if split == "retain":
+            raise NotSupported("Lira: expected examples no reference was trained on, got split 'retain'. Score others.")
+        k = len(evidence.references)
+        if k < 2:
+            raise MissingReference(f"Lira: expected at least 2 retrained models besides the subject, got {k}.")
+        phi = logit(evidence.signals[split].loss)
+        out = _out(evidence, split)
+        if k >= self.per_example:
+            spread = out.std(0, ddof=1)
+        else:
+            variances = [_out(evidence, one).var(0, ddof=1) for one in ("forget", "holdout")]
+            spread = np.sqrt(np.concatenate(variances).mean())
+        return np.asarray((phi - out.mean(0)) / np.maximum(spread, 1e-6))
+
+
+def logit(loss: np.ndarray) -> np.ndarray:
+    """log(p / (1 - p)) of p = exp(-loss), without ever forming 1 - p; losses are at least `SMALLEST`."""
+    bounded = np.maximum(loss, SMALLEST)
+    return np.asarray(-bounded - np.log(-np.expm1(-bounded)))
+
+
+def _out(evidence: Evidence, split: Split) -> np.ndarray:
+    """phi under each OUT model `[references, n]`."""
+    return np.stack([logit(signals[split].loss) for signals in evidence.references])

@@ -1,0 +1,36 @@
+"""The loss attack: examples that the model finds easy were probably trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from unrecall.attacks.base import MembershipAttack
+from unrecall.records import ThreatModel
+from unrecall.types import Evidence, Split
+
+
+@dataclass(frozen=True)
+class Loss(MembershipAttack):
+    """Scores an example by minus its loss.
+
+        score(x, y) = log p(y | x)
+
+    Expected to fail: where some examples are easy for any model; LiRA and RMIA correct for that.
+
+    Reference: Yeom, Giacomelli, Fredrikson, Jha, "Privacy Risk in Machine Learning: Analyzing the Connection to
+    Overfitting", CSF 2018, arXiv 1709.01604. Differs from the paper in giving a score rather than one threshold.
+    """
+
+    title: ClassVar[str] = "Loss threshold"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the unlearned model's probability of the true label",
+        data="the examples in question and their labels",
+        budget="one query an example",
+    )
+
+    def score(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """Minus the loss of each example."""
+        return -evidence.signals[split].loss

@@ -1,0 +1,94 @@
+"""Recalibration: BatchNorm statistics re-estimated on unlabelled inputs bring back what only statistics had forgotten."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.errors import NotSupported
+from unrecall.hooks import batchnorms
+from unrecall.observe import device_of, loader
+from unrecall.parameters import Count
+from unrecall.records import ThreatModel
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import Examples, Request, move
+
+
+@dataclass(frozen=True)
+class Recalibration(RecoveryAttack):
+    """Resets the running statistics of every BatchNorm and averages them anew; no label and no gradient is used.
+
+        mean, var <- average over batches of the batch mean and (unbiased) batch variance of retain inputs
+
+    Training in train mode moves these statistics even at learning rate 0, and a model whose statistics have drifted
+    looks forgetful. All else (dropout too) stays in eval mode. Deterministic, given the draw of the inputs.
+
+    Args:
+        counts: numbers of unlabelled inputs, one point of the curve each; larger ones use all of retain.
+        batch_size: inputs a forward pass; a rest is spread evenly, so that no pass sees a single input.
+
+    Expected to fail: on a model that forgot with its weights, and, by NotSupported, on one without BatchNorm statistics.
+
+    Reference: none; ours. The estimate is that of Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021,
+    arXiv 2105.07576 ("PreciseBN"), here used as an attack.
+    """
+
+    title: ClassVar[str] = "BatchNorm recalibration"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the weights: resets normalisation statistics",
+        data="unlabelled inputs like those of retain; none of forget",
+        budget="the number of unlabelled inputs; no training",
+    )
+    axis: ClassVar[str] = "unlabelled inputs"
+
+    counts: tuple[Count, ...] = (32, 128, 512)
+    batch_size: Count = 128
+
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        """The whole forget set: the attacker sees none of it."""
+        return request.forget
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        """One recalibrated copy for each count."""
+        if not batchnorms(model):
+            raise NotSupported("Recalibration: expected a model with BatchNorm statistics, got none.")
+        order = torch.randperm(len(request.retain), generator=generator).tolist()
+        for count in sorted({min(count, len(order)) for count in self.counts}):
+            attacked = copy.deepcopy(model)
+            recalibrate(attacked, task, request.retain, order[:count], self.batch_size)
+            yield Attacked(count, attacked, request.forget)
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, task: Task, examples: Examples, chosen: list[int], batch_size: int) -> None:
+    """Re-estimates all BatchNorm statistics on the chosen examples' inputs, in place; leaves the model in eval mode."""
+    norms = batchnorms(model)
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    passes = math.ceil(len(chosen) / batch_size)
+    groups = [chosen[i::passes] for i in range(passes)]
+    for batch in loader(examples, task, groups):
+        task.rows(model, move(batch, device_of(model)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()

@@ -1,0 +1,105 @@
+"""Relearning: a few optimiser steps on a part of what was forgotten, or on related data, to bring back the rest."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.engine import Batches, Fit, Phase, draw_seed, seeded, training
+from unrecall.errors import Diverged, NotSupported
+from unrecall.parameters import Count, Positive, Share
+from unrecall.records import ThreatModel
+from unrecall.session import Effort, Session
+from unrecall.tasks.base import Task
+from unrecall.types import Examples, Part, Request
+
+
+@dataclass(frozen=True)
+class Relearn(RecoveryAttack):
+    """Fine-tunes a copy of the model and watches whether forget examples that are not shown come back.
+
+        theta <- theta - lr * grad CE(A),    A the attacker's data
+        harmful:  A = a random share p of forget, measured on the rest of forget
+        benign:   A = retain, measured on forget
+
+    Each learning rate starts from the model as it was given. A learning rate that diverges ends there.
+
+    Args:
+        data: "harmful" (a part of what was forgotten) or "benign" (related data that was never to be forgotten).
+        share: the part of forget that the attacker holds, harmful only, in (0, 1).
+        steps: optimiser steps at which the attacker stops.
+        learning_rates: tried one after another; the harness takes the worst.
+        fit: SGD, batch 32, momentum 0.9, no weight decay; lr, epochs and steps come from above. batchnorm="frozen"
+            keeps the running statistics, which a handful of similar examples otherwise drag along.
+
+    Expected to fail: on samples that the retrained model gets right too there is nothing to bring back. A model of
+    any kind learns the attacker's own examples; what counts is how much faster than a retrained one the rest returns.
+
+    Reference: Hu, Fu, Wu, Smith, "Unlearning or Obfuscating? Jogging the Memory of Unlearned LLMs via Benign
+    Relearning", ICLR 2025, arXiv 2406.13356 (language models). Differs from the paper in the modality, and in that the
+    learning rate is the worst of several, with a retrained model beside it.
+    """
+
+    title: ClassVar[str] = "Relearning"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the weights: trains a copy",
+        data="a part of the forget examples with labels, or retain examples",
+        budget="optimiser steps of 32 examples",
+    )
+    axis: ClassVar[str] = "optimiser steps"
+
+    data: Literal["harmful", "benign"] = "harmful"
+    share: Share = 0.3
+    steps: tuple[Count, ...] = (1, 2, 4, 8, 16, 32, 64)
+    learning_rates: tuple[Positive, ...] = (1e-3, 1e-2, 1e-1)
+    fit: Fit = Fit(batch_size=32, weight_decay=0.0)
+
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        """The forget examples that the attacker doesn't hold."""
+        return self._split(request, generator)[1]
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        """One copy per learning rate, given at each budget on its way."""
+        held, probe = self._split(request, generator)
+        seed = draw_seed(generator)
+        last = max(self.steps)
+
+        def loss(student: nn.Module, drawn: Batches) -> Tensor:
+            return task.rows(student, drawn["held"]).losses().mean()
+
+        for rate in self.learning_rates:
+            student = copy.deepcopy(model)
+            recipe = replace(self.fit, lr=rate, epochs=last, steps=last)
+            phase = Phase(loss, {"held": held}, recipe)
+            name, once = f"relearn-{self.data}-{rate:g}", replace(session, folder=None)
+            try:
+                for done in training(student, task, phase, seeded(seed), once, name, Effort()):
+                    if done in self.steps:
+                        yield Attacked(done, student, probe, f"lr={rate:g}")
+            except Diverged:
+                session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
+
+    def _split(self, request: Request, generator: torch.Generator) -> tuple[Examples, Examples]:
+        """What the attacker holds, and what success is measured on."""
+        if self.data == "benign":
+            return request.retain, request.forget
+        n = len(request.forget)
+        if n < 2:
+            raise NotSupported(f"Relearn: expected at least 2 forget examples to split, got {n}.")
+        held = min(max(1, round(self.share * n)), n - 1)
+        order = torch.randperm(n, generator=generator).tolist()
+        return Part(request.forget, order[:held]), Part(request.forget, order[held:])

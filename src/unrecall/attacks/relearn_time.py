@@ -1,0 +1,86 @@
+"""Re-learn time: how many epochs on the forget set until the model knows it as well as the original did."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.engine import Batches, Fit, Phase, total_steps, training
+from unrecall.errors import Diverged
+from unrecall.observe import mean_loss
+from unrecall.parameters import Positive
+from unrecall.records import ThreatModel
+from unrecall.session import Effort, Session
+from unrecall.tasks.base import Task
+from unrecall.types import Examples, Request
+
+
+@dataclass(frozen=True)
+class RelearnTime(RecoveryAttack):
+    """Fine-tunes a copy on the whole forget set; the fewer epochs it takes, the less was forgotten.
+
+        T = min {e: CE(model after e epochs, forget) <= factor * CE(original, forget)},  "more than" where never
+
+    It stops at T. The probe is the forget set itself, the very examples trained on: this measures how fast memory
+    returns, and by no means whether other examples come back with it.
+
+    Args:
+        factor: how close to the original's loss counts as re-learned; the paper: 1.05.
+        fit: the recipe; `epochs` is where the search ends (the paper: 30).
+
+    Expected to fail: an original that was trained to a loss near 0 sets a threshold that takes many epochs to reach,
+    also for a model that forgot nothing but has drifted a little.
+
+    Reference: Hsu, Niroula, He, Brugere, Lecue, Chen, "The Unseen Threat: Residual Knowledge in Machine Unlearning
+    under Perturbed Samples", NeurIPS 2025, arXiv 2601.22359, section 5. The paper doesn't give its optimiser; ours is
+    that of its RURK: SGD 1e-2, momentum 0.9, weight decay 5e-4, batch 128.
+    """
+
+    title: ClassVar[str] = "Re-learn time"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the weights: trains a copy",
+        data="the whole forget set with labels",
+        budget="epochs over the forget set, 30 at most",
+    )
+    axis: ClassVar[str] = "epochs over forget"
+
+    factor: Positive = 1.05
+    fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, epochs=30)
+
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        """The whole forget set."""
+        return request.forget
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        """The copy after each epoch, until it has re-learned; at least one epoch."""
+        threshold = self.factor * mean_loss(original, task, request.forget)
+        student = copy.deepcopy(model)
+
+        def loss(trained: nn.Module, drawn: Batches) -> Tensor:
+            return task.rows(trained, drawn["forget"]).losses().mean()
+
+        phase = Phase(loss, {"forget": request.forget}, self.fit)
+        per_epoch = total_steps(replace(phase, fit=replace(self.fit, epochs=1, steps=None)))
+        once = replace(session, folder=None)
+        try:
+            for done in training(student, task, phase, generator, once, "relearn-time", Effort()):
+                if done % per_epoch == 0:
+                    yield Attacked(done // per_epoch, student, request.forget)
+                    if mean_loss(student, task, request.forget) <= threshold:
+                        return
+        except Diverged:
+            session.say("relearn-time: stopped being finite before it had re-learned.")

@@ -1,0 +1,80 @@
+"""The papers' SVC attack: a classifier that tells trained-on from unseen by the probability of the true class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from sklearn import svm
+
+from unrecall import stats
+from unrecall.attacks.base import MembershipAttack
+from unrecall.parameters import Count, Positive
+from unrecall.records import Estimate, ThreatModel
+from unrecall.types import Evidence, Split
+
+
+@dataclass(frozen=True)
+class SVC(MembershipAttack):
+    """Fits a support vector classifier on one number, and asks on which side each example falls.
+
+        samples:  fit retain = 1 against test = 0, score forget
+        class:    fit retain = 1 against one half of forget = 0, score the other half; then with the halves swapped
+
+    The score is the decision function. The paper's number is `failure_rate`, the share of forget called "not seen".
+
+    Args:
+        c: penalty.
+        most: fit at most this many examples, picked at equal distances, each side by the same factor.
+
+    Expected to fail: by construction on well-generalising models, where seen and unseen examples get the same
+    probabilities. For a class it learns what the forgotten class looks like now, not what membership looks like.
+
+    Reference: Hsu, Niroula, He, Brugere, Lecue, Chen, "The Unseen Threat: Residual Knowledge in Machine Unlearning
+    under Perturbed Samples", NeurIPS 2025, arXiv 2601.22359, section 5 (its "MIA"). Differs from the paper in `most`,
+    and for a class in swapping the halves so that every example has a score (the paper doesn't say how it splits).
+    """
+
+    title: ClassVar[str] = "SVC on confidence"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the unlearned model's probability of the true label",
+        data="retain and test examples with labels, beside the examples in question",
+        budget="one query an example",
+    )
+
+    c: Positive = 3.0
+    most: Count = 4000
+
+    def score(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """The signed distance from the boundary; positive is called "trained on"."""
+        asked = evidence.signals[split].confidence
+        seen = evidence.signals["retain"].confidence
+        if evidence.request.kind != "class":
+            return self._decide(seen, evidence.signals["test"].confidence, asked)
+        forget = evidence.signals["forget"].confidence
+        halves = [forget[0::2], forget[1::2]]
+        if min(len(half) for half in halves) == 0:
+            return np.zeros(len(asked))
+        by_half = [self._decide(seen, half, asked) for half in halves]
+        if split != "forget":
+            return np.asarray(np.mean(by_half, axis=0))
+        return np.where(np.arange(len(asked)) % 2 == 0, by_half[1], by_half[0])
+
+    def failure_rate(self, evidence: Evidence) -> Estimate:
+        """The share of forget that is called "not seen", with its exact interval; the attacker fails on these."""
+        return stats.mean((self.score(evidence, "forget") <= 0).astype(float))
+
+    def _decide(self, seen: np.ndarray, unseen: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        factor = max(1.0, (len(seen) + len(unseen)) / self.most)
+        sides = [_thinned(seen, factor), _thinned(unseen, factor)]
+        classifier = svm.SVC(C=self.c, gamma="auto", kernel="rbf")
+        classifier.fit(np.concatenate(sides)[:, None], np.repeat([1, 0], [len(side) for side in sides]))
+        return np.asarray(classifier.decision_function(asked[:, None]))
+
+
+def _thinned(values: Sequence[float] | np.ndarray, factor: float) -> np.ndarray:
+    """One in `factor` of the values, at equal distances; at least one."""
+    kept = max(1, int(len(values) / factor))
+    return np.asarray(values)[np.linspace(0, len(values) - 1, kept).round().astype(int)]

@@ -1,0 +1,318 @@
+"""An audit: which attacks are run, and how all the evidence about a few models becomes one record."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from unrecall import attacks as known
+from unrecall.attacks.base import Attack, MembershipAttack, RecognitionAttack
+from unrecall.checks import Facts, doubts
+from unrecall.collect import evidence, membership, recognition
+from unrecall.engine import seeded
+from unrecall.findings import Finding, Models, lay_out
+from unrecall.metrics import METRICS, average_gap, over_unlearning
+from unrecall.records import (
+    AttackReport,
+    Cost,
+    Estimate,
+    Exhibit,
+    Measurement,
+    Provenance,
+    Record,
+    Tuning,
+)
+from unrecall.recovering import recovery
+from unrecall.session import Session
+from unrecall.storage import content_key, read_text, write_text
+from unrecall.tasks.base import Task
+from unrecall.types import Evidence, Request
+from unrecall.verdict import judge
+from unrecall.weights import digest_of
+
+GAP = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The attacks of an audit, in the order in which they are run and shown."""
+
+    attacks: tuple[Attack, ...]
+
+    @staticmethod
+    def standard() -> Audit:
+        """Every attack at its paper's settings."""
+        return Audit(
+            (
+                known.Recalibration(),
+                known.ResidualKnowledge(),
+                known.Relearn(),
+                known.Relearn(data="benign"),
+                known.RelearnTime(),
+                known.Prototypical(),
+                known.UMA(),
+                known.Loss(),
+                known.SVC(),
+                known.Lira(),
+                known.RMIA(),
+            )
+        )
+
+    @staticmethod
+    def quick() -> Audit:
+        """One attack of each kind, at a fraction of the budget; for trying things out, not for a claim."""
+        return Audit(
+            (
+                known.Recalibration(counts=(128,)),
+                known.ResidualKnowledge(points=3, draws=20),
+                known.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,)),
+                known.Prototypical(ks=(5,)),
+                known.SVC(),
+                known.RMIA(),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a record says about an audit beyond its numbers."""
+
+    scenario: str = "custom"
+    summary: str = ""
+    method: str = "unknown"
+    title: str = "unknown method"
+    parameters: Mapping[str, Any] | None = None
+    costs: Mapping[str, Cost] | None = None
+    tuning: Tuning | None = None
+    reported: Mapping[str, float] | None = None
+
+
+def audit(
+    *,
+    original: nn.Module,
+    unlearned: nn.Module,
+    request: Request,
+    task: Task,
+    retrained: Sequence[nn.Module] = (),
+    null: nn.Module | None = None,
+    attacks: Audit | None = None,
+    seed: int = 0,
+    session: Session | None = None,
+    case: Case | None = None,
+) -> Record:
+    """Measures, attacks and doubts, every model alike; the models are left as they were.
+
+    `null`: the same method at learning rate 0, where there is one. Without retrained models nothing can be judged, and
+    the record says so. The same inputs and seed give the same numbers. Raises BadInput where models and data don't fit.
+    """
+    session, case = session or Session(), case or Case()
+    models = Models(*(_placed(m, session) for m in (original, unlearned)), tuple(retrained), null)
+    for model in models.by_role().values():
+        _placed(model, session)
+        task.check(model, request)
+    seen = evidence(models, request, task)
+    measured = [
+        lay_out(
+            m.name,
+            m.title,
+            m.group,
+            {role: m.compute(e) for role, e in seen.items()},
+            leak=m.leak,
+            margin=m.margin,
+            judged=m.judged,
+        )
+        for m in METRICS
+    ]
+    digests = {role: digest_of(model) for role, model in models.by_role().items()}
+    reports: list[AttackReport] = []
+    for attack in (attacks or Audit.standard()).attacks:
+        found = _kept(attack, models, seen, request, task, seed, session, digests)
+        reports.append(found.report)
+        measured += found.measurements
+    measured += [_failure(seen), *_neighbours(models, request, task, seed)]
+    measured.append(_gap(measured))
+    measured += _cost(case.costs or {})
+    labelled, verdict = judge(measured)
+    facts = Facts(
+        request=request,
+        measurements={m.name: m for m in labelled},
+        reports=reports,
+        references=len(retrained),
+        tuning=case.tuning,
+        dirty=_dirty(),
+        weights=digests,
+    )
+    return Record(
+        scenario=case.scenario,
+        scenario_summary=case.summary,
+        sizes={name: len(request[name]) for name in ("forget", "retain", "holdout", "test")},
+        kind=request.kind,
+        method=case.method,
+        method_title=case.title,
+        parameters=dict(case.parameters or {}),
+        seed=seed,
+        tuning=case.tuning,
+        verdict=verdict,
+        measurements=labelled,
+        attacks=reports,
+        doubts=doubts(facts),
+        exhibits=list(_worst(seen, request, task)),
+        costs=dict(case.costs or {}),
+        provenance=_provenance(request, digests, session),
+        reported=dict(case.reported or {}),
+    )
+
+
+class _Kept(BaseModel):
+    """A finding on disk, so that an interrupted audit goes on where it stopped."""
+
+    report: AttackReport
+    measurements: list[Measurement]
+
+
+def _kept(
+    attack: Attack,
+    models: Models,
+    seen: Mapping[str, Evidence],
+    request: Request,
+    task: Task,
+    seed: int,
+    session: Session,
+    digests: Mapping[str, str],
+) -> Finding:
+    key = content_key(repr(attack), request.fingerprint, str(seed), *digests.values())
+    path = None if session.folder is None else session.folder / f"{type(attack).__name__.lower()}-{key}.json"
+    if path is not None and path.exists():
+        kept = _Kept.model_validate_json(read_text(path))
+        return Finding(kept.report, kept.measurements)
+    session.say(f"attack: {attack.title}")
+    own_seed = int(content_key(str(seed), type(attack).__name__), 16) % 2**31
+    if isinstance(attack, MembershipAttack):
+        found = membership(attack, seen)
+    elif isinstance(attack, RecognitionAttack):
+        found = recognition(attack, models, request, task, own_seed, session)
+    else:
+        found = recovery(attack, models, request, task, own_seed, session)
+    if path is not None:
+        write_text(path, _Kept(report=found.report, measurements=found.measurements).model_dump_json())
+    return found
+
+
+def _placed(model: nn.Module, session: Session) -> nn.Module:
+    return model.to(session.place()).eval()
+
+
+def _failure(seen: Mapping[str, Evidence]) -> Measurement:
+    """The papers' MIA figure: the share of forget that the SVC calls not seen."""
+    values = {role: known.SVC().failure_rate(one) for role, one in seen.items()}
+    return lay_out("mia_failure", "Forget called unseen by the papers' SVC", "privacy", values, leak="below")
+
+
+def _neighbours(models: Models, request: Request, task: Task, seed: int) -> Iterator[Measurement]:
+    """OU@eps in both forms; a row with a reason where the request is not for a class."""
+    for divergence, title in (("js", "OU@eps (JS)"), ("kl", "OU@eps (KL)")):
+        if request.kind == "class":
+            found = over_unlearning(
+                models.original, models.by_role(), request, task, seeded(seed), divergence=divergence
+            )
+            values = {role: _mean(rows) for role, rows in found.items()}
+        else:
+            none = Estimate(value=None, note="defined for class requests only")
+            values = dict.fromkeys(models.by_role(), none)
+        yield lay_out(f"ou_{divergence}", title, "utility", values, unit="nats", margin=0.05)
+
+
+def _mean(rows: np.ndarray) -> Estimate:
+    from unrecall import stats
+
+    return stats.mean(rows)
+
+
+def _gap(measured: Sequence[Measurement]) -> Measurement:
+    """Average gap to the retrained models, for every model against the others' mean."""
+    rows = [m for m in measured if m.name in GAP]
+    reference = {m.name: m.reference for m in rows if m.reference is not None}
+    values: dict[str, Estimate] = {}
+    for role in ("original", "unlearned", "null"):
+        own = {m.name: getattr(m, role).value for m in rows if getattr(m, role).value is not None}
+        names = [name for name in GAP if name in own and name in reference]
+        complete = len(names) == len(GAP)
+        gap = average_gap(own, reference, names) if complete else None
+        values[role] = Estimate(value=gap, note="" if complete else "needs retrained models and all four figures")
+    return lay_out("average_gap", "Average gap to retrained", "forgetting", values).model_copy(update={"ideal": "0"})
+
+
+def _cost(costs: Mapping[str, Cost]) -> Iterator[Measurement]:
+    """Time and passes as a share of retraining once, and peak memory."""
+    unlearned, retrained = costs.get("unlearned"), costs.get("retrained")
+    nothing = Estimate(value=None, note="not applicable")
+    for name, title, unit in (
+        ("cost_time", "Time, as a share of retraining", ""),
+        ("cost_passes", "Examples passed, as a share of retraining", ""),
+        ("cost_memory", "Peak memory", "MiB"),
+    ):
+        estimate = Estimate(value=None, note="unlearning or retraining was not timed in this run")
+        if unlearned and name == "cost_memory":
+            estimate = Estimate(value=unlearned.peak_mib)
+        elif unlearned and retrained and retrained.seconds > 0 and retrained.passes > 0:
+            ratio = {
+                "cost_time": unlearned.seconds / retrained.seconds,
+                "cost_passes": unlearned.passes / retrained.passes,
+            }[name]
+            estimate = Estimate(value=ratio)
+        values = {"unlearned": estimate, "original": nothing, "null": nothing}
+        yield lay_out(name, title, "cost", values, unit=unit)
+
+
+def _worst(seen: Mapping[str, Evidence], request: Request, task: Task, count: int = 8) -> Iterator[Exhibit]:
+    """The forget examples on which the unlearned model is most confident beyond retrained ones."""
+    own = seen["unlearned"].signals["forget"].confidence
+    references = [reference["forget"].confidence for reference in seen["unlearned"].references]
+    base = np.mean(references, axis=0) if references else np.zeros_like(own)
+    for i in np.argsort(base - own, kind="stable")[:count]:
+        beside = f", retrained {base[i]:.2f}" if references else ""
+        yield task.exhibit(request.forget[int(i)], f"unlearned {own[i]:.2f}{beside}")
+
+
+def _provenance(request: Request, digests: Mapping[str, str], session: Session) -> Provenance:
+    packages = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
+    return Provenance(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        commit=_git("rev-parse", "HEAD") or "",
+        dirty=_dirty(),
+        device=f"{session.place().type}, {platform.machine()}, {torch.get_num_threads()} threads",
+        fingerprint=request.fingerprint,
+        weights=dict(digests),
+    )
+
+
+def _dirty() -> bool | None:
+    status = _git("status", "--porcelain")
+    return None if status is None else bool(status)
+
+
+def _git(*words: str) -> str | None:
+    """What git says about the checkout that this code runs from; None where it is none (an installed package)."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    inside = folder.parent.parent / ".git"
+    return done.stdout.strip() if inside.exists() else None

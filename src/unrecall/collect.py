@@ -1,0 +1,134 @@
+"""Asks every model the same questions: one forward pass a split, then attacks that only look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from unrecall import stats
+from unrecall.attacks.base import MembershipAttack, RecognitionAttack
+from unrecall.attacks.residual_knowledge import ratios, set_level, share_above_one, zero_denominators
+from unrecall.engine import seeded
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.findings import Finding, Models, lay_out, report_of, show
+from unrecall.observe import observe
+from unrecall.records import Curve, Estimate, Series
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import SPLITS, Evidence, Request
+
+
+def evidence(models: Models, request: Request, task: Task) -> dict[str, Evidence]:
+    """One forward pass of each model over each split; a retrained model is held against the others, not itself."""
+    signals = {role: {s: observe(m, task, request[s]) for s in SPLITS} for role, m in models.by_role().items()}
+    references = models.references()
+    return {
+        role: Evidence(request, own, tuple(signals[name] for name in references if name != role), signals["original"])
+        for role, own in signals.items()
+    }
+
+
+def membership(attack: MembershipAttack, seen: Mapping[str, Evidence]) -> Finding:
+    """Forget as members against holdout as non-members: AUC, TPR at 1 % FPR and the whole ROC, for every model."""
+    frame = report_of(attack)
+    areas: dict[str, Estimate] = {}
+    rates: dict[str, Estimate] = {}
+    lines: list[Series] = []
+    for role, one in seen.items():
+        try:
+            members, others = attack.score(one, "forget"), attack.score(one, "holdout")
+        except (MissingReference, NotSupported) as reason:
+            areas[role] = rates[role] = Estimate(value=None, note=str(reason))
+            continue
+        areas[role], rates[role] = stats.auc(members, others), stats.tpr_at_fpr(members, others)
+        fpr, tpr = stats.roc(members, others)
+        lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
+    curve = Curve(
+        name="roc",
+        title=f"{frame.title}: forget against holdout",
+        x_label="false-positive rate",
+        y_label="true-positive rate",
+        log="xy",
+        series=lines,
+    )
+    area = lay_out(
+        f"{frame.name}_auc", f"{frame.title}, AUC", "privacy", areas, leak="above", judged=frame.name == "rmia"
+    )
+    rate = lay_out(f"{frame.name}_tpr", f"{frame.title}, TPR at 1 % FPR", "privacy", rates, leak="above")
+    first, mean = areas["original"], area.reference
+    frame = frame.model_copy(
+        update={
+            "curves": [curve] if lines else [],
+            "note": area.note,
+            "positive_control": f"tells forget from holdout in the original: AUC {show(first.value)}",
+            "positive_holds": None if first.low is None else first.low > 0.5,
+            "negative_control": f"can't in the retrained models: mean AUC {show(mean)}",
+            "negative_holds": None if mean is None or first.value is None else mean < first.value,
+        }
+    )
+    return Finding(frame, [area, rate])
+
+
+def recognition(
+    attack: RecognitionAttack, models: Models, request: Request, task: Task, seed: int, session: Session
+) -> Finding:
+    """Residual knowledge of every model against the retrained ones, over all radii."""
+    frame = report_of(attack)
+    found = attack.recognise(models.by_role(), models.references(), request, task, seeded(seed), session)
+    values: dict[str, Estimate] = {}
+    shares: dict[str, Estimate] = {}
+    lines = []
+    for role, one in found.items():
+        if not len(one.references):
+            values[role] = shares[role] = Estimate(value=None, note="needs a retrained model other than itself")
+            continue
+        level = set_level(one)
+        per_example = _nan_mean(ratios(one)[:, -1])
+        estimate = stats.mean(per_example[~np.isnan(per_example)])
+        zeros = int(zero_denominators(one)[-1])
+        values[role] = estimate.model_copy(update={"value": _finite(level[-1]), "note": f"{zeros} zero denominators"})
+        shares[role] = Estimate(value=float(share_above_one(one)[-1]), n=per_example.size)
+        lines.append(Series(role=role, x=list(one.radii), y=[_finite(v) for v in level]))
+    curve = Curve(
+        name="radius",
+        title="Residual knowledge over the radius",
+        x_label="radius (input units)",
+        y_label="r (1 = retrained)",
+        series=lines,
+    )
+    main = lay_out(
+        "residual_knowledge",
+        "Residual knowledge at the largest radius",
+        "recovery",
+        values,
+        leak="above",
+        judged=True,
+        note=values["unlearned"].note,
+    )
+    share = lay_out("residual_share", "Share of forget examples with r above 1", "recovery", shares, leak="above")
+    first, mean = values["original"].value, main.reference
+    frame = frame.model_copy(
+        update={
+            "curves": [curve] if lines else [],
+            "positive_control": f"the original recognises more than retrained models do: r = {show(first)}",
+            "positive_holds": None if first is None else first > 1,
+            "negative_control": f"retrained models against each other stay near 1: r = {show(mean)}",
+            "negative_holds": None if mean is None else abs(mean - 1) < 0.15,
+        }
+    )
+    return Finding(frame, [main, share])
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _nan_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is defined, nan where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(0)
+    total = np.where(known, values, 0).sum(0)
+    result: np.ndarray = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return result

@@ -1,0 +1,63 @@
+"""How much of the forgotten the model shows when nobody attacks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from unrecall import stats
+from unrecall.records import Estimate
+from unrecall.types import Evidence
+
+
+def forget_accuracy(evidence: Evidence) -> Estimate:
+    """Share of forget rows predicted right, in [0, 1]; papers print 1 minus this as "unlearn accuracy"."""
+    return stats.mean(evidence.signals["forget"].correct)
+
+
+def holdout_accuracy(evidence: Evidence) -> Estimate:
+    """Share of holdout rows predicted right, in [0, 1]: what forget accuracy should look like had it never been seen."""
+    return stats.mean(evidence.signals["holdout"].correct)
+
+
+def disagreement(evidence: Evidence) -> Estimate:
+    """Share of forget rows on which the model and a retrained one predict differently, mean over retrained models.
+
+    Reference: model-level disagreement of Hsu et al., NeurIPS 2025, arXiv 2601.22359.
+    """
+    own = evidence.signals["forget"]
+    if not evidence.references:
+        return Estimate(value=None, note="needs a retrained model")
+    differs = [reference["forget"].prediction != own.prediction for reference in evidence.references]
+    return stats.mean(np.mean(differs, axis=0))
+
+
+def intra_class_cosine(evidence: Evidence) -> Estimate:
+    """Mean cosine between features of forget examples of one class, over ordered pairs, in [-1, 1].
+
+    sum over classes of (|sum of unit features|^2 - n) / sum over classes of n (n - 1)
+
+    Reference: dispersion in Ha, Park, Yoon, ICML 2026, arXiv 2506.01318.
+    """
+    signals = evidence.signals["forget"]
+    lengths = np.linalg.norm(signals.features, axis=1, keepdims=True)
+    unit = signals.features / np.maximum(lengths, 1e-12)
+    label = np.zeros(len(signals), dtype=np.int64)
+    label[signals.example] = signals.target
+    total, pairs = 0.0, 0
+    for value in np.unique(label):
+        group = unit[label == value].astype(np.float64)
+        total += float(np.square(group.sum(0)).sum() - np.square(group).sum())
+        pairs += len(group) * (len(group) - 1)
+    if pairs == 0:
+        return Estimate(value=None, note="needs two forget examples of one class")
+    return Estimate(value=total / pairs, n=len(signals))
+
+
+def average_gap(values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]) -> float:
+    """Mean of |value - retrained's value| over the named measurements.
+
+    Reference: "Avg. Gap" of Hsu et al., NeurIPS 2025, arXiv 2601.22359, over retain, unlearn, test accuracy and MIA.
+    """
+    return float(np.mean([abs(values[name] - reference[name]) for name in names]))

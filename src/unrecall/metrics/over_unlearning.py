@@ -1,0 +1,80 @@
+"""OU@eps: what lies next to a forgotten class, and whether it was destroyed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unrecall.functional import js, kl, masked_softmax
+from unrecall.hooks import mode
+from unrecall.observe import batches, device_of
+from unrecall.perturb import pgd
+from unrecall.tasks.base import Task
+from unrecall.types import Batch, Request
+
+
+def over_unlearning(
+    original: nn.Module,
+    subjects: Mapping[str, nn.Module],
+    request: Request,
+    task: Task,
+    generator: torch.Generator,
+    *,
+    divergence: str = "js",
+    radius: float = 0.03,
+    step: float = 0.01,
+    steps: int = 3,
+) -> dict[str, np.ndarray]:
+    """Divergence of each model from the original without the forgotten classes, per perturbed forget row.
+
+        OU@eps = mean over x' of D( mask(softmax(z_original(x'))) || softmax(z(x')) )
+
+    x' are made once, from the original: random start in the ball of `radius`, then `steps` steps *up* the loss of the
+    strongest competing class, as in the authors' code. `divergence`: "js" as in that code, in [0, ln 2], or "kl" as in
+    the text. Class requests only.
+
+    Reference: Ha, Park, Yoon, "Unlearning's Blind Spots: Over-Unlearning and Prototypical Relearning Attack", ICML
+    2026, arXiv 2506.01318. Differs from the code in clamping in the model's input range, not after normalisation.
+    """
+    parts: dict[str, list[Tensor]] = {role: [] for role in subjects}
+    device = device_of(original)
+    for model in subjects.values():
+        model.eval()
+    with mode(original, training=False):
+        for batch in batches(request.forget, task, 256, device):
+            moved = away_from_competitor(original, task, batch, generator, radius, step, steps)
+            with torch.no_grad():
+                truth = task.rows(original, moved).logits
+                masked = torch.zeros(truth.shape[1], dtype=torch.bool, device=device)
+                masked[list(request.masked)] = True
+                p = masked_softmax(truth, masked)
+                for role, model in subjects.items():
+                    logits = task.rows(model, moved).logits
+                    gap = js(p, F.softmax(logits, -1)) if divergence == "js" else kl(p.log(), F.log_softmax(logits, -1))
+                    parts[role].append(gap)
+    return {role: torch.cat(values).double().cpu().numpy() for role, values in parts.items()}
+
+
+def away_from_competitor(
+    model: nn.Module, task: Task, batch: Batch, generator: torch.Generator, radius: float, step: float, steps: int
+) -> Batch:
+    """The batch, moved up the loss of each row's strongest competing class, within `radius` of where it was."""
+    with torch.no_grad():
+        rows = task.rows(model, batch)
+    top = rows.logits.topk(2, 1).indices
+    competitor = torch.where(top[:, 0].eq(rows.targets), top[:, 1], top[:, 0])
+    return pgd(
+        model,
+        task,
+        batch,
+        radius=radius,
+        step=step,
+        steps=steps,
+        generator=generator,
+        targets=competitor,
+        away=True,
+    )

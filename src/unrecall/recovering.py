@@ -1,0 +1,160 @@
+"""Attacks that bring the forgotten back, run on every model alike; success is measured here, not by the attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from unrecall import stats
+from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.attacks.relearn_time import RelearnTime
+from unrecall.attacks.uma import UMA
+from unrecall.engine import seeded
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.findings import Finding, Models, lay_out, report_of, show
+from unrecall.observe import observe
+from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import Request, Signals
+
+JUDGED = ("relearn", "recalibration", "prototypical")
+"""The recovery attacks that the verdict rests on; the others are shown beside them."""
+
+
+class Trace(NamedTuple):
+    """One model under a recovery attack: at each budget the worst over variants, example by example."""
+
+    budgets: list[float]
+    correct: list[np.ndarray]
+    loss: list[float]
+    variant: list[str]
+
+
+def trace(points: Iterator[tuple[Attacked, Signals]]) -> Trace:
+    """The best that the attacker reached at each budget, over the attacker's choices."""
+    best: dict[float, tuple[np.ndarray, float, str]] = {}
+    for attacked, seen in points:
+        known = best.get(attacked.budget)
+        if known is None or seen.correct.mean() > known[0].mean():
+            best[attacked.budget] = (seen.correct, float(seen.loss.mean()), attacked.variant)
+    budgets = sorted(best)
+    columns = [best[budget] for budget in budgets]
+    return Trace(budgets, [c[0] for c in columns], [c[1] for c in columns], [c[2] for c in columns])
+
+
+def recovery(
+    attack: RecoveryAttack, models: Models, request: Request, task: Task, seed: int, session: Session
+) -> Finding:
+    """Accuracy on the probe over the attacker's budget, for every model, with the same draws."""
+    frame = report_of(attack)
+    if attack.needs_class and request.kind != "class":
+        return _absent(frame, "works on class requests: it needs a class that the retrained model has never met")
+    traces: dict[str, Trace] = {}
+    try:
+        for role, model in models.by_role().items():
+            session.say(f"  {frame.title}: {role}")
+            traces[role] = _attacked(attack, model, models, request, task, seed, session)
+        if isinstance(attack, UMA) and attack.on == "forget":
+            control = replace(attack, on="holdout")
+            traces["unlearned on holdout"] = _attacked(control, models.unlearned, models, request, task, seed, session)
+    except (NotSupported, MissingReference) as reason:
+        return _absent(frame, str(reason))
+    curve = Curve(
+        name="recovery",
+        title=f"{frame.title}: accuracy on forgotten examples",
+        x_label=attack.axis,
+        y_label="accuracy",
+        series=[_line(role, one) for role, one in traces.items()],
+        note=_chosen(traces["unlearned"]),
+    )
+    asked = {role: one for role, one in traces.items() if " on " not in role}
+    means = {role: stats.mean(np.mean(one.correct[1:], axis=0)) for role, one in asked.items()}
+    worst = {role: max(map(stats.mean, one.correct[1:]), key=lambda e: e.value or 0) for role, one in asked.items()}
+    frame = _controlled(frame, asked, worst).model_copy(update={"curves": [curve]})
+    if isinstance(attack, RelearnTime):
+        return Finding(frame, [_time(attack, asked)])
+    area = lay_out(
+        f"{frame.name}_mean",
+        f"{frame.title}, mean over the budget",
+        "recovery",
+        means,
+        leak="above",
+        judged=frame.name in JUDGED,
+    )
+    top = lay_out(f"{frame.name}_worst", f"{frame.title}, worst over the budget", "recovery", worst, leak="above")
+    return Finding(frame, [area, top])
+
+
+def _time(attack: RelearnTime, traces: Mapping[str, Trace]) -> Measurement:
+    """Epochs until the loss on forget is back at the original's; one more than the search allows where it never is."""
+    goal = attack.factor * traces["original"].loss[0]
+    never = attack.fit.epochs + 1
+    times = {
+        role: next((budget for budget, loss in zip(one.budgets[1:], one.loss[1:], strict=True) if loss <= goal), never)
+        for role, one in traces.items()
+    }
+    estimates = {
+        role: Estimate(value=time, n=1, note=f"more than {attack.fit.epochs}" if time == never else "")
+        for role, time in times.items()
+    }
+    return lay_out("relearn_time", "Re-learn time", "recovery", estimates, leak="below", margin=2, unit="epochs")
+
+
+def _attacked(
+    attack: RecoveryAttack,
+    model: nn.Module,
+    models: Models,
+    request: Request,
+    task: Task,
+    seed: int,
+    session: Session,
+) -> Trace:
+    def points() -> Iterator[tuple[Attacked, Signals]]:
+        before = attack.probe(request, seeded(seed))
+        yield Attacked(0.0, model, before, "before"), observe(model, task, before)
+        for one in attack.recover(model, models.original, request, task, seeded(seed), session):
+            yield one, observe(one.model, task, one.probe)
+
+    return trace(points())
+
+
+def _controlled(frame: AttackReport, traces: Mapping[str, Trace], worst: Mapping[str, Estimate]) -> AttackReport:
+    start, end = float(traces["original"].correct[0].mean()), worst["original"].value or 0.0
+    others = [e.value for role, e in worst.items() if role.startswith("retrained") and e.value is not None]
+    mean = float(np.mean(others)) if others else None
+    return frame.model_copy(
+        update={
+            "positive_control": f"the original still knows it under the attack: {end:.2f} (before {start:.2f})",
+            "positive_holds": end >= 0.9 * start,
+            "negative_control": f"retrained models stay below the original: {show(mean)} against {end:.2f}",
+            "negative_holds": None if mean is None else mean < end,
+        }
+    )
+
+
+def _absent(frame: AttackReport, reason: str) -> Finding:
+    """Nothing vanishes: an attack that can't run is a row with a reason."""
+    none = Estimate(value=None, note=reason)
+    row = lay_out(f"{frame.name}_mean", frame.title, "recovery", {"original": none, "unlearned": none, "null": none})
+    return Finding(frame.model_copy(update={"note": reason}), [row])
+
+
+def _line(role: str, one: Trace) -> Series:
+    estimates = [stats.mean(correct) for correct in one.correct]
+    return Series(
+        role=role,
+        x=one.budgets,
+        y=[e.value for e in estimates],
+        low=[e.low for e in estimates],
+        high=[e.high for e in estimates],
+    )
+
+
+def _chosen(one: Trace) -> str:
+    choices = sorted({variant for variant in one.variant[1:] if variant})
+    return f"The attacker's best choices against the unlearned model: {', '.join(choices)}." if choices else ""

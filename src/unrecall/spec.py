@@ -1,0 +1,182 @@
+"""A line of text <-> a frozen dataclass: "rurk:tau=0.05", "spotter(salun):lambda_1=0.5", "case.py:make".
+
+spec = name [ "(" spec ")" ] [ ":" key=value { "," key=value } ]     name = a built-in, or FILE.py:NAME
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from unrecall.catalog import Kind, class_name, entries
+from unrecall.errors import BadInput, nearest
+from unrecall.parameters import Parameters, annotated, checked, nested_types
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The parts of a line, before anything is looked up."""
+
+    name: str
+    base: str | None
+    values: Mapping[str, str]
+
+
+def split(text: str) -> Spec:
+    """Takes a line apart; BadInput where brackets or key=value pairs are off."""
+    line = text.strip()
+    name, base, rest = line, None, ""
+    opened = line.find("(")
+    if opened >= 0 and ":" not in line[:opened].removeprefix(_file_part(line)):
+        closed = _closing(line, opened)
+        name, base, rest = line[:opened], line[opened + 1 : closed], line[closed + 1 :]
+    else:
+        head = _file_part(line)
+        tail = line[len(head) :]
+        name, colon, values = tail.partition(":")
+        name, rest = head + name, colon + values
+    if rest and not rest.startswith(":"):
+        raise BadInput(f"'{text}': expected ':' and parameters after ')', got '{rest}'.")
+    return Spec(name.strip(), base, dict(_pairs(rest.removeprefix(":"), text)))
+
+
+def _file_part(line: str) -> str:
+    """The "FILE.py:" in front of the name, or nothing."""
+    end = line.find(".py:")
+    return line[: end + 4] if end >= 0 else ""
+
+
+def _closing(line: str, opened: int) -> int:
+    depth = 0
+    for i in range(opened, len(line)):
+        depth += {"(": 1, ")": -1}.get(line[i], 0)
+        if depth == 0:
+            return i
+    raise BadInput(f"'{line}': expected a closing bracket, got none.")
+
+
+def _pairs(text: str, whole: str) -> Iterator[tuple[str, str]]:
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise BadInput(f"'{whole}': expected key=value, got '{part}'.")
+        yield key.strip(), value.strip()
+
+
+def parse(text: str, kind: Kind) -> Any:
+    """The method, attack or scenario that a line names, with its parameters set."""
+    spec = split(text)
+    owner = _user_object(spec.name) if ".py:" in spec.name else _built_in(spec.name, kind)
+    values = dict(spec.values)
+    if not isinstance(owner, type):
+        if values:
+            raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(values)}.")
+        return owner
+    if not issubclass(owner, Parameters):
+        raise BadInput(f"'{text}': expected a class of unrecall's kind, got {owner.__name__}.")
+    arguments: dict[str, Any] = {}
+    if spec.base is not None:
+        if "base" not in annotated(owner):
+            raise BadInput(f"'{text}': expected a method that wraps another, got {spec.name}, which takes no base.")
+        arguments["base"] = parse(spec.base, kind)
+    return _configured(owner, arguments, values)
+
+
+def _configured(owner: type[Parameters], arguments: dict[str, Any], values: dict[str, str]) -> Parameters:
+    own, inner = annotated(owner), _inner_fields(owner)
+    for key in values:
+        if key not in own and key not in inner:
+            raise BadInput(f"{owner.__name__}: unknown parameter '{key}'. {nearest(key, [*own, *inner])}")
+    for key, value in values.items():
+        if key in own:
+            arguments[key] = _value(owner, key, value)
+    deeper: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in own:
+            field, kind, default = inner[key]
+            deeper.setdefault(field, {"": default})[key] = _value(kind, key, value)
+    for field, changes in deeper.items():
+        arguments[field] = replace(changes.pop(""), **changes)
+    return owner(**arguments)
+
+
+def _inner_fields(owner: type[Parameters]) -> dict[str, tuple[str, type[Parameters], Parameters]]:
+    """Parameters of parameters that can be named directly: `lr` stands for `fit.lr`."""
+    found: dict[str, tuple[str, type[Parameters], Parameters]] = {}
+    for field in fields(owner):
+        default = field.default
+        if default is not MISSING and isinstance(default, Parameters) and field.name != "base":
+            for name in annotated(type(default)):
+                found.setdefault(name, (field.name, type(default), default))
+    return found
+
+
+def _value(owner: type[Parameters], key: str, text: str) -> Any:
+    if nested_types(annotated(owner)[key]):
+        raise BadInput(f"{owner.__name__}: expected {key} in brackets, as in name(other), got '{text}'.")
+    if text.lower() in ("none", "null"):
+        return checked(owner, key, None)
+    if "tuple" in str(annotated(owner)[key]):
+        return checked(owner, key, tuple(text.split("+")), lax=True)
+    return checked(owner, key, text, lax=True)
+
+
+def _built_in(name: str, kind: Kind) -> type:
+    found = next((entry for entry in entries(kind) if class_name(entry.name) == class_name(name)), None)
+    if found is None:
+        raise BadInput(f"unknown {kind.removesuffix('s')} '{name}'. {nearest(name, (e.name for e in entries(kind)))}")
+    module = importlib.import_module(f"unrecall.{kind}.{found.name.replace('-', '_')}")
+    owner: type = getattr(module, found.owner)
+    return owner
+
+
+def _user_object(name: str) -> Any:
+    """What a user's own Python file calls `NAME` in "FILE.py:NAME"."""
+    file, _, attribute = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise BadInput(f"{file}: expected a Python file, got none there. Check the path.")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    if module_spec is None or module_spec.loader is None:
+        raise BadInput(f"{file}: expected a Python file, got something that can't be imported.")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, TypeError, ValueError, OSError) as error:
+        raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    if attribute not in public:
+        raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, public)}")
+    return public[attribute]
+
+
+def show(value: Parameters) -> str:
+    """The line that `parse` reads back: the name, the base in brackets, and whatever differs from the defaults."""
+    module = type(value).__module__.rsplit(".", 1)
+    name = module[-1] if module[0].startswith("unrecall.") else type(value).__name__
+    base, changed = "", []
+    for field in fields(value):
+        now = getattr(value, field.name)
+        if field.name == "base" and isinstance(now, Parameters):
+            base = f"({show(now)})"
+        elif isinstance(now, Parameters) and isinstance(field.default, Parameters):
+            changed += [f"{k}={_text(v)}" for k, v in _differences(now, field.default)]
+        elif now != field.default:
+            changed.append(f"{field.name}={_text(now)}")
+    return name + base + (":" + ",".join(changed) if changed else "")
+
+
+def _differences(now: Parameters, default: Parameters) -> Iterator[tuple[str, Any]]:
+    for field in fields(now):
+        if getattr(now, field.name) != getattr(default, field.name):
+            yield field.name, getattr(now, field.name)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(_text(part) for part in value)
+    return format(value, ".12g") if isinstance(value, float) else str(value)

@@ -1,0 +1,115 @@
+"""Finding a method's strength on what a user really has, before any audit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrecall.engine import draw_seed, seeded
+from unrecall.errors import Diverged, NotSupported
+from unrecall.methods.base import Method
+from unrecall.observe import observe
+from unrecall.records import Trial, Tuning
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import Part, Request
+
+M = TypeVar("M", bound=Method)
+
+CRITERION = {
+    "samples": "mean confidence on forget minus on validation, nearest to 0, with at most {0:.0%} of accuracy lost on "
+    "retain examples that unlearning did not see",
+    "class": "the weakest strength whose mean confidence on forget is at most {1:g}, with at most {0:.0%} of accuracy "
+    "lost on retain examples that unlearning did not see",
+}
+FORGOTTEN = 0.05
+
+
+class Tuned(NamedTuple):
+    """The method at the strength that was chosen, and what was tried."""
+
+    method: Method
+    tuning: Tuning
+
+
+def tune(
+    method: Method,
+    model: nn.Module,
+    request: Request,
+    task: Task,
+    generator: torch.Generator,
+    session: Session | None = None,
+    *,
+    trials: int = 8,
+    retain_drop: float = 0.02,
+) -> Tuned:
+    """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
+
+    A model retrained without forget would treat forget like validation, so for samples the gap between them should be
+    0. A class that was never met has no confidence at all. The tenth of retain is kept from unlearning, so that damage
+    shows there and isn't repaired. The holdout, the test set and retrained models are never touched.
+
+    Doubles or divides the factor until the gap changes sign, then bisects on the logarithm. Raises NotSupported for a
+    method without a strength, MissingReference where there is no validation set to be had.
+    """
+    session = session or Session()
+    request = request.with_validation()
+    if method.strength is None or request.validation is None:
+        raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, which has none.")
+    seed = draw_seed(generator)
+    order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
+    cut = max(1, len(order) // 10)
+    kept, used = Part(request.retain, sorted(order[:cut])), Part(request.retain, sorted(order[cut:]))
+    narrowed = replace(request, retain=used)
+    before = float(observe(model, task, kept).correct.mean())
+    tried: dict[float, Trial] = {}
+
+    def attempt(factor: float) -> Trial:
+        try:
+            changed = method.scaled(factor).unlearn(model, narrowed, task, seeded(seed), session)
+        except Diverged:
+            return Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
+        gap = float(observe(changed, task, request.forget).confidence.mean())
+        if request.kind == "class":
+            gap -= FORGOTTEN
+        elif request.validation is not None:
+            gap -= float(observe(changed, task, request.validation).confidence.mean())
+        drop = before - float(observe(changed, task, kept).correct.mean())
+        return Trial(strength=factor, gap=gap, retain_drop=drop, kept=drop <= retain_drop)
+
+    weak, strong, factor = method.strength.low, method.strength.high, 1.0
+    bracket = [False, False]
+    for i in range(trials):
+        session.say(f"tuning {type(method).__name__}: trial {i + 1} of {trials}, strength x {factor:.4g}")
+        trial = tried[factor] = attempt(factor)
+        enough = trial.gap <= 0 or not trial.kept
+        weak, strong = (weak, factor) if enough else (factor, strong)
+        bracket[enough] = True
+        factor = math.sqrt(weak * strong) if all(bracket) else min(strong, max(weak, factor * (0.25 if enough else 4)))
+        if factor in tried:
+            break
+    best = choose(list(tried.values()), request.kind)
+    tuning = Tuning(
+        parameter=" and ".join(method.strength.parameters),
+        chosen=best.strength,
+        criterion=CRITERION["class" if request.kind == "class" else "samples"].format(retain_drop, FORGOTTEN),
+        trials=[tried[key] for key in sorted(tried)],
+    )
+    return Tuned(method.scaled(best.strength), tuning)
+
+
+def choose(trials: list[Trial], kind: str) -> Trial:
+    """The trial that meets the criterion best; the least damaging one where all damage retain too much."""
+    kept = [trial for trial in trials if trial.kept]
+    if not kept:
+        return min(trials, key=lambda trial: (trial.retain_drop, trial.strength))
+    if kind == "class":
+        forgot = [trial for trial in kept if trial.gap <= 0]
+        return min(forgot, key=lambda t: t.strength) if forgot else min(kept, key=lambda t: t.gap)
+    gaps = np.array([abs(trial.gap) for trial in kept])
+    return kept[int(gaps.argmin())]
