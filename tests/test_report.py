@@ -12,7 +12,7 @@ import pytest
 
 from tests.sample_records import HOSTILE, estimate, full, hostile, many, measurement, minimal
 from unrecall.errors import BadInput
-from unrecall.records import Cost, Curve, Exhibit, Record, Series, Tuning, load
+from unrecall.records import Cost, Curve, Exhibit, Measurement, Record, Series, Tuning, load
 from unrecall.report import page, write
 from unrecall.report.curves import curve, undrawn, values
 from unrecall.report.figures import plane
@@ -97,6 +97,13 @@ def test_a_missing_value_shows_its_reason(shown: Reader) -> None:
     assert "needs at least 8 retrained models, got 3" in shown.text
     assert "no shadow models" in shown.text
     assert "no reason was recorded" in shown.text
+
+
+def test_one_reason_for_a_whole_row_is_said_once() -> None:
+    none = estimate(None, note="class requests only")
+    row = Measurement(name="n", title="t", group="g", unlearned=none, original=none, null=none, note=none.note)
+    text = Reader(page([minimal().model_copy(update={"measurements": [row]})])).text
+    assert text.count("class requests only") == 1
 
 
 def test_reported_stands_beside_measured(shown: Reader) -> None:
@@ -245,6 +252,7 @@ def test_numbers_are_short() -> None:
         0.62: "0.620",
         0.0: "0.000",
         -0.5: "−0.500",
+        9.0: "9",
         12.0: "12",
         12.34: "12.3",
         1234.5: "1,234",

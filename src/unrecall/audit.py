@@ -18,10 +18,12 @@ from pydantic import BaseModel
 from torch import nn
 
 from unrecall import attacks as known
-from unrecall.attacks.base import Attack, MembershipAttack, RecognitionAttack
+from unrecall import stats
+from unrecall.attacks.base import Attack, MembershipAttack, RecognitionAttack, RecoveryAttack
 from unrecall.checks import Facts, doubts
 from unrecall.collect import evidence, membership, recognition
 from unrecall.engine import seeded
+from unrecall.errors import BadInput
 from unrecall.findings import Finding, Models, lay_out
 from unrecall.metrics import METRICS, average_gap, over_unlearning
 from unrecall.records import (
@@ -118,7 +120,7 @@ def audit(
     the record says so. The same inputs and seed give the same numbers. Raises BadInput where models and data don't fit.
     """
     session, case = session or Session(), case or Case()
-    models = Models(*(_placed(m, session) for m in (original, unlearned)), tuple(retrained), null)
+    models = Models(original, unlearned, tuple(retrained), null)
     for model in models.by_role().values():
         _placed(model, session)
         task.check(model, request)
@@ -203,8 +205,10 @@ def _kept(
         found = membership(attack, seen)
     elif isinstance(attack, RecognitionAttack):
         found = recognition(attack, models, request, task, own_seed, session)
-    else:
+    elif isinstance(attack, RecoveryAttack):
         found = recovery(attack, models, request, task, own_seed, session)
+    else:
+        raise BadInput(f"audit: expected an attack of one of the three kinds, got {type(attack).__name__}.")
     if path is not None:
         write_text(path, _Kept(report=found.report, measurements=found.measurements).model_dump_json())
     return found
@@ -227,17 +231,11 @@ def _neighbours(models: Models, request: Request, task: Task, seed: int) -> Iter
             found = over_unlearning(
                 models.original, models.by_role(), request, task, seeded(seed), divergence=divergence
             )
-            values = {role: _mean(rows) for role, rows in found.items()}
+            values = {role: stats.mean(rows) for role, rows in found.items()}
         else:
             none = Estimate(value=None, note="defined for class requests only")
             values = dict.fromkeys(models.by_role(), none)
         yield lay_out(f"ou_{divergence}", title, "utility", values, unit="nats", margin=0.05)
-
-
-def _mean(rows: np.ndarray) -> Estimate:
-    from unrecall import stats
-
-    return stats.mean(rows)
 
 
 def _gap(measured: Sequence[Measurement]) -> Measurement:

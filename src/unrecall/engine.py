@@ -114,7 +114,7 @@ def seeded(seed: int) -> torch.Generator:
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
     """Seeds what can't take a generator (dropout, augmentation, layer initialisation); the global state is put back."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 
@@ -235,11 +235,14 @@ def _reached(model: nn.Module, task: Task, phase: Phase) -> bool:
 
 
 def set_training(model: nn.Module, recipe: Fit) -> None:
-    """Train mode, but for BatchNorm that is frozen by the recipe or by holding no trainable parameter."""
+    """Train mode, but for BatchNorm where the recipe freezes it, and for modules with no trainable parameter left."""
     model.train()
-    for norm in batchnorms(model):
-        own = list(norm.parameters())
-        if recipe.batchnorm == "frozen" or (own and not any(p.requires_grad for p in own)):
+    for module in model.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+    if recipe.batchnorm == "frozen":
+        for norm in batchnorms(model):
             norm.eval()
 
 

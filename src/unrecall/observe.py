@@ -26,9 +26,14 @@ def batches(
         yield batch if device is None else move(batch, device)
 
 
-def loader(examples: Examples, task: Task, groups: Iterable[Sequence[int]]) -> DataLoader[Batch]:
+def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
     """PyTorch's loader over given groups of indices; each batch also carries its `index` [examples]."""
-    return DataLoader(_Numbered(examples), batch_sampler=groups, collate_fn=_Collate(task))  # type: ignore[arg-type]
+    return DataLoader(
+        _Numbered(examples),  # type: ignore[arg-type]
+        batch_sampler=groups,
+        collate_fn=_Collate(task),
+        generator=torch.Generator(),
+    )
 
 
 class _Numbered:

@@ -45,7 +45,7 @@ def _adapter(owner: Any, name: str) -> TypeAdapter[Any]:
 
 
 def checked(owner: type[Any], name: str, value: Any, *, lax: bool = False) -> Any:
-    """`value` as the field `name` of `owner` takes it; BadInput says what was expected. `lax` also reads strings."""
+    """`value` as the field `name` of `owner` takes it; BadInput says what was expected. `lax` also reads text."""
     nested = nested_types(annotated(owner)[name])
     if nested:
         if not isinstance(value, nested):
@@ -54,7 +54,7 @@ def checked(owner: type[Any], name: str, value: Any, *, lax: bool = False) -> An
         return value
     try:
         key: Any = owner
-        return _adapter(key, name).validate_python(value, strict=None if lax else False)
+        return _adapter(key, name).validate_python(value, strict=not lax)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise BadInput(f"{owner.__name__}: expected {name} to be {reason}, got {value!r}.") from error

@@ -117,7 +117,7 @@ def _attacked(
     def points() -> Iterator[tuple[Attacked, Signals]]:
         before = attack.probe(request, seeded(seed))
         yield Attacked(0.0, model, before, "before"), observe(model, task, before)
-        for one in attack.recover(model, models.original, request, task, seeded(seed), session):
+        for one in attack.recover(model, models.original, request, task, seeded(seed), replace(session, show=False)):
             yield one, observe(one.model, task, one.probe)
 
     return trace(points())

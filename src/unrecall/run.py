@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
@@ -71,6 +73,11 @@ def experiment(
     )
 
 
+def given(like: nn.Module, path: Path) -> nn.Module:
+    """Somebody's checkpoint of the architecture of `like`."""
+    return weights.load(copy.deepcopy(like), path).eval()
+
+
 def references(scenario: Scenario, session: Session) -> list[Trained]:
     """The retrained models: the user's own, and as many more as the scenario wants and can train."""
     wanted = max(len(scenario.retrained), scenario.references if scenario.can_retrain() else 0)
@@ -84,7 +91,7 @@ def performed(
     key = content_key(repr(method), weights.digest_of(original), scenario.request.fingerprint, str(seed))
     path = None if session.folder is None else session.folder / f"{role}-{key}.safetensors"
     if path is not None and path.exists():
-        known = weights.load(_like(original), path).to(session.place()).eval()
+        known = weights.load(copy.deepcopy(original), path).to(session.place()).eval()
         return Trained(known, Cost.model_validate_json(read_text(path.with_suffix(".json"))))
     session.say(f"{role}: {spec.show(method)}")
     spent = metered(session)
@@ -119,9 +126,3 @@ def searched(
     if path is not None:
         write_text(path, found.tuning.model_dump_json())
     return found.method, found.tuning
-
-
-def _like(model: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,8 +17,18 @@ from unrecall.storage import writing
 
 def digest_of(model: nn.Module) -> str:
     """sha256 over names and values of all weights and buffers."""
+    return _digest(model.state_dict())
+
+
+def digest_of_file(path: Path) -> str:
+    """The same of a checkpoint."""
+    return _digest(read(path))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256()
-    for key, value in model.state_dict().items():
+    for key in sorted(tensors):
+        value = tensors[key]
         state.update(key.encode())
         flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         state.update(flat.numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Recalibration: BatchNorm statistics re-estimated on unlabelled inputs bring back what only statistics had forgotten."""
+"""Recalibration: BatchNorm statistics are re-estimated on unlabelled inputs; what only they had hidden comes back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Recalibration(RecoveryAttack):
         counts: numbers of unlabelled inputs, one point of the curve each; larger ones use all of retain.
         batch_size: inputs a forward pass; a rest is spread evenly, so that no pass sees a single input.
 
-    Expected to fail: on a model that forgot with its weights, and, by NotSupported, on one without BatchNorm statistics.
+    Expected to fail: on a model that forgot with its weights. NotSupported on one without BatchNorm statistics.
 
     Reference: none; ours. The estimate is that of Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021,
     arXiv 2105.07576 ("PreciseBN"), here used as an attack.

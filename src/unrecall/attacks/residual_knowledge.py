@@ -128,7 +128,7 @@ class ResidualKnowledge(RecognitionAttack):
         for first, chunk in self._chunks(model, request, task):
             copies = repeat(chunk, self.draws)
             clean = able.inputs(copies)
-            noise = torch.cat([noise_like(part, generator) for part in clean.split(self.draws)])
+            noise = torch.cat([noise_like(part, generator) for part in torch.split(clean, self.draws)])
             for i, radius in enumerate(self.radii):
                 if radius == 0:
                     yield _Drawn(i, first, 1, chunk)
@@ -180,13 +180,13 @@ def recognised(model: nn.Module, task: Task, batch: Batch) -> np.ndarray:
     """Whether all rows of each example are predicted right `[examples]`; the model's mode is the caller's choice."""
     rows = task.rows(model, move(batch, device_of(model)))
     right = rows.per_example(rows.logits.argmax(1).eq(rows.targets).float())
-    return right.ge(1).cpu().numpy()
+    return np.asarray(right.ge(1).cpu())
 
 
 def ratios(found: Recognition) -> np.ndarray:
     """r_tau of each example against each retrained model `[references, radii, examples]`; nan where it is undefined."""
     below = found.references.astype(float)
-    return np.divide(found.subject, below, out=np.full(below.shape, np.nan), where=below > 0)
+    return np.asarray(np.divide(found.subject, below, out=np.full(below.shape, np.nan), where=below > 0))
 
 
 def set_level(found: Recognition) -> np.ndarray:
@@ -231,4 +231,4 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
     known = ~np.isnan(values)
     number = known.sum(axis)
     total = np.where(known, values, 0).sum(axis)
-    return np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0)
+    return np.asarray(np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,7 +73,7 @@ class SVC(MembershipAttack):
         return np.asarray(classifier.decision_function(asked[:, None]))
 
 
-def _thinned(values: Sequence[float] | np.ndarray, factor: float) -> np.ndarray:
+def _thinned(values: np.ndarray, factor: float) -> np.ndarray:
     """One in `factor` of the values, at equal distances; at least one."""
     kept = max(1, int(len(values) / factor))
-    return np.asarray(values)[np.linspace(0, len(values) - 1, kept).round().astype(int)]
+    return np.asarray(values[np.linspace(0, len(values) - 1, kept).round().astype(int)])

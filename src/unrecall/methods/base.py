@@ -71,7 +71,10 @@ def _scale(owner: P, path: Sequence[str], factor: float) -> P:
 
 @dataclass(frozen=True)
 class GradientMethod(Method):
-    """A method that runs the loop: a leaf says in `phases` what is minimised, over which data, and how."""
+    """A method that runs the loop: a leaf says in `phases` what is minimised, over which data, and how.
+
+    Raises NotSupported for a layer that holds parameters and does not know how.
+    """
 
     has_null: ClassVar[bool] = True
     """Whether the same passes at learning rate 0 leave the weights alone (not so where weights are re-initialised)."""
@@ -122,13 +125,21 @@ class Null(GradientMethod):
 
 
 def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
-    """Draws fresh weights, in place, for every layer below `modules` that knows how."""
+    """Draws fresh weights, in place, for every layer below `modules` that knows how.
+
+    Raises NotSupported for a layer that holds parameters and does not know how.
+    """
     with own_randomness(draw_seed(generator)):
         for module in modules:
             for layer in module.modules():
                 reset = getattr(layer, "reset_parameters", None)
                 if callable(reset):
                     reset()
+                elif any(True for _ in layer.parameters(recurse=False)):
+                    raise NotSupported(
+                        f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got a layer without. "
+                        "Give the module that method, or retrain through a Scenario with build."
+                    )
 
 
 __all__ = ["Fit", "GradientMethod", "Method", "Null", "Phase", "Strength", "reinitialise"]

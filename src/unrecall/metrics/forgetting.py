@@ -17,7 +17,7 @@ def forget_accuracy(evidence: Evidence) -> Estimate:
 
 
 def holdout_accuracy(evidence: Evidence) -> Estimate:
-    """Share of holdout rows predicted right, in [0, 1]: what forget accuracy should look like had it never been seen."""
+    """Share of holdout rows predicted right, in [0, 1]: forget accuracy as it would be had forget never been seen."""
     return stats.mean(evidence.signals["holdout"].correct)
 
 

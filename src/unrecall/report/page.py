@@ -97,9 +97,11 @@ def grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]
 
 
 def key_measurements(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Name and title of the columns of the summary: accuracies first, then membership, six at most."""
+    """Name and title of the columns of the summary: accuracies first, then membership (judged first), six at most."""
     titles = {m.name: m.title for record in records for m in record.measurements}
+    judged = {m.name for record in records for m in record.measurements if m.judged}
     membership = [name for name in titles if "membership" in name or name.endswith("auc")]
+    membership.sort(key=lambda name: name not in judged)
     names = [*(name for name in KEYS if name in titles), *membership]
     return [(name, titles[name]) for name in names[:6]]
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from unrecall.records import Curve, Measurement, Record
+from unrecall.records import AttackReport, Curve, Measurement, Record
 from unrecall.report.roles import style
 from unrecall.report.strips import finite
 
@@ -26,7 +26,7 @@ def shortened(value: float) -> str:
     size = abs(value)
     if size >= 1e9:
         return f"{value:.3g}"
-    if size >= 1000 or (size >= 10 and value == round(value)):
+    if size >= 1000 or (size >= 2 and value == round(value)):
         return f"{value:,.0f}"
     if size >= 10:
         return f"{value:.1f}"
@@ -76,8 +76,34 @@ def how_it_forgot(measurement: Measurement | None) -> str:
 
 def no_reference(measurement: Measurement) -> str:
     """Why a measurement has no value of retrained models to stand beside."""
-    notes = [estimate.note for estimate in measurement.references if estimate.note]
-    return next(iter(notes), "no reason was recorded" if measurement.references else "no retrained model")
+    if not measurement.references:
+        return "no retrained model" if measurement.ideal == "retrained" else f"the ideal is {measurement.ideal}"
+    return next((e.note for e in measurement.references if e.note), "no reason was recorded")
+
+
+def only_reason(measurement: Measurement) -> str:
+    """The one reason for which no model has a value, or nothing where there is a value or more than one reason."""
+    m = measurement
+    models = [m.unlearned, m.original, m.null, *m.references]
+    reasons = {estimate.note or "no reason was recorded" for estimate in models}
+    return reasons.pop() if len(reasons) == 1 and all(estimate.value is None for estimate in models) else ""
+
+
+def row_notes(measurement: Measurement) -> list[str]:
+    """What stands below a measurement's title: its own note, and one that all its values share."""
+    m = measurement
+    notes = {estimate.note for estimate in (m.unlearned, m.original, m.null) if estimate.value is not None}
+    shared = notes if len(notes) == 1 else set()
+    reason = only_reason(m)
+    return [note for note in dict.fromkeys([m.note, *shared]) if note and note != reason]
+
+
+def flat(parameters: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Parameters with those of nested parts named after their part: fit.lr."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        found |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return found
 
 
 def ending(part: float) -> str:
@@ -111,13 +137,14 @@ def span(values: Sequence[float | None]) -> str:
     return " to ".join(texts)
 
 
-def recovered(curve: Curve | None) -> str:
+def recovered(record: Record) -> str:
     """What is recalled once the statistics are taken again, in words."""
+    curve = recalibration(record)
     ends = last_points(curve)
-    if curve is None or not ends:
-        return "No attack took BatchNorm statistics again on unlabelled data."
-    text = ", ".join(f"{role} {span(values)}" for role, values in ends.items())
-    return f"With BatchNorm statistics taken again on unlabelled data, {curve.y_label} is: {text}."
+    if curve is not None and ends:
+        return f"Where “{curve.title}” ends: {', '.join(f'{role} {span(values)}' for role, values in ends.items())}."
+    notes = [attack.note for attack in record.attacks if attack.name == "recalibration" and attack.note]
+    return notes[0] if notes else "No attack took BatchNorm statistics again on unlabelled data."
 
 
 def references(record: Record) -> int:
@@ -128,7 +155,7 @@ def references(record: Record) -> int:
 def limits(record: Record) -> list[str]:
     """What this audit does not prove, frankly, from what the record says was and was not done."""
     return [
-        attacks_run(record),
+        *attacks_run(record),
         *weak_controls(record),
         "It is a measurement, not a certificate. No guarantee such as (epsilon, delta) follows from it, and “like "
         "retrained” means that no difference worth naming was found, not that there is none.",
@@ -147,29 +174,35 @@ def limits(record: Record) -> list[str]:
     ]
 
 
-def attacks_run(record: Record) -> str:
-    """Forgotten by these attacks only."""
-    if not record.attacks:
-        return "No attack was run. Low forget accuracy alone says little: a model can hide what it still knows."
-    names = ", ".join(attack.title for attack in record.attacks)
-    return (
-        f"Forgotten means here: not found by {names}. Any other attack was not run, and the same attacks with more "
-        "data, more steps or more access may find what these did not."
-    )
+def ran(attack: AttackReport) -> bool:
+    """Whether an attack was run at all: one that could not be has no curve, and a note with the reason."""
+    return bool(attack.curves) or not attack.note
+
+
+def attacks_run(record: Record) -> list[str]:
+    """Forgotten by these attacks only, and by none that could not be run."""
+    names = "; ".join(attack.title for attack in record.attacks if ran(attack))
+    others = "; ".join(attack.title for attack in record.attacks if not ran(attack))
+    refused = [f"These attacks could not be run: {others}. Their sections say why."] if others else []
+    if not names:
+        return ["No attack was run. Low forget accuracy alone says little: a model can hide what it knows.", *refused]
+    return [
+        f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the same attacks with more "
+        "data, more steps or more access may find what these did not.",
+        *refused,
+    ]
 
 
 def weak_controls(record: Record) -> list[str]:
     """Attacks that count for little, because a control failed or was not run."""
-    failed = [a.title for a in record.attacks if a.positive_holds is False or a.negative_holds is False]
-    open_ = [a.title for a in record.attacks if a.title not in failed and None in (a.positive_holds, a.negative_holds)]
-    lines = []
-    if failed:
-        lines.append(f"A control failed for {', '.join(failed)}: what it found, or did not find, counts for little.")
+    controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
+    failed = "; ".join(title for title, held in controls.items() if False in held)
+    open_ = "; ".join(title for title, held in controls.items() if None in held and False not in held)
+    lines = [f"A control failed for {failed}: what it found, or did not find, counts for little."] if failed else []
     if open_:
-        lines.append(
-            f"A control was not run for {', '.join(open_)}: nothing shows that it tells a model that knows from one "
-            "that does not."
-        )
+        lines += [
+            f"A control was not run for {open_}: nothing shows that it tells a model that knows from one that does not."
+        ]
     return lines
 
 

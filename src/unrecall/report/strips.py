@@ -47,13 +47,13 @@ def drawable(value: float | None, log: bool) -> float | None:
 
 
 def strip(measurement: Measurement) -> Strip | None:
-    """The picture of a measurement, or None where no model has a value."""
+    """The picture of a measurement, or None where there is nothing to compare."""
     models = [("unlearned", measurement.unlearned), ("original", measurement.original), ("null", measurement.null)]
     models += [("retrained", reference) for reference in measurement.references]
     shown = [(role, e) for role, e in models if finite(e.value) is not None]
     band, bound = bands(measurement)
     ends = present([*(band or ()), *(bound or ()), *(v for _, e in shown for v in (e.low, e.value, e.high))])
-    if not shown:
+    if len(shown) < 2:
         return None
     left, right = widened(min(ends), max(ends))
 

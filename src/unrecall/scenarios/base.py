@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from unrecall import weights
 from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
 from unrecall.errors import BadInput, MissingReference
 from unrecall.meter import metered
+from unrecall.parameters import Parameters
 from unrecall.records import Cost
 from unrecall.session import Session
 from unrecall.storage import content_key, read_text, write_text
@@ -99,6 +101,15 @@ class Scenario:
         write_text(costs, spent.cost.model_dump_json())
         weights.save(model, path)
         return Trained(model.eval(), spent.cost)
+
+
+@dataclass(frozen=True)
+class Builder(Parameters, ABC):
+    """A built-in case with parameters, before its data are read."""
+
+    @abstractmethod
+    def make(self) -> Scenario:
+        """Reads the data and says how to train."""
 
 
 class Joined:

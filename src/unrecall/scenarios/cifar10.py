@@ -9,8 +9,8 @@ from typing import Literal
 from torch import nn
 
 from unrecall.engine import Fit
-from unrecall.parameters import Count, Index, Parameters, Share
-from unrecall.scenarios.base import Scenario, choose, shuffled
+from unrecall.parameters import Count, Index, Share
+from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, load_resnet, read_cifar10
 from unrecall.scenarios.reported import CIFAR10
 from unrecall.session import Session
@@ -19,7 +19,7 @@ from unrecall.types import Part
 
 
 @dataclass(frozen=True)
-class Cifar10(Parameters):
+class Cifar10(Builder):
     """The whole of CIFAR-10.
 
     `data`: folder of CIFAR-10. `weights`: a checkpoint trained on all 50,000 pictures, which then is the original and

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from unrecall.engine import Fit
-from unrecall.parameters import Count, Index, Parameters
-from unrecall.scenarios.base import Scenario, choose, shuffled
+from unrecall.parameters import Count, Index
+from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.networks import small_cnn
 from unrecall.session import Session
 from unrecall.tasks import Classification
@@ -17,7 +17,7 @@ from unrecall.types import Part
 
 
 @dataclass(frozen=True)
-class Digits(Parameters):
+class Digits(Builder):
     """1,797 pictures of 8 x 8 pixels in 10 classes, a small CNN with BatchNorm, trained in seconds.
 
     `forget`: half:C, class:C, or the path of a file with one training index a line. `train`: how many pictures are

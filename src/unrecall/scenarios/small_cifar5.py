@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from unrecall.engine import Fit
-from unrecall.parameters import Count, Index, Parameters
-from unrecall.scenarios.base import Scenario, choose, shuffled
+from unrecall.parameters import Count, Index
+from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import CLASSES, Pretrained, per_class, read_cifar10
 from unrecall.scenarios.reported import SMALL_CIFAR5
 from unrecall.tasks import Classification
@@ -16,7 +16,7 @@ from unrecall.types import Part
 
 
 @dataclass(frozen=True)
-class SmallCifar5(Parameters):
+class SmallCifar5(Builder):
     """200 train and 200 test pictures of each of CIFAR-10's first 5 classes; a network pretrained on CIFAR-10.
 
     `data`: folder of CIFAR-10. `weights`: a pretrained checkpoint; without one the network is pretrained here for

@@ -1,0 +1,302 @@
+"""The command line: three verbs, unlearn, attack, report, and what goes around them. Heavy imports wait."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from unrecall.catalog import KINDS, Entry, entries
+from unrecall.errors import BadInput, UnrecallError, nearest
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make a trained model forget, attack it to see whether it really did, and show the evidence.",
+)
+
+ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:key=value,...] or FILE.py:function")]
+MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same run, to go on with it")]
+AuditName = Annotated[str, typer.Option("--audit", help="standard, quick, or attacks separated by spaces")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
+FailOn = Annotated[str, typer.Option("--fail-on", help="verdicts that make the exit code 1, separated by commas")]
+Tune = Annotated[bool, typer.Option("--tune", help="search the method's strength first, on forget and validation")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"),
+    device: Device = "cpu",
+) -> None:
+    """Digits: train, retrain, unlearn in two ways, attack, report; about a minute on two cores."""
+    from unrecall.folder import claim
+
+    folder = claim(out, {"command": "demo"})
+    cells = [
+        _cell("digits", method, ("quick",), 0, tuned, folder / name, device)
+        for name, method, tuned in (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True))
+    ]
+    _finish(cells, folder, "")
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="methods, attacks, metrics or scenarios")] = "methods",
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
+) -> None:
+    """What there is, with parameters and defaults."""
+    chosen = next((k for k in KINDS if k == kind), None)
+    if chosen is None:
+        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
+    found = entries(chosen)
+    if as_json:
+        print(json.dumps([_as_json(entry) for entry in found], indent=1))
+        return
+    width = max(len(entry.name) for entry in found)
+    for entry in found:
+        print(f"{entry.name:<{width}}  {entry.summary}")
+        if entry.parameters:
+            print(f"{'':<{width}}    " + ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters))
+
+
+@app.command()
+def run(
+    scenario: ScenarioName,
+    method: MethodName,
+    out: Out = Path("unrecall-run"),
+    tune: Tune = False,
+    audit: AuditName = "standard",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
+    device: Device = None,
+    fail_on: FailOn = "",
+) -> None:
+    """The whole line: original and retrained models, unlearning, audit, record and page."""
+    from unrecall.folder import claim
+
+    _known(scenario, method, audit)
+    _labels(fail_on)
+    asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "audit": audit, "seeds": seeds}
+    folder = claim(out, asked)
+    attacks = tuple(audit.split())
+    _finish(
+        [_cell(scenario, method, attacks, seed, tune, folder / f"seed-{seed}", device) for seed in range(seeds)],
+        folder,
+        fail_on,
+    )
+
+
+@app.command()
+def unlearn(
+    scenario: ScenarioName,
+    method: MethodName,
+    out: Out = Path("unrecall-unlearned"),
+    tune: Tune = False,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    device: Device = None,
+) -> None:
+    """A checkpoint only: OUT/unlearned.safetensors."""
+    _known(scenario, method, "quick")
+    from unrecall import weights
+    from unrecall.folder import claim
+    from unrecall.run import performed, searched
+    from unrecall.session import Session
+    from unrecall.spec import parse, show
+
+    asked = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
+    folder = claim(out, asked)
+    case, chosen = _scenario(scenario), parse(method, "methods")
+    session = Session(folder=folder / "parts", device=device, show=True)
+    original = case.train_original(seed, session).model
+    case.task.check(original, case.request)
+    if tune:
+        chosen, _ = searched(chosen, original, case, seed, session)
+    done = performed("unlearned", chosen, original, case, seed, session)
+    weights.save(done.model, folder / "unlearned.safetensors")
+    print(f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(done.model)}")
+
+
+@app.command()
+def audit(
+    scenario: ScenarioName,
+    model: Annotated[Path, typer.Option("--model", help="the unlearned checkpoint, safetensors")],
+    reference: Annotated[list[Path] | None, typer.Option("--reference", help="a retrained checkpoint; repeat")] = None,
+    original: Annotated[Path | None, typer.Option("--original", help="the checkpoint before unlearning")] = None,
+    out: Out = Path("unrecall-audit"),
+    attacks: AuditName = "standard",
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    device: Device = None,
+    fail_on: FailOn = "",
+) -> None:
+    """Somebody else's checkpoint, against every attack."""
+    _known(scenario, "retrain", attacks)
+    _labels(fail_on)
+    from unrecall.audit import Case
+    from unrecall.audit import audit as examine
+    from unrecall.bench import attacks_of
+    from unrecall.folder import claim
+    from unrecall.run import given, references
+    from unrecall.session import Session
+
+    case = _scenario(scenario)
+    session = Session(device=device, show=True)
+    first = case.train_original(seed, session).model
+    before = given(first, original) if original else first
+    after = given(first, model)
+    retrained = [given(first, path) for path in reference or []] or [r.model for r in references(case, session)]
+    asked = {"command": "audit", "scenario": scenario, "model": str(model), "attacks": attacks, "seed": seed}
+    asked |= {"original": str(original), "reference": [str(path) for path in reference or []]}
+    folder = claim(out, asked)
+    record = examine(
+        original=before,
+        unlearned=after,
+        retrained=retrained,
+        request=case.request,
+        task=case.task,
+        attacks=attacks_of(attacks.split()),
+        seed=seed,
+        session=Session(folder=folder / "parts", device=device, show=True),
+        case=Case(case.name, case.summary, model.name, f"Checkpoint {model.name}"),
+    )
+    record.save(folder / "record.json")
+    _show([record], folder, fail_on)
+
+
+@app.command()
+def bench(
+    scenario: ScenarioName,
+    methods: Annotated[str, typer.Option("--methods", help="all, or methods separated by spaces")] = "all",
+    attacks: Annotated[str, typer.Option("--attacks", help="all, quick, or attacks separated by spaces")] = "all",
+    out: Out = Path("unrecall-bench"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1)] = 1,
+    tune: Tune = False,
+    ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
+    device: Device = None,
+) -> None:
+    """Methods x seeds under the same attacks; finished cells are never done again."""
+    from unrecall.folder import claim
+
+    names = [e.name for e in entries("methods")] if methods == "all" else methods.split()
+    for name in names:
+        _known(scenario, name, attacks)
+    folder = claim(out, {"command": "bench", "scenario": scenario, "attacks": attacks, "tune": tune})
+    cells = [
+        _cell(scenario, name, tuple(attacks.split()), seed, tune, folder / _file_name(name) / f"seed-{seed}", device)
+        for name in names
+        for seed in range(seeds)
+    ]
+    _finish(cells, folder, "", ray)
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="records, or folders that hold them")],
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("report.html"),
+) -> None:
+    """One page from any number of records."""
+    from unrecall.folder import records_in
+    from unrecall.records import load
+    from unrecall.report import write
+
+    write([load(path) for path in records_in(paths)], out)
+    print(out)
+
+
+@app.command()
+def check(record: Annotated[Path, typer.Argument(help="a record.json")]) -> None:
+    """Reads a record again: schema, verdict, sums, hashes, doubts; exit code 1 if something is off."""
+    from unrecall.recheck import recheck
+
+    found, problems = recheck(record)
+    print(f"{record}: {found.scenario}, {found.method}, seed {found.seed}")
+    print(found.verdict.line)
+    for doubt in found.doubts:
+        print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
+    for problem in problems:
+        print(f"  off: {problem}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _as_json(entry: Entry) -> dict[str, Any]:
+    parameters = [{"name": p.name, "type": p.type, "default": p.default} for p in entry.parameters]
+    return {"name": entry.name, "summary": entry.summary, "reference": entry.reference, "parameters": parameters}
+
+
+def _known(scenario: str, method: str, attacks: str) -> None:
+    """Complains about names and parameters before anything is trained or written."""
+    from unrecall.bench import attacks_of
+    from unrecall.spec import parse
+
+    parse(method, "methods")
+    parse(scenario, "scenarios")
+    attacks_of(attacks.split())
+
+
+def _labels(fail_on: str) -> set[str]:
+    from unrecall.verdict import ORDER
+
+    wanted = {label.strip() for label in fail_on.split(",") if label.strip()}
+    for label in wanted - set(ORDER):
+        raise BadInput(f"--fail-on: unknown verdict '{label}'. {nearest(label, ORDER)}")
+    return wanted
+
+
+def _scenario(text: str) -> Any:
+    from unrecall.bench import scenario_of
+
+    return scenario_of(text)
+
+
+def _cell(
+    scenario: str, method: str, attacks: tuple[str, ...], seed: int, tuned: bool, folder: Path, device: str | None
+) -> Any:
+    from unrecall.bench import Cell
+
+    return Cell(scenario, method, attacks, seed, tuned, str(folder), device, True)
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)
+
+
+def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
+    from unrecall.bench import perform_all
+
+    _show(perform_all(cells, ray), folder, fail_on)
+
+
+def _show(records: list[Any], folder: Path, fail_on: str) -> None:
+    """The verdict of each record, the page, and the exit code that --fail-on asks for."""
+    from unrecall.report import write
+
+    write(records, folder / "report.html")
+    for record in records:
+        print(f"{record.method}, seed {record.seed}: {record.verdict.line}")
+    print(folder / "report.html")
+    if any(record.verdict.label in _labels(fail_on) for record in records):
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; a known error is one line on stderr and exit code 2, an interruption 130."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except UnrecallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:
+        print(f"error: {error.filename or 'disk'}: {error.strerror or error}. Nothing half-written.", file=sys.stderr)
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted: the same command goes on from here.", file=sys.stderr)
+        code = 130
+    sys.exit(code or 0)

@@ -1,0 +1,76 @@
+"""Bad Teacher: forget is taught by a network that knows nothing, retain by the original."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset
+
+from unrecall.engine import Batches, frozen_copy
+from unrecall.errors import NotSupported
+from unrecall.functional import kl
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, reinitialise
+from unrecall.parameters import Positive, Share
+from unrecall.tasks.base import Task
+from unrecall.teacher import remembered
+from unrecall.types import Examples, Part, Request
+
+
+@dataclass(frozen=True)
+class BadTeacher(GradientMethod):
+    """Distils ignorance into forget and the original into a part of retain, in mixed batches.
+
+        L = mean over the mixed batch of   KL(T_d(x) || S(x)) for x in forget,   T_d randomly initialised
+                                           KL(T_s(x) || S(x)) for x in retain,   T_s the original
+
+    Softmaxes are taken at temperature T. The divergence runs from teacher to student, as in distillation.
+
+    Args:
+        share: how much of retain is used, in [0, 1]; drawn once.
+        temperature: T; no factor T^2 is applied.
+        fit: Adam, lr 1e-4, no weight decay, batch 256, 1 epoch over forget and the part of retain together.
+
+    Expected to fail: forget ends near a random network's output, which no retrained model gives: items stand out by
+    their high entropy. Weights that sit directly in a custom module (no `reset_parameters`) stay trained in T_d.
+
+    Reference: Chundawat, Tarun, Mandal, Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks
+    using an Incompetent Teacher", AAAI 2023, arXiv 2205.08096. Differs from its code in the scale of the loss (mean
+    over examples of the sum over classes), which Adam hardly notices; the direction of KL is from the paper's formula
+    as we know it, not checked against the text.
+    """
+
+    title: ClassVar[str] = "Bad Teacher"
+    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+
+    share: Share = 0.3
+    temperature: Positive = 1.0
+    fit: Fit = Fit(optimizer="adam", lr=1e-4, weight_decay=0.0, batch_size=256)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """One phase over the mixture, forget first in its numbering."""
+        incompetent = frozen_copy(original)
+        reinitialise([incompetent], generator)
+        pairs = zip(incompetent.parameters(), original.parameters(), strict=True)
+        if all(torch.equal(fresh, trained) for fresh, trained in pairs):
+            raise NotSupported("BadTeacher: expected layers with reset_parameters to make a teacher of, got none.")
+        chosen = torch.randperm(len(request.retain), generator=generator)[: round(self.share * len(request.retain))]
+        parts = [request.forget, Part(request.retain, chosen.tolist())]
+        mixed: Examples = ConcatDataset(parts)  # type: ignore[arg-type]
+        ignorant, knowing = remembered(incompetent, task, mixed), remembered(original, task, mixed)
+
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            batch = batches["mixed"]
+            rows = task.rows(model, batch)
+            forget = batch["index"][rows.example] < len(request.forget)
+            wished = torch.where(forget[:, None], ignorant(batch), knowing(batch))
+            log_p, log_q = (F.log_softmax(logits / self.temperature, 1) for logits in (wished, rows.logits))
+            return rows.per_example(kl(log_p, log_q)).mean()
+
+        return [Phase(loss, {"mixed": mixed}, self.fit)]
