@@ -67,7 +67,7 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
     order = saliency.argsort(descending=True, stable=True)
     free = torch.zeros_like(saliency, dtype=torch.bool)
     free[order[: round(share * len(order))]] = True
-    parts = free.split([value.numel() for value in gradient.values()])
+    parts = torch.split(free, [value.numel() for value in gradient.values()])
     return {name: part.view_as(value) for (name, value), part in zip(gradient.items(), parts, strict=True)}
 
 

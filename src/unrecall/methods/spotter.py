@@ -199,7 +199,7 @@ def surroundings(
         with torch.no_grad():
             rows = task.rows(model, perturbable(task).with_inputs(batch, moved))
         near = torch.ones(rows.examples, dtype=torch.bool, device=moved.device) if beta is None else _near(rows, beta)
-        own = rows.logits.split(torch.bincount(rows.example, minlength=rows.examples).tolist())
+        own = torch.split(rows.logits, torch.bincount(rows.example, minlength=rows.examples).tolist())
         kept += batch["index"][near].tolist()
         inputs.append(moved[near].cpu())
         answers += [logits for logits, keep in zip(own, near.tolist(), strict=True) if keep]

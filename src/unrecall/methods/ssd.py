@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset
 
 from unrecall.importance import Weights, batch_mean, exact
 from unrecall.methods.base import Method, Strength
-from unrecall.parameters import Count, NonNegative, Positive
+from unrecall.parameters import Count, Positive
 from unrecall.session import Effort, Session
 from unrecall.tasks.base import Task
 from unrecall.types import Examples, Request
@@ -30,7 +30,8 @@ class SSD(Method):
 
     Args:
         alpha: how many times larger I_f must be; smaller forgets more (RURK's appendix: 10 CIFAR-10, 100 CIFAR-5).
-        dampening: lambda; 1 brings a weight down in proportion to I_D / I_f, 0 sets it to zero.
+        dampening: lambda; smaller forgets more, and 1 brings a weight down by I_D / I_f. An alpha below lambda chooses
+            weights that the cap at 1 leaves alone, which is why a search scales the two together.
         against: I_D over retain and forget together, as in the paper, or over retain alone, as RURK's appendix has it.
         importance: "exact" is the mean of squared per-example gradients; "batch", the form of the papers' code, is the
             mean of squared batch-mean gradients and depends on `batch_size` and on the order of the data.
@@ -45,10 +46,10 @@ class SSD(Method):
     """
 
     title: ClassVar[str] = "SSD"
-    strength: ClassVar[Strength | None] = Strength(("alpha",), inverse=True)
+    strength: ClassVar[Strength | None] = Strength(("alpha", "dampening"), inverse=True)
 
     alpha: Positive = 10.0
-    dampening: NonNegative = 1.0
+    dampening: Positive = 1.0
     against: Literal["all", "retain"] = "all"
     importance: Literal["exact", "batch"] = "exact"
     batch_size: Count = 128

@@ -187,8 +187,8 @@ def attacks_run(record: Record) -> list[str]:
     if not names:
         return ["No attack was run. Low forget accuracy alone says little: a model can hide what it knows.", *refused]
     return [
-        f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the same attacks with more "
-        "data, more steps or more access may find what these did not.",
+        f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the "
+        "same attacks with more data, more steps or more access may find what these did not.",
         *refused,
     ]
 

@@ -1,0 +1,46 @@
+# One verb a line; the first use of a set installs it into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt $(LINKS)
+
+.PHONY: demo test lint bench docs wheel clean
+
+demo: .venv/demo  ## train, retrain, unlearn, attack, report on digits: about a minute
+	$(BIN)/unrecall demo --out unrecall-demo
+
+test: .venv/dev  ## everything that needs nothing outside this repository
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+lint: .venv/dev  ## style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: .venv/dev  ## speed, as ratios against a bare loop or a peer in the same run
+	$(BIN)/python -m benchmarks
+
+docs: .venv/docs  ## the documentation as a site
+	$(BIN)/mkdocs build --quiet --strict
+
+wheel: .venv/dev  ## dist/unrecall-*.whl
+	$(BIN)/uv build --quiet --wheel
+
+clean:  ## everything that make made
+	rm -rf .venv dist build site unrecall-demo
+
+.venv/bin/uv: constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt uv
+	@touch $@
+
+.venv/demo: .venv/bin/uv pyproject.toml
+	$(INSTALL) -e .
+	@touch $@
+
+.venv/dev: .venv/bin/uv pyproject.toml
+	$(INSTALL) -e . --group dev
+	$(INSTALL) --no-deps torchattacks
+	@touch $@ .venv/demo
+
+.venv/docs: .venv/dev
+	$(INSTALL) --group docs
+	@touch $@
