@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from unrecall.storage import content_key
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Examples, batch_size, move
 from unrecall.weights import digest_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Batches: TypeAlias = Mapping[str, Batch]
 Loss: TypeAlias = Callable[[nn.Module, Batches], Tensor]
@@ -114,8 +117,12 @@ def seeded(seed: int) -> torch.Generator:
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
     """Seeds what can't take a generator (dropout, augmentation, layer initialisation); the global state is put back."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    # torch.manual_seed would also queue a seed, with a formatted stack trace, for every accelerator not yet in use.
+    cuda = torch.cuda.is_initialized()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed_all(seed)
         yield
 
 
@@ -189,7 +196,7 @@ def training(
     model.to(accelerator.device)
     bare = _optimizer(recipe, parameters)
     scheduler = _scheduler(recipe, bare, total)
-    wrapped, optimizer = accelerator.prepare(model, bare)
+    wrapped, optimizer, backward = _prepared(accelerator, model, bare)
     saved = Saved(session, name, content_key(repr(recipe), str(seed), digest_of(model)))
     first = saved.restore(model, bare, scheduler, generator, effort)
     with own_randomness(seed):
@@ -201,7 +208,7 @@ def training(
     for step in session.track(range(first, total), name, total - first):
         with own_randomness(seed + step):
             drawn = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
-            loss = phase.step(Turn(wrapped, drawn, phase.loss, optimizer, recipe.clip, accelerator.backward))
+            loss = phase.step(Turn(wrapped, drawn, phase.loss, optimizer, recipe.clip, backward))
         scheduler.step()
         ended = (step + 1) % per_epoch == 0 or step + 1 == total
         if not bool(torch.isfinite(loss)) or (ended and not _finite(parameters)):
@@ -218,6 +225,16 @@ def training(
     model.eval()
     effort.seconds += time.perf_counter() - started
     session.efforts.append(effort)
+
+
+def _prepared(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Tensor], None]]:
+    """What Accelerate makes of model, optimiser and backward; in one process at full precision, they as they are."""
+    if accelerator.num_processes == 1 and accelerator.mixed_precision == "no":
+        return model, optimizer, Tensor.backward
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    return wrapped, prepared, accelerator.backward
 
 
 def _once(phase: Phase) -> Phase:

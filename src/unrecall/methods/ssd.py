@@ -46,7 +46,7 @@ class SSD(Method):
     """
 
     title: ClassVar[str] = "SSD"
-    strength: ClassVar[Strength | None] = Strength(("alpha", "dampening"), inverse=True)
+    strength: ClassVar[Strength | None] = Strength(("alpha", "dampening"), inverse=True, high=2**10)
 
     alpha: Positive = 10.0
     dampening: Positive = 1.0

@@ -77,7 +77,11 @@ def how_it_forgot(measurement: Measurement | None) -> str:
 def no_reference(measurement: Measurement) -> str:
     """Why a measurement has no value of retrained models to stand beside."""
     if not measurement.references:
-        return "no retrained model" if measurement.ideal == "retrained" else f"the ideal is {measurement.ideal}"
+        return (
+            "not measured on retrained models"
+            if measurement.ideal == "retrained"
+            else f"the ideal is {measurement.ideal}"
+        )
     return next((e.note for e in measurement.references if e.note), "no reason was recorded")
 
 

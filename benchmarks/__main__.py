@@ -1,0 +1,22 @@
+"""Runs every benchmark: `make bench`, or `python -m benchmarks NAME...`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import torch
+
+ALL = ("startup", "loop", "importance", "residual_knowledge", "ensemble")
+
+
+def main() -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    print(f"{torch.get_num_threads()} threads; ratio = rival's time / ours; medians of alternating runs")
+    for name in sys.argv[1:] or ALL:
+        for result in importlib.import_module(f"benchmarks.{name}").run():
+            print(result.line(), flush=True)
+
+
+main()

@@ -1,0 +1,17 @@
+"""`unrecall list` against importing torch, each in a fresh process; aimed at: under 0.5 s."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from benchmarks.clock import Race, race
+
+
+def run() -> list[Race]:
+    def spawn(code: str) -> None:
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+    listing = "from unrecall.cli import main; main(['list'])"
+    mine, theirs = race(lambda: spawn(listing), lambda: spawn("import torch"), rounds=5)
+    return [Race("unrecall list", mine, theirs, "import torch", "ours < 0.5 s")]

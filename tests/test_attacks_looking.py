@@ -1,0 +1,325 @@
+"""Attacks that only look: residual knowledge and membership, by hand arithmetic and with controls."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from sklearn import svm
+from torch import Tensor, nn
+
+from tests.conftest import CPU, World, blobs, train
+from unrecall import stats
+from unrecall.attacks import RMIA, SVC, Lira, Loss, MembershipAttack, Recognition, ResidualKnowledge
+from unrecall.attacks.lira import logit
+from unrecall.attacks.residual_knowledge import (
+    disagreement_bounds,
+    ratio_of_sums,
+    ratios,
+    recognised,
+    set_level,
+    share_above_one,
+    zero_denominators,
+)
+from unrecall.engine import seeded
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.observe import observe
+from unrecall.tasks import Classification
+from unrecall.types import SPLITS, Evidence, Request, Rows, Signals
+
+TASK = Classification()
+
+
+class Rule(nn.Module):
+    """Answers by rule, and remembers what it was shown and what it said."""
+
+    def __init__(self, rule: Callable[[Tensor], Tensor], gradients: bool = False) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(1))
+        self.rule, self.gradients = rule, gradients
+        self.inputs: list[Tensor] = []
+        self.said: list[Tensor] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert self.gradients or not torch.is_grad_enabled()
+        labels = self.rule(inputs)
+        self.inputs.append(inputs.detach().clone())
+        self.said.append(labels)
+        return nn.functional.one_hot(labels, 4).float() + self.anchor
+
+
+def always(label: int) -> Rule:
+    return Rule(lambda x: torch.full((len(x),), label))
+
+
+def bright(threshold: float = 0.5, label: int = 1) -> Rule:
+    """Says `label` where the first pixel is above the threshold, 0 otherwise."""
+    return Rule(lambda x: (x[:, 0] > threshold).long() * label)
+
+
+def pixels(*values: float, label: int = 1) -> Request:
+    """A request whose forget examples are (first pixel, noise-free second pixel) of class `label`."""
+    filler = [[(torch.tensor([0.01 * i, 0.1 * k]), 0) for i in range(4)] for k in (1, 2, 3)]
+    return Request([(torch.tensor([v, 0.0]), label) for v in values], *filler)
+
+
+def found(
+    subject: nn.Module, references: Sequence[nn.Module], request: Request, attack: ResidualKnowledge
+) -> Recognition:
+    named = {f"retrained {i}": model for i, model in enumerate(references)}
+    return attack.recognise({"unlearned": subject}, named, request, TASK, seeded(0), CPU)["unlearned"]
+
+
+def test_radii_are_the_papers() -> None:
+    assert ResidualKnowledge().radii == pytest.approx(np.linspace(0, 8 / 255, 11).tolist())
+    assert ResidualKnowledge().draws == 100
+
+
+@pytest.mark.parametrize("perturbation", ["gaussian", "fgsm", "pgd"])
+def test_a_model_against_itself_is_one_at_every_radius(samples_world: World, perturbation: str) -> None:
+    attack = ResidualKnowledge(radius_max=0.3, points=4, draws=20, perturbation=perturbation)  # type: ignore[arg-type]
+    original = samples_world.original
+    one = found(original, [copy.deepcopy(original)], samples_world.request, attack)
+    known = ratios(one)
+    assert set(known[~np.isnan(known)]) == {1.0}
+    assert set_level(one) == pytest.approx(np.ones(4))
+
+
+def test_a_model_that_never_says_so_is_zero() -> None:
+    one = found(always(0), [always(1)], pixels(0.2, 0.8), ResidualKnowledge(points=3, draws=7))
+    assert np.array_equal(set_level(one), [0, 0, 0])
+    assert np.array_equal(one.references, np.full((1, 3, 2), 7))
+
+
+def test_at_radius_zero_the_ratio_is_right_over_right() -> None:
+    request = pixels(0.2, 0.8, 0.3)
+    one = found(bright(), [bright(0.25)], request, ResidualKnowledge(points=2, draws=9))
+    assert one.radii[0] == 0
+    assert np.array_equal(one.subject[0], [0, 9, 0])
+    assert np.array_equal(one.references[0, 0], [0, 9, 9])
+    assert np.array_equal(ratios(one)[0, 0], [np.nan, 1, 0], equal_nan=True)
+    assert zero_denominators(one)[0] == 1
+
+
+def test_gaussian_counts_are_the_normal_probabilities() -> None:
+    values, radius, draws = (0.45, 0.5, 0.52, 0.6), 0.1, 20_000
+    attack = ResidualKnowledge(radius_max=radius, points=2, draws=draws)
+    one = found(bright(), [always(1)], pixels(*values), attack)
+    expected = norm.cdf((np.array(values) - 0.5) / radius)
+    assert ratios(one)[0, 1] == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(draws))
+
+
+def test_every_model_sees_the_same_perturbed_inputs_once() -> None:
+    m, a, b = bright(), always(1), always(0)
+    attack = ResidualKnowledge(radius_max=0.2, points=3, draws=5, batch_size=10)
+    both = {"retrained 0": a, "retrained 1": b}
+    every = attack.recognise({"unlearned": m, **both}, both, pixels(0.2, 0.4, 0.6), TASK, seeded(0), CPU)
+    assert [len(x) for x in m.inputs] == [2, 10, 10, 1, 5, 5]
+    for other in (a, b):
+        assert all(torch.equal(x, y) for x, y in zip(m.inputs, other.inputs, strict=True))
+    shown = torch.cat(m.inputs)
+    assert shown.min() >= 0
+    assert shown.max() <= 1
+    assert every["unlearned"].references.shape == (2, 3, 3)
+    assert np.array_equal(every["retrained 0"].references, every["unlearned"].references[1:])
+    assert np.array_equal(every["retrained 1"].subject, every["unlearned"].references[1])
+
+
+@pytest.mark.parametrize("perturbation", ["fgsm", "pgd"])
+def test_only_the_subjects_gradients_are_asked_for(samples_world: World, perturbation: str) -> None:
+    silent = always(0)
+    attack = ResidualKnowledge(points=2, draws=3, perturbation=perturbation)  # type: ignore[arg-type]
+    one = found(samples_world.original, [silent], samples_world.request, attack)
+    assert one.references.sum() == 2 * 3 * len(samples_world.request.forget)
+    moved = silent.inputs[1] - torch.stack([x for x, _ in samples_world.request.forget]).repeat_interleave(3, 0)  # type: ignore[attr-defined]
+    assert 0 < float(moved.abs().max()) <= 8 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("perturbation", ["gaussian", "fgsm", "pgd"])
+def test_the_batch_size_changes_nothing(samples_world: World, perturbation: str) -> None:
+    results = [
+        found(
+            samples_world.original,
+            samples_world.retrained,
+            samples_world.request,
+            ResidualKnowledge(radius_max=0.2, points=3, draws=10, perturbation=perturbation, batch_size=size),  # type: ignore[arg-type]
+        )
+        for size in (1, 70, 4096)
+    ]
+    for other in results[1:]:
+        assert np.array_equal(results[0].subject, other.subject)
+        assert np.array_equal(results[0].references, other.references)
+
+
+def test_disagreement_lies_within_its_bounds() -> None:
+    m, a = bright(0.45), bright(0.6)
+    one = found(m, [a], pixels(0.4, 0.5, 0.55, 0.7), ResidualKnowledge(radius_max=0.3, points=4, draws=400))
+    disagreement = np.array([float(x.ne(y).double().mean()) for x, y in zip(m.said, a.said, strict=True)])
+    low, high = disagreement_bounds(one)
+    assert (low <= disagreement + 1e-12).all()
+    assert (disagreement <= high + 1e-12).all()
+    p_m, p_a = one.subject / 400, one.references[0] / 400
+    assert low == pytest.approx(np.abs(p_m - p_a).mean(1))
+
+
+def test_summaries_by_hand() -> None:
+    subject = np.array([[10, 5, 0, 2]])
+    references = np.array([[[5, 10, 0, 0]], [[10, 10, 10, 1]]])
+    one = Recognition((0.1,), 10, subject, references)
+    expected = [[[2, 0.5, np.nan, np.nan]], [[1, 0.5, 0, 2]]]
+    assert np.array_equal(ratios(one), expected, equal_nan=True)
+    assert set_level(one) == pytest.approx([(1.25 + 0.875) / 2])
+    assert ratio_of_sums(one) == pytest.approx([(17 / 15 + 17 / 31) / 2])
+    assert zero_denominators(one).tolist() == [2]
+    assert share_above_one(one).tolist() == [3 / 8]
+
+
+def test_nothing_defined_is_nan_and_no_warning() -> None:
+    one = Recognition((0.1,), 10, np.array([[3]]), np.array([[[0]]]))
+    assert np.isnan(set_level(one)).all()
+    assert np.isnan(ratio_of_sums(one)).all()
+    assert np.isnan(set_level(Recognition((0.1,), 10, np.array([[3]]), np.zeros((0, 1, 1))))).all()
+
+
+def test_an_example_is_recognised_if_all_its_rows_are() -> None:
+    class Pairs(Classification):
+        def rows(self, model: nn.Module, batch: dict[str, Tensor]) -> Rows:
+            logits = nn.functional.one_hot(torch.tensor([0, 1, 1, 1]), 2).float()
+            return Rows(logits, torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1]), 2)
+
+    assert recognised(always(0), Pairs(), {"inputs": torch.zeros(2, 1)}).tolist() == [True, False]
+
+
+def test_modes_are_put_back(samples_world: World) -> None:
+    model = copy.deepcopy(samples_world.original).train()
+    found(model, [samples_world.retrained[0]], samples_world.request, ResidualKnowledge(points=2, draws=2))
+    assert all(module.training for module in model.modules())
+
+
+def test_controls_of_residual_knowledge(samples_world: World) -> None:
+    w = samples_world
+    references = {f"retrained {i}": model for i, model in enumerate(w.retrained)}
+    attack = ResidualKnowledge(radius_max=0.2, points=5, draws=50)
+    every = attack.recognise({"original": w.original, **references}, references, w.request, w.task, seeded(0), CPU)
+    level = {role: float(np.nanmean(set_level(one))) for role, one in every.items()}
+    retrained = [level[role] for role in references]
+    assert level["original"] > max(retrained) + 0.1
+    assert np.mean(retrained) == pytest.approx(1, abs=0.15)
+
+
+def signals(losses: Sequence[float]) -> Signals:
+    loss = np.array(losses, dtype=float)
+    zeros = np.zeros(len(loss))
+    return Signals(loss, np.exp(-loss), zeros, zeros, zeros[:, None], zeros, zeros, np.arange(len(loss)))
+
+
+def evidence(
+    subject: dict[str, Sequence[float]], references: Sequence[dict[str, Sequence[float]]], request: Request
+) -> Evidence:
+    every = [{s: signals(one[s]) for s in SPLITS if s in one} for one in (subject, *references)]
+    return Evidence(request, every[0], tuple(every[1:]), every[0])  # type: ignore[arg-type]
+
+
+def test_logit_is_stable_at_both_ends() -> None:
+    p = np.array([0.1, 0.5, 0.9])
+    assert logit(-np.log(p)) == pytest.approx(np.log(p / (1 - p)))
+    assert np.isfinite(logit(np.array([0.0, 1e-30, 800.0]))).all()
+    assert (np.diff(logit(np.array([800.0, 5.0, 1.0, 1e-3, 0.0]))) > 0).all()
+
+
+def test_lira_by_hand(samples_world: World) -> None:
+    rng = np.random.default_rng(0)
+    models = [{"forget": rng.exponential(1, 3), "holdout": rng.exponential(1, 5)} for _ in range(9)]
+    few = evidence(models[0], models[1:4], samples_world.request)
+    out = {s: np.stack([logit(m[s]) for m in models[1:4]]) for s in ("forget", "holdout")}
+    pooled = np.sqrt(np.r_[out["forget"].var(0, ddof=1), out["holdout"].var(0, ddof=1)].mean())
+    expected = (logit(models[0]["forget"]) - out["forget"].mean(0)) / pooled
+    assert Lira().score(few, "forget") == pytest.approx(expected)
+    many = evidence(models[0], models[1:], samples_world.request)
+    out_many = np.stack([logit(m["holdout"]) for m in models[1:]])
+    expected = (logit(models[0]["holdout"]) - out_many.mean(0)) / out_many.std(0, ddof=1)
+    assert Lira().score(many, "holdout") == pytest.approx(expected)
+
+
+def test_rmia_by_brute_force(samples_world: World) -> None:
+    rng = np.random.default_rng(0)
+    models = [{"forget": rng.exponential(1, 4), "test": rng.exponential(1, 30)} for _ in range(3)]
+    p = [{s: np.exp(-m[s]) for s in m} for m in models]
+    attack = RMIA(a=0.4, gamma=1.3)
+    for i, score in enumerate(attack.score(evidence(models[0], models[1:], samples_world.request), "forget")):
+        prior = (1.4 * (p[1]["forget"][i] + p[2]["forget"][i]) / 2 + 0.6) / 2
+        beaten = 0
+        for z in range(30):
+            other = p[0]["test"][z] / ((p[1]["test"][z] + p[2]["test"][z]) / 2)
+            beaten += (p[0]["forget"][i] / prior) / other >= 1.3
+        assert score == pytest.approx(beaten / 30)
+
+
+def test_what_is_missing_is_said(samples_world: World) -> None:
+    one = {"forget": [0.1, 0.2], "holdout": [0.3], "test": [0.2], "retain": [0.1]}
+    alone, pair = (evidence(one, [one] * k, samples_world.request) for k in (0, 1))
+    with pytest.raises(MissingReference, match="at least 2 retrained models besides the subject, got 1"):
+        Lira().score(pair, "forget")
+    with pytest.raises(MissingReference, match="RMIA"):
+        RMIA().score(alone, "forget")
+    for attack in (Lira(), RMIA()):
+        with pytest.raises(NotSupported, match="retain"):
+            attack.score(pair, "retain")
+
+
+def test_svc_is_scikit_learns(samples_world: World, class_world: World) -> None:
+    rng = np.random.default_rng(0)
+    one = {s: rng.exponential(scale, n) for s, scale, n in (("retain", 0.1, 50), ("test", 1, 30), ("forget", 0.5, 9))}
+    x = {s: np.exp(-one[s])[:, None] for s in one}
+    made = svm.SVC(C=3, gamma="auto").fit(np.r_[x["retain"], x["test"]], [1] * 50 + [0] * 30)
+    seen = evidence(one, [], samples_world.request)
+    assert SVC().score(seen, "forget") == pytest.approx(made.decision_function(x["forget"]))
+    assert SVC().failure_rate(seen).value == pytest.approx(np.mean(made.predict(x["forget"]) == 0))
+    swapped = svm.SVC(C=3, gamma="auto").fit(np.r_[x["retain"], x["forget"][1::2]], [1] * 50 + [0] * 4)
+    by_class = SVC().score(evidence(one, [], class_world.request), "forget")
+    assert by_class[0::2] == pytest.approx(swapped.decision_function(x["forget"][0::2]))
+
+
+def test_svc_thins_both_sides_alike(samples_world: World) -> None:
+    rng = np.random.default_rng(0)
+    one = {"retain": rng.exponential(0.1, 900), "test": rng.exponential(1, 300), "forget": [0.05, 2.0]}
+    seen = evidence(one, [], samples_world.request)
+    assert SVC(most=100).score(seen, "forget") == pytest.approx(SVC(most=100).score(seen, "forget"))
+    assert np.array_equal(np.sign(SVC(most=100).score(seen, "forget")), [1, -1])
+
+
+@pytest.fixture(scope="module")
+def canaries() -> dict[str, Evidence]:
+    """Forget and holdout have wrong labels: only a model that was trained on them can know them."""
+    wrong = [(x, (y + 1 + i % 3) % 4) for i, (x, y) in enumerate(blobs(60, 4, 7))]
+    right, unseen = blobs(160, 4, 1), blobs(120, 4, 2)
+    request = Request(wrong[:20], right, wrong[20:], unseen)
+    models = {"original": train(right + wrong[:20] * 3, 0), **{f"retrained {i}": train(right, i + 11) for i in range(3)}}
+    seen = {role: {s: observe(model, TASK, request[s]) for s in SPLITS} for role, model in models.items()}
+    return {
+        role: Evidence(
+            request, own, tuple(seen[r] for r in seen if r not in (role, "original")), seen["original"]
+        )
+        for role, own in seen.items()
+    }
+
+
+@pytest.mark.parametrize("attack", [Loss(), Lira(), RMIA(), SVC()], ids=lambda attack: type(attack).__name__)
+def test_controls_of_membership(attack: MembershipAttack, canaries: dict[str, Evidence]) -> None:
+    areas = {
+        role: stats.auc(attack.score(one, "forget"), attack.score(one, "holdout")) for role, one in canaries.items()
+    }
+    assert areas["original"].low is not None
+    assert areas["original"].low > 0.8
+    retrained = [area.value for role, area in areas.items() if role != "original" and area.value is not None]
+    assert np.mean(retrained) == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_papers_svc_calls_memorised_examples_seen(canaries: dict[str, Evidence]) -> None:
+    rates = {role: SVC().failure_rate(one).value or 0.0 for role, one in canaries.items()}
+    assert rates["original"] < 0.2
+    assert min(rate for role, rate in rates.items() if role != "original") > 0.8
