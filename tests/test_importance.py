@@ -104,7 +104,7 @@ def test_importance_is_of_trainable_weights_alone(samples_world: World) -> None:
     model = copy.deepcopy(w.original).requires_grad_(False)
     with pytest.raises(BadInput, match="trainable"):
         importance.exact(model, w.task, w.request.forget)
-    model[6].requires_grad_(True)  # type: ignore[index, operator]
+    model[6].requires_grad_(True)  # type: ignore[index]
     assert list(importance.exact(model, w.task, w.request.forget)) == ["6.weight", "6.bias"]
 
 
@@ -159,7 +159,7 @@ def test_ssd_by_hand(against: Any, divisor: int) -> None:
             model, request, Classification(), seeded(0), CPU
         )
         factor = min(lam / float(ratio), 1.0) if alpha < float(ratio) else 1.0
-        assert torch.allclose(result.weight, model.weight * factor, rtol=1e-5)  # type: ignore[operator, arg-type]
+        assert torch.allclose(result.weight, model.weight * factor, rtol=1e-5)  # type: ignore[arg-type]
     assert torch.equal(model.weight, torch.tensor([[1.0], [-1.0]]))
 
 

@@ -104,18 +104,19 @@ def test_declares_itself(name: str) -> None:
 @each_method
 def test_strength_scales(name: str) -> None:
     method = METHODS[name]()
-    if method.strength is None:
+    if method.core().strength is None:
         with pytest.raises(NotSupported, match="strength"):
             method.scaled(2.0)
         return
-    assert 0 < method.strength.low < 1 < method.strength.high
+    core, doubled = method.core(), method.scaled(2.0).core()
+    assert core.strength is not None
+    assert 0 < core.strength.low < 1 < core.strength.high
     assert method.scaled(1.0) == method
-    twice = method.scaled(2.0)
-    expected = 0.5 if method.strength.inverse else 2.0
-    for path in method.strength.parameters:
-        assert reach(twice, path) == pytest.approx(expected * reach(method, path))
-        assert reach(method, path) > 0, "0 can't be scaled"
-    for factor in (method.strength.low, method.strength.high):
+    expected = 0.5 if core.strength.inverse else 2.0
+    for path in core.strength.parameters:
+        assert reach(doubled, path) == pytest.approx(expected * reach(core, path))
+        assert reach(core, path) > 0, "0 can't be scaled"
+    for factor in (core.strength.low, core.strength.high):
         assert method.scaled(factor) != method
 
 

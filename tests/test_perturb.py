@@ -14,7 +14,7 @@ from unrecall.errors import NotSupported
 from unrecall.functional import nll
 from unrecall.perturb import fgsm, gaussian, other_classes, perturbable, pgd
 from unrecall.tasks import Classification
-from unrecall.types import Batch
+from unrecall.types import Batch, digest
 
 TASK = Classification()
 
@@ -66,9 +66,7 @@ def test_other_classes_are_other_and_uniform() -> None:
 
 @pytest.mark.parametrize("start", [None, 3])
 @pytest.mark.parametrize("radius", [0.0, 0.02, 0.3])
-def test_pgd_stays_in_the_ball_and_in_bounds(
-    model: nn.Module, batch: Batch, radius: float, start: int | None
-) -> None:
+def test_pgd_stays_in_the_ball_and_in_bounds(model: nn.Module, batch: Batch, radius: float, start: int | None) -> None:
     generator = None if start is None else seeded(start)
     moved = pgd(model, TASK, batch, radius=radius, step=0.1, steps=5, generator=generator)
     assert far(moved, batch) <= radius + 1e-6
@@ -113,6 +111,11 @@ def test_a_task_without_continuous_inputs_is_refused() -> None:
 
     with pytest.raises(NotSupported, match="Words: expected a task with continuous inputs"):
         perturbable(Words())  # type: ignore[arg-type]
+
+
+def test_items_undo_collate() -> None:
+    items = blobs(6, 4, 5)
+    assert [digest(x) for x in TASK.items(TASK.collate(items))] == [digest(x) for x in items]
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_spotter_by_hand(class_world: World, lambda_1: float, lambda_2: float) -
     method = Spotter(lambda_1=lambda_1, lambda_2=lambda_2)
     student, phase = only(method, w)
     with torch.no_grad():
-        student[6].weight += 0.2 * torch.randn(4, 32, generator=seeded(1))  # type: ignore[index, operator]
+        student[6].weight += 0.2 * torch.randn(4, 32, generator=seeded(1))  # type: ignore[index]
     clean = whole(w.request.forget, w.task)
     moved = crafted(w, method).inputs
     features = student[:6](clean["inputs"])  # type: ignore[index]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unrecall import attacks, methods, metrics, report, scenarios, tasks
-    from unrecall.audit import Audit, audit
+    from unrecall.auditing import Audit, audit
     from unrecall.engine import Fit
     from unrecall.records import Measurement, Record
     from unrecall.scenarios.base import Scenario
@@ -28,8 +28,8 @@ _WHERE = {
     "Request": "unrecall.types",
     "Fit": "unrecall.engine",
     "Scenario": "unrecall.scenarios.base",
-    "Audit": "unrecall.audit",
-    "audit": "unrecall.audit",
+    "Audit": "unrecall.auditing",
+    "audit": "unrecall.auditing",
     "Record": "unrecall.records",
     "Measurement": "unrecall.records",
     "tasks": "",

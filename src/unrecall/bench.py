@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unrecall.audit import Audit
+from unrecall.auditing import Audit
 from unrecall.errors import BadInput, MissingDependency, UnrecallError
 from unrecall.records import Record, load
 from unrecall.run import experiment
@@ -76,6 +76,8 @@ def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> list[R
     """
     if ray_address is not None:
         return _on_ray(cells, ray_address)
+    if len(cells) == 1:
+        return [perform(cells[0])]
     records, failures = [], []
     for cell in cells:
         try:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from unrecall.catalog import KINDS, Entry, entries
@@ -35,14 +34,14 @@ def demo(
     device: Device = "cpu",
 ) -> None:
     """Digits: train, retrain, unlearn in two ways, attack, report; about a minute on two cores."""
-    from unrecall.folder import claim
+    from unrecall.folder import claimed
 
-    folder = claim(out, {"command": "demo"})
-    cells = [
-        _cell("digits", method, ("quick",), 0, tuned, folder / name, device)
-        for name, method, tuned in (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True))
-    ]
-    _finish(cells, folder, "")
+    with claimed(out, {"command": "demo"}) as folder:
+        cells = [
+            _cell("digits", method, ("quick",), 0, tuned, folder / name, device)
+            for name, method, tuned in (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True))
+        ]
+        _finish(cells, folder, "")
 
 
 @app.command("list")
@@ -77,18 +76,15 @@ def run(
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
-    from unrecall.folder import claim
+    from unrecall.folder import claimed, files_named
 
-    _known(scenario, method, audit)
+    _known(scenario, method, audit, tune)
     _labels(fail_on)
     asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "audit": audit, "seeds": seeds}
-    folder = claim(out, asked)
     attacks = tuple(audit.split())
-    _finish(
-        [_cell(scenario, method, attacks, seed, tune, folder / f"seed-{seed}", device) for seed in range(seeds)],
-        folder,
-        fail_on,
-    )
+    with claimed(out, asked | {"files": files_named(scenario, method, audit)}) as folder:
+        cells = [_cell(scenario, method, attacks, n, tune, folder / f"seed-{n}", device) for n in range(seeds)]
+        _finish(cells, folder, fail_on)
 
 
 @app.command()
@@ -101,23 +97,24 @@ def unlearn(
     device: Device = None,
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors."""
-    _known(scenario, method, "quick")
+    _known(scenario, method, "quick", tune)
     from unrecall import weights
-    from unrecall.folder import claim
+    from unrecall.bench import scenario_of
+    from unrecall.folder import claimed, files_named
     from unrecall.run import performed, searched
     from unrecall.session import Session
     from unrecall.spec import parse, show
 
     asked = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
-    folder = claim(out, asked)
-    case, chosen = _scenario(scenario), parse(method, "methods")
-    session = Session(folder=folder / "parts", device=device, show=True)
-    original = case.train_original(seed, session).model
-    case.task.check(original, case.request)
-    if tune:
-        chosen, _ = searched(chosen, original, case, seed, session)
-    done = performed("unlearned", chosen, original, case, seed, session)
-    weights.save(done.model, folder / "unlearned.safetensors")
+    with claimed(out, asked | {"files": files_named(scenario, method)}) as folder:
+        case, chosen = scenario_of(scenario), parse(method, "methods")
+        session = Session(folder=folder / "parts", device=device, show=True)
+        original = case.train_original(seed, session).model
+        case.task.check(original, case.request)
+        if tune:
+            chosen, _ = searched(chosen, original, case, seed, session)
+        done = performed("unlearned", chosen, original, case, seed, session)
+        weights.save(done.model, folder / "unlearned.safetensors")
     print(f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(done.model)}")
 
 
@@ -134,37 +131,37 @@ def audit(
     fail_on: FailOn = "",
 ) -> None:
     """Somebody else's checkpoint, against every attack."""
-    _known(scenario, "retrain", attacks)
+    _known(scenario, None, attacks)
     _labels(fail_on)
-    from unrecall.audit import Case
-    from unrecall.audit import audit as examine
-    from unrecall.bench import attacks_of
-    from unrecall.folder import claim
+    from unrecall.auditing import Case
+    from unrecall.auditing import audit as examine
+    from unrecall.bench import attacks_of, scenario_of
+    from unrecall.folder import claimed, files_named
     from unrecall.run import given, references
     from unrecall.session import Session
 
-    case = _scenario(scenario)
-    session = Session(device=device, show=True)
-    first = case.train_original(seed, session).model
-    before = given(first, original) if original else first
-    after = given(first, model)
-    retrained = [given(first, path) for path in reference or []] or [r.model for r in references(case, session)]
     asked = {"command": "audit", "scenario": scenario, "model": str(model), "attacks": attacks, "seed": seed}
     asked |= {"original": str(original), "reference": [str(path) for path in reference or []]}
-    folder = claim(out, asked)
-    record = examine(
-        original=before,
-        unlearned=after,
-        retrained=retrained,
-        request=case.request,
-        task=case.task,
-        attacks=attacks_of(attacks.split()),
-        seed=seed,
-        session=Session(folder=folder / "parts", device=device, show=True),
-        case=Case(case.name, case.summary, model.name, f"Checkpoint {model.name}"),
-    )
-    record.save(folder / "record.json")
-    _show([record], folder, fail_on)
+    with claimed(out, asked | {"files": files_named(scenario, attacks)}) as folder:
+        case = scenario_of(scenario)
+        session = Session(folder=folder / "parts", device=device, show=True)
+        first = case.train_original(seed, session).model
+        before = given(first, original) if original else first
+        after = given(first, model)
+        retrained = [given(first, path) for path in reference or []] or [r.model for r in references(case, session)]
+        record = examine(
+            original=before,
+            unlearned=after,
+            retrained=retrained,
+            request=case.request,
+            task=case.task,
+            attacks=attacks_of(attacks.split()),
+            seed=seed,
+            session=session,
+            case=Case(case.name, case.summary, model.name, f"Checkpoint {model.name}"),
+        )
+        record.save(folder / "record.json")
+        _show([record], folder, fail_on)
 
 
 @app.command()
@@ -179,18 +176,20 @@ def bench(
     device: Device = None,
 ) -> None:
     """Methods x seeds under the same attacks; finished cells are never done again."""
-    from unrecall.folder import claim
+    from unrecall.folder import claimed, file_name, files_named
 
     names = [e.name for e in entries("methods")] if methods == "all" else methods.split()
     for name in names:
         _known(scenario, name, attacks)
-    folder = claim(out, {"command": "bench", "scenario": scenario, "attacks": attacks, "tune": tune})
-    cells = [
-        _cell(scenario, name, tuple(attacks.split()), seed, tune, folder / _file_name(name) / f"seed-{seed}", device)
-        for name in names
-        for seed in range(seeds)
-    ]
-    _finish(cells, folder, "", ray)
+    asked = {"command": "bench", "scenario": scenario, "attacks": attacks, "tune": tune}
+    with claimed(out, asked | {"files": files_named(scenario, attacks)}) as folder:
+        words = tuple(attacks.split())
+        cells = [
+            _cell(scenario, name, words, seed, tune, folder / file_name(name) / f"seed-{seed}", device)
+            for name in names
+            for seed in range(seeds)
+        ]
+        _finish(cells, folder, "", ray)
 
 
 @app.command()
@@ -228,12 +227,14 @@ def _as_json(entry: Entry) -> dict[str, Any]:
     return {"name": entry.name, "summary": entry.summary, "reference": entry.reference, "parameters": parameters}
 
 
-def _known(scenario: str, method: str, attacks: str) -> None:
+def _known(scenario: str, method: str | None, attacks: str, tune: bool = False) -> None:
     """Complains about names and parameters before anything is trained or written."""
     from unrecall.bench import attacks_of
     from unrecall.spec import parse
 
-    parse(method, "methods")
+    chosen = parse(method, "methods") if method else None
+    if tune and chosen:
+        chosen.scaled(1)
     parse(scenario, "scenarios")
     attacks_of(attacks.split())
 
@@ -247,22 +248,12 @@ def _labels(fail_on: str) -> set[str]:
     return wanted
 
 
-def _scenario(text: str) -> Any:
-    from unrecall.bench import scenario_of
-
-    return scenario_of(text)
-
-
 def _cell(
     scenario: str, method: str, attacks: tuple[str, ...], seed: int, tuned: bool, folder: Path, device: str | None
 ) -> Any:
     from unrecall.bench import Cell
 
     return Cell(scenario, method, attacks, seed, tuned, str(folder), device, True)
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)
 
 
 def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
@@ -286,17 +277,21 @@ def _show(records: list[Any], folder: Path, fail_on: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; a known error is one line on stderr and exit code 2, an interruption 130."""
     try:
-        code = app(arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = app(arguments, standalone_mode=False) or 0
+    except typer.TyperException as error:
+        code = _complain(error.format_message())
     except UnrecallError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = _complain(str(error))
     except OSError as error:
-        print(f"error: {error.filename or 'disk'}: {error.strerror or error}. Nothing half-written.", file=sys.stderr)
-        code = 2
-    except (click.Abort, KeyboardInterrupt):
-        print("interrupted: the same command goes on from here.", file=sys.stderr)
+        code = _complain(f"{error.filename or 'disk'}: {error.strerror or error}. Nothing half-written.")
+    except KeyboardInterrupt:
         code = 130
-    sys.exit(code or 0)
+    if code == 130:
+        print("interrupted: the same command goes on from here.", file=sys.stderr)
+    sys.exit(code)
+
+
+def _complain(message: str) -> int:
+    if message:
+        print("error: " + " ".join(message.split("\n")), file=sys.stderr)
+    return 2

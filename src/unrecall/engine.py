@@ -118,7 +118,7 @@ def seeded(seed: int) -> torch.Generator:
 def own_randomness(seed: int) -> Iterator[None]:
     """Seeds what can't take a generator (dropout, augmentation, layer initialisation); the global state is put back."""
     # torch.manual_seed would also queue a seed, with a formatted stack trace, for every accelerator not yet in use.
-    cuda = torch.cuda.is_initialized()
+    cuda = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
         torch.default_generator.manual_seed(seed)
         if cuda:
@@ -137,7 +137,7 @@ def groups(name: str, length: int, fit: Fit, seed: int, start: int, stop: int) -
     A last group of one example is left out (BatchNorm can't train on it) unless it is the only one.
     """
     starts = list(range(0, length, fit.batch_size))
-    if len(starts) > 1 and length - starts[-1] == 1:
+    if len(starts) > 1 and length - starts[-1] == 1 < fit.batch_size:
         starts.pop()
     epoch, order = -1, torch.empty(0)
     for step in range(start, stop):
@@ -168,7 +168,8 @@ def fit(
 ) -> Effort:
     """Runs one phase on `model`, in place. The same model, phase and generator give the same result, killed or not.
 
-    Raises Diverged at the first step whose loss is not finite, or at the end of an epoch with weights that are not.
+    Raises Diverged at the first step whose loss is not finite, or with weights that are not where an epoch ends or
+    `until` is checked.
     """
     effort = Effort()
     for _ in training(model, task, phase, generator, session or Session(), name, effort):
@@ -211,13 +212,15 @@ def training(
             loss = phase.step(Turn(wrapped, drawn, phase.loss, optimizer, recipe.clip, backward))
         scheduler.step()
         ended = (step + 1) % per_epoch == 0 or step + 1 == total
-        if not bool(torch.isfinite(loss)) or (ended and not _finite(parameters)):
+        looked = ended or (step + 1) % recipe.check_every == 0
+        if not bool(torch.isfinite(loss)) or (looked and not _finite(parameters)):
             raise Diverged(name, step, saved.last_good())
+        effort.seconds, started = effort.seconds + time.perf_counter() - started, time.perf_counter()
         effort.steps += 1
         effort.passes += sum(batch_size(batch) for batch in drawn.values())
         effort.losses.append(float(loss))
         yield step + 1
-        if (ended or (step + 1) % recipe.check_every == 0) and _reached(model, task, phase):
+        if looked and _reached(model, task, phase):
             break
         if ended and step + 1 < total:
             saved.keep(step + 1, model, bare, scheduler, generator, effort)

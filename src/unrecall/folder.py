@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unrecall.errors import BadInput
-from unrecall.storage import read_text, unwritable, write_json
+from unrecall.errors import BadInput, UnrecallError
+from unrecall.storage import UNFINISHED, file_key, read_text, unwritable, write_json
 
 ASKED = "run.json"
 
@@ -16,7 +19,7 @@ def claim(folder: Path, asked: dict[str, Any]) -> Path:
     """Makes `folder` this run's, or takes it up again if it already is; BadInput if it holds anything else."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: expected a folder, got a file. Choose another --out.")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.suffix != UNFINISHED for path in folder.iterdir()):
         known = _asked(folder)
         if known != asked:
             differing = sorted(key for key in known.keys() | asked.keys() if known.get(key) != asked.get(key))
@@ -29,6 +32,34 @@ def claim(folder: Path, asked: dict[str, Any]) -> Path:
         raise unwritable(folder, error) from error
     write_json(folder / ASKED, asked)
     return folder
+
+
+@contextmanager
+def claimed(folder: Path, asked: dict[str, Any]) -> Iterator[Path]:
+    """`claim` for the length of a block; an error before anything else was written leaves the disk as it was."""
+    new = not folder.exists()
+    claim(folder, asked)
+    try:
+        yield folder
+    except (UnrecallError, OSError):
+        below = sorted(folder.rglob("*"), reverse=True)
+        if not any(path.is_file() and path.name != ASKED for path in below):
+            for path in below:
+                path.rmdir() if path.is_dir() else path.unlink()
+            if new:
+                folder.rmdir()
+        raise
+
+
+def file_name(text: str) -> str:
+    """The text as one name that any file system takes."""
+    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)
+
+
+def files_named(*specs: str) -> dict[str, str]:
+    """sha256 of each file that a scenario or a method names, so that a changed file makes another run."""
+    words = {word for spec in specs for word in re.split(r"[:,=()]", spec)}
+    return {word: file_key(Path(word)) for word in sorted(words) if word and Path(word).is_file()}
 
 
 def _asked(folder: Path) -> dict[str, Any]:

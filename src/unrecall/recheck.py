@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from unrecall.records import Estimate, Record, load
-from unrecall.verdict import judge
+from unrecall.records import Estimate, Measurement, Record, load
+from unrecall.verdict import ALPHA, judge
 
 
 def recheck(path: Path) -> tuple[Record, list[str]]:
@@ -18,12 +18,24 @@ def recheck(path: Path) -> tuple[Record, list[str]]:
 
 
 def _judgement(record: Record) -> Iterator[str]:
-    labelled, verdict = judge(record.measurements, record.verdict.alpha)
+    labelled, verdict = judge(record.measurements)
+    if record.verdict.alpha != ALPHA:
+        yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."
     for written, found in zip(record.measurements, labelled, strict=True):
         if written.verdict != found.verdict:
             yield f"{written.name}: the record says '{written.verdict}', its numbers say '{found.verdict}'."
+        if not _same_bounds(written, found):
+            yield f"{written.name}: its bounds are not those of its references."
     if verdict != record.verdict:
         yield f"verdict: the record says '{record.verdict.line}', its numbers say '{verdict.line}'."
+
+
+def _same_bounds(written: Measurement, found: Measurement) -> bool:
+    pairs = ((written.bound_low, found.bound_low), (written.bound_high, found.bound_high))
+    return all(
+        a is b is None or (a is not None and b is not None and math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9))
+        for a, b in pairs
+    )
 
 
 def _numbers(record: Record) -> Iterator[str]:
@@ -46,11 +58,9 @@ def _ordered(estimate: Estimate) -> bool:
 
 
 def _weights(record: Record, folder: Path) -> Iterator[str]:
-    """The unlearned checkpoint beside the record, if it is there, must be the one that was audited."""
-    checkpoint = folder / "unlearned.safetensors"
-    if not checkpoint.exists():
-        return
-    from unrecall.weights import digest_of_file
+    """An unlearned checkpoint in the record's folder must be the one that was audited."""
+    for checkpoint in sorted([*folder.glob("unlearned.safetensors"), *folder.glob("parts/unlearned-*.safetensors")]):
+        from unrecall.weights import digest_of_file
 
-    if digest_of_file(checkpoint) != record.provenance.weights.get("unlearned"):
-        yield f"{checkpoint.name}: its weights are not those that were audited."
+        if digest_of_file(checkpoint) != record.provenance.weights.get("unlearned"):
+            yield f"{checkpoint.name}: its weights are not those that were audited."

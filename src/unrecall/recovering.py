@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from unrecall import stats
+from unrecall import __version__, stats
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.attacks.uma import UMA
@@ -19,8 +20,10 @@ from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.observe import observe
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series
 from unrecall.session import Session
+from unrecall.storage import cache_folder, content_key, read_text, write_text
 from unrecall.tasks.base import Task
 from unrecall.types import Request, Signals
+from unrecall.weights import digest_of
 
 JUDGED = ("relearn", "recalibration", "prototypical")
 """The recovery attacks that the verdict rests on; the others are shown beside them."""
@@ -114,13 +117,25 @@ def _attacked(
     seed: int,
     session: Session,
 ) -> Trace:
+    """One model under the attack; kept in the cache, since originals and retrained models meet it again and again."""
+
     def points() -> Iterator[tuple[Attacked, Signals]]:
         before = attack.probe(request, seeded(seed))
         yield Attacked(0.0, model, before, "before"), observe(model, task, before)
-        for one in attack.recover(model, models.original, request, task, seeded(seed), replace(session, show=False)):
+        quiet = replace(session, show=False)
+        for one in attack.recover(model, models.original, request, task, seeded(seed), quiet):
             yield one, observe(one.model, task, one.probe)
 
-    return trace(points())
+    if session.folder is None:
+        return trace(points())
+    parts = (repr(attack), digest_of(model), digest_of(models.original), request.fingerprint, str(seed), __version__)
+    path = cache_folder() / f"trace-{content_key(*parts)}.json"
+    if path.exists():
+        budgets, correct, loss, variant = json.loads(read_text(path))
+        return Trace(budgets, [np.array(c) for c in correct], loss, variant)
+    found = trace(points())
+    write_text(path, json.dumps([found.budgets, [c.tolist() for c in found.correct], found.loss, found.variant]))
+    return found
 
 
 def _controlled(frame: AttackReport, traces: Mapping[str, Trace], worst: Mapping[str, Estimate]) -> AttackReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from unrecall.errors import BadInput
 from unrecall.session import Effort, Session
-from unrecall.storage import writing
+from unrecall.storage import unwritable, writing
 
 
 @dataclass
@@ -35,7 +37,12 @@ class Saved:
         """Puts everything back as it was kept and gives the step to go on from; 0 where nothing was."""
         if self.path is None or not self.path.exists():
             return 0
-        state = torch.load(self.path, weights_only=True, map_location="cpu")
+        try:
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise BadInput(
+                f"{self.path}: expected the state of an unfinished run, got a damaged file. Remove it to start anew."
+            ) from error
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
@@ -58,8 +65,11 @@ class Saved:
             "generator": generator.get_state(),
             "effort": [effort.steps, effort.passes, effort.seconds, effort.losses],
         }
-        with writing(self.path) as temporary:
-            torch.save(state, temporary)
+        try:
+            with writing(self.path) as temporary:
+                torch.save(state, temporary)
+        except RuntimeError as error:
+            raise unwritable(self.path, error) from error
         self.good, self.at = step, time.monotonic()
 
     def last_good(self) -> str:

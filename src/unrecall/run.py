@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from unrecall import spec, weights
-from unrecall.audit import Audit, Case, audit
+from unrecall.auditing import Audit, Case, audit
 from unrecall.engine import seeded
 from unrecall.hooks import batchnorms
 from unrecall.meter import metered
@@ -105,7 +105,8 @@ def performed(
 
 def null_of(method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session) -> nn.Module | None:
     """What the same passes at learning rate 0 leave; the original itself where there are no statistics to move."""
-    if not isinstance(method, GradientMethod) or not method.has_null:
+    core = method.core()
+    if not isinstance(method, GradientMethod) or not isinstance(core, GradientMethod) or not core.has_null:
         return None
     if not batchnorms(original):
         return original

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from unrecall.errors import BadInput
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -41,6 +43,12 @@ class Session:
     every: float = 20.0
     show: bool = False
     efforts: list[Effort] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.device not in (None, "cpu", "cuda"):
+            raise BadInput(f"device: expected cpu or cuda, got '{self.device}'.")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise BadInput("device: expected a GPU that PyTorch can use for 'cuda', got none. Choose cpu.")
 
     def within(self, name: str) -> Session:
         """The same session, with a folder of its own below this one."""

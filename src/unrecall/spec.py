@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 from unrecall.catalog import Kind, class_name, entries
 from unrecall.errors import BadInput, nearest
 from unrecall.parameters import Parameters, annotated, checked, nested_types
+
+BASES: Mapping[Kind, str] = {"methods": "Method", "attacks": "Attack", "scenarios": "Builder"}
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,13 @@ def parse(text: str, kind: Kind) -> Any:
     spec = split(text)
     owner = _user_object(spec.name) if ".py:" in spec.name else _built_in(spec.name, kind)
     values = dict(spec.values)
-    if not isinstance(owner, type):
+    if kind == "scenarios" and inspect.isfunction(owner):
         if values:
             raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(values)}.")
         return owner
-    if not issubclass(owner, Parameters):
-        raise BadInput(f"'{text}': expected a class of unrecall's kind, got {owner.__name__}.")
+    promised = getattr(importlib.import_module(f"unrecall.{kind}.base"), BASES[kind])
+    if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
+        raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
     arguments: dict[str, Any] = {}
     if spec.base is not None:
         if "base" not in annotated(owner):
@@ -140,13 +145,16 @@ def _user_object(name: str) -> Any:
     path = Path(file)
     if not path.is_file():
         raise BadInput(f"{file}: expected a Python file, got none there. Check the path.")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_spec = importlib.util.spec_from_file_location(file, path)
     if module_spec is None or module_spec.loader is None:
         raise BadInput(f"{file}: expected a Python file, got something that can't be imported.")
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[file] = module
     try:
         module_spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, TypeError, ValueError, OSError) as error:
+    except (ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError) as error:
+        raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
+    except (RuntimeError, SyntaxError, TypeError, ValueError) as error:
         raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     if attribute not in public:
@@ -156,8 +164,10 @@ def _user_object(name: str) -> Any:
 
 def show(value: Parameters) -> str:
     """The line that `parse` reads back: the name, the base in brackets, and whatever differs from the defaults."""
-    module = type(value).__module__.rsplit(".", 1)
-    name = module[-1] if module[0].startswith("unrecall.") else type(value).__name__
+    home, _, stem = type(value).__module__.rpartition(".")
+    name = stem if home.startswith("unrecall.") else type(value).__name__
+    if stem == "py":
+        name = f"{home}.py:{name}"
     base, changed = "", []
     for field in fields(value):
         now = getattr(value, field.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +12,19 @@ from typing import Any
 
 from unrecall.errors import BadInput
 
+UNFINISHED = ".part"
+"""How a file ends that was being written; one that is left over belongs to a process that was killed."""
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name once the block ends well, and vanishes if it does not."""
+    temporary = path.parent / f".{path.name}.{os.getpid()}{UNFINISHED}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary.touch()
     except OSError as error:
         raise unwritable(path, error) from error
-    os.close(descriptor)
-    temporary = Path(name)
     try:
         yield temporary
         temporary.replace(path)
@@ -33,9 +34,10 @@ def writing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def unwritable(path: Path, error: OSError) -> BadInput:
+def unwritable(path: Path, error: Exception) -> BadInput:
     """The one-line error for a disk that is full, a folder that is read-only, and the like."""
-    return BadInput(f"{path}: expected to be able to write it, got: {error.strerror or error}. Nothing was changed.")
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return BadInput(f"{path}: expected to be able to write it, got: {reason}. Nothing was changed.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,6 +61,18 @@ def read_text(path: Path) -> str:
         raise BadInput(f"{path}: expected a readable file, got: {error.strerror}. Check the path.") from error
 
 
+def file_key(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_key(*parts: str) -> str:
     """A short name for whatever the parts describe: the first 16 hex digits of their sha256."""
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where trained originals and references are kept: $UNRECALL_CACHE, or ~/.cache/unrecall."""
+    named = os.environ.get("UNRECALL_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "unrecall"

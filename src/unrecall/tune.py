@@ -59,13 +59,14 @@ def tune(
     """
     session = session or Session()
     request = request.with_validation()
-    if method.strength is None or request.validation is None:
-        raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, which has none.")
+    strength = method.core().strength
+    if strength is None or request.validation is None:
+        raise NotSupported(f"tune: expected a method with a strength, got {type(method.core()).__name__}, which has none.")
     seed = draw_seed(generator)
     order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
     cut = max(1, len(order) // 10)
     kept, used = Part(request.retain, sorted(order[:cut])), Part(request.retain, sorted(order[cut:]))
-    narrowed = replace(request, retain=used)
+    narrowed = replace(request, retain=used, holdout=request.validation, test=kept, validation=None)
     before = float(observe(model, task, kept).correct.mean())
     tried: dict[float, Trial] = {}
 
@@ -82,7 +83,7 @@ def tune(
         drop = before - float(observe(changed, task, kept).correct.mean())
         return Trial(strength=factor, gap=gap, retain_drop=drop, kept=drop <= retain_drop)
 
-    weak, strong, factor = method.strength.low, method.strength.high, 1.0
+    weak, strong, factor = strength.low, strength.high, 1.0
     bracket = [False, False]
     for i in range(trials):
         session.say(f"tuning {type(method).__name__}: trial {i + 1} of {trials}, strength x {factor:.4g}")
@@ -95,7 +96,7 @@ def tune(
             break
     best = choose(list(tried.values()), request.kind)
     tuning = Tuning(
-        parameter=" and ".join(method.strength.parameters),
+        parameter=" and ".join(strength.parameters),
         chosen=best.strength,
         criterion=CRITERION["class" if request.kind == "class" else "samples"].format(retain_drop, FORGOTTEN),
         trials=[tried[key] for key in sorted(tried)],

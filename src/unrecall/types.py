@@ -21,6 +21,12 @@ Batch: TypeAlias = dict[str, Tensor]
 Kind: TypeAlias = Literal["samples", "class", "concept"]
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
+APART = {
+    "forget": ("retain", "holdout", "test", "validation"),
+    "retain": ("holdout", "test", "validation"),
+    "validation": ("holdout", "test"),
+}
+"""Which sets may share no example; holdout and test may."""
 
 
 class Examples(Protocol):
@@ -31,10 +37,13 @@ class Examples(Protocol):
 
 
 class Part:
-    """Some examples of a data set, by index; its own indices start at 0."""
+    """Some examples of a data set, by index; its own indices start at 0. BadInput for an index that it hasn't."""
 
     def __init__(self, whole: Examples, indices: Sequence[int]) -> None:
         self.whole, self.indices = whole, list(indices)
+        outside = next((i for i in self.indices if not 0 <= i < len(whole)), None)
+        if outside is not None:
+            raise BadInput(f"Part: expected indices in 0..{len(whole) - 1}, got {outside}.")
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -107,11 +116,13 @@ class Request:
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
         if self.kind == "class" and not self.masked:
             raise BadInput("Request: expected masked to name the forgotten classes for kind='class', got none.")
-        seen = {name: self._index(name) for name in ("forget", "retain", "holdout", "test")}
-        for name in ("retain", "holdout", "test"):
-            self._disjoint("forget", name, seen)
-        for name in ("holdout", "test"):
-            self._disjoint("retain", name, seen)
+        seen: dict[str, dict[str, int]] = {name: self._index(name) for name in SPLITS}
+        if self.validation is not None:
+            seen |= {"validation": {digest(item): i for i, item in enumerate(iterate(self.validation))}}
+        for first, others in APART.items():
+            for second in others:
+                if {first, second} <= seen.keys():
+                    self._disjoint(first, second, seen)
 
     def __getitem__(self, split: Split) -> Examples:
         return {"forget": self.forget, "retain": self.retain, "holdout": self.holdout, "test": self.test}[split]
@@ -180,20 +191,20 @@ def _bytes(item: Any) -> Iterator[bytes]:
         item = item.detach().cpu().contiguous().numpy()
     if isinstance(item, np.ndarray | np.generic):
         if isinstance(item, np.generic) or item.ndim == 0:
-            yield repr(item.item()).encode()
+            yield f"{item.item()!r};".encode()
         else:
             yield f"{item.dtype}{item.shape}".encode()
             yield np.ascontiguousarray(item).tobytes()
     elif isinstance(item, Mapping):
         for key in sorted(item):
-            yield str(key).encode()
+            yield f"{key!r}:".encode()
             yield from _bytes(item[key])
     elif isinstance(item, list | tuple):
         yield f"{len(item)}(".encode()
         for part in item:
             yield from _bytes(part)
     elif isinstance(item, str | bytes | int | float | bool) or item is None:
-        yield repr(item).encode()
+        yield f"{item!r};".encode()
     else:
         yield from _bytes(np.asarray(item))
 

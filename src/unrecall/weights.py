@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unrecall.errors import BadInput
-from unrecall.storage import writing
+from unrecall.storage import unwritable, writing
 
 
 def digest_of(model: nn.Module) -> str:
@@ -38,8 +38,11 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def save(model: nn.Module, path: Path) -> None:
     """Writes all weights and buffers, whole or not at all."""
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    with writing(path) as temporary:
-        save_file(tensors, temporary)
+    try:
+        with writing(path) as temporary:
+            save_file(tensors, temporary)
+    except SafetensorError as error:
+        raise unwritable(path, error) from error
 
 
 def load(model: nn.Module, path: Path) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What an attack promises: scores, or an attacked model. It never judges itself; the harness measures every model alike.
+"""What an attack promises: scores, or an attacked model. It never judges itself: the harness measures all models alike.
 
 Every attack is run in the same way, with the same draws, on the original, the unlearned and each retrained model.
 """

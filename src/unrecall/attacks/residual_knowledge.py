@@ -50,7 +50,8 @@ class ResidualKnowledge(RecognitionAttack):
         draws: draws an example at each radius (c in the paper); radius 0 needs only one.
         perturbation: gaussian noise of standard deviation tau, or targeted fgsm or pgd in the l-infinity ball.
         pgd_steps, pgd_step: number and size of pgd steps, in input units; it starts at a random point of the ball.
-        batch_size: inputs a forward pass; at least one example with all its draws.
+        batch_size: inputs a forward pass, but at least one example with all its draws. On two CPU cores larger passes
+            are no faster and may cost page faults; on a GPU give it thousands.
 
     Expected to fail: where the retrained model never recognises an example the ratio is undefined; `zero_denominators`
     counts them. Gaussian noise of standard deviation tau has an l2 norm of about tau * sqrt(d), not tau.
@@ -73,7 +74,7 @@ class ResidualKnowledge(RecognitionAttack):
     perturbation: Literal["gaussian", "fgsm", "pgd"] = "gaussian"
     pgd_steps: Count = 10
     pgd_step: NonNegative = 2 / 255
-    batch_size: Count = 1024
+    batch_size: Count = 512
 
     @property
     def radii(self) -> tuple[float, ...]:

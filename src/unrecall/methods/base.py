@@ -53,14 +53,28 @@ class Method(Parameters, ABC):
         """A new model, in eval mode, that was made to forget `request.forget`; `model` is left as it was."""
 
     @final
+    def core(self) -> Method:
+        """The innermost method below all plug-ins: the one whose strength decides, and whose null there is."""
+        base = self._base()
+        return self if base is None else base.core()
+
+    @final
     def scaled(self, factor: float) -> Self:
         """The same method `factor` times as strong. Raises NotSupported where nothing decides its strength."""
+        base = self._base()
+        if base is not None:
+            return replace(self, **{"base": base.scaled(factor)})
         if self.strength is None:
             raise NotSupported(f"{type(self).__name__}: expected a method with a strength to tune, got none.")
         result = self
         for path in self.strength.parameters:
             result = _scale(result, path.split("."), 1 / factor if self.strength.inverse else factor)
         return result
+
+    @final
+    def _base(self) -> Method | None:
+        base = getattr(self, "base", None)
+        return base if isinstance(base, Method) else None
 
 
 def _scale(owner: P, path: Sequence[str], factor: float) -> P:
@@ -71,10 +85,7 @@ def _scale(owner: P, path: Sequence[str], factor: float) -> P:
 
 @dataclass(frozen=True)
 class GradientMethod(Method):
-    """A method that runs the loop: a leaf says in `phases` what is minimised, over which data, and how.
-
-    Raises NotSupported for a layer that holds parameters and does not know how.
-    """
+    """A method that runs the loop: a leaf says in `phases` what is minimised, over which data, and how."""
 
     has_null: ClassVar[bool] = True
     """Whether the same passes at learning rate 0 leave the weights alone (not so where weights are re-initialised)."""

@@ -46,7 +46,7 @@ class SalUn(GradientMethod):
     """
 
     title: ClassVar[str] = "SalUn"
-    strength: ClassVar[Strength | None] = Strength(("base.fit.lr",))
+    strength: ClassVar[Strength | None] = None
 
     share: Share = 0.5
     base: GradientMethod = field(default_factory=_random_label)

@@ -121,9 +121,11 @@ class Spotter(GradientMethod):
             raise NotSupported(f"Spotter: expected a base that trains on forget, got {type(self.base).__name__}.")
 
         def extended(phase: Phase) -> Phase:
+            still = replace(phase.fit, batchnorm="frozen")
+
             def loss(model: nn.Module, batches: Batches) -> Tensor:
                 own = self.lambda_1 * phase.loss(model, batches)
-                set_training(model, replace(phase.fit, batchnorm="frozen"))
+                set_training(model, still)
                 total = own + added(model, batches, None)
                 set_training(model, phase.fit)
                 return total

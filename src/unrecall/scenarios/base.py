@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from unrecall.meter import metered
 from unrecall.parameters import Parameters
 from unrecall.records import Cost
 from unrecall.session import Session
-from unrecall.storage import content_key, read_text, write_text
+from unrecall.storage import cache_folder, content_key, read_text, write_text
 from unrecall.tasks.base import Task
 from unrecall.types import Examples, Part, Request
 
@@ -95,6 +94,7 @@ class Scenario:
         def loss(trained: nn.Module, batches: Batches) -> Tensor:
             return self.task.rows(trained, batches["train"]).losses().mean()
 
+        self.task.check(model.to(session.place()), self.request)
         spent = metered(session)
         with spent:
             fit(model, self.task, Phase(loss, {"train": data}, recipe), seeded(seed), session, f"{role}-{seed}")
@@ -129,12 +129,6 @@ class Joined:
         raise IndexError(index)
 
 
-def cache_folder() -> Path:
-    """Where trained originals and references are kept: $UNRECALL_CACHE, or ~/.cache/unrecall."""
-    named = os.environ.get("UNRECALL_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "unrecall"
-
-
 def read_indices(path: Path, total: int) -> list[int]:
     """Indices from a text file, one a line; BadInput names the line of one that is no number, repeated or too large."""
     found: dict[int, int] = {}
@@ -142,7 +136,7 @@ def read_indices(path: Path, total: int) -> list[int]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        if not text.isdigit():
+        if not text.isdecimal():
             raise BadInput(f"{path}:{number}: expected an index, got '{text}'.")
         check_index(int(text), total, f"{path}:{number}")
         if int(text) in found:
@@ -187,14 +181,28 @@ class Chosen(NamedTuple):
 
 
 def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chosen:
-    """What "half:C", "class:C" or the path of a file of training indices means for these labels."""
+    """What "share:P", "half:C", "class:C" or the path of a file of training indices means for these labels."""
     how, _, which = forget.partition(":")
+    if how == "share" and which:
+        return _some(which, labels, seed)
     if how not in ("half", "class") or not which:
         indices = read_indices(Path(forget), len(labels))
         return Chosen(indices, {labels[i] for i in indices}, ())
-    if not which.isdigit() or int(which) >= classes:
+    if not which.isdecimal() or int(which) >= classes:
         raise BadInput(f"forget: expected a class in 0..{classes - 1}, got '{which}'.")
     members = shuffled([i for i, y in enumerate(labels) if y == int(which)], seed)
     if how == "half":
         return Chosen(sorted(members[: len(members) // 2]), {int(which)}, ())
     return Chosen(sorted(members), {int(which)}, (int(which),))
+
+
+def _some(share: str, labels: Sequence[int], seed: int) -> Chosen:
+    """A random share of all training examples."""
+    try:
+        wanted = float(share)
+    except ValueError:
+        wanted = -1.0
+    if not 0 < wanted < 1:
+        raise BadInput(f"forget: expected share:P with P between 0 and 1, got '{share}'.")
+    indices = sorted(shuffled(range(len(labels)), seed)[: max(1, round(wanted * len(labels)))])
+    return Chosen(indices, {labels[i] for i in indices}, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from unrecall import weights
 from unrecall.engine import Batches, Fit, Phase, fit, seeded
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import cache_folder
 from unrecall.scenarios.networks import ResNet, resnet18, resnet20
 from unrecall.session import Session
+from unrecall.storage import cache_folder
 from unrecall.tasks import Classification
 from unrecall.types import Examples
 
@@ -149,11 +150,17 @@ def load_resnet(model: nn.Module, path: Path) -> nn.Module:
         return weights.load(model, path)
     if not path.is_file():
         raise BadInput(f"weights={path}: expected a checkpoint, got none there. Check the path.")
-    state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise BadInput(
+            f"weights={path}: expected a checkpoint of plain tensors, got a damaged or unsafe file."
+        ) from error
     renamed = {_renamed(key): value for key, value in state.items()}
     own = model.state_dict()
     learned = {key for key in own if not key.startswith("0.") and not key.endswith("num_batches_tracked")}
-    if learned != {key for key in renamed if not key.endswith("num_batches_tracked")}:
+    fitting = {key for key, value in renamed.items() if key in own and value.shape == own[key].shape}
+    if learned != {key for key in renamed if not key.endswith("num_batches_tracked")} or not learned <= fitting:
         raise BadInput(f"weights={path}: expected the weights of this architecture, got others. Check arch.")
     model.load_state_dict({**own, **renamed})
     return model

@@ -124,11 +124,12 @@ class Classification(Task):
                     f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint."
                 )
         device = next(model.parameters()).device
-        probe = self.collate([request.forget[i] for i in range(min(8, len(request.forget)))])
+        first = [_pair(request.forget[i], f"forget[{i}]") for i in range(min(8, len(request.forget)))]
+        probe = self.collate([item for item in first if item[0].shape == first[0][0].shape])
         with mode(model, training=False), torch.no_grad():
             try:
                 output = model(probe["inputs"].to(device))
-            except RuntimeError as error:
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 line = str(error).splitlines()[0]
                 raise BadInput(
                     f"model: expected to accept inputs {tuple(probe['inputs'].shape)}, got: {line}"
@@ -138,13 +139,20 @@ class Classification(Task):
             raise BadInput(f"model: expected logits [examples, classes], got {shape}.")
         if bool((output >= 0).all()) and bool((output.sum(1) - 1).abs().max() < 1e-4):
             raise BadInput("model: expected logits, got probabilities (rows sum to 1). Return what enters the softmax.")
+        classes, shape = output.shape[1], probe["inputs"].shape[1:]
+        for unknown in set(request.masked) - set(range(classes)):
+            raise BadInput(
+                f"Request: expected masked classes in 0..{classes - 1} (the model's outputs), got {unknown}."
+            )
         for split in SPLITS:
-            self._check_examples(split, request[split], output.shape[1])
+            self._check_examples(split, request[split], classes, shape)
 
-    def _check_examples(self, split: str, examples: Examples, classes: int) -> None:
+    def _check_examples(self, split: str, examples: Examples, classes: int, shape: torch.Size) -> None:
         low, high = self.bounds
-        for i, (value, label) in enumerate(iterate(examples)):
-            tensor = torch.as_tensor(value, dtype=torch.float32)
+        for i, item in enumerate(iterate(examples)):
+            tensor, label = _pair(item, f"{split}[{i}]")
+            if tensor.shape != shape:
+                raise BadInput(f"{split}[{i}]: expected inputs of shape {tuple(shape)}, got {tuple(tensor.shape)}.")
             if not bool(torch.isfinite(tensor).all()):
                 raise BadInput(f"{split}[{i}]: expected finite inputs, got NaN or infinity. Remove the example.")
             if tensor.numel() and (float(tensor.min()) < low - 1e-6 or float(tensor.max()) > high + 1e-6):
@@ -152,9 +160,9 @@ class Classification(Task):
                     f"{split}[{i}]: expected inputs within [{low:g}, {high:g}], got [{float(tensor.min()):.3g}, "
                     f"{float(tensor.max()):.3g}]. Normalise inside the model, or set Classification(bounds=...)."
                 )
-            if not 0 <= int(label) < classes:
+            if not 0 <= label < classes:
                 raise BadInput(
-                    f"{split}[{i}]: expected a label in 0..{classes - 1} (the model's outputs), got {int(label)}."
+                    f"{split}[{i}]: expected a label in 0..{classes - 1} (the model's outputs), got {label}."
                 )
 
     def exhibit(self, item: Any, caption: str) -> Exhibit:
@@ -168,6 +176,24 @@ class Classification(Task):
             return Exhibit(kind="picture", content=_png(pixels), caption=f"{name}: {caption}")
         numbers = " ".join(f"{float(v):.3g}" for v in value.flatten()[:32])
         return Exhibit(kind="text", content=numbers, caption=f"{name}: {caption}")
+
+
+def _pair(item: Any, where: str) -> tuple[Tensor, int]:
+    """An example as input and label; BadInput says which one is neither."""
+    try:
+        value, label = item
+        tensor = torch.as_tensor(value, dtype=torch.float32)
+        if int(label) == float(label):
+            return tensor, int(label)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise BadInput(f"{where}: expected (input, label) with a tensor and a whole number, got {_brief(item)}.")
+
+
+def _brief(item: Any) -> str:
+    if isinstance(item, tuple | list):
+        return "(" + ", ".join(type(part).__name__ for part in item) + ")"
+    return type(item).__name__
 
 
 def _opened(prefix: str, module: nn.Module, *, root: bool = False) -> list[tuple[str, nn.Module]]:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 from torch import nn
 
@@ -26,13 +19,13 @@ from unrecall.engine import seeded
 from unrecall.errors import BadInput
 from unrecall.findings import Finding, Models, lay_out
 from unrecall.metrics import METRICS, average_gap, over_unlearning
+from unrecall.provenance import dirty, provenance
 from unrecall.records import (
     AttackReport,
     Cost,
     Estimate,
     Exhibit,
     Measurement,
-    Provenance,
     Record,
     Tuning,
 )
@@ -153,7 +146,7 @@ def audit(
         reports=reports,
         references=len(retrained),
         tuning=case.tuning,
-        dirty=_dirty(),
+        dirty=dirty(),
         weights=digests,
     )
     return Record(
@@ -172,7 +165,7 @@ def audit(
         doubts=doubts(facts),
         exhibits=list(_worst(seen, request, task)),
         costs=dict(case.costs or {}),
-        provenance=_provenance(request, digests, session),
+        provenance=provenance(request, digests, session.place()),
         reported=dict(case.reported or {}),
     )
 
@@ -282,35 +275,3 @@ def _worst(seen: Mapping[str, Evidence], request: Request, task: Task, count: in
     for i in np.argsort(base - own, kind="stable")[:count]:
         beside = f", retrained {base[i]:.2f}" if references else ""
         yield task.exhibit(request.forget[int(i)], f"unlearned {own[i]:.2f}{beside}")
-
-
-def _provenance(request: Request, digests: Mapping[str, str], session: Session) -> Provenance:
-    packages = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
-    return Provenance(
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
-        commit=_git("rev-parse", "HEAD") or "",
-        dirty=_dirty(),
-        device=f"{session.place().type}, {platform.machine()}, {torch.get_num_threads()} threads",
-        fingerprint=request.fingerprint,
-        weights=dict(digests),
-    )
-
-
-def _dirty() -> bool | None:
-    status = _git("status", "--porcelain")
-    return None if status is None else bool(status)
-
-
-def _git(*words: str) -> str | None:
-    """What git says about the checkout that this code runs from; None where it is none (an installed package)."""
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    inside = folder.parent.parent / ".git"
-    return done.stdout.strip() if inside.exists() else None

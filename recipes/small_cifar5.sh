@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# RURK's Table 1 on small CIFAR-5, as far as two cores reach: ResNet-20 from a pretrained checkpoint in place of the
+# paper's ResNet-18 pretrained here, and one seed. With a GPU: drop weights= and arch=, set SEEDS=3.
+#   DATA=folder of CIFAR-10   WEIGHTS=resnet20-12fca82f.th   OUT=where the runs go
+set -euo pipefail
+: "${DATA:?}" "${WEIGHTS:?}" "${OUT:?}"
+scenario="small-cifar5:data=$DATA,weights=$WEIGHTS,arch=resnet20,references=${REFERENCES:-3}"
+attacks="recalibration residual_knowledge:points=5,draws=20 relearn_time svc rmia"
+methods=${METHODS:-"finetune ngd grad_ascent neggrad_plus eu_k cf_k scrub ssd:alpha=100 rurk random_label salun bad_teacher"}
+unrecall bench --scenario "$scenario" --methods "$methods" --attacks "$attacks" --seeds "${SEEDS:-1}" --device cpu --out "$OUT/untuned"
+unrecall bench --scenario "$scenario" --methods "${TUNED:-rurk scrub neggrad_plus}" --attacks "$attacks" --tune --seeds "${SEEDS:-1}" \
+  --device cpu --out "$OUT/tuned"
