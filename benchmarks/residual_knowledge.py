@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from benchmarks.clock import Race, race
-from unrecall.attacks.residual_knowledge import ResidualKnowledge, set_level
+from unrecall.attacks.residual_knowledge import ResidualKnowledge, ratio_of_sums
 from unrecall.engine import seeded
 from unrecall.scenarios.digits import Digits
 from unrecall.session import Session
@@ -26,7 +26,7 @@ def run() -> list[Race]:
     def ours() -> None:
         one = {"subject": subject}
         result = attack.recognise(one, {"retrained 0": reference}, digits.request, digits.task, seeded(0), session)
-        found["ours"] = set_level(result["subject"])
+        found["ours"] = ratio_of_sums(result["subject"])
 
     def peer() -> None:
         curve = []
@@ -38,10 +38,10 @@ def run() -> list[Race]:
                     moved = noise(inputs, targets)
                     hits += subject(moved).argmax(1).eq(targets)
                     base += reference(moved).argmax(1).eq(targets)
-            curve.append(float((hits / base)[base > 0].mean()))
+            curve.append(float(hits.sum() / base.sum()))
         found["peer"] = np.array(curve)
 
     mine, theirs = race(ours, peer, rounds=3)
     gap = float(np.abs(found["ours"] - found["peer"]).max())
-    note = f"curves differ by at most {gap:.3f}"
+    note = f"ratios of sums differ by at most {gap:.4f}"
     return [Race(f"residual knowledge, {len(targets)} forget digits", mine, theirs, "torchattacks", "ratio >= 3", note)]

@@ -74,7 +74,7 @@ class Audit:
                 known.ResidualKnowledge(points=3, draws=20),
                 known.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,)),
                 known.Prototypical(ks=(5,)),
-                known.SVC(),
+                known.Loss(),
                 known.RMIA(),
             )
         )

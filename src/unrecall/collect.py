@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from unrecall import stats
-from unrecall.attacks.base import MembershipAttack, RecognitionAttack
-from unrecall.attacks.residual_knowledge import ratios, set_level, share_above_one, zero_denominators
+from unrecall.attacks.base import MembershipAttack, Recognition, RecognitionAttack
+from unrecall.attacks.residual_knowledge import (
+    ratio_of_sums,
+    ratios,
+    set_level,
+    share_above_one,
+    zero_denominators,
+)
 from unrecall.engine import seeded
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.findings import Finding, Models, lay_out, report_of, show
@@ -54,7 +60,7 @@ def membership(attack: MembershipAttack, seen: Mapping[str, Evidence]) -> Findin
         series=lines,
     )
     area = lay_out(
-        f"{frame.name}_auc", f"{frame.title}, AUC", "privacy", areas, leak="above", judged=frame.name == "rmia"
+        f"{frame.name}_auc", f"{frame.title}, AUC", "privacy", areas, leak="above", judged=frame.name == "loss"
     )
     rate = lay_out(f"{frame.name}_tpr", f"{frame.title}, TPR at 1 % FPR", "privacy", rates, leak="above")
     first, mean = areas["original"], area.reference
@@ -74,51 +80,77 @@ def membership(attack: MembershipAttack, seen: Mapping[str, Evidence]) -> Findin
 def recognition(
     attack: RecognitionAttack, models: Models, request: Request, task: Task, seed: int, session: Session
 ) -> Finding:
-    """Residual knowledge of every model against the retrained ones, over all radii."""
+    """Residual knowledge of every model against the retrained ones, over all radii.
+
+    The paper's mean of ratios is dominated by examples that a retrained model hardly recognises; the ratio of sums is
+    not, and is the one that is judged.
+    """
     frame = report_of(attack)
     found = attack.recognise(models.by_role(), models.references(), request, task, seeded(seed), session)
-    values: dict[str, Estimate] = {}
-    shares: dict[str, Estimate] = {}
-    lines = []
+    sums, means, shares = {}, {}, {}
     for role, one in found.items():
-        if not len(one.references):
-            values[role] = shares[role] = Estimate(value=None, note="needs a retrained model other than itself")
-            continue
-        level = set_level(one)
-        per_example = _nan_mean(ratios(one)[:, -1])
-        estimate = stats.mean(per_example[~np.isnan(per_example)])
-        zeros = int(zero_denominators(one)[-1])
-        values[role] = estimate.model_copy(update={"value": _finite(level[-1]), "note": f"{zeros} zero denominators"})
-        shares[role] = Estimate(value=float(share_above_one(one)[-1]), n=per_example.size)
-        lines.append(Series(role=role, x=list(one.radii), y=[_finite(v) for v in level]))
-    curve = Curve(
-        name="radius",
-        title="Residual knowledge over the radius",
-        x_label="radius (input units)",
-        y_label="r (1 = retrained)",
-        series=lines,
-    )
-    main = lay_out(
-        "residual_knowledge",
-        "Residual knowledge at the largest radius",
-        "recovery",
-        values,
-        leak="above",
-        judged=True,
-        note=values["unlearned"].note,
-    )
-    share = lay_out("residual_share", "Share of forget examples with r above 1", "recovery", shares, leak="above")
-    first, mean = values["original"].value, main.reference
+        sums[role], means[role], shares[role] = _of_sums(one), _of_ratios(one), _above_one(one)
+    known = {role: one for role, one in found.items() if means[role].value is not None}
+    curves = [
+        _over_radius("radius", "Residual knowledge over the radius", known, set_level),
+        _over_radius("radius_sums", "The same as a ratio of sums", known, ratio_of_sums),
+    ]
+    name, where = frame.name, "at the largest radius"
+    rows = [
+        lay_out(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", sums, leak="above", judged=True),
+        lay_out(name, f"{frame.title} {where}", "recovery", means, leak="above", note=means["unlearned"].note),
+        lay_out(f"{name}_share", "Share of forget examples with r above 1", "recovery", shares, leak="above"),
+    ]
+    first, mean = sums["original"].value, rows[0].reference
     frame = frame.model_copy(
         update={
-            "curves": [curve] if lines else [],
+            "curves": curves if known else [],
             "positive_control": f"the original recognises more than retrained models do: r = {show(first)}",
             "positive_holds": None if first is None else first > 1,
             "negative_control": f"retrained models against each other stay near 1: r = {show(mean)}",
             "negative_holds": None if mean is None else abs(mean - 1) < 0.15,
         }
     )
-    return Finding(frame, [main, share])
+    return Finding(frame, rows)
+
+
+NO_PEER = Estimate(value=None, note="needs a retrained model other than itself that recognises forget examples")
+
+
+def _of_sums(one: Recognition) -> Estimate:
+    """Total counts of the subject over the mean of the retrained models' total counts."""
+    return stats.ratio(one.subject[-1], one.references[:, -1].mean(0)) if len(one.references) else NO_PEER
+
+
+def _of_ratios(one: Recognition) -> Estimate:
+    """The paper's: mean over retrained models of the mean over examples that have a ratio."""
+    if not len(one.references) or not (one.references[:, -1] > 0).any():
+        return NO_PEER
+    level = float(set_level(one)[-1])
+    per_example = _nan_mean(ratios(one)[:, -1])
+    spread = stats.mean(per_example[~np.isnan(per_example)])
+    if spread.value is None or spread.low is None or spread.high is None:
+        return NO_PEER
+    shift = level - spread.value
+    zeros = int(zero_denominators(one)[-1])
+    return Estimate(
+        value=level,
+        low=spread.low + shift,
+        high=spread.high + shift,
+        n=spread.n,
+        note=f"{zeros} zero denominators",
+    )
+
+
+def _above_one(one: Recognition) -> Estimate:
+    return Estimate(value=float(share_above_one(one)[-1]), n=one.subject.shape[1]) if len(one.references) else NO_PEER
+
+
+def _over_radius(
+    name: str, title: str, found: Mapping[str, Recognition], level: Callable[[Recognition], np.ndarray]
+) -> Curve:
+    lines = [Series(role=role, x=list(one.radii), y=[_finite(v) for v in level(one)]) for role, one in found.items()]
+    return Curve(name=name, title=title, x_label="radius (input units)", y_label="r (1 = retrained)", series=lines)
 
 
 def _finite(value: float) -> float | None:

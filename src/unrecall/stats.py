@@ -45,6 +45,20 @@ def mean(values: np.ndarray) -> Estimate:
     return Estimate(value=float(np.mean(values)), low=low, high=high, n=n)
 
 
+def ratio(above: np.ndarray, below: np.ndarray, level: float = LEVEL) -> Estimate:
+    """sum(above) / sum(below) over examples, with the ratio estimator's interval (linearised, Student's).
+
+    Reference: Cochran, "Sampling Techniques", Wiley 1977, chapter 6.
+    """
+    n, total = len(above), float(np.sum(below))
+    if n < 2 or total == 0:
+        return Estimate(value=None, n=n, note="needs two examples and a denominator above 0")
+    value = float(np.sum(above)) / total
+    error = float(np.std(above - value * below, ddof=1)) / (np.sqrt(n) * total / n)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    return Estimate(value=value, low=value - half, high=value + half, n=n)
+
+
 class Roc(NamedTuple):
     """Operating points of a score, one per threshold, from "none is a member" to "all are"."""
 

@@ -61,7 +61,7 @@ def tune(
     request = request.with_validation()
     strength = method.core().strength
     if strength is None or request.validation is None:
-        raise NotSupported(f"tune: expected a method with a strength, got {type(method.core()).__name__}, which has none.")
+        raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, without one.")
     seed = draw_seed(generator)
     order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
     cut = max(1, len(order) // 10)

@@ -63,7 +63,7 @@ def _whole(judged: Sequence[Measurement], alpha: float) -> Verdict:
         line = "Inconclusive: nothing could be judged, for want of retrained models. See the warnings."
         return Verdict(label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
     label = next(one for one in ORDER if counts[one])
-    named = ", ".join(m.title[0].lower() + m.title[1:] for m in judged if m.verdict == label)
+    named = "; ".join(m.title for m in judged if m.verdict == label)
     share = f"{counts[label]} of {len(judged)} judged measurements"
     line = {
         "leaks": f"Leaks: it shows more of the forgotten than retrained models do, on {share} ({named}).",

@@ -13,7 +13,7 @@ from torch import nn
 
 from unrecall.attacks.base import Recognition, RecognitionAttack
 from unrecall.engine import draw_seed, seeded
-from unrecall.hooks import mode
+from unrecall.hooks import channels_last, mode
 from unrecall.observe import batches, device_of
 from unrecall.parameters import Count, NonNegative
 from unrecall.perturb import fgsm, noise_like, other_classes, perturbable, pgd
@@ -97,6 +97,7 @@ class ResidualKnowledge(RecognitionAttack):
         with ExitStack() as stack:
             for model in models:
                 stack.enter_context(mode(model, training=False))
+                stack.enter_context(channels_last(model))
             if self.perturbation == "gaussian":
                 shared = self._count(self._noisy(models[0], request, task, seed), models, request, task)
                 counts = dict.fromkeys(subjects, shared)

@@ -20,12 +20,12 @@ from unrecall.types import Part
 class Digits(Builder):
     """1,797 pictures of 8 x 8 pixels in 10 classes, a small CNN with BatchNorm, trained in seconds.
 
-    `forget`: half:C, class:C, or the path of a file with one training index a line. `train`: how many pictures are
-    trained on. `epochs`: of original and retrained. `references`: how many retrained models.
+    `forget`: share:P of all, half:C, class:C, or the path of a file with one training index a line. `train`: how many
+    pictures are trained on. `epochs`: of original and retrained. `references`: how many retrained models.
     """
 
-    forget: str = "half:8"
-    train: Count = 900
+    forget: str = "share:0.25"
+    train: Count = 1000
     epochs: Count = 25
     references: Count = 6
     seed: Index = 0
@@ -44,7 +44,7 @@ class Digits(Builder):
         alike = [i for i in unseen if labels[i] in chosen.classes]
         used = set(alike[: 3 * len(alike) // 4])
         test = Part(data, [i for i in unseen if i not in used])
-        request = chosen.request(Part(data, seen), Part(data, sorted(used)), test, holdout=100)
+        request = chosen.request(Part(data, seen), Part(data, sorted(used)), test, holdout=300)
         return Scenario(
             name="digits",
             summary=f"scikit-learn's digits, a small CNN; forget {self.forget} of {self.train} training pictures",
