@@ -51,7 +51,9 @@ def row(record: Record) -> str:
     back = record.measurement("recalibration_worst")
     again = "" if back is None else share(back.unlearned.value)
     time = record.measurement("relearn_time")
-    epochs = "" if time is None or time.unlearned.value is None else time.unlearned.note or f"{time.unlearned.value:.0f}"
+    epochs = (
+        "" if time is None or time.unlearned.value is None else time.unlearned.note or f"{time.unlearned.value:.0f}"
+    )
     tuned = f", tuned x {record.tuning.chosen:.3g}" if record.tuning else ""
     name = record.method.split(":")[0] + tuned
     return f"| `{name}` | {' | '.join(cells)} | {at_zero} | {again} | {r} | {epochs} | {record.verdict.label} |"
@@ -60,7 +62,9 @@ def row(record: Record) -> str:
 def table(records: list[Record]) -> list[str]:
     first = records[0]
     lines = [
-        "| method | " + " | ".join(FIGURES.values()) + " | forget at lr 0 | forget, recalibrated | RK | re-learn | verdict |",
+        "| method | "
+        + " | ".join(FIGURES.values())
+        + " | forget at lr 0 | forget, recalibrated | RK | re-learn | verdict |",
         "|---|" + "---|" * (len(FIGURES) + 5),
     ]
     for role in ("original", "retrained"):

@@ -62,10 +62,12 @@ class Dial(Method):
         self, model: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Any = None
     ) -> nn.Module:
         SEEN.append(request)
-        if self.force > 30:
+        if self.force > 60:
             raise Diverged("dial", 3, "")
         changed = frozen_copy(model)
         with torch.no_grad():
+            if self.force > 30:
+                changed[6].weight.fill_(torch.nan)  # type: ignore[index, union-attr]
             changed[6].bias[0] -= self.force  # type: ignore[index, union-attr]
         return changed
 
@@ -111,12 +113,14 @@ def test_it_picks_the_least_gap_that_keeps_retain(samples_world: World) -> None:
     assert digest_of(w.original) == before
 
 
-def test_a_trial_that_diverges_is_too_strong_and_not_the_end(samples_world: World) -> None:
+@pytest.mark.parametrize("force", [40.0, 100.0], ids=["noticed by what the model says", "noticed by the loop"])
+def test_a_trial_that_diverges_is_too_strong_and_not_the_end(samples_world: World, force: float) -> None:
     w = samples_world
-    tuned = tune(Dial(force=20.0), w.original, w.request, w.task, seeded(0), CPU, retain_drop=1.0)
-    diverged = [t for t in tuned.tuning.trials if 20 * t.strength > 30]
+    tuned = tune(Dial(force=force), w.original, w.request, w.task, seeded(0), CPU, retain_drop=1.0)
+    diverged = [t for t in tuned.tuning.trials if force * t.strength > 30]
+    assert diverged
     assert all((t.gap, t.retain_drop, t.kept) == (-1.0, 1.0, False) for t in diverged)
-    assert 20 * tuned.tuning.chosen <= 30
+    assert force * tuned.tuning.chosen <= 30
 
 
 def test_a_class_is_forgotten_at_the_weakest_strength_that_does(class_world: World) -> None:

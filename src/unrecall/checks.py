@@ -124,20 +124,21 @@ def collapse(facts: Facts) -> Iterator[Doubt]:
 
 
 def controls(facts: Facts) -> Iterator[Doubt]:
-    """An attack that fails where it must succeed says nothing where it fails."""
-    for report in facts.reports:
-        if report.positive_holds is False:
-            yield Doubt(
-                id="positive-control",
-                severity="warning",
-                message=f"{report.title}: its positive control failed ({report.positive_control}).",
-            )
-        if report.negative_holds is False:
-            yield Doubt(
-                id="negative-control",
-                severity="warning",
-                message=f"{report.title}: its negative control failed ({report.negative_control}).",
-            )
+    """An attack that fails where it must succeed says nothing where it fails; one that never fails, nothing at all."""
+    without_positive = [f"{r.title} ({r.positive_control})" for r in facts.reports if r.positive_holds is False]
+    without_negative = [f"{r.title} ({r.negative_control})" for r in facts.reports if r.negative_holds is False]
+    if without_positive:
+        yield Doubt(
+            id="positive-control",
+            severity="warning",
+            message=f"The positive control failed, so failure means nothing: {'; '.join(without_positive)}.",
+        )
+    if without_negative:
+        yield Doubt(
+            id="negative-control",
+            severity="warning",
+            message=f"The negative control failed, so success means nothing: {'; '.join(without_negative)}.",
+        )
 
 
 def stands_out(facts: Facts) -> Iterator[Doubt]:
@@ -191,6 +192,14 @@ def tuned_badly(facts: Facts) -> Iterator[Doubt]:
             id="tuning",
             severity="warning",
             message="No strength that was tried kept accuracy on retain; the least damaging one was taken.",
+        )
+        return
+    chosen = next(trial for trial in facts.tuning.trials if trial.strength == facts.tuning.chosen)
+    if abs(chosen.gap) > 0.05:
+        yield Doubt(
+            id="tuning",
+            severity="warning",
+            message=f"At the strength that tuning chose, forget and validation still differ by {chosen.gap:+.2f}.",
         )
 
 

@@ -17,7 +17,7 @@ from unrecall.attacks.residual_knowledge import (
     zero_denominators,
 )
 from unrecall.engine import seeded
-from unrecall.errors import MissingReference, NotSupported
+from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.observe import observe
 from unrecall.records import Curve, Estimate, Series
@@ -29,6 +29,11 @@ from unrecall.types import SPLITS, Evidence, Request
 def evidence(models: Models, request: Request, task: Task) -> dict[str, Evidence]:
     """One forward pass of each model over each split; a retrained model is held against the others, not itself."""
     signals = {role: {s: observe(m, task, request[s]) for s in SPLITS} for role, m in models.by_role().items()}
+    for role, own in signals.items():
+        if not all(np.isfinite(seen.loss).all() for seen in own.values()):
+            raise BadInput(
+                f"{role}: expected finite outputs, got NaN or infinity. It has diverged: lower lr, or set clip."
+            )
     references = models.references()
     return {
         role: Evidence(request, own, tuple(signals[name] for name in references if name != role), signals["original"])

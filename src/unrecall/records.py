@@ -208,14 +208,14 @@ class Record(Frozen):
         data["costs"] = {k: {"passes": v.passes, "steps": v.steps} for k, v in self.costs.items()}
         return data
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the record as JSON, all of it or nothing."""
-        write_text(path, self.model_dump_json(indent=1) + "\n")
+        write_text(Path(path), self.model_dump_json(indent=1) + "\n")
 
 
-def load(path: Path) -> Record:
+def load(path: str | Path) -> Record:
     """Reads a record; BadInput says which field is off, or that another version wrote it."""
-    text = read_text(path)
+    text = read_text(Path(path))
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:

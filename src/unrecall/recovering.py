@@ -18,7 +18,7 @@ from unrecall.engine import seeded
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.observe import observe
-from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series
+from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series, Side
 from unrecall.session import Session
 from unrecall.storage import cache_folder, content_key, read_text, write_text
 from unrecall.tasks.base import Task
@@ -78,9 +78,10 @@ def recovery(
     asked = {role: one for role, one in traces.items() if " on " not in role}
     means = {role: stats.mean(np.mean(one.correct[1:], axis=0)) for role, one in asked.items()}
     worst = {role: max(map(stats.mean, one.correct[1:]), key=lambda e: e.value or 0) for role, one in asked.items()}
-    frame = _controlled(frame, asked, worst).model_copy(update={"curves": [curve]})
+    frame = frame.model_copy(update={"curves": [curve]})
     if isinstance(attack, RelearnTime):
-        return Finding(frame, [_time(attack, asked)])
+        time = _time(attack, asked)
+        return Finding(_controlled(frame, time, sooner="below"), [time])
     area = lay_out(
         f"{frame.name}_mean",
         f"{frame.title}, mean over the budget",
@@ -90,7 +91,7 @@ def recovery(
         judged=frame.name in JUDGED,
     )
     top = lay_out(f"{frame.name}_worst", f"{frame.title}, worst over the budget", "recovery", worst, leak="above")
-    return Finding(frame, [area, top])
+    return Finding(_controlled(frame, area, sooner="above"), [area, top])
 
 
 def _time(attack: RelearnTime, traces: Mapping[str, Trace]) -> Measurement:
@@ -98,7 +99,7 @@ def _time(attack: RelearnTime, traces: Mapping[str, Trace]) -> Measurement:
     goal = attack.factor * traces["original"].loss[0]
     never = attack.fit.epochs + 1
     times = {
-        role: next((budget for budget, loss in zip(one.budgets[1:], one.loss[1:], strict=True) if loss <= goal), never)
+        role: next((budget for budget, loss in zip(one.budgets, one.loss, strict=True) if loss <= goal), never)
         for role, one in traces.items()
     }
     estimates = {
@@ -138,16 +139,16 @@ def _attacked(
     return found
 
 
-def _controlled(frame: AttackReport, traces: Mapping[str, Trace], worst: Mapping[str, Estimate]) -> AttackReport:
-    start, end = float(traces["original"].correct[0].mean()), worst["original"].value or 0.0
-    others = [e.value for role, e in worst.items() if role.startswith("retrained") and e.value is not None]
-    mean = float(np.mean(others)) if others else None
+def _controlled(frame: AttackReport, row: Measurement, sooner: Side) -> AttackReport:
+    """Under the attack the original must show the forgotten, and retrained models must show less of it."""
+    first, mean = row.original.value, row.reference
+    apart = None if first is None or mean is None else (mean < first if sooner == "above" else mean > first)
     return frame.model_copy(
         update={
-            "positive_control": f"the original still knows it under the attack: {end:.2f} (before {start:.2f})",
-            "positive_holds": end >= 0.9 * start,
-            "negative_control": f"retrained models stay below the original: {show(mean)} against {end:.2f}",
-            "negative_holds": None if mean is None else mean < end,
+            "positive_control": f"the original shows it under the attack: {row.title} is {show(first)}",
+            "positive_holds": None if first is None else first > 0.5 or sooner == "below",
+            "negative_control": f"retrained models show less of it: {show(mean)} on average",
+            "negative_holds": apart,
         }
     )
 

@@ -71,16 +71,19 @@ def tune(
     tried: dict[float, Trial] = {}
 
     def attempt(factor: float) -> Trial:
+        ruined = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
         try:
             changed = method.scaled(factor).unlearn(model, narrowed, task, seeded(seed), session)
         except Diverged:
-            return Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
+            return ruined
         gap = float(observe(changed, task, request.forget).confidence.mean())
         if request.kind == "class":
             gap -= FORGOTTEN
         elif request.validation is not None:
             gap -= float(observe(changed, task, request.validation).confidence.mean())
         drop = before - float(observe(changed, task, kept).correct.mean())
+        if not math.isfinite(gap):
+            return ruined
         return Trial(strength=factor, gap=gap, retain_drop=drop, kept=drop <= retain_drop)
 
     weak, strong, factor = strength.low, strength.high, 1.0

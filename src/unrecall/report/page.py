@@ -47,9 +47,9 @@ def page(records: Sequence[Record]) -> str:
     )
 
 
-def write(records: Sequence[Record], path: Path) -> None:
+def write(records: Sequence[Record], path: str | Path) -> None:
     """Writes the page, all of it or nothing."""
-    write_text(path, page(records))
+    write_text(Path(path), page(records))
 
 
 def environment() -> Environment:
