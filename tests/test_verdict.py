@@ -89,7 +89,7 @@ def test_the_worst_label_names_the_whole() -> None:
     assert judge([like, over, leak])[1].label == "leaks"
     assert judge([like, over])[1].label == "over-forgets"
     assert judge([like, row(0.5, [0.3, 0.7, 0.5], name="d")])[1].label == "inconclusive"
-    assert "on 1 of 3 judged measurements (c)" in judge([like, over, leak])[1].line
+    assert "on 1 of 3 judged measurements (C)" in judge([like, over, leak])[1].line
 
 
 def test_judging_again_changes_nothing() -> None:

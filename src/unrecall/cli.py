@@ -40,10 +40,7 @@ def demo(
     from unrecall.folder import claimed
 
     with claimed(out, {"command": "demo"}) as folder:
-        cells = [
-            _cell("digits", method, ("quick",), 0, tuned, folder / name, device)
-            for name, method, tuned in DEMO
-        ]
+        cells = [_cell("digits", method, ("quick",), 0, tuned, folder / name, device) for name, method, tuned in DEMO]
         _finish(cells, folder, "")
 
 

@@ -37,18 +37,26 @@ def claim(folder: Path, asked: dict[str, Any]) -> Path:
 @contextmanager
 def claimed(folder: Path, asked: dict[str, Any]) -> Iterator[Path]:
     """`claim` for the length of a block; an error before anything else was written leaves the disk as it was."""
-    new = not folder.exists()
-    claim(folder, asked)
+    ours = new = not folder.exists()
     try:
+        claim(folder, asked)
+        ours = True
         yield folder
     except (UnrecallError, OSError):
-        below = sorted(folder.rglob("*"), reverse=True)
-        if not any(path.is_file() and path.name != ASKED for path in below):
-            for path in below:
-                path.rmdir() if path.is_dir() else path.unlink()
-            if new:
-                folder.rmdir()
+        if ours and folder.exists():
+            _abandon(folder, new)
         raise
+
+
+def _abandon(folder: Path, new: bool) -> None:
+    """Takes back a claim under which nothing was written; the folder too where the claim made it."""
+    below = sorted(folder.rglob("*"), reverse=True)
+    if any(path.is_file() and path.name != ASKED for path in below):
+        return
+    for path in below:
+        path.rmdir() if path.is_dir() else path.unlink()
+    if new:
+        folder.rmdir()
 
 
 def file_name(text: str) -> str:
