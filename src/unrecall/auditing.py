@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from unrecall.collect import evidence, membership, recognition
 from unrecall.engine import seeded
 from unrecall.errors import BadInput
 from unrecall.findings import Finding, Models, lay_out
+from unrecall.hooks import mode
 from unrecall.metrics import METRICS, average_gap, over_unlearning
 from unrecall.provenance import dirty, provenance
 from unrecall.records import (
@@ -107,38 +109,27 @@ def audit(
     session: Session | None = None,
     case: Case | None = None,
 ) -> Record:
-    """Measures, attacks and doubts, every model alike; the models are left as they were.
+    """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
 
     `null`: the same method at learning rate 0, where there is one. Without retrained models nothing can be judged, and
     the record says so. The same inputs and seed give the same numbers. Raises BadInput where models and data don't fit.
     """
     session, case = session or Session(), case or Case()
     models = Models(original, unlearned, tuple(retrained), null)
-    for model in models.by_role().values():
-        _placed(model, session)
-        task.check(model, request)
-    seen = evidence(models, request, task)
-    measured = [
-        lay_out(
-            m.name,
-            m.title,
-            m.group,
-            {role: m.compute(e) for role, e in seen.items()},
-            leak=m.leak,
-            margin=m.margin,
-            judged=m.judged,
-        )
-        for m in METRICS
-    ]
-    digests = {role: digest_of(model) for role, model in models.by_role().items()}
-    reports: list[AttackReport] = []
-    for attack in (attacks or Audit.standard()).attacks:
-        found = _kept(attack, models, seen, request, task, seed, session, digests)
-        reports.append(found.report)
-        measured += found.measurements
-    measured += [_failure(seen), *_neighbours(models, request, task, seed)]
-    measured.append(_gap(measured))
-    measured += _cost(case.costs or {})
+    with ExitStack() as stack:
+        for model in models.by_role().values():
+            stack.enter_context(mode(model.to(session.place()), training=False))
+            task.check(model, request)
+        seen = evidence(models, request, task)
+        digests = {role: digest_of(model) for role, model in models.by_role().items()}
+        found = [
+            _kept(attack, models, seen, request, task, seed, session, digests)
+            for attack in (attacks or Audit.standard()).attacks
+        ]
+        measured = _measured(models, seen, request, task, seed)
+    reports = [one.report for one in found]
+    measured += [row for one in found for row in one.measurements]
+    measured += [_gap(measured), *_cost(case.costs or {})]
     labelled, verdict = judge(measured)
     facts = Facts(
         request=request,
@@ -168,6 +159,25 @@ def audit(
         provenance=provenance(request, digests, session.place()),
         reported=dict(case.reported or {}),
     )
+
+
+def _measured(
+    models: Models, seen: Mapping[str, Evidence], request: Request, task: Task, seed: int
+) -> list[Measurement]:
+    """Everything that signals alone tell, and OU@eps."""
+    rows = [
+        lay_out(
+            m.name,
+            m.title,
+            m.group,
+            {role: m.compute(one) for role, one in seen.items()},
+            leak=m.leak,
+            margin=m.margin,
+            judged=m.judged,
+        )
+        for m in METRICS
+    ]
+    return [*rows, _failure(seen), *_neighbours(models, request, task, seed)]
 
 
 class _Kept(BaseModel):
@@ -205,10 +215,6 @@ def _kept(
     if path is not None:
         write_text(path, _Kept(report=found.report, measurements=found.measurements).model_dump_json())
     return found
-
-
-def _placed(model: nn.Module, session: Session) -> nn.Module:
-    return model.to(session.place()).eval()
 
 
 def _failure(seen: Mapping[str, Evidence]) -> Measurement:

@@ -199,10 +199,16 @@ def training(
     scheduler = _scheduler(recipe, bare, total)
     wrapped, optimizer, backward = _prepared(accelerator, model, bare)
     saved = Saved(session, name, content_key(repr(recipe), str(seed), digest_of(model)))
+
+    def mine(group: list[int]) -> list[int]:
+        """This process's share of a batch; the whole of it in one process, or where there is not one for each."""
+        n = accelerator.num_processes
+        return group[accelerator.process_index :: n] if len(group) >= n else group
+
     first = saved.restore(model, bare, scheduler, generator, effort)
     with own_randomness(seed):
         streams = {
-            key: iter(loader(data, task, list(groups(key, len(data), recipe, seed, first, total))))
+            key: iter(loader(data, task, [mine(group) for group in groups(key, len(data), recipe, seed, first, total)]))
             for key, data in phase.streams.items()
         }
     set_training(model, recipe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -103,6 +103,8 @@ class Request:
     validation: Examples | None = None
     kind: Kind = "samples"
     masked: tuple[int, ...] = ()
+    checked: set[str] = field(default_factory=set, compare=False, repr=False)
+    """What a task has already looked for in these data, so that it reads them once and not once a model."""
 
     def __post_init__(self) -> None:
         for name in SPLITS:
