@@ -131,3 +131,32 @@ def test_prediction_interval_covers_one_more() -> None:
         assert found is not None
         inside += found[0] <= rng.normal() <= found[1]
     assert 0.935 <= inside / 2000 <= 0.965
+
+
+def test_jackknife_of_a_pair_mean_is_leaving_one_out() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(9, 4))
+    gram = values @ values.T
+    np.fill_diagonal(gram, 0)
+    found = stats.jackknife(gram.sum(1), np.full(9, 8.0))
+    assert found.value == pytest.approx(gram.sum() / 72)
+    without = []
+    for i in range(9):
+        kept = np.delete(np.delete(gram, i, 0), i, 1)
+        without.append(kept.sum() / 56)
+    error = np.sqrt(8 / 9 * np.square(np.array(without) - np.mean(without)).sum())
+    half = scipy_stats.t.ppf(0.975, 8) * error
+    assert (found.low, found.high) == (pytest.approx(found.value - half), pytest.approx(found.value + half))
+
+
+def test_ratio_of_sums_against_the_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    below = rng.integers(1, 100, 400).astype(float)
+    above = 0.7 * below + rng.normal(scale=10, size=400)
+    found = stats.ratio(above, below)
+    picks = rng.integers(0, 400, (2000, 400))
+    spread = np.std(above[picks].sum(1) / below[picks].sum(1))
+    assert found.value == pytest.approx(above.sum() / below.sum())
+    assert found.low is not None and found.high is not None
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.1)
+    assert stats.ratio(above, np.zeros(400)).value is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -238,16 +239,20 @@ def _neighbours(models: Models, request: Request, task: Task, seed: int) -> Iter
 
 
 def _gap(measured: Sequence[Measurement]) -> Measurement:
-    """Average gap to the retrained models, for every model against the others' mean."""
-    rows = [m for m in measured if m.name in GAP]
-    reference = {m.name: m.reference for m in rows if m.reference is not None}
+    """Average gap to the retrained models; its interval takes the four figures as independent."""
+    rows = {m.name: m for m in measured if m.name in GAP}
+    reference = {name: m.reference for name, m in rows.items() if m.reference is not None}
     values: dict[str, Estimate] = {}
     for role in ("original", "unlearned", "null"):
-        own = {m.name: getattr(m, role).value for m in rows if getattr(m, role).value is not None}
-        names = [name for name in GAP if name in own and name in reference]
-        complete = len(names) == len(GAP)
-        gap = average_gap(own, reference, names) if complete else None
-        values[role] = Estimate(value=gap, note="" if complete else "needs retrained models and all four figures")
+        own: dict[str, Estimate] = {name: getattr(m, role) for name, m in rows.items()}
+        known = {name: one.value for name, one in own.items() if one.value is not None}
+        if len(reference) < len(GAP) or len(known) < len(GAP):
+            values[role] = Estimate(value=None, note="needs retrained models and all four figures")
+            continue
+        gap = average_gap(known, reference, GAP)
+        halves = [((one.high or 0.0) - (one.low or 0.0)) / 2 for one in own.values()]
+        half = math.hypot(*halves) / len(GAP)
+        values[role] = Estimate(value=gap, low=max(0.0, gap - half), high=gap + half, n=min(e.n for e in own.values()))
     return lay_out("average_gap", "Average gap to retrained", "forgetting", values).model_copy(update={"ideal": "0"})
 
 

@@ -99,6 +99,7 @@ def recognition(
     curves = [
         _over_radius("radius", "Residual knowledge over the radius", known, set_level),
         _over_radius("radius_sums", "The same as a ratio of sums", known, ratio_of_sums),
+        _over_radius("radius_share", "Share of forget examples with r above 1", known, share_above_one),
     ]
     name, where = frame.name, "at the largest radius"
     rows = [
@@ -148,14 +149,18 @@ def _of_ratios(one: Recognition) -> Estimate:
 
 
 def _above_one(one: Recognition) -> Estimate:
-    return Estimate(value=float(share_above_one(one)[-1]), n=one.subject.shape[1]) if len(one.references) else NO_PEER
+    """The share of (retrained model, example) pairs in which the subject recognises more."""
+    if not len(one.references):
+        return NO_PEER
+    return stats.mean((one.subject[-1] > one.references[:, -1]).mean(0))
 
 
 def _over_radius(
     name: str, title: str, found: Mapping[str, Recognition], level: Callable[[Recognition], np.ndarray]
 ) -> Curve:
     lines = [Series(role=role, x=list(one.radii), y=[_finite(v) for v in level(one)]) for role, one in found.items()]
-    return Curve(name=name, title=title, x_label="radius (input units)", y_label="r (1 = retrained)", series=lines)
+    y_label = "share" if level is share_above_one else "r (1 = retrained)"
+    return Curve(name=name, title=title, x_label="radius (input units)", y_label=y_label, series=lines)
 
 
 def _finite(value: float) -> float | None:

@@ -59,6 +59,21 @@ def ratio(above: np.ndarray, below: np.ndarray, level: float = LEVEL) -> Estimat
     return Estimate(value=value, low=value - half, high=value + half, n=n)
 
 
+def jackknife(sums: np.ndarray, counts: np.ndarray, level: float = LEVEL) -> Estimate:
+    """A mean over ordered pairs of examples, with the jackknife's interval: leaving out i removes its pairs twice.
+
+    `sums` [n] and `counts` [n]: the total over example i's pairs, and how many it has.
+    """
+    n, total, pairs = len(sums), float(sums.sum()), float(counts.sum())
+    left = pairs - 2 * counts
+    if n < 3 or bool((left <= 0).any()):
+        return Estimate(value=total / pairs, n=n, note="too few pairs for an interval")
+    without = (total - 2 * sums) / left
+    error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    return Estimate(value=total / pairs, low=total / pairs - half, high=total / pairs + half, n=n)
+
+
 class Roc(NamedTuple):
     """Operating points of a score, one per threshold, from "none is a member" to "all are"."""
 

@@ -45,14 +45,15 @@ def intra_class_cosine(evidence: Evidence) -> Estimate:
     unit = signals.features / np.maximum(lengths, 1e-12)
     label = np.zeros(len(signals), dtype=np.int64)
     label[signals.example] = signals.target
-    total, pairs = 0.0, 0
+    own, partners = np.zeros(len(signals)), np.zeros(len(signals))
     for value in np.unique(label):
-        group = unit[label == value].astype(np.float64)
-        total += float(np.square(group.sum(0)).sum() - np.square(group).sum())
-        pairs += len(group) * (len(group) - 1)
-    if pairs == 0:
+        mine = label == value
+        group = unit[mine].astype(np.float64)
+        own[mine] = group @ group.sum(0) - np.square(group).sum(1)
+        partners[mine] = len(group) - 1
+    if partners.sum() == 0:
         return Estimate(value=None, note="needs two forget examples of one class")
-    return Estimate(value=total / pairs, n=len(signals))
+    return stats.jackknife(own, partners)
 
 
 def average_gap(values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]) -> float:
