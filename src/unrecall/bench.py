@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from unrecall.run import experiment
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.session import Session
 from unrecall.spec import parse
+from unrecall.storage import writing
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def perform(cell: Cell) -> Record:
         session,
         tuned=cell.tuned,
     )
+    for made in (Path(cell.folder) / "parts").glob("unlearned-*.safetensors"):
+        with writing(Path(cell.folder) / "unlearned.safetensors") as temporary:
+            shutil.copyfile(made, temporary)
     record.save(cell.record)
     return record
 
