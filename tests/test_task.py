@@ -232,3 +232,16 @@ def test_exhibit_is_a_picture_that_reads_back(channels: int) -> None:
 def test_exhibit_of_anything_else_is_a_list_of_numbers() -> None:
     shown = TASK.exhibit((torch.tensor([0.5, 0.25]), 3), "odd")
     assert (shown.kind, shown.content, shown.caption) == ("text", "0.5 0.25", "class 3: odd")
+
+
+def test_blocks_of_a_network_behind_its_normalisation() -> None:
+    from unrecall.scenarios.networks import resnet20, small_cnn
+
+    names = [name for name, _ in Classification().blocks(resnet20())]
+    assert len(names) == 11
+    assert names[0] == "1.conv1"
+    assert names[-3:] == ["1.layers.2.1", "1.layers.2.2", "1.linear"]
+    held = [p for _, modules in Classification().blocks(resnet20()) for m in modules for p in m.parameters()]
+    assert len(held) == len(list(resnet20().parameters())), "each parameter once"
+    assert [name for name, _ in Classification().blocks(small_cnn())] == ["1", "4", "7", "12"]
+    assert [name for name, _ in Classification().blocks(torch.nn.Linear(2, 2))] == [""]

@@ -105,11 +105,15 @@ class Classification(Task):
         )
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-        """Sequences are opened, anything else that holds weights is a block; a norm joins the block before it."""
+        """Sequences are opened, anything else that holds weights is a block; a norm joins the block before it.
+
+        A model that is wrapped whole (behind its normalisation, say) is opened as if it were not.
+        """
+        parts, deeper = [("", model)], _holding_weights("", model)
+        while len(parts) == 1 and parts != deeper:
+            parts, deeper = deeper, _holding_weights(*deeper[0])
         found: list[tuple[str, list[nn.Module]]] = []
-        for name, module in _opened("", model, root=True):
-            if not any(True for _ in module.parameters()):
-                continue
+        for name, module in parts:
             if found and isinstance(module, _NORMS):
                 found[-1][1].append(module)
             else:
@@ -199,13 +203,16 @@ def _brief(item: Any) -> str:
     return type(item).__name__
 
 
-def _opened(prefix: str, module: nn.Module, *, root: bool = False) -> list[tuple[str, nn.Module]]:
-    if not root and not isinstance(module, nn.Sequential | nn.ModuleList):
-        return [(prefix, module)]
-    children = list(module.named_children())
-    if not children:
-        return [(prefix, module)]
-    return [pair for name, child in children for pair in _opened(f"{prefix}.{name}".lstrip("."), child)]
+def _holding_weights(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts of a module that hold weights, sequences among them opened."""
+    parts: list[tuple[str, nn.Module]] = []
+    for name, child in module.named_children():
+        path = f"{prefix}.{name}".lstrip(".")
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            parts += _holding_weights(path, child)
+        elif any(True for _ in child.parameters()):
+            parts.append((path, child))
+    return parts if parts or not any(True for _ in module.parameters()) else [(prefix, module)]
 
 
 def _png(pixels: np.ndarray) -> str:
