@@ -49,8 +49,9 @@ def test_sets_may_not_share_an_example(first: str, second: str) -> None:
         request_with(**{"validation": SPARE, second: [*sets[second], copy]})
 
 
-def test_holdout_and_test_may_share() -> None:
-    assert len(request_with(test=[*TEST, HOLDOUT[0]]).test) == 9
+def test_holdout_and_test_share_nothing() -> None:
+    with pytest.raises(BadInput, match="holdout and test to share nothing"):
+        request_with(test=[*TEST, HOLDOUT[0]])
 
 
 def test_a_forget_example_named_twice_is_refused() -> None:

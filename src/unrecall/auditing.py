@@ -129,6 +129,10 @@ def audit(
         ]
         measured = _measured(models, seen, request, task, seed)
     reports = [one.report for one in found]
+    names = [report.name for report in reports]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f"audit: expected each attack once, got two called '{twice}'. Run them in separate audits.")
     measured += [row for one in found for row in one.measurements]
     measured += [_gap(measured), *_cost(case.costs or {})]
     labelled, verdict = judge(measured)
@@ -174,7 +178,6 @@ def _measured(
             {role: m.compute(one) for role, one in seen.items()},
             leak=m.leak,
             margin=m.margin,
-            judged=m.judged,
         )
         for m in METRICS
     ]
@@ -198,7 +201,7 @@ def _kept(
     session: Session,
     digests: Mapping[str, str],
 ) -> Finding:
-    key = content_key(repr(attack), request.fingerprint, str(seed), *digests.values())
+    key = content_key(repr(attack), repr(task), request.fingerprint, str(seed), *digests.values())
     path = None if session.folder is None else session.folder / f"{type(attack).__name__.lower()}-{key}.json"
     if path is not None and path.exists():
         kept = _Kept.model_validate_json(read_text(path))
@@ -226,16 +229,13 @@ def _failure(seen: Mapping[str, Evidence]) -> Measurement:
 
 def _neighbours(models: Models, request: Request, task: Task, seed: int) -> Iterator[Measurement]:
     """OU@eps in both forms; a row with a reason where the request is not for a class."""
-    for divergence, title in (("js", "OU@eps (JS)"), ("kl", "OU@eps (KL)")):
-        if request.kind == "class":
-            found = over_unlearning(
-                models.original, models.by_role(), request, task, seeded(seed), divergence=divergence
-            )
-            values = {role: stats.mean(rows) for role, rows in found.items()}
-        else:
-            none = Estimate(value=None, note="defined for class requests only")
-            values = dict.fromkeys(models.by_role(), none)
-        yield lay_out(f"ou_{divergence}", title, "utility", values, unit="nats", margin=0.05)
+    known = request.kind == "class"
+    subjects = models.by_role()
+    found = over_unlearning(models.original, subjects, request, task, seeded(seed)) if known else {}
+    for name, title in (("js", "OU@eps (JS)"), ("kl", "OU@eps (KL)")):
+        none = Estimate(value=None, note="defined for class requests only")
+        values = {role: stats.mean(getattr(found[role], name)) if known else none for role in subjects}
+        yield lay_out(f"ou_{name}", title, "utility", values, unit="nats", margin=0.05)
 
 
 def _gap(measured: Sequence[Measurement]) -> Measurement:

@@ -195,11 +195,13 @@ def tuned_badly(facts: Facts) -> Iterator[Doubt]:
         )
         return
     chosen = next(trial for trial in facts.tuning.trials if trial.strength == facts.tuning.chosen)
-    if abs(chosen.gap) > 0.05:
+    start = facts.tuning.untouched
+    if start is not None and abs(chosen.gap) > 0.5 * abs(start):
         yield Doubt(
             id="tuning",
             severity="warning",
-            message=f"At the strength that tuning chose, forget and validation still differ by {chosen.gap:+.2f}.",
+            message=f"At the strength that tuning chose, forget and validation still differ by {chosen.gap:+.3f} "
+            f"({start:+.3f} before unlearning): no strength that was tried closes the gap.",
         )
 
 

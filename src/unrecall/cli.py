@@ -28,7 +28,7 @@ FailOn = Annotated[str, typer.Option("--fail-on", help="verdicts that make the e
 Tune = Annotated[bool, typer.Option("--tune", help="search the method's strength first, on forget and validation")]
 
 DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
-"""One that hides, one that was tuned to forget, and the exact one, which must pass."""
+"""One that hides, one whose strength is searched, and the exact one, which must pass."""
 
 
 @app.command()

@@ -64,9 +64,7 @@ def membership(attack: MembershipAttack, seen: Mapping[str, Evidence]) -> Findin
         log="xy",
         series=lines,
     )
-    area = lay_out(
-        f"{frame.name}_auc", f"{frame.title}, AUC", "privacy", areas, leak="above", judged=frame.name == "loss"
-    )
+    area = lay_out(f"{frame.name}_auc", f"{frame.title}, AUC", "privacy", areas, leak="above")
     rate = lay_out(f"{frame.name}_tpr", f"{frame.title}, TPR at 1 % FPR", "privacy", rates, leak="above")
     first, mean = areas["original"], area.reference
     frame = frame.model_copy(
@@ -76,7 +74,7 @@ def membership(attack: MembershipAttack, seen: Mapping[str, Evidence]) -> Findin
             "positive_control": f"tells forget from holdout in the original: AUC {show(first.value)}",
             "positive_holds": None if first.low is None else first.low > 0.5,
             "negative_control": f"can't in the retrained models: mean AUC {show(mean)}",
-            "negative_holds": None if mean is None or first.value is None else mean < first.value,
+            "negative_holds": None if mean is None or first.low is None else mean < first.low,
         }
     )
     return Finding(frame, [area, rate])
@@ -103,16 +101,16 @@ def recognition(
     ]
     name, where = frame.name, "at the largest radius"
     rows = [
-        lay_out(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", sums, leak="above", judged=True),
+        lay_out(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", sums, leak="above"),
         lay_out(name, f"{frame.title} {where}", "recovery", means, leak="above", note=means["unlearned"].note),
         lay_out(f"{name}_share", "Share of forget examples with r above 1", "recovery", shares, leak="above"),
     ]
-    first, mean = sums["original"].value, rows[0].reference
+    first, mean = sums["original"], rows[0].reference
     frame = frame.model_copy(
         update={
             "curves": curves if known else [],
-            "positive_control": f"the original recognises more than retrained models do: r = {show(first)}",
-            "positive_holds": None if first is None else first > 1,
+            "positive_control": f"the original recognises more than retrained models do: r = {show(first.value)}",
+            "positive_holds": None if first.low is None else first.low > 1,
             "negative_control": f"retrained models against each other stay near 1: r = {show(mean)}",
             "negative_holds": None if mean is None else abs(mean - 1) < 0.15,
         }

@@ -190,6 +190,8 @@ def training(
     recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
     per_epoch = max(1, total_steps(_once(phase)))
     seed = draw_seed(generator)
+    if recipe.until is not None and "forget" not in phase.streams:
+        raise BadInput(f"{name}: expected until only where forget is trained on, got {recipe.until}. Leave it out.")
     accelerator = session.accelerator()
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -255,7 +257,7 @@ def _finite(parameters: list[nn.Parameter]) -> bool:
 
 
 def _reached(model: nn.Module, task: Task, phase: Phase) -> bool:
-    if phase.fit.until is None or "forget" not in phase.streams:
+    if phase.fit.until is None:
         return False
     return float(accuracy(model, task, phase.streams["forget"]).mean()) <= phase.fit.until
 

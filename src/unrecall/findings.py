@@ -11,6 +11,7 @@ from torch import nn
 
 from unrecall.attacks.base import Attack
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Side
+from unrecall.verdict import JUDGED
 
 NO_NULL = Estimate(value=None, note="no null: the method does not run the loop, or re-initialises weights")
 
@@ -51,7 +52,6 @@ def lay_out(
     *,
     leak: Side | None = None,
     margin: float = 0.1,
-    judged: bool = False,
     unit: str = "",
     note: str = "",
 ) -> Measurement:
@@ -70,7 +70,7 @@ def lay_out(
         reference=float(np.mean(known)) if known else None,
         leak=leak,
         margin=margin,
-        judged=judged,
+        judged=name in JUDGED,
         note=note or (estimates["unlearned"].note if estimates["unlearned"].value is None else ""),
     )
 

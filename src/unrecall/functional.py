@@ -28,12 +28,6 @@ def _entropy_to(p: Tensor, m: Tensor) -> Tensor:
     return torch.where(p > 0, p * (p.clamp_min(1e-12) / m.clamp_min(1e-12)).log(), torch.zeros_like(p)).sum(-1)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Shannon entropy of each row's softmax, `[n]`, in nats."""
-    log_p = F.log_softmax(logits, -1)
-    return -(log_p.exp() * log_p).sum(-1)
-
-
 def margin(logits: Tensor, targets: Tensor) -> Tensor:
     """Logit margin z_y - max_{k != y} z_k of each row, `[n]`; positive where the row is classified as its target."""
     own = logits.gather(1, targets[:, None]).squeeze(1)

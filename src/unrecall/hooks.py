@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
-
-
-@contextmanager
-def capture_input(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the first positional input of `module` at each forward pass, in order."""
-    seen: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def capture_output(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the output of `module` at each forward pass, in order."""
-    seen: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def replace_output(module: nn.Module, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Passes each output of `module` through `edit`."""
-    handle = module.register_forward_hook(lambda _, __, output: edit(output))
-    try:
-        yield
-    finally:
-        handle.remove()
+from torch import nn
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unrecall.functional import entropy, nll
+from unrecall.functional import nll
 from unrecall.hooks import mode
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Examples, Signals, move
@@ -76,7 +76,6 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int = 
             parts["loss"].append(loss)
             parts["confidence"].append((-loss).exp())
             parts["correct"].append(rows.per_example(prediction.eq(rows.targets).float()))
-            parts["entropy"].append(rows.per_example(entropy(rows.logits)))
             parts["features"].append(features)
             parts["prediction"].append(prediction)
             parts["target"].append(rows.targets)

@@ -133,10 +133,11 @@ class Trial(Frozen):
 
 
 class Tuning(Frozen):
-    """What tuning searched and chose, before any audit."""
+    """What tuning searched and chose, before any audit; `untouched` is the gap of the original."""
 
     parameter: str
     chosen: float
+    untouched: float | None = None
     criterion: str
     trials: list[Trial]
 

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from unrecall import __version__, stats
 from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.attacks.recalibration import Recalibration
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.attacks.uma import UMA
 from unrecall.engine import seeded
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.findings import Finding, Models, lay_out, report_of, show
-from unrecall.observe import observe
+from unrecall.hooks import batchnorms
+from unrecall.observe import device_of, observe
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series, Side
 from unrecall.session import Session
 from unrecall.storage import cache_folder, content_key, read_text, write_text
 from unrecall.tasks.base import Task
-from unrecall.types import Request, Signals
+from unrecall.types import Request, Signals, move
 from unrecall.weights import digest_of
 
-JUDGED = ("relearn", "recalibration", "prototypical")
-"""The recovery attacks that the verdict rests on; the others are shown beside them."""
+
+def disguised(attack: RecoveryAttack, original: nn.Module, request: Request, task: Task) -> nn.Module:
+    """A copy of the original that only looks forgetful: what it knows is all there, behind one part that is wrong.
+
+    For recalibration the BatchNorm means have moved by three deviations; for the other attacks each class's row of
+    the head has moved on to the next class.
+    """
+    copied = copy.deepcopy(original).eval()
+    if isinstance(attack, Recalibration):
+        with torch.no_grad():
+            for norm in batchnorms(copied):
+                if norm.running_mean is not None and norm.running_var is not None:
+                    norm.running_mean.add_(3 * norm.running_var.sqrt())
+        return copied
+    head = task.head(copied, move(task.collate([request.forget[0]]), device_of(copied)))
+    with torch.no_grad():
+        head.weight.copy_(head.weight.roll(1, 0))
+        if head.bias is not None:
+            head.bias.copy_(head.bias.roll(1, 0))
+    return copied
 
 
 class Trace(NamedTuple):
@@ -62,6 +84,8 @@ def recovery(
         for role, model in models.by_role().items():
             session.say(f"  {frame.title}: {role}")
             traces[role] = _attacked(attack, model, models, request, task, seed, session)
+        hidden = disguised(attack, models.original, request, task)
+        control_trace = _attacked(attack, hidden, models, request, task, seed, session)
         if isinstance(attack, UMA) and attack.on == "forget":
             control = replace(attack, on="holdout")
             traces["unlearned on holdout"] = _attacked(control, models.unlearned, models, request, task, seed, session)
@@ -81,17 +105,16 @@ def recovery(
     frame = frame.model_copy(update={"curves": [curve]})
     if isinstance(attack, RelearnTime):
         time = _time(attack, asked)
-        return Finding(_controlled(frame, time, sooner="below"), [time])
+        return Finding(_controlled(frame, time, control_trace, traces["original"], sooner="below"), [time])
     area = lay_out(
         f"{frame.name}_mean",
         f"{frame.title}, mean over the budget",
         "recovery",
         means,
         leak="above",
-        judged=frame.name in JUDGED,
     )
     top = lay_out(f"{frame.name}_worst", f"{frame.title}, worst over the budget", "recovery", worst, leak="above")
-    return Finding(_controlled(frame, area, sooner="above"), [area, top])
+    return Finding(_controlled(frame, area, control_trace, traces["original"], sooner="above"), [area, top])
 
 
 def _time(attack: RelearnTime, traces: Mapping[str, Trace]) -> Measurement:
@@ -129,7 +152,15 @@ def _attacked(
 
     if session.folder is None:
         return trace(points())
-    parts = (repr(attack), digest_of(model), digest_of(models.original), request.fingerprint, str(seed), __version__)
+    parts = (
+        repr(attack),
+        repr(task),
+        digest_of(model),
+        digest_of(models.original),
+        request.fingerprint,
+        str(seed),
+        __version__,
+    )
     path = cache_folder() / f"trace-{content_key(*parts)}.json"
     if path.exists():
         budgets, correct, loss, variant = json.loads(read_text(path))
@@ -139,15 +170,18 @@ def _attacked(
     return found
 
 
-def _controlled(frame: AttackReport, row: Measurement, sooner: Side) -> AttackReport:
-    """Under the attack the original must show the forgotten, and retrained models must show less of it."""
-    first, mean = row.original.value, row.reference
-    apart = None if first is None or mean is None else (mean < first if sooner == "above" else mean > first)
+def _controlled(frame: AttackReport, row: Measurement, hidden: Trace, known: Trace, sooner: Side) -> AttackReport:
+    """The attack must bring back what a copy of the original only hides, and must do less to retrained models."""
+    before, after, there = hidden.correct[0].mean(), max(c.mean() for c in hidden.correct[1:]), known.correct[0].mean()
+    first, mean = row.original, row.reference
+    apart: bool | None = None
+    if mean is not None and first.value is not None:
+        apart = mean > first.value if sooner == "below" else mean < (first.value if first.low is None else first.low)
     return frame.model_copy(
         update={
-            "positive_control": f"the original shows it under the attack: {row.title} is {show(first)}",
-            "positive_holds": None if first is None else first > 0.5 or sooner == "below",
-            "negative_control": f"retrained models show less of it: {show(mean)} on average",
+            "positive_control": f"brings back what a copy of the original only hides: {before:.2f} to {after:.2f}",
+            "positive_holds": bool(after - before >= 0.5 * (there - before)) if there > before + 0.1 else None,
+            "negative_control": f"retrained models show less than it: {show(mean)} against {show(first.value)}",
             "negative_holds": apart,
         }
     )

@@ -88,12 +88,14 @@ def performed(
     role: str, method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session
 ) -> Trained:
     """The method's model and what it took, from the session's folder where an earlier run left it there."""
-    key = content_key(repr(method), weights.digest_of(original), scenario.request.fingerprint, str(seed))
+    key = content_key(
+        repr(method), weights.digest_of(original), scenario.request.fingerprint, repr(scenario.task), str(seed)
+    )
     path = None if session.folder is None else session.folder / f"{role}-{key}.safetensors"
     if path is not None and path.exists():
         known = weights.load(copy.deepcopy(original), path).to(session.place()).eval()
         return Trained(known, Cost.model_validate_json(read_text(path.with_suffix(".json"))))
-    session.say(f"{role}: {spec.show(method)}")
+    session.say(f"{role}: {spec.show(method.base if isinstance(method, Null) else method)}")
     spent = metered(session)
     with spent:
         model = method.unlearn(original, scenario.request, scenario.task, seeded(seed), session)
@@ -117,7 +119,9 @@ def searched(
     method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session
 ) -> tuple[Method, Tuning]:
     """The method at the strength that tuning chose; kept in the session's folder."""
-    key = content_key("tune", repr(method), weights.digest_of(original), scenario.request.fingerprint, str(seed))
+    key = content_key(
+        "tune", repr(method), weights.digest_of(original), scenario.request.fingerprint, repr(scenario.task), str(seed)
+    )
     path = None if session.folder is None else session.folder / f"tuning-{key}.json"
     if path is not None and path.exists():
         tuning = Tuning.model_validate_json(read_text(path))
@@ -127,3 +131,8 @@ def searched(
     if path is not None:
         write_text(path, found.tuning.model_dump_json())
     return found.method, found.tuning
+
+
+def _key(method: Method, original: nn.Module, scenario: Scenario, seed: int) -> str:
+    asked = (scenario.request.fingerprint, repr(scenario.task), str(seed))
+    return content_key(repr(method), weights.digest_of(original), *asked)

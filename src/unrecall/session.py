@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,10 +49,6 @@ class Session:
             raise BadInput(f"device: expected cpu or cuda, got '{self.device}'.")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BadInput("device: expected a GPU that PyTorch can use for 'cuda', got none. Choose cpu.")
-
-    def within(self, name: str) -> Session:
-        """The same session, with a folder of its own below this one."""
-        return self if self.folder is None else replace(self, folder=self.folder / name)
 
     def accelerator(self) -> Accelerator:
         """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""

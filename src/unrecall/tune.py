@@ -62,7 +62,7 @@ def tune(
     strength = method.core().strength
     if strength is None or request.validation is None:
         raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, without one.")
-    seed = draw_seed(generator)
+    validation, seed = request.validation, draw_seed(generator)
     order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
     cut = max(1, len(order) // 10)
     kept, used = Part(request.retain, sorted(order[:cut])), Part(request.retain, sorted(order[cut:]))
@@ -70,17 +70,19 @@ def tune(
     before = float(observe(model, task, kept).correct.mean())
     tried: dict[float, Trial] = {}
 
+    def gap_of(changed: nn.Module) -> float:
+        gap = float(observe(changed, task, request.forget).confidence.mean())
+        if request.kind == "class":
+            return gap - FORGOTTEN
+        return gap - float(observe(changed, task, validation).confidence.mean())
+
     def attempt(factor: float) -> Trial:
         ruined = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
         try:
             changed = method.scaled(factor).unlearn(model, narrowed, task, seeded(seed), session)
         except Diverged:
             return ruined
-        gap = float(observe(changed, task, request.forget).confidence.mean())
-        if request.kind == "class":
-            gap -= FORGOTTEN
-        elif request.validation is not None:
-            gap -= float(observe(changed, task, request.validation).confidence.mean())
+        gap = gap_of(changed)
         drop = before - float(observe(changed, task, kept).correct.mean())
         if not math.isfinite(gap):
             return ruined
@@ -101,6 +103,7 @@ def tune(
     tuning = Tuning(
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,
+        untouched=gap_of(model),
         criterion=CRITERION["class" if request.kind == "class" else "samples"].format(retain_drop, FORGOTTEN),
         trials=[tried[key] for key in sorted(tried)],
     )

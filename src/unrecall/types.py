@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -25,8 +25,9 @@ APART = {
     "forget": ("retain", "holdout", "test", "validation"),
     "retain": ("holdout", "test", "validation"),
     "validation": ("holdout", "test"),
+    "holdout": ("test",),
 }
-"""Which sets may share no example; holdout and test may."""
+"""Which sets may share no example."""
 
 
 class Examples(Protocol):
@@ -116,8 +117,11 @@ class Request:
                     "test": "Use is judged on examples that were never trained on.",
                 }[name]
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
-        if self.kind == "class" and not self.masked:
-            raise BadInput("Request: expected masked to name the forgotten classes for kind='class', got none.")
+        if (self.kind == "class") != bool(self.masked):
+            raise BadInput(
+                f"Request: expected masked to name the forgotten classes for kind='class' and for no other, "
+                f"got kind='{self.kind}' and masked={self.masked}."
+            )
         seen: dict[str, dict[str, int]] = {name: self._index(name) for name in SPLITS}
         if self.validation is not None:
             seen |= {"validation": {digest(item): i for i, item in enumerate(iterate(self.validation))}}
@@ -157,8 +161,8 @@ class Request:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over all examples of all splits, in order: the same request has the same fingerprint anywhere."""
-        text = "|".join(f"{name}:{','.join(self.digests[name])}" for name in SPLITS)
+        """sha256 over what is asked and all examples of all splits, in order; the same anywhere."""
+        text = f"{self.kind}{self.masked}|" + "|".join(f"{name}:{','.join(self.digests[name])}" for name in SPLITS)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_validation(self) -> Request:
@@ -216,14 +220,13 @@ class Signals:
     """All that one forward pass over one split tells, as arrays; every metric and membership attack reads these.
 
     Per example: `loss` (mean nats), `confidence` in [0, 1] (exp of minus loss; the probability of the target where an
-    example is one row), `correct` in [0, 1] (share of rows predicted right), `entropy` (nats), `features` [n, d].
+    example is one row), `correct` in [0, 1] (share of rows predicted right), `features` [n, d].
     Per row: `prediction`, `target` and `example`.
     """
 
     loss: np.ndarray
     confidence: np.ndarray
     correct: np.ndarray
-    entropy: np.ndarray
     features: np.ndarray
     prediction: np.ndarray
     target: np.ndarray
@@ -238,7 +241,7 @@ class Evidence:
     """What one model (the subject) showed, and the models it is held against.
 
     `signals`: the subject's, by split. `references`: the retrained models', never the subject itself. `original`: the
-    model before unlearning. `findings`: per-example results of attacks on the subject, by attack name.
+    model before unlearning.
     """
 
     request: Request
@@ -260,9 +263,3 @@ def move(batch: Batch, device: torch.device) -> Batch:
 def repeat(batch: Batch, times: int) -> Batch:
     """Each example `times` times in a row: [a, b] -> [a, a, b, b]."""
     return {name: value.repeat_interleave(times, 0) for name, value in batch.items()}
-
-
-def concatenate(batches: Iterable[Batch]) -> Batch:
-    """One batch out of several with the same names."""
-    parts = list(batches)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -8,6 +8,19 @@ from unrecall.records import Label, Measurement, Verdict
 from unrecall.stats import prediction_interval
 
 ALPHA = 0.05
+JUDGED = frozenset(
+    (
+        "retain_accuracy",
+        "test_accuracy",
+        "forget_accuracy",
+        "loss_auc",
+        "residual_knowledge_sums",
+        "relearn_mean",
+        "recalibration_mean",
+        "prototypical_mean",
+    )
+)
+"""The measurements that a verdict rests on, by name; the others stand beside them."""
 ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
 
 

@@ -52,9 +52,13 @@ class CFk(GradientMethod):
             raise BadInput(
                 f"CFk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
             )
-        for _, modules in parts[: -self.blocks]:
+        frozen = [p for p in student.parameters() if not p.requires_grad]
+        student.requires_grad_(False)
+        for _, modules in parts[-self.blocks :]:
             for module in modules:
-                module.requires_grad_(False)
+                module.requires_grad_(True)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return task.rows(model, batches["retain"]).losses().mean()

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from unrecall.engine import Batches
 from unrecall.functional import nll
+from unrecall.hooks import mode
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.parameters import Count, NonNegative
 from unrecall.perturb import fgsm, gaussian, other_classes, pgd
 from unrecall.tasks.base import Task
-from unrecall.types import Request, repeat
+from unrecall.types import Batch, Request, repeat
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,26 @@ class RURK(GradientMethod):
             else:
                 truth = forget.targets.repeat_interleave(self.v)
                 wished = other_classes(truth, forget.logits.shape[1], generator)
-                if self.attack == "fgsm":
-                    copies = fgsm(model, task, copies, radius=self.tau, targets=wished)
-                else:
-                    copies = pgd(
-                        model,
-                        task,
-                        copies,
-                        radius=self.tau,
-                        step=self.pgd_step,
-                        steps=self.pgd_steps,
-                        generator=generator,
-                        targets=wished,
-                    )
+                copies = self._crafted(model, task, copies, wished, generator)
                 pushed = nll(task.rows(model, copies).logits, wished).mean()
             return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * pushed
 
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]
+
+    def _crafted(
+        self, model: nn.Module, task: Task, copies: Batch, wished: Tensor, generator: torch.Generator
+    ) -> Batch:
+        """Copies moved towards the wished-for classes; in eval mode, so that crafting leaves BatchNorm alone."""
+        with mode(model, training=False):
+            if self.attack == "fgsm":
+                return fgsm(model, task, copies, radius=self.tau, targets=wished)
+            return pgd(
+                model,
+                task,
+                copies,
+                radius=self.tau,
+                step=self.pgd_step,
+                steps=self.pgd_steps,
+                generator=generator,
+                targets=wished,
+            )

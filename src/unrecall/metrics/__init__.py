@@ -27,13 +27,12 @@ class Metric(NamedTuple):
     compute: Callable[[Evidence], Estimate]
     leak: Side | None = None
     margin: float = 0.05
-    judged: bool = False
 
 
 METRICS = (
-    Metric("retain_accuracy", "Accuracy on retain", "utility", retain_accuracy, judged=True),
-    Metric("test_accuracy", "Accuracy on test", "utility", test_accuracy, judged=True),
-    Metric("forget_accuracy", "Accuracy on forget", "forgetting", forget_accuracy, "above", 0.1, judged=True),
+    Metric("retain_accuracy", "Accuracy on retain", "utility", retain_accuracy),
+    Metric("test_accuracy", "Accuracy on test", "utility", test_accuracy),
+    Metric("forget_accuracy", "Accuracy on forget", "forgetting", forget_accuracy, "above", 0.1),
     Metric("holdout_accuracy", "Accuracy on holdout", "forgetting", holdout_accuracy, None, 0.1),
     Metric("disagreement", "Disagreement with retrained on forget", "forgetting", disagreement, "below", 0.1),
     Metric("intra_class_cosine", "Cosine within a class of forget", "forgetting", intra_class_cosine, "above", 0.1),

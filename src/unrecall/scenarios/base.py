@@ -11,16 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall import weights
+from unrecall import __version__, weights
 from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
 from unrecall.errors import BadInput, MissingReference
 from unrecall.meter import metered
+from unrecall.observe import observe
 from unrecall.parameters import Parameters
 from unrecall.records import Cost
 from unrecall.session import Session
 from unrecall.storage import cache_folder, content_key, read_text, write_text
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Part, Request
+from unrecall.types import Examples, Part, Request, digest
 
 FIRST_REFERENCE_SEED = 10_001
 
@@ -84,7 +85,9 @@ class Scenario:
             raise BadInput(f"{self.name}: expected build to make a model, got None.")
         with own_randomness(seed):
             model = self.build(seed, session)
-        key = content_key(role, weights.digest_of(model), repr(recipe), self.request.fingerprint, str(seed))
+        self.task.check(model.to(session.place()), self.request)
+        parts = (weights.digest_of(model), self._behaviour(model), repr(recipe), self.request.fingerprint, str(seed))
+        key = content_key(role, *parts, __version__)
         path = cache_folder() / f"{self.name}-{role}-{key}.safetensors"
         costs = path.with_suffix(".json")
         if path.exists():
@@ -94,13 +97,17 @@ class Scenario:
         def loss(trained: nn.Module, batches: Batches) -> Tensor:
             return self.task.rows(trained, batches["train"]).losses().mean()
 
-        self.task.check(model.to(session.place()), self.request)
         spent = metered(session)
         with spent:
             fit(model, self.task, Phase(loss, {"train": data}, recipe), seeded(seed), session, f"{role}-{seed}")
         write_text(costs, spent.cost.model_dump_json())
         weights.save(model, path)
         return Trained(model.eval(), spent.cost)
+
+    def _behaviour(self, model: nn.Module) -> str:
+        """What the untrained model answers to a few examples: its code counts too, and weights don't show it."""
+        few = Part(self.request.retain, range(min(4, len(self.request.retain))))
+        return digest(observe(model, self.task, few).loss.round(4)) + repr(self.task)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 class Classification(Task):
     """Examples are `(input, label)`; inputs lie within `bounds`, so normalisation belongs inside the model.
 
-    `head`: dotted name of the linear layer that gives the logits; found by itself where left None.
+    `head_name`: dotted name of the linear layer that gives the logits; found by itself where left None.
     `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default.
     `classes`: names of the classes, for people.
     """
@@ -152,6 +152,7 @@ class Classification(Task):
         if looked_for not in request.checked:
             for split in SPLITS:
                 self._check_examples(split, request[split], classes, shape)
+            _check_class_request(request)
             request.checked.add(looked_for)
 
     def _check_examples(self, split: str, examples: Examples, classes: int, shape: torch.Size) -> None:
@@ -183,6 +184,19 @@ class Classification(Task):
             return Exhibit(kind="picture", content=_png(pixels), caption=f"{name}: {caption}")
         numbers = " ".join(f"{float(v):.3g}" for v in value.flatten()[:32])
         return Exhibit(kind="text", content=numbers, caption=f"{name}: {caption}")
+
+
+def _check_class_request(request: Request) -> None:
+    """A class that is forgotten whole is all of forget and nothing of retain."""
+    if request.kind != "class":
+        return
+    forgotten = {int(label) for _, label in iterate(request.forget)}
+    kept = {int(label) for _, label in iterate(request.retain)}
+    if forgotten != set(request.masked) or kept & forgotten:
+        raise BadInput(
+            f"Request: expected forget to hold all of classes {sorted(request.masked)} and retain none, got classes "
+            f"{sorted(forgotten)} in forget and {sorted(kept & set(request.masked))} of them in retain."
+        )
 
 
 def _pair(item: Any, where: str) -> tuple[Tensor, int]:

@@ -1,0 +1,123 @@
+"""The harness around recovery attacks: controls that can fail, the worst over variants, caches that know their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import CPU, World
+from unrecall.attacks import Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn
+from unrecall.attacks.base import Examples
+from unrecall.engine import Fit
+from unrecall.findings import Models
+from unrecall.observe import accuracy
+from unrecall.records import ThreatModel
+from unrecall.recovering import disguised, recovery, trace
+from unrecall.scenarios.base import Scenario
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import Request, Signals
+
+
+@dataclass(frozen=True)
+class Idle(RecoveryAttack):
+    """Hands the model back."""
+
+    title: ClassVar[str] = "Idle"
+    threat: ClassVar[ThreatModel] = ThreatModel(access="none", data="none", budget="none")
+    axis: ClassVar[str] = "nothing"
+
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        return request.forget
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        yield Attacked(1.0, model, request.forget)
+
+
+def models_of(world: World) -> Models:
+    return Models(world.original, world.original, world.retrained)
+
+
+def test_an_attack_that_does_nothing_fails_its_positive_control(samples_world: World) -> None:
+    w = samples_world
+    report = recovery(Idle(), models_of(w), w.request, w.task, 0, CPU).report
+    assert report.positive_holds is False
+    assert report.negative_holds is True, "it shows what each model shows by itself"
+
+
+@pytest.mark.parametrize("attack", [Recalibration(counts=(64,)), Relearn(steps=(32,), learning_rates=(0.1,))])
+def test_real_attacks_pass_their_positive_control(samples_world: World, attack: RecoveryAttack) -> None:
+    w = samples_world
+    report = recovery(attack, models_of(w), w.request, w.task, 0, CPU).report
+    assert report.positive_holds is True, report.positive_control
+
+
+def test_prototypes_pass_their_positive_control(class_world: World) -> None:
+    w = class_world
+    report = recovery(Prototypical(ks=(5,), alpha=1.0), models_of(w), w.request, w.task, 0, CPU).report
+    assert report.positive_holds is True, report.positive_control
+
+
+def test_a_disguise_hides_and_leaves_the_original_alone(samples_world: World) -> None:
+    w = samples_world
+    before = {key: value.clone() for key, value in w.original.state_dict().items()}
+    hidden = disguised(Relearn(), w.original, w.request, w.task)
+    assert accuracy(hidden, w.task, w.request.forget).mean() < 0.3
+    for key, value in w.original.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_the_worst_variant_counts_at_each_budget() -> None:
+    def seen(correct: list[float]) -> Signals:
+        values = np.array(correct)
+        return Signals(values, values, values, values[:, None], values, values, values)
+
+    model = nn.Linear(1, 1)
+    points = [
+        (Attacked(1.0, model, [], "a"), seen([0.0, 1.0])),
+        (Attacked(2.0, model, [], "a"), seen([0.0, 0.0])),
+        (Attacked(1.0, model, [], "b"), seen([0.0, 0.0])),
+        (Attacked(2.0, model, [], "b"), seen([1.0, 1.0])),
+    ]
+    found = trace(iter(points))
+    assert found.budgets == [1.0, 2.0]
+    assert found.variant == ["a", "b"]
+    assert [c.mean() for c in found.correct] == [0.5, 1.0]
+
+
+def test_what_is_asked_is_part_of_the_fingerprint(class_world: World) -> None:
+    request = class_world.request
+    assert request.fingerprint != replace(request, masked=(0, 1)).fingerprint
+    assert request.fingerprint != replace(request, kind="samples", masked=()).fingerprint
+
+
+def test_a_model_with_other_code_is_trained_anew(
+    samples_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path))
+
+    def case(activation: nn.Module) -> Scenario:
+        def build(_: int, __: Session) -> nn.Module:
+            return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), activation, nn.Linear(8, 4))
+
+        recipe = Fit(epochs=1, batch_size=32)
+        return Scenario("mine", "", samples_world.task, samples_world.request, build=build, recipe=recipe)
+
+    for activation in (nn.ReLU(), nn.Sigmoid(), nn.ReLU()):
+        case(activation).train_original(0, CPU)
+    assert len(list(tmp_path.glob("mine-original-*.safetensors"))) == 2
