@@ -1,4 +1,4 @@
-"""Copies the records of a run into benchmarks/records, without pictures or paths, and writes papers.md from all there.
+"""Copies the records of a run into benchmarks/records, without pictures, paths and ROC points, and writes papers.md from all there.
 
 python recipes/publish.py [RUN_FOLDER NAME]
 """
@@ -29,9 +29,14 @@ def publish(folder: Path, name: str) -> None:
         record = load(path)
         command = PATH.sub("PATH", record.provenance.command)
         provenance = record.provenance.model_copy(update={"command": command})
-        clean = record.model_copy(update={"exhibits": [], "provenance": provenance})
-        label = re.sub(r"[^\w=.-]+", "-", record.method.split(":")[0]) + ("-tuned" if record.tuning else "")
+        attacks = [a.model_copy(update={"curves": [c for c in a.curves if c.name != "roc"]}) for a in record.attacks]
+        clean = record.model_copy(update={"exhibits": [], "provenance": provenance, "attacks": attacks})
+        label = re.sub(r"[^\w=.-]+", "-", short(record.method)) + ("-tuned" if record.tuning else "")
         clean.save(RECORDS / name / f"{label}-{record.seed}.json")
+
+
+def short(method: str) -> str:
+    return re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found.group()):.3g}", method)
 
 
 def share(value: float | None) -> str:
@@ -55,8 +60,7 @@ def row(record: Record) -> str:
         "" if time is None or time.unlearned.value is None else time.unlearned.note or f"{time.unlearned.value:.0f}"
     )
     tuned = f", tuned x {record.tuning.chosen:.3g}" if record.tuning else ""
-    name = record.method.split(":")[0] + tuned
-    return f"| `{name}` | {' | '.join(cells)} | {at_zero} | {again} | {r} | {epochs} | {record.verdict.label} |"
+    return f"| `{short(record.method)}`{tuned} | {' | '.join(cells)} | {at_zero} | {again} | {r} | {epochs} | {record.verdict.label} |"
 
 
 def table(records: list[Record]) -> list[str]:

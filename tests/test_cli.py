@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import network
 from unrecall import auditing, bench, cli, weights
-from unrecall.records import load
+from unrecall.records import Record, load
 from unrecall.scenarios.base import cache_folder
+from unrecall.verdict import judge
 
 CASE = """
 import os
@@ -67,6 +69,8 @@ def no_model(): return case(build=None)
 def nan_build(): return case(build=lambda s, _: nan_weights().original)
 def absent(): return case(forget=[int(l) for l in open("no-such-file")])
 def no_scenario(): return 3
+def boom(): raise ValueError("boom")
+def refused(): assert False, "no"
 """
 FAST = "recalibration:counts=16 rmia svc"
 METHOD = "neggrad_plus:epochs=3,batch_size=16"
@@ -158,10 +162,34 @@ def test_bench_makes_a_page_of_many_and_goes_on(capsys: pytest.CaptureFixture[st
     assert "unknown method 'ssdd'. Did you mean 'ssd'?" in capsys.readouterr().err
 
 
-def test_one_bad_cell_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("bench", *WHO, "--attacks", "rmia", "--out", "grid", "--methods", "neggrad_plus:lr=1e30 ssd") == 2
-    assert one_line(capsys).startswith("error: 1 of 2 cells failed. First: neggrad_plus:lr=1e30, seed 0: ")
-    assert Path("grid/ssd/seed-0/record.json").exists()
+def test_a_tuned_bench_runs_what_has_no_strength_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    methods = f"retrain:epochs=1 eu_k:blocks=1,epochs=1 {METHOD}"
+    assert call("bench", *WHO, "--attacks", "rmia", "--out", "grid", "--methods", methods, "--tune") == 0
+    told = capsys.readouterr().err
+    records = [load(path) for path in Path("grid").rglob("record.json")]
+    assert {record.method.split(":")[0]: record.tuning is None for record in records} == {
+        "retrain": True,
+        "eu_k": True,
+        "neggrad_plus": False,
+    }
+    assert re.findall(r"^(\w+):.* has no strength to tune, so it runs as it is\.$", told, re.MULTILINE) == [
+        "eu_k",
+        "retrain",
+    ]
+
+
+def test_an_audit_trains_only_what_was_not_given() -> None:
+    """With --original no original is trained; one --reference is topped up to the two that the scenario wants."""
+    weights.save(network(seed=5), Path("theirs.safetensors"))
+    weights.save(network(seed=6), Path("reference.safetensors"))
+    audit = ["audit", *WHO, "--audit", "rmia", "--model", "theirs.safetensors", "--original", "theirs.safetensors"]
+    assert call(*audit, "--reference", "reference.safetensors", "--out", "audit") == 0
+    assert not list(cache_folder().glob("tiny-original-*"))
+    assert len(list(cache_folder().glob("tiny-retrained-*.safetensors"))) == 1
+    digests = load(Path("audit/record.json")).provenance.weights
+    assert digests["retrained 0"] == weights.digest_of_file(Path("reference.safetensors"))
+    assert digests["original"] == weights.digest_of_file(Path("theirs.safetensors"))
+    assert "retrained 1" in digests
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -213,9 +241,27 @@ def test_check_tells_a_good_record_from_a_forged_one(capsys: pytest.CaptureFixtu
     forge(lambda data: data["provenance"]["weights"].update(unlearned="0" * 64))
     assert call("check", str(path)) == 1
     assert "its weights are not those that were audited" in capsys.readouterr().out
+    forge(flattered)
+    assert call("check", str(path)) == 1
+    told = capsys.readouterr().out
+    assert "the record has it not judged, the rule has it judged." in told
+    assert "expected a margin of at most 0.1, got 9." in told
     forge(lambda data: data.update(verdicts={}))
     assert call("check", str(path)) == 2
     assert "Extra inputs are not permitted at verdicts" in one_line(capsys)
+
+
+def flattered(data: dict[str, Any]) -> None:
+    """What leaks is no longer judged, the rest has a margin that nothing exceeds, and no doubt is left."""
+    for entry in data["measurements"]:
+        entry["judged"] &= entry["verdict"] not in ("leaks", "over-forgets")
+        entry["margin"] = 9.0
+    data["measurements"][0]["judged"] = not data["measurements"][0]["judged"]
+    record = Record.model_validate(data)
+    labelled, verdict = judge(record.measurements)
+    data |= record.model_copy(update={"measurements": labelled, "verdict": verdict, "doubts": []}).model_dump(
+        mode="json"
+    )
 
 
 def test_list_names_everything_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,9 +68,11 @@ BAD: list[tuple[str, list[str], str]] = [
     ("own probabilities", with_(RUN, scenario="case.py:own_probabilities"), "expected logits, got probabilities"),
     ("model of another shape", with_(RUN, scenario="case.py:shaped"), r"expected to accept inputs \(8, 1, 4, 4\)"),
     ("no model at all", with_(RUN, scenario="case.py:no_model"), "expected an original model, or build and recipe"),
+    ("error in the case", with_(RUN, scenario="case.py:boom"), r"case\.py:boom: .* raised ValueError: boom"),
+    ("assertion in it", with_(RUN, scenario="case.py:refused"), r"case\.py:refused: .* raised AssertionError: no"),
     ("no scenario", with_(RUN, scenario="case.py:no_scenario"), "expected a Scenario, got int"),
     ("not a scenario", with_(RUN, scenario="case.py:DATA"), "expected a class made from Builder"),
-    ("missing path in the case", with_(RUN, scenario="case.py:absent"), "no-such-file: No such file"),
+    ("missing path in the case", with_(RUN, scenario="case.py:absent"), "No such file .* 'no-such-file'"),
     ("missing case", with_(RUN, scenario="cases.py:make"), r"cases\.py: expected a Python file, got none there"),
     ("unknown function", with_(RUN, scenario="case.py:mkae"), "expected it to define 'mkae'.*Did you mean 'make'"),
     ("missing data", with_(RUN, scenario="cifar10:data=nowhere"), "data=nowhere: expected the CIFAR-10 folder"),
@@ -130,7 +132,6 @@ def test_a_folder_of_another_run_is_left_alone(case: Path, capsys: pytest.Captur
     before = tree(case)
     for other in (
         with_(RUN, method="ssd"),
-        [*RUN, "--seeds", "2"],
         with_(RUN, scenario="case.py:five"),
         [*RUN, "--tune"],
     ):
@@ -145,6 +146,33 @@ def test_a_folder_of_another_run_is_left_alone(case: Path, capsys: pytest.Captur
     Path("case.py").write_text(CASE + "\n# changed\n")
     assert call(*RUN) == 2
     assert "its files differ" in one_line(capsys)
+
+
+def test_one_bad_cell_does_not_stop_the_others_nor_take_their_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("bench", *WHO, "--attacks", "rmia", "--out", "grid", "--methods", "neggrad_plus:lr=1e30 ssd") == 2
+    told = capsys.readouterr()
+    failed, summary = [line for line in told.err.splitlines() if line.startswith("error: ")]
+    assert failed.startswith("error: neggrad_plus:lr=1e30, seed 0: ")
+    assert summary.startswith("error: 1 of 2 cells failed. ")
+    assert re.search(r"^ssd, seed 0: [A-Z]", told.out, re.MULTILINE)
+    assert told.out.endswith("grid/report.html\n")
+    assert "ssd" in Path("grid/report.html").read_text(encoding="utf-8")
+
+
+def test_where_every_cell_fails_no_folder_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*with_(RUN, scenario="case.py:boom"), "--seeds", "2") == 2
+    *each, summary = capsys.readouterr().err.splitlines()
+    assert [re.search(r"seed \d: case\.py:boom: .*ValueError: boom", line) is not None for line in each] == [True] * 2
+    assert summary.startswith("error: 2 of 2 cells failed. ")
+    assert not Path("out").exists()
+
+
+def test_more_seeds_extend_a_run() -> None:
+    assert call(*RUN, "--seeds", "1") == 0
+    first = Path("out/seed-0/record.json").read_bytes()
+    assert call(*RUN, "--seeds", "2") == 0
+    assert Path("out/seed-0/record.json").read_bytes() == first
+    assert load(Path("out/seed-1/record.json")).seed == 1
 
 
 @pytest.mark.parametrize("what", ["write_text", "touch", "mkdir"])

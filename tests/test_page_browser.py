@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,26 @@ def test_a_link_of_the_summary_opens_its_record(browser: Any, pages: Path) -> No
     tab.wait_for_selector("#record-2 .main-svg")
     assert tab.locator("#record-2[open]").count() == 1
     tab.close()
+
+
+def test_no_label_of_the_plane_covers_another_or_is_cut(browser: Any, pages: Path) -> None:
+    """Ten records, of which pairs coincide, all with an accuracy of nearly 1."""
+    write(many(10) * 2, pages / "plane.html")
+    for width in (1200, 360):
+        visit = Visit(browser, pages / "plane.html", width)
+        boxes = visit.tab.evaluate("""() => {
+          const plane = document.querySelector('.plot[aria-label="Utility against forgetting"]');
+          const edge = plane.getBoundingClientRect();
+          return [...plane.querySelectorAll('.textpoint text')].filter(text => text.textContent).map(text => {
+            const box = text.getBoundingClientRect();
+            return [box.left - edge.left, edge.right - box.right, box.top - edge.top, box.bottom - edge.top];
+          });
+        }""")
+        assert boxes
+        assert all(left >= 0 and right >= 0 for left, right, _, _ in boxes)
+        rows = sorted((top, bottom) for _, _, top, bottom in boxes)
+        assert all(above[1] <= below[0] + 3 for above, below in pairwise(rows)), rows
+        visit.tab.close()
 
 
 def test_paper_shows_every_record_and_no_plot_is_cut(browser: Any, pages: Path) -> None:

@@ -12,17 +12,40 @@ import pytest
 from tests import sample_records
 from tests.conftest import network
 from unrecall import weights
+from unrecall.checks import Facts, doubts
 from unrecall.errors import BadInput
 from unrecall.recheck import recheck
-from unrecall.records import SCHEMA, Estimate, Record, load
-from unrecall.verdict import judge
+from unrecall.records import SCHEMA, Doubt, Estimate, Record, load
+from unrecall.types import SPLITS, Request
+from unrecall.verdict import JUDGED, judge
 
 
 def judged(**changed: Any) -> Record:
     """A record whose verdict is what its numbers say."""
     record = sample_records.full()
-    labelled, verdict = judge(record.measurements)
-    return record.model_copy(update={"measurements": labelled, "verdict": verdict, **changed})
+    rows = [m.model_copy(update={"judged": m.name in JUDGED, "leak": side(m.name)}) for m in record.measurements]
+    labelled, verdict = judge(rows)
+    record = record.model_copy(update={"measurements": labelled, "verdict": verdict, **changed})
+    return record.model_copy(update={"doubts": due(record)})
+
+
+def side(name: str) -> str | None:
+    return None if name in ("retain_accuracy", "test_accuracy") else "above"
+
+
+def due(record: Record) -> list[Doubt]:
+    """The doubts that an audit with these numbers has."""
+    sets = [[(split, i) for i in range(record.sizes.get(split, 1))] for split in SPLITS]
+    facts = Facts(
+        request=Request(*sets),
+        measurements={m.name: m for m in record.measurements},
+        reports=record.attacks,
+        references=max((len(m.references) for m in record.measurements), default=0),
+        tuning=record.tuning,
+        dirty=record.provenance.dirty,
+        weights=record.provenance.weights,
+    )
+    return doubts(facts)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +119,8 @@ def test_an_honest_record_is_left_in_peace(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     judged().save(path)
     assert recheck(path) == (judged(), [])
-    sample_records.minimal().model_copy(update={"verdict": judge([])[1]}).save(path)
+    bare = sample_records.minimal().model_copy(update={"verdict": judge([])[1], "sizes": {"forget": 9, "holdout": 9}})
+    bare.model_copy(update={"doubts": due(bare)}).save(path)
     assert recheck(path)[1] == []
 
 
@@ -123,6 +147,18 @@ def better(data: dict[str, Any]) -> None:
         (lambda d: d["measurements"][1]["null"].update(high=-9.0), "forget_loss: the interval"),
         (lambda d: d["measurements"][0].update(bound_high=1.0), "forget_accuracy: its bounds are not those"),
         (lambda d: d["measurements"][0].update(bound_low=None), "forget_accuracy: its bounds are not those"),
+        (
+            lambda d: d["measurements"][0].update(judged=False),
+            "forget_accuracy: the record has it not judged, the rule",
+        ),
+        (lambda d: d["measurements"][1].update(judged=True), "forget_loss: the record has it judged, the rule has"),
+        (lambda d: d["measurements"][0].update(leak=None), "forget_accuracy: the record says it leaks nowhere, the ru"),
+        (lambda d: d["measurements"][0].update(margin=9.0), "forget_accuracy: expected a margin of at most 0.1, got 9"),
+        (lambda d: d["doubts"].clear(), "doubts: the record leaves out 'Only 3 retrained models: bounds are wide"),
+        (lambda d: d["doubts"][0].update(severity="note"), "doubts: the record leaves out"),
+        (lambda d: d["tuning"].update(chosen=0.5), "tuning: the strength 0.5 was chosen, but not tried"),
+        (lambda d: d.update(sizes={}), "sizes: expected at least one forget example, got 0"),
+        (lambda d: d["measurements"][0]["unlearned"].update(value=None), "does not hold None"),
         (lambda d: d["provenance"]["weights"].update(original="ab"), "weights of original: 'ab' is no sha256"),
     ],
 )
@@ -146,7 +182,8 @@ def test_weights_beside_the_record_must_be_those_that_were_audited(place: str, t
 
 def test_estimates_without_an_interval_are_in_order(tmp_path: Path) -> None:
     record = judged()
-    bare = record.measurements[0].model_copy(update={"original": Estimate(value=None, low=0.5, note="why")})
+    bare = record.measurements[0].model_copy(update={"original": Estimate(value=None, note="why")})
     path = tmp_path / "record.json"
-    record.model_copy(update={"measurements": [bare, *record.measurements[1:]]}).save(path)
+    record = record.model_copy(update={"measurements": [bare, *record.measurements[1:]]})
+    record.model_copy(update={"doubts": due(record)}).save(path)
     assert recheck(path)[1] == []

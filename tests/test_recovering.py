@@ -1,4 +1,4 @@
-"""The harness around recovery attacks: controls that can fail, the worst over variants, caches that know their inputs."""
+"""The harness around recovery attacks: controls that can fail, the worst over variants, honest caches."""
 
 from __future__ import annotations
 

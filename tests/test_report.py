@@ -15,7 +15,7 @@ from unrecall.errors import BadInput
 from unrecall.records import Cost, Curve, Exhibit, Measurement, Record, Series, Tuning, load
 from unrecall.report import page, write
 from unrecall.report.curves import curve, undrawn, values
-from unrecall.report.figures import plane
+from unrecall.report.figures import gathered, plane, window
 from unrecall.report.page import is_picture
 from unrecall.report.plot import label
 from unrecall.report.roles import by_method, legend, style
@@ -185,6 +185,13 @@ def test_a_plane_for_each_scenario_keeps_the_numbers_of_the_summary() -> None:
     assert plane([minimal()], "custom") is None
 
 
+def test_the_plane_stays_within_shares_and_no_label_overprints_another() -> None:
+    assert window([1.0, 1.0]) == pytest.approx([0.945, 1.005])
+    assert window([0.2, 0.6]) == pytest.approx([0.16, 0.64])
+    marked = [(1.0, 0.5, "1"), (1.0, 0.51, "2"), (0.96, 0.5, "3")]
+    assert gathered(marked, window([1.0, 1.0]), [0.0, 1.0]) == ["1, 2", "", "3"]
+
+
 def test_minimal_and_infinite_records_do_not_crash() -> None:
     odd = [
         measurement("forget_accuracy", "F" * 300, "g", (math.inf, math.nan, 0.1), (), "not judged"),
@@ -242,16 +249,8 @@ def test_limits_name_the_attacks_the_references_and_the_failed_controls() -> Non
 
 
 def test_numbers_are_short() -> None:
-    cases = {
-        0.62: "0.620",
-        0.0: "0.000",
-        -0.5: "−0.500",
-        9.0: "9",
-        12.0: "12",
-        12.34: "12.3",
-        1234.5: "1,234",
-        0.00012: "1.2e-04",
-    }
+    cases = {0.62: "0.620", 0.0: "0.000", -0.5: "−0.500", 9.0: "9"}
+    cases |= {12.0: "12", 12.34: "12.3", 1234.5: "1,234", 0.00012: "1.2e-04"}
     assert {value: number(value) for value in cases} == cases
     assert (number(None), number(math.nan)) == ("none", "not a finite number")
     assert span([0.58, None, 0.57]) == "0.570 to 0.580"

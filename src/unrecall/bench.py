@@ -6,8 +6,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
 
 from unrecall.auditing import Audit
+from unrecall.engine import own_randomness
 from unrecall.errors import BadInput, MissingDependency, UnrecallError
 from unrecall.records import Record, load
 from unrecall.run import experiment
@@ -15,6 +19,20 @@ from unrecall.scenarios.base import Builder, Scenario
 from unrecall.session import Session
 from unrecall.spec import parse
 from unrecall.storage import writing
+
+USER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a user's own code may raise on its way to a scenario."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +46,19 @@ class Cell:
     tuned: bool
     folder: str
     device: str | None
-    show: bool
+    show: bool = True
 
     @property
     def record(self) -> Path:
         """Where its record goes."""
         return Path(self.folder) / "record.json"
+
+
+class Grid(NamedTuple):
+    """What came of many cells: the records of those that finished, and a line for each that failed."""
+
+    records: list[Record]
+    failures: list[str]
 
 
 def attacks_of(names: Sequence[str]) -> Audit:
@@ -46,12 +71,34 @@ def attacks_of(names: Sequence[str]) -> Audit:
 
 
 def scenario_of(text: str) -> Scenario:
-    """The scenario that a line names: a built-in, or what a function of the user's file gives."""
+    """The scenario that a line names: a built-in, or what a function of the user's file gives.
+
+    Whatever that function raises is BadInput; an error of a built-in is none of the user's and passes through.
+    """
     named = parse(text, "scenarios")
-    made = named.make() if isinstance(named, Builder) else named()
+    try:
+        made = named.make() if isinstance(named, Builder) else named()
+    except USER_ERRORS as error:
+        if ".py:" not in text:
+            raise
+        raised = f"{type(error).__name__}: {error}"
+        raise BadInput(f"{text}: expected a Scenario, but this function raised {raised}. Correct the file.") from error
     if not isinstance(made, Scenario):
         raise BadInput(f"'{text}': expected a Scenario, got {type(made).__name__}. See docs/own-case.md.")
     return made
+
+
+def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
+    """A model that a checkpoint can be loaded into: untrained, where the scenario can build one."""
+    if scenario.original is not None or scenario.build is None:
+        return scenario.train_original(seed, session).model
+    with own_randomness(seed):
+        return scenario.build(seed, session)
+
+
+def tunable(method: str) -> bool:
+    """Whether the method that a line names has a strength that tuning can search."""
+    return parse(method, "methods").core().strength is not None
 
 
 def perform(cell: Cell) -> Record:
@@ -74,35 +121,34 @@ def perform(cell: Cell) -> Record:
     return record
 
 
-def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> list[Record]:
+def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> Grid:
     """All cells, here one after another, or as Ray tasks on a cluster ("local" starts one); lost cells are retried.
 
-    Errors of single cells don't stop the others: they are raised together at the end.
+    The error of one cell doesn't stop the others. The error of an only cell is raised as it is.
     """
-    if ray_address is not None:
-        return _on_ray(cells, ray_address)
-    if len(cells) == 1:
-        return [perform(cells[0])]
-    records, failures = [], []
-    for cell in cells:
-        try:
-            records.append(perform(cell))
-        except UnrecallError as error:
-            failures.append(f"{cell.method}, seed {cell.seed}: {error}")
-    if failures:
-        raise UnrecallError(f"{len(failures)} of {len(cells)} cells failed. First: {failures[0]}")
-    return records
+    if ray_address is None and len(cells) == 1:
+        return Grid([perform(cells[0])], [])
+    found = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
+    return Grid([one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, str)])
 
 
-def _on_ray(cells: Sequence[Cell], address: str) -> list[Record]:
+def _attempt(cell: Cell) -> Record | str:
+    """The record of a cell, or the line that says why there is none."""
+    try:
+        return perform(cell)
+    except UnrecallError as error:
+        return f"{cell.method}, seed {cell.seed}: {error}"
+
+
+def _on_ray(cells: Sequence[Cell], address: str) -> list[Record | str]:
     try:
         import ray
     except ImportError as error:
         raise MissingDependency("ray", "grid") from error
     ray.init(address=None if address == "local" else address, log_to_driver=False)
     try:
-        task = ray.remote(num_cpus=1, max_retries=3)(perform)
-        found: list[Record] = ray.get([task.remote(cell) for cell in cells])
+        task = ray.remote(num_cpus=1, max_retries=3)(_attempt)
+        found: list[Record | str] = ray.get([task.remote(cell) for cell in cells])
     finally:
         ray.shutdown()
     return found

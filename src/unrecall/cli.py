@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,10 +38,11 @@ def demo(
     device: Device = "cpu",
 ) -> None:
     """Digits: train, retrain, unlearn in three ways, attack, report; under a minute on two cores."""
+    from unrecall.bench import Cell
     from unrecall.folder import claimed
 
     with claimed(out, {"command": "demo"}) as folder:
-        cells = [_cell("digits", method, ("quick",), 0, tuned, folder / name, device) for name, method, tuned in DEMO]
+        cells = [Cell("digits", what, ("quick",), 0, tuned, str(folder / name), device) for name, what, tuned in DEMO]
         _finish(cells, folder, "")
 
 
@@ -76,14 +78,15 @@ def run(
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
+    from unrecall.bench import Cell
     from unrecall.folder import claimed, files_named
 
     _known(scenario, method, audit, tune)
     _labels(fail_on)
-    asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "audit": audit, "seeds": seeds}
+    asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "audit": audit}
     attacks = tuple(audit.split())
     with claimed(out, asked | {"files": files_named(scenario, method, audit)}) as folder:
-        cells = [_cell(scenario, method, attacks, n, tune, folder / f"seed-{n}", device) for n in range(seeds)]
+        cells = [Cell(scenario, method, attacks, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
         _finish(cells, folder, fail_on)
 
 
@@ -130,12 +133,12 @@ def audit(
     device: Device = None,
     fail_on: FailOn = "",
 ) -> None:
-    """Somebody else's checkpoint, against every attack."""
+    """Somebody else's checkpoint, against every attack; what isn't given and the scenario can train, it trains."""
     _known(scenario, None, attacks)
     _labels(fail_on)
     from unrecall.auditing import Case
     from unrecall.auditing import audit as examine
-    from unrecall.bench import attacks_of, scenario_of
+    from unrecall.bench import architecture, attacks_of, scenario_of
     from unrecall.folder import claimed, files_named
     from unrecall.run import given, references
     from unrecall.session import Session
@@ -145,14 +148,13 @@ def audit(
     with claimed(out, asked | {"files": files_named(scenario, attacks)}) as folder:
         case = scenario_of(scenario)
         session = Session(folder=folder / "parts", device=device, show=True)
-        first = case.train_original(seed, session).model
-        before = given(first, original) if original else first
-        after = given(first, model)
-        retrained = [given(first, path) for path in reference or []] or [r.model for r in references(case, session)]
+        like = architecture(case, seed, session) if original else case.train_original(seed, session).model
+        before, after = given(like, original) if original else like, given(like, model)
+        case = replace(case, retrained=tuple(given(like, path) for path in reference or []) or case.retrained)
         record = examine(
             original=before,
             unlearned=after,
-            retrained=retrained,
+            retrained=[one.model for one in references(case, session)],
             request=case.request,
             task=case.task,
             attacks=attacks_of(attacks.split()),
@@ -175,20 +177,21 @@ def bench(
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
     device: Device = None,
 ) -> None:
-    """Methods x seeds under the same attacks; finished cells are never done again."""
+    """Methods x seeds under the same attacks; finished cells are never done again, a failed one stops no other."""
+    from unrecall.bench import Cell, tunable
     from unrecall.folder import claimed, file_name, files_named
 
     names = [e.name for e in entries("methods")] if methods == "all" else methods.split()
     for name in names:
         _known(scenario, name, attacks)
+    untuned = {name for name in names if tune and not tunable(name)}
+    for name in sorted(untuned):
+        print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
     asked = {"command": "bench", "scenario": scenario, "attacks": attacks, "tune": tune}
     with claimed(out, asked | {"files": files_named(scenario, attacks)}) as folder:
+        places = [(name, n, str(folder / file_name(name) / f"seed-{n}")) for name in names for n in range(seeds)]
         words = tuple(attacks.split())
-        cells = [
-            _cell(scenario, name, words, seed, tune, folder / file_name(name) / f"seed-{seed}", device)
-            for name in names
-            for seed in range(seeds)
-        ]
+        cells = [Cell(scenario, name, words, n, tune and name not in untuned, to, device) for name, n, to in places]
         _finish(cells, folder, "", ray)
 
 
@@ -208,7 +211,7 @@ def report(
 
 @app.command()
 def check(record: Annotated[Path, typer.Argument(help="a record.json")]) -> None:
-    """Reads a record again: schema, verdict, sums, hashes, doubts; exit code 1 if something is off."""
+    """Whether a record agrees with itself and the rule, as a consistent forgery does too; exit code 1 if not."""
     from unrecall.recheck import recheck
 
     found, problems = recheck(record)
@@ -248,18 +251,17 @@ def _labels(fail_on: str) -> set[str]:
     return wanted
 
 
-def _cell(
-    scenario: str, method: str, attacks: tuple[str, ...], seed: int, tuned: bool, folder: Path, device: str | None
-) -> Any:
-    from unrecall.bench import Cell
-
-    return Cell(scenario, method, attacks, seed, tuned, str(folder), device, True)
-
-
 def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
+    """Performs all cells and shows what finished; UnrecallError where some did not."""
     from unrecall.bench import perform_all
 
-    _show(perform_all(cells, ray), folder, fail_on)
+    records, failures = perform_all(cells, ray)
+    for failure in failures:
+        _complain(failure)
+    if records:
+        _show(records, folder, "" if failures else fail_on)
+    if failures:
+        raise UnrecallError(f"{len(failures)} of {len(cells)} cells failed. The same command tries them again.")
 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:

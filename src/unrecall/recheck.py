@@ -1,4 +1,10 @@
-"""Reads a record again and says whether it holds together; needs no model, no data and no trust in who wrote it."""
+"""Reads a record again and says whether it agrees with itself; needs no model and no data.
+
+What the rule is comes from the code, not from the record: which measurements are judged, on which side they leak and
+how wide a margin may be; verdict, bounds, means and doubts follow from the numbers. The numbers themselves can't be
+checked, nor whether rows or attacks were left out: a forgery that is consistent, with every number changed to fit, is
+found only by doing the run again.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +13,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unrecall.records import Estimate, Measurement, Record, load
-from unrecall.verdict import ALPHA, judge
+from unrecall.verdict import ALPHA, JUDGED, judge
+
+WIDEST = 0.1
+"""The largest margin of a judged measurement."""
+USE = frozenset(("retain_accuracy", "test_accuracy"))
+"""The judged measurements of use, which leak on neither side; the others leak above."""
 
 
 def recheck(path: Path) -> tuple[Record, list[str]]:
-    """The record, and everything about it that is off: judged anew, summed anew, weights beside it hashed anew."""
+    """The record, and everything about it that is off: judged, summed and doubted anew, weights beside it hashed."""
     record = load(path)
-    problems = [*_judgement(record), *_numbers(record), *_weights(record, path.parent)]
-    return record, problems
+    problems = [*_rule(record), *_judgement(record), *_numbers(record), *_weights(record, path.parent)]
+    return record, problems or [*_doubts(record)]
+
+
+def _rule(record: Record) -> Iterator[str]:
+    """What the record says of the rule must be the rule."""
+    for m in record.measurements:
+        if m.judged != (m.name in JUDGED):
+            yield f"{m.name}: the record has it {_word(m.judged)}, the rule has it {_word(not m.judged)}."
+        if m.name not in JUDGED:
+            continue
+        side = None if m.name in USE else "above"
+        if m.leak != side:
+            yield f"{m.name}: the record says it leaks {m.leak or 'nowhere'}, the rule says {side or 'nowhere'}."
+        if not 0 <= m.margin <= WIDEST:
+            yield f"{m.name}: expected a margin of at most {WIDEST:g}, got {m.margin:g}."
+
+
+def _word(judged: bool) -> str:
+    return "judged" if judged else "not judged"
 
 
 def _judgement(record: Record) -> Iterator[str]:
@@ -46,15 +75,43 @@ def _numbers(record: Record) -> Iterator[str]:
         for estimate in (m.unlearned, m.original, m.null, *m.references):
             if not _ordered(estimate):
                 yield f"{m.name}: the interval {estimate.low} to {estimate.high} does not hold {estimate.value}."
+    if record.tuning and record.tuning.chosen not in [trial.strength for trial in record.tuning.trials]:
+        yield f"tuning: the strength {record.tuning.chosen:g} was chosen, but not tried."
+    for name in ("forget", "holdout"):
+        if record.sizes.get(name, 0) < 1:
+            yield f"sizes: expected at least one {name} example, got {record.sizes.get(name, 0)}."
     for role, digest in record.provenance.weights.items():
         if len(digest) != 64:
             yield f"weights of {role}: '{digest}' is no sha256."
 
 
 def _ordered(estimate: Estimate) -> bool:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
+    if estimate.value is None:
+        return estimate.low is estimate.high is None
+    if estimate.low is None or estimate.high is None:
         return True
     return estimate.low - 1e-9 <= estimate.value <= estimate.high + 1e-9
+
+
+def _doubts(record: Record) -> Iterator[str]:
+    """Every doubt that the record gives rise to must be in it, word for word."""
+    from unrecall.checks import Facts, doubts
+    from unrecall.types import Request
+
+    forget, holdout = record.sizes["forget"], record.sizes["holdout"]
+    facts = Facts(
+        # Checks ask the request for sizes alone, so one of the same sizes stands in.
+        request=Request(range(forget), [-1], range(forget, forget + holdout), [-2]),
+        measurements={m.name: m for m in record.measurements},
+        reports=record.attacks,
+        references=max((len(m.references) for m in record.measurements), default=0),
+        tuning=record.tuning,
+        dirty=record.provenance.dirty,
+        weights=record.provenance.weights,
+    )
+    for doubt in doubts(facts):
+        if doubt not in record.doubts:
+            yield f"doubts: the record leaves out '{doubt.message}' [{doubt.id}]."
 
 
 def _weights(record: Record, folder: Path) -> Iterator[str]:

@@ -33,8 +33,8 @@ from unrecall.weights import digest_of
 def disguised(attack: RecoveryAttack, original: nn.Module, request: Request, task: Task) -> nn.Module:
     """A copy of the original that only looks forgetful: what it knows is all there, behind one part that is wrong.
 
-    For recalibration the BatchNorm means have moved by three deviations; for the other attacks each class's row of
-    the head has moved on to the next class.
+    For recalibration the BatchNorm means have moved by three deviations; for attacks on classes the head has
+    no row for the forgotten ones; for the others each class's row of the head has moved on to the next class.
     """
     copied = copy.deepcopy(original).eval()
     if isinstance(attack, Recalibration):
@@ -45,6 +45,11 @@ def disguised(attack: RecoveryAttack, original: nn.Module, request: Request, tas
         return copied
     head = task.head(copied, move(task.collate([request.forget[0]]), device_of(copied)))
     with torch.no_grad():
+        if attack.needs_class:
+            head.weight[list(request.masked)] = 0
+            if head.bias is not None:
+                head.bias[list(request.masked)] = head.bias.min() - 5
+            return copied
         head.weight.copy_(head.weight.roll(1, 0))
         if head.bias is not None:
             head.bias.copy_(head.bias.roll(1, 0))

@@ -57,6 +57,7 @@ def plane(records: Sequence[Record], scenario: str) -> Plot | None:
     useful, looks = utility(records), by_method(records)
     data: list[Json] = []
     spots: dict[tuple[str, float, float], Json] = {}
+    marked: list[tuple[float, float, str]] = []
     titles = ("", "")
     for row, record in enumerate(records, 1):
         x, y = record.measurement(useful), record.measurement("forget_accuracy")
@@ -66,15 +67,41 @@ def plane(records: Sequence[Record], scenario: str) -> Plot | None:
         for role in ("original", "retrained"):
             a, b = central(x, role), central(y, role)
             if a is not None and b is not None:
-                spots[role, a, b] = spot(STYLES[role], role, a, b, "", 15)
+                spots[role, a, b] = spot(STYLES[role], role, a, b, 15)
         a, b = finite(x.unlearned.value), finite(y.unlearned.value)
         if a is not None and b is not None:
             name, text = f"{record.method}, seed {record.seed}", str(row) if len(records) > 1 else record.method
-            data.append(spot(looks[record.method], name, a, b, text, 11))
+            data.append(spot(looks[record.method], name, a, b, 11))
+            marked.append((a, b, text))
     methods = {record.method: looks[record.method] for record in records if record.scenario == scenario}
     shown = [STYLES["original"], STYLES["retrained"], *methods.values()]
-    frame = layout(axis(titles[0]), axis(titles[1]), 400)
-    return Plot([*spots.values(), *data], frame, shown, "Utility against forgetting") if data else None
+    if not data:
+        return None
+    drawn = [*spots.values(), *data]
+    across, up = (window([value for one in drawn for value in one[key]]) for key in "xy")
+    for one, text, (a, _, _) in zip(data, gathered(marked, across, up), marked, strict=True):
+        one["text"], one["textposition"] = [label(text)], "top left" if a > sum(across) / 2 else "top right"
+    frame = layout(axis(titles[0]) | {"range": across}, axis(titles[1]) | {"range": up}, 400)
+    return Plot(drawn, frame, shown, "Utility against forgetting")
+
+
+def window(values: Sequence[float]) -> list[float]:
+    """The ends of an axis of shares: around the values, within [0, 1], never narrower than 0.05, with a little room."""
+    low, high = min(values), max(values)
+    floor, top = min(low, 0.0), max(high, 1.0)
+    width = max(high - low, 0.05 * top)
+    start = min(max((low + high - width) / 2, floor), top - width)
+    return [start - 0.1 * width, start + 1.1 * width]
+
+
+def gathered(marked: Sequence[tuple[float, float, str]], across: list[float], up: list[float]) -> list[str]:
+    """The text of each marker; markers so near that their texts would overprint give theirs to the first of them."""
+    near_x, near_y = (0.05 * (high - low) for low, high in (across, up))
+    texts: dict[int, list[str]] = {}
+    for i, (x, y, text) in enumerate(marked):
+        close = (j for j in texts if abs(marked[j][0] - x) <= near_x and abs(marked[j][1] - y) <= near_y)
+        texts.setdefault(next(close, i), []).append(text)
+    return [", ".join(texts.get(i, [])) for i in range(len(marked))]
 
 
 def utility(records: Sequence[Record]) -> str:
@@ -87,16 +114,15 @@ def central(measurement: Measurement, role: str) -> float | None:
     return finite(measurement.original.value if role == "original" else measurement.reference)
 
 
-def spot(look: Style, name: str, x: float, y: float, text: str, size: int) -> Json:
-    """One marker on the plane."""
+def spot(look: Style, name: str, x: float, y: float, size: int) -> Json:
+    """One marker on the plane, without a text yet."""
     return {
         "type": "scatter",
         "mode": "markers+text",
         "name": label(name),
         "x": [x],
         "y": [y],
-        "text": [label(text)],
-        "textposition": "top right",
+        "text": [""],
         "marker": {"symbol": look.symbol, "size": size, "color": look.colour, "line": {"width": 1, "color": "white"}},
         "cliponaxis": False,
     }
