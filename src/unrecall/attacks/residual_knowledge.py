@@ -74,7 +74,7 @@ class ResidualKnowledge(RecognitionAttack):
     perturbation: Literal["gaussian", "fgsm", "pgd"] = "gaussian"
     pgd_steps: Count = 10
     pgd_step: NonNegative = 2 / 255
-    batch_size: Count = 512
+    batch_size: Count = 200
 
     @property
     def radii(self) -> tuple[float, ...]:
