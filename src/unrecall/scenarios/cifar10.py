@@ -37,7 +37,7 @@ class Cifar10(Builder):
     forget: str = "half:0"
     heldout: Share = 0.2
     epochs: Count = 137
-    references: Count = 3
+    references: Index = 3
     seed: Index = 131
 
     def make(self) -> Scenario:

@@ -27,7 +27,7 @@ class Digits(Builder):
     forget: str = "share:0.25"
     train: Count = 1000
     epochs: Count = 25
-    references: Count = 6
+    references: Index = 6
     seed: Index = 0
 
     def make(self) -> Scenario:

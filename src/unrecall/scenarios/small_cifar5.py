@@ -35,7 +35,7 @@ class SmallCifar5(Builder):
     pretrain: Count = 200
     epochs: Count = 25
     reepochs: Count = 100
-    references: Count = 3
+    references: Index = 3
     seed: Index = 131
 
     def make(self) -> Scenario:
