@@ -1,4 +1,4 @@
-"""Copies the records of a run into benchmarks/records, without pictures, paths and ROC points, and writes papers.md from all there.
+"""Copies a run's records to benchmarks/records, without pictures, paths and ROC points, and writes papers.md from all.
 
 python recipes/publish.py [RUN_FOLDER NAME]
 """
@@ -60,7 +60,8 @@ def row(record: Record) -> str:
         "" if time is None or time.unlearned.value is None else time.unlearned.note or f"{time.unlearned.value:.0f}"
     )
     tuned = f", tuned x {record.tuning.chosen:.3g}" if record.tuning else ""
-    return f"| `{short(record.method)}`{tuned} | {' | '.join(cells)} | {at_zero} | {again} | {r} | {epochs} | {record.verdict.label} |"
+    columns = [f"`{short(record.method)}`{tuned}", *cells, at_zero, again, r, epochs, record.verdict.label]
+    return f"| {' | '.join(columns)} |"
 
 
 def table(records: list[Record]) -> list[str]:
