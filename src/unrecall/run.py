@@ -88,9 +88,7 @@ def performed(
     role: str, method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session
 ) -> Trained:
     """The method's model and what it took, from the session's folder where an earlier run left it there."""
-    key = content_key(
-        repr(method), weights.digest_of(original), scenario.request.fingerprint, repr(scenario.task), str(seed)
-    )
+    key = _key(method, original, scenario, seed)
     path = None if session.folder is None else session.folder / f"{role}-{key}.safetensors"
     if path is not None and path.exists():
         known = weights.load(copy.deepcopy(original), path).to(session.place()).eval()
@@ -119,9 +117,7 @@ def searched(
     method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session
 ) -> tuple[Method, Tuning]:
     """The method at the strength that tuning chose; kept in the session's folder."""
-    key = content_key(
-        "tune", repr(method), weights.digest_of(original), scenario.request.fingerprint, repr(scenario.task), str(seed)
-    )
+    key = _key(method, original, scenario, seed)
     path = None if session.folder is None else session.folder / f"tuning-{key}.json"
     if path is not None and path.exists():
         tuning = Tuning.model_validate_json(read_text(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
@@ -49,9 +50,9 @@ def over_unlearning(
     """
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in subjects}
     device = device_of(original)
-    for model in subjects.values():
-        model.eval()
-    with mode(original, training=False):
+    with ExitStack() as stack:
+        for one in (original, *subjects.values()):
+            stack.enter_context(mode(one, training=False))
         for batch in batches(request.forget, task, 256, device):
             moved = away_from_competitor(original, task, batch, generator, radius, step, steps)
             with torch.no_grad():

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall import weights
-from unrecall.engine import Batches, Fit, Phase, fit, seeded
+from unrecall import __version__, weights
+from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
 from unrecall.errors import BadInput
 from unrecall.scenarios.networks import ResNet, resnet18, resnet20
 from unrecall.session import Session
-from unrecall.storage import cache_folder
+from unrecall.storage import cache_folder, content_key
 from unrecall.tasks import Classification
-from unrecall.types import Examples
+from unrecall.types import Examples, digest
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHITECTURES = {"resnet18": resnet18, "resnet20": resnet20}
@@ -118,7 +118,8 @@ class Pretrained:
 
     def __call__(self, seed: int, session: Session) -> nn.Module:
         """The network, its head drawn from `seed`."""
-        model = ARCHITECTURES[self.arch](10)
+        with own_randomness(0):
+            model = ARCHITECTURES[self.arch](10)
         if self.checkpoint:
             load_resnet(model, Path(self.checkpoint))
         else:
@@ -130,7 +131,8 @@ class Pretrained:
         return model
 
     def _train(self, model: nn.Module, session: Session) -> None:
-        path = cache_folder() / f"cifar10-{self.arch}-{self.epochs}-epochs.safetensors"
+        parts = (weights.digest_of(model), digest(self.cifar.train.pixels), repr(self.epochs), __version__)
+        path = cache_folder() / f"cifar10-{self.arch}-{content_key(*parts)}.safetensors"
         if path.exists():
             weights.load(model, path)
             return
