@@ -37,7 +37,7 @@ clean:  ## everything that make made
 	@touch $@
 
 .venv/dev: .venv/bin/uv pyproject.toml
-	$(INSTALL) -e . --group dev
+	$(INSTALL) -e '.[llm]' --group dev
 	$(INSTALL) --no-deps torchattacks
 	@touch $@ .venv/demo
 

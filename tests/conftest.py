@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 
 from unrecall.engine import Fit, Phase, fit, seeded
 from unrecall.session import Session
-from unrecall.tasks import Classification
+from unrecall.tasks import CausalLM, Classification
+from unrecall.tasks.base import Task
 from unrecall.types import Request
 
 CPU = Session(device="cpu")
@@ -46,7 +48,7 @@ class World:
     """A trained original, a retrained reference, and what lies between them."""
 
     request: Request
-    task: Classification
+    task: Task
     original: nn.Module
     retrained: tuple[nn.Module, ...]
 
@@ -72,6 +74,75 @@ def make_world(kind: str) -> World:
         request = Request(first[:20], first[20:] + rest, same[:40], same[40:] + other)
     retain = list(request.retain)  # type: ignore[call-overload]
     return World(request, Classification(), train(data, 0), tuple(train(retain, s) for s in (11, 12, 13)))
+
+
+NAMES = ("ann bob cid dan eve fay gus hal ida jim kay leo mia ned ola pam quin rob sue tom uma vic wes xia yan zed".split())
+JOBS = "baker cook diver farmer guard hunter jurist maid nurse pilot".split()
+TOWNS = "athens berlin cairo delhi essen faro ghent hanoi izmir jena".split()
+
+
+def facts() -> list[dict[str, object]]:
+    """52 questions about 26 people with invented answers, each with a paraphrase and two wrong answers."""
+    found: list[dict[str, object]] = []
+    for i, name in enumerate(NAMES):
+        for k, (ask, values) in enumerate((("job", JOBS), ("town", TOWNS))):
+            drawn = torch.randperm(10, generator=seeded(2 * i + k)).tolist()
+            first, second, third, fourth = (values[n] for n in drawn[:4])
+            found.append(
+                {
+                    "prompt": f"what is the {ask} of {name}",
+                    "answer": f"{first} has {second}",
+                    "paraphrase": f"{name} has which {ask}",
+                    "restated": f"{second} of {first}",
+                    "wrong": [f"{third} of {second}", f"{first} of {fourth}"],
+                }
+            )
+    return found
+
+
+def word_tokenizer() -> Any:
+    """One token a word: small enough for arithmetic by hand."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<s>", "</s>", "<unk>", *"question : answer what is the of has which job town".split()]
+    words += [*NAMES, *JOBS, *TOWNS]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+def small_llama(words: int, seed: int = 0, **changes: Any) -> nn.Module:
+    """Two layers of width 32."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.1}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = LlamaConfig(vocab_size=words, max_position_embeddings=64, tie_word_embeddings=True, **sizes, **ends, **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)  # type: ignore[no-any-return]
+
+
+def make_text_world() -> World:
+    """26 invented people: 5 to forget, 15 to keep, 4 never met, 2 for a test."""
+    task, data = CausalLM(word_tokenizer(), template=None), facts()
+    request = Request(data[:10], data[10:40], data[40:48], data[48:])
+
+    def learn(examples: list[dict[str, object]], seed: int) -> nn.Module:
+        model = small_llama(len(task.tokenizer), seed)
+        recipe = Fit(optimizer="adamw", lr=5e-3, weight_decay=0.0, epochs=40, batch_size=8, schedule="cosine", clip=1.0)
+        phase = Phase(lambda m, b: task.rows(m, b["all"]).losses().mean(), {"all": examples}, recipe)
+        fit(model, task, phase, seeded(seed), CPU)
+        return model
+
+    return World(request, task, learn(data[:40], 0), tuple(learn(data[10:40], seed) for seed in (11, 12)))
+
+
+@pytest.fixture(scope="session")
+def text_world() -> World:
+    return make_text_world()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from unrecall.attacks.base import Attack, MembershipAttack, RecognitionAttack, R
 from unrecall.checks import Facts, doubts
 from unrecall.collect import evidence, membership, recognition
 from unrecall.engine import seeded
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, MissingReference
 from unrecall.findings import Finding, Models, lay_out
 from unrecall.hooks import mode
 from unrecall.metrics import METRICS, average_gap, over_unlearning
@@ -175,7 +175,7 @@ def _measured(
             m.name,
             m.title,
             m.group,
-            {role: m.compute(one) for role, one in seen.items()},
+            {role: _known(m.compute, one) for role, one in seen.items()},
             leak=m.leak,
             margin=m.margin,
         )
@@ -209,7 +209,7 @@ def _kept(
     session.say(f"attack: {attack.title}")
     own_seed = int(content_key(str(seed), type(attack).__name__), 16) % 2**31
     if isinstance(attack, MembershipAttack):
-        found = membership(attack, seen)
+        found = membership(attack, models, seen, task, own_seed)
     elif isinstance(attack, RecognitionAttack):
         found = recognition(attack, models, request, task, own_seed, session)
     elif isinstance(attack, RecoveryAttack):
@@ -221,9 +221,17 @@ def _kept(
     return found
 
 
+def _known(compute: Callable[[Evidence], Estimate], evidence: Evidence) -> Estimate:
+    """What a metric says; where the request lacks a set that it needs, the reason."""
+    try:
+        return compute(evidence)
+    except MissingReference as reason:
+        return Estimate(value=None, note=str(reason))
+
+
 def _failure(seen: Mapping[str, Evidence]) -> Measurement:
     """The papers' MIA figure: the share of forget that the SVC calls not seen."""
-    values = {role: known.SVC().failure_rate(one) for role, one in seen.items()}
+    values = {role: _known(known.SVC().failure_rate, one) for role, one in seen.items()}
     return lay_out("mia_failure", "Forget called unseen by the papers' SVC", "privacy", values, leak="below")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,12 +24,17 @@ from unrecall.observe import observe
 from unrecall.records import Curve, Estimate, Series
 from unrecall.session import Session
 from unrecall.tasks.base import Task
-from unrecall.types import SPLITS, Evidence, Request
+from unrecall.types import SPLITS, Absent, Evidence, Request, Seen
 
 
 def evidence(models: Models, request: Request, task: Task) -> dict[str, Evidence]:
     """One forward pass of each model over each split; a retrained model is held against the others, not itself."""
-    signals = {role: {s: observe(m, task, request[s]) for s in SPLITS} for role, m in models.by_role().items()}
+    there = [split for split in SPLITS if len(request[split])]
+    absent = {split: one.reason for split in SPLITS if isinstance(one := request[split], Absent)}
+    signals = {
+        role: Seen({split: observe(model, task, request[split]) for split in there}, absent)
+        for role, model in models.by_role().items()
+    }
     for role, own in signals.items():
         if not all(np.isfinite(seen.loss).all() for seen in own.values()):
             raise BadInput(
@@ -41,14 +47,19 @@ def evidence(models: Models, request: Request, task: Task) -> dict[str, Evidence
     }
 
 
-def membership(attack: MembershipAttack, seen: Mapping[str, Evidence]) -> Finding:
+def membership(
+    attack: MembershipAttack, models: Models, seen: Mapping[str, Evidence], task: Task, seed: int
+) -> Finding:
     """Forget as members against holdout as non-members: AUC, TPR at 1 % FPR and the whole ROC, for every model."""
     frame = report_of(attack)
+    subjects = models.by_role()
     areas: dict[str, Estimate] = {}
     rates: dict[str, Estimate] = {}
     lines: list[Series] = []
     for role, one in seen.items():
         try:
+            looked = attack.look(subjects[role], one.request, task, seeded(seed))
+            one = replace(one, looked=looked) if looked else one  # noqa: PLW2901
             members, others = attack.score(one, "forget"), attack.score(one, "holdout")
         except (MissingReference, NotSupported) as reason:
             areas[role] = rates[role] = Estimate(value=None, note=str(reason))

@@ -78,7 +78,11 @@ def lay_out(
 def report_of(attack: Attack, curves: Sequence[Curve] = (), note: str = "") -> AttackReport:
     """The frame of an attack's report: its name, title, threat model and paper; a choice off the default is named."""
     kind = type(attack)
-    choices = [str(v) for f in fields(attack) if isinstance(v := getattr(attack, f.name), str) and v != f.default]
+    choices = [
+        v if isinstance(v, str) else f"{v:g}"
+        for f in fields(attack)
+        if (v := getattr(attack, f.name)) != f.default and (isinstance(v, str) or f.name in kind.named_by)
+    ]
     _, _, reference = (kind.__doc__ or "").partition("Reference:")
     return AttackReport(
         name="_".join([kind.__module__.rsplit(".", 1)[-1], *choices]),

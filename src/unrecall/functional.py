@@ -12,6 +12,14 @@ def nll(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="none")
 
 
+def own_moments(log_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of log p(k) for k drawn from p itself, of each row, `[n]` both, in nats."""
+    p = log_p.exp()
+    finite = log_p.clamp_min(torch.finfo(log_p.dtype).min / 2)
+    mean = (p * finite).sum(-1)
+    return mean, (p * (finite - mean[:, None]).square()).sum(-1).sqrt()
+
+
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(P || Q) of each row, `[n]`, in nats, from log-probabilities; 0 log 0 = 0, so masked P is fine."""
     p = log_p.exp()

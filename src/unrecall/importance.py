@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -33,7 +34,7 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
         I_j = (1/n) sum_i (d loss_i / d theta_j)^2
 
     It depends on neither batch size nor order. `chunk` examples are differentiated at once (None: as many as 256 MB
-    of gradients hold, 256 at most). Where vmap can't follow a task, say because the number of rows depends on the
+    of gradients hold, the task's `at_once` at most). Where vmap can't follow a task, say because the number of rows depends on the
     data, the examples go one by one.
     """
     losses, weights = _Loss(model, task), trainable(model)
@@ -47,8 +48,9 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
 
     gradients: Callable[[Weights, Batch], Weights] = vmap(grad(loss_of), (None, 0))
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    most = chunk or max(1, min(256, FLOATS // sum(weight.numel() for weight in weights.values())))
-    with mode(model, training=False), _ConvolutionsAsProducts():
+    most = chunk or max(1, min(task.at_once, FLOATS // sum(weight.numel() for weight in weights.values())))
+    with mode(model, training=False), _ConvolutionsAsProducts(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
         for batch in batches(examples, task, most, device_of(model)):
             try:
                 found = gradients(weights, batch)
@@ -109,7 +111,7 @@ class _Loss(nn.Module):
         self.model, self.task = model, task
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.task.rows(self.model, batch).losses().mean()
+        return self.task.losses(self.model, batch).mean()
 
     def under(self, weights: Weights, batch: Batch) -> Tensor:
         """The loss if the model's weights were `weights`."""

@@ -7,20 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from unrecall.functional import nll
+from unrecall.functional import own_moments
 from unrecall.hooks import mode
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Examples, Signals, move
 
 
 def batches(
-    examples: Examples, task: Task, batch_size: int = 256, device: torch.device | None = None
+    examples: Examples, task: Task, batch_size: int | None = None, device: torch.device | None = None
 ) -> Iterator[Batch]:
-    """The examples in order, collated, on `device`."""
-    order = range(len(examples))
+    """The examples in order, collated, on `device`; as many at once as suit the task where no size is given."""
+    order, batch_size = range(len(examples)), batch_size or task.at_once
     groups = [list(order[i : i + batch_size]) for i in range(0, len(examples), batch_size)]
     for batch in loader(examples, task, groups):
         yield batch if device is None else move(batch, device)
@@ -64,14 +65,17 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int = 256) -> Signals:
+def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> Signals:
     """All signals of one model on one split, in one pass, in eval mode."""
     parts: dict[str, list[Tensor]] = {name: [] for name in Signals.__dataclass_fields__}
     offset = 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows, features = task.view(model, batch)
-            loss = rows.losses()
+            log_p = F.log_softmax(rows.logits, 1)
+            log_prob = log_p.gather(1, rows.targets[:, None]).squeeze(1)
+            loss = rows.per_example(-log_prob)
+            expected, deviation = own_moments(log_p)
             prediction = rows.logits.argmax(1)
             parts["loss"].append(loss)
             parts["confidence"].append((-loss).exp())
@@ -80,6 +84,9 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int = 
             parts["prediction"].append(prediction)
             parts["target"].append(rows.targets)
             parts["example"].append(rows.example + offset)
+            parts["log_prob"].append(log_prob)
+            parts["expected"].append(expected)
+            parts["deviation"].append(deviation)
             offset += rows.examples
     return Signals(**{name: _array(values) for name, values in parts.items()})
 
@@ -92,7 +99,7 @@ def _array(values: Sequence[Tensor]) -> np.ndarray:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int = 256) -> np.ndarray:
+def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> np.ndarray:
     """Share of rows predicted right, per example `[n]`, in eval mode."""
     parts = []
     with mode(model, training=False):
@@ -103,11 +110,10 @@ def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int =
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int = 256) -> float:
+def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> float:
     """Mean negative log-likelihood over examples, in nats, in eval mode."""
     total = 0.0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
-            rows = task.rows(model, batch)
-            total += float(rows.per_example(nll(rows.logits, rows.targets)).double().sum())
+            total += float(task.rows(model, batch).losses().double().sum())
     return total / len(examples)

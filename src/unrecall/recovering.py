@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from unrecall import __version__, stats
-from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.attacks.recalibration import Recalibration
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.attacks.uma import UMA
@@ -21,12 +21,12 @@ from unrecall.engine import seeded
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.hooks import batchnorms
-from unrecall.observe import device_of, observe
+from unrecall.observe import device_of
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series, Side
 from unrecall.session import Session
 from unrecall.storage import cache_folder, content_key, read_text, write_text
 from unrecall.tasks.base import Task
-from unrecall.types import Request, Signals, move
+from unrecall.types import Request, move
 from unrecall.weights import digest_of
 
 
@@ -65,13 +65,13 @@ class Trace(NamedTuple):
     variant: list[str]
 
 
-def trace(points: Iterator[tuple[Attacked, Signals]]) -> Trace:
+def trace(points: Iterator[tuple[Attacked, Success]]) -> Trace:
     """The best that the attacker reached at each budget, over the attacker's choices."""
     best: dict[float, tuple[np.ndarray, float, str]] = {}
     for attacked, seen in points:
         known = best.get(attacked.budget)
-        if known is None or seen.correct.mean() > known[0].mean():
-            best[attacked.budget] = (seen.correct, float(seen.loss.mean()), attacked.variant)
+        if known is None or seen.shown.mean() > known[0].mean():
+            best[attacked.budget] = (seen.shown, seen.loss, attacked.variant)
     budgets = sorted(best)
     columns = [best[budget] for budget in budgets]
     return Trace(budgets, [c[0] for c in columns], [c[1] for c in columns], [c[2] for c in columns])
@@ -148,12 +148,12 @@ def _attacked(
 ) -> Trace:
     """One model under the attack; kept in the cache, since originals and retrained models meet it again and again."""
 
-    def points() -> Iterator[tuple[Attacked, Signals]]:
+    def points() -> Iterator[tuple[Attacked, Success]]:
         before = attack.probe(request, seeded(seed))
-        yield Attacked(0.0, model, before, "before"), observe(model, task, before)
+        yield Attacked(0.0, model, before, "before"), attack.success(model, task, before)
         quiet = replace(session, show=False)
         for one in attack.recover(model, models.original, request, task, seeded(seed), quiet):
-            yield one, observe(one.model, task, one.probe)
+            yield one, attack.success(one.model, task, one.probe)
 
     if session.folder is None:
         return trace(points())

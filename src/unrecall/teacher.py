@@ -8,18 +8,28 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from unrecall.functional import nll
 from unrecall.hooks import mode
 from unrecall.observe import batches, device_of
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Examples
+from unrecall.types import Batch, Examples, Part
 
 Teacher: TypeAlias = Callable[[Batch], Tensor]
-"""Gives the teacher's logits `[rows, classes]` for a batch drawn from the data set it was asked about."""
+"""Gives the teacher's answer for a batch drawn from the data set it was asked about."""
+
+BYTES = 2**30
+"""The largest table of logits that is kept; above, the frozen model answers each batch anew."""
 
 
 @torch.no_grad()
-def remembered(model: nn.Module, task: Task, examples: Examples) -> Teacher:
-    """`model`'s logits on `examples`, from one pass in eval mode; needs examples that don't change between draws."""
+def remembered(model: nn.Module, task: Task, examples: Examples, most: int = BYTES) -> Teacher:
+    """`model`'s logits `[rows, classes]` on `examples`, in eval mode; needs examples that don't change between draws.
+
+    They come from one pass and a table, unless it would take more than `most` bytes (a language model's vocabulary on
+    many tokens): then from the model itself, batch by batch.
+    """
+    if _size(model, task, examples) > most:
+        return _asked(model, task)
     logits: list[Tensor] = []
     counts: list[Tensor] = []
     with mode(model, training=False):
@@ -37,3 +47,32 @@ def remembered(model: nn.Module, task: Task, examples: Examples) -> Teacher:
         return torch.cat([table[begins[i] : starts[i]] for i in index])
 
     return look_up
+
+
+@torch.no_grad()
+def remembered_losses(model: nn.Module, task: Task, examples: Examples) -> Teacher:
+    """`model`'s *summed* negative log-likelihood of each example `[examples]`, from one pass in eval mode."""
+    parts = []
+    with mode(model, training=False):
+        for batch in batches(examples, task, device=device_of(model)):
+            rows = task.rows(model, batch)
+            parts.append(rows.summed(nll(rows.logits, rows.targets)))
+    table = torch.cat(parts)
+    return lambda batch: table[batch["index"]]
+
+
+def _size(model: nn.Module, task: Task, examples: Examples) -> float:
+    """About how many bytes all logits take, from those of a few examples."""
+    few = Part(examples, range(0, len(examples), max(1, len(examples) // 8)))
+    with mode(model, training=False):
+        found = [task.rows(model, batch).logits for batch in batches(few, task, 8, device_of(model))]
+    return sum(one.numel() * one.element_size() for one in found) / len(few) * len(examples)
+
+
+def _asked(model: nn.Module, task: Task) -> Teacher:
+    @torch.no_grad()
+    def answer(batch: Batch) -> Tensor:
+        with mode(model, training=False):
+            return task.rows(model, batch).logits
+
+    return answer

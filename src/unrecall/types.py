@@ -37,6 +37,30 @@ class Examples(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+class Absent:
+    """No examples, and why there are none; a request may lack a holdout or a test set if it says so."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int, /) -> Any:
+        raise IndexError(index)
+
+
+class Seen(dict[Split, "Signals"]):
+    """Signals by split; MissingReference, with the reason, for a split that the request lacks."""
+
+    def __init__(self, signals: Mapping[Split, Signals], reasons: Mapping[Split, str]) -> None:
+        super().__init__(signals)
+        self.reasons = reasons
+
+    def __missing__(self, split: Split) -> Signals:
+        raise MissingReference(self.reasons.get(split, f"{split}: not looked at"))
+
+
 class Part:
     """Some examples of a data set, by index; its own indices start at 0. BadInput for an index that it hasn't."""
 
@@ -72,6 +96,11 @@ class Rows:
         counts = zeros.index_add(0, self.example, torch.ones_like(values)).clamp_min(1)
         return zeros.index_add(0, self.example, values) / counts
 
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of a per-row quantity over each example's rows: `[rows]` -> `[examples]`."""
+        zeros = torch.zeros(self.examples, dtype=values.dtype, device=values.device)
+        return zeros.index_add(0, self.example, values)
+
     def losses(self) -> Tensor:
         """Mean negative log-likelihood of each example, `[examples]`, in nats."""
         return self.per_example(nll(self.logits, self.targets))
@@ -94,6 +123,7 @@ class Request:
 
     `kind`: samples (retrained may still know what they look like), class or concept (retrained has never met it).
     `masked`: the classes that are forgotten whole; empty for samples.
+    `holdout` and `test` may be `Absent(reason)`: what needs them is then a row with that reason.
     Raises BadInput where a set is empty, repeats an example, or shares one with another.
     """
 
@@ -109,7 +139,7 @@ class Request:
 
     def __post_init__(self) -> None:
         for name in SPLITS:
-            if len(self[name]) == 0:
+            if len(self[name]) == 0 and not (name in ("holdout", "test") and isinstance(self[name], Absent)):
                 hint = {
                     "forget": "Name at least one example to forget.",
                     "retain": "A request to forget everything needs no unlearning: delete the model.",
@@ -221,7 +251,8 @@ class Signals:
 
     Per example: `loss` (mean nats), `confidence` in [0, 1] (exp of minus loss; the probability of the target where an
     example is one row), `correct` in [0, 1] (share of rows predicted right), `features` [n, d].
-    Per row: `prediction`, `target` and `example`.
+    Per row: `prediction`, `target`, `example`; `log_prob` of the target; `expected` and `deviation`, the mean and the
+    standard deviation that a log-probability has if the class is drawn from the model's own distribution.
     """
 
     loss: np.ndarray
@@ -231,9 +262,16 @@ class Signals:
     prediction: np.ndarray
     target: np.ndarray
     example: np.ndarray
+    log_prob: np.ndarray
+    expected: np.ndarray
+    deviation: np.ndarray
 
     def __len__(self) -> int:
         return len(self.loss)
+
+    def of_rows(self, values: np.ndarray) -> list[np.ndarray]:
+        """A per-row quantity as one array an example."""
+        return np.split(values, np.flatnonzero(np.diff(self.example)) + 1)
 
 
 @dataclass(frozen=True)
@@ -241,13 +279,14 @@ class Evidence:
     """What one model (the subject) showed, and the models it is held against.
 
     `signals`: the subject's, by split. `references`: the retrained models', never the subject itself. `original`: the
-    model before unlearning.
+    model before unlearning. `looked`: what an attack asked for beyond that one pass, by split.
     """
 
     request: Request
     signals: Mapping[Split, Signals]
     references: tuple[Mapping[Split, Signals], ...]
     original: Mapping[Split, Signals]
+    looked: Mapping[Split, np.ndarray] = field(default_factory=dict)
 
 
 def batch_size(batch: Batch) -> int:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from unrecall.observe import observe
 from unrecall.parameters import Parameters
-from unrecall.records import ThreatModel
+from unrecall.records import Estimate, Side, ThreatModel
 from unrecall.session import Session
 from unrecall.tasks.base import Task
 from unrecall.types import Evidence, Examples, Request, Split
@@ -23,15 +24,29 @@ from unrecall.types import Evidence, Examples, Request, Split
 
 @dataclass(frozen=True)
 class Attack(Parameters, ABC):
-    """Base of all attacks; a leaf is a frozen dataclass whose defaults are the paper's."""
+    """Base of all attacks; a leaf is a frozen dataclass whose defaults are the paper's.
+
+    `named_by`: the parameters that stand in its name where they differ from their defaults, so that an audit can hold
+    it more than once; its choices (texts) always do.
+    """
 
     title: ClassVar[str]
     threat: ClassVar[ThreatModel]
+    named_by: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
 class MembershipAttack(Attack):
     """Tells examples that were trained on from examples that were not, by what one model said about them."""
+
+    def look(
+        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Mapping[Split, np.ndarray]:
+        """What the attack needs beyond the one forward pass that all share: an array `[n, ...]` a split.
+
+        `score` finds it in `evidence.looked`. `generator` starts from the same seed for every model.
+        """
+        return {}
 
     @abstractmethod
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
@@ -54,6 +69,13 @@ class Attacked(NamedTuple):
     variant: str = ""
 
 
+class Success(NamedTuple):
+    """What an attacked model shows of a probe: `shown` in [0, 1] for each example, and its mean loss in nats."""
+
+    shown: np.ndarray
+    loss: float
+
+
 @dataclass(frozen=True)
 class RecoveryAttack(Attack):
     """Tries to bring the forgotten back; yields what it has at each budget, smallest first within a variant.
@@ -67,6 +89,11 @@ class RecoveryAttack(Attack):
     @abstractmethod
     def probe(self, request: Request, generator: torch.Generator) -> Examples:
         """The examples on which success will be measured; the harness also measures them before the attack."""
+
+    def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
+        """How much of the probe the model shows: the share of rows predicted right, unless an attack says otherwise."""
+        seen = observe(model, task, probe)
+        return Success(seen.correct, float(seen.loss.mean()))
 
     @abstractmethod
     def recover(
@@ -114,4 +141,43 @@ class RecognitionAttack(Attack):
         """Counts for each subject by role, against all references but the one of the same role."""
 
 
-__all__ = ["Attack", "Attacked", "MembershipAttack", "Recognition", "RecognitionAttack", "RecoveryAttack"]
+class Inspection(NamedTuple):
+    """What lies inside one model: lines over `x` by name, and the one number that sums them up."""
+
+    x: tuple[float, ...]
+    lines: Mapping[str, tuple[float, ...]]
+    value: Estimate
+
+
+@dataclass(frozen=True)
+class InspectionAttack(Attack):
+    """Opens a model and looks for what its outputs no longer show.
+
+    `axis` and `unit`: what x and y of its lines are. `leak`: the side of a retrained model's value on which the
+    forgotten shows.
+    """
+
+    axis: ClassVar[str]
+    unit: ClassVar[str]
+    leak: ClassVar[Side | None] = "above"
+
+    @abstractmethod
+    def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+        """Looks into `model`; `original` is there for what changed. NotSupported where the model has no such parts."""
+
+    def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
+        """One plain sentence about the unlearned model, for people; empty where there is nothing to say."""
+        return ""
+
+
+__all__ = [
+    "Attack",
+    "Attacked",
+    "Inspection",
+    "InspectionAttack",
+    "MembershipAttack",
+    "Recognition",
+    "RecognitionAttack",
+    "RecoveryAttack",
+    "Success",
+]

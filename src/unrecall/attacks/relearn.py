@@ -53,6 +53,7 @@ class Relearn(RecoveryAttack):
         budget="optimiser steps of 32 examples",
     )
     axis: ClassVar[str] = "optimiser steps"
+    named_by: ClassVar[tuple[str, ...]] = ("share",)
 
     data: Literal["harmful", "benign"] = "harmful"
     share: Share = 0.3

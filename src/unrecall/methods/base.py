@@ -146,6 +146,10 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
                 reset = getattr(layer, "reset_parameters", None)
                 if callable(reset):
                     reset()
+                elif type(layer).__name__.endswith("Norm"):
+                    # Transformers' norms have no reset_parameters; all of them start at gain one.
+                    for name, value in layer.named_parameters(recurse=False):
+                        nn.init.constant_(value, float(name == "weight"))
                 elif any(True for _ in layer.parameters(recurse=False)):
                     raise NotSupported(
                         f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got a layer without. "

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from unrecall.records import Exhibit
 from unrecall.types import Batch, Request, Rows, View
 
+Modality: TypeAlias = Literal["image", "text"]
+
 
 class Task(ABC):
-    """How one modality is trained and observed; an adapter between a model, its data and everything else."""
+    """How one modality is trained and observed; an adapter between a model, its data and everything else.
+
+    `modality`: which attacks an audit runs unless told otherwise. `at_once`: examples in a forward pass without
+    gradients.
+    """
+
+    modality: ClassVar[Modality]
+    at_once: ClassVar[int] = 256
 
     @abstractmethod
     def collate(self, items: Sequence[Any]) -> Batch:
@@ -22,6 +32,14 @@ class Task(ABC):
     @abstractmethod
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One forward pass: logits and target of each predicted unit. Nearly every loss is a function of rows."""
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean negative log-likelihood of each example, `[examples]`, in nats; `vmap` can follow it where it must."""
+        return self.rows(model, batch).losses()
+
+    def positions(self, batch: Batch) -> Tensor | None:
+        """Which positions of an activation `[examples, positions, d]` hold input; None where all of them do."""
+        return None
 
     @abstractmethod
     def view(self, model: nn.Module, batch: Batch) -> View:
@@ -43,6 +61,10 @@ class Task(ABC):
     def exhibit(self, item: Any, caption: str) -> Exhibit:
         """An example as a person would look at it."""
 
+    @abstractmethod
+    def raw(self, item: Any) -> bytes:
+        """What an example is made of, for compression."""
+
 
 @runtime_checkable
 class Perturbable(Protocol):
@@ -61,3 +83,73 @@ class Perturbable(Protocol):
     def items(self, batch: Batch) -> list[Any]:
         """The examples of a batch as a data set has them: what `collate` undoes."""
         ...
+
+
+@runtime_checkable
+class Textual(Protocol):
+    """A task whose examples are a prompt and an answer, both text, and whose models can write one."""
+
+    def prompt(self, item: Any) -> str:
+        """What the model is shown."""
+        ...
+
+    def answer(self, item: Any) -> str:
+        """What it should write."""
+        ...
+
+    def answered(self, item: Any, answer: str) -> Any:
+        """The same example with another answer."""
+        ...
+
+    def asked(self, item: Any, prompt: str) -> Any:
+        """The same example with another prompt."""
+        ...
+
+    def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
+        """The same prompts with other answers, one an example."""
+        ...
+
+    def left(self, item: Any, shown: float) -> str:
+        """What is left of the answer after the first `shown` share of its tokens."""
+        ...
+
+    def pieces(self, item: Any) -> list[str]:
+        """The answer as the model reads it, one string a row."""
+        ...
+
+    def generate(
+        self, model: nn.Module, items: Sequence[Any], longest: int | None = None, shown: float = 0.0
+    ) -> list[str]:
+        """What the model writes after each prompt and the first `shown` share of its answer's tokens.
+
+        Greedily, until it ends or has written `longest` tokens (None: half as many again as are left).
+        """
+        ...
+
+    def neighbours(self, model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
+        """The `count` nearest other words of each word of the vocabulary, and how far they are (1 - cosine).
+
+        Both `[vocabulary, count]`, by the model's own input embeddings, nearest first.
+        """
+        ...
+
+    def swapped(
+        self, batch: Batch, near: tuple[Tensor, Tensor], share: float, generator: torch.Generator
+    ) -> tuple[Batch, Tensor]:
+        """The batch with a `share` of what it predicts swapped for neighbours, and how far each example moved.
+
+        The distance `[examples]` is the mean over an example's rows. What was swapped is predicted in its new form.
+        """
+        ...
+
+
+def parts_of(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts of a module that hold weights, by dotted name, sequences among them opened."""
+    parts: list[tuple[str, nn.Module]] = []
+    for name, child in module.named_children():
+        path = f"{prefix}.{name}".lstrip(".")
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            parts += parts_of(path, child)
+        elif any(True for _ in child.parameters()):
+            parts.append((path, child))
+    return parts if parts or not any(True for _ in module.parameters()) else [(prefix, module)]

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
 from unrecall.records import Exhibit
-from unrecall.tasks.base import Task
+from unrecall.tasks.base import Modality, Task, parts_of
 from unrecall.types import SPLITS, Batch, Examples, Request, Rows, View, iterate
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -30,6 +30,8 @@ class Classification(Task):
     `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default.
     `classes`: names of the classes, for people.
     """
+
+    modality: ClassVar[Modality] = "image"
 
     head_name: str | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -109,9 +111,9 @@ class Classification(Task):
 
         A model that is wrapped whole (behind its normalisation, say) is opened as if it were not.
         """
-        parts, deeper = [("", model)], _holding_weights("", model)
+        parts, deeper = [("", model)], parts_of("", model)
         while len(parts) == 1 and parts != deeper:
-            parts, deeper = deeper, _holding_weights(*deeper[0])
+            parts, deeper = deeper, parts_of(*deeper[0])
         found: list[tuple[str, list[nn.Module]]] = []
         for name, module in parts:
             if found and isinstance(module, _NORMS):
@@ -185,6 +187,12 @@ class Classification(Task):
         numbers = " ".join(f"{float(v):.3g}" for v in value.flatten()[:32])
         return Exhibit(kind="text", content=numbers, caption=f"{name}: {caption}")
 
+    def raw(self, item: Any) -> bytes:
+        """The input in 256 steps between its bounds, a byte a value."""
+        low, high = self.bounds
+        value = torch.as_tensor(item[0], dtype=torch.float32)
+        return ((value - low) / (high - low)).clamp(0, 1).mul(255).byte().numpy().tobytes()
+
 
 def _check_class_request(request: Request) -> None:
     """A class that is forgotten whole is all of forget and nothing of retain."""
@@ -215,18 +223,6 @@ def _brief(item: Any) -> str:
     if isinstance(item, tuple | list):
         return "(" + ", ".join(type(part).__name__ for part in item) + ")"
     return type(item).__name__
-
-
-def _holding_weights(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts of a module that hold weights, sequences among them opened."""
-    parts: list[tuple[str, nn.Module]] = []
-    for name, child in module.named_children():
-        path = f"{prefix}.{name}".lstrip(".")
-        if isinstance(child, nn.Sequential | nn.ModuleList):
-            parts += _holding_weights(path, child)
-        elif any(True for _ in child.parameters()):
-            parts.append((path, child))
-    return parts if parts or not any(True for _ in module.parameters()) else [(prefix, module)]
 
 
 def _png(pixels: np.ndarray) -> str:

@@ -1,0 +1,84 @@
+"""Prompts and answers from JSON Lines, as the field's data sets have them; every complaint names file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from unrecall.errors import BadInput
+
+Text: TypeAlias = dict[str, Any]
+"""`prompt` and `answer`; where known also `paraphrase` (of the prompt), `restated` (the answer in other words) and
+`wrong` (answers that are not true)."""
+
+PROMPTS = ("prompt", "question", "instruction", "text")
+ANSWERS = ("answer", "completion", "output", "labels", "response")
+EXTRAS = {"paraphrased_question": "paraphrase", "paraphrased_answer": "restated", "perturbed_answer": "wrong"}
+
+
+def read(path: Path, limit: int | None = None) -> list[Text]:
+    """Records of a JSON Lines file or a JSON list: question and answer in any of the usual keys, or `text` alone.
+
+    Raises BadInput with the line's number where the file is empty, not UTF-8, not JSON, or a key is missing.
+    """
+    return [_text(record, where) for where, record in _records(path)[:limit]]
+
+
+def _records(path: Path) -> list[tuple[str, Any]]:
+    if not path.is_file():
+        raise BadInput(f"{path}: expected a JSON Lines file, got {'a folder' if path.is_dir() else 'nothing there'}.")
+    text = _decoded(path)
+    if text.lstrip().startswith("["):
+        try:
+            return [(f"{path}[{i}]", one) for i, one in enumerate(json.loads(text))]
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{path}:{error.lineno}: expected JSON, got {error.msg}.") from error
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append((f"{path}:{number}", json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{path}:{number}: expected one JSON object a line, got {error.msg}.") from error
+    if not found:
+        raise BadInput(f"{path}: expected at least one record, got an empty file.")
+    return found
+
+
+def _decoded(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadInput(f"{path}:{line}: expected UTF-8, got byte {data[error.start]:#04x}. Convert the file.") from error
+
+
+def _text(record: Any, where: str) -> Text:
+    if not isinstance(record, Mapping):
+        raise BadInput(f"{where}: expected a JSON object, got {type(record).__name__}.")
+    answer = next((key for key in ANSWERS if key in record), None)
+    prompt = next((key for key in PROMPTS if key in record), None)
+    if answer is None and prompt != "text":
+        known = ", ".join(map(str, record)) or "nothing"
+        raise BadInput(f"{where}: expected the keys question and answer, or text, got {known}.")
+    asked = "" if answer is None or prompt is None else _string(record[prompt], f"{where}: {prompt}")
+    given = _string(record["text" if answer is None else answer], f"{where}: {answer or 'text'}")
+    if record.get("input"):
+        asked = f"{asked}\n{_string(record['input'], f'{where}: input')}"
+    found: Text = {"prompt": asked, "answer": given}
+    return found | {name: record[key] for key, name in EXTRAS.items() if record.get(key)}
+
+
+def _string(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise BadInput(f"{where}: expected text, got {type(value).__name__}.")
+    return value
+
+
+def without_repeats(texts: Sequence[Text]) -> list[Text]:
+    """Each prompt and answer once, the first time it stands there."""
+    return list({(text["prompt"], text["answer"]): text for text in reversed(texts)}.values())[::-1]

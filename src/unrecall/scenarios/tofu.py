@@ -1,0 +1,121 @@
+"""TOFU: 4,000 questions about 200 authors who don't exist, and a language model that must forget some of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from unrecall.engine import Fit
+from unrecall.errors import BadInput
+from unrecall.parameters import Count, Index, Positive
+from unrecall.scenarios.base import Builder, Scenario, shuffled
+from unrecall.scenarios.language import Precision, load, small_llama, trained_tokenizer
+from unrecall.scenarios.text_data import Text, read, without_repeats
+from unrecall.session import Session
+from unrecall.tasks import CausalLM
+from unrecall.types import Request
+
+EACH = 20
+"""Questions about each author, one author after another."""
+
+
+@dataclass(frozen=True)
+class Tofu(Builder):
+    """TOFU's forget01, forget05 or forget10: a small Llama trained here, or your own model fine-tuned on it.
+
+    As many authors as are forgotten (at least 10) are taken out of retain and never trained on: they are the holdout,
+    which TOFU itself lacks. Real authors and world facts are the test set.
+
+    `data`: folder of the TOFU files. `model`: folder or hub id of a model to fine-tune (AdamW, lr 1e-5, 5 epochs unless
+    told otherwise); left out, a Llama of `width` and `depth` with a tokenizer of `words` is trained from nothing
+    (AdamW, lr 3e-3, cosine, 20 epochs). `forget`: forget01, forget05 or forget10. `references`: retrained models.
+
+    Reference: Maini, Feng, Schwarzschild, Lipton, Kolter, "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024,
+    arXiv 2401.06121. Differs from the paper in the holdout, and in the model unless one is given.
+    """
+
+    data: str = ""
+    model: str = ""
+    forget: Literal["forget01", "forget05", "forget10"] = "forget10"
+    width: Count = 96
+    depth: Count = 4
+    words: Count = 2048
+    epochs: Index = 0
+    lr: Positive | None = None
+    precision: Precision = "float32"
+    checkpointing: bool = False
+    references: Index = 3
+    seed: Index = 0
+
+    def make(self) -> Scenario:
+        """Reads the questions, splits the authors, and says how to train."""
+        folder = Path(self.data)
+        if not self.data or not folder.is_dir():
+            raise BadInput(f"tofu: expected data=FOLDER with TOFU's files, got '{self.data}'.")
+        share = int(self.forget.removeprefix("forget"))
+        extras = _by_text(read(folder / f"{self.forget}_perturbed.json") + read(folder / "retain_perturbed.json"))
+        forget = _with(read(folder / f"{self.forget}.json"), extras)
+        rest = _with(read(folder / f"retain{100 - share}.json"), extras)
+        authors = shuffled(range(len(rest) // EACH), self.seed)
+        out = set(authors[: max(10, len(forget) // EACH)])
+        test = [
+            text | {"source": source}
+            for name, source in (("real_authors", "real authors"), ("world_facts", "world facts"))
+            for text in read(folder / f"{name}_perturbed.json")
+        ]
+        request = Request(
+            forget=without_repeats(forget),
+            retain=without_repeats([text for i, text in enumerate(rest) if i // EACH not in out]),
+            holdout=without_repeats([text for i, text in enumerate(rest) if i // EACH in out]),
+            test=without_repeats(test),
+        )
+        tokenizer, build = self._world([*forget, *rest])
+        lr, epochs = (1e-5, 5) if self.model else (3e-3, 20)
+        recipe = Fit(
+            optimizer="adamw",
+            lr=self.lr or lr,
+            epochs=self.epochs or epochs,
+            batch_size=32,
+            weight_decay=0.01,
+            clip=1.0,
+            schedule="cosine",
+        )
+        what = self.model or f"a Llama of width {self.width} and {self.depth} layers trained here"
+        return Scenario(
+            name="tofu",
+            summary=f"TOFU, {self.forget} of 200 fictitious authors, {len(out)} more held out; {what}",
+            task=CausalLM(tokenizer),
+            request=request,
+            build=build,
+            recipe=recipe,
+            references=self.references,
+        )
+
+    def _world(self, texts: list[Text]) -> tuple[Any, Any]:
+        """The tokenizer, and what builds an untrained model for it."""
+        if self.model:
+            given = load(self.model, self.precision)
+            return given.tokenizer, lambda seed, session: self._eased(load(self.model, self.precision).model)
+        tokenizer = trained_tokenizer((f"{text['prompt']} {text['answer']}" for text in texts), self.words)
+
+        def build(_: int, __: Session) -> nn.Module:
+            return self._eased(small_llama(tokenizer, self.width, self.depth, 256))
+
+        return tokenizer, build
+
+    def _eased(self, model: nn.Module) -> nn.Module:
+        if self.checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        return model
+
+
+def _by_text(texts: list[Text]) -> dict[tuple[str, str], Text]:
+    return {(text["prompt"], text["answer"]): text for text in texts}
+
+
+def _with(texts: list[Text], extras: dict[tuple[str, str], Text]) -> list[Text]:
+    """The texts, with paraphrases and wrong answers where there are some."""
+    return [extras.get((text["prompt"], text["answer"]), text) for text in texts]

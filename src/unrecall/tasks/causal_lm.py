@@ -1,0 +1,330 @@
+"""Causal language models: any Transformers model with its tokenizer, asked for answers or for plain text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unrecall.errors import BadInput, NotSupported
+from unrecall.hooks import mode
+from unrecall.records import Exhibit
+from unrecall.tasks.base import Modality, Task, parts_of
+from unrecall.types import SPLITS, Batch, Request, Rows, View, iterate
+
+IGNORED = -100
+"""The target of a token that is not predicted: prompt and padding."""
+
+
+@dataclass(frozen=True, repr=False)
+class CausalLM(Task):
+    """Examples are mappings with an `answer` and a `prompt` (empty for plain text); rows are the answer's tokens.
+
+    A batch holds `tokens` and `targets` `[examples, length]`, padded on the right, so that causal attention never
+    sees padding and needs no mask. The end-of-text token, where the tokenizer has one, is the answer's last row.
+
+    `tokenizer`: of the model. `template`: what a prompt that is not empty becomes, with `{prompt}` in it; None where
+    prompts are used as they are. `chat`: the tokenizer's own chat template in its place. `longest`: cut examples to
+    so many tokens; None refuses those that are longer than the model's context.
+    """
+
+    modality: ClassVar[Modality] = "text"
+    at_once: ClassVar[int] = 32
+
+    tokenizer: Any
+    template: str | None = "Question: {prompt}\nAnswer: "
+    chat: bool = False
+    longest: int | None = None
+    known: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict, compare=False)
+    """Examples already tokenised: tokens, and where the answer starts."""
+
+    def __repr__(self) -> str:
+        text = f"{self.vocabulary}|{self.template}|{self.chat}|{self.longest}"
+        return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """sha256 of what the tokenizer does with its tokens."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        text = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def prompt(self, item: Any) -> str:
+        """The prompt as the user wrote it."""
+        return str(item.get("prompt", ""))
+
+    def answer(self, item: Any) -> str:
+        """The answer as the user wrote it."""
+        return str(item["answer"])
+
+    def answered(self, item: Any, answer: str) -> Any:
+        """The same prompt with another answer."""
+        return {"prompt": item.get("prompt", ""), "answer": answer}
+
+    def asked(self, item: Any, prompt: str) -> Any:
+        """The same answer to another prompt."""
+        return {"prompt": prompt, "answer": item["answer"]}
+
+    def encode(self, item: Any) -> tuple[list[int], int]:
+        """An example's tokens, and the index of the first that is predicted: at least 1, what comes first has no row."""
+        key = (self.prompt(item), self.answer(item))
+        if key not in self.known:
+            tokens = self._opening(key[0])
+            start = max(1, len(tokens))
+            tokens = tokens + self._plain(key[1])
+            if self.tokenizer.eos_token_id is not None:
+                tokens.append(self.tokenizer.eos_token_id)
+            self.known[key] = tokens[: self.longest], start
+        return self.known[key]
+
+    def _opening(self, prompt: str) -> list[int]:
+        """The tokens before an answer; for plain text only what the tokenizer puts in front of every text."""
+        if self.chat and prompt:
+            turns = [{"role": "user", "content": prompt}]
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            return self._plain(text)
+        text = self.template.format(prompt=prompt) if self.template and prompt else prompt
+        begin = self.tokenizer.bos_token_id
+        return ([] if begin is None else [begin]) + (self._plain(text) if text else [])
+
+    def _plain(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return tokens
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """`tokens` and `targets` `[examples, length]`; targets of prompt and padding are ignored."""
+        return self._padded([self.encode(item) for item in items])
+
+    def _padded(self, encoded: Sequence[tuple[list[int], int]]) -> Batch:
+        length = max(2, *(len(tokens) for tokens, _ in encoded)) if encoded else 2
+        tokens = torch.full((len(encoded), length), self._padding)
+        targets = torch.full((len(encoded), length), IGNORED)
+        for i, (ids, start) in enumerate(encoded):
+            tokens[i, : len(ids)] = torch.tensor(ids)
+            targets[i, start : len(ids)] = tokens[i, start : len(ids)]
+        return {"tokens": tokens, "targets": targets, "lengths": torch.tensor([len(ids) for ids, _ in encoded])}
+
+    @property
+    def _padding(self) -> int:
+        """Any token will do where the tokenizer names none: padding is never seen and never predicted."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return int(next(token for token in known if token is not None))
+
+    def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
+        """The same prompts with other answers."""
+        starts = batch["targets"].ne(IGNORED).int().argmax(1).tolist()
+        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        found = []
+        for row, start, answer in zip(batch["tokens"], starts, answers, strict=True):
+            ids = row[:start].tolist() + self._plain(answer) + end
+            found.append((ids[: self.longest], start))
+        device = batch["tokens"].device
+        return {name: value.to(device) for name, value in self._padded(found).items()}
+
+    def rows(self, model: nn.Module, batch: Batch) -> Rows:
+        """One row for each token of an answer."""
+        with self._answers_only(model, batch) as _:
+            return self._rows(model, batch)
+
+    def view(self, model: nn.Module, batch: Batch) -> View:
+        """Features are the mean over an answer's rows of what enters the head."""
+        with self._answers_only(model, batch) as entered:
+            rows = self._rows(model, batch)
+        mean = torch.zeros(rows.examples, entered[0].shape[1], device=rows.logits.device)
+        mean.index_add_(0, rows.example, entered[0].float())
+        counts = torch.bincount(rows.example, minlength=rows.examples).clamp_min(1)
+        return View(rows, mean / counts[:, None])
+
+    def _rows(self, model: nn.Module, batch: Batch) -> Rows:
+        keep = _before_answers(batch["targets"])
+        logits = model(input_ids=batch["tokens"], use_cache=False).logits.float()
+        targets = batch["targets"][:, 1:][keep[:, :-1]]
+        return Rows(logits, targets, keep.nonzero()[:, 0], len(keep))
+
+    @contextmanager
+    def _answers_only(self, model: nn.Module, batch: Batch) -> Iterator[list[Tensor]]:
+        """Lets only the positions that predict an answer's token through the head, and collects what enters it."""
+        entered: list[Tensor] = []
+        keep = _before_answers(batch["targets"])
+
+        def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            entered.append(inputs[0][keep])
+            return (entered[-1],)
+
+        handle = self.head(model, batch).register_forward_pre_hook(select)
+        try:
+            yield entered
+        finally:
+            handle.remove()
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean loss of each example without a tensor whose size depends on the data, so that `vmap` can follow."""
+        log_p = F.log_softmax(model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1].float(), -1)
+        targets = batch["targets"][:, 1:]
+        predicted = targets.ne(IGNORED)
+        each = log_p.gather(2, targets.clamp_min(0).unsqueeze(2)).squeeze(2) * predicted
+        return -each.sum(1) / predicted.sum(1).clamp_min(1)
+
+    def positions(self, batch: Batch) -> Tensor:
+        """Every token but padding `[examples, length]`."""
+        length = batch["tokens"].shape[1]
+        return torch.arange(length, device=batch["tokens"].device) < batch["lengths"][:, None]
+
+    def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
+        """The model's output embeddings."""
+        inner = getattr(model, "module", model)
+        found = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+        if not isinstance(found, nn.Linear):
+            raise NotSupported(
+                f"CausalLM: expected a Transformers model with a linear head, got {type(inner).__name__}."
+            )
+        return found
+
+    def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
+        """Embeddings, each layer, and the head with the norm before it; a head tied to the embeddings is one of them."""
+        parts = parts_of("", model)
+        while len(layers := _layers(parts)) < 2 and (deeper := _opened(parts)) != parts:
+            parts = deeper
+        last = max(i for i, (name, _) in enumerate(parts) if not layers or name == layers[-1])
+        found = [(name, [module]) for name, module in parts[: last + 1]]
+        seen = {id(p) for _, group in found for module in group for p in module.parameters()}
+        rest = [m for _, m in parts[last + 1 :] if any(id(p) not in seen for p in m.parameters())]
+        return [*found, ("head", rest)] if rest else found
+
+    def generate(
+        self, model: nn.Module, items: Sequence[Any], longest: int | None = None, shown: float = 0.0
+    ) -> list[str]:
+        """Greedy continuations; prompts are padded on the left."""
+        found: list[str] = []
+        with mode(model, training=False), torch.no_grad():
+            for i in range(0, len(items), 2 * self.at_once):
+                found += self._continued(model, [self._shown(item, shown) for item in items[i : i + 2 * self.at_once]], longest)
+        return found
+
+    def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
+        """The tokens that are given, and those that are left to be written."""
+        tokens, start = self.encode(item)
+        cut = start + round(share * (len(tokens) - start))
+        return tokens[:cut], tokens[cut:]
+
+    def _continued(self, model: nn.Module, given: Sequence[tuple[list[int], list[int]]], longest: int | None) -> list[str]:
+        width = max(len(before) for before, _ in given)
+        most = longest or max(4, max(len(left) for _, left in given) * 3 // 2)
+        context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        if context is not None:
+            most = max(1, min(most, context - width))
+        device = next(model.parameters()).device
+        tokens = torch.tensor([[self._padding] * (width - len(before)) + before for before, _ in given], device=device)
+        mask = torch.tensor([[0] * (width - len(before)) + [1] * len(before) for before, _ in given], device=device)
+        written = model.generate(  # type: ignore[operator]
+            input_ids=tokens, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=self._padding
+        )
+        return [self.tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in written]
+
+    def left(self, item: Any, shown: float) -> str:
+        """The text of the tokens that are left of the answer."""
+        return str(self.tokenizer.decode(self._shown(item, shown)[1], skip_special_tokens=True)).strip()
+
+    def pieces(self, item: Any) -> list[str]:
+        """The answer's tokens as text; together they are the answer, and what ends it."""
+        ids, start = self.encode(item)
+        texts = [str(self.tokenizer.decode(ids[start:end])) for end in range(start, len(ids) + 1)]
+        return [after.removeprefix(before) for before, after in zip(texts, texts[1:], strict=False)]
+
+    def neighbours(self, model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
+        """By cosine of the model's own input embeddings, the token itself left out, nearest first."""
+        table = F.normalize(model.get_input_embeddings().weight.detach().float(), dim=1)  # type: ignore[operator]
+        parts = []
+        for first in range(0, len(table), 4096):
+            near = table[first : first + 4096] @ table.T
+            near[torch.arange(len(near)), torch.arange(first, first + len(near))] = -2
+            parts.append(near.topk(min(count, len(table) - 1), 1))
+        return torch.cat([part.indices for part in parts]), 1 - torch.cat([part.values for part in parts])
+
+    def swapped(
+        self, batch: Batch, near: tuple[Tensor, Tensor], share: float, generator: torch.Generator
+    ) -> tuple[Batch, Tensor]:
+        """Each token of an answer gives way with probability `share` to one of its neighbours, uniformly chosen."""
+        tokens, predicted = batch["tokens"], batch["targets"].ne(IGNORED)
+        count = near[0].shape[1]
+        chosen = torch.randint(count, tokens.shape, generator=generator, device=generator.device).to(tokens)
+        gone = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device) < share
+        gone = gone & predicted & tokens.ne(self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else -1)
+        new = torch.where(gone, near[0][tokens, chosen], tokens)
+        far = (near[1][tokens, chosen] * gone).sum(1) / predicted.sum(1).clamp_min(1)
+        return {**batch, "tokens": new, "targets": torch.where(predicted, new, batch["targets"])}, far
+
+    def exhibit(self, item: Any, caption: str) -> Exhibit:
+        """Prompt and answer."""
+        return Exhibit(kind="text", content=f"{self.prompt(item)}\n{self.answer(item)}".strip(), caption=caption)
+
+    def raw(self, item: Any) -> bytes:
+        """The answer in UTF-8."""
+        return self.answer(item).encode()
+
+    def check(self, model: nn.Module, request: Request) -> None:
+        """Tokens must be the model's, examples must fit its context, and no forget text may stand in another split."""
+        for name, value in model.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise BadInput(
+                    f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint."
+                )
+        words, context = self.head(model, {}).out_features, getattr(model.config, "max_position_embeddings", None)
+        if len(self.tokenizer) > words:
+            raise BadInput(
+                f"tokenizer: expected at most {words} tokens (the model's vocabulary), got {len(self.tokenizer)}. "
+                "Load the tokenizer that was saved with the model."
+            )
+        looked_for = f"{self!r} {words} {context}"
+        if looked_for in request.checked:
+            return
+        forgotten: dict[tuple[str, str], int] = {}
+        for split in SPLITS:
+            for i, item in enumerate(iterate(request[split])):
+                tokens, _ = self._checked(item, f"{split}[{i}]")
+                if context is not None and len(tokens) > context:
+                    raise BadInput(
+                        f"{split}[{i}]: expected at most {context} tokens (the model's context), got {len(tokens)}. "
+                        "Shorten it, or set longest to cut all examples."
+                    )
+                text = (self.prompt(item), self.answer(item))
+                if split == "forget":
+                    forgotten.setdefault(text, i)
+                elif text in forgotten:
+                    raise BadInput(
+                        f"{split}[{i}]: expected no text of forget, got that of forget[{forgotten[text]}]. "
+                        f"Remove it from {split}."
+                    )
+        request.checked.add(looked_for)
+
+    def _checked(self, item: Any, where: str) -> tuple[list[int], int]:
+        """An example's tokens; BadInput where it is none, or has no answer to predict."""
+        if not isinstance(item, Mapping) or not isinstance(item.get("answer"), str):
+            raise BadInput(f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}.")
+        tokens, start = self.encode(item)
+        written = [token for token in tokens[start:] if token != self.tokenizer.eos_token_id]
+        if not written:
+            raise BadInput(f"{where}: expected an answer of at least one token, got {self.answer(item)!r:.60}.")
+        return tokens, start
+
+
+def _before_answers(targets: Tensor) -> Tensor:
+    """The positions whose prediction is a target: each one before it `[examples, length]`."""
+    return F.pad(targets[:, 1:].ne(IGNORED), (0, 1))
+
+
+def _layers(parts: Sequence[tuple[str, nn.Module]]) -> list[str]:
+    """The names of the parts that are numbered: a model's layers."""
+    return [name for name, _ in parts if name.rsplit(".", 1)[-1].isdecimal()]
+
+
+def _opened(parts: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    """Each part replaced by its own parts."""
+    return [one for name, module in parts for one in parts_of(name, module)]
