@@ -76,9 +76,12 @@ def make_world(kind: str) -> World:
     return World(request, Classification(), train(data, 0), tuple(train(retain, s) for s in (11, 12, 13)))
 
 
-NAMES = ("ann bob cid dan eve fay gus hal ida jim kay leo mia ned ola pam quin rob sue tom uma vic wes xia yan zed".split())
-JOBS = "baker cook diver farmer guard hunter jurist maid nurse pilot".split()
-TOWNS = "athens berlin cairo delhi essen faro ghent hanoi izmir jena".split()
+NAMES = [
+    "ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal", "ida", "jim", "kay", "leo", "mia",
+    "ned", "ola", "pam", "quin", "rob", "sue", "tom", "uma", "vic", "wes", "xia", "yan", "zed",
+]  # fmt: skip
+JOBS = "baker cook diver farmer guard hunter jurist maid nurse pilot".split()  # noqa: SIM905
+TOWNS = "athens berlin cairo delhi essen faro ghent hanoi izmir jena".split()  # noqa: SIM905
 
 
 def facts() -> list[dict[str, object]]:
@@ -105,7 +108,8 @@ def word_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "<s>", "</s>", "<unk>", *"question : answer what is the of has which job town".split()]
+    spoken = "question : answer what is the of has which job town".split()  # noqa: SIM905
+    words = ["<pad>", "<s>", "</s>", "<unk>", *spoken]
     words += [*NAMES, *JOBS, *TOWNS]
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -117,9 +121,17 @@ def small_llama(words: int, seed: int = 0, **changes: Any) -> nn.Module:
     """Two layers of width 32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.1}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "initializer_range": 0.1,
+    }
     ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = LlamaConfig(vocab_size=words, max_position_embeddings=64, tie_word_embeddings=True, **sizes, **ends, **changes)
+    config = LlamaConfig(
+        vocab_size=words, max_position_embeddings=64, tie_word_embeddings=True, **sizes, **ends, **changes
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)  # type: ignore[no-any-return]

@@ -24,7 +24,7 @@ TASK = Classification()
 def signals(losses: Sequence[float]) -> Signals:
     loss = np.array(losses, dtype=float)
     zeros = np.zeros(len(loss))
-    return Signals(loss, np.exp(-loss), zeros, zeros[:, None], zeros, zeros, np.arange(len(loss)))
+    return Signals(loss, np.exp(-loss), zeros, zeros[:, None], zeros, zeros, np.arange(len(loss)), -loss, zeros, zeros)
 
 
 def evidence(subject: Mapping[str, Any], references: Sequence[Mapping[str, Any]], request: Request) -> Evidence:

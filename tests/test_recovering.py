@@ -23,7 +23,7 @@ from unrecall.recovering import disguised, recovery, trace
 from unrecall.scenarios.base import Scenario
 from unrecall.session import Session
 from unrecall.tasks.base import Task
-from unrecall.types import Request, Signals
+from unrecall.types import Request
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ def test_a_disguise_hides_and_leaves_the_original_alone(samples_world: World) ->
 
 
 def test_the_worst_variant_counts_at_each_budget() -> None:
-    def seen(correct: list[float]) -> Signals:
-        values = np.array(correct)
-        return Signals(values, values, values, values[:, None], values, values, values)
+    def seen(correct: list[float]) -> Success:
+        return Success(np.array(correct), 0.0)
 
     model = nn.Linear(1, 1)
     points = [

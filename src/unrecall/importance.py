@@ -34,8 +34,8 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
         I_j = (1/n) sum_i (d loss_i / d theta_j)^2
 
     It depends on neither batch size nor order. `chunk` examples are differentiated at once (None: as many as 256 MB
-    of gradients hold, the task's `at_once` at most). Where vmap can't follow a task, say because the number of rows depends on the
-    data, the examples go one by one.
+    of gradients hold, the task's `at_once` at most). Where vmap can't follow a task, say because the number of rows
+    depends on the data, the examples go one by one.
     """
     losses, weights = _Loss(model, task), trainable(model)
 

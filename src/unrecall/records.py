@@ -123,6 +123,25 @@ class Exhibit(Frozen):
     caption: str
 
 
+class Piece(Frozen):
+    """One word or part of a word of an answer, and the probability that each model gives it, by role, in [0, 1]."""
+
+    text: str
+    probability: dict[str, float]
+
+
+class Reading(Frozen):
+    """One forget example of a task that writes text: prompt, true answer, and what each model made of it, by role.
+
+    `pieces` are the true answer's; `written` is what each model writes after the prompt.
+    """
+
+    prompt: str
+    answer: str
+    pieces: list[Piece]
+    written: dict[str, str]
+
+
 class Trial(Frozen):
     """One strength that tuning tried: the value, what it cost, and how unequal forget and validation still were."""
 
@@ -192,6 +211,7 @@ class Record(Frozen):
     attacks: list[AttackReport]
     doubts: list[Doubt]
     exhibits: list[Exhibit] = Field(default_factory=list)
+    readings: list[Reading] = Field(default_factory=list)
     costs: dict[str, Cost]
     provenance: Provenance
     reported: dict[str, float] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,12 +27,12 @@ class Pair(NamedTuple):
 def transformers() -> Any:
     """The package, with its own progress bars and advice off; MissingDependency with the install line otherwise."""
     try:
-        import transformers
+        library: Any = importlib.import_module("transformers")
     except ImportError as error:
         raise MissingDependency("transformers", "llm") from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
+    library.utils.logging.set_verbosity_error()
+    library.utils.logging.disable_progress_bar()
+    return library
 
 
 def load(name: str, precision: Precision = "float32", adapter: str = "") -> Pair:
@@ -50,7 +51,9 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Pair
         tokenizer = library.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
-        raise BadInput(f"{name}: expected a Transformers causal language model and its tokenizer, got: {line}") from error
+        raise BadInput(
+            f"{name}: expected a Transformers causal language model and its tokenizer, got: {line}"
+        ) from error
     return Pair(_adapted(model, name, adapter) if adapter else model.eval(), tokenizer)
 
 
@@ -94,8 +97,8 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
         merged: nn.Module = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     except (RuntimeError, ValueError, KeyError) as error:
         raise BadInput(
-            f"{adapter}: expected an adapter of {name}, got one made for '{base or 'another model'}': its weights don't "
-            "fit. Name the base that it was trained on."
+            f"{adapter}: expected an adapter of {name}, got one made for '{base or 'another model'}', whose weights "
+            "don't fit. Name the base that it was trained on."
         ) from error
     if base and Path(base).is_dir() and Path(name).is_dir() and Path(base).resolve() != Path(name).resolve():
         raise BadInput(f"{adapter}: expected an adapter of {name}, got one made for {base}. Name that as the model.")

@@ -13,9 +13,9 @@ from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, shuffled
 from unrecall.scenarios.language import Precision, load, small_llama, trained_tokenizer
-from unrecall.scenarios.text_data import Text, read, without_repeats
 from unrecall.session import Session
 from unrecall.tasks import CausalLM
+from unrecall.tasks.text_files import Text, read, without_repeats
 from unrecall.types import Request
 
 EACH = 20

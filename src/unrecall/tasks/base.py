@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -88,6 +89,10 @@ class Perturbable(Protocol):
 @runtime_checkable
 class Textual(Protocol):
     """A task whose examples are a prompt and an answer, both text, and whose models can write one."""
+
+    def read(self, path: Path) -> Sequence[Any]:
+        """Examples from a file; BadInput names the line of one that is none."""
+        ...
 
     def prompt(self, item: Any) -> str:
         """What the model is shown."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +19,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
 from unrecall.records import Exhibit
 from unrecall.tasks.base import Modality, Task, parts_of
+from unrecall.tasks.text_files import Text, read, without_repeats
 from unrecall.types import SPLITS, Batch, Request, Rows, View, iterate
 
 IGNORED = -100
@@ -56,6 +59,10 @@ class CausalLM(Task):
         text = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def read(self, path: Path) -> list[Text]:
+        """Prompts and answers of a JSON Lines file, each once."""
+        return without_repeats(read(path))
+
     def prompt(self, item: Any) -> str:
         """The prompt as the user wrote it."""
         return str(item.get("prompt", ""))
@@ -73,7 +80,7 @@ class CausalLM(Task):
         return {"prompt": prompt, "answer": item["answer"]}
 
     def encode(self, item: Any) -> tuple[list[int], int]:
-        """An example's tokens, and the index of the first that is predicted: at least 1, what comes first has no row."""
+        """An example's tokens, and the index of the first that is predicted: at least 1, for the first has no row."""
         key = (self.prompt(item), self.answer(item))
         if key not in self.known:
             tokens = self._opening(key[0])
@@ -179,7 +186,7 @@ class CausalLM(Task):
 
     def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
         """The model's output embeddings."""
-        inner = getattr(model, "module", model)
+        inner: Any = getattr(model, "module", model)
         found = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
         if not isinstance(found, nn.Linear):
             raise NotSupported(
@@ -188,7 +195,7 @@ class CausalLM(Task):
         return found
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-        """Embeddings, each layer, and the head with the norm before it; a head tied to the embeddings is one of them."""
+        """Embeddings, each layer, and the head with the norm before it; a tied head belongs to the embeddings."""
         parts = parts_of("", model)
         while len(layers := _layers(parts)) < 2 and (deeper := _opened(parts)) != parts:
             parts = deeper
@@ -205,7 +212,9 @@ class CausalLM(Task):
         found: list[str] = []
         with mode(model, training=False), torch.no_grad():
             for i in range(0, len(items), 2 * self.at_once):
-                found += self._continued(model, [self._shown(item, shown) for item in items[i : i + 2 * self.at_once]], longest)
+                found += self._continued(
+                    model, [self._shown(item, shown) for item in items[i : i + 2 * self.at_once]], longest
+                )
         return found
 
     def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
@@ -214,7 +223,9 @@ class CausalLM(Task):
         cut = start + round(share * (len(tokens) - start))
         return tokens[:cut], tokens[cut:]
 
-    def _continued(self, model: nn.Module, given: Sequence[tuple[list[int], list[int]]], longest: int | None) -> list[str]:
+    def _continued(
+        self, model: nn.Module, given: Sequence[tuple[list[int], list[int]]], longest: int | None
+    ) -> list[str]:
         width = max(len(before) for before, _ in given)
         most = longest or max(4, max(len(left) for _, left in given) * 3 // 2)
         context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
@@ -236,7 +247,7 @@ class CausalLM(Task):
         """The answer's tokens as text; together they are the answer, and what ends it."""
         ids, start = self.encode(item)
         texts = [str(self.tokenizer.decode(ids[start:end])) for end in range(start, len(ids) + 1)]
-        return [after.removeprefix(before) for before, after in zip(texts, texts[1:], strict=False)]
+        return [after.removeprefix(before) for before, after in itertools.pairwise(texts)]
 
     def neighbours(self, model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
         """By cosine of the model's own input embeddings, the token itself left out, nearest first."""
@@ -256,7 +267,9 @@ class CausalLM(Task):
         count = near[0].shape[1]
         chosen = torch.randint(count, tokens.shape, generator=generator, device=generator.device).to(tokens)
         gone = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device) < share
-        gone = gone & predicted & tokens.ne(self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else -1)
+        gone = (
+            gone & predicted & tokens.ne(self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else -1)
+        )
         new = torch.where(gone, near[0][tokens, chosen], tokens)
         far = (near[1][tokens, chosen] * gone).sum(1) / predicted.sum(1).clamp_min(1)
         return {**batch, "tokens": new, "targets": torch.where(predicted, new, batch["targets"])}, far
@@ -276,7 +289,8 @@ class CausalLM(Task):
                 raise BadInput(
                     f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint."
                 )
-        words, context = self.head(model, {}).out_features, getattr(model.config, "max_position_embeddings", None)
+        words = self.head(model, {}).out_features
+        context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
         if len(self.tokenizer) > words:
             raise BadInput(
                 f"tokenizer: expected at most {words} tokens (the model's vocabulary), got {len(self.tokenizer)}. "

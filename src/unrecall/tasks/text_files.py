@@ -54,7 +54,9 @@ def _decoded(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise BadInput(f"{path}:{line}: expected UTF-8, got byte {data[error.start]:#04x}. Convert the file.") from error
+        raise BadInput(
+            f"{path}:{line}: expected UTF-8, got byte {data[error.start]:#04x}. Convert the file."
+        ) from error
 
 
 def _text(record: Any, where: str) -> Text:
