@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.conftest import CPU, World
 from unrecall.attacks import Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn
-from unrecall.attacks.base import Examples
+from unrecall.attacks.base import Examples, Success
 from unrecall.engine import Fit
 from unrecall.findings import Models
 from unrecall.observe import accuracy
