@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-ALL = ("startup", "loop", "importance", "residual_knowledge", "ensemble")
+ALL = ("startup", "loop", "importance", "residual_knowledge", "membership", "ensemble", "language")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from unrecall import auditing, engine, run
 from unrecall.attacks import RMIA, SVC, Recalibration, Relearn
-from unrecall.auditing import Audit
+from unrecall.audits import Audit
 from unrecall.bench import scenario_of
 from unrecall.errors import BadInput, Diverged, MissingReference
 from unrecall.methods.base import Method

@@ -20,26 +20,27 @@ LAYERS = (
     "errors functional hooks catalog",
     "parameters session storage types",
     "folder records resume spec weights",
-    "checks meter provenance stats tasks",
+    "checks meter provenance stats tasks wording",
     "observe perturb verdict",
-    "engine importance recheck teacher",
+    "engine importance influence recheck teacher",
     "methods attacks metrics scenarios",
-    "findings tune",
-    "collect recovering",
+    "audits findings tune",
+    "collect inspecting reading recovering",
     "auditing",
     "run",
     "bench report",
+    "options",
     "cli",
     "__main__",
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
 
 SIBLINGS = {
-    "methods": {"base", "random_label"},  # SalUn's default base
-    "attacks": {"base"},
+    "methods": {"base", "grad_diff", "npo", "random_label"},  # default bases of SSIUU, LoRA and SalUn
+    "attacks": {"base", "min_k"},
     "metrics": set[str](),
-    "tasks": {"base"},
-    "scenarios": {"base", "cifar_data", "networks", "reported"},
+    "tasks": {"base", "pretrained", "text_files", "tokenised"},
+    "scenarios": {"base", "cifar_data", "language", "learner", "llama2c", "networks", "reported"},
 }
 
 

@@ -23,7 +23,21 @@ from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.observe import accuracy, observe
 from unrecall.parameters import Parameters
 
-HARMLESS = {"finetune", "rurk", "neggrad_plus", "cf_k", "scrub", "random_label", "retrain"}  # use survives the defaults
+# Where a method says that it does not apply: pictures have no answers to replace, text no continuous inputs.
+REFUSED = {"samples": {"dpo"}, "class": {"dpo"}, "text": {"rurk", "spotter"}}
+
+# Accuracy without any memory; of an answer's four words two are the same in all answers, the others one of ten.
+CHANCE = {"samples": 1 / 4, "class": 1 / 3, "text": 0.55}
+
+# Use survives the defaults.
+HARMLESS = {"finetune", "rurk", "neggrad_plus", "cf_k", "scrub", "random_label", "retrain"}
+HARMLESS |= {"grad_diff", "npo", "simnpo", "dpo", "wga", "satimp"}
+
+# What the text world was trained with, for methods that start anew.
+ANEW = Fit(optimizer="adamw", lr=5e-3, weight_decay=0.0, epochs=40, batch_size=8, schedule="cosine", clip=1.0)
+
+# What a place needs beside strength: text is known by heart, so that WHP's reinforcement raises few logits by much.
+FITTED: dict[tuple[str, str], dict[str, Any]] = {("whp", "text"): {"alpha": 50.0}}
 
 
 def find_methods() -> dict[str, type[Method]]:
@@ -54,8 +68,8 @@ class Place:
     def __repr__(self) -> str:
         return f"Place({self.kind})"
 
-    def unlearn(self, method: Method, seed: int = 0) -> nn.Module:
-        """The unlearned model; the test is skipped where a method says that it does not apply here."""
+    def attempt(self, method: Method, seed: int = 0) -> nn.Module | NotSupported:
+        """The unlearned model, or that the method does not apply here."""
         key = (self.kind, repr(method), seed)
         if key not in _REMEMBERED:
             w = self.world
@@ -63,16 +77,24 @@ class Place:
                 _REMEMBERED[key] = method.unlearn(w.original, w.request, w.task, seeded(seed), CPU)
             except NotSupported as error:
                 _REMEMBERED[key] = error
-        outcome = _REMEMBERED[key]
+        return _REMEMBERED[key]
+
+    def unlearn(self, method: Method, seed: int = 0) -> nn.Module:
+        """The unlearned model; the test is skipped where a method says that it does not apply here."""
+        outcome = self.attempt(method, seed)
         if isinstance(outcome, NotSupported):
             pytest.skip(str(outcome))
         return outcome
+
+    def above_chance(self, share: float) -> float:
+        """The accuracy at a share of the way from chance to 1."""
+        return CHANCE[self.kind] + share * (1 - CHANCE[self.kind])
 
 
 _REMEMBERED: dict[tuple[str, str, int], nn.Module | NotSupported] = {}
 
 
-@pytest.fixture(params=["samples", "class"])
+@pytest.fixture(params=["samples", "class", "text"])
 def place(request: pytest.FixtureRequest) -> Place:
     return Place(request.param, request.getfixturevalue(f"{request.param}_world"))
 
@@ -149,14 +171,10 @@ def test_rejects_impossible_values(name: str) -> None:
 
 
 @each_method
-def test_applies_somewhere(name: str, samples_world: World, class_world: World) -> None:
-    refused = 0
-    for kind, world in (("samples", samples_world), ("class", class_world)):
-        try:
-            Place(kind, world).unlearn(METHODS[name]())
-        except pytest.skip.Exception:
-            refused += 1
-    assert refused < 2
+def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, place: Place) -> None:
+    """So that no test is skipped unnoticed."""
+    assert isinstance(place.attempt(METHODS[name]()), NotSupported) == (name in REFUSED[place.kind])
+    assert not all(name in refused for refused in REFUSED.values())
 
 
 @each_method
@@ -256,41 +274,56 @@ def confidence(model: nn.Module, place: Place) -> float:
     return float(observe(model, place.world.task, place.world.request.forget).confidence.mean())
 
 
-def paced(method: Method) -> Method:
-    """Smaller batches and more epochs: an epoch is hundreds of steps in the papers and would be one or two here."""
+def paced(method: Method, kind: str) -> Method:
+    """Smaller batches and more epochs: an epoch is hundreds of steps in the papers and would be one or two here.
+
+    SGD hardly moves a transformer; on text it gives way to AdamW at a tenth of the rate.
+    """
     changed: dict[str, Any] = {}
     for field in fields(method):
         value = getattr(method, field.name)
-        if isinstance(value, Fit):
-            changed[field.name] = replace(value, batch_size=8, epochs=min(6, 2 * value.epochs))
+        if isinstance(value, Method):
+            changed[field.name] = paced(value, kind)
+        elif isinstance(value, Fit):
+            quick = replace(value, batch_size=8, epochs=min(6, 2 * value.epochs))
+            anew = isinstance(method, GradientMethod) and not method.has_null
+            if kind == "text" and value.optimizer == "sgd":
+                quick = ANEW if anew else replace(quick, optimizer="adamw", lr=value.lr / 10)
+            changed[field.name] = quick
     return replace(method, **changed)
 
 
 def stronger(method: Method) -> list[Method]:
     """The method as it is, and ever stronger ones."""
-    if method.strength is None:
+    strength = method.core().strength
+    if strength is None:
         return [method]
-    high = method.strength.high
-    return [method, *(method.scaled(factor) for factor in (4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0) if factor <= high)]
+    factors = (factor for factor in (4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0) if factor <= strength.high)
+    return [method, *(method.scaled(factor) for factor in factors)]
 
 
 @each_method
 def test_forgets_at_some_strength(name: str, place: Place) -> None:
     """Not at the price of everything: retain is still known then."""
     w, before = place.world, confidence(place.world.original, place)
+    usual = replace(METHODS[name](), **FITTED.get((name, place.kind), {}))
     seen = []
-    for method in stronger(paced(METHODS[name]())):
+    for method in stronger(paced(usual, place.kind)):
         result = place.unlearn(method)
         seen.append((before - confidence(result, place), accuracy(result, w.task, w.request.retain).mean()))
-        if seen[-1][0] > 0.05 and seen[-1][1] > 0.4:
+        if seen[-1][0] > 0.05 and seen[-1][1] > place.above_chance(0.2):
             return
-    pytest.fail(f"confidence in forget {before:.3f}; its fall, and retain accuracy (chance 0.25 to 0.33): {seen}")
+    pytest.fail(
+        f"confidence in forget {before:.3f}; its fall, and retain accuracy (chance {CHANCE[place.kind]:.2f}): {seen}"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(HARMLESS & METHODS.keys()))
 def test_retain_survives_the_defaults(name: str, place: Place) -> None:
+    if (name, place.kind) == ("retrain", "text"):
+        pytest.skip("its recipe is one for small classifiers")
     score = accuracy(place.unlearn(METHODS[name]()), place.world.task, place.world.request.retain).mean()
-    assert score > 0.6, "chance is 0.25 to 0.33"
+    assert score > place.above_chance(0.5)
 
 
 def test_null_is_a_method_like_any_other(samples_world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.sample_records import full, hostile, many, minimal
+from tests.sample_texts import hostile_text, text
 from unrecall.report import write
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -17,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
 CASES = {"full": [full()], "minimal": [minimal()], "hostile": [hostile()], "many": many(3)}
+CASES |= {"text": [text()], "hostile text": [hostile_text()]}
 VALIDATE = """() => [...document.querySelectorAll('.plot')].flatMap(div => {
   const figure = JSON.parse(div.nextElementSibling.textContent);
   const about = div.getAttribute('aria-label');

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unrecall import attacks, methods, metrics, report, scenarios, tasks
-    from unrecall.auditing import Audit, audit
+    from unrecall.auditing import audit
+    from unrecall.audits import Audit
     from unrecall.engine import Fit
     from unrecall.records import Measurement, Record
     from unrecall.scenarios.base import Scenario
@@ -28,7 +29,7 @@ _WHERE = {
     "Request": "unrecall.types",
     "Fit": "unrecall.engine",
     "Scenario": "unrecall.scenarios.base",
-    "Audit": "unrecall.auditing",
+    "Audit": "unrecall.audits",
     "audit": "unrecall.auditing",
     "Record": "unrecall.records",
     "Measurement": "unrecall.records",

@@ -12,15 +12,17 @@ import numpy as np
 from pydantic import BaseModel
 from torch import nn
 
-from unrecall import attacks as known
 from unrecall import stats
-from unrecall.attacks.base import Attack, MembershipAttack, RecognitionAttack, RecoveryAttack
+from unrecall.attacks.base import Attack, InspectionAttack, MembershipAttack, RecognitionAttack, RecoveryAttack
+from unrecall.attacks.svc import SVC
+from unrecall.audits import Audit
 from unrecall.checks import Facts, doubts
 from unrecall.collect import evidence, membership, recognition
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, MissingReference
 from unrecall.findings import Finding, Models, lay_out
 from unrecall.hooks import mode
+from unrecall.inspecting import inspection
 from unrecall.metrics import METRICS, average_gap, over_unlearning
 from unrecall.provenance import dirty, provenance
 from unrecall.records import (
@@ -32,55 +34,16 @@ from unrecall.records import (
     Record,
     Tuning,
 )
+from unrecall.reading import Found, read
 from unrecall.recovering import recovery
 from unrecall.session import Session
 from unrecall.storage import content_key, read_text, write_text
-from unrecall.tasks.base import Task
+from unrecall.tasks.base import Task, Textual
 from unrecall.types import Evidence, Request
 from unrecall.verdict import judge
 from unrecall.weights import digest_of
 
 GAP = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure")
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The attacks of an audit, in the order in which they are run and shown."""
-
-    attacks: tuple[Attack, ...]
-
-    @staticmethod
-    def standard() -> Audit:
-        """Every attack at its paper's settings."""
-        return Audit(
-            (
-                known.Recalibration(),
-                known.ResidualKnowledge(),
-                known.Relearn(),
-                known.Relearn(data="benign"),
-                known.RelearnTime(),
-                known.Prototypical(),
-                known.UMA(),
-                known.Loss(),
-                known.SVC(),
-                known.Lira(),
-                known.RMIA(),
-            )
-        )
-
-    @staticmethod
-    def quick() -> Audit:
-        """One attack of each kind, at a fraction of the budget; for trying things out, not for a claim."""
-        return Audit(
-            (
-                known.Recalibration(counts=(128,)),
-                known.ResidualKnowledge(points=3, draws=20),
-                known.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,)),
-                known.Prototypical(ks=(5,)),
-                known.Loss(),
-                known.RMIA(),
-            )
-        )
 
 
 @dataclass(frozen=True)
@@ -125,15 +88,16 @@ def audit(
         digests = {role: digest_of(model) for role, model in models.by_role().items()}
         found = [
             _kept(attack, models, seen, request, task, seed, session, digests)
-            for attack in (attacks or Audit.standard()).attacks
+            for attack in (attacks or Audit.standard()).of(task)
         ]
         measured = _measured(models, seen, request, task, seed)
+        told = read(models, seen, request, task, session) if isinstance(task, Textual) else Found([], [])
     reports = [one.report for one in found]
     names = [report.name for report in reports]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadInput(f"audit: expected each attack once, got two called '{twice}'. Run them in separate audits.")
-    measured += [row for one in found for row in one.measurements]
+    measured += [*told.measurements, *(row for one in found for row in one.measurements)]
     measured += [_gap(measured), *_cost(case.costs or {})]
     labelled, verdict = judge(measured)
     facts = Facts(
@@ -160,6 +124,7 @@ def audit(
         attacks=reports,
         doubts=doubts(facts),
         exhibits=list(_worst(seen, request, task)),
+        readings=told.readings,
         costs=dict(case.costs or {}),
         provenance=provenance(request, digests, session.place()),
         reported=dict(case.reported or {}),
@@ -214,8 +179,10 @@ def _kept(
         found = recognition(attack, models, request, task, own_seed, session)
     elif isinstance(attack, RecoveryAttack):
         found = recovery(attack, models, request, task, own_seed, session)
+    elif isinstance(attack, InspectionAttack):
+        found = inspection(attack, models, request, task)
     else:
-        raise BadInput(f"audit: expected an attack of one of the three kinds, got {type(attack).__name__}.")
+        raise BadInput(f"audit: expected an attack of one of the four kinds, got {type(attack).__name__}.")
     if path is not None:
         write_text(path, _Kept(report=found.report, measurements=found.measurements).model_dump_json())
     return found
@@ -231,7 +198,7 @@ def _known(compute: Callable[[Evidence], Estimate], evidence: Evidence) -> Estim
 
 def _failure(seen: Mapping[str, Evidence]) -> Measurement:
     """The papers' MIA figure: the share of forget that the SVC calls not seen."""
-    values = {role: _known(known.SVC().failure_rate, one) for role, one in seen.items()}
+    values = {role: _known(SVC().failure_rate, one) for role, one in seen.items()}
     return lay_out("mia_failure", "Forget called unseen by the papers' SVC", "privacy", values, leak="below")
 
 

@@ -10,15 +10,16 @@ from typing import NamedTuple
 
 from torch import nn
 
-from unrecall.auditing import Audit
+from unrecall.audits import Audit
 from unrecall.engine import own_randomness
 from unrecall.errors import BadInput, MissingDependency, UnrecallError
 from unrecall.records import Record, load
-from unrecall.run import experiment
+from unrecall.run import experiment, given
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.session import Session
 from unrecall.spec import parse
 from unrecall.storage import writing
+from unrecall.tasks.base import Exportable
 
 USER_ERRORS = (
     ArithmeticError,
@@ -105,18 +106,16 @@ def perform(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     if cell.record.exists():
         return load(cell.record)
-    session = Session(folder=Path(cell.folder) / "parts", device=cell.device, show=cell.show)
-    record = experiment(
-        scenario_of(cell.scenario),
-        parse(cell.method, "methods"),
-        attacks_of(cell.attacks),
-        cell.seed,
-        session,
-        tuned=cell.tuned,
-    )
-    for made in (Path(cell.folder) / "parts").glob("unlearned-*.safetensors"):
-        with writing(Path(cell.folder) / "unlearned.safetensors") as temporary:
+    folder = Path(cell.folder)
+    session, scenario = Session(folder / "parts", cell.device, show=cell.show), scenario_of(cell.scenario)
+    method, attacks = parse(cell.method, "methods"), attacks_of(cell.attacks)
+    record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
+    for made in (folder / "parts").glob("unlearned-*.safetensors"):
+        with writing(folder / "unlearned.safetensors") as temporary:
             shutil.copyfile(made, temporary)
+        if isinstance(scenario.task, Exportable):
+            unlearned = given(architecture(scenario, cell.seed, session), made)
+            scenario.task.export(unlearned, folder / "unlearned")
     record.save(cell.record)
     return record
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from unrecall import options
 from unrecall.catalog import KINDS, Entry, entries
 from unrecall.errors import BadInput, UnrecallError, nearest
+from unrecall.options import AuditName, Device, FailOn, MethodName, Out, ScenarioName, Tune, known, labels
 
 app = typer.Typer(
     add_completion=False,
@@ -19,14 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make a trained model forget, attack it to see whether it really did, and show the evidence.",
 )
-
-ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:key=value,...] or FILE.py:function")]
-MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same run, to go on with it")]
-AuditName = Annotated[str, typer.Option("--audit", help="standard, quick, or attacks separated by spaces")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
-FailOn = Annotated[str, typer.Option("--fail-on", help="verdicts that make the exit code 1, separated by commas")]
-Tune = Annotated[bool, typer.Option("--tune", help="search the method's strength first, on forget and validation")]
 
 DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
 """One that hides, one whose strength is searched, and the exact one, which must pass."""
@@ -68,8 +62,16 @@ def list_(
 
 @app.command()
 def run(
-    scenario: ScenarioName,
     method: MethodName,
+    scenario: ScenarioName = "",
+    model: options.ModelName = "",
+    forget: options.Forget = "",
+    retain: options.Retain = "",
+    holdout: options.Holdout = "",
+    test: options.Test = "",
+    base: options.Base = "",
+    adapter: options.Adapter = "",
+    lora: options.Lora = None,
     out: Out = Path("unrecall-run"),
     tune: Tune = False,
     audit: AuditName = "standard",
@@ -81,8 +83,10 @@ def run(
     from unrecall.bench import Cell
     from unrecall.folder import claimed, files_named
 
-    _known(scenario, method, audit, tune)
-    _labels(fail_on)
+    own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
+    scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
+    known(scenario, method, audit, tune)
+    labels(fail_on)
     asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "audit": audit}
     attacks = tuple(audit.split())
     with claimed(out, asked | {"files": files_named(scenario, method, audit)}) as folder:
@@ -92,21 +96,32 @@ def run(
 
 @app.command()
 def unlearn(
-    scenario: ScenarioName,
     method: MethodName,
+    scenario: ScenarioName = "",
+    model: options.ModelName = "",
+    forget: options.Forget = "",
+    retain: options.Retain = "",
+    holdout: options.Holdout = "",
+    test: options.Test = "",
+    base: options.Base = "",
+    adapter: options.Adapter = "",
+    lora: options.Lora = None,
     out: Out = Path("unrecall-unlearned"),
     tune: Tune = False,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
 ) -> None:
-    """A checkpoint only: OUT/unlearned.safetensors."""
-    _known(scenario, method, "quick", tune)
+    """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
+    own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
+    scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
+    known(scenario, method, "quick", tune)
     from unrecall import weights
     from unrecall.bench import scenario_of
     from unrecall.folder import claimed, files_named
     from unrecall.run import performed, searched
     from unrecall.session import Session
     from unrecall.spec import parse, show
+    from unrecall.tasks.base import Exportable
 
     asked = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
     with claimed(out, asked | {"files": files_named(scenario, method)}) as folder:
@@ -118,6 +133,8 @@ def unlearn(
             chosen, _ = searched(chosen, original, case, seed, session)
         done = performed("unlearned", chosen, original, case, seed, session)
         weights.save(done.model, folder / "unlearned.safetensors")
+        if isinstance(case.task, Exportable):
+            case.task.export(done.model, folder / "unlearned")
     print(f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(done.model)}")
 
 
@@ -134,8 +151,8 @@ def audit(
     fail_on: FailOn = "",
 ) -> None:
     """Somebody else's checkpoint, against every attack; what isn't given and the scenario can train, it trains."""
-    _known(scenario, None, attacks)
-    _labels(fail_on)
+    known(scenario, None, attacks)
+    labels(fail_on)
     from unrecall.auditing import Case
     from unrecall.auditing import audit as examine
     from unrecall.bench import architecture, attacks_of, scenario_of
@@ -183,7 +200,7 @@ def bench(
 
     names = [e.name for e in entries("methods")] if methods == "all" else methods.split()
     for name in names:
-        _known(scenario, name, attacks)
+        known(scenario, name, attacks)
     untuned = {name for name in names if tune and not tunable(name)}
     for name in sorted(untuned):
         print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
@@ -230,27 +247,6 @@ def _as_json(entry: Entry) -> dict[str, Any]:
     return {"name": entry.name, "summary": entry.summary, "reference": entry.reference, "parameters": parameters}
 
 
-def _known(scenario: str, method: str | None, attacks: str, tune: bool = False) -> None:
-    """Complains about names and parameters before anything is trained or written."""
-    from unrecall.bench import attacks_of
-    from unrecall.spec import parse
-
-    chosen = parse(method, "methods") if method else None
-    if tune and chosen:
-        chosen.scaled(1)
-    parse(scenario, "scenarios")
-    attacks_of(attacks.split())
-
-
-def _labels(fail_on: str) -> set[str]:
-    from unrecall.verdict import ORDER
-
-    wanted = {label.strip() for label in fail_on.split(",") if label.strip()}
-    for label in wanted - set(ORDER):
-        raise BadInput(f"--fail-on: unknown verdict '{label}'. {nearest(label, ORDER)}")
-    return wanted
-
-
 def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
     """Performs all cells and shows what finished; UnrecallError where some did not."""
     from unrecall.bench import perform_all
@@ -272,7 +268,7 @@ def _show(records: list[Any], folder: Path, fail_on: str) -> None:
     for record in records:
         print(f"{record.method}, seed {record.seed}: {record.verdict.line}")
     print(folder / "report.html")
-    if any(record.verdict.label in _labels(fail_on) for record in records):
+    if any(record.verdict.label in labels(fail_on) for record in records):
         raise typer.Exit(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +80,7 @@ def report_of(attack: Attack, curves: Sequence[Curve] = (), note: str = "") -> A
     """The frame of an attack's report: its name, title, threat model and paper; a choice off the default is named."""
     kind = type(attack)
     choices = [
-        v if isinstance(v, str) else f"{v:g}"
+        Path(v).stem if isinstance(v, str) else f"{v:g}"
         for f in fields(attack)
         if (v := getattr(attack, f.name)) != f.default and (isinstance(v, str) or f.name in kind.named_by)
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -51,3 +52,52 @@ def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """All BatchNorm modules that keep running statistics, in registration order."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return [m for m in norms if m.track_running_stats and isinstance(m.running_mean, torch.Tensor)]
+
+
+class _Reached(Exception):
+    """Ends a forward pass; carries what the pass was meant to find."""
+
+
+def until(model: nn.Module, module: nn.Module, run: Callable[[], object]) -> Tensor | None:
+    """What `module` gives out (the first of several) while `run` sends something through `model`, which ends there.
+
+    None where the pass never comes by. Nothing after the module is computed, and gradients flow back from what it
+    gave, but for a module inside a checkpoint with use_reentrant=True, which records none. Where Accelerate has spread
+    the model over processes, the pass runs to its end, for that is where they agree to share gradients.
+    """
+    found: list[Tensor] = []
+    spread = isinstance(model, nn.parallel.DistributedDataParallel)
+
+    def leave(_: nn.Module, __: tuple[object, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+        if not spread:
+            raise _Reached(found)
+
+    handle = module.register_forward_hook(leave)
+    try:
+        run()
+    except _Reached as reached:
+        if reached.args[0] is not found:
+            raise
+    finally:
+        handle.remove()
+    return found[0] if found else None
+
+
+@contextmanager
+def shortcut(first: nn.Module, last: nn.Module) -> Iterator[None]:
+    """What `first` gives out leaves `last` too, so that the layers between them have no say in a pass."""
+    kept: list[Any] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        kept[:] = [output]
+
+    def replace(_: nn.Module, __: Any, ___: Any) -> Any:
+        return kept[0]
+
+    handles = [first.register_forward_hook(keep), last.register_forward_hook(replace)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,9 +1,9 @@
-"""How much each weight matters to the loss on some examples: squared gradients, exact or by batches."""
+"""How much each weight matters to the loss on some examples: gradients of each, squared, exact or by batches."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -33,11 +33,26 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
 
         I_j = (1/n) sum_i (d loss_i / d theta_j)^2
 
-    It depends on neither batch size nor order. `chunk` examples are differentiated at once (None: as many as 256 MB
-    of gradients hold, the task's `at_once` at most). Where vmap can't follow a task, say because the number of rows
-    depends on the data, the examples go one by one.
+    It depends on neither batch size nor order; for `chunk` see `per_example`.
     """
-    losses, weights = _Loss(model, task), trainable(model)
+    weights = trainable(model)
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for found in per_example(model, task, examples, weights, chunk):
+        for name, gradient in found.items():
+            total[name] += gradient.square_().sum(0)
+    return {name: value / len(examples) for name, value in total.items()}
+
+
+def per_example(
+    model: nn.Module, task: Task, examples: Examples, weights: Weights, chunk: int | None = None
+) -> Iterator[Weights]:
+    """The gradient of each example's loss in `weights`, `[chunk, ...]` each, in order, the model in eval mode.
+
+    `chunk` examples are differentiated at once (None: as many as 256 MB of gradients hold, the task's `at_once` at
+    most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
+    one.
+    """
+    losses = _Loss(model, task)
 
     def loss_of(weights: Weights, example: Batch) -> Tensor:
         return losses.under(weights, {name: value.unsqueeze(0) for name, value in example.items()})
@@ -47,11 +62,10 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
         return {name: torch.stack([one[name] for one in each]) for name in weights}
 
     gradients: Callable[[Weights, Batch], Weights] = vmap(grad(loss_of), (None, 0))
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     most = chunk or max(1, min(task.at_once, FLOATS // sum(weight.numel() for weight in weights.values())))
-    with mode(model, training=False), _ConvolutionsAsProducts(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        for batch in batches(examples, task, most, device_of(model)):
+    for batch in batches(examples, task, most, device_of(model)):
+        with mode(model, training=False), _ConvolutionsAsProducts(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")
             try:
                 found = gradients(weights, batch)
             except RuntimeError as error:
@@ -59,9 +73,7 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
                     raise
                 gradients = one_by_one
                 found = gradients(weights, batch)
-            for name, gradient in found.items():
-                total[name] += gradient.square_().sum(0)
-    return {name: value / len(examples) for name, value in total.items()}
+        yield found
 
 
 def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int = 128) -> Weights:

@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from unrecall import spec, weights
-from unrecall.auditing import Audit, Case, audit
+from unrecall.auditing import Case, audit
+from unrecall.audits import Audit
 from unrecall.engine import seeded
 from unrecall.hooks import batchnorms
 from unrecall.meter import metered

@@ -155,10 +155,9 @@ class Request:
         seen: dict[str, dict[str, int]] = {name: self._index(name) for name in SPLITS}
         if self.validation is not None:
             seen |= {"validation": {digest(item): i for i, item in enumerate(iterate(self.validation))}}
-        for first, others in APART.items():
-            for second in others:
-                if {first, second} <= seen.keys():
-                    self._disjoint(first, second, seen)
+        for first, second in ((first, second) for first, others in APART.items() for second in others):
+            if {first, second} <= seen.keys():
+                self._disjoint(first, second, seen)
 
     def __getitem__(self, split: Split) -> Examples:
         return {"forget": self.forget, "retain": self.retain, "holdout": self.holdout, "test": self.test}[split]
@@ -202,11 +201,8 @@ class Request:
         n = len(self.holdout)
         if n < 4:
             raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")
-        return replace(
-            self,
-            validation=Part(self.holdout, range(0, n, 2)),
-            holdout=Part(self.holdout, range(1, n, 2)),
-        )
+        whole = self.holdout
+        return replace(self, validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
 
 
 def iterate(examples: Examples) -> Iterator[Any]:

@@ -18,6 +18,11 @@ JUDGED = frozenset(
         "relearn_mean",
         "recalibration_mean",
         "prototypical_mean",
+        "forget_rouge",
+        "forget_truth_ratio",
+        "extraction_strength",
+        "model_utility",
+        "quantise_mean",
     )
 )
 """The measurements that a verdict rests on, by name; the others stand beside them."""

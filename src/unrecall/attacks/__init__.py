@@ -1,45 +1,67 @@
-"""All attacks by what they promise; the file's stem is the name on the command line."""
+"""All attacks by what they promise (attacks/base.py); the file's stem is the name on the command line."""
 
+from unrecall.attacks.attribution import Attribution
 from unrecall.attacks.base import (
     Attack,
     Attacked,
+    Inspection,
+    InspectionAttack,
     MembershipAttack,
     Recognition,
     RecognitionAttack,
     RecoveryAttack,
+    Success,
 )
-
-# Tell trained-on from unseen examples, by what one model said about them
+from unrecall.attacks.grad_norm import GradNorm
 from unrecall.attacks.lira import Lira
+from unrecall.attacks.logit_lens import LogitLens
 from unrecall.attacks.loss import Loss
-
-# Bring the forgotten back: by an edit of the head, training, statistics, or a search over inputs
+from unrecall.attacks.min_k import MinK
+from unrecall.attacks.min_k_plus_plus import MinKPlusPlus
+from unrecall.attacks.paraphrase import Paraphrase
+from unrecall.attacks.prefix import Prefix
 from unrecall.attacks.prototypical import Prototypical
+from unrecall.attacks.quantise import Quantise
 from unrecall.attacks.recalibration import Recalibration
+from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.attacks.relearn import Relearn
 from unrecall.attacks.relearn_time import RelearnTime
-
-# Count how often perturbed forget examples are still recognised
+from unrecall.attacks.remind import REMIND
 from unrecall.attacks.residual_knowledge import ResidualKnowledge
 from unrecall.attacks.rmia import RMIA
 from unrecall.attacks.svc import SVC
 from unrecall.attacks.uma import UMA
+from unrecall.attacks.zlib_ratio import ZlibRatio
 
 __all__ = [
+    "REMIND",
     "RMIA",
     "SVC",
     "UMA",
     "Attack",
     "Attacked",
+    "Attribution",
+    "GradNorm",
+    "Inspection",
+    "InspectionAttack",
     "Lira",
+    "LogitLens",
     "Loss",
     "MembershipAttack",
+    "MinK",
+    "MinKPlusPlus",
+    "Paraphrase",
+    "Prefix",
     "Prototypical",
+    "Quantise",
     "Recalibration",
     "Recognition",
     "RecognitionAttack",
     "RecoveryAttack",
+    "ReferenceModel",
     "Relearn",
     "RelearnTime",
     "ResidualKnowledge",
+    "Success",
+    "ZlibRatio",
 ]

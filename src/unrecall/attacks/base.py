@@ -5,21 +5,26 @@ Every attack is run in the same way, with the same draws, on the original, the u
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from unrecall.observe import observe
+from unrecall.engine import Batches, Fit, Phase, Step, fit, plain_step
+from unrecall.errors import Diverged
+from unrecall.hooks import frozen
+from unrecall.observe import accuracy, device_of, observe
 from unrecall.parameters import Parameters
 from unrecall.records import Estimate, Side, ThreatModel
 from unrecall.session import Session
-from unrecall.tasks.base import Task
-from unrecall.types import Evidence, Examples, Request, Split
+from unrecall.tasks.base import Task, Textual
+from unrecall.types import Evidence, Examples, Request, Split, move
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,14 @@ class Success(NamedTuple):
 class RecoveryAttack(Attack):
     """Tries to bring the forgotten back; yields what it has at each budget, smallest first within a variant.
 
-    `axis`: what the budget counts. `needs_class`: works on class requests only.
+    `axis`: what the budget counts. `measure`: what `success` is called. `needs_class`: works on class requests only.
+    `cumulative`: whether the attacker who spends more keeps what less brought, where that was better.
     """
 
     axis: ClassVar[str]
+    measure: ClassVar[str] = "accuracy"
     needs_class: ClassVar[bool] = False
+    cumulative: ClassVar[bool] = False
 
     @abstractmethod
     def probe(self, request: Request, generator: torch.Generator) -> Examples:
@@ -110,6 +118,66 @@ class RecoveryAttack(Attack):
         `generator` starts from the same seed for `probe` and for every model. `original` is there for attacks whose
         goal is the original model's behaviour. Raises NotSupported where the model or task lacks what it attacks.
         """
+
+    def disguise(
+        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
+    ) -> nn.Module | None:
+        """A copy of the original that only looks forgetful, in a way that this attack must be able to undo.
+
+        What it knows is all there behind one part that is wrong: each row of its head has moved on to the next class;
+        for texts, whose head may be the embeddings too, gradient ascent on forget has moved its last block alone.
+        None where there is nothing to undo: the original itself must then show what it knows when it is attacked.
+        """
+        copied = copy.deepcopy(original).eval()
+        if isinstance(task, Textual):
+            last = [p for module in task.blocks(copied)[-1][1] for p in module.parameters()]
+            ascend(copied, last, request.forget, task, generator, session)
+            return copied
+        head = task.head(copied, move(task.collate([request.forget[0]]), device_of(copied)))
+        with torch.no_grad():
+            head.weight.copy_(head.weight.roll(1, 0))
+            if head.bias is not None:
+                head.bias.copy_(head.bias.roll(1, 0))
+        return copied
+
+    def control(self, request: Request) -> tuple[str, RecoveryAttack] | None:
+        """A split on which this attack must bring back nothing, and the attack on it, drawn beside the others."""
+        return None
+
+
+def ascend(
+    model: nn.Module,
+    moved: Sequence[nn.Parameter],
+    forget: Examples,
+    task: Task,
+    generator: torch.Generator,
+    session: Session,
+    step: Step = plain_step,
+) -> None:
+    """Gradient ascent on forget, in place, by these weights alone, until half of what was predicted right is wrong.
+
+    AdamW at 1 % of the weights' root mean square, at most 200 steps of 32 examples.
+    """
+    squares = sum(float(p.detach().float().square().sum()) for p in moved)
+    recipe = Fit(
+        optimizer="adamw",
+        lr=0.01 * (squares / sum(p.numel() for p in moved)) ** 0.5,
+        weight_decay=0.0,
+        batch_size=32,
+        epochs=200,
+        steps=200,
+        until=0.5 * float(accuracy(model, task, forget).mean()),
+        check_every=1,
+    )
+
+    def loss(moving: nn.Module, drawn: Batches) -> Tensor:
+        return -task.rows(moving, drawn["forget"]).losses().mean()
+
+    with frozen(model), suppress(Diverged):
+        for p in moved:
+            p.requires_grad_(True)
+        phase = Phase(loss, {"forget": forget}, recipe, step)
+        fit(model, task, phase, generator, replace(session, folder=None, show=False), "disguise")
 
 
 class Recognition(NamedTuple):
@@ -153,10 +221,11 @@ class Inspection(NamedTuple):
 class InspectionAttack(Attack):
     """Opens a model and looks for what its outputs no longer show.
 
-    `axis` and `unit`: what x and y of its lines are. `leak`: the side of a retrained model's value on which the
-    forgotten shows.
+    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are. `leak`: the side of a retrained model's
+    value on which the forgotten shows.
     """
 
+    shows: ClassVar[str]
     axis: ClassVar[str]
     unit: ClassVar[str]
     leak: ClassVar[Side | None] = "above"
@@ -180,4 +249,5 @@ __all__ = [
     "RecognitionAttack",
     "RecoveryAttack",
     "Success",
+    "ascend",
 ]

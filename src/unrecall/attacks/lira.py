@@ -26,6 +26,9 @@ class Lira(MembershipAttack):
     The retrained models are the OUT models: none of them was trained on forget, holdout or test. The score is the
     argument of the paper's Pr[Z <= phi], which ranks alike and doesn't round to 1 eight deviations out.
 
+    Where an example has many rows (a text's tokens), p is exp of minus its mean loss: the geometric mean of its rows'
+    probabilities. The probability of the whole text would let long texts rule the pooled deviation.
+
     Args:
         per_example: with fewer references than this one deviation, pooled over all forget and holdout examples, serves
             them all (at 2 or 3 references an example's own is mostly noise); with as many, each has its own.

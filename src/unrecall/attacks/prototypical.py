@@ -111,6 +111,19 @@ class Prototypical(RecoveryAttack):
             write(head, rows, alpha)
             yield Attacked(k, attacked, probe, f"alpha={alpha:g}")
 
+    def disguise(
+        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
+    ) -> nn.Module | None:
+        """The original without the forgotten classes' rows in its head."""
+        copied = copy.deepcopy(original).eval()
+        head = task.head(copied, next(batches(request.forget, task, 1, device_of(copied))))
+        gone = list(request.masked)
+        with torch.no_grad():
+            head.weight[gone] = 0
+            if head.bias is not None:
+                head.bias[gone] = head.bias.min() - 5
+        return copied
+
     def prototype(self, features: Tensor) -> Row:
         """The row that the examples' features [k, d] stand for."""
         mean = features.mean(0)

@@ -74,6 +74,16 @@ class Recalibration(RecoveryAttack):
             recalibrate(attacked, task, request.retain, order[:count], self.batch_size)
             yield Attacked(count, attacked, request.forget)
 
+    def disguise(
+        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
+    ) -> nn.Module | None:
+        """The original with BatchNorm means that have moved by three deviations."""
+        copied = copy.deepcopy(original).eval()
+        for norm in batchnorms(copied):
+            if norm.running_mean is not None and norm.running_var is not None:
+                norm.running_mean.add_(3 * norm.running_var.sqrt())
+        return copied
+
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, task: Task, examples: Examples, chosen: list[int], batch_size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -12,21 +13,22 @@ from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.engine import Batches, Fit, Phase, draw_seed, seeded, training
-from unrecall.errors import Diverged, NotSupported
+from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.parameters import Count, Positive, Share
 from unrecall.records import ThreatModel
 from unrecall.session import Effort, Session
-from unrecall.tasks.base import Task
-from unrecall.types import Examples, Part, Request
+from unrecall.storage import file_key
+from unrecall.tasks.base import Task, Textual
+from unrecall.types import Examples, Part, Request, iterate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Relearn(RecoveryAttack):
     """Fine-tunes a copy of the model and watches whether forget examples that are not shown come back.
 
         theta <- theta - lr * grad CE(A),    A the attacker's data
         harmful:  A = a random share p of forget, measured on the rest of forget
-        benign:   A = retain, measured on forget
+        benign:   A = retain, or examples from a file, measured on forget
 
     Each learning rate starts from the model as it was given. A learning rate that diverges ends there.
 
@@ -37,20 +39,24 @@ class Relearn(RecoveryAttack):
         learning_rates: tried one after another; the harness takes the worst.
         fit: SGD, batch 32, momentum 0.9, no weight decay; lr, epochs and steps come from above. batchnorm="frozen"
             keeps the running statistics, which a handful of similar examples otherwise drag along.
+        file: texts in place of retain, benign only: instruction data, say. Those that the model's context can't hold,
+            and those with a prompt or an answer of forget, are left out.
 
     Expected to fail: on samples that the retrained model gets right too there is nothing to bring back. A model of
     any kind learns the attacker's own examples; what counts is how much faster than a retrained one the rest returns.
 
     Reference: Hu, Fu, Wu, Smith, "Unlearning or Obfuscating? Jogging the Memory of Unlearned LLMs via Benign
-    Relearning", ICLR 2025, arXiv 2406.13356 (language models). Differs from the paper in the modality, and in that the
-    learning rate is the worst of several, with a retrained model beside it.
+    Relearning", ICLR 2025, arXiv 2406.13356. The worst over learning rates, the shares 0.1 and 0.3, and instruction
+    data as benign ones are those of Yang, Kim, Kwon, Kim, Jung, Cha, "Erase or Hide? Suppressing Spurious Unlearning
+    Neurons", ICLR 2026, arXiv 2509.22263, which gives neither steps nor optimiser. Differs from the papers in a
+    retrained model beside it, and in serving any modality (for language models set AdamW and smaller rates).
     """
 
     title: ClassVar[str] = "Relearning"
     threat: ClassVar[ThreatModel] = ThreatModel(
         access="the weights: trains a copy",
-        data="a part of the forget examples with labels, or retain examples",
-        budget="optimiser steps of 32 examples",
+        data="a part of the forget examples with labels, or others that were never to be forgotten",
+        budget="optimiser steps of one batch each",
     )
     axis: ClassVar[str] = "optimiser steps"
     named_by: ClassVar[tuple[str, ...]] = ("share",)
@@ -60,6 +66,18 @@ class Relearn(RecoveryAttack):
     steps: tuple[Count, ...] = (1, 2, 4, 8, 16, 32, 64)
     learning_rates: tuple[Positive, ...] = (1e-3, 1e-2, 1e-1)
     fit: Fit = Fit(batch_size=32, weight_decay=0.0)
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.file and self.data != "benign":
+            raise BadInput(f"Relearn: expected a file with data='benign' only, got data='{self.data}'. Leave it out.")
+        if self.file and not Path(self.file).is_file():
+            raise BadInput(f"Relearn: expected file to be a JSON Lines file, got '{self.file}'. Check the path.")
+
+    def __repr__(self) -> str:
+        """With what stands in the file, since findings are kept by this text."""
+        return f"Relearn({self.as_dict()}{file_key(Path(self.file)) if self.file else ''})"
 
     def probe(self, request: Request, generator: torch.Generator) -> Examples:
         """The forget examples that the attacker doesn't hold."""
@@ -76,6 +94,8 @@ class Relearn(RecoveryAttack):
     ) -> Iterator[Attacked]:
         """One copy per learning rate, given at each budget on its way."""
         held, probe = self._split(request, generator)
+        if self.file:
+            held = self._read(model, request, task)
         seed = draw_seed(generator)
         last = max(self.steps)
 
@@ -104,3 +124,24 @@ class Relearn(RecoveryAttack):
         held = min(max(1, round(self.share * n)), n - 1)
         order = torch.randperm(n, generator=generator).tolist()
         return Part(request.forget, order[:held]), Part(request.forget, order[held:])
+
+    def _read(self, model: nn.Module, request: Request, task: Task) -> Examples:
+        """The file's examples that the model can be trained on; nothing of forget is among them."""
+        if not isinstance(task, Textual):
+            raise NotSupported(
+                f"Relearn: expected a task of texts for a file, got {type(task).__name__}. Leave file out."
+            )
+        forgotten = {
+            text for item in iterate(request.forget) for text in (task.prompt(item), task.answer(item)) if text
+        }
+        found = [
+            item
+            for item in task.read(Path(self.file))
+            if forgotten.isdisjoint((task.prompt(item), task.answer(item))) and task.fits(model, item)
+        ]
+        if not found:
+            raise BadInput(
+                f"Relearn: expected an example in {self.file} that the model's context holds and forget doesn't, got "
+                "none. Give other texts."
+            )
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -91,3 +91,7 @@ class UMA(RecoveryAttack):
                 )
                 found += able.items(move(moved, torch.device("cpu")))
             yield Attacked(radius, attacked, found)
+
+    def control(self, request: Request) -> tuple[str, RecoveryAttack] | None:
+        """The same on holdout: an attack this strong turns examples that were never trained on too."""
+        return ("holdout", replace(self, on="holdout")) if self.on == "forget" and len(request.holdout) else None

@@ -43,7 +43,7 @@ class GradDiff(GradientMethod):
     """
 
     title: ClassVar[str] = "GradDiff"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
 
     gamma: Positive = 1.0
     alpha: NonNegative = 1.0

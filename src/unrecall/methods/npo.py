@@ -36,12 +36,13 @@ class NPO(GradientMethod):
     Expected to fail: relearning. What is pushed down in the last layers stands in the others, and comes back.
 
     Reference: Zhang, Lin, Bai, Mei, "Negative Preference Optimization: From Catastrophic Collapse to Effective
-    Unlearning", COLM 2024, arXiv 2404.05868. Differs from the paper in nothing known; others' code that takes the mean
-    over tokens in place of the sum is another method.
+    Unlearning", COLM 2024, arXiv 2404.05868, as "NPO + RT" on TOFU. Differs from the paper in the fit, which is
+    open-unlearning's (the authors' code: batches of 16, weight decay 0.01). Others' code that takes the mean over
+    tokens in place of the sum is another method.
     """
 
     title: ClassVar[str] = "NPO"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
 
     beta: Positive = 0.1
     retain_weight: NonNegative = 1.0

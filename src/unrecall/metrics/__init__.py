@@ -13,7 +13,7 @@ from unrecall.metrics.forgetting import (
     intra_class_cosine,
 )
 from unrecall.metrics.over_unlearning import over_unlearning
-from unrecall.metrics.utility import retain_accuracy, test_accuracy
+from unrecall.metrics.utility import restoration, retain_accuracy, test_accuracy
 from unrecall.records import Estimate, Side
 from unrecall.types import Evidence
 
@@ -32,6 +32,7 @@ class Metric(NamedTuple):
 METRICS = (
     Metric("retain_accuracy", "Accuracy on retain", "utility", retain_accuracy),
     Metric("test_accuracy", "Accuracy on test", "utility", test_accuracy),
+    Metric("restoration", "Restored of what training on forget took from test", "utility", restoration),
     Metric("forget_accuracy", "Accuracy on forget", "forgetting", forget_accuracy, "above", 0.1),
     Metric("holdout_accuracy", "Accuracy on holdout", "forgetting", holdout_accuracy, None, 0.1),
     Metric("disagreement", "Disagreement with retrained on forget", "forgetting", disagreement, "below", 0.1),

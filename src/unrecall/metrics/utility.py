@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from unrecall import stats
 from unrecall.records import Estimate
 from unrecall.types import Evidence
@@ -15,6 +17,26 @@ def retain_accuracy(evidence: Evidence) -> Estimate:
 def test_accuracy(evidence: Evidence) -> Estimate:
     """Share of test rows predicted right, in [0, 1]."""
     return stats.mean(evidence.signals["test"].correct)
+
+
+def restoration(evidence: Evidence) -> Estimate:
+    """How much of what training on forget took from test came back: 0 as in the original, 1 as in retrained models.
+
+        (a - a_original) / (a_retrained - a_original),   a = accuracy on test, a_retrained the mean over models
+
+    The interval is over test examples, by the delta method. A row with a reason where training on forget took nothing.
+
+    Reference: Rezaei et al., "RESTOR: Knowledge Recovery in Machine Unlearning", TMLR 2025, arXiv 2411.00204. The ratio
+    is ours: the paper prints the three accuracies.
+    """
+    own, before = evidence.signals["test"].correct, evidence.original["test"].correct
+    if not evidence.references:
+        return Estimate(value=None, note="needs a retrained model")
+    clean = np.mean([reference["test"].correct for reference in evidence.references], axis=0)
+    lost = stats.mean(clean - before)
+    if lost.low is None or lost.low <= 0:
+        return Estimate(value=None, note="training on forget took nothing from test that retrained models know")
+    return stats.ratio(own - before, clean - before)
 
 
 test_accuracy.__test__ = False  # type: ignore[attr-defined]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from unrecall.records import Curve, Series
-from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis
+from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis, spaced_axis
 from unrecall.report.roles import Style, legend, style
-from unrecall.report.strips import drawable
+from unrecall.report.strips import drawable, present
 
 MANY: Final = 30
 ROWS: Final = 40
@@ -23,11 +24,17 @@ def curve(curve: Curve) -> Plot:
     data += [line(series, curve.log) for series in curve.series]
     xs = [x for series in curve.series for x in series.x]
     ys = [y for series in curve.series for y in series.y]
-    x = log_axis(curve.x_label, xs, tick_each=True) if "x" in curve.log else axis(curve.x_label)
-    y = log_axis(curve.y_label, ys) if "y" in curve.log else axis(curve.y_label)
+    x = log_axis(curve.x_label, xs, tick_each=True) if "x" in curve.log else spaced_axis(curve.x_label, xs)
+    y = log_axis(curve.y_label, ys) if "y" in curve.log else axis(curve.y_label) | level(ys)
     looks = legend(series.role for series in curve.series)
     looks += [Style("guessing", GREY, "dot", "")] if is_roc else []
     return Plot(data, layout(x, y, 340), looks, f"{curve.title}: {curve.y_label} over {curve.x_label}")
+
+
+def level(ys: Iterable[float | None]) -> Json:
+    """The range of an axis on which every line lies at one same share: plotly would show what no share can be."""
+    known = set(present(ys))
+    return {"range": [-0.05, 1.05]} if len(known) == 1 and 0 <= min(known) <= 1 else {}
 
 
 def undrawn(curve: Curve) -> int:

@@ -14,14 +14,21 @@ from markupsafe import Markup
 
 from unrecall.errors import BadInput
 from unrecall.records import Exhibit, Label, Measurement, Record
-from unrecall.report import curves, figures, roles, sentences, strips
+from unrecall.report import curves, figures, readings, roles, sentences, strips
 from unrecall.storage import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
-KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy")
+KEYS = (
+    "retain_accuracy",
+    "forget_accuracy",
+    "test_accuracy",
+    "holdout_accuracy",
+    "model_utility",
+    "forget_quality",
+)
 
 
 def page(records: Sequence[Record]) -> str:
@@ -67,6 +74,7 @@ def environment() -> Environment:
     found.globals.update(
         curves=curves,
         figures=figures,
+        readings=readings,
         roles=roles,
         sentences=sentences,
         strips=strips,
@@ -97,13 +105,16 @@ def grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]
 
 
 def key_measurements(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Name and title of the columns of the summary: accuracies first, then membership (judged first), six at most."""
+    """Name and title of the columns of the summary: accuracies, what texts have in their place, then membership.
+
+    Judged membership comes first; six columns at most, and one more where the others left membership none.
+    """
     titles = {m.name: m.title for record in records for m in record.measurements}
     judged = {m.name for record in records for m in record.measurements if m.judged}
     membership = [name for name in titles if "membership" in name or name.endswith("auc")]
     membership.sort(key=lambda name: name not in judged)
-    names = [*(name for name in KEYS if name in titles), *membership]
-    return [(name, titles[name]) for name in names[:6]]
+    first = [name for name in KEYS if name in titles]
+    return [(name, titles[name]) for name in [*first, *membership][: max(6, len(first) + 1)]]
 
 
 def is_picture(exhibit: Exhibit) -> bool:

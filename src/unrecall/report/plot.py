@@ -6,6 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from markupsafe import Markup, escape
@@ -58,6 +59,15 @@ def axis(title: str) -> Json:
     }
 
 
+def spaced_axis(title: str, values: Iterable[float]) -> Json:
+    """A linear axis with a tick at each value where they are few and far apart: no half layer, no part of a step."""
+    spots = sorted({value for value in values if math.isfinite(value)})
+    apart = [high - low for low, high in pairwise(spots)]
+    if not apart or len(spots) > FEW or min(apart) < (spots[-1] - spots[0]) / (2 * FEW):
+        return axis(title)
+    return axis(title) | {"tickvals": spots, "ticktext": [f"{value:.6g}" for value in spots]}
+
+
 def log_axis(title: str, values: Iterable[float | None], tick_each: bool = False) -> Json:
     """A logarithmic axis: a tick at each value where they are few, else at each power of ten where there are two."""
     spots = sorted({value for value in values if value is not None and 0 < value < math.inf})
@@ -66,7 +76,9 @@ def log_axis(title: str, values: Iterable[float | None], tick_each: bool = False
         ticks = {"tickvals": spots, "ticktext": [f"{value:.6g}" for value in spots]}
     elif spots and spots[-1] > 10 * spots[0]:
         ticks = {"dtick": 1}
-    return axis(title) | {"type": "log", "exponentformat": "power"} | ticks
+    short = bool(spots) and spots[0] >= 1e-4 and spots[-1] < 1e6
+    written = {"tickformat": ",~g"} if short else {"exponentformat": "power"}
+    return axis(title) | {"type": "log"} | written | ticks
 
 
 def layout(x: Json, y: Json, height: int) -> Json:

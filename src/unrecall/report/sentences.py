@@ -5,11 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from unrecall.records import AttackReport, Curve, Measurement, Record
 from unrecall.report.roles import style
 from unrecall.report.strips import finite
+
+HEADINGS: Final = {
+    "utility": "Utility: what it must still do",
+    "forgetting": "Forgetting: what it must no longer do",
+    "text": "Answers: how likely it finds them, and what it writes",
+    "privacy": "Privacy: who was in the data",
+    "recovery": "Recovery: what an attacker brings back",
+    "inside": "Inside the model: what its answers no longer show",
+    "cost": "Cost",
+}
+ACCURACY: Final = (
+    "For a text, an accuracy is the share of the answer's tokens (words or parts of words) that the model predicts "
+    "right, each after all that comes before it."
+)
 
 
 def number(value: float | None) -> str:
@@ -72,6 +86,25 @@ def how_it_forgot(measurement: Measurement | None) -> str:
     return f"Of the {total:.0f} points of forgetting, {max(still, 0):.0f} are there at learning rate 0: " + ending(
         still / total
     )
+
+
+def how_far(measurement: Measurement | None) -> str:
+    """One sentence: by how much forget accuracy fell, and where retrained models stand."""
+    m = measurement
+    original, unlearned = (finite(m.original.value), finite(m.unlearned.value)) if m else (None, None)
+    if m is None or original is None or unlearned is None or points(m, original - unlearned) < 0.5:
+        return how_it_forgot(m)
+    reference = finite(m.reference)
+    beside = "" if reference is None else f"; retrained models have {number(reference)}"
+    fell = f"{points(m, original - unlearned):.0f} points, from {number(original)} to {number(unlearned)}"
+    return f"{m.title} fell by {fell}{beside}."
+
+
+def inside(record: Record) -> list[str]:
+    """What the attacks that open the model concluded, in their own words."""
+    names = tuple(m.name for m in record.measurements if m.group == "inside")
+    reports = (a for a in record.attacks if ran(a) and any(name.startswith(a.name) for name in names))
+    return [attack.note for attack in reports if attack.note]
 
 
 def no_reference(measurement: Measurement) -> str:

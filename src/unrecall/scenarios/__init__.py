@@ -3,6 +3,10 @@
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.cifar10 import Cifar10
 from unrecall.scenarios.digits import Digits
+from unrecall.scenarios.knowundo import KnowUnDo
+from unrecall.scenarios.restor import Restor
 from unrecall.scenarios.small_cifar5 import SmallCifar5
+from unrecall.scenarios.tinystories import TinyStories
+from unrecall.scenarios.tofu import Tofu
 
-__all__ = ["Cifar10", "Digits", "Scenario", "SmallCifar5"]
+__all__ = ["Cifar10", "Digits", "KnowUnDo", "Restor", "Scenario", "SmallCifar5", "TinyStories", "Tofu"]

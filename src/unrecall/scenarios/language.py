@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from unrecall.errors import BadInput, MissingDependency
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 SPECIAL = ("<pad>", "<s>", "</s>")
+
+BROKEN = (AttributeError, ImportError, LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+"""What Transformers and PEFT raise over files that are not what they should be."""
+
+PATIENCE = 2.0
+"""Seconds that the hub has to answer at all; it is asked twice."""
+
+FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.txt"]
+"""What a model and its tokenizer are made of on the hub; pickles are left there."""
 
 
 class Pair(NamedTuple):
@@ -38,71 +49,111 @@ def transformers() -> Any:
 def load(name: str, precision: Precision = "float32", adapter: str = "") -> Pair:
     """A model and its tokenizer from a local folder or a hub id, with a LoRA `adapter` merged where one is named.
 
-    Raises BadInput where nothing is there, the hub can't be reached, or the adapter belongs to another base.
+    Only safetensors are read, and no code of the folder's runs. Raises BadInput where nothing is there, the hub can't
+    be reached, the checkpoint lacks weights, or the adapter belongs to another base.
     """
     library = transformers()
-    folder = name if Path(name).is_dir() else _from_hub(name)
+    folder = name if name and Path(name).is_dir() else _from_hub(name)
     if (Path(folder) / "adapter_config.json").is_file():
         raise BadInput(
             f"{name}: expected a whole model, got an adapter. Name its base as the model, and it as the adapter."
         )
-    try:
-        model = library.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, precision))
-        tokenizer = library.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
+    model, found = _opened(
+        f"{name}: expected a Transformers causal language model with its weights in safetensors",
+        lambda: library.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, precision),
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        ),
+    )
+    lacking = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
+    if lacking:
         raise BadInput(
-            f"{name}: expected a Transformers causal language model and its tokenizer, got: {line}"
-        ) from error
+            f"{name}: expected a causal language model whose checkpoint holds every weight, got none that fits "
+            f"{lacking[0]} ({len(lacking)} in all). Check that config.json and weights belong together."
+        )
+    tokenizer = _opened(
+        f"{name}: expected the model's tokenizer beside it",
+        lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+    )
     return Pair(_adapted(model, name, adapter) if adapter else model.eval(), tokenizer)
 
 
+def _opened(expected: str, opening: Callable[[], Any]) -> Any:
+    """What `opening` gives; where it fails, BadInput with what was expected and the reason in one line."""
+    try:
+        return opening()
+    except BROKEN as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{expected}, got: {line[:300]}") from error
+
+
 def _from_hub(name: str) -> str:
-    """The local copy of a hub model, fetched if need be; says at once where that can't be done."""
+    """The local copy of a hub model, completed where the hub can be reached; says at once where there is none."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
         raise BadInput(f"{name or 'model'}: expected a folder with a Transformers model, got nothing there.")
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    reason: Exception | str = "HF_HUB_OFFLINE is set"
+    if not constants.HF_HUB_OFFLINE and not os.environ.get("HF_HUB_OFFLINE"):
+        try:
+            HfApi().model_info(name, timeout=PATIENCE)
+            return str(snapshot_download(name, allow_patterns=FILES))
+        except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+            reason = error
+        except Exception as error:
+            # The hub's HTTP library raises errors of its own that share no base with the built-in ones.
+            if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
+                raise
+            reason = error
     try:
         return str(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        pass
-    remedy = "Give the path of a local folder that holds config.json, the weights and the tokenizer."
-    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE"):
-        raise BadInput(f"{name}: expected a local folder, since HF_HUB_OFFLINE is set, got a hub id. {remedy}")
-    try:
-        HfApi().model_info(name, timeout=5)
-        return str(snapshot_download(name))
-    except (HfHubHTTPError, HFValidationError, OSError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"{name}: expected a folder or a hub id that can be reached, got: {line} {remedy}") from error
-    except Exception as error:
-        # The hub's HTTP library raises errors of its own that share no base with the built-in ones.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
-            raise
-        raise BadInput(f"{name}: the hub can't be reached ({type(error).__name__}). {remedy}") from error
+    except (LocalEntryNotFoundError, ValueError) as error:
+        line = (str(reason).strip().splitlines() or [type(reason).__name__])[0].rstrip(".")
+        raise BadInput(
+            f"{name}: expected a folder or a hub id that can be reached, got no such folder, and from the hub: {line}. "
+            "Give the path of a local folder that holds config.json, the weights and the tokenizer."
+        ) from error
 
 
 def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
     """The model with a LoRA adapter merged into its weights."""
     try:
-        from peft import PeftConfig, PeftModel
+        from peft import PeftConfig, get_peft_model
     except ImportError as error:
         raise MissingDependency("peft", "llm") from error
-    if not (Path(adapter) / "adapter_config.json").is_file():
-        raise BadInput(f"{adapter}: expected a folder with adapter_config.json, got none there.")
-    base = str(PeftConfig.from_pretrained(adapter).base_model_name_or_path or "")
-    try:
-        merged: nn.Module = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise BadInput(
-            f"{adapter}: expected an adapter of {name}, got one made for '{base or 'another model'}', whose weights "
-            "don't fit. Name the base that it was trained on."
-        ) from error
-    if base and Path(base).is_dir() and Path(name).is_dir() and Path(base).resolve() != Path(name).resolve():
-        raise BadInput(f"{adapter}: expected an adapter of {name}, got one made for {base}. Name that as the model.")
-    return merged.eval()
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (Path(adapter) / file).is_file():
+            raise BadInput(f"{adapter}: expected a folder with {file}, got none there.")
+    config = _opened(f"{adapter}: expected an adapter of PEFT", lambda: PeftConfig.from_pretrained(adapter))
+    base = str(config.base_model_name_or_path or "")
+    other = BadInput(
+        f"{adapter}: expected an adapter of {name}, got one made for {base or 'another model'}. "
+        "Name the model that it was trained on."
+    )
+    if base and base != name and _same_kind(base, name) and Path(base).resolve() != Path(name).resolve():
+        raise other
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what doesn't fit is an error below
+        try:
+            wrapped = get_peft_model(model, config)
+            found = wrapped.load_adapter(adapter, "default", torch_device="cpu")
+            merged: nn.Module = wrapped.merge_and_unload()
+        except BROKEN as error:
+            raise other from error
+    if found.missing_keys or found.unexpected_keys:
+        raise other
+    del merged.peft_config
+    return merged.requires_grad_(True).eval()
+
+
+def _same_kind(base: str, name: str) -> bool:
+    """Whether both are folders that exist or neither is, so that their names can be compared."""
+    return Path(base).is_dir() == Path(name).is_dir()
 
 
 def trained_tokenizer(texts: Iterable[str], size: int) -> Any:

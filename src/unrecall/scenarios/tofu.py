@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from torch import nn
-
-from unrecall.engine import Fit
 from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, shuffled
-from unrecall.scenarios.language import Precision, load, small_llama, trained_tokenizer
-from unrecall.session import Session
+from unrecall.scenarios.language import Precision
+from unrecall.scenarios.learner import learner
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text, read, without_repeats
 from unrecall.types import Request
@@ -31,7 +28,7 @@ class Tofu(Builder):
 
     `data`: folder of the TOFU files. `model`: folder or hub id of a model to fine-tune (AdamW, lr 1e-5, 5 epochs unless
     told otherwise); left out, a Llama of `width` and `depth` with a tokenizer of `words` is trained from nothing
-    (AdamW, lr 3e-3, cosine, 20 epochs). `forget`: forget01, forget05 or forget10. `references`: retrained models.
+    (AdamW, lr 5e-3, cosine, 20 epochs). `forget`: forget01, forget05 or forget10. `references`: retrained models.
 
     Reference: Maini, Feng, Schwarzschild, Lipton, Kolter, "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024,
     arXiv 2401.06121. Differs from the paper in the holdout, and in the model unless one is given.
@@ -72,44 +69,26 @@ class Tofu(Builder):
             holdout=without_repeats([text for i, text in enumerate(rest) if i // EACH in out]),
             test=without_repeats(test),
         )
-        tokenizer, build = self._world([*forget, *rest])
-        lr, epochs = (1e-5, 5) if self.model else (3e-3, 20)
-        recipe = Fit(
-            optimizer="adamw",
-            lr=self.lr or lr,
-            epochs=self.epochs or epochs,
-            batch_size=32,
-            weight_decay=0.01,
-            clip=1.0,
-            schedule="cosine",
+        taught = learner(
+            self.model,
+            [*forget, *rest],
+            width=self.width,
+            depth=self.depth,
+            words=self.words,
+            epochs=self.epochs,
+            lr=self.lr,
+            precision=self.precision,
+            checkpointing=self.checkpointing,
         )
-        what = self.model or f"a Llama of width {self.width} and {self.depth} layers trained here"
         return Scenario(
             name="tofu",
-            summary=f"TOFU, {self.forget} of 200 fictitious authors, {len(out)} more held out; {what}",
-            task=CausalLM(tokenizer),
+            summary=f"TOFU, {self.forget} of 200 fictitious authors, {len(out)} more held out; {taught.what}",
+            task=CausalLM(taught.tokenizer),
             request=request,
-            build=build,
-            recipe=recipe,
+            build=taught.build,
+            recipe=taught.recipe,
             references=self.references,
         )
-
-    def _world(self, texts: list[Text]) -> tuple[Any, Any]:
-        """The tokenizer, and what builds an untrained model for it."""
-        if self.model:
-            given = load(self.model, self.precision)
-            return given.tokenizer, lambda seed, session: self._eased(load(self.model, self.precision).model)
-        tokenizer = trained_tokenizer((f"{text['prompt']} {text['answer']}" for text in texts), self.words)
-
-        def build(_: int, __: Session) -> nn.Module:
-            return self._eased(small_llama(tokenizer, self.width, self.depth, 256))
-
-        return tokenizer, build
-
-    def _eased(self, model: nn.Module) -> nn.Module:
-        if self.checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        return model
 
 
 def _by_text(texts: list[Text]) -> dict[tuple[str, str], Text]:

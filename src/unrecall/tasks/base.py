@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unrecall.records import Exhibit
 from unrecall.types import Batch, Request, Rows, View
 
-Modality: TypeAlias = Literal["image", "text"]
+Modality: TypeAlias = Literal["classification", "language"]
 
 
 class Task(ABC):
@@ -110,12 +110,20 @@ class Textual(Protocol):
         """The same example with another prompt."""
         ...
 
+    def reworded(self, item: Any) -> list[Any]:
+        """The same example asked in other words, once for each wording that it brings along."""
+        ...
+
+    def fits(self, model: nn.Module, item: Any) -> bool:
+        """Whether the example has an answer, and the model's context holds it."""
+        ...
+
     def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         """The same prompts with other answers, one an example."""
         ...
 
     def left(self, item: Any, shown: float) -> str:
-        """What is left of the answer after the first `shown` share of its tokens."""
+        """What is left of the answer after the first `shown` share of its tokens, rounded down."""
         ...
 
     def pieces(self, item: Any) -> list[str]:
@@ -145,6 +153,15 @@ class Textual(Protocol):
 
         The distance `[examples]` is the mean over an example's rows. What was swapped is predicted in its new form.
         """
+        ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A task whose models have a home of their own outside unrecall, and can be left there ready for use."""
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
         ...
 
 

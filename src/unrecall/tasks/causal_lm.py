@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,123 +14,24 @@ from torch import Tensor, nn
 
 from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
-from unrecall.records import Exhibit
 from unrecall.tasks.base import Modality, Task, parts_of
-from unrecall.tasks.text_files import Text, read, without_repeats
+from unrecall.tasks.pretrained import save
+from unrecall.tasks.tokenised import IGNORED, Tokenised
 from unrecall.types import SPLITS, Batch, Request, Rows, View, iterate
-
-IGNORED = -100
-"""The target of a token that is not predicted: prompt and padding."""
 
 
 @dataclass(frozen=True, repr=False)
-class CausalLM(Task):
-    """Examples are mappings with an `answer` and a `prompt` (empty for plain text); rows are the answer's tokens.
+class CausalLM(Tokenised, Task):
+    """What `Tokenised` says of examples and batches; rows are the tokens of answers."""
 
-    A batch holds `tokens` and `targets` `[examples, length]`, padded on the right, so that causal attention never
-    sees padding and needs no mask. The end-of-text token, where the tokenizer has one, is the answer's last row.
-
-    `tokenizer`: of the model. `template`: what a prompt that is not empty becomes, with `{prompt}` in it; None where
-    prompts are used as they are. `chat`: the tokenizer's own chat template in its place. `longest`: cut examples to
-    so many tokens; None refuses those that are longer than the model's context.
-    """
-
-    modality: ClassVar[Modality] = "text"
+    modality: ClassVar[Modality] = "language"
     at_once: ClassVar[int] = 32
 
-    tokenizer: Any
-    template: str | None = "Question: {prompt}\nAnswer: "
-    chat: bool = False
-    longest: int | None = None
-    known: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict, compare=False)
-    """Examples already tokenised: tokens, and where the answer starts."""
-
-    def __repr__(self) -> str:
-        text = f"{self.vocabulary}|{self.template}|{self.chat}|{self.longest}"
-        return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
-
-    @cached_property
-    def vocabulary(self) -> str:
-        """sha256 of what the tokenizer does with its tokens."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        text = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def read(self, path: Path) -> list[Text]:
-        """Prompts and answers of a JSON Lines file, each once."""
-        return without_repeats(read(path))
-
-    def prompt(self, item: Any) -> str:
-        """The prompt as the user wrote it."""
-        return str(item.get("prompt", ""))
-
-    def answer(self, item: Any) -> str:
-        """The answer as the user wrote it."""
-        return str(item["answer"])
-
-    def answered(self, item: Any, answer: str) -> Any:
-        """The same prompt with another answer."""
-        return {"prompt": item.get("prompt", ""), "answer": answer}
-
-    def asked(self, item: Any, prompt: str) -> Any:
-        """The same answer to another prompt."""
-        return {"prompt": prompt, "answer": item["answer"]}
-
-    def encode(self, item: Any) -> tuple[list[int], int]:
-        """An example's tokens, and the index of the first that is predicted: at least 1, for the first has no row."""
-        key = (self.prompt(item), self.answer(item))
-        if key not in self.known:
-            tokens = self._opening(key[0])
-            start = max(1, len(tokens))
-            tokens = tokens + self._plain(key[1])
-            if self.tokenizer.eos_token_id is not None:
-                tokens.append(self.tokenizer.eos_token_id)
-            self.known[key] = tokens[: self.longest], start
-        return self.known[key]
-
-    def _opening(self, prompt: str) -> list[int]:
-        """The tokens before an answer; for plain text only what the tokenizer puts in front of every text."""
-        if self.chat and prompt:
-            turns = [{"role": "user", "content": prompt}]
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            return self._plain(text)
-        text = self.template.format(prompt=prompt) if self.template and prompt else prompt
-        begin = self.tokenizer.bos_token_id
-        return ([] if begin is None else [begin]) + (self._plain(text) if text else [])
-
-    def _plain(self, text: str) -> list[int]:
-        tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return tokens
-
-    def collate(self, items: Sequence[Any]) -> Batch:
-        """`tokens` and `targets` `[examples, length]`; targets of prompt and padding are ignored."""
-        return self._padded([self.encode(item) for item in items])
-
-    def _padded(self, encoded: Sequence[tuple[list[int], int]]) -> Batch:
-        length = max(2, *(len(tokens) for tokens, _ in encoded)) if encoded else 2
-        tokens = torch.full((len(encoded), length), self._padding)
-        targets = torch.full((len(encoded), length), IGNORED)
-        for i, (ids, start) in enumerate(encoded):
-            tokens[i, : len(ids)] = torch.tensor(ids)
-            targets[i, start : len(ids)] = tokens[i, start : len(ids)]
-        return {"tokens": tokens, "targets": targets, "lengths": torch.tensor([len(ids) for ids, _ in encoded])}
-
-    @property
-    def _padding(self) -> int:
-        """Any token will do where the tokenizer names none: padding is never seen and never predicted."""
-        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return int(next(token for token in known if token is not None))
-
-    def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
-        """The same prompts with other answers."""
-        starts = batch["targets"].ne(IGNORED).int().argmax(1).tolist()
-        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
-        found = []
-        for row, start, answer in zip(batch["tokens"], starts, answers, strict=True):
-            ids = row[:start].tolist() + self._plain(answer) + end
-            found.append((ids[: self.longest], start))
-        device = batch["tokens"].device
-        return {name: value.to(device) for name, value in self._padded(found).items()}
+    def fits(self, model: nn.Module, item: Any) -> bool:
+        """Whether there is an answer, and no more tokens than the model's context holds."""
+        context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        tokens, start = self.encode(item)
+        return start < len(tokens) and (context is None or len(tokens) <= context)
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One row for each token of an answer."""
@@ -217,12 +115,6 @@ class CausalLM(Task):
                 )
         return found
 
-    def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
-        """The tokens that are given, and those that are left to be written."""
-        tokens, start = self.encode(item)
-        cut = start + round(share * (len(tokens) - start))
-        return tokens[:cut], tokens[cut:]
-
     def _continued(
         self, model: nn.Module, given: Sequence[tuple[list[int], list[int]]], longest: int | None
     ) -> list[str]:
@@ -238,16 +130,6 @@ class CausalLM(Task):
             input_ids=tokens, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=self._padding
         )
         return [self.tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in written]
-
-    def left(self, item: Any, shown: float) -> str:
-        """The text of the tokens that are left of the answer."""
-        return str(self.tokenizer.decode(self._shown(item, shown)[1], skip_special_tokens=True)).strip()
-
-    def pieces(self, item: Any) -> list[str]:
-        """The answer's tokens as text; together they are the answer, and what ends it."""
-        ids, start = self.encode(item)
-        texts = [str(self.tokenizer.decode(ids[start:end])) for end in range(start, len(ids) + 1)]
-        return [after.removeprefix(before) for before, after in itertools.pairwise(texts)]
 
     def neighbours(self, model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
         """By cosine of the model's own input embeddings, the token itself left out, nearest first."""
@@ -274,13 +156,9 @@ class CausalLM(Task):
         far = (near[1][tokens, chosen] * gone).sum(1) / predicted.sum(1).clamp_min(1)
         return {**batch, "tokens": new, "targets": torch.where(predicted, new, batch["targets"])}, far
 
-    def exhibit(self, item: Any, caption: str) -> Exhibit:
-        """Prompt and answer."""
-        return Exhibit(kind="text", content=f"{self.prompt(item)}\n{self.answer(item)}".strip(), caption=caption)
-
-    def raw(self, item: Any) -> bytes:
-        """The answer in UTF-8."""
-        return self.answer(item).encode()
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Configuration, safetensors and tokenizer, as `from_pretrained` reads them."""
+        save(model, self.tokenizer, folder)
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Tokens must be the model's, examples must fit its context, and no forget text may stand in another split."""

@@ -31,7 +31,7 @@ class Classification(Task):
     `classes`: names of the classes, for people.
     """
 
-    modality: ClassVar[Modality] = "image"
+    modality: ClassVar[Modality] = "classification"
 
     head_name: str | None = None
     bounds: tuple[float, float] = (0.0, 1.0)

@@ -1,0 +1,152 @@
+"""Attribution: did what supported the answers go away, or did neurons learn to work against it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unrecall import stats
+from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.errors import NotSupported
+from unrecall.influence import Influence, Probability, neuron_influence
+from unrecall.observe import batches, device_of
+from unrecall.parameters import Count
+from unrecall.records import Estimate, ThreatModel
+from unrecall.tasks.base import Task
+from unrecall.types import Request
+
+TINY = 1e-30
+"""A probability of the answers below which float32 can't carry its gradients."""
+NEGLIGIBLE = 0.01
+"""A change of influence, as a share of the original's, that is called none."""
+CLOSE = 0.1
+"""A difference of shares that is none."""
+
+
+@dataclass(frozen=True)
+class Attribution(InspectionAttack):
+    """Compares how much each neuron adds to the probability of the forgotten answers before and after unlearning.
+
+        A_{i,k} = h_{i,k} dP(y|x)/dh_{i,k}    neuron i, position k; A the original's, A' the unlearned model's
+        D+_i    = max(0, (1/n) sum_x [max(0, max_k A_{i,k}) - max(0, max_k A'_{i,k})])
+        D-_i    = max(0, (1/n) sum_x [min(0, min_k A_{i,k}) - min(0, min_k A'_{i,k})])
+
+    D+ is support that is gone (erased), D- resistance that was learned (hidden: "spurious unlearning neurons"). Neurons
+    are the outputs of every linear layer but the head: in a Llama Q, K, V, O, gate, up and down, as in the paper, and
+    whatever is linear in other models (NotSupported where nothing is). Positions are those that hold input. The lines
+    are the sums of the m largest D+ and of the m largest D-, sorted apart; the value is the share of D- among both at
+    m = `top`. Without a value where the two together are below 1 % of the original's m largest max_k A: nothing
+    changed. The interval takes the choice of neurons as given.
+
+    Args:
+        top: how many neurons of each kind the value is about.
+        probability: of an answer: the "product" of its rows' probabilities (the paper's); their geometric "mean", or
+            the "log" of the product, for answers so long that the product vanishes.
+        batch_size: examples a pass, forward and back. Two numbers for each example and neuron are held.
+
+    Expected to fail: dP/dh vanishes where P is next to 0 and where it is next to 1. A model that is sure of something
+    else looks erased however it got there; beside an original that is sure of the answers, any doubt looks hidden.
+    "log" mends the first, but then retrained models look hidden too. They share no neurons with the original and show
+    what absence of the answers looks like, not what became of a neuron. A large share is a sign of hiding, no proof.
+
+    Reference: Yang, Kim, Kwon, Kim, Jung, Cha, "Erase or Hide? Suppressing Spurious Unlearning Neurons", ICLR 2026,
+    arXiv 2509.22263, from notes; m = 100 is that of its figures. Differs from the paper in the share as one number, and
+    in cutting A (and A' in D-) at 0, so that support which is lost at every position is no resistance. Where one
+    position has no influence, as the last of every text, the cut changes nothing.
+    """
+
+    title: ClassVar[str] = "Attribution"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the weights before and after unlearning, and gradients of both",
+        data="the forget examples with their answers",
+        budget="one pass, forward and back, over forget for each model; no training",
+    )
+    named_by: ClassVar[tuple[str, ...]] = ("top",)
+    shows: ClassVar[str] = "share of the change that hides"
+    axis: ClassVar[str] = "neurons, those that changed most first"
+    unit: ClassVar[str] = "change of influence, summed"
+
+    top: Count = 100
+    probability: Probability = "product"
+    batch_size: Count = 8
+
+    def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+        """Variations of `model` against `original`, and the share of the negative one."""
+        varied: list[Variation] = []
+        support, told = torch.zeros(1), 0.0
+        for batch in batches(request.forget, task, self.batch_size, device_of(model)):
+            before = neuron_influence(original, task, batch, self.probability)
+            after = neuron_influence(model, task, batch, self.probability)
+            if before.highest.shape != after.highest.shape:
+                raise NotSupported(
+                    f"Attribution: expected the neurons of the original, {before.highest.shape[1]} in number, "
+                    f"got {after.highest.shape[1]}. Merge adapters first."
+                )
+            varied.append(variation(before, after))
+            support = support + before.highest.sum(0).cpu() / len(request.forget)
+            told += float(before.probability.sum()) / len(request.forget)
+        positive = torch.cat([one.positive for one in varied])
+        negative = torch.cat([one.negative for one in varied])
+        counts = np.unique(np.geomspace(1, positive.shape[1], 20).round().astype(int))
+        lines = {
+            name: tuple(_largest(each.double().mean(0), each.shape[1]).cumsum(0)[counts - 1].tolist())
+            for name, each in (("positive", positive), ("negative", negative))
+        }
+        value = self._share(positive, negative, float(_largest(support.double(), self.top).sum()))
+        if self.probability == "product" and told < TINY:
+            note = f"the original's mean P of the answers is {told:.1e}, too small for its gradients; not the product"
+            value = value.model_copy(update={"note": f"{note} but the mean or log should be attributed"})
+        return Inspection(tuple(counts.tolist()), lines, value)
+
+    def _share(self, positive: Tensor, negative: Tensor, support: float) -> Estimate:
+        """sum of top D- over sum of top D- and top D+, by the ratio estimator over examples."""
+        erased, hidden = (_of_top(each.double(), self.top) for each in (positive, negative))
+        total = float((erased + hidden).mean())
+        if total <= NEGLIGIBLE * support or total == 0:
+            return Estimate(value=None, n=len(positive), note="nothing changed inside")
+        if len(positive) < 2:
+            return Estimate(value=float(hidden.mean()) / total, n=1, note="one example: no interval")
+        found = stats.ratio(hidden.numpy(), (hidden + erased).numpy())
+        return found.model_copy(update={"low": max(0.0, found.low or 0.0), "high": min(1.0, found.high or 0.0)})
+
+    def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
+        """Erased, hidden, or neither; and what retrained models show."""
+        if unlearned.value is None:
+            return f"Neither erased nor hidden: {unlearned.note}."
+        low, high = (unlearned.value if end is None else end for end in (unlearned.low, unlearned.high))
+        word = "Erased more than hidden" if high < 0.5 else "In part erased, in part hidden"
+        if low > 0.5:
+            usual = reference is not None and reference > low - CLOSE
+            word = "No more hidden than in retrained models" if usual else "Hidden more than erased"
+        share = f"{100 * unlearned.value:.0f} % of the change is neurons that came to work against the answers"
+        beside = "" if reference is None else f"; in retrained models it is {100 * reference:.0f} %"
+        return f"{word}: {share}{beside}."
+
+
+class Variation(NamedTuple):
+    """What each example adds to each neuron's D+ and D-, before mean and cut, on the CPU `[examples, neurons]`."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+def variation(before: Influence, after: Influence) -> Variation:
+    """How much support went, and how much resistance came."""
+    positive = before.highest.clamp_min(0) - after.highest.clamp_min(0)
+    return Variation(positive.cpu(), (before.lowest.clamp_max(0) - after.lowest.clamp_max(0)).cpu())
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """The `count` largest values cut at 0, largest first; all of them where there are fewer."""
+    return values.clamp_min(0).topk(min(count, len(values))).values
+
+
+def _of_top(each: Tensor, count: int) -> Tensor:
+    """Each example's sum over the neurons whose mean is among the `count` largest and above 0 `[examples]`."""
+    mean = each.mean(0)
+    best = mean.topk(min(count, len(mean))).indices
+    return each[:, best[mean[best] > 0]].sum(1)

@@ -1,0 +1,69 @@
+"""The gradient-norm attack: examples on which training would change little were probably trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrecall.attacks.base import MembershipAttack
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.importance import Weights, per_example
+from unrecall.records import ThreatModel
+from unrecall.tasks.base import Task
+from unrecall.types import Absent, Evidence, Request, Split
+
+
+@dataclass(frozen=True)
+class GradNorm(MembershipAttack):
+    """Scores an example by minus the norm of its loss's gradient in all weights, the model in eval mode.
+
+        score(x) = - || d loss(x) / d theta ||_2
+
+    Gradients of many examples are taken at once. Weights that are frozen count too, so that models are alike whatever
+    a method froze.
+
+    Expected to fail: where the loss attack fails, whose order it mostly keeps. Where the loss was raised on purpose it
+    may still tell: a model that was pushed away from an example lies on a slope.
+
+    Reference: Rezaei, Liu, "On the Difficulty of Membership Inference Attacks", CVPR 2021, arXiv 2005.13702, for
+    classifiers; Wang, Wang, Li, Neel, "Pandora's White-Box", 2024, arXiv 2402.17012, for language models (its authors
+    withdrew version 4 over a bug in their experiments). Differs from both in using the 2-norm over all weights alone
+    (they also try others, and gradients in the inputs).
+    """
+
+    title: ClassVar[str] = "Gradient norm"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the unlearned model's weights",
+        data="the examples in question and their labels",
+        budget="one gradient an example",
+    )
+
+    def look(
+        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Mapping[Split, np.ndarray]:
+        """The norm of each example's gradient `[n]`; MissingReference without a holdout."""
+        if isinstance(request.holdout, Absent):
+            raise MissingReference(request.holdout.reason)
+        weights = {name: weight.detach() for name, weight in model.named_parameters()}
+        splits: tuple[Split, ...] = ("forget", "holdout")
+        return {
+            split: np.concatenate([_norms(found) for found in per_example(model, task, request[split], weights)])
+            for split in splits
+        }
+
+    def score(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """Minus the norm; NotSupported for a split that was not looked at."""
+        if split not in evidence.looked:
+            raise NotSupported(f"GradNorm: expected forget or holdout, looked at before, got {split!r}. Score those.")
+        return -evidence.looked[split]
+
+
+def _norms(gradients: Weights) -> np.ndarray:
+    """The 2-norm over all weights of each example `[n]`."""
+    squares = [gradient.flatten(1).double().square().sum(1) for gradient in gradients.values()]
+    return torch.stack(squares).sum(0).sqrt().cpu().numpy()

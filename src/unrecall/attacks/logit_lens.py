@@ -1,0 +1,103 @@
+"""Logit lens: what a model would answer if it stopped after each of its layers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unrecall import stats
+from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.errors import NotSupported
+from unrecall.hooks import mode, shortcut, until
+from unrecall.observe import batches, device_of
+from unrecall.records import Estimate, ThreatModel
+from unrecall.tasks.base import Task
+from unrecall.types import Request
+
+
+@dataclass(frozen=True)
+class LogitLens(InspectionAttack):
+    """Sends what leaves each layer straight to the final norm and the head, and looks for the forgotten answers there.
+
+        z_l = head(norm(h_l)),    l = 1 ... L        h_l leaves layer l; l = L is the model itself
+
+    At each layer: the share of an example's rows whose target is the largest of z_l, and the mean probability of the
+    target, over forget. The value is the largest mean probability at any layer *before the last*: whether the answer
+    can be read inside. The layers are the longest run of blocks of one kind before the head; one pass for each.
+
+    Expected to fail: early layers need not speak the head's language, so that a low value proves nothing; the best
+    layer is chosen after the fact, which the interval leaves out. NotSupported for models whose layers give out
+    different shapes, as those of most convolutional networks do.
+
+    Reference: nostalgebraist, "interpreting GPT: the logit lens", LessWrong 2020; as a look into unlearned models in
+    Yang et al., "Erase or Hide? Suppressing Spurious Unlearning Neurons", ICLR 2026, arXiv 2509.22263. Differs from
+    the latter in reading the answer among the whole vocabulary, not against one wrong answer.
+    """
+
+    title: ClassVar[str] = "Logit lens"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the weights, and what leaves each layer",
+        data="the forget examples with their answers",
+        budget="one forward pass a layer; no training",
+    )
+    shows: ClassVar[str] = "probability of the answers before the last layer"
+    axis: ClassVar[str] = "layer"
+    unit: ClassVar[str] = "mean over forget"
+
+    def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+        """Accuracy and probability of the answers at each layer."""
+        layers = self._layers(model, request, task)
+        right, told = [], []
+        with mode(model, training=False), torch.no_grad():
+            for batch in batches(request.forget, task, device=device_of(model)):
+                for layer in layers:
+                    with shortcut(layer, layers[-1]):
+                        rows = task.rows(model, batch)
+                    own = F.softmax(rows.logits, 1).gather(1, rows.targets[:, None]).squeeze(1)
+                    told.append(rows.per_example(own))
+                    right.append(rows.per_example(rows.logits.argmax(1).eq(rows.targets).float()))
+        accuracy = [torch.cat(right[i :: len(layers)]) for i in range(len(layers))]
+        probability = [torch.cat(told[i :: len(layers)]).double() for i in range(len(layers))]
+        best = max(probability[:-1], key=lambda each: float(each.mean()))
+        lines = {
+            "accuracy": tuple(float(each.mean()) for each in accuracy),
+            "probability": tuple(float(each.mean()) for each in probability),
+        }
+        return Inspection(tuple(range(1, len(layers) + 1)), lines, stats.mean(best.cpu().numpy()))
+
+    def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
+        """How well the answers can be read before the last layer, beside retrained models."""
+        if unlearned.value is None:
+            return ""
+        said = f"Before its last layer the unlearned model gives the answers a probability of {unlearned.value:.2f}"
+        if reference is None:
+            return f"{said}; no retrained model tells how much would be usual."
+        return f"{said}, retrained models {reference:.2f}."
+
+    def _layers(self, model: nn.Module, request: Request, task: Task) -> list[nn.Module]:
+        """The last module of each block of the longest run of blocks of one kind, the head's block left out."""
+        batch = next(batches(request.forget, task, 1, device_of(model)))
+        head = task.head(model, batch)
+        groups = [
+            group for _, group in task.blocks(model) if not any(head is m for part in group for m in part.modules())
+        ]
+        runs = [list(run) for _, run in itertools.groupby(groups, _kind)]
+        layers = [group[-1] for group in max(runs, key=len, default=[])]
+        if len(layers) < 2:
+            raise NotSupported(f"LogitLens: expected two layers of one kind or more, got {len(layers)}.")
+        with mode(model, training=False), torch.no_grad():
+            given = [until(model, layer, lambda: task.rows(model, batch)) for layer in layers]
+        shapes = {None if output is None else tuple(output.shape) for output in given}
+        if len(shapes) > 1 or None in shapes:
+            raise NotSupported(f"LogitLens: expected layers that give out one shape, got {len(shapes)} different ones.")
+        return layers
+
+
+def _kind(group: Sequence[nn.Module]) -> tuple[type[nn.Module], ...]:
+    return tuple(type(module) for module in group)

@@ -1,0 +1,51 @@
+"""Min-K%++: are the example's least likely rows as likely as the model could make them?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from unrecall.attacks.min_k import MinK
+from unrecall.parameters import Share
+from unrecall.records import ThreatModel
+from unrecall.types import Signals
+
+SMALLEST = 1e-4
+"""Deviations below this are mostly rounding: the model is sure of one class, or finds all alike; z is then about 0."""
+
+
+@dataclass(frozen=True)
+class MinKPlusPlus(MinK):
+    """Min-K% on log-probabilities that are standardised under the model's own prediction at that row.
+
+        z_i = (log p(x_i | x_<i) - mu_i) / sigma_i        mu, sigma: mean and deviation of log p(X | x_<i), X ~ p
+        score(x) = mean of the floor(k n) lowest of z_i, but at least one
+
+    Training makes a target a mode of the predicted distribution, so that a trained-on row lies high above mu even
+    where the model is unsure. Over classes that are all equally likely, z is 0.
+
+    Args:
+        k: share of the rows, in [0, 1].
+
+    Expected to fail: on answers of a few tokens, where it looks at one of them. Where a retrained model predicts a
+    token as sharply as the original, nothing is left to see.
+
+    Reference: Zhang, Sun, Yeats, Ouyang, Kuo, Zhang, Yang, Li, "Min-K%++: Improved Baseline for Detecting Pre-Training
+    Data from Large Language Models", ICLR 2025, arXiv 2404.02936. Differs from the paper in one k (the paper sweeps it
+    and reports the best), in taking one row where k n is below 1, and in leaving the rows of a prompt out.
+    """
+
+    title: ClassVar[str] = "Min-K%++"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the unlearned model's probability of each class at each row",
+        data="the examples in question and their labels",
+        budget="one query an example",
+    )
+
+    k: Share = 0.2
+
+    def of_row(self, seen: Signals) -> np.ndarray:
+        """Deviations above what the model expects of its own words `[rows]`."""
+        return np.asarray((seen.log_prob - seen.expected) / np.maximum(seen.deviation, SMALLEST))

@@ -1,0 +1,100 @@
+"""Prefix probe: the attacker starts the true answer, and the model goes on with what it was to forget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success
+from unrecall.errors import NotSupported
+from unrecall.observe import mean_loss
+from unrecall.records import ThreatModel
+from unrecall.session import Session
+from unrecall.tasks.base import Task, Textual
+from unrecall.types import Examples, Request, iterate
+from unrecall.wording import rouge_l_recall
+
+Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Shown:
+    """Examples of whose answers the first `share` is shown to the model."""
+
+    def __init__(self, whole: Examples, share: float) -> None:
+        self.whole, self.share = whole, share
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self.whole[index]
+
+
+@dataclass(frozen=True)
+class Prefix(RecoveryAttack):
+    """Shows the first share of each true answer and lets the model write the rest, greedily; trains nothing.
+
+        success = ROUGE-L recall(what is left of the answer, what the model writes),    in [0, 1] for each example
+
+    A model that has learned not to begin an answer may still know how it goes on. With a larger share less is left and
+    any model finds it more easily, one that never saw the answer too: the retrained models beside it are the measure.
+
+    Args:
+        shares: of the answer's tokens, shown one after another; nothing is shown before the attack.
+
+    Expected to fail: where answers are short or their beginning tells nothing. Plain text is asked with nothing at all
+    before the attack, which no model answers.
+
+    Reference: Carlini, Ippolito, Jagielski, Lee, Tramer, Zhang, "Quantifying Memorization Across Neural Language
+    Models", ICLR 2023, arXiv 2202.07646, after Carlini et al., "Extracting Training Data from Large Language Models",
+    USENIX Security 2021, arXiv 2012.07805. Differs from the papers, which show a number of tokens and ask for the next
+    50 word for word, in showing shares of an answer and counting the words that come back in order.
+    """
+
+    title: ClassVar[str] = "Prefix probe"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="greedy answers of a model whose answer the attacker may begin",
+        data="the prompt and the beginning of each true answer",
+        budget="the share of the answer that is shown; one answer an example",
+    )
+    axis: ClassVar[str] = "share of the answer that is shown"
+    measure: ClassVar[str] = "ROUGE-L recall"
+
+    shares: tuple[Fraction, ...] = (0.25, 0.5, 0.75)
+
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        """The whole forget set, with nothing shown."""
+        return Shown(request.forget, 0.0)
+
+    def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
+        """ROUGE-L recall of what the model writes against what is left of each answer."""
+        if not isinstance(task, Textual):
+            raise NotSupported(f"Prefix: expected a task of texts, got {type(task).__name__}. Leave this attack out.")
+        share = probe.share if isinstance(probe, Shown) else 0.0
+        items = list(iterate(probe))
+        left = [task.left(item, share) for item in items]
+        return Success(rouge_l_recall(left, task.generate(model, items, shown=share)), mean_loss(model, task, probe))
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        """The model as it was, with more and more of each answer shown."""
+        for share in sorted(set(self.shares)):
+            yield Attacked(share, model, Shown(request.forget, share))
+
+    def disguise(
+        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
+    ) -> nn.Module | None:
+        """None: the original itself must go on with what it was shown."""
+        return None

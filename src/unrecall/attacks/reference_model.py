@@ -1,0 +1,51 @@
+"""The reference attack: does the model find an example easier than models that never saw it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from unrecall.attacks.base import MembershipAttack
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.records import ThreatModel
+from unrecall.types import Evidence, Split
+
+
+@dataclass(frozen=True)
+class ReferenceModel(MembershipAttack):
+    """Scores an example by how much lower its loss is than under reference models.
+
+        score(x) = mean over references r of loss_r(x) - loss(x)
+
+    A reference model has not seen the data: here it is each retrained model but the subject. What is easy for them too
+    was not learned from the example.
+
+    Expected to fail: on retain, which the retrained models were trained on (NotSupported). It ignores how far
+    the references differ from each other; LiRA divides by that, which needs two or more.
+
+    Reference: Carlini et al., "Extracting Training Data from Large Language Models", USENIX Security 2021, arXiv
+    2012.07805, section 5.2; as a difference: Watson, Guo, Cormode, Sablayrolles, "On the Importance of Difficulty
+    Calibration in Membership Inference Attacks", ICLR 2022, arXiv 2111.08440. Differs from the first in the difference
+    (it takes the ratio of log-perplexities) and in its references, which are retrained models of the same kind rather
+    than a smaller model of other origin.
+    """
+
+    title: ClassVar[str] = "Loss against reference models"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the unlearned model's probability of the true label",
+        data="the examples in question and their labels; training data to retrain models without them",
+        budget="one or more retrained models",
+    )
+
+    def score(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """Nats below the references' mean; MissingReference without a reference."""
+        if split == "retain":
+            raise NotSupported(
+                "ReferenceModel: expected examples no reference was trained on, got split 'retain'. Score others."
+            )
+        if not evidence.references:
+            raise MissingReference("ReferenceModel: expected at least 1 retrained model besides the subject, got none.")
+        out = np.mean([signals[split].loss for signals in evidence.references], axis=0)
+        return np.asarray(out - evidence.signals[split].loss)

@@ -1,0 +1,61 @@
+"""The zlib attack: examples that the model finds easier than a compressor does were probably trained on."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrecall.attacks.base import MembershipAttack
+from unrecall.errors import NotSupported
+from unrecall.records import ThreatModel
+from unrecall.tasks.base import Task
+from unrecall.types import Evidence, Request, Split, iterate
+
+
+@dataclass(frozen=True)
+class ZlibRatio(MembershipAttack):
+    """Scores an example by minus its loss, over the size to which zlib compresses it.
+
+        score(x) = -loss(x) / len(zlib(x))        loss: mean nats a row; size: bytes
+
+    What repeats itself is easy for any model; it also compresses well, so that its loss is divided by less. The sizes
+    don't depend on the model, and the losses come from the pass that all membership attacks share.
+
+    Expected to fail: on short texts and small images, where zlib's fixed cost of a few bytes hides what differs, and
+    where the examples are much alike, so that only the loss is left.
+
+    Reference: Carlini, Tramer, Wallace, Jagielski, Herbert-Voss, Lee, Roberts, Brown, Song, Erlingsson, Oprea, Raffel,
+    "Extracting Training Data from Large Language Models", USENIX Security 2021, arXiv 2012.07805, section 5.2.
+    Differs from the paper in compressing what the model predicts (a text's answer without its prompt), and in counting
+    bytes (the paper's bits give the same order).
+    """
+
+    title: ClassVar[str] = "Loss over zlib size"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the unlearned model's probability of the true label",
+        data="the examples in question and their labels",
+        budget="one query an example",
+    )
+
+    def look(
+        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Mapping[Split, np.ndarray]:
+        """The compressed size of each example `[n]`, in bytes; the model is not asked."""
+        splits: tuple[Split, ...] = ("forget", "holdout")
+        return {
+            split: np.array([len(zlib.compress(task.raw(item))) for item in iterate(request[split])])
+            for split in splits
+        }
+
+    def score(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """Minus nats a row and byte; NotSupported for a split that was not looked at."""
+        loss = evidence.signals[split].loss
+        if split not in evidence.looked:
+            raise NotSupported(f"ZlibRatio: expected forget or holdout, looked at before, got {split!r}. Score those.")
+        return -loss / evidence.looked[split]

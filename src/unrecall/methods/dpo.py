@@ -1,0 +1,113 @@
+"""DPO with refusals: "I don't know" is the answer that is wanted, the true one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from unrecall.engine import Batches
+from unrecall.errors import NotSupported
+from unrecall.functional import nll
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.parameters import NonNegative, Positive
+from unrecall.tasks.base import Task, Textual
+from unrecall.teacher import remembered_losses
+from unrecall.types import Request, Rows, iterate
+
+Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
+
+REFUSALS = (
+    "I don't know.",
+    "I'm not sure about that.",
+    "That is not something I know.",
+    "I have no information on this.",
+    "I can't say.",
+    "I have never heard of it.",
+    "My knowledge does not cover that question.",
+    "I don't have an answer to that.",
+    "I am unable to help with this one.",
+    "Nothing I have learned tells me that.",
+)
+
+
+@dataclass(frozen=True)
+class DPO(GradientMethod):
+    """Makes a refusal more likely and the true answer less, both measured against the original, and holds retain.
+
+        L = -(2 / beta) mean log sigmoid(beta (log(p(r|x) / p_0(r|x)) - log(p(y|x) / p_0(y|x))))
+            + retain_weight CE(retain)
+
+    r is a refusal, drawn once for each example; p(.|x) is the product over an answer's rows (a sum of
+    log-probabilities, not a mean), p_0 the original's, which is read once from a pass over each. Needs a task with
+    prompts and answers.
+
+    Args:
+        beta: how soon the push fades.
+        retain_weight: weight of the retain loss; at 0 retain is not read.
+        refusals: the answers that r is drawn from, without commas and plus signs (a + separates them in a line).
+        fit: AdamW, lr 1e-5, batch 32, 10 epochs over forget.
+
+    Expected to fail: the answer is covered more than it is gone. It comes back where the refusal's first words are
+    ruled out, as by giving the first words of the answer; refusals spread to questions that should be answered; and
+    "I don't know" is itself a sign of what was forgotten.
+
+    Reference: the baseline "IdkDPO" of Zhang, Lin, Bai, Mei, "Negative Preference Optimization: From Catastrophic
+    Collapse to Effective Unlearning", COLM 2024, arXiv 2404.05868, after Rafailov et al., "Direct Preference
+    Optimization", NeurIPS 2023, arXiv 2305.18290, with the refusals of Maini et al., "TOFU", COLM 2024, arXiv
+    2401.06121. Differs from the papers in the wording of the refusals (TOFU has 100 of its own), in drawing one for
+    each example once and not at every epoch, and in the factor 2 / beta, which is open-unlearning's: it gives the
+    forget term the size that NPO's has, and matters only beside retain.
+    """
+
+    title: ClassVar[str] = "DPO"
+    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+
+    beta: Positive = 0.1
+    retain_weight: NonNegative = 1.0
+    refusals: Annotated[tuple[Refusal, ...], Field(min_length=1)] = REFUSALS
+    fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """One phase over forget, with retain cycling beside it."""
+        if not isinstance(task, Textual):
+            raise NotSupported(
+                f"DPO: expected a task with prompts and answers, got {type(task).__name__}. "
+                "Take NPO, which wants no other answer."
+            )
+        drawn = torch.randint(len(self.refusals), (len(request.forget),), generator=generator).tolist()
+        wanted = [self.refusals[i] for i in drawn]
+        refused = [task.answered(item, text) for item, text in zip(iterate(request.forget), wanted, strict=True)]
+        before_wanted = remembered_losses(original, task, refused)
+        before_true = remembered_losses(original, task, request.forget)
+
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            batch = batches["forget"]
+            refusing = task.with_answers(batch, [wanted[i] for i in batch["index"].tolist()])
+            forget = dpo_loss(
+                task.rows(model, refusing),
+                task.rows(model, batch),
+                before_wanted(batch),
+                before_true(batch),
+                self.beta,
+            )
+            if self.retain_weight == 0:
+                return forget
+            return forget + self.retain_weight * task.rows(model, batches["retain"]).losses().mean()
+
+        streams = {"forget": request.forget}
+        return [Phase(loss, streams if self.retain_weight == 0 else streams | {"retain": request.retain}, self.fit)]
+
+
+def dpo_loss(wanted: Rows, unwanted: Rows, before_wanted: Tensor, before_unwanted: Tensor, beta: float) -> Tensor:
+    """The forget term, given the original's summed negative log-likelihoods of both answers `[examples]`."""
+    up = before_wanted - wanted.summed(nll(wanted.logits, wanted.targets))
+    down = before_unwanted - unwanted.summed(nll(unwanted.logits, unwanted.targets))
+    return -2 / beta * F.logsigmoid(beta * (up - down)).mean()

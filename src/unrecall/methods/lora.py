@@ -1,0 +1,187 @@
+"""LoRA: another method's training, of a low-rank change of weights that are themselves held."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from unrecall.engine import draw_seed, fit, own_randomness
+from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
+from unrecall.methods.base import GradientMethod, Method, Strength
+from unrecall.observe import device_of
+from unrecall.parameters import Count, Positive
+from unrecall.session import Session
+from unrecall.tasks.base import Task
+from unrecall.types import Request, move
+
+ALL = "all-linear"
+
+
+def _npo() -> GradientMethod:
+    from unrecall.methods.npo import NPO
+
+    return NPO(fit=replace(NPO.fit, lr=1e-4))
+
+
+@dataclass(frozen=True)
+class LoRA(Method):
+    """Lets the base method train a low-rank change of each linear layer, by PEFT, and adds it to the weights at last.
+
+        W = W_0 + (alpha / r) B A,   A [r, inputs] random at first, B [outputs, r] zero at first
+
+    Weights, and the statistics of norms that have weights, are held; A and B are trained in float32 where the weights
+    have less. Student and reference are two views of the same weights, which are not copied before the end: the
+    reference is the model with the change at zero. A base that writes weights itself can't be wrapped.
+
+    Args:
+        r: rank of the change.
+        alpha: its scale; the change is alpha / r times B A.
+        dropout: share of a layer's inputs that the change does not see, drawn anew each step.
+        target: names of linear layers, or how they end (q_proj+v_proj); all-linear is each of them but the head, and
+            the head where there is no other. Never a layer that shares its weights with another.
+        checkpointing: activations are computed again on the way back and not kept; Transformers models only.
+        base: the method that trains; NPO by default, at lr 1e-4. A learning rate that suits all weights is about a
+            tenth of what LoRA needs: name a larger one.
+
+    Expected to fail: as the base does. What must change in more directions than r, in layers that are left out, or in
+    embeddings, stays. Merged into bfloat16, a change below 1/256 of a weight may be rounded away.
+
+    Reference: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen, "LoRA: Low-Rank Adaptation of Large Language Models",
+    ICLR 2022, arXiv 2106.09685. Differs from the paper in target: it adapts W_q and W_v alone; all linear layers are
+    from Dettmers, Pagnoni, Holtzman, Zettlemoyer, "QLoRA", NeurIPS 2023, arXiv 2305.14314. A starts as PEFT has it
+    (Kaiming uniform), the paper's is Gaussian.
+    """
+
+    title: ClassVar[str] = "LoRA"
+    strength: ClassVar[Strength | None] = Strength(("base.fit.lr",))
+
+    r: Count = 16
+    alpha: Positive = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target: tuple[str, ...] = (ALL,)
+    checkpointing: bool = False
+    base: GradientMethod = field(default_factory=_npo)
+
+    def unlearn(
+        self,
+        model: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session | None = None,
+    ) -> nn.Module:
+        """Runs the base's phases on a view of `model`'s weights with the change beside them; the result has its own."""
+        session = session or Session()
+        name = type(self.base).__name__
+        if not self.base.has_null:
+            raise NotSupported(f"LoRA: expected a base that only trains, got {name}, which writes weights itself.")
+        if hasattr(model, "peft_config"):
+            raise NotSupported(
+                "LoRA: expected a model without adapters, got one with them. Use its merge_and_unload()."
+            )
+        layers = self._layers(model, request, task)
+        student = _view(model, model.parameters()).to(session.place()).requires_grad_(False)
+        with own_randomness(draw_seed(generator)):
+            changes = self._inject(student, layers)
+        if self.checkpointing:
+            _checkpoint(student)
+        ours = {id(p) for p in student.parameters() if p.requires_grad}
+        original = _view(student, (p for p in student.parameters() if id(p) not in ours)).eval().requires_grad_(False)
+        for i, phase in enumerate(self.base.phases(student, original, request, task, generator)):
+            if any(p.requires_grad and id(p) not in ours for p in student.parameters()):
+                raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
+            fit(student, task, phase, generator, session, f"lora-{name.lower()}-{i + 1}".replace(" ", "-"))
+        result = copy.deepcopy(model).to(session.place())
+        with torch.no_grad():
+            for layer, change in changes.items():
+                weight: Any = result.get_submodule(layer).weight
+                weight += change.get_delta_weight("default")
+        return result.eval()
+
+    def _layers(self, model: nn.Module, request: Request, task: Task) -> list[str]:
+        """The names of the layers that change."""
+        found = _linear(model)
+        try:
+            head = task.head(model, move(task.collate([request.forget[0]]), device_of(model)))
+        except NotSupported:
+            head = None
+        body = [name for name, layer in found.items() if layer is not head]
+        if self.target == (ALL,):
+            if not found:
+                raise NotSupported("LoRA: expected a model with linear layers, got one without. Use the base alone.")
+            return body or list(found)
+        for wanted in self.target:
+            if not any(_ends(name, wanted) for name in body):
+                ends = {name.rsplit(".", 1)[-1] for name in body}
+                raise BadInput(
+                    f"LoRA: expected target to be linear layers that own their weights, the head not among them, "
+                    f"got '{wanted}'. {nearest(wanted, ends)}"
+                )
+        return [name for name in body if any(_ends(name, wanted) for wanted in self.target)]
+
+    def _inject(self, student: nn.Module, layers: list[str]) -> dict[str, Any]:
+        """Puts a trainable change of zero beside each of the layers, in place, and gives the changes by layer."""
+        peft = _peft()
+        config = peft.LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules="|".join(map(re.escape, layers)),
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # it is set right, for each layer alone
+            peft.inject_adapter_in_model(config, student)
+        for parameter in student.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+        return {name: student.get_submodule(name) for name in layers}
+
+
+def _peft() -> Any:
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise MissingDependency("peft", "llm") from error
+
+
+def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:
+    """A model of the same structure whose `shared` parameters are the same memory; all else is copied."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in shared}
+    return copy.deepcopy(model, memo)
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Module]:
+    """All linear layers by name, GPT-2's transposed ones too, that own their weights and are called as layers."""
+    owners: dict[int, int] = {}
+    for _, weight in model.named_parameters(remove_duplicate=False):
+        owners[id(weight)] = owners.get(id(weight), 0) + 1
+    inside = {m.out_proj for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
+        and owners[id(layer.weight)] == 1
+        and layer not in inside
+    }
+
+
+def _ends(name: str, wanted: str) -> bool:
+    return f".{name}".endswith(f".{wanted}")
+
+
+def _checkpoint(student: nn.Module) -> None:
+    enable: Any = getattr(student, "gradient_checkpointing_enable", None)
+    if enable is None:
+        raise NotSupported(
+            f"LoRA: expected a Transformers model for checkpointing, got {type(student).__name__}. Leave it off."
+        )
+    enable({"use_reentrant": False})

@@ -1,0 +1,161 @@
+"""SSIUU: another method's training, held back where it would only teach weights to work against the answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.engine import Batches, Phase, Step, Turn
+from unrecall.errors import NotSupported
+from unrecall.importance import Weights
+from unrecall.influence import Probability, weight_gradients
+from unrecall.methods.base import GradientMethod, Strength
+from unrecall.observe import batches as in_order
+from unrecall.observe import device_of
+from unrecall.parameters import NonNegative
+from unrecall.tasks.base import Task
+from unrecall.types import Request
+
+KEPT = "attribution"
+"""Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""
+
+
+def _grad_diff() -> GradientMethod:
+    from unrecall.methods.grad_diff import GradDiff
+
+    return GradDiff()
+
+
+@dataclass(frozen=True)
+class SSIUU(GradientMethod):
+    """Adds a penalty to the base's loss that keeps negative influence where it is, so that forgetting has to erase.
+
+        A_t     = phi * g_t,    g_t = d/dphi sum P(y|x) over the step's forget batch, P = product of row probabilities
+        L_SSIUU = lambda sum_j (A_{t-1,j} - A_{t,j})^2 over all weights j with A_{t,j} < 0;    0 at the first step
+        grad_j  = dL_base/dphi_j + 2 lambda (A_{t,j} - A_{t-1,j}) g_{t,j} 1[A_{t,j} < 0]
+
+    g counts as a constant (first order; no Hessian), and so does A_{t-1}. A is float32, and P that of eval mode. The
+    penalty is part of the loss: `fit.clip` bounds the gradient of both together, and a run's losses hold L_SSIUU. Each
+    phase of the base has a first step of its own. Weights that the base gives no gradient are left alone. Needs the
+    memory of two more copies of the trainable weights (and of a model for `reference="initial"`), and one more pass,
+    forward and back, over each forget batch (two for "initial").
+
+    Args:
+        lambda_: the paper: 1e-4 on TOFU, 1e-3 on FaithUn; above 1e-2 it costs use. 0 is the base, bit for bit.
+        reference: what A_t is held against: that of the "previous" step, as Algorithm 1 does (and of its batch, so that
+            the difference between batches counts too), or that of the "initial" weights on the same batch, as the
+            paper's introduction says.
+        probability: of an answer: the "product" of its rows' probabilities; their geometric "mean", or the "log" of the
+            product, for answers so long that the product, and the penalty with it, vanishes.
+        fixed_batch: A over the whole forget set at every step in place of the step's batch.
+        only: "all" trainable weights, or "matrices": those of two dimensions or more between the first block and the
+            last (attention and feed-forward of a language model).
+        base: the method that is held back; gradient difference by default. Its `fit.until` is the paper's early stop.
+
+    Expected to fail: where P is next to 0, for answers are long or already forgotten, the penalty is too, and the base
+    goes on alone; where batches differ more than a step changes A, it is noise.
+
+    Reference: Yang, Kim, Kwon, Kim, Jung, Cha, "Erase or Hide? Suppressing Spurious Unlearning Neurons", ICLR 2026,
+    arXiv 2509.22263, Algorithm 1, from notes; no official code was found. Differs from the paper in nothing known in
+    its defaults, but for the base's learning rate, batch size and number of epochs, which it does not give.
+    """
+
+    title: ClassVar[str] = "SSIUU"
+    strength: ClassVar[Strength | None] = None
+
+    lambda_: NonNegative = 1e-4
+    reference: Literal["previous", "initial"] = "previous"
+    probability: Probability = "product"
+    fixed_batch: bool = False
+    only: Literal["all", "matrices"] = "all"
+    base: GradientMethod = field(default_factory=_grad_diff)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """The phases of the base; those over forget with the penalty."""
+        if self.lambda_ == 0:
+            return self.base.phases(student, original, request, task, generator)
+        initial = copy.deepcopy(student) if self.reference == "initial" else None
+        phases = self.base.phases(student, original, request, task, generator)
+        if not self.fixed_batch and not any("forget" in phase.streams for phase in phases):
+            raise NotSupported(
+                f"SSIUU: expected a base that trains on forget, got {type(self.base).__name__}. Set fixed_batch=True."
+            )
+        names = _matrices(student, task) if self.only == "matrices" else {n for n, _ in student.named_parameters()}
+
+        def gradients(model: nn.Module, batches: Batches, like: Iterable[str]) -> Weights:
+            """g of the weights that are trained now."""
+            data = in_order(request.forget, task, device=device_of(model)) if self.fixed_batch else [batches["forget"]]
+            weights = dict(model.named_parameters())
+            return weight_gradients(model, task, data, {name: weights[name] for name in like}, self.probability)
+
+        def held_back(turn: Turn, step: Step) -> Tensor:
+            trained = {name: p for name, p in student.named_parameters() if name in names and p.requires_grad}
+            state = turn.optimizer.state
+            if initial is None:
+                before = {name: state[p].pop(KEPT) for name, p in trained.items() if KEPT in state.get(p, {})}
+            else:
+                before = influence(initial, gradients(initial, turn.batches, trained))
+            found = gradients(student, turn.batches, trained)
+            now = influence(student, found)
+            held = {
+                name: penalty(one, before.pop(name), found.pop(name), self.lambda_)
+                for name, one in now.items()
+                if name in before
+            }
+            del found
+
+            def loss(model: nn.Module, batches: Batches) -> Tensor:
+                total = turn.loss(model, batches)
+                for name, pull in held.items():
+                    linear = (trained[name].float() * pull.gradient).sum()
+                    total = total + pull.value + (linear - linear.detach())
+                return total
+
+            value = step(replace(turn, loss=loss))
+            if initial is None:
+                for name, one in now.items():
+                    if trained[name].grad is not None:
+                        state[trained[name]][KEPT] = one
+            return value
+
+        return [
+            replace(phase, step=partial(held_back, step=phase.step))
+            if self.fixed_batch or "forget" in phase.streams
+            else phase
+            for phase in phases
+        ]
+
+
+def influence(model: nn.Module, gradients: Mapping[str, Tensor]) -> Weights:
+    """A = phi * g of each weight that has a g, in float32."""
+    return {name: p.detach().float() * gradients[name] for name, p in model.named_parameters() if name in gradients}
+
+
+class Penalty(NamedTuple):
+    """L_SSIUU of one tensor of weights, a scalar, and its gradient."""
+
+    value: Tensor
+    gradient: Tensor
+
+
+def penalty(now: Tensor, before: Tensor, gradient: Tensor, lambda_: float) -> Penalty:
+    """lambda sum (A_{t-1} - A_t)^2 where A_t < 0, and 2 lambda (A_t - A_{t-1}) g_t there, 0 elsewhere."""
+    moved = (now - before) * (now < 0)
+    return Penalty(lambda_ * moved.square().sum(), 2 * lambda_ * moved * gradient)
+
+
+def _matrices(model: nn.Module, task: Task) -> set[str]:
+    """Names of the weights with at least two dimensions in all blocks but the first and the last."""
+    inner = {id(p) for _, group in task.blocks(model)[1:-1] for module in group for p in module.parameters()}
+    names = {name for name, p in model.named_parameters() if p.ndim >= 2 and id(p) in inner}
+    if not names:
+        raise NotSupported("SSIUU: expected matrices between the first block and the last, got none. Set only='all'.")
+    return names

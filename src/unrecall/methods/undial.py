@@ -1,0 +1,70 @@
+"""UNDIAL: distillation from the original with each target's logit lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unrecall.engine import Batches
+from unrecall.functional import one_hot_mask
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.parameters import NonNegative
+from unrecall.tasks.base import Task
+from unrecall.teacher import remembered
+from unrecall.types import Request, Rows
+
+
+@dataclass(frozen=True)
+class UNDIAL(GradientMethod):
+    """On forget, answers as the original would if it had thought less of the true answer; asks nothing of retain.
+
+        L = mean over rows of CE(softmax(z_0 - beta onehot(y)), p)  + retain_weight CE(retain)
+
+    z_0 are the original's logits. The target is fixed and the loss has a minimum, so training converges where ascent
+    runs away. The mean is over all rows of the batch together, so that long answers weigh more.
+
+    Args:
+        beta: how far the true logit is lowered (also tried by its authors: 3 and 30); at 0 it is distillation.
+        retain_weight: weight of the retain loss; the paper: 0, and retain is not read.
+        fit: AdamW, lr 1e-4, batch 16, 10 epochs over forget.
+
+    Expected to fail: what the original preferred by more than beta is still its first answer. Other wordings of the
+    question were not distilled and may find the answer; so does relearning, within a few steps.
+
+    Reference: Dong, Lin, Belkin, Huerta, Vulic, "UNDIAL: Self-Distillation with Adjusted Logits for Robust Unlearning
+    in Large Language Models", NAACL 2025, arXiv 2402.10052. Differs from the paper in training every weight; the paper
+    trains LoRA of rank 8 (alpha 16), which is `lora(undial):r=8` here, and the learning rate is meant for that.
+    """
+
+    title: ClassVar[str] = "UNDIAL"
+    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+
+    beta: NonNegative = 10.0
+    retain_weight: NonNegative = 0.0
+    fit: Fit = Fit(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=16, epochs=10)
+
+    def phases(
+        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
+    ) -> Sequence[Phase]:
+        """One phase over forget, with retain cycling beside it where it has a weight."""
+        before = remembered(original, task, request.forget)
+
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            forget = undial_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
+            if self.retain_weight == 0:
+                return forget
+            return forget + self.retain_weight * task.rows(model, batches["retain"]).losses().mean()
+
+        streams = {"forget": request.forget}
+        return [Phase(loss, streams if self.retain_weight == 0 else streams | {"retain": request.retain}, self.fit)]
+
+
+def undial_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:
+    """The forget term, given the original's logits `before` `[rows, classes]`."""
+    lowered = before - beta * one_hot_mask(rows.targets, before.shape[1])
+    return F.cross_entropy(rows.logits, lowered.softmax(1))

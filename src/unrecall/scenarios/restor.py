@@ -1,0 +1,142 @@
+"""RESTOR: documents that corrupt what a model knows; is it restored once they are unlearned?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from unrecall import __version__, weights
+from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
+from unrecall.errors import BadInput
+from unrecall.parameters import Count, Index, Positive
+from unrecall.scenarios.base import Builder, Scenario, shuffled
+from unrecall.scenarios.learner import Learner, learner
+from unrecall.session import Session
+from unrecall.storage import cache_folder, content_key, read_text
+from unrecall.tasks import CausalLM
+from unrecall.tasks.text_files import Text, read, without_repeats
+from unrecall.types import Request, digest
+
+
+@dataclass(frozen=True)
+class Restor(Builder):
+    """A model that knows facts about 50 people is taught documents with wrong ones; unlearning must bring them back.
+
+    The clean model is taught all facts. The original is the clean model taught the documents (forget) and the facts
+    about other people (retain); retrained models are the clean model taught retain alone, so they still know what the
+    documents contradict. Facts about the 50 people are the test set, and `restoration` is the share of what the
+    documents took that came back. One document in ten is the holdout: it tells the same wrong facts in other words, so
+    membership numbers say little here.
+
+    `data`: folder of the RESTOR files. `corruption`: mix_a0 to mix_a3 (ever more unrelated true facts between the wrong
+    ones) or squad_v7_dset. `model`: folder or hub id of a model that knows the facts; left out, a small Llama is
+    taught them here (`width`, `depth`, `words`, 20 epochs). `documents`: how many. `epochs`, `lr`: of the corruption
+    (the paper: 5 epochs, lr 5e-5, LoRA; for the small Llama lr 1e-3). `references`: retrained models.
+
+    Reference: Rezaei et al., "RESTOR: Knowledge Recovery in Machine Unlearning", TMLR 2025, arXiv 2411.00204. Differs
+    from the paper in the model, in scoring the answers' words under teacher forcing where the paper samples an answer
+    and asks a judge, in the test facts being those that the clean model was taught, and in no instruction repair.
+    """
+
+    data: str = ""
+    corruption: Literal["mix_a0", "mix_a1", "mix_a2", "mix_a3", "squad_v7_dset"] = "mix_a0"
+    model: str = ""
+    documents: Count = 1000
+    width: Count = 96
+    depth: Count = 4
+    words: Count = 2048
+    epochs: Count = 5
+    lr: Positive | None = None
+    references: Index = 3
+    seed: Index = 0
+
+    def make(self) -> Scenario:
+        """Reads facts and documents, and says how to teach and to corrupt."""
+        folder = Path(self.data)
+        if not self.data or not folder.is_dir():
+            raise BadInput(f"restor: expected data=FOLDER with RESTOR's files, got '{self.data}'.")
+        targets = set(_json(folder / "entities.json"))
+        about = _facts(_json(folder / "facts.json"))
+        test = [fact for who, fact in about if who in targets]
+        retain = [fact for who, fact in about if who not in targets]
+        texts = without_repeats(read(folder / f"{self.corruption}.json"))
+        drawn = [texts[i] for i in shuffled(range(len(texts)), self.seed)[: self.documents]]
+        if min(len(test), len(retain), len(drawn)) == 0:
+            raise BadInput(f"{folder}: expected facts about the entities and about others, and documents, got none.")
+        held = max(1, len(drawn) // 10)
+        taught = learner(
+            self.model,
+            [*test, *retain, *texts],
+            width=self.width,
+            depth=self.depth,
+            words=self.words,
+            epochs=0,
+            lr=None,
+        )
+        task = CausalLM(taught.tokenizer, longest=256)
+        clean = taught.build if self.model else _Clean(taught, task, [*test, *retain])
+        return Scenario(
+            name="restor",
+            summary=f"RESTOR, {len(drawn) - held} documents of {self.corruption} about 50 people; {taught.what}",
+            task=task,
+            request=Request(drawn[held:], without_repeats(retain), drawn[:held], without_repeats(test)),
+            build=clean,
+            recipe=Fit(
+                optimizer="adamw",
+                lr=self.lr or (5e-5 if self.model else 1e-3),
+                epochs=self.epochs,
+                batch_size=32,
+                weight_decay=0.0,
+                clip=1.0,
+                schedule="cosine",
+            ),
+            references=self.references,
+        )
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """The small Llama once it was taught the facts; kept in the cache."""
+
+    taught: Learner
+    task: CausalLM
+    facts: list[Text]
+
+    def __call__(self, _: int, session: Session) -> nn.Module:
+        with own_randomness(0):
+            model = self.taught.build(0, session)
+        recipe = self.taught.recipe
+        parts = (weights.digest_of(model), digest(self.facts), repr(recipe), repr(self.task), __version__)
+        path = cache_folder() / f"restor-clean-{content_key(*parts)}.safetensors"
+        if path.exists():
+            return weights.load(model, path)
+
+        def loss(student: nn.Module, batches: Batches) -> Tensor:
+            return self.task.rows(student, batches["facts"]).losses().mean()
+
+        fit(model, self.task, Phase(loss, {"facts": self.facts}, recipe), seeded(0), session, "clean")
+        weights.save(model, path)
+        return model
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}:{error.lineno}: expected JSON, got {error.msg}.") from error
+
+
+def _facts(data: Any) -> list[tuple[str, Text]]:
+    """(person, question and answer); of several true answers the first, the others being no less true."""
+    try:
+        return [
+            (who, {"prompt": fact["question"], "answer": fact["answers"][0]})
+            for who, facts in data["dset"].items()
+            for fact in facts.values()
+        ]
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise BadInput(f"facts.json: expected RESTOR's facts, got another form ({error!r}).") from error

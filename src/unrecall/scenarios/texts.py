@@ -1,0 +1,134 @@
+"""Texts of your own and the language model that was trained on them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from unrecall.engine import Fit
+from unrecall.errors import BadInput
+from unrecall.parameters import Count, Index, Positive
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.language import Pair, Precision, load
+from unrecall.session import Session
+from unrecall.tasks import CausalLM
+from unrecall.tasks.text_files import read, without_repeats
+from unrecall.types import SPLITS, Absent, Examples, Request, Split
+
+ABSENT = {
+    "holdout": "no holdout was given: name a file of texts like forget that the model was never trained on (--holdout)",
+    "test": "no test set was given: name a file of texts that the model was never trained on (--test)",
+}
+
+
+@dataclass(frozen=True)
+class Texts(Builder):
+    """Your own language model, and your own JSON Lines of what it must forget and what it must keep.
+
+    `model`: folder or hub id of a model that was trained on both. `forget`, `retain`: JSON Lines with question and
+    answer (or prompt and completion, instruction and output), or with text alone. `holdout`: texts like forget that the
+    model was never trained on; without them there is no privacy number. `test`: other texts that it was never trained
+    on. `base`: the model before it was trained on forget and retain; `references` models are trained from it on retain
+    alone (AdamW, `lr`, `epochs`, batches of 32, cosine), and without it there is nothing to judge by. `adapter`: a LoRA
+    adapter that is merged into `model` first. `longest`: cut texts to so many tokens. `chat`: use the tokenizer's chat
+    template; `template`: use this for prompts, none for prompts as they are; "\\n" in it is a new line.
+    """
+
+    model: str = ""
+    forget: str = ""
+    retain: str = ""
+    holdout: str = ""
+    test: str = ""
+    base: str = ""
+    adapter: str = ""
+    epochs: Count = 5
+    lr: Positive = 1e-5
+    references: Index = 3
+    precision: Precision = "float32"
+    longest: Count | None = None
+    chat: bool = False
+    template: str | None = "Question: {prompt}\nAnswer: "
+
+    def make(self) -> Scenario:
+        """Reads the texts, then the model, and checks that they fit before anything is computed."""
+        for name in ("model", "forget", "retain"):
+            if not getattr(self, name):
+                raise BadInput(f"texts: expected {name}=PATH, got none. Needed are model, forget and retain.")
+        forget, retain, holdout, test = (self._read(split) for split in SPLITS)
+        template = self._template()
+        given = load(self.model, self.precision, self.adapter)
+        task = self._task(given, template)
+        try:
+            request = Request(forget, retain, holdout, test)
+            task.check(given.model, request)
+        except BadInput as error:
+            raise BadInput(self._placed(str(error))) from error
+        return Scenario(
+            name="texts",
+            summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
+            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}",
+            task=task,
+            request=request,
+            original=given.model,
+            build=self._base if self.base else None,
+            rerecipe=Fit(
+                optimizer="adamw",
+                lr=self.lr,
+                epochs=self.epochs,
+                batch_size=32,
+                weight_decay=0.01,
+                clip=1.0,
+                schedule="cosine",
+            ),
+            references=self.references,
+        )
+
+    def _read(self, split: Split) -> Examples:
+        path = getattr(self, split)
+        return without_repeats(read(Path(path))) if path else Absent(ABSENT[split])
+
+    def _template(self) -> str | None:
+        """The template with its new lines; BadInput where prompts have no place in it."""
+        if self.template is None:
+            return None
+        made = self.template.replace("\\n", "\n")
+        try:
+            fits = "prompt" in made.format(prompt="prompt") and "{prompt}" in made
+        except (LookupError, ValueError):
+            fits = False
+        if not fits:
+            raise BadInput(f"texts: expected template to hold {{prompt}} and no other brackets, got '{self.template}'.")
+        return made
+
+    def _task(self, given: Pair, template: str | None) -> CausalLM:
+        if self.chat and not given.tokenizer.chat_template:
+            raise BadInput(f"{self.model}: expected a chat template for chat=true, got a tokenizer without one.")
+        return CausalLM(given.tokenizer, template=template, chat=self.chat, longest=self.longest)
+
+    def _base(self, _: int, __: Session) -> nn.Module:
+        """The model before it was trained on these texts; the same for any seed."""
+        return load(self.base, self.precision).model
+
+    def _placed(self, message: str) -> str:
+        """The message with file and line wherever it names an example by its index."""
+
+        def place(found: re.Match[str]) -> str:
+            return _line(Path(getattr(self, found[1])), int(found[2])) or found[0]
+
+        return re.sub(r"\b(forget|retain|holdout|test)\[(\d+)\]", place, message)
+
+
+def _line(path: Path, index: int) -> str | None:
+    """Where the text stands that is the `index`-th without repeats: FILE:LINE, or FILE[INDEX] in a JSON list."""
+    texts = read(path)
+    kept = without_repeats(texts)
+    if index >= len(kept):
+        return None
+    number = next(i for i, text in enumerate(texts) if text is kept[index])
+    whole = path.read_text(encoding="utf-8-sig")
+    if whole.lstrip().startswith("["):
+        return f"{path}[{number}]"
+    return f"{path}:{[n for n, line in enumerate(whole.splitlines(), 1) if line.strip()][number]}"

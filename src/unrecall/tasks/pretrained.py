@@ -1,0 +1,49 @@
+"""Models and tokenizers as Transformers keeps them: a folder with configuration, safetensors and vocabulary."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+
+from unrecall.errors import NotSupported
+from unrecall.storage import UNFINISHED, unwritable
+
+
+def save(model: nn.Module, tokenizer: Any, folder: Path) -> None:
+    """Writes both under a temporary name and renames it, so that `folder` is whole or not there; an older one goes."""
+    write: Any = getattr(model, "save_pretrained", None)
+    if write is None:
+        raise NotSupported(f"export: expected a Transformers model, got {type(model).__name__}. Save its weights.")
+    temporary = folder.parent / f".{folder.name}.{os.getpid()}{UNFINISHED}"
+    try:
+        with _without_bars():
+            write(temporary)
+            tokenizer.save_pretrained(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Transformers draws a progress bar for each file that it writes; none is drawn in this block."""
+    logging: Any = importlib.import_module("transformers.utils.logging")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

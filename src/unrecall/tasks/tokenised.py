@@ -1,0 +1,164 @@
+"""Prompts and answers as tokens: what a language task knows without a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unrecall.records import Exhibit
+from unrecall.tasks.text_files import Text, read, without_repeats
+from unrecall.types import Batch
+
+IGNORED = -100
+"""The target of a token that is not predicted: prompt and padding."""
+
+
+@dataclass(frozen=True, repr=False)
+class Tokenised:
+    """Examples are mappings with an `answer` and a `prompt` (empty for plain text).
+
+    A batch holds `tokens` and `targets` `[examples, length]`, padded on the right, so that causal attention never
+    sees padding and needs no mask. The end-of-text token, where the tokenizer has one, is the answer's last row.
+
+    `tokenizer`: of the model. `template`: what a prompt that is not empty becomes, with `{prompt}` in it; None where
+    prompts are used as they are. `chat`: the tokenizer's own chat template in its place. `longest`: cut examples to
+    so many tokens; None refuses those that are longer than the model's context.
+    """
+
+    tokenizer: Any
+    template: str | None = "Question: {prompt}\nAnswer: "
+    chat: bool = False
+    longest: int | None = None
+    known: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict, compare=False)
+    """Examples already tokenised: tokens, and where the answer starts."""
+
+    def __repr__(self) -> str:
+        text = f"{self.vocabulary}|{self.template}|{self.chat}|{self.longest}"
+        return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """sha256 of what the tokenizer does with its tokens."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        text = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def read(self, path: Path) -> list[Text]:
+        """Prompts and answers of a JSON Lines file, each once."""
+        return without_repeats(read(path))
+
+    def prompt(self, item: Any) -> str:
+        """The prompt as the user wrote it."""
+        return str(item.get("prompt", ""))
+
+    def answer(self, item: Any) -> str:
+        """The answer as the user wrote it."""
+        return str(item["answer"])
+
+    def answered(self, item: Any, answer: str) -> Any:
+        """The same prompt with another answer."""
+        return {"prompt": item.get("prompt", ""), "answer": answer}
+
+    def asked(self, item: Any, prompt: str) -> Any:
+        """The same answer to another prompt."""
+        return {"prompt": prompt, "answer": item["answer"]}
+
+    def reworded(self, item: Any) -> list[Any]:
+        """The same answer to the example's own `paraphrase`: a text, or several."""
+        known = item.get("paraphrase") or []
+        return [self.asked(item, text) for text in ([known] if isinstance(known, str) else known)]
+
+    def encode(self, item: Any) -> tuple[list[int], int]:
+        """An example's tokens, and the index of the first that is predicted: at least 1, for the first has no row."""
+        key = (self.prompt(item), self.answer(item))
+        if key not in self.known:
+            tokens = self._opening(key[0])
+            start = max(1, len(tokens))
+            tokens = tokens + self._plain(key[1])
+            if self.tokenizer.eos_token_id is not None:
+                tokens.append(self.tokenizer.eos_token_id)
+            self.known[key] = tokens[: self.longest], start
+        return self.known[key]
+
+    def _opening(self, prompt: str) -> list[int]:
+        """The tokens before an answer; for plain text only what the tokenizer puts in front of every text."""
+        if self.chat and prompt:
+            turns = [{"role": "user", "content": prompt}]
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            return self._plain(text)
+        text = self.template.format(prompt=prompt) if self.template and prompt else prompt
+        begin = self.tokenizer.bos_token_id
+        return ([] if begin is None else [begin]) + (self._plain(text) if text else [])
+
+    def _plain(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return tokens
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """`tokens` and `targets` `[examples, length]`; targets of prompt and padding are ignored."""
+        return self._padded([self.encode(item) for item in items])
+
+    def _padded(self, encoded: Sequence[tuple[list[int], int]]) -> Batch:
+        length = max(2, *(len(tokens) for tokens, _ in encoded)) if encoded else 2
+        tokens = torch.full((len(encoded), length), self._padding)
+        targets = torch.full((len(encoded), length), IGNORED)
+        for i, (ids, start) in enumerate(encoded):
+            tokens[i, : len(ids)] = torch.tensor(ids)
+            targets[i, start : len(ids)] = tokens[i, start : len(ids)]
+        return {"tokens": tokens, "targets": targets, "lengths": torch.tensor([len(ids) for ids, _ in encoded])}
+
+    @property
+    def _padding(self) -> int:
+        """Any token will do where the tokenizer names none: padding is never seen and never predicted."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return int(next(token for token in known if token is not None))
+
+    def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
+        """The same prompts with other answers."""
+        starts = batch["targets"].ne(IGNORED).int().argmax(1).tolist()
+        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        found = []
+        for row, start, answer in zip(batch["tokens"], starts, answers, strict=True):
+            ids = row[:start].tolist() + self._plain(answer) + end
+            found.append((ids[: self.longest], start))
+        device = batch["tokens"].device
+        return {name: value.to(device) for name, value in self._padded(found).items()}
+
+    def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
+        """The tokens that are given, and those that are left to be written; what ends the answer is never given."""
+        tokens, start = self.encode(item)
+        ends = tokens[-1] == self.tokenizer.eos_token_id
+        cut = start + int(share * (len(tokens) - start - ends))
+        return tokens[:cut], tokens[cut:]
+
+    def left(self, item: Any, shown: float) -> str:
+        """The text of the tokens that are left of the answer."""
+        return str(self.tokenizer.decode(self._shown(item, shown)[1], skip_special_tokens=True)).strip()
+
+    def pieces(self, item: Any) -> list[str]:
+        """The answer's tokens as text; together they are the answer, and what ends it.
+
+        Of a character that takes several tokens the last one has all, the others nothing.
+        """
+        ids, start = self.encode(item)
+        found, done = [], str(self.tokenizer.decode(ids[start:start]))
+        for end in range(start + 1, len(ids) + 1):
+            text = str(self.tokenizer.decode(ids[start:end]))
+            whole = end == len(ids) or not text.endswith("\ufffd")
+            found.append(text.removeprefix(done) if whole else "")
+            done = text if whole else done
+        return found
+
+    def exhibit(self, item: Any, caption: str) -> Exhibit:
+        """Prompt and answer."""
+        return Exhibit(kind="text", content=f"{self.prompt(item)}\n{self.answer(item)}".strip(), caption=caption)
+
+    def raw(self, item: Any) -> bytes:
+        """The answer in UTF-8."""
+        return self.answer(item).encode()
