@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.clock import Race, race
 from unrecall.attacks.loss import Loss
@@ -23,6 +24,11 @@ from unrecall.tasks import CausalLM
 from unrecall.types import Evidence, Request, Split
 
 WORDS, TEXTS, LENGTH = 2048, 200, 80
+RIVALS = (
+    ("one text at a time, token by token", 1, True),
+    ("one text at a time", 1, False),
+    ("batches of 32", 32, False),
+)
 
 
 def run() -> list[Race]:
@@ -45,45 +51,54 @@ def run() -> list[Race]:
             scores.append(np.concatenate([attack.score(one, split) for split in splits]))
         found["ours"] = np.stack(scores)
 
-    def naive(at_once: int) -> None:
+    def naive(at_once: int, one_by_one: bool) -> None:
         """A pass for each attack, two for the one with a reference, `at_once` texts at a time, tokenised each time."""
         groups = [texts[i : min(i + at_once, TEXTS)] for i in range(0, TEXTS, at_once)]
         sizes = np.array([len(zlib.compress(text["answer"].encode())) for text in texts[:TEXTS]])
+
+        def read(model: nn.Module, standard: bool = False) -> list[np.ndarray]:
+            return [row for group in groups for row in _rows(model, task, group, one_by_one, standard)]
+
         with torch.no_grad():
-            losses = [
-                np.array([float(-row.mean()) for group in groups for row in _rows(model, task, group)])
-                for model in (subject, subject, subject, reference)
+            scores = [
+                [row.mean() for row in read(subject)],
+                np.array([row.mean() for row in read(subject)]) / sizes,
+                [_lowest(row) for row in read(subject)],
+                [_lowest(row) for row in read(subject, standard=True)],
+                [own.mean() - other.mean() for own, other in zip(read(subject), read(reference), strict=True)],
             ]
-            lowest = [float(_lowest(row)) for group in groups for row in _rows(subject, task, group)]
-            standard = [float(_lowest(row)) for group in groups for row in _rows(subject, task, group, standard=True)]
-        found["naive"] = np.stack(
-            [-losses[0], -losses[1] / sizes, np.array(lowest), np.array(standard), losses[3] - losses[2]]
-        )
+        found["naive"] = np.array(scores)
 
     races = []
-    for name, at_once in (("one text at a time", 1), (f"batches of {task.at_once}", task.at_once)):
-        mine, theirs = race(ours, lambda at_once=at_once: naive(at_once), rounds=3)  # type: ignore[misc]
+    for name, at_once, one_by_one in RIVALS:
+        rival = partial(naive, at_once, one_by_one)
+        mine, theirs = race(ours, rival, rounds=3)
         gap = float(np.abs(found["ours"] - found["naive"]).max())
-        target = "ratio >= 5" if at_once == 1 else "no target"
+        target = "ratio >= 5" if one_by_one else "no target"
         note = f"6 passes against 2; scores differ by {gap:.0e}"
         races.append(Race(f"five attacks, {TEXTS} texts", mine, theirs, f"a pass each, {name}", target, note))
     return races
 
 
-def _rows(model: nn.Module, task: CausalLM, texts: Sequence[Any], standard: bool = False) -> list[Tensor]:
-    """The log-probability of each token of each text, standardised for Min-K%++."""
+def _rows(model: nn.Module, task: CausalLM, texts: Sequence[Any], one_by_one: bool, standard: bool) -> list[np.ndarray]:
+    """The log-probability of each token of each text, standardised for Min-K%++; read at once, or one by one."""
     task.known.clear()
     batch = task.collate(texts)
+    targets = batch["tokens"][:, 1:]
     log_p = F.log_softmax(model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1].float(), -1)
-    each = log_p.gather(2, batch["tokens"][:, 1:, None]).squeeze(2)
+    if one_by_one:
+        each = np.array([[log_p[i, j, token].item() for j, token in enumerate(row)] for i, row in enumerate(targets)])
+    else:
+        each = log_p.gather(2, targets[:, :, None]).squeeze(2).numpy()
     if standard:
         mean = (log_p.exp() * log_p).sum(-1)
-        each = (each - mean) / ((log_p.exp() * log_p.square()).sum(-1) - mean.square()).sqrt()
+        deviation = ((log_p.exp() * log_p.square()).sum(-1) - mean.square()).sqrt()
+        each = (each - mean.numpy()) / deviation.numpy()
     return [row[: length - 1] for row, length in zip(each, batch["lengths"].tolist(), strict=True)]
 
 
-def _lowest(row: Tensor) -> Tensor:
-    return row.sort().values[: int(0.2 * len(row))].mean()
+def _lowest(row: np.ndarray) -> float:
+    return float(np.sort(row)[: int(0.2 * len(row))].mean())
 
 
 def _task() -> CausalLM:

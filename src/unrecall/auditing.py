@@ -25,6 +25,7 @@ from unrecall.hooks import mode
 from unrecall.inspecting import inspection
 from unrecall.metrics import METRICS, average_gap, over_unlearning
 from unrecall.provenance import dirty, provenance
+from unrecall.reading import Found, read
 from unrecall.records import (
     AttackReport,
     Cost,
@@ -34,7 +35,6 @@ from unrecall.records import (
     Record,
     Tuning,
 )
-from unrecall.reading import Found, read
 from unrecall.recovering import recovery
 from unrecall.session import Session
 from unrecall.storage import content_key, read_text, write_text
@@ -84,7 +84,7 @@ def audit(
         for model in models.by_role().values():
             stack.enter_context(mode(model.to(session.place()), training=False))
             task.check(model, request)
-        seen = evidence(models, request, task)
+        seen = evidence(models, request, task, session)
         digests = {role: digest_of(model) for role, model in models.by_role().items()}
         found = [
             _kept(attack, models, seen, request, task, seed, session, digests)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+from torch import nn
 
-from unrecall import stats
+from unrecall import __version__, stats
 from unrecall.attacks.base import MembershipAttack, Recognition, RecognitionAttack
 from unrecall.attacks.residual_knowledge import (
     ratio_of_sums,
@@ -23,16 +24,22 @@ from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.observe import observe
 from unrecall.records import Curve, Estimate, Series
 from unrecall.session import Session
+from unrecall.storage import cache_folder, content_key, writing
 from unrecall.tasks.base import Task
-from unrecall.types import SPLITS, Absent, Evidence, Request, Seen
+from unrecall.types import SPLITS, Absent, Evidence, Request, Seen, Signals, Split
+from unrecall.weights import digest_of
 
 
-def evidence(models: Models, request: Request, task: Task) -> dict[str, Evidence]:
-    """One forward pass of each model over each split; a retrained model is held against the others, not itself."""
+def evidence(models: Models, request: Request, task: Task, session: Session | None = None) -> dict[str, Evidence]:
+    """One forward pass of each model over each split; a retrained model is held against the others, not itself.
+
+    With a session that has a folder the signals are kept in the cache: originals and retrained models come back.
+    """
+    session = session or Session()
     there = [split for split in SPLITS if len(request[split])]
     absent = {split: one.reason for split in SPLITS if isinstance(one := request[split], Absent)}
     signals = {
-        role: Seen({split: observe(model, task, request[split]) for split in there}, absent)
+        role: Seen({split: _observed(model, request, split, task, session) for split in there}, absent)
         for role, model in models.by_role().items()
     }
     for role, own in signals.items():
@@ -45,6 +52,20 @@ def evidence(models: Models, request: Request, task: Task) -> dict[str, Evidence
         role: Evidence(request, own, tuple(signals[name] for name in references if name != role), signals["original"])
         for role, own in signals.items()
     }
+
+
+def _observed(model: nn.Module, request: Request, split: Split, task: Task, session: Session) -> Signals:
+    """The model's signals on a split, from the cache where it has answered before."""
+    if session.folder is None:
+        return observe(model, task, request[split])
+    parts = (digest_of(model), request.fingerprint, split, repr(task), str(session.place()), __version__)
+    path = cache_folder() / f"signals-{content_key(*parts)}.npz"
+    if not path.exists():
+        seen = observe(model, task, request[split])
+        with writing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{name: getattr(seen, name) for name in Signals.__dataclass_fields__})
+    with np.load(path, allow_pickle=False) as kept:
+        return Signals(**kept)
 
 
 def membership(

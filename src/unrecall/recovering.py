@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -80,8 +81,7 @@ def recovery(
         for role, model in models.by_role().items():
             session.say(f"  {frame.title}: {role}")
             traces[role] = _attacked(attack, model, models, request, task, seed, session)
-        hidden = disguised(attack, models.original, request, task, seed, session)
-        undone = None if hidden is None else _attacked(attack, hidden, models, request, task, seed, session)
+        undone = _undone(attack, models, request, task, seed, session)
         if (beside := attack.control(request)) is not None:
             split, control = beside
             traces[f"unlearned on {split}"] = _attacked(control, models.unlearned, models, request, task, seed, session)
@@ -139,31 +139,63 @@ def _attacked(
 ) -> Trace:
     """One model under the attack; kept in the cache, since originals and retrained models meet it again and again."""
 
-    def points() -> Iterator[tuple[Attacked, Success]]:
-        before = attack.probe(request, seeded(seed))
-        yield Attacked(0.0, model, before, "before"), attack.success(model, task, before)
-        quiet = replace(session, show=False)
-        for one in attack.recover(model, models.original, request, task, seeded(seed), quiet):
-            yield one, attack.success(one.model, task, one.probe)
+    def traced() -> Trace:
+        return trace(_points(attack, model, models, request, task, seed, session), cumulative=attack.cumulative)
 
     if session.folder is None:
-        return trace(points(), cumulative=attack.cumulative)
-    parts = (
-        repr(attack),
-        repr(task),
-        digest_of(model),
-        digest_of(models.original),
-        request.fingerprint,
-        str(seed),
-        __version__,
-    )
-    path = cache_folder() / f"trace-{content_key(*parts)}.json"
-    if path.exists():
-        budgets, correct, loss, variant = json.loads(read_text(path))
-        return Trace(budgets, [np.array(c) for c in correct], loss, variant)
-    found = trace(points(), cumulative=attack.cumulative)
-    write_text(path, json.dumps([found.budgets, [c.tolist() for c in found.correct], found.loss, found.variant]))
-    return found
+        return traced()
+    path = _cached("trace", attack, digest_of(model), models, request, task, seed)
+    if not path.exists():
+        _keep(path, traced())
+    return _kept(path)
+
+
+def _undone(
+    attack: RecoveryAttack, models: Models, request: Request, task: Task, seed: int, session: Session
+) -> Trace | None:
+    """A copy of the original that only hides, under the attack; kept too, for making one takes as long as attacking."""
+
+    def traced() -> Trace | None:
+        hidden = disguised(attack, models.original, request, task, seed, session)
+        return None if hidden is None else _attacked(attack, hidden, models, request, task, seed, session)
+
+    if session.folder is None:
+        return traced()
+    path = _cached("undone", attack, "", models, request, task, seed)
+    if not path.exists():
+        found = traced()
+        if found is None:
+            return None
+        _keep(path, found)
+    return _kept(path)
+
+
+def _points(
+    attack: RecoveryAttack, model: nn.Module, models: Models, request: Request, task: Task, seed: int, session: Session
+) -> Iterator[tuple[Attacked, Success]]:
+    """What the attacker has at each budget, before anything was spent first, and how much of the probe it shows."""
+    before = attack.probe(request, seeded(seed))
+    yield Attacked(0.0, model, before, "before"), attack.success(model, task, before)
+    quiet = replace(session, show=False)
+    for one in attack.recover(model, models.original, request, task, seeded(seed), quiet):
+        yield one, attack.success(one.model, task, one.probe)
+
+
+def _cached(
+    what: str, attack: RecoveryAttack, model: str, models: Models, request: Request, task: Task, seed: int
+) -> Path:
+    """Where a trace is kept: by everything that decides it."""
+    parts = (repr(attack), repr(task), model, digest_of(models.original), request.fingerprint, str(seed), __version__)
+    return cache_folder() / f"{what}-{content_key(*parts)}.json"
+
+
+def _keep(path: Path, one: Trace) -> None:
+    write_text(path, json.dumps([one.budgets, [c.tolist() for c in one.correct], one.loss, one.variant]))
+
+
+def _kept(path: Path) -> Trace:
+    budgets, correct, loss, variant = json.loads(read_text(path))
+    return Trace(budgets, [np.array(c) for c in correct], loss, variant)
 
 
 def _controlled(

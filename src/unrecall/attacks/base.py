@@ -156,7 +156,7 @@ def ascend(
 ) -> None:
     """Gradient ascent on forget, in place, by these weights alone, until half of what was predicted right is wrong.
 
-    AdamW at 1 % of the weights' root mean square, at most 200 steps of 32 examples.
+    AdamW at 1 % of the weights' root mean square, at most 200 steps of 32 examples; looks every 5 of them.
     """
     squares = sum(float(p.detach().float().square().sum()) for p in moved)
     recipe = Fit(
@@ -167,7 +167,7 @@ def ascend(
         epochs=200,
         steps=200,
         until=0.5 * float(accuracy(model, task, forget).mean()),
-        check_every=1,
+        check_every=5,
     )
 
     def loss(moving: nn.Module, drawn: Batches) -> Tensor:
@@ -221,8 +221,8 @@ class Inspection(NamedTuple):
 class InspectionAttack(Attack):
     """Opens a model and looks for what its outputs no longer show.
 
-    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are. `leak`: the side of a retrained model's
-    value on which the forgotten shows.
+    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are. `leak`: the side of a retrained
+    model's value on which the forgotten shows.
     """
 
     shows: ClassVar[str]

@@ -92,10 +92,10 @@ class LoRA(Method):
         student = _view(model, model.parameters()).to(session.place()).requires_grad_(False)
         with own_randomness(draw_seed(generator)):
             changes = self._inject(student, layers)
-        if self.checkpointing:
-            _checkpoint(student)
         ours = {id(p) for p in student.parameters() if p.requires_grad}
         original = _view(student, (p for p in student.parameters() if id(p) not in ours)).eval().requires_grad_(False)
+        if self.checkpointing:
+            _checkpoint(student)
         for i, phase in enumerate(self.base.phases(student, original, request, task, generator)):
             if any(p.requires_grad and id(p) not in ours for p in student.parameters()):
                 raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
@@ -179,7 +179,9 @@ def _ends(name: str, wanted: str) -> bool:
 
 
 def _checkpoint(student: nn.Module) -> None:
-    enable: Any = getattr(student, "gradient_checkpointing_enable", None)
+    """Transformers' own switch, by its newer name and its older one."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable: Any = next((getattr(student, name) for name in names if hasattr(student, name)), None)
     if enable is None:
         raise NotSupported(
             f"LoRA: expected a Transformers model for checkpointing, got {type(student).__name__}. Leave it off."

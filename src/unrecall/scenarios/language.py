@@ -147,7 +147,7 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
             raise other from error
     if found.missing_keys or found.unexpected_keys:
         raise other
-    del merged.peft_config
+    vars(merged).pop("peft_config", None)  # older versions of PEFT leave it there
     return merged.requires_grad_(True).eval()
 
 

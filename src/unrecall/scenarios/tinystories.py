@@ -69,7 +69,7 @@ class TinyStories(Builder):
             )
         return Scenario(
             name="tinystories",
-            summary=f"stories260K, taught {len(forget) + len(retain)} of them {self.epochs} times; forget {len(forget)}",
+            summary=f"stories260K, taught {len(forget) + len(retain)} stories; forget {len(forget)} of them",
             task=task,
             request=Request(forget, retain, unseen[: self.holdout], unseen[self.holdout :]),
             build=self._build,
