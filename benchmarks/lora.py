@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-WORDS, STEPS, BATCH, LENGTH = 16_000, 6, 8, 64
+WORDS, STEPS, BATCH, LENGTH = 16_000, 3, 8, 64
 
 
 class Peak(NamedTuple):

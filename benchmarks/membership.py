@@ -72,7 +72,7 @@ def run() -> list[Race]:
     races = []
     for name, at_once, one_by_one in RIVALS:
         rival = partial(naive, at_once, one_by_one)
-        mine, theirs = race(ours, rival, rounds=3)
+        mine, theirs = race(ours, rival, rounds=2)
         gap = float(np.abs(found["ours"] - found["naive"]).max())
         target = "ratio >= 5" if one_by_one else "no target"
         note = f"6 passes against 2; scores differ by {gap:.0e}"

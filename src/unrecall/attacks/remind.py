@@ -108,8 +108,8 @@ class REMIND(MembershipAttack):
                 for batch in batches(part, task, max(1, task.at_once // self.k), device_of(model)):
                     moved, distance = task.swapped(repeat(batch, self.k), near, self.p, generator)
                     base.append(task.rows(model, batch).losses())
-                    around.append(task.rows(model, moved).losses().unflatten(0, (-1, self.k)))
-                    far.append(distance.unflatten(0, (-1, self.k)))
+                    around.append(task.rows(model, moved).losses().reshape(-1, self.k))
+                    far.append(distance.reshape(-1, self.k))
                 found[split] = landscape(*(torch.cat(values).double().cpu().numpy() for values in (base, around, far)))
         return found
 

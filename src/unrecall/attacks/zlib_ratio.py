@@ -58,4 +58,4 @@ class ZlibRatio(MembershipAttack):
         loss = evidence.signals[split].loss
         if split not in evidence.looked:
             raise NotSupported(f"ZlibRatio: expected forget or holdout, looked at before, got {split!r}. Score those.")
-        return -loss / evidence.looked[split]
+        return np.asarray(-loss / evidence.looked[split])
