@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-ALL = ("startup", "loop", "importance", "residual_knowledge", "membership", "ensemble", "language")
+ALL = ("startup", "loop", "importance", "residual_knowledge", "membership", "ensemble", "language", "lora")
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ SIBLINGS = {
     "attacks": {"base", "min_k"},
     "metrics": set[str](),
     "tasks": {"base", "pretrained", "text_files", "tokenised"},
-    "scenarios": {"base", "cifar_data", "language", "learner", "llama2c", "networks", "reported"},
+    "scenarios": {"base", "cifar_data", "language", "llama2c", "networks", "reported", "teaching"},
 }
 
 

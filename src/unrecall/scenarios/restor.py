@@ -14,7 +14,7 @@ from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
 from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, shuffled
-from unrecall.scenarios.learner import Learner, learner
+from unrecall.scenarios.teaching import Learner, learner
 from unrecall.session import Session
 from unrecall.storage import cache_folder, content_key, read_text
 from unrecall.tasks import CausalLM

@@ -10,7 +10,7 @@ from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, shuffled
 from unrecall.scenarios.language import Precision
-from unrecall.scenarios.learner import learner
+from unrecall.scenarios.teaching import learner
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text, read, without_repeats
 from unrecall.types import Request
