@@ -1,16 +1,18 @@
-"""Copies a run's records to benchmarks/records, without pictures, paths and ROC points, and writes papers.md from all.
+"""Copies a run's records to benchmarks/records, without data, paths and ROC points, and writes papers.md from all.
 
 python recipes/publish.py [RUN_FOLDER NAME]
 """
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 import sys
 from pathlib import Path
 
 from unrecall.folder import records_in
-from unrecall.records import Record, load
+from unrecall.records import Measurement, Record, load
 
 HOME = Path(__file__).parent.parent
 RECORDS = HOME / "benchmarks" / "records"
@@ -30,7 +32,7 @@ def publish(folder: Path, name: str) -> None:
         command = PATH.sub("PATH", record.provenance.command)
         provenance = record.provenance.model_copy(update={"command": command})
         attacks = [a.model_copy(update={"curves": [c for c in a.curves if c.name != "roc"]}) for a in record.attacks]
-        clean = record.model_copy(update={"exhibits": [], "provenance": provenance, "attacks": attacks})
+        clean = record.model_copy(update={"exhibits": [], "readings": [], "provenance": provenance, "attacks": attacks})
         label = re.sub(r"[^\w=.-]+", "-", short(record.method)) + ("-tuned" if record.tuning else "")
         clean.save(RECORDS / name / f"{label}-{record.seed}.json")
 
@@ -82,13 +84,62 @@ def table(records: list[Record]) -> list[str]:
     return lines + [row(record) for record in records]
 
 
+TEXT_FIGURES = {
+    "retain_accuracy": "retain",
+    "forget_accuracy": "forget",
+    "forget_rouge": "ROUGE-L",
+    "forget_quality": "log10 forget quality",
+    "retain_rouge": "ROUGE-L, retain",
+    "model_utility": "utility",
+    "relearn_0.1_worst": "relearned, 10 %",
+    "relearn_worst": "relearned, 30 %",
+    "relearn_benign_alpaca_en_demo_worst": "relearned, benign",
+    "quantise_worst": "4 or 8 bits",
+    "loss_auc": "loss AUC",
+    "attribution_mean": "hidden share",
+}
+"""What stands in the table of a language scenario: one row a method, mean and standard deviation over seeds."""
+
+
+def text_table(records: list[Record]) -> list[str]:
+    methods = list(dict.fromkeys(record.method for record in records))
+    lines = ["| method | seeds | " + " | ".join(TEXT_FIGURES.values()) + " |", "|---|---|" + "---|" * len(TEXT_FIGURES)]
+    for role in ("original", "retrained"):
+        seeds = {record.seed: record for record in records if record.measurement("attribution_mean")} or {
+            record.seed: record for record in records
+        }
+        lines.append(text_row(f"*{role}*", list(seeds.values()), role))
+    return lines + [text_row(f"`{short(m)}`", [r for r in records if r.method == m], "unlearned") for m in methods]
+
+
+def text_row(name: str, records: list[Record], role: str) -> str:
+    cells = [over_seeds(figure, [record.measurement(figure) for record in records], role) for figure in TEXT_FIGURES]
+    return f"| {name} | {len(records)} | {' | '.join(cells)} |"
+
+
+def over_seeds(figure: str, found: list[Measurement | None], role: str) -> str:
+    """Mean and standard deviation over seeds: in percent, but for p-values (log10) and areas."""
+    values = [m.reference if role == "retrained" else getattr(m, role).value for m in found if m is not None]
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    if figure == "forget_quality":
+        known = [math.log10(max(value, 1e-300)) for value in known]
+    scale, digits = (
+        (1, 2) if figure in ("loss_auc", "attribution_mean") else (1, 1) if "quality" in figure else (100, 1)
+    )
+    spread = f" ± {scale * statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{scale * statistics.mean(known):.{digits}f}{spread}"
+
+
 def write_papers() -> None:
     head = (HOME / "recipes" / "papers_head.md").read_text(encoding="utf-8")
     parts = [head.rstrip(), ""]
     for folder in sorted(p for p in RECORDS.iterdir() if p.is_dir()):
         records = sorted((load(path) for path in folder.glob("*.json")), key=lambda r: (r.tuning is not None, r.method))
         parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]
-        parts += [*table(records), ""]
+        texts = records[0].measurement("forget_rouge") is not None
+        parts += [*(text_table(records) if texts else table(records)), ""]
     (HOME / "papers.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
