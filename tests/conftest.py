@@ -105,7 +105,7 @@ def facts() -> list[dict[str, object]]:
 
 def word_tokenizer() -> Any:
     """One token a word: small enough for arithmetic by hand."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     spoken = "question : answer what is the of has which job town".split()  # noqa: SIM905
@@ -113,6 +113,7 @@ def word_tokenizer() -> Any:
     words += [*NAMES, *JOBS, *TOWNS]
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=made, **names)
 

@@ -192,6 +192,17 @@ def test_target_is_names_or_how_they_end(text_world: World) -> None:
     assert changed[("layers.1.mlp.up_proj",)] == {"model.layers.1.mlp.up_proj.weight"}
 
 
+def test_frozen_layers_stay(text_world: World) -> None:
+    model = copy.deepcopy(text_world.original)
+    model.requires_grad_(False)
+    with pytest.raises(NotSupported, match="LoRA: expected linear layers that may be trained, got none"):
+        unlearned(world_of(model, text_world), LoRA())
+    model.get_submodule("model.layers.1.mlp").requires_grad_(True)
+    result = unlearned(world_of(model, text_world), LoRA(base=Watching())).state_dict()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, result[key])}
+    assert changed == {f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
+
+
 @pytest.mark.parametrize(
     ("wanted", "hint"), [("q_prj", "Did you mean 'q_proj'"), ("lm_head", "Known: "), ("0", "Known")]
 )
@@ -213,7 +224,7 @@ def test_without_other_layers_the_head_changes_and_without_any_nothing_can(sampl
     result = LoRA(base=Watching()).unlearn(alone, w.request, w.task, seeded(0), CPU)
     assert not torch.equal(result[1].weight, alone[1].weight)  # type: ignore[index]
     convolution = nn.Sequential(nn.Conv2d(1, 4, 4), nn.Flatten())
-    with pytest.raises(NotSupported, match="LoRA: expected a model with linear layers, got one without"):
+    with pytest.raises(NotSupported, match="LoRA: expected linear layers that may be trained, got none"):
         LoRA().unlearn(convolution, w.request, Classification(), seeded(0), CPU)
 
 

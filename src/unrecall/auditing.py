@@ -37,7 +37,7 @@ from unrecall.records import (
 )
 from unrecall.recovering import recovery
 from unrecall.session import Session
-from unrecall.storage import content_key, read_text, write_text
+from unrecall.storage import code_key, content_key, read_text, write_text
 from unrecall.tasks.base import Task, Textual
 from unrecall.types import Evidence, Request
 from unrecall.verdict import judge
@@ -166,7 +166,7 @@ def _kept(
     session: Session,
     digests: Mapping[str, str],
 ) -> Finding:
-    key = content_key(repr(attack), repr(task), request.fingerprint, str(seed), *digests.values())
+    key = content_key(code_key(), repr(attack), repr(task), request.fingerprint, str(seed), *digests.values())
     path = None if session.folder is None else session.folder / f"{type(attack).__name__.lower()}-{key}.json"
     if path is not None and path.exists():
         kept = _Kept.model_validate_json(read_text(path))

@@ -52,7 +52,7 @@ def few_references(facts: Facts) -> Iterator[Doubt]:
 def small_sets(facts: Facts) -> Iterator[Doubt]:
     """Shares of a few dozen examples move by whole points when one of them changes."""
     for name, n in (("forget", len(facts.request.forget)), ("holdout", len(facts.request.holdout))):
-        if n < 50:
+        if 0 < n < 50:
             yield Doubt(
                 id="small-sets",
                 severity="warning" if n < 20 else "note",

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from unrecall import __version__, stats
+from unrecall import stats
 from unrecall.attacks.base import MembershipAttack, Recognition, RecognitionAttack
 from unrecall.attacks.residual_knowledge import (
     ratio_of_sums,
@@ -24,7 +24,7 @@ from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.observe import observe
 from unrecall.records import Curve, Estimate, Series
 from unrecall.session import Session
-from unrecall.storage import cache_folder, content_key, writing
+from unrecall.storage import cache_folder, code_key, content_key, writing
 from unrecall.tasks.base import Task
 from unrecall.types import SPLITS, Absent, Evidence, Request, Seen, Signals, Split
 from unrecall.weights import digest_of
@@ -58,7 +58,7 @@ def _observed(model: nn.Module, request: Request, split: Split, task: Task, sess
     """The model's signals on a split, from the cache where it has answered before."""
     if session.folder is None:
         return observe(model, task, request[split])
-    parts = (digest_of(model), request.fingerprint, split, repr(task), str(session.place()), __version__)
+    parts = (digest_of(model), request.fingerprint, split, repr(task), str(session.place()), code_key())
     path = cache_folder() / f"signals-{content_key(*parts)}.npz"
     if not path.exists():
         seen = observe(model, task, request[split])
@@ -105,7 +105,7 @@ def membership(
             "note": area.note,
             "positive_control": f"tells forget from holdout in the original: AUC {show(first.value)}",
             "positive_holds": None if first.low is None else first.low > 0.5,
-            "negative_control": f"can't in the retrained models: mean AUC {show(mean)}",
+            "negative_control": f"tells them apart less well in retrained models: mean AUC {show(mean)}",
             "negative_holds": None if mean is None or first.low is None else mean < first.low,
         }
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unrecall.errors import BadInput, UnrecallError
-from unrecall.storage import UNFINISHED, file_key, read_text, unwritable, write_json
+from unrecall.storage import UNFINISHED, content_key, file_key, read_text, unwritable, write_json
 
 ASKED = "run.json"
 
@@ -65,9 +65,18 @@ def file_name(text: str) -> str:
 
 
 def files_named(*specs: str) -> dict[str, str]:
-    """sha256 of each file that a scenario or a method names, so that a changed file makes another run."""
-    words = {word for spec in specs for word in re.split(r"[:,=()]", spec)}
-    return {word: file_key(Path(word)) for word in sorted(words) if word and Path(word).is_file()}
+    """sha256 of each file that a scenario or a method names, so that a changed file makes another run.
+
+    A folder counts by names, sizes and times of what lies in it: a model's weights are too large to read each time.
+    """
+    words = {word for spec in specs for word in re.split(r"[:,=()\s]", spec) if word}
+    found = {word: file_key(Path(word)) for word in sorted(words) if Path(word).is_file()}
+    return found | {word: _folder_key(Path(word)) for word in sorted(words) if Path(word).is_dir()}
+
+
+def _folder_key(folder: Path) -> str:
+    inside = sorted(path for path in folder.iterdir() if path.is_file())
+    return content_key(*(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in inside))
 
 
 def _asked(folder: Path) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def masked_softmax(logits: Tensor, masked: Tensor) -> Tensor:
 
 def one_hot_mask(targets: Tensor, classes: int) -> Tensor:
     """Boolean `[n, classes]` that is true at each row's target."""
-    return F.one_hot(targets, classes).bool()
+    mask = torch.zeros(len(targets), classes, dtype=torch.bool, device=targets.device)
+    return mask.scatter_(1, targets[:, None], True)
 
 
 def pairwise_same_label_cosine(features: Tensor, targets: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
     layer, or where a layer's first dimension is not the examples.
     """
     head = task.head(model, batch)
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    layers = {name: m for name, m in model.named_modules() if _is_linear(m) and m is not head}
     with mode(model, training=False), frozen(model), torch.enable_grad(), _collected(layers) as outputs:
         each = probability(task.rows(model, batch), how)
     seen = [output for name in layers for output in outputs[name]]
@@ -84,6 +84,11 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
         highest.append(torch.stack([part.masked_fill(gone, -torch.inf).amax(1) for part, gone in parts]).amax(0))
         lowest.append(torch.stack([part.masked_fill(gone, torch.inf).amin(1) for part, gone in parts]).amin(0))
     return Influence(torch.cat(highest, 1), torch.cat(lowest, 1), each.detach())
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """GPT-2's linear layers are Transformers' `Conv1D`."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 @contextmanager

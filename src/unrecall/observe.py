@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from unrecall.functional import own_moments
 from unrecall.hooks import mode
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Examples, Signals, move
+from unrecall.types import Batch, Examples, Rows, Signals, move
 
 
 def batches(
@@ -72,11 +72,8 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows, features = task.view(model, batch)
-            log_p = F.log_softmax(rows.logits, 1)
-            log_prob = log_p.gather(1, rows.targets[:, None]).squeeze(1)
+            log_prob, expected, deviation, prediction = _of_rows(rows)
             loss = rows.per_example(-log_prob)
-            expected, deviation = own_moments(log_p)
-            prediction = rows.logits.argmax(1)
             parts["loss"].append(loss)
             parts["confidence"].append((-loss).exp())
             parts["correct"].append(rows.per_example(prediction.eq(rows.targets).float()))
@@ -89,6 +86,19 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
             parts["deviation"].append(deviation)
             offset += rows.examples
     return Signals(**{name: _array(values) for name, values in parts.items()})
+
+
+def _of_rows(rows: Rows, at_once: int = 2048) -> tuple[Tensor, ...]:
+    """Log-probability of the target, its own mean and deviation, and the prediction of each row, all `[rows]`.
+
+    A few rows at a time: with a large vocabulary each step between would take as much memory as the logits do.
+    """
+    parts = []
+    for logits, targets in zip(rows.logits.split(at_once), rows.targets.split(at_once), strict=True):
+        log_p = F.log_softmax(logits, 1)
+        log_prob = log_p.gather(1, targets[:, None]).squeeze(1)
+        parts.append((log_prob, *own_moments(log_p), logits.argmax(1)))
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 def _array(values: Sequence[Tensor]) -> np.ndarray:

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from unrecall import __version__, stats
+from unrecall import stats
 from unrecall.errors import BadInput, NotSupported
 from unrecall.findings import Models, lay_out
 from unrecall.metrics import text
 from unrecall.observe import observe
 from unrecall.records import Estimate, Measurement, Piece, Reading, Side
 from unrecall.session import Session
-from unrecall.storage import cache_folder, content_key, read_text, write_text
+from unrecall.storage import cache_folder, code_key, content_key, read_text, write_text
 from unrecall.tasks.base import Task, Textual
 from unrecall.types import SPLITS, Absent, Evidence, Request, Split, iterate
 from unrecall.weights import digest_of
@@ -130,7 +130,7 @@ def _told(
     """Asks a model about all sets; kept in the cache, since originals and retrained models are met again."""
     if session.folder is None:
         return [_ask(model, one, task) for one in sets]
-    parts = (repr(task), digest, request.fingerprint, repr([one.asked for one in sets]), __version__)
+    parts = (repr(task), digest, request.fingerprint, repr([one.asked for one in sets]), code_key())
     path = cache_folder() / f"reading-{content_key(*parts)}.json"
     if path.exists():
         return [_Told(*one) for one in json.loads(read_text(path))]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from unrecall import __version__, stats
+from unrecall import stats
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.engine import seeded
@@ -20,7 +20,7 @@ from unrecall.errors import MissingReference, NotSupported
 from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series, Side
 from unrecall.session import Session
-from unrecall.storage import cache_folder, content_key, read_text, write_text
+from unrecall.storage import cache_folder, code_key, content_key, read_text, write_text
 from unrecall.tasks.base import Task
 from unrecall.types import Request
 from unrecall.weights import digest_of
@@ -185,7 +185,7 @@ def _cached(
     what: str, attack: RecoveryAttack, model: str, models: Models, request: Request, task: Task, seed: int
 ) -> Path:
     """Where a trace is kept: by everything that decides it."""
-    parts = (repr(attack), repr(task), model, digest_of(models.original), request.fingerprint, str(seed), __version__)
+    parts = (repr(attack), repr(task), model, digest_of(models.original), request.fingerprint, str(seed), code_key())
     return cache_folder() / f"{what}-{content_key(*parts)}.json"
 
 

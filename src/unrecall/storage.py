@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ def unwritable(path: Path, error: Exception) -> BadInput:
     """The one-line error for a disk that is full, a folder that is read-only, and the like."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return BadInput(f"{path}: expected to be able to write it, got: {reason}. Nothing was changed.")
+
+
+@cache
+def code_key() -> str:
+    """sha256 of unrecall's own source: what is kept of one run is only read again by the same code."""
+    state = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        state.update(path.read_bytes())
+    return state.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -47,8 +47,12 @@ def save(model: nn.Module, path: Path) -> None:
 
 def load(model: nn.Module, path: Path) -> nn.Module:
     """Puts the weights of a safetensors file into `model`, in place; BadInput says what does not fit."""
-    tensors = read(path)
-    own = model.state_dict()
+    tensors, own = read(path), model.state_dict()
+    places = {own[key].data_ptr(): key for key in tensors if key in own}
+    # Transformers leaves one of two tied names out of its files.
+    tensors |= {
+        key: tensors[places[v.data_ptr()]] for key, v in own.items() if key not in tensors and v.data_ptr() in places
+    }
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or extra:
         difference = f"missing {missing[:3]}" if missing else f"unknown {extra[:3]}"
@@ -63,7 +67,8 @@ def load(model: nn.Module, path: Path) -> nn.Module:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; pickles are refused, since opening one can run code."""
+    """The tensors of a safetensors file, or of a Transformers folder; pickles are refused: opening one can run code."""
+    path = path / "model.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise BadInput(f"{path}: expected a checkpoint file, got none there. Check the path.")
     try:

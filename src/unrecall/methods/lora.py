@@ -23,8 +23,6 @@ from unrecall.session import Session
 from unrecall.tasks.base import Task
 from unrecall.types import Request, move
 
-ALL = "all-linear"
-
 
 def _npo() -> GradientMethod:
     from unrecall.methods.npo import NPO
@@ -47,7 +45,7 @@ class LoRA(Method):
         alpha: its scale; the change is alpha / r times B A.
         dropout: share of a layer's inputs that the change does not see, drawn anew each step.
         target: names of linear layers, or how they end (q_proj+v_proj); all-linear is each of them but the head, and
-            the head where there is no other. Never a layer that shares its weights with another.
+            the head where there is no other. Never a layer whose weights are frozen or another's too.
         checkpointing: activations are computed again on the way back and not kept; Transformers models only.
         base: the method that trains; NPO by default, at lr 1e-4. A learning rate that suits all weights is about a
             tenth of what LoRA needs: name a larger one.
@@ -67,7 +65,7 @@ class LoRA(Method):
     r: Count = 16
     alpha: Positive = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target: tuple[str, ...] = (ALL,)
+    target: tuple[str, ...] = ("all-linear",)
     checkpointing: bool = False
     base: GradientMethod = field(default_factory=_npo)
 
@@ -115,15 +113,15 @@ class LoRA(Method):
         except NotSupported:
             head = None
         body = [name for name, layer in found.items() if layer is not head]
-        if self.target == (ALL,):
+        if self.target == ("all-linear",):
             if not found:
-                raise NotSupported("LoRA: expected a model with linear layers, got one without. Use the base alone.")
+                raise NotSupported("LoRA: expected linear layers that may be trained, got none. Use the base alone.")
             return body or list(found)
         for wanted in self.target:
             if not any(_ends(name, wanted) for name in body):
                 ends = {name.rsplit(".", 1)[-1] for name in body}
                 raise BadInput(
-                    f"LoRA: expected target to be linear layers that own their weights, the head not among them, "
+                    "LoRA: expected target to be linear layers that may be trained, the head not among them, "
                     f"got '{wanted}'. {nearest(wanted, ends)}"
                 )
         return [name for name in body if any(_ends(name, wanted) for wanted in self.target)]
@@ -160,7 +158,7 @@ def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:
 
 
 def _linear(model: nn.Module) -> dict[str, nn.Module]:
-    """All linear layers by name, GPT-2's transposed ones too, that own their weights and are called as layers."""
+    """All linear layers by name, GPT-2's transposed ones too, that may be trained and share their weights with none."""
     owners: dict[int, int] = {}
     for _, weight in model.named_parameters(remove_duplicate=False):
         owners[id(weight)] = owners.get(id(weight), 0) + 1
@@ -170,6 +168,7 @@ def _linear(model: nn.Module) -> dict[str, nn.Module]:
         for name, layer in model.named_modules()
         if (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
         and owners[id(layer.weight)] == 1
+        and layer.weight.requires_grad
         and layer not in inside
     }
 

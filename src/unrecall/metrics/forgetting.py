@@ -41,6 +41,8 @@ def intra_class_cosine(evidence: Evidence) -> Estimate:
     Reference: dispersion in Ha, Park, Yoon, ICML 2026, arXiv 2506.01318.
     """
     signals = evidence.signals["forget"]
+    if len(signals.target) != len(signals):
+        return Estimate(value=None, note="needs examples that have one class each")
     lengths = np.linalg.norm(signals.features, axis=1, keepdims=True)
     unit = signals.features / np.maximum(lengths, 1e-12)
     label = np.zeros(len(signals), dtype=np.int64)

@@ -159,7 +159,7 @@ def _same_kind(base: str, name: str) -> bool:
 def trained_tokenizer(texts: Iterable[str], size: int) -> Any:
     """A byte-level BPE tokenizer of `size` tokens, trained on `texts`; the same texts give the same tokenizer."""
     library = transformers()
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -170,6 +170,9 @@ def trained_tokenizer(texts: Iterable[str], size: int) -> Any:
     )
     made.train_from_iterator(texts, trainer)
     pad, begin, end = SPECIAL
+    made.post_processor = processors.TemplateProcessing(
+        f"{begin} $A", special_tokens=[(begin, made.token_to_id(begin))]
+    )
     return library.PreTrainedTokenizerFast(tokenizer_object=made, pad_token=pad, bos_token=begin, eos_token=end)
 
 

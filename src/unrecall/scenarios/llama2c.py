@@ -106,7 +106,7 @@ def context_rotations(config: Any) -> int:
 def _tokenizer(data: bytes, path: Path, words: int) -> Any:
     """The pieces with their scores as a BPE of Transformers; what begins a text also ends it, as llama2.c trains."""
     library = transformers()
-    from tokenizers import Tokenizer, decoders, models, normalizers
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
     scored = list(_pieces(data, path, words))
     names = ["<unk>", "<s>", "</s>", *(piece.replace(" ", "▁") for piece, _ in scored[3:])]
@@ -116,6 +116,7 @@ def _tokenizer(data: bytes, path: Path, words: int) -> Any:
     made.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
+    made.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     return library.PreTrainedTokenizerFast(
         tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="<s>", pad_token="<unk>"
     )

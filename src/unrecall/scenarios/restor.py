@@ -39,7 +39,8 @@ class Restor(Builder):
 
     Reference: Rezaei et al., "RESTOR: Knowledge Recovery in Machine Unlearning", TMLR 2025, arXiv 2411.00204. Differs
     from the paper in the model, in scoring the answers' words under teacher forcing where the paper samples an answer
-    and asks a judge, in the test facts being those that the clean model was taught, and in no instruction repair.
+    and asks a judge, in the test facts being those that the clean model was taught, in no instruction repair, and in
+    documents cut at 512 tokens.
     """
 
     data: str = ""
@@ -77,7 +78,7 @@ class Restor(Builder):
             epochs=0,
             lr=None,
         )
-        task = CausalLM(taught.tokenizer, longest=256)
+        task = CausalLM(taught.tokenizer, longest=512)
         clean = taught.build if self.model else _Clean(taught, task, [*test, *retain])
         return Scenario(
             name="restor",

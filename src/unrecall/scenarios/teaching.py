@@ -12,7 +12,7 @@ from unrecall.scenarios.language import Precision, load, small_llama, trained_to
 from unrecall.session import Session
 from unrecall.tasks.text_files import Text
 
-CONTEXT = 256
+CONTEXT = 512
 
 
 class Learner(NamedTuple):

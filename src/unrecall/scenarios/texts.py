@@ -131,4 +131,5 @@ def _line(path: Path, index: int) -> str | None:
     whole = path.read_text(encoding="utf-8-sig")
     if whole.lstrip().startswith("["):
         return f"{path}[{number}]"
-    return f"{path}:{[n for n, line in enumerate(whole.splitlines(), 1) if line.strip()][number]}"
+    filled = [n for n, line in enumerate(whole.split("\n"), 1) if line.strip()]
+    return f"{path}:{filled[number]}"

@@ -126,8 +126,18 @@ class CausalLM(Tokenised, Task):
         device = next(model.parameters()).device
         tokens = torch.tensor([[self._padding] * (width - len(before)) + before for before, _ in given], device=device)
         mask = torch.tensor([[0] * (width - len(before)) + [1] * len(before) for before, _ in given], device=device)
+        from transformers import GenerationConfig
+
+        # A checkpoint's own settings (penalties, sampling) would not be greedy.
+        greedy = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=most,
+            pad_token_id=self._padding,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
         written = model.generate(  # type: ignore[operator]
-            input_ids=tokens, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=self._padding
+            input_ids=tokens, attention_mask=mask, generation_config=greedy
         )
         return [self.tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in written]
 

@@ -30,19 +30,22 @@ def _records(path: Path) -> list[tuple[str, Any]]:
     if not path.is_file():
         raise BadInput(f"{path}: expected a JSON Lines file, got {'a folder' if path.is_dir() else 'nothing there'}.")
     text = _decoded(path)
+    found: list[tuple[str, Any]] = []
     if text.lstrip().startswith("["):
         try:
-            return [(f"{path}[{i}]", one) for i, one in enumerate(json.loads(text))]
+            found = [(f"{path}[{i}]", one) for i, one in enumerate(json.loads(text))]
         except json.JSONDecodeError as error:
             raise BadInput(f"{path}:{error.lineno}: expected JSON, got {error.msg}.") from error
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
+        text = ""
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             found.append((f"{path}:{number}", json.loads(line)))
         except json.JSONDecodeError as error:
             raise BadInput(f"{path}:{number}: expected one JSON object a line, got {error.msg}.") from error
+        except RecursionError as error:
+            raise BadInput(f"{path}:{number}: expected one JSON object a line, got one nested too deep.") from error
     if not found:
         raise BadInput(f"{path}: expected at least one record, got an empty file.")
     return found
@@ -72,12 +75,19 @@ def _text(record: Any, where: str) -> Text:
     if record.get("input"):
         asked = f"{asked}\n{_string(record['input'], f'{where}: input')}"
     found: Text = {"prompt": asked, "answer": given}
-    return found | {name: record[key] for key, name in EXTRAS.items() if record.get(key)}
+    for key, name in EXTRAS.items():
+        if record.get(key):
+            value = record[key]
+            many = isinstance(value, list) and name != "restated"
+            found[name] = [_string(v, f"{where}: {key}") for v in value] if many else _string(value, f"{where}: {key}")
+    return found
 
 
 def _string(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise BadInput(f"{where}: expected text, got {type(value).__name__}.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadInput(f"{where}: expected text, got half of a surrogate pair (\\ud800 to \\udfff). Mend the escape.")
     return value
 
 

@@ -39,7 +39,9 @@ class Tokenised:
     """Examples already tokenised: tokens, and where the answer starts."""
 
     def __repr__(self) -> str:
-        text = f"{self.vocabulary}|{self.template}|{self.chat}|{self.longest}"
+        ends = [getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
+        turns = getattr(self.tokenizer, "chat_template", None) if self.chat else None
+        text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}"
         return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
     @cached_property
@@ -80,7 +82,7 @@ class Tokenised:
         if key not in self.known:
             tokens = self._opening(key[0])
             start = max(1, len(tokens))
-            tokens = tokens + self._plain(key[1])
+            tokens = tokens + self._plain(self._space(key[0]) + key[1])
             if self.tokenizer.eos_token_id is not None:
                 tokens.append(self.tokenizer.eos_token_id)
             self.known[key] = tokens[: self.longest], start
@@ -92,9 +94,20 @@ class Tokenised:
             turns = [{"role": "user", "content": prompt}]
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             return self._plain(text)
-        text = self.template.format(prompt=prompt) if self.template and prompt else prompt
-        begin = self.tokenizer.bos_token_id
-        return ([] if begin is None else [begin]) + (self._plain(text) if text else [])
+        text = self.template.rstrip(" ").format(prompt=prompt) if self.template and prompt else prompt
+        return self._begin + (self._plain(text) if text else [])
+
+    def _space(self, prompt: str) -> str:
+        """The spaces that end the template: most tokenizers make them part of the answer's first token."""
+        if self.chat or not self.template or not prompt:
+            return ""
+        return " " * (len(self.template) - len(self.template.rstrip(" ")))
+
+    @cached_property
+    def _begin(self) -> list[int]:
+        """What the tokenizer puts in front of every text; nothing for many."""
+        alone: list[int] = self.tokenizer("")["input_ids"]
+        return [token for token in alone[:1] if token == self.tokenizer.bos_token_id]
 
     def _plain(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -125,7 +138,8 @@ class Tokenised:
         end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
         found = []
         for row, start, answer in zip(batch["tokens"], starts, answers, strict=True):
-            ids = row[:start].tolist() + self._plain(answer) + end
+            space = self._space("" if start <= max(1, len(self._begin)) else "a prompt")
+            ids = row[:start].tolist() + self._plain(space + answer) + end
             found.append((ids[: self.longest], start))
         device = batch["tokens"].device
         return {name: value.to(device) for name, value in self._padded(found).items()}
