@@ -94,7 +94,7 @@ def _of_rows(rows: Rows, at_once: int = 2048) -> tuple[Tensor, ...]:
     A few rows at a time: with a large vocabulary each step between would take as much memory as the logits do.
     """
     parts = []
-    for logits, targets in zip(rows.logits.split(at_once), rows.targets.split(at_once), strict=True):
+    for logits, targets in zip(torch.split(rows.logits, at_once), torch.split(rows.targets, at_once), strict=True):
         log_p = F.log_softmax(logits, 1)
         log_prob = log_p.gather(1, targets[:, None]).squeeze(1)
         parts.append((log_prob, *own_moments(log_p), logits.argmax(1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,12 +127,12 @@ class CausalLM(Tokenised, Task):
         device = next(model.parameters()).device
         tokens = torch.tensor([[self._padding] * (width - len(before)) + before for before, _ in given], device=device)
         mask = torch.tensor([[0] * (width - len(before)) + [1] * len(before) for before, _ in given], device=device)
-        from transformers import GenerationConfig
-
+        settings: Any = importlib.import_module("transformers").GenerationConfig
         # A checkpoint's own settings (penalties, sampling) would not be greedy.
-        greedy = GenerationConfig(
+        greedy = settings(
             do_sample=False,
             num_beams=1,
+            repetition_penalty=1.0,
             max_new_tokens=most,
             pad_token_id=self._padding,
             eos_token_id=self.tokenizer.eos_token_id,
