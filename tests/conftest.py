@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,7 +167,4 @@ def class_world() -> World:
     return make_world("class")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    torch.set_num_threads(1)
-    yield
+torch.set_num_threads(1)  # now, since worlds that serve a whole session are made before any test's own fixtures

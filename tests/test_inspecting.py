@@ -228,7 +228,7 @@ def test_the_original_shows_nothing_beside_itself(text_world: World) -> None:
     found = attack.inspect(w.original, w.original, w.request, w.task)
     assert set(found.lines["positive"]) == set(found.lines["negative"]) == {0.0}
     assert found.value.value is None
-    assert attack.conclusion(found.value, 0.3) == "Neither erased nor hidden: nothing changed inside."
+    assert attack.conclusion(found.value, 0.3) == "Neither erased nor hidden can be said: nothing changed inside."
     assert len(found.x) == len(found.lines["positive"])
     assert found.x[0] == 1
     assert found.x[-1] == 2 * (4 * 32 + 2 * 64 + 32)

@@ -26,6 +26,10 @@ VALIDATE = """() => [...document.querySelectorAll('.plot')].flatMap(div => {
 })"""
 
 
+PATIENCE = 120_000
+"""Milliseconds: a busy machine is no reason to fail."""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -42,6 +46,7 @@ class Visit:
         self.events: list[str] = []
         self.requests: list[str] = []
         self.tab = browser.new_page(viewport={"width": width, "height": 800})
+        self.tab.set_default_timeout(PATIENCE)
         self.tab.on("console", lambda message: self.events.append(f"{message.type}: {message.text}"))
         self.tab.on("pageerror", lambda error: self.events.append(f"error: {error}"))
         self.tab.on("dialog", self.dismiss)
@@ -49,7 +54,7 @@ class Visit:
         self.tab.goto(path.as_uri())
         self.tab.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
         self.tab.wait_for_function(
-            "[...document.querySelectorAll('.plot')].every(div => div.querySelector('.main-svg'))", timeout=60_000
+            "[...document.querySelectorAll('.plot')].every(div => div.querySelector('.main-svg'))", timeout=PATIENCE
         )
 
     def dismiss(self, dialog: Any) -> None:
@@ -97,6 +102,7 @@ def test_only_the_two_scripts_of_the_page_may_run(browser: Any, pages: Path) -> 
 
 def test_a_link_of_the_summary_opens_its_record(browser: Any, pages: Path) -> None:
     tab = browser.new_page()
+    tab.set_default_timeout(PATIENCE)
     tab.goto((pages / "many.html").as_uri())
     assert tab.locator("#record-2 .main-svg").count() == 0
     tab.locator("a[href='#record-2']").click()
@@ -127,6 +133,7 @@ def test_no_label_of_the_plane_covers_another_or_is_cut(browser: Any, pages: Pat
 
 def test_paper_shows_every_record_and_no_plot_is_cut(browser: Any, pages: Path) -> None:
     tab = browser.new_page()
+    tab.set_default_timeout(PATIENCE)
     tab.goto((pages / "many.html").as_uri())
     tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert tab.locator("details.record:not([open])").count() == 0

@@ -107,9 +107,9 @@ def performed(
 def null_of(method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session) -> nn.Module | None:
     """What the same passes at learning rate 0 leave; the original itself where there are no statistics to move."""
     core = method.core()
-    if not isinstance(method, GradientMethod) or not isinstance(core, GradientMethod) or not core.has_null:
+    if not isinstance(core, GradientMethod) or not core.has_null:
         return None
-    if not batchnorms(original):
+    if not isinstance(method, GradientMethod) or not batchnorms(original):
         return original
     return performed("null", Null(method), original, scenario, seed, session).model
 

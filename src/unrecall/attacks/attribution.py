@@ -123,7 +123,7 @@ class Attribution(InspectionAttack):
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """Erased, hidden, or neither; and what retrained models show."""
         if unlearned.value is None:
-            return f"Erased or hidden can't be told from neurons: {unlearned.note}."
+            return f"Neither erased nor hidden can be said: {unlearned.note}."
         low, high = (unlearned.value if end is None else end for end in (unlearned.low, unlearned.high))
         word = "Erased more than hidden" if high < 0.5 else "In part erased, in part hidden"
         if low > 0.5:

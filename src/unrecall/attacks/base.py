@@ -125,12 +125,14 @@ class RecoveryAttack(Attack):
         """A copy of the original that only looks forgetful, in a way that this attack must be able to undo.
 
         What it knows is all there behind one part that is wrong: each row of its head has moved on to the next class;
-        for texts, whose head may be the embeddings too, gradient ascent on forget has moved its last layer alone.
+        for texts, whose head may be the embeddings too, gradient ascent on forget has moved its last block alone
+        (the final norm, where the head is tied).
         None where there is nothing to undo: the original itself must then show what it knows when it is attacked.
         """
         copied = copy.deepcopy(original).eval()
         if isinstance(task, Textual):
-            ascend(copied, _last(task, copied), request.forget, task, generator, session)
+            last = [p for module in task.blocks(copied)[-1][1] for p in module.parameters()]
+            ascend(copied, last, request.forget, task, generator, session)
             return copied
         head = task.head(copied, move(task.collate([request.forget[0]]), device_of(copied)))
         with torch.no_grad():
@@ -142,16 +144,6 @@ class RecoveryAttack(Attack):
     def control(self, request: Request) -> tuple[str, RecoveryAttack] | None:
         """A split on which this attack must bring back nothing, and the attack on it, drawn beside the others."""
         return None
-
-
-def _last(task: Task, model: nn.Module) -> list[nn.Parameter]:
-    """The weights of the last blocks, back to the first of them that has a matrix: a tied head leaves but a norm."""
-    found: list[nn.Parameter] = []
-    for _, modules in reversed(task.blocks(model)):
-        found += [p for module in modules for p in module.parameters()]
-        if any(p.ndim > 1 for p in found):
-            break
-    return found
 
 
 def ascend(

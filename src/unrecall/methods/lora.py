@@ -21,6 +21,7 @@ from unrecall.observe import device_of
 from unrecall.parameters import Count, Positive
 from unrecall.session import Session
 from unrecall.tasks.base import Task
+from unrecall.tasks.pretrained import checkpoint
 from unrecall.types import Request, move
 
 
@@ -93,7 +94,7 @@ class LoRA(Method):
         ours = {id(p) for p in student.parameters() if p.requires_grad}
         original = _view(student, (p for p in student.parameters() if id(p) not in ours)).eval().requires_grad_(False)
         if self.checkpointing:
-            _checkpoint(student)
+            checkpoint(student)
         for i, phase in enumerate(self.base.phases(student, original, request, task, generator)):
             if any(p.requires_grad and id(p) not in ours for p in student.parameters()):
                 raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
@@ -175,14 +176,3 @@ def _linear(model: nn.Module) -> dict[str, nn.Module]:
 
 def _ends(name: str, wanted: str) -> bool:
     return f".{name}".endswith(f".{wanted}")
-
-
-def _checkpoint(student: nn.Module) -> None:
-    """Transformers' own switch, by its newer name and its older one."""
-    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
-    enable: Any = next((getattr(student, name) for name in names if hasattr(student, name)), None)
-    if enable is None:
-        raise NotSupported(
-            f"LoRA: expected a Transformers model for checkpointing, got {type(student).__name__}. Leave it off."
-        )
-    enable({"use_reentrant": False})

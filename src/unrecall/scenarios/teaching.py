@@ -10,6 +10,7 @@ from torch import nn
 from unrecall.engine import Fit
 from unrecall.scenarios.language import Precision, load, small_llama, trained_tokenizer
 from unrecall.session import Session
+from unrecall.tasks.pretrained import checkpoint
 from unrecall.tasks.text_files import Text
 
 CONTEXT = 512
@@ -43,7 +44,7 @@ def learner(
 
     def eased(built: nn.Module) -> nn.Module:
         if checkpointing:
-            built.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            checkpoint(built)
         return built
 
     recipe = Fit(

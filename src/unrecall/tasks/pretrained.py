@@ -47,3 +47,12 @@ def _without_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def checkpoint(model: nn.Module) -> None:
+    """Switches gradient checkpointing on, by Transformers' newer name for it or its older one."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable: Any = next((getattr(model, name) for name in names if hasattr(model, name)), None)
+    if enable is None:
+        raise NotSupported(f"checkpointing: expected a Transformers model, got {type(model).__name__}. Leave it off.")
+    enable({"use_reentrant": False})

@@ -15,7 +15,14 @@ Text: TypeAlias = dict[str, Any]
 
 PROMPTS = ("prompt", "question", "instruction", "text")
 ANSWERS = ("answer", "completion", "output", "labels", "response")
-EXTRAS = {"paraphrased_question": "paraphrase", "paraphrased_answer": "restated", "perturbed_answer": "wrong"}
+EXTRAS = {
+    "paraphrased_question": "paraphrase",
+    "paraphrased_answer": "restated",
+    "perturbed_answer": "wrong",
+    "paraphrase": "paraphrase",
+    "restated": "restated",
+    "wrong": "wrong",
+}
 
 
 def read(path: Path, limit: int | None = None) -> list[Text]:
