@@ -54,12 +54,14 @@ def weight_gradients(
 class Influence(NamedTuple):
     """h * dP/dh of every neuron, in float32, at the position where it is highest and where it is lowest.
 
-    `highest`, `lowest` `[examples, neurons]`; `probability` `[examples]`: P(y|x).
+    `highest`, `lowest` `[examples, neurons]`; `probability` `[examples]`: P(y|x); `confidence` `[examples]`: the
+    geometric mean of the rows' probabilities, whatever P is.
     """
 
     highest: Tensor
     lowest: Tensor
     probability: Tensor
+    confidence: Tensor = torch.ones(1)
 
 
 def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probability = "product") -> Influence:
@@ -72,7 +74,8 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
     head = task.head(model, batch)
     layers = {name: m for name, m in model.named_modules() if _is_linear(m) and m is not head}
     with mode(model, training=False), frozen(model), torch.enable_grad(), _collected(layers) as outputs:
-        each = probability(task.rows(model, batch), how)
+        rows = task.rows(model, batch)
+        each, confidence = probability(rows, how), probability(rows, "mean").detach()
     seen = [output for name in layers for output in outputs[name]]
     if not seen or not each.requires_grad:
         raise NotSupported(f"{type(model).__name__}: expected linear layers before the head, got none in use.")
@@ -83,7 +86,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
         parts = [_positions(name, h, g, held, len(each)) for h, g in group]
         highest.append(torch.stack([part.masked_fill(gone, -torch.inf).amax(1) for part, gone in parts]).amax(0))
         lowest.append(torch.stack([part.masked_fill(gone, torch.inf).amin(1) for part, gone in parts]).amin(0))
-    return Influence(torch.cat(highest, 1), torch.cat(lowest, 1), each.detach())
+    return Influence(torch.cat(highest, 1), torch.cat(lowest, 1), each.detach(), confidence)
 
 
 def _is_linear(module: nn.Module) -> bool:

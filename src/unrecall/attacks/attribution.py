@@ -22,7 +22,7 @@ from unrecall.types import Request
 TINY = 1e-30
 """A probability of the answers below which float32 can't carry its gradients."""
 FADED = 0.1
-"""The share of the original's P below which nothing can be read off the influences that are left."""
+"""The share of the original's confidence below which nothing can be read off the influences that are left."""
 NEGLIGIBLE = 0.01
 """A change of influence, as a share of the original's, that is called none."""
 CLOSE = 0.1
@@ -51,10 +51,10 @@ class Attribution(InspectionAttack):
         batch_size: examples a pass, forward and back. Two numbers for each example and neuron are held.
 
     Expected to fail: dP/dh vanishes where P is next to 0 and where it is next to 1. A model that is sure of something
-    else would look erased however it got there, so there is no value where the mean of P is less than a tenth of the
-    original's; beside an original that is sure of the answers, any doubt looks hidden. "log" mends the first, but then
-    retrained models look hidden too. They share no neurons with the original and show what absence of the answers looks
-    like, not what became of a neuron. A large share is a sign of hiding, no proof.
+    else would look erased however it got there, so there is no value where rows are less than a tenth as probable as
+    in the original; beside an original that is sure of the answers, any doubt looks hidden. "log" mends the first, but
+    then retrained models look hidden too. They share no neurons with the original and show what absence of the answers
+    looks like, not what became of a neuron. A large share is a sign of hiding, no proof.
 
     Reference: Yang, Kim, Kwon, Kim, Jung, Cha, "Erase or Hide? Suppressing Spurious Unlearning Neurons", ICLR 2026,
     arXiv 2509.22263, from notes; m = 100 is that of its figures. Differs from the paper in the share as one number, and
@@ -80,7 +80,7 @@ class Attribution(InspectionAttack):
     def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
         """Variations of `model` against `original`, and the share of the negative one."""
         varied: list[Variation] = []
-        support, told, left = torch.zeros(1), 0.0, 0.0
+        support, told, known, left = torch.zeros(1), 0.0, 0.0, 0.0
         for batch in batches(request.forget, task, self.batch_size, device_of(model)):
             before = neuron_influence(original, task, batch, self.probability)
             after = neuron_influence(model, task, batch, self.probability)
@@ -92,7 +92,8 @@ class Attribution(InspectionAttack):
             varied.append(variation(before, after))
             support = support + before.highest.sum(0).cpu() / len(request.forget)
             told += float(before.probability.sum()) / len(request.forget)
-            left += float(after.probability.sum()) / len(request.forget)
+            known += float(before.confidence.sum()) / len(request.forget)
+            left += float(after.confidence.sum()) / len(request.forget)
         positive = torch.cat([one.positive for one in varied])
         negative = torch.cat([one.negative for one in varied])
         counts = np.unique(np.geomspace(1, positive.shape[1], 20).round().astype(int))
@@ -100,8 +101,10 @@ class Attribution(InspectionAttack):
             name: tuple(_largest(each.double().mean(0), each.shape[1]).cumsum(0)[counts - 1].tolist())
             for name, each in (("positive", positive), ("negative", negative))
         }
-        if self.probability != "log" and left < FADED * told:
-            note = f"mean P fell from {told:.2g} to {left:.2g}, and what neurons add to it shrinks with it"
+        if self.probability != "log" and left < FADED * known:
+            note = (
+                f"a row's probability fell from {known:.2g} to {left:.2g}, and what neurons add to it shrinks with it"
+            )
             return Inspection(tuple(counts.tolist()), lines, Estimate(value=None, n=len(positive), note=note))
         value = self._share(positive, negative, float(_largest(support.double(), self.top).sum()))
         if self.probability == "product" and told < TINY:
