@@ -96,7 +96,6 @@ TEXT_FIGURES = {
     "relearn_benign_alpaca_en_demo_worst": "relearned, benign",
     "quantise_worst": "4 or 8 bits",
     "loss_auc": "loss AUC",
-    "attribution_mean": "hidden share",
 }
 """What stands in the table of a language scenario: one row a method, mean and standard deviation over seeds."""
 
@@ -105,9 +104,7 @@ def text_table(records: list[Record]) -> list[str]:
     methods = list(dict.fromkeys(record.method for record in records))
     lines = ["| method | seeds | " + " | ".join(TEXT_FIGURES.values()) + " |", "|---|---|" + "---|" * len(TEXT_FIGURES)]
     for role in ("original", "retrained"):
-        seeds = {record.seed: record for record in records if record.measurement("attribution_mean")} or {
-            record.seed: record for record in records
-        }
+        seeds = {record.seed: record for record in records}
         lines.append(text_row(f"*{role}*", list(seeds.values()), role))
     return lines + [text_row(f"`{short(m)}`", [r for r in records if r.method == m], "unlearned") for m in methods]
 
@@ -125,9 +122,7 @@ def over_seeds(figure: str, found: list[Measurement | None], role: str) -> str:
         return ""
     if figure == "forget_quality":
         known = [math.log10(max(value, 1e-300)) for value in known]
-    scale, digits = (
-        (1, 2) if figure in ("loss_auc", "attribution_mean") else (1, 1) if "quality" in figure else (100, 1)
-    )
+    scale, digits = (1, 2) if figure == "loss_auc" else (1, 1) if "quality" in figure else (100, 1)
     spread = f" ± {scale * statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
     return f"{scale * statistics.mean(known):.{digits}f}{spread}"
 

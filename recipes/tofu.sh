@@ -9,10 +9,9 @@ relearn="steps=8+32,learning_rates=0.0001+0.001,optimizer=adamw,batch_size=8,wei
 attacks="relearn:share=0.1,$relearn relearn:share=0.3,$relearn
   relearn:data=benign,file=$DATA/alpaca/alpaca_en_demo.json,$relearn quantise loss min_k_plus_plus"
 stop="until=0.25,epochs=15,check_every=5"
-inside="grad_diff:lr=0.0003,$stop ssiuu(grad_diff:lr=0.0003,$stop)
-  grad_ascent:optimizer=adamw,lr=0.0001,batch_size=32,weight_decay=0,$stop"
-others="rmu:update=all,alpha=1,lr=0.001,batch_size=16,steps=150,until=0.25,check_every=10
+methods="grad_diff:lr=0.0003,$stop ssiuu(grad_diff:lr=0.0003,$stop)
+  ssiuu(grad_diff:lr=0.0003,$stop):probability=mean,lambda_=1
+  grad_ascent:optimizer=adamw,lr=0.0001,batch_size=32,weight_decay=0,$stop
+  rmu:update=all,alpha=1,lr=0.001,batch_size=16,steps=150,until=0.25,check_every=10
   npo:lr=0.001,$stop simnpo:gamma=1,lr=0.001,$stop"
-run() { unrecall bench --scenario "$scenario" --seeds "${SEEDS:-3}" --device cpu "$@"; }
-run --methods "$inside" --attacks "$attacks attribution:probability=mean" --out "$OUT/inside"
-run --methods "$others" --attacks "$attacks" --out "$OUT/others"
+unrecall bench --scenario "$scenario" --methods "$methods" --attacks "$attacks" --seeds "${SEEDS:-3}" --device cpu --out "$OUT"

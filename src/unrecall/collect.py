@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +39,7 @@ def evidence(models: Models, request: Request, task: Task, session: Session | No
     there = [split for split in SPLITS if len(request[split])]
     absent = {split: one.reason for split in SPLITS if isinstance(one := request[split], Absent)}
     signals = {
-        role: Seen({split: _observed(model, request, split, task, session) for split in there}, absent)
+        role: Seen(dict(_observed(model, request, there, task, session)), absent)
         for role, model in models.by_role().items()
     }
     for role, own in signals.items():
@@ -54,18 +54,23 @@ def evidence(models: Models, request: Request, task: Task, session: Session | No
     }
 
 
-def _observed(model: nn.Module, request: Request, split: Split, task: Task, session: Session) -> Signals:
-    """The model's signals on a split, from the cache where it has answered before."""
-    if session.folder is None:
-        return observe(model, task, request[split])
-    parts = (digest_of(model), request.fingerprint, split, repr(task), str(session.place()), code_key())
-    path = cache_folder() / f"signals-{content_key(*parts)}.npz"
-    if not path.exists():
-        seen = observe(model, task, request[split])
-        with writing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{name: getattr(seen, name) for name in Signals.__dataclass_fields__})
-    with np.load(path, allow_pickle=False) as kept:
-        return Signals(**kept)
+def _observed(
+    model: nn.Module, request: Request, splits: Sequence[Split], task: Task, session: Session
+) -> Iterator[tuple[Split, Signals]]:
+    """The model's signals on each split, from the cache where it has answered before."""
+    digest = "" if session.folder is None else digest_of(model)
+    for split in splits:
+        if session.folder is None:
+            yield split, observe(model, task, request[split])
+            continue
+        parts = (digest, request.fingerprint, split, repr(task), str(session.place()), code_key())
+        path = cache_folder() / f"signals-{content_key(*parts)}.npz"
+        if not path.exists():
+            seen = observe(model, task, request[split])
+            with writing(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, **{name: getattr(seen, name) for name in Signals.__dataclass_fields__})
+        with np.load(path, allow_pickle=False) as kept:
+            yield split, Signals(**kept)
 
 
 def membership(
@@ -74,13 +79,16 @@ def membership(
     """Forget as members against holdout as non-members: AUC, TPR at 1 % FPR and the whole ROC, for every model."""
     frame = report_of(attack)
     subjects = models.by_role()
+    looks: dict[nn.Module, Mapping[Split, np.ndarray]] = {}
     areas: dict[str, Estimate] = {}
     rates: dict[str, Estimate] = {}
     lines: list[Series] = []
     for role, one in seen.items():
         try:
-            looked = attack.look(subjects[role], one.request, task, seeded(seed))
-            one = replace(one, looked=looked) if looked else one  # noqa: PLW2901
+            model = subjects[role]
+            if model not in looks:
+                looks[model] = attack.look(model, one.request, task, seeded(seed))
+            one = replace(one, looked=looks[model])  # noqa: PLW2901
             members, others = attack.score(one, "forget"), attack.score(one, "holdout")
         except (MissingReference, NotSupported) as reason:
             areas[role] = rates[role] = Estimate(value=None, note=str(reason))

@@ -48,6 +48,16 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             p.requires_grad_(True)
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer; GPT-2's are Transformers' `Conv1D`, with the matrix as `[in, out]`."""
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module is Transformers' `Conv1D`."""
+    return type(module).__name__ == "Conv1D"
+
+
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """All BatchNorm modules that keep running statistics, in registration order."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

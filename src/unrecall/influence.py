@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
 from unrecall.functional import nll
-from unrecall.hooks import frozen, mode
+from unrecall.hooks import frozen, is_linear, mode
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Rows
 
@@ -72,7 +72,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
     layer, or where a layer's first dimension is not the examples.
     """
     head = task.head(model, batch)
-    layers = {name: m for name, m in model.named_modules() if _is_linear(m) and m is not head}
+    layers = {name: m for name, m in model.named_modules() if is_linear(m) and m is not head}
     with mode(model, training=False), frozen(model), torch.enable_grad(), _collected(layers) as outputs:
         rows = task.rows(model, batch)
         each, confidence = probability(rows, how), probability(rows, "mean").detach()
@@ -87,11 +87,6 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
         highest.append(torch.stack([part.masked_fill(gone, -torch.inf).amax(1) for part, gone in parts]).amax(0))
         lowest.append(torch.stack([part.masked_fill(gone, torch.inf).amin(1) for part, gone in parts]).amin(0))
     return Influence(torch.cat(highest, 1), torch.cat(lowest, 1), each.detach(), confidence)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    """GPT-2's linear layers are Transformers' `Conv1D`."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 @contextmanager

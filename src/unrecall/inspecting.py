@@ -50,7 +50,9 @@ def inspection(attack: InspectionAttack, models: Models, request: Request, task:
     """What lies inside each model: a line over the layers or neurons, and one number."""
     frame = report_of(attack)
     try:
-        found = {role: attack.inspect(one, models.original, request, task) for role, one in models.by_role().items()}
+        subjects = models.by_role()
+        each = {one: attack.inspect(one, models.original, request, task) for one in dict.fromkeys(subjects.values())}
+        found = {role: each[one] for role, one in subjects.items()}
         hidden = attack.inspect(resisting(models.original, request, task), models.original, request, task)
     except (NotSupported, MissingReference) as reason:
         none = Estimate(value=None, note=str(reason))

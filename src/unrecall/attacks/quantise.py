@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
 from unrecall.engine import Turn, plain_step
 from unrecall.errors import NotSupported
+from unrecall.hooks import is_linear, is_transposed
 from unrecall.observe import device_of
 from unrecall.parameters import Count
 from unrecall.records import ThreatModel
@@ -23,8 +24,6 @@ from unrecall.tasks.base import Task
 from unrecall.types import Examples, Request, move
 
 Bits: TypeAlias = Annotated[int, Field(ge=2, le=8)]
-TRANSPOSED = "Conv1D"
-"""The linear layer of GPT-2 and its kin in Transformers, which holds its matrix as `[in, out]`."""
 
 
 class Rounded(NamedTuple):
@@ -131,8 +130,8 @@ class Quantise(RecoveryAttack):
 def layers(model: nn.Module, request: Request, task: Task) -> list[Any]:
     """The linear and convolution layers but the head; NotSupported where there are none."""
     head = task.head(model, move(task.collate([request.forget[0]]), device_of(model)))
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    found = [m for m in model.modules() if m is not head and (isinstance(m, kinds) or type(m).__name__ == TRANSPOSED)]
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    found = [m for m in model.modules() if m is not head and (isinstance(m, kinds) or is_linear(m))]
     if not found:
         raise NotSupported("Quantise: expected linear layers or convolutions besides the head, got none.")
     return found
@@ -141,4 +140,4 @@ def layers(model: nn.Module, request: Request, task: Task) -> list[Any]:
 def weight_of(layer: Any) -> Tensor:
     """A layer's weight `[out, in, ...]`, without gradients; it shares the layer's memory."""
     weight: Tensor = layer.weight.detach()
-    return weight.T if type(layer).__name__ == TRANSPOSED else weight
+    return weight.T if is_transposed(layer) else weight

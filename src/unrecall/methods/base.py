@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Self, TypeVar, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from unrecall.engine import Fit, Phase, draw_seed, fit, frozen_copy, own_randomness
+from unrecall.engine import Batches, Fit, Loss, Phase, draw_seed, fit, frozen_copy, own_randomness
 from unrecall.errors import NotSupported
 from unrecall.parameters import Parameters
 from unrecall.session import Session
@@ -120,6 +120,20 @@ class GradientMethod(Method):
         return student.eval()
 
 
+def beside_retain(forget: Loss, weight: float, request: Request, task: Task, fit: Fit) -> list[Phase]:
+    """One phase over forget that minimises `forget` + `weight` CE(retain), with retain cycling beside it.
+
+    At weight 0 retain is not read.
+    """
+    if weight == 0:
+        return [Phase(forget, {"forget": request.forget}, fit)]
+
+    def loss(model: nn.Module, batches: Batches) -> Tensor:
+        return forget(model, batches) + weight * task.rows(model, batches["retain"]).losses().mean()
+
+    return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit)]
+
+
 @dataclass(frozen=True)
 class Null(GradientMethod):
     """The same passes as `base` at learning rate 0: whatever is forgotten here, statistics forgot and not weights."""
@@ -157,4 +171,4 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
                     )
 
 
-__all__ = ["Fit", "GradientMethod", "Method", "Null", "Phase", "Strength", "reinitialise"]
+__all__ = ["Fit", "GradientMethod", "Method", "Null", "Phase", "Strength", "beside_retain", "reinitialise"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.engine import Batches
 from unrecall.functional import masked_softmax, one_hot_mask
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
 from unrecall.parameters import Index, NonNegative
 from unrecall.tasks.base import Task
 from unrecall.types import Request, Rows
@@ -54,13 +54,9 @@ class CEU(GradientMethod):
         """One phase over forget, with retain cycling beside it where it has a weight."""
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = ce_u_loss(task.rows(model, batches["forget"]), self.skip)
-            if self.retain_weight == 0:
-                return forget
-            return forget + self.retain_weight * task.rows(model, batches["retain"]).losses().mean()
+            return ce_u_loss(task.rows(model, batches["forget"]), self.skip)
 
-        streams = {"forget": request.forget}
-        return [Phase(loss, streams if self.retain_weight == 0 else streams | {"retain": request.retain}, self.fit)]
+        return beside_retain(loss, self.retain_weight, request, task, self.fit)
 
 
 def ce_u_loss(rows: Rows, skip: int) -> Tensor:

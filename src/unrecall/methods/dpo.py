@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrecall.engine import Batches
 from unrecall.errors import NotSupported
 from unrecall.functional import nll
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
 from unrecall.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task, Textual
 from unrecall.teacher import remembered_losses
@@ -91,19 +91,15 @@ class DPO(GradientMethod):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             batch = batches["forget"]
             refusing = task.with_answers(batch, [wanted[i] for i in batch["index"].tolist()])
-            forget = dpo_loss(
+            return dpo_loss(
                 task.rows(model, refusing),
                 task.rows(model, batch),
                 before_wanted(batch),
                 before_true(batch),
                 self.beta,
             )
-            if self.retain_weight == 0:
-                return forget
-            return forget + self.retain_weight * task.rows(model, batches["retain"]).losses().mean()
 
-        streams = {"forget": request.forget}
-        return [Phase(loss, streams if self.retain_weight == 0 else streams | {"retain": request.retain}, self.fit)]
+        return beside_retain(loss, self.retain_weight, request, task, self.fit)
 
 
 def dpo_loss(wanted: Rows, unwanted: Rows, before_wanted: Tensor, before_unwanted: Tensor, beta: float) -> Tensor:

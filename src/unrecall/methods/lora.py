@@ -16,6 +16,7 @@ from torch import nn
 
 from unrecall.engine import draw_seed, fit, own_randomness
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
+from unrecall.hooks import is_linear
 from unrecall.methods.base import GradientMethod, Method, Strength
 from unrecall.observe import device_of
 from unrecall.parameters import Count, Positive
@@ -167,10 +168,7 @@ def _linear(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: layer
         for name, layer in model.named_modules()
-        if (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
-        and owners[id(layer.weight)] == 1
-        and layer.weight.requires_grad
-        and layer not in inside
+        if is_linear(layer) and owners[id(layer.weight)] == 1 and layer.weight.requires_grad and layer not in inside
     }
 
 

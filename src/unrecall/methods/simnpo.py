@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.engine import Batches
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
 from unrecall.parameters import Finite, NonNegative, Positive
 from unrecall.tasks.base import Task
 from unrecall.types import Request, Rows
@@ -56,10 +56,9 @@ class SimNPO(GradientMethod):
         """One phase over forget, with retain cycling beside it."""
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = simnpo_loss(task.rows(model, batches["forget"]), self.beta, self.delta)
-            return self.gamma * forget + self.alpha * task.rows(model, batches["retain"]).losses().mean()
+            return self.gamma * simnpo_loss(task.rows(model, batches["forget"]), self.beta, self.delta)
 
-        return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]
+        return beside_retain(loss, self.alpha, request, task, self.fit)
 
 
 def simnpo_loss(rows: Rows, beta: float, delta: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.engine import Batches
 from unrecall.functional import one_hot_mask
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
 from unrecall.parameters import NonNegative
 from unrecall.tasks.base import Task
 from unrecall.teacher import remembered
@@ -55,13 +55,9 @@ class UNDIAL(GradientMethod):
         before = remembered(original, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = undial_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
-            if self.retain_weight == 0:
-                return forget
-            return forget + self.retain_weight * task.rows(model, batches["retain"]).losses().mean()
+            return undial_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
 
-        streams = {"forget": request.forget}
-        return [Phase(loss, streams if self.retain_weight == 0 else streams | {"retain": request.retain}, self.fit)]
+        return beside_retain(loss, self.retain_weight, request, task, self.fit)
 
 
 def undial_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unrecall.engine import Batches
 from unrecall.functional import nll
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
 from unrecall.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
 from unrecall.types import Request, Rows
@@ -54,10 +54,9 @@ class WGA(GradientMethod):
         """One phase over forget, with retain cycling beside it."""
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = wga_loss(task.rows(model, batches["forget"]), self.beta)
-            return self.gamma * forget + self.alpha * task.rows(model, batches["retain"]).losses().mean()
+            return self.gamma * wga_loss(task.rows(model, batches["forget"]), self.beta)
 
-        return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]
+        return beside_retain(loss, self.alpha, request, task, self.fit)
 
 
 def wga_loss(rows: Rows, beta: float) -> Tensor:

@@ -179,7 +179,7 @@ def trained_tokenizer(texts: Iterable[str], size: int) -> Any:
 def small_llama(tokenizer: Any, width: int, depth: int, context: int) -> nn.Module:
     """An untrained Llama with tied embeddings; one head for each 32 of its width, feed-forward 8/3 of it.
 
-    Weights start at deviation 1 / sqrt(width): at the usual 0.02 so narrow a model learns several times more slowly.
+    Weights start at deviation 1 / sqrt(width): at the usual 0.02 so narrow a model learns more slowly (LOG.md).
     """
     library = transformers()
     config = library.LlamaConfig(
