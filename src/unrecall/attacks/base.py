@@ -6,6 +6,7 @@ Every attack is run in the same way, with the same draws, on the original, the u
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -75,10 +76,13 @@ class Attacked(NamedTuple):
 
 
 class Success(NamedTuple):
-    """What an attacked model shows of a probe: `shown` in [0, 1] for each example, and its mean loss in nats."""
+    """What an attacked model shows of a probe: `shown` in [0, 1] for each example, and its mean loss in nats.
+
+    The loss is nan where nothing asks for it: what a model writes is read without a pass over the true answers.
+    """
 
     shown: np.ndarray
-    loss: float
+    loss: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.errors import NotSupported
-from unrecall.observe import mean_loss
 from unrecall.records import ThreatModel
 from unrecall.session import Session
 from unrecall.tasks.base import Task, Textual
@@ -63,7 +62,7 @@ class Paraphrase(RecoveryAttack):
         """ROUGE-L recall of what the model answers against each true answer."""
         items, able = list(iterate(probe)), _asking(task)
         truth = [able.answer(item) for item in items]
-        return Success(rouge_l_recall(truth, able.generate(model, items)), mean_loss(model, task, probe))
+        return Success(rouge_l_recall(truth, able.generate(model, items)))
 
     def recover(
         self,

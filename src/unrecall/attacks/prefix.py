@@ -12,7 +12,6 @@ from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.errors import NotSupported
-from unrecall.observe import mean_loss
 from unrecall.records import ThreatModel
 from unrecall.session import Session
 from unrecall.tasks.base import Task, Textual
@@ -78,7 +77,7 @@ class Prefix(RecoveryAttack):
         share = probe.share if isinstance(probe, Shown) else 0.0
         items = list(iterate(probe))
         left = [task.left(item, share) for item in items]
-        return Success(rouge_l_recall(left, task.generate(model, items, shown=share)), mean_loss(model, task, probe))
+        return Success(rouge_l_recall(left, task.generate(model, items, shown=share)))
 
     def recover(
         self,
