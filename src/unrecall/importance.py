@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
 
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
 from unrecall.observe import batches, device_of
 from unrecall.tasks.base import Task
@@ -33,8 +33,11 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
 
         I_j = (1/n) sum_i (d loss_i / d theta_j)^2
 
-    It depends on neither batch size nor order; for `chunk` see `per_example`.
+    It depends on neither batch size nor order; for `chunk` see `per_example`. Where an example's loss depends on its
+    batch there is no such thing: then it is `batch_mean` over the task's own batches.
     """
+    if task.mixes:
+        return batch_mean(model, task, examples, task.at_once)
     weights = trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for found in per_example(model, task, examples, weights, chunk):
@@ -52,6 +55,11 @@ def per_example(
     most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
     one.
     """
+    if task.mixes:
+        raise NotSupported(
+            f"per_example: expected a task whose examples have a loss of their own, got {type(task).__name__}. "
+            "Use batch_mean."
+        )
     losses = _Loss(model, task)
 
     def loss_of(weights: Weights, example: Batch) -> Tensor:

@@ -20,11 +20,21 @@ from unrecall.types import Batch, Examples, Rows, Signals, move
 def batches(
     examples: Examples, task: Task, batch_size: int | None = None, device: torch.device | None = None
 ) -> Iterator[Batch]:
-    """The examples in order, collated, on `device`; as many at once as suit the task where no size is given."""
-    order, batch_size = range(len(examples)), batch_size or task.at_once
-    groups = [list(order[i : i + batch_size]) for i in range(0, len(examples), batch_size)]
+    """The examples in order, collated, on `device`; as many at once as suit the task where no size is given.
+
+    Where an example's rows depend on its batch, all batches are equally large: the last one is the last `batch_size`
+    examples, the first of which came before (`again` counts them).
+    """
+    n, size = len(examples), batch_size or task.at_once
+    starts = [max(0, min(i, n - size)) if task.mixes else i for i in range(0, n, size)]
+    groups = [list(range(i, min(n, i + size))) for i in starts]
     for batch in loader(examples, task, groups):
         yield batch if device is None else move(batch, device)
+
+
+def again(batch: Batch, done: int) -> int:
+    """How many examples at the start of a batch in order are among the `done` that came before."""
+    return max(0, done - int(batch["index"][0]))
 
 
 def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
@@ -72,6 +82,8 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows, features = task.view(model, batch)
+            if before := again(batch, offset):
+                rows, features = without(rows, before), features[before:]
             log_prob, expected, deviation, prediction = _of_rows(rows)
             loss = rows.per_example(-log_prob)
             parts["loss"].append(loss)
@@ -86,6 +98,12 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
             parts["deviation"].append(deviation)
             offset += rows.examples
     return Signals(**{name: _array(values) for name, values in parts.items()})
+
+
+def without(rows: Rows, first: int) -> Rows:
+    """The rows of all examples but the first few."""
+    left = rows.example >= first
+    return Rows(rows.logits[left], rows.targets[left], rows.example[left] - first, rows.examples - first)
 
 
 def _of_rows(rows: Rows, at_once: int = 2048) -> tuple[Tensor, ...]:
@@ -111,19 +129,21 @@ def _array(values: Sequence[Tensor]) -> np.ndarray:
 @torch.no_grad()
 def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> np.ndarray:
     """Share of rows predicted right, per example `[n]`, in eval mode."""
-    parts = []
+    parts, done = [], 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows = task.rows(model, batch)
-            parts.append(rows.per_example(rows.logits.argmax(1).eq(rows.targets).float()))
+            parts.append(rows.per_example(rows.logits.argmax(1).eq(rows.targets).float())[again(batch, done) :])
+            done += len(parts[-1])
     return torch.cat(parts).double().cpu().numpy()
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> float:
     """Mean negative log-likelihood over examples, in nats, in eval mode."""
-    total = 0.0
+    total, done = 0.0, 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
-            total += float(task.rows(model, batch).losses().double().sum())
+            losses = task.rows(model, batch).losses()[again(batch, done) :]
+            total, done = total + float(losses.double().sum()), done + len(losses)
     return total / len(examples)

@@ -26,9 +26,9 @@ def remembered(model: nn.Module, task: Task, examples: Examples, most: int = BYT
     """`model`'s logits `[rows, classes]` on `examples`, in eval mode; needs examples that don't change between draws.
 
     They come from one pass and a table, unless it would take more than `most` bytes (a language model's vocabulary on
-    many tokens): then from the model itself, batch by batch.
+    many tokens), or an example's logits depend on its batch: then from the model itself, batch by batch.
     """
-    if _size(model, task, examples) > most:
+    if task.mixes or _size(model, task, examples) > most:
         return _asked(model, task)
     logits: list[Tensor] = []
     counts: list[Tensor] = []
@@ -51,7 +51,12 @@ def remembered(model: nn.Module, task: Task, examples: Examples, most: int = BYT
 
 @torch.no_grad()
 def remembered_losses(model: nn.Module, task: Task, examples: Examples) -> Teacher:
-    """`model`'s *summed* negative log-likelihood of each example `[examples]`, from one pass in eval mode."""
+    """`model`'s *summed* negative log-likelihood of each example `[examples]`, in eval mode.
+
+    From one pass; batch by batch where an example's loss depends on its batch.
+    """
+    if task.mixes:
+        return _asked_losses(model, task)
     parts = []
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
@@ -74,5 +79,15 @@ def _asked(model: nn.Module, task: Task) -> Teacher:
     def answer(batch: Batch) -> Tensor:
         with mode(model, training=False):
             return task.rows(model, batch).logits
+
+    return answer
+
+
+def _asked_losses(model: nn.Module, task: Task) -> Teacher:
+    @torch.no_grad()
+    def answer(batch: Batch) -> Tensor:
+        with mode(model, training=False):
+            rows = task.rows(model, batch)
+            return rows.summed(nll(rows.logits, rows.targets))
 
     return answer

@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from unrecall.records import Exhibit
 from unrecall.types import Batch, Request, Rows, View
 
-Modality: TypeAlias = Literal["classification", "language"]
+Modality: TypeAlias = Literal["classification", "language", "contrastive"]
 
 
 class Task(ABC):
     """How one modality is trained and observed; an adapter between a model, its data and everything else.
 
     `modality`: which attacks an audit runs unless told otherwise. `at_once`: examples in a forward pass without
-    gradients.
+    gradients. `mixes`: whether an example's rows depend on the other examples of its batch.
     """
 
     modality: ClassVar[Modality]
     at_once: ClassVar[int] = 256
+    mixes: ClassVar[bool] = False
 
     @abstractmethod
     def collate(self, items: Sequence[Any]) -> Batch:
@@ -50,9 +51,16 @@ class Task(ABC):
     def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
         """The linear layer that turns features into logits; NotSupported where there is none."""
 
+    def endings(self, model: nn.Module, batch: Batch) -> list[nn.Module]:
+        """The modules that the model's last representation enters: the head, or the last of each tower."""
+        return [self.head(model, batch)]
+
     @abstractmethod
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-        """The parts of the model in order, input to output, by name; together they hold every parameter once."""
+        """The parts of the model in order, input to output, by name; together they hold every parameter once.
+
+        A parameter that the model itself holds, and no module of it, is in none of them.
+        """
 
     @abstractmethod
     def check(self, model: nn.Module, request: Request) -> None:
@@ -83,6 +91,20 @@ class Perturbable(Protocol):
 
     def items(self, batch: Batch) -> list[Any]:
         """The examples of a batch as a data set has them: what `collate` undoes."""
+        ...
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """A task whose examples have a class each, so that it shows which class pays when another is forgotten."""
+
+    classes: tuple[str, ...]
+
+    def classified(self) -> Task:
+        """The same models and examples, seen as one row an example: a logit for each class, the class as target.
+
+        The task itself where that is what it does; NotSupported where it knows no classes.
+        """
         ...
 
 

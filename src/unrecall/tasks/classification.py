@@ -55,6 +55,10 @@ class Classification(Task):
         _, features = self._ending(seen, rows.logits)
         return View(rows, features.flatten(1))
 
+    def classified(self) -> Task:
+        """Itself."""
+        return self
+
     def inputs(self, batch: Batch) -> Tensor:
         """The inputs, within `bounds`."""
         return batch["inputs"]
