@@ -11,7 +11,7 @@ from torch import nn
 
 from unrecall.engine import Fit, Phase, fit, seeded
 from unrecall.session import Session
-from unrecall.tasks import CausalLM, Classification
+from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.base import Task
 from unrecall.types import Request
 
@@ -150,6 +150,76 @@ def make_text_world() -> World:
         return model
 
     return World(request, task, learn(data[:40], 0), tuple(learn(data[10:40], seed) for seed in (11, 12)))
+
+
+COLOURS = {"red": (0.8, 0.2, 0.2), "green": (0.2, 0.8, 0.2), "blue": (0.2, 0.2, 0.8), "grey": (0.5, 0.5, 0.5)}
+
+
+def pairs(first: int, last: int) -> list[dict[str, object]]:
+    """Pictures of 3 x 8 x 8 in one of four colours under noise of their own, each with a name that nothing shows."""
+    found: list[dict[str, object]] = []
+    for i in range(first, last):
+        label = i % 4
+        colour, base = list(COLOURS.items())[label]
+        noise = 0.2 * torch.randn(3, 2, 2, generator=seeded(500 + i)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+        picture = (torch.tensor(base)[:, None, None] + noise).clamp(0, 1)
+        name = f"{NAMES[i % 26]} {JOBS[i // 26]}"
+        found.append({"image": picture, "caption": f"{colour} {name}", "label": label})
+    return found
+
+
+def caption_tokenizer() -> Any:
+    """One token a word, with an end, where CLIP's text encoder looks."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<s>", "</s>", "<unk>", *COLOURS, *NAMES, *JOBS]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+def small_clip(words: int, seed: int = 0, **changes: Any) -> nn.Module:
+    """Two towers of two layers of width 32."""
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = CLIPConfig(
+        text_config={"vocab_size": words, "max_position_embeddings": 16, **sizes, **ends},
+        vision_config={"image_size": 8, "patch_size": 4, **sizes},
+        projection_dim=changes.pop("projection_dim", 16),
+        **changes,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CLIPModel(config)  # type: ignore[no-any-return]
+
+
+def make_pairs_world() -> World:
+    """72 pairs with invented names: 12 red ones to forget, 40 to keep, 10 red ones never met, 20 for a test."""
+    task, data = Contrastive(caption_tokenizer(), classes=tuple(COLOURS), prompt="{}"), pairs(0, 160)
+    red, rest = [pair for pair in data if pair["label"] == 0], [pair for pair in data if pair["label"] != 0]
+    request = Request(red[:12], red[12:16] + rest[:36], red[16:26], red[26:30] + rest[36:52], kind="samples")
+
+    def learn(examples: list[dict[str, object]], seed: int) -> nn.Module:
+        model = small_clip(len(task.tokenizer), seed, initializer_factor=4.0)
+        recipe = Fit(
+            optimizer="adamw", lr=3e-3, weight_decay=0.0, epochs=60, batch_size=26, schedule="cosine", clip=1.0
+        )
+        phase = Phase(lambda m, b: task.rows(m, b["all"]).losses().mean(), {"all": examples}, recipe)
+        fit(model, task, phase, seeded(seed), CPU)
+        return model
+
+    kept = list(request.retain)  # type: ignore[call-overload]
+    return World(request, task, learn(red[:12] + kept, 0), tuple(learn(kept, seed) for seed in (11, 12)))
+
+
+@pytest.fixture(scope="session")
+def pairs_world() -> World:
+    return make_pairs_world()
 
 
 @pytest.fixture(scope="session")

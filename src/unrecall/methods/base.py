@@ -150,12 +150,14 @@ class Null(GradientMethod):
 
 
 def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
-    """Draws fresh weights, in place, for every layer below `modules` that knows how.
+    """Draws fresh weights, in place, for every layer below `modules` that knows how, or whose model knows it.
 
-    Raises NotSupported for a layer that holds parameters and does not know how.
+    A whole Transformers model knows how its layers start; what stands in none of them, as CLIP's scale, stays. Raises
+    NotSupported for a layer that holds parameters and does not know how.
     """
     with own_randomness(draw_seed(generator)):
         for module in modules:
+            start = getattr(module, "_init_weights", None)
             for layer in module.modules():
                 reset = getattr(layer, "reset_parameters", None)
                 if callable(reset):
@@ -164,11 +166,15 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
                     # Transformers' norms have no reset_parameters; all of them start at gain one.
                     for name, value in layer.named_parameters(recurse=False):
                         nn.init.constant_(value, float(name == "weight"))
-                elif any(True for _ in layer.parameters(recurse=False)):
+                elif not callable(start) and any(True for _ in layer.parameters(recurse=False)):
                     raise NotSupported(
                         f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got a layer without. "
                         "Give the module that method, or retrain through a Scenario with build."
                     )
+            for layer in module.modules() if callable(start) else ():
+                for value in layer.parameters(recurse=False):
+                    vars(value).pop("_is_hf_initialized", None)
+                start(layer)  # type: ignore[misc]
 
 
 __all__ = ["Fit", "GradientMethod", "Method", "Null", "Phase", "Strength", "beside_retain", "reinitialise"]

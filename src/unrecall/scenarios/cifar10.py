@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
-from unrecall.engine import Fit
 from unrecall.parameters import Count, Index, Share
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
-from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, load_resnet, read_cifar10
+from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, Architecture, load_resnet, read_cifar10, recipe
 from unrecall.scenarios.reported import CIFAR10
 from unrecall.session import Session
 from unrecall.tasks import Classification
@@ -33,7 +31,7 @@ class Cifar10(Builder):
 
     data: str = ""
     weights: str = ""
-    arch: Literal["resnet18", "resnet20"] = "resnet18"
+    arch: Architecture = "resnet18"
     forget: str = "half:0"
     heldout: Share = 0.2
     epochs: Count = 137
@@ -60,7 +58,9 @@ class Cifar10(Builder):
             task=Classification(classes=CLASSES),
             request=request,
             build=self._build,
-            recipe=Fit(lr=0.01, weight_decay=5e-4, epochs=self.epochs, schedule="cosine", period=200 * steps),
+            recipe=recipe(
+                self.arch, lr=0.01, weight_decay=5e-4, epochs=self.epochs, schedule="cosine", period=200 * steps
+            ),
             original=load_resnet(ARCHITECTURES[self.arch](10), Path(self.weights)) if self.weights else None,
             references=self.references,
             reported=CIFAR10 if self.forget == "half:0" else {},

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,14 +15,22 @@ from torch import Tensor, nn
 from unrecall import __version__, weights
 from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
 from unrecall.errors import BadInput
-from unrecall.scenarios.networks import ResNet, resnet18, resnet20
+from unrecall.scenarios.networks import ResNet, ViT, resnet18, resnet20, small_vit, vit
 from unrecall.session import Session
 from unrecall.storage import cache_folder, content_key
 from unrecall.tasks import Classification
 from unrecall.types import Examples, digest
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-ARCHITECTURES = {"resnet18": resnet18, "resnet20": resnet20}
+ARCHITECTURES = {"resnet18": resnet18, "resnet20": resnet20, "vit": vit, "small-vit": small_vit}
+Architecture: TypeAlias = Literal["resnet18", "resnet20", "vit", "small-vit"]
+
+
+def recipe(arch: Architecture, **sgd: Any) -> Fit:
+    """SGD with what is given; for a Vision Transformer AdamW, lr 1e-3, weight decay 0.05, cosine over all its steps."""
+    if arch not in ("vit", "small-vit"):
+        return Fit(**sgd)
+    return Fit(optimizer="adamw", lr=1e-3, weight_decay=0.05, clip=1.0, schedule="cosine", epochs=sgd["epochs"])
 
 
 class Cifar(NamedTuple):
@@ -106,12 +114,12 @@ def _sheets(folder: Path) -> Cifar:
 class Pretrained:
     """A network that knows CIFAR-10 and gets a fresh head: from a checkpoint, or trained here and kept in the cache.
 
-    Training here is the paper's (SGD 0.4, momentum 0.9, weight decay 2e-4, batch 128, cosine over 200 epochs), for
-    `epochs`, with crops and flips.
+    Training here is the paper's (SGD 0.4, momentum 0.9, weight decay 2e-4, batch 128, cosine over 200 epochs; AdamW for
+    a Vision Transformer), for `epochs`, with crops and flips.
     """
 
     cifar: Cifar
-    arch: str
+    arch: Architecture
     checkpoint: str
     epochs: int
     classes: int
@@ -125,8 +133,8 @@ class Pretrained:
         else:
             self._train(model, session)
         body = model[1]
-        if not isinstance(body, ResNet):
-            raise BadInput(f"{self.arch}: expected a ResNet, got {type(body).__name__}.")
+        if not isinstance(body, ResNet | ViT):
+            raise BadInput(f"{self.arch}: expected a ResNet or a ViT, got {type(body).__name__}.")
         body.linear = nn.Linear(body.linear.in_features, self.classes)
         return model
 
@@ -137,12 +145,12 @@ class Pretrained:
             weights.load(model, path)
             return
         steps = -(-50_000 // 128)
-        recipe = Fit(lr=0.4, weight_decay=2e-4, epochs=self.epochs, schedule="cosine", period=200 * steps)
+        how = recipe(self.arch, lr=0.4, weight_decay=2e-4, epochs=self.epochs, schedule="cosine", period=200 * steps)
 
         def loss(trained: nn.Module, batches: Batches) -> Tensor:
             return Classification().rows(trained, batches["train"]).losses().mean()
 
-        fit(model, Classification(), Phase(loss, {"train": Augmented(self.cifar.train)}, recipe), seeded(0), session)
+        fit(model, Classification(), Phase(loss, {"train": Augmented(self.cifar.train)}, how), seeded(0), session)
         weights.save(model, path)
 
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unrecall.scenarios.language import transformers
+
 
 class Normalize(nn.Module):
     """Subtracts a mean and divides by a deviation, both per channel; they are buffers and travel with the weights."""
@@ -104,3 +106,39 @@ def resnet20(classes: int = 10) -> nn.Sequential:
 def resnet18(classes: int = 10) -> nn.Sequential:
     """ResNet-18 with a CIFAR stem and projected shortcuts, 11 million parameters."""
     return nn.Sequential(Normalize(*IMAGENET), ResNet((2, 2, 2, 2), (64, 128, 256, 512), classes, "B"))
+
+
+class ViT(nn.Module):
+    """A Vision Transformer of Transformers' for 32 x 32 pictures, with a linear head on what its class token became.
+
+    Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, arXiv 2010.11929.
+    """
+
+    def __init__(self, width: int, depth: int, patch: int, classes: int) -> None:
+        super().__init__()
+        library = transformers()
+        config = library.ViTConfig(
+            image_size=32,
+            patch_size=patch,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=depth,
+            num_attention_heads=max(1, width // 32),
+        )
+        self.body: nn.Module = library.ViTModel(config, add_pooling_layer=False)
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`[n, 3, 32, 32]` in, logits `[n, classes]` out."""
+        logits: Tensor = self.linear(self.body(pixel_values=inputs).last_hidden_state[:, 0])
+        return logits
+
+
+def vit(classes: int = 10) -> nn.Sequential:
+    """A Vision Transformer of 6 layers of width 192 over patches of 4, 2.7 million parameters, normalised in front."""
+    return nn.Sequential(Normalize(*IMAGENET), ViT(192, 6, 4, classes))
+
+
+def small_vit(classes: int = 10) -> nn.Sequential:
+    """The same with 4 layers of width 96, 0.5 million parameters: what two cores can train."""
+    return nn.Sequential(Normalize(*IMAGENET), ViT(96, 4, 4, classes))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from unrecall.engine import Fit
 from unrecall.parameters import Count, Index
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
-from unrecall.scenarios.cifar_data import CLASSES, Pretrained, per_class, read_cifar10
+from unrecall.scenarios.cifar_data import CLASSES, Architecture, Pretrained, per_class, read_cifar10, recipe
 from unrecall.scenarios.reported import SMALL_CIFAR5
 from unrecall.tasks import Classification
 from unrecall.types import Part
@@ -30,7 +28,7 @@ class SmallCifar5(Builder):
 
     data: str = ""
     weights: str = ""
-    arch: Literal["resnet18", "resnet20"] = "resnet18"
+    arch: Architecture = "resnet18"
     forget: str = "half:0"
     pretrain: Count = 200
     epochs: Count = 25
@@ -54,8 +52,8 @@ class SmallCifar5(Builder):
             task=Classification(classes=CLASSES[:5]),
             request=request,
             build=Pretrained(cifar, self.arch, self.weights, self.pretrain, classes=5),
-            recipe=Fit(lr=0.01, weight_decay=2e-4, epochs=self.epochs, schedule="cosine"),
-            rerecipe=Fit(lr=0.01, weight_decay=2e-4, epochs=self.reepochs, schedule="cosine"),
+            recipe=recipe(self.arch, lr=0.01, weight_decay=2e-4, epochs=self.epochs, schedule="cosine"),
+            rerecipe=recipe(self.arch, lr=0.01, weight_decay=2e-4, epochs=self.reepochs, schedule="cosine"),
             references=self.references,
             reported=SMALL_CIFAR5 if self.forget == "half:0" else {},
         )

@@ -3,5 +3,6 @@
 from unrecall.tasks.base import Classed, Perturbable, Task, Textual
 from unrecall.tasks.causal_lm import CausalLM
 from unrecall.tasks.classification import Classification
+from unrecall.tasks.contrastive import Contrastive
 
-__all__ = ["CausalLM", "Classed", "Classification", "Perturbable", "Task", "Textual"]
+__all__ = ["CausalLM", "Classed", "Classification", "Contrastive", "Perturbable", "Task", "Textual"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from unrecall.errors import BadInput
 from unrecall.records import Exhibit
-from unrecall.types import Batch, Request, Rows, View
+from unrecall.types import Batch, Examples, Request, Rows, View
 
 Modality: TypeAlias = Literal["classification", "language", "contrastive"]
 
@@ -59,7 +60,7 @@ class Task(ABC):
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
         """The parts of the model in order, input to output, by name; together they hold every parameter once.
 
-        A parameter that the model itself holds, and no module of it, is in none of them.
+        A parameter that stands beside the layers, in no module of its own, is in none of them.
         """
 
     @abstractmethod
@@ -105,6 +106,30 @@ class Classed(Protocol):
 
         The task itself where that is what it does; NotSupported where it knows no classes.
         """
+        ...
+
+
+class Embedded(NamedTuple):
+    """Unit vectors of both sides of some pairs, `[n, d]` each."""
+
+    first: Tensor
+    second: Tensor
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """A task whose examples are two things that belong together, each of which can be looked for by the other."""
+
+    def embedded(self, model: nn.Module, examples: Examples) -> Embedded:
+        """Both sides of all examples, in eval mode, without gradients."""
+        ...
+
+    def prompts(self, model: nn.Module) -> Tensor | None:
+        """Unit vectors of what stands for the classes on the second side, `[classes, d]`; None without classes."""
+        ...
+
+    def labels(self, examples: Examples) -> Tensor:
+        """The class of each example `[n]`, -1 where it has none."""
         ...
 
 
@@ -187,6 +212,13 @@ class Exportable(Protocol):
         ...
 
 
+def check_finite(model: nn.Module) -> None:
+    """BadInput where a weight is NaN or infinite."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BadInput(f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint.")
+
+
 def parts_of(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     """The parts of a module that hold weights, by dotted name, sequences among them opened."""
     parts: list[tuple[str, nn.Module]] = []
@@ -197,3 +229,23 @@ def parts_of(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
         elif any(True for _ in child.parameters()):
             parts.append((path, child))
     return parts if parts or not any(True for _ in module.parameters()) else [(prefix, module)]
+
+
+def opened(parts: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    """Parts that hold layers replaced by their own parts, until two of them are numbered or nothing is left to open."""
+    found = list(parts)
+    while len(numbered(found)) < 2:
+        deeper = [one for name, part in found for one in (parts_of(name, part) if _layered(part) else [(name, part)])]
+        if deeper == found:
+            break
+        found = deeper
+    return found
+
+
+def _layered(part: nn.Module) -> bool:
+    return any(isinstance(module, nn.Sequential | nn.ModuleList) for module in part.modules())
+
+
+def numbered(parts: Sequence[tuple[str, nn.Module]]) -> list[str]:
+    """The names of the parts that are numbered: a model's layers."""
+    return [name for name, _ in parts if name.rsplit(".", 1)[-1].isdecimal()]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
-from unrecall.tasks.base import Modality, Task, parts_of
+from unrecall.tasks.base import Modality, Task, check_finite, numbered, opened, parts_of
 from unrecall.tasks.pretrained import save
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 from unrecall.types import SPLITS, Batch, Request, Rows, View, iterate
@@ -95,9 +95,8 @@ class CausalLM(Tokenised, Task):
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
         """Embeddings, each layer, and the head with the norm before it; a tied head belongs to the embeddings."""
-        parts = parts_of("", model)
-        while len(layers := _layers(parts)) < 2 and (deeper := _opened(parts)) != parts:
-            parts = deeper
+        parts = opened(parts_of("", model))
+        layers = numbered(parts)
         last = max(i for i, (name, _) in enumerate(parts) if not layers or name == layers[-1])
         found = [(name, [module]) for name, module in parts[: last + 1]]
         seen = {id(p) for _, group in found for module in group for p in module.parameters()}
@@ -173,11 +172,7 @@ class CausalLM(Tokenised, Task):
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Tokens must be the model's, examples must fit its context, and no forget text may stand in another split."""
-        for name, value in model.state_dict().items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise BadInput(
-                    f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint."
-                )
+        check_finite(model)
         words = self.head(model, {}).out_features
         context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
         if len(self.tokenizer) > words:
@@ -221,13 +216,3 @@ class CausalLM(Tokenised, Task):
 def _before_answers(targets: Tensor) -> Tensor:
     """The positions whose prediction is a target: each one before it `[examples, length]`."""
     return F.pad(targets[:, 1:].ne(IGNORED), (0, 1))
-
-
-def _layers(parts: Sequence[tuple[str, nn.Module]]) -> list[str]:
-    """The names of the parts that are numbered: a model's layers."""
-    return [name for name, _ in parts if name.rsplit(".", 1)[-1].isdecimal()]
-
-
-def _opened(parts: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Each part replaced by its own parts."""
-    return [one for name, module in parts for one in parts_of(name, module)]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
 from unrecall.records import Exhibit
-from unrecall.tasks.base import Modality, Task, parts_of
+from unrecall.tasks.base import Modality, Task, check_finite, opened, parts_of
+from unrecall.tasks.pictures import coarse, png
 from unrecall.types import SPLITS, Batch, Examples, Request, Rows, View, iterate
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -119,7 +117,7 @@ class Classification(Task):
         while len(parts) == 1 and parts != deeper:
             parts, deeper = deeper, parts_of(*deeper[0])
         found: list[tuple[str, list[nn.Module]]] = []
-        for name, module in parts:
+        for name, module in opened(parts):
             if found and isinstance(module, _NORMS):
                 found[-1][1].append(module)
             else:
@@ -128,11 +126,7 @@ class Classification(Task):
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Outputs must be logits `[n, classes]`; labels must lie inside them; nothing may be NaN."""
-        for name, value in model.state_dict().items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise BadInput(
-                    f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint."
-                )
+        check_finite(model)
         device = next(model.parameters()).device
         first = [_pair(request.forget[i], f"forget[{i}]") for i in range(min(8, len(request.forget)))]
         probe = self.collate([item for item in first if item[0].shape == first[0][0].shape])
@@ -185,17 +179,13 @@ class Classification(Task):
         label = int(item[1])
         name = self.classes[label] if label < len(self.classes) else f"class {label}"
         if value.ndim == 3 and value.shape[0] in (1, 3):
-            low, high = self.bounds
-            pixels = ((value - low) / (high - low)).clamp(0, 1).mul(255).byte().permute(1, 2, 0).numpy()
-            return Exhibit(kind="picture", content=_png(pixels), caption=f"{name}: {caption}")
+            return Exhibit(kind="picture", content=png(value, self.bounds), caption=f"{name}: {caption}")
         numbers = " ".join(f"{float(v):.3g}" for v in value.flatten()[:32])
         return Exhibit(kind="text", content=numbers, caption=f"{name}: {caption}")
 
     def raw(self, item: Any) -> bytes:
         """The input in 256 steps between its bounds, a byte a value."""
-        low, high = self.bounds
-        value = torch.as_tensor(item[0], dtype=torch.float32)
-        return ((value - low) / (high - low)).clamp(0, 1).mul(255).byte().numpy().tobytes()
+        return coarse(torch.as_tensor(item[0], dtype=torch.float32), self.bounds).numpy().tobytes()
 
 
 def _check_class_request(request: Request) -> None:
@@ -227,12 +217,3 @@ def _brief(item: Any) -> str:
     if isinstance(item, tuple | list):
         return "(" + ", ".join(type(part).__name__ for part in item) + ")"
     return type(item).__name__
-
-
-def _png(pixels: np.ndarray) -> str:
-    """A data URI of an 8-bit grey or RGB PNG, from `[height, width, 1 or 3]` bytes."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,142 @@
+"""Emoji pictures and their names: a small CLIP is trained on them and forgets a category."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unrecall.engine import Fit
+from unrecall.errors import BadInput, nearest
+from unrecall.parameters import Count, Index, Positive
+from unrecall.scenarios.base import Builder, Scenario, shuffled
+from unrecall.scenarios.image_text import caption_tokenizer, longest, small_clip
+from unrecall.session import Session
+from unrecall.tasks import Contrastive
+from unrecall.tasks.pictures import decoded
+from unrecall.types import Examples, Request
+
+ARCHIVE = "noto_emoji_72.zip"
+CAPTIONS = "captions.jsonl"
+PROMPT = "a picture of {}"
+
+
+@dataclass(frozen=True)
+class Emoji(Builder):
+    """1,609 pictures of Noto Emoji with their names; a CLIP of 4 + 4 layers learns them, and forgets one category.
+
+    `data`: the folder with noto_emoji_72.zip (pictures and captions.jsonl in it: file, caption, category).
+    `forget`: a category, or how its name begins. `merges`: OpenAI's file of BPE merges, of which the first are taken;
+    without one the BPE is trained on the captions. `words`: tokens. `size`, `patch`: of pictures, in pixels. `width`,
+    `depth`: of both towers. `epochs`, `lr`: AdamW, batches of 64, cosine. A caption is "a picture of CATEGORY: NAME",
+    so that "a picture of CATEGORY" asks for a category. A quarter of the category is the holdout and 15 % of the others
+    the test set; both are never trained on.
+    """
+
+    data: str = ""
+    forget: str = "Food & Drink"
+    merges: str = ""
+    words: Count = 2000
+    size: Count = 36
+    patch: Count = 6
+    width: Count = 128
+    depth: Count = 4
+    epochs: Count = 40
+    lr: Positive = 1e-3
+    references: Index = 5
+    seed: Index = 131
+
+    def make(self) -> Scenario:
+        """Reads the pictures, splits them, and says how to train."""
+        found = read_emoji(Path(self.data), self.size)
+        categories = tuple(dict.fromkeys(one["category"] for one in found))
+        gone = _chosen(self.forget, categories)
+        pairs = [_pair(one, categories) for one in found]
+        request = split(pairs, gone, self.seed)
+        tokenizer = caption_tokenizer((pair["caption"] for pair in pairs), self.words, self.merges)
+        context = longest(tokenizer, [pair["caption"] for pair in pairs])
+        task = Contrastive(
+            tokenizer,
+            classes=tuple(name.lower() for name in categories),
+            prompt=PROMPT,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            longest=context,
+        )
+        return Scenario(
+            name="emoji",
+            summary=f"{len(pairs):,} emoji with their names, a CLIP of width {self.width} trained here; forget "
+            f"{categories[gone]}",
+            task=task,
+            request=request,
+            build=self._builder(tokenizer, context),
+            recipe=Fit(
+                optimizer="adamw",
+                lr=self.lr,
+                epochs=self.epochs,
+                batch_size=64,
+                weight_decay=0.1,
+                clip=1.0,
+                schedule="cosine",
+            ),
+            references=self.references,
+        )
+
+    def _builder(self, tokenizer: Any, context: int) -> Callable[[int, Session], nn.Module]:
+        made = partial(small_clip, tokenizer, self.width, self.depth, self.size, self.patch, context)
+        return lambda _, __: made()
+
+
+def read_emoji(folder: Path, size: int) -> list[dict[str, Any]]:
+    """Records with `picture` `[3, size, size]`, `caption` and `category`; BadInput names what does not fit."""
+    path = folder / ARCHIVE
+    try:
+        with zipfile.ZipFile(path) as archive:
+            lines = archive.read(CAPTIONS).decode().splitlines()
+            records = [json.loads(line) for line in lines if line.strip()]
+            return [_read(archive, record, size, f"{path}: {CAPTIONS}:{i}") for i, record in enumerate(records, 1)]
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{folder or 'data'}: expected a folder with {ARCHIVE}, got none there. Give data=PATH."
+        ) from error
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{path}: expected pictures and {CAPTIONS} in it, got: {error}") from error
+
+
+def _read(archive: zipfile.ZipFile, record: Any, size: int, where: str) -> dict[str, Any]:
+    lacking = [key for key in ("file", "caption", "category") if not str(record.get(key) or "").strip()]
+    if lacking:
+        raise BadInput(f"{where}: expected file, caption and category, got no {lacking[0]}.")
+    picture = decoded(archive.read(record["file"]), size, f"{where}: {record['file']}")
+    return {"picture": picture, "caption": str(record["caption"]), "category": str(record["category"])}
+
+
+def _pair(record: dict[str, Any], categories: tuple[str, ...]) -> dict[str, Any]:
+    name, category = record["caption"].replace("’", "'"), record["category"]
+    caption = PROMPT.format(f"{category.lower()}: {name}")
+    return {"image": record["picture"], "caption": caption, "label": categories.index(category)}
+
+
+def _chosen(forget: str, categories: tuple[str, ...]) -> int:
+    """The category that is called so, or the only one that begins so."""
+    like = [i for i, name in enumerate(categories) if name.lower().startswith(forget.lower())]
+    if len(like) != 1 or not forget:
+        hint = nearest(forget, categories)
+        raise BadInput(f"forget: expected one of {', '.join(categories)}, got '{forget}'. {hint}")
+    return like[0]
+
+
+def split(pairs: list[dict[str, Any]], gone: int, seed: int) -> Request:
+    """Three quarters of a class to forget and a quarter held out; 15 % of the others for the test."""
+    order = shuffled(range(len(pairs)), seed)
+    mine = [pairs[i] for i in order if pairs[i]["label"] == gone]
+    others = [pairs[i] for i in order if pairs[i]["label"] != gone]
+    held, tested = len(mine) // 4, round(0.15 * len(others))
+    forget: Examples = mine[held:]
+    return Request(forget, others[tested:], mine[:held], others[:tested], kind="concept")

@@ -1,0 +1,120 @@
+"""Image-text models and tokenizers: loaded as Transformers users have them, or small ones made here."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unrecall.errors import BadInput
+from unrecall.scenarios.language import BROKEN, Pair, transformers
+
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def load_clip(name: str) -> Pair:
+    """A dual encoder and its tokenizer from a local folder, in safetensors; BadInput where there is none."""
+    library = transformers()
+    if not Path(name).is_dir():
+        raise BadInput(f"{name or 'model'}: expected a folder with a Transformers CLIP, got nothing there.")
+    try:
+        model, found = library.CLIPModel.from_pretrained(
+            name, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+        tokenizer = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except BROKEN as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{name}: expected a Transformers CLIP and its tokenizer, got: {line[:300]}") from error
+    if lacking := sorted(found["missing_keys"]):
+        raise BadInput(
+            f"{name}: expected a CLIP whose checkpoint holds every weight, got none that fits {lacking[0]} "
+            f"({len(lacking)} in all). Check that config.json and weights belong together."
+        )
+    return Pair(model.eval(), tokenizer)
+
+
+def caption_tokenizer(captions: Iterable[str], size: int, merges: str = "") -> Any:
+    """CLIP's own lower-case BPE, of `size` tokens: the first merges of a file as OpenAI ships it, or trained here."""
+    library = transformers()
+    from tokenizers import pre_tokenizers
+
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    letters = sorted(alphabet)
+    base = [*letters, *(f"{letter}</w>" for letter in letters)]
+    room = size - len(base) - 2
+    if room < 1:
+        raise BadInput(f"words: expected at least {len(base) + 3} tokens, all letters among them, got {size}.")
+    known = read_merges(Path(merges), room) if merges else _learned(captions, size - 2)
+    joined = [first + second for first, second in known]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*base, *joined, BEGIN, END]))}
+    return library.CLIPTokenizer(
+        vocab=vocabulary, merges=known, bos_token=BEGIN, eos_token=END, pad_token=END, unk_token=END
+    )
+
+
+def read_merges(path: Path, most: int) -> list[tuple[str, str]]:
+    """The first merges of `bpe_simple_vocab_16e6.txt.gz`, or of such a file unpacked; its first line is a version."""
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: expected a file of BPE merges, got: {error}") from error
+    lines = [line.split() for line in text.split("\n")[1 : most + 1] if line.strip()]
+    wrong = next((i for i, line in enumerate(lines, 2) if len(line) != 2), None)
+    if wrong is not None or not lines:
+        raise BadInput(f"{path}:{wrong or 1}: expected two pieces a line, as OpenAI's CLIP has them.")
+    return [(first, second) for first, second in lines]
+
+
+def _learned(captions: Iterable[str], size: int) -> list[tuple[str, str]]:
+    """Merges learned from captions, words ending in `</w>`, as CLIP's do; the same captions give the same merges."""
+    import json
+
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)])
+    trainer = trainers.BpeTrainer(vocab_size=size, end_of_word_suffix="</w>", show_progress=False)
+    made.train_from_iterator(captions, trainer)
+    return [tuple(pair) for pair in json.loads(made.to_str())["model"]["merges"]]
+
+
+def small_clip(tokenizer: Any, width: int, depth: int, size: int, patch: int, context: int) -> nn.Module:
+    """An untrained CLIP: both towers of one width and depth, one head for each 32 of it, for `size` x `size` pictures.
+
+    Weights start twice as wide as CLIP's usual ones: so narrow a model learns more slowly from those (LOG.md).
+    """
+    if size % patch:
+        raise BadInput(f"patch: expected a divisor of the picture's size {size}, got {patch}.")
+    library = transformers()
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": max(1, width // 32),
+    }
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = library.CLIPConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": context,
+            "pad_token_id": tokenizer.pad_token_id,
+            **sizes,
+            **ends,
+        },
+        vision_config={"image_size": size, "patch_size": patch, **sizes},
+        projection_dim=width,
+        initializer_factor=2.0,
+    )
+    model: nn.Module = library.CLIPModel(config)
+    return model
+
+
+def longest(tokenizer: Any, captions: Sequence[str]) -> int:
+    """How many tokens the longest caption has."""
+    return max(len(ids) for ids in tokenizer(list(captions))["input_ids"])

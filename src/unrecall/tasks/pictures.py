@@ -1,0 +1,44 @@
+"""Pictures as tensors, as bytes and as files; every complaint names the file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrecall.errors import BadInput
+
+
+def coarse(value: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """The value in 256 steps between its bounds, as bytes."""
+    low, high = bounds
+    return ((value - low) / (high - low)).clamp(0, 1).mul(255).byte()
+
+
+def png(value: Tensor, bounds: tuple[float, float]) -> str:
+    """A data URI of an 8-bit grey or RGB PNG, from `[1 or 3, height, width]`."""
+    from PIL import Image
+
+    pixels, file = coarse(value, bounds).permute(1, 2, 0).numpy(), io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def decoded(data: bytes, size: int, where: str | Path) -> Tensor:
+    """`[3, size, size]` in [0, 1], RGB, transparent parts white; BadInput, with `where`, where it is no picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            picture = opened.convert("RGBA")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{where}: expected a picture that decodes, got: {line}") from error
+    ground = Image.new("RGBA", picture.size, "white")
+    ground.alpha_composite(picture)
+    pixels = np.asarray(ground.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
