@@ -109,6 +109,39 @@ def text_table(records: list[Record]) -> list[str]:
     return lines + [text_row(f"`{short(m)}`", [r for r in records if r.method == m], "unlearned") for m in methods]
 
 
+HARM_FIGURES = {
+    "success": "newly as wished",
+    "random": "by random requests",
+    "excess": "beyond random",
+    "surrogate": "by the surrogate",
+    "accuracy": "victim, right",
+    "others": "other classes, right",
+    "left": "asked for, right",
+}
+"""What stands in the table of an indirect attack: one row a method; the interval of a single seed, or the deviation."""
+
+
+def harm_table(records: list[Record]) -> list[str]:
+    methods = list(dict.fromkeys((record.method, record.tuning is not None) for record in records))
+    lines = ["| method | seeds | " + " | ".join(HARM_FIGURES.values()) + " |", "|---|---|" + "---|" * len(HARM_FIGURES)]
+    lines.append(harm_row("*original*", [records[0]], "original"))
+    for method, tuned in methods:
+        own = [r for r in records if (r.method, r.tuning is not None) == (method, tuned)]
+        lines.append(harm_row(f"`{short(method)}`{', tuned' if tuned else ''}", own, "unlearned"))
+    return lines
+
+
+def harm_row(name: str, records: list[Record], role: str) -> str:
+    cells = []
+    for figure in HARM_FIGURES:
+        found = [m for r in records for m in r.measurements if m.group == "harm" and m.name.endswith(f"_{figure}")]
+        each = [getattr(m, role) for m in found]
+        one = each[0] if len(each) == 1 else None
+        interval = one is not None and one.low is not None and f" ({share(one.low)} to {share(one.high)})"
+        cells.append(over_seeds(figure, list(found), role) + (interval or ""))
+    return f"| {name} | {len(records)} | {' | '.join(cells)} |"
+
+
 def text_row(name: str, records: list[Record], role: str) -> str:
     cells = [over_seeds(figure, [record.measurement(figure) for record in records], role) for figure in TEXT_FIGURES]
     return f"| {name} | {len(records)} | {' | '.join(cells)} |"
@@ -134,7 +167,8 @@ def write_papers() -> None:
         records = sorted((load(path) for path in folder.glob("*.json")), key=lambda r: (r.tuning is not None, r.method))
         parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]
         texts = records[0].measurement("forget_rouge") is not None
-        parts += [*(text_table(records) if texts else table(records)), ""]
+        harmed = any(m.group == "harm" for m in records[0].measurements)
+        parts += [*(text_table(records) if texts else harm_table(records) if harmed else table(records)), ""]
     (HOME / "papers.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,93 @@
+"""Whether ROKA keeps what plain gradient ascent destroys: accuracy over 200 iterations on CIFAR-10, a ResNet-20.
+
+python recipes/roka_shape.py CIFAR10_FOLDER RESNET20_CHECKPOINT [CLASS ...]
+
+Writes benchmarks/records/roka-shape/curves.jsonl, one line a run, and continues where an earlier call stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from unrecall.engine import Fit, frozen_copy, seeded, set_training, training
+from unrecall.errors import Diverged
+from unrecall.methods import ROKA, GradAscent
+from unrecall.methods.base import GradientMethod
+from unrecall.observe import observe
+from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
+from unrecall.scenarios.cifar_data import CLASSES
+from unrecall.session import Effort, Session
+from unrecall.types import Request
+
+OUT = Path(__file__).parent.parent / "benchmarks" / "records" / "roka-shape" / "curves.jsonl"
+LOOKS = (10, 20, 30, 40, 50, 75, 100, 150, 200)
+ASCENT = Fit(momentum=0.0, weight_decay=0.0, epochs=200, steps=200, batchnorm="frozen")
+TARGETED = ROKA(form="targeted")
+
+
+def methods() -> Iterator[tuple[str, GradientMethod]]:
+    """What is compared, by name: each at learning rates so far apart that one of them forgets without ruin."""
+    for lr in (3e-5, 1e-4, 3e-4):
+        yield f"gradient ascent, lr {lr:g}", GradAscent(fit=replace(ASCENT, lr=lr, batch_size=128))
+    for heal in ("pred", "label"):
+        for alpha in (1.0, 10.0):
+            for lr in (2e-3, 4e-3, 8e-3):
+                method = replace(TARGETED, alpha=alpha, fit=replace(TARGETED.fit, lr=lr))
+                yield f"targeted, {heal}, alpha {alpha:g}, lr {lr:g}", replace(method, heal=heal)
+    for lr in (2e-3, 8e-3):
+        fitted = replace(TARGETED, form="non-targeted", alpha=10.0, fit=replace(TARGETED.fit, lr=lr))
+        yield f"non-targeted, pred, alpha 10, lr {lr:g}", fitted
+
+
+def curve(method: GradientMethod, data: str, weights: str, gone: int) -> list[list[float]]:
+    """Iteration, accuracy on unseen pictures of the forgotten class, mean over the others, and of each class."""
+    made = Cifar10Indirect(data, weights, victim=(gone + 1) % 10, wished=-1, forget=f"class:{gone}").make()
+    assert made.original is not None
+    model, request, task = copy.deepcopy(made.original), made.request, made.task
+    (phase,) = method.phases(model, frozen_copy(model), request, task, seeded(0))
+    found: list[list[float]] = []
+
+    def look(step: int) -> None:
+        share = accuracies(model, request, task)
+        found.append([step, share[gone], float(np.mean(np.delete(share, gone))), *share])
+
+    look(0)
+    try:
+        for step in training(model, task, phase, seeded(0), Session(device="cpu"), "shape", Effort()):
+            if step in LOOKS:
+                look(step)
+                set_training(model, phase.fit)
+    except Diverged:
+        found.append([step + 1])
+    return [[round(value, 4) for value in one] for one in found]
+
+
+def accuracies(model: object, request: Request, task: object) -> list[float]:
+    """Accuracy on each class: the forgotten one's in holdout, the others' in test."""
+    seen = [observe(model, task, request[split]) for split in ("holdout", "test")]  # type: ignore[arg-type]
+    truth, answer = (np.concatenate([getattr(one, name) for one in seen]) for name in ("target", "prediction"))
+    return [float(np.mean(answer[truth == c] == c)) for c in range(10)]
+
+
+def main(data: str, weights: str, *classes: str) -> None:
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    done = {json.loads(line)["run"] for line in OUT.read_text().splitlines()} if OUT.exists() else set()
+    for name in classes or ("cat", "airplane", "truck"):
+        for what, method in methods():
+            run = f"{name}: {what}"
+            if run not in done:
+                points = curve(method, data, weights, CLASSES.index(name))
+                with OUT.open("a") as file:
+                    file.write(json.dumps({"run": run, "points": points}) + "\n")
+                print(run, points[-1][:3], flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
