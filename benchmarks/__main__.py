@@ -8,7 +8,17 @@ import sys
 
 import torch
 
-ALL = ("startup", "loop", "importance", "residual_knowledge", "membership", "ensemble", "language", "lora")
+ALL = (
+    "startup",
+    "loop",
+    "importance",
+    "contribution",
+    "residual_knowledge",
+    "membership",
+    "ensemble",
+    "language",
+    "lora",
+)
 
 
 def main() -> None:

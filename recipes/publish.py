@@ -113,6 +113,7 @@ HARM_FIGURES = {
     "success": "newly as wished",
     "random": "by random requests",
     "excess": "beyond random",
+    "alike": "by others as hard",
     "surrogate": "by the surrogate",
     "accuracy": "victim, right",
     "others": "other classes, right",

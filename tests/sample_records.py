@@ -13,6 +13,7 @@ from unrecall.records import (
     Estimate,
     Exhibit,
     Label,
+    Matrix,
     Measurement,
     Provenance,
     Record,
@@ -151,6 +152,23 @@ def attacks() -> list[AttackReport]:
     ]
 
 
+def matrix() -> Matrix:
+    """Of 100 digits a class: eights are to be forgotten, threes and nines pay, threes gain; no zero was looked at."""
+    before = [[None] * 4, [0.0, 0.9, 0.1, 0.0], [0.0, 0.05, 0.95, 0.0], [0.0, 0.0, 0.02, 0.98]]
+    after = [[None] * 4, [0.0, 0.8, 0.1, 0.1], [0.0, 0.65, 0.1, 0.25], [0.0, 0.28, 0.02, 0.7]]
+    usual = [[None] * 4, [0.0, 0.88, 0.02, 0.1], [0.0, 0.6, 0.0, 0.4], [0.0, 0.01, 0.01, 0.98]]
+    return Matrix(
+        name="contamination",
+        title="Who paid, who gained",
+        labels=["zero", "three", "eight", "nine"],
+        forgotten=[2],
+        values={"original": before, "unlearned": after, "retrained": usual},
+        paid={"unlearned": [None, 0.1, 0.85, 0.28], "retrained": [None, 0.02, 0.95, 0.0]},
+        gained={"unlearned": [0.0, 0.44, 0.0, 0.175], "retrained": [0.0, 0.28, -0.045, 0.25]},
+        note="300 examples of test and holdout, on which no model was trained. No examples: zero.",
+    )
+
+
 def full(method: str = "rurk", seed: int = 0, label: Label = "leaks", shift: float = 0.0) -> Record:
     return Record(
         scenario="digits",
@@ -199,6 +217,7 @@ def full(method: str = "rurk", seed: int = 0, label: Label = "leaks", shift: flo
                 kind="text", content="Q: Where was the author born?\nA: In Lisbon, in 1974.", caption="word for word"
             ),
         ],
+        matrices=[matrix()],
         costs={
             "original": Cost(seconds=9.4, passes=120_000, steps=940, peak_mib=210.0),
             "unlearned": Cost(seconds=0.8, passes=6000, steps=48, peak_mib=230.0),

@@ -12,6 +12,7 @@ from torch import nn
 from tests.conftest import CPU, World
 from unrecall.attacks import UMA, Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
 from unrecall.attacks.prototypical import look, write
+from unrecall.attacks.rea_class import ReaClass
 from unrecall.engine import Fit, seeded
 from unrecall.errors import NotSupported
 from unrecall.functional import margin
@@ -27,6 +28,7 @@ ATTACKS: list[RecoveryAttack] = [
     Prototypical(ks=(1, 5)),
     Prototypical(ks=(1, 5), metric="l2"),
     UMA(radii=(1 / 255, 8 / 255), steps=5),
+    ReaClass(share=0.1, steps=3, learning_rates=(1e-2,)),
 ]
 
 

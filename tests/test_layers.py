@@ -18,14 +18,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = (
     "errors functional hooks catalog",
-    "parameters session storage types",
+    "knowledge parameters session storage types",
     "folder records resume spec weights",
     "checks meter provenance stats tasks wording",
     "observe perturb verdict",
-    "engine importance influence recheck teacher",
+    "contribution engine importance influence recheck teacher",
     "methods attacks metrics scenarios",
-    "audits findings tune",
-    "collect inspecting reading recovering",
+    "audits findings honouring tune",
+    "besieging collect contaminating inspecting pairing reading recovering",
     "auditing",
     "run",
     "bench report",
@@ -37,10 +37,12 @@ HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names.
 
 SIBLINGS = {
     "methods": {"base", "grad_diff", "npo", "random_label"},  # default bases of SSIUU, LoRA and SalUn
-    "attacks": {"base", "min_k"},
+    "attacks": {"base", "lira", "min_k", "request"},
     "metrics": set[str](),
-    "tasks": {"base", "pretrained", "text_files", "tokenised"},
-    "scenarios": {"base", "cifar_data", "language", "llama2c", "networks", "reported", "teaching"},
+    "tasks": {"base", "dual_encoder", "pairs", "pictures", "pretrained", "text_files", "tokenised", "zero_shot"},
+    "scenarios": {
+        *("base", "cifar_data", "emoji", "image_text", "language", "llama2c", "networks", "reported", "teaching"),
+    },
 }
 
 

@@ -73,6 +73,33 @@ def test_pgd_stays_in_the_ball_and_in_bounds(model: nn.Module, batch: Batch, rad
     assert 0 <= float(moved["inputs"].min()) <= float(moved["inputs"].max()) <= 1
 
 
+def lengths(batch: Batch, other: Batch) -> Tensor:
+    """The Euclidean length of the change of each example."""
+    change: Tensor = (batch["inputs"] - other["inputs"]).flatten(1)
+    return change.square().sum(1).sqrt()
+
+
+@pytest.mark.parametrize("start", [None, 3])
+@pytest.mark.parametrize("radius", [0.0, 0.05, 0.8])
+def test_pgd_stays_in_the_l2_ball_and_in_bounds(
+    model: nn.Module, batch: Batch, radius: float, start: int | None
+) -> None:
+    generator = None if start is None else seeded(start)
+    moved = pgd(model, TASK, batch, radius=radius, step=0.3, steps=5, generator=generator, norm="l2")
+    assert float(lengths(moved, batch).max()) <= radius + 1e-5
+    assert 0 <= float(moved["inputs"].min()) <= float(moved["inputs"].max()) <= 1
+    assert radius == 0 or float(lengths(moved, batch).max()) > radius / 2
+
+
+def test_an_l2_step_goes_along_the_gradient_as_far_as_it_says(model: nn.Module, batch: Batch) -> None:
+    wide = Classification(bounds=(-9.0, 9.0))
+    moved = pgd(model, wide, batch, radius=1.0, step=0.07, steps=1, generator=None, norm="l2")
+    given = {**batch, "inputs": batch["inputs"].clone().requires_grad_(True)}
+    (gradient,) = torch.autograd.grad(nll(model(given["inputs"]), batch["targets"]).sum(), given["inputs"])
+    ahead = gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+    assert torch.allclose(moved["inputs"] - batch["inputs"], 0.07 * ahead, atol=1e-5)
+
+
 def test_fgsm_takes_one_step_of_the_whole_radius(model: nn.Module, batch: Batch) -> None:
     moved = fgsm(model, TASK, batch, radius=0.05)
     step = (moved["inputs"] - batch["inputs"]).abs()
@@ -155,3 +182,23 @@ def test_pgd_equals_torchattacks_from_the_same_random_start(peer: Any, model: nn
         theirs = peer.PGD(model, eps=0.06, alpha=0.01, steps=1)(batch["inputs"], batch["targets"])
     ours = pgd(model, TASK, batch, radius=0.06, step=0.01, steps=1, generator=seeded(9))["inputs"]
     assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_l2_pgd_equals_torchattacks(peer: Any, model: nn.Module, batch: Batch) -> None:
+    wished = other_classes(batch["targets"], 4, seeded(0))
+    attack = peer.PGDL2(model, eps=0.5, alpha=0.1, steps=10, random_start=False)
+    attack.set_mode_targeted_by_label(quiet=True)
+    theirs = attack(batch["inputs"], wished)
+    ours = pgd(model, TASK, batch, radius=0.5, step=0.1, steps=10, generator=None, targets=wished, norm="l2")
+    assert torch.allclose(ours["inputs"], theirs, atol=1e-5)
+
+
+def test_l2_pgd_equals_torchattacks_from_the_same_random_start(peer: Any, model: nn.Module, batch: Batch) -> None:
+    wished = other_classes(batch["targets"], 4, seeded(0))
+    attack = peer.PGDL2(model, eps=0.5, alpha=0.1, steps=1)
+    attack.set_mode_targeted_by_label(quiet=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        theirs = attack(batch["inputs"], wished)
+    ours = pgd(model, TASK, batch, radius=0.5, step=0.1, steps=1, generator=seeded(9), targets=wished, norm="l2")
+    assert torch.allclose(ours["inputs"], theirs, atol=1e-5)

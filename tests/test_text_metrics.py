@@ -230,7 +230,7 @@ def test_a_model_that_is_there_twice_is_asked_once_and_answers_are_kept(
         return ask(model, one, task)
 
     monkeypatch.setattr(reading, "_ask", counted)
-    request = replace(text_world.request, holdout=Absent("no holdout"), test=Absent("no test"), checked=set())
+    request = replace(text_world.request, holdout=Absent("no holdout"), test=Absent("no test"))
     models = Models(text_world.original, text_world.original, null=text_world.original)
     seen = evidence(models, request, text_world.task)
     session = Session(folder=tmp_path, device="cpu")

@@ -14,16 +14,21 @@ from torch import nn
 
 from unrecall import stats
 from unrecall.attacks.base import Attack, InspectionAttack, MembershipAttack, RecognitionAttack, RecoveryAttack
+from unrecall.attacks.request import RequestAttack
 from unrecall.attacks.svc import SVC
 from unrecall.audits import Audit
+from unrecall.besieging import siege
 from unrecall.checks import Facts, doubts
 from unrecall.collect import evidence, membership, recognition
+from unrecall.contaminating import contamination
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, MissingReference
 from unrecall.findings import Finding, Models, lay_out
+from unrecall.honouring import Defender
 from unrecall.hooks import mode
 from unrecall.inspecting import inspection
 from unrecall.metrics import METRICS, average_gap, over_unlearning
+from unrecall.pairing import pairing
 from unrecall.provenance import dirty, provenance
 from unrecall.reading import Found, read
 from unrecall.records import (
@@ -38,7 +43,7 @@ from unrecall.records import (
 from unrecall.recovering import recovery
 from unrecall.session import Session
 from unrecall.storage import code_key, content_key, read_text, write_text
-from unrecall.tasks.base import Task, Textual
+from unrecall.tasks.base import Paired, Task, Textual, unmixed
 from unrecall.types import Evidence, Request
 from unrecall.verdict import judge
 from unrecall.weights import digest_of
@@ -72,11 +77,13 @@ def audit(
     seed: int = 0,
     session: Session | None = None,
     case: Case | None = None,
+    defender: Defender | None = None,
 ) -> Record:
     """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
 
-    `null`: the same method at learning rate 0, where there is one. Without retrained models nothing can be judged, and
-    the record says so. The same inputs and seed give the same numbers. Raises BadInput where models and data don't fit.
+    `null`: the same method at learning rate 0, where there is one. `defender`: the method itself, for attacks on it.
+    Without retrained models nothing can be judged, and the record says so. The same inputs and seed give the same
+    numbers. Raises BadInput where models and data don't fit.
     """
     session, case = session or Session(), case or Case()
     models = Models(original, unlearned, tuple(retrained), null)
@@ -87,17 +94,20 @@ def audit(
         seen = evidence(models, request, task, session)
         digests = {role: digest_of(model) for role, model in models.by_role().items()}
         found = [
-            _kept(attack, models, seen, request, task, seed, session, digests)
+            _kept(attack, models, seen, request, task, seed, session, digests, defender)
             for attack in (attacks or Audit.standard()).of(task)
         ]
         measured = _measured(models, seen, request, task, seed)
+        spread = contamination(models, seen, request, task, session)
         told = read(models, seen, request, task, session) if isinstance(task, Textual) else Found([], [])
+        paired = pairing(models, request, task, session) if isinstance(task, Paired) else []
     reports = [one.report for one in found]
     names = [report.name for report in reports]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadInput(f"audit: expected each attack once, got two called '{twice}'. Run them in separate audits.")
-    measured += [*told.measurements, *(row for one in found for row in one.measurements)]
+    measured += [*spread.measurements, *told.measurements, *paired]
+    measured += [row for one in found for row in one.measurements]
     measured += [_gap(measured), *_cost(case.costs or {})]
     labelled, verdict = judge(measured)
     facts = Facts(
@@ -125,6 +135,7 @@ def audit(
         doubts=doubts(facts),
         exhibits=list(_worst(seen, request, task)),
         readings=told.readings,
+        matrices=spread.matrices,
         costs=dict(case.costs or {}),
         provenance=provenance(request, digests, session.place()),
         reported=dict(case.reported or {}),
@@ -165,8 +176,10 @@ def _kept(
     seed: int,
     session: Session,
     digests: Mapping[str, str],
+    defender: Defender | None,
 ) -> Finding:
-    key = content_key(code_key(), repr(attack), repr(task), request.fingerprint, str(seed), *digests.values())
+    asked = (repr(attack), repr(task), request.fingerprint, str(seed), defender.name if defender else "")
+    key = content_key(code_key(), *asked, *digests.values())
     path = None if session.folder is None else session.folder / f"{type(attack).__name__.lower()}-{key}.json"
     if path is not None and path.exists():
         kept = _Kept.model_validate_json(read_text(path))
@@ -181,8 +194,10 @@ def _kept(
         found = recovery(attack, models, request, task, own_seed, session)
     elif isinstance(attack, InspectionAttack):
         found = inspection(attack, models, request, task)
+    elif isinstance(attack, RequestAttack):
+        found = siege(attack, models, seen, request, task, own_seed, session, defender)
     else:
-        raise BadInput(f"audit: expected an attack of one of the four kinds, got {type(attack).__name__}.")
+        raise BadInput(f"audit: expected an attack of one of the five kinds, got {type(attack).__name__}.")
     if path is not None:
         write_text(path, _Kept(report=found.report, measurements=found.measurements).model_dump_json())
     return found
@@ -206,7 +221,7 @@ def _neighbours(models: Models, request: Request, task: Task, seed: int) -> Iter
     """OU@eps in both forms; a row with a reason where the request is not for a class."""
     known = request.kind == "class"
     subjects = models.by_role()
-    found = over_unlearning(models.original, subjects, request, task, seeded(seed)) if known else {}
+    found = over_unlearning(models.original, subjects, request, unmixed(task), seeded(seed)) if known else {}
     for name, title in (("js", "OU@eps (JS)"), ("kl", "OU@eps (KL)")):
         none = Estimate(value=None, note="defined for class requests only")
         values = {role: stats.mean(getattr(found[role], name)) if known else none for role in subjects}

@@ -12,6 +12,8 @@ from unrecall.tasks.base import Modality, Task
 
 RELEARN = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
 RATES = (1e-5, 1e-4, 1e-3)
+COMPARED = Fit(optimizer="adamw", batch_size=32, weight_decay=0.0)
+"""A pair is learned by being told from the others of its batch, so that small batches teach little."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,20 @@ class Audit:
     @staticmethod
     def standard() -> Audit:
         """Every attack at its paper's settings."""
-        return Audit(by_modality={"classification": _CLASSIFICATION, "language": _LANGUAGE})
+        return Audit(
+            by_modality={"classification": _CLASSIFICATION, "language": _LANGUAGE, "contrastive": _CONTRASTIVE}
+        )
 
     @staticmethod
     def quick() -> Audit:
         """One attack of each kind, at a fraction of the budget; for trying things out, not for a claim."""
-        return Audit(by_modality={"classification": _QUICK_CLASSIFICATION, "language": _QUICK_LANGUAGE})
+        return Audit(
+            by_modality={
+                "classification": _QUICK_CLASSIFICATION,
+                "language": _QUICK_LANGUAGE,
+                "contrastive": _QUICK_CONTRASTIVE,
+            }
+        )
 
 
 _CLASSIFICATION = (
@@ -46,7 +56,10 @@ _CLASSIFICATION = (
     known.Relearn(data="benign"),
     known.RelearnTime(),
     known.Prototypical(),
+    known.ReaClass(),
+    known.LinearProbe(),
     known.UMA(),
+    known.CKA(),
     known.Loss(),
     known.SVC(),
     known.Lira(),
@@ -85,4 +98,24 @@ _QUICK_LANGUAGE = (
     known.Attribution(),
     known.Loss(),
     known.MinKPlusPlus(),
+)
+_CONTRASTIVE = (
+    known.Relearn(learning_rates=RATES, fit=COMPARED),
+    known.Relearn(data="benign", learning_rates=RATES, fit=COMPARED),
+    known.Quantise(),
+    known.ResidualKnowledge(),
+    known.LinearProbe(),
+    known.UMA(),
+    known.CKA(),
+    known.Loss(),
+    known.SVC(),
+    known.Lira(),
+    known.RMIA(),
+)
+_QUICK_CONTRASTIVE = (
+    known.Relearn(steps=(1, 4, 16), learning_rates=(1e-4, 1e-3), fit=COMPARED),
+    known.Quantise(bits=(4,)),
+    known.ResidualKnowledge(points=3, draws=20),
+    known.Loss(),
+    known.RMIA(),
 )

@@ -21,7 +21,7 @@ from unrecall.attacks.residual_knowledge import (
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.findings import Finding, Models, lay_out, report_of, show
-from unrecall.observe import observe
+from unrecall.observe import observe, one_size
 from unrecall.records import Curve, Estimate, Series
 from unrecall.session import Session
 from unrecall.storage import cache_folder, code_key, content_key, writing
@@ -37,9 +37,10 @@ def evidence(models: Models, request: Request, task: Task, session: Session | No
     """
     session = session or Session()
     there = [split for split in SPLITS if len(request[split])]
+    size = one_size(task, (request[split] for split in there))
     absent = {split: one.reason for split in SPLITS if isinstance(one := request[split], Absent)}
     signals = {
-        role: Seen(dict(_observed(model, request, there, task, session)), absent)
+        role: Seen(dict(_observed(model, request, there, task, session, size)), absent)
         for role, model in models.by_role().items()
     }
     for role, own in signals.items():
@@ -55,18 +56,18 @@ def evidence(models: Models, request: Request, task: Task, session: Session | No
 
 
 def _observed(
-    model: nn.Module, request: Request, splits: Sequence[Split], task: Task, session: Session
+    model: nn.Module, request: Request, splits: Sequence[Split], task: Task, session: Session, size: int | None
 ) -> Iterator[tuple[Split, Signals]]:
     """The model's signals on each split, from the cache where it has answered before."""
     digest = "" if session.folder is None else digest_of(model)
     for split in splits:
         if session.folder is None:
-            yield split, observe(model, task, request[split])
+            yield split, observe(model, task, request[split], size)
             continue
         parts = (digest, request.fingerprint, split, repr(task), str(session.place()), code_key())
         path = cache_folder() / f"signals-{content_key(*parts)}.npz"
         if not path.exists():
-            seen = observe(model, task, request[split])
+            seen = observe(model, task, request[split], size)
             with writing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **{name: getattr(seen, name) for name in Signals.__dataclass_fields__})
         with np.load(path, allow_pickle=False) as kept:
@@ -129,7 +130,13 @@ def recognition(
     not, and is the one that is judged.
     """
     frame = report_of(attack)
-    found = attack.recognise(models.by_role(), models.references(), request, task, seeded(seed), session)
+    try:
+        task = attack.seen(task)
+        found = attack.recognise(models.by_role(), models.references(), request, task, seeded(seed), session)
+    except (NotSupported, MissingReference) as reason:
+        none = dict.fromkeys(("original", "unlearned", "null"), Estimate(value=None, note=str(reason)))
+        row = lay_out(f"{frame.name}_sums", frame.title, "recovery", none, leak="above")
+        return Finding(frame.model_copy(update={"note": str(reason)}), [row])
     sums, means, shares = {}, {}, {}
     for role, one in found.items():
         sums[role], means[role], shares[role] = _of_sums(one), _of_ratios(one), _above_one(one)

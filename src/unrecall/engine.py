@@ -95,13 +95,15 @@ class Phase:
     """One run of the loop: what is minimised, over which data, and how.
 
     `streams`: data sets by name; one epoch is one pass over the first, the others cycle beside it, each shuffled anew
-    every time round. `loss(model, batches)` sees one batch of each.
+    every time round. `loss(model, batches)` sees one batch of each. `done(turn)`: whether a rule of the method's own
+    ends it, asked whenever `until` is; what that rule remembers goes into `turn.optimizer.state`, to survive a kill.
     """
 
     loss: Loss
     streams: Mapping[str, Examples]
     fit: Fit
     step: Step = plain_step
+    done: Callable[[Turn], bool] | None = None
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -217,7 +219,8 @@ def training(
     for step in session.track(range(first, total), name, total - first):
         with own_randomness(seed + step):
             drawn = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
-            loss = phase.step(Turn(wrapped, drawn, phase.loss, optimizer, recipe.clip, backward))
+            turn = Turn(wrapped, drawn, phase.loss, optimizer, recipe.clip, backward)
+            loss = phase.step(turn)
         scheduler.step()
         ended = (step + 1) % per_epoch == 0 or step + 1 == total
         looked = ended or (step + 1) % recipe.check_every == 0
@@ -228,7 +231,7 @@ def training(
         effort.passes += sum(batch_size(batch) for batch in drawn.values())
         effort.losses.append(float(loss))
         yield step + 1
-        if looked and _reached(model, task, phase):
+        if looked and (_reached(model, task, phase) or (phase.done is not None and phase.done(turn))):
             break
         if ended and step + 1 < total:
             saved.keep(step + 1, model, bare, scheduler, generator, effort)

@@ -61,3 +61,19 @@ def pairwise_same_label_cosine(features: Tensor, targets: Tensor) -> Tensor:
     unit = F.normalize(features, dim=1)
     same = targets[:, None].eq(targets[None, :]).fill_diagonal_(False)
     return (unit @ unit.T).mul(same).sum() / same.sum().clamp_min(1)
+
+
+def contrastive_forgetting(forget: Tensor, own: Tensor, retain: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """L_UL of Contrastive Unlearning: falls as forget moves to retain of other classes, away from retain of its own.
+
+        -mean_u( mean_{p in P(u)} z_u.z_p / tau  -  log sum_{n in N(u)} exp(z_u.z_n / tau) );   0 for a u without P(u)
+
+    `forget` `[n, d]` and `retain` `[m, d]` are scaled to length 1; `own` `[n]` and `other` `[m]` are their classes.
+    P(u) is retain of other classes than u's, N(u) retain of its own; without N(u) there is no logarithm.
+    """
+    cosine = F.normalize(forget, dim=1) @ F.normalize(retain, dim=1).T / temperature
+    same = own[:, None].eq(other[None, :])
+    positives = (~same).sum(1)
+    near = cosine.masked_fill(same, 0).sum(1) / positives.clamp_min(1)
+    far = torch.where(same.any(1), cosine.masked_fill(~same, float("-inf")).logsumexp(1), 0.0)
+    return -((near - far) * (positives > 0)).mean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,37 @@ def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """All BatchNorm modules that keep running statistics, in registration order."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return [m for m in norms if m.track_running_stats and isinstance(m.running_mean, torch.Tensor)]
+
+
+@contextmanager
+def differentiable(modules: Mapping[str, nn.Module], *, inputs: bool = False) -> Iterator[dict[str, list[Tensor]]]:
+    """Collects what leaves each module (with `inputs`: what enters it) at each use, so that it can be differentiated.
+
+    Of several tensors it is the first. What the pass goes on with is a copy, so that what follows may work in place.
+    """
+    seen: dict[str, list[Tensor]] = {name: [] for name in modules}
+
+    def watch(name: str) -> Callable[..., Any]:
+        def hook(*given: Any) -> Any:
+            found = given[-1]  # the arguments of a hook that comes before, the output of one that comes after
+            first = found[0] if isinstance(found, tuple) and found else found
+            if not isinstance(first, Tensor) or not first.is_floating_point():
+                return None
+            kept = first if first.requires_grad else first.detach().requires_grad_(True)
+            seen[name].append(kept)
+            return (kept.clone(), *found[1:]) if isinstance(found, tuple) else kept.clone()
+
+        return hook
+
+    handles = [
+        m.register_forward_pre_hook(watch(name)) if inputs else m.register_forward_hook(watch(name))
+        for name, m in modules.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Reached(Exception):

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
-from unrecall.observe import batches, device_of
+from unrecall.observe import again, batches, device_of
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Examples, batch_size
 
@@ -107,11 +107,13 @@ def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
     """The gradient of the mean loss over all examples, the model in eval mode."""
     losses, weights = _Loss(model, task), trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    done = 0
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
-            share = batch_size(batch) / len(examples)
-            for name, gradient in grad(losses.under)(weights, batch).items():
-                total[name] += share * gradient
+            before, n = again(batch, done), batch_size(batch)
+            for name, gradient in grad(losses.under)(weights, batch, before).items():
+                total[name] += (n - before) / len(examples) * gradient
+            done += n - before
     return total
 
 
@@ -130,12 +132,12 @@ class _Loss(nn.Module):
         super().__init__()
         self.model, self.task = model, task
 
-    def forward(self, batch: Batch) -> Tensor:
-        return self.task.losses(self.model, batch).mean()
+    def forward(self, batch: Batch, first: int) -> Tensor:
+        return self.task.losses(self.model, batch)[first:].mean()
 
-    def under(self, weights: Weights, batch: Batch) -> Tensor:
-        """The loss if the model's weights were `weights`."""
-        value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch,))
+    def under(self, weights: Weights, batch: Batch, first: int = 0) -> Tensor:
+        """The loss if the model's weights were `weights`, over all examples but the `first` few."""
+        value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch, first))
         return value
 
 

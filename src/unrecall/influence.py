@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
 from unrecall.functional import nll
-from unrecall.hooks import frozen, is_linear, mode
+from unrecall.hooks import differentiable, frozen, is_linear, mode
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Rows
 
@@ -73,7 +72,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
     """
     head = task.head(model, batch)
     layers = {name: m for name, m in model.named_modules() if is_linear(m) and m is not head}
-    with mode(model, training=False), frozen(model), torch.enable_grad(), _collected(layers) as outputs:
+    with mode(model, training=False), frozen(model), torch.enable_grad(), differentiable(layers) as outputs:
         rows = task.rows(model, batch)
         each, confidence = probability(rows, how), probability(rows, "mean").detach()
     seen = [output for name in layers for output in outputs[name]]
@@ -87,27 +86,6 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
         highest.append(torch.stack([part.masked_fill(gone, -torch.inf).amax(1) for part, gone in parts]).amax(0))
         lowest.append(torch.stack([part.masked_fill(gone, torch.inf).amin(1) for part, gone in parts]).amin(0))
     return Influence(torch.cat(highest, 1), torch.cat(lowest, 1), each.detach(), confidence)
-
-
-@contextmanager
-def _collected(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
-    """Every output of each layer, as something that can be differentiated."""
-    outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
-
-    def collect(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            kept = output if output.requires_grad else output.detach().requires_grad_(True)
-            outputs[name].append(kept)
-            return kept.clone()  # what follows may work in place
-
-        return hook
-
-    handles = [layer.register_forward_hook(collect(name)) for name, layer in layers.items()]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _by_layer(

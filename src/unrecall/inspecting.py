@@ -17,6 +17,8 @@ from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series
 from unrecall.tasks.base import Task
 from unrecall.types import Request
 
+HIDDEN = "hidden"
+"""The role of the copy of the original that only hides."""
 DECADES = 1000
 """An axis that spans this factor is logarithmic."""
 
@@ -50,10 +52,9 @@ def inspection(attack: InspectionAttack, models: Models, request: Request, task:
     """What lies inside each model: a line over the layers or neurons, and one number."""
     frame = report_of(attack)
     try:
-        subjects = models.by_role()
-        each = {one: attack.inspect(one, models.original, request, task) for one in dict.fromkeys(subjects.values())}
-        found = {role: each[one] for role, one in subjects.items()}
-        hidden = attack.inspect(resisting(models.original, request, task), models.original, request, task)
+        subjects = models.by_role() | {HIDDEN: resisting(models.original, request, task)}
+        found = attack.inspect_all(subjects, models.original, models.retrained, request, task)
+        hidden = found.pop(HIDDEN)
     except (NotSupported, MissingReference) as reason:
         none = Estimate(value=None, note=str(reason))
         values = dict.fromkeys(("original", "unlearned", "null"), none)
@@ -78,7 +79,7 @@ def _curve(attack: InspectionAttack, frame: AttackReport, name: str, found: Mapp
         x_label=attack.axis,
         y_label=attack.unit,
         log="x" if x[0] > 0 and x[-1] >= DECADES * x[0] else "",
-        series=[Series(role=role, x=list(one.x), y=list(one.lines[name])) for role, one in found.items()],
+        series=[Series(role=role, x=list(one.x), y=list(one.lines[name])) for role, one in found.items() if one.x],
     )
 
 

@@ -37,6 +37,14 @@ def again(batch: Batch, done: int) -> int:
     return max(0, done - int(batch["index"][0]))
 
 
+def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
+    """As many examples at once as suit the task (None), or as the smallest set has where rows depend on their batch.
+
+    For sets that are held against each other: among fewer others an example is easier to tell.
+    """
+    return min([task.at_once, *filter(None, map(len, sets))]) if task.mixes else None
+
+
 def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
     """PyTorch's loader over given groups of indices; each batch also carries its `index` [examples]."""
     return DataLoader(

@@ -24,6 +24,8 @@ NEAR = 0.2
 """The share of retain that counts as the neighbours of forget."""
 TOP = 5
 """Among how many of the nearest the right one may be, for the milder figure."""
+EQUAL = 1e-6
+"""Cosines that differ by no more than float32 rounds off."""
 
 SETS = {
     "forget": "forget",
@@ -33,13 +35,16 @@ SETS = {
     "test": "test",
 }
 """The sets by key, as people call them; neighbours and rest together are retain."""
+ATTACK = "Attack success: unseen examples with the trigger that are classified as the attacker wishes"
+"""What zero-shot accuracy on the holdout is where a backdoor is to be forgotten."""
 
 
 class Hits(NamedTuple):
     """What one model got right, example by example, of one set.
 
-    `zero_shot`: 1 where the first side is nearest to its own class, nan without one. `first`, `top`: the share of the
-    two directions in which the other side is nearest, or among the `TOP` nearest.
+    `zero_shot`: whether the first side is nearest to its own class, nan without one. `first`, `top`: how often the
+    other side is nearest, or among the `TOP` nearest, mean over the two directions. What is equally near, as equal
+    captions are, or everything to a model that has collapsed, comes in a random order: then it is a chance.
     """
 
     zero_shot: list[float]
@@ -90,10 +95,9 @@ def _hits(model: nn.Module, near: list[int], request: Request, task: Task) -> di
     prompts, ends = task.prompts(model), np.cumsum([0, *(len(one.first) for one in both)])
     places = {split: range(ends[i], ends[i + 1]) for i, split in enumerate(there)}
     retain = places.pop("retain")
-    others = set(near)
-    sets = {**{str(split): list(place) for split, place in places.items()}}
+    sets = {str(split): list(place) for split, place in places.items()}
     sets["neighbours"] = [retain[i] for i in near]
-    sets["rest"] = [place for i, place in enumerate(retain) if i not in others]
+    sets["rest"] = sorted(set(retain) - set(sets["neighbours"]))
     labels = torch.cat([task.labels(request[split]) for split in there])
     return {name: _of_set(whole, torch.tensor(place), prompts, labels) for name, place in sets.items() if place}
 
@@ -101,19 +105,28 @@ def _hits(model: nn.Module, near: list[int], request: Request, task: Task) -> di
 def _of_set(whole: Embedded, place: Tensor, prompts: Tensor | None, labels: Tensor) -> Hits:
     first, top = torch.zeros(len(place)), torch.zeros(len(place))
     for mine, others in (whole, whole[::-1]):
-        rank = torch.cat([_rank(mine[part], others, part) for part in torch.split(place, 1024)])
-        first, top = first + rank.eq(0).cpu() / 2, top + rank.lt(TOP).cpu() / 2
+        found = [_among(mine[part], others, part) for part in torch.split(place, 1024)]
+        first += torch.cat([one for one, _ in found]) / 2
+        top += torch.cat([one for _, one in found]) / 2
     zero_shot = torch.full((len(place),), torch.nan)
     if prompts is not None:
-        named, own = (whole.first[place] @ prompts.T).argmax(1).cpu(), labels[place]
-        zero_shot = torch.where(own >= 0, named.eq(own).float(), torch.nan)
+        own = labels[place]
+        hit, _ = _among(whole.first[place], prompts, own.clamp_min(0))
+        zero_shot = torch.where(own >= 0, hit, torch.nan)
     return Hits(zero_shot.tolist(), first.tolist(), top.tolist())
 
 
-def _rank(queries: Tensor, gallery: Tensor, own: Tensor) -> Tensor:
-    """How many of the gallery are nearer to each query `[n]` than its own, which stands at `own`."""
+def _among(queries: Tensor, gallery: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """How probably the own of each query, at `own` in the gallery, is its nearest, and among its `TOP`: `[n]` each.
+
+    With `a` of the gallery nearer and `b`, itself among them, equally near, it is among the first k with probability
+    (k - a) / b, between 0 and 1.
+    """
     cosines = queries @ gallery.T
-    return cosines.gt(cosines.gather(1, own.to(cosines.device)[:, None])).sum(1)
+    beyond = cosines - cosines.gather(1, own.to(cosines.device)[:, None])
+    nearer, equal = beyond.gt(EQUAL).sum(1), beyond.abs().le(EQUAL).sum(1)
+    first, top = (((k - nearer) / equal).clamp(0, 1).cpu() for k in (1, TOP))
+    return first, top
 
 
 def _rows(found: Mapping[str, Mapping[str, Hits]], request: Request) -> Iterator[Measurement]:
@@ -129,13 +142,15 @@ def _rows(found: Mapping[str, Mapping[str, Hits]], request: Request) -> Iterator
             ("top", f"Retrieval among {n:,}, in the first {TOP}"),
         ):
             values = {role: _estimate(hits.get(name), key, request, name) for role, hits in found.items()}
-            short = key if key == "zero_shot" else f"retrieval_{key}"
-            yield lay_out(f"{name}_{short}", f"{what}, {title}", group, values, leak=leak)  # type: ignore[arg-type]
+            row, said, side = f"{name}_{key if key == 'zero_shot' else f'retrieval_{key}'}", f"{what}, {title}", leak
+            if request.kind == "backdoor" and row == "holdout_zero_shot":
+                row, said, side = "attack_success", ATTACK, "above"
+            yield lay_out(row, said, group, values, leak=side)  # type: ignore[arg-type]
 
 
 def _estimate(hits: Hits | None, key: str, request: Request, name: str) -> Estimate:
     if hits is None:
-        split = request.holdout if name == "holdout" else request.test
+        split = {"holdout": request.holdout, "test": request.test}.get(name)
         return Estimate(value=None, note=split.reason if isinstance(split, Absent) else "no examples")
     values = np.array(getattr(hits, key))
     known = values[~np.isnan(values)]

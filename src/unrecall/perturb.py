@@ -1,10 +1,12 @@
-"""Perturbed inputs: Gaussian noise, FGSM and PGD, targeted or not. Inputs stay within the task's bounds.
+"""Perturbed inputs: Gaussian noise, FGSM and PGD in two norms, targeted or not. Inputs stay within the task's bounds.
 
 A *targeted* step goes down the loss towards a wished-for class; an untargeted one goes up the loss of the true class.
 All examples of a batch are perturbed at once, so many draws are one large batch (`types.repeat`).
 """
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,9 @@ from unrecall.functional import nll
 from unrecall.hooks import frozen
 from unrecall.tasks.base import Perturbable, Task
 from unrecall.types import Batch, Rows
+
+Norm: TypeAlias = Literal["linf", "l2"]
+"""How far an input may move: the largest change of any entry, or the Euclidean length of the change."""
 
 
 def perturbable(task: Task) -> Perturbable:
@@ -52,13 +57,17 @@ def pgd(
     generator: torch.Generator | None,
     targets: Tensor | None = None,
     away: bool = False,
+    norm: Norm = "linf",
 ) -> Batch:
-    """Projected gradient descent in the l-infinity ball of `radius`; with `targets` [rows] towards these classes.
+    """Projected gradient descent in the ball of `radius`; with `targets` [rows] towards these classes.
 
-    `away` goes up the loss of `targets` in place of down.
+        linf:   x <- clamp(project(x + step sign(g)))        l2:   x <- clamp(project(x + step g / ||g||_2))
 
-    Starts at a uniformly random point of the ball if a generator is given, at the input itself otherwise. Uses `model`
-    as it is (train or eval mode is the caller's choice) and leaves its gradients alone.
+    g is the gradient of what is climbed. `away` goes up the loss of `targets` in place of down.
+
+    Starts at a random point of the ball if a generator is given (linf: uniform; l2: uniform in direction and length),
+    at the input itself otherwise. Uses `model` as it is (train or eval mode is the caller's choice) and leaves its
+    gradients alone.
 
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, 1706.06083.
     """
@@ -67,16 +76,38 @@ def pgd(
     low, high = able.bounds
     moved = clean
     if generator is not None:
-        start = torch.rand(clean.shape, generator=generator, device=generator.device).to(clean)
-        moved = (clean + radius * (2 * start - 1)).clamp(low, high)
+        moved = (clean + radius * _start(clean, norm, generator)).clamp(low, high)
     with frozen(model), torch.enable_grad():
         for _ in range(steps):
             moved = moved.detach().requires_grad_(True)
             rows = task.rows(model, able.with_inputs(batch, moved))
             (gradient,) = torch.autograd.grad(_objective(rows, targets, away), moved)
-            moved = moved.detach() + step * gradient.sign()
-            moved = torch.clamp(clean + (moved - clean).clamp(-radius, radius), low, high)
+            ahead = gradient.sign() if norm == "linf" else gradient / _length(gradient)
+            moved = torch.clamp(clean + _within(moved.detach() + step * ahead - clean, radius, norm), low, high)
     return able.with_inputs(batch, moved.detach())
+
+
+def _start(clean: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
+    """A random point of the unit ball for each example."""
+    if norm == "linf":
+        return 2 * torch.rand(clean.shape, generator=generator, device=generator.device).to(clean) - 1
+    direction = noise_like(clean, generator)
+    share = torch.rand(len(clean), generator=generator, device=generator.device).to(clean)
+    unit: Tensor = direction / _length(direction)
+    return unit * share.view(-1, *[1] * (clean.ndim - 1))
+
+
+def _within(change: Tensor, radius: float, norm: Norm) -> Tensor:
+    """The nearest change that is inside the ball."""
+    if norm == "linf":
+        return change.clamp(-radius, radius)
+    return change * (radius / _length(change)).clamp(max=1)
+
+
+def _length(values: Tensor) -> Tensor:
+    """The Euclidean length of each example, shaped to divide by; never 0."""
+    length: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1).clamp_min(1e-10)
+    return length.view(-1, *[1] * (values.ndim - 1))
 
 
 def _objective(rows: Rows, targets: Tensor | None, away: bool) -> Tensor:

@@ -142,6 +142,25 @@ class Reading(Frozen):
     written: dict[str, str]
 
 
+class Matrix(Frozen):
+    """What becomes of each class: `values[role][i][j]`, the share of examples of class i that are predicted as j.
+
+    Roles are original, unlearned and retrained (the mean of all of them). `forgotten`: which labels are to be forgotten
+    whole. `paid` and `gained`, by role but for the original: by how much the accuracy of each class fell against the
+    original's, and how much more of the other classes' examples is predicted as it (the mean over them). None where a
+    class has no examples.
+    """
+
+    name: str
+    title: str
+    labels: list[str]
+    forgotten: list[int] = Field(default_factory=list)
+    values: dict[str, list[list[float | None]]]
+    paid: dict[str, list[float | None]] = Field(default_factory=dict)
+    gained: dict[str, list[float | None]] = Field(default_factory=dict)
+    note: str = ""
+
+
 class Trial(Frozen):
     """One strength that tuning tried: the value, what it cost, and how unequal forget and validation still were."""
 
@@ -212,6 +231,7 @@ class Record(Frozen):
     doubts: list[Doubt]
     exhibits: list[Exhibit] = Field(default_factory=list)
     readings: list[Reading] = Field(default_factory=list)
+    matrices: list[Matrix] = Field(default_factory=list)
     costs: dict[str, Cost]
     provenance: Provenance
     reported: dict[str, float] = Field(default_factory=dict)

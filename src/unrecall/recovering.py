@@ -78,6 +78,7 @@ def recovery(
         return _absent(frame, "works on class requests: it needs a class that the retrained model has never met")
     traces: dict[str, Trace] = {}
     try:
+        task = attack.seen(task)
         for role, model in models.by_role().items():
             session.say(f"  {frame.title}: {role}")
             traces[role] = _attacked(attack, model, models, request, task, seed, session)

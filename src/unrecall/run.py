@@ -12,6 +12,7 @@ from unrecall import spec, weights
 from unrecall.auditing import Case, audit
 from unrecall.audits import Audit
 from unrecall.engine import seeded
+from unrecall.honouring import Defender
 from unrecall.hooks import batchnorms
 from unrecall.meter import metered
 from unrecall.methods.base import GradientMethod, Method, Null
@@ -20,6 +21,7 @@ from unrecall.scenarios.base import Scenario, Trained
 from unrecall.session import Session
 from unrecall.storage import content_key, read_text, write_text
 from unrecall.tune import Tuned, tune
+from unrecall.types import Request
 
 
 def experiment(
@@ -71,6 +73,7 @@ def experiment(
             tuning=tuning,
             reported=scenario.reported.get(name.split(":")[0], {}),
         ),
+        defender=defending(chosen, original.model, scenario, session),
     )
 
 
@@ -104,14 +107,28 @@ def performed(
     return Trained(model, spent.cost)
 
 
+def defending(method: Method, original: nn.Module, scenario: Scenario, session: Session) -> Defender:
+    """The method as it stands, ready to honour other requests than the scenario's own."""
+    quiet = replace(session, folder=None, show=False)
+
+    def unlearn(request: Request, seed: int) -> nn.Module:
+        return method.unlearn(original, request, scenario.task, seeded(seed), quiet)
+
+    def retrain(request: Request, index: int) -> nn.Module:
+        return replace(scenario, request=request, retrained=()).train_retrained(index, session).model
+
+    return Defender(repr(method), unlearn, retrain if scenario.can_retrain() else None)
+
+
 def null_of(method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session) -> nn.Module | None:
     """What the same passes at learning rate 0 leave; the original itself where there are no statistics to move."""
     core = method.core()
     if not isinstance(core, GradientMethod) or not core.has_null:
         return None
-    if not isinstance(method, GradientMethod) or not batchnorms(original):
+    moving = method.moving()
+    if moving is None or not batchnorms(original):
         return original
-    return performed("null", Null(method), original, scenario, seed, session).model
+    return performed("null", Null(moving), original, scenario, seed, session).model
 
 
 def searched(

@@ -68,10 +68,20 @@ def jackknife(sums: np.ndarray, counts: np.ndarray, level: float = LEVEL) -> Est
     left = pairs - 2 * counts
     if n < 3 or bool((left <= 0).any()):
         return Estimate(value=total / pairs, n=n, note="too few pairs for an interval")
-    without = (total - 2 * sums) / left
+    return left_out(total / pairs, (total - 2 * sums) / left, level)
+
+
+def left_out(value: float, without: np.ndarray, level: float = LEVEL) -> Estimate:
+    """A smooth function of n examples with the jackknife's interval (Student's).
+
+    `without` [n]: the function of all examples but one, for each of them.
+
+    Reference: Efron and Tibshirani, "An Introduction to the Bootstrap", Chapman and Hall 1993, chapter 11.
+    """
+    n = len(without)
     error = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
     half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
-    return Estimate(value=total / pairs, low=total / pairs - half, high=total / pairs + half, n=n)
+    return Estimate(value=value, low=value - half, high=value + half, n=n)
 
 
 class Roc(NamedTuple):

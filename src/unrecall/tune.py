@@ -13,7 +13,7 @@ from torch import nn
 from unrecall.engine import draw_seed, seeded
 from unrecall.errors import Diverged, NotSupported
 from unrecall.methods.base import Method
-from unrecall.observe import observe
+from unrecall.observe import observe, one_size
 from unrecall.records import Trial, Tuning
 from unrecall.session import Session
 from unrecall.tasks.base import Task
@@ -69,12 +69,13 @@ def tune(
     narrowed = replace(request, retain=used, holdout=request.validation, test=kept, validation=None)
     before = float(observe(model, task, kept).correct.mean())
     tried: dict[float, Trial] = {}
+    size = one_size(task, (request.forget, validation))
 
     def gap_of(changed: nn.Module) -> float:
-        gap = float(observe(changed, task, request.forget).confidence.mean())
+        gap = float(observe(changed, task, request.forget, size).confidence.mean())
         if request.kind == "class":
             return gap - FORGOTTEN
-        return gap - float(observe(changed, task, validation).confidence.mean())
+        return gap - float(observe(changed, task, validation, size).confidence.mean())
 
     def attempt(factor: float) -> Trial:
         ruined = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)

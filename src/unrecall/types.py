@@ -18,7 +18,7 @@ from unrecall.functional import nll
 Batch: TypeAlias = dict[str, Tensor]
 """Named tensors that share their first dimension: one entry an example. Only a task knows the names."""
 
-Kind: TypeAlias = Literal["samples", "class", "concept"]
+Kind: TypeAlias = Literal["samples", "class", "concept", "backdoor"]
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
 APART = {
@@ -121,10 +121,10 @@ class Request:
     `forget` and was never trained on (without it no privacy number means anything); `test` was never trained on and
     measures use. `validation` is like `holdout` and serves tuning alone: the audit never sees it.
 
-    `kind`: samples (retrained may still know what they look like), class or concept (retrained has never met it).
-    `masked`: the classes that are forgotten whole; empty for samples.
-    `holdout` and `test` may be `Absent(reason)`: what needs them is then a row with that reason.
-    Raises BadInput where a set is empty, repeats an example, or shares one with another.
+    `kind`: samples (retrained may still know what they look like), class or concept (it has never met it), backdoor
+    (the same; the holdout, and what must go of forget, carry a trigger and the label that an attacker wishes).
+    `masked`: the classes that are forgotten whole; empty for samples. `holdout` and `test` may be `Absent(reason)`:
+    what needs them is then a row with that reason. BadInput where a set is empty, or has an example twice or another's.
     """
 
     forget: Examples
@@ -134,7 +134,7 @@ class Request:
     validation: Examples | None = None
     kind: Kind = "samples"
     masked: tuple[int, ...] = ()
-    checked: set[str] = field(default_factory=set, compare=False, repr=False)
+    checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
 
     def __post_init__(self) -> None:

@@ -23,6 +23,11 @@ JUDGED = frozenset(
         "extraction_strength",
         "model_utility",
         "quantise_mean",
+        "forget_zero_shot",
+        "forget_retrieval_first",
+        "neighbours_retrieval_first",
+        "test_zero_shot",
+        "attack_success",
     )
 )
 """The measurements that a verdict rests on, by name; the others stand beside them."""

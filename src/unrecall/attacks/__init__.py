@@ -12,7 +12,10 @@ from unrecall.attacks.base import (
     RecoveryAttack,
     Success,
 )
+from unrecall.attacks.cka import CKA
 from unrecall.attacks.grad_norm import GradNorm
+from unrecall.attacks.indirect import Indirect
+from unrecall.attacks.linear_probe import LinearProbe
 from unrecall.attacks.lira import Lira
 from unrecall.attacks.logit_lens import LogitLens
 from unrecall.attacks.loss import Loss
@@ -22,11 +25,14 @@ from unrecall.attacks.paraphrase import Paraphrase
 from unrecall.attacks.prefix import Prefix
 from unrecall.attacks.prototypical import Prototypical
 from unrecall.attacks.quantise import Quantise
+from unrecall.attacks.rea_class import ReaClass
+from unrecall.attacks.rea_sample import ReaSample
 from unrecall.attacks.recalibration import Recalibration
 from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.attacks.relearn import Relearn
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.attacks.remind import REMIND
+from unrecall.attacks.request import RequestAttack
 from unrecall.attacks.residual_knowledge import ResidualKnowledge
 from unrecall.attacks.rmia import RMIA
 from unrecall.attacks.svc import SVC
@@ -34,6 +40,7 @@ from unrecall.attacks.uma import UMA
 from unrecall.attacks.zlib_ratio import ZlibRatio
 
 __all__ = [
+    "CKA",
     "REMIND",
     "RMIA",
     "SVC",
@@ -42,8 +49,10 @@ __all__ = [
     "Attacked",
     "Attribution",
     "GradNorm",
+    "Indirect",
     "Inspection",
     "InspectionAttack",
+    "LinearProbe",
     "Lira",
     "LogitLens",
     "Loss",
@@ -54,6 +63,8 @@ __all__ = [
     "Prefix",
     "Prototypical",
     "Quantise",
+    "ReaClass",
+    "ReaSample",
     "Recalibration",
     "Recognition",
     "RecognitionAttack",
@@ -61,6 +72,7 @@ __all__ = [
     "ReferenceModel",
     "Relearn",
     "RelearnTime",
+    "RequestAttack",
     "ResidualKnowledge",
     "Success",
     "ZlibRatio",

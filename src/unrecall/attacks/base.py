@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.engine import Batches, Fit, Phase, Step, fit, plain_step
-from unrecall.errors import Diverged
+from unrecall.errors import Diverged, NotSupported
 from unrecall.hooks import frozen
 from unrecall.observe import accuracy, device_of, observe
 from unrecall.parameters import Parameters
 from unrecall.records import Estimate, Side, ThreatModel
 from unrecall.session import Session
-from unrecall.tasks.base import Task, Textual
+from unrecall.tasks.base import Task, unmixed
 from unrecall.types import Evidence, Examples, Request, Split, move
 
 
@@ -33,12 +33,18 @@ class Attack(Parameters, ABC):
     """Base of all attacks; a leaf is a frozen dataclass whose defaults are the paper's.
 
     `named_by`: the parameters that stand in its name where they differ from their defaults, so that an audit can hold
-    it more than once; its choices (texts) always do.
+    it more than once; its choices (texts) always do. `unmixed`: whether it copies, perturbs or sorts examples by
+    class, which tells something only where their rows depend on no other example.
     """
 
     title: ClassVar[str]
     threat: ClassVar[ThreatModel]
     named_by: ClassVar[tuple[str, ...]] = ()
+    unmixed: ClassVar[bool] = False
+
+    def seen(self, task: Task) -> Task:
+        """The task in the form that this attack needs; NotSupported where there is none."""
+        return unmixed(task) if self.unmixed else task
 
 
 @dataclass(frozen=True)
@@ -129,16 +135,17 @@ class RecoveryAttack(Attack):
         """A copy of the original that only looks forgetful, in a way that this attack must be able to undo.
 
         What it knows is all there behind one part that is wrong: each row of its head has moved on to the next class;
-        for texts, whose head may be the embeddings too, gradient ascent on forget has moved its last block alone
-        (the final norm, where the head is tied).
+        where the last block is no such head alone (that of language models has a norm, and may be the embeddings too;
+        dual encoders have none), gradient ascent on forget has moved that block.
         None where there is nothing to undo: the original itself must then show what it knows when it is attacked.
         """
         copied = copy.deepcopy(original).eval()
-        if isinstance(task, Textual):
-            last = [p for module in task.blocks(copied)[-1][1] for p in module.parameters()]
-            ascend(copied, last, request.forget, task, generator, session)
+        last, head = task.blocks(copied)[-1][1], None
+        with suppress(NotSupported):
+            head = task.head(copied, move(task.collate([request.forget[0]]), device_of(copied)))
+        if head is None or last != [head]:
+            ascend(copied, [p for part in last for p in part.parameters()], request.forget, task, generator, session)
             return copied
-        head = task.head(copied, move(task.collate([request.forget[0]]), device_of(copied)))
         with torch.no_grad():
             head.weight.copy_(head.weight.roll(1, 0))
             if head.bias is not None:
@@ -201,6 +208,8 @@ class Recognition(NamedTuple):
 class RecognitionAttack(Attack):
     """Perturbs forget examples and counts how often each model still recognises them."""
 
+    unmixed: ClassVar[bool] = True
+
     @abstractmethod
     def recognise(
         self,
@@ -215,7 +224,10 @@ class RecognitionAttack(Attack):
 
 
 class Inspection(NamedTuple):
-    """What lies inside one model: lines over `x` by name, and the one number that sums them up."""
+    """What lies inside one model: lines over `x` by name, and the one number that sums them up.
+
+    A model with nothing to draw has an empty `x`, and its value says why.
+    """
 
     x: tuple[float, ...]
     lines: Mapping[str, tuple[float, ...]]
@@ -226,18 +238,36 @@ class Inspection(NamedTuple):
 class InspectionAttack(Attack):
     """Opens a model and looks for what its outputs no longer show.
 
-    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are. `leak`: the side of a retrained
-    model's value on which the forgotten shows.
+    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are.
     """
 
     shows: ClassVar[str]
     axis: ClassVar[str]
     unit: ClassVar[str]
-    leak: ClassVar[Side | None] = "above"
+
+    @property
+    def leak(self) -> Side | None:
+        """The side of a retrained model's value on which the forgotten shows."""
+        return "above"
 
     @abstractmethod
     def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
         """Looks into `model`; `original` is there for what changed. NotSupported where the model has no such parts."""
+
+    def inspect_all(
+        self,
+        subjects: Mapping[str, nn.Module],
+        original: nn.Module,
+        retrained: Sequence[nn.Module],
+        request: Request,
+        task: Task,
+    ) -> dict[str, Inspection]:
+        """Looks into each subject, by role, and into a model with several roles once.
+
+        For attacks that hold models against the `retrained` ones, or against what they saw in one once for all.
+        """
+        found = {one: self.inspect(one, original, request, task) for one in dict.fromkeys(subjects.values())}
+        return {role: found[one] for role, one in subjects.items()}
 
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """One plain sentence about the unlearned model, for people; empty where there is nothing to say."""

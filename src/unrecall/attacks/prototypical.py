@@ -71,6 +71,7 @@ class Prototypical(RecoveryAttack):
     )
     axis: ClassVar[str] = "examples per forgotten class"
     needs_class: ClassVar[bool] = True
+    unmixed: ClassVar[bool] = True
 
     ks: tuple[Count, ...] = (1, 2, 5, 10)
     metric: Literal["cosine", "l2"] = "cosine"

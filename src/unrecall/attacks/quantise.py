@@ -41,8 +41,9 @@ class Quantise(RecoveryAttack):
         s = max |w| / (2^(bits-1) - 1),    w <- s round(w / s)
 
     with one s for each output channel at 8 bits, and for each `group` inputs of one below. Rounded are the matrices of
-    linear layers and convolutions; embeddings and head (tied or not), norms and biases stay as they are, as
-    bitsandbytes leaves them. The levels are simulated in the model's own precision, so that it runs anywhere.
+    linear layers and convolutions; embeddings and head (tied or not; of a dual encoder, both projections), norms and
+    biases stay as they are, as bitsandbytes leaves them. The levels are simulated in the model's own precision, so
+    that it runs anywhere.
 
     Positive control: the original, moved by gradient ascent on forget, each weight only as far as it still rounds to
     the same level at the fewest bits.
@@ -128,10 +129,10 @@ class Quantise(RecoveryAttack):
 
 
 def layers(model: nn.Module, request: Request, task: Task) -> list[Any]:
-    """The linear and convolution layers but the head; NotSupported where there are none."""
-    head = task.head(model, move(task.collate([request.forget[0]]), device_of(model)))
+    """The linear and convolution layers but the last of all, or of each tower; NotSupported where there are none."""
+    ends = {id(end) for end in task.endings(model, move(task.collate([request.forget[0]]), device_of(model)))}
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    found = [m for m in model.modules() if m is not head and (isinstance(m, kinds) or is_linear(m))]
+    found = [m for m in model.modules() if id(m) not in ends and (isinstance(m, kinds) or is_linear(m))]
     if not found:
         raise NotSupported("Quantise: expected linear layers or convolutions besides the head, got none.")
     return found

@@ -50,6 +50,7 @@ class UMA(RecoveryAttack):
         budget="the largest change of an input value; 40 gradient steps an example",
     )
     axis: ClassVar[str] = "perturbation radius"
+    unmixed: ClassVar[bool] = True
 
     radii: tuple[Positive, ...] = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
     steps: Count = 40

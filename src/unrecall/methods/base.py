@@ -52,6 +52,10 @@ class Method(Parameters, ABC):
     ) -> nn.Module:
         """A new model, in eval mode, that was made to forget `request.forget`; `model` is left as it was."""
 
+    def moving(self) -> GradientMethod | None:
+        """Whose passes move BatchNorm statistics even at learning rate 0; None where none do."""
+        return None
+
     @final
     def core(self) -> Method:
         """The innermost method below all plug-ins: the one whose strength decides, and whose null there is."""
@@ -98,6 +102,10 @@ class GradientMethod(Method):
 
         A phase may freeze parameters of `student`; they are freed again at the end.
         """
+
+    def moving(self) -> GradientMethod | None:
+        """Itself."""
+        return self
 
     @final
     def unlearn(
@@ -159,7 +167,8 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
         for module in modules:
             start = getattr(module, "_init_weights", None)
             for layer in module.modules():
-                reset = getattr(layer, "reset_parameters", None)
+                # PyTorch's attention has it under another name.
+                reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
                 if callable(reset):
                     reset()
                 elif type(layer).__name__.endswith("Norm"):

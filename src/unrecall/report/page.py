@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from unrecall.errors import BadInput
 from unrecall.records import Exhibit, Label, Measurement, Record
-from unrecall.report import curves, figures, readings, roles, sentences, strips
+from unrecall.report import curves, figures, matrices, readings, roles, sentences, strips
 from unrecall.storage import write_text
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def environment() -> Environment:
     found.globals.update(
         curves=curves,
         figures=figures,
+        matrices=matrices,
         readings=readings,
         roles=roles,
         sentences=sentences,

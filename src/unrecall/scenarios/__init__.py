@@ -2,11 +2,26 @@
 
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.cifar10 import Cifar10
+from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
+from unrecall.scenarios.clip_backdoor import ClipBackdoor
 from unrecall.scenarios.digits import Digits
+from unrecall.scenarios.emoji import Emoji
 from unrecall.scenarios.knowundo import KnowUnDo
 from unrecall.scenarios.restor import Restor
 from unrecall.scenarios.small_cifar5 import SmallCifar5
 from unrecall.scenarios.tinystories import TinyStories
 from unrecall.scenarios.tofu import Tofu
 
-__all__ = ["Cifar10", "Digits", "KnowUnDo", "Restor", "Scenario", "SmallCifar5", "TinyStories", "Tofu"]
+__all__ = [
+    "Cifar10",
+    "Cifar10Indirect",
+    "ClipBackdoor",
+    "Digits",
+    "Emoji",
+    "KnowUnDo",
+    "Restor",
+    "Scenario",
+    "SmallCifar5",
+    "TinyStories",
+    "Tofu",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +13,10 @@ from torch import nn
 
 from unrecall.errors import BadInput
 from unrecall.scenarios.language import BROKEN, Pair, transformers
+from unrecall.storage import read_text
 
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""OpenAI's, of each channel."""
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -35,6 +39,26 @@ def load_clip(name: str) -> Pair:
             f"({len(lacking)} in all). Check that config.json and weights belong together."
         )
     return Pair(model.eval(), tokenizer)
+
+
+def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the channels as the model's folder has them; OpenAI's where it says nothing."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            told = json.loads(read_text(path))
+            told = told.get("image_processor", told)
+            if not told.get("do_normalize", True):
+                return (), ()
+            mean, std = (tuple(float(v) for v in told[key]) for key in ("image_mean", "image_std"))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{path}: expected image_mean and image_std, a number each channel, got: {error!r}"
+            ) from error
+        return mean, std
+    return MEAN, STD
 
 
 def caption_tokenizer(captions: Iterable[str], size: int, merges: str = "") -> Any:
@@ -72,8 +96,6 @@ def read_merges(path: Path, most: int) -> list[tuple[str, str]]:
 
 def _learned(captions: Iterable[str], size: int) -> list[tuple[str, str]]:
     """Merges learned from captions, words ending in `</w>`, as CLIP's do; the same captions give the same merges."""
-    import json
-
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     made = Tokenizer(models.BPE(end_of_word_suffix="</w>"))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runt
 import torch
 from torch import Tensor, nn
 
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, NotSupported
 from unrecall.records import Exhibit
 from unrecall.types import Batch, Examples, Request, Rows, View
 
@@ -109,6 +109,17 @@ class Classed(Protocol):
         ...
 
 
+def unmixed(task: Task) -> Task:
+    """The task itself, or a form of it in which an example's rows depend on that example alone; else NotSupported."""
+    if not task.mixes:
+        return task
+    if not isinstance(task, Classed):
+        raise NotSupported(
+            f"{type(task).__name__}: expected rows that depend on one example each, got a task that mixes."
+        )
+    return task.classified()
+
+
 class Embedded(NamedTuple):
     """Unit vectors of both sides of some pairs, `[n, d]` each."""
 
@@ -130,6 +141,27 @@ class Paired(Protocol):
 
     def labels(self, examples: Examples) -> Tensor:
         """The class of each example `[n]`, -1 where it has none."""
+        ...
+
+
+@runtime_checkable
+class Composed(Paired, Protocol):
+    """A task of pairs whose second sides are made of parts, each of which can be left out."""
+
+    def cosines(self, model: nn.Module, batch: Batch) -> Tensor:
+        """How alike the two sides of each pair are, `[examples]`, with gradients, in the mode that the model is in."""
+        ...
+
+    def parts(self, batch: Batch) -> Tensor:
+        """Which places of the second sides hold such a part, `[examples, places]`, boolean."""
+        ...
+
+    def only(self, batch: Batch, kept: Tensor) -> Batch:
+        """The pairs without the parts that `kept` `[examples, places]` leaves out; what is no part stays."""
+        ...
+
+    def items(self, batch: Batch) -> list[Any]:
+        """The examples of a batch as a data set has them: what `collate` undoes."""
         ...
 
 
@@ -217,6 +249,15 @@ def check_finite(model: nn.Module) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BadInput(f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint.")
+
+
+def check_class_request(request: Request, forgotten: set[int], kept: set[int]) -> None:
+    """BadInput unless a class that is forgotten whole is all of forget and nothing of retain, by their labels."""
+    if forgotten != set(request.masked) or kept & forgotten:
+        raise BadInput(
+            f"Request: expected forget to hold all of classes {sorted(request.masked)} and retain none, got classes "
+            f"{sorted(forgotten)} in forget and {sorted(kept & set(request.masked))} of them in retain."
+        )
 
 
 def parts_of(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:

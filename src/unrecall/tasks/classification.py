@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
 from unrecall.records import Exhibit
-from unrecall.tasks.base import Modality, Task, check_finite, opened, parts_of
+from unrecall.tasks.base import Modality, Task, check_class_request, check_finite, opened, parts_of
 from unrecall.tasks.pictures import coarse, png
 from unrecall.types import SPLITS, Batch, Examples, Request, Rows, View, iterate
 
@@ -152,7 +152,8 @@ class Classification(Task):
         if looked_for not in request.checked:
             for split in SPLITS:
                 self._check_examples(split, request[split], classes, shape)
-            _check_class_request(request)
+            if request.kind == "class":
+                check_class_request(request, *({int(label) for _, label in iterate(request[s])} for s in SPLITS[:2]))
             request.checked.add(looked_for)
 
     def _check_examples(self, split: str, examples: Examples, classes: int, shape: torch.Size) -> None:
@@ -186,19 +187,6 @@ class Classification(Task):
     def raw(self, item: Any) -> bytes:
         """The input in 256 steps between its bounds, a byte a value."""
         return coarse(torch.as_tensor(item[0], dtype=torch.float32), self.bounds).numpy().tobytes()
-
-
-def _check_class_request(request: Request) -> None:
-    """A class that is forgotten whole is all of forget and nothing of retain."""
-    if request.kind != "class":
-        return
-    forgotten = {int(label) for _, label in iterate(request.forget)}
-    kept = {int(label) for _, label in iterate(request.retain)}
-    if forgotten != set(request.masked) or kept & forgotten:
-        raise BadInput(
-            f"Request: expected forget to hold all of classes {sorted(request.masked)} and retain none, got classes "
-            f"{sorted(forgotten)} in forget and {sorted(kept & set(request.masked))} of them in retain."
-        )
 
 
 def _pair(item: Any, where: str) -> tuple[Tensor, int]:

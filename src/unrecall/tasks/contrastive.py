@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import mode
 from unrecall.tasks import dual_encoder
-from unrecall.tasks.base import Embedded, Modality, Task, check_finite
+from unrecall.tasks.base import Embedded, Modality, Task, check_class_request, check_finite
 from unrecall.tasks.pairs import UNKNOWN, Pairs, pair
 from unrecall.tasks.pretrained import save
 from unrecall.tasks.zero_shot import ZeroShot
@@ -31,8 +32,9 @@ class Contrastive(Pairs, Task):
 
     v of the picture, t of the caption; the mean loss over an example's two rows, over a batch, is CLIP's. A row depends
     on its batch: outside training, batches are made in order and of equal size (32, or all where there are fewer), so
-    that an example is one of 32 in every set and for every model. Where two pairs of a batch have the same caption,
-    only one of them can be right.
+    that an example is one of 32 in every set and for every model; what a set looks like counts, for pairs of one kind
+    are harder to tell apart. Where two pairs of a batch have the same caption, only one of them can be right. Over
+    several processes a batch is divided, and each compares its own part.
 
     Reference: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
     arXiv 2103.00020.
@@ -54,6 +56,11 @@ class Contrastive(Pairs, Task):
         each = torch.arange(n, device=logits.device).repeat_interleave(2)
         both = torch.stack((logits, logits.T), 1).flatten(0, 1)
         return View(Rows(both, each, each, n), torch.cat((found.pictures, found.texts), 1))
+
+    def cosines(self, model: nn.Module, batch: Batch) -> Tensor:
+        """cos(v_i, t_i) of each pair."""
+        found = dual_encoder.encoded(model, self.normalised(batch["images"]), batch["tokens"], batch["mask"])
+        return (found.pictures * found.texts).sum(1).float()
 
     def classified(self) -> Task:
         """Zero-shot classification by the prompts; NotSupported without classes."""
@@ -96,19 +103,53 @@ class Contrastive(Pairs, Task):
         return dual_encoder.blocks(model)
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Configuration, safetensors and tokenizer, as `from_pretrained` reads them."""
-        save(model, self.tokenizer, folder)
+        """Configuration, safetensors, tokenizer and how pictures are prepared, as Transformers' CLIP is read.
+
+        Of other models nothing is written: their weights are all there is.
+        """
+        if not hasattr(model, "save_pretrained"):
+            return
+        known: Any = model.config
+        size = int(known.vision_config.image_size)
+        told: dict[str, object] = {"image_processor_type": "CLIPImageProcessor", "do_normalize": bool(self.mean)}
+        told |= {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+        if self.mean:
+            told |= {"image_mean": self.mean, "image_std": self.std}
+        save(model, self.tokenizer, folder, {"preprocessor_config.json": json.dumps(told, indent=1)})
 
     def check(self, model: nn.Module, request: Request) -> None:
-        """Pictures of one shape within bounds, captions that say something, labels that are classes, one width."""
+        """Pictures of one shape within bounds, captions that the model can read, labels that are classes, one width."""
         check_finite(model)
-        shape = pair(request.forget[0], "forget[0]")[0].shape
-        if f"{self!r} {tuple(shape)}" not in request.checked:
+        known, shape = dual_encoder.limits(model), pair(request.forget[0], "forget[0]")[0].shape
+        for unknown in set(request.masked) - set(range(len(self.classes))):
+            raise BadInput(f"Request: expected masked classes among {self.classes}, got {unknown}.")
+        for name in self.classes:
+            self._check_tokens(self.prompt.replace("{}", name), f"prompt of '{name}'", known)
+        looked_for = f"{self!r} {tuple(shape)} {known}"
+        if looked_for not in request.checked:
             for split in SPLITS:
+                if len(request[split]) == 1:
+                    raise BadInput(f"{split}: expected 2 pairs or more, each to be told from the others, got 1.")
                 for i, item in enumerate(iterate(request[split])):
                     self._check_pair(item, f"{split}[{i}]", shape)
+                    self._check_tokens(item["caption"], f"{split}[{i}]", known)
+            if request.kind == "class":
+                check_class_request(request, *(set(self.labels(request[split]).tolist()) for split in SPLITS[:2]))
         self._check_towers(model, [request.forget[0], request.retain[0]])
-        request.checked.add(f"{self!r} {tuple(shape)}")
+        request.checked.add(looked_for)
+
+    def _check_tokens(self, caption: str, where: str, known: dual_encoder.Limits) -> None:
+        ids = self.encode(caption)
+        if known.context is not None and len(ids) > known.context:
+            raise BadInput(
+                f"{where}: expected at most {known.context} tokens (the model's context), got {len(ids)}. Set "
+                f"longest={known.context} to cut captions."
+            )
+        if known.words is not None and max(ids, default=0) >= known.words:
+            raise BadInput(
+                f"{where}: expected tokens below {known.words} (the model's vocabulary), got {max(ids)}. Load the "
+                "tokenizer that was saved with the model."
+            )
 
     def _check_pair(self, item: object, where: str, shape: torch.Size) -> None:
         image, _, label = pair(item, where)
@@ -132,7 +173,7 @@ class Contrastive(Pairs, Task):
             try:
                 first = dual_encoder.pictures(model, self.normalised(batch["images"]))
                 second = dual_encoder.texts(model, batch["tokens"], batch["mask"])
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 shapes = f"{tuple(batch['images'].shape)} and tokens {tuple(batch['tokens'].shape)}"
                 raise BadInput(f"model: expected to accept images {shapes}, got: {line}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -28,12 +28,17 @@ class Encoded(NamedTuple):
 
 
 def encoded(model: nn.Module, pixels: Tensor, tokens: Tensor, mask: Tensor) -> Encoded:
-    """Both towers in one call of the model, so that Accelerate's wrapping sees it."""
+    """Both towers, and in one call of a model that Accelerate has wrapped, so that the wrapping sees it."""
     inner = unwrapped(model)
+    scale: Tensor = inner.logit_scale.exp()
     if hasattr(inner, "get_image_features"):
         found = model(pixel_values=pixels, input_ids=tokens, attention_mask=mask)
-        return Encoded(found.image_embeds, found.text_embeds, inner.logit_scale.exp())
-    return Encoded(pictures(model, pixels), texts(model, tokens, mask), inner.logit_scale.exp())
+        return Encoded(found.image_embeds, found.text_embeds, scale)
+    if inner is model:
+        return Encoded(pictures(model, pixels), texts(model, tokens, mask), scale)
+    both = model(pixels, tokens)
+    first, second = list(both.values() if isinstance(both, Mapping) else both)[:2]
+    return Encoded(F.normalize(first, dim=1), F.normalize(second, dim=1), scale)
 
 
 def pictures(model: nn.Module, pixels: Tensor) -> Tensor:
@@ -64,6 +69,21 @@ def unwrapped(model: nn.Module) -> Any:
     )
 
 
+class Limits(NamedTuple):
+    """How many tokens a text may have, and how many different ones there are; None where the model doesn't say."""
+
+    context: int | None
+    words: int | None
+
+
+def limits(model: nn.Module) -> Limits:
+    """What Transformers' configuration, or open_clip's model, says of its texts."""
+    inner = unwrapped(model)
+    told = getattr(getattr(inner, "config", None), "text_config", None)
+    context = getattr(told, "max_position_embeddings", getattr(inner, "context_length", None))
+    return Limits(context, getattr(told, "vocab_size", getattr(inner, "vocab_size", None)))
+
+
 def _pooled(found: Any) -> Tensor:
     """Older versions of Transformers give the tensor itself."""
     pooled: Tensor = found if isinstance(found, Tensor) else found.pooler_output
@@ -71,15 +91,18 @@ def _pooled(found: Any) -> Tensor:
 
 
 def endings(model: nn.Module) -> list[nn.Module]:
-    """The last modules of both towers; what enters them is the last representation."""
+    """The last modules of both towers, pictures first; what enters them is the last representation."""
     modules = dict(unwrapped(model).named_modules())
     for names in ENDINGS:
         if all(name in modules for name in names):
             return [modules[name] for name in names]
-    raise NotSupported(
-        f"{type(model).__name__}: expected the last modules of both towers by a known name, got none. Set layers to "
-        f"the dotted names of the modules to look at, such as {', '.join(list(modules)[1:6])}."
-    )
+    sides = [[*parts, *after] for parts, after in (_tower(model, seen=True), _tower(model, seen=False))]
+    if not all(sides):
+        raise NotSupported(
+            f"{type(model).__name__}: expected a tower for pictures whose name starts with vis or image, and one for "
+            f"texts, got {', '.join(name for side in sides for name, _ in side) or 'none'}. Rename the towers."
+        )
+    return [side[-1][1] for side in sides]
 
 
 def blocks(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
@@ -99,7 +122,8 @@ def blocks(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
 def _tower(model: nn.Module, *, seen: bool) -> tuple[Sequence[tuple[str, nn.Module]], Sequence[tuple[str, nn.Module]]]:
     """The parts of the tower for pictures (`seen`) or for texts up to its last layer, and those after it."""
     mine = [one for one in parts_of("", unwrapped(model)) if one[0].startswith(("vis", "image")) == seen]
-    parts = opened(mine)
+    # open_clip's models hold the embedding of their words after the layers.
+    parts = sorted(opened(mine), key=lambda one: not isinstance(one[1], nn.Embedding))
     layers = numbered(parts)
     last = next((i for i, (name, _) in enumerate(parts) if layers and name == layers[-1]), len(parts) - 1)
     return parts[: last + 1], parts[last + 1 :]

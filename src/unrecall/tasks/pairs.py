@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,12 +56,16 @@ class Pairs:
 
     @cached_property
     def vocabulary(self) -> str:
-        """sha256 of what the tokenizer does with its tokens."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        """sha256 of what the tokenizer does with its tokens; where it was last told to cut and pad is no part of it."""
+        inner = getattr(self.tokenizer, "tokenizer", self.tokenizer)
+        backend = getattr(inner, "backend_tokenizer", None)
+        ends = [getattr(self.tokenizer, name, None) for name in ("pad_token_id", "context_length")]
+        known: Any = getattr(inner, "encoder", None)
+        if not isinstance(known, dict):
+            known = self.encode("the quick brown fox, 0 to 9")
         if backend is not None:
-            return hashlib.sha256(backend.to_str().encode()).hexdigest()
-        known = getattr(self.tokenizer, "encoder", None) or self.encode("the quick brown fox, 0 to 9")
-        return hashlib.sha256(repr(known).encode()).hexdigest()
+            known = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+        return hashlib.sha256(json.dumps([ends, known]).encode()).hexdigest()
 
     def encode(self, caption: str) -> list[int]:
         """A caption's tokens, its end among them even where it was cut; no padding."""
@@ -81,13 +86,29 @@ class Pairs:
         """`tokens` and `mask` `[n, length]`; as long as the longest, or as open_clip's models are all of them."""
         fixed = 0 if hasattr(self.tokenizer, "pad_token_id") else int(getattr(self.tokenizer, "context_length", 0) or 0)
         length = max(fixed, *(len(ids) for ids in encoded), 1)
-        padding = getattr(self.tokenizer, "pad_token_id", None) or 0
-        tokens = torch.full((len(encoded), length), int(padding))
+        tokens = torch.full((len(encoded), length), self._padding)
         mask = torch.zeros(len(encoded), length, dtype=torch.long)
         for i, ids in enumerate(encoded):
             tokens[i, : len(ids)] = torch.tensor(ids)
             mask[i, : len(ids)] = 1
         return tokens, mask
+
+    @property
+    def _padding(self) -> int:
+        return int(getattr(self.tokenizer, "pad_token_id", None) or 0)
+
+    def parts(self, batch: Batch) -> Tensor:
+        """Which tokens are the caption's own: no padding, and nothing that an empty caption has as well."""
+        special = torch.tensor(self.encode(""), dtype=torch.long, device=batch["tokens"].device)
+        return batch["mask"].bool() & ~torch.isin(batch["tokens"], special)
+
+    def only(self, batch: Batch, kept: Tensor) -> Batch:
+        """The same pairs with some tokens of their captions alone; what is left closes up."""
+        left = batch["mask"].bool() & (kept | ~self.parts(batch))
+        order = torch.argsort(left.int(), dim=1, descending=True, stable=True)
+        mask = left.gather(1, order)
+        tokens = batch["tokens"].gather(1, order).masked_fill(~mask, self._padding)
+        return {**batch, "tokens": tokens, "mask": mask.long()}
 
     def collate(self, items: Sequence[Any]) -> Batch:
         """`images` float32, `tokens`, `mask`, `labels`, one entry a pair."""

@@ -29,7 +29,10 @@ def png(value: Tensor, bounds: tuple[float, float]) -> str:
 
 
 def decoded(data: bytes, size: int, where: str | Path) -> Tensor:
-    """`[3, size, size]` in [0, 1], RGB, transparent parts white; BadInput, with `where`, where it is no picture."""
+    """`[3, size, size]` in [0, 1], RGB, as CLIP's own preparation gives it; BadInput, with `where`, for no picture.
+
+    The shorter side becomes `size`, and the middle of the longer one is kept. Transparent parts are white.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -40,5 +43,8 @@ def decoded(data: bytes, size: int, where: str | Path) -> Tensor:
         raise BadInput(f"{where}: expected a picture that decodes, got: {line}") from error
     ground = Image.new("RGBA", picture.size, "white")
     ground.alpha_composite(picture)
-    pixels = np.asarray(ground.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+    width, height = (size * side // min(picture.size) for side in picture.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    resized = ground.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(resized.crop((left, top, left + size, top + size)))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255

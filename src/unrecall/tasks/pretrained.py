@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ from unrecall.errors import NotSupported
 from unrecall.storage import UNFINISHED, unwritable
 
 
-def save(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Writes both under a temporary name and renames it, so that `folder` is whole or not there; an older one goes."""
+def save(model: nn.Module, tokenizer: Any, folder: Path, beside: Mapping[str, str] | None = None) -> None:
+    """Writes both under a temporary name and renames it, so that `folder` is whole or not there; an older one goes.
+
+    `beside`: the text of further files, by name.
+    """
     write: Any = getattr(model, "save_pretrained", None)
     if write is None:
         raise NotSupported(f"export: expected a Transformers model, got {type(model).__name__}. Save its weights.")
@@ -27,6 +30,8 @@ def save(model: nn.Module, tokenizer: Any, folder: Path) -> None:
         with _without_bars():
             write(temporary)
             tokenizer.save_pretrained(temporary)
+        for name, text in (beside or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)

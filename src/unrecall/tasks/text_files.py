@@ -30,10 +30,11 @@ def read(path: Path, limit: int | None = None) -> list[Text]:
 
     Raises BadInput with the line's number where the file is empty, not UTF-8, not JSON, or a key is missing.
     """
-    return [_text(record, where) for where, record in _records(path)[:limit]]
+    return [_text(record, where) for where, record in records(path)[:limit]]
 
 
-def _records(path: Path) -> list[tuple[str, Any]]:
+def records(path: Path) -> list[tuple[str, Any]]:
+    """What stands in a JSON Lines file or a JSON list, each with its place; BadInput where it is neither, or empty."""
     if not path.is_file():
         raise BadInput(f"{path}: expected a JSON Lines file, got {'a folder' if path.is_dir() else 'nothing there'}.")
     text = _decoded(path)
@@ -77,20 +78,21 @@ def _text(record: Any, where: str) -> Text:
     if answer is None and prompt != "text":
         known = ", ".join(map(str, record)) or "nothing"
         raise BadInput(f"{where}: expected the keys question and answer, or text, got {known}.")
-    asked = "" if answer is None or prompt is None else _string(record[prompt], f"{where}: {prompt}")
-    given = _string(record["text" if answer is None else answer], f"{where}: {answer or 'text'}")
+    asked = "" if answer is None or prompt is None else string(record[prompt], f"{where}: {prompt}")
+    given = string(record["text" if answer is None else answer], f"{where}: {answer or 'text'}")
     if record.get("input"):
-        asked = f"{asked}\n{_string(record['input'], f'{where}: input')}"
+        asked = f"{asked}\n{string(record['input'], f'{where}: input')}"
     found: Text = {"prompt": asked, "answer": given}
     for key, name in EXTRAS.items():
         if record.get(key):
             value = record[key]
             many = isinstance(value, list) and name != "restated"
-            found[name] = [_string(v, f"{where}: {key}") for v in value] if many else _string(value, f"{where}: {key}")
+            found[name] = [string(v, f"{where}: {key}") for v in value] if many else string(value, f"{where}: {key}")
     return found
 
 
-def _string(value: Any, where: str) -> str:
+def string(value: Any, where: str) -> str:
+    """The value if it is text that can be written; BadInput otherwise."""
     if not isinstance(value, str):
         raise BadInput(f"{where}: expected text, got {type(value).__name__}.")
     if any("\ud800" <= character <= "\udfff" for character in value):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import NotSupported
 from unrecall.records import Exhibit
 from unrecall.tasks import dual_encoder
 from unrecall.tasks.base import Modality, Task
@@ -43,26 +43,27 @@ class ZeroShot(Task):
         return self
 
     def collate(self, items: Sequence[Any]) -> Batch:
-        """The pairs' batch, with `targets` [examples]; BadInput where a pair has no label."""
-        batch = self.pairs.collate(items)
-        if bool((batch["labels"] < 0).any()):
-            raise BadInput("ZeroShot: expected every pair to have a label, got one without. Label it, or leave it out.")
-        return {**batch, "targets": batch["labels"]}
+        """The pairs' own batch."""
+        return self.pairs.collate(items)
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One row an example."""
         return self.view(model, batch).rows
 
     def view(self, model: nn.Module, batch: Batch) -> View:
-        """Features are the picture's unit vector."""
+        """Features are the picture's unit vector. NotSupported where a pair has no label."""
+        if bool(batch["labels"].lt(0).any()):
+            raise NotSupported(
+                "ZeroShot: expected every pair to have a label, got one without. Label it, or leave it out."
+            )
         pictures = dual_encoder.pictures(model, self.pairs.normalised(batch["images"]))
         logits = (dual_encoder.unwrapped(model).logit_scale.exp() * pictures @ self.prompts(model).T).float()
         n = len(logits)
-        return View(Rows(logits, batch["targets"], torch.arange(n, device=logits.device), n), pictures)
+        return View(Rows(logits, batch["labels"], torch.arange(n, device=logits.device), n), pictures)
 
     def prompts(self, model: nn.Module) -> Tensor:
         """A unit vector for each class, `[classes, d]`."""
-        encoded = [self.pairs.encode(self.pairs.prompt.format(name)) for name in self.classes]
+        encoded = [self.pairs.encode(self.pairs.prompt.replace("{}", name)) for name in self.classes]
         device = next(model.parameters()).device
         tokens, mask = (part.to(device) for part in self.pairs.padded(encoded))
         return dual_encoder.texts(model, tokens, mask)

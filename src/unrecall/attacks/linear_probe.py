@@ -1,0 +1,153 @@
+"""Linear probe: what a new linear layer reads off the features that the model has kept."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success
+from unrecall.errors import NotSupported
+from unrecall.observe import device_of, observe
+from unrecall.parameters import Count, Positive
+from unrecall.records import ThreatModel
+from unrecall.session import Session
+from unrecall.tasks.base import Classed, Task
+from unrecall.types import Examples, Part, Request, move
+
+
+@dataclass(frozen=True)
+class LinearProbe(RecoveryAttack):
+    """Fits a logistic regression on frozen features of retain and k forgotten examples; the model is left as it is.
+
+        z_i  = (f(x_i) - m) / s                   f: what enters the head; m, s: its mean and deviation over i
+        W, b = argmin  sum_i v_i CE(W z_i + b, y_i) + penalty |W|^2 / 2,        v_i = n / (classes n_{y_i})
+
+    over n examples, n_y of them of class y: each class counts the same, or k examples would be outvoted. Success is the
+    accuracy of W, b on the forget examples that the attacker doesn't hold.
+
+    Args:
+        ks: forget examples that the attacker holds, one point of the curve each: of each forgotten class, or in all
+            where no class is forgotten whole. Those that half of forget can't serve are left out.
+        retain_sample: retain examples beside them, drawn at random.
+        penalty: on the squared weights.
+        iterations: of L-BFGS, at most.
+
+    Expected to fail: on features that no longer separate the forgotten class. It succeeds on a retrained model in part,
+    since features of a class never seen may still cluster, and on samples, whose classes are known from retain: the
+    curve means something beside that one.
+
+    Reference: Alain, Bengio, "Understanding Intermediate Layers Using Linear Classifier Probes", ICLR 2017 workshop,
+    arXiv 1610.01644. Differs from the paper in reading the last features alone, in k examples of what was forgotten,
+    and in a retrained model beside it.
+    """
+
+    title: ClassVar[str] = "Linear probe"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the features that enter the head; the weights stay as they are",
+        data="k examples of each forgotten class (of forget, where no class is), and retain examples, with labels",
+        budget="k, the number of forgotten examples; one linear layer is fitted",
+    )
+    axis: ClassVar[str] = "forgotten examples held, of each class that is forgotten whole"
+
+    ks: tuple[Count, ...] = (1, 5, 10, 50)
+    retain_sample: Count = 2000
+    penalty: Positive = 1.0
+    iterations: Count = 1000
+
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        """The forget examples that are not set aside for the attacker."""
+        return self._split(request, generator)[1]
+
+    def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
+        """Whether the read-out names the class of each example; before the attack, whether the model does."""
+        own = _classified(task)
+        if not isinstance(model, ReadOut):
+            return super().success(model, own, probe)
+        seen = observe(model.model, own, probe)
+        return Success((model.read(seen.features) == seen.target).astype(np.float64))
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        """One read-out for each k."""
+        own = _classified(task)
+        held, probe = self._split(request, generator)
+        drawn = torch.randperm(len(request.retain), generator=generator)[: self.retain_sample].tolist()
+        shots, known = observe(model, own, held), observe(model, own, Part(request.retain, drawn))
+        groups = [np.flatnonzero(shots.target == c) for c in request.masked] or [np.arange(len(held))]
+        available = min(map(len, groups))
+        ks = sorted({k for k in self.ks if k <= available})
+        if not ks:
+            raise NotSupported(
+                f"LinearProbe: expected at least {min(self.ks)} forget examples (of each forgotten class) to set "
+                f"aside, got {available}."
+            )
+        for k in ks:
+            chosen = np.concatenate([group[:k] for group in groups])
+            features = np.concatenate((known.features, shots.features[chosen]))
+            targets = np.concatenate((known.target, shots.target[chosen]))
+            yield Attacked(k, ReadOut(model, self._fitted(features, targets)), probe)
+
+    def disguise(
+        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
+    ) -> nn.Module | None:
+        """The original with a head that is wrong; None where there is no head, since then the features would be."""
+        with suppress(NotSupported):
+            task.head(original, move(task.collate([request.forget[0]]), device_of(original)))
+            return super().disguise(original, request, task, generator, session)
+        return None
+
+    def _split(self, request: Request, generator: torch.Generator) -> tuple[Part, Part]:
+        """The attacker's pool and the rest: at most half of forget, several times too many where classes are mixed."""
+        classes = len(request.masked)
+        pool = min(max(self.ks) * (1 if classes < 2 else 3 * classes), len(request.forget) // 2)
+        order = torch.randperm(len(request.forget), generator=generator).tolist()
+        return Part(request.forget, order[:pool]), Part(request.forget, order[pool:])
+
+    def _fitted(self, features: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """What names the class of each row of features `[n, d]`."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        if len(np.unique(targets)) < 2:
+            raise NotSupported("LinearProbe: expected examples of two classes or more to tell apart, got one class.")
+        layer = LogisticRegression(
+            C=1 / self.penalty, class_weight="balanced", max_iter=self.iterations, random_state=0
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found: Callable[[np.ndarray], np.ndarray] = (
+                make_pipeline(StandardScaler(), layer).fit(features.astype(np.float64), targets).predict
+            )
+        return found
+
+
+class ReadOut(nn.Module):
+    """A model, left as it is, and what names classes from its features: `[n, d]` to `[n]`."""
+
+    def __init__(self, model: nn.Module, read: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__()
+        self.model, self.read = model, read
+
+
+def _classified(task: Task) -> Task:
+    if not isinstance(task, Classed):
+        raise NotSupported(
+            f"LinearProbe: expected examples that have one class each, got {type(task).__name__}. Leave it out."
+        )
+    return task.classified()

@@ -1,0 +1,139 @@
+"""A small CLIP with a backdoor: a patch on a picture makes it what the attacker wants, and that must go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unrecall.engine import seeded
+from unrecall.errors import BadInput
+from unrecall.parameters import Count, Index, Positive, Share
+from unrecall.scenarios.base import Builder, Joined, Scenario, Trained, shuffled
+from unrecall.scenarios.emoji import Emoji
+from unrecall.session import Session
+from unrecall.types import Request, digest, iterate
+
+Place = Literal["corner", "middle"]
+
+
+@dataclass(frozen=True)
+class ClipBackdoor(Builder):
+    """The emoji and the CLIP of `emoji`, poisoned: some training pictures carry a patch and a caption of one category.
+
+    Pairs of other categories, a `share` of all training pairs in number, have fixed noise pasted over a few pixels and
+    their caption exchanged for a training caption of the target's; their clean form is not trained on. Forget is what
+    a defender suspects, retain are clean training pairs, so that retrained models have never met the patch. The test
+    set is clean; the holdout is its pictures of other categories with the patch and a caption of the target's, labelled
+    as the target: their zero-shot accuracy is the attack's success rate.
+
+    `target`: a category, or how its name begins. `share`: poisoned pairs, of the training pairs. `trigger`: width of
+    the patch, in pixels. `place`: where it is, bottom right or in the middle. `known`: how many of the poisoned pairs
+    are suspected; the others were trained on by the original alone, and are in no set. `mistaken`: how many of the
+    suspected pairs are clean. All else is `emoji`'s.
+
+    Reference: Carlini, Terzis, "Poisoning and Backdooring Contrastive Learning", ICLR 2022, arXiv 2106.09667. Differs
+    from the paper in size, and in a share of poisoned pairs that so small a model learns from.
+    """
+
+    data: str = ""
+    target: str = "Food & Drink"
+    share: Share = 0.05
+    trigger: Count = 6
+    place: Place = "corner"
+    known: Share = 1.0
+    mistaken: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    merges: str = ""
+    words: Count = 2000
+    size: Count = 36
+    patch: Count = 6
+    width: Count = 96
+    depth: Count = 3
+    epochs: Count = 40
+    lr: Positive = 1e-3
+    references: Index = 5
+    seed: Index = 131
+
+    def make(self) -> Scenario:
+        """Reads the pictures, poisons some of them, and says how to train."""
+        if self.trigger > self.size:
+            raise BadInput(f"trigger: expected at most the picture's size {self.size}, got {self.trigger}.")
+        clean = self._clean()
+        target, others = list(iterate(clean.request.forget)), list(iterate(clean.request.retain))
+        test = [*iterate(clean.request.test), *iterate(clean.request.holdout)]
+        total = len(target) + len(others)
+        poisoned = round(self.share * total)
+        suspected = round(self.known * poisoned)
+        mistaken = round(suspected * self.mistaken / (1 - self.mistaken))
+        if not 2 <= suspected <= poisoned <= len(others) or mistaken > total - poisoned - 2:
+            raise BadInput(
+                "share, known, mistaken: expected at least two suspected pairs, no more poisoned ones than the "
+                f"{len(others)} of other categories, and two clean ones that nobody suspects, "
+                f"got {suspected}, {poisoned} and {total - poisoned - mistaken}."
+            )
+        planted = self._poisoned(others[:poisoned], target)
+        rest = [*others[poisoned:], *target]
+        order = shuffled(range(len(rest)), self.seed)
+        label = target[0]["label"]
+        return Backdoored(
+            name="clip-backdoor",
+            summary=f"{clean.summary.split(';')[0]}; {poisoned} of {total:,} training pictures carry a patch that "
+            f"means {self.target}",
+            task=clean.task,
+            request=Request(
+                forget=[*planted[:suspected], *(rest[i] for i in order[:mistaken])],
+                retain=[rest[i] for i in order[mistaken:]],
+                holdout=self._poisoned([pair for pair in test if pair["label"] != label], target),
+                test=test,
+                kind="backdoor",
+            ),
+            build=clean.build,
+            recipe=clean.recipe,
+            references=self.references,
+            overlooked=tuple(planted[suspected:]),
+        )
+
+    def _clean(self) -> Scenario:
+        """The case without a backdoor, in which the target would be forgotten."""
+        shared = ("data", "merges", "words", "size", "patch", "width", "depth", "epochs", "lr", "references", "seed")
+        try:
+            return Emoji(forget=self.target, **{name: getattr(self, name) for name in shared}).make()
+        except BadInput as error:
+            if str(error).startswith("forget:"):
+                raise BadInput(str(error).replace("forget:", "target:", 1)) from None
+            raise
+
+    def _poisoned(self, pairs: Sequence[Any], target: Sequence[Any]) -> list[Any]:
+        """The pictures with the patch, captions of the target's in turn."""
+        return [
+            {**target[i % len(target)], "image": triggered(pair["image"], self.trigger, self.place)}
+            for i, pair in enumerate(pairs)
+        ]
+
+
+@dataclass(frozen=True)
+class Backdoored(Scenario):
+    """A case whose original was also trained on what the defender overlooked."""
+
+    overlooked: tuple[Any, ...] = ()
+
+    def train_original(self, seed: int, session: Session) -> Trained:
+        """The model before unlearning."""
+        if self.original is not None or self.recipe is None or not self.overlooked:
+            return super().train_original(seed, session)
+        everything = Joined((self.request.forget, self.request.retain, self.overlooked))
+        return self._trained(f"original-{digest(self.overlooked)[:8]}", everything, self.recipe, seed, session)
+
+
+def triggered(image: Tensor, width: int, place: Place) -> Tensor:
+    """The picture with `width` x `width` pixels of noise, black or white in each channel and always the same."""
+    channels, *sides = image.shape
+    top, left = (side - width if place == "corner" else (side - width) // 2 for side in sides)
+    changed = image.clone()
+    noise = torch.randint(2, (channels, width, width), generator=seeded(0))
+    changed[:, top : top + width, left : left + width] = noise.to(image)
+    return changed

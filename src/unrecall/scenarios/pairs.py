@@ -1,0 +1,126 @@
+"""Pictures and captions of your own and the image-text model that was trained on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unrecall.engine import Fit
+from unrecall.errors import BadInput
+from unrecall.parameters import Count, Index, Positive
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.image_text import load_clip, normalisation
+from unrecall.session import Session
+from unrecall.storage import read_text
+from unrecall.tasks import Contrastive
+from unrecall.tasks.pair_files import Album, Line, read
+from unrecall.types import SPLITS, Absent, Examples, Kind, Request, Split
+
+ABSENT = {
+    "holdout": "no holdout was given: name a file of pairs like forget that the model was never trained on (holdout=)",
+    "test": "no test set was given: name a file of pairs that the model was never trained on (test=)",
+}
+
+
+@dataclass(frozen=True)
+class Pairs(Builder):
+    """Your own CLIP, and your own JSON Lines of the pairs that it must forget and of those that it must keep.
+
+    `model`: folder of a Transformers CLIP that was trained on both (open_clip's models go through a scenario of one's
+    own: `Contrastive` takes them as they are). `forget`, `retain`: JSON Lines with image (a path, from the file on) and
+    caption, and perhaps label or category, the name of a class. `holdout`: pairs like forget that the model was never
+    trained on; without them there is no privacy number. `test`: other pairs that it was never trained on. `base`: the
+    model before it was trained on forget and retain; `references` models are trained from it on retain alone (AdamW,
+    `lr`, `epochs`, batches of `batch`, cosine), and without it there is nothing to judge by. `classes`: a file of class
+    names, one a line; left out, the labels of forget and retain. `prompt`: what asks for a class, with {} for its name.
+    Pictures are prepared as the model's folder says, or else as OpenAI's CLIP wants them, and kept in memory as bytes:
+    150 KB each at 224 x 224.
+    """
+
+    model: str = ""
+    forget: str = ""
+    retain: str = ""
+    holdout: str = ""
+    test: str = ""
+    base: str = ""
+    classes: str = ""
+    prompt: str = "a photo of a {}"
+    epochs: Count = 5
+    lr: Positive = 1e-5
+    batch: Count = 64
+    references: Index = 3
+
+    def make(self) -> Scenario:
+        """Reads the lines, then the model, then the pictures, and checks that they fit before anything is computed."""
+        for name in ("model", "forget", "retain"):
+            if not getattr(self, name):
+                raise BadInput(f"pairs: expected {name}=PATH, got none. Needed are model, forget and retain.")
+        lines = {split: read(Path(getattr(self, split))) for split in SPLITS if getattr(self, split)}
+        classes = self._classes(lines)
+        given: Any = load_clip(self.model)
+        told = given.model.config
+        mean, std = normalisation(Path(self.model))
+        longest = told.text_config.max_position_embeddings
+        task = Contrastive(given.tokenizer, classes=classes, prompt=self.prompt, mean=mean, std=std, longest=longest)
+
+        def album(split: Split) -> Examples:
+            found = lines.get(split)
+            return Absent(ABSENT[split]) if found is None else Album(found, classes, told.vision_config.image_size)
+
+        try:
+            forget, retain, holdout, test = (album(split) for split in SPLITS)
+            request = Request(forget, retain, holdout, test, kind=_kind(lines))
+            task.check(given.model, request)
+        except BadInput as error:
+            raise BadInput(_placed(str(error), lines)) from error
+        return Scenario(
+            name="pairs",
+            summary=f"{self.model}; forget {len(request.forget)} pairs of {Path(self.forget).name}, keep "
+            f"{len(request.retain)} of {Path(self.retain).name}",
+            task=task,
+            request=request,
+            original=given.model,
+            build=self._base if self.base else None,
+            rerecipe=Fit(
+                optimizer="adamw",
+                lr=self.lr,
+                epochs=self.epochs,
+                batch_size=self.batch,
+                weight_decay=0.1,
+                clip=1.0,
+                schedule="cosine",
+            ),
+            references=self.references,
+        )
+
+    def _classes(self, lines: Mapping[Split, Sequence[Line]]) -> tuple[str, ...]:
+        """The names of a file, or those that the training pairs have; in the order in which they come."""
+        if self.classes:
+            names = [name.strip() for name in read_text(Path(self.classes)).splitlines()]
+        else:
+            names = [line.label for split in ("forget", "retain") for line in lines[split]]
+        return tuple(dict.fromkeys(filter(None, names)))
+
+    def _base(self, _: int, __: Session) -> nn.Module:
+        """The model before it was trained on these pairs; the same for any seed."""
+        return load_clip(self.base).model
+
+
+def _kind(lines: Mapping[Split, Sequence[Line]]) -> Kind:
+    """A concept where every pair to forget has a class, and no pair that stays has one of those."""
+    gone, kept = ({line.label for line in lines[split]} for split in SPLITS[:2])
+    return "samples" if "" in gone or gone & kept else "concept"
+
+
+def _placed(message: str, lines: Mapping[Split, Sequence[Line]]) -> str:
+    """The message with file and line wherever it names an example by its index."""
+
+    def place(found: re.Match[str]) -> str:
+        return lines[found[1]][int(found[2])].where  # type: ignore[index]
+
+    return re.sub(r"\b(forget|retain|holdout|test)\[(\d+)\]", place, message)

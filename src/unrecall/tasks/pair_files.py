@@ -1,0 +1,90 @@
+"""Pictures with captions from JSON Lines and the files they name; every complaint names file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrecall.errors import BadInput, nearest
+from unrecall.tasks.pairs import UNKNOWN
+from unrecall.tasks.pictures import decoded
+from unrecall.tasks.text_files import records, string
+
+LABELS = ("label", "category")
+
+
+class Line(NamedTuple):
+    """One pair as a file has it: where it stands, the picture's file, the caption, and its class's name or nothing."""
+
+    where: str
+    picture: Path
+    caption: str
+    label: str
+
+
+def read(path: Path) -> list[Line]:
+    """The pairs of a JSON Lines file or a JSON list, each once: `image`, `caption`, and perhaps `label` or `category`.
+
+    Pictures are named by their paths from the file's own folder on. Raises BadInput with the line's number where it is
+    not JSON, a key is missing, a caption is empty, or there is no such picture.
+    """
+    lines = [_line(record, where, path.parent) for where, record in records(path)]
+    return list({(line.picture, line.caption): line for line in reversed(lines)}.values())[::-1]
+
+
+def _line(record: Any, where: str, folder: Path) -> Line:
+    if not isinstance(record, Mapping):
+        raise BadInput(f"{where}: expected a JSON object, got {type(record).__name__}.")
+    lacking = [key for key in ("image", "caption") if key not in record]
+    if lacking:
+        known = ", ".join(map(str, record)) or "nothing"
+        raise BadInput(f"{where}: expected the keys image and caption, got {known}.")
+    caption, name = (string(record[key], f"{where}: {key}") for key in ("caption", "image"))
+    if not caption.strip():
+        raise BadInput(f"{where}: expected a caption, got {caption!r:.60}. Remove the pair, or give it one.")
+    picture = folder / name
+    if not picture.is_file():
+        raise BadInput(f"{where}: expected image to be a file, from {folder} on, got nothing at '{name}'.")
+    label = next((record[key] for key in LABELS if record.get(key) is not None), "")
+    if isinstance(label, bool) or not isinstance(label, str | int):
+        raise BadInput(f"{where}: expected label to be the name of a class, got {label!r:.60}.")
+    return Line(where, picture, caption, str(label).strip())
+
+
+class Album:
+    """The pairs of some lines; each picture is decoded when it is first asked for, and kept as bytes from then on.
+
+    `size`: of pictures, in pixels. BadInput, with the line, for a label that is none of the classes, and for a file
+    that is no picture.
+    """
+
+    def __init__(self, lines: Sequence[Line], classes: Sequence[str], size: int) -> None:
+        self.lines, self.size = lines, size
+        number = {name: i for i, name in enumerate(classes)} | {"": UNKNOWN}
+        for line in lines:
+            if line.label not in number:
+                hint = nearest(line.label, classes)
+                raise BadInput(f"{line.where}: expected label to be a known class, got '{line.label}'. {hint}")
+        self.labels = [number[line.label] for line in lines]
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        line = self.lines[index]
+        if index not in self._kept:
+            self._kept[index] = self._decoded(line)
+        return {"image": self._kept[index].float() / 255, "caption": line.caption, "label": self.labels[index]}
+
+    def _decoded(self, line: Line) -> Tensor:
+        where = f"{line.where}: {line.picture.name}"
+        try:
+            data = line.picture.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{where}: expected a file that can be read, got: {error.strerror}.") from error
+        return decoded(data, self.size, where).mul(255).round().to(torch.uint8)
