@@ -40,6 +40,7 @@ def methods(name: str) -> Iterator[tuple[str, GradientMethod]]:
         for heal in ("pred", "label"):
             method = replace(TARGETED, fit=replace(TARGETED.fit, lr=lr))
             yield f"targeted, {heal}, lr {lr:g}", replace(method, heal=heal)
+    yield "one example a step, no healing, lr 0.004", replace(TARGETED, alpha=0.0, fit=replace(TARGETED.fit, lr=4e-3))
     if name == "cat":
         method = replace(TARGETED, form="non-targeted", fit=replace(TARGETED.fit, lr=4e-3))
         yield "non-targeted, pred, lr 0.004", method

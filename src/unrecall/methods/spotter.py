@@ -77,6 +77,11 @@ class Spotter(GradientMethod):
         self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
     ) -> Sequence[Phase]:
         """One phase over forget, or the base's with the added terms."""
+        if task.mixes and (self.lambda_1 < 1 or self.lambda_2 > 0):
+            raise NotSupported(
+                f"Spotter: expected examples with a class and logits of their own, got {type(task).__name__}'s, whose "
+                "rows depend on their batch. Set lambda_1=1, lambda_2=0, or choose another method."
+            )
         around = None
         if self.lambda_1 < 1:
             around = surroundings(

@@ -17,6 +17,7 @@ HEADINGS: Final = {
     "text": "Answers: how likely it finds them, and what it writes",
     "privacy": "Privacy: who was in the data",
     "recovery": "Recovery: what an attacker brings back",
+    "harm": "Harm: what honouring somebody else's request does",
     "inside": "Inside the model: what its answers no longer show",
     "cost": "Cost",
 }
