@@ -100,13 +100,38 @@ TEXT_FIGURES = {
 """What stands in the table of a language scenario: one row a method, mean and standard deviation over seeds."""
 
 
-def text_table(records: list[Record]) -> list[str]:
+PAIR_FIGURES = {
+    "retain_accuracy": "retain",
+    "test_zero_shot": "zero-shot, test",
+    "forget_accuracy": "forget",
+    "forget_zero_shot": "zero-shot, forget",
+    "forget_retrieval_first": "retrieval, forget",
+    "neighbours_retrieval_first": "retrieval, neighbours",
+    "rest_retrieval_first": "retrieval, the rest",
+    "attack_success": "attack success",
+    "relearn_mean": "relearned",
+    "cka": "CKA with the original",
+    "loss_auc": "loss AUC",
+}
+"""What stands in the table of an image-text scenario."""
+
+
+def mean_table(records: list[Record], figures: dict[str, str]) -> list[str]:
+    """Original, retrained and a row a method: mean over seeds of what any record has."""
+    known = {key: title for key, title in figures.items() if any(measured(record, key) for record in records)}
     methods = list(dict.fromkeys(record.method for record in records))
-    lines = ["| method | seeds | " + " | ".join(TEXT_FIGURES.values()) + " |", "|---|---|" + "---|" * len(TEXT_FIGURES)]
+    lines = ["| method | seeds | " + " | ".join(known.values()) + " |", "|---|---|" + "---|" * len(known)]
     for role in ("original", "retrained"):
         seeds = {record.seed: record for record in records}
-        lines.append(text_row(f"*{role}*", list(seeds.values()), role))
-    return lines + [text_row(f"`{short(m)}`", [r for r in records if r.method == m], "unlearned") for m in methods]
+        lines.append(mean_row(f"*{role}*", list(seeds.values()), role, known))
+    return lines + [
+        mean_row(f"`{short(m)}`", [r for r in records if r.method == m], "unlearned", known) for m in methods
+    ]
+
+
+def measured(record: Record, figure: str) -> bool:
+    found = record.measurement(figure)
+    return found is not None and found.unlearned.value is not None
 
 
 HARM_FIGURES = {
@@ -143,8 +168,8 @@ def harm_row(name: str, records: list[Record], role: str) -> str:
     return f"| {name} | {len(records)} | {' | '.join(cells)} |"
 
 
-def text_row(name: str, records: list[Record], role: str) -> str:
-    cells = [over_seeds(figure, [record.measurement(figure) for record in records], role) for figure in TEXT_FIGURES]
+def mean_row(name: str, records: list[Record], role: str, figures: dict[str, str]) -> str:
+    cells = [over_seeds(figure, [record.measurement(figure) for record in records], role) for figure in figures]
     return f"| {name} | {len(records)} | {' | '.join(cells)} |"
 
 
@@ -156,9 +181,21 @@ def over_seeds(figure: str, found: list[Measurement | None], role: str) -> str:
         return ""
     if figure == "forget_quality":
         known = [math.log10(max(value, 1e-300)) for value in known]
-    scale, digits = (1, 2) if figure == "loss_auc" else (1, 1) if "quality" in figure else (100, 1)
+    scale, digits = (1, 2) if figure in ("loss_auc", "cka") else (1, 1) if "quality" in figure else (100, 1)
     spread = f" ± {scale * statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
     return f"{scale * statistics.mean(known):.{digits}f}{spread}"
+
+
+def tabled(records: list[Record]) -> list[str]:
+    """The table that suits what was measured."""
+    first = records[0]
+    if any(m.group == "harm" for m in first.measurements):
+        return harm_table(records)
+    if first.measurement("forget_rouge") is not None:
+        return mean_table(records, TEXT_FIGURES)
+    if first.measurement("test_zero_shot") is not None:
+        return mean_table(records, PAIR_FIGURES)
+    return table(records)
 
 
 def write_papers() -> None:
@@ -167,9 +204,7 @@ def write_papers() -> None:
     for folder in sorted(p for p in RECORDS.iterdir() if p.is_dir()):
         records = sorted((load(path) for path in folder.glob("*.json")), key=lambda r: (r.tuning is not None, r.method))
         parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]
-        texts = records[0].measurement("forget_rouge") is not None
-        harmed = any(m.group == "harm" for m in records[0].measurements)
-        parts += [*(text_table(records) if texts else harm_table(records) if harmed else table(records)), ""]
+        parts += [*(tabled(records) if records else []), ""]
     (HOME / "papers.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 

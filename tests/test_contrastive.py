@@ -561,6 +561,8 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
         "relearn": (True, True),
         "quantise": (True, True),
         "residual_knowledge": (False, True),
+        "linear_probe": (True, False),
+        "cka": (True, True),
         "loss": (True, True),
         "rmia": (True, True),
     }, "the original recognises no colour that retrained models don't"

@@ -116,7 +116,7 @@ _QUICK_CONTRASTIVE = (
     known.Relearn(steps=(1, 4, 16), learning_rates=(1e-4, 1e-3), fit=COMPARED),
     known.Quantise(bits=(4,)),
     known.ResidualKnowledge(points=3, draws=20),
-    known.LinearProbe(ks=(10,)),
+    known.LinearProbe(ks=(5,)),
     known.CKA(most=100),
     known.Loss(),
     known.RMIA(),

@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,22 +102,31 @@ def _configured(owner: type[Parameters], arguments: dict[str, Any], values: dict
     deeper: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         if key not in own:
-            field, kind, default = inner[key]
-            deeper.setdefault(field, {"": default})[key] = _value(kind, key, value)
+            field, default = inner[key]
+            name = key.rsplit(".", 1)[-1]
+            deeper.setdefault(field, {"": default})[name] = _value(type(default), name, value)
     for field, changes in deeper.items():
         arguments[field] = replace(changes.pop(""), **changes)
     return owner(**arguments)
 
 
-def _inner_fields(owner: type[Parameters]) -> dict[str, tuple[str, type[Parameters], Parameters]]:
-    """Parameters of parameters that can be named directly: `lr` stands for `fit.lr`."""
-    found: dict[str, tuple[str, type[Parameters], Parameters]] = {}
-    for field in fields(owner):
-        default = field.default
-        if default is not MISSING and isinstance(default, Parameters) and field.name != "base":
-            for name in annotated(type(default)):
-                found.setdefault(name, (field.name, type(default), default))
-    return found
+def _inner_fields(owner: type[Parameters]) -> dict[str, tuple[str, Parameters]]:
+    """Parameters of parameters: `fit.lr`, and `lr` for short; where there are several, it is that of `fit`, or none."""
+    nested = {
+        field.name: field.default
+        for field in fields(owner)
+        if isinstance(field.default, Parameters) and field.name != "base"
+    }
+    found = {
+        f"{field}.{name}": (field, default) for field, default in nested.items() for name in annotated(type(default))
+    }
+    short = _short(owner, list(nested))
+    return found | ({} if short is None else dict.fromkeys(annotated(type(nested[short])), (short, nested[short])))
+
+
+def _short(owner: type[Parameters], nested: list[str]) -> str | None:
+    """The nested parameters whose own go by their bare names."""
+    return nested[0] if len(nested) == 1 else "fit" if "fit" in nested else None
 
 
 def _value(owner: type[Parameters], key: str, text: str) -> Any:
@@ -169,12 +178,16 @@ def show(value: Parameters) -> str:
     if stem == "py":
         name = f"{home}.py:{name}"
     base, changed = "", []
+    short = _short(
+        type(value), [f.name for f in fields(value) if isinstance(f.default, Parameters) and f.name != "base"]
+    )
     for field in fields(value):
         now = getattr(value, field.name)
         if field.name == "base" and isinstance(now, Parameters):
             base = f"({show(now)})"
         elif isinstance(now, Parameters) and isinstance(field.default, Parameters):
-            changed += [f"{k}={_text(v)}" for k, v in _differences(now, field.default)]
+            place = "" if field.name == short else f"{field.name}."
+            changed += [f"{place}{k}={_text(v)}" for k, v in _differences(now, field.default)]
         elif now != field.default:
             changed.append(f"{field.name}={_text(now)}")
     return name + base + (":" + ",".join(changed) if changed else "")
