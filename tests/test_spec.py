@@ -208,3 +208,15 @@ def test_parameters_check_themselves_in_python_too() -> None:
         with pytest.raises(BadInput, match=f"Knobs: expected {next(iter(wrong))} to be "):
             Knobs(**wrong)  # type: ignore[arg-type]
     assert RURK().as_dict()["fit"]["name"] == "Fit"
+
+
+def test_where_there_are_several_recipes_each_has_its_name_and_the_bare_one_is_fits() -> None:
+    ubt = parse("ubt:lr=0.5,overfit.lr=0.25", "methods")
+    assert (ubt.fit.lr, ubt.overfit.lr) == (0.5, 0.25)
+    assert show(ubt) == "ubt:overfit.lr=0.25,lr=0.5"
+    our = parse("our:replay.lr=0.5", "methods")
+    assert (our.replay.lr, our.destroy.lr) == (0.5, our.destroy.__class__(lr=0.0012).lr)
+    assert parse(show(our), "methods") == our
+    assert parse("rurk:fit.lr=0.5", "methods") == parse("rurk:lr=0.5", "methods")
+    with pytest.raises(BadInput, match="unknown parameter 'lr'"):
+        parse("our:lr=0.5", "methods")

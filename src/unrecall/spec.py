@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -112,21 +112,26 @@ def _configured(owner: type[Parameters], arguments: dict[str, Any], values: dict
 
 def _inner_fields(owner: type[Parameters]) -> dict[str, tuple[str, Parameters]]:
     """Parameters of parameters: `fit.lr`, and `lr` for short; where there are several, it is that of `fit`, or none."""
-    nested = {
-        field.name: field.default
-        for field in fields(owner)
-        if isinstance(field.default, Parameters) and field.name != "base"
-    }
-    found = {
-        f"{field}.{name}": (field, default) for field, default in nested.items() for name in annotated(type(default))
-    }
-    short = _short(owner, list(nested))
-    return found | ({} if short is None else dict.fromkeys(annotated(type(nested[short])), (short, nested[short])))
+    nested = _nested(owner)
+    found: dict[str, tuple[str, Parameters]] = {}
+    for field, default in nested.items():
+        for name in annotated(type(default)):
+            found[f"{field}.{name}"] = (field, default)
+            if field == _short(nested):
+                found[name] = (field, default)
+    return found
 
 
-def _short(owner: type[Parameters], nested: list[str]) -> str | None:
+def _nested(owner: type[Parameters]) -> dict[str, Parameters]:
+    """The defaults of fields that are parameters themselves, by name."""
+    known = {field.name: field.default for field in fields(owner) if field.name != "base"}
+    return {name: default for name, default in known.items() if isinstance(default, Parameters)}
+
+
+def _short(nested: Iterable[str]) -> str | None:
     """The nested parameters whose own go by their bare names."""
-    return nested[0] if len(nested) == 1 else "fit" if "fit" in nested else None
+    names = list(nested)
+    return names[0] if len(names) == 1 else "fit" if "fit" in names else None
 
 
 def _value(owner: type[Parameters], key: str, text: str) -> Any:
@@ -178,9 +183,7 @@ def show(value: Parameters) -> str:
     if stem == "py":
         name = f"{home}.py:{name}"
     base, changed = "", []
-    short = _short(
-        type(value), [f.name for f in fields(value) if isinstance(f.default, Parameters) and f.name != "base"]
-    )
+    short = _short(_nested(type(value)))
     for field in fields(value):
         now = getattr(value, field.name)
         if field.name == "base" and isinstance(now, Parameters):
