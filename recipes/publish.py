@@ -5,6 +5,7 @@ python recipes/publish.py [RUN_FOLDER NAME]
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import statistics
@@ -186,6 +187,18 @@ def over_seeds(figure: str, found: list[Measurement | None], role: str) -> str:
     return f"{scale * statistics.mean(known):.{digits}f}{spread}"
 
 
+def curve_table(path: Path) -> list[str]:
+    """Accuracy on the forgotten class and on the others over iterations, a row a run; it says where one diverged."""
+    runs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    looks = [int(point[0]) for point in max((run["points"] for run in runs), key=len)]
+    lines = ["| run, forget / rest | " + " | ".join(map(str, looks)) + " |", "|---|" + "---|" * len(looks)]
+    for run in sorted(runs, key=lambda run: run["run"]):
+        seen = {int(point[0]): point for point in run["points"] if len(point) > 1}
+        cells = [f"{share(seen[k][1])} / {share(seen[k][2])}" if k in seen else "diverged" for k in looks]
+        lines.append(f"| {run['run']} | {' | '.join(cells)} |")
+    return lines
+
+
 def tabled(records: list[Record]) -> list[str]:
     """The table that suits what was measured."""
     first = records[0]
@@ -204,7 +217,8 @@ def write_papers() -> None:
     for folder in sorted(p for p in RECORDS.iterdir() if p.is_dir()):
         records = sorted((load(path) for path in folder.glob("*.json")), key=lambda r: (r.tuning is not None, r.method))
         parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]
-        parts += [*(tabled(records) if records else []), ""]
+        curves = folder / "curves.jsonl"
+        parts += [*(tabled(records) if records else curve_table(curves)), ""]
     (HOME / "papers.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 

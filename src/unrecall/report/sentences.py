@@ -26,6 +26,17 @@ ACCURACY: Final = (
     "right, each after all that comes before it."
 )
 
+PAIRS: Final = (
+    "For pairs, an accuracy is how often a picture finds its caption, and a caption its picture, among those of its "
+    "batch: 32 pairs, or as many as the smallest set has."
+)
+
+
+def accuracy(record: Record) -> str:
+    """What an accuracy is where that is not what one expects."""
+    paired = record.measurement("forget_retrieval_first") is not None
+    return ACCURACY if record.readings else PAIRS if paired else ""
+
 
 def number(value: float | None) -> str:
     """A number short enough to read: three digits that matter, no more than a measurement deserves."""
