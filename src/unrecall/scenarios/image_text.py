@@ -109,7 +109,7 @@ def _learned(captions: Iterable[str], size: int) -> list[tuple[str, str]]:
 def small_clip(tokenizer: Any, width: int, depth: int, size: int, patch: int, context: int) -> nn.Module:
     """An untrained CLIP: both towers of one width and depth, one head for each 32 of it, for `size` x `size` pictures.
 
-    Weights start twice as wide as CLIP's usual ones: so narrow a model learns more slowly from those (LOG.md).
+    Weights start twice as wide as CLIP's usual ones; whether so narrow a model needs that was not compared.
     """
     if size % patch:
         raise BadInput(f"patch: expected a divisor of the picture's size {size}, got {patch}.")
