@@ -2,7 +2,7 @@
 # The indirect unlearning attack on a real ResNet-20 for CIFAR-10: which methods let an adversary, who may only have
 # other classes' pictures deleted, turn unseen pictures of the victim's class into the wished-for one.
 #   DATA=folder of CIFAR-10   WEIGHTS=resnet20-12fca82f.th   OUT=where the runs go   [VICTIM=3 WISHED=5 SEEDS=1 METHODS=...]
-#   python recipes/publish.py "$OUT/tuned" cifar10-indirect    copies the records and writes the table to papers.md
+#   python recipes/publish.py "$OUT/strong" cifar10-indirect    copies the records and writes the table to papers.md
 # How to read the table: a method is hurt where "newly as wished" lies above "by random requests", that is, where the
 # interval of "beyond random" is above 0. Look at "asked for, right" first: a method that still answers the requested
 # pictures has hardly honoured the request, and withstands nothing. "By the surrogate" is what the adversary saw at home:

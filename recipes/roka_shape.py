@@ -59,6 +59,7 @@ def curve(method: GradientMethod, data: str, weights: str, gone: int) -> list[li
         found.append([step, share[gone], float(np.mean(np.delete(share, gone))), *share])
 
     look(0)
+    step = 0
     try:
         for step in training(model, task, phase, seeded(0), Session(device="cpu"), "shape", Effort()):
             if step in LOOKS:

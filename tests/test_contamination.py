@@ -157,6 +157,20 @@ class Fixed(nn.Module):
         return self.head(nn.functional.one_hot(moved, self.classes).float())  # type: ignore[no-any-return]
 
 
+def test_a_concept_is_no_class_that_stays(pairs_world: World) -> None:
+    """All red pairs are forgotten; whether grey ones or others paid most, red can't have."""
+    w = pairs_world
+    red = [pair for pair in chain(w.request.forget, w.request.retain) if pair["label"] == 0]  # type: ignore[arg-type]
+    rest = [pair for pair in w.request.retain if pair["label"] != 0]  # type: ignore[attr-defined]
+    request = replace(w.request, forget=red, retain=rest, kind="concept")
+    models = Models(w.original, w.retrained[0], w.retrained[1:])
+    found = contamination(models, evidence(models, request, w.task), request, w.task, CPU)
+    assert found.matrices[0].forgotten == [0]
+    assert (
+        contamination(models, evidence(models, w.request, w.task), w.request, w.task, CPU).matrices[0].forgotten == []
+    )
+
+
 def test_of_many_classes_those_that_changed_most_are_shown() -> None:
     """Thirty classes of which the even are called the next one but one: an even class changes, an odd one doesn't."""
     data = [(torch.tensor([c / 100, i / 1000]), c) for i in range(12) for c in range(30)]
@@ -178,7 +192,7 @@ def test_rare_classes_are_in_the_table_but_not_in_the_row() -> None:
     (row,), (table,) = contaminated(Models(Fixed(3), Fixed(3, step=1)), request, Classification())
     assert row.unlearned.value is None
     assert row.note == "no class that stays has 10 examples of test and holdout"
-    assert table.paid["unlearned"] == [1, 0, 1]
+    assert table.paid["unlearned"] == [None, None, None]
 
 
 def test_the_row_says_how_many_classes_it_left_out() -> None:

@@ -16,6 +16,7 @@ from unrecall.contribution import contributions, nearest
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, NotSupported
 from unrecall.observe import batches
+from unrecall.scenarios.networks import small_vit
 from unrecall.tasks import Classification
 from unrecall.tasks.base import Task
 from unrecall.types import Batch
@@ -244,3 +245,17 @@ def test_nearest_is_the_loop() -> None:
         order = sorted((i for i in range(40) if not excluded[i]), key=lambda i: -cosine[i])
         assert near.tolist() == order[:5]
         assert nearest(query, vectors, 5, excluded).tolist() == order[:5]
+
+
+def test_a_vision_transformer_has_blocks_a_head_and_contributions() -> None:
+    model, task = small_vit().eval(), Classification()
+    batch = task.collate([(torch.rand(3, 32, 32, generator=seeded(i)), i) for i in range(2)])
+    assert [name for name, _ in task.blocks(model)] == [
+        "1.body.embeddings",
+        *(f"1.body.layers.{i}" for i in range(4)),
+        "1.linear",
+    ]
+    head = task.head(model, batch)
+    found = contributions(model, task, batch)
+    own = found.rows.logits.gather(1, batch["targets"][:, None]).squeeze(1) - head.bias[batch["targets"]]
+    assert torch.allclose(found.vectors.sum(1), own, atol=1e-5)

@@ -32,7 +32,7 @@ class Audit:
 
     @staticmethod
     def standard() -> Audit:
-        """Every attack at its paper's settings."""
+        """The attacks that need nothing but the models, at their papers' settings; the others are run by name."""
         return Audit(
             by_modality={"classification": _CLASSIFICATION, "language": _LANGUAGE, "contrastive": _CONTRASTIVE}
         )

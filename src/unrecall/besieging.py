@@ -10,9 +10,10 @@ import numpy as np
 from torch import nn
 
 from unrecall import stats
+from unrecall.attacks.base import Attack
 from unrecall.attacks.request import RequestAttack
 from unrecall.engine import seeded
-from unrecall.errors import Diverged, MissingReference, NotSupported
+from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
 from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.honouring import Defender, Ground, Outcome
 from unrecall.observe import observe
@@ -59,6 +60,26 @@ def siege(
         values = dict.fromkeys(("original", "unlearned", "null"), Estimate(value=None, note=str(reason)))
         row = lay_out(f"{frame.name}_success", frame.title, "harm", values)
         return Finding(frame.model_copy(update={"note": str(reason)}), [row])
+
+
+def foreseen(attacks: Sequence[Attack], request: Request, task: Task) -> None:
+    """BadInput, before anything is trained, where a victim is to be forgotten anyway or is no class of the task."""
+    names = task.classes if isinstance(task, Classed) else ()
+    for attack in attacks:
+        if not isinstance(attack, RequestAttack):
+            continue
+        owner = type(attack).__name__
+        if attack.victim in request.masked:
+            raise BadInput(
+                f"{owner}: expected a victim that is not the class to be forgotten, got {attack.victim} for both. "
+                "Choose another victim, or another request."
+            )
+        for name in ("victim", "wished", "own"):
+            if names and getattr(attack, name) >= len(names):
+                raise BadInput(
+                    f"{owner}: expected {name} to be a class of the data, got {getattr(attack, name)}. Known: "
+                    f"0..{len(names) - 1}."
+                )
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,16 @@ import numpy as np
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.findings import Models, lay_out
 from unrecall.metrics.contamination import confusion, gained, paid, worst_drop
-from unrecall.observe import observe
+from unrecall.observe import observe, unseen
 from unrecall.records import Estimate, Matrix, Measurement
 from unrecall.session import Session
-from unrecall.tasks.base import Classed, Task
-from unrecall.types import Absent, Evidence, Request, Split
+from unrecall.tasks.base import Classed, Paired, Task
+from unrecall.types import Absent, Evidence, Request
 
 MOST = 20
 """Classes that a table shows at most."""
 FEWEST = 10
 """Examples of a class below which its accuracy is not looked at alone."""
-UNSEEN: tuple[Split, ...] = ("test", "holdout")
-"""The splits that no model was trained on."""
 
 
 class Contamination(NamedTuple):
@@ -50,7 +48,8 @@ def contamination(
     target = answers["original"].target
     known = sorted({int(c) for one in answers.values() for both in one for c in np.unique(both)})
     names = _names(task, known)
-    kept = [c for c in known if c not in request.masked]
+    gone = _gone(request, task)
+    kept = [c for c in known if c not in gone]
     drops = {
         role: worst_drop(target, answers["original"].prediction, one.prediction, kept, FEWEST)
         for role, one in answers.items()
@@ -65,12 +64,15 @@ def contamination(
         if 0 < rare < len(kept)
         else ""
     )
-    return Contamination([_row(values, note)], [_matrix(tables, known, names, request, len(target))])
+    return Contamination([_row(values, note)], [_matrix(tables, known, names, request, gone, target)])
 
 
-def unseen(request: Request) -> tuple[Split, ...]:
-    """The splits that no model was trained on and whose labels are true: not a backdoor's holdout."""
-    return UNSEEN[:1] if request.kind == "backdoor" else UNSEEN
+def _gone(request: Request, task: Task) -> set[int]:
+    """The classes that are forgotten whole, be it as classes or as a concept."""
+    if request.kind != "concept" or not isinstance(task, Paired):
+        return set(request.masked)
+    mine, kept = (set(task.labels(request[split]).tolist()) for split in ("forget", "retain"))
+    return mine - kept
 
 
 def classed_signals(
@@ -112,9 +114,17 @@ def _row(values: Mapping[str, Estimate], note: str = "") -> Measurement:
 
 
 def _matrix(
-    tables: Mapping[str, np.ndarray], classes: Sequence[int], names: Mapping[int, str], request: Request, n: int
+    tables: Mapping[str, np.ndarray],
+    classes: Sequence[int],
+    names: Mapping[int, str],
+    request: Request,
+    gone: set[int],
+    target: np.ndarray,
 ) -> Matrix:
-    """The tables of original, unlearned and, on average, retrained models, of the classes that changed most."""
+    """The tables of original, unlearned and, on average, retrained models, of the classes that changed most.
+
+    What a class with few examples paid is left out, as it is in the row beside.
+    """
     shown = {"original": tables["original"], "unlearned": tables["unlearned"]}
     references = [table for role, table in tables.items() if role.startswith("retrained")]
     if references:
@@ -123,19 +133,20 @@ def _matrix(
     order = np.argsort(-(change.sum(0) + change.sum(1)), kind="stable")
     top = np.sort(order[:MOST])
     before = shown["original"]
-    note = f"{n:,} examples of {' and '.join(unseen(request))}, on which no model was trained."
+    note = f"{len(target):,} examples of {' and '.join(unseen(request))}, on which no model was trained."
     if len(classes) > MOST:
         note += f" The {MOST} of {len(classes)} classes that changed most; a row need not sum to 1."
     if empty := [names[classes[i]] for i in top if np.isnan(before[i]).all()]:
         note += f" No examples: {', '.join(empty)}."
+    few = np.array([(target == c).sum() < FEWEST for c in classes])
     later = {role: table for role, table in shown.items() if role != "original"}
     return Matrix(
         name="contamination",
         title="Who paid, who gained",
         labels=[names[classes[i]] for i in top],
-        forgotten=[k for k, i in enumerate(top.tolist()) if classes[i] in request.masked],
+        forgotten=[k for k, i in enumerate(top.tolist()) if classes[i] in gone],
         values={role: [_plain(row) for row in table[np.ix_(top, top)]] for role, table in shown.items()},
-        paid={role: _plain(paid(before, table)[top]) for role, table in later.items()},
+        paid={role: _plain(np.where(few, np.nan, paid(before, table))[top]) for role, table in later.items()},
         gained={role: _plain(gained(before, table)[top]) for role, table in later.items()},
         note=note,
     )

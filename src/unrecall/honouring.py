@@ -16,7 +16,7 @@ from torch import nn
 from unrecall.attacks.request import Pool, RequestAttack
 from unrecall.engine import seeded
 from unrecall.errors import BadInput
-from unrecall.observe import observe
+from unrecall.observe import observe, unseen
 from unrecall.scenarios.base import Joined
 from unrecall.session import Session
 from unrecall.storage import cache_folder, code_key, content_key, read_text, write_text
@@ -83,8 +83,8 @@ class Ground:
 
     @cached_property
     def unseen(self) -> tuple[Split, ...]:
-        """The splits that nobody trains on."""
-        return tuple(split for split in ("test", "holdout") if split in self.before)
+        """The splits that nobody trains on and whose labels are true."""
+        return tuple(split for split in unseen(self.request) if split in self.before)
 
     @cached_property
     def truth(self) -> np.ndarray:

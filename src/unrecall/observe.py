@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from unrecall.functional import own_moments
 from unrecall.hooks import mode
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Examples, Rows, Signals, move
+from unrecall.types import Batch, Examples, Request, Rows, Signals, Split, move
 
 
 def batches(
@@ -35,6 +35,11 @@ def batches(
 def again(batch: Batch, done: int) -> int:
     """How many examples at the start of a batch in order are among the `done` that came before."""
     return max(0, done - int(batch["index"][0]))
+
+
+def unseen(request: Request) -> tuple[Split, ...]:
+    """The splits that no model was trained on and whose labels are true: not a backdoor's holdout."""
+    return ("test",) if request.kind == "backdoor" else ("test", "holdout")
 
 
 def one_size(task: Task, sets: Iterable[Examples]) -> int | None:

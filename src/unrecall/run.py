@@ -11,6 +11,7 @@ from torch import nn
 from unrecall import spec, weights
 from unrecall.auditing import Case, audit
 from unrecall.audits import Audit
+from unrecall.besieging import foreseen
 from unrecall.engine import seeded
 from unrecall.honouring import Defender
 from unrecall.hooks import batchnorms
@@ -41,6 +42,7 @@ def experiment(
     session = session or Session()
     request = scenario.request.with_validation() if tuned else scenario.request
     task = scenario.task
+    foreseen((attacks or Audit.standard()).of(task), request, task)
     original = scenario.train_original(seed, session)
     task.check(original.model, request)
     retrained = references(scenario, session)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
-from unrecall.errors import NotSupported
+from unrecall.errors import BadInput, NotSupported
 from unrecall.observe import device_of, observe
 from unrecall.parameters import Count, Positive
 from unrecall.records import ThreatModel
@@ -60,6 +60,11 @@ class LinearProbe(RecoveryAttack):
     retain_sample: Count = 2000
     penalty: Positive = 1.0
     iterations: Count = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.ks:
+            raise BadInput("LinearProbe: expected at least one k, got none. Name how many examples the attacker holds.")
 
     def probe(self, request: Request, generator: torch.Generator) -> Examples:
         """The forget examples that are not set aside for the attacker."""

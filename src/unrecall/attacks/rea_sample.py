@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrecall.attacks.base import MembershipAttack
 from unrecall.attacks.lira import Lira
 from unrecall.engine import Batches, Fit, Phase, fit
-from unrecall.errors import Diverged, MissingReference, NotSupported
+from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
 from unrecall.observe import device_of, observe, one_size
 from unrecall.parameters import Count, Positive
 from unrecall.records import ThreatModel
@@ -62,6 +62,11 @@ class ReaSample(MembershipAttack):
     learning_rates: tuple[Positive, ...] = (0.01, 0.005)
     per_example: Count = 8
     fit: Fit = Fit(batch_size=256, epochs=3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.learning_rates:
+            raise BadInput("ReaSample: expected at least one learning rate, got none. Name one for each round.")
 
     def look(
         self, model: nn.Module, request: Request, task: Task, generator: torch.Generator

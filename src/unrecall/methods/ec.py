@@ -160,15 +160,17 @@ class EC(Method):
     def _extended(self, phase: Phase, erase: Loss, both: Mapping[str, Examples]) -> Phase:
         """A phase of the base with L beside its own loss."""
         still = replace(phase.fit, batchnorm="frozen")
+        # A base may have data of its own under these names: then L draws beside it.
+        keys = {name: name if phase.streams.get(name, data) is data else f"ec {name}" for name, data in both.items()}
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             own = phase.loss(model, batches)
             set_training(model, still)
-            total = own + self.eta * erase(model, batches)
+            total = own + self.eta * erase(model, {split: batches[key] for split, key in keys.items()})
             set_training(model, phase.fit)
             return total
 
-        return replace(phase, loss=loss, streams={**phase.streams, **both})
+        return replace(phase, loss=loss, streams={**phase.streams, **{keys[name]: both[name] for name in both}})
 
 
 class Read(NamedTuple):

@@ -18,8 +18,8 @@ from unrecall.functional import own_moments
 from unrecall.hooks import is_linear, is_transposed, mode
 from unrecall.importance import Weights
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.observe import again, device_of
 from unrecall.observe import batches as in_order
-from unrecall.observe import device_of
 from unrecall.parameters import NonNegative, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.types import Examples, Request
@@ -148,6 +148,7 @@ def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
     """sum r r^T over all inputs r of each covered layer, `[groups, d, d]` in float64, by the name of its weight."""
     found: Weights = {}
     held: Tensor | None = None
+    done = 0
 
     def watch(name: str, layer: nn.Module) -> Any:
         def note(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], __: object) -> None:
@@ -161,7 +162,8 @@ def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
     try:
         with mode(model, training=False):
             for batch in in_order(examples, task, device=device_of(model)):
-                held = task.positions(batch)
+                batch = {name: value[again(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
+                held, done = task.positions(batch), done + len(batch["index"])
                 task.rows(model, batch)
     finally:
         for handle in handles:

@@ -127,7 +127,8 @@ def activations(model: nn.Module, module: nn.Module, task: Task, batch: Batch) -
         )
     given = given.movedim(1, -1) if given.ndim == 4 else given
     held = task.positions(batch)
-    return (given.flatten(0, -2) if held is None else given[held]).float()
+    whole = held is None or held.shape != given.shape[:-1]
+    return (given.flatten(0, -2) if whole else given[held]).float()
 
 
 def unit_vector(size: int, generator: torch.Generator) -> Tensor:

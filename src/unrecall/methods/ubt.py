@@ -83,8 +83,11 @@ class UBT(GradientMethod):
     ) -> Sequence[Phase]:
         """One phase over parts of the pairs most suspected, with clean ones cycling beside them."""
         able = composed(task)
-        if len(request.retain) < 2:
-            raise BadInput("UBT: expected at least 2 retain examples, whose sides don't belong together, got 1.")
+        if min(self.clean, len(request.retain)) < 2:
+            raise BadInput(
+                "UBT: expected at least 2 retain examples, and clean to be at least 2, for sides that don't belong "
+                f"together, got {len(request.retain)} and {self.clean}."
+            )
         order = torch.argsort(self.gains(student, request, task, generator), descending=True, stable=True)
         chosen = Part(request.forget, order[: self.few].tolist())
         clean = Part(request.retain, torch.randperm(len(request.retain), generator=generator)[: self.clean].tolist())

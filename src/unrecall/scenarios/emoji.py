@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -107,11 +108,15 @@ def read_emoji(folder: Path, size: int) -> list[dict[str, Any]]:
         raise BadInput(
             f"{folder or 'data'}: expected a folder with {ARCHIVE}, got none there. Give data=PATH."
         ) from error
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except BadInput:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise BadInput(f"{path}: expected pictures and {CAPTIONS} in it, got: {error}") from error
 
 
 def _read(archive: zipfile.ZipFile, record: Any, size: int, where: str) -> dict[str, Any]:
+    if not isinstance(record, dict) or not isinstance(record.get("file", ""), str):
+        raise BadInput(f"{where}: expected a JSON object with the name of a file, got {record!r:.60}.")
     lacking = [key for key in ("file", "caption", "category") if not str(record.get(key) or "").strip()]
     if lacking:
         raise BadInput(f"{where}: expected file, caption and category, got no {lacking[0]}.")

@@ -62,6 +62,10 @@ class Contrastive(Pairs, Task):
         found = dual_encoder.encoded(model, self.normalised(batch["images"]), batch["tokens"], batch["mask"])
         return (found.pictures * found.texts).sum(1).float()
 
+    def positions(self, batch: Batch) -> Tensor:
+        """The captions' tokens without padding; pictures have none."""
+        return batch["mask"].bool()
+
     def classified(self) -> Task:
         """Zero-shot classification by the prompts; NotSupported without classes."""
         if not self.classes:

@@ -37,7 +37,9 @@ def decoded(data: bytes, size: int, where: str | Path) -> Tensor:
 
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            picture = opened.convert("RGBA")
+            deep = opened.mode.startswith("I")  # 16 bits a pixel, which Pillow would cut off at white
+            whole = Image.fromarray((np.asarray(opened) // 257).clip(0, 255).astype(np.uint8)) if deep else opened
+            picture = whole.convert("RGBA")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{where}: expected a picture that decodes, got: {line}") from error
