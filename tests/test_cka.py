@@ -108,7 +108,7 @@ def test_maps_are_averaged_over_space(samples_world: World) -> None:
     assert found.lines["forget"] == pytest.approx([cka(*maps), cka(*hidden)], abs=1e-5)
     assert found.value.value == pytest.approx(np.mean(found.lines["forget"]))
     assert found.value.n == 20
-    assert found.value.note == "beside the original; 2 layers: 0, 4"
+    assert found.value.note == "beside the original; 2 layers: 1, 4"
     assert found.value.low is not None
     assert 0 < found.value.low < found.value.value < (found.value.high or 0) <= 1  # type: ignore[operator]
     assert not any(m._forward_hooks for m in other.modules())
@@ -255,7 +255,7 @@ def test_every_model_beside_the_original(class_world: World) -> None:
 
 def test_unknown_layers_are_named_with_those_that_exist(samples_world: World) -> None:
     w = samples_world
-    with pytest.raises(BadInput, match=r"name modules of the model, got 'body.3'. Known: 0, 1, 2, 3, 4, 5, 6\."):
+    with pytest.raises(BadInput, match=r"names of the model's modules, got 'body.3'. Known: 0, 1, 2, 3, 4, 5, 6\."):
         CKA(layers=("0", "body.3")).inspect(w.original, w.original, w.request, w.task)
 
 

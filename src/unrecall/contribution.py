@@ -74,6 +74,17 @@ def named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
     return {name: known[name] for name in layers}
 
 
+def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Module]:
+    """The last module of each block that the last representation doesn't enter, by dotted name, input to output."""
+    endings = {id(module) for module in task.endings(model, batch)}
+    names = {id(module): name for name, module in model.named_modules()}
+    return {
+        names[id(group[-1])]: group[-1]
+        for _, group in task.blocks(model)
+        if endings.isdisjoint(id(module) for part in group for module in part.modules())
+    }
+
+
 def _flat(name: str, h: Tensor, gradient: Tensor | None, examples: int) -> Tensor:
     """h times its gradient, `[examples, units]`, summed over positions or places."""
     if h.ndim < 2 or len(h) != examples:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from unrecall import stats
 from unrecall.attacks.base import Inspection, InspectionAttack
-from unrecall.errors import BadInput, MissingReference, NotSupported
+from unrecall.contribution import before_head, named
+from unrecall.errors import MissingReference, NotSupported
 from unrecall.hooks import mode
 from unrecall.observe import again, batches, device_of
 from unrecall.parameters import Count
@@ -162,18 +163,7 @@ class CKA(InspectionAttack):
 
     def _layers(self, model: nn.Module, batch: Batch, task: Task) -> dict[str, nn.Module]:
         """The modules to look at by name: those that were asked for, or the last of each block before the head."""
-        named = dict(model.named_modules())
-        if unknown := [name for name in self.layers if name not in named]:
-            known = ", ".join(filter(None, named))
-            raise BadInput(f"CKA: expected layers to name modules of the model, got '{unknown[0]}'. Known: {known}.")
-        if self.layers:
-            return {name: named[name] for name in self.layers}
-        ends = {id(end) for end in task.endings(model, batch)}
-        found = {
-            name: group[-1]
-            for name, group in task.blocks(model)
-            if ends.isdisjoint(id(module) for part in group for module in part.modules())
-        }
+        found = named(model, self.layers) or before_head(model, task, batch)
         if not found:
             raise NotSupported("CKA: expected layers before the head, got none. Name some: CKA(layers=(...)).")
         return found

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unrecall.contribution import before_head, named
 from unrecall.engine import Batches, Loss, draw_seed, fit, frozen_copy, own_randomness, set_training
 from unrecall.errors import BadInput, NotSupported
 from unrecall.functional import contrastive_forgetting, nll
@@ -232,12 +233,9 @@ def stages(model: nn.Module, task: Task, items: Sequence[Any], layers: Sequence[
     `model` is in eval mode; `items` are two examples. A layer that has outputs for something else, as a tower that
     reads the classes' names, gives itself away: its outputs are not one for one example and two for two.
     """
-    known = {name: module for name, module in model.named_modules() if name}
-    for name in layers:
-        if name not in known:
-            raise BadInput(f"EC: expected layers of the model, got '{name}'. Known: {', '.join(known)}.")
     batches = [move(task.collate(items[:n]), device_of(model)) for n in (1, 2)]
-    widths = dict.fromkeys(layers or before_head(model, task, batches[0]), 0)
+    known = named(model, layers) or before_head(model, task, batches[0])
+    widths = dict.fromkeys(known, 0)
     for n, batch in enumerate(batches, 1):
         with torch.no_grad():
             rows, pooled = looked(model, {name: known[name] for name in widths}, task, batch)
@@ -254,16 +252,6 @@ def stages(model: nn.Module, task: Task, items: Sequence[Any], layers: Sequence[
         ends = [names[-(-len(names) * part // count) - 1] for part in range(1, count + 1)]
         widths = {name: widths[name] for name in ends}
     return Stages(widths, rows.logits.shape[1])
-
-
-def before_head(model: nn.Module, task: Task, batch: Batch) -> list[str]:
-    """The name of the last module of each block that the last representation doesn't enter, input to output."""
-    endings = {id(module) for module in task.endings(model, batch)}
-    names = {id(module): name for name, module in model.named_modules()}
-    blocks = [block for _, block in task.blocks(model)]
-    return [
-        names[id(block[-1])] for block in blocks if not any(id(m) in endings for part in block for m in part.modules())
-    ]
 
 
 def last_layer(model: nn.Module) -> nn.Module:
