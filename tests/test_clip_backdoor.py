@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.conftest import CPU, World
 from tests.test_emoji import SMALL, archive
+from unrecall.collect import evidence
 from unrecall.contaminating import contamination
 from unrecall.errors import BadInput
 from unrecall.findings import Models
@@ -153,8 +154,8 @@ def test_attack_success_has_a_row_of_its_own(pairs_world: World) -> None:
     w = pairs_world
     asked = Request(w.request.forget, w.request.retain, w.request.holdout, w.request.test, kind="backdoor")
     models = Models(w.original, w.retrained[0], w.retrained[1:])
-    rows = {row.name: row for row in pairing(models, asked, w.task, CPU)}
-    usual = {row.name: row for row in pairing(models, w.request, w.task, CPU)}
+    rows = {row.name: row for row in pairing(models, evidence(models, asked, w.task), asked, w.task)}
+    usual = {row.name: row for row in pairing(models, evidence(models, w.request, w.task), w.request, w.task)}
     assert rows.keys() - usual.keys() == {"attack_success"}
     assert usual.keys() - rows.keys() == {"holdout_zero_shot"}
     row = rows["attack_success"]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import CPU, World
+from tests.conftest import World
 from unrecall import pairing as module
 from unrecall.errors import NotSupported
 from unrecall.findings import Models
 from unrecall.pairing import pairing
 from unrecall.records import Measurement
-from unrecall.session import Session
 from unrecall.tasks.base import Embedded, Paired
-from unrecall.types import Absent, Request
+from unrecall.types import SPLITS, Absent, Request
 
 
 def at(degrees: float) -> Tensor:
@@ -47,6 +46,9 @@ class Given:
         by = float(model.by.detach())
         return Embedded(torch.stack([at(a + by) for a, _ in sides]), torch.stack([at(b) for _, b in sides]))
 
+    def sides(self, features: Tensor) -> Embedded:
+        return Embedded(*features.chunk(2, 1))
+
     def prompts(self, model: Any) -> Tensor | None:
         together = at(45).repeat(2, 1)
         return None if not self.named else together if model.collapsed else torch.stack((at(0), at(90)))
@@ -65,10 +67,15 @@ TEST: list[Pair] = [(150, 150, 1), (170, 171, 1)]
 REQUEST = Request(FORGET, RETAIN, Absent("none was kept"), TEST)
 
 
-def rows(
-    models: Models, request: Request = REQUEST, task: Any = None, session: Session = CPU
-) -> dict[str, Measurement]:
-    return {m.name: m for m in pairing(models, request, task or Given(), session)}
+def looks(model: nn.Module, request: Request = REQUEST) -> Any:
+    """What the one pass over each split leaves of a model, as far as pairs are concerned."""
+    there = [split for split in SPLITS if len(request[split])]
+    return {s: SimpleNamespace(features=torch.cat(Given().embedded(model, request[s]), 1).numpy()) for s in there}
+
+
+def rows(models: Models, request: Request = REQUEST, task: Any = None) -> dict[str, Measurement]:
+    seen: Any = {role: SimpleNamespace(signals=looks(model, request)) for role, model in models.by_role().items()}
+    return {m.name: m for m in pairing(models, seen, request, task or Given())}
 
 
 def values(found: Sequence[float | None] | Measurement) -> list[float | None]:
@@ -100,9 +107,9 @@ def test_every_model_has_its_own_figures_and_neighbours_are_the_originals() -> N
 
 def test_neighbours_are_the_fifth_of_retain_that_is_nearest_to_forget() -> None:
     """The pair at 20, of five; where the test set is to be forgotten, that at 120."""
-    looked = module._near(Turned(), REQUEST, Given())
+    looked = module._near(looks(Turned()))
     assert looked == [0]
-    assert module._near(Turned(), Request(TEST, RETAIN, FORGET, Absent("none")), Given()) == [4]
+    assert module._near(looks(Turned(), Request(TEST, RETAIN, FORGET, Absent("none")))) == [4]
     found = rows(Models(Turned(), Turned()))
     assert found["neighbours_retrieval_first"].unlearned.n == 1
     assert found["rest_retrieval_first"].unlearned.n == 4
@@ -147,14 +154,11 @@ def test_other_tasks_are_refused(samples_world: World) -> None:
     w = samples_world
     assert not isinstance(w.task, Paired)
     with pytest.raises(NotSupported, match="examples are pairs, got Classification"):
-        pairing(Models(w.original, w.original), w.request, w.task, CPU)
+        pairing(Models(w.original, w.original), {}, w.request, w.task)
 
 
-def test_four_figures_are_judged_and_all_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
-    models = Models(Turned(), Turned(20.0))
-    session = Session(folder=tmp_path / "parts", device="cpu")
-    first = rows(models, session=session)
+def test_four_figures_are_judged() -> None:
+    first = rows(Models(Turned(), Turned(20.0)))
     assert {name for name, m in first.items() if m.judged} == {
         "forget_zero_shot",
         "forget_retrieval_first",
@@ -163,5 +167,3 @@ def test_four_figures_are_judged_and_all_are_kept(tmp_path: Path, monkeypatch: p
     }
     assert {m.group for name, m in first.items() if name.startswith(("forget", "holdout"))} == {"forgetting"}
     assert {m.group for name, m in first.items() if not name.startswith(("forget", "holdout"))} == {"utility"}
-    monkeypatch.setattr(module, "_hits", None)
-    assert rows(models, session=session) == first == rows(models, session=Session(folder=tmp_path, device="cpu"))

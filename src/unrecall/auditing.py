@@ -100,7 +100,7 @@ def audit(
         measured = _measured(models, seen, request, task, seed)
         spread = contamination(models, seen, request, task, session)
         told = read(models, seen, request, task, session) if isinstance(task, Textual) else Found([], [])
-        paired = pairing(models, request, task, session) if isinstance(task, Paired) else []
+        paired = pairing(models, seen, request, task) if isinstance(task, Paired) else []
     reports = [one.report for one in found]
     names = [report.name for report in reports]
     if len(set(names)) < len(names):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -13,12 +12,10 @@ from torch import Tensor, nn
 from unrecall import stats
 from unrecall.errors import NotSupported
 from unrecall.findings import Models, lay_out
+from unrecall.observe import device_of
 from unrecall.records import Estimate, Measurement
-from unrecall.session import Session
-from unrecall.storage import cache_folder, code_key, content_key, read_text, write_text
 from unrecall.tasks.base import Embedded, Paired, Task
-from unrecall.types import SPLITS, Absent, Request
-from unrecall.weights import digest_of
+from unrecall.types import SPLITS, Absent, Evidence, Request, Signals, Split
 
 NEAR = 0.2
 """The share of retain that counts as the neighbours of forget."""
@@ -52,47 +49,34 @@ class Hits(NamedTuple):
     top: list[float]
 
 
-def pairing(models: Models, request: Request, task: Task, session: Session) -> list[Measurement]:
+def pairing(models: Models, seen: Mapping[str, Evidence], request: Request, task: Task) -> list[Measurement]:
     """Zero-shot accuracy and retrieval for every model on every set; everything in the request is looked through.
 
-    Neighbours are the fifth of retain that is nearest to forget's mean in the original's own space. NotSupported for a
-    task whose examples are no pairs.
+    From the features of the one pass that all share. Neighbours are the fifth of retain that is nearest to forget's
+    mean in the original's own space. NotSupported for a task whose examples are no pairs.
     """
     if not isinstance(task, Paired):
         raise NotSupported(f"pairing: expected a task whose examples are pairs, got {type(task).__name__}.")
-    near = _near(models.original, request, task)
-    found: dict[str, Mapping[str, Hits]] = {}
-    for role, model in models.by_role().items():
-        session.say(f"pairing: {role}")
-        found[role] = _kept(model, near, request, task, session)
+    near = _near(seen["original"].signals)
+    found = {role: _hits(model, seen[role].signals, near, request, task) for role, model in models.by_role().items()}
     return list(_rows(found, request))
 
 
-def _near(original: nn.Module, request: Request, task: Paired) -> list[int]:
+def _near(signals: Mapping[Split, Signals]) -> list[int]:
     """Which of retain are the neighbours of forget."""
-    forget, retain = (torch.cat(task.embedded(original, request[split]), 1) for split in ("forget", "retain"))
+    forget, retain = (torch.from_numpy(signals[split].features) for split in ("forget", "retain"))
     cosine = retain @ torch.nn.functional.normalize(forget.mean(0), dim=0)
     order = torch.argsort(cosine, descending=True, stable=True)
     return sorted(order[: max(1, round(NEAR * len(retain)))].tolist())
 
 
-def _kept(model: nn.Module, near: list[int], request: Request, task: Task, session: Session) -> Mapping[str, Hits]:
-    """A model's hits; from the cache where it was asked before."""
-    if session.folder is None:
-        return _hits(model, near, request, task)
-    parts = (digest_of(model), repr(task), request.fingerprint, str(near), code_key())
-    path = cache_folder() / f"pairing-{content_key(*parts)}.json"
-    if not path.exists():
-        write_text(path, json.dumps(_hits(model, near, request, task)))
-    return {name: Hits(*hits) for name, hits in json.loads(read_text(path)).items()}
-
-
-def _hits(model: nn.Module, near: list[int], request: Request, task: Task) -> dict[str, Hits]:
-    assert isinstance(task, Paired)
+def _hits(
+    model: nn.Module, signals: Mapping[Split, Signals], near: list[int], request: Request, task: Paired
+) -> dict[str, Hits]:
     there = [split for split in SPLITS if len(request[split])]
-    both = [task.embedded(model, request[split]) for split in there]
-    whole = Embedded(*(torch.cat(side) for side in zip(*both, strict=True)))
-    prompts, ends = task.prompts(model), np.cumsum([0, *(len(one.first) for one in both)])
+    features = [torch.from_numpy(signals[split].features) for split in there]
+    whole = task.sides(torch.cat(features).to(device_of(model)))
+    prompts, ends = task.prompts(model), np.cumsum([0, *map(len, features)])
     places = {split: range(ends[i], ends[i + 1]) for i, split in enumerate(there)}
     retain = places.pop("retain")
     sets = {str(split): list(place) for split, place in places.items()}

@@ -61,7 +61,7 @@ class ROKA(GradientMethod):
     the non-targeted form takes the most typical, which are those with the least gradient: a smaller fit.batch_size
     leaves fewer to choose from.
 
-    Reference: Shin, Tapia, Diaz, Ferreira, Daneshyari, Jeon, "ROKA", arXiv 2603.00436, 2026, algorithms STU and SNTU,
+    Reference: Shin, Tapia, Diaz, Jeon, Ferreira, Daneshyari, "ROKA", arXiv 2603.00436, 2026, algorithms STU and SNTU,
     from notes; neither full text nor code was found. Differs from the paper in the two draws (it draws one batch from
     all data, which seldom holds a rare forget example). Ours, for nothing on them was found: alpha, k, the layer, the
     optimiser, clipping, R by each example's own class, and leaving out the forgotten class among siblings.

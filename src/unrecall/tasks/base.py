@@ -135,6 +135,10 @@ class Paired(Protocol):
         """Both sides of all examples, in eval mode, without gradients."""
         ...
 
+    def sides(self, features: Tensor) -> Embedded:
+        """Both sides of examples from their features `[n, ...]`, which are what a view gives."""
+        ...
+
     def prompts(self, model: nn.Module) -> Tensor | None:
         """Unit vectors of what stands for the classes on the second side, `[classes, d]`; None without classes."""
         ...

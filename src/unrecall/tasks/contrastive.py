@@ -84,6 +84,10 @@ class Contrastive(Pairs, Task):
                 second.append(dual_encoder.texts(model, batch["tokens"].to(device), batch["mask"].to(device)))
         return Embedded(torch.cat(first), torch.cat(second))
 
+    def sides(self, features: Tensor) -> Embedded:
+        """The halves of the features."""
+        return Embedded(*features.chunk(2, 1))
+
     @torch.no_grad()
     def prompts(self, model: nn.Module) -> Tensor | None:
         """The prompts' unit vectors, in eval mode."""
