@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from unrecall.engine import Fit, Phase, fit, seeded
@@ -16,6 +17,10 @@ from unrecall.tasks.base import Task
 from unrecall.types import Request
 
 CPU = Session(device="cpu")
+
+# Hypothesis: the same examples each time, however busy the machine.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 
 def blobs(n: int, classes: int, seed: int) -> list[tuple[torch.Tensor, int]]:

@@ -268,20 +268,41 @@ def several_passes() -> nn.Module:
     return model
 
 
+TOGETHER = """
+import os, sys
+from pathlib import Path
+import torch.distributed
+from tests.test_engine import several_passes
+from unrecall.weights import save
+folder, rank = sys.argv[1], int(os.environ["RANK"])
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+save(several_passes(), Path(folder) / f"{rank}.safetensors")
+torch.distributed.destroy_process_group()
+"""
+
+
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "both.py"
-    script.write_text(
-        "import os, sys\n"
-        "from pathlib import Path\n"
-        "from tests.test_engine import several_passes\n"
-        "from unrecall.weights import save\n"
-        "save(several_passes(), Path(sys.argv[1]) / f'{os.environ[\"RANK\"]}.safetensors')\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    root = Path(__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path)], check=True, env=environment, capture_output=True, timeout=120)
+    """The processes meet at a file, not at a port that somebody else may have taken."""
+    root = str(Path(__file__).parent.parent)
+    settings = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # asked for by Accelerate, used by nobody
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, str(tmp_path)],
+            env={**os.environ, **settings, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     first, second = read(tmp_path / "0.safetensors"), read(tmp_path / "1.safetensors")
     for key, value in several_passes().state_dict().items():
         assert torch.equal(first[key], second[key])

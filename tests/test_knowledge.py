@@ -6,20 +6,24 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from unrecall.errors import BadInput
 from unrecall.knowledge import contaminates, contribution, destroys, influence, leverage, reallocate
 
-law = settings(deadline=None)  # a busy machine is no failure
 share = st.floats(1e-3, 0.999)
 positive = st.floats(1e-3, 1e3)
 
 
 def t(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def apart(first: float, second: float) -> bool:
+    """Whether the second is the larger by more than rounding can eat."""
+    return first < second * (1 - 1e-9)
 
 
 def test_by_hand() -> None:
@@ -31,30 +35,26 @@ def test_by_hand() -> None:
     assert torch.allclose(leverage(weights, total), t(9.163, 3.054), atol=1e-3)
 
 
-@law
 @given(st.lists(positive, min_size=1, max_size=8))
 def test_contributions_sum_to_one(values: list[float]) -> None:
     weights = t(*values)
     assert float(contribution(weights, weights.sum()).sum()) == pytest.approx(1)
 
 
-@law
 @given(share, share)
 def test_influence_falls_as_the_parent_grows(first: float, second: float) -> None:
-    assume(first < second)
+    assume(apart(first, second))
     assert float(influence(t(first))) > float(influence(t(second))) > 0
 
 
-@law
 @given(share, st.floats(0.01, 1), st.floats(0.01, 1))
 def test_leverage_grows_as_the_weight_shrinks(total: float, first: float, second: float) -> None:
-    assume(first < second)
+    assume(apart(first, second))
     small, large = leverage(t(first * total, second * total), t(total)).tolist()
     assert small > large > 0
     assert small * first == pytest.approx(large * second), "leverage times weight is the influence"
 
 
-@law
 @given(share, st.floats(0.01, 1), st.floats(-1, 1), positive)
 def test_boundaries_are_their_inequalities(total: float, part: float, change: float, tau: float) -> None:
     """-log(W) / w |dw / w|  and, with C, -log(W) / W |dw / w|: the share that a component has cancels."""
@@ -91,7 +91,6 @@ columns = st.integers(2, 6).flatmap(
 )
 
 
-@law
 @given(columns, st.data())
 def test_reallocation_keeps_ratios_and_sums(values: list[list[float]], data: st.DataObject) -> None:
     weights = torch.tensor(values, dtype=torch.float64).T
@@ -107,7 +106,6 @@ def test_reallocation_keeps_ratios_and_sums(values: list[list[float]], data: st.
         assert torch.equal(reallocate(weights[:, j], gone), healed[:, j]), "each parent by itself"
 
 
-@law
 @given(st.lists(positive, min_size=3, max_size=6))
 def test_the_order_in_which_components_go_does_not_matter(values: list[float]) -> None:
     weights = t(*values)
