@@ -162,6 +162,7 @@ def test_attack_success_has_a_row_of_its_own(pairs_world: World) -> None:
     assert row.leak == "above"
     assert row.original == usual["holdout_zero_shot"].original
     assert "trigger" in row.title
-    tables = [contamination(models, {}, one, w.task, CPU).matrices[0] for one in (asked, w.request)]
+    seen = evidence(models, asked, w.task)
+    tables = [contamination(models, seen, one, w.task).matrices[0] for one in (asked, w.request)]
     assert tables[0].note.startswith(f"{len(asked.test)} examples of test,")
     assert tables[1].note.startswith(f"{len(asked.test) + len(asked.holdout)} examples of test and holdout,")

@@ -7,7 +7,6 @@ import math
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from unrecall.auditing import audit
 from unrecall.audits import Audit
 from unrecall.collect import evidence
 from unrecall.contaminating import Contamination, contamination
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import NotSupported
 from unrecall.findings import Models
 from unrecall.metrics.contamination import confusion, gained, paid, worst_drop
 from unrecall.observe import observe
@@ -92,7 +91,7 @@ def test_the_interval_is_over_the_examples_of_that_class() -> None:
 
 
 def contaminated(models: Models, request: Request, task: Task) -> Contamination:
-    return contamination(models, evidence(models, request, task), request, task, CPU)
+    return contamination(models, evidence(models, request, task), request, task)
 
 
 def answers(model: nn.Module, request: Request) -> tuple[np.ndarray, np.ndarray]:
@@ -164,11 +163,9 @@ def test_a_concept_is_no_class_that_stays(pairs_world: World) -> None:
     rest = [pair for pair in w.request.retain if pair["label"] != 0]  # type: ignore[attr-defined]
     request = replace(w.request, forget=red, retain=rest, kind="concept")
     models = Models(w.original, w.retrained[0], w.retrained[1:])
-    found = contamination(models, evidence(models, request, w.task), request, w.task, CPU)
+    found = contamination(models, evidence(models, request, w.task), request, w.task)
     assert found.matrices[0].forgotten == [0]
-    assert (
-        contamination(models, evidence(models, w.request, w.task), w.request, w.task, CPU).matrices[0].forgotten == []
-    )
+    assert contamination(models, evidence(models, w.request, w.task), w.request, w.task).matrices[0].forgotten == []
 
 
 def test_of_many_classes_those_that_changed_most_are_shown() -> None:
@@ -216,57 +213,41 @@ def test_a_class_that_is_only_predicted_has_an_empty_row() -> None:
     assert table.note.endswith("No examples: class 2.")
 
 
-class Paired(Classification):
-    """Shows its classes only when it is asked in another form."""
-
-    mixes = True  # type: ignore[misc]
-
-    def classified(self) -> Task:
-        return Classification(classes=self.classes)
-
-    def rows(self, model: nn.Module, batch: Any) -> Any:
-        found = super().rows(model, batch)
-        return replace(found, targets=(found.targets + 1) % 4)
-
-
 class Unnamed(Classification):
     def classified(self) -> Task:
         raise NotSupported("Unnamed: expected the classes' names, got none.")
 
 
-class Unlabelled(Classification):
-    """Some of its examples have no class."""
-
-    def classified(self) -> Task:
-        return Refusing()
-
-
-class Refusing(Classification):
-    def collate(self, items: Any) -> Any:
-        raise BadInput("expected a label, got none")
-
-
-def test_a_task_may_show_its_classes_in_another_form(class_world: World) -> None:
-    w = class_world
+def test_pairs_are_classed_by_their_prompts_without_another_pass(pairs_world: World) -> None:
+    """The same tables as the zero-shot task's own rows give."""
+    w = pairs_world
     models = Models(w.original, w.retrained[0], w.retrained[1:])
-    assert contaminated(models, w.request, Paired()) == contaminated(models, w.request, w.task)
+    found, own = contaminated(models, w.request, w.task), contaminated(models, w.request, w.task.classified())
+    assert found.measurements == own.measurements
+    assert found.matrices == own.matrices
 
 
 def test_without_classes_there_is_a_row_with_a_reason(class_world: World) -> None:
     w = class_world
     models = Models(w.original, w.original)
-    (row,), none = contamination(models, {}, w.request, CausalLM(word_tokenizer()), CPU)
+    (row,), none = contamination(models, {}, w.request, CausalLM(word_tokenizer()))
     assert none == []
     assert row.unlearned.value is None
     assert row.note == "the examples of this task have no classes"
-    for task, reason in ((Unnamed(), "Unnamed: expected"), (Unlabelled(), "expected a label")):
-        (row,), none = contaminated(models, w.request, task)
-        assert (none, row.note[:12]) == ([], reason[:12])
+    (row,), none = contaminated(models, w.request, Unnamed())
+    assert (none, row.note[:12]) == ([], "Unnamed: exp")
     apart = replace(w.request, test=Absent("none was kept"), holdout=Absent("nor here"))
     (row,), none = contaminated(models, apart, w.task)
     assert (none, row.note) == ([], "none was kept; nor here")
     (row,), (table,) = contaminated(models, replace(w.request, test=Absent("none was kept")), w.task)
     assert table.note.startswith("40 examples")
+
+
+def test_pairs_without_a_class_have_a_row_with_a_reason(pairs_world: World) -> None:
+    w = pairs_world
+    test = [{**pair, "label": -1} for pair in w.request.test]  # type: ignore[attr-defined]
+    (row,), none = contaminated(Models(w.original, w.original), replace(w.request, test=test), w.task)
+    assert (none, row.note) == ([], "some pairs have no class")
 
 
 def test_the_audit_records_it(class_world: World, tmp_path: Path) -> None:

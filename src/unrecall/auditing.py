@@ -98,7 +98,7 @@ def audit(
             for attack in (attacks or Audit.standard()).of(task)
         ]
         measured = _measured(models, seen, request, task, seed)
-        spread = contamination(models, seen, request, task, session)
+        spread = contamination(models, seen, request, task)
         told = read(models, seen, request, task, session) if isinstance(task, Textual) else Found([], [])
         paired = pairing(models, seen, request, task) if isinstance(task, Paired) else []
     reports = [one.report for one in found]

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.findings import Models, lay_out
 from unrecall.metrics.contamination import confusion, gained, paid, worst_drop
-from unrecall.observe import observe, unseen
+from unrecall.observe import unseen
 from unrecall.records import Estimate, Matrix, Measurement
-from unrecall.session import Session
 from unrecall.tasks.base import Classed, Paired, Task
-from unrecall.types import Absent, Evidence, Request
+from unrecall.types import Absent, Evidence, Request, Split
 
 MOST = 20
 """Classes that a table shows at most."""
@@ -36,12 +37,10 @@ class Answers(NamedTuple):
     prediction: np.ndarray
 
 
-def contamination(
-    models: Models, seen: Mapping[str, Evidence], request: Request, task: Task, session: Session
-) -> Contamination:
+def contamination(models: Models, seen: Mapping[str, Evidence], request: Request, task: Task) -> Contamination:
     """Every model's predictions on test and holdout, class by class; a row with a reason where there are no classes."""
     try:
-        answers = classed_signals(models, seen, request, task, session)
+        answers = answered(models, seen, request, task)
     except (NotSupported, MissingReference, BadInput) as reason:
         none = Estimate(value=None, note=str(reason))
         return Contamination([_row(dict.fromkeys(("original", "unlearned", "null"), none))], [])
@@ -75,13 +74,10 @@ def _gone(request: Request, task: Task) -> set[int]:
     return mine - kept
 
 
-def classed_signals(
-    models: Models, seen: Mapping[str, Evidence], request: Request, task: Task, session: Session
-) -> dict[str, Answers]:
-    """What each model answers on test and holdout, one class an example, by role.
+def answered(models: Models, seen: Mapping[str, Evidence], request: Request, task: Task) -> dict[str, Answers]:
+    """What each model answers on test and holdout, one class an example, by role; from the pass that all share.
 
-    From the signals where the task's own rows are that; else each model is asked once more. NotSupported for a task
-    without classes, MissingReference where there is neither test nor holdout.
+    NotSupported for a task without classes, MissingReference where there is neither test nor holdout.
     """
     if not isinstance(task, Classed):
         raise NotSupported("the examples of this task have no classes")
@@ -89,17 +85,30 @@ def classed_signals(
     splits = [split for split in unseen(request) if len(request[split])]
     if not splits:
         raise MissingReference("; ".join(one.reason for s in unseen(request) if isinstance(one := request[s], Absent)))
-    if own is task:
-        found = {role: [one.signals[split] for split in splits] for role, one in seen.items()}
-    else:
-        session.say("contamination: every model on test and holdout, class by class")
-        subjects = models.by_role()
-        once = {one: [observe(one, own, request[s]) for s in splits] for one in dict.fromkeys(subjects.values())}
-        found = {role: once[one] for role, one in subjects.items()}
+    if isinstance(task, Paired):
+        return _by_prompts(models, seen, torch.cat([task.labels(request[split]) for split in splits]), splits, task)
+    if own is not task:
+        raise NotSupported(f"expected a task that classifies its own examples, got {type(task).__name__}")
     return {
-        role: Answers(*(np.concatenate([getattr(one, name) for one in each]) for name in Answers._fields))
-        for role, each in found.items()
+        role: Answers(*(np.concatenate([getattr(one.signals[s], name) for s in splits]) for name in Answers._fields))
+        for role, one in seen.items()
     }
+
+
+def _by_prompts(
+    models: Models, seen: Mapping[str, Evidence], labels: Tensor, splits: Sequence[Split], task: Paired
+) -> dict[str, Answers]:
+    """The class of a pair is the prompt that its first side is nearest to."""
+    if bool(labels.lt(0).any()):
+        raise NotSupported("some pairs have no class")
+    found = {}
+    for role, model in models.by_role().items():
+        prompts = task.prompts(model)
+        assert prompts is not None, "a task that classifies has prompts"
+        features = np.concatenate([seen[role].signals[split].features for split in splits])
+        first = task.sides(torch.from_numpy(features).to(prompts.device)).first
+        found[role] = Answers(labels.numpy(), (first @ prompts.T).argmax(1).cpu().numpy())
+    return found
 
 
 def _names(task: Task, classes: Sequence[int]) -> dict[int, str]:
