@@ -26,12 +26,12 @@ from unrecall.errors import BadInput
 from unrecall.findings import Finding, Models
 from unrecall.honouring import Defender, Ground
 from unrecall.methods.grad_ascent import GradAscent
-from unrecall.observe import observe
+from unrecall.observe import batches, observe
 from unrecall.records import Estimate, load
 from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
 from unrecall.session import Session
 from unrecall.tasks import CausalLM, Classification
-from unrecall.types import Request, iterate
+from unrecall.types import Part, Request, iterate
 
 SURROGATE = Fit(lr=1e-2, weight_decay=0.0, clip=1.0, epochs=10, steps=10, batchnorm="frozen")
 ATTACK = Indirect(victim=1, wished=0, sizes=(5, 20), controls=2, fit=SURROGATE)
@@ -77,6 +77,16 @@ def test_alignments_are_inner_products_of_gradients(
     assert torch.allclose(direction["weight"], wanted, atol=1e-6)
     assert np.allclose(alignments(model, task, others, direction), expected, atol=1e-6)
     assert model.weight.grad is None
+
+
+def test_attention_carries_tangents(pairs_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One forward pass, no backward pass an example, and the same numbers."""
+    w = pairs_world
+    task, some = w.task.classified(), Part(w.request.retain, range(5))
+    direction = slope(w.original, task, some)
+    slow = indirect._one_by_one(w.original, task, next(iter(batches(some, task))), direction)
+    monkeypatch.setattr(indirect, "_one_by_one", lambda *_: pytest.fail("a backward pass an example"))
+    assert np.allclose(alignments(w.original, task, some, direction), slow.numpy(), rtol=1e-3, atol=1e-5)
 
 
 def test_the_gradient_ranking_goes_where_ascent_helps_the_wish() -> None:

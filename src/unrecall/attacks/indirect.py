@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -179,12 +178,15 @@ def slope(model: nn.Module, task: Task, examples: Examples, towards: int | None 
 def alignments(model: nn.Module, task: Task, examples: Examples, direction: Weights) -> np.ndarray:
     """<grad L(x), direction> of each example's own loss `[n]`, the model in eval mode.
 
-    One forward pass with tangents; where a layer has none, a backward pass an example.
+    One forward pass with tangents, attention in its plain form, for the fused ones carry none; where another layer has
+    none either, a backward pass an example.
     """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
     losses, weights = _Losses(model, task), trainable(model)
     tangents = {f"model.{name}": direction[name] for name in weights}
     found = []
-    with mode(model, training=False):
+    with mode(model, training=False), sdpa_kernel(SDPBackend.MATH):
         for batch in batches(examples, task, device=device_of(model)):
 
             def moved(swapped: Weights, batch: Batch = batch) -> Tensor:
@@ -205,17 +207,12 @@ def _one_by_one(model: nn.Module, task: Task, batch: Batch, direction: Weights) 
     names = list(direction)
     weights = dict(model.named_parameters())
     with torch.enable_grad():
-        each = task.losses(model, batch)
-        rows = [
-            torch.autograd.grad(loss, [weights[name] for name in names], retain_graph=True, allow_unused=True)
-            for loss in each
-        ]
-    return torch.stack([_dot(gradients, [direction[name] for name in names]) for gradients in rows])
-
-
-def _dot(gradients: Sequence[Tensor | None], direction: Sequence[Tensor]) -> Tensor:
-    parts = [(g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None]
-    return torch.stack(parts).sum()
+        found = []
+        for loss in task.losses(model, batch):  # no list of gradients: each is as large as the model
+            slopes = torch.autograd.grad(loss, [weights[n] for n in names], retain_graph=True, allow_unused=True)
+            products = [(g * direction[n]).sum() for n, g in zip(names, slopes, strict=True) if g is not None]
+            found.append(torch.stack(products).sum())
+    return torch.stack(found)
 
 
 def contributed(model: nn.Module, task: Task, examples: Examples) -> Tensor:
