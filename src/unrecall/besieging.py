@@ -14,7 +14,7 @@ from unrecall.attacks.base import Attack
 from unrecall.attacks.request import RequestAttack
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
-from unrecall.findings import Finding, Models, lay_out, report_of, show
+from unrecall.findings import Finding, Models, absent, lay_out, report_of, show
 from unrecall.honouring import Defender, Ground, Outcome
 from unrecall.observe import observe
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series
@@ -57,9 +57,7 @@ def siege(
         ground.check()
         return _laid_out(frame, _besieged(ground, defender), task.classes)
     except (NotSupported, MissingReference, Diverged) as reason:
-        values = dict.fromkeys(("original", "unlearned", "null"), Estimate(value=None, note=str(reason)))
-        row = lay_out(f"{frame.name}_success", frame.title, "harm", values)
-        return Finding(frame.model_copy(update={"note": str(reason)}), [row])
+        return absent(frame, str(reason), "_success", "harm")
 
 
 def foreseen(attacks: Sequence[Attack], request: Request, task: Task) -> None:

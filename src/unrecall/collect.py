@@ -20,7 +20,7 @@ from unrecall.attacks.residual_knowledge import (
 )
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, MissingReference, NotSupported
-from unrecall.findings import Finding, Models, lay_out, report_of, show
+from unrecall.findings import Finding, Models, absent, lay_out, report_of, show
 from unrecall.observe import observe, one_size
 from unrecall.records import Curve, Estimate, Series
 from unrecall.session import Session
@@ -134,9 +134,7 @@ def recognition(
         task = attack.seen(task)
         found = attack.recognise(models.by_role(), models.references(), request, task, seeded(seed), session)
     except (NotSupported, MissingReference) as reason:
-        none = dict.fromkeys(("original", "unlearned", "null"), Estimate(value=None, note=str(reason)))
-        row = lay_out(f"{frame.name}_sums", frame.title, "recovery", none, leak="above")
-        return Finding(frame.model_copy(update={"note": str(reason)}), [row])
+        return absent(frame, str(reason), "_sums", "recovery")
     sums, means, shares = {}, {}, {}
     for role, one in found.items():
         sums[role], means[role], shares[role] = _of_sums(one), _of_ratios(one), _above_one(one)

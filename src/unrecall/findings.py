@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from unrecall.attacks.base import Attack
-from unrecall.records import AttackReport, Curve, Estimate, Measurement, Side
+from unrecall.records import AttackReport, Estimate, Measurement, Side
 from unrecall.verdict import JUDGED
 
 NO_NULL = Estimate(value=None, note="no null: the method does not run the loop, or re-initialises weights")
@@ -69,14 +69,14 @@ def lay_out(
         null=estimates.get("null", NO_NULL),
         references=references,
         reference=float(np.mean(known)) if known else None,
-        leak=leak,
+        leak=JUDGED.get(name, leak),
         margin=margin,
         judged=name in JUDGED,
         note=note or (estimates["unlearned"].note if estimates["unlearned"].value is None else ""),
     )
 
 
-def report_of(attack: Attack, curves: Sequence[Curve] = (), note: str = "") -> AttackReport:
+def report_of(attack: Attack) -> AttackReport:
     """The frame of an attack's report: its name, title, threat model and paper; a choice off the default is named."""
     kind = type(attack)
     choices = [
@@ -90,9 +90,14 @@ def report_of(attack: Attack, curves: Sequence[Curve] = (), note: str = "") -> A
         title=" ".join([kind.title, *(f"({choice})" for choice in choices)]),
         threat=kind.threat,
         reference=" ".join(reference.split("\n\n")[0].split()),
-        curves=list(curves),
-        note=note,
     )
+
+
+def absent(frame: AttackReport, reason: str, ending: str, group: str) -> Finding:
+    """Nothing vanishes: an attack that can't run is a row with a reason."""
+    none = Estimate(value=None, note=reason)
+    row = lay_out(frame.name + ending, frame.title, group, dict.fromkeys(("original", "unlearned", "null"), none))
+    return Finding(frame.model_copy(update={"note": reason}), [row])
 
 
 def show(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -84,15 +84,10 @@ def differentiable(modules: Mapping[str, nn.Module], *, inputs: bool = False) ->
 
         return hook
 
-    handles = [
-        m.register_forward_pre_hook(watch(name)) if inputs else m.register_forward_hook(watch(name))
-        for name, m in modules.items()
-    ]
-    try:
+    with ExitStack() as stack:
+        for name, m in modules.items():
+            stack.enter_context((m.register_forward_pre_hook if inputs else m.register_forward_hook)(watch(name)))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Reached(Exception):
@@ -114,14 +109,12 @@ def until(model: nn.Module, module: nn.Module, run: Callable[[], object]) -> Ten
         if not spread:
             raise _Reached(found)
 
-    handle = module.register_forward_hook(leave)
-    try:
-        run()
-    except _Reached as reached:
-        if reached.args[0] is not found:
-            raise
-    finally:
-        handle.remove()
+    with module.register_forward_hook(leave):
+        try:
+            run()
+        except _Reached as reached:
+            if reached.args[0] is not found:
+                raise
     return found[0] if found else None
 
 
@@ -136,9 +129,5 @@ def shortcut(first: nn.Module, last: nn.Module) -> Iterator[None]:
     def replace(_: nn.Module, __: Any, ___: Any) -> Any:
         return kept[0]
 
-    handles = [first.register_forward_hook(keep), last.register_forward_hook(replace)]
-    try:
+    with first.register_forward_hook(keep), last.register_forward_hook(replace):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

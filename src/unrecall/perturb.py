@@ -6,6 +6,7 @@ All examples of a batch are perturbed at once, so many draws are one large batch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -46,6 +47,11 @@ def other_classes(targets: Tensor, classes: int, generator: torch.Generator) -> 
     return (targets + shift.to(targets)) % classes
 
 
+def strongest_other(rows: Rows) -> Tensor:
+    """The class that each row gives the highest logit beside its target `[rows]`."""
+    return rows.logits.scatter(1, rows.targets[:, None], float("-inf")).argmax(1)
+
+
 def pgd(
     model: nn.Module,
     task: Task,
@@ -58,12 +64,14 @@ def pgd(
     targets: Tensor | None = None,
     away: bool = False,
     norm: Norm = "linf",
+    arrived: Callable[[Rows], Tensor] | None = None,
 ) -> Batch:
     """Projected gradient descent in the ball of `radius`; with `targets` [rows] towards these classes.
 
         linf:   x <- clamp(project(x + step sign(g)))        l2:   x <- clamp(project(x + step g / ||g||_2))
 
-    g is the gradient of what is climbed. `away` goes up the loss of `targets` in place of down.
+    g is the gradient of what is climbed. `away` goes up the loss of `targets` in place of down. `arrived(rows)`: which
+    examples stay where they are from now on `[examples]`.
 
     Starts at a random point of the ball if a generator is given (linf: uniform; l2: uniform in direction and length),
     at the input itself otherwise. Uses `model` as it is (train or eval mode is the caller's choice) and leaves its
@@ -83,7 +91,10 @@ def pgd(
             rows = task.rows(model, able.with_inputs(batch, moved))
             (gradient,) = torch.autograd.grad(_objective(rows, targets, away), moved)
             ahead = gradient.sign() if norm == "linf" else gradient / _length(gradient)
-            moved = torch.clamp(clean + _within(moved.detach() + step * ahead - clean, radius, norm), low, high)
+            further = torch.clamp(clean + _within(moved.detach() + step * ahead - clean, radius, norm), low, high)
+            if arrived is not None:
+                further = torch.where(arrived(rows).view(-1, *[1] * (clean.ndim - 1)), moved, further)
+            moved = further
     return able.with_inputs(batch, moved.detach())
 
 

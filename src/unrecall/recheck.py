@@ -17,8 +17,6 @@ from unrecall.verdict import ALPHA, JUDGED, judge
 
 WIDEST = 0.1
 """The largest margin of a judged measurement."""
-USE = frozenset(("retain_accuracy", "test_accuracy"))
-"""The judged measurements of use, which leak on neither side; the others leak above."""
 
 
 def recheck(path: Path) -> tuple[Record, list[str]]:
@@ -35,7 +33,7 @@ def _rule(record: Record) -> Iterator[str]:
             yield f"{m.name}: the record has it {_word(m.judged)}, the rule has it {_word(not m.judged)}."
         if m.name not in JUDGED:
             continue
-        side = None if m.name in USE else "above"
+        side = JUDGED[m.name]
         if m.leak != side:
             yield f"{m.name}: the record says it leaks {m.leak or 'nowhere'}, the rule says {side or 'nowhere'}."
         if not 0 <= m.margin <= WIDEST:

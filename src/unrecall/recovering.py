@@ -17,7 +17,7 @@ from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.engine import seeded
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.findings import Finding, Models, lay_out, report_of, show
+from unrecall.findings import Finding, Models, absent, lay_out, report_of, show
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series, Side
 from unrecall.session import Session
 from unrecall.storage import cache_folder, code_key, content_key, read_text, write_text
@@ -75,7 +75,8 @@ def recovery(
     """Accuracy on the probe over the attacker's budget, for every model, with the same draws."""
     frame = report_of(attack)
     if attack.needs_class and request.kind != "class":
-        return _absent(frame, "works on class requests: it needs a class that the retrained model has never met")
+        reason = "works on class requests: it needs a class that the retrained model has never met"
+        return absent(frame, reason, "_mean", "recovery")
     traces: dict[str, Trace] = {}
     try:
         task = attack.seen(task)
@@ -87,7 +88,7 @@ def recovery(
             split, control = beside
             traces[f"unlearned on {split}"] = _attacked(control, models.unlearned, models, request, task, seed, session)
     except (NotSupported, MissingReference) as reason:
-        return _absent(frame, str(reason))
+        return absent(frame, str(reason), "_mean", "recovery")
     curve = Curve(
         name="recovery",
         title=f"{frame.title}: {attack.measure} on forgotten examples",
@@ -225,13 +226,6 @@ def _controlled(
             "negative_holds": apart,
         }
     )
-
-
-def _absent(frame: AttackReport, reason: str) -> Finding:
-    """Nothing vanishes: an attack that can't run is a row with a reason."""
-    none = Estimate(value=None, note=reason)
-    row = lay_out(f"{frame.name}_mean", frame.title, "recovery", {"original": none, "unlearned": none, "null": none})
-    return Finding(frame.model_copy(update={"note": reason}), [row])
 
 
 def _line(role: str, one: Trace) -> Series:

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from unrecall.records import Label, Measurement, Verdict
+from unrecall.records import Label, Measurement, Side, Verdict
 from unrecall.stats import prediction_interval
 
 ALPHA = 0.05
-JUDGED = frozenset(
-    (
-        "retain_accuracy",
-        "test_accuracy",
-        "forget_accuracy",
-        "loss_auc",
-        "residual_knowledge_sums",
-        "relearn_mean",
-        "recalibration_mean",
-        "prototypical_mean",
-        "forget_rouge",
-        "forget_truth_ratio",
-        "extraction_strength",
-        "model_utility",
-        "quantise_mean",
-        "forget_zero_shot",
-        "forget_retrieval_first",
-        "neighbours_retrieval_first",
-        "test_zero_shot",
-        "attack_success",
-    )
-)
-"""The measurements that a verdict rests on, by name; the others stand beside them."""
+JUDGED: Mapping[str, Side | None] = {
+    **dict.fromkeys(
+        ("retain_accuracy", "test_accuracy", "model_utility", "neighbours_retrieval_first", "test_zero_shot"), None
+    ),
+    "forget_truth_ratio": "below",
+    **dict.fromkeys(
+        (
+            "forget_accuracy",
+            "loss_auc",
+            "residual_knowledge_sums",
+            "relearn_mean",
+            "recalibration_mean",
+            "prototypical_mean",
+            "forget_rouge",
+            "extraction_strength",
+            "quantise_mean",
+            "forget_zero_shot",
+            "forget_retrieval_first",
+            "attack_success",
+        ),
+        "above",
+    ),
+}
+"""The measurements that a verdict rests on, by name, and the side on which each leaks; the others stand beside them."""
 ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
 
 

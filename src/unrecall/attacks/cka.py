@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -200,12 +200,10 @@ def _leaving(layers: Mapping[str, nn.Module], taken: Callable[[Tensor], np.ndarr
 
         return leave
 
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
-    try:
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.enter_context(layer.register_forward_hook(watch(name)))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _pooled(output: Tensor, held: Tensor | None, n: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 
 from unrecall.engine import Batches, set_training
 from unrecall.errors import BadInput, NotSupported
-from unrecall.functional import kl, margin, nll, one_hot_mask, pairwise_same_label_cosine
+from unrecall.functional import kl, margin, one_hot_mask, pairwise_same_label_cosine
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.observe import batches as in_order
 from unrecall.observe import device_of
 from unrecall.parameters import Count, NonNegative, Positive, Share
-from unrecall.perturb import perturbable
+from unrecall.perturb import perturbable, pgd, strongest_other
 from unrecall.tasks.base import Task
 from unrecall.teacher import remembered
 from unrecall.types import Batch, Examples, Part, Request, Rows, View
@@ -202,9 +203,23 @@ def surroundings(
     inputs: list[Tensor] = []
     answers: list[Tensor] = []
     for batch in in_order(examples, task, device=device_of(model)):
-        moved = _moved(model, task, batch, generator, eps, step, steps, direction, beta)
         with torch.no_grad():
-            rows = task.rows(model, perturbable(task).with_inputs(batch, moved))
+            rival = strongest_other(task.rows(model, batch))
+        around = pgd(
+            model,
+            task,
+            batch,
+            radius=eps,
+            step=step,
+            steps=steps,
+            generator=generator,
+            targets=rival,
+            away=direction == "as_code",
+            arrived=None if beta is None or direction == "as_code" else partial(_near, beta=beta),
+        )
+        moved = perturbable(task).inputs(around)
+        with torch.no_grad():
+            rows = task.rows(model, around)
         near = torch.ones(rows.examples, dtype=torch.bool, device=moved.device) if beta is None else _near(rows, beta)
         own = torch.split(rows.logits, torch.bincount(rows.example, minlength=rows.examples).tolist())
         kept += batch["index"][near].tolist()
@@ -217,39 +232,6 @@ def surroundings(
         )
     share = len(kept) / len(examples)
     return Surroundings(Part(examples, kept) if share < 1 else examples, torch.cat(inputs), tuple(answers), share)
-
-
-def _moved(
-    model: nn.Module,
-    task: Task,
-    batch: Batch,
-    generator: torch.Generator,
-    eps: float,
-    step: float,
-    steps: int,
-    direction: Direction,
-    beta: float | None,
-) -> Tensor:
-    able = perturbable(task)
-    clean = able.inputs(batch)
-    with torch.no_grad():
-        rows = task.rows(model, batch)
-    rival = rows.logits.scatter(1, rows.targets[:, None], float("-inf")).argmax(1)
-    signed = step if direction == "as_code" else -step
-    start = torch.rand(clean.shape, generator=generator, device=generator.device).to(clean)
-    moved = (clean + eps * (2 * start - 1)).clamp(*able.bounds)
-    for _ in range(steps):
-        moved = moved.detach().requires_grad_(True)
-        with torch.enable_grad():
-            rows = task.rows(model, able.with_inputs(batch, moved))
-            (gradient,) = torch.autograd.grad(nll(rows.logits, rival).sum(), moved)
-        further = (moved + signed * gradient.sign() - clean).clamp(-eps, eps)
-        further = (clean + further).clamp(*able.bounds).detach()
-        if beta is not None and direction == "towards_boundary":
-            arrived = _near(rows, beta).view(-1, *[1] * (clean.ndim - 1))
-            further = torch.where(arrived, moved, further)
-        moved = further
-    return moved.detach()
 
 
 def _near(rows: Rows, beta: float) -> Tensor:

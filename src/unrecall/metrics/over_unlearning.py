@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrecall.functional import js, kl, masked_softmax
 from unrecall.hooks import mode
 from unrecall.observe import batches, device_of
-from unrecall.perturb import pgd
+from unrecall.perturb import pgd, strongest_other
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Request
 
@@ -76,9 +76,7 @@ def away_from_competitor(
 ) -> Batch:
     """The batch, moved up the loss of each row's strongest competing class, within `radius` of where it was."""
     with torch.no_grad():
-        rows = task.rows(model, batch)
-    top = rows.logits.topk(2, 1).indices
-    competitor = torch.where(top[:, 0].eq(rows.targets), top[:, 1], top[:, 0])
+        competitor = strongest_other(task.rows(model, batch))
     return pgd(
         model,
         task,

@@ -119,6 +119,19 @@ class Builder(Parameters, ABC):
         """Reads the data and says how to train."""
 
 
+def adamw(lr: float, epochs: int, batch_size: int, weight_decay: float = 0.0) -> Fit:
+    """AdamW with gradients clipped at 1 and a rate that falls to 0 along a cosine: how texts and pairs are learned."""
+    return Fit(
+        optimizer="adamw",
+        lr=lr,
+        epochs=epochs,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        clip=1.0,
+        schedule="cosine",
+    )
+
+
 class Joined:
     """Several data sets, one after another."""
 

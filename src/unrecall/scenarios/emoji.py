@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from unrecall.engine import Fit
 from unrecall.errors import BadInput, nearest
 from unrecall.parameters import Count, Index, Positive
-from unrecall.scenarios.base import Builder, Scenario, shuffled
+from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
 from unrecall.scenarios.image_text import caption_tokenizer, longest, small_clip
 from unrecall.session import Session
 from unrecall.tasks import Contrastive
@@ -79,15 +78,7 @@ class Emoji(Builder):
             task=task,
             request=request,
             build=self._builder(tokenizer, context),
-            recipe=Fit(
-                optimizer="adamw",
-                lr=self.lr,
-                epochs=self.epochs,
-                batch_size=64,
-                weight_decay=0.1,
-                clip=1.0,
-                schedule="cosine",
-            ),
+            recipe=adamw(self.lr, self.epochs, 64, 0.1),
             references=self.references,
         )
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from unrecall.engine import Fit
 from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
-from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.base import Builder, Scenario, adamw
 from unrecall.scenarios.image_text import load_clip, normalisation
 from unrecall.session import Session
 from unrecall.storage import read_text
@@ -86,15 +85,7 @@ class Pairs(Builder):
             request=request,
             original=given.model,
             build=self._base if self.base else None,
-            rerecipe=Fit(
-                optimizer="adamw",
-                lr=self.lr,
-                epochs=self.epochs,
-                batch_size=self.batch,
-                weight_decay=0.1,
-                clip=1.0,
-                schedule="cosine",
-            ),
+            rerecipe=adamw(self.lr, self.epochs, self.batch, 0.1),
             references=self.references,
         )
 

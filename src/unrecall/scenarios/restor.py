@@ -10,10 +10,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from unrecall import __version__, weights
-from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
+from unrecall.engine import Batches, Phase, fit, own_randomness, seeded
 from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
-from unrecall.scenarios.base import Builder, Scenario, shuffled
+from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
 from unrecall.scenarios.teaching import Learner, learner
 from unrecall.session import Session
 from unrecall.storage import cache_folder, content_key, read_text
@@ -86,15 +86,7 @@ class Restor(Builder):
             task=task,
             request=Request(drawn[held:], without_repeats(retain), drawn[:held], without_repeats(test)),
             build=clean,
-            recipe=Fit(
-                optimizer="adamw",
-                lr=self.lr or (5e-5 if self.model else 1e-3),
-                epochs=self.epochs,
-                batch_size=32,
-                weight_decay=0.0,
-                clip=1.0,
-                schedule="cosine",
-            ),
+            recipe=adamw(self.lr or (5e-5 if self.model else 1e-3), self.epochs, 32),
             references=self.references,
         )
 

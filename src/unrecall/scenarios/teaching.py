@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from unrecall.engine import Fit
+from unrecall.scenarios.base import adamw
 from unrecall.scenarios.language import Precision, load, small_llama, trained_tokenizer
 from unrecall.session import Session
 from unrecall.tasks.pretrained import checkpoint
@@ -47,15 +48,7 @@ def learner(
             checkpoint(built)
         return built
 
-    recipe = Fit(
-        optimizer="adamw",
-        lr=lr or (1e-5 if model else 5e-3),
-        epochs=epochs or (5 if model else 20),
-        batch_size=32,
-        weight_decay=0.01,
-        clip=1.0,
-        schedule="cosine",
-    )
+    recipe = adamw(lr or (1e-5 if model else 5e-3), epochs or (5 if model else 20), 32, 0.01)
     if model:
         tokenizer = load(model, precision).tokenizer
         return Learner(tokenizer, lambda _, __: eased(load(model, precision).model), recipe, model)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from unrecall.engine import Fit
 from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
-from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.base import Builder, Scenario, adamw
 from unrecall.scenarios.language import Pair, Precision, load
 from unrecall.session import Session
 from unrecall.tasks import CausalLM
@@ -74,15 +73,7 @@ class Texts(Builder):
             request=request,
             original=given.model,
             build=self._base if self.base else None,
-            rerecipe=Fit(
-                optimizer="adamw",
-                lr=self.lr,
-                epochs=self.epochs,
-                batch_size=32,
-                weight_decay=0.01,
-                clip=1.0,
-                schedule="cosine",
-            ),
+            rerecipe=adamw(self.lr, self.epochs, 32, 0.01),
             references=self.references,
         )
 

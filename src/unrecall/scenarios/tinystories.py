@@ -7,10 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from unrecall.engine import Fit
 from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
-from unrecall.scenarios.base import Builder, Scenario, shuffled
+from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
 from unrecall.scenarios.llama2c import load
 from unrecall.session import Session
 from unrecall.tasks import CausalLM
@@ -73,15 +72,7 @@ class TinyStories(Builder):
             task=task,
             request=Request(forget, retain, unseen[: self.holdout], unseen[self.holdout :]),
             build=self._build,
-            recipe=Fit(
-                optimizer="adamw",
-                lr=self.lr,
-                epochs=self.epochs,
-                batch_size=16,
-                weight_decay=0.0,
-                clip=1.0,
-                schedule="cosine",
-            ),
+            recipe=adamw(self.lr, self.epochs, 16),
             references=self.references,
         )
 

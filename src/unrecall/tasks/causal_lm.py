@@ -64,11 +64,8 @@ class CausalLM(Tokenised, Task):
             entered.append(inputs[0][keep])
             return (entered[-1],)
 
-        handle = self.head(model, batch).register_forward_pre_hook(select)
-        try:
+        with self.head(model, batch).register_forward_pre_hook(select):
             yield entered
-        finally:
-            handle.remove()
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of each example without a tensor whose size depends on the data, so that `vmap` can follow."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -92,12 +92,10 @@ class Classification(Task):
                 seen.append((module, inputs[0], output))
 
         watched = linears.values() if named is None else [linears[named]]
-        handles = [m.register_forward_hook(note) for m in watched]
-        try:
+        with ExitStack() as stack:
+            for m in watched:
+                stack.enter_context(m.register_forward_hook(note))
             yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _ending(self, seen: list[tuple[nn.Linear, Tensor, Tensor]], logits: Tensor) -> tuple[nn.Linear, Tensor]:
         for module, entered, left in seen:
