@@ -21,7 +21,7 @@ LAYERS = (
     "knowledge parameters session storage types",
     "folder records resume spec weights",
     "checks meter provenance stats tasks wording",
-    "observe perturb verdict",
+    "layers observe perturb verdict",
     "contribution engine importance influence recheck teacher",
     "methods attacks metrics scenarios",
     "audits findings honouring tune",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unrecall.errors import BadInput, NotSupported
 from unrecall.hooks import differentiable, frozen, mode
+from unrecall.layers import named
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Rows
 
@@ -63,26 +64,6 @@ def contributions(
     gradients = torch.autograd.grad(total, [h for _, h in units], allow_unused=True)
     parts = [_flat(name, h.detach(), g, rows.examples) for (name, h), g in zip(units, gradients, strict=True)]
     return Contributions(torch.cat(parts, 1), Rows(rows.logits.detach(), rows.targets, rows.example, rows.examples))
-
-
-def named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of the model by dotted names; BadInput, with the names that there are, for one that it lacks."""
-    known = {name: module for name, module in model.named_modules() if name}
-    for name in layers:
-        if name not in known:
-            raise BadInput(f"layers: expected names of the model's modules, got '{name}'. Known: {', '.join(known)}.")
-    return {name: known[name] for name in layers}
-
-
-def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Module]:
-    """The last module of each block that the last representation doesn't enter, by dotted name, input to output."""
-    endings = {id(module) for module in task.endings(model, batch)}
-    names = {id(module): name for name, module in model.named_modules()}
-    return {
-        names[id(group[-1])]: group[-1]
-        for _, group in task.blocks(model)
-        if endings.isdisjoint(id(module) for part in group for module in part.modules())
-    }
 
 
 def _flat(name: str, h: Tensor, gradient: Tensor | None, examples: int) -> Tensor:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from unrecall import stats
 from unrecall.attacks.base import Inspection, InspectionAttack
-from unrecall.contribution import before_head, named
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.hooks import mode
+from unrecall.layers import before_head, named, pooled
 from unrecall.observe import again, batches, device_of
 from unrecall.parameters import Count
 from unrecall.records import Estimate, Side, ThreatModel
@@ -179,7 +179,7 @@ def _features(
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
             before, n = again(batch, done), len(batch["index"])
-            with _leaving(layers, partial(_pooled, held=task.positions(batch), n=n)) as seen:
+            with _leaving(layers, partial(_taken, held=task.positions(batch), n=n)) as seen:
                 task.rows(model, batch)
             if absent := [name for name in layers if name not in seen]:
                 raise NotSupported(f"CKA: expected every layer to be in use, but nothing leaves '{absent[0]}'.")
@@ -206,17 +206,11 @@ def _leaving(layers: Mapping[str, nn.Module], taken: Callable[[Tensor], np.ndarr
         yield found
 
 
-def _pooled(output: Tensor, held: Tensor | None, n: int) -> np.ndarray:
-    """One vector an example `[n, d]`: a sequence's mean over positions that hold input, a map's mean over space."""
+def _taken(output: Tensor, held: Tensor | None, n: int) -> np.ndarray:
+    """One vector an example `[n, d]`."""
     if output.ndim < 2 or len(output) != n:
         raise NotSupported(f"CKA: expected layers that give out [{n} examples, ...], got {tuple(output.shape)}.")
-    output = output.float()
-    if output.ndim == 3:
-        there = held if held is not None and held.shape == output.shape[:2] else output.new_ones(output.shape[:2])
-        output = (output * there[:, :, None]).sum(1) / there.sum(1, keepdim=True).clamp_min(1)
-    elif output.ndim > 3:
-        output = output.flatten(2).mean(2)
-    found: np.ndarray = np.array(output.cpu().numpy())  # a copy: what follows may work in place
+    found: np.ndarray = np.array(pooled(output, held).cpu().numpy())  # a copy: what follows may work in place
     return found
 
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.contribution import before_head, named
 from unrecall.engine import Batches, Loss, draw_seed, fit, frozen_copy, own_randomness, set_training
 from unrecall.errors import BadInput, NotSupported
 from unrecall.functional import contrastive_forgetting, nll
 from unrecall.hooks import differentiable
+from unrecall.layers import before_head, named, pooled
 from unrecall.methods.base import Fit, GradientMethod, Method, Phase, Strength
 from unrecall.observe import device_of
 from unrecall.parameters import NonNegative, Positive
@@ -211,13 +211,9 @@ def looked(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch:
     """One pass; of a layer that is used several times, its first use."""
     with differentiable(layers) as seen:
         rows = task.rows(model, batch)
-    return Looked(rows, [_pooled(uses[0]) if uses else torch.empty(0, 0) for uses in seen.values()])
-
-
-def _pooled(h: Tensor) -> Tensor:
-    """`[n, d]`: the mean over places, or over positions."""
-    h = h.float()
-    return h.mean(1) if h.ndim == 3 else h.flatten(2).mean(2) if h.ndim > 3 else h
+    return Looked(
+        rows, [pooled(uses[0], task.positions(batch)) if uses else torch.empty(0, 0) for uses in seen.values()]
+    )
 
 
 class Stages(NamedTuple):

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.contribution import named
 from unrecall.engine import Batches
 from unrecall.errors import NotSupported
 from unrecall.functional import nll
 from unrecall.hooks import differentiable
+from unrecall.layers import named, pooled
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.parameters import NonNegative
 from unrecall.perturb import other_classes
@@ -152,7 +152,7 @@ def taps(task: Task, model: nn.Module) -> tuple[str, ...]:
 
 
 class Looked(NamedTuple):
-    """A pass: its rows, and what each layer gave out, `[examples, d]` each."""
+    """A pass: its rows, and what each layer gave out, `[examples, d]` each: flattened, a text's mean over its words."""
 
     rows: Rows
     features: list[Tensor]
@@ -170,15 +170,9 @@ def looked(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.M
             raise NotSupported(
                 f"OUR: expected '{name}' to give out [{rows.examples} examples, ...], got {got}. Set layers to others."
             )
-        features.append(_pooled(uses[0], held))
+        sequence = uses[0].ndim == 3 and held is not None and held.shape == uses[0].shape[:2]
+        features.append(pooled(uses[0], held) if sequence else uses[0].flatten(1).float())
     return Looked(rows, features)
-
-
-def _pooled(given: Tensor, held: Tensor | None) -> Tensor:
-    """The mean over the positions that hold input where a task knows them; flattened otherwise."""
-    if held is None or given.ndim != 3 or held.shape != given.shape[:2]:
-        return given.flatten(1).float()
-    return (given.float() * held[:, :, None]).sum(1) / held.sum(1, keepdim=True).clamp_min(1)
 
 
 def overlap(features: Tensor) -> Tensor:

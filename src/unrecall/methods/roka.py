@@ -10,11 +10,12 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.contribution import contributions, named, nearest
+from unrecall.contribution import contributions, nearest
 from unrecall.engine import Batches
 from unrecall.errors import BadInput
 from unrecall.functional import nll
 from unrecall.hooks import batchnorms, mode
+from unrecall.layers import named
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.observe import again, device_of
 from unrecall.observe import batches as in_order
