@@ -273,11 +273,15 @@ def _said(siege: Siege, share: str, classes: Sequence[str]) -> str:
 
 
 def _controlled(frame: AttackReport, siege: Siege) -> AttackReport:
-    """It must beat random requests against its own surrogate; all controls must harm at most half as much."""
+    """It must beat random requests against its own surrogate; all controls must harm at most half as much as it does.
+
+    Where it does no more than random requests there is no harm to hold the controls against.
+    """
     at = siege.picked
     own, blind_own = siege.harm([siege.surrogate[at]]), siege.harm(siege.random_surrogate)
     adverse, blind = siege.harm([siege.chosen[at]]), siege.harm(siege.random[at])
-    beyond, most = stats.mean(own - blind_own), max(adverse.mean(), own.mean())
+    rehearsed, beyond = stats.mean(own - blind_own), stats.mean(adverse - blind)
+    harms = beyond.low is not None and beyond.low > 0
     groups = {"one for others as hard": siege.alike, "retraining without it": siege.retrained}
     controls = {"random requests": blind.mean()} | {
         name: siege.harm(group).mean() for name, group in groups.items() if group
@@ -286,9 +290,10 @@ def _controlled(frame: AttackReport, siege: Siege) -> AttackReport:
         update={
             "positive_control": f"harms more than random requests where the defender is the surrogate itself: "
             f"{show(float(own.mean()))} against {show(float(blind_own.mean()))}",
-            "positive_holds": beyond.low is not None and beyond.low > 0,
-            "negative_control": "these harm at most half as much: "
-            + ", ".join(f"{name} {show(float(harm))}" for name, harm in controls.items()),
-            "negative_holds": bool(max(controls.values()) <= 0.5 * most) if most > 0 else None,
+            "positive_holds": rehearsed.low is not None and rehearsed.low > 0,
+            "negative_control": f"these harm at most half as much as its {show(float(adverse.mean()))}: "
+            + ", ".join(f"{name} {show(float(harm))}" for name, harm in controls.items())
+            + ("" if harms else " (no test: it harms no more than random requests do)"),
+            "negative_holds": bool(max(controls.values()) <= 0.5 * adverse.mean()) if harms else None,
         }
     )
