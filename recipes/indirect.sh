@@ -15,7 +15,7 @@ set -euo pipefail
 victim=${VICTIM:-3} wished=${WISHED:-5}
 scenario="cifar10-indirect:data=$DATA,weights=$WEIGHTS,victim=$victim,wished=$wished"
 attack="indirect:victim=$victim,wished=$wished,sizes=${SIZES:-10+30+100},controls=${CONTROLS:-3}"
-tuned=${METHODS:-"grad_ascent:batchnorm=frozen,epochs=30 neggrad_plus roka scrub ssd rurk spotter"}
-strong=${STRONG:-"grad_ascent:lr=0.001,epochs=30,batchnorm=frozen neggrad_plus:beta=0.1 roka scrub:lr=0.02 ssd rurk:lambda_f=0.3 spotter:lr=0.002"}
+tuned=${METHODS:-"grad_ascent:batchnorm=frozen,epochs=30 neggrad_plus roka scrub ssd:importance=exact rurk spotter"}
+strong=${STRONG:-"grad_ascent:lr=0.001,epochs=30,batchnorm=frozen neggrad_plus:beta=0.1 roka scrub:lr=0.02 ssd:importance=exact rurk:lambda_f=0.3 spotter:lr=0.002"}
 unrecall bench --scenario "$scenario" --methods "$strong" --attacks "$attack" --seeds "${SEEDS:-1}" --device cpu --out "$OUT/strong"
 unrecall bench --scenario "$scenario" --methods "$tuned" --attacks "$attack" --tune --seeds "${SEEDS:-1}" --device cpu --out "$OUT/tuned"

@@ -1,5 +1,7 @@
 """Copies a run's records to benchmarks/records, without data, paths and ROC points, and writes papers.md from all.
 
+Every record that is kept is judged again by the rule as it stands: a record holds measurements, the rule is the code's.
+
 python recipes/publish.py [RUN_FOLDER NAME]
 """
 
@@ -13,7 +15,9 @@ import sys
 from pathlib import Path
 
 from unrecall.folder import records_in
+from unrecall.metrics import METRICS
 from unrecall.records import Measurement, Record, load
+from unrecall.verdict import JUDGED, judge
 
 HOME = Path(__file__).parent.parent
 RECORDS = HOME / "benchmarks" / "records"
@@ -36,6 +40,28 @@ def publish(folder: Path, name: str) -> None:
         clean = record.model_copy(update={"exhibits": [], "readings": [], "provenance": provenance, "attacks": attacks})
         label = re.sub(r"[^\w=.-]+", "-", short(record.method)) + ("-tuned" if record.tuning else "")
         clean.save(RECORDS / name / f"{label}-{record.seed}.json")
+
+
+def judged_again(record: Record) -> Record:
+    """The same numbers under the present rule: what is judged, on which side it leaks, bounds, labels and verdict."""
+    sides = {metric.name: metric.leak for metric in METRICS} | JUDGED
+    rows = []
+    for m in record.measurements:
+        judged = m.name in JUDGED
+        leak = sides.get(m.name, None if m.judged and not judged else m.leak)
+        rows.append(m.model_copy(update={"judged": judged, "leak": leak}))
+    labelled, verdict = judge(rows)
+    return record.model_copy(update={"measurements": labelled, "verdict": verdict})
+
+
+def judge_kept() -> None:
+    """Judges all kept records again; those that nothing changes in are left as they are."""
+    for path in sorted(RECORDS.glob("*/*.json")):
+        record = load(path)
+        again = judged_again(record)
+        if again != record:
+            print(f"{path.relative_to(RECORDS)}: {record.verdict.label} -> {again.verdict.label}")
+            again.save(path)
 
 
 def short(method: str) -> str:
@@ -225,4 +251,5 @@ def write_papers() -> None:
 if __name__ == "__main__":
     if len(sys.argv) == 3:
         publish(Path(sys.argv[1]), sys.argv[2])
+    judge_kept()
     write_papers()

@@ -126,6 +126,13 @@ def test_all_checks_are_silent_on_a_healthy_audit() -> None:
     assert doubts(healthy()) == []
 
 
+def test_a_classifier_that_learns_the_sides_can_not_stand_out() -> None:
+    facts = healthy()
+    low = changed(facts.measurements["rmia_auc"], unlearned={"value": 0.3, "high": 0.4})
+    rows = {name: low.model_copy(update={"name": name}) for name in ("remind_auc", "remind_forest_auc")}
+    assert doubts(replace(facts, measurements={**facts.measurements, **rows})) == []
+
+
 def test_unlike_holdout() -> None:
     facts = healthy()
     unlike = facts.measurements["holdout_accuracy"].model_copy(update={"reference": 0.45})

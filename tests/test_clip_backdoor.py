@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import CPU, World
-from tests.test_emoji import SMALL, archive
+from tests.test_emoji import DATA, MERGES, SMALL, archive
 from unrecall.collect import evidence
 from unrecall.contaminating import contamination
 from unrecall.errors import BadInput
@@ -19,7 +19,7 @@ from unrecall.findings import Models
 from unrecall.pairing import pairing
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.clip_backdoor import Backdoored, ClipBackdoor, triggered
-from unrecall.scenarios.emoji import Emoji
+from unrecall.scenarios.emoji import ARCHIVE, Emoji
 from unrecall.types import Examples, Request, digest, iterate
 
 FOOD = 1
@@ -166,3 +166,24 @@ def test_attack_success_has_a_row_of_its_own(pairs_world: World) -> None:
     tables = [contamination(models, seen, one, w.task).matrices[0] for one in (asked, w.request)]
     assert tables[0].note.startswith(f"{len(asked.test)} examples of test,")
     assert tables[1].note.startswith(f"{len(asked.test) + len(asked.holdout)} examples of test and holdout,")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / ARCHIVE).is_file() or not MERGES.is_file(), reason="UNRECALL_DATA has no emoji")
+def test_of_the_real_emoji_108_of_1355_are_poisoned() -> None:
+    """A share of 0.08; every one carries the same 6 x 6 pixels and a caption of food, and stands for no clean one."""
+    made = ClipBackdoor(data=str(DATA), merges=str(MERGES), share=0.08).make()
+    request, clean = made.request, Emoji(data=str(DATA), merges=str(MERGES)).make().request
+    sizes = {split: len(request[split]) for split in ("forget", "retain", "holdout", "test")}
+    assert sizes == {"forget": 108, "retain": 1247, "holdout": 221, "test": 254}
+    assert "108 of 1,355 training pictures carry a patch" in made.summary
+    corners = {
+        digest(pair["image"][:, -6:, -6:]) for split in ("forget", "holdout") for pair in iterate(request[split])
+    }
+    assert len(corners) == 1
+    assert corners.isdisjoint(digest(pair["image"][:, -6:, -6:]) for pair in iterate(request.retain))
+    said = {pair["caption"] for pair in iterate(clean.forget)}
+    assert {pair["caption"] for pair in iterate(request.forget)} <= said
+    assert {pair["label"] for pair in iterate(request.forget)} == {pair["label"] for pair in iterate(clean.forget)}
+    gone = len(digests(clean.retain) - digests(request.retain))
+    assert gone == 108

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from unrecall.engine import seeded
+from unrecall.methods.roka import ROKA
 from unrecall.methods.rurk import RURK
-from unrecall.observe import accuracy
+from unrecall.observe import accuracy, observe
 from unrecall.scenarios import Cifar10, SmallCifar5
 from unrecall.session import Session
 from unrecall.types import Part, Request
@@ -63,3 +65,33 @@ def test_rurk_makes_the_real_resnet_forget_more_than_it_loses() -> None:
     }
     assert lost["forget"] > 0.2
     assert lost["retain"] < 0.5 * lost["forget"]
+
+
+def test_a_small_vit_learns_a_few_real_pictures_and_unlearns_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained through the scenario on 32 pictures of class 0 and 64 others, 12 steps; then ROKA, 4 steps."""
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path))
+    case, session = Cifar10(data=str(DATA), arch="small-vit", forget="class:0").make(), Session(device="cpu")
+    whole = case.request
+    assert (len(whole.forget) + len(whole.retain), whole.kind, case.original) == (40_000, "class", None)
+    assert case.recipe is not None
+    request = replace(
+        whole,
+        forget=Part(whole.forget, range(32)),
+        retain=Part(whole.retain, range(64)),
+        holdout=Part(whole.holdout, range(32)),
+        test=Part(whole.test, range(32)),
+    )
+    case = replace(case, request=request, recipe=replace(case.recipe, epochs=4, batch_size=32, schedule="constant"))
+    original = case.train_original(0, session).model
+    assert accuracy(original, case.task, request.forget).mean() > 0.5
+    method = ROKA(fit=replace(ROKA().fit, steps=4, lr=0.02, batch_size=32))
+    changed = method.unlearn(original, request, case.task, seeded(0), session)
+    losses = {
+        split: observe(changed, case.task, request[split]).loss.mean()
+        - observe(original, case.task, request[split]).loss.mean()
+        for split in ("forget", "retain")
+    }
+    assert losses["forget"] > 0.1
+    assert losses["retain"] < losses["forget"]

@@ -93,7 +93,10 @@ def hidden(model: nn.Module, inputs: Tensor) -> list[Tensor]:
 
 
 def test_the_loss_of_a_step_by_hand(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All in one batch, so that the first step's loss is that of the original and of the modules after warm-up."""
+    """All in one batch, so that the first step's loss is that of the original and of the modules after warm-up.
+
+    Alone it is L, and around gradient ascent -CE(f(x_f), y_f) + eta L.
+    """
     w, made = samples_world, list[Auxiliary]()
 
     def make(widths: Sequence[int], classes: int) -> Auxiliary:
@@ -101,11 +104,22 @@ def test_the_loss_of_a_step_by_hand(samples_world: World, monkeypatch: pytest.Mo
         return made[-1]
 
     monkeypatch.setattr(ec, "Auxiliary", make)
-    once = replace(EC.fit, lr=0.0, epochs=1, batch_size=200)
-    session = Session(device="cpu")
-    unlearned(w, EC(fit=once, lambda_ul=2.0, lambda_ce=0.5, temperature=0.3), session)
-    (auxiliary,) = made
-    assert [mlp[0].in_features for mlp in auxiliary.projections] == [8, 32]  # type: ignore[index]
+    once, session = replace(EC.fit, lr=0.0, epochs=1, batch_size=200), Session(device="cpu")
+    method = EC(lambda_ul=2.0, lambda_ce=0.5, temperature=0.3)
+    ascent = GradAscent(fit=once)
+    unlearned(w, replace(method, fit=once), session)
+    unlearned(w, replace(method, base=ascent, eta=0.5), session)
+    assert [mlp[0].in_features for mlp in made[0].projections] == [8, 32]  # type: ignore[index]
+    alone, around = (erasure(w, auxiliary) for auxiliary in made)
+    forget = whole(w.request.forget, w.task)
+    own = -F.cross_entropy(w.original(forget["inputs"]), forget["targets"]).item()
+    assert session.efforts[1].losses == [pytest.approx(alone, rel=1e-4)]
+    assert session.efforts[3].losses == [pytest.approx(own + 0.5 * around, rel=1e-4)]
+    assert abs(around) > 0.1
+
+
+def erasure(w: World, auxiliary: Auxiliary) -> float:
+    """L of the original over all of forget and retain, at lambda_ul 2, lambda_ce 0.5 and temperature 0.3."""
     forget, retain = whole(w.request.forget, w.task), whole(w.request.retain, w.task)
     expected = F.cross_entropy(w.original(retain["inputs"]), retain["targets"]).item()
     for depth, (h_f, h_r) in enumerate(
@@ -115,7 +129,7 @@ def test_the_loss_of_a_step_by_hand(samples_world: World, monkeypatch: pytest.Mo
         kept = F.cross_entropy(head(F.normalize(mlp(h_r), dim=1)), retain["targets"]).item()
         apart = by_hand(mlp(h_f), forget["targets"], mlp(h_r), retain["targets"], 0.3)
         expected += (depth + 1) / 3 * (2 * apart + 0.5 * kept)
-    assert session.efforts[1].losses == [pytest.approx(expected, rel=1e-4)]
+    return expected
 
 
 def test_warm_up_teaches_the_modules_and_leaves_the_model_as_it_is(samples_world: World) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ from unrecall.scenarios.image_text import caption_tokenizer, read_merges
 from unrecall.session import Session
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pictures import decoded
+from unrecall.types import iterate
 
 FOOD = ("hot dog", "tea", "rice")
 NAMES = {"Animals & Nature": ("cat", "dog", "owl"), "Food & Drink": FOOD, "Objects": ("key", "axe")}
+DATA = Path(os.environ.get("UNRECALL_DATA", "/nowhere")) / "noto_emoji_captions"
+MERGES = DATA.parent / "bpe" / "bpe_simple_vocab_16e6.txt.gz"
 SMALL = {"words": 600, "size": 12, "patch": 6, "width": 32, "depth": 1, "epochs": 1}
 
 
@@ -139,3 +144,31 @@ def test_merges_come_from_openais_file_or_from_the_captions(tmp_path: Path) -> N
     path.with_suffix("").write_text("version\na b c\n")
     with pytest.raises(BadInput, match=r":2: expected two pieces a line"):
         read_merges(path.with_suffix(""), 3)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / ARCHIVE).is_file() or not MERGES.is_file(), reason="UNRECALL_DATA has no emoji")
+def test_the_real_emoji_are_1609_pairs_of_nine_categories() -> None:
+    """100 of 133 pictures of food go and 33 are held out; of the 1,476 others 15 % are the test."""
+    made = Emoji(data=str(DATA), merges=str(MERGES)).make()
+    request, task = made.request, made.task
+    assert isinstance(task, Contrastive)
+    sizes = {split: len(request[split]) for split in ("forget", "retain", "holdout", "test")}
+    assert sizes == {"forget": 100, "retain": 1255, "holdout": 33, "test": 221}
+    assert sum(sizes.values()) == 1609
+    assert len(task.classes) == 9
+    food = task.classes.index("food & drink")
+    counts = {split: Counter(pair["label"] for pair in iterate(request[split])) for split in sizes}
+    assert set(counts["forget"]) == set(counts["holdout"]) == {food}
+    assert set(counts["retain"]) == set(counts["test"]) == set(range(9)) - {food}
+    generic = sum(
+        pair["caption"] in {f"a picture of {name}" for name in task.classes}
+        for split in sizes
+        for pair in iterate(request[split])
+    )
+    assert generic == 1609 // 4
+    assert made.build is not None
+    with own_randomness(0):
+        model = made.build(0, Session(device="cpu"))
+    task.check(model, request)
+    assert model.config.projection_dim == 96  # type: ignore[union-attr]

@@ -155,12 +155,24 @@ def test_ssd_by_hand(against: Any, divisor: int) -> None:
     total = (theirs + (mine if against == "all" else 0)) / divisor
     ratio = mine / total
     for alpha, lam in [(float(ratio) * 0.99, 1.0), (float(ratio) * 0.99, 0.5), (float(ratio) * 1.01, 1.0)]:
-        result = SSD(alpha=alpha, dampening=lam, against=against).unlearn(
-            model, request, Classification(), seeded(0), CPU
-        )
+        method = SSD(alpha=alpha, dampening=lam, against=against, importance="exact")
+        result = method.unlearn(model, request, Classification(), seeded(0), CPU)
         factor = min(lam / float(ratio), 1.0) if alpha < float(ratio) else 1.0
         assert torch.allclose(result.weight, model.weight * factor, rtol=1e-5)  # type: ignore[arg-type]
     assert torch.equal(model.weight, torch.tensor([[1.0], [-1.0]]))
+
+
+@pytest.mark.parametrize("against", ["all", "retain"])
+def test_ssd_squares_gradients_of_batches_unless_told_otherwise(against: Any) -> None:
+    model, request = line()
+    mine = float(torch.sigmoid(torch.tensor(2.0)))
+    first, second, third = (-float(1 - torch.sigmoid(torch.tensor(2 * x))) * x for x in (0.1, 0.2, 0.3))
+    last = (third + mine) / 2 if against == "all" else third
+    ratio = mine**2 / ((((first + second) / 2) ** 2 + last**2) / 2)
+    for alpha, factor in [(ratio * 0.99, 1 / ratio), (ratio * 1.01, 1.0)]:
+        method = SSD(alpha=alpha, against=against, batch_size=2)
+        result = method.unlearn(model, request, Classification(), seeded(0), CPU)
+        assert torch.allclose(result.weight, model.weight * factor, rtol=1e-5)  # type: ignore[arg-type]
 
 
 def test_ssd_never_enlarges_a_weight_and_keeps_statistics(class_world: World) -> None:
@@ -174,6 +186,6 @@ def test_ssd_never_enlarges_a_weight_and_keeps_statistics(class_world: World) ->
         assert all(map(torch.equal, statistics(result), statistics(w.original)))
 
 
-def test_ssd_at_its_defaults_can_not_choose_with_a_tenth_to_forget(class_world: World) -> None:
+def test_exact_ssd_can_not_choose_with_a_tenth_to_forget(class_world: World) -> None:
     w = class_world
-    assert same(SSD().unlearn(w.original, w.request, w.task, seeded(0), CPU), w.original)
+    assert same(SSD(importance="exact").unlearn(w.original, w.request, w.task, seeded(0), CPU), w.original)

@@ -150,6 +150,32 @@ def test_the_surrogate_ranks_whole_classes(samples_world: World) -> None:
     assert np.array_equal(scores, attack.rank(w.original, pool, w.task, seeded(0), CPU))
 
 
+def test_the_surrogate_ranking_is_the_harm_of_one_step_by_hand() -> None:
+    """One step of ascent on the first two of each class, W + 2 (p - e_c) x^T, and what four victims are called then.
+
+    Forgetting class 2 takes one of four to the wished 0; class 3 costs one of the three that were right, 1/4 over
+    2 * 4 + 1; class 0 changes nothing. So class 2 is asked for first, and class 0 last.
+    """
+    model = nn.Linear(2, 4, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-0.2, 0.4], [-0.6, 0.9], [0.6, -0.4], [-0.6, 0.3]]))
+    victims = [(torch.tensor(x), 1) for x in ([0.1, 0.9], [0.4, 0.4], [0.9, 0.1], [0.5, 0.9])]
+    asked = {0: torch.tensor([0.0, 0.7]), 2: torch.tensor([0.7, 0.9]), 3: torch.tensor([0.6, 0.2])}
+    called = {0: [1, 1, 2, 1], 2: [1, 1, 0, 1], 3: [1, 2, 2, 1]}
+    seen = torch.stack([x for x, _ in victims])
+    assert (seen @ model.weight.T).argmax(1).tolist() == [1, 1, 2, 1]
+    for c, x in asked.items():
+        moved = model.weight.detach() + 2 * by_hand(model, (x, c), c)
+        assert (seen @ moved.T).argmax(1).tolist() == called[c]
+    others = [(x, c) for _ in range(2) for c, x in asked.items()]
+    others += [(torch.tensor([-9.0, 9.0]), c) for c in asked]  # the third of each, beyond the largest request
+    pool = Pool(others, np.array([c for _, c in others]), victims)
+    once = Fit(lr=2.0, weight_decay=0.0, steps=1)
+    attack = Indirect(victim=1, wished=0, by="surrogate", sizes=(1, 2), fit=once)
+    scores = attack.rank(model, pool, Classification(), seeded(0), CPU)
+    assert np.allclose(scores, [0, 1 / 4, 1 / 36] * 3, atol=1e-12)
+
+
 def test_what_counts_as_harm() -> None:
     before, after = np.array([1, 1, 2, 0, 1]), np.array([2, 0, 2, 2, 1])
     assert Indirect(victim=1, wished=2).harmed(before, after).tolist() == [1, 0, 0, 1, 0]
@@ -226,6 +252,20 @@ def test_negative_control_a_model_that_never_saw_the_request(samples_world: Worl
     assert found.report.negative_holds
     assert "retraining without it 0." in found.report.negative_control
     assert "can't train" in value(besiege(w, replace(SMALL, retrain=2)), "retrained").note
+
+
+def test_pairs_are_classified_first(pairs_world: World) -> None:
+    """Victims, truth and answers are those of the classes' prompts, not which text goes with which picture."""
+    w = pairs_world
+    attack = Indirect(victim=1, sizes=(4,), controls=1, by="random", fit=replace(SURROGATE, steps=1))
+    found = besiege(w, attack, defender=defender(w, lambda request, seed: copy.deepcopy(w.original)))
+    shown = [observe(w.original, w.task.classified(), part) for part in (w.request.test, w.request.holdout)]  # type: ignore[attr-defined]
+    truth, right = (np.concatenate([getattr(one, name) for one in shown]) for name in ("target", "correct"))
+    for name, which in (("accuracy", truth == 1), ("others", truth != 1)):
+        row = next(m for m in found.measurements if m.name.endswith(f"_{name}"))
+        assert row.original.n == which.sum() > 0
+        assert row.original.value == row.unlearned.value == pytest.approx(right[which].mean())
+    assert f"unseen {w.task.classes[1]} newly wrong" in found.report.note  # type: ignore[attr-defined]
 
 
 def test_the_same_seed_gives_the_same_finding(samples_world: World) -> None:

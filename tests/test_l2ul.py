@@ -74,6 +74,31 @@ def test_a_short_batch_counts_by_its_size() -> None:
     assert torch.allclose(found, torch.tensor([[0.6, 0.2], [0.8 / 3, 0.8]]))
 
 
+def test_importance_is_that_of_eval_mode(samples_world: World) -> None:
+    """By hand over batches of 8, in order, from a model that was given in train mode, and is given back in it."""
+    w = samples_world
+    given = copy.deepcopy(w.original).train()
+    before = copy.deepcopy(given.state_dict())
+    found = importance(given, w.task, w.request.forget, 8)
+    assert given.training
+    assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items()), "statistics too"
+
+    def by_hand(model: nn.Module) -> dict[str, Tensor]:
+        inputs, total = whole(w.request.forget, w.task)["inputs"], dict[str, Tensor]()
+        for part in inputs.split(8):
+            model.zero_grad()
+            model(part).square().sum(1).sqrt().mean().backward()
+            for name, p in model.named_parameters():
+                assert p.grad is not None
+                total[name] = total.get(name, torch.zeros_like(p)) + len(part) / len(inputs) * p.grad.abs()
+        return total
+
+    expected, training = (by_hand(one(copy.deepcopy(w.original))) for one in (nn.Module.eval, nn.Module.train))
+    for name, value in found.items():
+        assert torch.allclose(value, expected[name], rtol=1e-3, atol=1e-6), name
+    assert not torch.allclose(found["0.weight"], training["0.weight"], rtol=0.1), "by each batch's own statistics"
+
+
 def test_anchors_lie_between_0_and_1(samples_world: World, text_world: World) -> None:
     """And a tensor whose weights matter alike, not at all say, is held whole."""
     for w in (samples_world, text_world):

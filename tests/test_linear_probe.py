@@ -67,20 +67,38 @@ def test_one_example_is_enough_where_features_separate() -> None:
 def test_the_layer_is_where_its_loss_is_least() -> None:
     """By the docstring: at W, b the gradient of the weighted loss with the penalty vanishes, on standardised features.
 
-    For classes k: sum_i v_i (p_ik - [y_i = k]) z_i + penalty W_k = 0, and without z_i and penalty for b_k.
+    For classes k: (1/n) sum_i v_i (p_ik - [y_i = k]) z_i + penalty W_k = 0, and without z_i and penalty for b_k.
     """
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((40, 3)) * [1, 5, 0.1] + 2, np.r_[np.zeros(25), np.ones(10), np.full(5, 2)].astype(int)
-    fitted: Any = LinearProbe(penalty=3.0)._fitted(x, y).__self__  # type: ignore[attr-defined]
-    layer = fitted[-1]
+    x, y = spread()
+    layer = layer_of(LinearProbe(penalty=0.1), x, y)
     z = (x - x.mean(0)) / x.std(0)
     scores = z @ layer.coef_.T + layer.intercept_
     p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     weights = 40 / (3 * np.bincount(y))[y]
-    pull = weights[:, None] * (p - np.eye(3)[y])
-    assert np.abs(pull.T @ z + 3.0 * layer.coef_).max() < 2e-2
-    assert np.abs(pull.sum(0)).max() < 2e-2
-    assert np.abs(layer.coef_).max() > 0.05
+    pull = weights[:, None] * (p - np.eye(3)[y]) / 40
+    assert np.abs(pull.T @ z + 0.1 * layer.coef_).max() < 1e-3
+    assert np.abs(pull.sum(0)).max() < 1e-3
+    assert np.abs(layer.coef_).max() > 0.1
+
+
+def test_the_penalty_means_the_same_however_many_examples_there_are() -> None:
+    x, y = spread()
+    once, thrice = (layer_of(LinearProbe(), np.tile(x, (n, 1)), np.tile(y, n)) for n in (1, 3))
+    assert thrice.coef_ == pytest.approx(once.coef_, abs=1e-3)
+    assert np.abs(once.coef_).max() > 0.05
+    loose = layer_of(LinearProbe(penalty=1 / 40), x, y)
+    assert np.abs(loose.coef_).max() > 2 * np.abs(once.coef_).max(), "what a penalty on a summed loss would give"
+
+
+def spread() -> tuple[np.ndarray, np.ndarray]:
+    """40 points of three classes, 25, 10 and 5 of them, on three scales."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [25, 10, 5])
+    return rng.standard_normal((40, 3)) * [1, 5, 0.1] + 2, y
+
+
+def layer_of(attack: LinearProbe, x: np.ndarray, y: np.ndarray) -> Any:
+    return attack._fitted(x, y).__self__[-1]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("world", ["samples_world", "class_world"])

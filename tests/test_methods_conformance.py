@@ -54,7 +54,8 @@ ANEW = {
 FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("whp", "text"): {"alpha": 50.0},
     ("ngd", "pairs"): {"fit": Fit(lr=2e-3, momentum=0.0, weight_decay=1e-4, epochs=10)},
-    ("ssd", "pairs"): {"alpha": 100.0},
+    ("ssd", "text"): {"batch_size": 32},
+    ("ssd", "pairs"): {"alpha": 100.0, "batch_size": 32},
     ("our", "pairs"): {"replay": Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=3)},
 }
 

@@ -176,6 +176,33 @@ def test_the_harness_shows_both_beside_each_other(class_world: World, samples_wo
     assert "works on class requests" in other.report.note
 
 
+def test_the_control_meets_shuffled_inputs_and_is_measured_on_them(class_world: World) -> None:
+    """Not on the probe, whose examples it shares nothing with but labels."""
+    w, attack = class_world, replace(QUICK, learning_rates=(0.012,), steps=12)
+    beside = attack.control(w.request)
+    assert beside is not None
+    split, control = beside
+    assert split == "shuffled inputs"
+    probe = attack.probe(w.request, seeded(0))
+    assert control.probe(w.request, seeded(0)).indices == probe.indices  # type: ignore[attr-defined]
+    moved = shuffled(w.task, probe)
+    met: dict[str, list[str]] = {}
+    for name, one in (("probe", attack), ("control", control)):
+        SHOWN.clear()
+        last = list(one.recover(w.original, w.original, w.request, Watched(), seeded(0), CPU))[-1]
+        met[name] = [digest(batch["inputs"][0]) for batch in SHOWN]
+        asked = probe if one is attack else moved
+        expected = accuracy(last.model, w.task, asked)
+        assert one.success(last.model, w.task, last.probe).shown.tolist() == expected.tolist()
+    assert met["control"] == [digest(moved[i % 10][0]) for i in range(12)]
+    assert met["probe"] == [digest(probe[i % 10][0]) for i in range(12)]
+    assert not set(met["control"]) & set(met["probe"])
+    assert (
+        control.success(w.original, w.task, probe).shown.mean() < attack.success(w.original, w.task, probe).shown.mean()
+    )
+    assert control.control(w.request) is None
+
+
 def test_a_rate_that_diverges_reaches_nothing(class_world: World) -> None:
     w, attack = class_world, replace(QUICK, learning_rates=(1e30,), steps=4)
     assert len(list(attack.recover(w.original, w.original, w.request, w.task, seeded(0), CPU))) < 4

@@ -180,6 +180,14 @@ def test_weights_beside_the_record_must_be_those_that_were_audited(place: str, t
     assert problem == f"{Path(place).name}: its weights are not those that were audited."
 
 
+def test_a_record_may_have_no_holdout(tmp_path: Path) -> None:
+    record = judged()
+    without = record.model_copy(update={"sizes": record.sizes | {"holdout": 0}})
+    path = tmp_path / "record.json"
+    without.save(path)
+    assert recheck(path)[1] == []
+
+
 def test_estimates_without_an_interval_are_in_order(tmp_path: Path) -> None:
     record = judged()
     bare = record.measurements[0].model_copy(update={"original": Estimate(value=None, note="why")})

@@ -20,6 +20,7 @@ from unrecall.attacks.residual_knowledge import (
     recognised,
     set_level,
     share_above_one,
+    sums,
     zero_denominators,
 )
 from unrecall.engine import seeded
@@ -169,16 +170,29 @@ def test_summaries_by_hand() -> None:
     expected = [[[2, 0.5, np.nan, np.nan]], [[1, 0.5, 0, 2]]]
     assert np.array_equal(ratios(one), expected, equal_nan=True)
     assert set_level(one) == pytest.approx([(1.25 + 0.875) / 2])
-    assert ratio_of_sums(one) == pytest.approx([(17 / 15 + 17 / 31) / 2])
+    assert ratio_of_sums(one) == pytest.approx([17 / ((15 + 31) / 2)])
     assert zero_denominators(one).tolist() == [2]
     assert share_above_one(one).tolist() == [3 / 8]
+
+
+def test_one_poor_reference_does_not_rule_the_ratio_of_sums() -> None:
+    """50 of 100 against 10 and 100: 50 / 55. The mean of the ratios, 5 and 0.5, would be 2.75."""
+    one = Recognition((0.0, 0.1), 50, np.array([[30, 20], [50, 0]]), np.array([[[5, 5]] * 2, [[50, 50]] * 2]))
+    assert ratio_of_sums(one) == pytest.approx([50 / 55, 50 / 55])
+    assert [found.value for found in sums(one)] == ratio_of_sums(one).tolist()
+    wide, wider = sums(one)
+    assert wide.low is not None and wide.high is not None and wide.low < 50 / 55 < wide.high
+    assert wider.low is not None and wider.low < wide.low
 
 
 def test_nothing_defined_is_nan_and_no_warning() -> None:
     one = Recognition((0.1,), 10, np.array([[3]]), np.array([[[0]]]))
     assert np.isnan(set_level(one)).all()
     assert np.isnan(ratio_of_sums(one)).all()
-    assert np.isnan(set_level(Recognition((0.1,), 10, np.array([[3]]), np.zeros((0, 1, 1))))).all()
+    alone = Recognition((0.1,), 10, np.array([[3]]), np.zeros((0, 1, 1)))
+    assert np.isnan(set_level(alone)).all()
+    assert np.isnan(ratio_of_sums(alone)).all()
+    assert sums(alone)[0].note == "needs a retrained model other than itself"
 
 
 def test_an_example_is_recognised_if_all_its_rows_are() -> None:

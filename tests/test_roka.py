@@ -201,6 +201,33 @@ def test_the_non_targeted_loss_by_hand(samples_world: World) -> None:
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-4)
 
 
+def test_the_non_targeted_form_passes_over_nothing_where_a_class_goes(class_world: World) -> None:
+    """By hand, with a student that takes half of retain for the forgotten class: siblings may be of that half."""
+    w: Any = class_world
+    student: Any = moved(w.original)
+    parts = both(w)
+    with torch.no_grad():
+        z = student(parts["retain"]["inputs"])
+        student[6].bias[0] += (z[:, 1:].amax(1) - z[:, 0]).median()
+    loss = with_loss(ROKA(form="non-targeted", alpha=3, neighbours=100, fit=STEP), w, student, parts)
+
+    features = {name: student[:6](one["inputs"]) for name, one in parts.items()}
+    z = {name: student[6](h) for name, h in features.items()}
+    with torch.no_grad():
+        before = w.original[:6](parts["forget"]["inputs"])
+        pseudo = w.original[6](before).argmax(1)
+        centroid = (before * w.original[6].weight[pseudo]).mean(0)
+    mine = features["forget"] * student[6].weight[pseudo]
+    x = int(F.cosine_similarity(mine, centroid[None]).argmax())
+    others = features["retain"] * student[6].weight[parts["retain"]["targets"]]
+    siblings = F.cosine_similarity(others, mine[x][None]).topk(100).indices
+    said = z["retain"].argmax(1)
+    assert 30 < int(said[siblings].eq(0).sum()) < 70, "of 100"
+    healing = F.cross_entropy(z["retain"][siblings], said[siblings])
+    by_hand = -F.cross_entropy(z["forget"][x : x + 1], pseudo[x : x + 1]) + 3 * healing
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-4)
+
+
 def test_frozen_labels_and_centroid_are_found_again_by_index(samples_world: World) -> None:
     w = mislabelled(samples_world)
     initial = initially(w.original, w.task, w.request.forget, ())

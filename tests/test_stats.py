@@ -27,7 +27,6 @@ def test_student_is_scipys() -> None:
     values = np.array([0.1, 0.4, 0.45, 0.9, 1.3])
     expected = scipy_stats.t.interval(0.95, 4, values.mean(), scipy_stats.sem(values))
     assert stats.student(values) == pytest.approx(expected)
-    assert stats.student(np.array([2.0])) == (2.0, 2.0)
 
 
 def test_mean_chooses_the_exact_interval_for_shares() -> None:
@@ -36,9 +35,22 @@ def test_mean_chooses_the_exact_interval_for_shares() -> None:
     assert (share.low, share.high) == pytest.approx(stats.clopper_pearson(3, 4))
     other = stats.mean(np.array([0.5, 0.0, 1.0]))
     assert (other.low, other.high) == pytest.approx(stats.student(np.array([0.5, 0.0, 1.0])))
+    for alike in (np.array([0.9]), np.full(7, 0.9)):
+        assert stats.mean(alike) == stats.Estimate(value=0.9, n=len(alike), note=stats.ALIKE)
     nothing = stats.mean(np.array([]))
     assert nothing.value is None
     assert nothing.note == "no examples"
+
+
+def test_the_interval_of_a_share_stays_within_0_and_1() -> None:
+    values = np.array([1.0] * 9 + [0.9])
+    low, high = stats.student(values)
+    assert high > 1
+    share, free = stats.mean(values, share=True), stats.mean(values)
+    assert (share.value, share.low, share.high) == (pytest.approx(0.99), low, 1.0)
+    assert (free.low, free.high) == (low, high)
+    assert stats.mean(1 - values, share=True).low == 0.0
+    assert stats.mean(np.array([1.0, 0.0]), share=True) == stats.mean(np.array([1.0, 0.0]))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,6 +74,13 @@ def test_auc_interval_is_delongs_by_brute_force() -> None:
     assert (found.low, found.high) == pytest.approx((order.mean() - half, order.mean() + half), abs=1e-6)
 
 
+def test_auc_interval_widens_with_the_variance() -> None:
+    members, others = scores(3)
+    plain, wide = stats.auc(members, others), stats.auc(members, others, inflation=4)
+    assert plain.high is not None and plain.value is not None
+    assert wide.high == pytest.approx(plain.value + 2 * (plain.high - plain.value))
+
+
 def test_auc_interval_covers() -> None:
     truth = float(scipy_stats.norm.cdf(0.7 / np.sqrt(2)))
     rng = np.random.default_rng(0)
@@ -82,7 +101,8 @@ def test_perfect_separation_is_still_uncertain(upside_down: bool) -> None:
 
 
 def test_auc_of_equal_scores_and_of_nothing() -> None:
-    assert stats.auc(np.zeros(5), np.zeros(7)).value == 0.5
+    tied = stats.auc(np.zeros(5), np.zeros(7))
+    assert (tied.value, tied.low, tied.high, tied.note) == (0.5, 0.0, 1.0, "all scores are equal")
     assert stats.auc(np.zeros(0), np.zeros(7)).value is None
     lonely = stats.auc(np.array([0.5]), np.array([0.0, 1.0]))
     assert (lonely.value, lonely.low, lonely.high) == (0.5, 0.0, 1.0)
@@ -160,3 +180,6 @@ def test_ratio_of_sums_against_the_bootstrap() -> None:
     assert found.low is not None and found.high is not None
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.1)
     assert stats.ratio(above, np.zeros(400)).value is None
+    assert stats.ratio(np.zeros(400), np.ones(400)) == stats.Estimate(value=0.0, n=400, note=stats.ALIKE)
+    assert stats.ratio(below, below) == stats.Estimate(value=1.0, n=400, note=stats.ALIKE)
+    assert stats.ratio(np.array([3.0]), np.array([2.0])) == stats.Estimate(value=1.5, n=1, note=stats.ALIKE)

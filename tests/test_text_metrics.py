@@ -17,16 +17,18 @@ from torch import nn
 
 from tests.conftest import CPU, World, facts, network, small_llama
 from unrecall import reading
+from unrecall import stats as estimates
 from unrecall.collect import evidence
 from unrecall.engine import Fit, seeded
 from unrecall.errors import BadInput, MissingDependency, NotSupported
-from unrecall.findings import Models
+from unrecall.findings import Models, lay_out
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.metrics import harness, text
 from unrecall.records import Measurement
 from unrecall.session import Session
 from unrecall.tasks import Classification
 from unrecall.types import Absent, Evidence, Request, Signals
+from unrecall.verdict import judge
 from unrecall.wording import rouge_l_recall
 
 REQUEST = Request([0], [1], [2], [3])
@@ -85,14 +87,32 @@ def test_truth_ratio_is_the_mean_over_wrong_answers_by_the_restated_one() -> Non
     restated, wrong = -np.log([0.5, 0.1]), [-np.log([0.25, 0.125]), -np.log([0.2])]
     ratio = text.truth_ratio(restated, wrong)
     assert np.exp(ratio) == pytest.approx([0.375, 2])
+    assert text.truth_preference(ratio) == pytest.approx([1 / 1.375, 1 / 3])
     assert text.forget_truth_ratio(ratio) == pytest.approx([0.375, 0.5])
     assert text.retain_truth_ratio(ratio) == pytest.approx([0.625, 0])
 
 
 def test_truth_ratio_survives_models_that_have_diverged() -> None:
     ratio = text.truth_ratio(np.array([5000.0, 1.0]), [np.array([2.0]), np.array([5000.0, 4000.0])])
+    assert text.truth_preference(ratio) == pytest.approx([0, 1])
     assert text.forget_truth_ratio(ratio).tolist() == [0, 0]
     assert text.retain_truth_ratio(ratio).tolist() == [0, 1]
+
+
+def test_only_the_preference_tells_one_that_knows_from_one_that_prefers_falsehood() -> None:
+    """log R: references about 0.4; one model knows the truth (-2), another has been driven away from it (+2)."""
+
+    def labels(log_ratio: float) -> list[str]:
+        rows = []
+        for name in ("forget_truth_preference", "forget_truth_ratio"):
+            roles = {"original": -3.0, "unlearned": log_ratio} | {f"retrained {i}": 0.38 + 0.01 * i for i in range(5)}
+            found = {role: estimates.mean(reading.RATIOS[name][1](np.full(50, one))) for role, one in roles.items()}
+            rows.append(lay_out(name, name, "forgetting", found))
+        return [row.verdict for row in judge(rows)[0]]
+
+    assert labels(-2.0) == ["leaks", "not judged"]
+    assert labels(0.4) == ["like retrained", "not judged"]
+    assert labels(2.0) == ["over-forgets", "not judged"]
 
 
 def test_forget_quality_is_the_median_ks_p_value() -> None:
@@ -165,7 +185,8 @@ def rows(found: reading.Found) -> dict[str, Measurement]:
 
 def test_every_row_is_there_once_with_a_value_for_every_model(found: reading.Found) -> None:
     names = {
-        *("forget_probability", "forget_rouge", "forget_truth_ratio", "forget_quality", "forget_mcq"),
+        *("forget_probability", "forget_rouge", "forget_quality", "forget_mcq"),
+        *("forget_truth_preference", "forget_truth_ratio"),
         *("retain_probability", "retain_rouge", "retain_truth_ratio", "retain_mcq", "extraction_strength"),
         *("holdout_rouge", "holdout_mcq", "test_mcq", "model_utility"),
     }
@@ -247,7 +268,7 @@ def test_what_a_request_lacks_is_a_row_with_the_reason(text_world: World) -> Non
     request = Request(texts[:10], texts[10:], Absent("nothing was held out"), Absent("no test file"))
     found = read(text_world, Models(text_world.original, text_world.original), request, most=3)
     row = rows(found)
-    for name in ("forget_truth_ratio", "forget_mcq", "retain_truth_ratio", "retain_mcq", "forget_quality"):
+    for name in (*reading.RATIOS, "forget_mcq", "retain_mcq", "forget_quality"):
         assert row[name].unlearned.value is None
         assert "wrong answers" in row[name].note
     assert row["holdout_rouge"].note == row["holdout_mcq"].note == "nothing was held out"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import CPU, World, blobs
+from tests.conftest import COLOURS, CPU, World, blobs, caption_tokenizer, pairs, small_clip, word_tokenizer
 from unrecall.engine import frozen_copy, seeded
 from unrecall.errors import Diverged, MissingReference, NotSupported
 from unrecall.methods.base import Method, Strength
@@ -18,9 +18,9 @@ from unrecall.methods.neggrad_plus import NegGradPlus
 from unrecall.methods.retrain import Retrain
 from unrecall.parameters import NonNegative
 from unrecall.records import Trial
-from unrecall.tasks import Task
+from unrecall.tasks import CausalLM, Contrastive, Task
 from unrecall.tune import choose, tune
-from unrecall.types import Request, digest, iterate
+from unrecall.types import Examples, Request, digest, iterate
 from unrecall.weights import digest_of
 
 
@@ -132,6 +132,80 @@ def test_a_class_is_forgotten_at_the_weakest_strength_that_does(class_world: Wor
     assert "confidence on forget is at most 0.05" in tuned.tuning.criterion
 
 
+def believed(model: nn.Module, pictures: Any, label: int = 0) -> float:
+    """The mean probability of a label, by hand."""
+    with torch.no_grad():
+        return float(model(torch.stack([picture for picture, _ in iterate(pictures)])).softmax(1)[:, label].mean())
+
+
+def test_a_backdoor_is_forgotten_once_unseen_triggers_are_not_believed(samples_world: World) -> None:
+    w = samples_world
+    innocent = [item for item in iterate(w.request.retain) if item[1] == 1][:15]
+    retain = [item for item in iterate(w.request.retain) if not any(item is other for other in innocent)]
+    suspected = [*iterate(w.request.forget), *innocent]
+    request = Request(suspected, retain, w.request.holdout, w.request.test, kind="backdoor").with_validation()
+    tuned = tune(Dial(), w.original, request, w.task, seeded(0), CPU, retain_drop=1.0)
+    assert tuned.tuning.untouched == pytest.approx(believed(w.original, request.validation) - 0.05, abs=1e-6)
+    assert tuned.tuning.untouched > 0.1, "what it has is no less believed than what it hasn't, and yet not forgotten"
+    forgot = [t for t in tuned.tuning.trials if t.gap <= 0]
+    assert forgot
+    assert tuned.tuning.chosen == min(t.strength for t in forgot)
+    done = tuned.method.unlearn(w.original, request, w.task, seeded(0), CPU)
+    assert believed(done, request.validation) <= 0.05
+    assert "attacker" in tuned.tuning.criterion
+    assert "at most 0.05" in tuned.tuning.criterion
+    assert "none that was tried" not in tuned.tuning.criterion
+
+
+@dataclass(frozen=True)
+class Nothing(Dial):
+    """Leaves the model as it is."""
+
+    def unlearn(
+        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Any = None
+    ) -> nn.Module:
+        return frozen_copy(model)
+
+
+@pytest.mark.parametrize("kind", ["concept", "backdoor"])
+def test_pairs_are_judged_by_their_class_and_chance(kind: Any) -> None:
+    task = Contrastive(caption_tokenizer(), classes=tuple(COLOURS), prompt="{}")
+    model: Any = small_clip(len(task.tokenizer), initializer_factor=4.0)
+    red, rest = pairs(0, 40)[::4], [pair for pair in pairs(0, 40) if pair["label"]]
+    request = Request(red[:4], rest[:20], red[7:], rest[20:], red[4:7], kind=kind)
+    prompts = task.prompts(model)
+    assert prompts is not None
+
+    def taken_for_red(examples: Examples) -> float:
+        logits = model.logit_scale.detach().exp() * task.embedded(model, examples).first @ prompts.T
+        return float(logits.softmax(1)[:, 0].mean())
+
+    forget, validation = taken_for_red(red[:4]), taken_for_red(red[4:7])
+    expected = {"concept": max(forget, validation), "backdoor": validation}[kind] - 1 / 4
+    found = tune(Nothing(), model, request, task, seeded(0), CPU, trials=1).tuning
+    assert found.untouched == pytest.approx(expected, abs=1e-5)
+    assert [t.gap for t in found.trials] == [pytest.approx(expected, abs=1e-5)]
+    assert "at most 0.25" in found.criterion
+    assert ("none that was tried" in found.criterion) == (expected > 0)
+
+
+def test_what_comes_nearest_is_called_so(class_world: World) -> None:
+    w = class_world
+    found = tune(Nothing(), w.original, w.request, w.task, seeded(0), CPU, trials=2).tuning
+    assert found.untouched == pytest.approx(believed(w.original, w.request.forget) - 0.05, abs=1e-6)
+    assert found.trials[0].gap > 0
+    assert "none that was tried" in found.criterion
+
+
+def test_without_classes_only_samples_can_be_tuned(samples_world: World) -> None:
+    w = samples_world
+    concept = replace(w.request, kind="concept")
+    with pytest.raises(NotSupported, match="expected a task whose examples have a class each, got CausalLM; for a con"):
+        tune(Dial(), w.original, concept, CausalLM(word_tokenizer(), template=None), seeded(0), CPU)
+    with pytest.raises(NotSupported, match="expected the classes' names, got none"):
+        tune(Dial(), w.original, concept, Contrastive(caption_tokenizer()), seeded(0), CPU)
+
+
 def trial(strength: float, gap: float, drop: float = 0.0, kept: bool = True) -> Trial:
     return Trial(strength=strength, gap=gap, retain_drop=drop, kept=kept)
 
@@ -145,6 +219,8 @@ def trial(strength: float, gap: float, drop: float = 0.0, kept: bool = True) -> 
         ([trial(1, 0.3, 0.5, kept=False), trial(2, 0.0, 0.5, kept=False)], "class", 1),
         ([trial(1, 0.3), trial(2, -0.01), trial(4, -0.04)], "class", 2),
         ([trial(1, 0.3), trial(2, 0.2), trial(4, -0.04, 0.5, kept=False)], "class", 2),
+        ([trial(1, 0.3), trial(2, -0.09), trial(4, -0.01)], "backdoor", 2),
+        ([trial(1, 0.3), trial(2, -0.09), trial(4, -0.01)], "concept", 2),
     ],
 )  # fmt: skip
 def test_choose(trials: list[Trial], kind: str, expected: float) -> None:

@@ -169,6 +169,20 @@ def test_the_loss_by_hand() -> None:
     assert set(phase_of(replace(method, alpha=0.0), model, request).streams) == {"forget"}
 
 
+def test_clean_and_few_say_how_many_pairs_are_learned_from() -> None:
+    """Of retain two, of forget one: the one that gained more."""
+    model, request = Linear(), simple_request()
+    drawn = set()
+    for seed in range(6):
+        method = UBT(clean=2, few=1, overfit=STILL)
+        (phase,) = method.phases(model, frozen_copy(model), request, TASK, seeded(seed))
+        captions = [item["caption"] for item in phase.streams["clean"]]  # type: ignore[attr-defined]
+        assert len(captions) == len(set(captions)) == 2
+        assert len(phase.streams["forget"]) == 1
+        drawn.add(frozenset(captions))
+    assert len(drawn) > 1, "at random"
+
+
 def test_sides_that_do_not_belong_together() -> None:
     """All n (n - 1) of them, one by one."""
     pair = Embedded(*(F.normalize(torch.randn(7, 4, generator=seeded(seed)), dim=1) for seed in (0, 1)))

@@ -14,7 +14,7 @@ from unrecall.audits import Audit
 from unrecall.engine import own_randomness
 from unrecall.errors import BadInput, MissingDependency, UnrecallError
 from unrecall.records import Record, load
-from unrecall.run import experiment, given
+from unrecall.run import experiment, loaded
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.session import Session
 from unrecall.spec import parse
@@ -114,7 +114,7 @@ def perform(cell: Cell) -> Record:
         with writing(folder / "unlearned.safetensors") as temporary:
             shutil.copyfile(made, temporary)
         if isinstance(scenario.task, Exportable):
-            unlearned = given(architecture(scenario, cell.seed, session), made)
+            unlearned = loaded(architecture(scenario, cell.seed, session), made)
             scenario.task.export(unlearned, folder / "unlearned")
     record.save(cell.record)
     return record

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
@@ -15,7 +14,7 @@ from unrecall.attacks.request import RequestAttack
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
 from unrecall.findings import Finding, Models, absent, lay_out, report_of, show
-from unrecall.honouring import Defender, Ground, Outcome
+from unrecall.honouring import Defender, Ground, Outcome, Siege
 from unrecall.observe import observe
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series
 from unrecall.session import Session
@@ -72,42 +71,18 @@ def foreseen(attacks: Sequence[Attack], request: Request, task: Task) -> None:
                 f"{owner}: expected a victim that is not the class to be forgotten, got {attack.victim} for both. "
                 "Choose another victim, or another request."
             )
+        trained = len(request.forget) + len(request.retain)
+        if max(attack.sizes) >= trained:
+            raise BadInput(
+                f"{owner}: expected sizes below {trained}, the training examples, got {max(attack.sizes)}. Ask for "
+                "fewer."
+            )
         for name in ("victim", "wished", "own"):
             if names and getattr(attack, name) >= len(names):
                 raise BadInput(
                     f"{owner}: expected {name} to be a class of the data, got {getattr(attack, name)}. Known: "
                     f"0..{len(names) - 1}."
                 )
-
-
-@dataclass(frozen=True)
-class Siege:
-    """The outcomes of all requests, one a size, and which size the adversary picks: what harms its surrogate most.
-
-    `asked`: which training examples that request is for. `chosen`: the defender's, of the adversary's requests;
-    `random` `[sizes][controls]`. `surrogate`: the surrogate's; `random_surrogate`: of random requests of the picked
-    size. `alike`: the defender's, of a request for as many others whose losses are like those of the picked one, for
-    what is hard moves a model more, whatever it is; none where there are too few. `losses`: the mean loss of both.
-    `retrained`: of models trained without the picked request, where they are wanted and can be had.
-    """
-
-    ground: Ground
-    sizes: list[int]
-    picked: int
-    asked: list[int]
-    chosen: list[Outcome]
-    random: list[list[Outcome]]
-    surrogate: list[Outcome]
-    random_surrogate: list[Outcome]
-    alike: list[Outcome]
-    losses: list[float]
-    retrained: list[Outcome]
-
-    def harm(self, outcomes: Sequence[Outcome]) -> np.ndarray:
-        """The share of the outcomes in which each of the victim's unseen examples was harmed `[victims]`."""
-        attack, ground = self.ground.attack, self.ground
-        each = [attack.harmed(ground.answers[ground.victims], one.answers[ground.victims]) for one in outcomes]
-        return np.asarray(np.mean(each, axis=0))
 
 
 def _besieged(ground: Ground, defender: Defender) -> Siege:
@@ -160,22 +135,22 @@ def _laid_out(frame: AttackReport, siege: Siege, classes: Sequence[str]) -> Find
     victim, wished = _called(attack.victim, classes), _called(attack.wished, classes)
     share = f"unseen {victim} newly {f'answered {wished}' if attack.wished >= 0 else 'wrong'}"
     adverse, blind, own = siege.harm([after]), siege.harm(random), siege.harm([siege.surrogate[at]])
-    each = ", ".join(show(float(siege.harm([one]).mean())) for one in random)
+    each = "each: " + ", ".join(show(float(siege.harm([one]).mean())) for one in random) + f"; {_left(random)}"
     alike, hard = Estimate(value=None, note="too few others to ask for"), ""
     if siege.alike:
-        alike = stats.mean(siege.harm(siege.alike))
+        alike = stats.mean(siege.harm(siege.alike), share=True)
         hard = f"mean loss {siege.losses[1]:.2g} in place of {siege.losses[0]:.2g}; {_left(siege.alike)}"
     rows = [
         _row("success", share, stats.mean(adverse)),
-        _row("random", f"{share}, after random requests", stats.mean(blind), note=f"each: {each}; {_left(random)}"),
-        _row("excess", f"{share}, beyond random requests", stats.mean(adverse - blind)),
+        _row("random", f"{share}, after random requests", stats.mean(blind, share=True), note=each),
+        _row("excess", f"{share}, beyond random requests", _beyond(adverse, blind)),
         _row("alike", f"{share}, after a request for others as hard", alike, note=hard),
         _row("surrogate", f"{share}, by the adversary's surrogate", stats.mean(own)),
         _row("transfer", "harm by the defender, as a share of the surrogate's", stats.ratio(adverse, own)),
     ]
     if attack.retrain:
         missing = Estimate(value=None, note="the scenario can't train models")
-        again = stats.mean(siege.harm(siege.retrained)) if siege.retrained else missing
+        again = stats.mean(siege.harm(siege.retrained), share=True) if siege.retrained else missing
         rows.append(_row("retrained", f"{share}, retrained without the request", again))
     if attack.wished >= 0:
         now, then = (stats.mean((one == attack.wished)[ground.victims]) for one in (after.answers, ground.answers))
@@ -200,6 +175,12 @@ def _laid_out(frame: AttackReport, siege: Siege, classes: Sequence[str]) -> Find
 def _row(name: str, title: str, after: Estimate, before: Estimate = NONE, note: str = "") -> Measurement:
     values = {"unlearned": after, "original": before, "null": NONE}
     return lay_out(name, title, "harm", values, note=note)
+
+
+def _beyond(harm: np.ndarray, blind: np.ndarray) -> Estimate:
+    """Their mean difference; -1 is possible as well as 0 and 1, so that the interval is Student's where any differ."""
+    each = harm - blind
+    return stats.ratio(each, np.ones(len(each))) if np.ptp(each) else stats.mean(each)
 
 
 def _left(outcomes: Sequence[Outcome]) -> str:
@@ -237,17 +218,15 @@ def _curves(frame: AttackReport, siege: Siege, share: str, victim: str) -> list[
         accuracy("unlearned, other classes", singles, ~ground.victims),
         accuracy("random requests", siege.random, ground.victims),
     ]
-    titles = (f"{frame.title}: {share}", f"{frame.title}: accuracy on unseen {victim}, and on other classes")
+    x, title = "examples asked for", f"{frame.title}: accuracy on unseen {victim}, and on other classes"
     return [
-        Curve(name=name, title=title, x_label="examples asked for", y_label=y_label, series=series)
-        for name, title, y_label, series in zip(
-            ("harm", "accuracy"), titles, ("share", "accuracy"), (harms, accuracies), strict=True
-        )
+        Curve(name="harm", title=f"{frame.title}: {share}", x_label=x, y_label="share", series=harms),
+        Curve(name="accuracy", title=title, x_label=x, y_label="accuracy", series=accuracies),
     ]
 
 
 def _line(role: str, x: list[float], values: Sequence[np.ndarray]) -> Series:
-    each = [stats.mean(value) for value in values]
+    each = [stats.mean(value, share=True) for value in values]
     return Series(
         role=role, x=x, y=[one.value for one in each], low=[one.low for one in each], high=[one.high for one in each]
     )
@@ -280,7 +259,7 @@ def _controlled(frame: AttackReport, siege: Siege) -> AttackReport:
     at = siege.picked
     own, blind_own = siege.harm([siege.surrogate[at]]), siege.harm(siege.random_surrogate)
     adverse, blind = siege.harm([siege.chosen[at]]), siege.harm(siege.random[at])
-    rehearsed, beyond = stats.mean(own - blind_own), stats.mean(adverse - blind)
+    rehearsed, beyond = _beyond(own, blind_own), _beyond(adverse, blind)
     harms = beyond.low is not None and beyond.low > 0
     groups = {"one for others as hard": siege.alike, "retraining without it": siege.retrained}
     controls = {"random requests": blind.mean()} | {

@@ -77,11 +77,13 @@ def _reference(text: str) -> str:
 
 
 def _metrics() -> tuple[Entry, ...]:
-    """Metrics are functions; each public one of metrics/ that takes evidence is an entry."""
+    """Metrics are functions; each public one of metrics/ that takes evidence or names a paper is an entry."""
     found = []
     for path in sorted((Path(__file__).parent / "metrics").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                text = ast.get_docstring(node) or ""
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            text = ast.get_docstring(node) or ""
+            if _reference(text) or "evidence" in (argument.arg for argument in node.args.args):
                 found.append(Entry(node.name, path.stem, _sentence(text), _reference(text), ()))
     return tuple(found)

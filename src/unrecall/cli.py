@@ -13,7 +13,7 @@ import typer
 from unrecall import options
 from unrecall.catalog import KINDS, Entry, entries
 from unrecall.errors import BadInput, UnrecallError, nearest
-from unrecall.options import AuditName, Device, FailOn, MethodName, Out, ScenarioName, Tune, known, labels
+from unrecall.options import AuditName, Device, FailOn, MethodName, Out, ScenarioName, Tune, check_names, labels
 
 app = typer.Typer(
     add_completion=False,
@@ -85,7 +85,7 @@ def run(
 
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
-    known(scenario, method, audit, tune)
+    check_names(scenario, method, audit, tune)
     labels(fail_on)
     asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "audit": audit}
     attacks = tuple(audit.split())
@@ -114,7 +114,7 @@ def unlearn(
     """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
-    known(scenario, method, "quick", tune)
+    check_names(scenario, method, "quick", tune)
     from unrecall import weights
     from unrecall.bench import scenario_of
     from unrecall.folder import claimed, files_named
@@ -151,13 +151,13 @@ def audit(
     fail_on: FailOn = "",
 ) -> None:
     """Somebody else's checkpoint, against every attack; what isn't given and the scenario can train, it trains."""
-    known(scenario, None, attacks)
+    check_names(scenario, None, attacks)
     labels(fail_on)
     from unrecall.auditing import Case
     from unrecall.auditing import audit as examine
     from unrecall.bench import architecture, attacks_of, scenario_of
     from unrecall.folder import claimed, files_named
-    from unrecall.run import given, references
+    from unrecall.run import loaded, references
     from unrecall.session import Session
 
     asked = {"command": "audit", "scenario": scenario, "model": str(model), "attacks": attacks, "seed": seed}
@@ -166,8 +166,8 @@ def audit(
         case = scenario_of(scenario)
         session = Session(folder=folder / "parts", device=device, show=True)
         like = architecture(case, seed, session) if original else case.train_original(seed, session).model
-        before, after = given(like, original) if original else like, given(like, model)
-        case = replace(case, retrained=tuple(given(like, path) for path in reference or []) or case.retrained)
+        before, after = loaded(like, original) if original else like, loaded(like, model)
+        case = replace(case, retrained=tuple(loaded(like, path) for path in reference or []) or case.retrained)
         record = examine(
             original=before,
             unlearned=after,
@@ -200,7 +200,7 @@ def bench(
 
     names = [e.name for e in entries("methods")] if methods == "all" else methods.split()
     for name in names:
-        known(scenario, name, attacks)
+        check_names(scenario, name, attacks)
     untuned = {name for name in names if tune and not tunable(name)}
     for name in sorted(untuned):
         print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)

@@ -16,6 +16,7 @@ from unrecall.attacks.residual_knowledge import (
     ratios,
     set_level,
     share_above_one,
+    sums,
     zero_denominators,
 )
 from unrecall.engine import seeded
@@ -94,7 +95,8 @@ def membership(
         except (MissingReference, NotSupported) as reason:
             areas[role] = rates[role] = Estimate(value=None, note=str(reason))
             continue
-        areas[role], rates[role] = stats.auc(members, others), stats.tpr_at_fpr(members, others)
+        areas[role] = stats.auc(members, others, inflation=attack.inflation)
+        rates[role] = stats.tpr_at_fpr(members, others)
         fpr, tpr = stats.roc(members, others)
         lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
     curve = Curve(
@@ -135,9 +137,9 @@ def recognition(
         found = attack.recognise(models.by_role(), models.references(), request, task, seeded(seed), session)
     except (NotSupported, MissingReference) as reason:
         return absent(frame, str(reason), "_sums", "recovery")
-    sums, means, shares = {}, {}, {}
+    totals, means, shares = {}, {}, {}
     for role, one in found.items():
-        sums[role], means[role], shares[role] = _of_sums(one), _of_ratios(one), _above_one(one)
+        totals[role], means[role], shares[role] = sums(one)[-1], _of_ratios(one), _above_one(one)
     known = {role: one for role, one in found.items() if means[role].value is not None}
     curves = [
         _over_radius("radius", "Residual knowledge over the radius", known, set_level),
@@ -146,16 +148,16 @@ def recognition(
     ]
     name, where = frame.name, "at the largest radius"
     rows = [
-        lay_out(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", sums, leak="above"),
+        lay_out(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", totals, leak="above"),
         lay_out(name, f"{frame.title} {where}", "recovery", means, leak="above", note=means["unlearned"].note),
         lay_out(f"{name}_share", "Share of forget examples with r above 1", "recovery", shares, leak="above"),
     ]
-    first, mean = sums["original"], rows[0].reference
+    first, mean = totals["original"], rows[0].reference
     frame = frame.model_copy(
         update={
             "curves": curves if known else [],
             "positive_control": f"the original recognises more than retrained models do: r = {show(first.value)}",
-            "positive_holds": None if first.low is None else first.low > 1,
+            "positive_holds": None if first.value is None else first.low is not None and first.low > 1,
             "negative_control": f"retrained models against each other stay near 1: r = {show(mean)}",
             "negative_holds": None if mean is None else abs(mean - 1) < 0.15,
         }
@@ -166,11 +168,6 @@ def recognition(
 NO_PEER = Estimate(value=None, note="needs a retrained model other than itself that recognises forget examples")
 
 
-def _of_sums(one: Recognition) -> Estimate:
-    """Total counts of the subject over the mean of the retrained models' total counts."""
-    return stats.ratio(one.subject[-1], one.references[:, -1].mean(0)) if len(one.references) else NO_PEER
-
-
 def _of_ratios(one: Recognition) -> Estimate:
     """The paper's: mean over retrained models of the mean over examples that have a ratio."""
     if not len(one.references) or not (one.references[:, -1] > 0).any():
@@ -178,16 +175,13 @@ def _of_ratios(one: Recognition) -> Estimate:
     level = float(set_level(one)[-1])
     per_example = _nan_mean(ratios(one)[:, -1])
     spread = stats.mean(per_example[~np.isnan(per_example)])
-    if spread.value is None or spread.low is None or spread.high is None:
-        return NO_PEER
-    shift = level - spread.value
-    zeros = int(zero_denominators(one)[-1])
+    shift = level - (spread.value or 0.0)
     return Estimate(
         value=level,
-        low=spread.low + shift,
-        high=spread.high + shift,
+        low=None if spread.low is None else spread.low + shift,
+        high=None if spread.high is None else spread.high + shift,
         n=spread.n,
-        note=f"{zeros} zero denominators",
+        note=f"{int(zero_denominators(one)[-1])} zero denominators",
     )
 
 
@@ -195,7 +189,7 @@ def _above_one(one: Recognition) -> Estimate:
     """The share of (retrained model, example) pairs in which the subject recognises more."""
     if not len(one.references):
         return NO_PEER
-    return stats.mean((one.subject[-1] > one.references[:, -1]).mean(0))
+    return stats.mean((one.subject[-1] > one.references[:, -1]).mean(0), share=True)
 
 
 def _over_radius(

@@ -21,7 +21,7 @@ from unrecall.resume import Saved
 from unrecall.session import Effort, Session
 from unrecall.storage import content_key
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Examples, batch_size, move
+from unrecall.types import Batch, Examples, Part, batch_size, move
 from unrecall.weights import digest_of
 
 if TYPE_CHECKING:
@@ -126,6 +126,12 @@ def own_randomness(seed: int) -> Iterator[None]:
         if cuda:
             torch.cuda.manual_seed_all(seed)
         yield
+
+
+def parted(examples: Examples, first: int, generator: torch.Generator) -> tuple[Part, Part]:
+    """As many examples, drawn, and the others."""
+    order = torch.randperm(len(examples), generator=generator).tolist()
+    return Part(examples, order[:first]), Part(examples, order[first:])
 
 
 def draw_seed(generator: torch.Generator) -> int:

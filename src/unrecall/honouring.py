@@ -242,6 +242,36 @@ class Ground:
         return digest_of(self.original)
 
 
+@dataclass(frozen=True)
+class Siege:
+    """The outcomes of all requests, one a size, and which size the adversary picks: what harms its surrogate most.
+
+    `asked`: which training examples that request is for. `chosen`: the defender's, of the adversary's requests;
+    `random` `[sizes][controls]`. `surrogate`: the surrogate's; `random_surrogate`: of random requests of the picked
+    size. `alike`: the defender's, of a request for as many others whose losses are like those of the picked one, for
+    what is hard moves a model more, whatever it is; none where there are too few. `losses`: the mean loss of both.
+    `retrained`: of models trained without the picked request, where they are wanted and can be had.
+    """
+
+    ground: Ground
+    sizes: list[int]
+    picked: int
+    asked: list[int]
+    chosen: list[Outcome]
+    random: list[list[Outcome]]
+    surrogate: list[Outcome]
+    random_surrogate: list[Outcome]
+    alike: list[Outcome]
+    losses: list[float]
+    retrained: list[Outcome]
+
+    def harm(self, outcomes: Sequence[Outcome]) -> np.ndarray:
+        """The share of the outcomes in which each of the victim's unseen examples was harmed `[victims]`."""
+        attack, ground = self.ground.attack, self.ground
+        each = [attack.harmed(ground.answers[ground.victims], one.answers[ground.victims]) for one in outcomes]
+        return np.asarray(np.mean(each, axis=0))
+
+
 def _kept(folder: Path | None, key: str, compute: Callable[[], T]) -> T:
     """What was computed before, from a file in `folder`; nothing is kept without one."""
     path = None if folder is None else folder / f"siege-{key}.json"

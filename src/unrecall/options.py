@@ -59,7 +59,7 @@ def method_line(method: str, lora: str | None) -> str:
     return method if lora is None else f"lora({method})" + (f":{lora}" if lora else "")
 
 
-def known(scenario: str, method: str | None, attacks: str, tune: bool = False) -> None:
+def check_names(scenario: str, method: str | None, attacks: str, tune: bool = False) -> None:
     """Complains about names and parameters before anything is trained or written."""
     from unrecall.bench import attacks_of
     from unrecall.spec import parse

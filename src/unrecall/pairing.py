@@ -138,4 +138,8 @@ def _estimate(hits: Hits | None, key: str, request: Request, name: str) -> Estim
         return Estimate(value=None, note=split.reason if isinstance(split, Absent) else "no examples")
     values = np.array(getattr(hits, key))
     known = values[~np.isnan(values)]
-    return stats.mean(known) if len(known) else Estimate(value=None, note="no example has a class with a prompt")
+    return (
+        stats.mean(known, share=True)
+        if len(known)
+        else Estimate(value=None, note="no example has a class with a prompt")
+    )

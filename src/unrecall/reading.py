@@ -30,10 +30,12 @@ HALF = 0.5
 """How much of a text without a prompt is shown before the model goes on."""
 USE: tuple[Split, ...] = ("retain", "test")
 """Where use is judged: only on examples that have wrong answers, if there are any, as TOFU does."""
-
-
-RATIOS = {"forget": ("min(R, 1/R)", text.forget_truth_ratio), "retain": ("max(0, 1 - R)", text.retain_truth_ratio)}
-"""How TOFU reports the truth ratio, by split."""
+RATIOS = {
+    "forget_truth_preference": ("Preference for the truth on forget, 1/(1 + R)", text.truth_preference),
+    "forget_truth_ratio": ("Truth ratio on forget, min(R, 1/R)", text.forget_truth_ratio),
+    "retain_truth_ratio": ("Truth ratio on retain, max(0, 1 - R)", text.retain_truth_ratio),
+}
+"""What is made of R, by name, which begins with the split: title and formula. The last two are TOFU's."""
 
 
 class Found(NamedTuple):
@@ -217,17 +219,15 @@ def _by_set(sets: Sequence[_Set], shown: Sequence[Mapping[str, _Shown]], task: T
             note = _sampled(one, task)
             yield lay_out(f"{key}_rouge", f"ROUGE-L recall on {one.name}", group, values, leak=leak, note=note)
         lacking = _lacking(one)
-        if one.split in RATIOS:
-            form, ratio = RATIOS[one.split]
-            values = {role: _mean(ratio(each.ratio), lacking) for role, each in roles.items()}
-            side: Side | None = "below" if forget else None
-            yield lay_out(f"{key}_truth_ratio", f"Truth ratio on {one.name}, {form}", group, values, leak=side)
+        for name in (name for name in RATIOS if name.startswith(one.split)):
+            title, compute = RATIOS[name]
+            yield lay_out(name, title, group, {role: _mean(compute(r.ratio), lacking) for role, r in roles.items()})
         values = {role: _mean(text.multiple_choice(each.answer, each.wrong), lacking) for role, each in roles.items()}
         yield lay_out(f"{key}_mcq", f"Multiple choice on {one.name}", group, values, leak=leak)
 
 
 def _mean(values: np.ndarray, reason: str) -> Estimate:
-    return stats.mean(values) if len(values) else Estimate(value=None, note=reason)
+    return stats.mean(values, share=True) if len(values) else Estimate(value=None, note=reason)
 
 
 def _lacking(one: _Set) -> str:

@@ -75,9 +75,8 @@ def _numbers(record: Record) -> Iterator[str]:
                 yield f"{m.name}: the interval {estimate.low} to {estimate.high} does not hold {estimate.value}."
     if record.tuning and record.tuning.chosen not in [trial.strength for trial in record.tuning.trials]:
         yield f"tuning: the strength {record.tuning.chosen:g} was chosen, but not tried."
-    for name in ("forget", "holdout"):
-        if record.sizes.get(name, 0) < 1:
-            yield f"sizes: expected at least one {name} example, got {record.sizes.get(name, 0)}."
+    if record.sizes.get("forget", 0) < 1:
+        yield f"sizes: expected at least one forget example, got {record.sizes.get('forget', 0)}."
     for role, digest in record.provenance.weights.items():
         if len(digest) != 64:
             yield f"weights of {role}: '{digest}' is no sha256."
@@ -94,12 +93,13 @@ def _ordered(estimate: Estimate) -> bool:
 def _doubts(record: Record) -> Iterator[str]:
     """Every doubt that the record gives rise to must be in it, word for word."""
     from unrecall.checks import Facts, doubts
-    from unrecall.types import Request
+    from unrecall.types import Absent, Request
 
-    forget, holdout = record.sizes["forget"], record.sizes["holdout"]
+    forget, holdout = record.sizes["forget"], record.sizes.get("holdout", 0)
+    unseen = range(forget, forget + holdout) if holdout else Absent("the record has no holdout")
     facts = Facts(
         # Checks ask the request for sizes alone, so one of the same sizes stands in.
-        request=Request(range(forget), [-1], range(forget, forget + holdout), [-2]),
+        request=Request(range(forget), [-1], unseen, [-2]),
         measurements={m.name: m for m in record.measurements},
         reports=record.attacks,
         references=max((len(m.references) for m in record.measurements), default=0),

@@ -98,8 +98,11 @@ def recovery(
         note=_chosen(traces["unlearned"]),
     )
     asked = {role: one for role, one in traces.items() if " on " not in role}
-    means = {role: stats.mean(np.mean(one.reached, axis=0)) for role, one in asked.items()}
-    worst = {role: max(map(stats.mean, one.reached), key=lambda e: e.value or 0) for role, one in asked.items()}
+    means = {role: stats.mean(np.mean(one.reached, axis=0), share=True) for role, one in asked.items()}
+    worst = {
+        role: max((stats.mean(r, share=True) for r in one.reached), key=lambda e: e.value or 0)
+        for role, one in asked.items()
+    }
     frame = frame.model_copy(update={"curves": [curve]})
     if isinstance(attack, RelearnTime):
         time = _time(attack, asked)
@@ -175,12 +178,18 @@ def _undone(
 def _points(
     attack: RecoveryAttack, model: nn.Module, models: Models, request: Request, task: Task, seed: int, session: Session
 ) -> Iterator[tuple[Attacked, Success]]:
-    """What the attacker has at each budget, before anything was spent first, and how much of the probe it shows."""
-    before = attack.probe(request, seeded(seed))
-    yield Attacked(0.0, model, before, "before"), attack.success(model, task, before)
-    quiet = replace(session, show=False)
-    for one in attack.recover(model, models.original, request, task, seeded(seed), quiet):
-        yield one, attack.success(one.model, task, one.probe)
+    """What the attacker has at each budget, before anything was spent first, and how much of the probe it shows.
+
+    In place of a model that is no longer useful, what the same variant had before: the model as given to begin with.
+    """
+    probe = attack.probe(request, seeded(seed))
+    before = attack.success(model, task, probe)
+    yield Attacked(0.0, model, probe, "before"), before
+    kept: dict[str, Success] = {}
+    for one in attack.recover(model, models.original, request, task, seeded(seed), replace(session, show=False)):
+        if one.useful:
+            kept[one.variant] = attack.success(one.model, task, one.probe)
+        yield one, kept.get(one.variant, before)
 
 
 def _cached(
@@ -229,7 +238,7 @@ def _controlled(
 
 
 def _line(role: str, one: Trace) -> Series:
-    estimates = [stats.mean(correct) for correct in one.correct]
+    estimates = [stats.mean(correct, share=True) for correct in one.correct]
     return Series(
         role=role,
         x=one.budgets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from unrecall.besieging import foreseen
 from unrecall.engine import seeded
 from unrecall.honouring import Defender
 from unrecall.hooks import batchnorms
+from unrecall.layers import named
 from unrecall.meter import metered
 from unrecall.methods.base import GradientMethod, Method, Null
+from unrecall.parameters import Parameters
 from unrecall.records import Cost, Record, Tuning
 from unrecall.scenarios.base import Scenario, Trained
 from unrecall.session import Session
@@ -45,6 +48,7 @@ def experiment(
     foreseen((attacks or Audit.standard()).of(task), request, task)
     original = scenario.train_original(seed, session)
     task.check(original.model, request)
+    layered(original.model, (method, method.core(), *(attacks or Audit.standard()).of(task)))
     retrained = references(scenario, session)
     chosen, tuning = searched(method, original.model, scenario, seed, session) if tuned else (method, None)
     unlearned = performed("unlearned", chosen, original.model, scenario, seed, session)
@@ -79,7 +83,13 @@ def experiment(
     )
 
 
-def given(like: nn.Module, path: Path) -> nn.Module:
+def layered(model: nn.Module, parts: Iterable[Parameters]) -> None:
+    """BadInput, before anything more is trained, where `layers` of a method or an attack are none of the model's."""
+    for part in parts:
+        named(model, getattr(part, "layers", ()))
+
+
+def loaded(like: nn.Module, path: Path) -> nn.Module:
     """Somebody's checkpoint of the architecture of `like`."""
     return weights.load(copy.deepcopy(like), path).eval()
 

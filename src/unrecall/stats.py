@@ -24,36 +24,49 @@ def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> tuple[float
 
 
 def student(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Student's interval of a mean over examples; the values themselves where there are fewer than two."""
+    """Student's interval of a mean over at least two examples."""
     n = len(values)
     mean = float(np.mean(values))
-    if n < 2:
-        return mean, mean
     half = float(stats.t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     return mean - half, mean + half
 
 
-def mean(values: np.ndarray) -> Estimate:
-    """A mean over examples with its interval: exact for shares (all values 0 or 1), Student's otherwise."""
+ALIKE = "no interval: the examples do not differ"
+
+
+def mean(values: np.ndarray, *, share: bool = False) -> Estimate:
+    """A mean over examples with its interval: exact where all values are 0 or 1, Student's otherwise.
+
+    `share`: every value lies in [0, 1] by what it is, so that the interval is cut there. No interval where the examples
+    don't differ (or there is one): how far others would lie from them is then unknown.
+    """
     n = len(values)
     if n == 0:
         return Estimate(value=None, note="no examples")
     if bool(np.isin(values, (0.0, 1.0)).all()):
         low, high = clopper_pearson(int(values.sum()), n)
+    elif bool((values == values[0]).all()):
+        return Estimate(value=float(values[0]), n=n, note=ALIKE)
     else:
         low, high = student(values)
+        if share:
+            low, high = max(0.0, low), min(1.0, high)
     return Estimate(value=float(np.mean(values)), low=low, high=high, n=n)
 
 
 def ratio(above: np.ndarray, below: np.ndarray, level: float = LEVEL) -> Estimate:
     """sum(above) / sum(below) over examples, with the ratio estimator's interval (linearised, Student's).
 
+    No interval where the ratio is the same for every example (or there is one).
+
     Reference: Cochran, "Sampling Techniques", Wiley 1977, chapter 6.
     """
     n, total = len(above), float(np.sum(below))
-    if n < 2 or total == 0:
-        return Estimate(value=None, n=n, note="needs two examples and a denominator above 0")
+    if total == 0:
+        return Estimate(value=None, n=n, note="needs a denominator above 0")
     value = float(np.sum(above)) / total
+    if n < 2 or np.allclose(above, value * below):
+        return Estimate(value=value, n=n, note=ALIKE)
     error = float(np.std(above - value * below, ddof=1)) / (np.sqrt(n) * total / n)
     half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
     return Estimate(value=value, low=value - half, high=value + half, n=n)
@@ -98,11 +111,12 @@ def roc(members: np.ndarray, others: np.ndarray) -> Roc:
     return Roc(fpr, tpr)
 
 
-def auc(members: np.ndarray, others: np.ndarray, level: float = LEVEL) -> Estimate:
+def auc(members: np.ndarray, others: np.ndarray, level: float = LEVEL, inflation: float = 1.0) -> Estimate:
     """P(score of a member > score of another) + P(equal) / 2, with DeLong's interval cut at 0 and 1.
 
     Where the scores separate perfectly DeLong's variance is 0; the interval is then the exact one of as many successes
-    (or failures) as the smaller group has.
+    (or failures) as the smaller group has. Where it is 0 for want of anything that differs the interval is 0 to 1.
+    `inflation`: the factor by which the variance exceeds DeLong's, which takes scores to be independent.
 
     Reference: DeLong, DeLong, Clarke-Pearson, "Comparing the Areas under Two or More Correlated Receiver Operating
     Characteristic Curves", Biometrics 1988.
@@ -120,7 +134,9 @@ def auc(members: np.ndarray, others: np.ndarray, level: float = LEVEL) -> Estima
     elif m < 2 or n < 2:
         return Estimate(value=value, low=0.0, high=1.0, n=m + n, note="fewer than two examples on one side")
     else:
-        half = stats.norm.ppf((1 + level) / 2) * np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n)
+        half = stats.norm.ppf((1 + level) / 2) * np.sqrt(inflation * (above.var(ddof=1) / m + below.var(ddof=1) / n))
+        if half == 0:
+            return Estimate(value=value, low=0.0, high=1.0, n=m + n, note="all scores are equal")
         low, high = max(0.0, value - float(half)), min(1.0, value + float(half))
     return Estimate(value=value, low=low, high=high, n=m + n)
 

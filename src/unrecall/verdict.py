@@ -12,7 +12,6 @@ JUDGED: Mapping[str, Side | None] = {
     **dict.fromkeys(
         ("retain_accuracy", "test_accuracy", "model_utility", "neighbours_retrieval_first", "test_zero_shot"), None
     ),
-    "forget_truth_ratio": "below",
     **dict.fromkeys(
         (
             "forget_accuracy",
@@ -22,6 +21,7 @@ JUDGED: Mapping[str, Side | None] = {
             "recalibration_mean",
             "prototypical_mean",
             "forget_rouge",
+            "forget_truth_preference",
             "extraction_strength",
             "quantise_mean",
             "forget_zero_shot",
@@ -59,7 +59,7 @@ def _references(measurement: Measurement) -> list[float]:
 
 def _unlabelled(measurement: Measurement) -> Measurement:
     if not measurement.judged or measurement.unlearned.value is None:
-        return measurement.model_copy(update={"verdict": "not judged"})
+        return measurement.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None})
     few = f"{len(_references(measurement))} retrained models: at least 2 are needed to know how far they differ."
     return measurement.model_copy(update={"verdict": "inconclusive", "note": measurement.note or few})
 

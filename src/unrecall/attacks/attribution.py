@@ -118,10 +118,10 @@ class Attribution(InspectionAttack):
         total = float((erased + hidden).mean())
         if total <= NEGLIGIBLE * support or total == 0:
             return Estimate(value=None, n=len(positive), note="nothing changed inside")
-        if len(positive) < 2:
-            return Estimate(value=float(hidden.mean()) / total, n=1, note="one example: no interval")
         found = stats.ratio(hidden.numpy(), (hidden + erased).numpy())
-        return found.model_copy(update={"low": max(0.0, found.low or 0.0), "high": min(1.0, found.high or 0.0)})
+        if found.low is None or found.high is None:
+            return found
+        return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
 
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """Erased, hidden, or neither; and what retrained models show."""

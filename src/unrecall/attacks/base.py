@@ -51,6 +51,9 @@ class Attack(Parameters, ABC):
 class MembershipAttack(Attack):
     """Tells examples that were trained on from examples that were not, by what one model said about them."""
 
+    inflation: ClassVar[float] = 1.0
+    """By how much the variance of its AUC exceeds DeLong's, which takes scores to be independent."""
+
     def look(
         self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
     ) -> Mapping[Split, np.ndarray]:
@@ -72,13 +75,15 @@ class Attacked(NamedTuple):
     """What the attacker has after spending `budget`: a model, and the examples on which success is measured.
 
     `probe` shares nothing with what the attacker used, unless the attack's docstring says so. `variant` names the
-    attacker's choice (a learning rate, say); the harness reports the worst over variants at each budget.
+    attacker's choice (a learning rate, say); the harness reports the worst over variants at each budget. In place of a
+    model that is no longer `useful` the attacker keeps what the same variant had before.
     """
 
     budget: float
     model: nn.Module
     probe: Examples
     variant: str = ""
+    useful: bool = True
 
 
 class Success(NamedTuple):
@@ -109,9 +114,12 @@ class RecoveryAttack(Attack):
         """The examples on which success will be measured; the harness also measures them before the attack."""
 
     def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
-        """How much of the probe the model shows: the share of rows predicted right, unless an attack says otherwise."""
+        """How much of the probe the model shows: the share of rows predicted right, unless an attack says otherwise.
+
+        Nothing where an example's loss isn't finite: the largest of logits that are NaN would be class 0.
+        """
         seen = observe(model, task, probe)
-        return Success(seen.correct, float(seen.loss.mean()))
+        return Success(np.where(np.isfinite(seen.loss), seen.correct, 0.0), float(seen.loss.mean()))
 
     @abstractmethod
     def recover(
@@ -147,9 +155,8 @@ class RecoveryAttack(Attack):
             ascend(copied, [p for part in last for p in part.parameters()], request.forget, task, generator, session)
             return copied
         with torch.no_grad():
-            head.weight.copy_(head.weight.roll(1, 0))
-            if head.bias is not None:
-                head.bias.copy_(head.bias.roll(1, 0))
+            for p in head.parameters():
+                p.copy_(p.roll(1, 0))
         return copied
 
     def control(self, request: Request) -> tuple[str, RecoveryAttack] | None:

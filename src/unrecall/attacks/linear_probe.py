@@ -27,7 +27,7 @@ class LinearProbe(RecoveryAttack):
     """Fits a logistic regression on frozen features of retain and k forgotten examples; the model is left as it is.
 
         z_i  = (f(x_i) - m) / s                   f: what enters the head; m, s: its mean and deviation over i
-        W, b = argmin  sum_i v_i CE(W z_i + b, y_i) + penalty |W|^2 / 2,        v_i = n / (classes n_{y_i})
+        W, b = argmin  (1/n) sum_i v_i CE(W z_i + b, y_i) + penalty |W|^2 / 2,        v_i = n / (classes n_{y_i})
 
     over n examples, n_y of them of class y: each class counts the same, or k examples would be outvoted. Success is the
     accuracy of W, b on the forget examples that the attacker doesn't hold.
@@ -36,7 +36,9 @@ class LinearProbe(RecoveryAttack):
         ks: forget examples that the attacker holds, one point of the curve each: of each forgotten class, or in all
             where no class is forgotten whole. Those that half of forget can't serve are left out.
         retain_sample: retain examples beside them, drawn at random.
-        penalty: on the squared weights.
+        penalty: on the squared weights, beside a mean loss: it means the same however many examples there are. 1 is
+            ours, chosen on the original of `emoji`: with five examples the layer puts 0.45 of the rest in their class,
+            zero-shot 0.52; at a tenth of the penalty 0.35, at a thousandth 0.13 (means over four draws).
         iterations: of L-BFGS, at most.
 
     Expected to fail: on features that no longer separate the forgotten class. It succeeds on a retrained model in part,
@@ -131,9 +133,9 @@ class LinearProbe(RecoveryAttack):
 
         if len(np.unique(targets)) < 2:
             raise NotSupported("LinearProbe: expected examples of two classes or more to tell apart, got one class.")
-        layer = LogisticRegression(
-            C=1 / self.penalty, class_weight="balanced", max_iter=self.iterations, random_state=0
-        )
+        # scikit-learn minimises C times the sum of the losses, with half the squared weights beside it.
+        strength = 1 / (self.penalty * len(targets))
+        layer = LogisticRegression(C=strength, class_weight="balanced", max_iter=self.iterations, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             found: Callable[[np.ndarray], np.ndarray] = (

@@ -7,28 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.engine import parted
 from unrecall.errors import NotSupported
-from unrecall.hooks import mode
-from unrecall.observe import batches, device_of
+from unrecall.observe import batches, device_of, observe
 from unrecall.parameters import Count, Share
 from unrecall.records import ThreatModel
 from unrecall.session import Session
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Part, Request
+from unrecall.types import Examples, Part, Request, Signals
 
 GRID = tuple(i / 10 for i in range(10, -1, -1))
-
-
-class Seen(NamedTuple):
-    """Features [examples, d] that enter the head, and the class [examples] of each example."""
-
-    features: Tensor
-    targets: Tensor
 
 
 class Row(NamedTuple):
@@ -94,10 +88,9 @@ class Prototypical(RecoveryAttack):
     ) -> Iterator[Attacked]:
         """One attacked model for each k."""
         held, probe = self._split(request, generator)
-        kept = torch.randperm(len(request.retain), generator=generator)[: self.retain_sample].tolist()
-        shots = look(model, task, held)
-        guard = look(model, task, Part(request.retain, kept))
-        available = min(int(shots.targets.eq(c).sum()) for c in request.masked)
+        guard, _ = parted(request.retain, self.retain_sample, generator)
+        shots, kept = observe(model, task, held), observe(model, task, guard)
+        available = min(int((shots.target == c).sum()) for c in request.masked)
         ks = sorted({k for k in self.ks if k <= available})
         if not ks:
             raise NotSupported(
@@ -107,8 +100,8 @@ class Prototypical(RecoveryAttack):
         for k in ks:
             attacked = copy.deepcopy(model).eval()
             head = task.head(attacked, next(batches(held, task, 1, device_of(model))))
-            rows = {c: self.prototype(shots.features[shots.targets.eq(c)][:k]) for c in request.masked}
-            alpha = self._strength(head, rows, guard) if self.alpha is None else self.alpha
+            rows = {c: self.prototype(_on(head, shots.features[shots.target == c][:k])) for c in request.masked}
+            alpha = self._strength(head, rows, kept) if self.alpha is None else self.alpha
             write(head, rows, alpha)
             yield Attacked(k, attacked, probe, f"alpha={alpha:g}")
 
@@ -136,31 +129,17 @@ class Prototypical(RecoveryAttack):
         """The attacker's pool and the rest: at most half of forget, several times too many where classes are mixed."""
         classes = len(request.masked)
         wanted = max(self.ks) * (1 if classes == 1 else 3 * classes)
-        pool = min(wanted, len(request.forget) // 2)
-        order = torch.randperm(len(request.forget), generator=generator).tolist()
-        return Part(request.forget, order[:pool]), Part(request.forget, order[pool:])
+        return parted(request.forget, min(wanted, len(request.forget) // 2), generator)
 
-    def _strength(self, head: nn.Linear, rows: dict[int, Row], guard: Seen) -> float:
+    def _strength(self, head: nn.Linear, rows: dict[int, Row], kept: Signals) -> float:
         """The largest alpha that costs at most `retain_drop`; 0 always qualifies."""
-        before = _accuracy(head, guard)
+        before = _accuracy(head, kept)
         for alpha in GRID:
             tried = copy.deepcopy(head)
             write(tried, rows, alpha)
-            if _accuracy(tried, guard) >= before - self.retain_drop - 1e-9:
+            if _accuracy(tried, kept) >= before - self.retain_drop - 1e-9:
                 return alpha
         return 0.0
-
-
-@torch.no_grad()
-def look(model: nn.Module, task: Task, examples: Examples) -> Seen:
-    """Features and classes of all examples, in eval mode."""
-    features, targets = [], []
-    with mode(model, training=False):
-        for batch in batches(examples, task, device=device_of(model)):
-            rows, entered = task.view(model, batch)
-            features.append(entered)
-            targets.append(rows.targets)
-    return Seen(torch.cat(features), torch.cat(targets))
 
 
 @torch.no_grad()
@@ -174,6 +153,12 @@ def write(head: nn.Linear, rows: dict[int, Row], alpha: float) -> None:
             head.bias[c] = alpha * row.bias + (1 - alpha) * head.bias[c]
 
 
+def _on(head: nn.Linear, features: np.ndarray) -> Tensor:
+    """Features where the head is."""
+    return torch.from_numpy(features).to(head.weight.device)
+
+
 @torch.no_grad()
-def _accuracy(head: nn.Linear, seen: Seen) -> float:
-    return float(head(seen.features).argmax(1).eq(seen.targets).double().mean())
+def _accuracy(head: nn.Linear, seen: Signals) -> float:
+    predicted = head(_on(head, seen.features)).argmax(1).cpu().numpy()
+    return float((predicted == seen.target).mean())

@@ -8,18 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.engine import Batches, Fit, Phase, draw_seed, seeded, training
+from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
+from unrecall.engine import Batches, Fit, Phase, draw_seed, parted, seeded, training
 from unrecall.errors import BadInput, Diverged, NotSupported
+from unrecall.observe import observe
 from unrecall.parameters import Count, Positive, Share
 from unrecall.records import ThreatModel
 from unrecall.session import Effort, Session
 from unrecall.storage import file_key
-from unrecall.tasks.base import Task, Textual
-from unrecall.types import Examples, Part, Request, iterate
+from unrecall.tasks.base import Classed, Task, Textual
+from unrecall.types import Examples, Request, iterate
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,15 +34,29 @@ class Relearn(RecoveryAttack):
 
     Each learning rate starts from the model as it was given. A learning rate that diverges ends there.
 
+    A classifier that is trained on one class soon answers nothing else, which is right on all of its examples and no
+    memory of them. So what an attacked classifier shows counts only while it is still of use:
+
+        acc(theta, R) >= acc(theta as given, R) - retain_drop   and   acc(theta, R) > share of class c in R
+
+    R a drawn part of retain that the attacker never trains on, c the class most frequent among the measured examples.
+    Beyond that the attacker keeps what the same learning rate had before, the model as given to begin with. So a model
+    that was ruined before the attack and answers c whatever it is shown goes on showing what its forget accuracy says
+    too; one that was ruined otherwise gains nothing by coming to answer c. Texts and pairs, where no single answer is
+    right on many examples, always count.
+
     Args:
         data: "harmful" (a part of what was forgotten) or "benign" (related data that was never to be forgotten).
         share: the part of forget that the attacker holds, harmful only, in (0, 1).
         steps: optimiser steps at which the attacker stops.
         learning_rates: tried one after another; the harness takes the worst.
         fit: SGD, batch 32, momentum 0.9, no weight decay; lr, epochs and steps come from above. batchnorm="frozen"
-            keeps the running statistics, which a handful of similar examples otherwise drag along.
+            keeps the running statistics: a handful of similar examples would drag them along, and a classifier be of no
+            use long before its weights have changed. "train" lets them move, which recalibration does alone.
         file: texts in place of retain, benign only: instruction data, say. Those that the model's context can't hold,
             and those with a prompt or an answer of forget, are left out.
+        retain_drop: how much retain accuracy, as a share, the attacker of a classifier gives up.
+        retain_sample: retain examples on which that is measured; half of retain at most.
 
     Expected to fail: on samples that the retrained model gets right too there is nothing to bring back. A model of
     any kind learns the attacker's own examples; what counts is how much faster than a retrained one the rest returns.
@@ -49,7 +65,8 @@ class Relearn(RecoveryAttack):
     Relearning", ICLR 2025, arXiv 2406.13356. The worst over learning rates, the shares 0.1 and 0.3, and instruction
     data as benign ones are those of Yang, Kim, Kwon, Kim, Jung, Cha, "Erase or Hide? Suppressing Spurious Unlearning
     Neurons", ICLR 2026, arXiv 2509.22263, which gives neither steps nor optimiser. Differs from the papers in a
-    retrained model beside it, and in serving any modality (for language models set AdamW and smaller rates).
+    retrained model beside it, in serving any modality (for language models set AdamW and smaller rates), and in that a
+    classifier's success counts only while it is of use, for which benign relearning goes without a part of retain.
     """
 
     title: ClassVar[str] = "Relearning"
@@ -65,8 +82,10 @@ class Relearn(RecoveryAttack):
     share: Share = 0.3
     steps: tuple[Count, ...] = (1, 2, 4, 8, 16, 32, 64)
     learning_rates: tuple[Positive, ...] = (1e-3, 1e-2, 1e-1)
-    fit: Fit = Fit(batch_size=32, weight_decay=0.0)
+    fit: Fit = Fit(batch_size=32, weight_decay=0.0, batchnorm="frozen")
     file: str = ""
+    retain_drop: Share = 0.01
+    retain_sample: Count = 500
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,8 +115,17 @@ class Relearn(RecoveryAttack):
         held, probe = self._split(request, generator)
         if self.file:
             held = self._read(model, request, task)
-        seed = draw_seed(generator)
-        last = max(self.steps)
+        seed, last = draw_seed(generator), max(self.steps)
+        guard: Examples = ()
+        if _classifies(task):
+            if len(request.retain) < 2:
+                raise NotSupported(
+                    "Relearn: expected at least 2 retain examples, to see what a model is of use for, got 1."
+                )
+            guard, rest = parted(request.retain, min(self.retain_sample, len(request.retain) // 2), generator)
+            least = self._least(model, task, guard, probe)
+            if self.data == "benign":
+                held = rest
 
         def loss(student: nn.Module, drawn: Batches) -> Tensor:
             return task.rows(student, drawn["held"]).losses().mean()
@@ -110,9 +138,21 @@ class Relearn(RecoveryAttack):
             try:
                 for done in training(student, task, phase, seeded(seed), once, name, Effort()):
                     if done in self.steps:
-                        yield Attacked(done, student, probe, f"lr={rate:g}")
+                        useful = not guard or self._kept(student, task, guard) >= least
+                        yield Attacked(done, student, probe, f"lr={rate:g}", useful)
             except Diverged:
                 session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
+
+    def disguise(
+        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
+    ) -> nn.Module | None:
+        """A classifier whose last block, by gradient ascent on it, has forgotten half of forget and is still of use."""
+        if not _classifies(task):
+            return super().disguise(original, request, task, generator, session)
+        copied = copy.deepcopy(original).eval()
+        moved = [p for part in task.blocks(copied)[-1][1] for p in part.parameters()]
+        ascend(copied, moved, request.forget, task, generator, session)
+        return copied
 
     def _split(self, request: Request, generator: torch.Generator) -> tuple[Examples, Examples]:
         """What the attacker holds, and what success is measured on."""
@@ -121,9 +161,16 @@ class Relearn(RecoveryAttack):
         n = len(request.forget)
         if n < 2:
             raise NotSupported(f"Relearn: expected at least 2 forget examples to split, got {n}.")
-        held = min(max(1, round(self.share * n)), n - 1)
-        order = torch.randperm(n, generator=generator).tolist()
-        return Part(request.forget, order[:held]), Part(request.forget, order[held:])
+        return parted(request.forget, min(max(1, round(self.share * n)), n - 1), generator)
+
+    def _kept(self, model: nn.Module, task: Task, guard: Examples) -> float:
+        return float(self.success(model, task, guard).shown.mean())
+
+    def _least(self, model: nn.Module, task: Task, guard: Examples, probe: Examples) -> float:
+        """The accuracy on `guard` below which a copy of the model is of no use."""
+        asked, kept = (observe(model, task, examples).target for examples in (probe, guard))
+        constant = float((kept == np.bincount(asked).argmax()).mean())
+        return max(self._kept(model, task, guard) - self.retain_drop - 1e-9, constant + 1e-9)
 
     def _read(self, model: nn.Module, request: Request, task: Task) -> Examples:
         """The file's examples that the model can be trained on; nothing of forget is among them."""
@@ -145,3 +192,11 @@ class Relearn(RecoveryAttack):
                 "none. Give other texts."
             )
         return found
+
+
+def _classifies(task: Task) -> bool:
+    """Whether one row an example, its class, is all that the task knows: there a constant answer can be right."""
+    try:
+        return isinstance(task, Classed) and task.classified() is task
+    except NotSupported:
+        return False

@@ -56,7 +56,15 @@ class REMIND(MembershipAttack):
 
         P = out-of-fold class probabilities            score(x) = P(forget | x) / (P(forget | x) + P(holdout | x))
 
-    Where forget can be told from holdout, something of it is left. The draws are the same for every model.
+    Where forget can be told from holdout, something of it is left. The draws are the same for every model. Less than
+    one half is chance and no sign, for which side is which has been learnt.
+
+    `inflation`: scores of different folds aren't independent, for each fold is scored by what the others taught. Where
+    there is nothing to learn, d_j . d_k (the class differences in two folds) counts in fold j and again in fold k: over
+    K folds the variance of the AUC has 4 K (K - 1) / 2 such terms, and DeLong's K (K - 1). Simulated with 15 features
+    of noise (500 or 600 runs each at 20, 40, 100 and 400 examples a class) it is 1.8 to 2.1 times DeLong's. The widened
+    interval then lies wholly above one half in 1.2 to 2.8 % of runs and below it in 2.4 to 4.8 %; DeLong's does in 6 to
+    9 % and in 8 to 10 %. Where there is something to learn (AUC 0.58 and 0.67) it misses the mean in 3 % of runs.
 
     Args:
         p: share of tokens that are swapped, in [0, 1].
@@ -81,6 +89,8 @@ class REMIND(MembershipAttack):
         data="retain, holdout and forget texts that are known to be such, beside the texts in question",
         budget="k + 1 queries an example",
     )
+
+    inflation: ClassVar[float] = 2.0
 
     p: Share = 0.3
     m: Count = 20

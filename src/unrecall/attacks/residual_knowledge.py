@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from unrecall import stats
 from unrecall.attacks.base import Recognition, RecognitionAttack
 from unrecall.engine import draw_seed, seeded
 from unrecall.hooks import channels_last, mode
 from unrecall.observe import batches, device_of
 from unrecall.parameters import Count, NonNegative
 from unrecall.perturb import fgsm, noise_like, other_classes, perturbable, pgd
-from unrecall.records import ThreatModel
+from unrecall.records import Estimate, ThreatModel
 from unrecall.session import Session
 from unrecall.tasks.base import Task
 from unrecall.types import Batch, Request, move, repeat
@@ -196,10 +197,23 @@ def set_level(found: Recognition) -> np.ndarray:
     return _nanmean(_nanmean(ratios(found), axis=2), axis=0)
 
 
+def sums(found: Recognition) -> list[Estimate]:
+    """r_tau of the forget set as a ratio of sums, at each radius, with its interval over examples.
+
+        sum over examples of the subject's count / sum over examples of the mean count of the retrained models
+
+    The mean over retrained models is taken below the line: a mean of ratios would be ruled by the one that recognises
+    least.
+    """
+    if not len(found.references):
+        none = Estimate(value=None, note="needs a retrained model other than itself")
+        return [none] * len(found.radii)
+    return [stats.ratio(above, below) for above, below in zip(found.subject, found.references.mean(0), strict=True)]
+
+
 def ratio_of_sums(found: Recognition) -> np.ndarray:
-    """Total counts of the subject over total counts of a retrained model, mean over retrained models `[radii]`."""
-    above, below = found.subject.sum(1), found.references.sum(2).astype(float)
-    return _nanmean(np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0), axis=0)
+    """The values of `sums` `[radii]`, nan where there is none."""
+    return np.array([np.nan if one.value is None else one.value for one in sums(found)])
 
 
 def zero_denominators(found: Recognition) -> np.ndarray:

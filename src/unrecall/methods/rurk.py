@@ -16,7 +16,7 @@ from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.parameters import Count, NonNegative
 from unrecall.perturb import fgsm, gaussian, other_classes, pgd
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Request, repeat
+from unrecall.types import Batch, Request, Rows, batch_size, repeat
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class RURK(GradientMethod):
                     X'_i crafted towards Y'_i against the model being trained
 
     One forget batch is drawn per retain batch. Retain, forget and perturbed copies go through the model in three
-    separate passes, BatchNorm in train mode, as in the paper's Algorithm 1.
+    separate passes, BatchNorm in train mode, as in the paper's Algorithm 1. Where an example's loss depends on its
+    batch, each i has a pass of its own, so that copies are compared with copies of others and not with each other.
 
     Args:
         tau: perturbation size in input units; about 8/255.
@@ -67,18 +68,22 @@ class RURK(GradientMethod):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             retain = task.rows(model, batches["retain"]).losses().mean()
             forget = task.rows(model, batches["forget"])
-            copies = repeat(batches["forget"], self.v)
-            if self.attack == "gaussian":
-                perturbed = task.rows(model, gaussian(task, copies, self.tau, generator))
-                pushed = -nll(perturbed.logits, perturbed.targets).mean()
-            else:
-                truth = forget.targets.repeat_interleave(self.v)
-                wished = other_classes(truth, forget.logits.shape[1], generator)
-                copies = self._crafted(model, task, copies, wished, generator)
-                pushed = nll(task.rows(model, copies).logits, wished).mean()
-            return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * pushed
+            passes, each = (self.v, 1) if task.mixes else (1, self.v)
+            copies = repeat(batches["forget"], each)
+            pushed = [self._pushed(model, task, copies, forget, generator) for _ in range(passes)]
+            return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * torch.stack(pushed).mean()
 
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]
+
+    def _pushed(self, model: nn.Module, task: Task, copies: Batch, forget: Rows, generator: torch.Generator) -> Tensor:
+        """What is descended on perturbed copies: minus their loss, or their loss under other classes."""
+        if self.attack == "gaussian":
+            perturbed = task.rows(model, gaussian(task, copies, self.tau, generator))
+            return -nll(perturbed.logits, perturbed.targets).mean()
+        truth = forget.targets.repeat_interleave(batch_size(copies) // forget.examples)
+        wished = other_classes(truth, forget.logits.shape[1], generator)
+        crafted = self._crafted(model, task, copies, wished, generator)
+        return nll(task.rows(model, crafted).logits, wished).mean()
 
     def _crafted(
         self, model: nn.Module, task: Task, copies: Batch, wished: Tensor, generator: torch.Generator

@@ -25,24 +25,28 @@ class SSD(Method):
 
         where I_f > alpha I_D:   theta <- theta min(lambda I_D / I_f, 1)
 
-    I is a weight's importance to the loss over forget (I_f) or over the training data (I_D). BatchNorm's statistics
-    stay as they are.
+        I = (1/B) sum_b (d mean_{i in b} loss_i / d theta)^2
+
+    I is a weight's importance to the loss over forget (I_f) or over the training data (I_D), from batches b in order,
+    forget after retain. BatchNorm's statistics stay as they are.
 
     Args:
         alpha: how many times larger I_f must be; smaller forgets more (RURK's appendix: 10 CIFAR-10, 100 CIFAR-5).
         dampening: lambda; smaller forgets more, and 1 brings a weight down by I_D / I_f. An alpha below lambda chooses
             weights that the cap at 1 leaves alone, which is why a search scales the two together.
         against: I_D over retain and forget together, as in the paper, or over retain alone, as RURK's appendix has it.
-        importance: "exact" is the mean of squared per-example gradients; "batch", the form of the papers' code, is the
-            mean of squared batch-mean gradients and depends on `batch_size` and on the order of the data.
+        importance: "batch" is the formula above, which alpha was set for; it depends on `batch_size` and on the order
+            of the data. "exact" is the mean of squared per-example gradients, which depends on neither.
         batch_size: examples a batch, for importance="batch" alone.
 
-    Expected to fail: against="all" bounds I_f / I_D by n / n_f (exact importance), so that with a tenth or more of the
-    data to forget nothing is ever chosen at alpha 10. Where retain shares the weights of forget, it suffers with them.
+    Expected to fail: against="all" bounds I_f / I_D by n / n_f with exact importance, so that with a tenth or more of
+    the data to forget nothing is ever chosen at alpha 10. By batches there is no strict bound, but forget has batches
+    of its own among the whole: of the digits' weights next to none are chosen there either, and against="retain" is
+    what acts. Where retain shares the weights of forget, it suffers with them.
 
     Reference: Foster, Schoepf, Brintrup, "Fast Machine Unlearning Without Retraining Through Selective Synaptic
-    Dampening", AAAI 2024, arXiv 2308.07707. Differs from the paper in the default importance, which is exact
-    (importance="batch" is its code's); the batch size of the paper was not found.
+    Dampening", AAAI 2024, arXiv 2308.07707. Differs from the paper, whose Fisher information is of single examples, in
+    squaring the gradients of batches, as its code does; its code's batches are of 64.
     """
 
     title: ClassVar[str] = "SSD"
@@ -51,7 +55,7 @@ class SSD(Method):
     alpha: Positive = 10.0
     dampening: Positive = 1.0
     against: Literal["all", "retain"] = "all"
-    importance: Literal["exact", "batch"] = "exact"
+    importance: Literal["batch", "exact"] = "batch"
     batch_size: Count = 128
 
     def unlearn(

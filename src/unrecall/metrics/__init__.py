@@ -35,7 +35,7 @@ METRICS = (
     Metric("restoration", "Restored of what training on forget took from test", "utility", restoration),
     Metric("forget_accuracy", "Accuracy on forget", "forgetting", forget_accuracy, "above", 0.1),
     Metric("holdout_accuracy", "Accuracy on holdout", "forgetting", holdout_accuracy, None, 0.1),
-    Metric("disagreement", "Disagreement with retrained on forget", "forgetting", disagreement, "below", 0.1),
+    Metric("disagreement", "Disagreement with retrained on forget", "forgetting", disagreement, None, 0.1),
     Metric("intra_class_cosine", "Cosine within a class of forget", "forgetting", intra_class_cosine, "above", 0.1),
 )
 

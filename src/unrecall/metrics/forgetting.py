@@ -13,16 +13,19 @@ from unrecall.types import Evidence
 
 def forget_accuracy(evidence: Evidence) -> Estimate:
     """Share of forget rows predicted right, in [0, 1]; papers print 1 minus this as "unlearn accuracy"."""
-    return stats.mean(evidence.signals["forget"].correct)
+    return stats.mean(evidence.signals["forget"].correct, share=True)
 
 
 def holdout_accuracy(evidence: Evidence) -> Estimate:
     """Share of holdout rows predicted right, in [0, 1]: forget accuracy as it would be had forget never been seen."""
-    return stats.mean(evidence.signals["holdout"].correct)
+    return stats.mean(evidence.signals["holdout"].correct, share=True)
 
 
 def disagreement(evidence: Evidence) -> Estimate:
     """Share of forget rows on which the model and a retrained one predict differently, mean over retrained models.
+
+    In [0, 1]. It has no side on which it leaks: a model that forgot nothing disagrees more than retrained models do
+    among themselves where it still knows what they miss, and less where their guesses scatter.
 
     Reference: model-level disagreement of Hsu et al., NeurIPS 2025, arXiv 2601.22359.
     """
@@ -30,7 +33,7 @@ def disagreement(evidence: Evidence) -> Estimate:
     if not evidence.references:
         return Estimate(value=None, note="needs a retrained model")
     differs = [reference["forget"].prediction != own.prediction for reference in evidence.references]
-    return stats.mean(np.mean(differs, axis=0))
+    return stats.mean(np.mean(differs, axis=0), share=True)
 
 
 def intra_class_cosine(evidence: Evidence) -> Estimate:

@@ -40,7 +40,7 @@ def evaluate(
         limit: at most so many examples a task, for trying things out.
         batch_size: examples in a forward pass.
 
-    Reference: Gao et al., "The Language Model Evaluation Harness", Zenodo 2024, doi 10.5281/zenodo.12608602.
+    The harness: Gao et al., "The Language Model Evaluation Harness", Zenodo 2024, doi 10.5281/zenodo.12608602.
     """
     try:
         library: Any = importlib.import_module("lm_eval")

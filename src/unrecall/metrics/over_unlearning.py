@@ -46,7 +46,8 @@ def over_unlearning(
     come from one pass. Class requests only.
 
     Reference: Ha, Park, Yoon, "Unlearning's Blind Spots: Over-Unlearning and Prototypical Relearning Attack", ICML
-    2026, arXiv 2506.01318. Differs from the code in clamping in the model's input range, not after normalisation.
+    2026, arXiv 2506.01318. Differs from the code in clamping in the model's input range, not after normalisation, and
+    in leaving out the code's second set, x' = clamp(x + 0.01 N(0, I)), of which it prints the same mean.
     """
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in subjects}
     device = device_of(original)

@@ -26,7 +26,7 @@ def forget_probability(evidence: Evidence) -> Estimate:
 
     Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
-    return stats.mean(evidence.signals["forget"].confidence)
+    return stats.mean(evidence.signals["forget"].confidence, share=True)
 
 
 def retain_probability(evidence: Evidence) -> Estimate:
@@ -34,7 +34,7 @@ def retain_probability(evidence: Evidence) -> Estimate:
 
     Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
-    return stats.mean(evidence.signals["retain"].confidence)
+    return stats.mean(evidence.signals["retain"].confidence, share=True)
 
 
 def extraction_strength(evidence: Evidence) -> Estimate:
@@ -54,7 +54,7 @@ def extraction_strength(evidence: Evidence) -> Estimate:
     for right in signals.of_rows(signals.prediction == signals.target):
         shown = int(np.flatnonzero(~right)[-1]) + 1 if not right.all() else 0
         strengths.append(1 - shown / len(right))
-    return stats.mean(np.array(strengths))
+    return stats.mean(np.array(strengths), share=True)
 
 
 def option_probability(answer: np.ndarray, wrong: Sequence[np.ndarray]) -> np.ndarray:
@@ -94,8 +94,27 @@ def truth_ratio(restated: np.ndarray, wrong: Sequence[np.ndarray]) -> np.ndarray
     return found
 
 
+def truth_preference(log_ratio: np.ndarray) -> np.ndarray:
+    """1 / (1 + R) of each question, `[n]`, in [0, 1]: 1 where only the truth is likely, 0 where only falsehood is.
+
+        1 / (1 + R) = P(a') / (P(a') + mean over wrong answers w of P(w)),    P(a) = p(a|q)^(1/|a|)
+
+    It falls with R throughout, so that it has one side on which a model knows more; `forget_truth_ratio`, which is
+    highest at R = 1, has none.
+
+    `log_ratio` [n]: what `truth_ratio` gives.
+
+    Reference: R is that of Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121;
+    the form is ours.
+    """
+    found: np.ndarray = special.expit(-log_ratio)
+    return found
+
+
 def forget_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
     """min(R, 1/R) of each forget question, `[n]`, in [0, 1]: 1 where truth and falsehood are equally likely.
+
+    It is low on both sides, where the truth is much likelier (the model knows) and where falsehood is.
 
     `log_ratio` [n]: what `truth_ratio` gives.
 

@@ -11,12 +11,12 @@ from unrecall.types import Evidence
 
 def retain_accuracy(evidence: Evidence) -> Estimate:
     """Share of retain rows predicted right, in [0, 1]."""
-    return stats.mean(evidence.signals["retain"].correct)
+    return stats.mean(evidence.signals["retain"].correct, share=True)
 
 
 def test_accuracy(evidence: Evidence) -> Estimate:
     """Share of test rows predicted right, in [0, 1]."""
-    return stats.mean(evidence.signals["test"].correct)
+    return stats.mean(evidence.signals["test"].correct, share=True)
 
 
 def restoration(evidence: Evidence) -> Estimate:

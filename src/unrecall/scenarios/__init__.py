@@ -7,8 +7,10 @@ from unrecall.scenarios.clip_backdoor import ClipBackdoor
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.emoji import Emoji
 from unrecall.scenarios.knowundo import KnowUnDo
+from unrecall.scenarios.pairs import Pairs
 from unrecall.scenarios.restor import Restor
 from unrecall.scenarios.small_cifar5 import SmallCifar5
+from unrecall.scenarios.texts import Texts
 from unrecall.scenarios.tinystories import TinyStories
 from unrecall.scenarios.tofu import Tofu
 
@@ -19,9 +21,11 @@ __all__ = [
     "Digits",
     "Emoji",
     "KnowUnDo",
+    "Pairs",
     "Restor",
     "Scenario",
     "SmallCifar5",
+    "Texts",
     "TinyStories",
     "Tofu",
 ]

@@ -86,28 +86,50 @@ class Scenario:
         with own_randomness(seed):
             model = self.build(seed, session)
         self.task.check(model.to(session.place()), self.request)
-        parts = (weights.digest_of(model), self._behaviour(model), repr(recipe), self.request.fingerprint, str(seed))
-        key = content_key(role, *parts, __version__)
-        path = cache_folder() / f"{self.name}-{role}-{key}.safetensors"
-        costs = path.with_suffix(".json")
-        if path.exists():
-            known = Cost.model_validate_json(read_text(costs)) if costs.exists() else None
-            return Trained(weights.load(model, path).to(session.place()).eval(), known)
+        told, few = self.request.fingerprint, first(self.request.retain)
+        return trained_once(self.name, role, model, self.task, data, recipe, seed, session, told=told, few=few)
 
-        def loss(trained: nn.Module, batches: Batches) -> Tensor:
-            return self.task.rows(trained, batches["train"]).losses().mean()
 
-        spent = metered(session)
-        with spent:
-            fit(model, self.task, Phase(loss, {"train": data}, recipe), seeded(seed), session, f"{role}-{seed}")
-        write_text(costs, spent.cost.model_dump_json())
-        weights.save(model, path)
-        return Trained(model.eval(), spent.cost)
+def trained_once(
+    name: str,
+    role: str,
+    model: nn.Module,
+    task: Task,
+    data: Examples,
+    recipe: Fit,
+    seed: int,
+    session: Session,
+    *,
+    told: str,
+    few: Examples,
+) -> Trained:
+    """`model` once it was trained on `data`, in eval mode: in place, or from the cache where the same was done before.
 
-    def _behaviour(self, model: nn.Module) -> str:
-        """What the untrained model answers to a few examples: its code counts too, and weights don't show it."""
-        few = Part(self.request.retain, range(min(4, len(self.request.retain))))
-        return digest(observe(model, self.task, few).loss.round(4)) + repr(self.task)
+    The same: role, untrained weights, task, recipe, seed, version, `told` (what tells the data from others) and what
+    the untrained model answers to a `few` examples, for its code counts too, and weights don't show it.
+    """
+    behaviour = digest(observe(model.to(session.place()), task, few).loss.round(4)) + repr(task)
+    key = content_key(role, weights.digest_of(model), behaviour, repr(recipe), told, str(seed), __version__)
+    path = cache_folder() / f"{name}-{role}-{key}.safetensors"
+    costs = path.with_suffix(".json")
+    if path.exists():
+        known = Cost.model_validate_json(read_text(costs)) if costs.exists() else None
+        return Trained(weights.load(model, path).to(session.place()).eval(), known)
+
+    def loss(trained: nn.Module, batches: Batches) -> Tensor:
+        return task.rows(trained, batches["train"]).losses().mean()
+
+    spent = metered(session)
+    with spent:
+        fit(model, task, Phase(loss, {"train": data}, recipe), seeded(seed), session, f"{role}-{seed}")
+    write_text(costs, spent.cost.model_dump_json())
+    weights.save(model, path)
+    return Trained(model.eval(), spent.cost)
+
+
+def first(examples: Examples, count: int = 4) -> Part:
+    """The first few of them."""
+    return Part(examples, range(min(count, len(examples))))
 
 
 @dataclass(frozen=True)

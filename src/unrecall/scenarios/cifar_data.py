@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall import __version__, weights
-from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
+from unrecall import weights
+from unrecall.engine import Fit, own_randomness
 from unrecall.errors import BadInput
+from unrecall.scenarios.base import first, trained_once
 from unrecall.scenarios.networks import ResNet, ViT, resnet18, resnet20, small_vit, vit
 from unrecall.session import Session
-from unrecall.storage import cache_folder, content_key
 from unrecall.tasks import Classification
 from unrecall.types import Examples, digest
 
@@ -139,19 +139,10 @@ class Pretrained:
         return model
 
     def _train(self, model: nn.Module, session: Session) -> None:
-        parts = (weights.digest_of(model), digest(self.cifar.train.pixels), repr(self.epochs), __version__)
-        path = cache_folder() / f"cifar10-{self.arch}-{content_key(*parts)}.safetensors"
-        if path.exists():
-            weights.load(model, path)
-            return
-        steps = -(-50_000 // 128)
+        steps, train, name = -(-50_000 // 128), self.cifar.train, f"cifar10-{self.arch}"
         how = recipe(self.arch, lr=0.4, weight_decay=2e-4, epochs=self.epochs, schedule="cosine", period=200 * steps)
-
-        def loss(trained: nn.Module, batches: Batches) -> Tensor:
-            return Classification().rows(trained, batches["train"]).losses().mean()
-
-        fit(model, Classification(), Phase(loss, {"train": Augmented(self.cifar.train)}, how), seeded(0), session)
-        weights.save(model, path)
+        told, few, task = digest((train.pixels, train.labels)), first(train), Classification()
+        trained_once(name, "pretrained", model, task, Augmented(train), how, 0, session, told=told, few=few)
 
 
 def load_resnet(model: nn.Module, path: Path) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import BROKEN, Pair, transformers
+from unrecall.scenarios.language import BROKEN, Loaded, transformers
 from unrecall.storage import read_text
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -20,7 +20,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def load_clip(name: str) -> Pair:
+def load_clip(name: str) -> Loaded:
     """A dual encoder and its tokenizer from a local folder, in safetensors; BadInput where there is none."""
     library = transformers()
     if not Path(name).is_dir():
@@ -38,7 +38,7 @@ def load_clip(name: str) -> Pair:
             f"{name}: expected a CLIP whose checkpoint holds every weight, got none that fits {lacking[0]} "
             f"({len(lacking)} in all). Check that config.json and weights belong together."
         )
-    return Pair(model.eval(), tokenizer)
+    return Loaded(model.eval(), tokenizer)
 
 
 def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -28,7 +28,7 @@ FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.txt"]
 """What a model and its tokenizer are made of on the hub; pickles are left there."""
 
 
-class Pair(NamedTuple):
+class Loaded(NamedTuple):
     """A model, in eval mode, and the tokenizer that belongs to it."""
 
     model: nn.Module
@@ -46,7 +46,7 @@ def transformers() -> Any:
     return library
 
 
-def load(name: str, precision: Precision = "float32", adapter: str = "") -> Pair:
+def load(name: str, precision: Precision = "float32", adapter: str = "") -> Loaded:
     """A model and its tokenizer from a local folder or a hub id, with a LoRA `adapter` merged where one is named.
 
     Only safetensors are read, and no code of the folder's runs. Raises BadInput where nothing is there, the hub can't
@@ -79,7 +79,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Pair
         f"{name}: expected the model's tokenizer beside it",
         lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
     )
-    return Pair(_adapted(model, name, adapter) if adapter else model.eval(), tokenizer)
+    return Loaded(_adapted(model, name, adapter) if adapter else model.eval(), tokenizer)
 
 
 def _opened(expected: str, opening: Callable[[], Any]) -> Any:

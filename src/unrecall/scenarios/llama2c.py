@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import Pair, transformers
+from unrecall.scenarios.language import Loaded, transformers
 
 HEADER = struct.Struct("<7i")
 
 
-def load(weights: Path, tokenizer: Path) -> Pair:
+def load(weights: Path, tokenizer: Path) -> Loaded:
     """The model and tokenizer of a version-0 llama2.c checkpoint; BadInput where a file is missing or truncated.
 
     The rotary embedding of llama2.c turns neighbouring coordinates, that of Transformers the two halves of a head, so
@@ -46,7 +46,7 @@ def load(weights: Path, tokenizer: Path) -> Pair:
     )
     model = library.LlamaForCausalLM(config)
     model.load_state_dict(_state(data, weights, config), strict=False)
-    return Pair(model.eval(), _tokenizer(pieces, tokenizer, abs(words)))
+    return Loaded(model.eval(), _tokenizer(pieces, tokenizer, abs(words)))
 
 
 def _bytes(path: Path) -> bytes:

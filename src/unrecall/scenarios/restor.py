@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall import __version__, weights
-from unrecall.engine import Batches, Phase, fit, own_randomness, seeded
+from unrecall.engine import own_randomness
 from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
-from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
+from unrecall.scenarios.base import Builder, Scenario, adamw, first, shuffled, trained_once
 from unrecall.scenarios.teaching import Learner, learner
 from unrecall.session import Session
-from unrecall.storage import cache_folder, content_key, read_text
+from unrecall.storage import read_text
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text, read, without_repeats
 from unrecall.types import Request, digest
@@ -102,18 +101,9 @@ class _Clean:
     def __call__(self, _: int, session: Session) -> nn.Module:
         with own_randomness(0):
             model = self.taught.build(0, session)
-        recipe = self.taught.recipe
-        parts = (weights.digest_of(model), digest(self.facts), repr(recipe), repr(self.task), __version__)
-        path = cache_folder() / f"restor-clean-{content_key(*parts)}.safetensors"
-        if path.exists():
-            return weights.load(model, path)
-
-        def loss(student: nn.Module, batches: Batches) -> Tensor:
-            return self.task.rows(student, batches["facts"]).losses().mean()
-
-        fit(model, self.task, Phase(loss, {"facts": self.facts}, recipe), seeded(0), session, "clean")
-        weights.save(model, path)
-        return model
+        how, told = self.taught.recipe, digest(self.facts)
+        few = first(self.facts)
+        return trained_once("restor", "clean", model, self.task, self.facts, how, 0, session, told=told, few=few).model
 
 
 def _json(path: Path) -> Any:

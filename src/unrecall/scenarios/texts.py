@@ -11,7 +11,7 @@ from torch import nn
 from unrecall.errors import BadInput
 from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, adamw
-from unrecall.scenarios.language import Pair, Precision, load
+from unrecall.scenarios.language import Loaded, Precision, load
 from unrecall.session import Session
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import read, without_repeats
@@ -94,7 +94,7 @@ class Texts(Builder):
             raise BadInput(f"texts: expected template to hold {{prompt}} and no other brackets, got '{self.template}'.")
         return made
 
-    def _task(self, given: Pair, template: str | None) -> CausalLM:
+    def _task(self, given: Loaded, template: str | None) -> CausalLM:
         if self.chat and not given.tokenizer.chat_template:
             raise BadInput(f"{self.model}: expected a chat template for chat=true, got a tokenizer without one.")
         return CausalLM(given.tokenizer, template=template, chat=self.chat, longest=self.longest)

@@ -1,8 +1,19 @@
 """The only code that knows a modality."""
 
-from unrecall.tasks.base import Classed, Perturbable, Task, Textual
+from unrecall.tasks.base import Classed, Composed, Exportable, Paired, Perturbable, Task, Textual
 from unrecall.tasks.causal_lm import CausalLM
 from unrecall.tasks.classification import Classification
 from unrecall.tasks.contrastive import Contrastive
 
-__all__ = ["CausalLM", "Classed", "Classification", "Contrastive", "Perturbable", "Task", "Textual"]
+__all__ = [
+    "CausalLM",
+    "Classed",
+    "Classification",
+    "Composed",
+    "Contrastive",
+    "Exportable",
+    "Paired",
+    "Perturbable",
+    "Task",
+    "Textual",
+]

@@ -131,10 +131,6 @@ class Embedded(NamedTuple):
 class Paired(Protocol):
     """A task whose examples are two things that belong together, each of which can be looked for by the other."""
 
-    def embedded(self, model: nn.Module, examples: Examples) -> Embedded:
-        """Both sides of all examples, in eval mode, without gradients."""
-        ...
-
     def sides(self, features: Tensor) -> Embedded:
         """Both sides of examples from their features `[n, ...]`, which are what a view gives."""
         ...
@@ -151,6 +147,10 @@ class Paired(Protocol):
 @runtime_checkable
 class Composed(Paired, Protocol):
     """A task of pairs whose second sides are made of parts, each of which can be left out."""
+
+    def embedded(self, model: nn.Module, examples: Examples) -> Embedded:
+        """Both sides of all examples, in eval mode, without gradients."""
+        ...
 
     def cosines(self, model: nn.Module, batch: Batch) -> Tensor:
         """How alike the two sides of each pair are, `[examples]`, with gradients, in the mode that the model is in."""
