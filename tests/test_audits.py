@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import COLOURS, caption_tokenizer, word_tokenizer
+from unrecall.auditing.findings import report_of
 from unrecall.audits import Audit
-from unrecall.findings import report_of
 from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.base import Task
 

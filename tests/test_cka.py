@@ -23,10 +23,10 @@ from tests.conftest import (
     word_tokenizer,
 )
 from unrecall.attacks.cka import CKA, alignment, gram
+from unrecall.auditing.findings import Models
+from unrecall.auditing.inspecting import inspection
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, NotSupported
-from unrecall.findings import Models
-from unrecall.inspecting import inspection
 from unrecall.stats import left_out
 from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.types import Request

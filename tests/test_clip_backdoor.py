@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from tests.conftest import CPU, World
 from tests.test_emoji import DATA, MERGES, SMALL, archive
-from unrecall.collect import evidence
-from unrecall.contaminating import contamination
+from unrecall.auditing.collect import evidence
+from unrecall.auditing.contaminating import contamination
+from unrecall.auditing.findings import Models
+from unrecall.auditing.pairing import pairing
 from unrecall.errors import BadInput
-from unrecall.findings import Models
-from unrecall.pairing import pairing
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.clip_backdoor import Backdoored, ClipBackdoor, triggered
 from unrecall.scenarios.emoji import ARCHIVE, Emoji

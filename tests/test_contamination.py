@@ -18,11 +18,11 @@ from tests.sample_records import HOSTILE, full, hostile, matrix, minimal
 from tests.test_report import Reader
 from unrecall.attacks import Loss
 from unrecall.auditing import audit
+from unrecall.auditing.collect import evidence
+from unrecall.auditing.contaminating import Contamination, contamination
+from unrecall.auditing.findings import Models
 from unrecall.audits import Audit
-from unrecall.collect import evidence
-from unrecall.contaminating import Contamination, contamination
 from unrecall.errors import NotSupported
-from unrecall.findings import Models
 from unrecall.metrics.contamination import confusion, gained, paid, worst_drop
 from unrecall.observe import observe
 from unrecall.records import Matrix, load

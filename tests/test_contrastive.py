@@ -21,15 +21,15 @@ from tests.conftest import CPU, World, caption_tokenizer, pairs, small_clip, wor
 from unrecall import audit
 from unrecall.attacks import UMA, GradNorm, Loss, Prototypical, Quantise, Relearn, ResidualKnowledge
 from unrecall.attacks.quantise import layers
+from unrecall.auditing.collect import evidence, membership, recognition
+from unrecall.auditing.findings import Models
+from unrecall.auditing.recovering import disguised, recovery
 from unrecall.audits import Audit
-from unrecall.collect import evidence, membership, recognition
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, NotSupported
-from unrecall.findings import Models
 from unrecall.importance import exact, mean_gradient, per_example, trainable
 from unrecall.observe import accuracy, batches, mean_loss, observe, one_size
 from unrecall.perturb import pgd
-from unrecall.recovering import disguised, recovery
 from unrecall.report import page
 from unrecall.scenarios.image_text import load_clip
 from unrecall.session import Session

@@ -19,12 +19,12 @@ from unrecall import cli
 from unrecall.attacks import indirect
 from unrecall.attacks.indirect import Indirect, alignments, contributed, slope
 from unrecall.attacks.request import Pool
-from unrecall.besieging import siege
-from unrecall.collect import evidence
+from unrecall.auditing.besieging import siege
+from unrecall.auditing.collect import evidence
+from unrecall.auditing.findings import Finding, Models
+from unrecall.auditing.honouring import Defender, Ground
 from unrecall.engine import Fit, seeded
 from unrecall.errors import BadInput
-from unrecall.findings import Finding, Models
-from unrecall.honouring import Defender, Ground
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.observe import batches, observe
 from unrecall.records import Estimate, load

@@ -16,12 +16,12 @@ from tests.test_methods_b import same, whole
 from unrecall.attacks.attribution import Attribution, variation
 from unrecall.attacks.base import Inspection, InspectionAttack
 from unrecall.attacks.logit_lens import LogitLens
+from unrecall.auditing.findings import Models
+from unrecall.auditing.inspecting import inspection, resisting
 from unrecall.engine import seeded
 from unrecall.errors import NotSupported
-from unrecall.findings import Models
 from unrecall.hooks import shortcut
 from unrecall.influence import Influence, neuron_influence, probability
-from unrecall.inspecting import inspection, resisting
 from unrecall.observe import observe
 from unrecall.records import Estimate
 from unrecall.tasks import Classification

@@ -14,11 +14,11 @@ from torch import nn
 from tests.conftest import CPU, World, word_tokenizer
 from tests.test_methods_b import same
 from unrecall.attacks.linear_probe import LinearProbe, ReadOut
+from unrecall.auditing.findings import Models
+from unrecall.auditing.recovering import disguised, recovery
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, NotSupported
-from unrecall.findings import Models
 from unrecall.observe import observe
-from unrecall.recovering import disguised, recovery
 from unrecall.tasks import CausalLM, Classification
 from unrecall.tasks.base import Task
 from unrecall.types import Examples, Request, iterate

@@ -26,10 +26,10 @@ from unrecall.attacks.min_k_plus_plus import MinKPlusPlus
 from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.attacks.remind import CLASSES, FEATURES, REMIND, landscape, out_of_fold
 from unrecall.attacks.zlib_ratio import ZlibRatio
-from unrecall.collect import evidence, membership
+from unrecall.auditing.collect import evidence, membership
+from unrecall.auditing.findings import Finding, Models
 from unrecall.engine import seeded
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.findings import Finding, Models
 from unrecall.observe import observe
 from unrecall.tasks import Classification
 from unrecall.types import Absent, Evidence, Request, Signals, Split

@@ -15,11 +15,11 @@ from tests.conftest import COLOURS, CPU, NAMES, pairs
 from tests.test_contrastive import Words, Wrapped
 from unrecall.attacks import Quantise
 from unrecall.attacks.quantise import layers
+from unrecall.auditing.recovering import disguised
 from unrecall.engine import Fit, Phase, fit, seeded
 from unrecall.errors import BadInput
 from unrecall.methods import RMU, CFk, EUk, GradDiff
 from unrecall.observe import accuracy, observe
-from unrecall.recovering import disguised
 from unrecall.tasks import Contrastive
 from unrecall.types import Request
 

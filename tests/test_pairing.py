@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import World
-from unrecall import pairing as module
+from unrecall.auditing import pairing as module
+from unrecall.auditing.findings import Models
+from unrecall.auditing.pairing import pairing
 from unrecall.errors import NotSupported
-from unrecall.findings import Models
-from unrecall.pairing import pairing
 from unrecall.records import Measurement
 from unrecall.tasks.base import Embedded, Paired
 from unrecall.types import SPLITS, Absent, Request

@@ -15,13 +15,13 @@ from tests.conftest import CPU, World, blobs, word_tokenizer
 from unrecall.attacks.lira import Lira
 from unrecall.attacks.rea_class import ReaClass, first, joined, relabelled, shuffled
 from unrecall.attacks.rea_sample import ReaSample
-from unrecall.collect import evidence, membership
+from unrecall.auditing.collect import evidence, membership
+from unrecall.auditing.findings import Models
+from unrecall.auditing.recovering import disguised, recovery
 from unrecall.engine import Batches, Fit, Phase, fit, seeded
 from unrecall.errors import BadInput, MissingReference, NotSupported
-from unrecall.findings import Models
 from unrecall.hooks import batchnorms
 from unrecall.observe import accuracy, observe
-from unrecall.recovering import disguised, recovery
 from unrecall.tasks import CausalLM, Classification
 from unrecall.types import Absent, Batch, Rows, digest, iterate
 

@@ -15,11 +15,11 @@ from torch import nn
 from tests.conftest import CPU, World
 from unrecall.attacks import Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn
 from unrecall.attacks.base import Success
+from unrecall.auditing.findings import Models
+from unrecall.auditing.recovering import disguised, recovery, trace
 from unrecall.engine import Fit
-from unrecall.findings import Models
 from unrecall.observe import accuracy
 from unrecall.records import ThreatModel
-from unrecall.recovering import disguised, recovery, trace
 from unrecall.scenarios.base import Scenario
 from unrecall.session import Session
 from unrecall.tasks import Classification

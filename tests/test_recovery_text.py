@@ -22,12 +22,12 @@ from unrecall.attacks.prefix import Prefix
 from unrecall.attacks.quantise import Quantise, layers, weight_of
 from unrecall.attacks.relearn import Relearn
 from unrecall.attacks.relearn_time import RelearnTime
+from unrecall.auditing.findings import Models
+from unrecall.auditing.recovering import disguised, recovery, trace
 from unrecall.engine import Fit, seeded
 from unrecall.errors import BadInput, MissingDependency, NotSupported
-from unrecall.findings import Models
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.observe import accuracy
-from unrecall.recovering import disguised, recovery, trace
 from unrecall.tasks import CausalLM
 from unrecall.types import Request, digest, iterate
 from unrecall.weights import digest_of

@@ -12,11 +12,11 @@ from torch import nn
 from tests.conftest import COLOURS, CPU, World, caption_tokenizer, word_tokenizer
 from unrecall.attacks import Attacked, Relearn
 from unrecall.attacks import relearn as module
+from unrecall.auditing.findings import Models
+from unrecall.auditing.recovering import disguised, recovery
 from unrecall.engine import Fit, Phase, seeded, training
 from unrecall.errors import NotSupported
-from unrecall.findings import Models
 from unrecall.observe import accuracy
-from unrecall.recovering import disguised, recovery
 from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.types import Request, digest, iterate
 from unrecall.verdict import judge

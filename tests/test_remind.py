@@ -13,9 +13,9 @@ from torch import nn
 from tests.conftest import World
 from unrecall import stats
 from unrecall.attacks.remind import CLASSES, REMIND, out_of_fold
-from unrecall.collect import evidence, membership
+from unrecall.auditing.collect import evidence, membership
+from unrecall.auditing.findings import Models
 from unrecall.engine import seeded
-from unrecall.findings import Models
 from unrecall.tasks.base import Task
 from unrecall.types import Evidence, Request, Split
 

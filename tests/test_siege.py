@@ -12,9 +12,9 @@ from torch import nn
 
 from tests.conftest import CPU
 from unrecall.attacks.indirect import Indirect
-from unrecall.besieging import NONE, _laid_out
-from unrecall.findings import Finding, report_of
-from unrecall.honouring import Ground, Outcome, Siege
+from unrecall.auditing.besieging import NONE, _laid_out
+from unrecall.auditing.findings import Finding, report_of
+from unrecall.auditing.honouring import Ground, Outcome, Siege
 from unrecall.records import Curve, Measurement
 from unrecall.tasks import Classification
 from unrecall.types import Request, Signals

@@ -16,12 +16,12 @@ from scipy import stats
 from torch import nn
 
 from tests.conftest import CPU, World, facts, network, small_llama
-from unrecall import reading
 from unrecall import stats as estimates
-from unrecall.collect import evidence
+from unrecall.auditing import reading
+from unrecall.auditing.collect import evidence
+from unrecall.auditing.findings import Models, lay_out
 from unrecall.engine import Fit, seeded
 from unrecall.errors import BadInput, MissingDependency, NotSupported
-from unrecall.findings import Models, lay_out
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.metrics import harness, text
 from unrecall.records import Measurement

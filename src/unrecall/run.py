@@ -11,10 +11,10 @@ from torch import nn
 
 from unrecall import spec, weights
 from unrecall.auditing import Case, audit
+from unrecall.auditing.besieging import foreseen
+from unrecall.auditing.honouring import Defender
 from unrecall.audits import Audit
-from unrecall.besieging import foreseen
 from unrecall.engine import seeded
-from unrecall.honouring import Defender
 from unrecall.hooks import batchnorms
 from unrecall.layers import named
 from unrecall.meter import metered

@@ -16,21 +16,22 @@ from unrecall import stats
 from unrecall.attacks.base import Attack, InspectionAttack, MembershipAttack, RecognitionAttack, RecoveryAttack
 from unrecall.attacks.request import RequestAttack
 from unrecall.attacks.svc import SVC
+from unrecall.auditing.besieging import siege
+from unrecall.auditing.collect import evidence, membership, recognition
+from unrecall.auditing.contaminating import contamination
+from unrecall.auditing.findings import Finding, Models, lay_out
+from unrecall.auditing.honouring import Defender
+from unrecall.auditing.inspecting import inspection
+from unrecall.auditing.pairing import pairing
+from unrecall.auditing.reading import Found, read
+from unrecall.auditing.recovering import recovery
 from unrecall.audits import Audit
-from unrecall.besieging import siege
 from unrecall.checks import Facts, doubts
-from unrecall.collect import evidence, membership, recognition
-from unrecall.contaminating import contamination
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, MissingReference
-from unrecall.findings import Finding, Models, lay_out
-from unrecall.honouring import Defender
 from unrecall.hooks import mode
-from unrecall.inspecting import inspection
 from unrecall.metrics import METRICS, average_gap, over_unlearning
-from unrecall.pairing import pairing
 from unrecall.provenance import dirty, provenance
-from unrecall.reading import Found, read
 from unrecall.records import (
     AttackReport,
     Cost,
@@ -40,7 +41,6 @@ from unrecall.records import (
     Record,
     Tuning,
 )
-from unrecall.recovering import recovery
 from unrecall.session import Session
 from unrecall.storage import code_key, content_key, read_text, write_text
 from unrecall.tasks.base import Paired, Task, Textual, unmixed

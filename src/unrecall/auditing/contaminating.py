@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrecall.auditing.findings import Models, lay_out
 from unrecall.errors import BadInput, MissingReference, NotSupported
-from unrecall.findings import Models, lay_out
 from unrecall.metrics.contamination import confusion, gained, paid, worst_drop
 from unrecall.observe import unseen
 from unrecall.records import Estimate, Matrix, Measurement

@@ -12,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from unrecall import stats
+from unrecall.auditing.findings import Models, lay_out
 from unrecall.errors import BadInput, NotSupported
-from unrecall.findings import Models, lay_out
 from unrecall.metrics import text
 from unrecall.observe import observe
 from unrecall.records import Estimate, Measurement, Piece, Reading, Side

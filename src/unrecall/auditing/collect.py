@@ -19,9 +19,9 @@ from unrecall.attacks.residual_knowledge import (
     sums,
     zero_denominators,
 )
+from unrecall.auditing.findings import Finding, Models, absent, lay_out, report_of, show
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, MissingReference, NotSupported
-from unrecall.findings import Finding, Models, absent, lay_out, report_of, show
 from unrecall.observe import observe, one_size
 from unrecall.records import Curve, Estimate, Series
 from unrecall.session import Session

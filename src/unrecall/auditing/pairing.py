@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from unrecall import stats
+from unrecall.auditing.findings import Models, lay_out
 from unrecall.errors import NotSupported
-from unrecall.findings import Models, lay_out
 from unrecall.observe import device_of
 from unrecall.records import Estimate, Measurement
 from unrecall.tasks.base import Embedded, Paired, Task

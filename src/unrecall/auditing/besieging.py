@@ -11,10 +11,10 @@ from torch import nn
 from unrecall import stats
 from unrecall.attacks.base import Attack
 from unrecall.attacks.request import RequestAttack
+from unrecall.auditing.findings import Finding, Models, absent, lay_out, report_of, show
+from unrecall.auditing.honouring import Defender, Ground, Outcome, Siege
 from unrecall.engine import seeded
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
-from unrecall.findings import Finding, Models, absent, lay_out, report_of, show
-from unrecall.honouring import Defender, Ground, Outcome, Siege
 from unrecall.observe import observe
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series
 from unrecall.session import Session

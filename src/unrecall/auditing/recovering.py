@@ -15,9 +15,9 @@ from torch import nn
 from unrecall import stats
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.attacks.relearn_time import RelearnTime
+from unrecall.auditing.findings import Finding, Models, absent, lay_out, report_of, show
 from unrecall.engine import seeded
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.findings import Finding, Models, absent, lay_out, report_of, show
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series, Side
 from unrecall.session import Session
 from unrecall.storage import cache_folder, code_key, content_key, read_text, write_text

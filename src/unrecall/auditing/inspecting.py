@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.auditing.findings import Finding, Models, lay_out, report_of, show
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.findings import Finding, Models, lay_out, report_of, show
 from unrecall.influence import weight_gradients
 from unrecall.observe import batches, device_of, observe
 from unrecall.records import AttackReport, Curve, Estimate, Measurement, Series
