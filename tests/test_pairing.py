@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import World
-from unrecall.auditing import pairing as module
 from unrecall.auditing.findings import Models
-from unrecall.auditing.pairing import pairing
+from unrecall.auditing.pairing import _near, pairing
 from unrecall.errors import NotSupported
 from unrecall.records import Measurement
 from unrecall.tasks.base import Embedded, Paired
@@ -107,9 +106,9 @@ def test_every_model_has_its_own_figures_and_neighbours_are_the_originals() -> N
 
 def test_neighbours_are_the_fifth_of_retain_that_is_nearest_to_forget() -> None:
     """The pair at 20, of five; where the test set is to be forgotten, that at 120."""
-    looked = module._near(looks(Turned()))
+    looked = _near(looks(Turned()))
     assert looked == [0]
-    assert module._near(looks(Turned(), Request(TEST, RETAIN, FORGET, Absent("none")))) == [4]
+    assert _near(looks(Turned(), Request(TEST, RETAIN, FORGET, Absent("none")))) == [4]
     found = rows(Models(Turned(), Turned()))
     assert found["neighbours_retrieval_first"].unlearned.n == 1
     assert found["rest_retrieval_first"].unlearned.n == 4

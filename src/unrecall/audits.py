@@ -14,6 +14,8 @@ RELEARN = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
 RATES = (1e-5, 1e-4, 1e-3)
 COMPARED = Fit(optimizer="adamw", batch_size=32, weight_decay=0.0)
 """A pair is learned by being told from the others of its batch, so that small batches teach little."""
+MOVING = Fit(batch_size=32, weight_decay=0.0)
+"""What is like retain may move BatchNorm's statistics; a handful of one class would only destroy them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ _CLASSIFICATION = (
     known.Recalibration(),
     known.ResidualKnowledge(),
     known.Relearn(),
-    known.Relearn(data="benign"),
+    known.Relearn(data="benign", fit=MOVING),
     known.RelearnTime(),
     known.Prototypical(),
     known.ReaClass(),
