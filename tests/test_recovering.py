@@ -107,6 +107,7 @@ def test_nan_is_no_answer() -> None:
         model.weight.copy_(torch.eye(2))
     sound, broken = (torch.tensor([1.0, 0.0]), 0), (torch.tensor([1.0, float("nan")]), 0)
     assert Idle().success(model, task, [sound, broken]).shown.tolist() == [1, 0]
+    assert accuracy(model, task, [sound, broken]).tolist() == [1, 0]
     with torch.no_grad():
         model.weight[0, 0] = float("nan")
     seen = Idle().success(model, task, [sound, sound])

@@ -65,6 +65,11 @@ def test_a_class_request_names_its_classes() -> None:
     assert request_with(kind="class", masked=(0,)).masked == (0,)
 
 
+def test_a_misspelt_kind_is_refused() -> None:
+    with pytest.raises(BadInput, match="one of samples, class, concept, backdoor, got kind='klass'"):
+        request_with(kind="klass")
+
+
 @pytest.mark.parametrize("index", [40, -1, 10_000])
 def test_a_part_refuses_an_index_out_of_range(index: int) -> None:
     with pytest.raises(BadInput, match=rf"indices in 0\.\.39, got {index}"):

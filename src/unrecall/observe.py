@@ -97,11 +97,11 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
             rows, features = task.view(model, batch)
             if before := again(batch, offset):
                 rows, features = without(rows, before), features[before:]
-            log_prob, expected, deviation, prediction = _of_rows(rows)
+            log_prob, expected, deviation, prediction, right = _of_rows(rows)
             loss = rows.per_example(-log_prob)
             parts["loss"].append(loss)
             parts["confidence"].append((-loss).exp())
-            parts["correct"].append(rows.per_example(prediction.eq(rows.targets).float()))
+            parts["correct"].append(rows.per_example(right.float()))
             parts["features"].append(features)
             parts["prediction"].append(prediction)
             parts["target"].append(rows.targets)
@@ -120,7 +120,7 @@ def without(rows: Rows, first: int) -> Rows:
 
 
 def _of_rows(rows: Rows, at_once: int = 2048) -> tuple[Tensor, ...]:
-    """Log-probability of the target, its own mean and deviation, and the prediction of each row, all `[rows]`.
+    """Log-probability of the target, its own mean and deviation, prediction and its rightness of each row, `[rows]`.
 
     A few rows at a time: with a large vocabulary each step between would take as much memory as the logits do.
     """
@@ -128,8 +128,14 @@ def _of_rows(rows: Rows, at_once: int = 2048) -> tuple[Tensor, ...]:
     for logits, targets in zip(torch.split(rows.logits, at_once), torch.split(rows.targets, at_once), strict=True):
         log_p = F.log_softmax(logits, 1)
         log_prob = log_p.gather(1, targets[:, None]).squeeze(1)
-        parts.append((log_prob, *own_moments(log_p), logits.argmax(1)))
+        parts.append((log_prob, *own_moments(log_p), *predicted(logits, targets)))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def predicted(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The class of the largest logit of each row, and whether it is right; what isn't finite is never right."""
+    prediction = logits.argmax(1)
+    return prediction, prediction.eq(targets) & logits.gather(1, prediction[:, None]).squeeze(1).isfinite()
 
 
 def _array(values: Sequence[Tensor]) -> np.ndarray:
@@ -146,7 +152,8 @@ def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int |
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows = task.rows(model, batch)
-            parts.append(rows.per_example(rows.logits.argmax(1).eq(rows.targets).float())[again(batch, done) :])
+            _, right = predicted(rows.logits, rows.targets)
+            parts.append(rows.per_example(right.float())[again(batch, done) :])
             done += len(parts[-1])
     return torch.cat(parts).double().cpu().numpy()
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -147,10 +147,10 @@ class Request:
                     "test": "Use is judged on examples that were never trained on.",
                 }[name]
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
-        if (self.kind == "class") != bool(self.masked):
+        if self.kind not in get_args(Kind) or (self.kind == "class") != bool(self.masked):
             raise BadInput(
-                f"Request: expected masked to name the forgotten classes for kind='class' and for no other, "
-                f"got kind='{self.kind}' and masked={self.masked}."
+                f"Request: expected masked to name the forgotten classes for kind='class' and for no other, and kind "
+                f"to be one of {', '.join(get_args(Kind))}, got kind='{self.kind}' and masked={self.masked}."
             )
         seen: dict[str, dict[str, int]] = {name: self._index(name) for name in SPLITS}
         if self.validation is not None:

@@ -114,12 +114,9 @@ class RecoveryAttack(Attack):
         """The examples on which success will be measured; the harness also measures them before the attack."""
 
     def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
-        """How much of the probe the model shows: the share of rows predicted right, unless an attack says otherwise.
-
-        Nothing where an example's loss isn't finite: the largest of logits that are NaN would be class 0.
-        """
+        """How much of the probe the model shows: the share of rows predicted right, unless an attack says otherwise."""
         seen = observe(model, task, probe)
-        return Success(np.where(np.isfinite(seen.loss), seen.correct, 0.0), float(seen.loss.mean()))
+        return Success(seen.correct, float(seen.loss.mean()))
 
     @abstractmethod
     def recover(
