@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.clock import Race, race
-from unrecall.contribution import contributions, nearest
-from unrecall.engine import seeded
+from unrecall.models.contribution import contributions, nearest
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.networks import small_cnn
+from unrecall.training.randomness import seeded
 
 BATCH, NEIGHBOURS = 128, 8
 

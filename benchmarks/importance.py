@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from benchmarks.clock import Race, race
-from unrecall.importance import exact
+from unrecall.data.examples import Part
+from unrecall.models.importance import exact
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.networks import small_cnn
-from unrecall.types import Part
 
 
 def run() -> list[Race]:

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.clock import Race, race
-from unrecall.engine import Fit, seeded
-from unrecall.functional import nll
+from unrecall.data.examples import Batch, Examples
+from unrecall.data.request import Request
 from unrecall.methods.base import Method
 from unrecall.methods.npo import NPO
 from unrecall.methods.rmu import RMU
-from unrecall.session import Session
+from unrecall.nn.functional import nll
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import Task
-from unrecall.teacher import Teacher
-from unrecall.types import Batch, Examples, Request
+from unrecall.training.loop import Fit
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
+from unrecall.training.teacher import Teacher
 
 WORDS, LENGTH, EXAMPLES = 2048, 64, 32
 RECIPE = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=16, epochs=10)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.clock import Race, race
-from unrecall.engine import Fit, Phase, fit, seeded
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.networks import resnet20, small_cnn
-from unrecall.session import Session
+from unrecall.training.loop import Fit, Phase, fit
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
 
 
 def run() -> list[Race]:

@@ -60,12 +60,14 @@ def main(who: str, size: int, length: int) -> None:
     from torch import nn
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from unrecall.engine import Fit, seeded
+    from unrecall.data.examples import Absent
+    from unrecall.data.request import Request
     from unrecall.methods.lora import LoRA
     from unrecall.methods.npo import NPO
-    from unrecall.session import Session
     from unrecall.tasks import CausalLM
-    from unrecall.types import Absent, Request
+    from unrecall.training.loop import Fit
+    from unrecall.training.randomness import seeded
+    from unrecall.training.session import Session
 
     made = Tokenizer(models.WordLevel({f"w{i}": i for i in range(WORDS)}, unk_token="w0"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -18,10 +18,11 @@ from unrecall.attacks.min_k import MinK
 from unrecall.attacks.min_k_plus_plus import MinKPlusPlus
 from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.attacks.zlib_ratio import ZlibRatio
-from unrecall.engine import own_randomness, seeded
-from unrecall.observe import observe
+from unrecall.data.request import Request, Split
+from unrecall.data.signals import Evidence
+from unrecall.models.observe import observe
 from unrecall.tasks import CausalLM
-from unrecall.types import Evidence, Request, Split
+from unrecall.training.randomness import own_randomness, seeded
 
 WORDS, TEXTS, LENGTH = 2048, 200, 80
 RIVALS = (

@@ -10,11 +10,11 @@ from torch import nn
 
 from benchmarks.clock import Race, race
 from unrecall.attacks.residual_knowledge import ResidualKnowledge, ratio_of_sums
-from unrecall.engine import seeded
+from unrecall.data.examples import Part
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.digits import Digits
-from unrecall.session import Session
-from unrecall.types import Part
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
 
 
 def run() -> list[Race]:

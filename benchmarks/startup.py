@@ -12,6 +12,6 @@ def run() -> list[Race]:
     def spawn(code: str) -> None:
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
-    listing = "from unrecall.cli import main; main(['list'])"
+    listing = "from unrecall.cli.app import main; main(['list'])"
     mine, theirs = race(lambda: spawn(listing), lambda: spawn("import torch"), rounds=5)
     return [Race("unrecall list", mine, theirs, "import torch", "ours < 0.5 s")]

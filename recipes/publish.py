@@ -14,10 +14,10 @@ import statistics
 import sys
 from pathlib import Path
 
-from unrecall.folder import records_in
+from unrecall.disk.run_folder import records_in
 from unrecall.metrics import METRICS
-from unrecall.records import Measurement, Record, load
-from unrecall.verdict import JUDGED, judge
+from unrecall.record.schema import Measurement, Record, load
+from unrecall.record.verdict import JUDGED, judge
 
 HOME = Path(__file__).parent.parent
 RECORDS = HOME / "benchmarks" / "records"

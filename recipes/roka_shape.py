@@ -16,15 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from unrecall.engine import Fit, frozen_copy, seeded, set_training, training
+from unrecall.data.request import Request
 from unrecall.errors import Diverged
 from unrecall.methods import ROKA, GradAscent
 from unrecall.methods.base import GradientMethod
-from unrecall.observe import observe
+from unrecall.models.observe import observe
 from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
 from unrecall.scenarios.cifar_data import CLASSES
-from unrecall.session import Effort, Session
-from unrecall.types import Request
+from unrecall.training.loop import Fit, set_training, training
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Effort, Session
+from unrecall.training.teacher import frozen_copy
 
 OUT = Path(__file__).parent.parent / "benchmarks" / "records" / "roka-shape" / "curves.jsonl"
 LOOKS = (10, 20, 30, 50, 75, 100, 150, 200)

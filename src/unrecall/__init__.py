@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unrecall import attacks, methods, metrics, report, scenarios, tasks
-    from unrecall.auditing import audit
-    from unrecall.audits import Audit
-    from unrecall.engine import Fit
-    from unrecall.records import Measurement, Record
+    from unrecall.data.request import Request
+    from unrecall.harness.audit import audit
+    from unrecall.harness.suites import Audit
+    from unrecall.record.schema import Measurement, Record
     from unrecall.scenarios.base import Scenario
-    from unrecall.types import Request
+    from unrecall.training.loop import Fit
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Request": "unrecall.types",
-    "Fit": "unrecall.engine",
+    "Request": "unrecall.data.request",
+    "Fit": "unrecall.training.loop",
     "Scenario": "unrecall.scenarios.base",
-    "Audit": "unrecall.audits",
-    "audit": "unrecall.auditing",
-    "Record": "unrecall.records",
-    "Measurement": "unrecall.records",
+    "Audit": "unrecall.harness.suites",
+    "audit": "unrecall.harness.audit",
+    "Record": "unrecall.record.schema",
+    "Measurement": "unrecall.record.schema",
     "tasks": "",
     "methods": "",
     "attacks": "",

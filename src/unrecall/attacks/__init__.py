@@ -13,6 +13,7 @@ from unrecall.attacks.base import (
     Success,
 )
 from unrecall.attacks.cka import CKA
+from unrecall.attacks.deletion import RequestAttack
 from unrecall.attacks.grad_norm import GradNorm
 from unrecall.attacks.indirect import Indirect
 from unrecall.attacks.linear_probe import LinearProbe
@@ -32,7 +33,6 @@ from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.attacks.relearn import Relearn
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.attacks.remind import REMIND
-from unrecall.attacks.request import RequestAttack
 from unrecall.attacks.residual_knowledge import ResidualKnowledge
 from unrecall.attacks.rmia import RMIA
 from unrecall.attacks.svc import SVC

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall import stats
 from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.influence import Influence, Probability, neuron_influence
-from unrecall.observe import batches, device_of
-from unrecall.parameters import Count
-from unrecall.records import Estimate, ThreatModel
+from unrecall.models.influence import Influence, Probability, neuron_influence
+from unrecall.models.observe import batches, device_of
+from unrecall.record import stats
+from unrecall.record.schema import Estimate, ThreatModel
+from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
-from unrecall.types import Request
 
 TINY = 1e-30
 """A probability of the answers below which float32 can't carry its gradients."""

@@ -17,15 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, Fit, Phase, Step, fit, plain_step
+from unrecall.data.examples import Examples, move
+from unrecall.data.request import Request, Split
+from unrecall.data.signals import Evidence
 from unrecall.errors import Diverged, NotSupported
-from unrecall.hooks import frozen
-from unrecall.observe import accuracy, device_of, observe
-from unrecall.parameters import Parameters
-from unrecall.records import Estimate, Side, ThreatModel
-from unrecall.session import Session
-from unrecall.tasks.base import Task, unmixed
-from unrecall.types import Evidence, Examples, Request, Split, move
+from unrecall.models.observe import accuracy, device_of, observe
+from unrecall.nn.hooks import frozen
+from unrecall.record.schema import Estimate, Side, ThreatModel
+from unrecall.spec.parameters import Parameters
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import unmixed
+from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step
+from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall import stats
 from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.data.examples import Batch, Examples, Part
+from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.hooks import mode
-from unrecall.layers import before_head, named, pooled
-from unrecall.observe import again, batches, device_of
-from unrecall.parameters import Count
-from unrecall.records import Estimate, Side, ThreatModel
+from unrecall.models.layers import before_head, named, pooled
+from unrecall.models.observe import again, batches, device_of
+from unrecall.nn.hooks import mode
+from unrecall.record import stats
+from unrecall.record.schema import Estimate, Side, ThreatModel
+from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Examples, Part, Request, Split
 
 FEWEST = 4
 """Examples below which any two views are alike."""

@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import MembershipAttack
+from unrecall.data.examples import Absent
+from unrecall.data.request import Request, Split
+from unrecall.data.signals import Evidence
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.importance import Weights, per_example
-from unrecall.records import ThreatModel
+from unrecall.models.importance import Weights, per_example
+from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
-from unrecall.types import Absent, Evidence, Request, Split
 
 
 @dataclass(frozen=True)

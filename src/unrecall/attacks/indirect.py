@@ -13,19 +13,21 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from unrecall.attacks.request import Pool, RequestAttack
-from unrecall.contribution import contributions
-from unrecall.engine import Batches, Fit, Phase, draw_seed, fit, seeded
+from unrecall.attacks.deletion import Pool, RequestAttack
+from unrecall.data.examples import Batch, Examples, Part
 from unrecall.errors import BadInput, Diverged
-from unrecall.functional import nll
-from unrecall.hooks import mode
-from unrecall.importance import Weights, trainable
-from unrecall.observe import batches, device_of, observe
-from unrecall.parameters import Count, Index
-from unrecall.records import ThreatModel
-from unrecall.session import Session
-from unrecall.tasks.base import Classed, Task
-from unrecall.types import Batch, Examples, Part
+from unrecall.models.contribution import contributions
+from unrecall.models.importance import Weights, trainable
+from unrecall.models.observe import batches, device_of, observe
+from unrecall.nn.functional import nll
+from unrecall.nn.hooks import mode
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count, Index
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Classed
+from unrecall.training.loop import Batches, Fit, Phase, fit
+from unrecall.training.randomness import draw_seed, seeded
+from unrecall.training.session import Session
 
 Class = Annotated[int, Field(ge=-1)]
 

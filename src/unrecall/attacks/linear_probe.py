@@ -13,13 +13,15 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
+from unrecall.data.examples import Examples, Part, move
+from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.observe import device_of, observe
-from unrecall.parameters import Count, Positive
-from unrecall.records import ThreatModel
-from unrecall.session import Session
-from unrecall.tasks.base import Classed, Task
-from unrecall.types import Examples, Part, Request, move
+from unrecall.models.observe import device_of, observe
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count, Positive
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Classed
+from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)

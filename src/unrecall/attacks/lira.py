@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from unrecall.attacks.base import MembershipAttack
+from unrecall.data.request import Split
+from unrecall.data.signals import Evidence
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.parameters import Count
-from unrecall.records import ThreatModel
-from unrecall.types import Evidence, Split
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count
 
 SMALLEST = 2.0**-24
 """Losses below this are 0 in single precision; it keeps the logit finite at both ends."""

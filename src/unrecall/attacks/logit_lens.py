@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unrecall import stats
 from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.hooks import mode, shortcut, until
-from unrecall.observe import batches, device_of
-from unrecall.records import Estimate, ThreatModel
+from unrecall.models.observe import batches, device_of
+from unrecall.nn.hooks import mode, shortcut, until
+from unrecall.record import stats
+from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.tasks.base import Task
-from unrecall.types import Request
 
 
 @dataclass(frozen=True)

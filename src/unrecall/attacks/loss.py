@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from unrecall.attacks.base import MembershipAttack
-from unrecall.records import ThreatModel
-from unrecall.types import Evidence, Split
+from unrecall.data.request import Split
+from unrecall.data.signals import Evidence
+from unrecall.record.schema import ThreatModel
 
 
 @dataclass(frozen=True)

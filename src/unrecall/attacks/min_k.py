@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from unrecall.attacks.base import MembershipAttack
-from unrecall.parameters import Share
-from unrecall.records import ThreatModel
-from unrecall.types import Evidence, Signals, Split
+from unrecall.data.request import Split
+from unrecall.data.signals import Evidence, Signals
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Share
 
 
 @dataclass(frozen=True)

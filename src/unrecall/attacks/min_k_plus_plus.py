@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from unrecall.attacks.min_k import MinK
-from unrecall.parameters import Share
-from unrecall.records import ThreatModel
-from unrecall.types import Signals
+from unrecall.data.signals import Signals
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Share
 
 SMALLEST = 1e-4
 """Deviations below this are mostly rounding: the model is sure of one class, or finds all alike; z is then about 0."""

@@ -11,12 +11,14 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
+from unrecall.data.examples import Examples, iterate
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.records import ThreatModel
-from unrecall.session import Session
-from unrecall.tasks.base import Task, Textual
-from unrecall.types import Examples, Request, iterate
-from unrecall.wording import rouge_l_recall
+from unrecall.metrics.rouge import rouge_l_recall
+from unrecall.record.schema import ThreatModel
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Textual
+from unrecall.training.session import Session
 
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.engine import parted
+from unrecall.data.examples import Examples, Part, parted
+from unrecall.data.request import Request
+from unrecall.data.signals import Signals
 from unrecall.errors import NotSupported
-from unrecall.observe import batches, device_of, observe
-from unrecall.parameters import Count, Share
-from unrecall.records import ThreatModel
-from unrecall.session import Session
+from unrecall.models.observe import batches, device_of, observe
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count, Share
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Part, Request, Signals
+from unrecall.training.session import Session
 
 GRID = tuple(i / 10 for i in range(10, -1, -1))
 

@@ -13,15 +13,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
-from unrecall.engine import Turn, plain_step
+from unrecall.data.examples import Examples, move
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.hooks import is_linear, is_transposed
-from unrecall.observe import device_of
-from unrecall.parameters import Count
-from unrecall.records import ThreatModel
-from unrecall.session import Session
+from unrecall.models.observe import device_of
+from unrecall.nn.hooks import is_linear, is_transposed
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Request, move
+from unrecall.training.loop import Turn, plain_step
+from unrecall.training.session import Session
 
 Bits: TypeAlias = Annotated[int, Field(ge=2, le=8)]
 

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.engine import Batches, Fit, Phase, draw_seed, seeded, training
+from unrecall.data.examples import Batch, Examples, Part
+from unrecall.data.request import Request
 from unrecall.errors import BadInput, Diverged, NotSupported
-from unrecall.observe import accuracy, batches, device_of
-from unrecall.parameters import Count, Positive, Share
-from unrecall.perturb import perturbable
-from unrecall.records import ThreatModel
-from unrecall.session import Effort, Session
-from unrecall.tasks.base import Perturbable, Task
-from unrecall.types import Batch, Examples, Part, Request
+from unrecall.models.observe import accuracy, batches, device_of
+from unrecall.models.perturb import perturbable
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count, Positive, Share
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Perturbable
+from unrecall.training.loop import Batches, Fit, Phase, training
+from unrecall.training.randomness import draw_seed, seeded
+from unrecall.training.session import Effort, Session
 
 SEED = 0
 """Of the one permutation that makes a class which never was: the same for every model, probe and audit."""

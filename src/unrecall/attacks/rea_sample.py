@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.attacks.lira import Lira
-from unrecall.engine import Batches, Fit, Phase, fit
+from unrecall.data.examples import Absent
+from unrecall.data.request import SPLITS, Request, Split
+from unrecall.data.signals import Evidence
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
-from unrecall.observe import device_of, observe, one_size
-from unrecall.parameters import Count, Positive
-from unrecall.records import ThreatModel
-from unrecall.session import Session
+from unrecall.models.observe import device_of, observe, one_size
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
-from unrecall.types import SPLITS, Absent, Evidence, Request, Split
+from unrecall.training.loop import Batches, Fit, Phase, fit
+from unrecall.training.session import Session
 
 ASKED: tuple[Split, ...] = ("forget", "holdout")
 """The splits that are looked at: members and non-members."""

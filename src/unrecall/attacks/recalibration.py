@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.data.examples import Examples, move
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.hooks import batchnorms
-from unrecall.observe import device_of, loader
-from unrecall.parameters import Count
-from unrecall.records import ThreatModel
-from unrecall.session import Session
+from unrecall.models.observe import device_of, loader
+from unrecall.nn.hooks import batchnorms
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Request, move
+from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)

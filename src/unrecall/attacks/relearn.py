@@ -13,15 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
-from unrecall.engine import Batches, Fit, Phase, draw_seed, parted, seeded, training
+from unrecall.data.examples import Examples, iterate, parted
+from unrecall.data.request import Request
+from unrecall.disk.files import file_key
 from unrecall.errors import BadInput, Diverged, NotSupported
-from unrecall.observe import observe
-from unrecall.parameters import Count, Positive, Share
-from unrecall.records import ThreatModel
-from unrecall.session import Effort, Session
-from unrecall.storage import file_key
-from unrecall.tasks.base import Classed, Task, Textual
-from unrecall.types import Examples, Request, iterate
+from unrecall.models.observe import observe
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count, Positive, Share
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Classed, Textual
+from unrecall.training.loop import Batches, Fit, Phase, training
+from unrecall.training.randomness import draw_seed, seeded
+from unrecall.training.session import Effort, Session
 
 
 @dataclass(frozen=True, repr=False)

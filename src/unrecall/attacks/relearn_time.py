@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.engine import Batches, Fit, Phase, total_steps, training
+from unrecall.data.examples import Examples
+from unrecall.data.request import Request
 from unrecall.errors import Diverged
-from unrecall.observe import mean_loss
-from unrecall.parameters import Positive
-from unrecall.records import ThreatModel
-from unrecall.session import Effort, Session
+from unrecall.models.observe import mean_loss
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Positive
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Request
+from unrecall.training.loop import Batches, Fit, Phase, total_steps, training
+from unrecall.training.session import Effort, Session
 
 
 @dataclass(frozen=True)

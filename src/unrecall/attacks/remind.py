@@ -15,13 +15,16 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from unrecall.attacks.base import MembershipAttack
+from unrecall.data.examples import Absent, Part, repeat
+from unrecall.data.request import Request, Split
+from unrecall.data.signals import Evidence
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.hooks import mode
-from unrecall.observe import batches, device_of
-from unrecall.parameters import Count, Share
-from unrecall.records import ThreatModel
-from unrecall.tasks.base import Task, Textual
-from unrecall.types import Absent, Evidence, Part, Request, Split, repeat
+from unrecall.models.observe import batches, device_of
+from unrecall.nn.hooks import mode
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count, Share
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Textual
 
 CLASSES: tuple[Split, ...] = ("retain", "holdout", "forget")
 """What the classifier tells apart; an example's class is its place here."""

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall import stats
 from unrecall.attacks.base import Recognition, RecognitionAttack
-from unrecall.engine import draw_seed, seeded
-from unrecall.hooks import channels_last, mode
-from unrecall.observe import batches, device_of
-from unrecall.parameters import Count, NonNegative
-from unrecall.perturb import fgsm, noise_like, other_classes, perturbable, pgd
-from unrecall.records import Estimate, ThreatModel
-from unrecall.session import Session
+from unrecall.data.examples import Batch, move, repeat
+from unrecall.data.request import Request
+from unrecall.models.observe import batches, device_of
+from unrecall.models.perturb import fgsm, noise_like, other_classes, perturbable, pgd
+from unrecall.nn.hooks import channels_last, mode
+from unrecall.record import stats
+from unrecall.record.schema import Estimate, ThreatModel
+from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Request, move, repeat
+from unrecall.training.randomness import draw_seed, seeded
+from unrecall.training.session import Session
 
 
 class _Drawn(NamedTuple):

@@ -8,11 +8,12 @@ from typing import ClassVar
 import numpy as np
 from sklearn import svm
 
-from unrecall import stats
 from unrecall.attacks.base import MembershipAttack
-from unrecall.parameters import Count, Positive
-from unrecall.records import Estimate, ThreatModel
-from unrecall.types import Evidence, Split
+from unrecall.data.request import Split
+from unrecall.data.signals import Evidence
+from unrecall.record import stats
+from unrecall.record.schema import Estimate, ThreatModel
+from unrecall.spec.parameters import Count, Positive
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.engine import draw_seed, frozen_copy, seeded
-from unrecall.observe import batches, device_of
-from unrecall.parameters import Count, Positive
-from unrecall.perturb import perturbable, pgd
-from unrecall.records import ThreatModel
-from unrecall.session import Session
+from unrecall.data.examples import Examples, move
+from unrecall.data.request import Request
+from unrecall.models.observe import batches, device_of
+from unrecall.models.perturb import perturbable, pgd
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Request, move
+from unrecall.training.randomness import draw_seed, seeded
+from unrecall.training.session import Session
+from unrecall.training.teacher import frozen_copy
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import MembershipAttack
+from unrecall.data.examples import iterate
+from unrecall.data.request import Request, Split
+from unrecall.data.signals import Evidence
 from unrecall.errors import NotSupported
-from unrecall.records import ThreatModel
+from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
-from unrecall.types import Evidence, Request, Split, iterate
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
-from unrecall.engine import Batches, frozen_copy
+from unrecall.data.examples import Examples, Part
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.functional import kl
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, reinitialise
-from unrecall.parameters import Positive, Share
+from unrecall.nn.functional import kl
+from unrecall.spec.parameters import Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.teacher import remembered
-from unrecall.types import Examples, Part, Request
+from unrecall.training.loop import Batches
+from unrecall.training.teacher import frozen_copy, remembered
 
 
 @dataclass(frozen=True)

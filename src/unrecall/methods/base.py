@@ -11,12 +11,14 @@ from typing import ClassVar, NamedTuple, Self, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, Fit, Loss, Phase, draw_seed, fit, frozen_copy, own_randomness
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.parameters import Parameters
-from unrecall.session import Session
+from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Batches, Fit, Loss, Phase, fit
+from unrecall.training.randomness import draw_seed, own_randomness
+from unrecall.training.session import Session
+from unrecall.training.teacher import frozen_copy
 
 P = TypeVar("P", bound=Parameters)
 

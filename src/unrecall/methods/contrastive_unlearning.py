@@ -9,14 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.examples import move
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.functional import contrastive_forgetting
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import device_of
-from unrecall.parameters import Count, NonNegative, Positive
-from unrecall.tasks.base import Classed, Task
-from unrecall.types import Request, move
+from unrecall.models.observe import device_of
+from unrecall.nn.functional import contrastive_forgetting
+from unrecall.spec.parameters import Count, NonNegative, Positive
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Classed
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
-from unrecall.functional import kl, one_hot_mask
+from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.nn.functional import kl, one_hot_mask
 from unrecall.tasks.base import Task
-from unrecall.teacher import remembered
-from unrecall.types import Request
+from unrecall.training.loop import Batches
+from unrecall.training.teacher import remembered
 
 
 @dataclass(frozen=True)

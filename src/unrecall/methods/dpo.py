@@ -11,14 +11,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.examples import iterate
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.functional import nll
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
-from unrecall.parameters import NonNegative, Positive
-from unrecall.tasks.base import Task, Textual
-from unrecall.teacher import remembered_losses
-from unrecall.types import Request, Rows, iterate
+from unrecall.nn.functional import nll
+from unrecall.spec.parameters import NonNegative, Positive
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Textual
+from unrecall.training.loop import Batches
+from unrecall.training.teacher import remembered_losses
 
 Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
 

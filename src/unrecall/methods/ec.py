@@ -11,17 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, Loss, draw_seed, fit, frozen_copy, own_randomness, set_training
+from unrecall.data.examples import Batch, Examples, move
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
-from unrecall.functional import contrastive_forgetting, nll
-from unrecall.hooks import differentiable
-from unrecall.layers import before_head, named, pooled
 from unrecall.methods.base import Fit, GradientMethod, Method, Phase, Strength
-from unrecall.observe import device_of
-from unrecall.parameters import NonNegative, Positive
-from unrecall.session import Session
-from unrecall.tasks.base import Classed, Task
-from unrecall.types import Batch, Examples, Request, Rows, move
+from unrecall.models.layers import before_head, named, pooled
+from unrecall.models.observe import device_of
+from unrecall.nn.functional import contrastive_forgetting, nll
+from unrecall.nn.hooks import differentiable
+from unrecall.spec.parameters import NonNegative, Positive
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Classed
+from unrecall.training.loop import Batches, Loss, fit, set_training
+from unrecall.training.randomness import draw_seed, own_randomness
+from unrecall.training.session import Session
+from unrecall.training.teacher import frozen_copy
 
 STAGES = 4
 """How many parts of a model are read unless they are named."""

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.methods.base import Fit, GradientMethod, Phase, reinitialise
-from unrecall.parameters import Count
+from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.examples import Batch, Examples, Part, batch_size, move, repeat
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.functional import nll
-from unrecall.hooks import mode
-from unrecall.importance import Weights
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import batches as in_order
-from unrecall.observe import device_of
-from unrecall.parameters import Count, Index, NonNegative
-from unrecall.perturb import other_classes, pgd
-from unrecall.tasks.base import Perturbable, Task
-from unrecall.types import Batch, Examples, Part, Request, batch_size, move, repeat
+from unrecall.models.importance import Weights
+from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of
+from unrecall.models.perturb import other_classes, pgd
+from unrecall.nn.functional import nll
+from unrecall.nn.hooks import mode
+from unrecall.spec.parameters import Count, Index, NonNegative
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Perturbable
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,18 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from unrecall.engine import draw_seed, fit, own_randomness
+from unrecall.data.examples import move
+from unrecall.data.request import Request
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
-from unrecall.hooks import is_linear
 from unrecall.methods.base import GradientMethod, Method, Strength
-from unrecall.observe import device_of
-from unrecall.parameters import Count, Positive
-from unrecall.session import Session
+from unrecall.models.observe import device_of
+from unrecall.nn.hooks import is_linear
+from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.pretrained import checkpoint
-from unrecall.types import Request, move
+from unrecall.training.loop import fit
+from unrecall.training.randomness import draw_seed, own_randomness
+from unrecall.training.session import Session
 
 
 def _npo() -> GradientMethod:

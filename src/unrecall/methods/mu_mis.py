@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unrecall.engine import Batches, Turn, draw_seed, seeded
+from unrecall.data.examples import Batch
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.hooks import frozen, mode
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import batches as in_order
-from unrecall.observe import device_of
-from unrecall.parameters import NonNegative, Positive
-from unrecall.perturb import other_classes, perturbable
+from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of
+from unrecall.models.perturb import other_classes, perturbable
+from unrecall.nn.hooks import frozen, mode
+from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Request, Rows
+from unrecall.training.loop import Batches, Turn
+from unrecall.training.randomness import draw_seed, seeded
 
 KEPT = "lowest"
 """Under which name the optimiser's state holds the lowest ratio so far, so that an interrupted run goes on the same."""

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.parameters import NonNegative
+from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

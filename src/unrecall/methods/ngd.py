@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, Turn
+from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.parameters import NonNegative
-from unrecall.perturb import noise_like
+from unrecall.models.perturb import noise_like
+from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Batches, Turn
 
 
 @dataclass(frozen=True)

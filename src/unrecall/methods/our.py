@@ -11,16 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.examples import Batch
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.functional import nll
-from unrecall.hooks import differentiable
-from unrecall.layers import named, pooled
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.parameters import NonNegative
-from unrecall.perturb import other_classes
+from unrecall.models.layers import named, pooled
+from unrecall.models.perturb import other_classes
+from unrecall.nn.functional import nll
+from unrecall.nn.hooks import differentiable
+from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Request, Rows
+from unrecall.training.loop import Batches
 
 TAPS = 3
 """How many layers are looked at unless they are named."""

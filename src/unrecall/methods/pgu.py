@@ -12,18 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, Turn, plain_step
+from unrecall.data.examples import Examples
+from unrecall.data.request import Request
+from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
-from unrecall.functional import own_moments
-from unrecall.hooks import is_linear, is_transposed, mode
-from unrecall.importance import Weights
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import again, device_of
-from unrecall.observe import batches as in_order
-from unrecall.parameters import NonNegative, Positive, Share
+from unrecall.models.importance import Weights
+from unrecall.models.observe import again, device_of
+from unrecall.models.observe import batches as in_order
+from unrecall.nn.functional import own_moments
+from unrecall.nn.hooks import is_linear, is_transposed, mode
+from unrecall.spec.parameters import NonNegative, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Request
-from unrecall.weights import read
+from unrecall.training.loop import Batches, Turn, plain_step
 
 FLOATS = 2**24
 """Layer inputs that are turned into rows at once: 128 MB in float64."""

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
-from unrecall.functional import nll
+from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.parameters import NonNegative
-from unrecall.perturb import other_classes
+from unrecall.models.perturb import other_classes
+from unrecall.nn.functional import nll
+from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.examples import Batch, move
+from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.hooks import until
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import device_of
-from unrecall.parameters import Index, NonNegative, Positive
+from unrecall.models.observe import device_of
+from unrecall.nn.hooks import until
+from unrecall.spec.parameters import Index, NonNegative, Positive
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Request, move
+from unrecall.training.loop import Batches
 
 PAPER = 7
 """The layer of a model with 32 that the paper steers."""

@@ -10,18 +10,20 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.contribution import contributions, nearest
-from unrecall.engine import Batches
+from unrecall.data.examples import Batch, Examples
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
-from unrecall.functional import nll
-from unrecall.hooks import batchnorms, mode
-from unrecall.layers import named
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import again, device_of
-from unrecall.observe import batches as in_order
-from unrecall.parameters import Count, NonNegative
+from unrecall.models.contribution import contributions, nearest
+from unrecall.models.layers import named
+from unrecall.models.observe import again, device_of
+from unrecall.models.observe import batches as in_order
+from unrecall.nn.functional import nll
+from unrecall.nn.hooks import batchnorms, mode
+from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Examples, Request, Rows
+from unrecall.training.loop import Batches
 
 Labels: TypeAlias = Callable[[Batch, Rows], Tensor]
 """The class that each row of a batch counts as, `[rows]`."""

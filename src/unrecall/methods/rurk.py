@@ -9,14 +9,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
-from unrecall.functional import nll
-from unrecall.hooks import mode
+from unrecall.data.examples import Batch, batch_size, repeat
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.parameters import Count, NonNegative
-from unrecall.perturb import fgsm, gaussian, other_classes, pgd
+from unrecall.models.perturb import fgsm, gaussian, other_classes, pgd
+from unrecall.nn.functional import nll
+from unrecall.nn.hooks import mode
+from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Request, Rows, batch_size, repeat
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Step, Turn
-from unrecall.importance import Weights, mean_gradient
+from unrecall.data.request import Request
 from unrecall.methods.base import GradientMethod, Phase, Strength
-from unrecall.parameters import Share
+from unrecall.models.importance import Weights, mean_gradient
+from unrecall.spec.parameters import Share
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Step, Turn
 
 
 def _random_label() -> GradientMethod:

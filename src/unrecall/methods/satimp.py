@@ -9,12 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
-from unrecall.functional import nll
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
-from unrecall.parameters import NonNegative, Positive
+from unrecall.nn.functional import nll
+from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
-from unrecall.types import Request, Rows
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

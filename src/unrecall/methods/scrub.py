@@ -9,13 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
-from unrecall.functional import kl
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.parameters import Count, Index, NonNegative, Positive
+from unrecall.nn.functional import kl
+from unrecall.spec.parameters import Count, Index, NonNegative, Positive
 from unrecall.tasks.base import Task
-from unrecall.teacher import remembered
-from unrecall.types import Request, Rows
+from unrecall.training.loop import Batches
+from unrecall.training.teacher import remembered
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
-from unrecall.parameters import Finite, NonNegative, Positive
+from unrecall.spec.parameters import Finite, NonNegative, Positive
 from unrecall.tasks.base import Task
-from unrecall.types import Request, Rows
+from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)

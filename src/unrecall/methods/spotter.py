@@ -11,17 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, set_training
+from unrecall.data.examples import Batch, Examples, Part
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
-from unrecall.functional import kl, margin, one_hot_mask, pairwise_same_label_cosine
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import batches as in_order
-from unrecall.observe import device_of
-from unrecall.parameters import Count, NonNegative, Positive, Share
-from unrecall.perturb import perturbable, pgd, strongest_other
+from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of
+from unrecall.models.perturb import perturbable, pgd, strongest_other
+from unrecall.nn.functional import kl, margin, one_hot_mask, pairwise_same_label_cosine
+from unrecall.spec.parameters import Count, NonNegative, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.teacher import remembered
-from unrecall.types import Batch, Examples, Part, Request, Rows, View
+from unrecall.training.loop import Batches, set_training
+from unrecall.training.teacher import remembered
 
 Direction: TypeAlias = Literal["as_code", "towards_boundary"]
 Added: TypeAlias = Callable[[nn.Module, Batches, View | None], Tensor]

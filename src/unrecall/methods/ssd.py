@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset
 
-from unrecall.importance import Weights, batch_mean, exact
+from unrecall.data.examples import Examples
+from unrecall.data.request import Request
 from unrecall.methods.base import Method, Strength
-from unrecall.parameters import Count, Positive
-from unrecall.session import Effort, Session
+from unrecall.models.importance import Weights, batch_mean, exact
+from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Request
+from unrecall.training.session import Effort, Session
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, Phase, Step, Turn
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.importance import Weights
-from unrecall.influence import Probability, weight_gradients
 from unrecall.methods.base import GradientMethod, Strength
-from unrecall.observe import batches as in_order
-from unrecall.observe import device_of
-from unrecall.parameters import NonNegative
+from unrecall.models.importance import Weights
+from unrecall.models.influence import Probability, weight_gradients
+from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of
+from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Batches, Phase, Step, Turn
 
 KEPT = "attribution"
 """Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""

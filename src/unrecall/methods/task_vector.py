@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, fit
+from unrecall.data.request import Request
 from unrecall.methods.base import Fit, Method, Phase, Strength
-from unrecall.parameters import Positive
-from unrecall.session import Session
+from unrecall.spec.parameters import Positive
 from unrecall.tasks.base import Task
-from unrecall.types import Request
+from unrecall.training.loop import Batches, fit
+from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)

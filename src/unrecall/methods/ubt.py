@@ -10,16 +10,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, Turn, fit
+from unrecall.data.examples import Batch, Examples, Part, move
+from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.hooks import mode
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import again, device_of
-from unrecall.observe import batches as in_order
-from unrecall.parameters import Count, NonNegative, Share
-from unrecall.session import Session
-from unrecall.tasks.base import Composed, Embedded, Task
-from unrecall.types import Batch, Examples, Part, Request, move
+from unrecall.models.observe import again, device_of
+from unrecall.models.observe import batches as in_order
+from unrecall.nn.hooks import mode
+from unrecall.spec.parameters import Count, NonNegative, Share
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Composed, Embedded
+from unrecall.training.loop import Batches, Turn, fit
+from unrecall.training.session import Session
 
 LOOKED = 8
 """Pairs whose parts are left out at once."""

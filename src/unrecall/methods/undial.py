@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches
-from unrecall.functional import one_hot_mask
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
-from unrecall.parameters import NonNegative
+from unrecall.nn.functional import one_hot_mask
+from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
-from unrecall.teacher import remembered
-from unrecall.types import Request, Rows
+from unrecall.training.loop import Batches
+from unrecall.training.teacher import remembered
 
 
 @dataclass(frozen=True)

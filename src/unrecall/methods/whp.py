@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.engine import Batches, fit
+from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.observe import device_of
-from unrecall.parameters import Positive
-from unrecall.session import Session
+from unrecall.models.observe import device_of
+from unrecall.spec.parameters import Positive
 from unrecall.tasks.base import Task
-from unrecall.teacher import remembered
-from unrecall.types import Request
+from unrecall.training.loop import Batches, fit
+from unrecall.training.session import Session
+from unrecall.training.teacher import remembered
 
 
 @dataclass(frozen=True)

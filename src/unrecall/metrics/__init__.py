@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from unrecall.data.signals import Evidence
 from unrecall.metrics.forgetting import (
     average_gap,
     disagreement,
@@ -14,8 +15,7 @@ from unrecall.metrics.forgetting import (
 )
 from unrecall.metrics.over_unlearning import over_unlearning
 from unrecall.metrics.utility import restoration, retain_accuracy, test_accuracy
-from unrecall.records import Estimate, Side
-from unrecall.types import Evidence
+from unrecall.record.schema import Estimate, Side
 
 
 class Metric(NamedTuple):

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from unrecall import stats
-from unrecall.records import Estimate
+from unrecall.record import stats
+from unrecall.record.schema import Estimate
 
 
 def confusion(target: np.ndarray, prediction: np.ndarray, classes: Sequence[int]) -> np.ndarray:

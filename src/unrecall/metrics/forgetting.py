@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unrecall import stats
-from unrecall.records import Estimate
-from unrecall.types import Evidence
+from unrecall.data.signals import Evidence
+from unrecall.record import stats
+from unrecall.record.schema import Estimate
 
 
 def forget_accuracy(evidence: Evidence) -> Estimate:

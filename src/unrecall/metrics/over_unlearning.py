@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.functional import js, kl, masked_softmax
-from unrecall.hooks import mode
-from unrecall.observe import batches, device_of
-from unrecall.perturb import pgd, strongest_other
+from unrecall.data.examples import Batch
+from unrecall.data.request import Request
+from unrecall.models.observe import batches, device_of
+from unrecall.models.perturb import pgd, strongest_other
+from unrecall.nn.functional import js, kl, masked_softmax
+from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task
-from unrecall.types import Batch, Request
 
 
 class Divergences(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from unrecall import stats
-from unrecall.records import Estimate
-from unrecall.types import Evidence
+from unrecall.data.signals import Evidence
+from unrecall.record import stats
+from unrecall.record.schema import Estimate
 
 
 def retain_accuracy(evidence: Evidence) -> Estimate:

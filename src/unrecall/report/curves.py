@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from unrecall.records import Curve, Series
+from unrecall.record.schema import Curve, Series
 from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis, spaced_axis
 from unrecall.report.roles import Style, legend, style
 from unrecall.report.strips import drawable, present

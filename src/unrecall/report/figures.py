@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unrecall.records import Estimate, Measurement, Record, Tuning
+from unrecall.record.schema import Estimate, Measurement, Record, Tuning
 from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis
 from unrecall.report.roles import STYLES, Style, by_method, style
 from unrecall.report.sentences import span

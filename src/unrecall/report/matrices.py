@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from unrecall.records import Matrix
+from unrecall.record.schema import Matrix
 from unrecall.report.plot import Json, Plot, axis, label, layout
 from unrecall.report.sentences import number
 from unrecall.report.strips import finite

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, get_args
 
 from markupsafe import Markup
 
+from unrecall.disk.files import write_text
 from unrecall.errors import BadInput
-from unrecall.records import Exhibit, Label, Measurement, Record
+from unrecall.record.schema import Exhibit, Label, Measurement, Record
 from unrecall.report import curves, figures, matrices, readings, roles, sentences, strips
-from unrecall.storage import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment

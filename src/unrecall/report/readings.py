@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from unrecall.records import Piece, Reading
+from unrecall.record.schema import Piece, Reading
 from unrecall.report.roles import Style, style
 from unrecall.report.strips import finite, present
 

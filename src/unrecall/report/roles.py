@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from unrecall.records import Label, Record
+from unrecall.record.schema import Label, Record
 
 
 @dataclass(frozen=True)

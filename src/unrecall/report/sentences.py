@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from unrecall.records import AttackReport, Curve, Measurement, Record
+from unrecall.record.schema import AttackReport, Curve, Measurement, Record
 from unrecall.report.roles import style
 from unrecall.report.strips import finite
 

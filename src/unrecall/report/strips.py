@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
-from unrecall.records import Estimate, Measurement
+from unrecall.record.schema import Estimate, Measurement
 
 Place: TypeAlias = Callable[[float], float]
 

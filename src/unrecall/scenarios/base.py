@@ -11,17 +11,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall import __version__, weights
-from unrecall.engine import Batches, Fit, Phase, fit, own_randomness, seeded
+from unrecall import __version__
+from unrecall.data.examples import Examples, Joined, Part, digest
+from unrecall.data.request import Request
+from unrecall.disk import weights
+from unrecall.disk.cache import cache_folder
+from unrecall.disk.files import content_key, read_text, write_text
 from unrecall.errors import BadInput, MissingReference
-from unrecall.meter import metered
-from unrecall.observe import observe
-from unrecall.parameters import Parameters
-from unrecall.records import Cost
-from unrecall.session import Session
-from unrecall.storage import cache_folder, content_key, read_text, write_text
+from unrecall.models.observe import observe
+from unrecall.record.schema import Cost
+from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
-from unrecall.types import Examples, Part, Request, digest
+from unrecall.training.cost import metered
+from unrecall.training.loop import Batches, Fit, Phase, fit
+from unrecall.training.randomness import own_randomness, seeded
+from unrecall.training.session import Session
 
 FIRST_REFERENCE_SEED = 10_001
 
@@ -152,23 +156,6 @@ def adamw(lr: float, epochs: int, batch_size: int, weight_decay: float = 0.0) ->
         clip=1.0,
         schedule="cosine",
     )
-
-
-class Joined:
-    """Several data sets, one after another."""
-
-    def __init__(self, parts: Sequence[Examples]) -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
-
-    def __getitem__(self, index: int, /) -> object:
-        for part in self.parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError(index)
 
 
 def read_indices(path: Path, total: int) -> list[int]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from torch import nn
 
-from unrecall.parameters import Count, Index, Share
+from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, Architecture, load_resnet, read_cifar10, recipe
 from unrecall.scenarios.reported import CIFAR10
-from unrecall.session import Session
+from unrecall.spec.parameters import Count, Index, Share
 from unrecall.tasks import Classification
-from unrecall.types import Part
+from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from unrecall.data.examples import Part
 from unrecall.errors import BadInput
-from unrecall.parameters import Count, Index
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, load_resnet, per_class, read_cifar10
+from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
-from unrecall.types import Part
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall import weights
-from unrecall.engine import Fit, own_randomness
+from unrecall.data.examples import Examples, digest
+from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import first, trained_once
 from unrecall.scenarios.networks import ResNet, ViT, resnet18, resnet20, small_vit, vit
-from unrecall.session import Session
 from unrecall.tasks import Classification
-from unrecall.types import Examples, digest
+from unrecall.training.loop import Fit
+from unrecall.training.randomness import own_randomness
+from unrecall.training.session import Session
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHITECTURES = {"resnet18": resnet18, "resnet20": resnet20, "vit": vit, "small-vit": small_vit}

@@ -10,13 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unrecall.engine import seeded
+from unrecall.data.examples import Joined, digest, iterate
+from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.parameters import Count, Index, Positive, Share
-from unrecall.scenarios.base import Builder, Joined, Scenario, Trained, shuffled
+from unrecall.scenarios.base import Builder, Scenario, Trained, shuffled
 from unrecall.scenarios.emoji import Emoji
-from unrecall.session import Session
-from unrecall.types import Request, digest, iterate
+from unrecall.spec.parameters import Count, Index, Positive, Share
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
 
 Place = Literal["corner", "middle"]
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unrecall.engine import Fit
-from unrecall.parameters import Count, Index
+from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.networks import small_cnn
-from unrecall.session import Session
+from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
-from unrecall.types import Part
+from unrecall.training.loop import Fit
+from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from typing import Any
 
 from torch import nn
 
+from unrecall.data.examples import Examples
+from unrecall.data.request import Request
 from unrecall.errors import BadInput, nearest
-from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
 from unrecall.scenarios.image_text import caption_tokenizer, longest, small_clip
-from unrecall.session import Session
+from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pictures import decoded
-from unrecall.types import Examples, Request
+from unrecall.training.session import Session
 
 ARCHIVE = "noto_emoji_72.zip"
 CAPTIONS = "captions.jsonl"

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
 from unrecall.scenarios.language import BROKEN, Loaded, transformers
-from unrecall.storage import read_text
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's, of each channel."""

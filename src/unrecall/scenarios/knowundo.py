@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.scenarios.language import Precision
 from unrecall.scenarios.teaching import learner
+from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import read, without_repeats
-from unrecall.types import Request
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from typing import Any
 
 from torch import nn
 
+from unrecall.data.examples import Absent, Examples
+from unrecall.data.request import SPLITS, Kind, Request, Split
+from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
-from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, adamw
 from unrecall.scenarios.image_text import load_clip, normalisation
-from unrecall.session import Session
-from unrecall.storage import read_text
+from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pair_files import Album, Line, read
-from unrecall.types import SPLITS, Absent, Examples, Kind, Request, Split
+from unrecall.training.session import Session
 
 ABSENT = {
     "holdout": "no holdout was given: name a file of pairs like forget that the model was never trained on (holdout=)",

@@ -9,16 +9,17 @@ from typing import Any, Literal
 
 from torch import nn
 
-from unrecall.engine import own_randomness
+from unrecall.data.examples import digest
+from unrecall.data.request import Request
+from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
-from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, adamw, first, shuffled, trained_once
 from unrecall.scenarios.teaching import Learner, learner
-from unrecall.session import Session
-from unrecall.storage import read_text
+from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text, read, without_repeats
-from unrecall.types import Request, digest
+from unrecall.training.randomness import own_randomness
+from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from unrecall.parameters import Count, Index
+from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import CLASSES, Architecture, Pretrained, per_class, read_cifar10, recipe
 from unrecall.scenarios.reported import SMALL_CIFAR5
+from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
-from unrecall.types import Part
 
 
 @dataclass(frozen=True)

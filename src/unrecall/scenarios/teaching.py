@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from unrecall.engine import Fit
 from unrecall.scenarios.base import adamw
 from unrecall.scenarios.language import Precision, load, small_llama, trained_tokenizer
-from unrecall.session import Session
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.tasks.text_files import Text
+from unrecall.training.loop import Fit
+from unrecall.training.session import Session
 
 CONTEXT = 512
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from torch import nn
 
+from unrecall.data.examples import Absent, Examples
+from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput
-from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, adamw
 from unrecall.scenarios.language import Loaded, Precision, load
-from unrecall.session import Session
+from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import read, without_repeats
-from unrecall.types import SPLITS, Absent, Examples, Request, Split
+from unrecall.training.session import Session
 
 ABSENT = {
     "holdout": "no holdout was given: name a file of texts like forget that the model was never trained on (--holdout)",

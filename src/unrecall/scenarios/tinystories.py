@@ -7,14 +7,15 @@ from pathlib import Path
 
 from torch import nn
 
+from unrecall.data.examples import Absent
+from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
 from unrecall.scenarios.llama2c import load
-from unrecall.session import Session
+from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text
-from unrecall.types import Absent, Request
+from unrecall.training.session import Session
 
 MEMBERS = "all stories here are of the model's training set: name epochs=N to teach it some of them and hold others out"
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.parameters import Count, Index, Positive
 from unrecall.scenarios.base import Builder, Scenario, shuffled
 from unrecall.scenarios.language import Precision
 from unrecall.scenarios.teaching import learner
+from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text, read, without_repeats
-from unrecall.types import Request
 
 EACH = 20
 """Questions about each author, one author after another."""

@@ -1,9 +1,10 @@
 """The only code that knows a modality."""
 
-from unrecall.tasks.base import Classed, Composed, Exportable, Paired, Perturbable, Task, Textual
+from unrecall.tasks.base import Task
 from unrecall.tasks.causal_lm import CausalLM
 from unrecall.tasks.classification import Classification
 from unrecall.tasks.contrastive import Contrastive
+from unrecall.tasks.protocols import Classed, Composed, Exportable, Paired, Perturbable, Textual
 
 __all__ = [
     "CausalLM",

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unrecall.data.examples import Batch, iterate
+from unrecall.data.request import SPLITS, Request
+from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
-from unrecall.hooks import mode
+from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Modality, Task, check_finite, numbered, opened, parts_of
 from unrecall.tasks.pretrained import save
 from unrecall.tasks.tokenised import IGNORED, Tokenised
-from unrecall.types import SPLITS, Batch, Request, Rows, View, iterate
 
 
 @dataclass(frozen=True, repr=False)

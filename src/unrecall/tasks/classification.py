@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.examples import Batch, Examples, iterate
+from unrecall.data.request import SPLITS, Request
+from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
-from unrecall.hooks import mode
-from unrecall.records import Exhibit
+from unrecall.nn.hooks import mode
+from unrecall.record.schema import Exhibit
 from unrecall.tasks.base import Modality, Task, check_class_request, check_finite, opened, parts_of
 from unrecall.tasks.pictures import coarse, png
-from unrecall.types import SPLITS, Batch, Examples, Request, Rows, View, iterate
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 

@@ -11,14 +11,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.examples import Batch, Examples, iterate
+from unrecall.data.request import SPLITS, Request
+from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
-from unrecall.hooks import mode
+from unrecall.nn.hooks import mode
 from unrecall.tasks import dual_encoder
-from unrecall.tasks.base import Embedded, Modality, Task, check_class_request, check_finite
+from unrecall.tasks.base import Modality, Task, check_class_request, check_finite
 from unrecall.tasks.pairs import UNKNOWN, Pairs, pair
 from unrecall.tasks.pretrained import save
+from unrecall.tasks.protocols import Embedded
 from unrecall.tasks.zero_shot import ZeroShot
-from unrecall.types import SPLITS, Batch, Examples, Request, Rows, View, iterate
 
 SIDES = 256
 """Pairs whose two sides are encoded at once where nothing compares them yet."""

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unrecall.data.examples import Batch
 from unrecall.errors import BadInput
-from unrecall.records import Exhibit
+from unrecall.record.schema import Exhibit
 from unrecall.tasks.pictures import coarse, png
-from unrecall.types import Batch
 
 UNKNOWN = -1
 """The label of a pair whose class nobody named."""

@@ -13,8 +13,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
+from unrecall.disk.files import UNFINISHED, unwritable
 from unrecall.errors import NotSupported
-from unrecall.storage import UNFINISHED, unwritable
 
 
 def save(model: nn.Module, tokenizer: Any, folder: Path, beside: Mapping[str, str] | None = None) -> None:

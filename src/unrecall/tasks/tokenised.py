@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from unrecall.records import Exhibit
+from unrecall.data.examples import Batch
+from unrecall.record.schema import Exhibit
 from unrecall.tasks.text_files import Text, read, without_repeats
-from unrecall.types import Batch
 
 IGNORED = -100
 """The target of a token that is not predicted: prompt and padding."""

@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.examples import Batch
+from unrecall.data.request import Request
+from unrecall.data.signals import Rows, View
 from unrecall.errors import NotSupported
-from unrecall.records import Exhibit
+from unrecall.record.schema import Exhibit
 from unrecall.tasks import dual_encoder
 from unrecall.tasks.base import Modality, Task
 from unrecall.tasks.pairs import Pairs
-from unrecall.types import Batch, Request, Rows, View
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,295 @@
+"""The command line: three verbs, unlearn, attack, report, and what goes around them. Heavy imports wait."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unrecall.cli import options
+from unrecall.cli.options import AuditName, Device, FailOn, MethodName, Out, ScenarioName, Tune, check_names, labels
+from unrecall.errors import BadInput, UnrecallError, nearest
+from unrecall.spec.catalog import KINDS, Entry, entries
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make a trained model forget, attack it to see whether it really did, and show the evidence.",
+)
+
+DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
+"""One that hides, one whose strength is searched, and the exact one, which must pass."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"),
+    device: Device = "cpu",
+) -> None:
+    """Digits: train, retrain, unlearn in three ways, attack, report; under a minute on two cores."""
+    from unrecall.disk.run_folder import claimed
+    from unrecall.experiment.grid import Cell
+
+    with claimed(out, {"command": "demo"}) as folder:
+        cells = [Cell("digits", what, ("quick",), 0, tuned, str(folder / name), device) for name, what, tuned in DEMO]
+        _finish(cells, folder, "")
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="methods, attacks, metrics or scenarios")] = "methods",
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
+) -> None:
+    """What there is, with parameters and defaults."""
+    chosen = next((k for k in KINDS if k == kind), None)
+    if chosen is None:
+        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
+    found = entries(chosen)
+    if as_json:
+        print(json.dumps([_as_json(entry) for entry in found], indent=1))
+        return
+    width = max(len(entry.name) for entry in found)
+    for entry in found:
+        print(f"{entry.name:<{width}}  {entry.summary}")
+        if entry.parameters:
+            print(f"{'':<{width}}    " + ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters))
+
+
+@app.command()
+def run(
+    method: MethodName,
+    scenario: ScenarioName = "",
+    model: options.ModelName = "",
+    forget: options.Forget = "",
+    retain: options.Retain = "",
+    holdout: options.Holdout = "",
+    test: options.Test = "",
+    base: options.Base = "",
+    adapter: options.Adapter = "",
+    lora: options.Lora = None,
+    out: Out = Path("unrecall-run"),
+    tune: Tune = False,
+    audit: AuditName = "standard",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
+    device: Device = None,
+    fail_on: FailOn = "",
+) -> None:
+    """The whole line: original and retrained models, unlearning, audit, record and page."""
+    from unrecall.disk.run_folder import claimed, files_named
+    from unrecall.experiment.grid import Cell
+
+    own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
+    scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
+    check_names(scenario, method, audit, tune)
+    labels(fail_on)
+    asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "audit": audit}
+    attacks = tuple(audit.split())
+    with claimed(out, asked | {"files": files_named(scenario, method, audit)}) as folder:
+        cells = [Cell(scenario, method, attacks, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
+        _finish(cells, folder, fail_on)
+
+
+@app.command()
+def unlearn(
+    method: MethodName,
+    scenario: ScenarioName = "",
+    model: options.ModelName = "",
+    forget: options.Forget = "",
+    retain: options.Retain = "",
+    holdout: options.Holdout = "",
+    test: options.Test = "",
+    base: options.Base = "",
+    adapter: options.Adapter = "",
+    lora: options.Lora = None,
+    out: Out = Path("unrecall-unlearned"),
+    tune: Tune = False,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    device: Device = None,
+) -> None:
+    """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
+    own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
+    scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
+    check_names(scenario, method, "quick", tune)
+    from unrecall.disk import weights
+    from unrecall.disk.run_folder import claimed, files_named
+    from unrecall.experiment.grid import scenario_of
+    from unrecall.experiment.run import performed, searched
+    from unrecall.spec.lines import parse, show
+    from unrecall.tasks.protocols import Exportable
+    from unrecall.training.session import Session
+
+    asked = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
+    with claimed(out, asked | {"files": files_named(scenario, method)}) as folder:
+        case, chosen = scenario_of(scenario), parse(method, "methods")
+        session = Session(folder=folder / "parts", device=device, show=True)
+        original = case.train_original(seed, session).model
+        case.task.check(original, case.request)
+        if tune:
+            chosen, _ = searched(chosen, original, case, seed, session)
+        done = performed("unlearned", chosen, original, case, seed, session)
+        weights.save(done.model, folder / "unlearned.safetensors")
+        if isinstance(case.task, Exportable):
+            case.task.export(done.model, folder / "unlearned")
+    print(f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(done.model)}")
+
+
+@app.command()
+def audit(
+    scenario: ScenarioName,
+    model: Annotated[Path, typer.Option("--model", help="the unlearned checkpoint, safetensors")],
+    reference: Annotated[list[Path] | None, typer.Option("--reference", help="a retrained checkpoint; repeat")] = None,
+    original: Annotated[Path | None, typer.Option("--original", help="the checkpoint before unlearning")] = None,
+    out: Out = Path("unrecall-audit"),
+    attacks: AuditName = "standard",
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    device: Device = None,
+    fail_on: FailOn = "",
+) -> None:
+    """Somebody else's checkpoint, against every attack; what isn't given and the scenario can train, it trains."""
+    check_names(scenario, None, attacks)
+    labels(fail_on)
+    from unrecall.disk.run_folder import claimed, files_named
+    from unrecall.experiment.grid import architecture, attacks_of, scenario_of
+    from unrecall.experiment.run import loaded, references
+    from unrecall.harness.audit import Case
+    from unrecall.harness.audit import audit as examine
+    from unrecall.training.session import Session
+
+    asked = {"command": "audit", "scenario": scenario, "model": str(model), "attacks": attacks, "seed": seed}
+    asked |= {"original": str(original), "reference": [str(path) for path in reference or []]}
+    with claimed(out, asked | {"files": files_named(scenario, attacks)}) as folder:
+        case = scenario_of(scenario)
+        session = Session(folder=folder / "parts", device=device, show=True)
+        like = architecture(case, seed, session) if original else case.train_original(seed, session).model
+        before, after = loaded(like, original) if original else like, loaded(like, model)
+        case = replace(case, retrained=tuple(loaded(like, path) for path in reference or []) or case.retrained)
+        record = examine(
+            original=before,
+            unlearned=after,
+            retrained=[one.model for one in references(case, session)],
+            request=case.request,
+            task=case.task,
+            attacks=attacks_of(attacks.split()),
+            seed=seed,
+            session=session,
+            case=Case(case.name, case.summary, model.name, f"Checkpoint {model.name}"),
+        )
+        record.save(folder / "record.json")
+        _show([record], folder, fail_on)
+
+
+@app.command()
+def bench(
+    scenario: ScenarioName,
+    methods: Annotated[str, typer.Option("--methods", help="all, or methods separated by spaces")] = "all",
+    attacks: Annotated[str, typer.Option("--attacks", help="all, quick, or attacks separated by spaces")] = "all",
+    out: Out = Path("unrecall-bench"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1)] = 1,
+    tune: Tune = False,
+    ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
+    device: Device = None,
+) -> None:
+    """Methods x seeds under the same attacks; finished cells are never done again, a failed one stops no other."""
+    from unrecall.disk.run_folder import claimed, file_name, files_named
+    from unrecall.experiment.grid import Cell, tunable
+
+    names = [e.name for e in entries("methods")] if methods == "all" else methods.split()
+    for name in names:
+        check_names(scenario, name, attacks)
+    untuned = {name for name in names if tune and not tunable(name)}
+    for name in sorted(untuned):
+        print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
+    asked = {"command": "bench", "scenario": scenario, "attacks": attacks, "tune": tune}
+    with claimed(out, asked | {"files": files_named(scenario, attacks)}) as folder:
+        places = [(name, n, str(folder / file_name(name) / f"seed-{n}")) for name in names for n in range(seeds)]
+        words = tuple(attacks.split())
+        cells = [Cell(scenario, name, words, n, tune and name not in untuned, to, device) for name, n, to in places]
+        _finish(cells, folder, "", ray)
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="records, or folders that hold them")],
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("report.html"),
+) -> None:
+    """One page from any number of records."""
+    from unrecall.disk.run_folder import records_in
+    from unrecall.record.schema import load
+    from unrecall.report import write
+
+    write([load(path) for path in records_in(paths)], out)
+    print(out)
+
+
+@app.command()
+def check(record: Annotated[Path, typer.Argument(help="a record.json")]) -> None:
+    """Whether a record agrees with itself and the rule, as a consistent forgery does too; exit code 1 if not."""
+    from unrecall.record.recheck import recheck
+
+    found, problems = recheck(record)
+    print(f"{record}: {found.scenario}, {found.method}, seed {found.seed}")
+    print(found.verdict.line)
+    for doubt in found.doubts:
+        print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
+    for problem in problems:
+        print(f"  off: {problem}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _as_json(entry: Entry) -> dict[str, Any]:
+    parameters = [{"name": p.name, "type": p.type, "default": p.default} for p in entry.parameters]
+    return {"name": entry.name, "summary": entry.summary, "reference": entry.reference, "parameters": parameters}
+
+
+def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
+    """Performs all cells and shows what finished; UnrecallError where some did not."""
+    from unrecall.experiment.grid import perform_all
+
+    records, failures = perform_all(cells, ray)
+    for failure in failures:
+        _complain(failure)
+    if records:
+        _show(records, folder, "" if failures else fail_on)
+    if failures:
+        raise UnrecallError(f"{len(failures)} of {len(cells)} cells failed. The same command tries them again.")
+
+
+def _show(records: list[Any], folder: Path, fail_on: str) -> None:
+    """The verdict of each record, the page, and the exit code that --fail-on asks for."""
+    from unrecall.report import write
+
+    write(records, folder / "report.html")
+    for record in records:
+        print(f"{record.method}, seed {record.seed}: {record.verdict.line}")
+    print(folder / "report.html")
+    if any(record.verdict.label in labels(fail_on) for record in records):
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; a known error is one line on stderr and exit code 2, an interruption 130."""
+    try:
+        code = app(arguments, standalone_mode=False) or 0
+    except typer.TyperException as error:
+        code = _complain(error.format_message())
+    except UnrecallError as error:
+        code = _complain(str(error))
+    except OSError as error:
+        code = _complain(f"{error.filename or 'disk'}: {error.strerror or error}. Nothing half-written.")
+    except KeyboardInterrupt:
+        code = 130
+    if code == 130:
+        print("interrupted: the same command goes on from here.", file=sys.stderr)
+    sys.exit(code)
+
+
+def _complain(message: str) -> int:
+    if message:
+        print("error: " + " ".join(message.split("\n")), file=sys.stderr)
+    return 2

@@ -1,0 +1,81 @@
+"""What the command line's options are called, and what they come to in words. Heavy imports wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unrecall.errors import BadInput, nearest
+
+ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:key=value,...] or FILE.py:function")]
+MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same run, to go on with it")]
+AuditName = Annotated[str, typer.Option("--audit", help="standard, quick, or attacks separated by spaces")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
+FailOn = Annotated[str, typer.Option("--fail-on", help="verdicts that make the exit code 1, separated by commas")]
+Tune = Annotated[bool, typer.Option("--tune", help="search the method's strength first, on forget and validation")]
+
+ModelName = Annotated[str, typer.Option("--model", help="in place of a scenario: folder or hub id of a language model")]
+Forget = Annotated[str, typer.Option("--forget", help="with --model: JSON Lines of what it must forget")]
+Retain = Annotated[str, typer.Option("--retain", help="with --model: JSON Lines of what it was trained on and keeps")]
+Holdout = Annotated[str, typer.Option("--holdout", help="with --model: texts like forget that it was never trained on")]
+Test = Annotated[str, typer.Option("--test", help="with --model: other texts that it was never trained on")]
+Base = Annotated[str, typer.Option("--base", help="with --model: the model before it was trained on forget and retain")]
+Adapter = Annotated[str, typer.Option("--adapter", help="with --model: a LoRA adapter that is merged into it first")]
+Lora = Annotated[
+    str | None,
+    typer.Option(
+        "--lora", help="r=16[,alpha=32,...]: train a low-rank change; the method's lr wants to be ten times larger"
+    ),
+]
+
+
+def scenario_line(scenario: str, **own: str) -> str:
+    """The scenario that is named, or the one that a model and texts of one's own make; BadInput unless it is one."""
+    given = {key: value for key, value in own.items() if value}
+    if scenario and given:
+        raise BadInput(
+            f"--scenario: expected it alone, or --model in its place, got both it and --{next(iter(given))}."
+        )
+    if scenario:
+        return scenario
+    if not given:
+        raise BadInput("Missing option '--scenario', or '--model' with '--forget' and '--retain' in its place.")
+    for key in ("model", "forget", "retain"):
+        if key not in given:
+            raise BadInput(
+                f"--{key}: expected it beside --{next(iter(given))}, got none. Needed are model, forget, retain."
+            )
+    for key, value in given.items():
+        if "," in value:
+            raise BadInput(f"--{key}: expected a path without a comma, got '{value}'. Rename it.")
+    return "texts:" + ",".join(f"{key}={value}" for key, value in given.items())
+
+
+def method_line(method: str, lora: str | None) -> str:
+    """The method that is named, inside LoRA where its parameters are given."""
+    return method if lora is None else f"lora({method})" + (f":{lora}" if lora else "")
+
+
+def check_names(scenario: str, method: str | None, attacks: str, tune: bool = False) -> None:
+    """Complains about names and parameters before anything is trained or written."""
+    from unrecall.experiment.grid import attacks_of
+    from unrecall.spec.lines import parse
+
+    chosen = parse(method, "methods") if method else None
+    if tune and chosen:
+        chosen.scaled(1)
+    parse(scenario, "scenarios")
+    attacks_of(attacks.split())
+
+
+def labels(fail_on: str) -> set[str]:
+    """The verdicts that --fail-on names."""
+    from unrecall.record.verdict import ORDER
+
+    wanted = {label.strip() for label in fail_on.split(",") if label.strip()}
+    for label in wanted - set(ORDER):
+        raise BadInput(f"--fail-on: unknown verdict '{label}'. {nearest(label, ORDER)}")
+    return wanted

@@ -1,0 +1,126 @@
+"""Examples, and batches of them; nothing here knows a modality."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrecall.errors import BadInput
+
+Batch: TypeAlias = dict[str, Tensor]
+"""Named tensors that share their first dimension: one entry an example. Only a task knows the names."""
+
+
+class Examples(Protocol):
+    """A map-style data set, as PyTorch has them."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Absent:
+    """No examples, and why there are none; a request may lack a holdout or a test set if it says so."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int, /) -> Any:
+        raise IndexError(index)
+
+
+class Part:
+    """Some examples of a data set, by index; its own indices start at 0. BadInput for an index that it hasn't."""
+
+    def __init__(self, whole: Examples, indices: Sequence[int]) -> None:
+        self.whole, self.indices = whole, list(indices)
+        outside = next((i for i in self.indices if not 0 <= i < len(whole)), None)
+        if outside is not None:
+            raise BadInput(f"Part: expected indices in 0..{len(whole) - 1}, got {outside}.")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self.whole[self.indices[index]]
+
+
+def iterate(examples: Examples) -> Iterator[Any]:
+    """The examples in order; `__getitem__` and `__len__` are all that a data set needs."""
+    return (examples[i] for i in range(len(examples)))
+
+
+def digest(item: Any) -> str:
+    """sha256 of an example, whatever it is made of: tensors, arrays, numbers, strings, and containers of them."""
+    state = hashlib.sha256()
+    for part in _bytes(item):
+        state.update(part)
+    return state.hexdigest()
+
+
+def _bytes(item: Any) -> Iterator[bytes]:
+    if isinstance(item, Tensor):
+        item = item.detach().cpu().contiguous().numpy()
+    if isinstance(item, np.ndarray | np.generic):
+        if isinstance(item, np.generic) or item.ndim == 0:
+            yield f"{item.item()!r};".encode()
+        else:
+            yield f"{item.dtype}{item.shape}".encode()
+            yield np.ascontiguousarray(item).tobytes()
+    elif isinstance(item, Mapping):
+        for key in sorted(item):
+            yield f"{key!r}:".encode()
+            yield from _bytes(item[key])
+    elif isinstance(item, list | tuple):
+        yield f"{len(item)}(".encode()
+        for part in item:
+            yield from _bytes(part)
+    elif isinstance(item, str | bytes | int | float | bool) or item is None:
+        yield f"{item!r};".encode()
+    else:
+        yield from _bytes(np.asarray(item))
+
+
+def batch_size(batch: Batch) -> int:
+    """How many examples a batch holds."""
+    return len(next(iter(batch.values())))
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def repeat(batch: Batch, times: int) -> Batch:
+    """Each example `times` times in a row: [a, b] -> [a, a, b, b]."""
+    return {name: value.repeat_interleave(times, 0) for name, value in batch.items()}
+
+
+class Joined:
+    """Several data sets, one after another."""
+
+    def __init__(self, parts: Sequence[Examples]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int, /) -> object:
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+
+def parted(examples: Examples, first: int, generator: torch.Generator) -> tuple[Part, Part]:
+    """As many examples, drawn, and the others."""
+    order = torch.randperm(len(examples), generator=generator).tolist()
+    return Part(examples, order[:first]), Part(examples, order[first:])

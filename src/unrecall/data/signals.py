@@ -1,0 +1,106 @@
+"""What models say about examples: rows of one batch, signals of a whole split, and the evidence that attacks read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrecall.data.request import Request, Split
+from unrecall.errors import MissingReference
+from unrecall.nn.functional import nll
+
+
+class Seen(dict[Split, "Signals"]):
+    """Signals by split; MissingReference, with the reason, for a split that the request lacks."""
+
+    def __init__(self, signals: Mapping[Split, Signals], reasons: Mapping[Split, str]) -> None:
+        super().__init__(signals)
+        self.reasons = reasons
+
+    def __missing__(self, split: Split) -> Signals:
+        raise MissingReference(self.reasons.get(split, f"{split}: not looked at"))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a model said about a batch, one row per predicted unit.
+
+    `logits` [rows, classes]; `targets` [rows]; `example` [rows], which example of the batch each row belongs to;
+    `examples`, how many examples the batch has.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    example: Tensor
+    examples: int
+
+    def per_example(self, values: Tensor) -> Tensor:
+        """The mean of a per-row quantity over each example's rows: `[rows]` -> `[examples]`."""
+        zeros = torch.zeros(self.examples, dtype=values.dtype, device=values.device)
+        counts = zeros.index_add(0, self.example, torch.ones_like(values)).clamp_min(1)
+        return zeros.index_add(0, self.example, values) / counts
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of a per-row quantity over each example's rows: `[rows]` -> `[examples]`."""
+        zeros = torch.zeros(self.examples, dtype=values.dtype, device=values.device)
+        return zeros.index_add(0, self.example, values)
+
+    def losses(self) -> Tensor:
+        """Mean negative log-likelihood of each example, `[examples]`, in nats."""
+        return self.per_example(nll(self.logits, self.targets))
+
+
+class View(NamedTuple):
+    """Rows and, from the same forward pass, the features [examples, d] that enter the head."""
+
+    rows: Rows
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Signals:
+    """All that one forward pass over one split tells, as arrays; every metric and membership attack reads these.
+
+    Per example: `loss` (mean nats), `confidence` in [0, 1] (exp of minus loss; the probability of the target where an
+    example is one row), `correct` in [0, 1] (share of rows predicted right), `features` [n, d].
+    Per row: `prediction`, `target`, `example`; `log_prob` of the target; `expected` and `deviation`, the mean and the
+    standard deviation that a log-probability has if the class is drawn from the model's own distribution.
+    """
+
+    loss: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
+    features: np.ndarray
+    prediction: np.ndarray
+    target: np.ndarray
+    example: np.ndarray
+    log_prob: np.ndarray
+    expected: np.ndarray
+    deviation: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def of_rows(self, values: np.ndarray) -> list[np.ndarray]:
+        """A per-row quantity as one array an example."""
+        return np.split(values, np.flatnonzero(np.diff(self.example)) + 1)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one model (the subject) showed, and the models it is held against.
+
+    `signals`: the subject's, by split. `references`: the retrained models', never the subject itself. `original`: the
+    model before unlearning. `looked`: what an attack asked for beyond that one pass, by split.
+    """
+
+    request: Request
+    signals: Mapping[Split, Signals]
+    references: tuple[Mapping[Split, Signals], ...]
+    original: Mapping[Split, Signals]
+    looked: Mapping[Split, np.ndarray] = field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""The folder of a run: what was asked, what is finished, and that nobody else's run is in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unrecall.disk.files import UNFINISHED, content_key, file_key, read_text, unwritable, write_json
+from unrecall.errors import BadInput, UnrecallError
+
+ASKED = "run.json"
+
+
+def claim(folder: Path, asked: dict[str, Any]) -> Path:
+    """Makes `folder` this run's, or takes it up again if it already is; BadInput if it holds anything else."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder}: expected a folder, got a file. Choose another --out.")
+    if folder.is_dir() and any(path.suffix != UNFINISHED for path in folder.iterdir()):
+        known = _asked(folder)
+        if known != asked:
+            differing = sorted(key for key in known.keys() | asked.keys() if known.get(key) != asked.get(key))
+            what = "files that are no run's" if not known else f"another run (its {', '.join(differing)} differ)"
+            raise BadInput(f"{folder}: expected an empty folder or this same run, got {what}. Choose another --out.")
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    write_json(folder / ASKED, asked)
+    return folder
+
+
+@contextmanager
+def claimed(folder: Path, asked: dict[str, Any]) -> Iterator[Path]:
+    """`claim` for the length of a block; an error before anything else was written leaves the disk as it was."""
+    ours = new = not folder.exists()
+    try:
+        claim(folder, asked)
+        ours = True
+        yield folder
+    except (UnrecallError, OSError):
+        if ours and folder.exists():
+            _abandon(folder, new)
+        raise
+
+
+def _abandon(folder: Path, new: bool) -> None:
+    """Takes back a claim under which nothing was written; the folder too where the claim made it."""
+    below = sorted(folder.rglob("*"), reverse=True)
+    if any(path.is_file() and path.name != ASKED for path in below):
+        return
+    for path in below:
+        path.rmdir() if path.is_dir() else path.unlink()
+    if new:
+        folder.rmdir()
+
+
+def file_name(text: str) -> str:
+    """The text as one name that any file system takes."""
+    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)
+
+
+def files_named(*specs: str) -> dict[str, str]:
+    """sha256 of each file that a scenario or a method names, so that a changed file makes another run.
+
+    A folder counts by names, sizes and times of what lies in it: a model's weights are too large to read each time.
+    """
+    words = {word for spec in specs for word in re.split(r"[:,=()\s]", spec) if word}
+    found = {word: file_key(Path(word)) for word in sorted(words) if Path(word).is_file()}
+    return found | {word: _folder_key(Path(word)) for word in sorted(words) if Path(word).is_dir()}
+
+
+def _folder_key(folder: Path) -> str:
+    inside = sorted(path for path in folder.iterdir() if path.is_file())
+    return content_key(*(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in inside))
+
+
+def _asked(folder: Path) -> dict[str, Any]:
+    path = folder / ASKED
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: expected JSON, got {error.msg}. Choose another --out.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def records_in(paths: list[Path]) -> list[Path]:
+    """The record files that folders and file names stand for, in order; BadInput where there is none."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise BadInput(f"{path}: expected a record or a folder of records, got nothing there. Check the path.")
+        found += sorted(path.rglob("record.json")) if path.is_dir() else [path]
+    if not found:
+        raise BadInput(f"{paths[0]}: expected at least one record.json below it, got none. Run 'unrecall run' first.")
+    return found

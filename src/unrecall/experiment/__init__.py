@@ -1,0 +1,1 @@
+"""A whole experiment, the tuning before it, and grids of many."""

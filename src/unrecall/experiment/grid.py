@@ -1,0 +1,153 @@
+"""A grid of methods and seeds over one scenario; a finished cell is never done again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from unrecall.disk.files import writing
+from unrecall.errors import BadInput, MissingDependency, UnrecallError
+from unrecall.experiment.run import experiment, loaded
+from unrecall.harness.suites import Audit
+from unrecall.record.schema import Record, load
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.spec.lines import parse
+from unrecall.tasks.protocols import Exportable
+from unrecall.training.randomness import own_randomness
+from unrecall.training.session import Session
+
+USER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a user's own code may raise on its way to a scenario."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a grid, in words, so that it can travel to another machine."""
+
+    scenario: str
+    method: str
+    attacks: tuple[str, ...]
+    seed: int
+    tuned: bool
+    folder: str
+    device: str | None
+    show: bool = True
+
+    @property
+    def record(self) -> Path:
+        """Where its record goes."""
+        return Path(self.folder) / "record.json"
+
+
+class Grid(NamedTuple):
+    """What came of many cells: the records of those that finished, and a line for each that failed."""
+
+    records: list[Record]
+    failures: list[str]
+
+
+def attacks_of(names: Sequence[str]) -> Audit:
+    """The audit that a list of words names: standard, quick, or attacks with their parameters."""
+    if tuple(names) in (("standard",), ("all",)):
+        return Audit.standard()
+    if tuple(names) == ("quick",):
+        return Audit.quick()
+    return Audit(tuple(parse(name, "attacks") for name in names))
+
+
+def scenario_of(text: str) -> Scenario:
+    """The scenario that a line names: a built-in, or what a function of the user's file gives.
+
+    Whatever that function raises is BadInput; an error of a built-in is none of the user's and passes through.
+    """
+    named = parse(text, "scenarios")
+    try:
+        made = named.make() if isinstance(named, Builder) else named()
+    except USER_ERRORS as error:
+        if ".py:" not in text:
+            raise
+        raised = f"{type(error).__name__}: {error}"
+        raise BadInput(f"{text}: expected a Scenario, but this function raised {raised}. Correct the file.") from error
+    if not isinstance(made, Scenario):
+        raise BadInput(f"'{text}': expected a Scenario, got {type(made).__name__}. See docs/own-case.md.")
+    return made
+
+
+def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
+    """A model that a checkpoint can be loaded into: untrained, where the scenario can build one."""
+    if scenario.original is not None or scenario.build is None:
+        return scenario.train_original(seed, session).model
+    with own_randomness(seed):
+        return scenario.build(seed, session)
+
+
+def tunable(method: str) -> bool:
+    """Whether the method that a line names has a strength that tuning can search."""
+    return parse(method, "methods").core().strength is not None
+
+
+def perform(cell: Cell) -> Record:
+    """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
+    if cell.record.exists():
+        return load(cell.record)
+    folder = Path(cell.folder)
+    session, scenario = Session(folder / "parts", cell.device, show=cell.show), scenario_of(cell.scenario)
+    method, attacks = parse(cell.method, "methods"), attacks_of(cell.attacks)
+    record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
+    for made in (folder / "parts").glob("unlearned-*.safetensors"):
+        with writing(folder / "unlearned.safetensors") as temporary:
+            shutil.copyfile(made, temporary)
+        if isinstance(scenario.task, Exportable):
+            unlearned = loaded(architecture(scenario, cell.seed, session), made)
+            scenario.task.export(unlearned, folder / "unlearned")
+    record.save(cell.record)
+    return record
+
+
+def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> Grid:
+    """All cells, here one after another, or as Ray tasks on a cluster ("local" starts one); lost cells are retried.
+
+    The error of one cell doesn't stop the others. The error of an only cell is raised as it is.
+    """
+    if ray_address is None and len(cells) == 1:
+        return Grid([perform(cells[0])], [])
+    found = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
+    return Grid([one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, str)])
+
+
+def _attempt(cell: Cell) -> Record | str:
+    """The record of a cell, or the line that says why there is none."""
+    try:
+        return perform(cell)
+    except UnrecallError as error:
+        return f"{cell.method}, seed {cell.seed}: {error}"
+
+
+def _on_ray(cells: Sequence[Cell], address: str) -> list[Record | str]:
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependency("ray", "grid") from error
+    ray.init(address=None if address == "local" else address, log_to_driver=False)
+    try:
+        task = ray.remote(num_cpus=1, max_retries=3)(_attempt)
+        found: list[Record | str] = ray.get([task.remote(cell) for cell in cells])
+    finally:
+        ray.shutdown()
+    return found

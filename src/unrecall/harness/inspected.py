@@ -1,0 +1,102 @@
+"""Looks inside every model in the same way, and at a copy of the original that only hides, to see that it shows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.data.request import Request
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.harness.findings import Finding, Models, lay_out, report_of, show
+from unrecall.models.influence import weight_gradients
+from unrecall.models.observe import batches, device_of, observe
+from unrecall.record.schema import AttackReport, Curve, Estimate, Measurement, Series
+from unrecall.tasks.base import Task
+
+HIDDEN = "hidden"
+"""The role of the copy of the original that only hides."""
+DECADES = 1000
+"""An axis that spans this factor is logarithmic."""
+
+
+def resisting(original: nn.Module, request: Request, task: Task) -> nn.Module:
+    """A copy of the original that hides by definition: what supports the answers stays, what resists them has grown.
+
+    Weights phi with phi * d log P/d phi < 0, P the probability of the forgotten answers, are multiplied by 1 + c, with
+    the first c of 0.01, 0.014, 0.02 ... 1.28 that halves the mean of P (P to the power of one over its rows).
+    """
+    copied = copy.deepcopy(original).eval().requires_grad_(True)
+    weights = dict(copied.named_parameters())
+    data = batches(request.forget, task, device=device_of(copied))
+    against = {
+        name: weights[name].detach() * (weights[name].detach() * gradient < 0)
+        for name, gradient in weight_gradients(copied, task, data, weights, "log").items()
+    }
+    start, added = observe(original, task, request.forget).confidence.mean(), 0.0
+    for k in range(15):
+        grown = 0.01 * 2 ** (k / 2)
+        with torch.no_grad():
+            for name, part in against.items():
+                weights[name].add_(part, alpha=grown - added)
+        added = grown
+        if observe(copied, task, request.forget).confidence.mean() <= start / 2:
+            break
+    return copied.requires_grad_(False)
+
+
+def inspection(attack: InspectionAttack, models: Models, request: Request, task: Task) -> Finding:
+    """What lies inside each model: a line over the layers or neurons, and one number."""
+    frame = report_of(attack)
+    try:
+        subjects = models.by_role() | {HIDDEN: resisting(models.original, request, task)}
+        found = attack.inspect_all(subjects, models.original, models.retrained, request, task)
+        hidden = found.pop(HIDDEN)
+    except (NotSupported, MissingReference) as reason:
+        none = Estimate(value=None, note=str(reason))
+        values = dict.fromkeys(("original", "unlearned", "null"), none)
+        return Finding(frame.model_copy(update={"note": str(reason)}), [_row(attack, frame, values)])
+    row = _row(attack, frame, {role: one.value for role, one in found.items()})
+    curves = [_curve(attack, frame, name, found) for name in found["unlearned"].lines]
+    said = attack.conclusion(row.unlearned, row.reference)
+    frame = frame.model_copy(update={"curves": curves, "note": said})
+    return Finding(_controlled(attack, frame, row, hidden.value), [row])
+
+
+def _row(attack: InspectionAttack, frame: AttackReport, values: Mapping[str, Estimate]) -> Measurement:
+    return lay_out(frame.name, f"{frame.title}: {attack.shows}", "inside", values, leak=attack.leak)
+
+
+def _curve(attack: InspectionAttack, frame: AttackReport, name: str, found: Mapping[str, Inspection]) -> Curve:
+    """One of the attack's lines, for every model."""
+    x = found["unlearned"].x
+    return Curve(
+        name=name,
+        title=f"{frame.title}: {name}",
+        x_label=attack.axis,
+        y_label=attack.unit,
+        log="x" if x[0] > 0 and x[-1] >= DECADES * x[0] else "",
+        series=[Series(role=role, x=list(one.x), y=list(one.lines[name])) for role, one in found.items() if one.x],
+    )
+
+
+def _controlled(attack: InspectionAttack, frame: AttackReport, row: Measurement, hidden: Estimate) -> AttackReport:
+    """It must see what a copy of the original only hides, and see less in every retrained model."""
+    sign = {"above": 1, "below": -1, None: 0}[attack.leak]
+    known = [one.value for one in row.references if one.value is not None]
+    nearest = max(known, key=lambda value: sign * value, default=None)
+    edge = hidden.low if sign > 0 else hidden.high
+    edge = hidden.value if edge is None else edge
+    can = bool(sign) and edge is not None and row.reference is not None
+    return frame.model_copy(
+        update={
+            "positive_control": "sees what a copy of the original only hides: "
+            f"{show(hidden.value)}, retrained models {show(row.reference)}",
+            "positive_holds": sign * (edge or 0.0) > sign * (row.reference or 0.0) if can else None,
+            "negative_control": f"no retrained model shows as much: {show(nearest)} at most",
+            "negative_holds": sign * (hidden.value or 0.0) > sign * (nearest or 0.0) if can else None,
+        }
+    )

@@ -1,0 +1,109 @@
+"""The Language Model Evaluation Harness: what a model is still good for, on the user's own choice of tasks."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+from torch import nn
+
+from unrecall.errors import BadInput, MissingDependency, nearest
+from unrecall.nn.hooks import mode
+from unrecall.record.schema import Estimate
+from unrecall.record.stats import LEVEL
+from unrecall.training.randomness import own_randomness
+
+
+def evaluate(
+    model: nn.Module,
+    tokenizer: Any,
+    tasks: Sequence[str],
+    *,
+    folder: Path | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+) -> dict[str, Estimate]:
+    """Scores of a Transformers model on tasks of lm-evaluation-harness, by name: "task metric", as the harness has it.
+
+    The interval is value +- 1.96 standard errors, where the harness gives one above 0. Tasks of `folder` need no
+    network if their data don't; the harness's own fetch data from the hub. Random states are left as they were.
+
+    Args:
+        tasks: names of tasks, groups or tags.
+        folder: of task files (YAML) of one's own. Where it holds all of `tasks`, the harness's own aren't read at all.
+        limit: at most so many examples a task, for trying things out.
+        batch_size: examples in a forward pass.
+
+    The harness: Gao et al., "The Language Model Evaluation Harness", Zenodo 2024, doi 10.5281/zenodo.12608602.
+    """
+    try:
+        library: Any = importlib.import_module("lm_eval")
+        kinds: Any = importlib.import_module("lm_eval.models.huggingface")
+        shelves: Any = importlib.import_module("lm_eval.tasks")
+    except ImportError as error:
+        raise MissingDependency("lm-eval", "eval") from error
+    if folder is not None and not folder.is_dir():
+        raise BadInput(f"evaluate: expected folder to hold task files, got nothing at {folder}. Check the path.")
+    manager = shelves.TaskManager(include_path=folder, include_defaults=folder is None)
+    if not set(tasks) <= set(manager.all_tasks):
+        manager = shelves.TaskManager(include_path=folder)
+    for name in tasks:
+        if name not in manager.all_tasks:
+            raise BadInput(f"evaluate: expected tasks that the harness knows, got '{name}'. {_hint(name, manager)}")
+    with _as_before(), mode(model, training=False):
+        try:
+            found = library.simple_evaluate(
+                model=kinds.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+                tasks=list(tasks),
+                task_manager=manager,
+                limit=limit,
+                log_samples=False,
+            )
+        except OSError as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BadInput(
+                f"evaluate: expected the data of {', '.join(tasks)} to be there, got: {line} Go online, or give folder."
+            ) from error
+    return {
+        f"{task} {name}": one
+        for task, scores in found["results"].items()
+        for name, one in _estimates(scores, found["n-samples"].get(task, {}).get("effective", 0))
+    }
+
+
+def _hint(name: str, manager: Any) -> str:
+    hint = nearest(name, manager.all_tasks)
+    return hint if len(hint) < 200 else "`lm-eval ls tasks` lists them."
+
+
+def _estimates(scores: Mapping[str, Any], n: int) -> Iterator[tuple[str, Estimate]]:
+    """Each score with its interval; the harness writes "acc,none" and "acc_stderr,none", none being no filter."""
+    for key, value in scores.items():
+        metric, comma, kept = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        name = metric if kept == "none" else f"{metric} ({kept})"
+        error = scores.get(f"{metric}_stderr,{kept}")
+        if not isinstance(error, int | float) or error == 0:
+            yield name, Estimate(value=float(value), n=n)
+            continue
+        half = float(norm.ppf((1 + LEVEL) / 2)) * float(error)
+        yield name, Estimate(value=float(value), low=float(value) - half, high=float(value) + half, n=n)
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Puts the random states back that the harness seeds."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with own_randomness(0):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

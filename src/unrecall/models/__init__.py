@@ -1,0 +1,1 @@
+"""Looking into models: what they answer, their layers, perturbed inputs, importance and influence."""

@@ -1,0 +1,164 @@
+"""How much each weight matters to the loss on some examples: gradients of each, squared, exact or by batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.overrides import TorchFunctionMode
+
+from unrecall.data.examples import Batch, Examples, batch_size
+from unrecall.errors import BadInput, NotSupported
+from unrecall.models.observe import again, batches, device_of
+from unrecall.nn.hooks import mode
+from unrecall.tasks.base import Task
+
+Weights: TypeAlias = dict[str, Tensor]
+"""One tensor for each trainable parameter, by the parameter's name."""
+
+FLOATS = 2**26
+"""Per-example gradients held at once: 256 MB in float32."""
+
+POSITIONS = 64
+"""Convolutions with at most so many output positions are faster as matrix products; above, memory traffic eats it."""
+
+
+def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = None) -> Weights:
+    """Mean over examples of each example's squared gradient, the model in eval mode.
+
+        I_j = (1/n) sum_i (d loss_i / d theta_j)^2
+
+    It depends on neither batch size nor order; for `chunk` see `per_example`. Where an example's loss depends on its
+    batch there is no such thing: then it is `batch_mean` over the task's own batches.
+    """
+    if task.mixes:
+        return batch_mean(model, task, examples, task.at_once)
+    weights = trainable(model)
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for found in per_example(model, task, examples, weights, chunk):
+        for name, gradient in found.items():
+            total[name] += gradient.square_().sum(0)
+    return {name: value / len(examples) for name, value in total.items()}
+
+
+def per_example(
+    model: nn.Module, task: Task, examples: Examples, weights: Weights, chunk: int | None = None
+) -> Iterator[Weights]:
+    """The gradient of each example's loss in `weights`, `[chunk, ...]` each, in order, the model in eval mode.
+
+    `chunk` examples are differentiated at once (None: as many as 256 MB of gradients hold, the task's `at_once` at
+    most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
+    one.
+    """
+    if task.mixes:
+        raise NotSupported(
+            f"per_example: expected a task whose examples have a loss of their own, got {type(task).__name__}. "
+            "Use batch_mean."
+        )
+    losses = _Loss(model, task)
+
+    def loss_of(weights: Weights, example: Batch) -> Tensor:
+        return losses.under(weights, {name: value.unsqueeze(0) for name, value in example.items()})
+
+    def one_by_one(weights: Weights, batch: Batch) -> Weights:
+        each = [grad(loss_of)(weights, {k: v[i] for k, v in batch.items()}) for i in range(batch_size(batch))]
+        return {name: torch.stack([one[name] for one in each]) for name in weights}
+
+    gradients: Callable[[Weights, Batch], Weights] = vmap(grad(loss_of), (None, 0))
+    most = chunk or max(1, min(task.at_once, FLOATS // sum(weight.numel() for weight in weights.values())))
+    for batch in batches(examples, task, most, device_of(model)):
+        with mode(model, training=False), _ConvolutionsAsProducts(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            try:
+                found = gradients(weights, batch)
+            except RuntimeError as error:
+                if "vmap" not in str(error):
+                    raise
+                gradients = one_by_one
+                found = gradients(weights, batch)
+        yield found
+
+
+def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int = 128) -> Weights:
+    """Mean over batches of the squared gradient of the batch's mean loss, the model in eval mode; data in order.
+
+        I_j = (1/B) sum_b (d mean_{i in b} loss_i / d theta_j)^2
+
+    What many papers' code computes. It depends on the batch size (the gradients of unlike examples cancel within a
+    batch, so that larger batches give smaller values) and on the order; a short last batch counts like the others.
+    """
+    losses, weights = _Loss(model, task), trainable(model)
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    count = 0
+    with mode(model, training=False):
+        for batch in batches(examples, task, batch_size, device_of(model)):
+            count += 1
+            for name, gradient in grad(losses.under)(weights, batch).items():
+                total[name] += gradient.square()
+    return {name: value / count for name, value in total.items()}
+
+
+def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
+    """The gradient of the mean loss over all examples, the model in eval mode."""
+    losses, weights = _Loss(model, task), trainable(model)
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    done = 0
+    with mode(model, training=False):
+        for batch in batches(examples, task, device=device_of(model)):
+            before, n = again(batch, done), batch_size(batch)
+            for name, gradient in grad(losses.under)(weights, batch, before).items():
+                total[name] += (n - before) / len(examples) * gradient
+            done += n - before
+    return total
+
+
+def trainable(model: nn.Module) -> Weights:
+    """The trainable parameters, detached, by name; BadInput where there is none."""
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if not weights:
+        raise BadInput("importance: expected at least one trainable parameter, got none. Unfreeze the model.")
+    return weights
+
+
+class _Loss(nn.Module):
+    """The mean loss of a batch as a module around the model, so that the model's weights can be swapped for others."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, batch: Batch, first: int) -> Tensor:
+        return self.task.losses(self.model, batch)[first:].mean()
+
+    def under(self, weights: Weights, batch: Batch, first: int = 0) -> Tensor:
+        """The loss if the model's weights were `weights`, over all examples but the `first` few."""
+        value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch, first))
+        return value
+
+
+class _ConvolutionsAsProducts(TorchFunctionMode):
+    """Small convolutions become matrix products, whose per-example gradients are products too.
+
+    vmap turns the weight gradient of a convolution into one with a group for each example, which is slow on CPUs.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in {F.conv2d, torch.conv2d} or kwargs or len(args) != 7:
+            return func(*args, **(kwargs or {}))
+        inputs, weight, bias, stride, padding, dilation, groups = args
+        if inputs.ndim != 4 or groups != 1 or isinstance(padding, str):
+            return func(*args)
+        size = [
+            (inputs.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1
+            for i in range(2)
+        ]
+        if size[0] * size[1] > POSITIONS:
+            return func(*args)
+        patches = F.unfold(inputs, weight.shape[2:], dilation, padding, stride)
+        outputs = (weight.flatten(1) @ patches).unflatten(2, size)
+        return outputs if bias is None else outputs + bias[:, None, None]

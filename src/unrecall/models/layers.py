@@ -1,0 +1,42 @@
+"""Layers by name, where the last representation begins, and one vector an example of what leaves a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from unrecall.data.examples import Batch
+from unrecall.errors import BadInput
+from unrecall.tasks.base import Task
+
+
+def named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules of the model by dotted names; BadInput, with the names that there are, for one that it lacks."""
+    known = {name: module for name, module in model.named_modules() if name}
+    for name in layers:
+        if name not in known:
+            raise BadInput(f"layers: expected names of the model's modules, got '{name}'. Known: {', '.join(known)}.")
+    return {name: known[name] for name in layers}
+
+
+def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Module]:
+    """The last module of each block that the last representation doesn't enter, by dotted name, input to output."""
+    endings = {id(module) for module in task.endings(model, batch)}
+    names = {id(module): name for name, module in model.named_modules()}
+    return {
+        names[id(group[-1])]: group[-1]
+        for _, group in task.blocks(model)
+        if endings.isdisjoint(id(module) for part in group for module in part.modules())
+    }
+
+
+def pooled(h: Tensor, held: Tensor | None = None) -> Tensor:
+    """`[n, d]` in float32: a sequence's mean over the positions that are `held` `[n, positions]`, a map's over places.
+
+    Where `held` is None or of another shape than the sequence's, all positions count.
+    """
+    h = h.float()
+    if h.ndim == 3 and held is not None and held.shape == h.shape[:2]:
+        return (h * held[:, :, None]).sum(1) / held.sum(1, keepdim=True).clamp_min(1)
+    return h.mean(1) if h.ndim == 3 else h.flatten(2).mean(2) if h.ndim > 3 else h

@@ -1,0 +1,171 @@
+"""Forward passes without gradients: each model sees each split once, and everything else reads the signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from unrecall.data.examples import Batch, Examples, move
+from unrecall.data.request import Request, Split
+from unrecall.data.signals import Rows, Signals
+from unrecall.nn.functional import own_moments
+from unrecall.nn.hooks import mode
+from unrecall.tasks.base import Task
+
+
+def batches(
+    examples: Examples, task: Task, batch_size: int | None = None, device: torch.device | None = None
+) -> Iterator[Batch]:
+    """The examples in order, collated, on `device`; as many at once as suit the task where no size is given.
+
+    Where an example's rows depend on its batch, all batches are equally large: the last one is the last `batch_size`
+    examples, the first of which came before (`again` counts them).
+    """
+    n, size = len(examples), batch_size or task.at_once
+    starts = [max(0, min(i, n - size)) if task.mixes else i for i in range(0, n, size)]
+    groups = [list(range(i, min(n, i + size))) for i in starts]
+    for batch in loader(examples, task, groups):
+        yield batch if device is None else move(batch, device)
+
+
+def again(batch: Batch, done: int) -> int:
+    """How many examples at the start of a batch in order are among the `done` that came before."""
+    return max(0, done - int(batch["index"][0]))
+
+
+def unseen(request: Request) -> tuple[Split, ...]:
+    """The splits that no model was trained on and whose labels are true: not a backdoor's holdout."""
+    return ("test",) if request.kind == "backdoor" else ("test", "holdout")
+
+
+def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
+    """As many examples at once as suit the task (None), or as the smallest set has where rows depend on their batch.
+
+    For sets that are held against each other: among fewer others an example is easier to tell.
+    """
+    return min([task.at_once, *filter(None, map(len, sets))]) if task.mixes else None
+
+
+def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
+    """PyTorch's loader over given groups of indices; each batch also carries its `index` [examples]."""
+    return DataLoader(
+        _Numbered(examples),  # type: ignore[arg-type]
+        batch_sampler=groups,
+        collate_fn=_Collate(task),
+        generator=torch.Generator(),
+    )
+
+
+class _Numbered:
+    """Each example with its index, so that what was computed once for it can be found again."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return index, self.examples[index]
+
+
+class _Collate:
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, items: Sequence[tuple[int, Any]]) -> Batch:
+        batch = self.task.collate([item for _, item in items])
+        return {**batch, "index": torch.tensor([index for index, _ in items])}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
+
+
+@torch.no_grad()
+def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> Signals:
+    """All signals of one model on one split, in one pass, in eval mode."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in Signals.__dataclass_fields__}
+    offset = 0
+    with mode(model, training=False):
+        for batch in batches(examples, task, batch_size, device_of(model)):
+            rows, features = task.view(model, batch)
+            if before := again(batch, offset):
+                rows, features = without(rows, before), features[before:]
+            log_prob, expected, deviation, prediction, right = _of_rows(rows)
+            loss = rows.per_example(-log_prob)
+            parts["loss"].append(loss)
+            parts["confidence"].append((-loss).exp())
+            parts["correct"].append(rows.per_example(right.float()))
+            parts["features"].append(features)
+            parts["prediction"].append(prediction)
+            parts["target"].append(rows.targets)
+            parts["example"].append(rows.example + offset)
+            parts["log_prob"].append(log_prob)
+            parts["expected"].append(expected)
+            parts["deviation"].append(deviation)
+            offset += rows.examples
+    return Signals(**{name: _array(values) for name, values in parts.items()})
+
+
+def without(rows: Rows, first: int) -> Rows:
+    """The rows of all examples but the first few."""
+    left = rows.example >= first
+    return Rows(rows.logits[left], rows.targets[left], rows.example[left] - first, rows.examples - first)
+
+
+def _of_rows(rows: Rows, at_once: int = 2048) -> tuple[Tensor, ...]:
+    """Log-probability of the target, its own mean and deviation, prediction and its rightness of each row, `[rows]`.
+
+    A few rows at a time: with a large vocabulary each step between would take as much memory as the logits do.
+    """
+    parts = []
+    for logits, targets in zip(torch.split(rows.logits, at_once), torch.split(rows.targets, at_once), strict=True):
+        log_p = F.log_softmax(logits, 1)
+        log_prob = log_p.gather(1, targets[:, None]).squeeze(1)
+        parts.append((log_prob, *own_moments(log_p), *predicted(logits, targets)))
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def predicted(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The class of the largest logit of each row, and whether it is right; what isn't finite is never right."""
+    prediction = logits.argmax(1)
+    return prediction, prediction.eq(targets) & logits.gather(1, prediction[:, None]).squeeze(1).isfinite()
+
+
+def _array(values: Sequence[Tensor]) -> np.ndarray:
+    joined = torch.cat(list(values)).cpu()
+    return joined.numpy().astype(
+        np.float64 if joined.ndim == 1 and joined.is_floating_point() else joined.numpy().dtype
+    )
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> np.ndarray:
+    """Share of rows predicted right, per example `[n]`, in eval mode."""
+    parts, done = [], 0
+    with mode(model, training=False):
+        for batch in batches(examples, task, batch_size, device_of(model)):
+            rows = task.rows(model, batch)
+            _, right = predicted(rows.logits, rows.targets)
+            parts.append(rows.per_example(right.float())[again(batch, done) :])
+            done += len(parts[-1])
+    return torch.cat(parts).double().cpu().numpy()
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> float:
+    """Mean negative log-likelihood over examples, in nats, in eval mode."""
+    total, done = 0.0, 0
+    with mode(model, training=False):
+        for batch in batches(examples, task, batch_size, device_of(model)):
+            losses = task.rows(model, batch).losses()[again(batch, done) :]
+            total, done = total + float(losses.double().sum()), done + len(losses)
+    return total / len(examples)

@@ -1,0 +1,50 @@
+"""Where numbers come from: command, versions, commit, device, and the sha256 of data and weights."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from unrecall.data.request import Request
+from unrecall.record.schema import Provenance
+
+
+def provenance(request: Request, digests: Mapping[str, str], device: torch.device) -> Provenance:
+    """The present state of all that a record's numbers depend on."""
+    packages = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
+    return Provenance(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        commit=_git("rev-parse", "HEAD") or "",
+        dirty=dirty(),
+        device=f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
+        fingerprint=request.fingerprint,
+        weights=dict(digests),
+    )
+
+
+def dirty() -> bool | None:
+    """Whether the code differs from its commit; None where it is no checkout."""
+    status = _git("status", "--porcelain")
+    return None if status is None else bool(status)
+
+
+def _git(*words: str) -> str | None:
+    """What git says about the checkout that this code runs from; None where it is none (an installed package)."""
+    folder = Path(__file__).parents[1]
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    inside = folder.parent.parent / ".git"
+    return done.stdout.strip() if inside.exists() else None

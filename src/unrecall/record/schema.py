@@ -1,0 +1,275 @@
+"""What an audit leaves behind: typed, JSON in and out, with a schema version. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unrecall.disk.files import read_text, write_text
+from unrecall.errors import BadInput
+
+SCHEMA = 1
+
+Label: TypeAlias = Literal["like retrained", "leaks", "over-forgets", "inconclusive", "not judged"]
+Side: TypeAlias = Literal["above", "below"]
+Severity: TypeAlias = Literal["note", "warning", "serious"]
+
+
+class Frozen(BaseModel):
+    """Base of all parts of a record: immutable, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(Frozen):
+    """A number with its 95 % interval over examples; where it can't be computed `value` is None and `note` says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    note: str = ""
+
+
+class Measurement(Frozen):
+    """One number for the unlearned model beside the same number for all the others.
+
+    `references` holds one value per retrained model and `reference` their mean, which is the ideal unless `ideal` says
+    otherwise. `leak` is the side of the reference on which the forgotten shows; the other side is over-forgetting.
+    `bound_low` and `bound_high` are where another retrained model would fall; `margin` is the smallest difference worth
+    naming (docs/verdict.md).
+    """
+
+    name: str
+    title: str
+    group: str
+    unit: str = ""
+    unlearned: Estimate
+    original: Estimate
+    null: Estimate
+    references: list[Estimate] = Field(default_factory=list)
+    reference: float | None = None
+    ideal: str = "retrained"
+    leak: Side | None = None
+    margin: float = 0.05
+    bound_low: float | None = None
+    bound_high: float | None = None
+    judged: bool = True
+    verdict: Label = "not judged"
+    note: str = ""
+
+
+class ThreatModel(Frozen):
+    """Who the attacker is: what they can reach, what data they hold, and what they may spend."""
+
+    access: str
+    data: str
+    budget: str
+
+
+class Series(Frozen):
+    """One line of a curve: `role` is original, unlearned, retrained, null, or one of these with a control named."""
+
+    role: str
+    x: list[float]
+    y: list[float | None]
+    low: list[float | None] = Field(default_factory=list)
+    high: list[float | None] = Field(default_factory=list)
+
+
+class Curve(Frozen):
+    """A result over a budget, a radius or a threshold, for every model."""
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    log: Literal["", "x", "y", "xy"] = ""
+    series: list[Series]
+    note: str = ""
+
+
+class AttackReport(Frozen):
+    """What an attack promises, whether its controls hold, and the curves it drew."""
+
+    name: str
+    title: str
+    threat: ThreatModel
+    reference: str = ""
+    curves: list[Curve] = Field(default_factory=list)
+    positive_control: str = ""
+    positive_holds: bool | None = None
+    negative_control: str = ""
+    negative_holds: bool | None = None
+    note: str = ""
+
+
+class Doubt(Frozen):
+    """A reason to doubt the audit itself; `id` is an anchor in docs/checks.md."""
+
+    id: str
+    severity: Severity
+    message: str
+
+
+class Exhibit(Frozen):
+    """One example worth looking at: a picture as a data URI, or a text."""
+
+    kind: Literal["picture", "text"]
+    content: str
+    caption: str
+
+
+class Piece(Frozen):
+    """One word or part of a word of an answer, and the probability that each model gives it, by role, in [0, 1]."""
+
+    text: str
+    probability: dict[str, float]
+
+
+class Reading(Frozen):
+    """One forget example of a task that writes text: prompt, true answer, and what each model made of it, by role.
+
+    `pieces` are the true answer's; `written` is what each model writes after the prompt.
+    """
+
+    prompt: str
+    answer: str
+    pieces: list[Piece]
+    written: dict[str, str]
+
+
+class Matrix(Frozen):
+    """What becomes of each class: `values[role][i][j]`, the share of examples of class i that are predicted as j.
+
+    Roles are original, unlearned and retrained (the mean of all of them). `forgotten`: which labels are to be forgotten
+    whole. `paid` and `gained`, by role but for the original: by how much the accuracy of each class fell against the
+    original's, and how much more of the other classes' examples is predicted as it (the mean over them). None where a
+    class has no examples.
+    """
+
+    name: str
+    title: str
+    labels: list[str]
+    forgotten: list[int] = Field(default_factory=list)
+    values: dict[str, list[list[float | None]]]
+    paid: dict[str, list[float | None]] = Field(default_factory=dict)
+    gained: dict[str, list[float | None]] = Field(default_factory=dict)
+    note: str = ""
+
+
+class Trial(Frozen):
+    """One strength that tuning tried: the value, what it cost, and how unequal forget and validation still were."""
+
+    strength: float
+    gap: float
+    retain_drop: float
+    kept: bool
+
+
+class Tuning(Frozen):
+    """What tuning searched and chose, before any audit; `untouched` is the gap of the original."""
+
+    parameter: str
+    chosen: float
+    untouched: float | None = None
+    criterion: str
+    trials: list[Trial]
+
+
+class Cost(Frozen):
+    """What unlearning took: seconds, examples passed forward, optimiser steps, peak memory in MiB."""
+
+    seconds: float
+    passes: int
+    steps: int
+    peak_mib: float
+
+
+class Provenance(Frozen):
+    """Where the numbers come from."""
+
+    created: str
+    command: str
+    versions: dict[str, str]
+    commit: str
+    dirty: bool | None
+    device: str
+    fingerprint: str
+    weights: dict[str, str]
+
+
+class Verdict(Frozen):
+    """The whole audit in one line, and how many judged measurements fell on each side."""
+
+    label: Label
+    line: str
+    counts: dict[str, int]
+    alpha: float
+    judged: int
+
+
+class Record(Frozen):
+    """Everything about one unlearning and its audit; the page reads this and nothing else."""
+
+    schema_version: int = SCHEMA
+    scenario: str
+    scenario_summary: str
+    sizes: dict[str, int]
+    kind: str
+    method: str
+    method_title: str
+    parameters: dict[str, Any]
+    seed: int
+    tuning: Tuning | None = None
+    verdict: Verdict
+    measurements: list[Measurement]
+    attacks: list[AttackReport]
+    doubts: list[Doubt]
+    exhibits: list[Exhibit] = Field(default_factory=list)
+    readings: list[Reading] = Field(default_factory=list)
+    matrices: list[Matrix] = Field(default_factory=list)
+    costs: dict[str, Cost]
+    provenance: Provenance
+    reported: dict[str, float] = Field(default_factory=dict)
+
+    def measurement(self, name: str) -> Measurement | None:
+        """The measurement of that name, or None."""
+        return next((m for m in self.measurements if m.name == name), None)
+
+    def comparable(self) -> dict[str, Any]:
+        """All that must come out the same when the same run is done again: everything but clocks and memory."""
+        data = self.model_dump(mode="json", exclude={"costs", "provenance"})
+        stable = {"cost_time", "cost_memory"}
+        data["measurements"] = [m for m in data["measurements"] if m["name"] not in stable]
+        data["provenance"] = {"fingerprint": self.provenance.fingerprint, "weights": self.provenance.weights}
+        data["costs"] = {k: {"passes": v.passes, "steps": v.steps} for k, v in self.costs.items()}
+        return data
+
+    def save(self, path: str | Path) -> None:
+        """Writes the record as JSON, all of it or nothing."""
+        write_text(Path(path), self.model_dump_json(indent=1) + "\n")
+
+
+def load(path: str | Path) -> Record:
+    """Reads a record; BadInput says which field is off, or that another version wrote it."""
+    text = read_text(Path(path))
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: expected JSON, got {error.msg} at line {error.lineno}.") from error
+    if not isinstance(data, dict) or "schema_version" not in data:
+        raise BadInput(f"{path}: expected an unrecall record, got JSON without schema_version.")
+    if data["schema_version"] != SCHEMA:
+        raise BadInput(
+            f"{path}: expected schema version {SCHEMA}, got {data['schema_version']}. Use the unrecall that wrote it."
+        )
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{path}: expected a valid record, got {first['msg']} at {where}.") from error

@@ -1,0 +1,98 @@
+"""The rule that turns measurements into a verdict; docs/verdict.md explains it, and a test simulates its error rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from unrecall.record.schema import Label, Measurement, Side, Verdict
+from unrecall.record.stats import prediction_interval
+
+ALPHA = 0.05
+JUDGED: Mapping[str, Side | None] = {
+    **dict.fromkeys(
+        ("retain_accuracy", "test_accuracy", "model_utility", "neighbours_retrieval_first", "test_zero_shot"), None
+    ),
+    **dict.fromkeys(
+        (
+            "forget_accuracy",
+            "loss_auc",
+            "residual_knowledge_sums",
+            "relearn_mean",
+            "recalibration_mean",
+            "prototypical_mean",
+            "forget_rouge",
+            "forget_truth_preference",
+            "extraction_strength",
+            "quantise_mean",
+            "forget_zero_shot",
+            "forget_retrieval_first",
+            "attack_success",
+        ),
+        "above",
+    ),
+}
+"""The measurements that a verdict rests on, by name, and the side on which each leaks; the others stand beside them."""
+ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
+
+
+def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[list[Measurement], Verdict]:
+    """Labels each judged measurement and the whole audit.
+
+    Another retrained model would fall between the bounds
+
+        mean(r) +- t_{K-1, 1 - a/2} s(r) sqrt(1 + 1/K),    a = alpha / number of judged measurements,
+
+    with s(r) never less than one example's worth, 1/n. Outside them the unlearned model leaks or over-forgets, by side;
+    inside, it is like retrained if the bounds are no wider than the margin on either side, and inconclusive otherwise.
+    By the union bound, a retrained model judged against retrained ones fails with probability at most `alpha`.
+    """
+    judged = [m for m in measurements if m.judged and m.unlearned.value is not None and len(_references(m)) >= 2]
+    level = 1 - alpha / max(1, len(judged))
+    names = {m.name for m in judged}
+    labelled = [_label(m, level) if m.name in names else _unlabelled(m) for m in measurements]
+    return labelled, _whole([m for m in labelled if m.name in names], alpha)
+
+
+def _references(measurement: Measurement) -> list[float]:
+    return [r.value for r in measurement.references if r.value is not None]
+
+
+def _unlabelled(measurement: Measurement) -> Measurement:
+    if not measurement.judged or measurement.unlearned.value is None:
+        return measurement.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None})
+    few = f"{len(_references(measurement))} retrained models: at least 2 are needed to know how far they differ."
+    return measurement.model_copy(update={"verdict": "inconclusive", "note": measurement.note or few})
+
+
+def _label(measurement: Measurement, level: float) -> Measurement:
+    value = measurement.unlearned.value
+    floor = 1 / max(1, measurement.unlearned.n)
+    bounds = prediction_interval(_references(measurement), level, floor)
+    if value is None or bounds is None:
+        return measurement
+    low, high = bounds
+    label: Label
+    if low <= value <= high:
+        label = "like retrained" if (high - low) / 2 <= measurement.margin else "inconclusive"
+    elif measurement.leak is None:
+        label = "over-forgets" if value < low else "like retrained"
+    else:
+        label = "leaks" if (value > high) == (measurement.leak == "above") else "over-forgets"
+    return measurement.model_copy(update={"verdict": label, "bound_low": low, "bound_high": high})
+
+
+def _whole(judged: Sequence[Measurement], alpha: float) -> Verdict:
+    counts: dict[str, int] = {label: sum(m.verdict == label for m in judged) for label in ORDER}
+    if not judged:
+        line = "Inconclusive: nothing could be judged, for want of retrained models. See the warnings."
+        return Verdict(label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
+    label = next(one for one in ORDER if counts[one])
+    named = "; ".join(m.title for m in judged if m.verdict == label)
+    share = f"{counts[label]} of {len(judged)} judged measurements"
+    line = {
+        "leaks": f"Leaks: it shows more of the forgotten than retrained models do, on {share} ({named}).",
+        "over-forgets": f"Over-forgets: it knows less than retrained models do, on {share} ({named}).",
+        "inconclusive": f"Inconclusive: the retrained models differ too much among themselves on {share} ({named}).",
+        "like retrained": f"Like retrained: all {len(judged)} judged measurements fall where retrained models do.",
+    }[label]
+    return Verdict(label=label, line=line, counts=counts, alpha=alpha, judged=len(judged))

@@ -1,0 +1,89 @@
+"""What there is to choose from, read from the source files themselves, so that listing imports no torch.
+
+A name is a file: `methods/rurk.py` holds the class `RURK`, and the command line calls it `rurk`.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["methods", "attacks", "metrics", "scenarios"]
+KINDS: tuple[Kind, ...] = ("methods", "attacks", "metrics", "scenarios")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyper-parameter as the source has it."""
+
+    name: str
+    type: str
+    default: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file's class or function: its name on the command line, its first sentence, its parameters."""
+
+    name: str
+    owner: str
+    summary: str
+    reference: str
+    parameters: tuple[Parameter, ...]
+
+
+@cache
+def entries(kind: Kind) -> tuple[Entry, ...]:
+    """Everything of a kind, by name; a file counts if it holds a class of its own name."""
+    if kind == "metrics":
+        return _metrics()
+    folder = Path(__file__).parents[1] / kind
+    found = (_entry(path) for path in sorted(folder.glob("*.py")))
+    return tuple(entry for entry in found if entry is not None)
+
+
+def class_name(stem: str) -> str:
+    """How a file's class is recognised: the stem without underscores, in any capitalisation."""
+    return stem.replace("_", "").replace("-", "").lower()
+
+
+def _entry(path: Path) -> Entry | None:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name.lower() == class_name(path.stem) and path.stem != "base":
+            text = ast.get_docstring(node) or ""
+            fields = (_parameter(item) for item in node.body if isinstance(item, ast.AnnAssign))
+            name = path.stem.replace("_", "-") if path.parent.name == "scenarios" else path.stem
+            return Entry(name, node.name, _sentence(text), _reference(text), tuple(f for f in fields if f is not None))
+    return None
+
+
+def _parameter(node: ast.AnnAssign) -> Parameter | None:
+    kind = ast.unparse(node.annotation)
+    if not isinstance(node.target, ast.Name) or kind.startswith("ClassVar"):
+        return None
+    return Parameter(node.target.id, kind, "" if node.value is None else ast.unparse(node.value))
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split("\n\n", maxsplit=1)[0].split())
+
+
+def _reference(text: str) -> str:
+    _, found, rest = text.partition("Reference:")
+    return " ".join(rest.split("\n\n")[0].split()) if found else ""
+
+
+def _metrics() -> tuple[Entry, ...]:
+    """Metrics are functions; each public one of metrics/ that takes evidence or names a paper is an entry."""
+    found = []
+    for path in sorted((Path(__file__).parents[1] / "metrics").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            text = ast.get_docstring(node) or ""
+            if _reference(text) or "evidence" in (argument.arg for argument in node.args.args):
+                found.append(Entry(node.name, path.stem, _sentence(text), _reference(text), ()))
+    return tuple(found)

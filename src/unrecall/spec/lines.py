@@ -1,0 +1,208 @@
+"""A line of text <-> a frozen dataclass: "rurk:tau=0.05", "spotter(salun):lambda_1=0.5", "case.py:make".
+
+spec = name [ "(" spec ")" ] [ ":" key=value { "," key=value } ]     name = a built-in, or FILE.py:NAME
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from unrecall.errors import BadInput, nearest
+from unrecall.spec.catalog import Kind, class_name, entries
+from unrecall.spec.parameters import Parameters, annotated, checked, nested_types
+
+BASES: Mapping[Kind, str] = {"methods": "Method", "attacks": "Attack", "scenarios": "Builder"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The parts of a line, before anything is looked up."""
+
+    name: str
+    base: str | None
+    values: Mapping[str, str]
+
+
+def split(text: str) -> Spec:
+    """Takes a line apart; BadInput where brackets or key=value pairs are off."""
+    line = text.strip()
+    name, base, rest = line, None, ""
+    opened = line.find("(")
+    if opened >= 0 and ":" not in line[:opened].removeprefix(_file_part(line)):
+        closed = _closing(line, opened)
+        name, base, rest = line[:opened], line[opened + 1 : closed], line[closed + 1 :]
+    else:
+        head = _file_part(line)
+        tail = line[len(head) :]
+        name, colon, values = tail.partition(":")
+        name, rest = head + name, colon + values
+    if rest and not rest.startswith(":"):
+        raise BadInput(f"'{text}': expected ':' and parameters after ')', got '{rest}'.")
+    return Spec(name.strip(), base, dict(_pairs(rest.removeprefix(":"), text)))
+
+
+def _file_part(line: str) -> str:
+    """The "FILE.py:" in front of the name, or nothing."""
+    end = line.find(".py:")
+    return line[: end + 4] if end >= 0 else ""
+
+
+def _closing(line: str, opened: int) -> int:
+    depth = 0
+    for i in range(opened, len(line)):
+        depth += {"(": 1, ")": -1}.get(line[i], 0)
+        if depth == 0:
+            return i
+    raise BadInput(f"'{line}': expected a closing bracket, got none.")
+
+
+def _pairs(text: str, whole: str) -> Iterator[tuple[str, str]]:
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise BadInput(f"'{whole}': expected key=value, got '{part}'.")
+        yield key.strip(), value.strip()
+
+
+def parse(text: str, kind: Kind) -> Any:
+    """The method, attack or scenario that a line names, with its parameters set."""
+    spec = split(text)
+    owner = _user_object(spec.name) if ".py:" in spec.name else _built_in(spec.name, kind)
+    values = dict(spec.values)
+    if kind == "scenarios" and inspect.isfunction(owner):
+        if values:
+            raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(values)}.")
+        return owner
+    promised = getattr(importlib.import_module(f"unrecall.{kind}.base"), BASES[kind])
+    if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
+        raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
+    arguments: dict[str, Any] = {}
+    if spec.base is not None:
+        if "base" not in annotated(owner):
+            raise BadInput(f"'{text}': expected a method that wraps another, got {spec.name}, which takes no base.")
+        arguments["base"] = parse(spec.base, kind)
+    return _configured(owner, arguments, values)
+
+
+def _configured(owner: type[Parameters], arguments: dict[str, Any], values: dict[str, str]) -> Parameters:
+    own, inner = annotated(owner), _inner_fields(owner)
+    for key in values:
+        if key not in own and key not in inner:
+            raise BadInput(f"{owner.__name__}: unknown parameter '{key}'. {nearest(key, [*own, *inner])}")
+    for key, value in values.items():
+        if key in own:
+            arguments[key] = _value(owner, key, value)
+    deeper: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in own:
+            field, default = inner[key]
+            name = key.rsplit(".", 1)[-1]
+            deeper.setdefault(field, {"": default})[name] = _value(type(default), name, value)
+    for field, changes in deeper.items():
+        arguments[field] = replace(changes.pop(""), **changes)
+    return owner(**arguments)
+
+
+def _inner_fields(owner: type[Parameters]) -> dict[str, tuple[str, Parameters]]:
+    """Parameters of parameters: `fit.lr`, and `lr` for short; where there are several, it is that of `fit`, or none."""
+    nested = _nested(owner)
+    found: dict[str, tuple[str, Parameters]] = {}
+    for field, default in nested.items():
+        for name in annotated(type(default)):
+            found[f"{field}.{name}"] = (field, default)
+            if field == _short(nested):
+                found[name] = (field, default)
+    return found
+
+
+def _nested(owner: type[Parameters]) -> dict[str, Parameters]:
+    """The defaults of fields that are parameters themselves, by name."""
+    known = {field.name: field.default for field in fields(owner) if field.name != "base"}
+    return {name: default for name, default in known.items() if isinstance(default, Parameters)}
+
+
+def _short(nested: Iterable[str]) -> str | None:
+    """The nested parameters whose own go by their bare names."""
+    names = list(nested)
+    return names[0] if len(names) == 1 else "fit" if "fit" in names else None
+
+
+def _value(owner: type[Parameters], key: str, text: str) -> Any:
+    if nested_types(annotated(owner)[key]):
+        raise BadInput(f"{owner.__name__}: expected {key} in brackets, as in name(other), got '{text}'.")
+    if text.lower() in ("none", "null"):
+        return checked(owner, key, None)
+    if "tuple" in str(annotated(owner)[key]):
+        return checked(owner, key, tuple(text.split("+")), lax=True)
+    return checked(owner, key, text, lax=True)
+
+
+def _built_in(name: str, kind: Kind) -> type:
+    found = next((entry for entry in entries(kind) if class_name(entry.name) == class_name(name)), None)
+    if found is None:
+        raise BadInput(f"unknown {kind.removesuffix('s')} '{name}'. {nearest(name, (e.name for e in entries(kind)))}")
+    module = importlib.import_module(f"unrecall.{kind}.{found.name.replace('-', '_')}")
+    owner: type = getattr(module, found.owner)
+    return owner
+
+
+def _user_object(name: str) -> Any:
+    """What a user's own Python file calls `NAME` in "FILE.py:NAME"."""
+    file, _, attribute = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise BadInput(f"{file}: expected a Python file, got none there. Check the path.")
+    module_spec = importlib.util.spec_from_file_location(file, path)
+    if module_spec is None or module_spec.loader is None:
+        raise BadInput(f"{file}: expected a Python file, got something that can't be imported.")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[file] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except (ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError) as error:
+        raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
+    except (RuntimeError, SyntaxError, TypeError, ValueError) as error:
+        raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    if attribute not in public:
+        raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, public)}")
+    return public[attribute]
+
+
+def show(value: Parameters) -> str:
+    """The line that `parse` reads back: the name, the base in brackets, and whatever differs from the defaults."""
+    home, _, stem = type(value).__module__.rpartition(".")
+    name = stem if home.startswith("unrecall.") else type(value).__name__
+    if stem == "py":
+        name = f"{home}.py:{name}"
+    base, changed = "", []
+    short = _short(_nested(type(value)))
+    for field in fields(value):
+        now = getattr(value, field.name)
+        if field.name == "base" and isinstance(now, Parameters):
+            base = f"({show(now)})"
+        elif isinstance(now, Parameters) and isinstance(field.default, Parameters):
+            place = "" if field.name == short else f"{field.name}."
+            changed += [f"{place}{k}={_text(v)}" for k, v in _differences(now, field.default)]
+        elif now != field.default:
+            changed.append(f"{field.name}={_text(now)}")
+    return name + base + (":" + ",".join(changed) if changed else "")
+
+
+def _differences(now: Parameters, default: Parameters) -> Iterator[tuple[str, Any]]:
+    for field in fields(now):
+        if getattr(now, field.name) != getattr(default, field.name):
+            yield field.name, getattr(now, field.name)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(_text(part) for part in value)
+    return format(value, ".12g") if isinstance(value, float) else str(value)

@@ -1,0 +1,186 @@
+"""What a task may offer beyond the least, one protocol each; a method, attack or metric says which of them it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.data.examples import Batch, Examples
+from unrecall.errors import NotSupported
+from unrecall.tasks.base import Task
+
+
+@runtime_checkable
+class Perturbable(Protocol):
+    """A task whose inputs are continuous tensors, so that they can be perturbed and differentiated."""
+
+    bounds: tuple[float, float]
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """The continuous inputs [examples, ...]."""
+        ...
+
+    def with_inputs(self, batch: Batch, inputs: Tensor) -> Batch:
+        """The same batch with other inputs."""
+        ...
+
+    def items(self, batch: Batch) -> list[Any]:
+        """The examples of a batch as a data set has them: what `collate` undoes."""
+        ...
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """A task whose examples have a class each, so that it shows which class pays when another is forgotten."""
+
+    classes: tuple[str, ...]
+
+    def classified(self) -> Task:
+        """The same models and examples, seen as one row an example: a logit for each class, the class as target.
+
+        The task itself where that is what it does; NotSupported where it knows no classes.
+        """
+        ...
+
+
+def unmixed(task: Task) -> Task:
+    """The task itself, or a form of it in which an example's rows depend on that example alone; else NotSupported."""
+    if not task.mixes:
+        return task
+    if not isinstance(task, Classed):
+        raise NotSupported(
+            f"{type(task).__name__}: expected rows that depend on one example each, got a task that mixes."
+        )
+    return task.classified()
+
+
+class Embedded(NamedTuple):
+    """Unit vectors of both sides of some pairs, `[n, d]` each."""
+
+    first: Tensor
+    second: Tensor
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """A task whose examples are two things that belong together, each of which can be looked for by the other."""
+
+    def sides(self, features: Tensor) -> Embedded:
+        """Both sides of examples from their features `[n, ...]`, which are what a view gives."""
+        ...
+
+    def prompts(self, model: nn.Module) -> Tensor | None:
+        """Unit vectors of what stands for the classes on the second side, `[classes, d]`; None without classes."""
+        ...
+
+    def labels(self, examples: Examples) -> Tensor:
+        """The class of each example `[n]`, -1 where it has none."""
+        ...
+
+
+@runtime_checkable
+class Composed(Paired, Protocol):
+    """A task of pairs whose second sides are made of parts, each of which can be left out."""
+
+    def embedded(self, model: nn.Module, examples: Examples) -> Embedded:
+        """Both sides of all examples, in eval mode, without gradients."""
+        ...
+
+    def cosines(self, model: nn.Module, batch: Batch) -> Tensor:
+        """How alike the two sides of each pair are, `[examples]`, with gradients, in the mode that the model is in."""
+        ...
+
+    def parts(self, batch: Batch) -> Tensor:
+        """Which places of the second sides hold such a part, `[examples, places]`, boolean."""
+        ...
+
+    def only(self, batch: Batch, kept: Tensor) -> Batch:
+        """The pairs without the parts that `kept` `[examples, places]` leaves out; what is no part stays."""
+        ...
+
+    def items(self, batch: Batch) -> list[Any]:
+        """The examples of a batch as a data set has them: what `collate` undoes."""
+        ...
+
+
+@runtime_checkable
+class Textual(Protocol):
+    """A task whose examples are a prompt and an answer, both text, and whose models can write one."""
+
+    def read(self, path: Path) -> Sequence[Any]:
+        """Examples from a file; BadInput names the line of one that is none."""
+        ...
+
+    def prompt(self, item: Any) -> str:
+        """What the model is shown."""
+        ...
+
+    def answer(self, item: Any) -> str:
+        """What it should write."""
+        ...
+
+    def answered(self, item: Any, answer: str) -> Any:
+        """The same example with another answer."""
+        ...
+
+    def asked(self, item: Any, prompt: str) -> Any:
+        """The same example with another prompt."""
+        ...
+
+    def reworded(self, item: Any) -> list[Any]:
+        """The same example asked in other words, once for each wording that it brings along."""
+        ...
+
+    def fits(self, model: nn.Module, item: Any) -> bool:
+        """Whether the example has an answer, and the model's context holds it."""
+        ...
+
+    def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
+        """The same prompts with other answers, one an example."""
+        ...
+
+    def left(self, item: Any, shown: float) -> str:
+        """What is left of the answer after the first `shown` share of its tokens, rounded down."""
+        ...
+
+    def pieces(self, item: Any) -> list[str]:
+        """The answer as the model reads it, one string a row."""
+        ...
+
+    def generate(
+        self, model: nn.Module, items: Sequence[Any], longest: int | None = None, shown: float = 0.0
+    ) -> list[str]:
+        """What the model writes after each prompt and the first `shown` share of its answer's tokens.
+
+        Greedily, until it ends or has written `longest` tokens (None: half as many again as are left).
+        """
+        ...
+
+    def neighbours(self, model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
+        """The `count` nearest other words of each word of the vocabulary, and how far they are (1 - cosine).
+
+        Both `[vocabulary, count]`, by the model's own input embeddings, nearest first.
+        """
+        ...
+
+    def swapped(
+        self, batch: Batch, near: tuple[Tensor, Tensor], share: float, generator: torch.Generator
+    ) -> tuple[Batch, Tensor]:
+        """The batch with a `share` of what it predicts swapped for neighbours, and how far each example moved.
+
+        The distance `[examples]` is the mean over an example's rows. What was swapped is predicted in its new form.
+        """
+        ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A task whose models have a home of their own outside unrecall, and can be left there ready for use."""
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
+        ...

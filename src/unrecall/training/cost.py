@@ -1,0 +1,61 @@
+"""What a piece of work takes: seconds, passes, steps and peak memory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+import torch
+
+from unrecall.record.schema import Cost
+from unrecall.training.session import Session
+
+
+class metered:  # noqa: N801
+    """A `with` block whose `cost` is known at its end; training inside must run in the same session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.cost = Cost(seconds=0.0, passes=0, steps=0, peak_mib=0.0)
+
+    def __enter__(self) -> metered:
+        """Starts the clock and forgets earlier peaks."""
+        self._first = len(self.session.efforts)
+        _reset_peak()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the clock; time from before an interruption counts."""
+        efforts = self.session.efforts[self._first :]
+        clock = time.perf_counter() - self._started
+        self.cost = Cost(
+            seconds=max(clock, sum(effort.seconds for effort in efforts)),
+            passes=sum(effort.passes for effort in efforts),
+            steps=sum(effort.steps for effort in efforts),
+            peak_mib=_peak() / 2**20,
+        )
+
+
+def _reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak() -> int:
+    """The larger of the accelerator's peak and, where Linux tells it, the process's; its present size elsewhere."""
+    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return max(device, int(psutil.Process().memory_info().rss))
+    peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return max(device, peak)

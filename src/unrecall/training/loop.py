@@ -1,0 +1,263 @@
+"""The one training loop: what every method, every reference and every relearning attack runs on."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.data.examples import Batch, Examples, batch_size, move
+from unrecall.disk.files import content_key
+from unrecall.disk.weights import digest_of
+from unrecall.errors import BadInput, Diverged
+from unrecall.models.observe import accuracy, loader
+from unrecall.nn.hooks import batchnorms
+from unrecall.spec.parameters import Count, NonNegative, Parameters, Positive, Share
+from unrecall.tasks.base import Task
+from unrecall.training.randomness import draw_seed, own_randomness, seeded
+from unrecall.training.resume import Saved
+from unrecall.training.session import Effort, Session
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Batches: TypeAlias = Mapping[str, Batch]
+Loss: TypeAlias = Callable[[nn.Module, Batches], Tensor]
+
+
+@dataclass(frozen=True)
+class Fit(Parameters):
+    """A training recipe.
+
+    `epochs`: passes over the leading stream. `steps`: cap on optimiser steps, None for no cap. `schedule`: of the
+    learning rate, by step; cosine falls to 0 over `period` steps (None: the whole run) and, as PyTorch's does, rises
+    again beyond; exponential falls to `final` of the rate over the run. `clip`: largest gradient norm. `batchnorm`:
+    "train" updates statistics from each batch, "frozen" leaves them as they are while the affine weights train.
+    `until`: stop once forget accuracy is at most this, checked after each epoch and every `check_every` steps. `lr` 0
+    is allowed: it is the null that checks need.
+    """
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: NonNegative = 0.01
+    momentum: Share = 0.9
+    weight_decay: NonNegative = 5e-4
+    epochs: Count = 1
+    steps: Count | None = None
+    batch_size: Count = 128
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    period: Count | None = None
+    final: Positive = 0.01
+    clip: Positive | None = None
+    batchnorm: Literal["train", "frozen"] = "train"
+    until: Share | None = None
+    check_every: Count = 50
+
+
+@dataclass
+class Turn:
+    """Everything that one optimisation step may touch."""
+
+    model: nn.Module
+    batches: Batches
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    clip: float | None
+    backward: Callable[[Tensor], None]
+
+    def differentiate(self) -> Tensor:
+        """Computes the loss and its gradients, clips them, and gives the detached loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.model, self.batches)
+        self.backward(loss)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        return loss.detach()
+
+
+Step: TypeAlias = Callable[[Turn], Tensor]
+
+
+def plain_step(turn: Turn) -> Tensor:
+    """Differentiate, then let the optimiser move. Wrappers put their own step around this one."""
+    loss = turn.differentiate()
+    turn.optimizer.step()
+    return loss
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One run of the loop: what is minimised, over which data, and how.
+
+    `streams`: data sets by name; one epoch is one pass over the first, the others cycle beside it, each shuffled anew
+    every time round. `loss(model, batches)` sees one batch of each. `done(turn)`: whether a rule of the method's own
+    ends it, asked whenever `until` is; what that rule remembers goes into `turn.optimizer.state`, to survive a kill.
+    """
+
+    loss: Loss
+    streams: Mapping[str, Examples]
+    fit: Fit
+    step: Step = plain_step
+    done: Callable[[Turn], bool] | None = None
+
+
+def groups(name: str, length: int, fit: Fit, seed: int, start: int, stop: int) -> Iterator[list[int]]:
+    """The index groups of steps `start` to `stop`: a fresh shuffle each time round, the same for the same seed.
+
+    A last group of one example is left out (BatchNorm can't train on it) unless it is the only one.
+    """
+    starts = list(range(0, length, fit.batch_size))
+    if len(starts) > 1 and length - starts[-1] == 1 < fit.batch_size:
+        starts.pop()
+    epoch, order = -1, torch.empty(0)
+    for step in range(start, stop):
+        if step // len(starts) != epoch:
+            epoch = step // len(starts)
+            mixed = int(hashlib.sha256(f"{seed}/{name}/{epoch}".encode()).hexdigest()[:15], 16)
+            order = torch.randperm(length, generator=seeded(mixed))
+        first = starts[step % len(starts)]
+        yield order[first : first + fit.batch_size].tolist()
+
+
+def total_steps(phase: Phase) -> int:
+    """How many optimiser steps a phase takes if nothing stops it early."""
+    lead = next(iter(phase.streams.values()))
+    whole, rest = divmod(len(lead), phase.fit.batch_size)
+    per_epoch = max(1, whole + (rest > 1))
+    total = per_epoch * phase.fit.epochs
+    return total if phase.fit.steps is None else min(total, phase.fit.steps)
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    phase: Phase,
+    generator: torch.Generator,
+    session: Session | None = None,
+    name: str = "fit",
+) -> Effort:
+    """Runs one phase on `model`, in place. The same model, phase and generator give the same result, killed or not.
+
+    Raises Diverged at the first step whose loss is not finite, or with weights that are not where an epoch ends or
+    `until` is checked.
+    """
+    effort = Effort()
+    for _ in training(model, task, phase, generator, session or Session(), name, effort):
+        pass
+    return effort
+
+
+def training(
+    model: nn.Module,
+    task: Task,
+    phase: Phase,
+    generator: torch.Generator,
+    session: Session,
+    name: str,
+    effort: Effort,
+) -> Iterator[int]:
+    """The loop itself, a step at a time: gives the number of steps done after each, and fills in `effort`."""
+    recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
+    per_epoch = max(1, total_steps(_once(phase)))
+    seed = draw_seed(generator)
+    if recipe.until is not None and "forget" not in phase.streams:
+        raise BadInput(f"{name}: expected until only where forget is trained on, got {recipe.until}. Leave it out.")
+    accelerator = session.accelerator()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise BadInput(f"{name}: expected at least one trainable parameter, got none.")
+    model.to(accelerator.device)
+    bare = _optimizer(recipe, parameters)
+    scheduler = _scheduler(recipe, bare, total)
+    wrapped, optimizer, backward = _prepared(accelerator, model, bare)
+    saved = Saved(session, name, content_key(repr(recipe), str(seed), digest_of(model)))
+
+    def mine(group: list[int]) -> list[int]:
+        """This process's share of a batch; the whole of it in one process, or where there is not one for each."""
+        n = accelerator.num_processes
+        return group[accelerator.process_index :: n] if len(group) >= n else group
+
+    first = saved.restore(model, bare, scheduler, generator, effort)
+    with own_randomness(seed):
+        streams = {
+            key: iter(loader(data, task, [mine(group) for group in groups(key, len(data), recipe, seed, first, total)]))
+            for key, data in phase.streams.items()
+        }
+    set_training(model, recipe)
+    for step in session.track(range(first, total), name, total - first):
+        with own_randomness(seed + step):
+            drawn = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
+            turn = Turn(wrapped, drawn, phase.loss, optimizer, recipe.clip, backward)
+            loss = phase.step(turn)
+        scheduler.step()
+        ended = (step + 1) % per_epoch == 0 or step + 1 == total
+        looked = ended or (step + 1) % recipe.check_every == 0
+        if not bool(torch.isfinite(loss)) or (looked and not _finite(parameters)):
+            raise Diverged(name, step, saved.last_good())
+        effort.seconds, started = effort.seconds + time.perf_counter() - started, time.perf_counter()
+        effort.steps += 1
+        effort.passes += sum(batch_size(batch) for batch in drawn.values())
+        effort.losses.append(float(loss))
+        yield step + 1
+        if looked and (_reached(model, task, phase) or (phase.done is not None and phase.done(turn))):
+            break
+        if ended and step + 1 < total:
+            saved.keep(step + 1, model, bare, scheduler, generator, effort)
+    saved.forget()
+    model.eval()
+    effort.seconds += time.perf_counter() - started
+    session.efforts.append(effort)
+
+
+def _prepared(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Tensor], None]]:
+    """What Accelerate makes of model, optimiser and backward; in one process at full precision, they as they are."""
+    if accelerator.num_processes == 1 and accelerator.mixed_precision == "no":
+        return model, optimizer, Tensor.backward
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    return wrapped, prepared, accelerator.backward
+
+
+def _once(phase: Phase) -> Phase:
+    return Phase(phase.loss, phase.streams, Fit(batch_size=phase.fit.batch_size))
+
+
+def _finite(parameters: list[nn.Parameter]) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in parameters)
+
+
+def _reached(model: nn.Module, task: Task, phase: Phase) -> bool:
+    if phase.fit.until is None:
+        return False
+    return float(accuracy(model, task, phase.streams["forget"]).mean()) <= phase.fit.until
+
+
+def set_training(model: nn.Module, recipe: Fit) -> None:
+    """Train mode, but for BatchNorm where the recipe freezes it, and for modules with no trainable parameter left."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+    if recipe.batchnorm == "frozen":
+        for norm in batchnorms(model):
+            norm.eval()
+
+
+def _optimizer(recipe: Fit, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+
+
+def _scheduler(recipe: Fit, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.period or total)
+    rate = recipe.final ** (1 / total) if recipe.schedule == "exponential" else 1.0
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, rate)

@@ -1,0 +1,301 @@
+"""The command line: verdict, page and exit code; one clear line for whatever can't be used, with nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worlds import network
+from unrecall.cli import app as cli
+from unrecall.disk import weights
+from unrecall.experiment import grid as bench
+from unrecall.harness import audit as auditing
+from unrecall.record.schema import Record, load
+from unrecall.record.verdict import judge
+from unrecall.scenarios.base import cache_folder
+
+CASE = """
+import os
+import torch
+from torch import nn
+from tests.worlds import blobs, network
+from unrecall import Fit, Request, Scenario
+from unrecall.tasks import Classification
+from unrecall.data.examples import Part
+
+DATA, UNSEEN = blobs(80, 4, 1), blobs(96, 4, 2)
+RECIPE = Fit(lr=0.05, epochs=4, batch_size=16)
+
+def build(seed, session):
+    return network(seed=seed)
+
+def case(forget=DATA[:10], retain=DATA[10:], holdout=UNSEEN[:24], test=UNSEEN[24:], build=build, **changed):
+    kind = {k: changed.pop(k) for k in ("kind", "masked") if k in changed}
+    request = Request(forget, retain, holdout, test, **kind)
+    given = {"build": build, "recipe": RECIPE, "references": 2} | changed
+    return Scenario(name="tiny", summary="blobs", task=Classification(), request=request, **given)
+
+def make(): return case()
+def five(): return case(references=5)
+def outside(): return case(forget=Part(DATA, [0, 80]))
+def twice(): return case(forget=[*DATA[:10], DATA[3]])
+def both(): return case(retain=DATA)
+def leaky(): return case(holdout=DATA[20:30])
+def nothing(): return case(forget=[])
+def everything(): return case(forget=DATA, retain=[])
+def no_holdout(): return case(holdout=[])
+def no_test(): return case(test=[])
+def unknown_class(): return case(kind="class", masked=(9,))
+def no_class(): return case(kind="class")
+def label(): return case(retain=[*DATA[10:], (torch.zeros(1, 4, 4), 7)])
+def ignored(): return case(forget=[*DATA[:10], (torch.zeros(1, 4, 4), -100)])
+def nan_data(): return case(retain=[*DATA[10:], (torch.full((1, 4, 4), torch.nan), 0)])
+def bytes_data(): return case(retain=[*DATA[10:], (torch.full((1, 4, 4), 255.0), 0)])
+def ragged(): return case(test=[*UNSEEN[24:], (torch.zeros(1, 5, 5), 0)])
+def pairless(): return case(test=[torch.zeros(1, 4, 4)])
+def probabilities(): return case(build=lambda s, _: nn.Sequential(*network(seed=s), nn.Softmax(1)))
+def own_probabilities(): return case(original=nn.Sequential(network(), nn.Softmax(1)))
+def shaped(): return case(build=lambda s, _: nn.Linear(3, 4))
+def nan_weights():
+    model = network()
+    model[6].weight.data[0, 0] = torch.nan
+    return case(original=model)
+def no_model(): return case(build=None)
+def nan_build(): return case(build=lambda s, _: nan_weights().original)
+def absent(): return case(forget=[int(l) for l in open("no-such-file")])
+def no_scenario(): return 3
+def boom(): raise ValueError("boom")
+def refused(): assert False, "no"
+"""
+FAST = "recalibration:counts=16 rmia svc"
+METHOD = "neggrad_plus:epochs=3,batch_size=16"
+WHO = ["--scenario", "case.py:make", "--device", "cpu"]
+RUN = ["run", *WHO, "--method", METHOD, "--audit", FAST, "--out", "out"]
+
+
+@pytest.fixture(autouse=True)
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a case of one's own in it, and a cache beside it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(folder)
+    Path("case.py").write_text(CASE)
+    return folder
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as done:
+        cli.main(list(arguments))
+    return int(done.value.code or 0)
+
+
+def with_(arguments: list[str], **changed: str) -> list[str]:
+    """The command with the values of some options changed."""
+    words = list(arguments)
+    for option, value in changed.items():
+        words[words.index(f"--{option}") + 1] = value
+    return words
+
+
+def test_run_from_case_to_verdict_page_and_record(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*RUN, "--seeds", "2") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^neggrad_plus:.*, seed 0: [A-Z]", out, re.MULTILINE)
+    assert "seed 1: " in out
+    assert out.endswith("out/report.html\n")
+    records = [load(Path(f"out/seed-{seed}/record.json")) for seed in (0, 1)]
+    assert [record.seed for record in records] == [0, 1]
+    assert "tiny" in Path("out/report.html").read_text(encoding="utf-8")
+    assert call("check", "out/seed-0/record.json") == 0
+    assert call("report", "out", "-o", "pages/both.html") == 0
+    assert Path("pages/both.html").exists()
+
+
+def test_fail_on_decides_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*RUN) == 0
+    label = load(Path("out/seed-0/record.json")).verdict.label
+    others = {"leaks", "over-forgets", "inconclusive", "like retrained"} - {label}
+    assert call(*RUN, "--fail-on", label) == 1
+    assert call(*RUN, "--fail-on", ",".join(sorted(others))) == 0
+    assert call(*RUN, "--fail-on", "leak") == 2
+    assert "unknown verdict 'leak'. Did you mean 'leaks'?" in capsys.readouterr().err
+
+
+def test_unlearn_then_audit_somebody_elses_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("unlearn", *WHO, "--method", METHOD, "--out", "gone") == 0
+    checkpoint = Path("gone/unlearned.safetensors")
+    assert weights.digest_of_file(checkpoint) in capsys.readouterr().out
+    audit = ["audit", *WHO, "--attacks", FAST] if "--attacks" in HELP("audit") else ["audit", *WHO, "--audit", FAST]
+    assert call(*audit, "--model", str(checkpoint), "--out", "theirs") == 0
+    record = load(Path("theirs/record.json"))
+    assert record.provenance.weights["unlearned"] == weights.digest_of_file(checkpoint)
+    reference = list(cache_folder().glob("tiny-retrained-*.safetensors"))
+    given = [word for path in reference for word in ("--reference", str(path))]
+    original = next(cache_folder().glob("tiny-original-*.safetensors"))
+    assert call(*audit, "--model", str(checkpoint), *given, "--original", str(original), "--out", "again") == 0
+    again = load(Path("again/record.json"))
+    assert sorted(again.provenance.weights.values()) == sorted(record.provenance.weights.values())
+
+
+def HELP(command: str) -> str:  # noqa: N802
+    done = subprocess.run(
+        [sys.executable, "-m", "unrecall", command, "--help"], capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.stdout
+
+
+def test_bench_makes_a_page_of_many_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", *WHO, "--attacks", "rmia", "--out", "grid", "--methods"]
+    assert call(*words, f"{METHOD} ssd") == 0
+    before = {path: path.read_bytes() for path in Path("grid").rglob("*.json")}
+    assert sum(path.name == "record.json" for path in before) == 2
+    assert call(*words, f"{METHOD} ssd finetune:epochs=1") == 0
+    after = {path: path.read_bytes() for path in Path("grid").rglob("*.json")}
+    assert all(after[path] == content for path, content in before.items())
+    assert call(*words, "ssd ssdd") == 2
+    assert "unknown method 'ssdd'. Did you mean 'ssd'?" in capsys.readouterr().err
+
+
+def test_a_tuned_bench_runs_what_has_no_strength_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    methods = f"retrain:epochs=1 eu_k:blocks=1,epochs=1 {METHOD}"
+    assert call("bench", *WHO, "--attacks", "rmia", "--out", "grid", "--methods", methods, "--tune") == 0
+    told = capsys.readouterr().err
+    records = [load(path) for path in Path("grid").rglob("record.json")]
+    assert {record.method.split(":")[0]: record.tuning is None for record in records} == {
+        "retrain": True,
+        "eu_k": True,
+        "neggrad_plus": False,
+    }
+    assert re.findall(r"^(\w+):.* has no strength to tune, so it runs as it is\.$", told, re.MULTILINE) == [
+        "eu_k",
+        "retrain",
+    ]
+
+
+def test_an_audit_trains_only_what_was_not_given() -> None:
+    """With --original no original is trained; one --reference is topped up to the two that the scenario wants."""
+    weights.save(network(seed=5), Path("theirs.safetensors"))
+    weights.save(network(seed=6), Path("reference.safetensors"))
+    audit = ["audit", *WHO, "--audit", "rmia", "--model", "theirs.safetensors", "--original", "theirs.safetensors"]
+    assert call(*audit, "--reference", "reference.safetensors", "--out", "audit") == 0
+    assert not list(cache_folder().glob("tiny-original-*"))
+    assert len(list(cache_folder().glob("tiny-retrained-*.safetensors"))) == 1
+    digests = load(Path("audit/record.json")).provenance.weights
+    assert digests["retrained 0"] == weights.digest_of_file(Path("reference.safetensors"))
+    assert digests["original"] == weights.digest_of_file(Path("theirs.safetensors"))
+    assert "retrained 1" in digests
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The error, which is the last line and the only one; what was done before it may have been told."""
+    *told, last = capsys.readouterr().err.splitlines()
+    assert all(re.search(r": done in|^(un|null|attack|  )", line) for line in told), told
+    return last
+
+
+def uninterrupted(folder: str) -> dict[str, Any]:
+    assert call(*with_(RUN, out=folder)) == 0
+    return load(Path(folder) / "seed-0" / "record.json").comparable()
+
+
+PARTS: list[tuple[Any, str]] = [(bench, "scenario_of"), (auditing, "evidence"), (auditing, "judge"), (cli, "_show")]
+
+
+@pytest.mark.parametrize(("owner", "name"), PARTS, ids=[name for _, name in PARTS])
+def test_interrupted_and_called_again(
+    owner: Any, name: str, case: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stop)
+        assert call(*RUN) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted: the same command goes on from here."
+    assert call(*RUN) == 0
+    monkeypatch.setenv("UNRECALL_CACHE", str(case / "another cache"))
+    assert load(Path("out/seed-0/record.json")).comparable() == uninterrupted("whole")
+
+
+def test_check_tells_a_good_record_from_a_forged_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*RUN) == 0
+    path = Path("out/seed-0/record.json")
+    assert call("check", str(path)) == 0
+    honest = path.read_text()
+
+    def forge(change: Callable[[dict[str, Any]], Any]) -> None:
+        data = json.loads(honest)
+        change(data)
+        path.write_text(json.dumps(data))
+
+    forge(lambda data: data["verdict"].update(line="All is well."))
+    capsys.readouterr()
+    assert call("check", str(path)) == 1
+    assert "off: verdict: the record says 'All is well.'" in capsys.readouterr().out
+    forge(lambda data: data["provenance"]["weights"].update(unlearned="0" * 64))
+    assert call("check", str(path)) == 1
+    assert "its weights are not those that were audited" in capsys.readouterr().out
+    forge(flattered)
+    assert call("check", str(path)) == 1
+    told = capsys.readouterr().out
+    assert "the record has it not judged, the rule has it judged." in told
+    assert "expected a margin of at most 0.1, got 9." in told
+    forge(lambda data: data.update(verdicts={}))
+    assert call("check", str(path)) == 2
+    assert "Extra inputs are not permitted at verdicts" in one_line(capsys)
+
+
+def flattered(data: dict[str, Any]) -> None:
+    """What leaks is no longer judged, the rest has a margin that nothing exceeds, and no doubt is left."""
+    for entry in data["measurements"]:
+        entry["judged"] &= entry["verdict"] not in ("leaks", "over-forgets")
+        entry["margin"] = 9.0
+    data["measurements"][0]["judged"] = not data["measurements"][0]["judged"]
+    record = Record.model_validate(data)
+    labelled, verdict = judge(record.measurements)
+    data |= record.model_copy(update={"measurements": labelled, "verdict": verdict, "doubts": []}).model_dump(
+        mode="json"
+    )
+
+
+def test_list_names_everything_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("methods", "attacks", "metrics", "scenarios"):
+        assert call("list", kind) == 0
+        text = capsys.readouterr().out
+        assert call("list", kind, "--json") == 0
+        entries = json.loads(capsys.readouterr().out)
+        assert entries
+        assert all(re.search(rf"^{re.escape(entry['name'])} ", text, re.MULTILINE) for entry in entries)
+        assert all(entry["summary"].endswith(".") or kind == "metrics" for entry in entries), kind
+    assert call("list") == 0
+    assert "lambda_a=0.03" in capsys.readouterr().out
+
+
+def test_in_a_process_of_its_own(case: Path) -> None:
+    """Exit codes, streams and the absence of a traceback as a shell sees them; the rest is tested in-process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from unrecall.cli.app import main; main()", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+
+    listed = shell("list", "methods")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "rurk" in listed.stdout
+    bad = shell("run", "-s", "digits", "-m", "rurkk")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr == "error: unknown method 'rurkk'. Did you mean 'rurk'?\n"
+    help_ = shell()
+    assert help_.returncode == 2
+    assert "Usage" in help_.stdout + help_.stderr
+    assert "Traceback" not in help_.stderr
+    assert [path.name for path in case.iterdir()] == ["case.py"]

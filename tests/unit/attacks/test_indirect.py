@@ -1,0 +1,440 @@
+"""The indirect attack: rankings by hand, a defender that it harms, two that it can't, requests that make sense."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.worlds import CPU, World, word_tokenizer
+from unrecall.attacks import indirect
+from unrecall.attacks.deletion import Pool
+from unrecall.attacks.indirect import Indirect, alignments, contributed, slope
+from unrecall.cli import app as cli
+from unrecall.data.examples import Part, iterate
+from unrecall.data.request import Request
+from unrecall.errors import BadInput
+from unrecall.harness.deletion import siege
+from unrecall.harness.findings import Finding, Models
+from unrecall.harness.requests import Defender, Ground
+from unrecall.harness.scored import evidence
+from unrecall.methods.grad_ascent import GradAscent
+from unrecall.models.observe import batches, observe
+from unrecall.record.schema import Estimate, load
+from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
+from unrecall.tasks import CausalLM, Classification
+from unrecall.training.loop import Fit
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
+
+SURROGATE = Fit(lr=1e-2, weight_decay=0.0, clip=1.0, epochs=10, steps=10, batchnorm="frozen")
+ATTACK = Indirect(victim=1, wished=0, sizes=(5, 20), controls=2, fit=SURROGATE)
+SMALL = replace(ATTACK, sizes=(20,), controls=1)
+ASCENT = GradAscent(fit=SURROGATE)
+
+
+# Rankings, by hand.
+
+
+def softmax_world() -> tuple[nn.Linear, list[tuple[Tensor, int]]]:
+    """Three classes, two inputs; W as it is, so that every gradient is (p - e_y) x^T."""
+    model = nn.Linear(2, 3, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, -0.5], [0.2, 0.7], [-0.3, 0.1]]))
+    inputs = torch.rand(7, 2, generator=seeded(3))
+    return model, [(x, i % 3) for i, x in enumerate(inputs)]
+
+
+def by_hand(model: nn.Linear, item: tuple[Tensor, int], label: int) -> Tensor:
+    p = (model.weight @ item[0]).softmax(0).detach()
+    p[label] -= 1
+    return p[:, None] * item[0][None]
+
+
+@pytest.mark.parametrize("towards", [None, 2])
+@pytest.mark.parametrize("tangents", [True, False])
+def test_alignments_are_inner_products_of_gradients(
+    towards: int | None, tangents: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = softmax_world()
+    victims, others = data[1::3], data[::3]
+    wanted = torch.stack([by_hand(model, v, v[1] if towards is None else towards) for v in victims]).mean(0)
+    expected = [float((wanted * by_hand(model, x, x[1])).sum()) for x in others]
+    if not tangents:
+
+        def no_tangents(*_: object) -> None:
+            raise NotImplementedError("forward AD")
+
+        monkeypatch.setattr(indirect, "jvp", no_tangents)
+    task = Classification()
+    direction = slope(model, task, victims, towards)
+    assert torch.allclose(direction["weight"], wanted, atol=1e-6)
+    assert np.allclose(alignments(model, task, others, direction), expected, atol=1e-6)
+    assert model.weight.grad is None
+
+
+def test_attention_carries_tangents(pairs_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One forward pass, no backward pass an example, and the same numbers."""
+    w = pairs_world
+    task, some = w.task.classified(), Part(w.request.retain, range(5))
+    direction = slope(w.original, task, some)
+    slow = indirect._one_by_one(w.original, task, next(iter(batches(some, task))), direction)
+    monkeypatch.setattr(indirect, "_one_by_one", lambda *_: pytest.fail("a backward pass an example"))
+    assert np.allclose(alignments(w.original, task, some, direction), slow.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_the_gradient_ranking_goes_where_ascent_helps_the_wish() -> None:
+    """A step of ascent on the first of the ranking lowers CE(victim, wished) most, on the last of it least."""
+    model, data = softmax_world()
+    victims, others = data[1::3], [x for x in data if x[1] != 1]
+    pool = Pool(others, np.array([y for _, y in others]), victims)
+
+    def wished_loss(asked: tuple[Tensor, int]) -> float:
+        moved = model.weight.detach() + 1e-3 * by_hand(model, asked, asked[1])
+        logits = torch.stack([x for x, _ in victims]) @ moved.T
+        return float(nn.functional.cross_entropy(logits, torch.full((len(victims),), 2)))
+
+    task, attack = Classification(), Indirect(victim=1, wished=2)
+    order = np.argsort(-attack.rank(model, pool, task, seeded(0), CPU))
+    after = [wished_loss(others[i]) for i in order]
+    assert after == sorted(after)
+    blind = np.argsort(-Indirect(victim=1).rank(model, pool, task, seeded(0), CPU))
+
+    def own_loss(asked: tuple[Tensor, int]) -> float:
+        moved = model.weight.detach() + 1e-3 * by_hand(model, asked, asked[1])
+        logits = torch.stack([x for x, _ in victims]) @ moved.T
+        return float(nn.functional.cross_entropy(logits, torch.tensor([1] * len(victims))))
+
+    after = [own_loss(others[i]) for i in blind]
+    assert after == sorted(after, reverse=True)
+
+
+def test_the_contribution_ranking_is_a_cosine_to_the_victims_mean() -> None:
+    """What enters a linear head is the input, so that the contribution to the own class is x * W_y."""
+    model, data = softmax_world()
+    victims, others = data[1::3], [x for x in data if x[1] != 1]
+    mine = torch.stack([x * model.weight[y] for x, y in others]).detach()
+    centre = torch.stack([x * model.weight[y] for x, y in victims]).detach().mean(0)
+    assert torch.allclose(contributed(model, Classification(), others), mine)
+    pool = Pool(others, np.array([y for _, y in others]), victims)
+    found = Indirect(victim=1, by="contribution").rank(model, pool, Classification(), seeded(0), CPU)
+    assert np.allclose(found, torch.nn.functional.cosine_similarity(mine, centre[None]).numpy(), atol=1e-6)
+
+
+def test_the_surrogate_is_gradient_ascent(samples_world: World) -> None:
+    w = samples_world
+    mine = ATTACK.rehearse(w.original, w.request.forget, w.task, seeded(4), CPU)
+    theirs = ASCENT.unlearn(w.original, w.request, w.task, seeded(4), CPU)
+    for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_surrogate_ranks_whole_classes(samples_world: World) -> None:
+    """All of a class score alike: the share of known victims that its surrogate newly answers as wished."""
+    w = samples_world
+    data = list(w.request.retain)  # type: ignore[call-overload]
+    others, victims = [x for x in data if x[1] != 1], [x for x in data if x[1] == 1]
+    classes = np.array([y for _, y in others])
+    pool = Pool(others, classes, victims)
+    attack = replace(ATTACK, by="surrogate", sizes=(15,))
+    scores = attack.rank(w.original, pool, w.task, seeded(0), CPU)
+    groups = {c: set(scores[classes == c].tolist()) for c in (0, 2, 3)}
+    assert all(len(group) == 1 for group in groups.values())
+    assert len(set(scores.tolist())) > 1
+    assert np.array_equal(scores, attack.rank(w.original, pool, w.task, seeded(0), CPU))
+
+
+def test_the_surrogate_ranking_is_the_harm_of_one_step_by_hand() -> None:
+    """One step of ascent on the first two of each class, W + 2 (p - e_c) x^T, and what four victims are called then.
+
+    Forgetting class 2 takes one of four to the wished 0; class 3 costs one of the three that were right, 1/4 over
+    2 * 4 + 1; class 0 changes nothing. So class 2 is asked for first, and class 0 last.
+    """
+    model = nn.Linear(2, 4, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-0.2, 0.4], [-0.6, 0.9], [0.6, -0.4], [-0.6, 0.3]]))
+    victims = [(torch.tensor(x), 1) for x in ([0.1, 0.9], [0.4, 0.4], [0.9, 0.1], [0.5, 0.9])]
+    asked = {0: torch.tensor([0.0, 0.7]), 2: torch.tensor([0.7, 0.9]), 3: torch.tensor([0.6, 0.2])}
+    called = {0: [1, 1, 2, 1], 2: [1, 1, 0, 1], 3: [1, 2, 2, 1]}
+    seen = torch.stack([x for x, _ in victims])
+    assert (seen @ model.weight.T).argmax(1).tolist() == [1, 1, 2, 1]
+    for c, x in asked.items():
+        moved = model.weight.detach() + 2 * by_hand(model, (x, c), c)
+        assert (seen @ moved.T).argmax(1).tolist() == called[c]
+    others = [(x, c) for _ in range(2) for c, x in asked.items()]
+    others += [(torch.tensor([-9.0, 9.0]), c) for c in asked]  # the third of each, beyond the largest request
+    pool = Pool(others, np.array([c for _, c in others]), victims)
+    once = Fit(lr=2.0, weight_decay=0.0, steps=1)
+    attack = Indirect(victim=1, wished=0, by="surrogate", sizes=(1, 2), fit=once)
+    scores = attack.rank(model, pool, Classification(), seeded(0), CPU)
+    assert np.allclose(scores, [0, 1 / 4, 1 / 36] * 3, atol=1e-12)
+
+
+def test_what_counts_as_harm() -> None:
+    before, after = np.array([1, 1, 2, 0, 1]), np.array([2, 0, 2, 2, 1])
+    assert Indirect(victim=1, wished=2).harmed(before, after).tolist() == [1, 0, 0, 1, 0]
+    assert Indirect(victim=1).harmed(before, after).tolist() == [1, 1, 0, 0, 0]
+
+
+# The whole siege.
+
+
+def defender(world: World, unlearn: Callable[[Request, int], nn.Module] | None = None) -> Defender:
+    def ascent(request: Request, seed: int) -> nn.Module:
+        return ASCENT.unlearn(world.original, request, world.task, seeded(seed), CPU)
+
+    return Defender(repr(ASCENT), unlearn or ascent)
+
+
+def besiege(world: World, attack: Indirect = SMALL, session: Session = CPU, **changed: Any) -> Finding:
+    models = Models(world.original, world.original)
+    seen = evidence(models, world.request, world.task, CPU)
+    who, task = changed.pop("defender", defender(world)), changed.pop("task", world.task)
+    return siege(attack, models, seen, world.request, task, 7, session, who)
+
+
+def value(found: Finding, name: str) -> Estimate:
+    return next(m.unlearned for m in found.measurements if m.name.endswith(f"_{name}"))
+
+
+def test_positive_control_against_gradient_ascent(samples_world: World) -> None:
+    """Chosen requests take far more of the victim's unseen examples to the wished class than random ones do."""
+    found = besiege(samples_world, ATTACK)
+    chosen, blind, excess = (value(found, name) for name in ("success", "random", "excess"))
+    assert chosen.value is not None and chosen.low is not None and blind.value is not None
+    assert chosen.value > 0.15 and blind.value < chosen.value / 2
+    assert excess.value == pytest.approx(chosen.value - blind.value)
+    assert excess.low is not None and excess.low > 0
+    assert found.report.positive_holds and found.report.negative_holds
+    harm = {s.role: s for s in found.report.curves[0].series}
+    assert harm["unlearned"].x == [0, 5, 20] and harm["unlearned"].y[0] == 0
+    at = harm["unlearned"].y.index(chosen.value)
+    assert harm["random requests"].y[at] == blind.value
+    # Against the surrogate itself everything transfers, for the seeds are the same.
+    assert value(found, "transfer").value == pytest.approx(1.0)
+
+
+def test_the_adversary_picks_the_size_by_what_it_knows(samples_world: World) -> None:
+    """The figures are those of the size that harms the victim's known examples most by the surrogate."""
+    w, attack = samples_world, replace(ATTACK, sizes=(5, 80))
+    one, harm = ground(w, attack), {}
+    order = one.order()
+    for size in attack.sizes:
+        model = attack.rehearse(w.original, one.asking(order[:size]).forget, w.task, seeded(7), CPU)
+        harm[size] = attack.harmed(one.known, observe(model, w.task, one.pool.victims).prediction).mean()
+    assert len(set(harm.values())) == 2
+    picked = max(harm, key=lambda size: harm[size])
+    assert f"a request for {picked} training examples" in besiege(w, attack).report.note
+
+
+def test_negative_control_a_method_that_changes_nothing(samples_world: World) -> None:
+    w = samples_world
+    still = besiege(w, defender=defender(w, lambda request, seed: copy.deepcopy(w.original)))
+    assert value(still, "success").value == value(still, "random").value == value(still, "excess").value == 0
+    assert value(still, "left").value == next(m.original.value for m in still.measurements if m.name.endswith("_left"))
+    assert still.report.positive_holds
+    assert still.report.negative_holds is None, "there is no harm to hold the controls against"
+
+
+def test_negative_control_a_model_that_never_saw_the_request(samples_world: World) -> None:
+    """Retraining without the request stands beside; where nothing can be trained, the reason does."""
+    w = samples_world
+    who = replace(defender(w), retrain=lambda request, index: w.retrained[index])
+    found = besiege(w, replace(SMALL, retrain=2), defender=who)
+    again, chosen = value(found, "retrained").value, value(found, "success").value
+    assert again is not None and chosen is not None and again < chosen / 2
+    assert found.report.negative_holds
+    assert "retraining without it 0." in found.report.negative_control
+    assert "can't train" in value(besiege(w, replace(SMALL, retrain=2)), "retrained").note
+
+
+def test_pairs_are_classified_first(pairs_world: World) -> None:
+    """Victims, truth and answers are those of the classes' prompts, not which text goes with which picture."""
+    w = pairs_world
+    attack = Indirect(victim=1, sizes=(4,), controls=1, by="random", fit=replace(SURROGATE, steps=1))
+    found = besiege(w, attack, defender=defender(w, lambda request, seed: copy.deepcopy(w.original)))
+    shown = [observe(w.original, w.task.classified(), part) for part in (w.request.test, w.request.holdout)]  # type: ignore[attr-defined]
+    truth, right = (np.concatenate([getattr(one, name) for one in shown]) for name in ("target", "correct"))
+    for name, which in (("accuracy", truth == 1), ("others", truth != 1)):
+        row = next(m for m in found.measurements if m.name.endswith(f"_{name}"))
+        assert row.original.n == which.sum() > 0
+        assert row.original.value == row.unlearned.value == pytest.approx(right[which].mean())
+    assert f"unseen {w.task.classes[1]} newly wrong" in found.report.note  # type: ignore[attr-defined]
+
+
+def test_the_same_seed_gives_the_same_finding(samples_world: World) -> None:
+    assert besiege(samples_world) == besiege(samples_world)
+
+
+def test_what_was_honoured_is_not_honoured_again(
+    samples_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An audit that is stopped in the middle of the siege goes on where it was."""
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
+    w, session = samples_world, Session(folder=tmp_path / "parts", device="cpu")
+    calls: list[int] = []
+
+    def tired(request: Request, seed: int) -> nn.Module:
+        calls.append(len(request.forget))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return ASCENT.unlearn(w.original, request, w.task, seeded(seed), CPU)
+
+    with pytest.raises(KeyboardInterrupt):
+        besiege(w, session=session, defender=defender(w, tired))
+    found = besiege(w, session=session, defender=defender(w, tired))
+    assert len(calls) == 4  # chosen, random, as hard, and one in vain
+    assert found == besiege(w)
+
+
+def ground(world: World, attack: Indirect) -> Ground:
+    seen = evidence(Models(world.original, world.original), world.request, world.task, CPU)["original"].signals
+    return Ground(attack, world.original, world.request, world.task, world.task, seen, 7, CPU)
+
+
+def test_requests_are_legitimate(samples_world: World) -> None:
+    """Training examples of other classes, the rest is retained; all examples of a class make it a class request."""
+    w = samples_world
+    one = ground(w, replace(ATTACK, own=3))
+    asked = one.asking(range(20))
+    assert {y for _, y in (asked.forget[i] for i in range(20))} == {3}
+    assert (asked.kind, asked.masked, len(asked.retain)) == ("samples", (), 140)
+    assert all(asked.retain[i][1] == 1 for i in range(140) if asked.retain[i][1] == 1)
+    whole = one.asking(range(40))
+    assert (whole.kind, whole.masked) == ("class", (3,))
+    assert 1 not in ground(w, ATTACK).pool.classes
+    assert {y for _, y in ground(w, ATTACK).pool.victims} == {1}  # type: ignore[attr-defined]
+
+
+def test_others_as_hard_have_the_nearest_losses(samples_world: World) -> None:
+    """Losses 5, 4, 1, 0.9, 0.1, 0: in place of 5 and 1 go the nearest that are left, 4 and 0.9."""
+    one = ground(samples_world, ATTACK)
+    vars(one)["mine"], vars(one)["losses"] = np.arange(6), np.array([0.1, 5.0, 0.9, 4.0, 1.0, 0.0])
+    assert one.alike([4, 1]) == [3, 2]
+    assert one.alike([4, 1, 2, 3]) == []
+
+
+def test_equal_examples_go_together(samples_world: World) -> None:
+    """An example that is there twice may be asked for once, and then its twin is not retained."""
+    w = samples_world
+    data = list(w.request.retain)  # type: ignore[call-overload]
+    twin = next(i for i, item in enumerate(data) if item[1] == 3)
+    doubled = replace(w, request=replace(w.request, retain=[*data, data[twin]]))
+    one = ground(doubled, replace(ATTACK, own=3))
+    assert len(one.mine) == 40
+    assert len(one.asking(range(40)).retain) == 120
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Indirect(victim=2, wished=2), "wished to be another class than victim, got 2"),
+        (lambda: Indirect(victim=2, own=2), "own to be another class than victim"),
+        (lambda: Indirect(victim=2, sizes=()), "at least one size"),
+        (lambda: Indirect(victim=-1), "victim to be greater than or equal to 0"),
+        (lambda: Cifar10Indirect(weights="x", victim=4, wished=4).make(), "wished to be another class than victim"),
+        (lambda: Cifar10Indirect().make(), "the checkpoint of a ResNet-20, got none"),
+    ],
+)
+def test_settings_that_make_no_sense(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"victim": 9}, "victim to be a class of the data, got 9"),
+        ({"wished": 9}, "wished to be a class of the data, got 9"),
+        ({"victim": 0, "wished": 2}, "a victim that is not the class to be forgotten, got 0"),
+        ({"sizes": (20, 121)}, "sizes of at most 120"),
+        ({"sizes": (41,), "own": 3}, "sizes of at most 40"),
+        ({"sizes": (31,), "pool": 30}, "sizes of at most 30"),
+    ],
+)
+def test_requests_that_the_data_do_not_allow(samples_world: World, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        besiege(samples_world, replace(SMALL, **changed))
+
+
+def test_a_reason_in_place_of_a_finding(samples_world: World) -> None:
+    for found, reason in (
+        (besiege(samples_world, defender=None), "the defender's method, got a model alone"),
+        (besiege(samples_world, task=CausalLM(word_tokenizer())), "a task that knows no classes"),
+    ):
+        assert found.measurements[0].unlearned.value is None
+        assert reason in found.report.note and not found.report.curves
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits from training to record; the harm stands in it with what it takes to believe it."""
+    if "UNRECALL_CACHE" not in os.environ:
+        monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    audit = "indirect:victim=1,wished=8,sizes=60,controls=2,steps=10,lr=0.01"
+    method = "grad_ascent:lr=0.01,epochs=10,batchnorm=frozen"
+    words = [
+        "--scenario",
+        "digits:references=0",
+        "--method",
+        method,
+        "--audit",
+        audit,
+        "--device",
+        "cpu",
+        "--out",
+        "out",
+    ]
+    with pytest.raises(SystemExit) as done:
+        cli.main(["run", *words])
+    assert not done.value.code
+    record = load("out/seed-0/record.json")
+    harm = {m.name: m.unlearned.value for m in record.measurements if m.group == "harm"}
+    chosen, blind = harm["indirect_1_8_success"], harm["indirect_1_8_random"]
+    assert chosen is not None and blind is not None and chosen > 0.3 > blind
+    assert "Honouring a request for 60 training examples" in record.attacks[0].note
+    with pytest.raises(SystemExit) as done:
+        cli.main(["run", *words[:5], audit.replace("wished=8", "wished=1"), *words[6:-1], "other"])
+    assert done.value.code == 2 and not Path("other").exists()
+    with pytest.raises(SystemExit) as done:
+        cli.main(["check", "out/seed-0/record.json"])
+    assert not done.value.code
+
+
+def test_the_attack_leaves_the_original_alone(samples_world: World) -> None:
+    before = {name: p.clone() for name, p in samples_world.original.state_dict().items()}
+    answers = observe(samples_world.original, samples_world.task, samples_world.request.test).prediction
+    besiege(samples_world, replace(SMALL, by="surrogate"))
+    after = samples_world.original.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    again = observe(samples_world.original, samples_world.task, samples_world.request.test).prediction
+    assert np.array_equal(answers, again)
+
+
+DATA = Path(os.environ.get("UNRECALL_DATA", "/nowhere"))
+WEIGHTS = DATA / "resnet_cifar10" / "resnet20-12fca82f.th"
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / "cifar10").is_dir() or not WEIGHTS.is_file(), reason="UNRECALL_DATA has no CIFAR-10")
+def test_the_scenario_on_real_data() -> None:
+    """A pool of as many pictures of each class, an ordinary request out of it, and a checkpoint that knows them."""
+    given = Cifar10Indirect(data=str(DATA), weights=str(WEIGHTS), train=20, test=300)
+    case = given.make()
+    assert {s: len(case.request[s]) for s in ("forget", "retain", "holdout", "test")} == {
+        "forget": 4, "retain": 196, "holdout": 1000, "test": 300
+    }  # fmt: skip
+    assert np.bincount([y for part in (case.request.forget, case.request.retain) for _, y in iterate(part)]).min() == 20
+    assert case.original is not None and not case.can_retrain()
+    assert observe(case.original, case.task, case.request.test).correct.mean() > 0.88
+    assert "cat taken for dog" in case.summary
+    with pytest.raises(BadInput, match="a victim that is not the class to be forgotten, got 3"):
+        replace(given, forget="class:3").make()

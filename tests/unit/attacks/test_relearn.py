@@ -1,0 +1,166 @@
+"""Relearning a classifier: what comes back counts while the model is of use, and a constant answer doesn't."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.worlds import COLOURS, CPU, World, caption_tokenizer, word_tokenizer
+from unrecall.attacks import Attacked, Relearn
+from unrecall.attacks import relearn as module
+from unrecall.data.examples import digest, iterate
+from unrecall.data.request import Request
+from unrecall.errors import NotSupported
+from unrecall.harness.findings import Models
+from unrecall.harness.recovery import disguised, recovery
+from unrecall.models.observe import accuracy
+from unrecall.record.verdict import judge
+from unrecall.tasks import CausalLM, Classification, Contrastive
+from unrecall.training.loop import Fit, Phase, training
+from unrecall.training.randomness import seeded
+
+CORNERS = torch.eye(4)
+
+
+def corner(named: int, label: int, i: int) -> tuple[torch.Tensor, int]:
+    """An example whose logits under the identity name one class; `i` makes it different from all others."""
+    return CORNERS[named] * (0.5 + 0.001 * i), label
+
+
+def identity() -> nn.Linear:
+    model = nn.Linear(4, 4)
+    with torch.no_grad():
+        model.weight.copy_(CORNERS)
+        model.bias.zero_()
+    return model
+
+
+def constant(label: int) -> nn.Linear:
+    model = identity()
+    with torch.no_grad():
+        model.bias[label] = 10
+    return model
+
+
+def rescaled(model: nn.Module) -> nn.Module:
+    """The same decisions, half as sure."""
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in copied[-1].parameters():  # type: ignore[index]
+            p.mul_(0.5)
+    return copied
+
+
+def attacked(attack: Relearn, model: nn.Module, request: Request) -> list[Attacked]:
+    every = attack.recover(model, model, request, Classification(), seeded(0), CPU)
+    return [one._replace(model=copy.deepcopy(one.model)) for one in every]
+
+
+@pytest.mark.parametrize("data", ["harmful", "benign"])
+def test_a_rescaled_retrained_model_leaks_no_more_than_retrained_ones(class_world: World, data: Any) -> None:
+    w, attack = class_world, Relearn(data=data, steps=(1, 4, 16, 64))
+    models = Models(w.original, rescaled(w.retrained[0]), w.retrained)
+    report, measured = recovery(attack, models, w.request, w.task, 0, CPU)
+    mean, worst = judge(measured)[0]
+    assert mean.original.value == worst.original.value == 1
+    assert mean.unlearned.value == mean.reference == 0
+    assert worst.unlearned.value == worst.reference == 0
+    assert mean.verdict != "leaks"
+    assert report.negative_holds is True
+    assert report.positive_holds is (data == "harmful"), report.positive_control
+
+
+def test_the_disguise_is_of_use_and_leaves_the_original_alone(class_world: World) -> None:
+    w = class_world
+    before = digest(list(w.original.state_dict().values()))
+    hidden = disguised(Relearn(), w.original, w.request, w.task)
+    assert hidden is not None
+    assert 0.3 < accuracy(hidden, w.task, w.request.forget).mean() < 0.7
+    assert accuracy(hidden, w.task, w.request.retain).mean() > 0.95
+    assert digest(list(w.original.state_dict().values())) == before
+    changed = [k for k, v in hidden.state_dict().items() if not torch.equal(v, w.original.state_dict()[k])]
+    assert changed == ["6.weight", "6.bias"]
+
+
+def test_what_is_least_by_hand() -> None:
+    """Of ten kept examples of classes 1 and 2, four of class 1, the identity names eight right."""
+    kept = [corner(1, 1, i) for i in range(4)] + [corner(2, 2, i) for i in range(4)] + [corner(3, 2, i) for i in (4, 5)]
+    of_three, of_one = [corner(3, 3, i) for i in range(3)], [corner(1, 1, 9), corner(1, 1, 10), corner(2, 2, 9)]
+    for probe, model, drop, least in (
+        (of_three, identity(), 0.1, 0.7),
+        (of_three, identity(), 0.0, 0.8),
+        (of_three, constant(3), 0.1, 0.0),
+        (of_one, constant(1), 0.1, 0.4),
+        (of_one, constant(3), 0.1, 0.4),
+    ):
+        found = Relearn(retain_drop=drop)._least(model, Classification(), kept, probe)
+        assert found == pytest.approx(least, abs=1e-8)
+        assert (found > 0) is True, "a model that is right on none of them is of no use"
+    assert Relearn()._least(constant(1), Classification(), kept, of_one) > 0.4, "what a constant gets is not enough"
+
+
+def test_use_ends_where_retain_accuracy_has_fallen() -> None:
+    """At this rate one step on the forgotten class leaves all as it was; many make it the only answer."""
+    forget, retain = [corner(3, 3, i) for i in range(10)], [corner(i % 3, i % 3, i) for i in range(40)]
+    rest = [corner(i % 4, i % 4, 100 + i) for i in range(8)]
+    request = Request(forget, retain, rest[:4], rest[4:], kind="class", masked=(3,))
+    model = identity()
+    with torch.no_grad():
+        model.bias[3] = -1
+    found = attacked(Relearn(steps=(1, 200), learning_rates=(0.1,)), model, request)
+    correct = [accuracy(one.model, Classification(), retain).mean() for one in found]
+    assert correct == [1, 0]
+    assert [one.useful for one in found] == [True, False]
+    assert accuracy(found[-1].model, Classification(), found[-1].probe).mean() == 1
+    (loose,) = attacked(Relearn(steps=(200,), learning_rates=(0.1,), retain_drop=1.0), model, request)
+    assert loose.useful is False, "no drop makes a model of use that knows nothing of retain"
+    with pytest.raises(NotSupported, match="at least 2 retain examples"):
+        attacked(Relearn(), model, Request(forget, retain[:1], rest[:4], rest[4:], kind="class", masked=(3,)))
+
+
+@pytest.mark.parametrize(("data", "sample", "held"), [("harmful", 500, 6), ("benign", 20, 120), ("benign", 500, 70)])
+def test_the_attacker_never_trains_on_what_use_is_measured_on(
+    samples_world: World, monkeypatch: pytest.MonkeyPatch, data: Any, sample: int, held: int
+) -> None:
+    w, seen, looked = samples_world, [], []
+
+    def noting(student: nn.Module, task: Any, phase: Phase, *rest: Any) -> Any:
+        seen.append(phase.streams["held"])
+        return training(student, task, phase, *rest)
+
+    def least(self: Relearn, model: nn.Module, task: Any, guard: Any, probe: Any) -> float:
+        looked.append(guard)
+        return 0.0
+
+    monkeypatch.setattr(module, "training", noting)
+    monkeypatch.setattr(Relearn, "_least", least)
+    attack = Relearn(data=data, steps=(1,), learning_rates=(1e-3,), retain_sample=sample)
+    list(attack.recover(w.original, w.original, w.request, w.task, seeded(0), CPU))
+    trained, guard = ({digest(item) for item in iterate(one[0])} for one in (seen, looked))
+    assert len(seen[0]) == held
+    assert len(looked[0]) == min(sample, 70)
+    assert not trained & guard
+    assert guard <= {digest(item) for item in iterate(w.request.retain)}
+
+
+def test_texts_and_pairs_are_attacked_as_ever() -> None:
+    words = Contrastive(caption_tokenizer())
+    for task in (
+        CausalLM(word_tokenizer(), template=None),
+        words,
+        Contrastive(words.tokenizer, classes=tuple(COLOURS)),
+    ):
+        assert not module._classifies(task)
+    assert module._classifies(Classification())
+
+
+def test_statistics_stay_unless_asked(class_world: World) -> None:
+    w = class_world
+    for attack, stays in ((Relearn(), True), (Relearn(fit=Fit()), False)):
+        (one,) = attacked(Relearn(steps=(2,), learning_rates=(1e-3,), fit=attack.fit), w.original, w.request)
+        same = torch.equal(one.model[1].running_mean, w.original[1].running_mean)  # type: ignore[index]
+        assert same is stays

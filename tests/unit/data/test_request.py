@@ -1,0 +1,177 @@
+"""What a request refuses, and what it is known by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.worlds import blobs
+from unrecall.data.examples import Joined, Part, digest
+from unrecall.data.request import SPLITS, Request, Split
+from unrecall.errors import BadInput, MissingReference
+from unrecall.scenarios.base import choose, read_indices
+
+DATA = blobs(40, 4, 1)
+FORGET, RETAIN, HOLDOUT, TEST, SPARE = DATA[:4], DATA[4:20], DATA[20:28], DATA[28:36], DATA[36:]
+
+
+def request_with(**changed: Any) -> Request:
+    return Request(**{"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT, "test": TEST, **changed})
+
+
+HINTS = {
+    "forget": "Name at least",
+    "retain": "delete the model",
+    "holdout": "never trained on",
+    "test": "Use is judged",
+}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_empty_set_is_refused_with_advice(split: Split) -> None:
+    with pytest.raises(BadInput, match=f"non-empty {split} set, got 0 examples.*{HINTS[split]}"):
+        request_with(**{split: []})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("forget", "retain"), ("forget", "holdout"), ("forget", "test"), ("retain", "holdout"), ("retain", "test"),
+     ("forget", "validation"), ("retain", "validation"), ("validation", "holdout"), ("validation", "test")],
+)  # fmt: skip
+def test_sets_may_not_share_an_example(first: str, second: str) -> None:
+    sets = {"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT, "test": TEST, "validation": SPARE}
+    shared = sets[first][2]
+    copy = (shared[0].clone(), shared[1])
+    with pytest.raises(BadInput, match=rf"{first} and {second} to share nothing, got 1 .*{first}\[2\] equals {second}"):
+        request_with(**{"validation": SPARE, second: [*sets[second], copy]})
+
+
+def test_holdout_and_test_share_nothing() -> None:
+    with pytest.raises(BadInput, match="holdout and test to share nothing"):
+        request_with(test=[*TEST, HOLDOUT[0]])
+
+
+def test_a_forget_example_named_twice_is_refused() -> None:
+    with pytest.raises(BadInput, match="each forget example once, got example 4 equal to 1"):
+        request_with(forget=[*FORGET, FORGET[1]])
+
+
+def test_a_class_request_names_its_classes() -> None:
+    with pytest.raises(BadInput, match="masked to name the forgotten classes"):
+        request_with(kind="class")
+    assert request_with(kind="class", masked=(0,)).masked == (0,)
+
+
+def test_a_misspelt_kind_is_refused() -> None:
+    with pytest.raises(BadInput, match="one of samples, class, concept, backdoor, got kind='klass'"):
+        request_with(kind="klass")
+
+
+@pytest.mark.parametrize("index", [40, -1, 10_000])
+def test_a_part_refuses_an_index_out_of_range(index: int) -> None:
+    with pytest.raises(BadInput, match=rf"indices in 0\.\.39, got {index}"):
+        Part(DATA, [0, index])
+    part = Part(DATA, [7, 3])
+    assert [part[0][1], part[1][1], len(part)] == [3, 3, 2]
+
+
+def test_fingerprint_is_of_content_in_order_and_independent_of_containers() -> None:
+    assert request_with().fingerprint == request_with(forget=Part(DATA, range(4))).fingerprint
+    arrays = [(x.numpy(), np.int64(y)) for x, y in FORGET]
+    assert request_with(forget=arrays).fingerprint == request_with().fingerprint
+    assert request_with(forget=FORGET[::-1]).fingerprint != request_with().fingerprint
+    assert request_with(test=TEST[:-1]).fingerprint != request_with().fingerprint
+
+
+def test_digest_tells_apart_what_is_not_the_same() -> None:
+    zeros = torch.zeros(2, 2)
+    different = [
+        (1, 23), (12, 3), "ab", b"ab", ("a", "b"), ["a", ["b"]], 1, 1.0, True, None, {"a": 1}, {"a1": ""}, {"b": 1},
+        zeros, torch.zeros(4), torch.zeros(2, 2, dtype=torch.float64), (zeros, 1), (zeros, 11), (zeros, 1, 1),
+        np.array("x"), {"a": {"b": 1}},
+    ]  # fmt: skip
+    digests = [digest(item) for item in different]
+    assert len(set(digests)) == len(digests)
+    assert digest((zeros, 1)) == digest([zeros.numpy(), np.int64(1)]) == digest((zeros.clone(), torch.tensor(1)))
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_with_validation_takes_every_second_of_the_holdout_where_there_is_none() -> None:
+    halved = request_with().with_validation()
+    assert halved.validation is not None
+    assert (len(halved.holdout), len(halved.validation)) == (4, 4)
+    assert {digest(halved.validation[i]) for i in range(4)}.isdisjoint(digest(halved.holdout[i]) for i in range(4))
+    own = request_with(validation=SPARE)
+    assert own.with_validation() is own
+    assert len(replace(own, validation=[]).with_validation().holdout) == 4
+    with pytest.raises(MissingReference, match="at least 4 holdout examples, got 3"):
+        request_with(holdout=HOLDOUT[:3]).with_validation()
+
+
+LABELS = [i % 3 for i in range(30)]
+
+
+def test_choose_half_class_and_indices(tmp_path: Any) -> None:
+    half, whole = choose("half:1", LABELS, 0, 3), choose("class:1", LABELS, 0, 3)
+    assert len(half.indices) == 5
+    assert {LABELS[i] for i in half.indices} == {1} == half.classes
+    assert half.masked == ()
+    assert whole.indices == [i for i in range(30) if LABELS[i] == 1]
+    assert whole.masked == (1,)
+    assert choose("half:1", LABELS, 1, 3).indices != half.indices
+    path = tmp_path / "indices.txt"
+    path.write_text("# the first two\n4\n\n 0 \n")
+    assert choose(str(path), LABELS, 0, 3) == ([4, 0], {1, 0}, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3\n30\n", r":2: expected an index in 0\.\.29, got 30"),
+        ("3\n4\n3\n", r":3: expected each index once, got 3 again \(line 1\)"),
+        ("-1\n", ":1: expected an index, got '-1'"),
+        ("1.5\n", ":1: expected an index, got '1.5'"),
+        ("²\n", ":1: expected an index, got '²'"),
+        ("one\n", ":1: expected an index, got 'one'"),
+    ],
+)
+def test_indices_are_checked_line_by_line(text: str, message: str, tmp_path: Any) -> None:
+    path = tmp_path / "indices.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match=message):
+        read_indices(path, 30)
+
+
+@pytest.mark.parametrize(
+    ("forget", "message"),
+    [
+        ("class:3", r"expected a class in 0\.\.2, got '3'"),
+        ("half:x", "got 'x'"),
+        ("half:²", "got '²'"),
+        ("class:-1", "got '-1'"),
+        ("no-such-file", "no-such-file: expected a readable file, got: No such file"),
+        ("half:", "half:: expected a readable file"),
+        (".", "expected a readable file, got: Is a directory"),
+    ],
+)
+def test_unknown_class_and_missing_file(forget: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        choose(forget, LABELS, 0, 3)
+
+
+def test_indices_that_are_no_text(tmp_path: Any) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe1")
+    with pytest.raises(BadInput, match="expected UTF-8 text, got other bytes at position 0"):
+        read_indices(tmp_path / "binary", 30)
+
+
+def test_joined_gives_one_set_after_another() -> None:
+    both = Joined((FORGET, RETAIN))
+    assert len(both) == 20
+    assert [digest(both[i]) for i in range(20)] == [digest(item) for item in DATA[:20]]
+    with pytest.raises(IndexError):
+        both[20]

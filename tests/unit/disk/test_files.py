@@ -1,0 +1,286 @@
+"""Files are whole or absent, and opening one never runs code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tests.worlds import network
+from unrecall.disk import files as storage
+from unrecall.disk import weights
+from unrecall.disk.files import write_json, write_text, writing
+from unrecall.disk.run_folder import ASKED, claim, claimed, file_name, files_named, records_in
+from unrecall.errors import BadInput
+from unrecall.scenarios.cifar_data import load_resnet, read_cifar10
+from unrecall.scenarios.networks import resnet20, small_cnn
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_an_exception_while_writing_leaves_the_old_file(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(BadInput if error is OSError else error), writing(path) as temporary:
+        temporary.write_text("half of the ne")
+        raise error
+    assert contents(tmp_path) == {"a.txt": b"old"}
+
+
+def test_what_is_written_has_the_permissions_of_any_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "x")
+    (tmp_path / "b.txt").write_text("x")
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == stat.S_IMODE((tmp_path / "b.txt").stat().st_mode)
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"ä": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ä": 1}
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(BadInput, match=r"a\.json: expected to be able to write it, got: No space left.*Nothing was ch"):
+        write_json(path, {"b": 2})
+    assert list(contents(tmp_path)) == ["a.json"]
+    assert "ä" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "what", ["weights.save(model, path)", "saved.keep(1, model, optimizer, optimizer, g, Effort())"]
+)
+def test_a_really_full_disk(what: str, tmp_path: Path) -> None:
+    """The limit on file sizes makes writes fail as a full disk does, inside safetensors and torch too."""
+    script = f"""
+import resource, torch
+from pathlib import Path
+from unrecall.disk import weights
+from unrecall.errors import BadInput
+from unrecall.training.resume import Saved
+from unrecall.training.session import Effort, Session
+path = Path({str(tmp_path / "a.safetensors")!r})
+model, g = torch.nn.Linear(100, 100), torch.Generator()
+optimizer = torch.optim.SGD(model.parameters())
+saved = Saved(Session(folder=path.parent, every=0, device="cpu"), "part", "key")
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    {what}
+except BadInput as error:
+    assert "expected to be able to write it, got:" in str(error), error
+    assert not list(path.parent.glob("*")), list(path.parent.glob("*"))
+    print("one clear error")
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "one clear error\n", done.stderr
+
+
+def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "below", tmp_path / "folder", Path("/proc/nothing/here"), tmp_path / ("n" * 300)):
+        with pytest.raises(BadInput, match="expected to be able to write it"):
+            write_text(path, "y")
+    assert contents(tmp_path) == {"file": b"x"}
+
+
+def test_unreadable_text(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"ab\xff")
+    with pytest.raises(BadInput, match="got other bytes at position 2"):
+        storage.read_text(tmp_path / "binary")
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(BadInput, match="expected a readable file, got: "):
+            storage.read_text(path)
+
+
+def test_keys_are_of_content() -> None:
+    assert storage.content_key("a", "b") == storage.content_key("a", "b")
+    assert len({storage.content_key(*parts) for parts in (("a", "b"), ("ab",), ("a", "b", ""), ("b", "a"))}) == 4
+
+
+def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
+    model, other = network(seed=1), network(seed=2)
+    weights.save(model, path := tmp_path / "a.safetensors")
+    assert weights.digest_of_file(path) == weights.digest_of(model) != weights.digest_of(other)
+    assert weights.digest_of(weights.load(other, path)) == weights.digest_of(model)
+
+
+def test_digest_sees_every_weight_and_buffer() -> None:
+    model = network()
+    digests = {weights.digest_of(model)}
+    for name, value in model.state_dict().items():
+        value.view(-1)[0] += 1
+        digests.add(weights.digest_of(model))
+        assert len(digests) == len({*digests}), name
+    assert len(digests) == 1 + len(model.state_dict())
+
+
+class Bomb:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {self.path}",))
+
+    path = "/tmp/unrecall-bomb"
+
+
+def spoiled(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        tensors = {key: value.clone() for key, value in network().state_dict().items()}
+        change(tensors)
+        save_file(tensors, path)
+
+    return make
+
+
+def truncated(path: Path) -> None:
+    weights.save(network(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def a_pickle(path: Path) -> None:
+    torch.save({"model": Bomb()}, path)
+
+
+def an_old_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Bomb(), protocol=2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "expected a checkpoint file, got none there"),
+        (lambda path: path.mkdir(), "expected a checkpoint file, got none there"),
+        (truncated, "expected a whole safetensors file, got a damaged or truncated one"),
+        (lambda path: path.write_bytes(b""), "got a damaged or truncated one"),
+        (lambda path: path.write_text("hello"), "got a damaged or truncated one"),
+        (a_pickle, "expected safetensors, got a pickle, which can run code when opened.*Convert it"),
+        (an_old_pickle, "got a pickle, which can run code"),
+        (lambda path: weights.save(small_cnn(), path), r"expected the weights of this architecture, got missing \["),
+        (lambda path: weights.save(nn.Sequential(*network(), nn.Linear(4, 4)), path), r"got unknown \['7.bias', '7.w"),
+        (spoiled(lambda t: t.update({"6.bias": torch.zeros(5)})), r"expected 6.bias of shape \(4,\), got \(5,\)"),
+        (spoiled(lambda t: t["6.bias"].fill_(torch.nan)), "expected finite weights, got NaN or infinity in 6.bias"),
+        (spoiled(lambda t: t["1.running_var"].fill_(torch.inf)), "expected finite weights, .* in 1.running_var"),
+    ],
+    ids=["missing", "folder", "truncated", "empty", "text", "pickle", "old pickle", "other network", "more layers",
+         "shape", "nan", "infinite statistics"],
+)  # fmt: skip
+def test_checkpoints_that_are_refused(make: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    model = network()
+    before = weights.digest_of(model)
+    path = tmp_path / "model.safetensors"
+    make(path)
+    with pytest.raises(BadInput, match=message):
+        weights.load(model, path)
+    assert weights.digest_of(model) == before
+    assert not Path(Bomb.path).exists()
+
+
+def test_well_known_resnet_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "resnet.th"
+    model = resnet20()
+    state = {f"module.{key}": value for key, value in model[1].state_dict().items()}
+    for i in range(3):
+        state = {key.replace(f"layers.{i}", f"layer{i + 1}"): value for key, value in state.items()}
+    torch.save({"state_dict": state}, path)
+    assert weights.digest_of(load_resnet(resnet20(), path)) == weights.digest_of(model)
+    for content, message in (({"state_dict": Bomb()}, "unsafe"), ({}, "unsafe"), ({"state_dict": {}}, "architecture")):
+        torch.save(content, path)
+        with pytest.raises(BadInput, match=message):
+            load_resnet(resnet20(), path)
+    torch.save({"state_dict": {**state, "module.linear.bias": torch.zeros(5)}}, path)
+    with pytest.raises(BadInput, match="weights of this architecture"):
+        load_resnet(resnet20(), path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BadInput, match="damaged or unsafe"):
+        load_resnet(resnet20(), path)
+    assert not Path(Bomb.path).exists()
+
+
+def test_cifar_folder_must_hold_the_binary_version(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"expected the CIFAR-10 folder, got none there\. Name it"):
+        read_cifar10(tmp_path / "nowhere")
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\x02")
+    with pytest.raises(BadInput, match="made of pickles, which can run code"):
+        read_cifar10(tmp_path)
+    (tmp_path / "data_batch_1.bin").write_bytes(b"\x00" * 10)
+    with pytest.raises(BadInput, match="expected 30,730,000 bytes, got 10"):
+        read_cifar10(tmp_path)
+
+
+def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
+    asked = {"command": "run", "method": "rurk"}
+    folder = claim(tmp_path / "a" / "b", asked)
+    assert claim(folder, asked) == folder
+    with pytest.raises(BadInput, match=r"got another run \(its method differ\)"):
+        claim(folder, asked | {"method": "ssd"})
+    assert json.loads((folder / ASKED).read_text()) == asked
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").write_text("x")
+    with pytest.raises(BadInput, match="got files that are no run's"):
+        claim(tmp_path / "own", asked)
+    with pytest.raises(BadInput, match="expected a folder, got a file"):
+        claim(tmp_path / "own" / "thesis.txt", asked)
+    with pytest.raises(BadInput, match="expected JSON"):
+        (folder / ASKED).write_text("{")
+        claim(folder, asked)
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / f".{ASKED}.123.part").write_text("{")
+    assert claim(tmp_path / "killed", asked), "a claim that was killed can be made again"
+
+
+def test_bad_input_leaves_the_disk_as_it_was(tmp_path: Path) -> None:
+    for folder, new in ((tmp_path / "new", True), (tmp_path / "mine", False)):
+        if not new:
+            folder.mkdir()
+        with pytest.raises(BadInput), claimed(folder, {"command": "run"}):
+            (folder / "parts" / "deep").mkdir(parents=True)
+            raise BadInput("no")
+        assert folder.exists() != new
+    with pytest.raises(BadInput), claimed(tmp_path / "new", {"command": "run"}):
+        write_text(tmp_path / "new" / "parts" / "done.json", "{}")
+        raise BadInput("later")
+    assert sorted(contents(tmp_path)) == ["new/parts/done.json", f"new/{ASKED}"], "what was done is not lost"
+    with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "stopped", {"command": "run"}):
+        raise KeyboardInterrupt
+    assert (tmp_path / "stopped" / ASKED).exists()
+
+
+def test_files_that_a_run_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("case.py").write_text("1")
+    Path("indices.txt").write_text("2")
+    named = files_named("digits:forget=indices.txt,train=300", "spotter(case.py:Mine:tau=1)")
+    assert list(named) == ["case.py", "indices.txt"]
+    Path("case.py").write_text("2")
+    assert files_named("case.py:make")["case.py"] == named["indices.txt"] != named["case.py"]
+    assert file_name("spotter(salun):lambda_1=0.5") == "spotter-salun--lambda_1=0.5"
+
+
+def test_records_are_found_below_folders(tmp_path: Path) -> None:
+    for name in ("b/record.json", "a/x/record.json", "a/other.json"):
+        write_text(tmp_path / name, "{}")
+    assert records_in([tmp_path]) == [tmp_path / "a/x/record.json", tmp_path / "b/record.json"]
+    assert records_in([tmp_path / "a/other.json"]) == [tmp_path / "a/other.json"]
+    for path, message in ((tmp_path / "c", "got nothing there"), (tmp_path / "a" / "x" / "y", "got nothing")):
+        with pytest.raises(BadInput, match=message):
+            records_in([path])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match=r"expected at least one record\.json below it"):
+        records_in([tmp_path / "empty"])

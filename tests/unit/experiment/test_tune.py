@@ -1,0 +1,255 @@
+"""Tuning sees forget, validation and a tenth of retain; what a judge will ask about later stays closed to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from tests.worlds import COLOURS, CPU, World, blobs, caption_tokenizer, pairs, small_clip, word_tokenizer
+from unrecall.data.examples import Examples, digest, iterate
+from unrecall.data.request import Request
+from unrecall.disk.weights import digest_of
+from unrecall.errors import Diverged, MissingReference, NotSupported
+from unrecall.experiment.tune import choose, tune
+from unrecall.methods.base import Method, Strength
+from unrecall.methods.finetune import Finetune
+from unrecall.methods.neggrad_plus import NegGradPlus
+from unrecall.methods.retrain import Retrain
+from unrecall.record.schema import Trial
+from unrecall.spec.parameters import NonNegative
+from unrecall.tasks import CausalLM, Contrastive, Task
+from unrecall.training.randomness import seeded
+from unrecall.training.teacher import frozen_copy
+
+
+class Closed:
+    """A data set that can be read until it is closed."""
+
+    def __init__(self, items: Any) -> None:
+        self.items, self.closed = list(iterate(items)), False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        if self.closed:
+            raise AssertionError("tuning read what only a judge may read")
+        return self.items[index]
+
+
+def test_holdout_and_test_are_never_read(samples_world: World) -> None:
+    w = samples_world
+    holdout, test = Closed(w.request.holdout), Closed(w.request.test)
+    validation = blobs(80, 4, 5)[::4]
+    request = replace(w.request, holdout=holdout, test=test, validation=validation)
+    holdout.closed = test.closed = True
+    tuned = tune(NegGradPlus(), w.original, request, w.task, seeded(0), CPU, trials=2)
+    assert len(tuned.tuning.trials) == 2
+
+
+@dataclass(frozen=True)
+class Dial(Method):
+    """Forgets by `force`: mixes the forgotten class's output away from the original, without any training."""
+
+    title: ClassVar[str] = "Dial"
+    strength: ClassVar[Strength | None] = Strength(("force",))
+
+    force: NonNegative = 1.0
+
+    def unlearn(
+        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Any = None
+    ) -> nn.Module:
+        SEEN.append(request)
+        if self.force > 60:
+            raise Diverged("dial", 3, "")
+        changed = frozen_copy(model)
+        with torch.no_grad():
+            if self.force > 30:
+                changed[6].weight.fill_(torch.nan)  # type: ignore[index, union-attr]
+            changed[6].bias[0] -= self.force  # type: ignore[index, union-attr]
+        return changed
+
+
+SEEN: list[Request] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    SEEN.clear()
+
+
+def test_the_method_gets_nothing_that_an_audit_will_use(samples_world: World) -> None:
+    w = samples_world
+    request = w.request.with_validation()
+    tune(Dial(), w.original, request, w.task, seeded(0), CPU, trials=3)
+    assert len(SEEN) == 3
+    later = {digest(item) for split in (request.holdout, request.test) for item in iterate(split)}
+    retain = {digest(item) for item in iterate(w.request.retain)}
+    for narrowed in SEEN:
+        for split in (narrowed.holdout, narrowed.test, narrowed.retain, narrowed.forget):
+            assert later.isdisjoint(digest(item) for item in iterate(split))
+        kept, used = ({digest(item) for item in iterate(part)} for part in (narrowed.test, narrowed.retain))
+        assert kept | used == retain
+        assert kept.isdisjoint(used), "damage is measured where unlearning can't repair it"
+        assert len(kept) == len(request.retain) // 10
+
+
+def test_it_picks_the_least_gap_that_keeps_retain(samples_world: World) -> None:
+    w = samples_world
+    before = digest_of(w.original)
+    tuned = tune(Dial(), w.original, w.request, w.task, seeded(0), CPU, retain_drop=0.5)
+    trials = tuned.tuning.trials
+    assert [t.strength for t in trials] == sorted(t.strength for t in trials)
+    kept = [t for t in trials if t.kept]
+    assert abs(next(t.gap for t in trials if t.strength == tuned.tuning.chosen)) == min(abs(t.gap) for t in kept)
+    assert isinstance(tuned.method, Dial)
+    assert tuned.method.force == pytest.approx(tuned.tuning.chosen)
+    assert tuned.tuning.parameter == "force"
+    assert "50% of accuracy" in tuned.tuning.criterion
+    gaps = [t.gap for t in trials if t.strength <= 30]
+    assert gaps[0] > 0 > gaps[-1], "the search went to where the gap changes sign"
+    assert digest_of(w.original) == before
+
+
+@pytest.mark.parametrize("force", [40.0, 100.0], ids=["noticed by what the model says", "noticed by the loop"])
+def test_a_trial_that_diverges_is_too_strong_and_not_the_end(samples_world: World, force: float) -> None:
+    w = samples_world
+    tuned = tune(Dial(force=force), w.original, w.request, w.task, seeded(0), CPU, retain_drop=1.0)
+    diverged = [t for t in tuned.tuning.trials if force * t.strength > 30]
+    assert diverged
+    assert all((t.gap, t.retain_drop, t.kept) == (-1.0, 1.0, False) for t in diverged)
+    assert force * tuned.tuning.chosen <= 30
+
+
+def test_a_class_is_forgotten_at_the_weakest_strength_that_does(class_world: World) -> None:
+    w = class_world
+    tuned = tune(Dial(), w.original, w.request, w.task, seeded(0), CPU, retain_drop=0.5)
+    forgot = [t for t in tuned.tuning.trials if t.gap <= 0 and t.kept]
+    assert forgot
+    assert tuned.tuning.chosen == min(t.strength for t in forgot)
+    assert "confidence on forget is at most 0.05" in tuned.tuning.criterion
+
+
+def believed(model: nn.Module, pictures: Any, label: int = 0) -> float:
+    """The mean probability of a label, by hand."""
+    with torch.no_grad():
+        return float(model(torch.stack([picture for picture, _ in iterate(pictures)])).softmax(1)[:, label].mean())
+
+
+def test_a_backdoor_is_forgotten_once_unseen_triggers_are_not_believed(samples_world: World) -> None:
+    w = samples_world
+    innocent = [item for item in iterate(w.request.retain) if item[1] == 1][:15]
+    retain = [item for item in iterate(w.request.retain) if not any(item is other for other in innocent)]
+    suspected = [*iterate(w.request.forget), *innocent]
+    request = Request(suspected, retain, w.request.holdout, w.request.test, kind="backdoor").with_validation()
+    tuned = tune(Dial(), w.original, request, w.task, seeded(0), CPU, retain_drop=1.0)
+    assert tuned.tuning.untouched == pytest.approx(believed(w.original, request.validation) - 0.05, abs=1e-6)
+    assert tuned.tuning.untouched > 0.1, "what it has is no less believed than what it hasn't, and yet not forgotten"
+    forgot = [t for t in tuned.tuning.trials if t.gap <= 0]
+    assert forgot
+    assert tuned.tuning.chosen == min(t.strength for t in forgot)
+    done = tuned.method.unlearn(w.original, request, w.task, seeded(0), CPU)
+    assert believed(done, request.validation) <= 0.05
+    assert "attacker" in tuned.tuning.criterion
+    assert "at most 0.05" in tuned.tuning.criterion
+    assert "none that was tried" not in tuned.tuning.criterion
+
+
+@dataclass(frozen=True)
+class Nothing(Dial):
+    """Leaves the model as it is."""
+
+    def unlearn(
+        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Any = None
+    ) -> nn.Module:
+        return frozen_copy(model)
+
+
+@pytest.mark.parametrize("kind", ["concept", "backdoor"])
+def test_pairs_are_judged_by_their_class_and_chance(kind: Any) -> None:
+    task = Contrastive(caption_tokenizer(), classes=tuple(COLOURS), prompt="{}")
+    model: Any = small_clip(len(task.tokenizer), initializer_factor=4.0)
+    red, rest = pairs(0, 40)[::4], [pair for pair in pairs(0, 40) if pair["label"]]
+    request = Request(red[:4], rest[:20], red[7:], rest[20:], red[4:7], kind=kind)
+    prompts = task.prompts(model)
+    assert prompts is not None
+
+    def taken_for_red(examples: Examples) -> float:
+        logits = model.logit_scale.detach().exp() * task.embedded(model, examples).first @ prompts.T
+        return float(logits.softmax(1)[:, 0].mean())
+
+    forget, validation = taken_for_red(red[:4]), taken_for_red(red[4:7])
+    expected = {"concept": max(forget, validation), "backdoor": validation}[kind] - 1 / 4
+    found = tune(Nothing(), model, request, task, seeded(0), CPU, trials=1).tuning
+    assert found.untouched == pytest.approx(expected, abs=1e-5)
+    assert [t.gap for t in found.trials] == [pytest.approx(expected, abs=1e-5)]
+    assert "at most 0.25" in found.criterion
+    assert ("none that was tried" in found.criterion) == (expected > 0)
+
+
+def test_what_comes_nearest_is_called_so(class_world: World) -> None:
+    w = class_world
+    found = tune(Nothing(), w.original, w.request, w.task, seeded(0), CPU, trials=2).tuning
+    assert found.untouched == pytest.approx(believed(w.original, w.request.forget) - 0.05, abs=1e-6)
+    assert found.trials[0].gap > 0
+    assert "none that was tried" in found.criterion
+
+
+def test_without_classes_only_samples_can_be_tuned(samples_world: World) -> None:
+    w = samples_world
+    concept = replace(w.request, kind="concept")
+    with pytest.raises(NotSupported, match="expected a task whose examples have a class each, got CausalLM; for a con"):
+        tune(Dial(), w.original, concept, CausalLM(word_tokenizer(), template=None), seeded(0), CPU)
+    with pytest.raises(NotSupported, match="expected the classes' names, got none"):
+        tune(Dial(), w.original, concept, Contrastive(caption_tokenizer()), seeded(0), CPU)
+
+
+def trial(strength: float, gap: float, drop: float = 0.0, kept: bool = True) -> Trial:
+    return Trial(strength=strength, gap=gap, retain_drop=drop, kept=kept)
+
+
+@pytest.mark.parametrize(
+    ("trials", "kind", "expected"),
+    [
+        ([trial(1, 0.3), trial(2, -0.1), trial(4, -0.3)], "samples", 2),
+        ([trial(1, 0.3), trial(2, 0.0, 0.5, kept=False)], "samples", 1),
+        ([trial(1, 0.3, 0.5, kept=False), trial(2, 0.0, 0.4, kept=False)], "samples", 2),
+        ([trial(1, 0.3, 0.5, kept=False), trial(2, 0.0, 0.5, kept=False)], "class", 1),
+        ([trial(1, 0.3), trial(2, -0.01), trial(4, -0.04)], "class", 2),
+        ([trial(1, 0.3), trial(2, 0.2), trial(4, -0.04, 0.5, kept=False)], "class", 2),
+        ([trial(1, 0.3), trial(2, -0.09), trial(4, -0.01)], "backdoor", 2),
+        ([trial(1, 0.3), trial(2, -0.09), trial(4, -0.01)], "concept", 2),
+    ],
+)  # fmt: skip
+def test_choose(trials: list[Trial], kind: str, expected: float) -> None:
+    assert choose(trials, kind).strength == expected
+
+
+def test_same_seed_same_choice_and_the_search_is_bounded(samples_world: World) -> None:
+    w = samples_world
+    first, again = (tune(Dial(), w.original, w.request, w.task, seeded(3), CPU, trials=5) for _ in range(2))
+    assert first == again
+    assert len(first.tuning.trials) <= 5
+    assert Dial.strength is not None
+    assert all(Dial.strength.low <= t.strength <= Dial.strength.high for t in first.tuning.trials)
+
+
+def test_a_real_method_is_tuned_towards_the_gap(samples_world: World) -> None:
+    w = samples_world
+    tuned = tune(NegGradPlus(), w.original, w.request, w.task, seeded(0), CPU, trials=5, retain_drop=0.1)
+    chosen = next(t for t in tuned.tuning.trials if t.strength == tuned.tuning.chosen)
+    plain = next(t for t in tuned.tuning.trials if t.strength == 1.0)
+    assert abs(chosen.gap) <= abs(plain.gap)
+
+
+def test_what_cannot_be_tuned(samples_world: World) -> None:
+    w = samples_world
+    with pytest.raises(NotSupported, match="expected a method with a strength, got Retrain"):
+        tune(Retrain(), w.original, w.request, w.task, seeded(0), CPU)
+    few = replace(w.request, holdout=list(iterate(w.request.holdout))[:3])
+    with pytest.raises(MissingReference, match="expected a validation set or at least 4 holdout examples"):
+        tune(Finetune(), w.original, few, w.task, seeded(0), CPU)

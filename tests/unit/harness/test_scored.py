@@ -1,0 +1,166 @@
+"""The harness around recovery attacks: controls that can fail, the worst over variants, honest caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.worlds import CPU, World
+from unrecall.attacks import Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn
+from unrecall.attacks.base import Success
+from unrecall.data.examples import Examples
+from unrecall.data.request import Request
+from unrecall.harness.findings import Models
+from unrecall.harness.recovery import disguised, recovery, trace
+from unrecall.models.observe import accuracy
+from unrecall.record.schema import ThreatModel
+from unrecall.scenarios.base import Scenario
+from unrecall.tasks import Classification
+from unrecall.tasks.base import Task
+from unrecall.training.loop import Fit
+from unrecall.training.session import Session
+
+
+@dataclass(frozen=True)
+class Idle(RecoveryAttack):
+    """Hands the model back."""
+
+    title: ClassVar[str] = "Idle"
+    threat: ClassVar[ThreatModel] = ThreatModel(access="none", data="none", budget="none")
+    axis: ClassVar[str] = "nothing"
+
+    def probe(self, request: Request, generator: torch.Generator) -> Examples:
+        return request.forget
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        yield Attacked(1.0, model, request.forget)
+
+
+@dataclass(frozen=True)
+class Wilting(Idle):
+    """Brings the original, then a model that is right on forget and of no use."""
+
+    def recover(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        request: Request,
+        task: Task,
+        generator: torch.Generator,
+        session: Session,
+    ) -> Iterator[Attacked]:
+        yield Attacked(1.0, original, request.forget, "early", useful=False)
+        yield Attacked(2.0, model, request.forget, "late")
+        yield Attacked(3.0, original, request.forget, "late", useful=False)
+
+
+def models_of(world: World) -> Models:
+    return Models(world.original, world.original, world.retrained)
+
+
+def test_an_attack_that_does_nothing_fails_its_positive_control(samples_world: World) -> None:
+    w = samples_world
+    report = recovery(Idle(), models_of(w), w.request, w.task, 0, CPU).report
+    assert report.positive_holds is False
+    assert report.negative_holds is True, "it shows what each model shows by itself"
+
+
+@pytest.mark.parametrize("attack", [Recalibration(counts=(64,)), Relearn(steps=(4, 16), learning_rates=(1e-3, 1e-2))])
+def test_real_attacks_pass_their_positive_control(samples_world: World, attack: RecoveryAttack) -> None:
+    w = samples_world
+    report = recovery(attack, models_of(w), w.request, w.task, 0, CPU).report
+    assert report.positive_holds is True, report.positive_control
+
+
+def test_prototypes_pass_their_positive_control(class_world: World) -> None:
+    w = class_world
+    report = recovery(Prototypical(ks=(5,), alpha=1.0), models_of(w), w.request, w.task, 0, CPU).report
+    assert report.positive_holds is True, report.positive_control
+
+
+def test_a_model_of_no_use_is_not_taken_for_knowledge(class_world: World) -> None:
+    w = class_world
+    found = recovery(Wilting(), Models(w.original, w.retrained[0], w.retrained), w.request, w.task, 0, CPU)
+    lines = {line.role: line.y for line in found.report.curves[0].series}
+    assert lines["original"] == [1, 1, 1, 1]
+    assert lines["unlearned"] == [0, 0, 0, 0], "the model as given, then what the same variant had before"
+
+
+def test_nan_is_no_answer() -> None:
+    """The largest of logits that are NaN is said to be the first, and these examples are of the first class."""
+    task, model = Classification(), nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(2))
+    sound, broken = (torch.tensor([1.0, 0.0]), 0), (torch.tensor([1.0, float("nan")]), 0)
+    assert Idle().success(model, task, [sound, broken]).shown.tolist() == [1, 0]
+    assert accuracy(model, task, [sound, broken]).tolist() == [1, 0]
+    with torch.no_grad():
+        model.weight[0, 0] = float("nan")
+    seen = Idle().success(model, task, [sound, sound])
+    assert seen.shown.tolist() == [0, 0]
+    assert np.isnan(seen.loss)
+
+
+def test_a_disguise_hides_and_leaves_the_original_alone(samples_world: World) -> None:
+    w = samples_world
+    before = {key: value.clone() for key, value in w.original.state_dict().items()}
+    hidden = disguised(Recalibration(), w.original, w.request, w.task)
+    assert hidden is not None
+    assert accuracy(hidden, w.task, w.request.forget).mean() < 0.3
+    for key, value in w.original.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_the_worst_variant_counts_at_each_budget() -> None:
+    def seen(correct: list[float]) -> Success:
+        return Success(np.array(correct), 0.0)
+
+    model = nn.Linear(1, 1)
+    points = [
+        (Attacked(1.0, model, [], "a"), seen([0.0, 1.0])),
+        (Attacked(2.0, model, [], "a"), seen([0.0, 0.0])),
+        (Attacked(1.0, model, [], "b"), seen([0.0, 0.0])),
+        (Attacked(2.0, model, [], "b"), seen([1.0, 1.0])),
+    ]
+    found = trace(iter(points))
+    assert found.budgets == [1.0, 2.0]
+    assert found.variant == ["a", "b"]
+    assert [c.mean() for c in found.correct] == [0.5, 1.0]
+
+
+def test_what_is_asked_is_part_of_the_fingerprint(class_world: World) -> None:
+    request = class_world.request
+    assert request.fingerprint != replace(request, masked=(0, 1)).fingerprint
+    assert request.fingerprint != replace(request, kind="samples", masked=()).fingerprint
+
+
+def test_a_model_with_other_code_is_trained_anew(
+    samples_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path))
+
+    def case(activation: nn.Module) -> Scenario:
+        def build(_: int, __: Session) -> nn.Module:
+            return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), activation, nn.Linear(8, 4))
+
+        recipe = Fit(epochs=1, batch_size=32)
+        return Scenario("mine", "", samples_world.task, samples_world.request, build=build, recipe=recipe)
+
+    for activation in (nn.ReLU(), nn.Sigmoid(), nn.ReLU()):
+        case(activation).train_original(0, CPU)
+    assert len(list(tmp_path.glob("mine-original-*.safetensors"))) == 2

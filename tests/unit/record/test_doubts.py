@@ -1,0 +1,188 @@
+"""Each doubt is raised where it should be, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worlds import blobs
+from tests.worlds.records import measurement
+from unrecall.data.request import Request
+from unrecall.record import doubts as checks
+from unrecall.record.doubts import CHECKS, Facts, doubts
+from unrecall.record.schema import AttackReport, Estimate, Measurement, ThreatModel, Trial, Tuning
+
+
+def request(forget: int = 60, holdout: int = 60) -> Request:
+    data = blobs(400, 4, 1)
+    return Request(data[:forget], data[100:200], data[200 : 200 + holdout], data[300:])
+
+
+def row(name: str, unlearned: float, original: float, null: float | None, references: tuple[float, ...]) -> Measurement:
+    """A judged measurement of 100 examples, bounds 0.05 around the references' mean."""
+    made = measurement(name, name, "g", (unlearned, original, 0.0), references, "like retrained", leak="above")
+    mean = sum(references) / len(references)
+    return made.model_copy(
+        update={
+            "unlearned": Estimate(value=unlearned, low=unlearned - 0.05, high=unlearned + 0.05, n=100),
+            "null": Estimate(value=null, n=100),
+            "bound_low": mean - 0.05,
+            "bound_high": mean + 0.05,
+        }
+    )
+
+
+def report(positive: bool | None = True, negative: bool | None = True) -> AttackReport:
+    return AttackReport(
+        name="relearn", title="Relearning", threat=ThreatModel(access="a", data="d", budget="b"),
+        positive_control="p", positive_holds=positive, negative_control="n", negative_holds=negative,
+    )  # fmt: skip
+
+
+def healthy() -> Facts:
+    """An audit that nobody could doubt."""
+    five = (0.60, 0.61, 0.59, 0.60, 0.60)
+    rows = [
+        row("forget_accuracy", 0.6, 1.0, 1.0, five),
+        row("holdout_accuracy", 0.6, 0.6, 0.6, five),
+        row("retain_accuracy", 0.98, 1.0, 1.0, (0.99,) * 5),
+        row("rmia_auc", 0.5, 0.9, 0.9, (0.5,) * 5),
+        row("relearn_mean", 0.6, 1.0, 1.0, five),
+        row("residual_knowledge", 1.0, 1.4, 1.4, (1.0,) * 5),
+    ]
+    rows[-1] = changed(rows[-1], unlearned={"note": "3 zero denominators"})
+    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.0, kept=True)
+    return Facts(
+        request=request(),
+        measurements={m.name: m for m in rows},
+        reports=[report(), report(None, None)],
+        references=5,
+        tuning=Tuning(parameter="tau", chosen=1.0, criterion="c", trials=[trial]),
+        dirty=False,
+        weights={"original": "a", "unlearned": "b"},
+    )
+
+
+def changed(m: Measurement, **fields: dict[str, Any]) -> Measurement:
+    return m.model_copy(update={key: getattr(m, key).model_copy(update=value) for key, value in fields.items()})
+
+
+def with_row(name: str, **fields: dict[str, Any]) -> Facts:
+    facts = healthy()
+    return replace(facts, measurements={**facts.measurements, name: changed(facts.measurements[name], **fields)})
+
+
+def with_all(**values: float) -> Facts:
+    """Every measurement with one role's value moved by as much."""
+    facts = healthy()
+
+    def moved(m: Measurement) -> Measurement:
+        return changed(m, **{role: {"value": (m.reference or 0) + shift} for role, shift in values.items()})
+
+    return replace(facts, measurements={name: moved(m) for name, m in facts.measurements.items()})
+
+
+def as_null() -> Facts:
+    facts = healthy()
+    same = {n: changed(m, null={"value": m.unlearned.value}) for n, m in facts.measurements.items()}
+    return replace(facts, measurements=same)
+
+
+CASES: list[tuple[str, str, Callable[[], Facts]]] = [
+    ("few-references", "serious", lambda: replace(healthy(), references=1)),
+    ("few-references", "warning", lambda: replace(healthy(), references=4)),
+    ("small-sets", "note", lambda: replace(healthy(), request=request(forget=49))),
+    ("small-sets", "warning", lambda: replace(healthy(), request=request(holdout=19))),
+    ("unchanged", "serious", lambda: replace(healthy(), weights={"original": "a", "unlearned": "a"})),
+    ("statistics", "serious", lambda: with_row("forget_accuracy", null={"value": 0.75})),
+    ("same-as-null", "serious", as_null),
+    ("nothing-to-forget", "serious", lambda: with_all(original=0.01)),
+    ("collapse", "serious", lambda: with_row("retain_accuracy", unlearned={"value": 0.85})),
+    ("positive-control", "warning", lambda: replace(healthy(), reports=[report(positive=False)])),
+    ("negative-control", "warning", lambda: replace(healthy(), reports=[report(negative=False)])),
+    ("stands-out", "warning", lambda: with_row("rmia_auc", unlearned={"value": 0.3, "high": 0.4})),
+    ("no-ratio", "warning", lambda: with_row("residual_knowledge", unlearned={"note": "31 zero denominators"})),
+    ("modified", "note", lambda: replace(healthy(), dirty=True)),
+]
+
+
+@pytest.mark.parametrize(("id_", "severity", "make"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
+def test_a_check_fires(id_: str, severity: str, make: Callable[[], Facts]) -> None:
+    found = {doubt.id: doubt for doubt in doubts(make())}
+    assert id_ in found
+    assert found[id_].severity == severity
+    assert found[id_].message.strip().endswith((".", ")."))
+    others = found.keys() - {id_}
+    assert others <= {"same-as-null", "statistics"}, "a check fires on what it is about"
+
+
+def test_all_checks_are_silent_on_a_healthy_audit() -> None:
+    assert doubts(healthy()) == []
+
+
+def test_a_classifier_that_learns_the_sides_can_not_stand_out() -> None:
+    facts = healthy()
+    low = changed(facts.measurements["rmia_auc"], unlearned={"value": 0.3, "high": 0.4})
+    rows = {name: low.model_copy(update={"name": name}) for name in ("remind_auc", "remind_forest_auc")}
+    assert doubts(replace(facts, measurements={**facts.measurements, **rows})) == []
+
+
+def test_unlike_holdout() -> None:
+    facts = healthy()
+    unlike = facts.measurements["holdout_accuracy"].model_copy(update={"reference": 0.45})
+    found = doubts(replace(facts, measurements={**facts.measurements, "holdout_accuracy": unlike}))
+    assert [doubt.id for doubt in found] == ["unlike-holdout"]
+    assert "60 % of forget and 45 % of holdout" in found[0].message
+
+
+def test_tuning_that_kept_nothing() -> None:
+    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.5, kept=False)
+    facts = replace(healthy(), tuning=Tuning(parameter="tau", chosen=1.0, criterion="c", trials=[trial]))
+    assert [doubt.id for doubt in doubts(facts)] == ["tuning"]
+
+
+@pytest.mark.parametrize(("null", "fires"), [(0.81, False), (0.79, True), (0.6, True), (1.0, False), (None, False)])
+def test_statistics_fires_from_half_of_the_forgetting_on(null: float | None, fires: bool) -> None:
+    found = doubts(with_row("forget_accuracy", null={"value": null}))
+    assert ("statistics" in {doubt.id for doubt in found}) == fires
+
+
+def test_statistics_says_how_much() -> None:
+    (doubt,) = doubts(with_row("forget_accuracy", null={"value": 0.7}))
+    assert doubt.message.startswith("30 of the 40 points of forgetting are there at learning rate 0")
+
+
+def test_statistics_is_silent_where_nothing_was_forgotten() -> None:
+    assert not list(checks.statistics(with_row("forget_accuracy", unlearned={"value": 1.0}, null={"value": 1.0})))
+
+
+def test_checks_live_with_nothing_measured() -> None:
+    empty = replace(healthy(), measurements={}, reports=[], tuning=None, dirty=None, weights=None)
+    assert doubts(empty) == []
+
+
+def test_the_most_serious_comes_first() -> None:
+    found = doubts(replace(healthy(), references=1, request=request(holdout=19), dirty=True))
+    assert [doubt.severity for doubt in found] == ["serious", "warning", "note"]
+
+
+def test_every_check_is_in_the_list_and_every_doubt_is_tested() -> None:
+    tree = ast.parse(Path(checks.__file__).read_text())
+    written = {n.name for n in tree.body if isinstance(n, ast.FunctionDef) and ast.unparse(n.args) == "facts: Facts"}
+    assert written - {"doubts"} == {check.__name__ for check in CHECKS}
+    ids = set(re.findall(r'id="([a-z-]+)"', Path(checks.__file__).read_text()))
+    assert ids == {case[0] for case in CASES} | {"unlike-holdout", "tuning"}
+
+
+def test_checks_are_documented() -> None:
+    page = Path(__file__).parents[3] / "docs" / "checks.md"
+    if not page.exists():
+        pytest.skip("docs/checks.md isn't written yet")
+    text = page.read_text()
+    assert all(id_ in text for id_, _, _ in CASES)

@@ -1,0 +1,197 @@
+"""A record survives the disk, and one that was tampered with is caught."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worlds import network
+from tests.worlds import records as sample_records
+from unrecall.data.request import SPLITS, Request
+from unrecall.disk import weights
+from unrecall.errors import BadInput
+from unrecall.record.doubts import Facts, doubts
+from unrecall.record.recheck import recheck
+from unrecall.record.schema import SCHEMA, Doubt, Estimate, Record, load
+from unrecall.record.verdict import JUDGED, judge
+
+
+def judged(**changed: Any) -> Record:
+    """A record whose verdict is what its numbers say."""
+    record = sample_records.full()
+    rows = [m.model_copy(update={"judged": m.name in JUDGED, "leak": side(m.name)}) for m in record.measurements]
+    labelled, verdict = judge(rows)
+    record = record.model_copy(update={"measurements": labelled, "verdict": verdict, **changed})
+    return record.model_copy(update={"doubts": due(record)})
+
+
+def side(name: str) -> str | None:
+    return None if name in ("retain_accuracy", "test_accuracy") else "above"
+
+
+def due(record: Record) -> list[Doubt]:
+    """The doubts that an audit with these numbers has."""
+    sets = [[(split, i) for i in range(record.sizes.get(split, 1))] for split in SPLITS]
+    facts = Facts(
+        request=Request(*sets),
+        measurements={m.name: m for m in record.measurements},
+        reports=record.attacks,
+        references=max((len(m.references) for m in record.measurements), default=0),
+        tuning=record.tuning,
+        dirty=record.provenance.dirty,
+        weights=record.provenance.weights,
+    )
+    return doubts(facts)
+
+
+@pytest.mark.parametrize(
+    "record", [sample_records.full(), sample_records.minimal(), sample_records.hostile(), judged()]
+)
+def test_round_trip(record: Record, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    record.save(path)
+    assert load(path) == record
+    first = path.read_bytes()
+    load(path).save(path)
+    assert path.read_bytes() == first
+
+
+def test_comparable_leaves_out_clocks_memory_and_provenance_but_no_number() -> None:
+    record = judged()
+    slower = record.model_copy(
+        update={
+            "costs": {k: v.model_copy(update={"seconds": 99.0, "peak_mib": 1.0}) for k, v in record.costs.items()},
+            "provenance": record.provenance.model_copy(update={"created": "later", "command": "x", "dirty": False}),
+        }
+    )
+    assert slower.comparable() == record.comparable()
+    for changed in (
+        {"seed": 7},
+        {"measurements": record.measurements[1:]},
+        {"costs": {k: v.model_copy(update={"passes": 1}) for k, v in record.costs.items()}},
+        {"provenance": record.provenance.model_copy(update={"weights": {}})},
+        {"provenance": record.provenance.model_copy(update={"fingerprint": ""})},
+    ):
+        assert record.model_copy(update=changed).comparable() != record.comparable()
+
+
+def edited(change: Callable[[dict[str, Any]], Any], path: Path) -> Path:
+    data = judged().model_dump(mode="json")
+    change(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("schema_version"), "expected an unrecall record, got JSON without schema_version"),
+        (lambda d: d.update(schema_version=SCHEMA + 1), f"expected schema version {SCHEMA}, got {SCHEMA + 1}"),
+        (lambda d: d.pop("verdict"), "Field required at verdict"),
+        (lambda d: d.update(extra=1), "Extra inputs are not permitted at extra"),
+        (lambda d: d["measurements"][0].update(verdict="fine"), r"at measurements\.0\.verdict"),
+        (lambda d: d["measurements"][1]["unlearned"].update(value="x"), r"at measurements\.1\.unlearned\.value"),
+        (lambda d: d["doubts"][0].update(severity="mild"), r"at doubts\.0\.severity"),
+    ],
+)
+def test_schema_errors_name_the_field(change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=message):
+        load(edited(change, tmp_path / "record.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "expected JSON, got .* at line 1"), ("[]", "without schema_version"), ("3", "without")]
+)
+def test_what_is_no_record(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=message):
+        load(path)
+    with pytest.raises(BadInput, match="expected a readable file"):
+        load(tmp_path)
+
+
+def test_an_honest_record_is_left_in_peace(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    judged().save(path)
+    assert recheck(path) == (judged(), [])
+    bare = sample_records.minimal().model_copy(update={"verdict": judge([])[1], "sizes": {"forget": 9, "holdout": 9}})
+    bare.model_copy(update={"doubts": due(bare)}).save(path)
+    assert recheck(path)[1] == []
+
+
+def better(data: dict[str, Any]) -> None:
+    """The whole verdict, forged to look fine, with every number as it was."""
+    for entry in data["measurements"]:
+        entry["verdict"] = "like retrained"
+    data["verdict"] |= {"label": "like retrained", "line": "All is well."}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["measurements"][0].update(verdict="like retrained"), "forget_accuracy: the record says 'like ret"),
+        (lambda d: d["verdict"].update(label="like retrained"), "verdict: the record says"),
+        (lambda d: d["verdict"].update(line="All is well."), "the record says 'All is well.', its numbers say"),
+        (lambda d: d["verdict"].update(counts={}), "verdict: the record says"),
+        (lambda d: d["verdict"].update(alpha=1e-9), "judged at alpha 1e-09, the rule says 0.05"),
+        (better, "verdict: the record says 'All is well.'"),
+        (lambda d: d["measurements"][0].update(reference=0.1), "forget_accuracy: the mean of its references is not"),
+        (lambda d: d["measurements"][0].update(reference=None), "forget_accuracy: the mean of its references is not"),
+        (lambda d: d["measurements"][0]["references"][0].update(value=0.9), "forget_accuracy: the mean of its refer"),
+        (lambda d: d["measurements"][0]["unlearned"].update(value=0.9), "forget_accuracy: the interval"),
+        (lambda d: d["measurements"][1]["null"].update(high=-9.0), "forget_loss: the interval"),
+        (lambda d: d["measurements"][0].update(bound_high=1.0), "forget_accuracy: its bounds are not those"),
+        (lambda d: d["measurements"][0].update(bound_low=None), "forget_accuracy: its bounds are not those"),
+        (
+            lambda d: d["measurements"][0].update(judged=False),
+            "forget_accuracy: the record has it not judged, the rule",
+        ),
+        (lambda d: d["measurements"][1].update(judged=True), "forget_loss: the record has it judged, the rule has"),
+        (lambda d: d["measurements"][0].update(leak=None), "forget_accuracy: the record says it leaks nowhere, the ru"),
+        (lambda d: d["measurements"][0].update(margin=9.0), "forget_accuracy: expected a margin of at most 0.1, got 9"),
+        (lambda d: d["doubts"].clear(), "doubts: the record leaves out 'Only 3 retrained models: bounds are wide"),
+        (lambda d: d["doubts"][0].update(severity="note"), "doubts: the record leaves out"),
+        (lambda d: d["tuning"].update(chosen=0.5), "tuning: the strength 0.5 was chosen, but not tried"),
+        (lambda d: d.update(sizes={}), "sizes: expected at least one forget example, got 0"),
+        (lambda d: d["measurements"][0]["unlearned"].update(value=None), "does not hold None"),
+        (lambda d: d["provenance"]["weights"].update(original="ab"), "weights of original: 'ab' is no sha256"),
+    ],
+)
+def test_forgery_is_caught(change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path) -> None:
+    _, problems = recheck(edited(change, tmp_path / "record.json"))
+    assert any(message in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("place", ["unlearned.safetensors", "parts/unlearned-0123456789abcdef.safetensors"])
+def test_weights_beside_the_record_must_be_those_that_were_audited(place: str, tmp_path: Path) -> None:
+    record = judged()
+    digests = {**record.provenance.weights, "unlearned": weights.digest_of(network(seed=1))}
+    honest = record.model_copy(update={"provenance": record.provenance.model_copy(update={"weights": digests})})
+    honest.save(tmp_path / "record.json")
+    weights.save(network(seed=1), tmp_path / place)
+    assert recheck(tmp_path / "record.json")[1] == []
+    weights.save(network(seed=2), tmp_path / place)
+    (problem,) = recheck(tmp_path / "record.json")[1]
+    assert problem == f"{Path(place).name}: its weights are not those that were audited."
+
+
+def test_a_record_may_have_no_holdout(tmp_path: Path) -> None:
+    record = judged()
+    without = record.model_copy(update={"sizes": record.sizes | {"holdout": 0}})
+    path = tmp_path / "record.json"
+    without.save(path)
+    assert recheck(path)[1] == []
+
+
+def test_estimates_without_an_interval_are_in_order(tmp_path: Path) -> None:
+    record = judged()
+    bare = record.measurements[0].model_copy(update={"original": Estimate(value=None, note="why")})
+    path = tmp_path / "record.json"
+    record = record.model_copy(update={"measurements": [bare, *record.measurements[1:]]})
+    record.model_copy(update={"doubts": due(record)}).save(path)
+    assert recheck(path)[1] == []

@@ -1,0 +1,185 @@
+"""Statistics against scipy, scikit-learn, brute force and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from unrecall.record import stats
+
+
+def scores(seed: int, m: int = 40, n: int = 60, shift: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
+    """Rounded, so that ties occur within and between the groups."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(shift, 1, m).round(1), rng.normal(0, 1, n).round(1)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (3, 20), (50, 100)])
+def test_clopper_pearson_is_the_beta_quantiles(k: int, n: int) -> None:
+    low, high = stats.clopper_pearson(k, n)
+    assert low == pytest.approx(0 if k == 0 else scipy_stats.beta.ppf(0.025, k, n - k + 1))
+    assert high == pytest.approx(1 if k == n else scipy_stats.beta.ppf(0.975, k + 1, n - k))
+
+
+def test_student_is_scipys() -> None:
+    values = np.array([0.1, 0.4, 0.45, 0.9, 1.3])
+    expected = scipy_stats.t.interval(0.95, 4, values.mean(), scipy_stats.sem(values))
+    assert stats.student(values) == pytest.approx(expected)
+
+
+def test_mean_chooses_the_exact_interval_for_shares() -> None:
+    share = stats.mean(np.array([1.0, 0.0, 1.0, 1.0]))
+    assert (share.value, share.n) == (0.75, 4)
+    assert (share.low, share.high) == pytest.approx(stats.clopper_pearson(3, 4))
+    other = stats.mean(np.array([0.5, 0.0, 1.0]))
+    assert (other.low, other.high) == pytest.approx(stats.student(np.array([0.5, 0.0, 1.0])))
+    for alike in (np.array([0.9]), np.full(7, 0.9)):
+        assert stats.mean(alike) == stats.Estimate(value=0.9, n=len(alike), note=stats.ALIKE)
+    nothing = stats.mean(np.array([]))
+    assert nothing.value is None
+    assert nothing.note == "no examples"
+
+
+def test_the_interval_of_a_share_stays_within_0_and_1() -> None:
+    values = np.array([1.0] * 9 + [0.9])
+    low, high = stats.student(values)
+    assert high > 1
+    share, free = stats.mean(values, share=True), stats.mean(values)
+    assert (share.value, share.low, share.high) == (pytest.approx(0.99), low, 1.0)
+    assert (free.low, free.high) == (low, high)
+    assert stats.mean(1 - values, share=True).low == 0.0
+    assert stats.mean(np.array([1.0, 0.0]), share=True) == stats.mean(np.array([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_auc_is_the_share_of_pairs_in_order(seed: int) -> None:
+    members, others = scores(seed)
+    pairs = [1.0 if x > y else 0.5 if x == y else 0.0 for x in members for y in others]
+    found = stats.auc(members, others)
+    truth = np.r_[np.ones(len(members)), np.zeros(len(others))]
+    assert found.value == pytest.approx(np.mean(pairs))
+    assert found.value == pytest.approx(roc_auc_score(truth, np.r_[members, others]))
+    fpr, tpr = stats.roc(members, others)
+    assert found.value == pytest.approx(np.trapezoid(tpr, fpr))
+
+
+def test_auc_interval_is_delongs_by_brute_force() -> None:
+    members, others = scores(3)
+    order = (members[:, None] > others[None, :]) + 0.5 * (members[:, None] == others[None, :])
+    variance = order.mean(1).var(ddof=1) / len(members) + order.mean(0).var(ddof=1) / len(others)
+    found = stats.auc(members, others)
+    half = 1.959964 * np.sqrt(variance)
+    assert (found.low, found.high) == pytest.approx((order.mean() - half, order.mean() + half), abs=1e-6)
+
+
+def test_auc_interval_widens_with_the_variance() -> None:
+    members, others = scores(3)
+    plain, wide = stats.auc(members, others), stats.auc(members, others, inflation=4)
+    assert plain.high is not None and plain.value is not None
+    assert wide.high == pytest.approx(plain.value + 2 * (plain.high - plain.value))
+
+
+def test_auc_interval_covers() -> None:
+    truth = float(scipy_stats.norm.cdf(0.7 / np.sqrt(2)))
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        found = stats.auc(rng.normal(0.7, 1, 50), rng.normal(0, 1, 50))
+        inside += found.low is not None and found.high is not None and found.low <= truth <= found.high
+    assert 0.91 <= inside / 400 <= 0.985
+
+
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_perfect_separation_is_still_uncertain(upside_down: bool) -> None:
+    high, low = np.arange(10, 16), np.arange(8)
+    found = stats.auc(low, high) if upside_down else stats.auc(high, low)
+    edge = 0.025 ** (1 / 6)
+    assert found.value == (0.0 if upside_down else 1.0)
+    assert (found.low, found.high) == pytest.approx((0.0, 1 - edge) if upside_down else (edge, 1.0))
+
+
+def test_auc_of_equal_scores_and_of_nothing() -> None:
+    tied = stats.auc(np.zeros(5), np.zeros(7))
+    assert (tied.value, tied.low, tied.high, tied.note) == (0.5, 0.0, 1.0, "all scores are equal")
+    assert stats.auc(np.zeros(0), np.zeros(7)).value is None
+    lonely = stats.auc(np.array([0.5]), np.array([0.0, 1.0]))
+    assert (lonely.value, lonely.low, lonely.high) == (0.5, 0.0, 1.0)
+
+
+def test_roc_is_scikit_learns() -> None:
+    members, others = scores(1)
+    truth = np.r_[np.ones(len(members)), np.zeros(len(others))]
+    fpr, tpr, _ = roc_curve(truth, np.r_[members, others], drop_intermediate=False)
+    found = stats.roc(members, others)
+    assert np.array_equal(found.fpr, fpr)
+    assert np.array_equal(found.tpr, tpr)
+
+
+@pytest.mark.parametrize("fpr", [0.0, 0.01, 0.1, 0.5, 1.0])
+def test_tpr_at_fpr_is_the_best_threshold_that_keeps_the_rate(fpr: float) -> None:
+    members, others = scores(2)
+    thresholds = np.r_[np.inf, members, others]
+    allowed = [t for t in thresholds if np.mean(others >= t) <= fpr]
+    best = max(float(np.mean(members >= t)) for t in allowed)
+    found = stats.tpr_at_fpr(members, others, fpr)
+    assert found.value == pytest.approx(best)
+    assert (found.low, found.high) == pytest.approx(stats.clopper_pearson(round(best * 40), 40))
+    assert bool(found.note) == (60 * fpr < 1)
+
+
+def test_tpr_at_fpr_of_nothing() -> None:
+    assert stats.tpr_at_fpr(np.zeros(0), np.zeros(3)).value is None
+    assert stats.tpr_at_fpr(np.zeros(3), np.zeros(0)).value is None
+
+
+def test_prediction_interval_by_hand() -> None:
+    found = stats.prediction_interval([0.1, 0.2, 0.3])
+    half = 4.302653 * 0.1 * np.sqrt(4 / 3)
+    assert found == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
+    assert stats.prediction_interval([0.2]) is None
+    equal = stats.prediction_interval([0.2, 0.2], floor=0.01)
+    assert equal == pytest.approx((0.2 - 12.7062 * 0.01 * np.sqrt(1.5), 0.2 + 12.7062 * 0.01 * np.sqrt(1.5)), abs=1e-5)
+
+
+def test_prediction_interval_covers_one_more() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2000):
+        found = stats.prediction_interval(rng.normal(0, 1, 3).tolist())
+        assert found is not None
+        inside += found[0] <= rng.normal() <= found[1]
+    assert 0.935 <= inside / 2000 <= 0.965
+
+
+def test_jackknife_of_a_pair_mean_is_leaving_one_out() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(9, 4))
+    gram = values @ values.T
+    np.fill_diagonal(gram, 0)
+    found = stats.jackknife(gram.sum(1), np.full(9, 8.0))
+    assert found.value == pytest.approx(gram.sum() / 72)
+    without = []
+    for i in range(9):
+        kept = np.delete(np.delete(gram, i, 0), i, 1)
+        without.append(kept.sum() / 56)
+    error = np.sqrt(8 / 9 * np.square(np.array(without) - np.mean(without)).sum())
+    half = scipy_stats.t.ppf(0.975, 8) * error
+    assert (found.low, found.high) == (pytest.approx(found.value - half), pytest.approx(found.value + half))
+
+
+def test_ratio_of_sums_against_the_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    below = rng.integers(1, 100, 400).astype(float)
+    above = 0.7 * below + rng.normal(scale=10, size=400)
+    found = stats.ratio(above, below)
+    picks = rng.integers(0, 400, (2000, 400))
+    spread = np.std(above[picks].sum(1) / below[picks].sum(1))
+    assert found.value == pytest.approx(above.sum() / below.sum())
+    assert found.low is not None and found.high is not None
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.1)
+    assert stats.ratio(above, np.zeros(400)).value is None
+    assert stats.ratio(np.zeros(400), np.ones(400)) == stats.Estimate(value=0.0, n=400, note=stats.ALIKE)
+    assert stats.ratio(below, below) == stats.Estimate(value=1.0, n=400, note=stats.ALIKE)
+    assert stats.ratio(np.array([3.0]), np.array([2.0])) == stats.Estimate(value=1.5, n=1, note=stats.ALIKE)

@@ -1,0 +1,299 @@
+"""The page: verdict first, nothing vanishes, nothing is loaded, nothing in a record can become markup."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.worlds.records import HOSTILE, estimate, full, hostile, many, measurement, minimal
+from unrecall.errors import BadInput
+from unrecall.record.schema import Cost, Curve, Exhibit, Measurement, Record, Series, Tuning, load
+from unrecall.report import page, write
+from unrecall.report.curves import curve, undrawn, values
+from unrecall.report.figures import gathered, plane, window
+from unrecall.report.page import is_picture
+from unrecall.report.plot import label
+from unrecall.report.roles import by_method, legend, style
+from unrecall.report.sentences import how_it_forgot, last_points, limits, number, share, span
+from unrecall.report.strips import strip
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would make elements and attributes of, and the text of all but scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.figures: list[str] = []
+        self.inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag in ("script", "style"):
+            self.inside = "json" if ("type", "application/json") in attrs else tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "json":
+            self.figures.append(data)
+        elif not self.inside:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def shown() -> Reader:
+    return Reader(page([full()]))
+
+
+def test_sections_come_in_order_and_the_verdict_first(shown: Reader) -> None:
+    headings = [
+        "did it forget?", "2 of 7 judged measurements", "Warnings", "How it forgot", "Measurements", "Attacks",
+        "Utility and forgetting", "Exhibits", "Tuning", "Cost", "What this audit does not prove", "Provenance",
+    ]  # fmt: skip
+    places = [shown.text.index(heading) for heading in headings]
+    assert places == sorted(places)
+
+
+def test_verdict_is_a_word_and_a_sign_and_counts(shown: Reader) -> None:
+    head = shown.text[: shown.text.index("Warnings")]
+    assert "▲ leaks" in head
+    assert "like retrained 3" in head
+    assert "7 measurements judged, alpha = 0.05" in head
+
+
+def test_doubts_come_by_severity_with_their_anchor(shown: Reader) -> None:
+    places = [shown.text.index(f"docs/checks.md#{name}") for name in ("control-failed", "small-forget", "few-ref")]
+    assert places == sorted(places)
+
+
+def test_every_measurement_and_attack_is_there(shown: Reader) -> None:
+    record = full()
+    for entry in record.measurements:
+        assert entry.title in shown.text
+    for attack in record.attacks:
+        for words in (attack.title, attack.threat.access, attack.threat.data, attack.threat.budget):
+            assert words in shown.text
+    assert "✗ fails Negative control." in shown.text
+    assert "– not run Negative control." in shown.text
+
+
+def test_a_missing_value_shows_its_reason(shown: Reader) -> None:
+    assert "needs at least 8 retrained models, got 3" in shown.text
+    assert "no shadow models" in shown.text
+    assert "no reason was recorded" in shown.text
+
+
+def test_one_reason_for_a_whole_row_is_said_once() -> None:
+    none = estimate(None, note="class requests only")
+    row = Measurement(name="n", title="t", group="g", unlearned=none, original=none, null=none, note=none.note)
+    text = Reader(page([minimal().model_copy(update={"measurements": [row]})])).text
+    assert text.count("class requests only") == 1
+
+
+def test_reported_stands_beside_measured_and_every_hash_is_there(shown: Reader) -> None:
+    assert re.search(r"Accuracy on forget 0\.600 0\.620", shown.text)
+    assert "paper_only 0.500 not measured" in shown.text
+    for words in ("ab" * 32, "cd" * 32, "9f2c" * 16, "0123456789abcdef", "with uncommitted changes", "torch"):
+        assert words in shown.text
+
+
+@pytest.mark.parametrize("records", [[full()], [minimal()], [hostile()], many(3)])
+def test_the_page_loads_nothing(records: list[Record]) -> None:
+    reader = Reader(page(records))
+    loads = [(tag, value) for tag, name, value in reader.attributes if name in ("src", "href", "srcset", "action")]
+    assert all(value.startswith(("#", "data:image/png;base64,")) for _, value in loads)
+    assert "link" not in reader.tags
+    assert page(records).count("* plotly.js v") == 1
+    assert "@import" not in page(records).split("</style>")[0]
+    assert "url(" not in page(records).split("</style>")[0]
+
+
+def test_markup_in_a_record_stays_text() -> None:
+    html = page([hostile()])
+    reader, clean = Reader(html), Reader(page([full()]))
+    assert set(reader.tags) <= set(clean.tags) | {"blockquote"}
+    assert reader.tags.count("script") == clean.tags.count("script")
+    assert not [name for _, name, _ in reader.attributes if name.startswith("on")]
+    assert "<img src=x" not in html
+    assert "\u2028" not in "".join(reader.figures)
+    assert HOSTILE.split("\u2028", maxsplit=1)[0] in reader.text
+
+
+def test_figures_are_json_and_their_texts_are_escaped() -> None:
+    for text in Reader(page([hostile()])).figures:
+        assert not set("<>&\u2028\u2029") & set(text)
+        figure = json.loads(text)
+        names = [trace.get("name", "") for trace in figure["data"]]
+        axes = [axis for name, axis in figure["layout"].items() if name in ("xaxis", "yaxis")]
+        titles = [axis["title"]["text"] for axis in axes if "title" in axis]
+        assert all("<" not in words.replace("<br>", "") for words in names + titles)
+
+
+def test_only_embedded_png_is_a_picture() -> None:
+    def picture(content: str) -> bool:
+        return is_picture(Exhibit(kind="picture", content=content, caption=""))
+
+    assert picture("data:image/png;base64,AAAA")
+    for content in ("javascript:alert(1)", "data:text/html;base64,AAAA", 'data:image/png;base64,AA" onerror="x', ""):
+        assert not picture(content)
+    assert "javascript:alert(1)" in Reader(page([hostile()])).text
+
+
+def test_same_records_same_bytes() -> None:
+    code = (
+        "import hashlib, tests.worlds.records as s; from unrecall.report import page; "
+        "print(hashlib.sha256(page([s.full(), s.hostile()]).encode()).hexdigest())"
+    )
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[3]
+    runs = [subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout for _ in "ab"]
+    assert runs[0] == runs[1]
+
+
+def test_the_page_needs_no_torch() -> None:
+    code = "import unrecall.report, sys; assert not {'torch', 'plotly', 'jinja2'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_several_records_have_a_summary_and_one_section_each() -> None:
+    reader = Reader(page(many(20)))
+    assert reader.tags.count("details") >= 20
+    assert [value for _, name, value in reader.attributes if name == "href"] == [f"#record-{i + 1}" for i in range(20)]
+    assert reader.text.index("Summary") < reader.text.index("Utility and forgetting") < reader.text.index("Warnings")
+
+
+def test_a_plane_for_each_scenario_keeps_the_numbers_of_the_summary() -> None:
+    records = [full(), full().model_copy(update={"scenario": "other"})]
+    second = plane(records, "other")
+    assert second is not None
+    assert [t["text"] for t in second.data if t["text"] != [""]] == [["2"]]
+    assert plane([minimal()], "custom") is None
+
+
+def test_the_plane_stays_within_shares_and_no_label_overprints_another() -> None:
+    assert window([1.0, 1.0]) == pytest.approx([0.945, 1.005])
+    assert window([0.2, 0.6]) == pytest.approx([0.16, 0.64])
+    marked = [(1.0, 0.5, "1"), (1.0, 0.51, "2"), (0.96, 0.5, "3")]
+    assert gathered(marked, window([1.0, 1.0]), [0.0, 1.0]) == ["1, 2", "", "3"]
+
+
+def test_minimal_and_infinite_records_do_not_crash() -> None:
+    odd = [
+        measurement("forget_accuracy", "F" * 300, "g", (math.inf, math.nan, 0.1), (), "not judged"),
+        measurement("retain_accuracy", "R", "g", (0.0, 0.0, 0.0), (0.0,), "like retrained"),
+    ]
+    blank = Curve(name="c", title="", x_label="", y_label="", series=[])
+    empty = full().attacks[0].model_copy(update={"curves": [blank]})
+    free = {"retrained": Cost(seconds=0.0, passes=0, steps=0, peak_mib=0.0)}
+    untried = Tuning(parameter="p", chosen=math.nan, criterion="", trials=[])
+    update = {"measurements": odd, "attacks": [empty], "costs": free, "tuning": untried}
+    text = Reader(page([minimal().model_copy(update=update)])).text
+    assert "not a finite number" in text
+    assert "No model has a line on this plot." in text
+    assert "No attack was run." in Reader(page([minimal()])).text
+    with pytest.raises(BadInput, match="at least one record"):
+        page([])
+
+
+def test_write_puts_the_page_of_a_saved_record(tmp_path: Path) -> None:
+    full().save(tmp_path / "record.json")
+    write([load(tmp_path / "record.json")], tmp_path / "out" / "page.html")
+    assert (tmp_path / "out" / "page.html").read_text(encoding="utf-8") == page([full()])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        # 99 - 57 = 42 points; at learning rate 0: 99 - 59 = 40.
+        ((0.57, 0.99, 0.59), "Of the 42 points of forgetting, 40 are there at learning rate 0: BatchNorm statistics"),
+        ((0.57, 0.99, 0.99), "Of the 42 points of forgetting, 0 are there at learning rate 0: the weights forgot, not"),
+        ((0.57, 0.99, 0.78), "Of the 42 points of forgetting, 21 are there at learning rate 0: partly BatchNorm"),
+        ((0.99, 0.99, 0.99), "Forget accuracy did not fall"),
+    ],
+)  # fmt: skip
+def test_how_it_forgot_in_words(values: tuple[float, float, float], sentence: str) -> None:
+    assert how_it_forgot(measurement("forget_accuracy", "t", "g", values, (), "not judged")).startswith(sentence)
+
+
+def test_how_it_forgot_says_what_is_missing() -> None:
+    whole = measurement("forget_accuracy", "t", "g", (0.5, 0.9, 0.8), (), "not judged")
+    assert "the reason" in how_it_forgot(whole.model_copy(update={"null": estimate(None, note="the reason")}))
+    assert "the reason" in how_it_forgot(whole.model_copy(update={"unlearned": estimate(None, note="the reason")}))
+    assert "No forget accuracy" in how_it_forgot(None)
+
+
+def test_limits_name_the_attacks_the_references_and_the_failed_controls() -> None:
+    text = " ".join(limits(full()))
+    assert "Membership inference; Relearning; Residual knowledge" in text
+    assert "The 3 retrained models" in text
+    assert "A control failed for Relearning" in text
+    assert "A control was not run for Residual knowledge" in text
+    assert "1 of 8 measurements could not be taken" in text
+    assert "No attack was run" in limits(minimal())[0]
+
+
+def test_numbers_are_short() -> None:
+    cases = {0.62: "0.620", 0.0: "0.000", -0.5: "−0.500", 9.0: "9"}
+    cases |= {12.0: "12", 12.34: "12.3", 1234.5: "1,234", 0.00012: "1.2e-04"}
+    assert {value: number(value) for value in cases} == cases
+    assert (number(None), number(math.nan)) == ("none", "not a finite number")
+    assert span([0.58, None, 0.57]) == "0.570 to 0.580"
+    assert (share(1, 10), share(1, 0), share(0.04, 10)) == ("10 %", "–", "0.4 %")
+
+
+def test_a_role_always_looks_the_same() -> None:
+    numbered, control = style("retrained 3"), style("unlearned, labels shuffled")
+    assert (numbered.colour, numbered.name) == (style("retrained").colour, "retrained")
+    assert numbered.width < style("retrained").width
+    assert control.colour == style("unlearned").colour
+    assert control.dash != style("unlearned").dash
+    assert [look.name for look in legend(["retrained 0", "retrained 1"])] == ["retrained (2 models)"]
+    looks = by_method(full(f"m{i}") for i in range(20)).values()
+    assert len({(look.colour, look.symbol) for look in looks}) == 20
+
+
+def test_a_curve_keeps_what_a_logarithmic_axis_cannot_show() -> None:
+    line = Series(role="original", x=[0, 1, 2], y=[0.0, 0.5, None])
+    drawn = Curve(name="c", title="t", x_label="x", y_label="y", log="xy", series=[line])
+    assert curve(drawn).data[0]["x"] == [None, 1, 2]
+    assert curve(drawn).data[0]["y"] == [None, 0.5, None]
+    assert undrawn(drawn) == 1
+    table = values(drawn)
+    assert table is not None
+    assert table.rows == [(0, [0.0]), (1, [0.5]), (2, [None])]
+
+
+def test_bands_cover_the_points_that_have_both_ends() -> None:
+    residual = next(a for a in full().attacks if a.name == "residual_knowledge").curves[0]
+    bands = [trace for trace in curve(residual).data if trace.get("fill") == "toself"]
+    assert [trace["x"] for trace in bands] == [[0.01, 0.03, 0.1, 0.1, 0.03, 0.01]]
+    assert last_points(residual) == {"original": [1.7], "unlearned": [1.2], "retrained": [1.0]}
+
+
+def test_labels_can_not_carry_markup_into_plotly() -> None:
+    assert (label("<b>&"), label("one two", 4)) == ("&lt;b&gt;&amp;", "one<br>two")
+    assert len(label("x" * 1000)) < 200
+
+
+def test_a_strip_has_room_for_every_model() -> None:
+    drawn = strip(full().measurements[0])
+    assert drawn is not None
+    assert [mark.role for mark in drawn.marks] == ["unlearned", "original", "null", *["retrained"] * 2]
+    assert all(8 <= mark.x <= 208 for mark in drawn.marks)
+    assert strip(full().measurements[-1]) is None

@@ -1,0 +1,107 @@
+"""What is trained once is trained again as soon as data, recipe, weights or the code of the model are others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from tests.worlds import CPU, blobs, facts, network, small_llama, word_tokenizer
+from unrecall.disk.weights import digest_of
+from unrecall.scenarios import cifar_data
+from unrecall.scenarios.base import first, trained_once
+from unrecall.scenarios.cifar_data import Cifar, Pictures, Pretrained
+from unrecall.scenarios.networks import Normalize
+from unrecall.scenarios.restor import _Clean
+from unrecall.scenarios.teaching import Learner
+from unrecall.tasks import CausalLM, Classification
+from unrecall.training.loop import Fit
+from unrecall.training.randomness import own_randomness
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def kept(cache: Path) -> int:
+    """How many models lie there."""
+    return len(list(cache.glob("*.safetensors")))
+
+
+def rounder(model: nn.Module) -> nn.Module:
+    """The same weights with other activations."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.Tanh())
+    return model
+
+
+def twice(cache: Path, train: Callable[[], nn.Module]) -> None:
+    """The second time the same model comes out of the cache."""
+    before = kept(cache)
+    once, again = train(), train()
+    assert kept(cache) == before + 1
+    assert digest_of(once) == digest_of(again)
+
+
+def test_any_difference_is_another_model(cache: Path) -> None:
+    data, how = blobs(32, 4, 1), Fit(lr=0.05, epochs=1, batch_size=16)
+
+    def train(
+        model: nn.Module | None = None, how: Fit = how, seed: int = 0, told: str = "blobs", role: str = "original"
+    ) -> nn.Module:
+        model, task = model or network(), Classification()
+        trained = trained_once("case", role, model, task, data, how, seed, CPU, told=told, few=first(data))
+        assert not trained.model.training
+        assert trained.cost is not None
+        assert trained.cost.passes == 32
+        return trained.model
+
+    twice(cache, train)
+    twice(cache, lambda: train(rounder(network())))
+    twice(cache, lambda: train(network(seed=1)))
+    twice(cache, lambda: train(how=replace(how, lr=0.01)))
+    twice(cache, lambda: train(seed=1))
+    twice(cache, lambda: train(told="others"))
+    twice(cache, lambda: train(role="retrained"))
+
+
+def test_the_network_that_knows_cifar10_hangs_on_recipe_labels_and_code(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
+
+    def train(labels: Any = (0, 1, 2, 3, 4, 5)) -> nn.Module:
+        pictures = Pictures(pixels, np.array(labels))
+        with own_randomness(3):
+            return Pretrained(Cifar(pictures, pictures), "resnet20", "", 1, 5)(0, CPU)
+
+    twice(cache, train)
+    twice(cache, lambda: train((5, 4, 3, 2, 1, 0)))
+    plain = cifar_data.recipe
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar_data, "recipe", lambda arch, **sgd: plain(arch, **{**sgd, "lr": 0.1}))
+        twice(cache, train)
+    with monkeypatch.context() as patch:
+        patch.setattr(Normalize, "forward", lambda self, inputs: inputs - self.mean)
+        twice(cache, train)
+
+
+def test_the_model_that_knows_the_facts_hangs_on_its_code(cache: Path) -> None:
+    tokenizer, data = word_tokenizer(), facts()[:6]
+    how = Fit(optimizer="adamw", lr=1e-3, epochs=1, batch_size=6)
+
+    def train(activation: str = "silu") -> nn.Module:
+        made = Learner(tokenizer, lambda _, __: small_llama(len(tokenizer), hidden_act=activation), how, "")
+        return _Clean(made, CausalLM(tokenizer, template=None), data)(0, CPU)
+
+    twice(cache, train)
+    twice(cache, lambda: train("relu"))

@@ -1,0 +1,222 @@
+"""A line of text and the object it stands for are the same thing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unrecall.attacks import Recalibration, Relearn, ResidualKnowledge
+from unrecall.errors import BadInput
+from unrecall.methods.random_label import RandomLabel
+from unrecall.methods.rurk import RURK
+from unrecall.methods.salun import SalUn
+from unrecall.methods.spotter import Spotter
+from unrecall.scenarios import Digits, SmallCifar5
+from unrecall.spec.catalog import entries
+from unrecall.spec.lines import parse, show, split
+from unrecall.spec.parameters import Count, Parameters, Positive, Share
+
+METHOD_FILE = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
+from unrecall.methods.base import Fit, GradientMethod, Method, Phase
+from unrecall.spec.parameters import Positive
+
+@dataclass(frozen=True)
+class Mine(GradientMethod):
+    title: ClassVar[str] = "Mine"
+    tau: Positive = 0.5
+    fit: Fit = Fit(lr=0.25)
+
+    def phases(self, student, original, request, task, generator):
+        return []
+
+class NotOne:
+    pass
+
+def make():
+    return None
+"""
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = Path("case.py")
+    path.write_text(METHOD_FILE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("rurk", "methods", RURK()),
+        (" RURK ", "methods", RURK()),
+        ("rurk:tau=0.05,lambda_a=0,v=3", "methods", RURK(tau=0.05, lambda_a=0.0, v=3)),
+        ("rurk:attack=pgd,lr=1e-3,epochs=4", "methods", RURK(attack="pgd", fit=RURK().fit.__class__(
+            lr=1e-3, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=4))),
+        ("rurk:clip=none", "methods", RURK(fit=RURK().fit.__class__(
+            lr=1e-2, weight_decay=5e-4, schedule="cosine", period=200, epochs=2))),
+        ("spotter(salun)", "methods", Spotter(base=SalUn())),
+        ("spotter(salun(rurk:tau=0.1):share=0.3):lambda_1=0.5", "methods",
+         Spotter(lambda_1=0.5, base=SalUn(share=0.3, base=RURK(tau=0.1)))),
+        ("salun(random_label:lr=0.01):share=0.3", "methods",
+         SalUn(share=0.3, base=RandomLabel(fit=RandomLabel().fit.__class__(lr=0.01, weight_decay=5e-4, epochs=10)))),
+        ("recalibration:counts=8+16", "attacks", Recalibration(counts=(8, 16))),
+        ("residual-knowledge", "attacks", ResidualKnowledge()),
+        ("relearn:data=benign", "attacks", Relearn(data="benign")),
+        ("digits:forget=class:3,train=300", "scenarios", Digits(forget="class:3", train=300)),
+        ("small-cifar5:data=/a:b/c,forget=half:0", "scenarios", SmallCifar5(data="/a:b/c")),
+    ],
+)  # fmt: skip
+def test_parse_and_back(text: str, kind: Any, expected: Parameters) -> None:
+    found = parse(text, kind)
+    assert found == expected
+    assert parse(show(found), kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (RURK(), "rurk"),
+        (RURK(tau=0.05), "rurk:tau=0.05"),
+        (Spotter(base=SalUn()), "spotter(salun(random_label))"),
+        (SalUn(share=0.3, base=RandomLabel(retain_weight=0.0)), "salun(random_label:retain_weight=0):share=0.3"),
+        (Recalibration(counts=(8, 16)), "recalibration:counts=8+16"),
+    ],
+)
+def test_show_says_what_differs_from_the_defaults(value: Parameters, text: str) -> None:
+    assert show(value) == text
+
+
+@pytest.mark.parametrize("kind", ["methods", "attacks", "scenarios"])
+def test_everything_that_is_listed_can_be_parsed_shown_and_parsed_again(kind: Any) -> None:
+    for entry in entries(kind):
+        made = parse(entry.name, kind)
+        assert parse(show(made), kind) == made
+        assert entry.summary
+        assert [p.name for p in entry.parameters] == [f.name for f in fields(made)]
+
+
+@given(
+    st.floats(0, 1e6), st.floats(1e-9, 1e3), st.integers(1, 10**6), st.sampled_from(["gaussian", "fgsm", "pgd"]),
+    st.none() | st.floats(1e-9, 1e3), st.floats(0, 1),
+)  # fmt: skip
+def test_round_trip(tau: float, lr: float, v: int, attack: Any, clip: float | None, share: float) -> None:
+    fit = RURK().fit.__class__(lr=lr, clip=clip)
+    value = SalUn(share=share, base=RURK(tau=tau, v=v, attack=attack, fit=fit))
+    text = show(value)
+    again = parse(text, "methods")
+    assert show(again) == text
+    assert isinstance(again, SalUn)
+    assert isinstance(again.base, RURK)
+    assert (again.base.v, again.base.attack) == (v, attack)
+    for ours, theirs in ((again.share, share), (again.base.tau, tau), (again.base.fit.lr, lr)):
+        assert math.isclose(ours, theirs, rel_tol=1e-11)
+
+
+@given(st.text(alphabet="rurk():,=.py salun01", max_size=30))
+def test_no_text_is_more_than_a_bad_input(text: str) -> None:
+    try:
+        parse(text, "methods")
+    except BadInput as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rurkk", "unknown method 'rurkk'. Did you mean 'rurk'"),
+        ("zzzzzz", "unknown method 'zzzzzz'. Known: .*rurk"),
+        ("rurk:tua=1", "RURK: unknown parameter 'tua'. Did you mean 'tau'"),
+        ("rurk:lrr=1", "unknown parameter 'lrr'. Did you mean 'lr'"),
+        ("rurk:tau=-1", "RURK: expected tau to be greater than or equal to 0, got '-1'"),
+        ("rurk:tau=nan", "RURK: expected tau to be .*, got 'nan'"),
+        ("rurk:tau=inf", "RURK: expected tau to be a finite number, got 'inf'"),
+        ("rurk:v=1.5", "RURK: expected v to be a valid integer, .*got '1.5'"),
+        ("rurk:v=0", "RURK: expected v to be greater than or equal to 1, got '0'"),
+        ("rurk:attack=fsgm", "RURK: expected attack to be 'gaussian', 'fgsm' or 'pgd', got 'fsgm'"),
+        ("rurk:lr=-1", "Fit: expected lr to be greater than or equal to 0, got '-1'"),
+        ("rurk:fit=1", "RURK: expected fit in brackets"),
+        ("rurk:tau", "expected key=value, got 'tau'"),
+        ("rurk(salun)", "expected a method that wraps another, got rurk"),
+        ("salun(rurk", "expected a closing bracket"),
+        ("salun(rurk)x", "expected ':' and parameters after '\\)', got 'x'"),
+        ("salun:base=rurk", "SalUn: expected base in brackets"),
+        ("salun(ssd)", "SalUn: expected base to be GradientMethod, got SSD"),
+        ("", "unknown method ''"),
+        ("nowhere.py:Mine", "nowhere.py: expected a Python file, got none there"),
+        ("case.py:Min", "case.py: expected it to define 'Min', got none. Did you mean 'Mine'"),
+        ("case.py:NotOne", "'case.py:NotOne': expected a class made from Method, got <class 'case.py.NotOne'>"),
+        ("case.py:make", "'case.py:make': expected a class made from Method, got <function make"),
+        ("case.py:GradientMethod", "expected a class made from Method"),
+        ("case.py:Mine:tau=0", "Mine: expected tau to be greater than 0, got '0'"),
+        ("broken.py:Mine", "broken.py: expected a Python file that runs, got ZeroDivisionError"),
+        ("wrong.py:Mine", "wrong.py: expected a Python file that runs, got SyntaxError"),
+    ],
+)
+def test_bad_input_says_what_was_expected(text: str, message: str, case: Path) -> None:
+    Path("broken.py").write_text("1 / 0\n")
+    Path("wrong.py").write_text("def (\n")
+    with pytest.raises(BadInput, match=message):
+        parse(text, "methods")
+
+
+def test_own_file(case: Path) -> None:
+    mine = parse("case.py:Mine:tau=0.75,lr=0.5", "methods")
+    assert (mine.tau, mine.fit.lr) == (0.75, 0.5)
+    assert show(mine) == "case.py:Mine:tau=0.75,lr=0.5"
+    assert show(parse(show(mine), "methods")) == show(mine)
+    wrapped = parse("spotter(salun(case.py:Mine:tau=0.25):share=0.1)", "methods")
+    assert show(wrapped) == "spotter(salun(case.py:Mine:tau=0.25):share=0.1)"
+    absolute = f"{Path.cwd()}/case.py:Mine"
+    assert show(parse(absolute, "methods")) == absolute
+    function = parse("case.py:make", "scenarios")
+    assert function() is None
+    with pytest.raises(BadInput, match="expected no parameters for a function"):
+        parse("case.py:make:x=1", "scenarios")
+
+
+def test_split_takes_a_line_apart() -> None:
+    assert split("a(b(c:x=1)):y=2,z=half:0") == split(" a(b(c:x=1)):y=2,z=half:0 ")
+    parts = split("a(b(c:x=1)):y=2,z=half:0")
+    assert (parts.name, parts.base, dict(parts.values)) == ("a", "b(c:x=1)", {"y": "2", "z": "half:0"})
+    assert split("d/case.py:make").name == "d/case.py:make"
+
+
+@dataclass(frozen=True)
+class Knobs(Parameters):
+    """Parameters that check themselves."""
+
+    size: Positive = 1.0
+    count: Count = 2
+    share: Share = 0.5
+    several: tuple[Count, ...] = (1, 2)
+
+
+def test_parameters_check_themselves_in_python_too() -> None:
+    assert Knobs(size=2).size == 2.0
+    assert Knobs().as_dict() == {"size": 1.0, "count": 2, "share": 0.5, "several": [1, 2]}
+    for wrong in ({"size": 0}, {"size": math.nan}, {"count": "2"}, {"count": True}, {"share": 1.1}, {"several": (0,)}):
+        with pytest.raises(BadInput, match=f"Knobs: expected {next(iter(wrong))} to be "):
+            Knobs(**wrong)  # type: ignore[arg-type]
+    assert RURK().as_dict()["fit"]["name"] == "Fit"
+
+
+def test_where_there_are_several_recipes_each_has_its_name_and_the_bare_one_is_fits() -> None:
+    ubt = parse("ubt:lr=0.5,overfit.lr=0.25", "methods")
+    assert (ubt.fit.lr, ubt.overfit.lr) == (0.5, 0.25)
+    assert show(ubt) == "ubt:overfit.lr=0.25,lr=0.5"
+    our = parse("our:replay.lr=0.5", "methods")
+    assert (our.replay.lr, our.destroy.lr) == (0.5, our.destroy.__class__(lr=0.0012).lr)
+    assert parse(show(our), "methods") == our
+    assert parse("rurk:fit.lr=0.5", "methods") == parse("rurk:lr=0.5", "methods")
+    with pytest.raises(BadInput, match="unknown parameter 'lr'"):
+        parse("our:lr=0.5", "methods")

@@ -1,0 +1,299 @@
+"""The one loop: what it computes, and that a kill at any moment leaves a run that ends with the same weights."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.worlds import CPU, blobs, network
+from unrecall.data.examples import Examples
+from unrecall.disk.weights import digest_of, read
+from unrecall.errors import BadInput, Diverged
+from unrecall.models.observe import accuracy
+from unrecall.tasks import Classification
+from unrecall.training.loop import Batches, Fit, Phase, Turn, fit, groups, plain_step, set_training, total_steps
+from unrecall.training.randomness import seeded
+from unrecall.training.teacher import frozen_copy
+
+TASK = Classification()
+DATA = blobs(45, 4, 1)
+RECIPE = Fit(lr=0.05, epochs=3, batch_size=16)
+
+
+def classify(model: nn.Module, batches: Batches) -> Tensor:
+    return TASK.rows(model, batches["all"]).losses().mean()
+
+
+def trained(recipe: Fit = RECIPE, seed: int = 0, model: nn.Module | None = None, data: Examples = DATA) -> nn.Module:
+    model = network() if model is None else model
+    fit(model, TASK, Phase(classify, {"all": data}, recipe), seeded(seed), CPU)
+    return model
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_same_seed_same_weights_bit_for_bit_and_another_seed_others() -> None:
+    assert same(trained(seed=3), trained(seed=3))
+    assert not same(trained(seed=3), trained(seed=4))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "period"), [("constant", None), ("cosine", None), ("cosine", 4), ("exponential", None)]
+)
+def test_loop_equals_a_bare_one(schedule: str, period: int | None) -> None:
+    recipe = Fit(lr=0.05, weight_decay=1e-3, epochs=3, batch_size=16, clip=0.5, schedule=schedule, period=period)  # type: ignore[arg-type]
+    seed = int(torch.randint(2**31, (1,), generator=seeded(7)))
+    bare = network().train()
+    optimizer = torch.optim.SGD(bare.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
+    inputs, labels = torch.stack([x for x, _ in DATA]), torch.tensor([y for _, y in DATA])
+    for step, chosen in enumerate(groups("all", len(DATA), recipe, seed, 0, 9)):
+        if schedule == "cosine":
+            rate = 0.05 * (1 + math.cos(math.pi * step / (period or 9))) / 2
+        else:
+            rate = 0.05 * (0.01 ** (step / 9) if schedule == "exponential" else 1)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(bare(inputs[chosen]), labels[chosen]).backward()
+        nn.utils.clip_grad_norm_(bare.parameters(), 0.5)
+        optimizer.step()
+    ours = trained(recipe, seed=7)
+    for key, value in bare.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value, atol=1e-6, rtol=1e-5)
+    if schedule == "constant":
+        assert same(ours, bare)
+
+
+@pytest.mark.parametrize("policy", ["train", "frozen"])
+def test_batchnorm_policy(policy: str) -> None:
+    before = network()
+    norm = before[1]
+    after = trained(replace(RECIPE, batchnorm=policy), model=network())[1]  # type: ignore[index, arg-type]
+    assert torch.equal(norm.running_mean, after.running_mean) == (policy == "frozen")
+    assert torch.equal(norm.running_var, after.running_var) == (policy == "frozen")
+    assert not torch.equal(norm.weight, after.weight), "the affine weights train either way"
+
+
+def test_modules_without_trainable_parameters_stay_in_eval_mode() -> None:
+    model = network()
+    model[:3].requires_grad_(False)
+    set_training(model, RECIPE)
+    assert [module.training for module in model] == [False, False, True, True, True, True, True]
+    assert same(trained(model=model)[:3], network()[:3])
+    with pytest.raises(BadInput, match="at least one trainable parameter"):
+        trained(model=network().requires_grad_(False))
+
+
+def test_clip_bounds_the_gradient() -> None:
+    norms: list[float] = []
+
+    def step(turn: Turn) -> Tensor:
+        loss = turn.differentiate()
+        norms.append(float(nn.utils.get_total_norm([p.grad for p in turn.model.parameters()])))
+        turn.optimizer.step()
+        return loss
+
+    phase = Phase(lambda m, b: 50 * classify(m, b), {"all": DATA}, replace(RECIPE, clip=0.25, lr=1e-3), step)
+    fit(network(), TASK, phase, seeded(0), CPU)
+    assert len(norms) == 9
+    assert max(norms) <= 0.25 + 1e-5
+    fit(network(), TASK, replace(phase, fit=replace(phase.fit, clip=None)), seeded(0), CPU)
+    assert max(norms) > 1
+
+
+def test_until_stops_and_without_it_the_loop_goes_on() -> None:
+    forget = [item for item in DATA if item[1] == 0]
+    recipe = Fit(lr=0.05, epochs=40, batch_size=16, until=0.5, check_every=2)
+    model = trained(replace(RECIPE, epochs=10))
+    assert accuracy(model, TASK, forget).mean() > 0.5
+
+    def ascend(model: nn.Module, batches: Batches) -> Tensor:
+        return -TASK.rows(model, batches["forget"]).losses().mean()
+
+    phase = Phase(ascend, {"forget": forget}, replace(recipe, clip=1.0))
+    effort = fit(model, TASK, phase, seeded(0), CPU)
+    assert effort.steps < total_steps(phase)
+    assert accuracy(model, TASK, forget).mean() <= 0.5
+    with pytest.raises(BadInput, match="until only where forget is trained on"):
+        fit(network(), TASK, Phase(classify, {"all": DATA}, recipe), seeded(0), CPU)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(None, 9), (2, 2), (100, 9)])
+def test_steps_cap_epochs(steps: int | None, expected: int) -> None:
+    recipe = replace(RECIPE, steps=steps)
+    effort = fit(network(), TASK, Phase(classify, {"all": DATA}, recipe), seeded(0), CPU)
+    assert effort.steps == expected == len(effort.losses)
+    assert effort.passes == (sum([16, 16, 13] * 3) if expected == 9 else 32)
+    assert effort.seconds > 0
+
+
+def test_lead_is_seen_once_an_epoch_and_the_others_cycle() -> None:
+    seen: dict[str, list[list[int]]] = {"lead": [], "other": []}
+
+    def loss(model: nn.Module, batches: Batches) -> Tensor:
+        for name, batch in batches.items():
+            seen[name].append(batch["index"].tolist())
+        return classify(model, {"all": batches["lead"]})
+
+    recipe = Fit(lr=0.01, epochs=2, batch_size=10)
+    fit(network(), TASK, Phase(loss, {"lead": DATA, "other": DATA[:15]}, recipe), seeded(0), CPU)
+    assert [len(group) for group in seen["lead"]] == [10, 10, 10, 10, 5] * 2
+    first, second = seen["lead"][:5], seen["lead"][5:]
+    assert sorted(i for group in first for i in group) == list(range(45))
+    assert sorted(i for group in second for i in group) == list(range(45))
+    assert first != second, "shuffled anew every time round"
+    assert [len(group) for group in seen["other"]] == [10, 5] * 5
+    assert Counter(i for group in seen["other"] for i in group) == dict.fromkeys(range(15), 5)
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_size", "expected"),
+    [(33, 16, [16, 16]), (32, 16, [16, 16]), (34, 16, [16, 16, 2]), (1, 16, [1]), (3, 1, [1, 1, 1])],
+)
+def test_a_last_group_of_one_is_left_out(length: int, batch_size: int, expected: list[int]) -> None:
+    recipe = Fit(batch_size=batch_size, epochs=2)
+    phase = Phase(classify, {"all": DATA[:length]}, recipe)
+    assert total_steps(phase) == 2 * len(expected)
+    found = list(groups("all", length, recipe, 0, 0, total_steps(phase)))
+    assert [len(group) for group in found] == expected * 2
+    assert len({i for group in found[: len(expected)] for i in group}) == sum(expected)
+    assert list(groups("all", length, recipe, 0, len(expected), 2 * len(expected))) == found[len(expected) :]
+
+
+class Killed(Exception):
+    """What a kill looks like from the inside."""
+
+
+def noisy(killed_at: int | None, generator: torch.Generator) -> tuple[Phase, nn.Module]:
+    """Noise from the generator in the loss, dropout in the model: whatever could go astray on resuming."""
+    taken = 0
+
+    def loss(model: nn.Module, batches: Batches) -> Tensor:
+        nonlocal taken
+        if taken == killed_at:
+            raise Killed
+        taken += 1
+        inputs = batches["all"]["inputs"]
+        noise = 0.1 * torch.randn(inputs.shape, generator=generator)
+        moved = TASK.with_inputs(batches["all"], inputs + noise)
+        return TASK.rows(model, moved).losses().mean() + 0.1 * classify(model, {"all": batches["beside"]})
+
+    model = network()
+    model.insert(4, nn.Dropout(0.3))
+    return Phase(loss, {"all": DATA, "beside": DATA[:20]}, RECIPE), model
+
+
+def test_weights_that_blow_up_are_noticed_where_the_loss_was_still_finite() -> None:
+    def ruin(turn: Turn) -> Tensor:
+        loss = plain_step(turn)
+        with torch.no_grad():
+            next(turn.model.parameters()).fill_(math.inf)
+        return loss
+
+    for recipe in (Fit(epochs=1, batch_size=64), Fit(epochs=9, batch_size=16, until=0.9, check_every=1)):
+        phase = Phase(lambda m, b: classify(m, {"all": b["forget"]}), {"forget": DATA}, recipe, ruin)
+        with pytest.raises(Diverged, match="at step 0"):
+            fit(network(), TASK, phase, seeded(0), CPU)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_learning_rate_zero_leaves_weights_bit_equal(optimizer: str) -> None:
+    recipe = replace(RECIPE, lr=0.0, weight_decay=0.1, optimizer=optimizer)  # type: ignore[arg-type]
+    before, after = network(), trained(recipe, model=network())
+    for (name, old), (_, new) in zip(before.named_parameters(), after.named_parameters(), strict=True):
+        assert torch.equal(old, new), name
+    assert not torch.equal(before[1].running_mean, after[1].running_mean), "statistics are no weights"
+
+
+def test_global_randomness_is_left_alone() -> None:
+    torch.manual_seed(123)
+    expected = torch.rand(3)
+    torch.manual_seed(123)
+    phase, model = noisy(None, generator := seeded(5))
+    fit(model, TASK, phase, generator, CPU)
+    accuracy(model, TASK, DATA)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_global_seed_decides_nothing() -> None:
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        phase, model = noisy(None, generator := seeded(5))
+        fit(model, TASK, phase, generator, CPU)
+        results.append(digest_of(model))
+    assert results[0] == results[1]
+
+
+def test_frozen_copy_shares_nothing_with_the_model() -> None:
+    model = network()
+    teacher = frozen_copy(model)
+    before = digest_of(teacher)
+    trained(model=model)
+    assert digest_of(teacher) == before != digest_of(model)
+    assert not teacher.training
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def several_passes() -> nn.Module:
+    """Several forward passes before one backward pass, as RURK has them; statistics frozen, since they would differ."""
+
+    def loss(model: nn.Module, batches: Batches) -> Tensor:
+        return classify(model, batches) + 0.1 * classify(model, {"all": batches["beside"]})
+
+    halves = replace(RECIPE, batch_size=10, batchnorm="frozen")
+    fit(model := network(), TASK, Phase(loss, {"all": DATA[:40], "beside": DATA[:20]}, halves), seeded(0), CPU)
+    return model
+
+
+TOGETHER = """
+import os, sys
+from pathlib import Path
+import torch.distributed
+from tests.unit.training.test_loop import several_passes
+from unrecall.disk.weights import save
+folder, rank = sys.argv[1], int(os.environ["RANK"])
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+save(several_passes(), Path(folder) / f"{rank}.safetensors")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    """The processes meet at a file, not at a port that somebody else may have taken."""
+    root = str(Path(__file__).parents[3])
+    settings = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # asked for by Accelerate, used by nobody
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, str(tmp_path)],
+            env={**os.environ, **settings, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    first, second = read(tmp_path / "0.safetensors"), read(tmp_path / "1.safetensors")
+    for key, value in several_passes().state_dict().items():
+        assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(first[key], value, atol=1e-5, rtol=1e-4)
