@@ -19,6 +19,7 @@ from unrecall.methods.rmu import RMU
 from unrecall.nn.functional import nll
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -32,7 +33,7 @@ def run() -> list[Race]:
     model, task, request = small_llama(), CausalLM(Words()), some_text()
 
     def unlearning(method: Method) -> Callable[[], nn.Module]:
-        return lambda: method.unlearn(model, request, task, seeded(0), Session(device="cpu"))
+        return lambda: method.unlearn(model, Job(request, task, seeded(0), Session(device="cpu")))
 
     def raced(name: str, method: Method, target: str, rival: str, place: str, slow: Any) -> Race:
         ours = unlearning(method)

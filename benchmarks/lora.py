@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from unrecall.training.job import Job
+
 WORDS, STEPS = 16_000, 3
 
 
@@ -83,7 +85,7 @@ def main(who: str, size: int, length: int) -> None:
     def ours(model: nn.Module) -> nn.Module:
         base = NPO(fit=Fit(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=size, epochs=1))
         request = Request(forget, retain, Absent("no holdout"), Absent("no test"))
-        return LoRA(base=base).unlearn(model, request, task, seeded(0), Session(device="cpu"))
+        return LoRA(base=base).unlearn(model, Job(request, task, seeded(0), Session(device="cpu")))
 
     def theirs(model: nn.Module) -> nn.Module:
         linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)} - {

@@ -23,6 +23,7 @@ from unrecall.methods.base import GradientMethod
 from unrecall.models.observe import observe
 from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
 from unrecall.scenarios.cifar_data import CLASSES
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, set_training, training
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Effort, Session
@@ -53,7 +54,7 @@ def curve(method: GradientMethod, data: str, weights: str, gone: int) -> list[li
     made = Cifar10Indirect(data, weights, victim=(gone + 1) % 10, wished=-1, forget=f"class:{gone}").make()
     assert made.original is not None
     model, request, task = copy.deepcopy(made.original), made.request, made.task
-    (phase,) = method.phases(model, frozen_copy(model), request, task, seeded(0))
+    (phase,) = method.phases(model, frozen_copy(model), Job(request, task, seeded(0)))
     found: list[list[float]] = []
 
     def look(step: int) -> None:

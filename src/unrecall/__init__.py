@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unrecall.harness.suites import Audit
     from unrecall.record.schema import Measurement, Record
     from unrecall.scenarios.base import Scenario
+    from unrecall.training.job import Job
     from unrecall.training.loop import Fit
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "Request": "unrecall.data.request",
     "Fit": "unrecall.training.loop",
+    "Job": "unrecall.training.job",
     "Scenario": "unrecall.scenarios.base",
     "Audit": "unrecall.harness.suites",
     "audit": "unrecall.harness.audit",
@@ -44,6 +46,7 @@ _WHERE = {
 __all__ = [
     "Audit",
     "Fit",
+    "Job",
     "Measurement",
     "Record",
     "Request",

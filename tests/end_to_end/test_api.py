@@ -13,6 +13,7 @@ import unrecall as ur
 from tests.worlds import World, blobs, network, train
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
+from unrecall.training.job import Job
 from unrecall.training.session import Session
 
 FAST = ("Recalibration", "RMIA", "Loss")
@@ -43,7 +44,7 @@ def test_own_model_and_data_in_a_few_lines(tmp_path: Path) -> None:
     model, again = train(data, 0), [train(retain, 1), train(retain, 2)]
     request = ur.Request(forget=forget, retain=retain, holdout=unseen[:40], test=unseen[40:])
     task = ur.tasks.Classification()
-    unlearned = ur.methods.RURK(tau=0.03).unlearn(model, request, task, torch.Generator().manual_seed(0))
+    unlearned = ur.methods.RURK(tau=0.03).unlearn(model, Job(request, task, torch.Generator().manual_seed(0)))
     before = [digest_of(m) for m in (model, unlearned, *again)]
     record = ur.audit(
         original=model, unlearned=unlearned, retrained=again, request=request, task=task, attacks=fast(), seed=1

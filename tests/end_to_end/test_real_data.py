@@ -14,6 +14,7 @@ from unrecall.methods.roka import ROKA
 from unrecall.methods.rurk import RURK
 from unrecall.models.observe import accuracy, observe
 from unrecall.scenarios import Cifar10, SmallCifar5
+from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
@@ -58,7 +59,7 @@ def test_rurk_makes_the_real_resnet_forget_more_than_it_loses() -> None:
     )
     case.task.check(case.original, request)
     method = RURK(lambda_f=0.3, lambda_a=0.3)
-    changed = method.unlearn(case.original, request, case.task, seeded(0), session)
+    changed = method.unlearn(case.original, Job(request, case.task, seeded(0), session))
     lost = {
         split: accuracy(case.original, case.task, request[split]).mean()
         - accuracy(changed, case.task, request[split]).mean()
@@ -88,7 +89,7 @@ def test_a_small_vit_learns_a_few_real_pictures_and_unlearns_a_class(
     original = case.train_original(0, session).model
     assert accuracy(original, case.task, request.forget).mean() > 0.5
     method = ROKA(fit=replace(ROKA().fit, steps=4, lr=0.02, batch_size=32))
-    changed = method.unlearn(original, request, case.task, seeded(0), session)
+    changed = method.unlearn(original, Job(request, case.task, seeded(0), session))
     losses = {
         split: observe(changed, case.task, request[split]).loss.mean()
         - observe(original, case.task, request[split]).loss.mean()

@@ -21,6 +21,7 @@ from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.parameters import Parameters
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 
@@ -95,7 +96,7 @@ class Place:
         if key not in _REMEMBERED:
             w = self.world
             try:
-                _REMEMBERED[key] = method.unlearn(w.original, w.request, w.task, seeded(seed), CPU)
+                _REMEMBERED[key] = method.unlearn(w.original, Job(w.request, w.task, seeded(seed), CPU))
             except NotSupported as error:
                 _REMEMBERED[key] = error
         return _REMEMBERED[key]
@@ -208,7 +209,7 @@ def test_leaves_the_input_alone(name: str, place: Place) -> None:
     modes = [m.training for m in model.modules()]
     w = place.world
     try:
-        result = METHODS[name]().unlearn(model, w.request, w.task, seeded(0), CPU)
+        result = METHODS[name]().unlearn(model, Job(w.request, w.task, seeded(0), CPU))
     except NotSupported as error:
         pytest.skip(str(error))
     assert same(model, before)
@@ -223,7 +224,7 @@ def test_leaves_global_generators_alone(name: str, place: Place) -> None:
     w, method = place.world, METHODS[name]()
     place.unlearn(method)
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
-    method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert bool(torch.equal(torch.get_rng_state(), states[0])), "the global generator of torch moved"
     assert random.getstate() == states[1]
     assert str(np.random.get_state()) == states[2]
@@ -248,7 +249,7 @@ def test_same_seed_same_weights(name: str, place: Place) -> None:
     first = place.unlearn(method)
     with torch.random.fork_rng():
         torch.manual_seed(12345)
-        assert same(first, method.unlearn(w.original, w.request, w.task, seeded(0), CPU))
+        assert same(first, method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)))
 
 
 class Sealed:
@@ -271,7 +272,7 @@ def test_never_sees_holdout_or_test(name: str, place: Place) -> None:
     sealed = copy.copy(w.request.with_validation())
     for split in ("holdout", "test", "validation"):
         object.__setattr__(sealed, split, Sealed(len(getattr(sealed, split))))
-    assert same(usual, method.unlearn(w.original, sealed, w.task, seeded(0), CPU))
+    assert same(usual, method.unlearn(w.original, Job(sealed, w.task, seeded(0), CPU)))
 
 
 @pytest.mark.parametrize(
@@ -350,6 +351,6 @@ def test_retain_survives_the_defaults(name: str, place: Place) -> None:
 def test_null_is_a_method_like_any_other(samples_world: World) -> None:
     w = samples_world
     null = Null(METHODS["rurk"]())  # type: ignore[arg-type]
-    result = null.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = null.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert not same(result, w.original), "BatchNorm in train mode gathers statistics even at learning rate 0"
-    assert same(Null(null).unlearn(w.original, w.request, w.task, seeded(0), CPU), result)
+    assert same(Null(null).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)), result)

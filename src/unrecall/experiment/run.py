@@ -25,6 +25,7 @@ from unrecall.scenarios.base import Scenario, Trained
 from unrecall.spec import lines as spec
 from unrecall.spec.parameters import Parameters
 from unrecall.training.cost import metered
+from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
@@ -113,7 +114,7 @@ def performed(
     session.say(f"{role}: {spec.show(method.base if isinstance(method, Null) else method)}")
     spent = metered(session)
     with spent:
-        model = method.unlearn(original, scenario.request, scenario.task, seeded(seed), session)
+        model = method.unlearn(original, Job(scenario.request, scenario.task, seeded(seed), session))
     if path is not None:
         write_text(path.with_suffix(".json"), spent.cost.model_dump_json())
         weights.save(model, path)
@@ -125,7 +126,7 @@ def defending(method: Method, original: nn.Module, scenario: Scenario, session: 
     quiet = replace(session, folder=None, show=False)
 
     def unlearn(request: Request, seed: int) -> nn.Module:
-        return method.unlearn(original, request, scenario.task, seeded(seed), quiet)
+        return method.unlearn(original, Job(request, scenario.task, seeded(seed), quiet))
 
     def retrain(request: Request, index: int) -> nn.Module:
         return replace(scenario, request=request, retrained=()).train_retrained(index, session).model

@@ -18,6 +18,7 @@ from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import Trial, Tuning
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
+from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, seeded
 from unrecall.training.session import Session
 
@@ -91,7 +92,7 @@ def tune(
     def attempt(factor: float) -> Trial:
         ruined = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
         try:
-            changed = method.scaled(factor).unlearn(model, narrowed, task, seeded(seed), session)
+            changed = method.scaled(factor).unlearn(model, Job(narrowed, task, seeded(seed), session))
         except Diverged:
             return ruined
         gap = gap_of(changed)

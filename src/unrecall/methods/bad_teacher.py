@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
 from unrecall.data.examples import Examples, Part
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, reinitialise
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import Positive, Share
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 from unrecall.training.teacher import frozen_copy, remembered
 
@@ -52,10 +51,9 @@ class BadTeacher(GradientMethod):
     temperature: Positive = 1.0
     fit: Fit = Fit(optimizer="adam", lr=1e-4, weight_decay=0.0, batch_size=256)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over the mixture, forget first in its numbering."""
+        request, task, generator = job.request, job.task, job.generator
         incompetent = frozen_copy(original)
         reinitialise([incompetent], generator)
         pairs = zip(incompetent.parameters(), original.parameters(), strict=True)

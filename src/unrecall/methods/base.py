@@ -15,9 +15,9 @@ from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Loss, Phase, fit
 from unrecall.training.randomness import draw_seed, own_randomness
-from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 P = TypeVar("P", bound=Parameters)
@@ -44,14 +44,7 @@ class Method(Parameters, ABC):
     strength: ClassVar[Strength | None] = None
 
     @abstractmethod
-    def unlearn(
-        self,
-        model: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session | None = None,
-    ) -> nn.Module:
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """A new model, in eval mode, that was made to forget `request.forget`; `model` is left as it was."""
 
     def moving(self) -> GradientMethod | None:
@@ -97,9 +90,7 @@ class GradientMethod(Method):
     """Whether the same passes at learning rate 0 leave the weights alone (not so where weights are re-initialised)."""
 
     @abstractmethod
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """The runs of the loop, in order. `student` will be trained in place; `original` is frozen, in eval mode.
 
         A phase may freeze parameters of `student`; they are freed again at the end.
@@ -110,20 +101,13 @@ class GradientMethod(Method):
         return self
 
     @final
-    def unlearn(
-        self,
-        model: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session | None = None,
-    ) -> nn.Module:
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Copies the model and runs each phase on the copy."""
-        session = session or Session()
+        task, generator, session = job.task, job.generator, job.session
         student = copy.deepcopy(model).to(session.place())
         original = frozen_copy(student)
         trainable = [p.requires_grad for p in student.parameters()]
-        for i, phase in enumerate(self.phases(student, original, request, task, generator)):
+        for i, phase in enumerate(self.phases(student, original, job)):
             fit(student, task, phase, generator, session, f"{type(self).__name__.lower()} {i + 1}".replace(" ", "-"))
         for parameter, was in zip(student.parameters(), trainable, strict=True):
             parameter.requires_grad_(was)
@@ -151,11 +135,9 @@ class Null(GradientMethod):
     base: GradientMethod
     title: ClassVar[str] = "Null"
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """The phases of the base, with the learning rate set to 0."""
-        phases = self.base.phases(student, original, request, task, generator)
+        phases = self.base.phases(student, original, job)
         return [replace(phase, fit=replace(phase.fit, lr=0.0)) for phase in phases]
 
 

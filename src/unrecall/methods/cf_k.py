@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.spec.parameters import Count
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -43,10 +41,9 @@ class CFk(GradientMethod):
     blocks: Count = 3
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over retain, with all but the last blocks frozen."""
+        request, task = job.request, job.task
         parts = task.blocks(student)
         if self.blocks > len(parts):
             raise BadInput(

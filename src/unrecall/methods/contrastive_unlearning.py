@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import move
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.observe import device_of
 from unrecall.nn.functional import contrastive_forgetting
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -65,10 +64,9 @@ class ContrastiveUnlearning(GradientMethod):
     omega: Count = 4
     fit: Fit = Fit(lr=1e-3, weight_decay=0.0, epochs=3, batch_size=64, batchnorm="frozen")
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, `omega` times as long as `fit` says, with retain cycling beside it."""
+        request, task = job.request, job.task
         if not isinstance(task, Classed):
             raise NotSupported(
                 f"ContrastiveUnlearning: expected examples with a class each, got {type(task).__name__}'s. "

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.nn.functional import kl, one_hot_mask
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
@@ -44,10 +43,9 @@ class Delete(GradientMethod):
 
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget; the teacher's outputs are computed once."""
+        request, task = job.request, job.task
         teacher = remembered(original, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

@@ -12,14 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.data.examples import iterate
-from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered_losses
 
@@ -76,10 +75,9 @@ class DPO(GradientMethod):
     refusals: Annotated[tuple[Refusal, ...], Field(min_length=1)] = REFUSALS
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, with retain cycling beside it."""
+        request, task, generator = job.request, job.task, job.generator
         if not isinstance(task, Textual):
             raise NotSupported(
                 f"DPO: expected a task with prompts and answers, got {type(task).__name__}. "

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, move
-from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Method, Phase, Strength
@@ -23,9 +22,9 @@ from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Loss, fit, set_training
 from unrecall.training.randomness import draw_seed, own_randomness
-from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 STAGES = 4
@@ -86,30 +85,24 @@ class EC(Method):
     base: GradientMethod | None = None
     fit: Fit = Fit(lr=1e-3, weight_decay=0.0, epochs=10, batch_size=64, batchnorm="frozen")
 
-    def unlearn(
-        self,
-        model: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session | None = None,
-    ) -> nn.Module:
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Warms the auxiliary modules up beside a copy of the model, and trains both together."""
+        request, task, generator, session = job.request, job.task, job.generator, job.session
         if self.base is not None and self.fit != EC.fit:
             raise BadInput("EC: expected fit to be left alone where a base is given, got one. Set base.fit.")
         if self.base is not None and self.eta == 0:
-            return self.base.unlearn(model, request, task, generator, session)
+            return self.base.unlearn(model, job)
         if not isinstance(task, Classed):
             raise NotSupported(
                 f"EC: expected examples with a class each, got {type(task).__name__}'s. "
                 "Choose a method that needs no classes, such as GradDiff."
             )
-        session, classed = session or Session(), task.classified()
+        classed = task.classified()
         student = copy.deepcopy(model).to(session.place())
         trainable = [p.requires_grad for p in student.parameters()]
         phases: Sequence[Phase] = ()
         if self.base is not None:
-            phases = self.base.phases(student, frozen_copy(student), request, task, generator)
+            phases = self.base.phases(student, frozen_copy(student), job)
         found = stages(student.eval(), classed, [request.forget[0], request.retain[0]], self.layers)
         with own_randomness(draw_seed(generator)):
             auxiliary = Auxiliary(list(found.widths.values()), found.classes).to(session.place())

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.methods.base import Fit, GradientMethod, Phase, reinitialise
 from unrecall.spec.parameters import Count
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -44,10 +42,9 @@ class EUk(GradientMethod):
     blocks: Count = 3
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over retain, with all but the last blocks frozen and those fresh."""
+        request, task, generator = job.request, job.task, job.generator
         parts = task.blocks(student)
         if self.blocks > len(parts):
             raise BadInput(

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -37,10 +35,10 @@ class GradAscent(GradientMethod):
 
     fit: Fit = Fit(lr=1e-5, weight_decay=1e-4, clip=1.0, epochs=1)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget."""
+
+        request, task = job.request, job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return -task.rows(model, batches["forget"]).losses().mean()

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
@@ -50,10 +48,9 @@ class GradDiff(GradientMethod):
     hold: Literal["nll", "kl"] = "nll"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, with retain cycling beside it."""
+        request, task = job.request, job.task
         before = remembered(original, task, request.retain) if self.hold == "kl" else None
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

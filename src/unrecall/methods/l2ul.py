@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part, batch_size, move, repeat
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.importance import Weights
@@ -22,6 +21,7 @@ from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Perturbable
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -78,10 +78,9 @@ class L2UL(GradientMethod):
     lambda_: NonNegative = 1.0
     fit: Fit = Fit(lr=1e-3, weight_decay=1e-4, epochs=1000, steps=500, batch_size=32, until=0.0, check_every=1)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over the adversarial examples with forget cycling beside them, or over forget alone."""
+        request, task, generator = job.request, job.task, job.generator
         self._check(task)
         wished = other_answers(original, task, request.forget, generator) if self.goal == "relabel" else ()
         made = Adversaries((), ())

@@ -23,9 +23,9 @@ from unrecall.nn.hooks import is_linear
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.pretrained import checkpoint
+from unrecall.training.job import Job
 from unrecall.training.loop import fit
 from unrecall.training.randomness import draw_seed, own_randomness
-from unrecall.training.session import Session
 
 
 def _npo() -> GradientMethod:
@@ -73,16 +73,9 @@ class LoRA(Method):
     checkpointing: bool = False
     base: GradientMethod = field(default_factory=_npo)
 
-    def unlearn(
-        self,
-        model: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session | None = None,
-    ) -> nn.Module:
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Runs the base's phases on a view of `model`'s weights with the change beside them; the result has its own."""
-        session = session or Session()
+        request, task, generator, session = job.request, job.task, job.generator, job.session
         name = type(self.base).__name__
         if not self.base.has_null:
             raise NotSupported(f"LoRA: expected a base that only trains, got {name}, which writes weights itself.")
@@ -98,7 +91,7 @@ class LoRA(Method):
         original = _view(student, (p for p in student.parameters() if id(p) not in ours)).eval().requires_grad_(False)
         if self.checkpointing:
             checkpoint(student)
-        for i, phase in enumerate(self.base.phases(student, original, request, task, generator)):
+        for i, phase in enumerate(self.base.phases(student, original, job)):
             if any(p.requires_grad and id(p) not in ours for p in student.parameters()):
                 raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
             fit(student, task, phase, generator, session, f"lora-{name.lower()}-{i + 1}".replace(" ", "-"))

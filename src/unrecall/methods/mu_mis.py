@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unrecall.data.examples import Batch
-from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
@@ -21,6 +20,7 @@ from unrecall.models.perturb import other_classes, perturbable
 from unrecall.nn.hooks import frozen, mode
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Turn
 from unrecall.training.randomness import draw_seed, seeded
 
@@ -70,10 +70,9 @@ class MUMis(GradientMethod):
     alpha_other: NonNegative = 1.0
     fit: Fit = Fit(lr=1e-4, weight_decay=0.0, epochs=20, batchnorm="frozen")
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, until the other classes' sensitivity has fallen and come back."""
+        request, task, generator = job.request, job.task, job.generator
         perturbable(task)
         if task.mixes:
             raise NotSupported(

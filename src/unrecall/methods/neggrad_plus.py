@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -47,10 +45,9 @@ class NegGradPlus(GradientMethod):
     form: Literal["rurk", "scrub"] = "rurk"
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, clip=1.0, epochs=1)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over retain, with forget cycling beside it."""
+        request, task = job.request, job.task
         share = 1.0 if self.form == "rurk" else 1 / (1 + self.beta)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

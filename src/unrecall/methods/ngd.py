@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Turn
 
 
@@ -46,10 +44,10 @@ class NGD(GradientMethod):
     sigma: NonNegative = 0.03
     fit: Fit = Fit(lr=0.1, momentum=0.0, weight_decay=1e-4, epochs=10)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over retain, with noise between the gradient and the step."""
+
+        request, task, generator = job.request, job.task, job.generator
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return task.rows(model, batches["retain"]).losses().mean()

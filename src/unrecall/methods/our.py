@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch
-from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
@@ -22,6 +21,7 @@ from unrecall.nn.functional import nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 TAPS = 3
@@ -96,10 +96,9 @@ class OUR(GradientMethod):
     replay: Fit = Fit(lr=0.04, batch_size=256)
     replay_class: Fit = Fit(lr=0.005, batch_size=64)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, and three over retain."""
+        request, task, generator = job.request, job.task, job.generator
         names = self.layers or taps(task, student)
         own, before = named(student, names), named(original, names)
         by_class = self.form == "class" or (self.form == "auto" and request.kind == "class")

@@ -24,6 +24,7 @@ from unrecall.nn.functional import own_moments
 from unrecall.nn.hooks import is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Turn, plain_step
 
 FLOATS = 2**24
@@ -82,10 +83,9 @@ class PGU(GradientMethod):
         lr=0.05, momentum=0.0, weight_decay=0.0, epochs=100, schedule="exponential", final=0.2, batchnorm="frozen"
     )
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget; all weights without a P are frozen."""
+        request, task = job.request, job.task
         free = {
             name: free_directions(moment, self.retained_var)
             for name, moment in self._retained(student, request, task).items()

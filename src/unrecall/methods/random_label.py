@@ -9,12 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.perturb import other_classes
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -49,10 +48,10 @@ class RandomLabel(GradientMethod):
     retain_weight: NonNegative = 1.0
     fit: Fit = Fit(lr=0.013, weight_decay=5e-4, epochs=10)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over retain, with forget cycling beside it; over forget alone where retain has no weight."""
+
+        request, task, generator = job.request, job.task, job.generator
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             forget = task.rows(model, batches["forget"])

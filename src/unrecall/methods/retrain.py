@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, reinitialise
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -41,10 +39,9 @@ class Retrain(GradientMethod):
 
     fit: Fit = Fit(lr=0.1, weight_decay=5e-4, schedule="cosine", epochs=30)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over retain, on fresh weights."""
+        request, task, generator = job.request, job.task, job.generator
         reinitialise([student], generator)
         student.requires_grad_(True)
 

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, move
-from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import until
 from unrecall.spec.parameters import Index, NonNegative, Positive
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 PAPER = 7
@@ -62,10 +62,9 @@ class RMU(GradientMethod):
     alpha: NonNegative = 100.0
     fit: Fit = Fit(optimizer="adamw", lr=5e-5, weight_decay=0.01, batch_size=4, epochs=80, steps=80)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
+        request, task, generator = job.request, job.task, job.generator
         parts, chosen = layers(task, student), self._chosen(student, task)
         self._free(student, parts[max(0, chosen - 2) : chosen + 1])
         own, before = parts[chosen][-1], layers(task, original)[chosen][-1]

@@ -23,6 +23,7 @@ from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms, mode
 from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 Labels: TypeAlias = Callable[[Batch, Rows], Tensor]
@@ -80,10 +81,9 @@ class ROKA(GradientMethod):
     layers: tuple[str, ...] = ()
     fit: Fit = Fit(lr=2e-3, momentum=0.0, weight_decay=0.0, epochs=200, steps=200, clip=1.0, batchnorm="frozen")
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, with retain cycling beside it."""
+        request, task = job.request, job.task
         self._check(student, request)
         targeted = self.form == "targeted" or (self.form == "auto" and request.kind == "class")
         initial = None if targeted else initially(original, task, request.forget, self.layers)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, batch_size, repeat
-from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.perturb import fgsm, gaussian, other_classes, pgd
@@ -18,6 +17,7 @@ from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
 
@@ -62,10 +62,10 @@ class RURK(GradientMethod):
     pgd_step: NonNegative = 2 / 255
     fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=2)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over retain, with forget cycling beside it."""
+
+        request, task, generator = job.request, job.task, job.generator
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             retain = task.rows(model, batches["retain"]).losses().mean()

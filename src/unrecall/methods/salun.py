@@ -9,11 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import GradientMethod, Phase, Strength
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Share
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Step, Turn
 
 
@@ -51,13 +50,12 @@ class SalUn(GradientMethod):
     share: Share = 0.5
     base: GradientMethod = field(default_factory=_random_label)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """The phases of the base, each with a step that puts the held weights back."""
+        request, task = job.request, job.task
         free = most_salient(mean_gradient(student, task, request.forget), self.share)
         held = dict(original.named_parameters())
-        phases = self.base.phases(student, original, request, task, generator)
+        phases = self.base.phases(student, original, job)
         return [replace(phase, step=holding(phase.step, student, free, held)) for phase in phases]
 
 

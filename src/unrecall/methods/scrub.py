@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
@@ -58,10 +56,9 @@ class SCRUB(GradientMethod):
     forget_batch: Count = 64
     fit: Fit = Fit(lr=5e-4, weight_decay=5e-4, epochs=3)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """For each epoch a pass over forget, while they last, and a pass over retain."""
+        request, task = job.request, job.task
         on_forget = remembered(original, task, request.forget)
         on_retain = remembered(original, task, request.retain)
 

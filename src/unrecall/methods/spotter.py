@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part
-from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
@@ -22,6 +21,7 @@ from unrecall.models.perturb import perturbable, pgd, strongest_other
 from unrecall.nn.functional import kl, margin, one_hot_mask, pairwise_same_label_cosine
 from unrecall.spec.parameters import Count, NonNegative, Positive, Share
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, set_training
 from unrecall.training.teacher import remembered
 
@@ -76,10 +76,9 @@ class Spotter(GradientMethod):
     base: GradientMethod | None = None
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, or the base's with the added terms."""
+        request, task, generator = job.request, job.task, job.generator
         if task.mixes and (self.lambda_1 < 1 or self.lambda_2 > 0):
             raise NotSupported(
                 f"Spotter: expected examples with a class and logits of their own, got {type(task).__name__}'s, whose "
@@ -110,7 +109,7 @@ class Spotter(GradientMethod):
             return total
 
         if self.base is not None:
-            return self._extended(self.base.phases(student, original, request, task, generator), perturbed, added)
+            return self._extended(self.base.phases(student, original, job), perturbed, added)
         teacher = remembered(original, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils.data import ConcatDataset
 
 from unrecall.data.examples import Examples
-from unrecall.data.request import Request
 from unrecall.methods.base import Method, Strength
 from unrecall.models.importance import Weights, batch_mean, exact
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.session import Effort, Session
 
 
@@ -59,15 +59,9 @@ class SSD(Method):
     importance: Literal["batch", "exact"] = "batch"
     batch_size: Count = 128
 
-    def unlearn(
-        self,
-        model: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session | None = None,
-    ) -> nn.Module:
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Two importances, then the edit on a copy."""
+        request, task, session = job.request, job.task, job.session
         session, start = session or Session(), time.perf_counter()
         student = copy.deepcopy(model).to(session.place()).eval()
         whole: Examples = request.retain

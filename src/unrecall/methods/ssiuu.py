@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.base import GradientMethod, Strength
 from unrecall.models.importance import Weights
@@ -20,6 +18,7 @@ from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Phase, Step, Turn
 
 KEPT = "attribution"
@@ -76,14 +75,13 @@ class SSIUU(GradientMethod):
     only: Literal["all", "matrices"] = "all"
     base: GradientMethod = field(default_factory=_grad_diff)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """The phases of the base; those over forget with the penalty."""
+        request, task = job.request, job.task
         if self.lambda_ == 0:
-            return self.base.phases(student, original, request, task, generator)
+            return self.base.phases(student, original, job)
         initial = copy.deepcopy(student) if self.reference == "initial" else None
-        phases = self.base.phases(student, original, request, task, generator)
+        phases = self.base.phases(student, original, job)
         if not self.fixed_batch and not any("forget" in phase.streams for phase in phases):
             raise NotSupported(
                 f"SSIUU: expected a base that trains on forget, got {type(self.base).__name__}. Set fixed_batch=True."

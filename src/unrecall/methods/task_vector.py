@@ -9,12 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, Method, Phase, Strength
 from unrecall.spec.parameters import Positive
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, fit
-from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,9 @@ class TaskVector(Method):
     alpha: Positive = 1.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10, batchnorm="frozen")
 
-    def unlearn(
-        self,
-        model: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session | None = None,
-    ) -> nn.Module:
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Trains one copy on forget, and moves another away from it."""
-        session = session or Session()
+        request, task, generator, session = job.request, job.task, job.generator, job.session
         student = copy.deepcopy(model).to(session.place())
         reinforced = copy.deepcopy(student)
 

@@ -20,6 +20,7 @@ from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Composed, Embedded
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Turn, fit
 from unrecall.training.session import Session
 
@@ -80,10 +81,9 @@ class UBT(GradientMethod):
     overfit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=64, epochs=5)
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=64, epochs=50)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over parts of the pairs most suspected, with clean ones cycling beside them."""
+        request, task, generator = job.request, job.task, job.generator
         able = composed(task)
         if min(self.clean, len(request.retain)) < 2:
             raise BadInput(

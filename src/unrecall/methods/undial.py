@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
 from unrecall.nn.functional import one_hot_mask
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
@@ -49,10 +47,9 @@ class UNDIAL(GradientMethod):
     retain_weight: NonNegative = 0.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=16, epochs=10)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, with retain cycling beside it where it has a weight."""
+        request, task = job.request, job.task
         before = remembered(original, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

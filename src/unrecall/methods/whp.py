@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Positive
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, fit
 from unrecall.training.session import Session
 from unrecall.training.teacher import remembered
@@ -54,10 +52,10 @@ class WHP(GradientMethod):
     reinforce: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, after a copy was reinforced on it."""
+
+        request, task, generator = job.request, job.task, job.generator
 
         def own_targets(model: nn.Module, batches: Batches) -> Tensor:
             return task.rows(model, batches["forget"]).losses().mean()

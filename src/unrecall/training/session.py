@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,6 +49,10 @@ class Session:
             raise BadInput(f"device: expected cpu or cuda, got '{self.device}'.")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BadInput("device: expected a GPU that PyTorch can use for 'cuda', got none. Choose cpu.")
+
+    def quiet(self) -> Session:
+        """The same device and the same list of efforts, with nothing shown and nothing kept on the way."""
+        return replace(self, folder=None, show=False)
 
     def accelerator(self) -> Accelerator:
         """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""

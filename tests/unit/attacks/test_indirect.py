@@ -31,6 +31,7 @@ from unrecall.models.observe import batches, observe
 from unrecall.record.schema import Estimate, load
 from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
 from unrecall.tasks import CausalLM, Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -132,7 +133,7 @@ def test_the_contribution_ranking_is_a_cosine_to_the_victims_mean() -> None:
 def test_the_surrogate_is_gradient_ascent(samples_world: World) -> None:
     w = samples_world
     mine = ATTACK.rehearse(w.original, w.request.forget, w.task, seeded(4), CPU)
-    theirs = ASCENT.unlearn(w.original, w.request, w.task, seeded(4), CPU)
+    theirs = ASCENT.unlearn(w.original, Job(w.request, w.task, seeded(4), CPU))
     for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -189,7 +190,7 @@ def test_what_counts_as_harm() -> None:
 
 def defender(world: World, unlearn: Callable[[Request, int], nn.Module] | None = None) -> Defender:
     def ascent(request: Request, seed: int) -> nn.Module:
-        return ASCENT.unlearn(world.original, request, world.task, seeded(seed), CPU)
+        return ASCENT.unlearn(world.original, Job(request, world.task, seeded(seed), CPU))
 
     return Defender(repr(ASCENT), unlearn or ascent)
 
@@ -286,7 +287,7 @@ def test_what_was_honoured_is_not_honoured_again(
         calls.append(len(request.forget))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return ASCENT.unlearn(w.original, request, w.task, seeded(seed), CPU)
+        return ASCENT.unlearn(w.original, Job(request, w.task, seeded(seed), CPU))
 
     with pytest.raises(KeyboardInterrupt):
         besiege(w, session=session, defender=defender(w, tired))

@@ -32,6 +32,7 @@ from unrecall.methods.grad_diff import GradDiff
 from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.models.observe import accuracy
 from unrecall.tasks import CausalLM
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 
@@ -68,7 +69,7 @@ def lines(path: Path, items: Sequence[Any]) -> str:
 def hidden(text_world: World) -> nn.Module:
     """Unlearned by strong gradient ascent, held by retain: it tells forget no better than a retrained model."""
     w, recipe = text_world, replace(ADAMW, lr=5e-4, epochs=20)
-    return GradDiff(fit=recipe).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    return GradDiff(fit=recipe).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
 
 
 def test_rouge_counts_the_words_that_come_back_in_order() -> None:

@@ -21,7 +21,8 @@ from unrecall.methods.neggrad_plus import NegGradPlus
 from unrecall.methods.retrain import Retrain
 from unrecall.record.schema import Trial
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks import CausalLM, Contrastive, Task
+from unrecall.tasks import CausalLM, Contrastive
+from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
 
@@ -60,9 +61,8 @@ class Dial(Method):
 
     force: NonNegative = 1.0
 
-    def unlearn(
-        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Any = None
-    ) -> nn.Module:
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
+        request = job.request
         SEEN.append(request)
         if self.force > 60:
             raise Diverged("dial", 3, "")
@@ -152,7 +152,7 @@ def test_a_backdoor_is_forgotten_once_unseen_triggers_are_not_believed(samples_w
     forgot = [t for t in tuned.tuning.trials if t.gap <= 0]
     assert forgot
     assert tuned.tuning.chosen == min(t.strength for t in forgot)
-    done = tuned.method.unlearn(w.original, request, w.task, seeded(0), CPU)
+    done = tuned.method.unlearn(w.original, Job(request, w.task, seeded(0), CPU))
     assert believed(done, request.validation) <= 0.05
     assert "attacker" in tuned.tuning.criterion
     assert "at most 0.05" in tuned.tuning.criterion
@@ -163,9 +163,7 @@ def test_a_backdoor_is_forgotten_once_unseen_triggers_are_not_believed(samples_w
 class Nothing(Dial):
     """Leaves the model as it is."""
 
-    def unlearn(
-        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Any = None
-    ) -> nn.Module:
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         return frozen_copy(model)
 
 

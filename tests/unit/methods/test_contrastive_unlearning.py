@@ -20,6 +20,7 @@ from unrecall.models.observe import accuracy, observe
 from unrecall.nn.functional import contrastive_forgetting
 from unrecall.nn.hooks import batchnorms
 from unrecall.tasks import CausalLM, Classification, Contrastive
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, total_steps
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -92,7 +93,7 @@ def test_an_epoch_is_omega_passes_over_forget(samples_world: World) -> None:
     assert phase.fit.until is None
     session = Session(device="cpu")
     w = samples_world
-    replace(method, omega=2).unlearn(w.original, w.request, w.task, seeded(0), session)
+    replace(method, omega=2).unlearn(w.original, Job(w.request, w.task, seeded(0), session))
     assert session.efforts[0].steps == 3 * 2 * 3
 
 
@@ -101,7 +102,7 @@ def test_a_class_stops_at_chance(class_world: World) -> None:
     fast = ContrastiveUnlearning(fit=Fit(lr=0.01, weight_decay=0.0, epochs=30, batch_size=8, batchnorm="frozen"))
     assert only(fast, w)[1].fit.until == 1 / 4
     session = Session(device="cpu")
-    result = fast.unlearn(w.original, w.request, w.task, seeded(0), session)
+    result = fast.unlearn(w.original, Job(w.request, w.task, seeded(0), session))
     assert session.efforts[0].steps < 30 * 4 * 5
     assert accuracy(result, w.task, w.request.forget).mean() <= 1 / 4
     patient = replace(fast, fit=replace(fast.fit, until=0.0))
@@ -121,7 +122,7 @@ def test_features_of_forget_leave_their_class(samples_world: World, class_world:
     """Also where retain has nothing of it: then its unseen examples tell where the class was."""
     fast = ContrastiveUnlearning(fit=Fit(lr=3e-3, weight_decay=0.0, epochs=4, batch_size=8, batchnorm="frozen"))
     for w, examples in ((samples_world, samples_world.request.retain), (class_world, class_world.request.test)):
-        result = fast.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        result = fast.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
         own, others = closeness(result, w, examples)
         own_before, others_before = closeness(w.original, w, examples)
         assert own - others < own_before - others_before - 0.1
@@ -135,7 +136,7 @@ def test_needs_classes() -> None:
     task, data = CausalLM(word_tokenizer(), template=None), facts()
     request = Request(data[:4], data[4:8], data[8:10], data[10:12])
     with pytest.raises(NotSupported, match="class each, got CausalLM"):
-        ContrastiveUnlearning().unlearn(small_llama(len(task.tokenizer)), request, task, seeded(0), CPU)
+        ContrastiveUnlearning().unlearn(small_llama(len(task.tokenizer)), Job(request, task, seeded(0), CPU))
 
 
 def made_pairs(labelled: bool = True) -> tuple[nn.Module, Request, Contrastive]:
@@ -155,14 +156,14 @@ def test_pairs_go_by_their_labels_and_keep_by_their_own_loss() -> None:
     apart = by_hand(first, forget["labels"], second, retain["labels"], 0.7)
     kept = task.rows(student, retain).losses().mean().item()
     assert phase.loss(student, {"forget": forget, "retain": retain}).item() == pytest.approx(3 * apart + kept, rel=1e-4)
-    assert not same(ContrastiveUnlearning().unlearn(model, request, task, seeded(0), CPU), model)
+    assert not same(ContrastiveUnlearning().unlearn(model, Job(request, task, seeded(0), CPU)), model)
     classes = replace(request, kind="class", masked=(0,))
     assert only(ContrastiveUnlearning(), World(classes, task, model, ()))[1].fit.until is None
     with pytest.raises(NotSupported, match="expected every pair to have a label"):
         model, request, task = made_pairs(labelled=False)
-        ContrastiveUnlearning().unlearn(model, request, task, seeded(0), CPU)
+        ContrastiveUnlearning().unlearn(model, Job(request, task, seeded(0), CPU))
     with pytest.raises(NotSupported, match="classes"):
-        ContrastiveUnlearning().unlearn(model, request, replace(task, classes=()), seeded(0), CPU)
+        ContrastiveUnlearning().unlearn(model, Job(request, replace(task, classes=()), seeded(0), CPU))
 
 
 def test_classes_are_the_task_s_own(samples_world: World) -> None:

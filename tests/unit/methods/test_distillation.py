@@ -27,6 +27,7 @@ from unrecall.models.observe import batches
 from unrecall.nn.functional import masked_softmax, one_hot_mask
 from unrecall.nn.hooks import batchnorms
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
@@ -51,7 +52,7 @@ def whole(examples: Examples, task: Task) -> Batch:
 def only(method: GradientMethod, world: World, seed: int = 0) -> tuple[nn.Module, Phase]:
     """A student and the one phase that a method has for it."""
     student = copy.deepcopy(world.original)
-    (phase,) = method.phases(student, frozen_copy(student), world.request, world.task, seeded(seed))
+    (phase,) = method.phases(student, frozen_copy(student), Job(world.request, world.task, seeded(seed)))
     return student.eval(), phase
 
 
@@ -107,7 +108,7 @@ def test_masks() -> None:
 def test_delete_without_retain_and_with_statistics_as_they_were(class_world: World) -> None:
     w = class_world
     method = Delete(fit=replace(FROZEN, epochs=10))
-    result = method.unlearn(w.original, without_retain(w.request), w.task, seeded(0), CPU)
+    result = method.unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), CPU))
     assert all(map(torch.equal, statistics(result), statistics(w.original)))
     batch = whole(w.request.forget, w.task)
     assert result(batch["inputs"]).softmax(1)[:, 0].mean().item() < 0.5
@@ -169,7 +170,7 @@ def test_bad_teacher_needs_something_to_reinitialise(samples_world: World) -> No
 
     w = samples_world
     with pytest.raises(NotSupported, match="reset_parameters"):
-        BadTeacher().unlearn(Bare(), w.request, w.task, seeded(0), CPU)
+        BadTeacher().unlearn(Bare(), Job(w.request, w.task, seeded(0), CPU))
 
 
 # SalUn.
@@ -192,7 +193,7 @@ HARD = Fit(lr=0.05, momentum=0.9, weight_decay=0.1, epochs=3, batch_size=16)
 def test_salun_holds_masked_weights_to_the_bit(samples_world: World, optimizer: Any) -> None:
     w = samples_world
     method = SalUn(share=0.3, base=Finetune(fit=replace(HARD, optimizer=optimizer)))
-    result = method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     free = most_salient(importance.mean_gradient(w.original, w.task, w.request.forget), 0.3)
     before = dict(w.original.named_parameters())
     moved = {name: p.ne(before[name]) for name, p in result.named_parameters()}
@@ -203,9 +204,9 @@ def test_salun_holds_masked_weights_to_the_bit(samples_world: World, optimizer: 
 def test_salun_with_all_or_none_free(samples_world: World) -> None:
     w = samples_world
     base = GradAscent(fit=HARD)
-    plain = base.unlearn(w.original, w.request, w.task, seeded(0), CPU)
-    assert same(SalUn(share=1.0, base=base).unlearn(w.original, w.request, w.task, seeded(0), CPU), plain)
-    none = SalUn(share=0.0, base=base).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    plain = base.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+    assert same(SalUn(share=1.0, base=base).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)), plain)
+    none = SalUn(share=0.0, base=base).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert all(map(torch.equal, none.parameters(), w.original.parameters()))
 
 
@@ -213,15 +214,15 @@ def test_wrappers_nest(samples_world: World) -> None:
     """The inner half of the inner half is free: both masks hold."""
     w = samples_world
     inner = SalUn(share=0.2, base=GradAscent(fit=HARD))
-    result = SalUn(share=0.5, base=inner).unlearn(w.original, w.request, w.task, seeded(0), CPU)
-    assert same(result, inner.unlearn(w.original, w.request, w.task, seeded(0), CPU)), "a wider mask adds nothing"
+    result = SalUn(share=0.5, base=inner).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+    assert same(result, inner.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))), "a wider mask adds nothing"
     around = Spotter(base=SalUn(share=0.2, base=GradAscent(fit=HARD)))
-    moved = around.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    moved = around.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     free = most_salient(importance.mean_gradient(w.original, w.task, w.request.forget), 0.2)
     before = dict(w.original.named_parameters())
     assert not any(bool((p.ne(before[name]) & ~free[name]).any()) for name, p in moved.named_parameters())
     assert not same(moved, result)
-    null = Null(around).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    null = Null(around).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert all(map(torch.equal, null.parameters(), w.original.parameters()))
 
 

@@ -25,6 +25,7 @@ from unrecall.methods.whp import WHP, generic
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.nn.hooks import batchnorms, until
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -47,12 +48,12 @@ def nudged(model: nn.Module, by: float = 0.02) -> nn.Module:
 
 
 def only(method: GradientMethod, world: World, student: nn.Module) -> Phase:
-    (phase,) = method.phases(student, frozen_copy(world.original), world.request, world.task, seeded(0))
+    (phase,) = method.phases(student, frozen_copy(world.original), Job(world.request, world.task, seeded(0)))
     return phase
 
 
 def run(method: Method, world: World, model: nn.Module | None = None) -> nn.Module:
-    return method.unlearn(model or world.original, world.request, world.task, seeded(0), CPU)
+    return method.unlearn(model or world.original, Job(world.request, world.task, seeded(0), CPU))
 
 
 def moved(before: nn.Module, after: nn.Module) -> list[str]:
@@ -316,7 +317,7 @@ def test_rmu_moves_the_down_projections_and_nothing_else(text_world: World, samp
 
 def test_rmu_reads_retain_only_where_it_counts(text_world: World) -> None:
     w = text_world
-    result = RMU(alpha=0.0, fit=QUICK).unlearn(w.original, without_retain(w.request), w.task, seeded(0), CPU)
+    result = RMU(alpha=0.0, fit=QUICK).unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), CPU))
     assert moved(w.original, result)
 
 
@@ -396,7 +397,7 @@ def test_task_vector_by_hand(text_world: World) -> None:
     further = copy.deepcopy(w.original)
     fit(further, w.task, of_forget(w, QUICK), seeded(0), CPU)
     method = TaskVector(alpha=2.5, fit=QUICK)
-    result = method.unlearn(w.original, without_retain(w.request), w.task, seeded(0), session)
+    result = method.unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), session))
     triples = zip(w.original.parameters(), further.parameters(), result.parameters(), strict=True)
     for theta, theta_further, theta_new in triples:
         assert torch.allclose(theta_new, 3.5 * theta - 2.5 * theta_further, atol=1e-6)
@@ -435,7 +436,7 @@ def test_whp_by_hand(text_world: World, samples_world: World, targets: Any) -> N
     for w, recipe in ((text_world, replace(QUICK, lr=1e-2)), (samples_world, QUICK)):
         student, further, batch = nudged(w.original), nudged(w.original), whole(w.request.forget, w.task)
         method = WHP(alpha=2.0, targets=targets, reinforce=recipe)
-        (phase,) = method.phases(student, frozen_copy(w.original), without_retain(w.request), w.task, seeded(0))
+        (phase,) = method.phases(student, frozen_copy(w.original), Job(without_retain(w.request), w.task, seeded(0)))
         assert moved(nudged(w.original), student) == [], "a copy was trained, not the student"
         fit(further, w.task, of_forget(w, recipe), seeded(0), CPU)
         with torch.no_grad():
@@ -453,7 +454,9 @@ def test_whp_forgets(text_world: World) -> None:
     """Where reinforcement raises what is true by enough, something else is learned in its place."""
     w = text_world
     recipe = replace(QUICK, lr=1e-2, epochs=5)
-    result = WHP(reinforce=recipe, fit=recipe).unlearn(w.original, without_retain(w.request), w.task, seeded(0), CPU)
+    result = WHP(reinforce=recipe, fit=recipe).unlearn(
+        w.original, Job(without_retain(w.request), w.task, seeded(0), CPU)
+    )
     assert confidence(result, w) < confidence(w.original, w) - 0.1
 
 

@@ -35,7 +35,7 @@ from unrecall.methods.ssiuu import SSIUU
 from unrecall.models.observe import accuracy
 from unrecall.nn.hooks import batchnorms
 from unrecall.tasks import CausalLM
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -52,9 +52,9 @@ class Watching(GradientMethod):
     look: Any = None
     fit: Fit = STILL
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+        request, task = job.request, job.task
+
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             self.look(model, batches)
             return 0 * task.rows(model, batches["forget"]).losses().mean()
@@ -63,7 +63,7 @@ class Watching(GradientMethod):
 
 
 def unlearned(w: World, method: EC, session: Session = CPU, seed: int = 0) -> nn.Module:
-    return method.unlearn(w.original, w.request, w.task, seeded(seed), session)
+    return method.unlearn(w.original, Job(w.request, w.task, seeded(seed), session))
 
 
 def test_weights_grow_with_depth() -> None:
@@ -158,13 +158,13 @@ def test_nothing_of_the_modules_is_left(samples_world: World) -> None:
     model = copy.deepcopy(w.original).train()
     model[0].requires_grad_(False)  # type: ignore[index]
     for method in (EC(), EC(base=GradAscent(fit=QUICK)), EC(base=CFk(blocks=1, fit=QUICK))):
-        result = method.unlearn(model, w.request, w.task, seeded(0), CPU)
+        result = method.unlearn(model, Job(w.request, w.task, seeded(0), CPU))
         assert list(result.state_dict()) == list(w.original.state_dict())
         assert [name for name, _ in result.named_modules()] == [name for name, _ in w.original.named_modules()]
         assert [p.requires_grad for p in result.parameters()] == [p.requires_grad for p in model.parameters()]
         assert torch.equal(result[0].weight, model[0].weight), "what is frozen is not trained"  # type: ignore[index]
         assert not same(result, model)
-    last = EC(base=CFk(blocks=1, fit=FROZEN)).unlearn(model, w.request, w.task, seeded(0), CPU)
+    last = EC(base=CFk(blocks=1, fit=FROZEN)).unlearn(model, Job(w.request, w.task, seeded(0), CPU))
     assert torch.equal(last[4].weight, model[4].weight), "nor what the base freezes"  # type: ignore[index]
     assert not torch.equal(last[6].weight, model[6].weight)  # type: ignore[index]
 
@@ -172,7 +172,7 @@ def test_nothing_of_the_modules_is_left(samples_world: World) -> None:
 @pytest.mark.parametrize("base", [GradAscent(fit=QUICK), GradDiff(fit=QUICK), SCRUB(), SSIUU(base=GradDiff(fit=QUICK))])
 def test_around_a_base_with_eta_0_is_the_base(base: GradientMethod, samples_world: World) -> None:
     w = samples_world
-    plain = base.unlearn(w.original, w.request, w.task, seeded(3), CPU)
+    plain = base.unlearn(w.original, Job(w.request, w.task, seeded(3), CPU))
     assert same(unlearned(w, EC(base=base, eta=0.0), seed=3), plain)
     assert not same(unlearned(w, EC(base=base), seed=3), plain)
 
@@ -181,7 +181,7 @@ def test_extends_every_phase_of_any_base(samples_world: World) -> None:
     w = samples_world
     for base in (SCRUB(), SalUn(), NGD(fit=QUICK), EUk(fit=QUICK), Finetune(fit=QUICK)):
         alone, beside = Session(device="cpu"), Session(device="cpu")
-        plain = base.unlearn(w.original, w.request, w.task, seeded(0), alone)
+        plain = base.unlearn(w.original, Job(w.request, w.task, seeded(0), alone))
         result = unlearned(w, EC(base=base, eta=0.1), beside)
         assert [e.steps for e in beside.efforts[1:]] == [e.steps for e in alone.efforts]
         assert list(result.state_dict()) == list(plain.state_dict())
@@ -193,7 +193,7 @@ def test_extends_every_phase_of_any_base(samples_world: World) -> None:
 def test_the_added_passes_leave_statistics_to_the_base(samples_world: World) -> None:
     w = samples_world
     base = Null(GradAscent(fit=QUICK))
-    plain = base.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    plain = base.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     added = unlearned(w, EC(base=base))
     counts = [[int(norm.num_batches_tracked) for norm in batchnorms(one)] for one in (plain, added)]  # type: ignore[arg-type]
     assert counts[0] == counts[1]
@@ -245,10 +245,9 @@ def test_killed_and_resumed_gives_the_same_weights(samples_world: World, tmp_pat
 
     @dataclass(frozen=True)
     class Mortal(GradientMethod):
-        def phases(
-            self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-        ) -> Sequence[Phase]:
-            (phase,) = base.phases(student, original, request, task, generator)
+        def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+            request, task, generator = job.request, job.task, job.generator
+            (phase,) = base.phases(student, original, Job(request, task, generator))
 
             def loss(model: nn.Module, batches: Batches) -> Tensor:
                 dying(model, batches)
@@ -302,7 +301,7 @@ def test_of_two_towers_reads_the_one_that_sees_the_examples() -> None:
         assert found.widths
         assert all(name.startswith("vision_model") for name in found.widths)
         assert set(found.widths.values()) == {32}
-    result = EC().unlearn(model, request, task, seeded(0), CPU)
+    result = EC().unlearn(model, Job(request, task, seeded(0), CPU))
     assert list(result.state_dict()) == list(model.state_dict())
     assert not same(result, model)
 
@@ -316,12 +315,12 @@ def test_refuses_what_it_can_not_read(samples_world: World) -> None:
         with pytest.raises(error, match=words):
             unlearned(w, method)
     with pytest.raises(NotSupported, match="got none"):
-        EC().unlearn(tower(0), w.request, w.task, seeded(0), CPU)
+        EC().unlearn(tower(0), Job(w.request, w.task, seeded(0), CPU))
     idle = tower(2)
     idle[1].register_module("idle", nn.Linear(2, 2))
     with pytest.raises(NotSupported, match=r"got 1\.idle"):
-        EC(layers=("2", "1.idle")).unlearn(idle, w.request, w.task, seeded(0), CPU)
+        EC(layers=("2", "1.idle")).unlearn(idle, Job(w.request, w.task, seeded(0), CPU))
     task, data = CausalLM(word_tokenizer(), template=None), facts()
     request = Request(data[:4], data[4:8], data[8:10], data[10:12])
     with pytest.raises(NotSupported, match="class each, got CausalLM"):
-        EC().unlearn(small_llama(len(task.tokenizer)), request, task, seeded(0), CPU)
+        EC().unlearn(small_llama(len(task.tokenizer)), Job(request, task, seeded(0), CPU))

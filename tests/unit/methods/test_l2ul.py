@@ -20,6 +20,7 @@ from unrecall.methods.grad_ascent import GradAscent
 from unrecall.methods.l2ul import L2UL, Adversaries, adversaries, anchors, importance, other_answers
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -172,7 +173,7 @@ def test_a_step_draws_eight_batches_beside_one(class_world: World) -> None:
     assert [name.split()[0] for name in phase.streams] == ["adversarial"] * 8 + ["forget"]
     session = Session(device="cpu")
     fit = replace(method.fit, epochs=1, until=None)
-    replace(method, fit=fit).unlearn(w.original, w.request, w.task, seeded(0), session)
+    replace(method, fit=fit).unlearn(w.original, Job(w.request, w.task, seeded(0), session))
     assert session.efforts[-1].steps == 4
     assert session.efforts[-1].passes == 800 + 32 + 8 + 32 + 8
 
@@ -212,8 +213,8 @@ def test_loss_by_hand(class_world: World, goal: Any) -> None:
 def test_without_copies_and_penalty_it_is_ascent(samples_world: World, text_world: World) -> None:
     for w in (samples_world, text_world):
         fit = Fit(lr=0.01, epochs=3, batch_size=8)
-        bare = replace(ALONE, fit=fit).unlearn(w.original, w.request, w.task, seeded(2), CPU)
-        assert same(bare, GradAscent(fit=fit).unlearn(w.original, w.request, w.task, seeded(2), CPU))
+        bare = replace(ALONE, fit=fit).unlearn(w.original, Job(w.request, w.task, seeded(2), CPU))
+        assert same(bare, GradAscent(fit=fit).unlearn(w.original, Job(w.request, w.task, seeded(2), CPU)))
         assert not same(bare, w.original)
 
 
@@ -221,7 +222,7 @@ def test_the_penalty_holds_weights_back(samples_world: World) -> None:
     w, moved = samples_world, []
     for lambda_ in (0.0, 1.0, 20.0):
         method = L2UL(per_example=0, lambda_=lambda_, fit=Fit(lr=5e-3, epochs=30, batch_size=32))
-        result = method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
         pairs = zip(result.parameters(), w.original.parameters(), strict=True)
         moved.append(sum(float((a - b).detach().square().sum()) for a, b in pairs))
     assert moved[0] > 1.1 * moved[1] > 1.1**2 * moved[2]
@@ -236,7 +237,7 @@ def test_all_of_forget_goes_wrong_and_retain_is_kept_better_than_by_ascent(class
     kept = []
     for method in (ALONE, L2UL(eps=1.0, fit=FAST)):
         session = Session(device="cpu")
-        result = method.unlearn(w.original, without_retain(w.request), w.task, seeded(0), session)
+        result = method.unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), session))
         assert right(result, w, "forget") == 0
         assert session.efforts[-1].steps < 100, "it stops there"
         kept.append(right(result, w, "retain"))
@@ -246,7 +247,7 @@ def test_all_of_forget_goes_wrong_and_retain_is_kept_better_than_by_ascent(class
 def test_relabelled_examples_get_their_labels(samples_world: World) -> None:
     w = samples_world
     method = L2UL(goal="relabel", per_example=0, lambda_=0.0, fit=Fit(lr=0.02, epochs=60, batch_size=32))
-    result = method.unlearn(w.original, w.request, w.task, seeded(7), CPU)
+    result = method.unlearn(w.original, Job(w.request, w.task, seeded(7), CPU))
     labels = torch.cat(other_answers(w.original, w.task, w.request.forget, seeded(7)))
     told = result(whole(w.request.forget, w.task)["inputs"]).argmax(1)
     assert told.eq(labels).float().mean() > 0.9
@@ -256,8 +257,10 @@ def test_relabelled_examples_get_their_labels(samples_world: World) -> None:
 def test_refuses_what_has_no_continuous_inputs(text_world: World) -> None:
     w = text_world
     with pytest.raises(NotSupported, match="L2UL: expected a task with continuous inputs, got CausalLM"):
-        L2UL().unlearn(w.original, w.request, w.task, seeded(0), CPU)
-    result = L2UL(per_example=0, fit=replace(FAST, epochs=2)).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        L2UL().unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+    result = L2UL(per_example=0, fit=replace(FAST, epochs=2)).unlearn(
+        w.original, Job(w.request, w.task, seeded(0), CPU)
+    )
     assert not same(result, w.original)
 
 
@@ -268,7 +271,7 @@ def test_refuses_what_has_no_classes_of_its_own(samples_world: World) -> None:
     w = samples_world
     for method in (L2UL(), L2UL(per_example=0, goal="relabel")):
         with pytest.raises(NotSupported, match="L2UL: expected a task whose examples have classes of their own"):
-            method.unlearn(w.original, w.request, Pairs(), seeded(0), CPU)
+            method.unlearn(w.original, Job(w.request, Pairs(), seeded(0), CPU))
 
 
 def test_strength_is_the_rate() -> None:

@@ -30,6 +30,7 @@ from unrecall.nn.functional import nll
 from unrecall.spec.lines import parse, show
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual
+from unrecall.training.job import Job
 from unrecall.training.loop import Phase
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
@@ -129,7 +130,7 @@ def test_dpo_raises_the_refusal_and_lowers_the_truth() -> None:
 def only(method: GradientMethod, world: World, seed: int = 0) -> tuple[nn.Module, Phase]:
     """A student that has moved a little from the original, and the one phase that a method has for it."""
     student = copy.deepcopy(world.original)
-    (phase,) = method.phases(student, frozen_copy(student), world.request, world.task, seeded(seed))
+    (phase,) = method.phases(student, frozen_copy(student), Job(world.request, world.task, seeded(seed)))
     with torch.no_grad():
         for p in student.parameters():
             p.add_(0.02 * torch.randn(p.shape, generator=seeded(p.numel())))
@@ -175,7 +176,7 @@ def test_dpo_says_where_it_does_not_apply(samples_world: World) -> None:
 
     w = samples_world
     with pytest.raises(NotSupported, match="DPO: expected a task with prompts and answers, got Classification"):
-        DPO().phases(Unasked(), Unasked(), w.request, w.task, seeded(0))
+        DPO().phases(Unasked(), Unasked(), Job(w.request, w.task, seeded(0)))
 
 
 def test_refusals_can_be_named_in_a_line() -> None:
@@ -296,7 +297,7 @@ class Untouchable:
 def test_retain_without_weight_is_not_read(method: GradientMethod, text_world: World) -> None:
     sealed = copy.copy(text_world.request)
     object.__setattr__(sealed, "retain", Untouchable())
-    method.unlearn(text_world.original, sealed, text_world.task, seeded(0), CPU)
+    method.unlearn(text_world.original, Job(sealed, text_world.task, seeded(0), CPU))
 
 
 METHODS: list[tuple[GradientMethod, float]] = [
@@ -353,7 +354,7 @@ def test_forgets_text_and_keeps_the_rest_better(method: GradientMethod, factor: 
     assert accuracy(w.original, task, w.request.forget).mean() > 0.95
     assert accuracy(w.original, task, w.request.retain).mean() > 0.95
     strong = replace(method, fit=replace(method.fit, batch_size=8)).scaled(factor)  # type: ignore[attr-defined, call-arg]
-    result = strong.unlearn(w.original, w.request, task, seeded(0), CPU)
+    result = strong.unlearn(w.original, Job(w.request, task, seeded(0), CPU))
     before, after = (float(observe(model, task, w.request.forget).confidence.mean()) for model in (w.original, result))
     assert before - after > 0.25
     known, kept = (accuracy(result, task, split).mean() for split in (w.request.forget, w.request.retain))

@@ -27,7 +27,7 @@ from unrecall.methods.ssiuu import SSIUU
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.lines import parse, show
 from unrecall.tasks import CausalLM, Classification
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase
 from unrecall.training.randomness import seeded
 
@@ -43,9 +43,9 @@ class Watching(GradientMethod):
     look: Any = None
     fit: Fit = Fit(optimizer="adamw", lr=1e-2, weight_decay=0.0, batch_size=8, epochs=1, steps=3)
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+        request, task = job.request, job.task
+
         def loss(model: nn.Module, batches: Batches) -> torch.Tensor:
             if self.look is not None:
                 self.look(model, original)
@@ -55,7 +55,7 @@ class Watching(GradientMethod):
 
 
 def unlearned(world: World, method: LoRA, seed: int = 0) -> nn.Module:
-    return method.unlearn(world.original, world.request, world.task, seeded(seed), CPU)
+    return method.unlearn(world.original, Job(world.request, world.task, seeded(seed), CPU))
 
 
 def watched(world: World, look: Look, **parameters: Any) -> nn.Module:
@@ -119,7 +119,7 @@ def test_the_input_keeps_weights_flags_and_modes(text_world: World) -> None:
     before, flags = copy.deepcopy(model), [p.requires_grad for p in model.parameters()]
     modes = [m.training for m in model.modules()]
     w = text_world
-    result = LoRA(base=Watching()).unlearn(model, w.request, w.task, seeded(0), CPU)
+    result = LoRA(base=Watching()).unlearn(model, Job(w.request, w.task, seeded(0), CPU))
     assert same(model, before)
     assert [p.requires_grad for p in model.parameters()] == flags == [p.requires_grad for p in result.parameters()]
     assert [m.training for m in model.modules()] == modes
@@ -222,11 +222,11 @@ def test_the_head_is_left_out_where_there_are_other_layers(samples_world: World)
 def test_without_other_layers_the_head_changes_and_without_any_nothing_can(samples_world: World) -> None:
     w = samples_world
     alone = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
-    result = LoRA(base=Watching()).unlearn(alone, w.request, w.task, seeded(0), CPU)
+    result = LoRA(base=Watching()).unlearn(alone, Job(w.request, w.task, seeded(0), CPU))
     assert not torch.equal(result[1].weight, alone[1].weight)  # type: ignore[index]
     convolution = nn.Sequential(nn.Conv2d(1, 4, 4), nn.Flatten())
     with pytest.raises(NotSupported, match="LoRA: expected linear layers that may be trained, got none"):
-        LoRA().unlearn(convolution, w.request, Classification(), seeded(0), CPU)
+        LoRA().unlearn(convolution, Job(w.request, Classification(), seeded(0), CPU))
 
 
 def test_gpt2_s_transposed_layers_change_too(text_world: World) -> None:
@@ -262,11 +262,10 @@ class Freeing(Watching):
 
     title: ClassVar[str] = "Freeing"
 
-    def phases(
-        self, student: nn.Module, original: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+        request, task, generator = job.request, job.task, job.generator
         student.requires_grad_(True)
-        return super().phases(student, original, request, task, generator)
+        return super().phases(student, original, Job(request, task, generator))
 
 
 def test_bases_that_write_weights_are_refused_before_they_do(text_world: World) -> None:
@@ -309,4 +308,4 @@ def test_no_warning_is_needed() -> None:
     request = Request(data[:1], data[1:2], data[2:3], data[3:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        LoRA(base=Watching()).unlearn(model, request, CausalLM(tokenizer), seeded(0), CPU)
+        LoRA(base=Watching()).unlearn(model, Job(request, CausalLM(tokenizer), seeded(0), CPU))

@@ -21,6 +21,7 @@ from unrecall.methods.base import Null
 from unrecall.methods.mu_mis import KEPT, MUMis, past_minimum, sensitivity, watched
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.tasks import CausalLM, Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, Turn, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -45,7 +46,7 @@ def request_of(labels: list[int]) -> Request:
 
 
 def phase_of(method: MUMis, model: nn.Module, request: Request, seed: int = 0) -> Phase:
-    (phase,) = method.phases(model, frozen_copy(model), request, TASK, seeded(seed))
+    (phase,) = method.phases(model, frozen_copy(model), Job(request, TASK, seeded(seed)))
     return phase
 
 
@@ -175,7 +176,7 @@ def test_a_run_ends_at_the_first_look_above_delta(class_world: World, monkeypatc
     for delta, rate in ((1.2, 1e-4), (2.0, 1e-4), (2.0, 1e-6)):
         looks.clear()
         session = Session(device="cpu")
-        MUMis(delta=delta, fit=replace(QUICK, lr=rate)).unlearn(w.original, w.request, w.task, seeded(0), session)
+        MUMis(delta=delta, fit=replace(QUICK, lr=rate)).unlearn(w.original, Job(w.request, w.task, seeded(0), session))
         steps.append(session.efforts[-1].steps)
         assert stop_of([ratio for ratio, _ in looks], delta) == (len(looks) - 1 if rate > 1e-6 else None)
         assert [lowest for _, lowest in looks] == [min([1.0, *(r for r, _ in looks[:i])]) for i in range(len(looks))]
@@ -198,7 +199,7 @@ def test_the_lowest_ratio_survives_a_kill(class_world: World, tmp_path: Path, mo
 
         monkeypatch.setattr("unrecall.methods.mu_mis.past_minimum", ruled)
         session = Session(folder=folder, device="cpu", every=0)
-        return MUMis(fit=replace(QUICK, lr=1e-5)).unlearn(w.original, w.request, w.task, seeded(0), session)
+        return MUMis(fit=replace(QUICK, lr=1e-5)).unlearn(w.original, Job(w.request, w.task, seeded(0), session))
 
     seen: list[float] = []
     whole = run(None, None)
@@ -245,7 +246,7 @@ def test_the_own_class_loses_its_hold_on_the_inputs(class_world: World) -> None:
     w = class_world
     method = MUMis(fit=replace(MUMis.fit, batch_size=32))
     assert set(phase_of(method, copy.deepcopy(w.original), w.request).streams) == {"forget"}
-    result = method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert own_sensitivity(result, w) < 0.5 * own_sensitivity(w.original, w)
     before, after = (observe(m, w.task, w.request.forget).confidence.mean() for m in (w.original, result))
     assert after < 0.3 < before
@@ -256,7 +257,7 @@ def test_the_own_class_loses_its_hold_on_the_inputs(class_world: World) -> None:
 
 def test_at_rate_zero_nothing_happens_and_nothing_stops(class_world: World) -> None:
     w, session = class_world, Session(device="cpu")
-    null = Null(MUMis(delta=0.9, fit=QUICK)).unlearn(w.original, w.request, w.task, seeded(0), session)
+    null = Null(MUMis(delta=0.9, fit=QUICK)).unlearn(w.original, Job(w.request, w.task, seeded(0), session))
     assert same(null, w.original)
     assert session.efforts[-1].steps == 30
 
@@ -270,6 +271,6 @@ class Mixing(Classification):
 def test_what_it_does_not_apply_to(class_world: World) -> None:
     w, texts = class_world, CausalLM(word_tokenizer(), template=None)
     with pytest.raises(NotSupported, match="CausalLM: expected a task with continuous inputs"):
-        MUMis().unlearn(w.original, w.request, texts, seeded(0), CPU)
+        MUMis().unlearn(w.original, Job(w.request, texts, seeded(0), CPU))
     with pytest.raises(NotSupported, match="MUMis: expected a task whose rows depend on their own example alone"):
-        MUMis().unlearn(w.original, w.request, Mixing(), seeded(0), CPU)
+        MUMis().unlearn(w.original, Job(w.request, Mixing(), seeded(0), CPU))

@@ -19,6 +19,7 @@ from unrecall.methods.our import OUR, looked, overlap, taps
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.scenarios.networks import resnet18
 from unrecall.tasks import CausalLM, Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
@@ -30,7 +31,7 @@ HIDDEN = ("4",)
 
 def phases_of(method: OUR, w: World, student: nn.Module | None = None) -> list[Phase]:
     student = copy.deepcopy(w.original) if student is None else student
-    return list(method.phases(student, frozen_copy(w.original), w.request, w.task, seeded(0)))
+    return list(method.phases(student, frozen_copy(w.original), Job(w.request, w.task, seeded(0))))
 
 
 def batch_of(w: World, count: int = 6) -> Batches:
@@ -98,7 +99,7 @@ def test_random_labels_may_be_the_true_ones_in_the_sample_form_alone(samples_wor
     for form in ("sample", "class"):
         model = Sure()
         method = OUR(form=form, layers=("inner",), gamma=0.0, label_weight=1.0, spread=0.0)  # type: ignore[arg-type]
-        phase = method.phases(model, frozen_copy(model), w.request, w.task, seeded(0))[0]
+        phase = method.phases(model, frozen_copy(model), Job(w.request, w.task, seeded(0)))[0]
         lowest[form] = min(phase.loss(model, batch).item() for _ in range(40))
     assert lowest["sample"] == pytest.approx(0, abs=1e-4)
     assert lowest["class"] == pytest.approx(50)
@@ -171,7 +172,7 @@ def test_the_usual_layers() -> None:
 def test_a_layer_that_is_not_there_is_named_with_those_that_are(samples_world: World) -> None:
     w = samples_world
     with pytest.raises(BadInput, match=r"got 'layer9'\. Known: 0, 1, 2, 3, 4, 5, 6\."):
-        OUR(layers=("4", "layer9")).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        OUR(layers=("4", "layer9")).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
 
 
 def test_a_layer_without_a_row_an_example_is_refused(samples_world: World) -> None:
@@ -187,7 +188,7 @@ def test_a_layer_without_a_row_an_example_is_refused(samples_world: World) -> No
 
     for layer, got in (("odd", r"\(60, 4, 4\)"), ("idle", "nothing")):
         with pytest.raises(NotSupported, match=rf"OUR: expected '{layer}' to give out \[20 examples, ...\], got {got}"):
-            OUR(layers=(layer,)).unlearn(Folded(), w.request, w.task, seeded(0), CPU)
+            OUR(layers=(layer,)).unlearn(Folded(), Job(w.request, w.task, seeded(0), CPU))
 
 
 def test_texts_are_pooled_over_what_is_no_padding() -> None:
@@ -245,7 +246,7 @@ def test_a_class_is_forgotten_and_the_rest_replayed(class_world: World) -> None:
     w = class_world
     quick = Fit(lr=0.02, batch_size=16)
     method = OUR(destroy_class=replace(OUR().destroy_class, lr=5e-3, batch_size=8), replay_class=quick)
-    result = method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert observe(result, w.task, w.request.forget).confidence.mean() < 0.2
     assert accuracy(result, w.task, w.request.retain).mean() > 0.9
     assert not any(module._forward_hooks for module in result.modules())
@@ -253,14 +254,14 @@ def test_a_class_is_forgotten_and_the_rest_replayed(class_world: World) -> None:
 
 def test_at_rate_zero_no_weight_moves(samples_world: World) -> None:
     w = samples_world
-    null = Null(OUR()).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    null = Null(OUR()).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     before = dict(w.original.named_parameters())
     assert all(torch.equal(p, before[name]) for name, p in null.named_parameters())
 
 
 def test_the_seed_decides(samples_world: World) -> None:
     w = samples_world
-    first, again, other = (OUR().unlearn(w.original, w.request, w.task, seeded(s), CPU) for s in (0, 0, 1))
+    first, again, other = (OUR().unlearn(w.original, Job(w.request, w.task, seeded(s), CPU)) for s in (0, 0, 1))
     assert same(first, again)
     assert not same(first, other)
 
@@ -269,5 +270,5 @@ def test_concepts_are_unlearned_as_samples(samples_world: World) -> None:
     r = samples_world.request
     concept = Request(r.forget, blobs(8, 4, 8), r.holdout, r.test, kind="concept")
     model = copy.deepcopy(samples_world.original)
-    first = OUR().phases(model, frozen_copy(model), concept, TASK, seeded(0))[0]
+    first = OUR().phases(model, frozen_copy(model), Job(concept, TASK, seeded(0)))[0]
     assert first.fit == OUR().destroy

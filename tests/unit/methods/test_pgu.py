@@ -21,6 +21,7 @@ from unrecall.methods.pgu import PGU, covered, entering, free_directions, projec
 from unrecall.models.importance import Weights
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
@@ -44,7 +45,7 @@ def asked(*shape: int, retain: int = 3, classes: int = 3) -> Request:
 
 
 def plain(model: nn.Module, request: Request, method: PGU) -> nn.Module:
-    return method.unlearn(model, request, TASK, seeded(0), CPU)
+    return method.unlearn(model, Job(request, TASK, seeded(0), CPU))
 
 
 # What is kept.
@@ -84,7 +85,7 @@ def test_a_step_is_the_gradient_without_what_retain_spans() -> None:
     model, request = drawn(lambda: nn.Linear(6, 3, bias=False)), asked(6)
     method = PGU(retained_var=1.0, fit=ONCE)
     student = copy.deepcopy(model)
-    (phase,) = method.phases(student, frozen_copy(model), request, TASK, seeded(0))
+    (phase,) = method.phases(student, frozen_copy(model), Job(request, TASK, seeded(0)))
     phase.loss(student, {"forget": whole(request.forget, TASK)}).backward()  # type: ignore[no-untyped-call]
     basis, _ = torch.linalg.qr(whole(request.retain, TASK)["inputs"].T)
     gradient = student.weight.grad
@@ -110,7 +111,7 @@ def test_loss_by_hand(class_world: World, text_world: World) -> None:
 
 def test_only_weights_with_a_projection_move(samples_world: World, text_world: World) -> None:
     for w, fixed in ((samples_world, "1."), (text_world, "model.embed_tokens")):
-        result = PGU(fit=replace(PGU.fit, epochs=5, lr=0.5)).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        result = PGU(fit=replace(PGU.fit, epochs=5, lr=0.5)).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
         before = w.original.state_dict()
         moved = {name for name, value in result.state_dict().items() if not torch.equal(value, before[name])}
         assert moved == set(covered(w.original))

@@ -29,6 +29,7 @@ from unrecall.methods.rurk import RURK
 from unrecall.methods.scrub import SCRUB
 from unrecall.models.perturb import other_classes
 from unrecall.tasks import Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, Turn, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
@@ -58,7 +59,7 @@ def batch_of(task: Classification, examples: Examples, n: int) -> Batch:
 
 def tiny_losses(method: GradientMethod, teacher: float = 1.0, seed: int = 0) -> list[float]:
     """The loss of each phase in the tiny world."""
-    phases = method.phases(linear(1.0), frozen_copy(linear(teacher)), TINY, WIDE, seeded(seed))
+    phases = method.phases(linear(1.0), frozen_copy(linear(teacher)), Job(TINY, WIDE, seeded(seed)))
     batches = {"forget": batch_of(WIDE, TINY.forget, 1), "retain": batch_of(WIDE, TINY.retain, 1)}
     return [float(p.loss(linear(1.0), {key: batches[key] for key in p.streams}).detach()) for p in phases]
 
@@ -148,7 +149,7 @@ def test_scrub_teacher_is_not_the_student(samples_world: World) -> None:
 
 def prepare(method: GradientMethod, world: World, seed: int = 0) -> tuple[nn.Module, Sequence[Phase]]:
     student = copy.deepcopy(world.original)
-    return student, method.phases(student, frozen_copy(student), world.request, world.task, seeded(seed))
+    return student, method.phases(student, frozen_copy(student), Job(world.request, world.task, seeded(seed)))
 
 
 def batches_of(world: World) -> dict[str, Batch]:
@@ -164,7 +165,7 @@ def gradient(method: GradientMethod, world: World, seed: int = 0) -> Tensor:
 
 
 def weights(method: GradientMethod, world: World) -> list[Tensor]:
-    result = method.unlearn(world.original, world.request, world.task, seeded(4), CPU)
+    result = method.unlearn(world.original, Job(world.request, world.task, seeded(4), CPU))
     return [parameter.detach() for parameter in result.parameters()]
 
 
@@ -279,13 +280,13 @@ def test_ngd_noise(samples_world: World) -> None:
 def test_frozen_blocks_stay(kind: type[EUk] | type[CFk], samples_world: World) -> None:
     """Blocks of the small network: convolution with its BatchNorm, hidden layer, head."""
     w = samples_world
-    result = kind(blocks=2).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = kind(blocks=2).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     before, after = w.original.state_dict(), result.state_dict()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"4.weight", "4.bias", "6.weight", "6.bias"}
     assert "1.running_mean" in before, "the frozen BatchNorm has statistics that could have moved"
     with pytest.raises(BadInput, match="blocks to be at most 3"):
-        kind(blocks=4).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        kind(blocks=4).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
 
 
 def test_eu_k_starts_from_fresh_blocks(samples_world: World) -> None:
@@ -300,5 +301,5 @@ def test_retrain_remembers_nothing(samples_world: World) -> None:
     """Whatever the weights and statistics were before, the same seed leads to the same model."""
     w, method = samples_world, Retrain(fit=Fit(epochs=1))
     pair = w.original, network(4, seed=123)
-    first, second = (method.unlearn(m, w.request, w.task, seeded(0), CPU).state_dict() for m in pair)
+    first, second = (method.unlearn(m, Job(w.request, w.task, seeded(0), CPU)).state_dict() for m in pair)
     assert all(torch.equal(first[key], second[key]) for key in first)

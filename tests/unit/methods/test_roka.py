@@ -24,6 +24,7 @@ from unrecall.methods.roka import ROKA, drawn, initially, of_classes
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Turn, fit
 from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session
@@ -40,7 +41,7 @@ def both(world: World) -> dict[str, Batch]:
 
 def with_loss(method: ROKA, world: World, student: nn.Module, parts: dict[str, Batch], seed: int = 5) -> Tensor:
     """The loss of one step under a seed of its own."""
-    (phase,) = method.phases(student, frozen_copy(world.original), world.request, world.task, seeded(0))
+    (phase,) = method.phases(student, frozen_copy(world.original), Job(world.request, world.task, seeded(0)))
     with own_randomness(seed):
         return phase.loss(student, parts)
 
@@ -107,7 +108,7 @@ def test_what_the_model_knows_goes_first() -> None:
     gradient = torch.outer(q - torch.tensor([1.0, 0.0, 0.0]), inputs[1])
     assert gradient.abs().max() > 0.1
     for seed in range(10):
-        result: Any = ROKA(alpha=0, fit=STEP).unlearn(Sure(), request, Classification(), seeded(seed), CPU)
+        result: Any = ROKA(alpha=0, fit=STEP).unlearn(Sure(), Job(request, Classification(), seeded(seed), CPU))
         assert torch.allclose(result.head.weight, torch.eye(3) + STEP.lr * gradient, atol=1e-6)
 
 
@@ -117,7 +118,7 @@ def test_what_the_model_knows_goes_first() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_without_healing_a_step_is_ascent_on_one_example(class_world: World, form: Any) -> None:
     w = class_world
-    result = ROKA(form=form, alpha=0, fit=STEP).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = ROKA(form=form, alpha=0, fit=STEP).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     batch = whole(w.request.forget, w.task)
     expected = []
     for i in range(len(w.request.forget)):
@@ -136,7 +137,7 @@ def test_without_healing_a_step_is_ascent_on_one_example(class_world: World, for
 def test_without_healing_retain_is_not_read(samples_world: World, form: Any) -> None:
     w = samples_world
     method = ROKA(form=form, alpha=0, neighbours=500, fit=replace(STEP, epochs=3, steps=3))
-    assert not same(method.unlearn(w.original, without_retain(w.request), w.task, seeded(0), CPU), w.original)
+    assert not same(method.unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), CPU)), w.original)
 
 
 # One step by hand.
@@ -283,7 +284,7 @@ def test_siblings_are_never_of_the_forgotten_class(class_world: World, monkeypat
         return found
 
     monkeypatch.setattr("unrecall.methods.roka.nearest", watched)
-    ROKA(fit=replace(ROKA().fit, epochs=20, steps=20)).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    ROKA(fit=replace(ROKA().fit, epochs=20, steps=20)).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert len(seen) == 20
     assert all(not excluded[found].any() and len(found) == 8 for found, excluded in seen)
     assert any(excluded.any() for _, excluded in seen)
@@ -347,7 +348,7 @@ def test_gradient_ascent_collapses_where_healing_holds(class_world: World) -> No
     ways = {"ascent": GradAscent(fit=fit), "pred": ROKA(fit=fit), "label": ROKA(heal="label", fit=fit)}
     kept = {}
     for name, method in ways.items():
-        result = method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
         assert accuracy(result, w.task, w.request.forget).mean() == 0
         kept[name] = accuracy(result, w.task, w.request.retain).mean()
     before = accuracy(w.original, w.task, w.request.retain).mean()
@@ -360,7 +361,7 @@ def test_the_form_follows_the_request(class_world: World, samples_world: World) 
     quick = replace(STEP, epochs=3, steps=3)
     for world, form in ((class_world, "targeted"), (samples_world, "non-targeted")):
         usual, named, other = (
-            ROKA(form=each, fit=quick).unlearn(world.original, world.request, world.task, seeded(0), CPU)  # type: ignore
+            ROKA(form=each, fit=quick).unlearn(world.original, Job(world.request, world.task, seeded(0), CPU))  # type: ignore
             for each in ("auto", form, *(f for f in FORMS if f != form))
         )
         assert same(usual, named)
@@ -372,7 +373,7 @@ def test_the_form_follows_the_request(class_world: World, samples_world: World) 
 def test_forgets_text_and_pairs(request: pytest.FixtureRequest, kind: str, form: Any) -> None:
     w: World = request.getfixturevalue(f"{kind}_world")
     recipe = Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=30, steps=30, batch_size=16, clip=1.0)
-    result = ROKA(form=form, alpha=1, fit=recipe).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = ROKA(form=form, alpha=1, fit=recipe).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     forget, retain = (
         accuracy(result, w.task, w.request[s]).mean() - accuracy(w.original, w.task, w.request[s]).mean()
         for s in ("forget", "retain")
@@ -441,7 +442,7 @@ def test_pairs_keep_their_mates(pairs_world: World) -> None:
 def test_says_what_is_missing(samples_world: World, method: ROKA, said: str) -> None:
     w = samples_world
     with pytest.raises(BadInput, match=said):
-        method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
 
 
 def test_layers_decide_who_are_siblings(class_world: World) -> None:
@@ -449,7 +450,7 @@ def test_layers_decide_who_are_siblings(class_world: World) -> None:
     quick = replace(STEP, epochs=3, steps=3)
     layers: tuple[tuple[str, ...], ...] = ((), ("5",), ("0",), ("0", "5"))
     usual, same_units, early, several = (
-        ROKA(layers=each, fit=quick).unlearn(w.original, w.request, w.task, seeded(0), CPU) for each in layers
+        ROKA(layers=each, fit=quick).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)) for each in layers
     )
     assert same(usual, same_units), "what leaves the last ReLU is what enters the head"
     assert not same(usual, early)

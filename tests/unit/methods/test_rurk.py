@@ -15,6 +15,7 @@ from unrecall.methods.rurk import RURK
 from unrecall.models.perturb import other_classes
 from unrecall.nn.functional import nll
 from unrecall.tasks import Contrastive
+from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
 
@@ -25,7 +26,7 @@ def test_statistics_move_thrice_a_step_however_copies_are_made(
 ) -> None:
     w = samples_world
     student = copy.deepcopy(w.original)
-    (phase,) = RURK(attack=attack).phases(student, frozen_copy(w.original), w.request, w.task, seeded(0))
+    (phase,) = RURK(attack=attack).phases(student, frozen_copy(w.original), Job(w.request, w.task, seeded(0)))
     norm = next(m for m in student.modules() if isinstance(m, nn.BatchNorm2d))
     assert norm.num_batches_tracked is not None
     before = int(norm.num_batches_tracked)
@@ -44,7 +45,7 @@ def test_copies_of_a_pair_are_not_each_others_mates(attack: Literal["gaussian", 
     request = Request(pairs(0, 8), pairs(8, 16), pairs(16, 18), pairs(18, 20))
     generator, same = seeded(5), seeded(5)
     method = RURK(tau=0.0, lambda_f=0.0, lambda_a=1.0, v=v, attack=attack)
-    (phase,) = method.phases(model, model, request, task, generator)
+    (phase,) = method.phases(model, model, Job(request, task, generator))
     batches = {"retain": task.collate(pairs(8, 16)), "forget": task.collate(pairs(0, 8))}
     retain, forget = (task.rows(model, batches[name]) for name in ("retain", "forget"))
     expected = []

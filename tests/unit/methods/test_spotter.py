@@ -23,6 +23,7 @@ from unrecall.methods.grad_ascent import GradAscent
 from unrecall.methods.spotter import Spotter, Surroundings, surroundings
 from unrecall.nn.functional import pairwise_same_label_cosine
 from unrecall.nn.hooks import batchnorms
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
@@ -32,8 +33,10 @@ from unrecall.training.teacher import frozen_copy
 
 def test_spotter_without_its_terms_is_delete(class_world: World, samples_world: World) -> None:
     for w in (class_world, samples_world):
-        bare = Spotter(lambda_1=1.0, lambda_2=0.0, fit=FROZEN).unlearn(w.original, w.request, w.task, seeded(3), CPU)
-        assert same(bare, Delete(fit=FROZEN).unlearn(w.original, w.request, w.task, seeded(3), CPU))
+        bare = Spotter(lambda_1=1.0, lambda_2=0.0, fit=FROZEN).unlearn(
+            w.original, Job(w.request, w.task, seeded(3), CPU)
+        )
+        assert same(bare, Delete(fit=FROZEN).unlearn(w.original, Job(w.request, w.task, seeded(3), CPU)))
         assert not same(bare, w.original)
     assert Spotter.fit == Delete.fit
 
@@ -41,8 +44,8 @@ def test_spotter_without_its_terms_is_delete(class_world: World, samples_world: 
 def test_spotter_without_its_terms_is_its_base(samples_world: World) -> None:
     w = samples_world
     base = GradAscent(fit=QUICK)
-    bare = Spotter(lambda_1=1.0, lambda_2=0.0, base=base).unlearn(w.original, w.request, w.task, seeded(3), CPU)
-    assert same(bare, base.unlearn(w.original, w.request, w.task, seeded(3), CPU))
+    bare = Spotter(lambda_1=1.0, lambda_2=0.0, base=base).unlearn(w.original, Job(w.request, w.task, seeded(3), CPU))
+    assert same(bare, base.unlearn(w.original, Job(w.request, w.task, seeded(3), CPU)))
 
 
 def crafted(world: World, method: Spotter, seed: int = 0) -> Surroundings:
@@ -104,7 +107,7 @@ def test_similarity_laws() -> None:
 def test_spotter_touches_neither_statistics_nor_retain_nor_teacher(class_world: World) -> None:
     w = class_world
     before = copy.deepcopy(w.original)
-    result = Spotter(fit=FROZEN).unlearn(w.original, without_retain(w.request), w.task, seeded(0), CPU)
+    result = Spotter(fit=FROZEN).unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), CPU))
     assert all(map(torch.equal, statistics(result), statistics(w.original)))
     assert same(w.original, before)
     norm = dict(result.named_parameters())["1.weight"]
@@ -116,12 +119,12 @@ def test_spotter_around_a_base_adds_no_statistics(samples_world: World) -> None:
     w = samples_world
     base = GradAscent(fit=QUICK)
     method = Spotter(base=base, lambda_1=0.0)
-    with_terms = Null(method).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    with_terms = Null(method).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     phase = only(method, w)[1]
     assert list(phase.streams) == ["forget", "perturbed"]
     assert phase.fit == base.fit
     counts = [int(norm.num_batches_tracked) for norm in batchnorms(with_terms)]  # type: ignore[arg-type]
-    plain = Null(base).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    plain = Null(base).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert counts == [int(norm.num_batches_tracked) for norm in batchnorms(plain)]  # type: ignore[arg-type]
 
 
@@ -134,7 +137,7 @@ def test_spotter_refuses_what_it_can_not_extend(samples_world: World) -> None:
         (Spotter(beta=1e-9), BadInput, "got 0 of 20"),
     ]:
         with pytest.raises(error, match=words):
-            method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+            method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
 
 
 def test_spotter_needs_one_row_an_example_for_pairs() -> None:
@@ -143,8 +146,8 @@ def test_spotter_needs_one_row_an_example_for_pairs() -> None:
         model, data = nn.Linear(2, 3), [(torch.rand(3, 2), i % 3) for i in range(12)]
     request = Request(data[:4], data[4:8], data[8:10], data[10:])
     with pytest.raises(NotSupported, match="one row an example"):
-        Spotter(fit=FROZEN).unlearn(model, request, Ragged(), seeded(0), CPU)
-    result = Spotter(lambda_2=0.0, fit=FROZEN).unlearn(model, request, Ragged(), seeded(0), CPU)
+        Spotter(fit=FROZEN).unlearn(model, Job(request, Ragged(), seeded(0), CPU))
+    result = Spotter(lambda_2=0.0, fit=FROZEN).unlearn(model, Job(request, Ragged(), seeded(0), CPU))
     assert not same(result, model)
 
 
@@ -208,7 +211,7 @@ def test_surroundings_by_their_margin(class_world: World) -> None:
     assert 0 < found.share <= 1
     assert len(found.examples) == len(found.inputs) == len(found.answers) == round(found.share * 40)
     assert len(found.inputs) > len(crafted(w, replace(method, direction="as_code", beta=2.0, steps=1)).inputs)
-    result = replace(method, fit=FROZEN).unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = replace(method, fit=FROZEN).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert not same(result, w.original)
 
 

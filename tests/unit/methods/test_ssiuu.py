@@ -27,6 +27,7 @@ from unrecall.methods.salun import SalUn
 from unrecall.methods.ssiuu import KEPT, SSIUU, influence, penalty
 from unrecall.models.influence import probability, weight_gradients
 from unrecall.models.observe import accuracy, batches, observe
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, Turn, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -37,7 +38,7 @@ STRONG = 100.0
 
 
 def unlearned(method: GradientMethod, world: World, session: Session = CPU) -> nn.Module:
-    return method.unlearn(world.original, world.request, world.task, seeded(3), session)
+    return method.unlearn(world.original, Job(world.request, world.task, seeded(3), session))
 
 
 def diary(method: GradientMethod, world: World) -> list[float]:
@@ -158,7 +159,7 @@ def test_gradient_of_two_steps(text_world: World) -> None:
     w = text_world
     method = SSIUU(lambda_=STRONG, base=GradDiff(fit=SGD))
     student = copy.deepcopy(w.original).eval()
-    (phase,) = method.phases(student, w.original, w.request, w.task, seeded(0))
+    (phase,) = method.phases(student, w.original, Job(w.request, w.task, seeded(0)))
     forget, retain = whole(w.request.forget, w.task), whole(w.request.retain, w.task)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05)
     names, weights = zip(*student.named_parameters(), strict=True)
@@ -244,7 +245,7 @@ def test_only_matrices_are_held(text_world: World, samples_world: World) -> None
     flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     w = samples_world
     with pytest.raises(NotSupported, match="only='all'"):
-        SSIUU(only="matrices").unlearn(flat, w.request, w.task, seeded(0), CPU)
+        SSIUU(only="matrices").unlearn(flat, Job(w.request, w.task, seeded(0), CPU))
 
 
 def test_frozen_weights_stay_where_they_are(text_world: World) -> None:
@@ -252,7 +253,7 @@ def test_frozen_weights_stay_where_they_are(text_world: World) -> None:
     model = copy.deepcopy(w.original)
     for name, p in model.named_parameters():
         p.requires_grad_("mlp" in name)
-    result = SSIUU(lambda_=STRONG, base=GradDiff(fit=ADAM)).unlearn(model, w.request, w.task, seeded(0), CPU)
+    result = SSIUU(lambda_=STRONG, base=GradDiff(fit=ADAM)).unlearn(model, Job(w.request, w.task, seeded(0), CPU))
     before = dict(model.named_parameters())
     assert all(torch.equal(p, before[name]) == ("mlp" not in name) for name, p in result.named_parameters())
 
@@ -262,7 +263,7 @@ def test_clip_bounds_base_and_penalty_together(text_world: World) -> None:
     norms: list[float] = []
     method = SSIUU(lambda_=1e6, base=GradDiff(fit=replace(ADAM, clip=0.1)))
     student = copy.deepcopy(w.original)
-    (phase,) = method.phases(student, w.original, w.request, w.task, seeded(0))
+    (phase,) = method.phases(student, w.original, Job(w.request, w.task, seeded(0)))
 
     def step(turn: Turn) -> Tensor:
         value = phase.step(turn)
@@ -302,7 +303,7 @@ def test_killed_and_resumed_gives_the_same_weights(samples_world: World, tmp_pat
 
     def run(killed_at: int | None, session: Session) -> nn.Module:
         student = copy.deepcopy(w.original)
-        (phase,) = method.phases(student, w.original, w.request, w.task, seeded(0))
+        (phase,) = method.phases(student, w.original, Job(w.request, w.task, seeded(0)))
         steps = iter(range(100))
 
         def step(turn: Turn) -> Tensor:
@@ -357,7 +358,7 @@ def test_needs_no_holdout_and_keeps_the_original(text_world: World) -> None:
     w = text_world
     before = copy.deepcopy(w.original)
     request = Request(w.request.forget, w.request.retain, w.request.holdout, w.request.test)
-    result = SSIUU(lambda_=STRONG, base=GradDiff(fit=ADAM)).unlearn(w.original, request, w.task, seeded(0), CPU)
+    result = SSIUU(lambda_=STRONG, base=GradDiff(fit=ADAM)).unlearn(w.original, Job(request, w.task, seeded(0), CPU))
     assert same(w.original, before)
     assert result.state_dict().keys() == before.state_dict().keys()
     assert SSIUU().scaled(2.0).base.fit.lr == 2 * GradDiff().fit.lr  # type: ignore[attr-defined]

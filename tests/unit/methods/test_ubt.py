@@ -24,6 +24,7 @@ from unrecall.scenarios.clip_backdoor import triggered
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pairs import Pairs
 from unrecall.tasks.protocols import Composed, Embedded
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -145,7 +146,7 @@ def simple_request() -> Request:
 
 
 def phase_of(method: UBT, model: nn.Module, request: Request) -> Phase:
-    (phase,) = method.phases(model, frozen_copy(model), request, TASK, seeded(0))
+    (phase,) = method.phases(model, frozen_copy(model), Job(request, TASK, seeded(0)))
     return phase
 
 
@@ -178,7 +179,7 @@ def test_clean_and_few_say_how_many_pairs_are_learned_from() -> None:
     drawn = set()
     for seed in range(6):
         method = UBT(clean=2, few=1, overfit=STILL)
-        (phase,) = method.phases(model, frozen_copy(model), request, TASK, seeded(seed))
+        (phase,) = method.phases(model, frozen_copy(model), Job(request, TASK, seeded(seed)))
         captions = [item["caption"] for item in phase.streams["clean"]]  # type: ignore[attr-defined]
         assert len(captions) == len(set(captions)) == 2
         assert len(phase.streams["forget"]) == 1
@@ -285,7 +286,7 @@ def test_the_parts_that_tell_are_the_attackers_word(backdoored: World) -> None:
 
 def test_the_attack_fails_more_often_and_clean_pictures_are_still_known(backdoored: World) -> None:
     w = backdoored
-    result = QUICK.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+    result = QUICK.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     before, after = ([zero_shot(m, w, split) for split in ("holdout", "test")] for m in (w.original, result))
     assert before[0] > 0.9
     assert before[1] > 0.8
@@ -302,15 +303,15 @@ def test_it_stops_once_suspected_pairs_are_like_any(backdoored: World) -> None:
     chosen = Part(w.request.forget, order[:8].tolist())
     level, likeness = unlike(w.task.embedded(w.original, w.request.retain)), {}
     session = Session(device="cpu")
-    method.unlearn(w.original, w.request, w.task, seeded(0), session)
+    method.unlearn(w.original, Job(w.request, w.task, seeded(0), session))
     steps = session.efforts[-1].steps
     assert 1 < steps < 30
     for taken in (steps - 1, steps):
         cut = replace(method, fit=replace(method.fit, steps=taken))
-        model = cut.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        model = cut.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
         likeness[taken] = float(alike(w.task.embedded(model, chosen)).mean())
     assert likeness[steps] <= level < likeness[steps - 1]
-    Null(method).unlearn(w.original, w.request, w.task, seeded(0), session)
+    Null(method).unlearn(w.original, Job(w.request, w.task, seeded(0), session))
     assert session.efforts[-1].steps == 30, "at rate 0 nothing comes near the level"
 
 
@@ -320,10 +321,10 @@ def test_other_tasks_are_refused_before_anything_is_computed(samples_world: Worl
     for split in ("forget", "retain", "holdout", "test"):
         object.__setattr__(sealed, split, Sealed(10))
     with pytest.raises(NotSupported, match="UBT: expected pairs whose second sides have parts, got Classification"):
-        UBT().unlearn(w.original, sealed, w.task, seeded(0), CPU)
+        UBT().unlearn(w.original, Job(sealed, w.task, seeded(0), CPU))
 
 
 def test_one_clean_pair_is_too_few() -> None:
     request = replace(simple_request(), retain=[simple("ann", 0, 1, 1)])
     with pytest.raises(BadInput, match="at least 2 retain examples"):
-        UBT().unlearn(Linear(), request, TASK, seeded(0), CPU)
+        UBT().unlearn(Linear(), Job(request, TASK, seeded(0), CPU))

@@ -31,6 +31,7 @@ from unrecall.record import stats as estimates
 from unrecall.record.schema import Measurement
 from unrecall.record.verdict import judge
 from unrecall.tasks import Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -174,7 +175,7 @@ def read(world: World, models: Models, request: Request | None = None, **changes
 def models(text_world: World) -> Models:
     fit = Fit(optimizer="adamw", lr=2e-3, weight_decay=0.0, batch_size=5, epochs=20)
     world = text_world
-    unlearned = GradDiff(fit=fit).unlearn(world.original, world.request, world.task, seeded(3), CPU)
+    unlearned = GradDiff(fit=fit).unlearn(world.original, Job(world.request, world.task, seeded(3), CPU))
     return Models(world.original, unlearned, world.retrained)
 
 

@@ -21,6 +21,7 @@ from unrecall.methods.ssd import SSD
 from unrecall.models import importance
 from unrecall.tasks import Classification
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 
 # Importance.
@@ -158,7 +159,7 @@ def test_ssd_by_hand(against: Any, divisor: int) -> None:
     ratio = mine / total
     for alpha, lam in [(float(ratio) * 0.99, 1.0), (float(ratio) * 0.99, 0.5), (float(ratio) * 1.01, 1.0)]:
         method = SSD(alpha=alpha, dampening=lam, against=against, importance="exact")
-        result = method.unlearn(model, request, Classification(), seeded(0), CPU)
+        result = method.unlearn(model, Job(request, Classification(), seeded(0), CPU))
         factor = min(lam / float(ratio), 1.0) if alpha < float(ratio) else 1.0
         assert torch.allclose(result.weight, model.weight * factor, rtol=1e-5)  # type: ignore[arg-type]
     assert torch.equal(model.weight, torch.tensor([[1.0], [-1.0]]))
@@ -173,7 +174,7 @@ def test_ssd_squares_gradients_of_batches_unless_told_otherwise(against: Any) ->
     ratio = mine**2 / ((((first + second) / 2) ** 2 + last**2) / 2)
     for alpha, factor in [(ratio * 0.99, 1 / ratio), (ratio * 1.01, 1.0)]:
         method = SSD(alpha=alpha, against=against, batch_size=2)
-        result = method.unlearn(model, request, Classification(), seeded(0), CPU)
+        result = method.unlearn(model, Job(request, Classification(), seeded(0), CPU))
         assert torch.allclose(result.weight, model.weight * factor, rtol=1e-5)  # type: ignore[arg-type]
 
 
@@ -181,7 +182,7 @@ def test_ssd_never_enlarges_a_weight_and_keeps_statistics(class_world: World) ->
     w = class_world
     for form in ("exact", "batch"):
         method = SSD(alpha=0.01, dampening=0.1, importance=form, batch_size=16)
-        result = method.unlearn(w.original, w.request, w.task, seeded(0), CPU)
+        result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
         before = dict(w.original.named_parameters())
         assert all(bool((p.abs() <= before[name].abs()).all()) for name, p in result.named_parameters())
         assert not same(result, w.original)
@@ -190,4 +191,4 @@ def test_ssd_never_enlarges_a_weight_and_keeps_statistics(class_world: World) ->
 
 def test_exact_ssd_can_not_choose_with_a_tenth_to_forget(class_world: World) -> None:
     w = class_world
-    assert same(SSD(importance="exact").unlearn(w.original, w.request, w.task, seeded(0), CPU), w.original)
+    assert same(SSD(importance="exact").unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)), w.original)

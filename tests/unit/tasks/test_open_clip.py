@@ -21,6 +21,7 @@ from unrecall.harness.recovery import disguised
 from unrecall.methods import RMU, CFk, EUk, GradDiff
 from unrecall.models.observe import accuracy, observe
 from unrecall.tasks import Contrastive
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
 
@@ -198,7 +199,7 @@ def test_methods_and_attacks_run_on_it(made: Made) -> None:
         (EUk(fit=recipe), True),
         (RMU(fit=recipe), True),
     ):
-        after = method.unlearn(made.model, made.request, made.task, seeded(0), CPU)
+        after = method.unlearn(made.model, Job(made.request, made.task, seeded(0), CPU))
         moved = {name for name, p in after.named_parameters() if not torch.equal(p, before[name])}
         assert (0 < len(moved) < len(before)) == few, type(method).__name__
     assert len(layers(made.model, made.request, made.task)) >= 5

@@ -1,0 +1,37 @@
+"""What a method or an attack is given beside a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from unrecall.data.request import Request
+from unrecall.tasks.base import Task
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
+
+
+@dataclass(frozen=True)
+class Job:
+    """The request, the task, the randomness and the session of one piece of work.
+
+    `generator`: seed 0 unless given; whoever draws from it changes what is drawn next.
+    """
+
+    request: Request
+    task: Task
+    generator: torch.Generator = field(default_factory=lambda: seeded(0))
+    session: Session = field(default_factory=Session)
+
+    def on(self, request: Request) -> Job:
+        """The same work for another request."""
+        return replace(self, request=request)
+
+    def seeded(self, seed: int) -> Job:
+        """The same work with a generator of its own, which starts from `seed`."""
+        return replace(self, generator=seeded(seed))
+
+    def quiet(self) -> Job:
+        """The same work, showing and keeping nothing on the way."""
+        return replace(self, session=self.session.quiet())
