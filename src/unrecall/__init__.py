@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from unrecall import attacks, methods, metrics, report, scenarios, tasks
     from unrecall.data.request import Request
     from unrecall.harness.audit import audit
-    from unrecall.harness.suites import Audit
-    from unrecall.record.schema import Measurement, Record
+    from unrecall.harness.suites import suite
+    from unrecall.record.schema import Measurement, Record, Run
     from unrecall.scenarios.base import Scenario
     from unrecall.training.job import Job
     from unrecall.training.loop import Fit
@@ -31,8 +31,9 @@ _WHERE = {
     "Fit": "unrecall.training.loop",
     "Job": "unrecall.training.job",
     "Scenario": "unrecall.scenarios.base",
-    "Audit": "unrecall.harness.suites",
+    "suite": "unrecall.harness.suites",
     "audit": "unrecall.harness.audit",
+    "Run": "unrecall.record.schema",
     "Record": "unrecall.record.schema",
     "Measurement": "unrecall.record.schema",
     "tasks": "",
@@ -44,12 +45,12 @@ _WHERE = {
 }
 
 __all__ = [
-    "Audit",
     "Fit",
     "Job",
     "Measurement",
     "Record",
     "Request",
+    "Run",
     "Scenario",
     "attacks",
     "audit",
@@ -57,6 +58,7 @@ __all__ = [
     "metrics",
     "report",
     "scenarios",
+    "suite",
     "tasks",
 ]
 

@@ -81,7 +81,7 @@ def numbers(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "readings", [[one["pieces"], one["written"]] for one in record["readings"]]
     yield "exhibits", [[one["content"], one["caption"]] for one in record["exhibits"]]
     yield "tuning", record["tuning"] and [record["tuning"]["chosen"], record["tuning"]["trials"]]
-    yield "doubts", sorted(one["id"] for one in record["doubts"])
+    yield "doubts", sorted(one["id"] for one in record["doubts"] if one["id"] != "modified")
     yield "verdict", [record["verdict"][key] for key in ("label", "counts", "alpha", "judged")]
     yield "fingerprint", record["provenance"]["fingerprint"]
     yield "weights", record["provenance"]["weights"]

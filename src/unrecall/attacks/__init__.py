@@ -7,13 +7,12 @@ from unrecall.attacks.base import (
     Inspection,
     InspectionAttack,
     MembershipAttack,
-    Recognition,
-    RecognitionAttack,
     RecoveryAttack,
+    ScoredAttack,
     Success,
 )
 from unrecall.attacks.cka import CKA
-from unrecall.attacks.deletion import RequestAttack
+from unrecall.attacks.deletion import DeletionAttack
 from unrecall.attacks.grad_norm import GradNorm
 from unrecall.attacks.indirect import Indirect
 from unrecall.attacks.linear_probe import LinearProbe
@@ -48,6 +47,7 @@ __all__ = [
     "Attack",
     "Attacked",
     "Attribution",
+    "DeletionAttack",
     "GradNorm",
     "Indirect",
     "Inspection",
@@ -66,14 +66,12 @@ __all__ = [
     "ReaClass",
     "ReaSample",
     "Recalibration",
-    "Recognition",
-    "RecognitionAttack",
     "RecoveryAttack",
     "ReferenceModel",
     "Relearn",
     "RelearnTime",
-    "RequestAttack",
     "ResidualKnowledge",
+    "ScoredAttack",
     "Success",
     "ZlibRatio",
 ]

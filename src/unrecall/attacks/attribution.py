@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Inspection, InspectionAttack
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.evidence.setting import Setting
 from unrecall.models.influence import Influence, Probability, neuron_influence
 from unrecall.models.observe import batches, device_of
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.spec.parameters import Count
-from unrecall.tasks.base import Task
 
 TINY = 1e-30
 """A probability of the answers below which float32 can't carry its gradients."""
@@ -77,8 +76,9 @@ class Attribution(InspectionAttack):
     probability: Probability = "product"
     batch_size: Count = 8
 
-    def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+    def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         """Variations of `model` against `original`, and the share of the negative one."""
+        original, request, task = setting.models.original, setting.request, setting.task
         varied: list[Variation] = []
         support, told, known, left = torch.zeros(1), 0.0, 0.0, 0.0
         for batch in batches(request.forget, task, self.batch_size, device_of(model)):

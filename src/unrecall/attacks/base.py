@@ -1,6 +1,8 @@
-"""What an attack promises: scores, or an attacked model. It never judges itself: the harness measures all models alike.
+"""What an attack promises: scores. It never judges itself: the harness lays all models side by side.
 
 Every attack is run in the same way, with the same draws, on the original, the unlearned and each retrained model.
+There are three kinds: scored attacks say how much a model shows of each example, inspections look inside a model, and
+deletion attacks (attacks/deletion.py) ask the method itself for deletions.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
@@ -21,48 +23,102 @@ from unrecall.data.examples import Examples, move
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Evidence
 from unrecall.errors import Diverged, NotSupported
+from unrecall.evidence.pool import Dose, Pool
+from unrecall.evidence.scores import Point, Scores
+from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import accuracy, device_of, observe
 from unrecall.nn.hooks import frozen
 from unrecall.record.schema import Estimate, Side, ThreatModel
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import unmixed
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step
-from unrecall.training.session import Session
+
+Kind: TypeAlias = Literal["scored", "inspection", "deletion"]
+Reading: TypeAlias = Literal["membership", "recovery", "time", "recognition"]
+"""How scores become figures: both arms apart, shown over the budget, budget until shown, or beside retrained models."""
 
 
 @dataclass(frozen=True)
 class Attack(Parameters, ABC):
     """Base of all attacks; a leaf is a frozen dataclass whose defaults are the paper's.
 
-    `named_by`: the parameters that stand in its name where they differ from their defaults, so that an audit can hold
-    it more than once; its choices (texts) always do. `unmixed`: whether it copies, perturbs or sorts examples by
-    class, which tells something only where their rows depend on no other example.
+    `needs`: the protocols that a task must offer. `unmixed`: whether the attack copies, perturbs or sorts examples by
+    class, which tells something only where their rows depend on no other example. `judged`: which of its measurements a
+    verdict rests on, by the end of the name, while all its named parameters are at their defaults. `named_by`: the
+    parameters that stand in its name where they differ from their defaults, so that an audit can hold it more than
+    once; its choices (texts) always do.
     """
 
     title: ClassVar[str]
     threat: ClassVar[ThreatModel]
-    named_by: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[Kind]
+    needs: ClassVar[tuple[type, ...]] = ()
     unmixed: ClassVar[bool] = False
+    judged: ClassVar[str] = ""
+    named_by: ClassVar[tuple[str, ...]] = ()
 
-    def seen(self, task: Task) -> Task:
+    @final
+    def adapted(self, task: Task) -> Task:
         """The task in the form that this attack needs; NotSupported where there is none."""
+        for protocol in self.needs:
+            if not isinstance(task, protocol):
+                raise NotSupported(
+                    f"{type(self).__name__}: expected a task that is {protocol.__name__}, got {type(task).__name__}. "
+                    "Leave this attack out."
+                )
         return unmixed(task) if self.unmixed else task
 
 
 @dataclass(frozen=True)
-class MembershipAttack(Attack):
+class ScoredAttack(Attack):
+    """Says of each example in question how much a model still shows of it, after each budget.
+
+    `reading`: how the harness makes figures of the scores. `needs_class`: whether it works on class requests only.
+    `compares`: whether scores depend on retrained models. `blind`: whether no score depends on which arm, forget or
+    holdout, an example is of; a verdict rests on blind attacks only. `retested`: whether the attack is scored on the
+    very examples that it was taught with. `dose`: from which arm it is taught.
+    """
+
+    kind: ClassVar[Kind] = "scored"
+    reading: ClassVar[Reading]
+    needs_class: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+    blind: ClassVar[bool] = True
+    retested: ClassVar[bool] = False
+
+    @property
+    def dose(self) -> Dose:
+        """From which arm the attack is taught; what teaches nothing is the same either way."""
+        return "forget"
+
+    def teaches(self, n: int, request: Request) -> int:
+        """With how many of `n` examples in question the attack is taught; NotSupported where there are too few."""
+        return 0
+
+    @abstractmethod
+    def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
+        """How much the subject shows of each tested example of the pool; the subject's model is left as it was.
+
+        Raises NotSupported where the model or the task lacks what is attacked, MissingReference where the attack needs
+        retrained models or a split that the setting doesn't have.
+        """
+
+
+@dataclass(frozen=True)
+class MembershipAttack(ScoredAttack):
     """Tells examples that were trained on from examples that were not, by what one model said about them."""
 
+    reading: ClassVar[Reading] = "membership"
+    compares: ClassVar[bool] = True
     inflation: ClassVar[float] = 1.0
     """By how much the variance of its AUC exceeds DeLong's, which takes scores to be independent."""
 
-    def look(
-        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Mapping[Split, np.ndarray]:
+    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """What the attack needs beyond the one forward pass that all share: an array `[n, ...]` a split.
 
-        `score` finds it in `evidence.looked`. `generator` starts from the same seed for every model.
+        `score` finds it in `evidence.looked`. The job's generator starts from the same seed for every model.
         """
         return {}
 
@@ -73,24 +129,31 @@ class MembershipAttack(Attack):
         Raises MissingReference where it needs more retrained models than the evidence holds.
         """
 
+    @final
+    def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
+        """One point: the scores of forget, then those of holdout."""
+        evidence = setting.looked(subject, self.look, (repr(self), str(setting.seed)))
+        arms: tuple[Split, ...] = ("forget", "holdout")
+        shown = tuple(self.score(evidence, arm) for arm in arms)
+        return Scores.of([Point(0.0, "", shown, (math.nan, math.nan))])
+
 
 class Attacked(NamedTuple):
-    """What the attacker has after spending `budget`: a model, and the examples on which success is measured.
+    """What the attacker has after spending `budget`: a model, and the tested sets as that model is shown them.
 
-    `probe` shares nothing with what the attacker used, unless the attack's docstring says so. `variant` names the
-    attacker's choice (a learning rate, say); the harness reports the worst over variants at each budget. In place of a
-    model that is no longer `useful` the attacker keeps what the same variant had before.
+    `variant` names the attacker's choice (a learning rate, say); the harness reports the worst over variants at each
+    budget. In place of a model that is no longer `useful` the attacker keeps what the same variant had before.
     """
 
     budget: float
     model: nn.Module
-    probe: Examples
+    tested: tuple[Examples, ...]
     variant: str = ""
     useful: bool = True
 
 
 class Success(NamedTuple):
-    """What an attacked model shows of a probe: `shown` in [0, 1] for each example, and its mean loss in nats.
+    """What an attacked model shows of examples: `shown` in [0, 1] for each, and its mean loss in nats.
 
     The loss is nan where nothing asks for it: what a model writes is read without a pass over the true answers.
     """
@@ -100,46 +163,53 @@ class Success(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RecoveryAttack(Attack):
+class RecoveryAttack(ScoredAttack):
     """Tries to bring the forgotten back; yields what it has at each budget, smallest first within a variant.
 
-    `axis`: what the budget counts. `measure`: what `success` is called. `needs_class`: works on class requests only.
-    `cumulative`: whether the attacker who spends more keeps what less brought, where that was better.
+    `axis`: what the budget counts. `measure`: what `success` is called.
+    `cumulative`: whether the attacker who spends more keeps what less brought, where that was better. `shows_holdout`:
+    whether the curve shows the holdout too, as a control.
     """
 
+    reading: ClassVar[Reading] = "recovery"
     axis: ClassVar[str]
     measure: ClassVar[str] = "accuracy"
-    needs_class: ClassVar[bool] = False
     cumulative: ClassVar[bool] = False
+    shows_holdout: ClassVar[bool] = False
+
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
+        """How much of the examples the model shows: the share of rows predicted right, unless overridden."""
+        signals = observe(model, task, examples)
+        return Success(signals.correct, float(signals.loss.mean()))
 
     @abstractmethod
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The examples on which success will be measured; the harness also measures them before the attack."""
-
-    def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
-        """How much of the probe the model shows: the share of rows predicted right, unless an attack says otherwise."""
-        seen = observe(model, task, probe)
-        return Success(seen.correct, float(seen.loss.mean()))
-
-    @abstractmethod
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """Attacks a copy of `model`, which is left as it was. A yielded model may change once the next is asked for.
 
-        `generator` starts from the same seed for `probe` and for every model. `original` is there for attacks whose
-        goal is the original model's behaviour. Raises NotSupported where the model or task lacks what it attacks.
+        All randomness comes from `pool.generator()`. Raises NotSupported where the model or the task lacks what it
+        attacks.
         """
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    @final
+    def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
+        """A point before anything was spent, and one for each attacked model."""
+        model, task = subject.model, setting.task
+
+        def point(attacked: Attacked) -> Point:
+            each = [self.success(attacked.model, task, examples) for examples in attacked.tested]
+            shown, losses = zip(*each, strict=True)
+            return Point(attacked.budget, attacked.variant, shown, losses)
+
+        before = point(Attacked(0.0, model, pool.tested, "before"))
+        points, last = [before], dict[str, Point]()
+        for attacked in self.recover(model, pool, setting):
+            if attacked.useful:
+                last[attacked.variant] = point(attacked)
+            reached = last.get(attacked.variant, before)
+            points.append(reached._replace(budget=attacked.budget, variant=attacked.variant))
+        return Scores.of(points)
+
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """A copy of the original that only looks forgetful, in a way that this attack must be able to undo.
 
         What it knows is all there behind one part that is wrong: each row of its head has moved on to the next class;
@@ -148,35 +218,29 @@ class RecoveryAttack(Attack):
         None where there is nothing to undo: the original itself must then show what it knows when it is attacked.
         """
         copied = copy.deepcopy(original).eval()
+        task = job.task
         last, head = task.blocks(copied)[-1][1], None
         with suppress(NotSupported):
-            head = task.head(copied, move(task.collate([request.forget[0]]), device_of(copied)))
+            head = task.head(copied, move(task.collate([job.request.forget[0]]), device_of(copied)))
         if head is None or last != [head]:
-            ascend(copied, [p for part in last for p in part.parameters()], request.forget, task, generator, session)
+            ascend(copied, [p for part in last for p in part.parameters()], job)
             return copied
         with torch.no_grad():
             for p in head.parameters():
                 p.copy_(p.roll(1, 0))
         return copied
 
-    def control(self, request: Request) -> tuple[str, RecoveryAttack] | None:
-        """A split on which this attack must bring back nothing, and the attack on it, drawn beside the others."""
+    def control(self) -> tuple[str, RecoveryAttack] | None:
+        """What the control is made on, and the attack on it, drawn beside the others; it must bring back less."""
         return None
 
 
-def ascend(
-    model: nn.Module,
-    moved: Sequence[nn.Parameter],
-    forget: Examples,
-    task: Task,
-    generator: torch.Generator,
-    session: Session,
-    step: Step = plain_step,
-) -> None:
+def ascend(model: nn.Module, moved: Sequence[nn.Parameter], job: Job, step: Step = plain_step) -> None:
     """Gradient ascent on forget, in place, by these weights alone, until half of what was predicted right is wrong.
 
     AdamW at 1 % of the weights' root mean square, at most 200 steps of 32 examples; looks every 5 of them.
     """
+    forget, task = job.request.forget, job.task
     squares = sum(float(p.detach().float().square().sum()) for p in moved)
     recipe = Fit(
         optimizer="adamw",
@@ -196,38 +260,7 @@ def ascend(
         for p in moved:
             p.requires_grad_(True)
         phase = Phase(loss, {"forget": forget}, recipe, step)
-        fit(model, task, phase, generator, replace(session, folder=None, show=False), "disguise")
-
-
-class Recognition(NamedTuple):
-    """How often models recognised perturbed forget examples: counts out of `draws`.
-
-    `subject` [radii, examples]; `references` [references, radii, examples], on the very same perturbed inputs.
-    """
-
-    radii: tuple[float, ...]
-    draws: int
-    subject: np.ndarray
-    references: np.ndarray
-
-
-@dataclass(frozen=True)
-class RecognitionAttack(Attack):
-    """Perturbs forget examples and counts how often each model still recognises them."""
-
-    unmixed: ClassVar[bool] = True
-
-    @abstractmethod
-    def recognise(
-        self,
-        subjects: Mapping[str, nn.Module],
-        references: Mapping[str, nn.Module],
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> dict[str, Recognition]:
-        """Counts for each subject by role, against all references but the one of the same role."""
+        fit(model, task, phase, job.generator, job.session.quiet(), "disguise")
 
 
 class Inspection(NamedTuple):
@@ -248,6 +281,7 @@ class InspectionAttack(Attack):
     `shows`: what its value is. `axis` and `unit`: what x and y of its lines are.
     """
 
+    kind: ClassVar[Kind] = "inspection"
     shows: ClassVar[str]
     axis: ClassVar[str]
     unit: ClassVar[str]
@@ -258,23 +292,16 @@ class InspectionAttack(Attack):
         return "above"
 
     @abstractmethod
-    def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
-        """Looks into `model`; `original` is there for what changed. NotSupported where the model has no such parts."""
+    def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
+        """Looks into `model`. NotSupported where the model has no such parts."""
 
-    def inspect_all(
-        self,
-        subjects: Mapping[str, nn.Module],
-        original: nn.Module,
-        retrained: Sequence[nn.Module],
-        request: Request,
-        task: Task,
-    ) -> dict[str, Inspection]:
+    def inspect_all(self, subjects: Mapping[str, nn.Module], setting: Setting) -> dict[str, Inspection]:
         """Looks into each subject, by role, and into a model with several roles once.
 
-        For attacks that hold models against the `retrained` ones, or against what they saw in one once for all.
+        An attack overrides it to compare models with the setting's retrained ones.
         """
-        found = {one: self.inspect(one, original, request, task) for one in dict.fromkeys(subjects.values())}
-        return {role: found[one] for role, one in subjects.items()}
+        by_model = {model: self.inspect(model, setting) for model in dict.fromkeys(subjects.values())}
+        return {role: by_model[model] for role, model in subjects.items()}
 
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """One plain sentence about the unlearned model, for people; empty where there is nothing to say."""
@@ -287,9 +314,8 @@ __all__ = [
     "Inspection",
     "InspectionAttack",
     "MembershipAttack",
-    "Recognition",
-    "RecognitionAttack",
     "RecoveryAttack",
+    "ScoredAttack",
     "Success",
     "ascend",
 ]

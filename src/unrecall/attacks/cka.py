@@ -16,6 +16,7 @@ from unrecall.attacks.base import Inspection, InspectionAttack
 from unrecall.data.examples import Batch, Examples, Part
 from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference, NotSupported
+from unrecall.evidence.setting import Setting
 from unrecall.models.layers import before_head, named, pooled
 from unrecall.models.observe import again, batches, device_of
 from unrecall.nn.hooks import mode
@@ -89,20 +90,14 @@ class CKA(InspectionAttack):
         """More like the original than retrained models are; a model unlike retrained ones may leak or be damaged."""
         return "above" if self.beside == "original" else None
 
-    def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+    def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         """CKA between `model` and the original."""
-        return self.inspect_all({"model": model}, original, (), request, task)["model"]
+        return self.inspect_all({"model": model}, setting)["model"]
 
-    def inspect_all(
-        self,
-        subjects: Mapping[str, nn.Module],
-        original: nn.Module,
-        retrained: Sequence[nn.Module],
-        request: Request,
-        task: Task,
-    ) -> dict[str, Inspection]:
+    def inspect_all(self, subjects: Mapping[str, nn.Module], setting: Setting) -> dict[str, Inspection]:
         """CKA of each subject; every model is looked at once."""
-        others = (original,) if self.beside == "original" else tuple(retrained)
+        models, request, task = setting.models, setting.request, setting.task
+        others = (models.original,) if self.beside == "original" else models.retrained
         if not others:
             raise MissingReference("CKA: expected a retrained model to compare with, got none. Set beside='original'.")
         known = {one: self._view(one, request, task) for one in dict.fromkeys(others)}

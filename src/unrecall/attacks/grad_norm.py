@@ -12,12 +12,12 @@ from torch import nn
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.examples import Absent
-from unrecall.data.request import Request, Split
+from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.models.importance import Weights, per_example
 from unrecall.record.schema import ThreatModel
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,9 @@ class GradNorm(MembershipAttack):
         budget="one gradient an example",
     )
 
-    def look(
-        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Mapping[Split, np.ndarray]:
+    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The norm of each example's gradient `[n]`; MissingReference without a holdout."""
+        request, task = job.request, job.task
         if isinstance(request.holdout, Absent):
             raise MissingReference(request.holdout.reason)
         weights = {name: weight.detach() for name, weight in model.named_parameters()}

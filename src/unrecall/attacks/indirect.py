@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from unrecall.attacks.deletion import Pool, RequestAttack
+from unrecall.attacks.deletion import Candidates, DeletionAttack
 from unrecall.data.examples import Batch, Examples, Part
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.contribution import contributions
@@ -25,15 +25,15 @@ from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, fit
-from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Session
+from unrecall.training.randomness import draw_seed
 
 Class = Annotated[int, Field(ge=-1)]
 
 
 @dataclass(frozen=True)
-class Indirect(RequestAttack):
+class Indirect(DeletionAttack):
     """Asks for the deletion of examples of other classes, so that the victim's class is answered wrongly afterwards.
 
     A request R is a legitimate one: training examples, none of them the victim's, nothing altered or added. Each
@@ -101,50 +101,44 @@ class Indirect(RequestAttack):
         if not self.sizes:
             raise BadInput("Indirect: expected at least one size, got none. Name how many examples to ask for.")
 
-    def rank(
-        self, model: nn.Module, pool: Pool, task: Task, generator: torch.Generator, session: Session
-    ) -> np.ndarray:
+    def rank(self, model: nn.Module, candidates: Candidates, job: Job) -> np.ndarray:
         """As `by` says."""
-        known = task.classified() if isinstance(task, Classed) else task
+        task = job.task.classified() if isinstance(job.task, Classed) else job.task
         if self.by == "gradient":
             wished = self.wished if self.wished >= 0 else None
-            found = alignments(model, known, pool.examples, slope(model, known, pool.victims, wished))
-            return found if wished is None else -found
+            products = alignments(model, task, candidates.examples, slope(model, task, candidates.victims, wished))
+            return products if wished is None else -products
         if self.by == "contribution":
-            centre = contributed(model, known, pool.victims).mean(0)
-            return F.cosine_similarity(contributed(model, known, pool.examples), centre[None], dim=1).cpu().numpy()
+            centre = contributed(model, task, candidates.victims).mean(0)
+            vectors = contributed(model, task, candidates.examples)
+            return F.cosine_similarity(vectors, centre[None], dim=1).cpu().numpy()
         if self.by == "surrogate":
-            return self._by_class(model, pool, task, known, generator, session)
-        return torch.rand(len(pool.examples), generator=generator).numpy()
+            return self._by_class(model, candidates, task, job)
+        return torch.rand(len(candidates.examples), generator=job.generator).numpy()
 
-    def rehearse(
-        self, model: nn.Module, asked: Examples, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module:
-        """Gradient ascent on the request, by `fit`."""
-        copied = copy.deepcopy(model)
+    def rehearse(self, model: nn.Module, examples: Examples, job: Job) -> nn.Module:
+        """Gradient ascent on the examples, by `fit`."""
+        copied, task = copy.deepcopy(model), job.task
 
         def loss(moved: nn.Module, drawn: Batches) -> Tensor:
             return -task.rows(moved, drawn["forget"]).losses().mean()
 
-        phase = Phase(loss, {"forget": asked}, self.fit)
-        fit(copied, task, phase, generator, replace(session, folder=None, show=False), "surrogate")
+        phase = Phase(loss, {"forget": examples}, self.fit)
+        fit(copied, task, phase, job.generator, job.session.quiet(), "surrogate")
         return copied.eval()
 
-    def _by_class(
-        self, model: nn.Module, pool: Pool, task: Task, known: Task, generator: torch.Generator, session: Session
-    ) -> np.ndarray:
+    def _by_class(self, model: nn.Module, candidates: Candidates, task: Task, job: Job) -> np.ndarray:
         """Every example gets what forgetting its class did; all surrogates run with the same draws."""
-        before = observe(model, known, pool.victims).prediction
-        scores, seed = np.zeros(len(pool.classes)), draw_seed(generator)
-        for c in np.unique(pool.classes):
-            members = np.flatnonzero(pool.classes == c)
-            asked = Part(pool.examples, members[: max(self.sizes)].tolist())
+        before = observe(model, task, candidates.victims).prediction
+        scores, seed = np.zeros(len(candidates.classes)), draw_seed(job.generator)
+        for c in np.unique(candidates.classes):
+            members = np.flatnonzero(candidates.classes == c)
+            examples = Part(candidates.examples, members[: max(self.sizes)].tolist())
             try:
-                after = observe(
-                    self.rehearse(model, asked, task, seeded(seed), session), known, pool.victims
-                ).prediction
+                surrogate = self.rehearse(model, examples, job.seeded(seed))
             except Diverged:
                 continue
+            after = observe(surrogate, task, candidates.victims).prediction
             fell = np.mean(before == self.victim) - np.mean(after == self.victim)
             scores[members] = self.harmed(before, after).mean() + fell / (2 * len(before) + 1)
         return scores

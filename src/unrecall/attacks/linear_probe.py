@@ -16,12 +16,14 @@ from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.data.examples import Examples, Part, move
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
+from unrecall.evidence.pool import Dose, Pool
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import device_of, observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
-from unrecall.training.session import Session
+from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class LinearProbe(RecoveryAttack):
             ours, chosen on the original of `emoji`: with five examples the layer puts 0.45 of the rest in their class,
             zero-shot 0.52; at a tenth of the penalty 0.35, at a thousandth 0.13 (means over four draws).
         iterations: of L-BFGS, at most.
+        dose: "forget", or "both": the attacker's examples come from forget and holdout alike.
 
     Expected to fail: on features that no longer separate the forgotten class. It succeeds on a retrained model in part,
     since features of a class never seen may still cluster, and on samples, whose classes are known from retain: the
@@ -64,39 +67,34 @@ class LinearProbe(RecoveryAttack):
     retain_sample: Count = 2000
     penalty: Positive = 1.0
     iterations: Count = 1000
+    dose: Dose = "forget"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.ks:
             raise BadInput("LinearProbe: expected at least one k, got none. Name how many examples the attacker holds.")
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The forget examples that are not set aside for the attacker."""
-        return self._split(request, generator)[1]
+    def teaches(self, n: int, request: Request) -> int:
+        """At most half of them, several times too many where classes are mixed."""
+        classes = len(request.masked)
+        return min(max(self.ks) * (1 if classes < 2 else 3 * classes), n // 2)
 
-    def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
         """Whether the read-out names the class of each example; before the attack, whether the model does."""
         own = _classified(task)
         if not isinstance(model, ReadOut):
-            return super().success(model, own, probe)
-        seen = observe(model.model, own, probe)
-        return Success((model.read(seen.features) == seen.target).astype(np.float64))
+            return super().success(model, own, examples)
+        signals = observe(model.model, own, examples)
+        return Success((model.read(signals.features) == signals.target).astype(np.float64))
 
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One read-out for each k."""
-        own = _classified(task)
-        held, probe = self._split(request, generator)
-        drawn = torch.randperm(len(request.retain), generator=generator)[: self.retain_sample].tolist()
-        shots, known = observe(model, own, held), observe(model, own, Part(request.retain, drawn))
-        groups = [np.flatnonzero(shots.target == c) for c in request.masked] or [np.arange(len(held))]
+        own, request = _classified(setting.task), setting.request
+        if not len(pool.taught):
+            raise NotSupported(f"LinearProbe: expected at least 2 forget examples to split, got {len(request.forget)}.")
+        drawn = torch.randperm(len(request.retain), generator=pool.generator())[: self.retain_sample].tolist()
+        shots, known = observe(model, own, pool.taught), observe(model, own, Part(request.retain, drawn))
+        groups = [np.flatnonzero(shots.target == c) for c in request.masked] or [np.arange(len(pool.taught))]
         available = min(map(len, groups))
         ks = sorted({k for k in self.ks if k <= available})
         if not ks:
@@ -108,23 +106,14 @@ class LinearProbe(RecoveryAttack):
             chosen = np.concatenate([group[:k] for group in groups])
             features = np.concatenate((known.features, shots.features[chosen]))
             targets = np.concatenate((known.target, shots.target[chosen]))
-            yield Attacked(k, ReadOut(model, self._fitted(features, targets)), probe)
+            yield Attacked(k, ReadOut(model, self._fitted(features, targets)), pool.tested)
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original with a head that is wrong; None where there is no head, since then the features would be."""
         with suppress(NotSupported):
-            task.head(original, move(task.collate([request.forget[0]]), device_of(original)))
-            return super().disguise(original, request, task, generator, session)
+            job.task.head(original, move(job.task.collate([job.request.forget[0]]), device_of(original)))
+            return super().disguise(original, job)
         return None
-
-    def _split(self, request: Request, generator: torch.Generator) -> tuple[Part, Part]:
-        """The attacker's pool and the rest: at most half of forget, several times too many where classes are mixed."""
-        classes = len(request.masked)
-        pool = min(max(self.ks) * (1 if classes < 2 else 3 * classes), len(request.forget) // 2)
-        order = torch.randperm(len(request.forget), generator=generator).tolist()
-        return Part(request.forget, order[:pool]), Part(request.forget, order[pool:])
 
     def _fitted(self, features: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """What names the class of each row of features `[n, d]`."""

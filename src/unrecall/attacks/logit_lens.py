@@ -14,6 +14,7 @@ from torch import nn
 from unrecall.attacks.base import Inspection, InspectionAttack
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import batches, device_of
 from unrecall.nn.hooks import mode, shortcut, until
 from unrecall.record import stats
@@ -50,8 +51,9 @@ class LogitLens(InspectionAttack):
     axis: ClassVar[str] = "layer"
     unit: ClassVar[str] = "mean over forget"
 
-    def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+    def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         """Accuracy and probability of the answers at each layer."""
+        request, task = setting.request, setting.task
         layers = self._layers(model, request, task)
         right, told = [], []
         with mode(model, training=False), torch.no_grad():

@@ -32,6 +32,8 @@ class Loss(MembershipAttack):
         budget="one query an example",
     )
 
+    judged: ClassVar[str] = "auc"
+
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus the loss of each example."""
         return -evidence.signals[split].loss

@@ -11,14 +11,16 @@ from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.data.examples import Examples, iterate
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Setting
 from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Textual
-from unrecall.training.session import Session
+from unrecall.tasks.protocols import Textual, textual
+from unrecall.training.job import Job
 
+Change: TypeAlias = Callable[[str, torch.Generator], str]
 Wording: TypeAlias = Literal["polite", "brief", "lower", "typo"]
 
 
@@ -50,62 +52,57 @@ class Paraphrase(RecoveryAttack):
         data="the questions, none of the answers",
         budget="wordings tried, one answer an example each",
     )
+    needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "wordings tried"
     measure: ClassVar[str] = "ROUGE-L recall"
     cumulative: ClassVar[bool] = True
 
     wordings: tuple[Wording, ...] = ("polite", "brief", "lower", "typo")
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The whole forget set, asked as it was trained."""
-        return request.forget
-
-    def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
         """ROUGE-L recall of what the model answers against each true answer."""
-        items, able = list(iterate(probe)), _asking(task)
-        truth = [able.answer(item) for item in items]
-        return Success(rouge_l_recall(truth, able.generate(model, items)))
+        items, texts = list(iterate(examples)), textual(self, task)
+        truth = [texts.answer(item) for item in items]
+        return Success(rouge_l_recall(truth, texts.generate(model, items)))
 
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, asked in one wording after another."""
-        items, able = list(iterate(request.forget)), _asking(task)
-        plain, tried = [able.prompt(item) for item in items], 0
+        texts, generator = textual(self, setting.task), pool.generator()
+        sets, tried = [list(iterate(examples)) for examples in pool.tested], 0
+        plain = [texts.prompt(item) for item in sets[0]]
         if not any(plain):
             raise NotSupported("Paraphrase: expected examples with prompts, got plain text. Run prefix in its place.")
-        for name, asked in self._reworded(able, items, generator):
-            if [able.prompt(item) for item in asked] != plain:
+        for name, reword in self._wordings(texts, sets[0], generator):
+            reworded = tuple([reword(item) for item in items] for items in sets)
+            if [texts.prompt(item) for item in reworded[0]] != plain:
                 tried += 1
-                yield Attacked(tried, model, asked, name)
+                yield Attacked(tried, model, reworded, name)
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """None: the original itself must answer when it is asked in other words."""
         return None
 
-    def _reworded(self, task: Textual, items: list[Any], generator: torch.Generator) -> Iterator[tuple[str, list[Any]]]:
-        """All wordings of all examples, by name; an example without a prompt has no words to change."""
-        own = [task.reworded(item) for item in items]
-        for i in range(max(map(len, own))):
-            yield "own", [others[i] if i < len(others) else item for item, others in zip(items, own, strict=True)]
+    def _wordings(
+        self, texts: Textual, items: list[Any], generator: torch.Generator
+    ) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+        """All wordings by name, each a function of an example: its own paraphrases first, then the mechanical ones.
+
+        An example with fewer paraphrases than another, or without a prompt, stays as it is.
+        """
+        for i in range(max(len(texts.reworded(item)) for item in items)):
+
+            def own(item: Any, i: int = i) -> Any:
+                paraphrases = texts.reworded(item)
+                return paraphrases[i] if i < len(paraphrases) else item
+
+            yield "own", own
         for name in self.wordings:
-            asked = [(item, task.prompt(item)) for item in items]
-            change = WORDINGS[name]
-            yield name, [task.asked(item, change(text, generator)) if text else item for item, text in asked]
 
+            def mechanical(item: Any, change: Change = WORDINGS[name]) -> Any:
+                prompt = texts.prompt(item)
+                return texts.asked(item, change(prompt, generator)) if prompt else item
 
-def _asking(task: Task) -> Textual:
-    if not isinstance(task, Textual):
-        raise NotSupported(f"Paraphrase: expected a task of texts, got {type(task).__name__}. Leave this attack out.")
-    return task
+            yield name, mechanical
 
 
 def _typo(text: str, generator: torch.Generator) -> str:
@@ -117,7 +114,7 @@ def _typo(text: str, generator: torch.Generator) -> str:
     return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
 
 
-WORDINGS: Mapping[Wording, Callable[[str, torch.Generator], str]] = {
+WORDINGS: Mapping[Wording, Change] = {
     "polite": lambda text, _: f"Could you please tell me: {text}",
     "brief": lambda text, _: f"{text} Answer briefly.",
     "lower": lambda text, _: text.lower(),

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-import torch
 from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.data.examples import Examples, iterate
-from unrecall.data.request import Request
-from unrecall.errors import NotSupported
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Setting
 from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Textual
-from unrecall.training.session import Session
+from unrecall.tasks.protocols import Textual, textual
+from unrecall.training.job import Job
 
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
@@ -63,39 +62,24 @@ class Prefix(RecoveryAttack):
         data="the prompt and the beginning of each true answer",
         budget="the share of the answer that is shown; one answer an example",
     )
+    needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "share of the answer that is shown"
     measure: ClassVar[str] = "ROUGE-L recall"
 
     shares: tuple[Fraction, ...] = (0.25, 0.5, 0.75)
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The whole forget set, with nothing shown."""
-        return Shown(request.forget, 0.0)
-
-    def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
         """ROUGE-L recall of what the model writes against what is left of each answer."""
-        if not isinstance(task, Textual):
-            raise NotSupported(f"Prefix: expected a task of texts, got {type(task).__name__}. Leave this attack out.")
-        share = probe.share if isinstance(probe, Shown) else 0.0
-        items = list(iterate(probe))
-        left = [task.left(item, share) for item in items]
-        return Success(rouge_l_recall(left, task.generate(model, items, shown=share)))
+        texts, share = textual(self, task), examples.share if isinstance(examples, Shown) else 0.0
+        items = list(iterate(examples))
+        left = [texts.left(item, share) for item in items]
+        return Success(rouge_l_recall(left, texts.generate(model, items, shown=share)))
 
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, with more and more of each answer shown."""
         for share in sorted(set(self.shares)):
-            yield Attacked(share, model, Shown(request.forget, share))
+            yield Attacked(share, model, tuple(Shown(examples, share) for examples in pool.tested))
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """None: the original itself must go on with what it was shown."""
         return None

@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.data.examples import Examples, Part, parted
+from unrecall.data.examples import parted
 from unrecall.data.request import Request
 from unrecall.data.signals import Signals
 from unrecall.errors import NotSupported
+from unrecall.evidence.pool import Dose, Pool
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import batches, device_of, observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Share
-from unrecall.tasks.base import Task
-from unrecall.training.session import Session
+from unrecall.training.job import Job
 
 GRID = tuple(i / 10 for i in range(10, -1, -1))
 
@@ -49,6 +50,7 @@ class Prototypical(RecoveryAttack):
             `retain_drop` of retain accuracy.
         retain_drop: how much retain accuracy, as a share, the attacker gives up.
         retain_sample: retain examples on which that is measured.
+        dose: "forget", or "both": the attacker's examples come from forget and holdout alike.
 
     Expected to fail: on a model whose features scatter the forgotten class (Spotter's aim). It succeeds on a retrained
     model in part, since features of a class never seen may still cluster: the curve means something beside that one.
@@ -65,6 +67,7 @@ class Prototypical(RecoveryAttack):
         budget="k, the number of examples per forgotten class; no training",
     )
     axis: ClassVar[str] = "examples per forgotten class"
+    judged: ClassVar[str] = "mean"
     needs_class: ClassVar[bool] = True
     unmixed: ClassVar[bool] = True
 
@@ -73,24 +76,22 @@ class Prototypical(RecoveryAttack):
     alpha: Share | None = None
     retain_drop: Share = 0.01
     retain_sample: Count = 2000
+    dose: Dose = "forget"
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The forget examples that are not set aside for the attacker."""
-        return self._split(request, generator)[1]
+    def teaches(self, n: int, request: Request) -> int:
+        """At most half of them, several times too many where classes are mixed."""
+        classes = len(request.masked)
+        return min(max(self.ks) * (1 if classes == 1 else 3 * classes), n // 2)
 
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One attacked model for each k."""
-        held, probe = self._split(request, generator)
-        guard, _ = parted(request.retain, self.retain_sample, generator)
-        shots, kept = observe(model, task, held), observe(model, task, guard)
+        request, task = setting.request, setting.task
+        if not len(pool.taught):
+            raise NotSupported(
+                f"Prototypical: expected at least 2 forget examples to split, got {len(request.forget)}."
+            )
+        guard, _ = parted(request.retain, self.retain_sample, pool.generator())
+        shots, kept = observe(model, task, pool.taught), observe(model, task, guard)
         available = min(int((shots.target == c).sum()) for c in request.masked)
         ks = sorted({k for k in self.ks if k <= available})
         if not ks:
@@ -100,19 +101,17 @@ class Prototypical(RecoveryAttack):
             )
         for k in ks:
             attacked = copy.deepcopy(model).eval()
-            head = task.head(attacked, next(batches(held, task, 1, device_of(model))))
+            head = task.head(attacked, next(batches(pool.taught, task, 1, device_of(model))))
             rows = {c: self.prototype(_on(head, shots.features[shots.target == c][:k])) for c in request.masked}
             alpha = self._strength(head, rows, kept) if self.alpha is None else self.alpha
             write(head, rows, alpha)
-            yield Attacked(k, attacked, probe, f"alpha={alpha:g}")
+            yield Attacked(k, attacked, pool.tested, f"alpha={alpha:g}")
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original without the forgotten classes' rows in its head."""
         copied = copy.deepcopy(original).eval()
-        head = task.head(copied, next(batches(request.forget, task, 1, device_of(copied))))
-        gone = list(request.masked)
+        head = job.task.head(copied, next(batches(job.request.forget, job.task, 1, device_of(copied))))
+        gone = list(job.request.masked)
         with torch.no_grad():
             head.weight[gone] = 0
             if head.bias is not None:
@@ -125,12 +124,6 @@ class Prototypical(RecoveryAttack):
         if self.metric == "cosine":
             return Row(F.normalize(mean, dim=0), mean.new_zeros(()))
         return Row(2 * mean, -mean.square().sum())
-
-    def _split(self, request: Request, generator: torch.Generator) -> tuple[Part, Part]:
-        """The attacker's pool and the rest: at most half of forget, several times too many where classes are mixed."""
-        classes = len(request.masked)
-        wanted = max(self.ks) * (1 if classes == 1 else 3 * classes)
-        return parted(request.forget, min(wanted, len(request.forget) // 2), generator)
 
     def _strength(self, head: nn.Linear, rows: dict[int, Row], kept: Signals) -> float:
         """The largest alpha that costs at most `retain_drop`; 0 always qualifies."""

@@ -13,16 +13,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
-from unrecall.data.examples import Examples, move
+from unrecall.data.examples import move
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import is_linear, is_transposed
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Turn, plain_step
-from unrecall.training.session import Session
 
 Bits: TypeAlias = Annotated[int, Field(ge=2, le=8)]
 
@@ -67,38 +69,25 @@ class Quantise(RecoveryAttack):
         data="none",
         budget="how many times smaller than 32-bit weights the copy is; no training",
     )
+    judged: ClassVar[str] = "mean"
     axis: ClassVar[str] = "times smaller than 32-bit weights"
 
     bits: tuple[Bits, ...] = (8, 4)
     group: Count = 64
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The whole forget set: the attacker sees none of it."""
-        return request.forget
-
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One rounded copy for each number of bits."""
         for bits in sorted(set(self.bits), reverse=True):
             attacked = copy.deepcopy(model).eval()
-            for weight in map(weight_of, layers(attacked, request, task)):
+            for weight in map(weight_of, layers(attacked, setting.request, setting.task)):
                 weight.copy_(self.rounded(weight, bits).weight)
-            yield Attacked(32 / bits, attacked, request.forget, f"{bits} bits")
+            yield Attacked(32 / bits, attacked, pool.tested, f"{bits} bits")
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original, moved inside the cells of its coarsest rounding, which brings the rounded original back."""
         copied = copy.deepcopy(original)
-        found = layers(copied, request, task)
-        cells = [(weight_of(layer), *self._cell(weight_of(layer))) for layer in found]
+        rounded = layers(copied, job.request, job.task)
+        cells = [(weight_of(layer), *self._cell(weight_of(layer))) for layer in rounded]
 
         def inside(turn: Turn) -> Tensor:
             loss = plain_step(turn)
@@ -106,7 +95,7 @@ class Quantise(RecoveryAttack):
                 weight.clamp_(low, high)
             return loss
 
-        ascend(copied, [layer.weight for layer in found], request.forget, task, generator, session, inside)
+        ascend(copied, [layer.weight for layer in rounded], job, inside)
         return copied
 
     def rounded(self, weight: Tensor, bits: int) -> Rounded:
@@ -131,7 +120,7 @@ class Quantise(RecoveryAttack):
 
 def layers(model: nn.Module, request: Request, task: Task) -> list[Any]:
     """The linear and convolution layers but the last of all, or of each tower; NotSupported where there are none."""
-    ends = {id(end) for end in task.endings(model, move(task.collate([request.forget[0]]), device_of(model)))}
+    ends = {id(end) for end in task.endings(model, move(task.collate([request.retain[0]]), device_of(model)))}
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     found = [m for m in model.modules() if id(m) not in ends and (isinstance(m, kinds) or is_linear(m))]
     if not found:

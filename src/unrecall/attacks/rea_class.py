@@ -12,18 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.data.examples import Batch, Examples, Part
+from unrecall.data.examples import Batch, Examples, parted
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, Diverged, NotSupported
+from unrecall.evidence.pool import Dose, Pool
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import accuracy, batches, device_of
 from unrecall.models.perturb import perturbable
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Perturbable
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Effort, Session
+from unrecall.training.session import Effort
 
 SEED = 0
 """Of the one permutation that makes a class which never was: the same for every model, probe and audit."""
@@ -54,6 +57,7 @@ class ReaClass(RecoveryAttack):
         on: "forget", or "shuffled" for the control.
         fit: SGD, momentum 0.9, no weight decay; its batch is that of retain at each step (4 on CIFAR-100). lr, epochs
             and steps come from above.
+        dose: "forget", or "both": the attacker's examples come from forget and holdout alike.
 
     Expected to fail: where the probe is one or two examples, which any model learns in a few steps; where a class that
     was never met is much like one that is kept. Shuffled inputs lie further from all training data than another class
@@ -71,7 +75,9 @@ class ReaClass(RecoveryAttack):
         budget="fine-tuning steps of one forget example and a few of retain, 75 at most",
     )
     axis: ClassVar[str] = "fine-tuning steps"
+    needs: ClassVar[tuple[type, ...]] = (Perturbable,)
     needs_class: ClassVar[bool] = True
+    retested: ClassVar[bool] = True
     named_by: ClassVar[tuple[str, ...]] = ("share",)
 
     share: Share = 0.03
@@ -80,66 +86,49 @@ class ReaClass(RecoveryAttack):
     learning_rates: tuple[Positive, ...] = (0.001, 0.005, 0.006, 0.01, 0.012)
     on: Literal["forget", "shuffled"] = "forget"
     fit: Fit = Fit(weight_decay=0.0, batch_size=14)
+    dose: Dose = "forget"
 
-    def probe(self, request: Request, generator: torch.Generator) -> Part:
-        """A random share of forget, one example at least."""
-        order = torch.randperm(len(request.forget), generator=generator).tolist()
-        return Part(request.forget, order[: max(1, round(self.share * len(order)))])
+    def teaches(self, n: int, request: Request) -> int:
+        """A share of them, one at least."""
+        return max(1, round(self.share * n))
 
-    def success(self, model: nn.Module, task: Task, probe: Examples) -> Success:
-        """Accuracy on the probe; on its shuffled inputs where this is the control."""
-        return Success(accuracy(model, task, self._met(task, probe)))
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
+        """Accuracy on the examples; on their shuffled inputs where this is the control."""
+        return Success(accuracy(model, task, self._met(task, examples)))
 
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One copy per learning rate, given after every step."""
-        probe = self.probe(request, generator)
-        met, seed = self._met(task, probe), draw_seed(generator)
+        met, job = self._met(setting.task, pool.taught), setting.job().seeded(draw_seed(pool.generator()))
         for rate in self.learning_rates:
-            for done, student in enumerate(self._reminded(model, met, request, task, rate, seed, session), 1):
-                yield Attacked(done, student, probe, f"lr={rate:g}")
+            for done, student in enumerate(self._reminded(model, met, job, rate), 1):
+                yield Attacked(done, student, pool.tested, f"lr={rate:g}")
 
-    def statistic(
-        self,
-        model: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session | None = None,
-        unseen: Examples | None = None,
-    ) -> dict[float, int]:
+    def statistic(self, model: nn.Module, job: Job, unseen: Examples | None = None) -> dict[float, int]:
         """index(control) - index(probe), in steps, at each learning rate.
 
         `unseen`: examples of a class that the model was never trained on, at least as many as the probe has, in place
         of its shuffled inputs; they get the probe's labels.
         """
-        session, probe, seed = session or Session(), self.probe(request, generator), draw_seed(generator)
+        forget, task = job.request.forget, job.task
+        probe, _ = parted(forget, self.teaches(len(forget), job.request), job.generator)
         control = shuffled(task, probe) if unseen is None else relabelled(task, unseen, probe)
+        again = job.seeded(draw_seed(job.generator))
 
         def index(examples: Examples, rate: float) -> int:
-            reminded = self._reminded(model, examples, request, task, rate, seed, session)
-            known = (float(accuracy(student, task, examples).mean()) for student in reminded)
-            return first(known, self.threshold, self.steps)
+            reminded = self._reminded(model, examples, again, rate)
+            accuracies = (float(accuracy(student, task, examples).mean()) for student in reminded)
+            return first(accuracies, self.threshold, self.steps)
 
         return {rate: index(control, rate) - index(probe, rate) for rate in self.learning_rates}
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original whose head, and nothing else, has forgotten half of forget by gradient ascent on it."""
         copied = copy.deepcopy(original).eval()
-        head = task.head(copied, next(batches(request.forget, task, 1, device_of(copied))))
-        ascend(copied, list(head.parameters()), request.forget, task, generator, session)
+        head = job.task.head(copied, next(batches(job.request.forget, job.task, 1, device_of(copied))))
+        ascend(copied, list(head.parameters()), job)
         return copied
 
-    def control(self, request: Request) -> tuple[str, RecoveryAttack] | None:
+    def control(self) -> tuple[str, RecoveryAttack] | None:
         """The same on shuffled inputs, which come back too: what counts is how much later."""
         return ("shuffled inputs", replace(self, on="shuffled")) if self.on == "forget" else None
 
@@ -148,31 +137,22 @@ class ReaClass(RecoveryAttack):
         _labelled(task)
         return shuffled(task, probe) if self.on == "shuffled" else probe
 
-    def _reminded(
-        self,
-        model: nn.Module,
-        examples: Examples,
-        request: Request,
-        task: Task,
-        rate: float,
-        seed: int,
-        session: Session,
-    ) -> Iterator[nn.Module]:
+    def _reminded(self, model: nn.Module, examples: Examples, job: Job, rate: float) -> Iterator[nn.Module]:
         """A copy of the model after each step; it changes once the next is asked for."""
-        student, once = copy.deepcopy(model), replace(session, folder=None)
+        student, task, session = copy.deepcopy(model), job.task, job.session.quiet()
         singles = itertools.cycle(list(batches(examples, task, 1, session.place())))
 
         def loss(trained: nn.Module, drawn: Batches) -> Tensor:
             return task.rows(trained, joined(next(singles), drawn["retain"])).losses().mean()
 
         recipe = replace(self.fit, lr=rate, epochs=self.steps, steps=self.steps)
-        phase = Phase(loss, {"retain": request.retain}, recipe)
-        name = f"rea-class-{self.on}-{rate:g}"
+        phase = Phase(loss, {"retain": job.request.retain}, recipe)
+        name, generator = f"rea-class-{self.on}-{rate:g}", torch.Generator().set_state(job.generator.get_state())
         try:
-            for _ in training(student, task, phase, seeded(seed), once, name, Effort()):
+            for _ in training(student, task, phase, generator, session, name, Effort()):
                 yield student
         except Diverged:
-            session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
+            job.session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
 
 
 def first(accuracies: Iterable[float], threshold: float, never: int) -> int:

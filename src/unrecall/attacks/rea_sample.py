@@ -8,21 +8,19 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.attacks.lira import Lira
 from unrecall.data.examples import Absent
-from unrecall.data.request import SPLITS, Request, Split
+from unrecall.data.request import SPLITS, Split
 from unrecall.data.signals import Evidence
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
-from unrecall.models.observe import device_of, observe, one_size
+from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, fit
-from unrecall.training.session import Session
 
 ASKED: tuple[Split, ...] = ("forget", "holdout")
 """The splits that are looked at: members and non-members."""
@@ -70,14 +68,12 @@ class ReaSample(MembershipAttack):
         if not self.learning_rates:
             raise BadInput("ReaSample: expected at least one learning rate, got none. Name one for each round.")
 
-    def look(
-        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Mapping[Split, np.ndarray]:
+    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The fine-tuned copy's mean loss on each example, in nats, `[n]`; NotSupported where fine-tuning diverges."""
+        request, task, session = job.request, job.task, job.session.quiet()
         if isinstance(request.holdout, Absent):
             raise MissingReference(request.holdout.reason)
         student = copy.deepcopy(model)
-        session = Session(device="cuda" if device_of(model).type == "cuda" else "cpu")
 
         def loss(trained: nn.Module, drawn: Batches) -> Tensor:
             return task.rows(trained, drawn["retain"]).losses().mean()
@@ -85,7 +81,7 @@ class ReaSample(MembershipAttack):
         try:
             for rate in self.learning_rates:
                 phase = Phase(loss, {"retain": request.retain}, replace(self.fit, lr=rate))
-                fit(student, task, phase, generator, session, "rea-sample")
+                fit(student, task, phase, job.generator, session, "rea-sample")
         except Diverged as error:
             raise NotSupported(f"ReaSample: expected rates at which fine-tuning stays finite, got {error}") from error
         size = one_size(task, (request[split] for split in SPLITS))

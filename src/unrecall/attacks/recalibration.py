@@ -13,14 +13,15 @@ from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.data.examples import Examples, move
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import device_of, loader
 from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
-from unrecall.training.session import Session
+from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -49,35 +50,23 @@ class Recalibration(RecoveryAttack):
         budget="the number of unlabelled inputs; no training",
     )
     axis: ClassVar[str] = "unlabelled inputs"
+    judged: ClassVar[str] = "mean"
 
     counts: tuple[Count, ...] = (32, 128, 512)
     batch_size: Count = 128
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The whole forget set: the attacker sees none of it."""
-        return request.forget
-
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One recalibrated copy for each count."""
         if not batchnorms(model):
             raise NotSupported("Recalibration: expected a model with BatchNorm statistics, got none.")
-        order = torch.randperm(len(request.retain), generator=generator).tolist()
+        retain, task = setting.request.retain, setting.task
+        order = torch.randperm(len(retain), generator=pool.generator()).tolist()
         for count in sorted({min(count, len(order)) for count in self.counts}):
             attacked = copy.deepcopy(model)
-            recalibrate(attacked, task, request.retain, order[:count], self.batch_size)
-            yield Attacked(count, attacked, request.forget)
+            recalibrate(attacked, task, retain, order[:count], self.batch_size)
+            yield Attacked(count, attacked, pool.tested)
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original with BatchNorm means that have moved by three deviations."""
         copied = copy.deepcopy(original).eval()
         for norm in batchnorms(copied):

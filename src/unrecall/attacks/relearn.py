@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
@@ -17,14 +16,17 @@ from unrecall.data.examples import Examples, iterate, parted
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput, Diverged, NotSupported
+from unrecall.evidence.pool import Dose, Pool
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed, Textual
+from unrecall.tasks.protocols import Classifying, Textual
+from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Effort, Session
+from unrecall.training.session import Effort
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +62,7 @@ class Relearn(RecoveryAttack):
             and those with a prompt or an answer of forget, are left out.
         retain_drop: how much retain accuracy, as a share, the attacker of a classifier gives up.
         retain_sample: retain examples on which that is measured; half of retain at most.
+        dose: "forget", as in the papers, or "both": harmful data come from forget and holdout alike.
 
     Expected to fail: on samples that the retrained model gets right too there is nothing to bring back. A model of
     any kind learns the attacker's own examples; what counts is how much faster than a retrained one the rest returns.
@@ -80,6 +83,7 @@ class Relearn(RecoveryAttack):
     )
     axis: ClassVar[str] = "optimiser steps"
     named_by: ClassVar[tuple[str, ...]] = ("share",)
+    judged: ClassVar[str] = "mean"
 
     data: Literal["harmful", "benign"] = "harmful"
     share: Share = 0.3
@@ -89,6 +93,7 @@ class Relearn(RecoveryAttack):
     file: str = ""
     retain_drop: Share = 0.01
     retain_sample: Count = 500
+    dose: Dose = "forget"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,32 +106,27 @@ class Relearn(RecoveryAttack):
         """With what stands in the file, since findings are kept by this text."""
         return f"Relearn({self.as_dict()}{file_key(Path(self.file)) if self.file else ''})"
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The forget examples that the attacker doesn't hold."""
-        return self._split(request, generator)[1]
+    def teaches(self, n: int, request: Request) -> int:
+        """A share of them, one at least, and one at least is left to test; none where the data are benign."""
+        if self.data == "benign":
+            return 0
+        if n < 2:
+            raise NotSupported(f"Relearn: expected at least 2 forget examples to split, got {n}.")
+        return min(max(1, round(self.share * n)), n - 1)
 
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One copy per learning rate, given at each budget on its way."""
-        held, probe = self._split(request, generator)
-        if self.file:
-            held = self._read(model, request, task)
+        task, retain, generator = setting.task, setting.request.retain, pool.generator()
+        held = pool.taught if self.data == "harmful" else self._read(model, pool, task) if self.file else retain
         seed, last = draw_seed(generator), max(self.steps)
         guard: Examples = ()
-        if _classifies(task):
-            if len(request.retain) < 2:
+        if isinstance(task, Classifying):
+            if len(retain) < 2:
                 raise NotSupported(
                     "Relearn: expected at least 2 retain examples, to see what a model is of use for, got 1."
                 )
-            guard, rest = parted(request.retain, min(self.retain_sample, len(request.retain) // 2), generator)
-            least = self._least(model, task, guard, probe)
+            guard, rest = parted(retain, min(self.retain_sample, len(retain) // 2), generator)
+            least = self._least(model, task, guard, pool.tested[0])
             if self.data == "benign":
                 held = rest
 
@@ -137,69 +137,54 @@ class Relearn(RecoveryAttack):
             student = copy.deepcopy(model)
             recipe = replace(self.fit, lr=rate, epochs=last, steps=last)
             phase = Phase(loss, {"held": held}, recipe)
-            name, once = f"relearn-{self.data}-{rate:g}", replace(session, folder=None)
+            name, session = f"relearn-{self.data}-{rate:g}", setting.session.quiet()
             try:
-                for done in training(student, task, phase, seeded(seed), once, name, Effort()):
+                for done in training(student, task, phase, seeded(seed), session, name, Effort()):
                     if done in self.steps:
-                        useful = not guard or self._kept(student, task, guard) >= least
-                        yield Attacked(done, student, probe, f"lr={rate:g}", useful)
+                        useful = not guard or self._accuracy(student, task, guard) >= least
+                        yield Attacked(done, student, pool.tested, f"lr={rate:g}", useful)
             except Diverged:
                 session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
 
-    def disguise(
-        self, original: nn.Module, request: Request, task: Task, generator: torch.Generator, session: Session
-    ) -> nn.Module | None:
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """A classifier whose last block, by gradient ascent on it, has forgotten half of forget and is still of use."""
-        if not _classifies(task):
-            return super().disguise(original, request, task, generator, session)
+        if not isinstance(job.task, Classifying):
+            return super().disguise(original, job)
         copied = copy.deepcopy(original).eval()
-        moved = [p for part in task.blocks(copied)[-1][1] for p in part.parameters()]
-        ascend(copied, moved, request.forget, task, generator, session)
+        moved = [p for part in job.task.blocks(copied)[-1][1] for p in part.parameters()]
+        ascend(copied, moved, job)
         return copied
 
-    def _split(self, request: Request, generator: torch.Generator) -> tuple[Examples, Examples]:
-        """What the attacker holds, and what success is measured on."""
-        if self.data == "benign":
-            return request.retain, request.forget
-        n = len(request.forget)
-        if n < 2:
-            raise NotSupported(f"Relearn: expected at least 2 forget examples to split, got {n}.")
-        return parted(request.forget, min(max(1, round(self.share * n)), n - 1), generator)
-
-    def _kept(self, model: nn.Module, task: Task, guard: Examples) -> float:
+    def _accuracy(self, model: nn.Module, task: Task, guard: Examples) -> float:
         return float(self.success(model, task, guard).shown.mean())
 
     def _least(self, model: nn.Module, task: Task, guard: Examples, probe: Examples) -> float:
         """The accuracy on `guard` below which a copy of the model is of no use."""
         asked, kept = (observe(model, task, examples).target for examples in (probe, guard))
         constant = float((kept == np.bincount(asked).argmax()).mean())
-        return max(self._kept(model, task, guard) - self.retain_drop - 1e-9, constant + 1e-9)
+        return max(self._accuracy(model, task, guard) - self.retain_drop - 1e-9, constant + 1e-9)
 
-    def _read(self, model: nn.Module, request: Request, task: Task) -> Examples:
-        """The file's examples that the model can be trained on; nothing of forget is among them."""
+    def _read(self, model: nn.Module, pool: Pool, task: Task) -> Examples:
+        """The file's examples that the model can be trained on; nothing that is tested is among them."""
         if not isinstance(task, Textual):
             raise NotSupported(
                 f"Relearn: expected a task of texts for a file, got {type(task).__name__}. Leave file out."
             )
-        forgotten = {
-            text for item in iterate(request.forget) for text in (task.prompt(item), task.answer(item)) if text
+        tested = {
+            text
+            for examples in pool.tested
+            for item in iterate(examples)
+            for text in (task.prompt(item), task.answer(item))
+            if text
         }
-        found = [
+        texts = [
             item
             for item in task.read(Path(self.file))
-            if forgotten.isdisjoint((task.prompt(item), task.answer(item))) and task.fits(model, item)
+            if tested.isdisjoint((task.prompt(item), task.answer(item))) and task.fits(model, item)
         ]
-        if not found:
+        if not texts:
             raise BadInput(
                 f"Relearn: expected an example in {self.file} that the model's context holds and forget doesn't, got "
                 "none. Give other texts."
             )
-        return found
-
-
-def _classifies(task: Task) -> bool:
-    """Whether one row an example, its class, is all that the task knows: there a constant answer can be right."""
-    try:
-        return isinstance(task, Classed) and task.classified() is task
-    except NotSupported:
-        return False
+        return texts

@@ -7,19 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.data.examples import Examples
+from unrecall.attacks.base import Attacked, Reading, RecoveryAttack
 from unrecall.data.request import Request
 from unrecall.errors import Diverged
+from unrecall.evidence.pool import Dose, Pool
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Positive
-from unrecall.tasks.base import Task
 from unrecall.training.loop import Batches, Fit, Phase, total_steps, training
-from unrecall.training.session import Effort, Session
+from unrecall.training.session import Effort
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class RelearnTime(RecoveryAttack):
     Args:
         factor: how close to the original's loss counts as re-learned; the paper: 1.05.
         fit: the recipe; `epochs` is where the search ends (the paper: 30).
+        dose: "forget", as in the paper, or "both": forget and holdout alike.
 
     Expected to fail: an original that was trained to a loss near 0 sets a threshold that takes many epochs to reach,
     also for a model that forgot nothing but has drifted a little.
@@ -50,38 +50,35 @@ class RelearnTime(RecoveryAttack):
         budget="epochs over the forget set, 30 at most",
     )
     axis: ClassVar[str] = "epochs over forget"
+    reading: ClassVar[Reading] = "time"
+    retested: ClassVar[bool] = True
 
     factor: Positive = 1.05
     fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, epochs=30)
+    dose: Dose = "forget"
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The whole forget set."""
-        return request.forget
+    def teaches(self, n: int, request: Request) -> int:
+        """With all of them."""
+        return n
 
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The copy after each epoch, until it has re-learned; at least one epoch."""
-        threshold = self.factor * mean_loss(original, task, request.forget)
+        task = setting.task
+        threshold = self.factor * mean_loss(setting.models.original, task, pool.taught)
         student = copy.deepcopy(model)
 
         def loss(trained: nn.Module, drawn: Batches) -> Tensor:
             return task.rows(trained, drawn["forget"]).losses().mean()
 
-        phase = Phase(loss, {"forget": request.forget}, self.fit)
+        phase = Phase(loss, {"forget": pool.taught}, self.fit)
         per_epoch = total_steps(replace(phase, fit=replace(self.fit, epochs=1, steps=None)))
-        once = replace(session, folder=None)
         try:
-            for done in training(student, task, phase, generator, once, "relearn-time", Effort()):
+            for done in training(
+                student, task, phase, pool.generator(), setting.session.quiet(), "relearn-time", Effort()
+            ):
                 if done % per_epoch == 0:
-                    yield Attacked(done // per_epoch, student, request.forget)
-                    if mean_loss(student, task, request.forget) <= threshold:
+                    yield Attacked(done // per_epoch, student, pool.tested)
+                    if mean_loss(student, task, pool.taught) <= threshold:
                         return
         except Diverged:
-            session.say("relearn-time: stopped being finite before it had re-learned.")
+            setting.session.say("relearn-time: stopped being finite before it had re-learned.")

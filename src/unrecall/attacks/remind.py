@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.examples import Absent, Part, repeat
-from unrecall.data.request import Request, Split
+from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.models.observe import batches, device_of
 from unrecall.nn.hooks import mode
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Share
-from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Textual
+from unrecall.tasks.protocols import Textual, textual
+from unrecall.training.job import Job
 
 CLASSES: tuple[Split, ...] = ("retain", "holdout", "forget")
 """What the classifier tells apart; an example's class is its place here."""
@@ -93,6 +93,8 @@ class REMIND(MembershipAttack):
         budget="k + 1 queries an example",
     )
 
+    needs: ClassVar[tuple[type, ...]] = (Textual,)
+    blind: ClassVar[bool] = False
     inflation: ClassVar[float] = 2.0
 
     p: Share = 0.3
@@ -100,12 +102,9 @@ class REMIND(MembershipAttack):
     k: Count = 15
     classifier: Literal["logistic", "forest"] = "logistic"
 
-    def look(
-        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Mapping[Split, np.ndarray]:
+    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """Features `[n, 15]` of forget and holdout, and of as many retain examples as the smaller of them has."""
-        if not isinstance(task, Textual):
-            raise NotSupported(f"REMIND: expected a task of texts, got {type(task).__name__}. Leave this attack out.")
+        request, task = job.request, textual(self, job.task)
         if isinstance(request.holdout, Absent):
             raise MissingReference(request.holdout.reason)
         fewest = min(len(request[split]) for split in CLASSES)
@@ -118,10 +117,10 @@ class REMIND(MembershipAttack):
                 base: list[Tensor] = []
                 around: list[Tensor] = []
                 far: list[Tensor] = []
-                for batch in batches(part, task, max(1, task.at_once // self.k), device_of(model)):
-                    moved, distance = task.swapped(repeat(batch, self.k), near, self.p, generator)
-                    base.append(task.rows(model, batch).losses())
-                    around.append(task.rows(model, moved).losses().reshape(-1, self.k))
+                for batch in batches(part, job.task, max(1, job.task.at_once // self.k), device_of(model)):
+                    moved, distance = task.swapped(repeat(batch, self.k), near, self.p, job.generator)
+                    base.append(job.task.rows(model, batch).losses())
+                    around.append(job.task.rows(model, moved).losses().reshape(-1, self.k))
                     far.append(distance.reshape(-1, self.k))
                 found[split] = landscape(*(torch.cat(values).double().cpu().numpy() for values in (base, around, far)))
         return found

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Recognition, RecognitionAttack
-from unrecall.data.examples import Batch, move, repeat
-from unrecall.data.request import Request
+from unrecall.attacks.base import Reading, ScoredAttack
+from unrecall.data.examples import Batch, Examples, move, repeat
+from unrecall.evidence.pool import Place, Pool
+from unrecall.evidence.scores import Scores
+from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import batches, device_of
 from unrecall.models.perturb import fgsm, noise_like, other_classes, perturbable, pgd
 from unrecall.nn.hooks import channels_last, mode
@@ -21,8 +23,8 @@ from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Perturbable
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Session
 
 
 class _Drawn(NamedTuple):
@@ -35,7 +37,7 @@ class _Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ResidualKnowledge(RecognitionAttack):
+class ResidualKnowledge(ScoredAttack):
     """Counts how often a model classifies perturbed forget examples as what they were.
 
         r_tau(x, y) = #{j <= c: m(x'_j) = y} / #{j <= c: a(x'_j) = y}      m the subject, a a retrained model
@@ -70,6 +72,11 @@ class ResidualKnowledge(RecognitionAttack):
         budget="100 perturbed copies of each example at each radius",
     )
 
+    reading: ClassVar[Reading] = "recognition"
+    needs: ClassVar[tuple[type, ...]] = (Perturbable,)
+    unmixed: ClassVar[bool] = True
+    judged: ClassVar[str] = "sums"
+
     radius_max: NonNegative = 8 / 255
     points: Count = 11
     draws: Count = 100
@@ -83,53 +90,57 @@ class ResidualKnowledge(RecognitionAttack):
         """The radii, in input units, smallest first."""
         return tuple(float(radius) for radius in np.linspace(0, self.radius_max, self.points))
 
-    def recognise(
-        self,
-        subjects: Mapping[str, nn.Module],
-        references: Mapping[str, nn.Module],
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> dict[str, Recognition]:
-        """Counts for each subject by role, against all references but the one of the same role."""
-        perturbable(task)
-        seed = draw_seed(generator)
-        models = [*subjects.values(), *references.values()]
+    @property
+    def compares(self) -> bool:  # type: ignore[override]
+        """Crafted inputs are shown to retrained models too."""
+        return self.perturbation != "gaussian"
+
+    def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
+        """The share of the draws of each example that is recognised, one point a radius."""
+        perturbable(setting.task)
+        seed, task = draw_seed(pool.generator()), setting.task
+        crafted = self.perturbation != "gaussian"
+        others = [other for role, other in setting.models.references().items() if role != subject.role]
+        models = [subject.model, *(others if crafted else ())]
         with ExitStack() as stack:
             for model in models:
                 stack.enter_context(mode(model, training=False))
                 stack.enter_context(channels_last(model))
-            if self.perturbation == "gaussian":
-                shared = self._count(self._noisy(models[0], request, task, seed), models, request, task)
-                counts = dict.fromkeys(subjects, shared)
-            else:
-                counts = {
-                    role: self._count(self._crafted(model, request, task, seed), models, request, task)
-                    for role, model in subjects.items()
-                }
-        return {
-            role: Recognition(
-                self.radii,
-                self.draws,
-                counts[role][id(model)],
-                np.array([counts[role][id(other)] for name, other in references.items() if name != role]).reshape(
-                    -1, self.points, len(request.forget)
-                ),
-            )
-            for role, model in subjects.items()
-        }
+            craft = self._crafted if crafted else self._noisy
+            counts = [self._count(craft(subject.model, part, task, seed), models, part, task) for part in pool.tested]
+        shares = [{model: count / self.draws for model, count in part.items()} for part in counts]
+        return Scores(
+            budgets=np.array(self.radii),
+            variants=("",) * self.points,
+            shown=tuple(part[subject.model] for part in shares),
+            losses=tuple(np.full(self.points, np.nan) for _ in pool.tested),
+            beside=tuple(np.stack([part[model] for model in others]) for part in shares) if crafted and others else (),
+        )
 
-    def _chunks(self, model: nn.Module, request: Request, task: Task) -> Iterator[tuple[int, Batch]]:
-        """The forget examples in order, as many at once as fit with all their draws, each with its first index."""
+    def recognition(self, role: str, scores: Mapping[str, Scores], place: Place) -> Recognition:
+        """The counts of one model, and those of all retrained models but itself on the very same inputs."""
+        own, names = scores[role], [name for name in scores if name.startswith("retrained") and name != role]
+        beside = [scores[name].at(place) for name in names]
+        if own.beside:
+            beside = list(own.beside[place.tested][:, :, place.positions])
+        subject = self._counts(own.at(place))
+        references = self._counts(np.array(beside).reshape(-1, *subject.shape))
+        return Recognition(self.radii, self.draws, subject, references)
+
+    def _counts(self, shares: np.ndarray) -> np.ndarray:
+        counts: np.ndarray = np.rint(shares * self.draws).astype(np.int64)
+        return counts
+
+    def _chunks(self, model: nn.Module, examples: Examples, task: Task) -> Iterator[tuple[int, Batch]]:
+        """The examples in order, as many at once as fit with all their draws, each chunk with its first index."""
         size, first = max(1, self.batch_size // self.draws), 0
-        for chunk in batches(request.forget, task, size, device_of(model)):
+        for chunk in batches(examples, task, size, device_of(model)):
             yield first, chunk
             first += size
 
-    def _noisy(self, model: nn.Module, request: Request, task: Task, seed: int) -> Iterator[_Drawn]:
+    def _noisy(self, model: nn.Module, examples: Examples, task: Task, seed: int) -> Iterator[_Drawn]:
         able, generator = perturbable(task), seeded(seed)
-        for first, chunk in self._chunks(model, request, task):
+        for first, chunk in self._chunks(model, examples, task):
             copies = repeat(chunk, self.draws)
             clean = able.inputs(copies)
             noise = torch.cat([noise_like(part, generator) for part in torch.split(clean, self.draws)])
@@ -140,10 +151,10 @@ class ResidualKnowledge(RecognitionAttack):
                     moved = torch.add(clean, noise, alpha=radius).clamp_(*able.bounds)
                     yield _Drawn(i, first, self.draws, able.with_inputs(copies, moved))
 
-    def _crafted(self, model: nn.Module, request: Request, task: Task, seed: int) -> Iterator[_Drawn]:
+    def _crafted(self, model: nn.Module, examples: Examples, task: Task, seed: int) -> Iterator[_Drawn]:
         for i, radius in enumerate(self.radii):
             wishes, starts = seeded(seed), seeded(seed + 1)
-            for first, chunk in self._chunks(model, request, task):
+            for first, chunk in self._chunks(model, examples, task):
                 if radius == 0:
                     yield _Drawn(i, first, 1, chunk)
                     continue
@@ -167,16 +178,27 @@ class ResidualKnowledge(RecognitionAttack):
                 yield _Drawn(i, first, self.draws, moved)
 
     def _count(
-        self, drawn: Iterator[_Drawn], models: Sequence[nn.Module], request: Request, task: Task
-    ) -> dict[int, np.ndarray]:
-        """How often each model, by identity, recognised each example at each radius `[radii, examples]`."""
-        unique = {id(model): model for model in models}
-        counts = {key: np.zeros((self.points, len(request.forget)), dtype=np.int64) for key in unique}
+        self, drawn: Iterator[_Drawn], models: Sequence[nn.Module], examples: Examples, task: Task
+    ) -> dict[nn.Module, np.ndarray]:
+        """How often each model recognised each example at each radius `[radii, examples]`."""
+        counts = {model: np.zeros((self.points, len(examples)), dtype=np.int64) for model in models}
         for i, first, draws, batch in drawn:
-            for key, model in unique.items():
+            for model, count in counts.items():
                 hits = recognised(model, task, batch).reshape(-1, draws).sum(1) * (self.draws // draws)
-                counts[key][i, first : first + len(hits)] = hits
+                count[i, first : first + len(hits)] = hits
         return counts
+
+
+class Recognition(NamedTuple):
+    """How often models recognised perturbed examples: counts out of `draws`.
+
+    `subject` [radii, examples]; `references` [references, radii, examples], on the very same perturbed inputs.
+    """
+
+    radii: tuple[float, ...]
+    draws: int
+    subject: np.ndarray
+    references: np.ndarray
 
 
 @torch.inference_mode()

@@ -44,6 +44,9 @@ class SVC(MembershipAttack):
         budget="one query an example",
     )
 
+    blind: ClassVar[bool] = False
+    """Of a class it is fitted on halves of forget."""
+
     c: Positive = 3.0
     most: Count = 4000
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.data.examples import Examples, move
-from unrecall.data.request import Request
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import batches, device_of
 from unrecall.models.perturb import perturbable, pgd
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.base import Task
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 
@@ -35,7 +34,6 @@ class UMA(RecoveryAttack):
         radii: eps, in input units, one point of the curve each.
         steps: gradient steps.
         step: their size, in input units; never more than the radius.
-        on: "forget", or "holdout" as the control: an attack this strong flips examples that were never forgotten too.
         batch_size: inputs a pass.
 
     Expected to fail: as evidence on its own. Any undefended model can be led to any answer at 8/255; what counts is
@@ -52,49 +50,37 @@ class UMA(RecoveryAttack):
         budget="the largest change of an input value; 40 gradient steps an example",
     )
     axis: ClassVar[str] = "perturbation radius"
+    shows_holdout: ClassVar[bool] = True
     unmixed: ClassVar[bool] = True
 
     radii: tuple[Positive, ...] = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
     steps: Count = 40
     step: Positive = 2 / 255
-    on: Literal["forget", "holdout"] = "forget"
     batch_size: Count = 256
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        """The clean examples; at each budget the same ones, perturbed."""
-        return request[self.on]
-
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, with perturbed examples, for each radius."""
-        able, seed = perturbable(task), draw_seed(generator)
-        attacked, goal = frozen_copy(model), frozen_copy(original).to(device_of(model))
+        able, seed = perturbable(setting.task), draw_seed(pool.generator())
+        attacked, goal = frozen_copy(model), frozen_copy(setting.models.original).to(device_of(model))
         for radius in sorted(self.radii):
-            starts = seeded(seed)
-            found: list[Any] = []
-            for batch in batches(request[self.on], task, self.batch_size, device_of(model)):
-                with torch.no_grad():
-                    wished = task.rows(goal, batch).logits.argmax(1)
-                moved = pgd(
-                    attacked,
-                    task,
-                    batch,
-                    radius=radius,
-                    step=min(self.step, radius),
-                    steps=self.steps,
-                    generator=starts,
-                    targets=wished,
-                )
-                found += able.items(move(moved, torch.device("cpu")))
-            yield Attacked(radius, attacked, found)
 
-    def control(self, request: Request) -> tuple[str, RecoveryAttack] | None:
-        """The same on holdout: an attack this strong turns examples that were never trained on too."""
-        return ("holdout", replace(self, on="holdout")) if self.on == "forget" and len(request.holdout) else None
+            def perturbed(examples: Examples, radius: float = radius) -> Examples:
+                starts = seeded(seed)
+                items: list[Any] = []
+                for batch in batches(examples, setting.task, self.batch_size, device_of(model)):
+                    with torch.no_grad():
+                        wished = setting.task.rows(goal, batch).logits.argmax(1)
+                    moved = pgd(
+                        attacked,
+                        setting.task,
+                        batch,
+                        radius=radius,
+                        step=min(self.step, radius),
+                        steps=self.steps,
+                        generator=starts,
+                        targets=wished,
+                    )
+                    items += able.items(move(moved, torch.device("cpu")))
+                return items
+
+            yield Attacked(radius, attacked, tuple(perturbed(examples) for examples in pool.tested))

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import nn
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.examples import iterate
-from unrecall.data.request import Request, Split
+from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
 from unrecall.errors import NotSupported
 from unrecall.record.schema import ThreatModel
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,11 @@ class ZlibRatio(MembershipAttack):
         budget="one query an example",
     )
 
-    def look(
-        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Mapping[Split, np.ndarray]:
+    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The compressed size of each example `[n]`, in bytes; the model is not asked."""
         splits: tuple[Split, ...] = ("forget", "holdout")
         return {
-            split: np.array([len(zlib.compress(task.raw(item))) for item in iterate(request[split])])
+            split: np.array([len(zlib.compress(job.task.raw(item))) for item in iterate(job.request[split])])
             for split in splits
         }
 

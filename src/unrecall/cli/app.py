@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from unrecall.cli import options
-from unrecall.cli.options import AuditName, Device, FailOn, MethodName, Out, ScenarioName, Tune, check_names, labels
+from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
 from unrecall.errors import BadInput, UnrecallError, nearest
 from unrecall.spec.catalog import KINDS, Entry, entries
 
@@ -74,7 +74,7 @@ def run(
     lora: options.Lora = None,
     out: Out = Path("unrecall-run"),
     tune: Tune = False,
-    audit: AuditName = "standard",
+    suite: SuiteName = "standard",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
     device: Device = None,
     fail_on: FailOn = "",
@@ -85,12 +85,12 @@ def run(
 
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
-    check_names(scenario, method, audit, tune)
+    check_names(scenario, method, suite, tune)
     labels(fail_on)
-    asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "audit": audit}
-    attacks = tuple(audit.split())
-    with claimed(out, asked | {"files": files_named(scenario, method, audit)}) as folder:
-        cells = [Cell(scenario, method, attacks, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
+    asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
+    words = tuple(suite.split())
+    with claimed(out, asked | {"files": files_named(scenario, method, suite)}) as folder:
+        cells = [Cell(scenario, method, words, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
         _finish(cells, folder, fail_on)
 
 
@@ -118,7 +118,7 @@ def unlearn(
     from unrecall.disk import weights
     from unrecall.disk.run_folder import claimed, files_named
     from unrecall.experiment.grid import scenario_of
-    from unrecall.experiment.run import performed, searched
+    from unrecall.experiment.run import Start
     from unrecall.spec.lines import parse, show
     from unrecall.tasks.protocols import Exportable
     from unrecall.training.session import Session
@@ -127,11 +127,11 @@ def unlearn(
     with claimed(out, asked | {"files": files_named(scenario, method)}) as folder:
         case, chosen = scenario_of(scenario), parse(method, "methods")
         session = Session(folder=folder / "parts", device=device, show=True)
-        original = case.train_original(seed, session).model
-        case.task.check(original, case.request)
+        start = Start(case, case.train_original(seed, session).model, seed, session)
+        case.task.check(start.original, case.request)
         if tune:
-            chosen, _ = searched(chosen, original, case, seed, session)
-        done = performed("unlearned", chosen, original, case, seed, session)
+            chosen = chosen.scaled(start.tuned(chosen).chosen)
+        done = start.unlearned(chosen)
         weights.save(done.model, folder / "unlearned.safetensors")
         if isinstance(case.task, Exportable):
             case.task.export(done.model, folder / "unlearned")
@@ -142,42 +142,43 @@ def unlearn(
 def audit(
     scenario: ScenarioName,
     model: Annotated[Path, typer.Option("--model", help="the unlearned checkpoint, safetensors")],
-    reference: Annotated[list[Path] | None, typer.Option("--reference", help="a retrained checkpoint; repeat")] = None,
+    retrained: Annotated[list[Path] | None, typer.Option("--retrained", help="a retrained checkpoint; repeat")] = None,
     original: Annotated[Path | None, typer.Option("--original", help="the checkpoint before unlearning")] = None,
     out: Out = Path("unrecall-audit"),
-    attacks: AuditName = "standard",
+    suite: SuiteName = "standard",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
     fail_on: FailOn = "",
 ) -> None:
     """Somebody else's checkpoint, against every attack; what isn't given and the scenario can train, it trains."""
-    check_names(scenario, None, attacks)
+    check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, files_named
-    from unrecall.experiment.grid import architecture, attacks_of, scenario_of
+    from unrecall.experiment.grid import architecture, scenario_of
     from unrecall.experiment.run import loaded, references
-    from unrecall.harness.audit import Case
     from unrecall.harness.audit import audit as examine
+    from unrecall.harness.suites import suite as chosen_suite
+    from unrecall.record.schema import Run
     from unrecall.training.session import Session
 
-    asked = {"command": "audit", "scenario": scenario, "model": str(model), "attacks": attacks, "seed": seed}
-    asked |= {"original": str(original), "reference": [str(path) for path in reference or []]}
-    with claimed(out, asked | {"files": files_named(scenario, attacks)}) as folder:
+    asked = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
+    asked |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
+    with claimed(out, asked | {"files": files_named(scenario, suite)}) as folder:
         case = scenario_of(scenario)
         session = Session(folder=folder / "parts", device=device, show=True)
         like = architecture(case, seed, session) if original else case.train_original(seed, session).model
         before, after = loaded(like, original) if original else like, loaded(like, model)
-        case = replace(case, retrained=tuple(loaded(like, path) for path in reference or []) or case.retrained)
+        case = replace(case, retrained=tuple(loaded(like, path) for path in retrained or []) or case.retrained)
         record = examine(
             original=before,
             unlearned=after,
             retrained=[one.model for one in references(case, session)],
             request=case.request,
             task=case.task,
-            attacks=attacks_of(attacks.split()),
+            attacks=chosen_suite(*suite.split()),
             seed=seed,
             session=session,
-            case=Case(case.name, case.summary, model.name, f"Checkpoint {model.name}"),
+            run=Run(scenario=case.name, summary=case.summary, method=model.name, title=f"Checkpoint {model.name}"),
         )
         record.save(folder / "record.json")
         _show([record], folder, fail_on)
@@ -187,7 +188,7 @@ def audit(
 def bench(
     scenario: ScenarioName,
     methods: Annotated[str, typer.Option("--methods", help="all, or methods separated by spaces")] = "all",
-    attacks: Annotated[str, typer.Option("--attacks", help="all, quick, or attacks separated by spaces")] = "all",
+    suite: SuiteName = "standard",
     out: Out = Path("unrecall-bench"),
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 1,
     tune: Tune = False,
@@ -200,14 +201,14 @@ def bench(
 
     names = [e.name for e in entries("methods")] if methods == "all" else methods.split()
     for name in names:
-        check_names(scenario, name, attacks)
+        check_names(scenario, name, suite)
     untuned = {name for name in names if tune and not tunable(name)}
     for name in sorted(untuned):
         print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
-    asked = {"command": "bench", "scenario": scenario, "attacks": attacks, "tune": tune}
-    with claimed(out, asked | {"files": files_named(scenario, attacks)}) as folder:
+    asked = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
+    with claimed(out, asked | {"files": files_named(scenario, suite)}) as folder:
         places = [(name, n, str(folder / file_name(name) / f"seed-{n}")) for name in names for n in range(seeds)]
-        words = tuple(attacks.split())
+        words = tuple(suite.split())
         cells = [Cell(scenario, name, words, n, tune and name not in untuned, to, device) for name, n, to in places]
         _finish(cells, folder, "", ray)
 

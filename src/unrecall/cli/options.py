@@ -12,7 +12,7 @@ from unrecall.errors import BadInput, nearest
 ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:key=value,...] or FILE.py:function")]
 MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same run, to go on with it")]
-AuditName = Annotated[str, typer.Option("--audit", help="standard, quick, or attacks separated by spaces")]
+SuiteName = Annotated[str, typer.Option("--suite", help="standard, quick, all, or attacks separated by spaces")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
 FailOn = Annotated[str, typer.Option("--fail-on", help="verdicts that make the exit code 1, separated by commas")]
 Tune = Annotated[bool, typer.Option("--tune", help="search the method's strength first, on forget and validation")]
@@ -59,16 +59,16 @@ def method_line(method: str, lora: str | None) -> str:
     return method if lora is None else f"lora({method})" + (f":{lora}" if lora else "")
 
 
-def check_names(scenario: str, method: str | None, attacks: str, tune: bool = False) -> None:
+def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:
     """Complains about names and parameters before anything is trained or written."""
-    from unrecall.experiment.grid import attacks_of
+    from unrecall.harness.suites import suite
     from unrecall.spec.lines import parse
 
     chosen = parse(method, "methods") if method else None
     if tune and chosen:
         chosen.scaled(1)
     parse(scenario, "scenarios")
-    attacks_of(attacks.split())
+    suite(*suite_names.split())
 
 
 def labels(fail_on: str) -> set[str]:

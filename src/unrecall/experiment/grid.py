@@ -13,7 +13,7 @@ from torch import nn
 from unrecall.disk.files import writing
 from unrecall.errors import BadInput, MissingDependency, UnrecallError
 from unrecall.experiment.run import experiment, loaded
-from unrecall.harness.suites import Audit
+from unrecall.harness.suites import suite
 from unrecall.record.schema import Record, load
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.spec.lines import parse
@@ -62,15 +62,6 @@ class Grid(NamedTuple):
     failures: list[str]
 
 
-def attacks_of(names: Sequence[str]) -> Audit:
-    """The audit that a list of words names: standard, quick, or attacks with their parameters."""
-    if tuple(names) in (("standard",), ("all",)):
-        return Audit.standard()
-    if tuple(names) == ("quick",):
-        return Audit.quick()
-    return Audit(tuple(parse(name, "attacks") for name in names))
-
-
 def scenario_of(text: str) -> Scenario:
     """The scenario that a line names: a built-in, or what a function of the user's file gives.
 
@@ -108,7 +99,7 @@ def perform(cell: Cell) -> Record:
         return load(cell.record)
     folder = Path(cell.folder)
     session, scenario = Session(folder / "parts", cell.device, show=cell.show), scenario_of(cell.scenario)
-    method, attacks = parse(cell.method, "methods"), attacks_of(cell.attacks)
+    method, attacks = parse(cell.method, "methods"), suite(*cell.attacks)
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
     for made in (folder / "parts").glob("unlearned-*.safetensors"):
         with writing(folder / "unlearned.safetensors") as temporary:

@@ -1,28 +1,28 @@
-"""The whole story on one screen: a world, an unlearning, an audit, a record."""
+"""The whole story on one screen: a scenario, an unlearning, an audit, a record."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.disk import weights
-from unrecall.disk.files import content_key, read_text, write_text
-from unrecall.experiment.tune import Tuned, tune
-from unrecall.harness.audit import Case, audit
-from unrecall.harness.deletion import foreseen
-from unrecall.harness.requests import Defender
-from unrecall.harness.suites import Audit
+from unrecall.disk.cache import Cache, code_key, model_form
+from unrecall.evidence.setting import Defender
+from unrecall.experiment.tune import tune
+from unrecall.harness.audit import audit
+from unrecall.harness.deletion import check_requests
+from unrecall.harness.suites import Suite, suite
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.layers import named
 from unrecall.nn.hooks import batchnorms
-from unrecall.record.schema import Cost, Record, Tuning
-from unrecall.scenarios.base import Scenario, Trained
-from unrecall.spec import lines as spec
+from unrecall.record.schema import Record, Run, Tuning
+from unrecall.scenarios.base import Scenario, Trained, trained_form
+from unrecall.spec import lines
 from unrecall.spec.parameters import Parameters
 from unrecall.training.cost import metered
 from unrecall.training.job import Job
@@ -33,59 +33,57 @@ from unrecall.training.session import Session
 def experiment(
     scenario: Scenario,
     method: Method,
-    attacks: Audit | None = None,
+    attacks: Suite | None = None,
     seed: int = 0,
     session: Session | None = None,
     *,
     tuned: bool = False,
 ) -> Record:
-    """Trains the world, unlearns, attacks every model alike, judges, and gives the record.
+    """Trains the models, unlearns, attacks every model alike, judges, and gives the record.
 
     With a session that has a folder, every finished part is kept there, and an interrupted run goes on to the same
     record. `tuned` searches the method's strength first, on forget and validation data alone.
     """
-    session = session or Session()
+    session, attacks = session or Session(), attacks or suite("standard")
     request = scenario.request.with_validation() if tuned else scenario.request
-    task = scenario.task
-    foreseen((attacks or Audit.standard()).of(task), request, task)
+    suiting = attacks.suiting(scenario.task)
+    check_requests(suiting, request, scenario.task)
     original = scenario.train_original(seed, session)
-    task.check(original.model, request)
-    layered(original.model, (method, method.core(), *(attacks or Audit.standard()).of(task)))
+    scenario.task.check(original.model, request)
+    check_layers(original.model, (method, method.core(), *suiting))
     retrained = references(scenario, session)
-    chosen, tuning = searched(method, original.model, scenario, seed, session) if tuned else (method, None)
-    unlearned = performed("unlearned", chosen, original.model, scenario, seed, session)
-    null = null_of(chosen, original.model, scenario, seed, session)
-    costs = {
-        "original": original.cost,
-        "unlearned": unlearned.cost,
-        "retrained": retrained[0].cost if retrained else None,
-    }
-    name = spec.show(chosen)
+    start = Start(scenario, original.model, seed, session)
+    tuning = start.tuned(method) if tuned else None
+    chosen = method if tuning is None else method.scaled(tuning.chosen)
+    unlearned = start.unlearned(chosen)
+    costs = {"original": original, "unlearned": unlearned} | ({"retrained": retrained[0]} if retrained else {})
+    name = lines.show(chosen)
+    run = Run(
+        scenario=scenario.name,
+        summary=scenario.summary,
+        method=name,
+        title=chosen.title,
+        parameters=chosen.as_dict(),
+        costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
+        tuning=tuning,
+        reported=dict(scenario.reported.get(name.split(":")[0], {})),
+    )
     return audit(
         original=original.model,
         unlearned=unlearned.model,
-        retrained=[one.model for one in retrained],
-        null=null,
+        retrained=[trained.model for trained in retrained],
+        null=start.null(chosen),
         request=request,
-        task=task,
+        task=scenario.task,
         attacks=attacks,
         seed=seed,
         session=session,
-        case=Case(
-            scenario=scenario.name,
-            summary=scenario.summary,
-            method=name,
-            title=chosen.title,
-            parameters=chosen.as_dict(),
-            costs={role: cost for role, cost in costs.items() if cost is not None},
-            tuning=tuning,
-            reported=scenario.reported.get(name.split(":")[0], {}),
-        ),
-        defender=defending(chosen, original.model, scenario, session),
+        run=run,
+        defender=start.defender(chosen),
     )
 
 
-def layered(model: nn.Module, parts: Iterable[Parameters]) -> None:
+def check_layers(model: nn.Module, parts: Iterable[Parameters]) -> None:
     """BadInput, before anything more is trained, where `layers` of a method or an attack are none of the model's."""
     for part in parts:
         named(model, getattr(part, "layers", ()))
@@ -102,65 +100,62 @@ def references(scenario: Scenario, session: Session) -> list[Trained]:
     return [scenario.train_retrained(i, session) for i in range(wanted)]
 
 
-def performed(
-    role: str, method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session
-) -> Trained:
-    """The method's model and what it took, from the session's folder where an earlier run left it there."""
-    key = _key(method, original, scenario, seed)
-    path = None if session.folder is None else session.folder / f"{role}-{key}.safetensors"
-    if path is not None and path.exists():
-        known = weights.load(copy.deepcopy(original), path).to(session.place()).eval()
-        return Trained(known, Cost.model_validate_json(read_text(path.with_suffix(".json"))))
-    session.say(f"{role}: {spec.show(method.base if isinstance(method, Null) else method)}")
-    spent = metered(session)
-    with spent:
-        model = method.unlearn(original, Job(scenario.request, scenario.task, seeded(seed), session))
-    if path is not None:
-        write_text(path.with_suffix(".json"), spent.cost.model_dump_json())
-        weights.save(model, path)
-    return Trained(model, spent.cost)
+@dataclass(frozen=True)
+class Start:
+    """What a method starts from: a scenario, its original model, a seed and a session."""
 
+    scenario: Scenario
+    original: nn.Module
+    seed: int
+    session: Session
 
-def defending(method: Method, original: nn.Module, scenario: Scenario, session: Session) -> Defender:
-    """The method as it stands, ready to honour other requests than the scenario's own."""
-    quiet = replace(session, folder=None, show=False)
+    def unlearned(self, method: Method, role: str = "unlearned") -> Trained:
+        """The method's model and what it took; from the session's folder where an earlier run left it there."""
 
-    def unlearn(request: Request, seed: int) -> nn.Module:
-        return method.unlearn(original, Job(request, scenario.task, seeded(seed), quiet))
+        def made() -> Trained:
+            self.session.say(f"{role}: {lines.show(method.base if isinstance(method, Null) else method)}")
+            spent = metered(self.session)
+            with spent:
+                model = method.unlearn(self.original, self.job(self.session))
+            return Trained(model, spent.cost)
 
-    def retrain(request: Request, index: int) -> nn.Module:
-        return replace(scenario, request=request, retrained=()).train_retrained(index, session).model
+        form = trained_form(self.original, self.session)
+        return Cache(self.session.folder).get(role, self._key(method), form, made)
 
-    return Defender(repr(method), unlearn, retrain if scenario.can_retrain() else None)
+    def null(self, method: Method) -> nn.Module | None:
+        """What the same passes at learning rate 0 leave; the original where there are no statistics to move."""
+        core = method.core()
+        if not isinstance(core, GradientMethod) or not core.has_null:
+            return None
+        moving = method.moving()
+        if moving is None or not batchnorms(self.original):
+            return self.original
+        return self.unlearned(Null(moving), "null").model
 
+    def tuned(self, method: Method) -> Tuning:
+        """The strength that tuning chose, and what it tried."""
 
-def null_of(method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session) -> nn.Module | None:
-    """What the same passes at learning rate 0 leave; the original itself where there are no statistics to move."""
-    core = method.core()
-    if not isinstance(core, GradientMethod) or not core.has_null:
-        return None
-    moving = method.moving()
-    if moving is None or not batchnorms(original):
-        return original
-    return performed("null", Null(moving), original, scenario, seed, session).model
+        def made() -> Tuning:
+            return tune(method, self.original, self.job(self.session.quiet())).tuning
 
+        return Cache(self.session.folder).get("tuning", self._key(method), model_form(Tuning), made)
 
-def searched(
-    method: Method, original: nn.Module, scenario: Scenario, seed: int, session: Session
-) -> tuple[Method, Tuning]:
-    """The method at the strength that tuning chose; kept in the session's folder."""
-    key = _key(method, original, scenario, seed)
-    path = None if session.folder is None else session.folder / f"tuning-{key}.json"
-    if path is not None and path.exists():
-        tuning = Tuning.model_validate_json(read_text(path))
-        return method.scaled(tuning.chosen), tuning
-    quiet = replace(session, folder=None)
-    found: Tuned = tune(method, original, scenario.request, scenario.task, seeded(seed), quiet)
-    if path is not None:
-        write_text(path, found.tuning.model_dump_json())
-    return found.method, found.tuning
+    def defender(self, method: Method) -> Defender:
+        """The method as it stands, ready to honour other requests than the scenario's own."""
 
+        def unlearn(request: Request, seed: int) -> nn.Module:
+            return method.unlearn(self.original, self.job(self.session.quiet()).on(request).seeded(seed))
 
-def _key(method: Method, original: nn.Module, scenario: Scenario, seed: int) -> str:
-    asked = (scenario.request.fingerprint, repr(scenario.task), str(seed))
-    return content_key(repr(method), weights.digest_of(original), *asked)
+        def retrain(request: Request, index: int) -> nn.Module:
+            return replace(self.scenario, request=request, retrained=()).train_retrained(index, self.session).model
+
+        return Defender(repr(method), unlearn, retrain if self.scenario.can_retrain() else None)
+
+    def job(self, session: Session) -> Job:
+        """The scenario's request, from this start's seed."""
+        return Job(self.scenario.request, self.scenario.task, seeded(self.seed), session)
+
+    def _key(self, method: Method) -> tuple[str, ...]:
+        scenario, original = self.scenario, weights.digest_of(self.original)
+        asked = (scenario.request.fingerprint, repr(scenario.task), str(self.seed))
+        return (repr(method), original, *asked, code_key(method))

@@ -20,7 +20,6 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
 from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Session
 
 M = TypeVar("M", bound=Method)
 
@@ -44,17 +43,7 @@ class Tuned(NamedTuple):
     tuning: Tuning
 
 
-def tune(
-    method: Method,
-    model: nn.Module,
-    request: Request,
-    task: Task,
-    generator: torch.Generator,
-    session: Session | None = None,
-    *,
-    trials: int = 8,
-    retain_drop: float = 0.02,
-) -> Tuned:
+def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_drop: float = 0.02) -> Tuned:
     """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
 
     A model retrained without forget would treat forget like validation, so for samples the gap between them should be
@@ -70,13 +59,12 @@ def tune(
     method without a strength, and for a task without classes where more than samples must go; MissingReference where
     there is no validation set to be had.
     """
-    session = session or Session()
-    request = request.with_validation()
+    task, session, request = job.task, job.session, job.request.with_validation()
     strength = method.core().strength
     if strength is None or request.validation is None:
         raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, without one.")
     judged, limit, sets = judging(task, request)
-    seed = draw_seed(generator)
+    seed = draw_seed(job.generator)
     order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
     cut = max(1, len(order) // 10)
     kept, used = Part(request.retain, sorted(order[:cut])), Part(request.retain, sorted(order[cut:]))

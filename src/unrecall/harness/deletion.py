@@ -3,69 +3,60 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import nn
 
 from unrecall.attacks.base import Attack
-from unrecall.attacks.deletion import RequestAttack
+from unrecall.attacks.deletion import DeletionAttack
 from unrecall.data.request import Request
-from unrecall.data.signals import Evidence
-from unrecall.disk.cache import cache_folder
+from unrecall.disk.cache import Cache
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
-from unrecall.harness.findings import Finding, Models, absent, lay_out, report_of, show
-from unrecall.harness.requests import Defender, Ground, Outcome, Siege
+from unrecall.evidence.setting import Defender, Setting
+from unrecall.harness.finding import Finding, absent, report_of, show
+from unrecall.harness.requests import Ground, Making, Outcome, Siege
 from unrecall.models.observe import observe
 from unrecall.record import stats
+from unrecall.record.row import Row
 from unrecall.record.schema import AttackReport, Curve, Estimate, Measurement, Series
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
-from unrecall.training.randomness import seeded
-from unrecall.training.session import Session
 
 LEFT = "requested examples still answered right"
 NONE = Estimate(value=None, note="not applicable")
 
 
-def siege(
-    attack: RequestAttack,
-    models: Models,
-    seen: Mapping[str, Evidence],
-    request: Request,
-    task: Task,
-    seed: int,
-    session: Session,
-    defender: Defender | None,
-) -> Finding:
+def deleted(attack: DeletionAttack, setting: Setting) -> Finding:
     """What the adversary's requests do to the victim's unseen examples, beside random requests of the same sizes.
 
-    `seen["original"]`: what the original answered. Without the defender's method there is nothing to attack.
+    Without the defender's method there is nothing to attack.
     """
-    frame, owner = report_of(attack), type(attack).__name__
+    owner, task = type(attack).__name__, setting.task
     try:
-        if defender is None:
+        if setting.defender is None:
             raise MissingReference(
                 f"{owner}: expected the defender's method, got a model alone. Use `unrecall run`, or pass "
                 "audit(..., defender=...)."
             )
         if not isinstance(task, Classed):
             raise NotSupported(f"{owner}: expected examples that have a class each, got a task that knows no classes.")
-        classified, before = task.classified(), seen["original"].signals
+        classified, before = task.classified(), setting.evidence["original"].signals
         if classified is not task:
-            before = {split: observe(models.original, classified, request[split]) for split in before}
-        ground = Ground(attack, models.original, request, task, classified, before, seed, session)
+            original = setting.models.original
+            before = {split: observe(original, classified, setting.request[split]) for split in before}
+        ground = Ground(attack, setting, classified, before)
         ground.check()
-        return _laid_out(frame, _besieged(ground, defender), task.classes)
+        return _laid_out(report_of(attack), _besieged(ground, setting.defender), task.classes)
     except (NotSupported, MissingReference, Diverged) as reason:
-        return absent(frame, str(reason), "_success", "harm")
+        return absent(attack, str(reason), "success", "harm")
 
 
-def foreseen(attacks: Sequence[Attack], request: Request, task: Task) -> None:
+def check_requests(attacks: Sequence[Attack], request: Request, task: Task) -> None:
     """BadInput, before anything is trained, where a victim is to be forgotten anyway or is no class of the task."""
     names = task.classes if isinstance(task, Classed) else ()
     for attack in attacks:
-        if not isinstance(attack, RequestAttack):
+        if not isinstance(attack, DeletionAttack):
             continue
         owner = type(attack).__name__
         if attack.victim in request.masked:
@@ -89,25 +80,22 @@ def foreseen(attacks: Sequence[Attack], request: Request, task: Task) -> None:
 
 def _besieged(ground: Ground, defender: Defender) -> Siege:
     """Has every request honoured, each a model of its own; what is known from an earlier run is read."""
-    attack, session, order = ground.attack, ground.session, ground.order()
+    attack, setting, order = ground.attack, ground.setting, ground.order()
     draws = [ground.drawn(i) for i in range(attack.controls)]
-    sizes, shared = sorted(set(attack.sizes)), None if session.folder is None else cache_folder()
+    sizes = sorted(set(attack.sizes))
+
+    own = Cache(setting.session.folder)
 
     def honoured(asked: Request) -> Outcome:
-        return ground.outcome(
-            "defender", asked, lambda: defender.unlearn(asked, ground.seed), session.folder, defender.name
-        )
+        made = Making("defender", lambda: defender.unlearn(asked, setting.seed), defender.name)
+        return ground.outcome(made, asked, own)
 
     def rehearsed(asked: Request) -> Outcome:
-        return ground.outcome(
-            "surrogate",
-            asked,
-            lambda: attack.rehearse(ground.original, asked.forget, ground.task, seeded(ground.seed), session),
-            shared,
-        )
+        made = Making("surrogate", lambda: attack.rehearse(setting.models.original, asked.forget, setting.job()))
+        return ground.outcome(made, asked, setting.cache)
 
     def trained(asked: Request, retrain: Callable[[Request, int], nn.Module], i: int) -> Outcome:
-        return ground.outcome(f"retrained {i}", asked, lambda: retrain(asked, i), session.folder)
+        return ground.outcome(Making(f"retrained {i}", lambda: retrain(asked, i)), asked, own)
 
     chosen = [ground.asking(order[:n]) for n in sizes]
     blind = [[ground.asking(draw[:n]) for draw in draws] for n in sizes]
@@ -175,8 +163,7 @@ def _laid_out(frame: AttackReport, siege: Siege, classes: Sequence[str]) -> Find
 
 
 def _row(name: str, title: str, after: Estimate, before: Estimate = NONE, note: str = "") -> Measurement:
-    values = {"unlearned": after, "original": before, "null": NONE}
-    return lay_out(name, title, "harm", values, note=note)
+    return Row(name, title, "harm").measured({"unlearned": after, "original": before, "null": NONE}, note)
 
 
 def _beyond(harm: np.ndarray, blind: np.ndarray) -> Estimate:

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Inspection, InspectionAttack
-from unrecall.data.request import Request
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.harness.findings import Finding, Models, lay_out, report_of, show
+from unrecall.evidence.setting import Setting
+from unrecall.harness.finding import Finding, report_of, show
 from unrecall.models.influence import weight_gradients
 from unrecall.models.observe import batches, device_of, observe
+from unrecall.record.row import Row
 from unrecall.record.schema import AttackReport, Curve, Estimate, Measurement, Series
-from unrecall.tasks.base import Task
 
 HIDDEN = "hidden"
 """The role of the copy of the original that only hides."""
@@ -23,12 +23,13 @@ DECADES = 1000
 """An axis that spans this factor is logarithmic."""
 
 
-def resisting(original: nn.Module, request: Request, task: Task) -> nn.Module:
+def resisting(setting: Setting) -> nn.Module:
     """A copy of the original that hides by definition: what supports the answers stays, what resists them has grown.
 
     Weights phi with phi * d log P/d phi < 0, P the probability of the forgotten answers, are multiplied by 1 + c, with
     the first c of 0.01, 0.014, 0.02 ... 1.28 that halves the mean of P (P to the power of one over its rows).
     """
+    original, request, task = setting.models.original, setting.request, setting.task
     copied = copy.deepcopy(original).eval().requires_grad_(True)
     weights = dict(copied.named_parameters())
     data = batches(request.forget, task, device=device_of(copied))
@@ -48,26 +49,22 @@ def resisting(original: nn.Module, request: Request, task: Task) -> nn.Module:
     return copied.requires_grad_(False)
 
 
-def inspection(attack: InspectionAttack, models: Models, request: Request, task: Task) -> Finding:
+def inspected(attack: InspectionAttack, setting: Setting) -> Finding:
     """What lies inside each model: a line over the layers or neurons, and one number."""
     frame = report_of(attack)
+    row = Row(frame.name, f"{frame.title}: {attack.shows}", "inside", attack.leak)
     try:
-        subjects = models.by_role() | {HIDDEN: resisting(models.original, request, task)}
-        found = attack.inspect_all(subjects, models.original, models.retrained, request, task)
-        hidden = found.pop(HIDDEN)
+        setting = setting.with_task(attack.adapted(setting.task))
+        subjects = setting.models.by_role() | {HIDDEN: resisting(setting)}
+        by_role = attack.inspect_all(subjects, setting)
     except (NotSupported, MissingReference) as reason:
-        none = Estimate(value=None, note=str(reason))
-        values = dict.fromkeys(("original", "unlearned", "null"), none)
-        return Finding(frame.model_copy(update={"note": str(reason)}), [_row(attack, frame, values)])
-    row = _row(attack, frame, {role: one.value for role, one in found.items()})
-    curves = [_curve(attack, frame, name, found) for name in found["unlearned"].lines]
-    said = attack.conclusion(row.unlearned, row.reference)
-    frame = frame.model_copy(update={"curves": curves, "note": said})
-    return Finding(_controlled(attack, frame, row, hidden.value), [row])
-
-
-def _row(attack: InspectionAttack, frame: AttackReport, values: Mapping[str, Estimate]) -> Measurement:
-    return lay_out(frame.name, f"{frame.title}: {attack.shows}", "inside", values, leak=attack.leak)
+        return Finding(frame.model_copy(update={"note": str(reason)}), [row.absent(str(reason))])
+    hidden = by_role.pop(HIDDEN)
+    measurement = row.measured({role: inspection.value for role, inspection in by_role.items()})
+    curves = [_curve(attack, frame, name, by_role) for name in by_role["unlearned"].lines]
+    conclusion = attack.conclusion(measurement.unlearned, measurement.reference)
+    frame = frame.model_copy(update={"curves": curves, "note": conclusion})
+    return Finding(_controlled(attack, frame, measurement, hidden.value), [measurement])
 
 
 def _curve(attack: InspectionAttack, frame: AttackReport, name: str, found: Mapping[str, Inspection]) -> Curve:

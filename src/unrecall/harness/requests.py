@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from unrecall.attacks.deletion import Pool, RequestAttack
+from unrecall.attacks.deletion import Candidates, DeletionAttack
 from unrecall.data.examples import Joined, Part
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Signals
-from unrecall.disk.cache import cache_folder, code_key
-from unrecall.disk.files import content_key, read_text, write_text
-from unrecall.disk.weights import digest_of
+from unrecall.disk.cache import JSON, Cache, code_key
+from unrecall.disk.files import content_key
 from unrecall.errors import BadInput
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import observe, unseen
 from unrecall.tasks.base import Task
 from unrecall.training.randomness import seeded
-from unrecall.training.session import Session
 
-T = TypeVar("T")
 TRAINING: tuple[Split, ...] = ("forget", "retain")
-
-
-@dataclass(frozen=True)
-class Defender:
-    """Who honours requests, from the original model on.
-
-    `name`: everything that decides what its method does. `unlearn(request, seed)`: the method's model.
-    `retrain(request, index)`: a model that was trained without `request.forget`; None where none can be had.
-    """
-
-    name: str
-    unlearn: Callable[[Request, int], nn.Module]
-    retrain: Callable[[Request, int], nn.Module] | None = None
 
 
 class Outcome(NamedTuple):
@@ -55,18 +38,30 @@ class Outcome(NamedTuple):
     left: np.ndarray
 
 
+class Making(NamedTuple):
+    """How the model of a request is made.
+
+    `what`: whose it is, in words; `how`: all that decides more than the request, as text.
+    """
+
+    what: str
+    make: Callable[[], nn.Module]
+    how: str = ""
+
+
 @dataclass(frozen=True)
 class Ground:
     """What stays the same over all requests: the original, its training data and its answers, by split, before any."""
 
-    attack: RequestAttack
-    original: nn.Module
-    request: Request
-    task: Task
+    attack: DeletionAttack
+    setting: Setting
     classified: Task
     before: Mapping[Split, Signals]
-    seed: int
-    session: Session
+
+    @property
+    def request(self) -> Request:
+        """The setting's request."""
+        return self.setting.request
 
     @cached_property
     def training(self) -> Joined:
@@ -124,10 +119,10 @@ class Ground:
         return np.array([i for i in kept if self.classes[i] == self.attack.victim][: self.attack.known], int)
 
     @cached_property
-    def pool(self) -> Pool:
+    def candidates(self) -> Candidates:
         """What the adversary sees."""
         examples, victims = (Part(self.training, which.tolist()) for which in (self.mine, self.theirs))
-        return Pool(examples, self.classes[self.mine], victims)
+        return Candidates(examples, self.classes[self.mine], victims)
 
     @cached_property
     def known(self) -> np.ndarray:
@@ -189,16 +184,16 @@ class Ground:
         """The pool from the most harmful to the least, as the adversary ranks it; kept in the cache."""
 
         def ranked() -> list[float]:
-            found = self.attack.rank(self.original, self.pool, self.task, seeded(self.seed), self.session)
+            found = self.attack.rank(self.setting.models.original, self.candidates, self.setting.job())
             return [float(score) for score in found]
 
-        folder = None if self.session.folder is None else cache_folder()
-        scores = _kept(folder, self._key("ranking", self.request), ranked)
+        key = (*self._key(self.request), code_key(self.attack))
+        scores = self.setting.cache.get("ranking", key, JSON, ranked)
         return [int(i) for i in np.argsort(-np.array(scores), kind="stable")]
 
     def drawn(self, number: int) -> list[int]:
         """The pool in a random order, for the control of that number."""
-        seed = int(content_key(str(self.seed), "control", str(number)), 16) % 2**31
+        seed = int(content_key(str(self.setting.seed), "control", str(number)), 16) % 2**31
         return [int(i) for i in torch.randperm(len(self.mine), generator=seeded(seed))]
 
     def alike(self, chosen: Sequence[int]) -> list[int]:
@@ -212,36 +207,30 @@ class Ground:
         hardest = sorted(chosen, key=lambda i: -losses[i])
         return [left.pop(int(np.argmin(np.abs(losses[left] - losses[i])))) for i in hardest]
 
-    def outcome(
-        self, what: str, asked: Request, make: Callable[[], nn.Module], folder: Path | None, how: str = ""
-    ) -> Outcome:
-        """What the model made for a request answers, from `folder` where it is known; `how`: all that decides more."""
+    def outcome(self, making: Making, asked: Request, cache: Cache) -> Outcome:
+        """What the model made for a request answers."""
 
         def answered() -> list[list[float]]:
-            self.session.say(f"  {self.attack.title}: {what}, {len(asked.forget)} examples")
-            model = make()
+            self.setting.session.say(f"  {self.attack.title}: {making.what}, {len(asked.forget)} examples")
+            model = making.make()
             unseen = [observe(model, self.classified, self.request[split]).prediction for split in self.unseen]
-            known = observe(model, self.classified, self.pool.victims).prediction
+            known = observe(model, self.classified, self.candidates.victims).prediction
             left = observe(model, self.classified, asked.forget).correct
             return [np.concatenate(unseen).tolist(), known.tolist(), left.tolist()]
 
-        answers, known, left = _kept(folder, self._key(what + how, asked), answered)
+        key = (*self._key(asked), making.what, making.how, code_key(self.attack, making.make))
+        answers, known, left = cache.get("siege", key, JSON, answered)
         return Outcome(np.array(answers, int), np.array(known, int), np.array(left, float))
 
-    def _key(self, what: str, asked: Request) -> str:
-        parts = (repr(self.attack), repr(self.task), self._digest, self.request.fingerprint, asked.fingerprint)
-        return content_key("siege", what, *parts, str(self.seed), str(self.session.place()), code_key())
+    def _key(self, asked: Request) -> tuple[str, ...]:
+        return (repr(self.attack), *self.setting.key, asked.fingerprint, str(self.setting.seed))
 
     @cached_property
     def _shuffled(self) -> list[int]:
-        return [int(i) for i in torch.randperm(len(self.training), generator=seeded(self.seed))]
+        return [int(i) for i in torch.randperm(len(self.training), generator=seeded(self.setting.seed))]
 
     def _of(self, signal: str, splits: Sequence[Split]) -> np.ndarray:
         return np.concatenate([np.empty(0, int), *(getattr(self.before[split], signal) for split in splits)])
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest_of(self.original)
 
 
 @dataclass(frozen=True)
@@ -272,15 +261,3 @@ class Siege:
         attack, ground = self.ground.attack, self.ground
         each = [attack.harmed(ground.answers[ground.victims], one.answers[ground.victims]) for one in outcomes]
         return np.asarray(np.mean(each, axis=0))
-
-
-def _kept(folder: Path | None, key: str, compute: Callable[[], T]) -> T:
-    """What was computed before, from a file in `folder`; nothing is kept without one."""
-    path = None if folder is None else folder / f"siege-{key}.json"
-    if path is not None and path.exists():
-        known: T = json.loads(read_text(path))
-        return known
-    found = compute()
-    if path is not None:
-        write_text(path, json.dumps(found))
-    return found

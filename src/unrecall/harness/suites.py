@@ -1,13 +1,21 @@
-"""Which attacks an audit runs, for each modality; a user's own list takes their place."""
+"""Which attacks an audit runs, by name: standard, quick, all, or a list of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from unrecall import attacks as known
+from unrecall import attacks
 from unrecall.attacks.base import Attack
-from unrecall.tasks.base import Modality, Task
+from unrecall.errors import BadInput
+from unrecall.harness.finding import choices, stem
+from unrecall.metrics import METRICS
+from unrecall.record.schema import Side
+from unrecall.spec.catalog import entries
+from unrecall.spec.lines import parse
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Textual
 from unrecall.training.loop import Fit
 
 RELEARN = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
@@ -18,110 +26,97 @@ MOVING = Fit(batch_size=32, weight_decay=0.0)
 """What is like retain may move BatchNorm's statistics; a handful of one class would only destroy them."""
 
 
+Entry: TypeAlias = tuple[type, Attack]
+"""An attack of a suite, and what a task must be for it to run: any task, or one that offers a protocol."""
+
+STANDARD: tuple[Entry, ...] = (
+    (Classifying, attacks.Recalibration()),
+    (Perturbable, attacks.ResidualKnowledge()),
+    (Classifying, attacks.Relearn()),
+    (Textual, attacks.Relearn(learning_rates=RATES, fit=RELEARN)),
+    (Paired, attacks.Relearn(learning_rates=RATES, fit=COMPARED)),
+    (Textual, attacks.Relearn(share=0.1, learning_rates=RATES, fit=RELEARN)),
+    (Classifying, attacks.Relearn(data="benign", fit=MOVING)),
+    (Textual, attacks.Relearn(data="benign", learning_rates=RATES, fit=RELEARN)),
+    (Paired, attacks.Relearn(data="benign", learning_rates=RATES, fit=COMPARED)),
+    (Classifying, attacks.RelearnTime()),
+    (Classifying, attacks.Prototypical()),
+    (Classifying, attacks.ReaClass()),
+    (Classed, attacks.LinearProbe()),
+    (Textual, attacks.Quantise()),
+    (Paired, attacks.Quantise()),
+    (Textual, attacks.Prefix()),
+    (Textual, attacks.Paraphrase()),
+    (Perturbable, attacks.UMA()),
+    (Textual, attacks.Attribution()),
+    (Textual, attacks.LogitLens()),
+    (Perturbable, attacks.CKA()),
+    (Perturbable, attacks.CKA(beside="retrained")),
+    (Task, attacks.Loss()),
+    (Perturbable, attacks.SVC()),
+    (Textual, attacks.ZlibRatio()),
+    (Textual, attacks.MinK()),
+    (Textual, attacks.MinKPlusPlus()),
+    (Textual, attacks.ReferenceModel()),
+    (Textual, attacks.GradNorm()),
+    (Task, attacks.Lira()),
+    (Task, attacks.RMIA()),
+    (Textual, attacks.REMIND()),
+)
+"""What needs nothing but the models, at the papers' settings; the other attacks are run by name."""
+
+QUICK: tuple[Entry, ...] = (
+    (Classifying, attacks.Recalibration(counts=(128,))),
+    (Perturbable, attacks.ResidualKnowledge(points=3, draws=20)),
+    (Classifying, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,))),
+    (Textual, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4,), fit=RELEARN)),
+    (Paired, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4, 1e-3), fit=COMPARED)),
+    (Classifying, attacks.Prototypical(ks=(5,))),
+    (Textual, attacks.Quantise(bits=(4,))),
+    (Paired, attacks.Quantise(bits=(4,))),
+    (Paired, attacks.LinearProbe(ks=(5,))),
+    (Textual, attacks.Attribution()),
+    (Paired, attacks.CKA(most=100)),
+    (Task, attacks.Loss()),
+    (Classifying, attacks.RMIA()),
+    (Paired, attacks.RMIA()),
+    (Textual, attacks.MinKPlusPlus()),
+)
+"""One attack of each kind, at a fraction of the budget; for trying things out, not for a claim."""
+
+NAMED = {"standard": STANDARD, "quick": QUICK}
+
+
 @dataclass(frozen=True)
-class Audit:
-    """The attacks of an audit, in the order in which they are run and shown.
+class Suite:
+    """The attacks of an audit, in the order in which they are run and shown; each says of what tasks it is for."""
 
-    `attacks`: these, whatever the modality. `by_modality`: in their place where `attacks` is empty.
-    """
+    name: str
+    entries: tuple[Entry, ...]
 
-    attacks: tuple[Attack, ...] = ()
-    by_modality: Mapping[Modality, tuple[Attack, ...]] = field(default_factory=dict)
-
-    def of(self, task: Task) -> tuple[Attack, ...]:
-        """The attacks for a task."""
-        return self.attacks or self.by_modality.get(task.modality, ())
-
-    @staticmethod
-    def standard() -> Audit:
-        """The attacks that need nothing but the models, at their papers' settings; the others are run by name."""
-        return Audit(
-            by_modality={"classification": _CLASSIFICATION, "language": _LANGUAGE, "contrastive": _CONTRASTIVE}
-        )
-
-    @staticmethod
-    def quick() -> Audit:
-        """One attack of each kind, at a fraction of the budget; for trying things out, not for a claim."""
-        return Audit(
-            by_modality={
-                "classification": _QUICK_CLASSIFICATION,
-                "language": _QUICK_LANGUAGE,
-                "contrastive": _QUICK_CONTRASTIVE,
-            }
-        )
+    def suiting(self, task: Task) -> tuple[Attack, ...]:
+        """The attacks that can run on a task; BadInput, with what is missing, where none can."""
+        suiting = tuple(attack for protocol, attack in self.entries if isinstance(task, protocol))
+        if not suiting:
+            wanted = sorted({protocol.__name__ for protocol, _ in self.entries})
+            raise BadInput(
+                f"suite {self.name}: expected a task that is one of {', '.join(wanted)}, got {type(task).__name__}, on "
+                "which none of its attacks can run. Name attacks that can, or give the task what they need."
+            )
+        return suiting
 
 
-_CLASSIFICATION = (
-    known.Recalibration(),
-    known.ResidualKnowledge(),
-    known.Relearn(),
-    known.Relearn(data="benign", fit=MOVING),
-    known.RelearnTime(),
-    known.Prototypical(),
-    known.ReaClass(),
-    known.LinearProbe(),
-    known.UMA(),
-    known.CKA(),
-    known.CKA(beside="retrained"),
-    known.Loss(),
-    known.SVC(),
-    known.Lira(),
-    known.RMIA(),
-)
-_QUICK_CLASSIFICATION = (
-    known.Recalibration(counts=(128,)),
-    known.ResidualKnowledge(points=3, draws=20),
-    known.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,)),
-    known.Prototypical(ks=(5,)),
-    known.Loss(),
-    known.RMIA(),
-)
-_LANGUAGE = (
-    known.Relearn(learning_rates=RATES, fit=RELEARN),
-    known.Relearn(share=0.1, learning_rates=RATES, fit=RELEARN),
-    known.Relearn(data="benign", learning_rates=RATES, fit=RELEARN),
-    known.Quantise(),
-    known.Prefix(),
-    known.Paraphrase(),
-    known.Attribution(),
-    known.LogitLens(),
-    known.Loss(),
-    known.ZlibRatio(),
-    known.MinK(),
-    known.MinKPlusPlus(),
-    known.ReferenceModel(),
-    known.GradNorm(),
-    known.Lira(),
-    known.RMIA(),
-    known.REMIND(),
-)
-_QUICK_LANGUAGE = (
-    known.Relearn(steps=(1, 4, 16), learning_rates=(1e-4,), fit=RELEARN),
-    known.Quantise(bits=(4,)),
-    known.Attribution(),
-    known.Loss(),
-    known.MinKPlusPlus(),
-)
-_CONTRASTIVE = (
-    known.Relearn(learning_rates=RATES, fit=COMPARED),
-    known.Relearn(data="benign", learning_rates=RATES, fit=COMPARED),
-    known.Quantise(),
-    known.ResidualKnowledge(),
-    known.LinearProbe(),
-    known.UMA(),
-    known.CKA(),
-    known.CKA(beside="retrained"),
-    known.Loss(),
-    known.SVC(),
-    known.Lira(),
-    known.RMIA(),
-)
-_QUICK_CONTRASTIVE = (
-    known.Relearn(steps=(1, 4, 16), learning_rates=(1e-4, 1e-3), fit=COMPARED),
-    known.Quantise(bits=(4,)),
-    known.ResidualKnowledge(points=3, draws=20),
-    known.LinearProbe(ks=(5,)),
-    known.CKA(most=100),
-    known.Loss(),
-    known.RMIA(),
-)
+def suite(*chosen: str | Attack) -> Suite:
+    """The suite of that name, `all` attacks there are, or just the attacks given, by name or as they are."""
+    if len(chosen) == 1 and isinstance(chosen[0], str) and chosen[0] in NAMED:
+        return Suite(chosen[0], NAMED[chosen[0]])
+    names: Sequence[str | Attack] = [entry.name for entry in entries("attacks")] if chosen == ("all",) else chosen
+    given = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
+    return Suite(" ".join(map(str, chosen)) if chosen else "none", tuple((Task, attack) for attack in given))
+
+
+def judged_names() -> dict[str, Side | None]:
+    """Every measurement that a verdict may rest on, by name, and the side on which it leaks."""
+    sides = {row.name: row.leak for metric in METRICS for row in metric.rows if row.judged}
+    kinds = [attack for _, attack in STANDARD if attack.judged and not choices(attack)]
+    return sides | {f"{stem(attack)}_{attack.judged}": "above" for attack in kinds}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,19 +13,18 @@ from torch import nn
 from unrecall.data.examples import Absent, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.data.signals import Evidence
-from unrecall.disk.cache import cache_folder, code_key
-from unrecall.disk.files import content_key, read_text, write_text
-from unrecall.disk.weights import digest_of
+from unrecall.disk.cache import JSON, code_key
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.findings import Models, lay_out
+from unrecall.evidence.setting import Setting, Subject
 from unrecall.metrics import truth
+from unrecall.metrics.base import Measured, Metric
 from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.models.observe import observe
 from unrecall.record import stats
+from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Measurement, Piece, Reading, Side
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual
-from unrecall.training.session import Session
 
 MOST = 200
 """How many examples of a set are answered in full."""
@@ -34,41 +32,42 @@ HALF = 0.5
 """How much of a text without a prompt is shown before the model goes on."""
 USE: tuple[Split, ...] = ("retain", "test")
 """Where use is judged: only on examples that have wrong answers, if there are any, as TOFU does."""
+FORGET_ROUGE = Row("forget_rouge", "ROUGE-L recall on forget", "forgetting", "above", judged=True)
+EXTRACTION = Row("extraction_strength", "Extraction strength on forget", "forgetting", "above", judged=True)
+QUALITY = Row("forget_quality", "Forget quality, p-value", "forgetting", "below")
+UTILITY = Row("model_utility", "Model utility", "utility", judged=True)
+PREFERENCE = Row(
+    "forget_truth_preference", "Preference for the truth on forget, 1/(1 + R)", "forgetting", "above", judged=True
+)
 RATIOS = {
-    "forget_truth_preference": ("Preference for the truth on forget, 1/(1 + R)", truth.truth_preference),
-    "forget_truth_ratio": ("Truth ratio on forget, min(R, 1/R)", truth.forget_truth_ratio),
-    "retain_truth_ratio": ("Truth ratio on retain, max(0, 1 - R)", truth.retain_truth_ratio),
+    PREFERENCE.name: (PREFERENCE, truth.truth_preference),
+    "forget_truth_ratio": (
+        Row("forget_truth_ratio", "Truth ratio on forget, min(R, 1/R)", "forgetting"),
+        truth.forget_truth_ratio,
+    ),
+    "retain_truth_ratio": (
+        Row("retain_truth_ratio", "Truth ratio on retain, max(0, 1 - R)", "utility"),
+        truth.retain_truth_ratio,
+    ),
 }
-"""What is made of R, by name, which begins with the split: title and formula. The last two are TOFU's."""
+"""What is made of R, by name, which begins with the split: row and formula. The last two are TOFU's."""
 
 
-class Found(NamedTuple):
-    """What was found about models that write text."""
-
-    measurements: list[Measurement]
-    readings: list[Reading]
-
-
-def read(
-    models: Models, seen: Mapping[str, Evidence], request: Request, task: Task, session: Session, most: int = MOST
-) -> Found:
+def measure(setting: Setting, most: int = MOST) -> Measured:
     """TOFU's measurements, extraction strength and multiple choice for every model, and what each of them wrote.
 
     Answers are greedy, to at most `most` examples a set, evenly spread. What a request has no data for is a row with
     the reason. NotSupported for a task whose models write no text.
     """
-    words = _writer(task)
-    sets = [one for split in SPLITS for one in _sets(request, split, most)]
-    digests = {role: digest_of(model) for role, model in models.by_role().items()}
-    known: dict[str, list[_Told]] = {}
-    for role, model in models.by_role().items():
-        if digests[role] not in known:
-            session.say(f"reading: {role}")
-            known[digests[role]] = _told(model, digests[role], sets, request, task, session)
-    told = {role: known[digest] for role, digest in digests.items()}
-    shown = [{role: _shown(one, seen[role], told[role][i], words) for role in seen} for i, one in enumerate(sets)]
-    rows = [*_by_signals(seen), *_by_set(sets, shown, words), _quality(sets[0], shown[0]), _utility(sets, shown)]
-    return Found(rows, list(_readings(sets[0], {role: one[0].written for role, one in told.items()}, seen, words)))
+    words, evidence = _writer(setting.task), setting.evidence
+    sets = [part for split in SPLITS for part in _sets(setting.request, split, most)]
+    told = {subject.role: _told(subject, sets, setting) for subject in setting.subjects}
+    shown = [
+        {role: _shown(part, evidence[role], told[role][i], words) for role in evidence} for i, part in enumerate(sets)
+    ]
+    rows = [*_by_signals(evidence), *_by_set(sets, shown, words), _quality(sets[0], shown[0]), _utility(sets, shown)]
+    written = {role: answers[0].written for role, answers in told.items()}
+    return Measured(rows, list(_readings(sets[0], written, evidence, words)))
 
 
 def _writer(task: Task) -> Textual:
@@ -130,19 +129,20 @@ class _Told(NamedTuple):
     wrong: list[list[float]]
 
 
-def _told(
-    model: nn.Module, digest: str, sets: Sequence[_Set], request: Request, task: Task, session: Session
-) -> list[_Told]:
-    """Asks a model about all sets; kept in the cache, since originals and retrained models are met again."""
-    if session.folder is None:
-        return [_ask(model, one, task) for one in sets]
-    parts = (repr(task), digest, request.fingerprint, repr([one.asked for one in sets]), code_key())
-    path = cache_folder() / f"reading-{content_key(*parts)}.json"
-    if path.exists():
-        return [_Told(*one) for one in json.loads(read_text(path))]
-    found = [_ask(model, one, task) for one in sets]
-    write_text(path, json.dumps(found))
-    return found
+def _told(subject: Subject, sets: Sequence[_Set], setting: Setting) -> list[_Told]:
+    """A model's answers to all sets; kept in the cache, since originals and retrained models are asked repeatedly."""
+
+    def answers() -> list[_Told]:
+        setting.session.say(f"reading: {subject.role}")
+        return [_ask(subject.model, part, setting.task) for part in sets]
+
+    key = (
+        setting.digests[subject.role],
+        *setting.key,
+        repr([part.asked for part in sets]),
+        code_key(_ask, setting.task),
+    )
+    return [_Told(*part) for part in setting.cache.get("reading", key, JSON, answers)]
 
 
 def _ask(model: nn.Module, one: _Set, task: Task) -> _Told:
@@ -209,7 +209,8 @@ def _by_signals(seen: Mapping[str, Evidence]) -> Iterator[Measurement]:
         ("retain_probability", "Probability of retain's answers", "utility", truth.retain_probability),
     ):
         leak: Side | None = "above" if group == "forgetting" else None
-        yield lay_out(name, title, group, {role: compute(one) for role, one in seen.items()}, leak=leak)
+        row = Row(name, title, group, leak, judged=name == EXTRACTION.name)
+        yield row.measured({role: compute(evidence) for role, evidence in seen.items()})
 
 
 def _by_set(sets: Sequence[_Set], shown: Sequence[Mapping[str, _Shown]], task: Textual) -> Iterator[Measurement]:
@@ -221,13 +222,14 @@ def _by_set(sets: Sequence[_Set], shown: Sequence[Mapping[str, _Shown]], task: T
         if one.split != "test":
             values = {role: _mean(each.rouge, one.reason) for role, each in roles.items()}
             note = _sampled(one, task)
-            yield lay_out(f"{key}_rouge", f"ROUGE-L recall on {one.name}", group, values, leak=leak, note=note)
+            row = FORGET_ROUGE if forget else Row(f"{key}_rouge", f"ROUGE-L recall on {one.name}", group)
+            yield row.measured(values, note)
         lacking = _lacking(one)
         for name in (name for name in RATIOS if name.startswith(one.split)):
-            title, compute = RATIOS[name]
-            yield lay_out(name, title, group, {role: _mean(compute(r.ratio), lacking) for role, r in roles.items()})
+            row, compute = RATIOS[name]
+            yield row.measured({role: _mean(compute(answers.ratio), lacking) for role, answers in roles.items()})
         values = {role: _mean(truth.multiple_choice(each.answer, each.wrong), lacking) for role, each in roles.items()}
-        yield lay_out(f"{key}_mcq", f"Multiple choice on {one.name}", group, values, leak=leak)
+        yield Row(f"{key}_mcq", f"Multiple choice on {one.name}", group, leak).measured(values)
 
 
 def _mean(values: np.ndarray, reason: str) -> Estimate:
@@ -257,7 +259,7 @@ def _quality(forget: _Set, roles: Mapping[str, _Shown]) -> Measurement:
         else Estimate(value=None, note=_lacking(forget))
         for role, own in ratios.items()
     }
-    return lay_out("forget_quality", "Forget quality, p-value", "forgetting", values, leak="below")
+    return QUALITY.measured(values)
 
 
 def _utility(sets: Sequence[_Set], shown: Sequence[Mapping[str, _Shown]]) -> Measurement:
@@ -269,7 +271,7 @@ def _utility(sets: Sequence[_Set], shown: Sequence[Mapping[str, _Shown]]) -> Mea
     }
     left = [f"{one.name} is left out: {one.reason}" for one, _ in judged if not one.asked]
     left += [f"no truth ratio: {_lacking(one)}" for one, _ in judged if one.asked and not one.known]
-    return lay_out("model_utility", "Model utility", "utility", values, note="; ".join(left))
+    return UTILITY.measured(values, "; ".join(left))
 
 
 def _use(one: _Set, each: _Shown) -> np.ndarray:
@@ -301,3 +303,6 @@ def _readings(
         dots = "... " if _given(item, task) else ""
         said = {role: f"{dots}{written[role][at]}" for role in rows}
         yield Reading(prompt=task.prompt(item), answer=task.answer(item), pieces=pieces, written=said)
+
+
+ANSWERS = Metric("answers", (FORGET_ROUGE, EXTRACTION, PREFERENCE, QUALITY, UTILITY), measure, needs=(Textual,))

@@ -10,12 +10,170 @@ formulas are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from unrecall.data.examples import Absent
+from unrecall.data.request import Request, Split
+from unrecall.errors import BadInput, MissingReference, NotSupported
+from unrecall.evidence.setting import Setting
+from unrecall.metrics.base import Measured, Metric
+from unrecall.models.observe import unseen
 from unrecall.record import stats
-from unrecall.record.schema import Estimate
+from unrecall.record.row import Row
+from unrecall.record.schema import Estimate, Matrix
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Classed, Paired
+
+WORST = Row("contamination_worst", "Largest accuracy drop of a class that stays", "utility")
+MOST = 20
+"""Classes that a table shows at most."""
+FEWEST = 10
+"""Examples of a class below which its accuracy is not looked at alone."""
+
+
+class Answers(NamedTuple):
+    """True class and prediction of each example, `[n]` both."""
+
+    target: np.ndarray
+    prediction: np.ndarray
+
+
+def measure(setting: Setting) -> Measured:
+    """Every model's predictions on test and holdout, class by class; a row with a reason where there are no classes."""
+    request, task = setting.request, setting.task
+    try:
+        answers = answered(setting)
+    except (NotSupported, MissingReference, BadInput) as reason:
+        return Measured([WORST.absent(str(reason))])
+    target = answers["original"].target
+    classes = sorted({int(c) for pair in answers.values() for column in pair for c in np.unique(column)})
+    names, gone = _names(task, classes), _gone(request, task)
+    staying = [c for c in classes if c not in gone]
+    before = answers["original"].prediction
+    drops = {role: worst_drop(target, before, pair.prediction, staying, FEWEST) for role, pair in answers.items()}
+    values = {role: drop.model_copy(update={"note": names.get(c, drop.note)}) for role, (c, drop) in drops.items()}
+    if values["original"].value is not None:
+        values["original"] = Estimate(value=0.0, n=len(target), note="by definition")
+    rare = sum((target == c).sum() < FEWEST for c in staying)
+    note = (
+        f"without {rare} of {len(staying)} classes, which have fewer than {FEWEST} examples"
+        if 0 < rare < len(staying)
+        else ""
+    )
+    table = Table(classes, names, gone, target, " and ".join(unseen(request)))
+    by_role = {role: confusion(target, pair.prediction, classes) for role, pair in answers.items()}
+    return Measured([WORST.measured(values, note)], matrices=[table.matrix(by_role)])
+
+
+def _gone(request: Request, task: Task) -> set[int]:
+    """The classes that are forgotten whole, be it as classes or as a concept."""
+    if request.kind != "concept" or not isinstance(task, Paired):
+        return set(request.masked)
+    mine, kept = (set(task.labels(request[split]).tolist()) for split in ("forget", "retain"))
+    return mine - kept
+
+
+def answered(setting: Setting) -> dict[str, Answers]:
+    """What each model answers on test and holdout, one class an example, by role; from the pass that all share.
+
+    NotSupported for a task without classes, MissingReference where there is neither test nor holdout.
+    """
+    request, task = setting.request, setting.task
+    if not isinstance(task, Classed):
+        raise NotSupported("the examples of this task have no classes")
+    own = task.classified()
+    splits = [split for split in unseen(request) if len(request[split])]
+    if not splits:
+        raise MissingReference(
+            "; ".join(part.reason for s in unseen(request) if isinstance(part := request[s], Absent))
+        )
+    if isinstance(task, Paired):
+        return _by_prompts(setting, splits, task)
+    if own is not task:
+        raise NotSupported(f"expected a task that classifies its own examples, got {type(task).__name__}")
+    return {
+        role: Answers(*(np.concatenate([getattr(one.signals[s], name) for s in splits]) for name in Answers._fields))
+        for role, one in setting.evidence.items()
+    }
+
+
+def _by_prompts(setting: Setting, splits: Sequence[Split], task: Paired) -> dict[str, Answers]:
+    """The class of a pair is the prompt that its first side is nearest to."""
+    labels = torch.cat([task.labels(setting.request[split]) for split in splits])
+    if bool(labels.lt(0).any()):
+        raise NotSupported("some pairs have no class")
+    answers = {}
+    for role, model in setting.subjects:
+        prompts = task.prompts(model)
+        assert prompts is not None, "a task that classifies has prompts"
+        features = np.concatenate([setting.evidence[role].signals[split].features for split in splits])
+        first = task.sides(torch.from_numpy(features).to(prompts.device)).first
+        answers[role] = Answers(labels.numpy(), (first @ prompts.T).argmax(1).cpu().numpy())
+    return answers
+
+
+def _names(task: Task, classes: Sequence[int]) -> dict[int, str]:
+    """What people call each class."""
+    known = task.classes if isinstance(task, Classed) else ()
+    return {c: known[c] if 0 <= c < len(known) else f"class {c}" for c in classes}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the tables of all models share.
+
+    `classes`: the numbers of rows and columns; `names` of them; `gone`: those forgotten whole; `target` [n]: the true
+    class of each example; `splits`: where the examples are from.
+    """
+
+    classes: Sequence[int]
+    names: Mapping[int, str]
+    gone: set[int]
+    target: np.ndarray
+    splits: str
+
+    def matrix(self, by_role: Mapping[str, np.ndarray]) -> Matrix:
+        """The tables of original, unlearned and, on average, retrained models, of the classes that changed most.
+
+        What a class with few examples paid is left out, as it is in the row beside.
+        """
+        shown = {"original": by_role["original"], "unlearned": by_role["unlearned"]}
+        references = [table for role, table in by_role.items() if role.startswith("retrained")]
+        if references:
+            shown["retrained"] = np.mean(references, axis=0)
+        change = np.abs(np.nan_to_num(shown["unlearned"] - shown["original"]))
+        order = np.argsort(-(change.sum(0) + change.sum(1)), kind="stable")
+        top, before = np.sort(order[:MOST]), shown["original"]
+        few = np.array([(self.target == c).sum() < FEWEST for c in self.classes])
+        later = {role: table for role, table in shown.items() if role != "original"}
+        return Matrix(
+            name="contamination",
+            title="Who paid, who gained",
+            labels=[self.names[self.classes[i]] for i in top],
+            forgotten=[k for k, i in enumerate(top.tolist()) if self.classes[i] in self.gone],
+            values={role: [_plain(row) for row in table[np.ix_(top, top)]] for role, table in shown.items()},
+            paid={role: _plain(np.where(few, np.nan, paid(before, table))[top]) for role, table in later.items()},
+            gained={role: _plain(gained(before, table)[top]) for role, table in later.items()},
+            note=self._note(top, before),
+        )
+
+    def _note(self, top: np.ndarray, before: np.ndarray) -> str:
+        note = f"{len(self.target):,} examples of {self.splits}, on which no model was trained."
+        if len(self.classes) > MOST:
+            note += f" The {MOST} of {len(self.classes)} classes that changed most; a row need not sum to 1."
+        if empty := [self.names[self.classes[i]] for i in top if np.isnan(before[i]).all()]:
+            note += f" No examples: {', '.join(empty)}."
+        return note
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    """Six digits of each; None for nan."""
+    return [None if np.isnan(v) else round(float(v), 6) for v in values]
 
 
 def confusion(target: np.ndarray, prediction: np.ndarray, classes: Sequence[int]) -> np.ndarray:
@@ -65,4 +223,4 @@ def worst_drop(
     return worst, stats.mean(drops[worst])
 
 
-__all__ = ["confusion", "gained", "paid", "worst_drop"]
+CONTAMINATION = Metric("contamination", (WORST,), measure)

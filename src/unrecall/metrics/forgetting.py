@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
 from unrecall.data.signals import Evidence
+from unrecall.metrics.base import of_evidence
 from unrecall.record import stats
+from unrecall.record.row import Row
 from unrecall.record.schema import Estimate
 
 
@@ -61,9 +61,11 @@ def intra_class_cosine(evidence: Evidence) -> Estimate:
     return stats.jackknife(own, partners)
 
 
-def average_gap(values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]) -> float:
-    """Mean of |value - retrained's value| over the named measurements.
-
-    Reference: "Avg. Gap" of Hsu et al., NeurIPS 2025, arXiv 2601.22359, over retain, unlearn, test accuracy and MIA.
-    """
-    return float(np.mean([abs(values[name] - reference[name]) for name in names]))
+FORGET_ACCURACY = of_evidence(
+    Row("forget_accuracy", "Accuracy on forget", "forgetting", "above", judged=True), forget_accuracy
+)
+HOLDOUT_ACCURACY = of_evidence(Row("holdout_accuracy", "Accuracy on holdout", "forgetting"), holdout_accuracy)
+DISAGREEMENT = of_evidence(Row("disagreement", "Disagreement with retrained on forget", "forgetting"), disagreement)
+INTRA_CLASS_COSINE = of_evidence(
+    Row("intra_class_cosine", "Cosine within a class of forget", "forgetting", "above"), intra_class_cosine
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -12,12 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch
-from unrecall.data.request import Request
+from unrecall.evidence.setting import Setting
+from unrecall.metrics.base import Measured, Metric
 from unrecall.models.observe import batches, device_of
 from unrecall.models.perturb import pgd, strongest_other
 from unrecall.nn.functional import js, kl, masked_softmax
 from unrecall.nn.hooks import mode
+from unrecall.record import stats
+from unrecall.record.row import Row
+from unrecall.record.schema import Estimate
 from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import unmixed
+from unrecall.training.randomness import seeded
 
 
 class Divergences(NamedTuple):
@@ -27,22 +33,16 @@ class Divergences(NamedTuple):
     kl: np.ndarray
 
 
-def over_unlearning(
-    original: nn.Module,
-    subjects: Mapping[str, nn.Module],
-    request: Request,
-    task: Task,
-    generator: torch.Generator,
-    *,
-    radius: float = 0.03,
-    step: float = 0.01,
-    steps: int = 3,
-) -> dict[str, Divergences]:
+RADIUS, STEP, STEPS = 0.03, 0.01, 3
+"""Of the perturbation: radius and step size in input units, and the number of steps."""
+
+
+def over_unlearning(setting: Setting, generator: torch.Generator) -> dict[str, Divergences]:
     """Divergences of each model from the original without the forgotten classes, per perturbed forget row.
 
         OU@eps = mean over x' of D( mask(softmax(z_original(x'))) || softmax(z(x')) )
 
-    x' are made once, from the original: random start in the ball of `radius`, then `steps` steps *up* the loss of the
+    x' are made once, from the original: random start in the ball of `RADIUS`, then `STEPS` steps *up* the loss of the
     strongest competing class, as in the authors' code. D is JS in that code, in [0, ln 2], and KL in the text; both
     come from one pass. Class requests only.
 
@@ -50,13 +50,15 @@ def over_unlearning(
     2026, arXiv 2506.01318. Differs from the code in clamping in the model's input range, not after normalisation, and
     in leaving out the code's second set, x' = clamp(x + 0.01 N(0, I)), of which it prints the same mean.
     """
+    original, subjects, request = setting.models.original, setting.models.by_role(), setting.request
+    task = unmixed(setting.task)
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in subjects}
     device = device_of(original)
     with ExitStack() as stack:
         for one in (original, *subjects.values()):
             stack.enter_context(mode(one, training=False))
         for batch in batches(request.forget, task, 256, device):
-            moved = away_from_competitor(original, task, batch, generator, radius, step, steps)
+            moved = away_from_competitor(original, task, batch, generator)
             with torch.no_grad():
                 truth = task.rows(original, moved).logits
                 masked = torch.zeros(truth.shape[1], dtype=torch.bool, device=device)
@@ -73,20 +75,41 @@ def _joined(parts: Sequence[Tensor]) -> np.ndarray:
     return torch.cat(list(parts)).double().cpu().numpy()
 
 
-def away_from_competitor(
-    model: nn.Module, task: Task, batch: Batch, generator: torch.Generator, radius: float, step: float, steps: int
-) -> Batch:
-    """The batch, moved up the loss of each row's strongest competing class, within `radius` of where it was."""
+def away_from_competitor(model: nn.Module, task: Task, batch: Batch, generator: torch.Generator) -> Batch:
+    """The batch, moved up the loss of each row's strongest competing class, within `RADIUS` of where it was."""
     with torch.no_grad():
         competitor = strongest_other(task.rows(model, batch))
     return pgd(
         model,
         task,
         batch,
-        radius=radius,
-        step=step,
-        steps=steps,
+        radius=RADIUS,
+        step=STEP,
+        steps=STEPS,
         generator=generator,
         targets=competitor,
         away=True,
     )
+
+
+ROWS = {
+    "js": Row("ou_js", "OU@eps (JS)", "utility", margin=0.05, unit="nats"),
+    "kl": Row("ou_kl", "OU@eps (KL)", "utility", margin=0.05, unit="nats"),
+}
+
+
+def measure(setting: Setting) -> Measured:
+    """OU@eps in both forms; rows with a reason where the request is not for a class."""
+    if setting.request.kind != "class":
+        none = Estimate(value=None, note="defined for class requests only")
+        return Measured([row.measured(dict.fromkeys(setting.models.by_role(), none)) for row in ROWS.values()])
+    by_role = over_unlearning(setting, seeded(setting.seed))
+    return Measured(
+        [
+            row.measured({role: stats.mean(getattr(gaps, name)) for role, gaps in by_role.items()})
+            for name, row in ROWS.items()
+        ]
+    )
+
+
+OVER_UNLEARNING = Metric("over_unlearning", tuple(ROWS.values()), measure)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
 from unrecall.errors import NotSupported
-from unrecall.harness.findings import Models, lay_out
+from unrecall.evidence.setting import Setting
+from unrecall.metrics.base import Measured, Metric
 from unrecall.models.observe import device_of
 from unrecall.record import stats
-from unrecall.record.schema import Estimate, Measurement
-from unrecall.tasks.base import Task
+from unrecall.record.row import Row
+from unrecall.record.schema import Estimate, Measurement, Side
 from unrecall.tasks.protocols import Embedded, Paired
 
 NEAR = 0.2
@@ -35,7 +36,15 @@ SETS = {
     "test": "test",
 }
 """The sets by key, as people call them; neighbours and rest together are retain."""
-ATTACK = "Attack success: unseen examples with the trigger that are classified as the attacker wishes"
+JUDGED = ("forget_zero_shot", "forget_retrieval_first", "neighbours_retrieval_first", "test_zero_shot")
+"""The figures that a verdict rests on."""
+ATTACK_SUCCESS = Row(
+    "attack_success",
+    "Attack success: unseen examples with the trigger that are classified as the attacker wishes",
+    "forgetting",
+    "above",
+    judged=True,
+)
 """What zero-shot accuracy on the holdout is where a backdoor is to be forgotten."""
 
 
@@ -52,17 +61,20 @@ class Hits(NamedTuple):
     top: list[float]
 
 
-def pairing(models: Models, seen: Mapping[str, Evidence], request: Request, task: Task) -> list[Measurement]:
+def measure(setting: Setting) -> Measured:
     """Zero-shot accuracy and retrieval for every model on every set; everything in the request is looked through.
 
     From the features of the one pass that all share. Neighbours are the fifth of retain that is nearest to forget's
     mean in the original's own space. NotSupported for a task whose examples are no pairs.
     """
+    task, request = setting.task, setting.request
     if not isinstance(task, Paired):
-        raise NotSupported(f"pairing: expected a task whose examples are pairs, got {type(task).__name__}.")
-    near = _near(seen["original"].signals)
-    found = {role: _hits(model, seen[role].signals, near, request, task) for role, model in models.by_role().items()}
-    return list(_rows(found, request))
+        raise NotSupported(f"retrieval: expected a task whose examples are pairs, got {type(task).__name__}.")
+    near = _near(setting.evidence["original"].signals)
+    by_role = {
+        role: _hits(model, setting.evidence[role].signals, near, request, task) for role, model in setting.subjects
+    }
+    return Measured(list(_rows(by_role, request)))
 
 
 def _near(signals: Mapping[Split, Signals]) -> list[int]:
@@ -116,23 +128,26 @@ def _among(queries: Tensor, gallery: Tensor, own: Tensor) -> tuple[Tensor, Tenso
     return first, top
 
 
-def _rows(found: Mapping[str, Mapping[str, Hits]], request: Request) -> Iterator[Measurement]:
+def row(set_name: str, key: str, n: int = 0) -> Row:
+    """How one figure of one set is called and read; `n`: among how many it is looked for."""
+    title = {
+        "zero_shot": "Zero-shot accuracy",
+        "first": f"Retrieval among {n:,}, first",
+        "top": f"Retrieval among {n:,}, in the first {TOP}",
+    }[key]
+    name = f"{set_name}_{key if key == 'zero_shot' else f'retrieval_{key}'}"
+    group = "forgetting" if set_name in ("forget", "holdout") else "utility"
+    leak: Side | None = "above" if set_name == "forget" else None
+    return Row(name, f"{title}, {SETS[set_name]}", group, leak, name in JUDGED)
+
+
+def _rows(by_role: Mapping[str, Mapping[str, Hits]], request: Request) -> Iterator[Measurement]:
     n = sum(len(request[split]) for split in SPLITS)
-    for name, title in SETS.items():
-        forgotten = name == "forget"
-        group, leak = (
-            ("forgetting", "above" if forgotten else None) if name in ("forget", "holdout") else ("utility", None)
-        )
-        for key, what in (
-            ("zero_shot", "Zero-shot accuracy"),
-            ("first", f"Retrieval among {n:,}, first"),
-            ("top", f"Retrieval among {n:,}, in the first {TOP}"),
-        ):
-            values = {role: _estimate(hits.get(name), key, request, name) for role, hits in found.items()}
-            row, said, side = f"{name}_{key if key == 'zero_shot' else f'retrieval_{key}'}", f"{what}, {title}", leak
-            if request.kind == "backdoor" and row == "holdout_zero_shot":
-                row, said, side = "attack_success", ATTACK, "above"
-            yield lay_out(row, said, group, values, leak=side)  # type: ignore[arg-type]
+    for name in SETS:
+        for key in Hits._fields:
+            values = {role: _estimate(hits.get(name), key, request, name) for role, hits in by_role.items()}
+            backdoor = request.kind == "backdoor" and (name, key) == ("holdout", "zero_shot")
+            yield (ATTACK_SUCCESS if backdoor else row(name, key, n)).measured(values)
 
 
 def _estimate(hits: Hits | None, key: str, request: Request, name: str) -> Estimate:
@@ -146,3 +161,11 @@ def _estimate(hits: Hits | None, key: str, request: Request, name: str) -> Estim
         if len(known)
         else Estimate(value=None, note="no example has a class with a prompt")
     )
+
+
+RETRIEVAL = Metric(
+    "retrieval",
+    (*(row(name, key) for name in SETS for key in Hits._fields), ATTACK_SUCCESS),
+    measure,
+    needs=(Paired,),
+)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from unrecall.data.signals import Evidence
+from unrecall.metrics.base import of_evidence
 from unrecall.record import stats
+from unrecall.record.row import Row
 from unrecall.record.schema import Estimate
 
 
@@ -40,3 +42,13 @@ def restoration(evidence: Evidence) -> Estimate:
 
 
 test_accuracy.__test__ = False  # type: ignore[attr-defined]
+
+RETAIN_ACCURACY = of_evidence(
+    Row("retain_accuracy", "Accuracy on retain", "utility", judged=True, margin=0.05), retain_accuracy
+)
+TEST_ACCURACY = of_evidence(
+    Row("test_accuracy", "Accuracy on test", "utility", judged=True, margin=0.05), test_accuracy
+)
+RESTORATION = of_evidence(
+    Row("restoration", "Restored of what training on forget took from test", "utility", margin=0.05), restoration
+)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from unrecall.data.request import Request
 from unrecall.record.schema import AttackReport, Doubt, Measurement, Severity, Tuning
 
 
@@ -13,7 +12,7 @@ from unrecall.record.schema import AttackReport, Doubt, Measurement, Severity, T
 class Facts:
     """All that a check may look at."""
 
-    request: Request
+    sizes: Mapping[str, int]
     measurements: Mapping[str, Measurement]
     reports: Sequence[AttackReport]
     references: int
@@ -51,7 +50,7 @@ def few_references(facts: Facts) -> Iterator[Doubt]:
 
 def small_sets(facts: Facts) -> Iterator[Doubt]:
     """Shares of a few dozen examples move by whole points when one of them changes."""
-    for name, n in (("forget", len(facts.request.forget)), ("holdout", len(facts.request.holdout))):
+    for name, n in ((name, facts.sizes.get(name, 0)) for name in ("forget", "holdout")):
         if 0 < n < 50:
             yield Doubt(
                 id="small-sets",
@@ -178,7 +177,7 @@ def no_ratio(facts: Facts) -> Iterator[Doubt]:
     if m is None or not m.unlearned.note:
         return
     zeros = int(m.unlearned.note.split()[0]) if m.unlearned.note[0].isdigit() else 0
-    pairs = max(1, facts.references * len(facts.request.forget))
+    pairs = max(1, facts.references * facts.sizes["forget"])
     if zeros > 0.1 * pairs:
         yield Doubt(
             id="no-ratio",

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import torch
 
-from unrecall.data.request import Request
 from unrecall.record.schema import Provenance
 
 
-def provenance(request: Request, digests: Mapping[str, str], device: torch.device) -> Provenance:
+def provenance(fingerprint: str, digests: Mapping[str, str], device: torch.device) -> Provenance:
     """The present state of all that a record's numbers depend on."""
     packages = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
     return Provenance(
@@ -26,7 +25,7 @@ def provenance(request: Request, digests: Mapping[str, str], device: torch.devic
         commit=_git("rev-parse", "HEAD") or "",
         dirty=dirty(),
         device=f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
-        fingerprint=request.fingerprint,
+        fingerprint=fingerprint,
         weights=dict(digests),
     )
 

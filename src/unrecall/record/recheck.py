@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from unrecall.record.doubts import Facts, doubts
 from unrecall.record.schema import Estimate, Measurement, Record, load
 from unrecall.record.verdict import ALPHA, JUDGED, judge
 
@@ -92,15 +93,8 @@ def _ordered(estimate: Estimate) -> bool:
 
 def _doubts(record: Record) -> Iterator[str]:
     """Every doubt that the record gives rise to must be in it, word for word."""
-    from unrecall.data.examples import Absent
-    from unrecall.data.request import Request
-    from unrecall.record.doubts import Facts, doubts
-
-    forget, holdout = record.sizes["forget"], record.sizes.get("holdout", 0)
-    unseen = range(forget, forget + holdout) if holdout else Absent("the record has no holdout")
     facts = Facts(
-        # Checks ask the request for sizes alone, so one of the same sizes stands in.
-        request=Request(range(forget), [-1], unseen, [-2]),
+        sizes=record.sizes,
         measurements={m.name: m for m in record.measurements},
         reports=record.attacks,
         references=max((len(m.references) for m in record.measurements), default=0),

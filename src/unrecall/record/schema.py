@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unrecall.disk.files import read_text, write_text
 from unrecall.errors import BadInput
 
-SCHEMA = 1
+SCHEMA = 2
 
 Label: TypeAlias = Literal["like retrained", "leaks", "over-forgets", "inconclusive", "not judged"]
 Side: TypeAlias = Literal["above", "below"]
@@ -93,12 +93,13 @@ class Curve(Frozen):
 
 
 class AttackReport(Frozen):
-    """What an attack promises, whether its controls hold, and the curves it drew."""
+    """What an attack promises and was set to, whether its controls hold, and the curves it drew."""
 
     name: str
     title: str
     threat: ThreatModel
     reference: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
     curves: list[Curve] = Field(default_factory=list)
     positive_control: str = ""
     positive_holds: bool | None = None
@@ -212,8 +213,29 @@ class Verdict(Frozen):
     judged: int
 
 
+class Run(Frozen):
+    """What a record says of how the unlearned model was made, beside its numbers.
+
+    `method`: the line that the command line reads, such as "rurk:tau=0.05"; `title`: what people call it. `parameters`:
+    the method's. `costs`: what original, unlearned and retrained models took. `reported`: a paper's values, by
+    measurement.
+    """
+
+    scenario: str = "custom"
+    summary: str = ""
+    method: str = "given"
+    title: str = "A model that was given"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    costs: dict[str, Cost] = Field(default_factory=dict)
+    tuning: Tuning | None = None
+    reported: dict[str, float] = Field(default_factory=dict)
+
+
 class Record(Frozen):
-    """Everything about one unlearning and its audit; the page reads this and nothing else."""
+    """Everything about one unlearning and its audit; the page reads this and nothing else.
+
+    `scores`: sha256 of the file of scores, beside the record, of each judged attack by name.
+    """
 
     schema_version: int = SCHEMA
     scenario: str
@@ -235,6 +257,7 @@ class Record(Frozen):
     costs: dict[str, Cost]
     provenance: Provenance
     reported: dict[str, float] = Field(default_factory=dict)
+    scores: dict[str, str] = Field(default_factory=dict)
 
     def measurement(self, name: str) -> Measurement | None:
         """The measurement of that name, or None."""

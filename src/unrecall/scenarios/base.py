@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall import __version__
 from unrecall.data.examples import Examples, Joined, Part, digest
 from unrecall.data.request import Request
 from unrecall.disk import weights
-from unrecall.disk.cache import cache_folder
-from unrecall.disk.files import content_key, read_text, write_text
+from unrecall.disk.cache import Form, code_key, shared
+from unrecall.disk.files import read_text, write_text
 from unrecall.errors import BadInput, MissingReference
 from unrecall.models.observe import observe
 from unrecall.record.schema import Cost
@@ -90,45 +90,63 @@ class Scenario:
         with own_randomness(seed):
             model = self.build(seed, session)
         self.task.check(model.to(session.place()), self.request)
-        told, few = self.request.fingerprint, first(self.request.retain)
-        return trained_once(self.name, role, model, self.task, data, recipe, seed, session, told=told, few=few)
+        lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
+        return trained_once(self.name, role, model, lesson, session)
 
 
-def trained_once(
-    name: str,
-    role: str,
-    model: nn.Module,
-    task: Task,
-    data: Examples,
-    recipe: Fit,
-    seed: int,
-    session: Session,
-    *,
-    told: str,
-    few: Examples,
-) -> Trained:
-    """`model` once it was trained on `data`, in eval mode: in place, or from the cache where the same was done before.
+def trained_form(like: nn.Module, session: Session) -> Form[Trained]:
+    """A model of the architecture of `like` on disk, with what training it took beside it."""
 
-    The same: role, untrained weights, task, recipe, seed, version, `told` (what tells the data from others) and what
-    the untrained model answers to a `few` examples, for its code counts too, and weights don't show it.
+    def write(path: Path, trained: Trained) -> None:
+        if trained.cost is not None:
+            write_text(path.with_suffix(".json"), trained.cost.model_dump_json())
+        weights.save(trained.model, path)
+
+    def read(path: Path) -> Trained:
+        costs = path.with_suffix(".json")
+        cost = Cost.model_validate_json(read_text(costs)) if costs.exists() else None
+        return Trained(weights.load(copy.deepcopy(like), path).to(session.place()).eval(), cost)
+
+    return Form(".safetensors", write, read)
+
+
+class Lesson(NamedTuple):
+    """What an untrained model is taught: `data`, by `recipe`, with `seed`.
+
+    `task` and `few` examples show what the untrained model does, for its code counts too, and weights don't show it.
+    `told` tells the data from others.
     """
-    behaviour = digest(observe(model.to(session.place()), task, few).loss.round(4)) + repr(task)
-    key = content_key(role, weights.digest_of(model), behaviour, repr(recipe), told, str(seed), __version__)
-    path = cache_folder() / f"{name}-{role}-{key}.safetensors"
-    costs = path.with_suffix(".json")
-    if path.exists():
-        known = Cost.model_validate_json(read_text(costs)) if costs.exists() else None
-        return Trained(weights.load(model, path).to(session.place()).eval(), known)
+
+    task: Task
+    data: Examples
+    recipe: Fit
+    seed: int
+    told: str
+    few: Examples
+
+
+def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session: Session) -> Trained:
+    """`model` once it was taught the lesson, in eval mode, or from the cache where the same was done before.
+
+    The same: role, untrained weights, task, recipe, seed, code of the loop, data, and what the untrained model answers
+    to a few examples.
+    """
+    task, seed = lesson.task, lesson.seed
+    model.to(session.place())
+    behaviour = digest(observe(model, task, lesson.few).loss.round(4)) + repr(task)
+    key = (role, weights.digest_of(model), behaviour, repr(lesson.recipe), lesson.told, str(seed), code_key(fit, task))
 
     def loss(trained: nn.Module, batches: Batches) -> Tensor:
         return task.rows(trained, batches["train"]).losses().mean()
 
-    spent = metered(session)
-    with spent:
-        fit(model, task, Phase(loss, {"train": data}, recipe), seeded(seed), session, f"{role}-{seed}")
-    write_text(costs, spent.cost.model_dump_json())
-    weights.save(model, path)
-    return Trained(model.eval(), spent.cost)
+    def made() -> Trained:
+        spent = metered(session)
+        with spent:
+            phase = Phase(loss, {"train": lesson.data}, lesson.recipe)
+            fit(model, task, phase, seeded(seed), session, f"{role}-{seed}")
+        return Trained(model.eval(), spent.cost)
+
+    return shared(on_disk=True).get(f"{name}-{role}", key, trained_form(model, session), made)
 
 
 def first(examples: Examples, count: int = 4) -> Part:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Examples, digest
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import first, trained_once
+from unrecall.scenarios.base import Lesson, first, trained_once
 from unrecall.scenarios.networks import ResNet, ViT, resnet18, resnet20, small_vit, vit
 from unrecall.tasks import Classification
 from unrecall.training.loop import Fit
@@ -143,7 +143,7 @@ class Pretrained:
         steps, train, name = -(-50_000 // 128), self.cifar.train, f"cifar10-{self.arch}"
         how = recipe(self.arch, lr=0.4, weight_decay=2e-4, epochs=self.epochs, schedule="cosine", period=200 * steps)
         told, few, task = digest((train.pixels, train.labels)), first(train), Classification()
-        trained_once(name, "pretrained", model, task, Augmented(train), how, 0, session, told=told, few=few)
+        trained_once(name, "pretrained", model, Lesson(task, Augmented(train), how, 0, told, few), session)
 
 
 def load_resnet(model: nn.Module, path: Path) -> nn.Module:

@@ -13,7 +13,7 @@ from unrecall.data.examples import digest
 from unrecall.data.request import Request
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, adamw, first, shuffled, trained_once
+from unrecall.scenarios.base import Builder, Lesson, Scenario, adamw, first, shuffled, trained_once
 from unrecall.scenarios.teaching import Learner, learner
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
@@ -104,7 +104,8 @@ class _Clean:
             model = self.taught.build(0, session)
         how, told = self.taught.recipe, digest(self.facts)
         few = first(self.facts)
-        return trained_once("restor", "clean", model, self.task, self.facts, how, 0, session, told=told, few=few).model
+        lesson = Lesson(self.task, self.facts, how, 0, told, few)
+        return trained_once("restor", "clean", model, lesson, session).model
 
 
 def _json(path: Path) -> Any:

@@ -55,6 +55,10 @@ class Classification(Task):
         _, features = self._ending(seen, rows.logits)
         return View(rows, features.flatten(1))
 
+    def label(self, item: Any) -> int:
+        """The second part of an example."""
+        return int(item[1])
+
     def classified(self) -> Task:
         """Itself."""
         return self

@@ -47,6 +47,15 @@ class Classed(Protocol):
         ...
 
 
+def textual(owner: object, task: Task) -> Textual:
+    """The task, if its examples are texts; NotSupported, said by `owner`, otherwise."""
+    if not isinstance(task, Textual):
+        raise NotSupported(
+            f"{type(owner).__name__}: expected a task of texts, got {type(task).__name__}. Leave this attack out."
+        )
+    return task
+
+
 def unmixed(task: Task) -> Task:
     """The task itself, or a form of it in which an example's rows depend on that example alone; else NotSupported."""
     if not task.mixes:
@@ -56,6 +65,15 @@ def unmixed(task: Task) -> Task:
             f"{type(task).__name__}: expected rows that depend on one example each, got a task that mixes."
         )
     return task.classified()
+
+
+@runtime_checkable
+class Classifying(Classed, Protocol):
+    """A task whose examples have one class each, which is all that its models are asked for."""
+
+    def label(self, item: Any) -> int:
+        """The class of an example."""
+        ...
 
 
 class Embedded(NamedTuple):

@@ -1,0 +1,109 @@
+"""What an attack gives back: how much a model still shows of each tested example, for each budget that was spent."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from unrecall.evidence.pool import Place
+
+
+class Point(NamedTuple):
+    """What the attacker reached with one budget and one choice.
+
+    `shown`: one array `[examples]` a tested set. `losses`: the mean loss over each tested set, in nats, nan where
+    nothing asks for it.
+    """
+
+    budget: float
+    variant: str
+    shown: tuple[np.ndarray, ...]
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How much one model shows of each tested example, higher for more, at each point that the attacker reached.
+
+    `budgets`, `variants` [points]: what was spent, and the attacker's choice (a learning rate, say). `shown`: one array
+    `[points, examples]` a tested set. `losses`: one array `[points]` a tested set, in nats. `beside`: what each
+    retrained model shows on the very inputs that were made against this model, `[references, points, examples]` a
+    tested set; empty where inputs don't depend on the model.
+    """
+
+    budgets: np.ndarray
+    variants: tuple[str, ...]
+    shown: tuple[np.ndarray, ...]
+    losses: tuple[np.ndarray, ...]
+    beside: tuple[np.ndarray, ...] = ()
+
+    @staticmethod
+    def of(points: Sequence[Point]) -> Scores:
+        """The scores that these points make up."""
+        return Scores(
+            np.array([point.budget for point in points], float),
+            tuple(point.variant for point in points),
+            tuple(np.stack(column) for column in zip(*(point.shown for point in points), strict=True)),
+            tuple(np.array(column) for column in zip(*(point.losses for point in points), strict=True)),
+        )
+
+    def at(self, place: Place) -> np.ndarray:
+        """The scores of one arm's tested examples `[points, examples]`."""
+        found: np.ndarray = self.shown[place.tested][:, place.positions]
+        return found
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it as plain arrays by name, for a file."""
+        named = {"budgets": self.budgets, "variants": np.array(self.variants, str)}
+        for name in ("shown", "losses", "beside"):
+            named |= {f"{name}-{i}": array for i, array in enumerate(getattr(self, name))}
+        return named
+
+    @staticmethod
+    def from_arrays(named: Mapping[str, np.ndarray]) -> Scores:
+        """What `arrays` made plain."""
+
+        def each(name: str) -> tuple[np.ndarray, ...]:
+            keys = itertools.takewhile(named.__contains__, (f"{name}-{i}" for i in itertools.count()))
+            return tuple(named[key] for key in keys)
+
+        variants = tuple(str(variant) for variant in named["variants"])
+        return Scores(named["budgets"], variants, each("shown"), each("losses"), each("beside"))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The best that the attacker reached at each budget, over its choices, example by example of one arm.
+
+    `budgets`, `shown`, `losses` and `variants` are of equal length; the first is before anything was spent.
+    """
+
+    budgets: list[float]
+    shown: list[np.ndarray]
+    losses: list[float]
+    variants: list[str]
+
+    @property
+    def reached(self) -> list[np.ndarray]:
+        """What was shown at each budget above none; as before the attack where it broke off at once."""
+        return self.shown[1:] or self.shown
+
+
+def best(scores: Scores, place: Place, *, cumulative: bool = False) -> Trace:
+    """The trace of one arm; `cumulative`: or what a smaller budget brought, where something was spent there."""
+    shown, losses = scores.at(place), scores.losses[place.tested]
+    chosen: dict[float, int] = {}
+    for i, budget in enumerate(scores.budgets.tolist()):
+        if budget not in chosen or shown[i].mean() > shown[chosen[budget]].mean():
+            chosen[budget] = i
+    budgets = sorted(chosen)
+    for less, more in itertools.pairwise(filter(None, budgets) if cumulative else ()):
+        chosen[more] = max(chosen[less], chosen[more], key=lambda i: shown[i].mean())
+    points = [chosen[budget] for budget in budgets]
+    return Trace(
+        budgets, [shown[i] for i in points], [float(losses[i]) for i in points], [scores.variants[i] for i in points]
+    )

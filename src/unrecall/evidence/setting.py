@@ -1,0 +1,167 @@
+"""What is constant over an audit: the models by role, the request, the task, the seed and where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrecall.data.examples import Absent
+from unrecall.data.request import SPLITS, Request, Split
+from unrecall.data.signals import Evidence, Seen, Signals
+from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
+from unrecall.disk.weights import digest_of
+from unrecall.errors import BadInput
+from unrecall.models.observe import observe, one_size
+from unrecall.record.schema import Cost
+from unrecall.tasks.base import Task
+from unrecall.training.job import Job
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
+
+Look: TypeAlias = Callable[[nn.Module, Job], Mapping[Split, np.ndarray]]
+
+
+class Subject(NamedTuple):
+    """One model of an audit, by its role: original, unlearned, null, retrained 0, retrained 1, ..."""
+
+    role: str
+    model: nn.Module
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of one audit by role. `null`: the same method at learning rate 0."""
+
+    original: nn.Module
+    unlearned: nn.Module
+    retrained: tuple[nn.Module, ...] = ()
+    null: nn.Module | None = None
+
+    def by_role(self) -> dict[str, nn.Module]:
+        """All models, named as the record names them."""
+        models = {"original": self.original, "unlearned": self.unlearned}
+        if self.null is not None:
+            models["null"] = self.null
+        return models | self.references()
+
+    def references(self) -> dict[str, nn.Module]:
+        """The retrained models, by role."""
+        return {f"retrained {i}": model for i, model in enumerate(self.retrained)}
+
+
+@dataclass(frozen=True)
+class Defender:
+    """Who honours requests, from the original model on.
+
+    `name`: everything that decides what its method does. `unlearn(request, seed)`: the method's model.
+    `retrain(request, index)`: a model that was trained without `request.forget`; None where none can be had.
+    """
+
+    name: str
+    unlearn: Callable[[Request, int], nn.Module]
+    retrain: Callable[[Request, int], nn.Module] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that metrics and attacks may ask; the same for all of them.
+
+    `defender`: the method itself, for attacks on it. `costs`: what unlearning and retraining took, by role.
+    """
+
+    models: Models
+    request: Request
+    task: Task
+    seed: int = 0
+    session: Session = field(default_factory=Session)
+    defender: Defender | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    memory: Cache = field(default_factory=Cache, repr=False, compare=False)
+
+    @cached_property
+    def subjects(self) -> list[Subject]:
+        """All models, each by its role."""
+        return [Subject(role, model) for role, model in self.models.by_role().items()]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """sha256 of each model's weights, by role; a model that plays several roles is read once."""
+        by_model = {model: digest_of(model) for model in dict.fromkeys(self.models.by_role().values())}
+        return {role: by_model[model] for role, model in self.models.by_role().items()}
+
+    @cached_property
+    def cache(self) -> Cache:
+        """Where values that other runs can use are kept: on disk if this session has a folder, else in memory."""
+        return self.memory if self.session.folder is None else shared(on_disk=True)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What decides every value of this setting but the model that is asked: data, task, original and device."""
+        place = str(self.session.place())
+        return (self.request.fingerprint, repr(self.task), self.digests["original"], place)
+
+    @cached_property
+    def evidence(self) -> dict[str, Evidence]:
+        """What each model showed in one forward pass over each split, by role.
+
+        A retrained model is compared with the others, not with itself. Raises BadInput where outputs aren't finite.
+        """
+        absent = {split: part.reason for split in SPLITS if isinstance(part := self.request[split], Absent)}
+        signals = {subject.role: Seen(dict(self._signals(subject)), absent) for subject in self.subjects}
+        for role, by_split in signals.items():
+            if not all(np.isfinite(part.loss).all() for part in by_split.values()):
+                raise BadInput(
+                    f"{role}: expected finite outputs, got NaN or infinity. It has diverged: lower lr, or set clip."
+                )
+        references = self.models.references()
+        return {
+            role: Evidence(
+                self.request, own, tuple(signals[name] for name in references if name != role), signals["original"]
+            )
+            for role, own in signals.items()
+        }
+
+    def looked(self, subject: Subject, look: Look, key: tuple[str, ...]) -> Evidence:
+        """The subject's evidence with what `look(model, job)` finds beside it; each model is looked at once."""
+
+        def arrays() -> dict[str, np.ndarray]:
+            return {str(split): array for split, array in look(subject.model, self.job()).items()}
+
+        own = (self.digests[subject.role], *self.key, *key, code_key(look))
+        named = self.cache.get("looked", own, ARRAYS, arrays)
+        looked = {split: named[split] for split in SPLITS if split in named}
+        return replace(self.evidence[subject.role], looked=looked)
+
+    def job(self, generator: torch.Generator | None = None) -> Job:
+        """One piece of work in this setting, quiet; the generator starts from the setting's seed unless given."""
+        return Job(self.request, self.task, generator or seeded(self.seed), self.session.quiet())
+
+    def with_task(self, task: Task) -> Setting:
+        """The same setting with its examples seen in another form; itself where the form is the same."""
+        return self if task is self.task else replace(self, task=task)
+
+    def with_seed(self, seed: int) -> Setting:
+        """The same setting, whose jobs start from another seed; what the models showed is not asked again."""
+        setting = replace(self, seed=seed)
+        vars(setting).update({name: vars(self)[name] for name in ("evidence", "digests") if name in vars(self)})
+        return setting
+
+    def _signals(self, subject: Subject) -> Iterator[tuple[Split, Signals]]:
+        """The model's signals on each split that is there."""
+        present: Sequence[Split] = [split for split in SPLITS if len(self.request[split])]
+        size = one_size(self.task, (self.request[split] for split in present))
+        code = code_key(observe, self.task)
+        for split in present:
+
+            def arrays(split: Split = split) -> dict[str, np.ndarray]:
+                signals = observe(subject.model, self.task, self.request[split], size)
+                return {name: getattr(signals, name) for name in Signals.__dataclass_fields__}
+
+            key = (self.digests[subject.role], *self.key, split, code)
+            yield split, Signals(**self.cache.get("signals", key, ARRAYS, arrays))

@@ -1,0 +1,99 @@
+"""Runs a scored attack on every model, with one pool for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from unrecall.attacks.base import RecoveryAttack, ScoredAttack
+from unrecall.disk.cache import ARRAYS, code_key
+from unrecall.disk.weights import digest_of
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.evidence.pool import Arm, Draw, Place, draw
+from unrecall.evidence.scores import Scores
+from unrecall.evidence.setting import Setting, Subject
+from unrecall.harness.finding import report_of
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A scored attack on all models of a setting.
+
+    `scores`: by role. `missing`: why a model has none, by role. `places`: where the examples of each arm stand.
+    """
+
+    attack: ScoredAttack
+    setting: Setting
+    places: Mapping[Arm, Place]
+    scores: Mapping[str, Scores]
+    missing: Mapping[str, str]
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """The scores of both arms and the examples that they are of, as arrays by name, to stand beside the record."""
+        arrays = {f"{arm}/examples": place.indices for arm, place in self.places.items()}
+        for role, scores in self.scores.items():
+            arrays |= {f"{role}/{arm}": scores.at(place).astype(np.float32) for arm, place in self.places.items()}
+            arrays[f"{role}/budgets"] = scores.budgets
+        return arrays
+
+
+def evaluated(attack: ScoredAttack, setting: Setting) -> Evaluation:
+    """The attack's scores of all models. Membership attacks may lack references for some models and not for others."""
+    if attack.needs_class and setting.request.kind != "class":
+        raise NotSupported("works on class requests: it needs a class that the retrained model has never met")
+    try:
+        setting = setting.with_task(attack.adapted(setting.task))
+    except NotSupported as reason:
+        if attack.reading != "membership":
+            raise
+        return Evaluation(attack, setting, {}, {}, {subject.role: str(reason) for subject in setting.subjects})
+    drawn = draw_for(attack, setting)
+    scores: dict[str, Scores] = {}
+    missing: dict[str, str] = {}
+    for subject in setting.subjects:
+        setting.session.say(f"  {report_of(attack).title}: {subject.role}")
+        try:
+            scores[subject.role] = score(attack, subject, setting, drawn)
+        except (NotSupported, MissingReference) as reason:
+            if attack.reading != "membership":
+                raise
+            missing[subject.role] = str(reason)
+    return Evaluation(attack, setting, drawn.places, scores, missing)
+
+
+def draw_for(attack: ScoredAttack, setting: Setting) -> Draw:
+    """The pool that the attack is run on, the same for every model."""
+    request = setting.request
+    n = len(request.forget) + (len(request.holdout) if attack.dose == "both" else 0)
+    return draw(request, setting.seed, attack.teaches(n, request), dose=attack.dose, retested=attack.retested)
+
+
+def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw) -> Scores:
+    """The scores of one model, kept in the cache: originals and retrained models are attacked again and again."""
+    known = setting.digests.get(subject.role)
+    model = digest_of(subject.model) if known is None else known
+    others = [
+        digest for role, digest in setting.digests.items() if role.startswith("retrained") and role != subject.role
+    ]
+    key = (repr(attack), *setting.key, model, str(setting.seed), code_key(attack), *(others if attack.compares else ()))
+    arrays = setting.cache.get("scores", key, ARRAYS, lambda: attack.scores(subject, drawn.pool, setting).arrays())
+    return Scores.from_arrays(arrays)
+
+
+def score_hidden(attack: RecoveryAttack, setting: Setting) -> Scores | None:
+    """The scores of a copy of the original that only hides, by the attack's own disguise; None where it has none.
+
+    Kept too, for making such a copy takes as long as attacking it.
+    """
+
+    def arrays() -> dict[str, np.ndarray]:
+        copied = attack.disguise(setting.models.original, setting.job())
+        if copied is None:
+            return {}
+        return attack.scores(Subject("hidden", copied), draw_for(attack, setting).pool, setting).arrays()
+
+    key = (repr(attack), *setting.key, str(setting.seed), code_key(attack))
+    named = setting.cache.get("hidden", key, ARRAYS, arrays)
+    return Scores.from_arrays(named) if named else None

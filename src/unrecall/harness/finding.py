@@ -1,0 +1,66 @@
+"""What one attack found: a report with its curves and controls, and its measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from unrecall.attacks.base import Attack
+from unrecall.record.row import Row
+from unrecall.record.schema import AttackReport, Measurement
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one attack found. `scores`: those of judged attacks, arrays by name, to be kept beside the record."""
+
+    report: AttackReport
+    measurements: list[Measurement]
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def stem(attack: Attack) -> str:
+    """The attack's own name: that of its file."""
+    return type(attack).__module__.rsplit(".", 1)[-1]
+
+
+def choices(attack: Attack) -> list[str]:
+    """The attack's parameters that stand in its name, because they differ from their defaults."""
+    values = [(field, getattr(attack, field.name)) for field in fields(attack)]
+    return [
+        Path(value).stem if isinstance(value, str) else f"{value:g}"
+        for field, value in values
+        if value != field.default and (isinstance(value, str) or field.name in attack.named_by)
+    ]
+
+
+def is_judged(attack: Attack, ending: str) -> bool:
+    """Whether a verdict rests on the attack's measurement of that ending: on the attack's own form, not on variants."""
+    return attack.judged == ending and not choices(attack)
+
+
+def report_of(attack: Attack) -> AttackReport:
+    """The frame of an attack's report: its name, title, threat model, paper and parameters."""
+    names, (_, _, reference) = choices(attack), (type(attack).__doc__ or "").partition("Reference:")
+    return AttackReport(
+        name="_".join([stem(attack), *names]),
+        title=" ".join([attack.title, *(f"({name})" for name in names)]),
+        threat=attack.threat,
+        reference=" ".join(reference.split("\n\n")[0].split()),
+        parameters=attack.as_dict(),
+    )
+
+
+def absent(attack: Attack, reason: str, ending: str, group: str) -> Finding:
+    """Nothing vanishes: an attack that can't run is a row with a reason."""
+    frame = report_of(attack)
+    judged = is_judged(attack, ending)
+    row = Row(f"{frame.name}_{ending}", frame.title, group, "above" if judged else None, judged)
+    return Finding(frame.model_copy(update={"note": reason}), [row.absent(reason)])
+
+
+def show(value: float | None) -> str:
+    """A number for a sentence."""
+    return "unknown" if value is None else f"{value:.2f}"

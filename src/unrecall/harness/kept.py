@@ -1,0 +1,30 @@
+"""The scores of judged attacks, kept beside the record and hashed in it, so that every figure can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.numpy import save_file
+
+from unrecall.disk.files import file_key, writing
+from unrecall.harness.finding import Finding
+
+SCORES = "scores"
+"""The folder, beside the record, that holds a file for each judged attack."""
+
+
+def keep_scores(findings: Sequence[Finding], folder: Path | None) -> dict[str, str]:
+    """Writes each judged attack's scores below `folder`, and gives the sha256 of each file by the attack's name.
+
+    A file holds, for each model and arm, `role/arm` [points, examples] in float32, `role/budgets` [points], and for
+    each arm `arm/examples` [examples], which examples they are. Without a folder nothing is kept.
+    """
+    digests: dict[str, str] = {}
+    for finding in findings if folder is not None else ():
+        if finding.scores:
+            path = Path(folder or "") / SCORES / f"{finding.report.name}.safetensors"
+            with writing(path) as temporary:
+                save_file(finding.scores, temporary)
+            digests[finding.report.name] = file_key(path)
+    return digests

@@ -1,0 +1,52 @@
+"""What membership scores come to: how well they tell forget, as members, from holdout, as non-members."""
+
+from __future__ import annotations
+
+from unrecall.attacks.base import MembershipAttack
+from unrecall.harness.evaluation import Evaluation
+from unrecall.harness.finding import Finding, is_judged, report_of, show
+from unrecall.record import stats
+from unrecall.record.row import Row
+from unrecall.record.schema import Curve, Estimate, Series
+
+
+def finding(evaluation: Evaluation) -> Finding:
+    """AUC, TPR at 1 % FPR and the whole ROC, for every model."""
+    attack, frame = evaluation.attack, report_of(evaluation.attack)
+    areas = {role: Estimate(value=None, note=reason) for role, reason in evaluation.missing.items()}
+    rates, lines = dict(areas), list[Series]()
+    inflation = attack.inflation if isinstance(attack, MembershipAttack) else 1.0
+    for role, scores in evaluation.scores.items():
+        members, others = (scores.at(evaluation.places[arm])[0] for arm in ("forget", "holdout"))
+        areas[role] = stats.auc(members, others, inflation=inflation)
+        rates[role] = stats.tpr_at_fpr(members, others)
+        fpr, tpr = stats.roc(members, others)
+        lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
+    curve = Curve(
+        name="roc",
+        title=f"{frame.title}: forget against holdout",
+        x_label="false-positive rate",
+        y_label="true-positive rate",
+        log="xy",
+        series=lines,
+    )
+    judged = is_judged(attack, "auc")
+    order = [subject.role for subject in evaluation.setting.subjects]
+    area = Row(f"{frame.name}_auc", f"{frame.title}, AUC", "privacy", "above", judged).measured(
+        {role: areas[role] for role in order}
+    )
+    rate = Row(f"{frame.name}_tpr", f"{frame.title}, TPR at 1 % FPR", "privacy", "above").measured(
+        {role: rates[role] for role in order}
+    )
+    first, mean = area.original, area.reference
+    frame = frame.model_copy(
+        update={
+            "curves": [curve] if lines else [],
+            "note": area.note,
+            "positive_control": f"tells forget from holdout in the original: AUC {show(first.value)}",
+            "positive_holds": None if first.low is None else first.low > 0.5,
+            "negative_control": f"tells them apart less well in retrained models: mean AUC {show(mean)}",
+            "negative_holds": None if mean is None or first.low is None else mean < first.low,
+        }
+    )
+    return Finding(frame, [area, rate])

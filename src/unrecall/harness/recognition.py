@@ -1,0 +1,116 @@
+"""What residual knowledge comes to: how much more of the perturbed examples a model recognises than retrained ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from unrecall.attacks.residual_knowledge import (
+    Recognition,
+    ResidualKnowledge,
+    ratio_of_sums,
+    ratios,
+    set_level,
+    share_above_one,
+    sums,
+    zero_denominators,
+)
+from unrecall.errors import NotSupported
+from unrecall.harness.evaluation import Evaluation
+from unrecall.harness.finding import Finding, is_judged, report_of, show
+from unrecall.record import stats
+from unrecall.record.row import Row
+from unrecall.record.schema import Curve, Estimate, Series
+
+NO_PEER = Estimate(value=None, note="needs a retrained model other than itself that recognises forget examples")
+
+
+def finding(evaluation: Evaluation) -> Finding:
+    """Residual knowledge of every model beside the retrained ones, over all radii.
+
+    The paper's mean of ratios is dominated by examples that a retrained model hardly recognises; the ratio of sums is
+    not, and is the one that is judged.
+    """
+    attack, frame = evaluation.attack, report_of(evaluation.attack)
+    if not isinstance(attack, ResidualKnowledge):
+        raise NotSupported(f"{type(attack).__name__}: expected counts over radii, got another attack's scores.")
+    by_role = {
+        role: attack.recognition(role, evaluation.scores, evaluation.places["forget"]) for role in evaluation.scores
+    }
+    totals = {role: sums(counts)[-1] for role, counts in by_role.items()}
+    means = {role: _of_ratios(counts) for role, counts in by_role.items()}
+    shares = {role: _above_one(counts) for role, counts in by_role.items()}
+    defined = {role: counts for role, counts in by_role.items() if means[role].value is not None}
+    curves = [
+        _over_radius("radius", "Residual knowledge over the radius", defined, set_level),
+        _over_radius("radius_sums", "The same as a ratio of sums", defined, ratio_of_sums),
+        _over_radius("radius_share", "Share of forget examples with r above 1", defined, share_above_one),
+    ]
+    name, where = frame.name, "at the largest radius"
+    judged = is_judged(attack, "sums")
+    rows = [
+        Row(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", "above", judged).measured(totals),
+        Row(name, f"{frame.title} {where}", "recovery", "above").measured(means, means["unlearned"].note),
+        Row(f"{name}_share", "Share of forget examples with r above 1", "recovery", "above").measured(shares),
+    ]
+    first, mean = totals["original"], rows[0].reference
+    frame = frame.model_copy(
+        update={
+            "curves": curves if defined else [],
+            "positive_control": f"the original recognises more than retrained models do: r = {show(first.value)}",
+            "positive_holds": None if first.value is None else first.low is not None and first.low > 1,
+            "negative_control": f"retrained models against each other stay near 1: r = {show(mean)}",
+            "negative_holds": None if mean is None else abs(mean - 1) < 0.15,
+        }
+    )
+    return Finding(frame, rows)
+
+
+def _of_ratios(counts: Recognition) -> Estimate:
+    """The paper's: mean over retrained models of the mean over examples that have a ratio."""
+    if not len(counts.references) or not (counts.references[:, -1] > 0).any():
+        return NO_PEER
+    level = float(set_level(counts)[-1])
+    per_example = _nan_mean(ratios(counts)[:, -1])
+    spread = stats.mean(per_example[~np.isnan(per_example)])
+    shift = level - (spread.value or 0.0)
+    return Estimate(
+        value=level,
+        low=None if spread.low is None else spread.low + shift,
+        high=None if spread.high is None else spread.high + shift,
+        n=spread.n,
+        note=f"{int(zero_denominators(counts)[-1])} zero denominators",
+    )
+
+
+def _above_one(counts: Recognition) -> Estimate:
+    """The share of (retrained model, example) pairs in which the subject recognises more."""
+    if not len(counts.references):
+        return NO_PEER
+    return stats.mean((counts.subject[-1] > counts.references[:, -1]).mean(0), share=True)
+
+
+def _over_radius(
+    name: str, title: str, by_role: Mapping[str, Recognition], level: Callable[[Recognition], np.ndarray]
+) -> Curve:
+    lines = [
+        Series(role=role, x=list(counts.radii), y=[_finite(value) for value in level(counts)])
+        for role, counts in by_role.items()
+    ]
+    y_label = "share" if level is share_above_one else "r (1 = retrained)"
+    return Curve(name=name, title=title, x_label="radius (input units)", y_label=y_label, series=lines)
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _nan_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is defined, nan where nothing is."""
+    defined = ~np.isnan(values)
+    count = defined.sum(0)
+    total = np.where(defined, values, 0).sum(0)
+    means: np.ndarray = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return means
