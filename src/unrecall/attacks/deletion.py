@@ -32,9 +32,9 @@ class DeletionAttack(Attack):
     """Has examples deleted so that honouring the request, by the defender's own method, harms the class `victim`.
 
     The harness (harness/deletion.py) has a request of each of `sizes` honoured, and `controls` more that are drawn at
-    random; `retrain` models are trained without the one that is picked. `wished`: the class that the victim's examples should
-    be answered with, -1 for any wrong one. `own`: the one class whose examples may be asked for, -1 for any but the
-    victim's. `pool` and `known`: at most so many examples to choose from, and of the victim's class to look at.
+    random; `retrain` models are trained without the one that is picked. `wished`: the class that the victim's examples
+    should be answered with, -1 for any wrong one. `own`: the one class whose examples may be asked for, -1 for any but
+    the victim's. `pool` and `known`: at most so many examples to choose from, and of the victim's class to look at.
     """
 
     kind: ClassVar[Kind] = "deletion"

@@ -14,10 +14,10 @@ from unrecall.data.examples import Examples, iterate
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
-from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
+from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 
 Change: TypeAlias = Callable[[str, torch.Generator], str]

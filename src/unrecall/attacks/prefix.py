@@ -13,10 +13,10 @@ from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.data.examples import Examples, iterate
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
-from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
+from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]

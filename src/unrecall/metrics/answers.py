@@ -18,13 +18,13 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.metrics import truth
 from unrecall.metrics.base import Measured, Metric
-from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.models.observe import observe
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Measurement, Piece, Reading, Side
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual
+from unrecall.tasks.rouge import rouge_l_recall
 
 MOST = 200
 """How many examples of a set are answered in full."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from unrecall.harness.findings import Models
 
 from tests.worlds import CPU, World, word_tokenizer
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
@@ -26,12 +27,11 @@ from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, MissingDependency, NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.recovery import disguised, recovery, trace
 from unrecall.methods.grad_diff import GradDiff
-from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.models.observe import accuracy
 from unrecall.tasks import CausalLM
+from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded

@@ -14,23 +14,23 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from unrecall.harness.findings import Models, lay_out
 
 from tests.worlds import CPU, World, facts, network, small_llama
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.data.signals import Evidence, Signals
 from unrecall.errors import BadInput, MissingDependency, NotSupported
-from unrecall.harness.findings import Models, lay_out
 from unrecall.harness.scored import evidence
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.metrics import answers as reading
 from unrecall.metrics import lm_evaluation as harness
 from unrecall.metrics import truth as text
-from unrecall.metrics.rouge import rouge_l_recall
 from unrecall.record import stats as estimates
 from unrecall.record.schema import Measurement
 from unrecall.record.verdict import judge
 from unrecall.tasks import Classification
+from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
