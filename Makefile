@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt $(LINKS)
+LAWS := tests/laws/test_architecture.py tests/laws/test_shape.py tests/laws/test_kept_records.py tests/laws/test_results.py
 
-.PHONY: demo test lint bench docs wheel clean
+.PHONY: demo test check lint speed docs wheel clean
 
 demo: .venv/demo  ## train, retrain, unlearn, attack, report on digits: about a minute
 	$(BIN)/unrecall demo --out unrecall-demo
@@ -12,11 +13,14 @@ demo: .venv/demo  ## train, retrain, unlearn, attack, report on digits: about a 
 test: .venv/dev  ## everything that needs nothing outside this repository
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+check: lint  ## style, types and the laws that run no audit: under a minute
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(LAWS)
+
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-bench: .venv/dev  ## speed, as ratios against a bare loop or a peer in the same run
-	$(BIN)/python -m benchmarks
+speed: .venv/dev  ## races: ratios against a bare loop or a peer in the same run
+	$(BIN)/python -m speed
 
 docs: .venv/docs  ## the documentation as a site
 	$(BIN)/mkdocs build --quiet --strict

@@ -1,4 +1,4 @@
-"""Copies a run's records to benchmarks/records, without data, paths and ROC points, and writes papers.md from all.
+"""Copies a run's records to results, without data, paths and ROC points, and writes papers.md from all.
 
 Every record that is kept is judged again by the rule as it stands: a record holds measurements, the rule is the code's.
 
@@ -20,7 +20,7 @@ from unrecall.record.schema import Measurement, Record, load
 from unrecall.record.verdict import JUDGED, judge
 
 HOME = Path(__file__).parent.parent
-RECORDS = HOME / "benchmarks" / "records"
+RECORDS = HOME / "results"
 FIGURES = {
     "retain_accuracy": "retain",
     "forget_accuracy": "forget",

@@ -2,7 +2,7 @@
 
 python recipes/roka_shape.py CIFAR10_FOLDER RESNET20_CHECKPOINT [CLASS ...]
 
-Writes benchmarks/records/roka-shape/curves.jsonl, one line a run, and continues where an earlier call stopped.
+Writes results/roka-shape/curves.jsonl, one line a run, and continues where an earlier call stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unrecall.training.randomness import seeded
 from unrecall.training.session import Effort, Session
 from unrecall.training.teacher import frozen_copy
 
-OUT = Path(__file__).parent.parent / "benchmarks" / "records" / "roka-shape" / "curves.jsonl"
+OUT = Path(__file__).parent.parent / "results" / "roka-shape" / "curves.jsonl"
 LOOKS = (10, 20, 30, 50, 75, 100, 150, 200)
 ASCENT = Fit(momentum=0.0, weight_decay=0.0, clip=1.0, epochs=200, steps=200, batchnorm="frozen")
 TARGETED = ROKA(form="targeted")

@@ -1,36 +1,79 @@
-"""Every record that the repository keeps agrees with itself and with the rule as it stands."""
+"""Every record that the repository keeps is read by the present schema and rule, and agrees with itself and both."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
+from unrecall.harness.suites import judged_names
+from unrecall.record.migrate import SCHEMA
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import load
+from unrecall.record.verdict import RULE, judged, undeclared
+from unrecall.report import page
 
 HOME = Path(__file__).parents[2]
-KEPT = sorted((HOME / "benchmarks" / "records").glob("*/*.json"))
+KEPT = sorted((HOME / "results").glob("*/*.json"))
+DECLARED = judged_names()
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_kept_record_holds(path: Path) -> None:
-    assert recheck(path)[1] == []
+    assert recheck(path, DECLARED).problems == []
 
 
-def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers() -> None:
-    spec = importlib.util.spec_from_file_location("publish", HOME / "recipes" / "publish.py")
-    assert spec is not None and spec.loader is not None
-    publish = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(publish)
+def test_a_record_of_schema_1_is_read_with_every_number_that_it_has() -> None:
+    for path in (path for path in KEPT if path.parent.name in ("small-cifar5", "tofu", "emoji")):
+        written, record = json.loads(path.read_text(encoding="utf-8")), load(path)
+        assert (written["schema_version"], record.schema_version, record.verdict.rule) == (1, SCHEMA, RULE)
+        assert record.scores == {}
+        assert [attack.parameters for attack in record.attacks] == [{}] * len(record.attacks)
+        read = record.model_dump(mode="json")
+        for row, new in zip(written["measurements"], read["measurements"], strict=True):
+            assert row | {"chance": new["chance"], "undefined": new["undefined"]} == new
+        assert {row["name"] for row in read["measurements"] if row["chance"] is not None} == {
+            row["name"]
+            for row in written["measurements"]
+            if row["name"].endswith("_auc") and "remind" not in row["name"]
+        }
+
+
+def test_what_schema_1_said_in_a_note_is_a_number() -> None:
+    row = load(HOME / "results" / "small-cifar5" / "rurk-0.json").measurement("residual_knowledge")
+    assert row is not None
+    assert (row.unlearned.note, row.undefined) == ("35 zero denominators", 35)
+
+
+def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_path: Path) -> None:
     record = load(next(path for path in KEPT if path.parent.name == "small-cifar5"))
-    assert publish.judged_again(record) == record
-    older = [
-        m.model_copy(update={"judged": not m.judged, "leak": "below", "bound_low": -9.0, "bound_high": 9.0})
+    assert judged(record) == record
+    rows = [
+        m.model_copy(update={"verdict": "not judged", "bound_low": -9.0, "bound_high": 9.0})
+        for m in record.measurements
+    ]
+    verdict = record.verdict.model_copy(update={"rule": "older-0", "label": "like retrained", "line": "Fine."})
+    older = record.model_copy(update={"measurements": rows, "verdict": verdict})
+    assert judged(older) == record
+    assert "the record was judged “like retrained” by the rule older-0" in page([older])
+    older.save(tmp_path / "record.json")
+    (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
+    assert problem == f"verdict: the record was judged by the rule 'older-0'; only '{RULE}' can be checked here."
+
+
+def test_rows_that_are_judged_otherwise_than_declared_are_named() -> None:
+    record = load(next(path for path in KEPT if path.parent.name == "small-cifar5"))
+    assert undeclared(record, DECLARED) == []
+    assert "In this version other" not in page([record], DECLARED)
+    rows = [
+        m.model_copy(update={"judged": not m.judged, "leak": "below"})
         if m.name in ("forget_accuracy", "disagreement")
         else m
         for m in record.measurements
     ]
-    again = publish.judged_again(record.model_copy(update={"measurements": older}))
-    assert again == record
+    other = record.model_copy(update={"measurements": rows})
+    assert {m.name for m in undeclared(other, DECLARED)} == {"forget_accuracy", "disagreement"}
+    text = page([other], DECLARED)
+    assert "In this version other measurements are judged, or leak on another side: Accuracy on forget; " in text
+    assert "In this version other" not in page([other])

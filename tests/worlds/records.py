@@ -23,6 +23,7 @@ from unrecall.record.schema import (
     Tuning,
     Verdict,
 )
+from unrecall.record.verdict import ORDER, RULE, judge
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>\u2028'\"&amp;{{ 7*7 }}"
 PNG = (
@@ -55,15 +56,18 @@ def measurement(
 
 
 ROWS: list[tuple[str, str, str, tuple[float, ...], tuple[float, ...], Label, dict[str, Any]]] = [
-    ("forget_accuracy", "Accuracy on forget", "forgetting", (0.62, 0.99, 0.97), (0.57, 0.6), "like retrained", {}),
-    ("forget_loss", "Mean loss on forget", "forgetting", (2.4, 0.02, 0.05), (1.31, 1.4, 1.22), "over-forgets", {}),
-    ("retain_accuracy", "Accuracy on retain", "utility", (0.971, 0.998, 0.99), (0.997, 0.998), "like retrained", {}),
-    ("test_accuracy", "Accuracy on test", "utility", (0.93, 0.951, 0.95), (0.949, 0.95), "like retrained", {}),
-    ("membership_auc", "Membership: area under the ROC curve", "privacy", (0.64, 0.93, 0.91), (0.5, 0.52), "leaks",
-     {"leak": "above", "note": "the strongest of four membership attacks"}),
-    ("residual_knowledge", "Residual knowledge at radius 0.03", "privacy", (1.35, 1.9, 1.88), (1.0, 1.03),
-     "inconclusive", {"leak": "above", "ideal": "1", "margin": 0.1}),
-    ("relearn_steps", "Steps to relearn", "recovery", (12, 0, 0), (84, 96, 75), "leaks",
+    ("forget_accuracy", "Accuracy on forget", "forgetting", (0.62, 0.99, 0.97), (0.57, 0.6), "inconclusive", {}),
+    ("forget_loss", "Mean loss on forget", "forgetting", (2.4, 0.02, 0.05), (1.31, 1.33, 1.29), "over-forgets",
+     {"leak": "below"}),
+    ("retain_accuracy", "Accuracy on retain", "utility", (0.971, 0.998, 0.99), (0.997, 0.998, 0.997), "like retrained",
+     {"margin": 0.1}),
+    ("test_accuracy", "Accuracy on test", "utility", (0.93, 0.951, 0.95), (0.949, 0.95, 0.949), "like retrained",
+     {"margin": 0.1}),
+    ("membership_auc", "Membership: area under the ROC curve", "privacy", (0.64, 0.93, 0.91), (0.5, 0.502, 0.498),
+     "leaks", {"leak": "above", "note": "the strongest of four membership attacks"}),
+    ("residual_knowledge", "Residual knowledge at radius 0.03", "privacy", (1.02, 1.9, 1.88), (1.0, 1.01, 1.005),
+     "like retrained", {"leak": "above", "ideal": "1", "margin": 0.1}),
+    ("relearn_steps", "Steps to relearn", "recovery", (12, 0, 0), (84, 86, 82), "leaks",
      {"leak": "below", "unit": "steps", "margin": 5.0}),
 ]  # fmt: skip
 
@@ -75,6 +79,11 @@ def measurements(shift: float = 0.0) -> list[Measurement]:
     lira = {"name": "lira_auc", "title": "LiRA: area under the ROC curve", "group": "privacy", "judged": False}
     unknown = {"null": estimate(None), "references": [estimate(None, note="no shadow models")]}
     return [forget, *rows[1:], Measurement(unlearned=none, original=none, **unknown, **lira)]
+
+
+def ranked(label: Label) -> int:
+    """How good a label is, from 0 for the worst; what is not judged is none."""
+    return ORDER.index(label) if label in ORDER else -1
 
 
 def roc(role: str, power: float) -> Series:
@@ -170,6 +179,12 @@ def matrix() -> Matrix:
 
 
 def full(method: str = "rurk", seed: int = 0, label: Label = "leaks", shift: float = 0.0) -> Record:
+    """Seven measurements that their numbers put on every side; those with a worse label than asked for don't count."""
+    rows = [
+        m.model_copy(update={"judged": m.judged and ranked(m.verdict) >= ranked(label)}) for m in measurements(shift)
+    ]
+    labelled, verdict = judge(rows)
+    assert verdict.label == label
     return Record(
         scenario="digits",
         scenario_summary="A small convolutional network on 8 by 8 handwritten digits; "
@@ -189,15 +204,8 @@ def full(method: str = "rurk", seed: int = 0, label: Label = "leaks", shift: flo
                 for s in (0.003, 0.01, 0.03, 0.1, 0.3)
             ],
         ),
-        verdict=Verdict(
-            label=label,
-            line="2 of 7 judged measurements show what was forgotten; the clearest is membership, 0.64 where "
-            "retrained models have 0.50.",
-            counts={"like retrained": 3, "leaks": 2, "over-forgets": 1, "inconclusive": 1},
-            alpha=0.05,
-            judged=7,
-        ),
-        measurements=measurements(shift),
+        verdict=verdict,
+        measurements=labelled,
         attacks=attacks(),
         doubts=[
             Doubt(
@@ -248,7 +256,12 @@ def minimal() -> Record:
         parameters={},
         seed=1,
         verdict=Verdict(
-            label="not judged", line="Nothing was judged: there is no retrained model.", counts={}, alpha=0.05, judged=0
+            rule=RULE,
+            label="not judged",
+            line="Nothing was judged: there is no retrained model.",
+            counts={},
+            alpha=0.05,
+            judged=0,
         ),
         measurements=[],
         attacks=[],

@@ -114,6 +114,8 @@ class MembershipAttack(ScoredAttack):
     compares: ClassVar[bool] = True
     inflation: ClassVar[float] = 1.0
     """By how much the variance of its AUC exceeds DeLong's, which takes scores to be independent."""
+    learns_arms: ClassVar[bool] = False
+    """Whether it is fitted to tell forget from holdout, so that an AUC below one half is chance and tells nothing."""
 
     def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """What the attack needs beyond the one forward pass that all share: an array `[n, ...]` a split.

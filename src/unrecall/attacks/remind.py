@@ -96,6 +96,7 @@ class REMIND(MembershipAttack):
     needs: ClassVar[tuple[type, ...]] = (Textual,)
     blind: ClassVar[bool] = False
     inflation: ClassVar[float] = 2.0
+    learns_arms: ClassVar[bool] = True
 
     p: Share = 0.3
     m: Count = 20

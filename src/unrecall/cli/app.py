@@ -220,26 +220,30 @@ def report(
 ) -> None:
     """One page from any number of records."""
     from unrecall.disk.run_folder import records_in
+    from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load
     from unrecall.report import write
 
-    write([load(path) for path in records_in(paths)], out)
+    write([load(path) for path in records_in(paths)], out, judged_names())
     print(out)
 
 
 @app.command()
 def check(record: Annotated[Path, typer.Argument(help="a record.json")]) -> None:
-    """Whether a record agrees with itself and the rule, as a consistent forgery does too; exit code 1 if not."""
+    """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
+    from unrecall.harness.suites import judged_names
     from unrecall.record.recheck import recheck
 
-    found, problems = recheck(record)
-    print(f"{record}: {found.scenario}, {found.method}, seed {found.seed}")
-    print(found.verdict.line)
-    for doubt in found.doubts:
+    checked = recheck(record, judged_names())
+    print(f"{record}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
+    print(checked.record.verdict.line)
+    for doubt in checked.record.doubts:
         print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
-    for problem in problems:
+    for problem in checked.problems:
         print(f"  off: {problem}")
-    if problems:
+    for limit in checked.unseen:
+        print(f"  not checked: {limit}")
+    if checked.problems:
         raise typer.Exit(1)
 
 

@@ -9,9 +9,7 @@ from safetensors.numpy import save_file
 
 from unrecall.disk.files import file_key, writing
 from unrecall.harness.finding import Finding
-
-SCORES = "scores"
-"""The folder, beside the record, that holds a file for each judged attack."""
+from unrecall.record.schema import SCORES
 
 
 def keep_scores(findings: Sequence[Finding], folder: Path | None) -> dict[str, str]:

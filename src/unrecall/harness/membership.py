@@ -15,7 +15,9 @@ def finding(evaluation: Evaluation) -> Finding:
     attack, frame = evaluation.attack, report_of(evaluation.attack)
     areas = {role: Estimate(value=None, note=reason) for role, reason in evaluation.missing.items()}
     rates, lines = dict(areas), list[Series]()
-    inflation = attack.inflation if isinstance(attack, MembershipAttack) else 1.0
+    inflation, learns = 1.0, False
+    if isinstance(attack, MembershipAttack):
+        inflation, learns = attack.inflation, attack.learns_arms
     for role, scores in evaluation.scores.items():
         members, others = (scores.at(evaluation.places[arm])[0] for arm in ("forget", "holdout"))
         areas[role] = stats.auc(members, others, inflation=inflation)
@@ -32,9 +34,9 @@ def finding(evaluation: Evaluation) -> Finding:
     )
     judged = is_judged(attack, "auc")
     order = [subject.role for subject in evaluation.setting.subjects]
-    area = Row(f"{frame.name}_auc", f"{frame.title}, AUC", "privacy", "above", judged).measured(
-        {role: areas[role] for role in order}
-    )
+    area = Row(
+        f"{frame.name}_auc", f"{frame.title}, AUC", "privacy", "above", judged, chance=None if learns else 0.5
+    ).measured({role: areas[role] for role in order})
     rate = Row(f"{frame.name}_tpr", f"{frame.title}, TPR at 1 % FPR", "privacy", "above").measured(
         {role: rates[role] for role in order}
     )

@@ -49,10 +49,13 @@ def finding(evaluation: Evaluation) -> Finding:
         _over_radius("radius_share", "Share of forget examples with r above 1", defined, share_above_one),
     ]
     name, where = frame.name, "at the largest radius"
+    undefined = int(zero_denominators(by_role["unlearned"])[-1]) if means["unlearned"].value is not None else 0
     judged = is_judged(attack, "sums")
     rows = [
         Row(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", "above", judged).measured(totals),
-        Row(name, f"{frame.title} {where}", "recovery", "above").measured(means, means["unlearned"].note),
+        Row(name, f"{frame.title} {where}", "recovery", "above")
+        .measured(means, means["unlearned"].note)
+        .model_copy(update={"undefined": undefined}),
         Row(f"{name}_share", "Share of forget examples with r above 1", "recovery", "above").measured(shares),
     ]
     first, mean = totals["original"], rows[0].reference

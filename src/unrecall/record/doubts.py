@@ -27,8 +27,7 @@ Check = Callable[[Facts], Iterator[Doubt]]
 def doubts(facts: Facts) -> list[Doubt]:
     """Everything that any check has to say, the most serious first."""
     rank: dict[Severity, int] = {"serious": 0, "warning": 1, "note": 2}
-    found = [doubt for check in CHECKS for doubt in check(facts)]
-    return sorted(found, key=lambda doubt: rank[doubt.severity])
+    return sorted((doubt for check in CHECKS for doubt in check(facts)), key=lambda doubt: rank[doubt.severity])
 
 
 def few_references(facts: Facts) -> Iterator[Doubt]:
@@ -141,14 +140,9 @@ def controls(facts: Facts) -> Iterator[Doubt]:
 
 
 def stands_out(facts: Facts) -> Iterator[Doubt]:
-    """Forgotten examples that look *less* like members than unseen ones stand out again.
-
-    REMIND is left out: its classifier has learnt which is which, so that less than one half is chance, not a sign.
-    """
+    """Forgotten examples that look *less* like members than unseen ones stand out again."""
     for m in facts.measurements.values():
-        if m.name.startswith("remind"):
-            continue
-        if m.name.endswith("_auc") and m.unlearned.high is not None and m.unlearned.high < 0.5:
+        if m.chance is not None and m.unlearned.high is not None and m.unlearned.high < m.chance:
             yield Doubt(
                 id="stands-out",
                 severity="warning",
@@ -174,15 +168,12 @@ def unlike_holdout(facts: Facts) -> Iterator[Doubt]:
 def no_ratio(facts: Facts) -> Iterator[Doubt]:
     """Residual knowledge has no value where a retrained model never recognises an example."""
     m = facts.measurements.get("residual_knowledge")
-    if m is None or not m.unlearned.note:
-        return
-    zeros = int(m.unlearned.note.split()[0]) if m.unlearned.note[0].isdigit() else 0
-    pairs = max(1, facts.references * facts.sizes["forget"])
-    if zeros > 0.1 * pairs:
+    pairs = max(1, facts.references * facts.sizes.get("forget", 0))
+    if m is not None and m.undefined > 0.1 * pairs:
         yield Doubt(
             id="no-ratio",
             severity="warning",
-            message=f"Residual knowledge is undefined for {100 * zeros / pairs:.0f} % of (retrained model, example) "
+            message=f"Residual knowledge is undefined for {100 * m.undefined / pairs:.0f} % of (retrained model, example) "
             "pairs, where the retrained model never recognises the example; the mean leaves them out.",
         )
 

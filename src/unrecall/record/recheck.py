@@ -1,65 +1,79 @@
-"""Reads a record again and says whether it agrees with itself; needs no model and no data.
+"""Reads a record again and says whether it agrees with itself and the files beside it; needs no model and no data.
 
-What the rule is comes from the code, not from the record: which measurements are judged, on which side they leak and
-how wide a margin may be; verdict, bounds, means and doubts follow from the numbers. The numbers themselves can't be
-checked, nor whether rows or attacks were left out: a forgery that is consistent, with every number changed to fit, is
-found only by doing the run again.
+What is judged, and on which side it leaks, comes from the code and not from the record; bounds, labels, verdict, means
+and doubts follow from the record's numbers. What can't be checked is said too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from unrecall.disk.files import file_key
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.schema import Estimate, Measurement, Record, load
-from unrecall.record.verdict import ALPHA, JUDGED, judge
+from unrecall.record.schema import SCORES, Estimate, Measurement, Record, Side, load
+from unrecall.record.verdict import ALPHA, RULE, judged, undeclared
 
 WIDEST = 0.1
 """The largest margin of a judged measurement."""
 
 
-def recheck(path: Path) -> tuple[Record, list[str]]:
-    """The record, and everything about it that is off: judged, summed and doubted anew, weights beside it hashed."""
-    record = load(path)
-    problems = [*_rule(record), *_judgement(record), *_numbers(record), *_weights(record, path.parent)]
-    return record, problems or [*_doubts(record)]
+class Recheck(NamedTuple):
+    """A record, all that is off about it, and what the check can't see."""
+
+    record: Record
+    problems: list[str]
+    unseen: list[str]
 
 
-def _rule(record: Record) -> Iterator[str]:
-    """What the record says of the rule must be the rule."""
-    for m in record.measurements:
-        if m.judged != (m.name in JUDGED):
+def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
+    """Judges, sums and doubts the record at `path` anew, and hashes the scores and weights beside it.
+
+    `declared`: the measurements that a verdict may rest on, by name, and the side on which each leaks.
+    """
+    record, folder = load(path), path.parent
+    problems = [*_rows(record, declared), *_judgement(record), *_numbers(record)]
+    problems += [*_weights(record, folder), *_scores(record, folder)]
+    return Recheck(record, problems or [*_doubts(record)], [*_unseen(record, folder)])
+
+
+def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
+    """What is judged, which side leaks and how wide a margin may be is the code's to say."""
+    for m in undeclared(record, declared):
+        if m.judged != (m.name in declared):
             yield f"{m.name}: the record has it {_word(m.judged)}, the rule has it {_word(not m.judged)}."
-        if m.name not in JUDGED:
-            continue
-        side = JUDGED[m.name]
-        if m.leak != side:
+        if m.name in declared and m.leak != (side := declared[m.name]):
             yield f"{m.name}: the record says it leaks {m.leak or 'nowhere'}, the rule says {side or 'nowhere'}."
-        if not 0 <= m.margin <= WIDEST:
+    for m in record.measurements:
+        if m.name in declared and not 0 <= m.margin <= WIDEST:
             yield f"{m.name}: expected a margin of at most {WIDEST:g}, got {m.margin:g}."
 
 
-def _word(judged: bool) -> str:
-    return "judged" if judged else "not judged"
+def _word(is_judged: bool) -> str:
+    return "judged" if is_judged else "not judged"
 
 
 def _judgement(record: Record) -> Iterator[str]:
-    labelled, verdict = judge(record.measurements)
+    """Labels, bounds and verdict must be those that the numbers have under the present rule."""
+    if record.verdict.rule != RULE:
+        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; only '{RULE}' can be checked here."
+        return
     if record.verdict.alpha != ALPHA:
         yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."
-    for written, found in zip(record.measurements, labelled, strict=True):
-        if written.verdict != found.verdict:
-            yield f"{written.name}: the record says '{written.verdict}', its numbers say '{found.verdict}'."
-        if not _same_bounds(written, found):
+    again = judged(record)
+    for written, derived in zip(record.measurements, again.measurements, strict=True):
+        if written.verdict != derived.verdict:
+            yield f"{written.name}: the record says '{written.verdict}', its numbers say '{derived.verdict}'."
+        if not _same_bounds(written, derived):
             yield f"{written.name}: its bounds are not those of its references."
-    if verdict != record.verdict:
-        yield f"verdict: the record says '{record.verdict.line}', its numbers say '{verdict.line}'."
+    if again.verdict != record.verdict:
+        yield f"verdict: the record says '{record.verdict.line}', its numbers say '{again.verdict.line}'."
 
 
-def _same_bounds(written: Measurement, found: Measurement) -> bool:
-    pairs = ((written.bound_low, found.bound_low), (written.bound_high, found.bound_high))
+def _same_bounds(written: Measurement, derived: Measurement) -> bool:
+    pairs = ((written.bound_low, derived.bound_low), (written.bound_high, derived.bound_high))
     return all(
         a is b is None or (a is not None and b is not None and math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9))
         for a, b in pairs
@@ -67,9 +81,10 @@ def _same_bounds(written: Measurement, found: Measurement) -> bool:
 
 
 def _numbers(record: Record) -> Iterator[str]:
+    """Means must be those of their references, intervals hold their values, and choices be among the trials."""
     for m in record.measurements:
-        known = [e.value for e in m.references if e.value is not None]
-        if known and (m.reference is None or not math.isclose(m.reference, sum(known) / len(known), abs_tol=1e-9)):
+        values = [e.value for e in m.references if e.value is not None]
+        if values and (m.reference is None or not math.isclose(m.reference, sum(values) / len(values), abs_tol=1e-9)):
             yield f"{m.name}: the mean of its references is not its reference."
         for estimate in (m.unlearned, m.original, m.null, *m.references):
             if not _ordered(estimate):
@@ -107,10 +122,36 @@ def _doubts(record: Record) -> Iterator[str]:
             yield f"doubts: the record leaves out '{doubt.message}' [{doubt.id}]."
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("unlearned.safetensors"), *folder.glob("parts/unlearned-*.safetensors")])
+
+
 def _weights(record: Record, folder: Path) -> Iterator[str]:
     """An unlearned checkpoint in the record's folder must be the one that was audited."""
-    for checkpoint in sorted([*folder.glob("unlearned.safetensors"), *folder.glob("parts/unlearned-*.safetensors")]):
+    for checkpoint in _checkpoints(folder):
         from unrecall.disk.weights import digest_of_file
 
         if digest_of_file(checkpoint) != record.provenance.weights.get("unlearned"):
             yield f"{checkpoint.name}: its weights are not those that were audited."
+
+
+def _scores(record: Record, folder: Path) -> Iterator[str]:
+    """Each file of scores that the record names must be there, byte for byte."""
+    for name, digest in record.scores.items():
+        file = f"{name}.safetensors"
+        places = [place for home in (folder, folder / "parts") if (place := home / SCORES / file).is_file()]
+        if not places:
+            yield f"scores of {name}: missing. Expected {SCORES}/{file} beside the record, or in its folder of parts."
+        elif any(file_key(place) != digest for place in places):
+            yield f"scores of {name}: the file is not the one that the record was made from."
+
+
+def _unseen(record: Record, folder: Path) -> Iterator[str]:
+    """What agrees with everything and can be wrong all the same."""
+    yield "whether all numbers were forged to fit each other, or rows or attacks left out: only doing the run again shows"
+    if record.scores:
+        yield "whether the measurements follow from the scores: only their files are compared"
+    else:
+        yield "scores of single examples: the record names none"
+    if not _checkpoints(folder):
+        yield "the weights: no unlearned checkpoint lies beside the record"

@@ -18,7 +18,8 @@ class Row:
     """A measurement before it is made.
 
     `leak`: the side of the retrained mean on which the forgotten shows. `judged`: whether a verdict rests on it.
-    `margin`: the smallest difference worth naming (docs/verdict.md).
+    `margin`: the smallest difference worth naming (docs/verdict.md). `chance`: what guessing gives, where a value below
+    it tells the forgotten apart as well as one above it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Row:
     margin: float = 0.1
     unit: str = ""
     ideal: str = "retrained"
+    chance: float | None = None
 
     def measured(self, estimates: Mapping[str, Estimate], note: str = "") -> Measurement:
         """The measurement, from one estimate a role: original, unlearned, null, retrained 0, retrained 1, ..."""
@@ -47,6 +49,7 @@ class Row:
             reference=float(np.mean(values)) if values else None,
             ideal=self.ideal,
             leak=self.leak,
+            chance=self.chance,
             margin=self.margin,
             judged=self.judged,
             note=note or (own.note if own.value is None else ""),

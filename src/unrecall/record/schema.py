@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unrecall.disk.files import read_text, write_text
 from unrecall.errors import BadInput
+from unrecall.record.migrate import SCHEMA, migrated
 
-SCHEMA = 2
+SCORES = "scores"
+"""The folder, beside a record or in its `parts`, that holds a file of scores for each judged attack."""
 
 Label: TypeAlias = Literal["like retrained", "leaks", "over-forgets", "inconclusive", "not judged"]
 Side: TypeAlias = Literal["above", "below"]
@@ -39,6 +41,8 @@ class Measurement(Frozen):
 
     `references` holds one value per retrained model and `reference` their mean, which is the ideal unless `ideal` says
     otherwise. `leak` is the side of the reference on which the forgotten shows; the other side is over-forgetting.
+    `chance` is what guessing gives, where a value below it tells the forgotten apart as well as one above it.
+    `undefined` counts the terms of the unlearned model's number that have no value and were left out.
     `bound_low` and `bound_high` are where another retrained model would fall; `margin` is the smallest difference worth
     naming (docs/verdict.md).
     """
@@ -54,6 +58,8 @@ class Measurement(Frozen):
     reference: float | None = None
     ideal: str = "retrained"
     leak: Side | None = None
+    chance: float | None = None
+    undefined: int = 0
     margin: float = 0.05
     bound_low: float | None = None
     bound_high: float | None = None
@@ -204,8 +210,9 @@ class Provenance(Frozen):
 
 
 class Verdict(Frozen):
-    """The whole audit in one line, and how many judged measurements fell on each side."""
+    """The whole audit in one line, and how many judged measurements fell on each side; `rule` is the id of the rule."""
 
+    rule: str
     label: Label
     line: str
     counts: dict[str, int]
@@ -278,7 +285,7 @@ class Record(Frozen):
 
 
 def load(path: str | Path) -> Record:
-    """Reads a record; BadInput says which field is off, or that another version wrote it."""
+    """Reads a record of this schema or an older one; BadInput says which field is off, or what wrote a newer one."""
     text = read_text(Path(path))
     try:
         data = json.loads(text)
@@ -286,13 +293,18 @@ def load(path: str | Path) -> Record:
         raise BadInput(f"{path}: expected JSON, got {error.msg} at line {error.lineno}.") from error
     if not isinstance(data, dict) or "schema_version" not in data:
         raise BadInput(f"{path}: expected an unrecall record, got JSON without schema_version.")
-    if data["schema_version"] != SCHEMA:
-        raise BadInput(
-            f"{path}: expected schema version {SCHEMA}, got {data['schema_version']}. Use the unrecall that wrote it."
-        )
+    version = data["schema_version"]
     try:
-        return Record.model_validate(data)
+        data = migrated(data)
+        if data["schema_version"] == SCHEMA:
+            return Record.model_validate(data)
+        writer = data["provenance"]["versions"]["unrecall"]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{path}: expected a valid record, got {first['msg']} at {where}.") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path}: expected a valid record of schema version {version}, got one that lacks a part: {error}."
+        ) from error
+    raise BadInput(f"{path}: expected schema version {SCHEMA}, got {version}. Read it with unrecall {writer} or later.")

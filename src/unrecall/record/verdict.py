@@ -4,34 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from unrecall.record.schema import Label, Measurement, Side, Verdict
+from unrecall.record.schema import Label, Measurement, Record, Side, Verdict
 from unrecall.record.stats import prediction_interval
 
 ALPHA = 0.05
-JUDGED: Mapping[str, Side | None] = {
-    **dict.fromkeys(
-        ("retain_accuracy", "test_accuracy", "model_utility", "neighbours_retrieval_first", "test_zero_shot"), None
-    ),
-    **dict.fromkeys(
-        (
-            "forget_accuracy",
-            "loss_auc",
-            "residual_knowledge_sums",
-            "relearn_mean",
-            "recalibration_mean",
-            "prototypical_mean",
-            "forget_rouge",
-            "forget_truth_preference",
-            "extraction_strength",
-            "quantise_mean",
-            "forget_zero_shot",
-            "forget_retrieval_first",
-            "attack_success",
-        ),
-        "above",
-    ),
-}
-"""The measurements that a verdict rests on, by name, and the side on which each leaks; the others stand beside them."""
+RULE = "prediction-interval-1"
+"""The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
 ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
 
 
@@ -46,11 +24,24 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     inside, it is like retrained if the bounds are no wider than the margin on either side, and inconclusive otherwise.
     By the union bound, a retrained model judged against retrained ones fails with probability at most `alpha`.
     """
-    judged = [m for m in measurements if m.judged and m.unlearned.value is not None and len(_references(m)) >= 2]
-    level = 1 - alpha / max(1, len(judged))
-    names = {m.name for m in judged}
+    decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(_references(m)) >= 2]
+    level = 1 - alpha / max(1, len(decided))
+    names = {m.name for m in decided}
     labelled = [_label(m, level) if m.name in names else _unlabelled(m) for m in measurements]
     return labelled, _whole([m for m in labelled if m.name in names], alpha)
+
+
+def judged(record: Record) -> Record:
+    """The record with the labels and the verdict that its numbers have under this rule, whatever it says itself."""
+    labelled, verdict = judge(record.measurements)
+    return record.model_copy(update={"measurements": labelled, "verdict": verdict})
+
+
+def undeclared(record: Record, declared: Mapping[str, Side | None]) -> list[Measurement]:
+    """The measurements that are judged, or leak on a side, other than the code declares by name."""
+    return [
+        m for m in record.measurements if m.judged != (m.name in declared) or (m.judged and m.leak != declared[m.name])
+    ]
 
 
 def _references(measurement: Measurement) -> list[float]:
@@ -85,8 +76,8 @@ def _whole(judged: Sequence[Measurement], alpha: float) -> Verdict:
     counts: dict[str, int] = {label: sum(m.verdict == label for m in judged) for label in ORDER}
     if not judged:
         line = "Inconclusive: nothing could be judged, for want of retrained models. See the warnings."
-        return Verdict(label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
-    label = next(one for one in ORDER if counts[one])
+        return Verdict(rule=RULE, label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
+    label = next(label for label in ORDER if counts[label])
     named = "; ".join(m.title for m in judged if m.verdict == label)
     share = f"{counts[label]} of {len(judged)} judged measurements"
     line = {
@@ -95,4 +86,4 @@ def _whole(judged: Sequence[Measurement], alpha: float) -> Verdict:
         "inconclusive": f"Inconclusive: the retrained models differ too much among themselves on {share} ({named}).",
         "like retrained": f"Like retrained: all {len(judged)} judged measurements fall where retrained models do.",
     }[label]
-    return Verdict(label=label, line=line, counts=counts, alpha=alpha, judged=len(judged))
+    return Verdict(rule=RULE, label=label, line=line, counts=counts, alpha=alpha, judged=len(judged))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from unrecall.disk.files import write_text
 from unrecall.errors import BadInput
-from unrecall.record.schema import Exhibit, Label, Measurement, Record
+from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
+from unrecall.record.verdict import judged
 from unrecall.report import curves, figures, matrices, readings, roles, sentences, strips
 
 if TYPE_CHECKING:
@@ -31,19 +32,26 @@ KEYS = (
 )
 
 
-def page(records: Sequence[Record]) -> str:
-    """The report on these records as one HTML text; the same records give the same bytes."""
+def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None = None) -> str:
+    """The report on these records as one HTML text; the same records give the same bytes.
+
+    Verdicts are derived anew from each record's measurements. `declared`: what this version judges by name, and the
+    side on which it leaks, where the page should say which records differ from it.
+    """
     from plotly.offline import get_plotlyjs
 
     if not records:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
     # The parser turns CRLF into LF before it checks a hash, so the hash must be that of the text with LF.
     plotly, script = get_plotlyjs().replace("\r\n", "\n"), source("page.js")
+    remarks = [sentences.judging(record, declared) for record in records]
+    records = [judged(record) for record in records]
     return (
         environment()
         .get_template("page.html.j2")
         .render(
             records=records,
+            remarks=remarks,
             keys=key_measurements(records),
             scenarios=list(dict.fromkeys(record.scenario for record in records)),
             policy=policy(plotly, script),
@@ -54,24 +62,24 @@ def page(records: Sequence[Record]) -> str:
     )
 
 
-def write(records: Sequence[Record], path: str | Path) -> None:
+def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Side | None] | None = None) -> None:
     """Writes the page, all of it or nothing."""
-    write_text(Path(path), page(records))
+    write_text(Path(path), page(records, declared))
 
 
 def environment() -> Environment:
     """Templates that escape whatever they print, with the words and plots that they ask for."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    found = Environment(
+    templates = Environment(
         loader=PackageLoader("unrecall.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(number=sentences.number, exact=sentences.exact)
-    found.globals.update(
+    templates.filters.update(number=sentences.number, exact=sentences.exact)
+    templates.globals.update(
         curves=curves,
         figures=figures,
         matrices=matrices,
@@ -83,7 +91,7 @@ def environment() -> Environment:
         grouped=grouped,
         is_picture=is_picture,
     )
-    return found
+    return templates
 
 
 def source(name: str) -> str:
@@ -111,9 +119,9 @@ def key_measurements(records: Sequence[Record]) -> list[tuple[str, str]]:
     Judged membership comes first; six columns at most, and one more where the others left membership none.
     """
     titles = {m.name: m.title for record in records for m in record.measurements}
-    judged = {m.name for record in records for m in record.measurements if m.judged}
+    decisive = {m.name for record in records for m in record.measurements if m.judged}
     membership = [name for name in titles if "membership" in name or name.endswith("auc")]
-    membership.sort(key=lambda name: name not in judged)
+    membership.sort(key=lambda name: name not in decisive)
     first = [name for name in KEYS if name in titles]
     return [(name, titles[name]) for name in [*first, *membership][: max(6, len(first) + 1)]]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from unrecall.record.schema import AttackReport, Curve, Measurement, Record
+from unrecall.record.schema import AttackReport, Curve, Measurement, Record, Side
+from unrecall.record.verdict import RULE, judged, undeclared
 from unrecall.report.roles import style
 from unrecall.report.strips import finite
 
@@ -36,6 +37,21 @@ def accuracy(record: Record) -> str:
     """What an accuracy is where that is not what one expects."""
     paired = record.measurement("forget_retrieval_first") is not None
     return ACCURACY if record.readings else PAIRS if paired else ""
+
+
+def judging(record: Record, declared: Mapping[str, Side | None] | None) -> str:
+    """How the verdict on the page differs from the record's own, or from what would be judged today; else nothing."""
+    own, anew = record.verdict, judged(record).verdict
+    said = f"This verdict follows from the record's numbers by the rule {RULE}"
+    remarks = []
+    if own.rule != RULE:
+        remarks.append(f"{said}; the record was judged “{own.label}” by the rule {own.rule}.")
+    elif (own.label, own.line) != (anew.label, anew.line):
+        remarks.append(f"{said}; the record says “{own.label}” of itself, which they do not bear out.")
+    names = [m.title for m in undeclared(record, declared)] if declared is not None else []
+    if names:
+        remarks.append(f"In this version other measurements are judged, or leak on another side: {'; '.join(names)}.")
+    return " ".join(remarks)
 
 
 def number(value: float | None) -> str:

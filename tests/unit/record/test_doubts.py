@@ -11,17 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import blobs
 from tests.worlds.records import measurement
-from unrecall.data.request import Request
 from unrecall.record import doubts as checks
 from unrecall.record.doubts import CHECKS, Facts, doubts
 from unrecall.record.schema import AttackReport, Estimate, Measurement, ThreatModel, Trial, Tuning
 
 
-def request(forget: int = 60, holdout: int = 60) -> Request:
-    data = blobs(400, 4, 1)
-    return Request(data[:forget], data[100:200], data[200 : 200 + holdout], data[300:])
+def sizes(forget: int = 60, holdout: int = 60) -> dict[str, int]:
+    return {"forget": forget, "retain": 100, "holdout": holdout, "test": 100}
 
 
 def row(name: str, unlearned: float, original: float, null: float | None, references: tuple[float, ...]) -> Measurement:
@@ -56,10 +53,10 @@ def healthy() -> Facts:
         row("relearn_mean", 0.6, 1.0, 1.0, five),
         row("residual_knowledge", 1.0, 1.4, 1.4, (1.0,) * 5),
     ]
-    rows[-1] = changed(rows[-1], unlearned={"note": "3 zero denominators"})
+    rows[3], rows[-1] = rows[3].model_copy(update={"chance": 0.5}), rows[-1].model_copy(update={"undefined": 3})
     trial = Trial(strength=1.0, gap=0.0, retain_drop=0.0, kept=True)
     return Facts(
-        request=request(),
+        sizes=sizes(),
         measurements={m.name: m for m in rows},
         reports=[report(), report(None, None)],
         references=5,
@@ -88,6 +85,12 @@ def with_all(**values: float) -> Facts:
     return replace(facts, measurements={name: moved(m) for name, m in facts.measurements.items()})
 
 
+def without_values(pairs: int) -> Facts:
+    facts = healthy()
+    row = facts.measurements["residual_knowledge"].model_copy(update={"undefined": pairs})
+    return replace(facts, measurements={**facts.measurements, "residual_knowledge": row})
+
+
 def as_null() -> Facts:
     facts = healthy()
     same = {n: changed(m, null={"value": m.unlearned.value}) for n, m in facts.measurements.items()}
@@ -97,8 +100,8 @@ def as_null() -> Facts:
 CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("few-references", "serious", lambda: replace(healthy(), references=1)),
     ("few-references", "warning", lambda: replace(healthy(), references=4)),
-    ("small-sets", "note", lambda: replace(healthy(), request=request(forget=49))),
-    ("small-sets", "warning", lambda: replace(healthy(), request=request(holdout=19))),
+    ("small-sets", "note", lambda: replace(healthy(), sizes=sizes(forget=49))),
+    ("small-sets", "warning", lambda: replace(healthy(), sizes=sizes(holdout=19))),
     ("unchanged", "serious", lambda: replace(healthy(), weights={"original": "a", "unlearned": "a"})),
     ("statistics", "serious", lambda: with_row("forget_accuracy", null={"value": 0.75})),
     ("same-as-null", "serious", as_null),
@@ -107,7 +110,7 @@ CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("positive-control", "warning", lambda: replace(healthy(), reports=[report(positive=False)])),
     ("negative-control", "warning", lambda: replace(healthy(), reports=[report(negative=False)])),
     ("stands-out", "warning", lambda: with_row("rmia_auc", unlearned={"value": 0.3, "high": 0.4})),
-    ("no-ratio", "warning", lambda: with_row("residual_knowledge", unlearned={"note": "31 zero denominators"})),
+    ("no-ratio", "warning", lambda: without_values(31)),
     ("modified", "note", lambda: replace(healthy(), dirty=True)),
 ]
 
@@ -129,7 +132,7 @@ def test_all_checks_are_silent_on_a_healthy_audit() -> None:
 def test_a_classifier_that_learns_the_sides_can_not_stand_out() -> None:
     facts = healthy()
     low = changed(facts.measurements["rmia_auc"], unlearned={"value": 0.3, "high": 0.4})
-    rows = {name: low.model_copy(update={"name": name}) for name in ("remind_auc", "remind_forest_auc")}
+    rows = {name: low.model_copy(update={"name": name, "chance": None}) for name in ("remind_auc", "remind_forest_auc")}
     assert doubts(replace(facts, measurements={**facts.measurements, **rows})) == []
 
 
@@ -168,7 +171,7 @@ def test_checks_live_with_nothing_measured() -> None:
 
 
 def test_the_most_serious_comes_first() -> None:
-    found = doubts(replace(healthy(), references=1, request=request(holdout=19), dirty=True))
+    found = doubts(replace(healthy(), references=1, sizes=sizes(holdout=19), dirty=True))
     assert [doubt.severity for doubt in found] == ["serious", "warning", "note"]
 
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.worlds import network
 from tests.worlds import records as sample_records
-from unrecall.data.request import SPLITS, Request
 from unrecall.disk import weights
 from unrecall.errors import BadInput
+from unrecall.harness.finding import Finding
+from unrecall.harness.kept import keep_scores
+from unrecall.harness.suites import judged_names
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.recheck import recheck
-from unrecall.record.schema import SCHEMA, Doubt, Estimate, Record, load
-from unrecall.record.verdict import JUDGED, judge
+from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Record, ThreatModel, load
+from unrecall.record.verdict import judge
+
+
+DECLARED = judged_names()
 
 
 def judged(**changed: Any) -> Record:
     """A record whose verdict is what its numbers say."""
     record = sample_records.full()
-    rows = [m.model_copy(update={"judged": m.name in JUDGED, "leak": side(m.name)}) for m in record.measurements]
+    rows = [m.model_copy(update={"judged": m.name in DECLARED, "leak": side(m.name)}) for m in record.measurements]
     labelled, verdict = judge(rows)
     record = record.model_copy(update={"measurements": labelled, "verdict": verdict, **changed})
     return record.model_copy(update={"doubts": due(record)})
@@ -35,9 +42,8 @@ def side(name: str) -> str | None:
 
 def due(record: Record) -> list[Doubt]:
     """The doubts that an audit with these numbers has."""
-    sets = [[(split, i) for i in range(record.sizes.get(split, 1))] for split in SPLITS]
     facts = Facts(
-        request=Request(*sets),
+        sizes=record.sizes,
         measurements={m.name: m for m in record.measurements},
         reports=record.attacks,
         references=max((len(m.references) for m in record.measurements), default=0),
@@ -115,13 +121,38 @@ def test_what_is_no_record(text: str, message: str, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_newer_record_says_what_reads_it(tmp_path: Path) -> None:
+    def newer(data: dict[str, Any]) -> None:
+        data["schema_version"] = SCHEMA + 1
+        data["provenance"]["versions"]["unrecall"] = "7.1.0"
+
+    with pytest.raises(BadInput, match=r"got 3\. Read it with unrecall 7\.1\.0 or later\.$"):
+        load(edited(newer, tmp_path / "record.json"))
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA + 1, "1", None, []])
+def test_what_lacks_all_but_a_version_is_refused(version: Any, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({"schema_version": version}))
+    with pytest.raises(BadInput, match="one that lacks a part"):
+        load(path)
+
+
+def test_an_older_record_that_is_broken_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    for data in ({"schema_version": 1}, {"schema_version": 1, "attacks": [3]}, {"schema_version": 1, "attacks": None}):
+        path.write_text(json.dumps(data))
+        with pytest.raises(BadInput, match="expected a valid record of schema version 1, got one that lacks a part"):
+            load(path)
+
+
 def test_an_honest_record_is_left_in_peace(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     judged().save(path)
-    assert recheck(path) == (judged(), [])
+    assert recheck(path, DECLARED)[:2] == (judged(), [])
     bare = sample_records.minimal().model_copy(update={"verdict": judge([])[1], "sizes": {"forget": 9, "holdout": 9}})
     bare.model_copy(update={"doubts": due(bare)}).save(path)
-    assert recheck(path)[1] == []
+    assert recheck(path, DECLARED)[1] == []
 
 
 def better(data: dict[str, Any]) -> None:
@@ -163,7 +194,7 @@ def better(data: dict[str, Any]) -> None:
     ],
 )
 def test_forgery_is_caught(change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path) -> None:
-    _, problems = recheck(edited(change, tmp_path / "record.json"))
+    problems = recheck(edited(change, tmp_path / "record.json"), DECLARED).problems
     assert any(message in problem for problem in problems), problems
 
 
@@ -174,10 +205,48 @@ def test_weights_beside_the_record_must_be_those_that_were_audited(place: str, t
     honest = record.model_copy(update={"provenance": record.provenance.model_copy(update={"weights": digests})})
     honest.save(tmp_path / "record.json")
     weights.save(network(seed=1), tmp_path / place)
-    assert recheck(tmp_path / "record.json")[1] == []
+    assert recheck(tmp_path / "record.json", DECLARED)[1] == []
     weights.save(network(seed=2), tmp_path / place)
-    (problem,) = recheck(tmp_path / "record.json")[1]
+    (problem,) = recheck(tmp_path / "record.json", DECLARED)[1]
     assert problem == f"{Path(place).name}: its weights are not those that were audited."
+
+
+@pytest.mark.parametrize("home", [".", "parts"])
+def test_scores_beside_the_record_must_be_those_that_it_was_made_from(home: str, tmp_path: Path) -> None:
+    file, record = tmp_path / home / SCORES / "loss.safetensors", judged(scores={"loss": "0" * 64})
+    finding = Finding(AttackReport(name="loss", title="Loss", threat=ThreatModel(access="", data="", budget="")), [])
+    arrays = {"unlearned/forget": np.array([[0.25, 0.5]], np.float32)}
+    digests = keep_scores([replace(finding, scores=arrays)], tmp_path / home)
+    record.model_copy(update={"scores": digests}).save(tmp_path / "record.json")
+    assert recheck(tmp_path / "record.json", DECLARED).problems == []
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    file.write_bytes(bytes(whole))
+    (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
+    assert problem == "scores of loss: the file is not the one that the record was made from."
+    file.unlink()
+    (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
+    assert problem.startswith("scores of loss: missing. Expected scores/loss.safetensors beside the record")
+
+
+def test_a_check_says_what_it_can_not_see(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    judged().save(path)
+    unseen = recheck(path, DECLARED).unseen
+    assert len(unseen) == 3
+    assert "only doing the run again shows" in unseen[0]
+    assert "scores of single examples: the record names none" in unseen
+    assert "the weights: no unlearned checkpoint lies beside the record" in unseen
+    judged(scores={"loss": "0" * 64}).save(path)
+    weights.save(network(seed=1), tmp_path / "unlearned.safetensors")
+    assert "whether the measurements follow from the scores" in recheck(path, DECLARED).unseen[1]
+    assert len(recheck(path, DECLARED).unseen) == 2
+
+
+def test_a_rule_that_is_not_there_is_no_excuse(tmp_path: Path) -> None:
+    path = edited(lambda d: d["verdict"].update(rule="none-9"), tmp_path / "record.json")
+    (problem,) = recheck(path, DECLARED).problems
+    assert problem.startswith("verdict: the record was judged by the rule 'none-9'")
 
 
 def test_a_record_may_have_no_holdout(tmp_path: Path) -> None:
@@ -185,7 +254,7 @@ def test_a_record_may_have_no_holdout(tmp_path: Path) -> None:
     without = record.model_copy(update={"sizes": record.sizes | {"holdout": 0}})
     path = tmp_path / "record.json"
     without.save(path)
-    assert recheck(path)[1] == []
+    assert recheck(path, DECLARED)[1] == []
 
 
 def test_estimates_without_an_interval_are_in_order(tmp_path: Path) -> None:
@@ -194,4 +263,4 @@ def test_estimates_without_an_interval_are_in_order(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     record = record.model_copy(update={"measurements": [bare, *record.measurements[1:]]})
     record.model_copy(update={"doubts": due(record)}).save(path)
-    assert recheck(path)[1] == []
+    assert recheck(path, DECLARED)[1] == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from unrecall.metrics import average_gap
+from unrecall.metrics.gap import average_gap
 from unrecall.record.schema import Estimate, Label, Measurement, Side
 from unrecall.record.verdict import ALPHA, judge
 from unrecall.scenarios.reported import CIFAR10, SMALL_CIFAR5

@@ -77,6 +77,15 @@ def test_verdict_is_a_word_and_a_sign_and_counts(shown: Reader) -> None:
     assert "7 measurements judged, alpha = 0.05" in head
 
 
+def test_a_verdict_is_derived_from_the_numbers_and_a_forged_one_is_named(shown: Reader) -> None:
+    assert "This verdict follows" not in shown.text
+    verdict = full().verdict.model_copy(update={"label": "like retrained", "line": "All is well."})
+    text = Reader(page([full().model_copy(update={"verdict": verdict})])).text
+    assert "▲ leaks" in text[: text.index("Warnings")]
+    assert "the record says “like retrained” of itself, which they do not bear out." in text
+    assert "All is well." not in text
+
+
 def test_doubts_come_by_severity_with_their_anchor(shown: Reader) -> None:
     places = [shown.text.index(f"docs/checks.md#{name}") for name in ("control-failed", "small-forget", "few-ref")]
     assert places == sorted(places)

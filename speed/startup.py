@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.clock import Race, race
+from speed.clock import Race, race
 
 
 def run() -> list[Race]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.clock import Race, race
+from speed.clock import Race, race
 from unrecall.attacks.loss import Loss
 from unrecall.attacks.min_k import MinK
 from unrecall.attacks.min_k_plus_plus import MinKPlusPlus

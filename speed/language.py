@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.clock import Race, race
+from speed.clock import Race, race
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
 from unrecall.methods.base import Method

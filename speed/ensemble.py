@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, stack_module_state, vmap
 
-from benchmarks.clock import Race, race
+from speed.clock import Race, race
 from unrecall.scenarios.networks import small_cnn
 
 

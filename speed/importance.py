@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.clock import Race, race
+from speed.clock import Race, race
 from unrecall.data.examples import Part
 from unrecall.models.importance import exact
 from unrecall.scenarios.digits import Digits

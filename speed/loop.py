@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from benchmarks.clock import Race, race
+from speed.clock import Race, race
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.networks import resnet20, small_cnn
 from unrecall.training.loop import Fit, Phase, fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from benchmarks.clock import Race, race
+from speed.clock import Race, race
 from unrecall.models.contribution import contributions, nearest
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.networks import small_cnn

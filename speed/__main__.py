@@ -1,4 +1,4 @@
-"""Runs every benchmark: `make bench`, or `python -m benchmarks NAME...`."""
+"""Runs every race: `make speed`, or `python -m speed NAME...`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     print(f"{torch.get_num_threads()} threads; ratio = rival's time / ours; medians of alternating runs")
     for name in sys.argv[1:] or ALL:
-        for result in importlib.import_module(f"benchmarks.{name}").run():
+        for result in importlib.import_module(f"speed.{name}").run():
             print(result.line(), flush=True)
 
 

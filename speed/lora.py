@@ -49,7 +49,7 @@ def run() -> list[Peak]:
 def _peak(who: str, batch: int, length: int) -> float:
     # Large blocks go back to the system when they are freed, so that resident memory is memory in use.
     surroundings = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, "-m", "benchmarks.lora", who, str(batch), str(length)]
+    command = [sys.executable, "-m", "speed.lora", who, str(batch), str(length)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=surroundings).stdout)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.clock import Race, race
+from speed.clock import Race, race
 from unrecall.attacks.residual_knowledge import ResidualKnowledge, ratio_of_sums
 from unrecall.data.examples import Part
 from unrecall.scenarios.base import Scenario
