@@ -1,33 +1,19 @@
-"""Copies a run's records to results, without data, paths and ROC points, and writes papers.md from all.
+"""Copies a run's records to results/, without examples, paths, points of ROC curves and scores, and writes papers.md.
 
-Every record that is kept is judged again by the rule as it stands: a record holds measurements, the rule is the code's.
-
-python recipes/publish.py [RUN_FOLDER NAME]
+python recipes/publish.py RUN_FOLDER NAME
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-import statistics
 import sys
 from pathlib import Path
 
-from unrecall.disk.run_folder import records_in
-from unrecall.metrics import METRICS
-from unrecall.record.schema import Measurement, Record, load
-from unrecall.record.verdict import JUDGED, judge
+from papers import RECORDS, short, write_papers
 
-HOME = Path(__file__).parent.parent
-RECORDS = HOME / "results"
-FIGURES = {
-    "retain_accuracy": "retain",
-    "forget_accuracy": "forget",
-    "test_accuracy": "test",
-    "mia_failure": "MIA",
-    "average_gap": "gap",
-}
+from unrecall.disk.run_folder import records_in
+from unrecall.record.schema import load
+
 PATH = re.compile(r"(?<![\w.])(?:/[\w.+-]+)+/?")
 
 
@@ -37,219 +23,11 @@ def publish(folder: Path, name: str) -> None:
         command = PATH.sub("PATH", record.provenance.command)
         provenance = record.provenance.model_copy(update={"command": command})
         attacks = [a.model_copy(update={"curves": [c for c in a.curves if c.name != "roc"]}) for a in record.attacks]
-        clean = record.model_copy(update={"exhibits": [], "readings": [], "provenance": provenance, "attacks": attacks})
+        cleaned = {"provenance": provenance, "attacks": attacks, "exhibits": [], "readings": [], "scores": {}}
         label = re.sub(r"[^\w=.-]+", "-", short(record.method)) + ("-tuned" if record.tuning else "")
-        clean.save(RECORDS / name / f"{label}-{record.seed}.json")
-
-
-def judged_again(record: Record) -> Record:
-    """The same numbers under the present rule: what is judged, on which side it leaks, bounds, labels and verdict."""
-    sides = {metric.name: metric.leak for metric in METRICS} | JUDGED
-    rows = []
-    for m in record.measurements:
-        judged = m.name in JUDGED
-        leak = sides.get(m.name, None if m.judged and not judged else m.leak)
-        rows.append(m.model_copy(update={"judged": judged, "leak": leak}))
-    labelled, verdict = judge(rows)
-    return record.model_copy(update={"measurements": labelled, "verdict": verdict})
-
-
-def judge_kept() -> None:
-    """Judges all kept records again; those that nothing changes in are left as they are."""
-    for path in sorted(RECORDS.glob("*/*.json")):
-        record = load(path)
-        again = judged_again(record)
-        if again != record:
-            print(f"{path.relative_to(RECORDS)}: {record.verdict.label} -> {again.verdict.label}")
-            again.save(path)
-
-
-def short(method: str) -> str:
-    return re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found.group()):.3g}", method)
-
-
-def share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
-
-
-def row(record: Record) -> str:
-    cells = []
-    for figure in FIGURES:
-        found = record.measurement(figure)
-        value = None if found is None else found.unlearned.value
-        reported = record.reported.get(figure)
-        cells.append(share(value) + (f" ({share(reported)})" if reported is not None else ""))
-    knowledge, null = record.measurement("residual_knowledge"), record.measurement("forget_accuracy")
-    r = "" if knowledge is None or knowledge.unlearned.value is None else f"{knowledge.unlearned.value:.2f}"
-    at_zero = "" if null is None else share(null.null.value)
-    back = record.measurement("recalibration_worst")
-    again = "" if back is None else share(back.unlearned.value)
-    time = record.measurement("relearn_time")
-    epochs = (
-        "" if time is None or time.unlearned.value is None else time.unlearned.note or f"{time.unlearned.value:.0f}"
-    )
-    tuned = f", tuned x {record.tuning.chosen:.3g}" if record.tuning else ""
-    columns = [f"`{short(record.method)}`{tuned}", *cells, at_zero, again, r, epochs, record.verdict.label]
-    return f"| {' | '.join(columns)} |"
-
-
-def table(records: list[Record]) -> list[str]:
-    first = records[0]
-    lines = [
-        "| method | "
-        + " | ".join(FIGURES.values())
-        + " | forget at lr 0 | forget, recalibrated | RK | re-learn | verdict |",
-        "|---|" + "---|" * (len(FIGURES) + 5),
-    ]
-    for role in ("original", "retrained"):
-        cells = []
-        for figure in FIGURES:
-            found = first.measurement(figure)
-            value = None if found is None else found.reference if role == "retrained" else found.original.value
-            cells.append(share(0.0 if figure == "average_gap" and role == "retrained" else value))
-        lines.append(f"| *{role}* | {' | '.join(cells)} | | | | | |")
-    return lines + [row(record) for record in records]
-
-
-TEXT_FIGURES = {
-    "retain_accuracy": "retain",
-    "forget_accuracy": "forget",
-    "forget_rouge": "ROUGE-L",
-    "forget_quality": "log10 forget quality",
-    "retain_rouge": "ROUGE-L, retain",
-    "model_utility": "utility",
-    "relearn_0.1_worst": "relearned, 10 %",
-    "relearn_worst": "relearned, 30 %",
-    "relearn_benign_alpaca_en_demo_worst": "relearned, benign",
-    "quantise_worst": "4 or 8 bits",
-    "loss_auc": "loss AUC",
-}
-"""What stands in the table of a language scenario: one row a method, mean and standard deviation over seeds."""
-
-
-PAIR_FIGURES = {
-    "retain_accuracy": "retain",
-    "test_zero_shot": "zero-shot, test",
-    "forget_accuracy": "forget",
-    "forget_zero_shot": "zero-shot, forget",
-    "forget_retrieval_first": "retrieval, forget",
-    "neighbours_retrieval_first": "retrieval, neighbours",
-    "rest_retrieval_first": "retrieval, the rest",
-    "attack_success": "attack success",
-    "relearn_mean": "relearned",
-    "cka": "CKA with the original",
-    "loss_auc": "loss AUC",
-}
-"""What stands in the table of an image-text scenario."""
-
-
-def mean_table(records: list[Record], figures: dict[str, str]) -> list[str]:
-    """Original, retrained and a row a method: mean over seeds of what any record has."""
-    known = {key: title for key, title in figures.items() if any(measured(record, key) for record in records)}
-    methods = list(dict.fromkeys(record.method for record in records))
-    lines = ["| method | seeds | " + " | ".join(known.values()) + " |", "|---|---|" + "---|" * len(known)]
-    for role in ("original", "retrained"):
-        seeds = {record.seed: record for record in records}
-        lines.append(mean_row(f"*{role}*", list(seeds.values()), role, known))
-    return lines + [
-        mean_row(f"`{short(m)}`", [r for r in records if r.method == m], "unlearned", known) for m in methods
-    ]
-
-
-def measured(record: Record, figure: str) -> bool:
-    found = record.measurement(figure)
-    return found is not None and found.unlearned.value is not None
-
-
-HARM_FIGURES = {
-    "success": "newly as wished",
-    "random": "by random requests",
-    "excess": "beyond random",
-    "alike": "by others as hard",
-    "surrogate": "by the surrogate",
-    "accuracy": "victim, right",
-    "others": "other classes, right",
-    "left": "asked for, right",
-}
-"""What stands in the table of an indirect attack: one row a method; the interval of a single seed, or the deviation."""
-
-
-def harm_table(records: list[Record]) -> list[str]:
-    methods = list(dict.fromkeys((record.method, record.tuning is not None) for record in records))
-    lines = ["| method | seeds | " + " | ".join(HARM_FIGURES.values()) + " |", "|---|---|" + "---|" * len(HARM_FIGURES)]
-    lines.append(harm_row("*original*", [records[0]], "original"))
-    for method, tuned in methods:
-        own = [r for r in records if (r.method, r.tuning is not None) == (method, tuned)]
-        lines.append(harm_row(f"`{short(method)}`{', tuned' if tuned else ''}", own, "unlearned"))
-    return lines
-
-
-def harm_row(name: str, records: list[Record], role: str) -> str:
-    cells = []
-    for figure in HARM_FIGURES:
-        found = [m for r in records for m in r.measurements if m.group == "harm" and m.name.endswith(f"_{figure}")]
-        each = [getattr(m, role) for m in found]
-        one = each[0] if len(each) == 1 else None
-        interval = one is not None and one.low is not None and f" ({share(one.low)} to {share(one.high)})"
-        cells.append(over_seeds(figure, list(found), role) + (interval or ""))
-    return f"| {name} | {len(records)} | {' | '.join(cells)} |"
-
-
-def mean_row(name: str, records: list[Record], role: str, figures: dict[str, str]) -> str:
-    cells = [over_seeds(figure, [record.measurement(figure) for record in records], role) for figure in figures]
-    return f"| {name} | {len(records)} | {' | '.join(cells)} |"
-
-
-def over_seeds(figure: str, found: list[Measurement | None], role: str) -> str:
-    """Mean and standard deviation over seeds: in percent, but for p-values (log10) and areas."""
-    values = [m.reference if role == "retrained" else getattr(m, role).value for m in found if m is not None]
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    if figure == "forget_quality":
-        known = [math.log10(max(value, 1e-300)) for value in known]
-    scale, digits = (1, 2) if figure in ("loss_auc", "cka") else (1, 1) if "quality" in figure else (100, 1)
-    spread = f" ± {scale * statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{scale * statistics.mean(known):.{digits}f}{spread}"
-
-
-def curve_table(path: Path) -> list[str]:
-    """Accuracy on the forgotten class and on the others over iterations, a row a run; it says where one diverged."""
-    runs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    looks = [int(point[0]) for point in max((run["points"] for run in runs), key=len)]
-    lines = ["| run, forget / rest | " + " | ".join(map(str, looks)) + " |", "|---|" + "---|" * len(looks)]
-    for run in sorted(runs, key=lambda run: run["run"]):
-        seen = {int(point[0]): point for point in run["points"] if len(point) > 1}
-        cells = [f"{share(seen[k][1])} / {share(seen[k][2])}" if k in seen else "diverged" for k in looks]
-        lines.append(f"| {run['run']} | {' | '.join(cells)} |")
-    return lines
-
-
-def tabled(records: list[Record]) -> list[str]:
-    """The table that suits what was measured."""
-    first = records[0]
-    if any(m.group == "harm" for m in first.measurements):
-        return harm_table(records)
-    if first.measurement("forget_rouge") is not None:
-        return mean_table(records, TEXT_FIGURES)
-    if first.measurement("test_zero_shot") is not None:
-        return mean_table(records, PAIR_FIGURES)
-    return table(records)
-
-
-def write_papers() -> None:
-    head = (HOME / "recipes" / "papers_head.md").read_text(encoding="utf-8")
-    parts = [head.rstrip(), ""]
-    for folder in sorted(p for p in RECORDS.iterdir() if p.is_dir()):
-        records = sorted((load(path) for path in folder.glob("*.json")), key=lambda r: (r.tuning is not None, r.method))
-        parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]
-        curves = folder / "curves.jsonl"
-        parts += [*(tabled(records) if records else curve_table(curves)), ""]
-    (HOME / "papers.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+        record.model_copy(update=cleaned).save(RECORDS / name / f"{label}-{record.seed}.json")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        publish(Path(sys.argv[1]), sys.argv[2])
-    judge_kept()
+    publish(Path(sys.argv[1]), sys.argv[2])
     write_papers()

@@ -18,11 +18,12 @@ from unrecall.attacks.min_k import MinK
 from unrecall.attacks.min_k_plus_plus import MinKPlusPlus
 from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.attacks.zlib_ratio import ZlibRatio
-from unrecall.data.request import Request, Split
-from unrecall.data.signals import Evidence
-from unrecall.models.observe import observe
+from unrecall.data.request import Request
+from unrecall.evidence.pool import draw
+from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.tasks import CausalLM
 from unrecall.training.randomness import own_randomness, seeded
+from unrecall.training.session import Session
 
 WORDS, TEXTS, LENGTH = 2048, 200, 80
 RIVALS = (
@@ -36,21 +37,15 @@ def run() -> list[Race]:
     task, texts = _task(), _texts(TEXTS + 2)
     request = Request(texts[:100], texts[200:201], texts[100:200], texts[201:])
     subject, reference = _llama(0), _llama(1)
-    splits: tuple[Split, ...] = ("forget", "holdout")
     attacks = (Loss(), ZlibRatio(), MinK(), MinKPlusPlus(), ReferenceModel())
-    found: dict[str, np.ndarray] = {}
+    by_rival: dict[str, np.ndarray] = {}
 
     def ours() -> None:
         """One pass of the subject and one of the reference, in batches; every attack reads them."""
-        seen, other = (
-            {split: observe(model, task, request[split]) for split in splits} for model in (subject, reference)
-        )
-        scores = []
-        for attack in attacks:
-            looked = attack.look(subject, request, task, seeded(0))
-            one = Evidence(request, seen, (other,), seen, looked)
-            scores.append(np.concatenate([attack.score(one, split) for split in splits]))
-        found["ours"] = np.stack(scores)
+        setting = Setting(Models(subject, subject, (reference,)), request, task, session=Session(device="cpu"))
+        pool = draw(request, setting.seed).pool
+        scores = [attack.scores(Subject("unlearned", subject), pool, setting).shown for attack in attacks]
+        by_rival["ours"] = np.stack([np.concatenate([arm[0] for arm in arms]) for arms in scores])
 
     def naive(at_once: int, one_by_one: bool) -> None:
         """A pass for each attack, two for the one with a reference, `at_once` texts at a time, tokenised each time."""
@@ -68,16 +63,16 @@ def run() -> list[Race]:
                 [_lowest(row) for row in read(subject, standard=True)],
                 [own.mean() - other.mean() for own, other in zip(read(subject), read(reference), strict=True)],
             ]
-        found["naive"] = np.array(scores)
+        by_rival["naive"] = np.array(scores)
 
     races = []
     for name, at_once, one_by_one in RIVALS:
         rival = partial(naive, at_once, one_by_one)
-        mine, theirs = race(ours, rival, rounds=2)
-        gap = float(np.abs(found["ours"] - found["naive"]).max())
+        times = race(ours, rival, rounds=2)
+        gap = float(np.abs(by_rival["ours"] - by_rival["naive"]).max())
         target = "ratio >= 5" if one_by_one else "no target"
         note = f"6 passes against 2; scores differ by {gap:.0e}"
-        races.append(Race(f"five attacks, {TEXTS} texts", mine, theirs, f"a pass each, {name}", target, note))
+        races.append(Race(f"five attacks, {TEXTS} texts", *times, f"a pass each, {name}", target, note))
     return races
 
 
@@ -108,20 +103,20 @@ def _task() -> CausalLM:
 
     names = ["<pad>", "<s>", "</s>", "<unk>"]
     words = names + [f"w{i}" for i in range(WORDS - len(names))]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     ends = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), names, strict=True))
-    return CausalLM(PreTrainedTokenizerFast(tokenizer_object=made, **ends))
+    return CausalLM(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends))
 
 
 def _texts(count: int) -> list[dict[str, str]]:
     """Plain texts of about 80 words."""
-    generator, found = seeded(0), []
+    generator, texts = seeded(0), []
     for _ in range(count):
         length = int(torch.randint(LENGTH - 20, LENGTH + 20, (1,), generator=generator))
         drawn = torch.randint(WORDS - 4, (length,), generator=generator).tolist()
-        found.append({"prompt": "", "answer": " ".join(f"w{i}" for i in drawn)})
-    return found
+        texts.append({"prompt": "", "answer": " ".join(f"w{i}" for i in drawn)})
+    return texts
 
 
 def _llama(seed: int) -> nn.Module:

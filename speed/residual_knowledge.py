@@ -11,9 +11,10 @@ from torch import nn
 from speed.clock import Race, race
 from unrecall.attacks.residual_knowledge import ResidualKnowledge, ratio_of_sums
 from unrecall.data.examples import Part
+from unrecall.evidence.pool import draw
+from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.digits import Digits
-from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
 
@@ -27,19 +28,21 @@ def run() -> list[Race]:
 def _race(digits: Scenario, subject: nn.Module, reference: nn.Module, count: int) -> Race:
     import torchattacks
 
-    session, attack = Session(device="cpu"), ResidualKnowledge()
+    attack = ResidualKnowledge()
     request = replace(digits.request, forget=Part(digits.request.forget, range(count)))
     batch = digits.task.collate([request.forget[i] for i in range(count)])
     inputs, targets = batch["inputs"], batch["targets"]
-    found: dict[str, np.ndarray] = {}
+    curves: dict[str, np.ndarray] = {}
 
     def ours() -> None:
-        one = {"subject": subject}
-        result = attack.recognise(one, {"retrained 0": reference}, request, digits.task, seeded(0), session)
-        found["ours"] = ratio_of_sums(result["subject"])
+        setting = Setting(Models(subject, subject, (reference,)), request, digits.task, session=Session(device="cpu"))
+        pool, places = draw(request, setting.seed)
+        roles = {"unlearned": subject, "retrained 0": reference}
+        scores = {role: attack.scores(Subject(role, model), pool, setting) for role, model in roles.items()}
+        curves["ours"] = ratio_of_sums(attack.recognition("unlearned", scores, places["forget"]))
 
     def peer() -> None:
-        curve = []
+        ratios = []
         for radius in attack.radii:
             noise = torchattacks.GN(subject, std=radius)
             hits, base = torch.zeros(count), torch.zeros(count)
@@ -48,10 +51,10 @@ def _race(digits: Scenario, subject: nn.Module, reference: nn.Module, count: int
                     moved = noise(inputs, targets)
                     hits += subject(moved).argmax(1).eq(targets)
                     base += reference(moved).argmax(1).eq(targets)
-            curve.append(float(hits.sum() / base.sum()))
-        found["peer"] = np.array(curve)
+            ratios.append(float(hits.sum() / base.sum()))
+        curves["peer"] = np.array(ratios)
 
-    mine, theirs = race(ours, peer, rounds=3)
-    gap = float(np.abs(found["ours"] - found["peer"]).max())
+    times = race(ours, peer, rounds=3)
+    gap = float(np.abs(curves["ours"] - curves["peer"]).max())
     note = f"ratios of sums differ by at most {gap:.4f}"
-    return Race(f"residual knowledge, {count} forget digits", mine, theirs, "torchattacks", "ratio >= 3", note)
+    return Race(f"residual knowledge, {count} forget digits", *times, "torchattacks", "ratio >= 3", note)

@@ -23,7 +23,6 @@ from unrecall.record.recheck import recheck
 from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Record, ThreatModel, load
 from unrecall.record.verdict import judge
 
-
 DECLARED = judged_names()
 
 
