@@ -173,8 +173,8 @@ def no_ratio(facts: Facts) -> Iterator[Doubt]:
         yield Doubt(
             id="no-ratio",
             severity="warning",
-            message=f"Residual knowledge is undefined for {100 * m.undefined / pairs:.0f} % of (retrained model, example) "
-            "pairs, where the retrained model never recognises the example; the mean leaves them out.",
+            message=f"Residual knowledge is undefined for {100 * m.undefined / pairs:.0f} % of (retrained model, "
+            "example) pairs, where the retrained model never recognises the example; the mean leaves them out.",
         )
 
 

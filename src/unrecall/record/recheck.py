@@ -148,7 +148,7 @@ def _scores(record: Record, folder: Path) -> Iterator[str]:
 
 def _unseen(record: Record, folder: Path) -> Iterator[str]:
     """What agrees with everything and can be wrong all the same."""
-    yield "whether all numbers were forged to fit each other, or rows or attacks left out: only doing the run again shows"
+    yield "whether numbers were forged to fit each other, or rows or attacks left out: only doing the run again shows"
     if record.scores:
         yield "whether the measurements follow from the scores: only their files are compared"
     else:

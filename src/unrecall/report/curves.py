@@ -26,19 +26,19 @@ def curve(curve: Curve) -> Plot:
     ys = [y for series in curve.series for y in series.y]
     x = log_axis(curve.x_label, xs, tick_each=True) if "x" in curve.log else spaced_axis(curve.x_label, xs)
     y = log_axis(curve.y_label, ys) if "y" in curve.log else axis(curve.y_label) | level(ys)
-    looks = legend(series.role for series in curve.series)
-    looks += [Style("guessing", GREY, "dot", "")] if is_roc else []
-    return Plot(data, layout(x, y, 340), looks, f"{curve.title}: {curve.y_label} over {curve.x_label}")
+    styles = legend(series.role for series in curve.series)
+    styles += [Style("guessing", GREY, "dot", "")] if is_roc else []
+    return Plot(data, layout(x, y, 340), styles, f"{curve.title}: {curve.y_label} over {curve.x_label}")
 
 
 def level(ys: Iterable[float | None]) -> Json:
     """The range of an axis on which every line lies at one same share: plotly would show what no share can be."""
-    known = set(present(ys))
-    return {"range": [-0.05, 1.05]} if len(known) == 1 and 0 <= min(known) <= 1 else {}
+    levels = set(present(ys))
+    return {"range": [-0.05, 1.05]} if len(levels) == 1 and 0 <= min(levels) <= 1 else {}
 
 
 def undrawn(curve: Curve) -> int:
-    """How many values of a curve lie at or below 0 and so off its logarithmic axes."""
+    """How many values of a curve lie at or below 0, where its logarithmic axes have no place for them."""
     pairs = [(x, y) for s in curve.series for x, y in zip(s.x, s.y, strict=False)]
     return sum(("x" in curve.log and x <= 0) or ("y" in curve.log and y is not None and y <= 0) for x, y in pairs)
 

@@ -33,13 +33,13 @@ def forgetting(measurement: Measurement, recovered: dict[str, list[float]]) -> P
 
 
 def dots(role: str, estimates: Sequence[Estimate], row: int, start: float | None) -> list[Json]:
-    """The values in one row with their intervals, and the way to the first of them from the original."""
+    """The values in one row with their intervals, and a line to the first of them from the original's value."""
     look = style(role)
     xs = [finite(e.value) for e in estimates]
     ends = [(finite(e.low), finite(e.value), finite(e.high)) for e in estimates]
-    way: Json = {"type": "scatter", "mode": "lines", "x": [start, xs[0]], "y": [row, row], "hoverinfo": "skip"}
-    spots: Json = {"type": "scatter", "mode": "markers", "x": xs, "y": [row] * len(xs), "name": label(role)}
-    spots["error_x"] = {
+    path: Json = {"type": "scatter", "mode": "lines", "x": [start, xs[0]], "y": [row, row], "hoverinfo": "skip"}
+    markers: Json = {"type": "scatter", "mode": "markers", "x": xs, "y": [row] * len(xs), "name": label(role)}
+    markers["error_x"] = {
         "type": "data",
         "symmetric": False,
         "array": [high - value if value is not None and high is not None else None for _, value, high in ends],
@@ -48,16 +48,16 @@ def dots(role: str, estimates: Sequence[Estimate], row: int, start: float | None
         "thickness": 2,
         "width": 0,
     }
-    spots["marker"] = {"symbol": look.symbol, "size": 12, "color": look.colour}
-    return [way | {"line": {"color": faded(look.colour, 0.45), "width": 1, "dash": "dot"}}, spots]
+    markers["marker"] = {"symbol": look.symbol, "size": 12, "color": look.colour}
+    return [path | {"line": {"color": faded(look.colour, 0.45), "width": 1, "dash": "dot"}}, markers]
 
 
 def plane(records: Sequence[Record], scenario: str) -> Plot | None:
     """Utility against forgetting in one scenario: each record a marker with its row number in the whole summary."""
-    useful, looks = utility(records), by_method(records)
+    useful, styles = utility(records), by_method(records)
     data: list[Json] = []
-    spots: dict[tuple[str, float, float], Json] = {}
-    marked: list[tuple[float, float, str]] = []
+    others: dict[tuple[str, float, float], Json] = {}
+    texts: list[tuple[float, float, str]] = []
     titles = ("", "")
     for row, record in enumerate(records, 1):
         x, y = record.measurement(useful), record.measurement("forget_accuracy")
@@ -67,22 +67,22 @@ def plane(records: Sequence[Record], scenario: str) -> Plot | None:
         for role in ("original", "retrained"):
             a, b = central(x, role), central(y, role)
             if a is not None and b is not None:
-                spots[role, a, b] = spot(STYLES[role], role, a, b, 15)
+                others[role, a, b] = marker(STYLES[role], role, a, b, 15)
         a, b = finite(x.unlearned.value), finite(y.unlearned.value)
         if a is not None and b is not None:
             name, text = f"{record.method}, seed {record.seed}", str(row) if len(records) > 1 else record.method
-            data.append(spot(looks[record.method], name, a, b, 11))
-            marked.append((a, b, text))
-    methods = {record.method: looks[record.method] for record in records if record.scenario == scenario}
-    shown = [STYLES["original"], STYLES["retrained"], *methods.values()]
+            data.append(marker(styles[record.method], name, a, b, 11))
+            texts.append((a, b, text))
+    methods = {record.method: styles[record.method] for record in records if record.scenario == scenario}
+    entries = [STYLES["original"], STYLES["retrained"], *methods.values()]
     if not data:
         return None
-    drawn = [*spots.values(), *data]
-    across, up = (window([value for one in drawn for value in one[key]]) for key in "xy")
-    for one, text, (a, _, _) in zip(data, gathered(marked, across, up), marked, strict=True):
-        one["text"], one["textposition"] = [label(text)], "top left" if a > sum(across) / 2 else "top right"
+    traces = [*others.values(), *data]
+    across, up = (window([value for trace in traces for value in trace[key]]) for key in "xy")
+    for trace, text, (a, _, _) in zip(data, gathered(texts, across, up), texts, strict=True):
+        trace["text"], trace["textposition"] = [label(text)], "top left" if a > sum(across) / 2 else "top right"
     frame = layout(axis(titles[0]) | {"range": across}, axis(titles[1]) | {"range": up}, 400)
-    return Plot(drawn, frame, shown, "Utility against forgetting")
+    return Plot(traces, frame, entries, "Utility against forgetting")
 
 
 def window(values: Sequence[float]) -> list[float]:
@@ -94,14 +94,14 @@ def window(values: Sequence[float]) -> list[float]:
     return [start - 0.1 * width, start + 1.1 * width]
 
 
-def gathered(marked: Sequence[tuple[float, float, str]], across: list[float], up: list[float]) -> list[str]:
-    """The text of each marker; markers so near that their texts would overprint give theirs to the first of them."""
+def gathered(markers: Sequence[tuple[float, float, str]], across: list[float], up: list[float]) -> list[str]:
+    """The text of each marker; where markers lie so close that texts would overprint, the first has all their texts."""
     near_x, near_y = (0.05 * (high - low) for low, high in (across, up))
     texts: dict[int, list[str]] = {}
-    for i, (x, y, text) in enumerate(marked):
-        close = (j for j in texts if abs(marked[j][0] - x) <= near_x and abs(marked[j][1] - y) <= near_y)
+    for i, (x, y, text) in enumerate(markers):
+        close = (j for j in texts if abs(markers[j][0] - x) <= near_x and abs(markers[j][1] - y) <= near_y)
         texts.setdefault(next(close, i), []).append(text)
-    return [", ".join(texts.get(i, [])) for i in range(len(marked))]
+    return [", ".join(texts.get(i, [])) for i in range(len(markers))]
 
 
 def utility(records: Sequence[Record]) -> str:
@@ -114,7 +114,7 @@ def central(measurement: Measurement, role: str) -> float | None:
     return finite(measurement.original.value if role == "original" else measurement.reference)
 
 
-def spot(look: Style, name: str, x: float, y: float, size: int) -> Json:
+def marker(look: Style, name: str, x: float, y: float, size: int) -> Json:
     """One marker on the plane, without a text yet."""
     return {
         "type": "scatter",
@@ -135,20 +135,20 @@ def tuning(tuning: Tuning) -> Plot:
     chosen = drawable(tuning.chosen, wide)
     strengths = [trial.strength for trial in trials]
     x = log_axis(tuning.parameter, strengths, tick_each=True) if wide else axis(tuning.parameter)
-    looks = [Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")]
-    data = [trial_line(strengths, [finite(t.gap) for t in trials], looks[0])]
-    data += [trial_line(strengths, [finite(t.retain_drop) for t in trials], looks[1])]
-    page = layout(x, axis("gap, retain drop"), 280)
+    gap, drop = Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
+    data = [trial_line(strengths, [finite(t.gap) for t in trials], gap)]
+    data += [trial_line(strengths, [finite(t.retain_drop) for t in trials], drop)]
+    frame = layout(x, axis("gap, retain drop"), 280)
     if chosen is not None:
-        page["shapes"] = [
+        frame["shapes"] = [
             {"type": "line", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1, "yref": "paper"}
             | {"line": {"color": GREY, "dash": "dot", "width": 1.5}}
         ]
-    return Plot(data, page, [*looks, Style("chosen", GREY, "dot", "")], f"Tuning {tuning.parameter}")
+    return Plot(data, frame, [gap, drop, Style("chosen", GREY, "dot", "")], f"Tuning {tuning.parameter}")
 
 
 def trial_line(xs: list[float], ys: list[float | None], look: Style) -> Json:
-    """One of tuning's two lines."""
+    """The gap or the drop on retain over the strengths that tuning tried."""
     return {
         "type": "scatter",
         "mode": "lines+markers",

@@ -48,14 +48,14 @@ def minus(after: float | None, before: float | None) -> float | None:
 def heat(matrix: Matrix, role: str) -> Plot:
     """What changed, true class by predicted class; all models of a table on one scale, 0 in its middle."""
     cells, before, after = change(matrix, role), matrix.values["original"], matrix.values[role]
-    every = [abs(v) for one in roles(matrix) for row in change(matrix, one) for v in row if v is not None]
-    most = max([0.01, *every])
-    spots = [str(k) for k in range(len(matrix.labels))]
+    changes = [abs(v) for other in roles(matrix) for row in change(matrix, other) for v in row if v is not None]
+    most = max([0.01, *changes])
+    positions = [str(k) for k in range(len(matrix.labels))]
     trace: Json = {
         "type": "heatmap",
         "name": label(ROLES[role]),
-        "x": spots,
-        "y": spots,
+        "x": positions,
+        "y": positions,
         "z": cells,
         "zmin": -most,
         "zmax": most,
@@ -64,7 +64,7 @@ def heat(matrix: Matrix, role: str) -> Plot:
         "ygap": 1,
         "hoverinfo": "text",
         "text": [
-            [told(true, called, *cell) for called, *cell in zip(matrix.labels, *row, strict=False)]
+            [pointed_at(true, called, *cell) for called, *cell in zip(matrix.labels, *row, strict=False)]
             for true, *row in zip(matrix.labels, before, after, cells, strict=False)
         ],
         "colorbar": {"thickness": 10, "outlinewidth": 0, "tickformat": "+.2~f", "len": 1, "xpad": 4},
@@ -77,11 +77,11 @@ def heat(matrix: Matrix, role: str) -> Plot:
 
 def classes(title: str, names: dict[str, str]) -> Json:
     """An axis of classes, which leaves names out where they would overprint each other."""
-    kept = {key: value for key, value in axis(title).items() if key in ("title", "automargin")}
-    return kept | {"type": "category", "labelalias": names, "showgrid": False}
+    frame = {key: value for key, value in axis(title).items() if key in ("title", "automargin")}
+    return frame | {"type": "category", "labelalias": names, "showgrid": False}
 
 
-def told(true: str, called: str, before: float | None, after: float | None, by: float | None) -> str:
+def pointed_at(true: str, called: str, before: float | None, after: float | None, by: float | None) -> str:
     """What a cell says when it is pointed at."""
     what = f"“{true}” called “{called}”"
     if by is None:
@@ -98,21 +98,22 @@ def named(matrix: Matrix, k: int, most: int | None = None) -> str:
 
 def sentence(matrix: Matrix) -> str:
     """Which class that stays paid most, which gained most, and what retrained models show of both."""
-    said = [
+    paid_and_gained = [
         _most(matrix, "paid", "lost accuracy", "{} paid most: its accuracy fell by {}"),
         _most(
             matrix, "gained", "is given to other classes’ examples more often than before",
             "{} gained most: on average {} more of another class’s examples are taken for it",
         ),
     ]  # fmt: skip
-    return " ".join(said)
+    return " ".join(paid_and_gained)
 
 
 def _most(matrix: Matrix, what: str, nothing: str, words: str) -> str:
-    found: dict[str, list[float | None]] = getattr(matrix, what)
-    own, others = found.get("unlearned", []), found.get("retrained", [])
-    kept = [(v, k) for k in range(len(matrix.labels)) if k not in matrix.forgotten and (v := _at(own, k)) is not None]
-    value, best = max(kept, key=lambda one: one[0], default=(0.0, 0))
+    by_role: dict[str, list[float | None]] = getattr(matrix, what)
+    own, others = by_role.get("unlearned", []), by_role.get("retrained", [])
+    staying = [k for k in range(len(matrix.labels)) if k not in matrix.forgotten]
+    values = [(value, k) for k in staying if (value := _at(own, k)) is not None]
+    value, best = max(values, key=lambda pair: pair[0], default=(0.0, 0))
     if value < SLIGHT:
         return f"No class that stays {nothing}."
     usual = _at(others, best)
@@ -122,11 +123,11 @@ def _most(matrix: Matrix, what: str, nothing: str, words: str) -> str:
 
 def rows(matrix: Matrix) -> list[Row]:
     """The numbers by class, in the order of the table."""
-    found = []
+    table = []
     for k, line in zip(range(len(matrix.labels)), matrix.values.get("original", []), strict=False):
         paid, gained = ([_at(by.get(role, []), k) for role in roles(matrix)] for by in (matrix.paid, matrix.gained))
-        found.append(Row(named(matrix, k), _at(line, k), paid, gained))
-    return found
+        table.append(Row(named(matrix, k), _at(line, k), paid, gained))
+    return table
 
 
 def _at(values: Sequence[float | None], k: int) -> float | None:

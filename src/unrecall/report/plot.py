@@ -61,24 +61,24 @@ def axis(title: str) -> Json:
 
 def spaced_axis(title: str, values: Iterable[float]) -> Json:
     """A linear axis with a tick at each value where they are few and far apart: no half layer, no part of a step."""
-    spots = sorted({value for value in values if math.isfinite(value)})
-    apart = [high - low for low, high in pairwise(spots)]
-    if not apart or len(spots) > FEW or min(apart) < (spots[-1] - spots[0]) / (2 * FEW):
+    ticks = sorted({value for value in values if math.isfinite(value)})
+    apart = [high - low for low, high in pairwise(ticks)]
+    if not apart or len(ticks) > FEW or min(apart) < (ticks[-1] - ticks[0]) / (2 * FEW):
         return axis(title)
-    return axis(title) | {"tickvals": spots, "ticktext": [f"{value:.6g}" for value in spots]}
+    return axis(title) | {"tickvals": ticks, "ticktext": [f"{value:.6g}" for value in ticks]}
 
 
 def log_axis(title: str, values: Iterable[float | None], tick_each: bool = False) -> Json:
     """A logarithmic axis: a tick at each value where they are few, else at each power of ten where there are two."""
-    spots = sorted({value for value in values if value is not None and 0 < value < math.inf})
+    positive = sorted({value for value in values if value is not None and 0 < value < math.inf})
     ticks: Json = {"nticks": 7}
-    if tick_each and len(spots) <= FEW:
-        ticks = {"tickvals": spots, "ticktext": [f"{value:.6g}" for value in spots]}
-    elif spots and spots[-1] > 10 * spots[0]:
+    if tick_each and len(positive) <= FEW:
+        ticks = {"tickvals": positive, "ticktext": [f"{value:.6g}" for value in positive]}
+    elif positive and positive[-1] > 10 * positive[0]:
         ticks = {"dtick": 1}
-    short = bool(spots) and spots[0] >= 1e-4 and spots[-1] < 1e6
-    written = {"tickformat": ",~g"} if short else {"exponentformat": "power"}
-    return axis(title) | {"type": "log"} | written | ticks
+    short = bool(positive) and positive[0] >= 1e-4 and positive[-1] < 1e6
+    numbers = {"tickformat": ",~g"} if short else {"exponentformat": "power"}
+    return axis(title) | {"type": "log"} | numbers | ticks
 
 
 def layout(x: Json, y: Json, height: int) -> Json:

@@ -39,7 +39,7 @@ class Line(NamedTuple):
     pieces: list[Tinted]
 
 
-class Said(NamedTuple):
+class Text(NamedTuple):
     """What one model writes; `head` is its beginning where it is long, `exact` whether it gives the true answer."""
 
     role: str
@@ -52,13 +52,13 @@ class Said(NamedTuple):
 class Written(NamedTuple):
     """What stands side by side, and what is folded below."""
 
-    beside: list[Said]
-    folded: list[Said]
+    beside: list[Text]
+    folded: list[Text]
 
 
 def lines(reading: Reading) -> list[Line]:
     """The true answer once for each of original, unlearned and retrained."""
-    found = []
+    answer = []
     for name in SHOWN:
         members = [role for role in roles(reading.pieces) if style(role).name == name]
         values = [mean(piece.probability.get(role) for role in members) for piece in reading.pieces]
@@ -66,24 +66,24 @@ def lines(reading: Reading) -> list[Line]:
             pieces = [tinted(piece.text, value) for piece, value in zip(reading.pieces, values, strict=True)]
             pieces[0] = pieces[0]._replace(space="")
             shown = members[0] if len(members) == 1 else name
-            found.append(Line(shown, style(name), len(members), mean(values), pieces))
-    return found
+            answer.append(Line(shown, style(name), len(members), mean(values), pieces))
+    return answer
 
 
 def written(reading: Reading) -> Written:
     """Original, unlearned and one retrained model side by side; whatever else there is, below."""
-    looks = {role: style(role) for role in reading.written}
-    first = [next((role for role, look in looks.items() if look.name == name), None) for name in SHOWN]
+    styles = {role: style(role) for role in reading.written}
+    first = [next((role for role, look in styles.items() if look.name == name), None) for name in SHOWN]
     beside = [role for role in first if role is not None]
-    folded = [role for role in looks if role not in beside]
-    return Written(*([said(role, looks[role], reading) for role in group] for group in (beside, folded)))
+    folded = [role for role in styles if role not in beside]
+    return Written(*([text_of(role, styles[role], reading) for role in group] for group in (beside, folded)))
 
 
-def said(role: str, look: Style, reading: Reading) -> Said:
+def text_of(role: str, look: Style, reading: Reading) -> Text:
     """One model's text, ready to be shown."""
     text, answer = reading.written[role].strip(), reading.answer.strip()
     exact = bool(answer) and text.startswith(answer) and not text[len(answer) :][:1].isalnum()
-    return Said(role if look.numbered else look.name, look, plain(text), beginning(plain(text)), exact)
+    return Text(role if look.numbered else look.name, look, plain(text), beginning(plain(text)), exact)
 
 
 def numbers(reading: Reading) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
@@ -113,9 +113,9 @@ def tinted(text: str, probability: float | None) -> Tinted:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are known."""
-    known = present(values)
-    return sum(known) / len(known) if known else None
+    """The mean of the values that are there and finite; None where none is."""
+    finite_values = present(values)
+    return sum(finite_values) / len(finite_values) if finite_values else None
 
 
 def visible(piece: str) -> str:

@@ -57,11 +57,11 @@ MARKS: Final[dict[Label, str]] = {
 
 def style(role: str) -> Style:
     """The look of a series: its model's, drawn open and thin where the role names a control or counts the models."""
-    found = re.match(r"(original|unlearned|retrained|null)\b[\s,:]*(.*)", role, re.DOTALL)
-    if found is None:
+    match = re.match(r"(original|unlearned|retrained|null)\b[\s,:]*(.*)", role, re.DOTALL)
+    if match is None:
         # Not hash(): that differs from one process to the next, and the same records must give the same bytes.
         return replace(OTHERS[sum(role.encode()) % len(OTHERS)], name=role)
-    base, rest = STYLES[found[1]], found[2]
+    base, rest = STYLES[match[1]], match[2]
     if not rest:
         return base
     if rest.isdigit():
@@ -71,10 +71,10 @@ def style(role: str) -> Style:
 
 def legend(roles: Iterable[str]) -> list[Style]:
     """One entry per look, in the order first seen; numbered models share one entry that counts them."""
-    looks = [style(role) for role in roles]
+    styles = [style(role) for role in roles]
     entries: dict[str, Style] = {}
-    for look in looks:
-        count = sum(other.numbered and other.name == look.name for other in looks)
+    for look in styles:
+        count = sum(other.numbered and other.name == look.name for other in styles)
         name = f"{look.name} ({count} models)" if look.numbered and count > 1 else look.name
         entries.setdefault(look.name, replace(look, name=name))
     return list(entries.values())

@@ -42,12 +42,12 @@ def accuracy(record: Record) -> str:
 def judging(record: Record, declared: Mapping[str, Side | None] | None) -> str:
     """How the verdict on the page differs from the record's own, or from what would be judged today; else nothing."""
     own, anew = record.verdict, judged(record).verdict
-    said = f"This verdict follows from the record's numbers by the rule {RULE}"
+    basis = f"This verdict follows from the record's numbers by the rule {RULE}"
     remarks = []
     if own.rule != RULE:
-        remarks.append(f"{said}; the record was judged “{own.label}” by the rule {own.rule}.")
+        remarks.append(f"{basis}; the record was judged “{own.label}” by the rule {own.rule}.")
     elif (own.label, own.line) != (anew.label, anew.line):
-        remarks.append(f"{said}; the record says “{own.label}” of itself, which they do not bear out.")
+        remarks.append(f"{basis}; the record says “{own.label}” of itself, which they do not bear out.")
     names = [m.title for m in undeclared(record, declared)] if declared is not None else []
     if names:
         remarks.append(f"In this version other measurements are judged, or leak on another side: {'; '.join(names)}.")
@@ -165,10 +165,10 @@ def row_notes(measurement: Measurement) -> list[str]:
 
 def flat(parameters: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Parameters with those of nested parts named after their part: fit.lr."""
-    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     for name, value in parameters.items():
-        found |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
-    return found
+        parts |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return parts
 
 
 def ending(part: float) -> str:
@@ -197,8 +197,8 @@ def last_points(curve: Curve | None) -> dict[str, list[float]]:
 
 def span(values: Sequence[float | None]) -> str:
     """One number, or the lowest and highest of several."""
-    known = sorted(value for value in values if value is not None)
-    texts = list(dict.fromkeys([number(known[0]), number(known[-1])])) if known else ["none"]
+    present = sorted(value for value in values if value is not None)
+    texts = list(dict.fromkeys([number(present[0]), number(present[-1])])) if present else ["none"]
     return " to ".join(texts)
 
 
