@@ -4,13 +4,19 @@ BIN := .venv/bin
 LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt $(LINKS)
 
-.PHONY: demo test lint bench docs wheel clean
+.PHONY: demo test golden lint bench docs wheel clean
 
 demo: .venv/demo  ## train, retrain, unlearn, attack, report on digits: about a minute
 	$(BIN)/unrecall demo --out unrecall-demo
 
 test: .venv/dev  ## everything that needs nothing outside this repository
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+golden: .venv/dev  ## eight runs by the revision REV and by this one: every number that differs (about 6 minutes)
+	rm -rf build/golden && git worktree prune && git worktree add --detach --force build/golden/code $(or $(REV),HEAD~1)
+	PYTHONPATH=build/golden/code/src $(BIN)/python tests/end_to_end/golden.py keep build/golden/before
+	PYTHONPATH=src $(BIN)/python tests/end_to_end/golden.py keep build/golden/after
+	$(BIN)/python tests/end_to_end/golden.py compare build/golden/before build/golden/after
 
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
