@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from unrecall.models.importance import Weights
 from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
 from unrecall.nn.functional import own_moments
-from unrecall.nn.hooks import is_linear, is_transposed, mode
+from unrecall.nn.hooks import capture, is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
@@ -147,29 +147,22 @@ def covered(model: nn.Module) -> dict[str, nn.Module]:
 @torch.no_grad()
 def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
     """sum r r^T over all inputs r of each covered layer, `[groups, d, d]` in float64, by the name of its weight."""
-    found: Weights = {}
+    layers = covered(model)
+    moments: Weights = {}
     held: Tensor | None = None
     done = 0
 
-    def watch(name: str, layer: nn.Module) -> Any:
-        def note(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], __: object) -> None:
-            for rows in entering(layer, (*inputs, *named.values())[0], held):
-                product = rows.mT @ rows
-                found[name] = found[name] + product if name in found else product
+    def add(name: str, inputs: Tensor) -> None:
+        for rows in entering(layers[name], inputs, held):
+            product = rows.mT @ rows
+            moments[name] = moments[name] + product if name in moments else product
 
-        return layer.register_forward_hook(note, with_kwargs=True)
-
-    handles = [watch(name, layer) for name, layer in covered(model).items()]
-    try:
-        with mode(model, training=False):
-            for batch in in_order(examples, task, device=device_of(model)):
-                batch = {name: value[again(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
-                held, done = task.positions(batch), done + len(batch["index"])
-                task.rows(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    with mode(model, training=False), capture(layers, add, inputs=True):
+        for batch in in_order(examples, task, device=device_of(model)):
+            batch = {name: value[again(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
+            held, done = task.positions(batch), done + len(batch["index"])
+            task.rows(model, batch)
+    return moments
 
 
 def entering(layer: nn.Module, inputs: Tensor, held: Tensor | None = None) -> Iterator[Tensor]:
