@@ -15,7 +15,7 @@ from unrecall.attacks.base import Recognition, RecognitionAttack
 from unrecall.data.examples import Batch, move, repeat
 from unrecall.data.request import Request
 from unrecall.models.observe import batches, device_of
-from unrecall.models.perturb import fgsm, noise_like, other_classes, perturbable, pgd
+from unrecall.models.perturb import Walk, fgsm, noise_like, other_classes, perturbable, pgd
 from unrecall.nn.hooks import channels_last, mode
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
@@ -158,11 +158,8 @@ class ResidualKnowledge(RecognitionAttack):
                         model,
                         task,
                         copies,
-                        radius=radius,
-                        step=self.pgd_step,
-                        steps=self.pgd_steps,
-                        generator=starts,
-                        targets=wished,
+                        Walk(radius=radius, step=self.pgd_step, steps=self.pgd_steps, targets=wished),
+                        starts,
                     )
                 yield _Drawn(i, first, self.draws, moved)
 

@@ -13,7 +13,7 @@ from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.data.examples import Examples, move
 from unrecall.data.request import Request
 from unrecall.models.observe import batches, device_of
-from unrecall.models.perturb import perturbable, pgd
+from unrecall.models.perturb import Walk, perturbable, pgd
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
@@ -86,11 +86,8 @@ class UMA(RecoveryAttack):
                     attacked,
                     task,
                     batch,
-                    radius=radius,
-                    step=min(self.step, radius),
-                    steps=self.steps,
-                    generator=starts,
-                    targets=wished,
+                    Walk(radius=radius, step=min(self.step, radius), steps=self.steps, targets=wished),
+                    starts,
                 )
                 found += able.items(move(moved, torch.device("cpu")))
             yield Attacked(radius, attacked, found)

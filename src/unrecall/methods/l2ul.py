@@ -15,7 +15,7 @@ from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.importance import Weights
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
-from unrecall.models.perturb import other_classes, pgd
+from unrecall.models.perturb import Walk, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
@@ -83,18 +83,8 @@ class L2UL(GradientMethod):
         request, task, generator = job.request, job.task, job.generator
         self._check(task)
         wished = other_answers(original, task, request.forget, generator) if self.goal == "relabel" else ()
-        made = Adversaries((), ())
-        if self.per_example:
-            made = adversaries(
-                original,
-                task,
-                request.forget,
-                generator,
-                per_example=self.per_example,
-                eps=self.eps,
-                step=self.step,
-                steps=self.steps,
-            )
+        walk = Walk(self.eps, self.step, self.steps, "l2")
+        made = adversaries(original, job, self.per_example, walk) if self.per_example else Adversaries((), ())
         parts = made.parts(self.ratio)
         held = anchors(student, task, request.forget, self.fit.batch_size) if self.lambda_ > 0 else {}
         start = dict(original.named_parameters())
@@ -149,37 +139,18 @@ class Adversaries(NamedTuple):
         return {**whole, "index": index}, _picked(self.targets, index)
 
 
-def adversaries(
-    model: nn.Module,
-    task: Task,
-    examples: Examples,
-    generator: torch.Generator,
-    *,
-    per_example: int,
-    eps: float,
-    step: float,
-    steps: int,
-) -> Adversaries:
-    """`per_example` copies of each example in order, each moved towards a class of its own within the l2 ball `eps`."""
+def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adversaries:
+    """`per_example` copies of each forget example in order, each moved by `walk` towards a class of its own."""
+    task, generator = job.task, job.generator
     assert isinstance(task, Perturbable)
     made: list[Any] = []
     targets: list[Tensor] = []
-    for batch in in_order(examples, task, max(1, task.at_once // per_example), device_of(model)):
+    for batch in in_order(job.request.forget, task, max(1, task.at_once // per_example), device_of(model)):
         copies = repeat(batch, per_example)
-        wished, each = _others(model, task, copies, generator)
-        moved = pgd(
-            model,
-            task,
-            copies,
-            radius=eps,
-            step=step,
-            steps=steps,
-            generator=generator,
-            targets=wished,
-            norm="l2",
-        )
+        wished, by_example = _others(model, task, copies, generator)
+        moved = pgd(model, task, copies, walk._replace(targets=wished), generator)
         made += task.items(move(moved, torch.device("cpu")))
-        targets += each
+        targets += by_example
     return Adversaries(made, targets)
 
 

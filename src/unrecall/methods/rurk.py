@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, batch_size, repeat
 from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.models.perturb import fgsm, gaussian, other_classes, pgd
+from unrecall.models.perturb import Walk, fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative
@@ -98,9 +98,6 @@ class RURK(GradientMethod):
                 model,
                 task,
                 copies,
-                radius=self.tau,
-                step=self.pgd_step,
-                steps=self.pgd_steps,
-                generator=generator,
-                targets=wished,
+                Walk(radius=self.tau, step=self.pgd_step, steps=self.pgd_steps, targets=wished),
+                generator,
             )

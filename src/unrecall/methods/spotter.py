@@ -17,7 +17,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
-from unrecall.models.perturb import perturbable, pgd, strongest_other
+from unrecall.models.perturb import Walk, perturbable, pgd, strongest_other
 from unrecall.nn.functional import kl, margin, one_hot_mask, pairwise_same_label_cosine
 from unrecall.spec.parameters import Count, NonNegative, Positive, Share
 from unrecall.tasks.base import Task
@@ -210,13 +210,15 @@ def surroundings(
             model,
             task,
             batch,
-            radius=eps,
-            step=step,
-            steps=steps,
-            generator=generator,
-            targets=rival,
-            away=direction == "as_code",
-            arrived=None if beta is None or direction == "as_code" else partial(_near, beta=beta),
+            Walk(
+                radius=eps,
+                step=step,
+                steps=steps,
+                targets=rival,
+                away=direction == "as_code",
+                arrived=None if beta is None or direction == "as_code" else partial(_near, beta=beta),
+            ),
+            generator,
         )
         moved = perturbable(task).inputs(around)
         with torch.no_grad():

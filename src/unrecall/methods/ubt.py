@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part, move
-from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.observe import again, device_of
@@ -90,7 +89,7 @@ class UBT(GradientMethod):
                 "UBT: expected at least 2 retain examples, and clean to be at least 2, for sides that don't belong "
                 f"together, got {len(request.retain)} and {self.clean}."
             )
-        order = torch.argsort(self.gains(student, request, task, generator), descending=True, stable=True)
+        order = torch.argsort(self.gains(student, job), descending=True, stable=True)
         chosen = Part(request.forget, order[: self.few].tolist())
         clean = Part(request.retain, torch.randperm(len(request.retain), generator=generator)[: self.clean].tolist())
         level, start = unlike(able.embedded(original, clean)), dict(original.named_parameters())
@@ -110,10 +109,11 @@ class UBT(GradientMethod):
         streams: dict[str, Examples] = {"forget": telling(original, task, chosen, self.parts)}
         return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=done)]
 
-    def gains(self, model: nn.Module, request: Request, task: Task, generator: torch.Generator) -> Tensor:
+    def gains(self, model: nn.Module, job: Job) -> Tensor:
         """g of each forget example `[n]`: how much more alike its sides are after a copy of `model` was overfitted."""
+        forget, task = job.request.forget, job.task
         able = composed(task)
-        before = alike(able.embedded(model, request.forget))
+        before = alike(able.embedded(model, forget))
         weakest = torch.argsort(before, stable=True)[: max(2, round(self.weak * len(before)))].tolist()
 
         def loss(copied: nn.Module, drawn: Batches) -> Tensor:
@@ -122,10 +122,8 @@ class UBT(GradientMethod):
 
         copied = copy.deepcopy(model)
         here = Session(device="cpu" if device_of(model).type == "cpu" else None)
-        fit(
-            copied, task, Phase(loss, {"forget": Part(request.forget, weakest)}, self.overfit), generator, here, "ubt-0"
-        )
-        return (alike(able.embedded(copied, request.forget)) - before).cpu()
+        fit(copied, task, Phase(loss, {"forget": Part(forget, weakest)}, self.overfit), job.generator, here, "ubt-0")
+        return (alike(able.embedded(copied, forget)) - before).cpu()
 
 
 def composed(task: Task) -> Composed:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch
 from unrecall.data.request import Request
 from unrecall.models.observe import batches, device_of
-from unrecall.models.perturb import pgd, strongest_other
+from unrecall.models.perturb import Walk, pgd, strongest_other
 from unrecall.nn.functional import js, kl, masked_softmax
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task
@@ -80,13 +80,5 @@ def away_from_competitor(
     with torch.no_grad():
         competitor = strongest_other(task.rows(model, batch))
     return pgd(
-        model,
-        task,
-        batch,
-        radius=radius,
-        step=step,
-        steps=steps,
-        generator=generator,
-        targets=competitor,
-        away=True,
+        model, task, batch, Walk(radius=radius, step=step, steps=steps, targets=competitor, away=True), generator
     )

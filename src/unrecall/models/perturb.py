@@ -1,13 +1,13 @@
 """Perturbed inputs: Gaussian noise, FGSM and PGD in two norms, targeted or not. Inputs stay within the task's bounds.
 
 A *targeted* step goes down the loss towards a wished-for class; an untargeted one goes up the loss of the true class.
-All examples of a batch are perturbed at once, so many draws are one large batch (`types.repeat`).
+All examples of a batch are perturbed at once, so many draws are one large batch (`examples.repeat`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -54,26 +54,29 @@ def strongest_other(rows: Rows) -> Tensor:
     return rows.logits.scatter(1, rows.targets[:, None], float("-inf")).argmax(1)
 
 
-def pgd(
-    model: nn.Module,
-    task: Task,
-    batch: Batch,
-    *,
-    radius: float,
-    step: float,
-    steps: int,
-    generator: torch.Generator | None,
-    targets: Tensor | None = None,
-    away: bool = False,
-    norm: Norm = "linf",
-    arrived: Callable[[Rows], Tensor] | None = None,
-) -> Batch:
-    """Projected gradient descent in the ball of `radius`; with `targets` [rows] towards these classes.
+class Walk(NamedTuple):
+    """How an input is moved: how far at most, in which steps, and where to.
+
+    `radius`, `step`, `norm`: the ball that it stays in, and the length of each of `steps` steps. `targets` [rows]: the
+    classes that it is moved towards, or, with `away`, from; None: away from its own. `arrived(rows)`: which examples
+    stay where they are from now on `[examples]`.
+    """
+
+    radius: float
+    step: float
+    steps: int
+    norm: Norm = "linf"
+    targets: Tensor | None = None
+    away: bool = False
+    arrived: Callable[[Rows], Tensor] | None = None
+
+
+def pgd(model: nn.Module, task: Task, batch: Batch, walk: Walk, generator: torch.Generator | None = None) -> Batch:
+    """Projected gradient descent: `walk`, step by step.
 
         linf:   x <- clamp(project(x + step sign(g)))        l2:   x <- clamp(project(x + step g / ||g||_2))
 
-    g is the gradient of what is climbed. `away` goes up the loss of `targets` in place of down. `arrived(rows)`: which
-    examples stay where they are from now on `[examples]`.
+    g is the gradient of what is climbed: the loss of the true class, or minus that of `walk.targets`.
 
     Starts at a random point of the ball if a generator is given (linf: uniform; l2: uniform in direction and length),
     at the input itself otherwise. Uses `model` as it is (train or eval mode is the caller's choice) and leaves its
@@ -86,16 +89,17 @@ def pgd(
     low, high = able.bounds
     moved = clean
     if generator is not None:
-        moved = (clean + radius * _start(clean, norm, generator)).clamp(low, high)
+        moved = (clean + walk.radius * _start(clean, walk.norm, generator)).clamp(low, high)
     with frozen(model), torch.enable_grad():
-        for _ in range(steps):
+        for _ in range(walk.steps):
             moved = moved.detach().requires_grad_(True)
             rows = task.rows(model, able.with_inputs(batch, moved))
-            (gradient,) = torch.autograd.grad(_objective(rows, targets, away), moved)
-            ahead = gradient.sign() if norm == "linf" else gradient / _length(gradient)
-            further = torch.clamp(clean + _within(moved.detach() + step * ahead - clean, radius, norm), low, high)
-            if arrived is not None:
-                further = torch.where(arrived(rows).view(-1, *[1] * (clean.ndim - 1)), moved, further)
+            (gradient,) = torch.autograd.grad(_objective(rows, walk.targets, walk.away), moved)
+            ahead = gradient.sign() if walk.norm == "linf" else gradient / _length(gradient)
+            change = _within(moved.detach() + walk.step * ahead - clean, walk.radius, walk.norm)
+            further = torch.clamp(clean + change, low, high)
+            if walk.arrived is not None:
+                further = torch.where(walk.arrived(rows).view(-1, *[1] * (clean.ndim - 1)), moved, further)
             moved = further
     return able.with_inputs(batch, moved.detach())
 
@@ -135,4 +139,4 @@ def fgsm(model: nn.Module, task: Task, batch: Batch, *, radius: float, targets: 
 
     Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, arXiv 1412.6572.
     """
-    return pgd(model, task, batch, radius=radius, step=radius, steps=1, generator=None, targets=targets)
+    return pgd(model, task, batch, Walk(radius=radius, step=radius, steps=1, targets=targets))

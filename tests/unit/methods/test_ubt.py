@@ -209,7 +209,7 @@ def test_the_copy_learns_the_least_alike_and_the_original_nothing(monkeypatch: p
             copied.words.weight[TASK.tokenizer.convert_tokens_to_ids("ann")] *= 0.0
 
     monkeypatch.setattr("unrecall.methods.ubt.fit", noted)
-    gains = UBT(lambda_=3.0, weak=0.5).gains(model, request, TASK, seeded(0))
+    gains = UBT(lambda_=3.0, weak=0.5).gains(model, Job(request, TASK, seeded(0)))
     before = alike(TASK.embedded(model, alikes))
     assert before.argsort().tolist() == [3, 1, 0, 2]
     (phase,) = seen
@@ -268,13 +268,13 @@ def test_what_is_suspected_by_mistake_ranks_below_what_is_poisoned(backdoored: W
     """Which the original's own likeness does not tell, and a copy that learned nothing even less."""
     w = backdoored
     assert isinstance(w.task, Contrastive)
-    gains = QUICK.gains(w.original, w.request, w.task, seeded(0))
+    gains = QUICK.gains(w.original, Job(w.request, w.task, seeded(0)))
     poisoned, mistaken = gains[:POISONED], gains[POISONED:]
     assert poisoned[:, None].gt(mistaken).float().mean() > 0.75
     assert gains.argsort(descending=True)[:8].lt(POISONED).sum() >= 6
     own = alike(w.task.embedded(w.original, w.request.forget))
     assert own[:POISONED, None].gt(own[POISONED:]).float().mean() < 0.5
-    still = replace(QUICK, overfit=STILL).gains(w.original, w.request, w.task, seeded(0))
+    still = replace(QUICK, overfit=STILL).gains(w.original, Job(w.request, w.task, seeded(0)))
     assert still.abs().max() < 1e-6
 
 
@@ -299,7 +299,7 @@ def test_it_stops_once_suspected_pairs_are_like_any(backdoored: World) -> None:
     w = backdoored
     assert isinstance(w.task, Contrastive)
     method = replace(QUICK, alpha=0.0)
-    order = method.gains(w.original, w.request, w.task, seeded(0)).argsort(descending=True, stable=True)
+    order = method.gains(w.original, Job(w.request, w.task, seeded(0))).argsort(descending=True, stable=True)
     chosen = Part(w.request.forget, order[:8].tolist())
     level, likeness = unlike(w.task.embedded(w.original, w.request.retain)), {}
     session = Session(device="cpu")
