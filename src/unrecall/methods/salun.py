@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.methods.base import GradientMethod, Phase, Strength
+from unrecall.methods.base import Around, GradientMethod, Plugin
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Share
 from unrecall.training.job import Job
@@ -23,7 +23,7 @@ def _random_label() -> GradientMethod:
 
 
 @dataclass(frozen=True)
-class SalUn(GradientMethod):
+class SalUn(Plugin):
     """Lets the base method move the most salient weights and holds all others where they were, to the bit.
 
         m_j = 1 where |d CE(forget) / d theta_j| is among the largest `share` over all weights together, by rank
@@ -32,8 +32,8 @@ class SalUn(GradientMethod):
     Weight decay and momentum can't move a weight that is held, for it is put back after the step.
 
     Args:
-        share: how much of the weights is free, in [0, 1].
         base: the method that is masked; random labels, SGD lr 0.013, momentum 0.9, weight decay 5e-4, 10 epochs.
+        share: how much of the weights is free, in [0, 1].
 
     Expected to fail: as the base does, if less; what is held may carry the memory just as well. BatchNorm's statistics
     are no weights and move with the base.
@@ -45,18 +45,15 @@ class SalUn(GradientMethod):
     """
 
     title: ClassVar[str] = "SalUn"
-    strength: ClassVar[Strength | None] = None
 
-    share: Share = 0.5
     base: GradientMethod = field(default_factory=_random_label)
+    share: Share = 0.5
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """The phases of the base, each with a step that puts the held weights back."""
-        request, task = job.request, job.task
-        free = most_salient(mean_gradient(student, task, request.forget), self.share)
+    def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
+        """Gives each phase a step that puts the held weights back."""
+        free = most_salient(mean_gradient(student, job.task, job.request.forget), self.share)
         held = dict(original.named_parameters())
-        phases = self.base.phases(student, original, job)
-        return [replace(phase, step=holding(phase.step, student, free, held)) for phase in phases]
+        return lambda phase: replace(phase, step=holding(phase.step, student, free, held))
 
 
 def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
