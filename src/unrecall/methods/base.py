@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Loss, Phase, fit, set_training
 from unrecall.training.randomness import draw_seed, own_randomness
+from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 P = TypeVar("P", bound=Parameters)
@@ -184,6 +186,16 @@ def finished(student: nn.Module, model: nn.Module) -> nn.Module:
     return student.eval()
 
 
+def loss_on(split: str, task: Task) -> Loss:
+    """CE(split): the mean over an example's rows, then over the examples of a batch."""
+    return lambda model, batches: task.rows(model, batches[split]).losses().mean()
+
+
+def aside(model: nn.Module) -> Session:
+    """The session of a copy of `model` that is trained on the way: in the same place, showing and keeping nothing."""
+    return Session(device="cpu" if device_of(model).type == "cpu" else None)
+
+
 def beside_retain(forget: Loss, weight: float, request: Request, task: Task, fit: Fit) -> list[Phase]:
     """One phase over forget that minimises `forget` + `weight` CE(retain), with retain cycling beside it.
 
@@ -262,11 +274,13 @@ __all__ = [
     "Plugin",
     "Strength",
     "Wrapper",
+    "aside",
     "beside_own",
     "beside_retain",
     "classified",
     "copied",
     "finished",
+    "loss_on",
     "reinitialise",
     "train",
 ]

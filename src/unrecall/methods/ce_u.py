@@ -61,10 +61,10 @@ class CEU(GradientMethod):
 
 def ce_u_loss(rows: Rows, skip: int) -> Tensor:
     """The forget term."""
-    kept = beyond(rows, skip)
-    logits = rows.logits[kept]
-    wished = masked_softmax(logits.detach(), one_hot_mask(rows.targets[kept], logits.shape[1]))
-    return F.cross_entropy(logits, wished)
+    later = beyond(rows, skip)
+    logits = rows.logits[later]
+    target = masked_softmax(logits.detach(), one_hot_mask(rows.targets[later], logits.shape[1]))
+    return F.cross_entropy(logits, target)
 
 
 def beyond(rows: Rows, skip: int) -> Tensor:

@@ -69,11 +69,11 @@ class ContrastiveUnlearning(GradientMethod):
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             forget, retain = (classed.view(model, batches[split]) for split in ("forget", "retain"))
-            moved = contrastive_forgetting(
+            contrast = contrastive_forgetting(
                 forget.features, forget.rows.targets, retain.features, retain.rows.targets, self.temperature
             )
-            kept = retain.rows if classed is task else task.rows(model, batches["retain"])
-            return self.lambda_ul * moved + self.lambda_ce * kept.losses().mean()
+            retain_rows = retain.rows if classed is task else task.rows(model, batches["retain"])
+            return self.lambda_ul * contrast + self.lambda_ce * retain_rows.losses().mean()
 
         fit = replace(self.fit, epochs=self.fit.epochs * self.omega)
         if request.kind == "class" and fit.until is None and classed is task:

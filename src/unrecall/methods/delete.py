@@ -54,7 +54,7 @@ class Delete(GradientMethod):
             if request.masked:
                 hidden = torch.zeros_like(hidden)
                 hidden[:, list(request.masked)] = True
-            wished = F.log_softmax(teacher(batches["forget"]).masked_fill(hidden, float("-inf")), 1)
-            return rows.per_example(kl(wished, F.log_softmax(rows.logits, 1))).mean()
+            target = F.log_softmax(teacher(batches["forget"]).masked_fill(hidden, float("-inf")), 1)
+            return rows.per_example(kl(target, F.log_softmax(rows.logits, 1))).mean()
 
         return [Phase(loss, {"forget": request.forget}, self.fit)]

@@ -175,7 +175,7 @@ class Core(NamedTuple):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             with torch.no_grad():
                 retain = look(student, layers, classed, batches["retain"])
-            losses = [nll(read.logits, retain.rows.targets).mean() for read in model(retain.pooled)]
+            losses = [nll(reading.logits, retain.rows.targets).mean() for reading in model(retain.pooled)]
             return torch.stack(losses).sum()
 
         alone = Phase(loss, {"retain": request.retain}, method.warm_up)
@@ -207,17 +207,17 @@ class Core(NamedTuple):
 
 
 def summed(
-    method: EC | ECAround, forget: tuple[Sequence[Read], Tensor], retain: tuple[Sequence[Read], Tensor]
+    method: EC | ECAround, forget: tuple[Sequence[Reading], Tensor], retain: tuple[Sequence[Reading], Tensor]
 ) -> Tensor:
     """The sum over layers, from what is read of a batch of forget and of one of retain, and the classes of each."""
-    (forgets, own), (retains, other), terms = forget, retain, list[Tensor]()
+    (forgets, forget_classes), (retains, retain_classes), terms = forget, retain, list[Tensor]()
     for weight, u, r in zip(weights(len(retains)), forgets, retains, strict=True):
-        moved = contrastive_forgetting(u.vectors, own, r.vectors, other, method.temperature)
-        terms.append(weight * (method.lambda_ul * moved + method.lambda_ce * nll(r.logits, other).mean()))
+        contrast = contrastive_forgetting(u.vectors, forget_classes, r.vectors, retain_classes, method.temperature)
+        terms.append(weight * (method.lambda_ul * contrast + method.lambda_ce * nll(r.logits, retain_classes).mean()))
     return torch.stack(terms).sum()
 
 
-class Read(NamedTuple):
+class Reading(NamedTuple):
     """What the auxiliary modules of one layer make of a batch: z `[n, 128]`, of length 1, and logits `[n, classes]`."""
 
     vectors: Tensor
@@ -232,10 +232,10 @@ class Auxiliary(nn.Module):
         self.projections = nn.ModuleList(nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, WIDTH)) for d in widths)
         self.heads = nn.ModuleList(nn.Linear(WIDTH, classes) for _ in widths)
 
-    def forward(self, pooled: Sequence[Tensor]) -> list[Read]:
+    def forward(self, pooled: Sequence[Tensor]) -> list[Reading]:
         """From `[n, d_l]` of each layer."""
         vectors = [F.normalize(mlp(h), dim=1) for mlp, h in zip(self.projections, pooled, strict=True)]
-        return [Read(z, head(z)) for z, head in zip(vectors, self.heads, strict=True)]
+        return [Reading(z, head(z)) for z, head in zip(vectors, self.heads, strict=True)]
 
 
 def weights(count: int) -> list[float]:
@@ -254,8 +254,8 @@ def look(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: B
     """One pass; of a layer that is used several times, its first use."""
     with differentiable(layers) as activations:
         rows = task.rows(model, batch)
-    places = task.positions(batch)
-    return Look(rows, [pooled(uses[0], places) if uses else torch.empty(0, 0) for uses in activations.values()])
+    positions = task.positions(batch)
+    return Look(rows, [pooled(uses[0], positions) if uses else torch.empty(0, 0) for uses in activations.values()])
 
 
 class Stages(NamedTuple):

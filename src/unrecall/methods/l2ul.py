@@ -82,11 +82,11 @@ class L2UL(GradientMethod):
         """One phase over the adversarial examples with forget cycling beside them, or over forget alone."""
         request, task, generator = job.request, job.task, job.generator
         self._check(task)
-        wished = other_answers(original, task, request.forget, generator) if self.goal == "relabel" else ()
+        labels = other_answers(original, task, request.forget, generator) if self.goal == "relabel" else ()
         walk = Walk(self.eps, self.step, self.steps, "l2")
-        made = adversaries(original, job, self.per_example, walk) if self.per_example else Adversaries((), ())
-        parts = made.parts(self.ratio)
-        held = anchors(student, task, request.forget, self.fit.batch_size) if self.lambda_ > 0 else {}
+        adversarial = adversaries(original, job, self.per_example, walk) if self.per_example else Adversaries((), ())
+        parts = adversarial.parts(self.ratio)
+        shares = anchors(student, task, request.forget, self.fit.batch_size) if self.lambda_ > 0 else {}
         start = dict(original.named_parameters())
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
@@ -94,17 +94,17 @@ class L2UL(GradientMethod):
             n_f, n_a = batch_size(forget), sum(batch_size(batches[name]) for name in parts)
             total = torch.zeros((), device=device_of(model))
             if parts:
-                batch, targets = made.batch({name: batches[name] for name in parts})
+                batch, targets = adversarial.batch({name: batches[name] for name in parts})
                 rows = task.rows(model, batch)
                 total = total + n_a / (n_f + n_a) * rows.per_example(nll(rows.logits, targets)).mean()
             rows = task.rows(model, forget)
             if self.goal == "misclassify":
-                gone = -rows.losses().mean()
+                forgotten = -rows.losses().mean()
             else:
-                gone = rows.per_example(nll(rows.logits, _picked(wished, forget["index"]))).mean()
-            total = total + n_f / (n_f + n_a) * gone
+                forgotten = rows.per_example(nll(rows.logits, _picked(labels, forget["index"]))).mean()
+            total = total + n_f / (n_f + n_a) * forgotten
             weights = dict(student.named_parameters())
-            for name, share in held.items():
+            for name, share in shares.items():
                 total = total + self.lambda_ / 2 * (share * (weights[name] - start[name]).square()).sum()
             return total
 
@@ -132,10 +132,10 @@ class Adversaries(NamedTuple):
         n = min(ratio, len(self.examples))
         return {f"adversarial {i}": Part(self.examples, range(i, len(self.examples), n)) for i in range(n)}
 
-    def batch(self, drawn: Batches) -> tuple[Batch, Tensor]:
+    def batch(self, batches: Batches) -> tuple[Batch, Tensor]:
         """One batch of what all streams drew, and where it should be moved, `[rows]`."""
-        whole = {key: torch.cat([batch[key] for batch in drawn.values()]) for key in next(iter(drawn.values()))}
-        index = torch.cat([i + len(drawn) * batch["index"] for i, batch in enumerate(drawn.values())])
+        whole = {key: torch.cat([batch[key] for batch in batches.values()]) for key in next(iter(batches.values()))}
+        index = torch.cat([i + len(batches) * batch["index"] for i, batch in enumerate(batches.values())])
         return {**whole, "index": index}, _picked(self.targets, index)
 
 
@@ -143,21 +143,21 @@ def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adv
     """`per_example` copies of each forget example in order, each moved by `walk` towards a class of its own."""
     task, generator = job.task, job.generator
     assert isinstance(task, Perturbable)
-    made: list[Any] = []
+    items: list[Any] = []
     targets: list[Tensor] = []
     for batch in in_order(job.request.forget, task, max(1, task.at_once // per_example), device_of(model)):
         copies = repeat(batch, per_example)
-        wished, by_example = _others(model, task, copies, generator)
-        moved = pgd(model, task, copies, walk._replace(targets=wished), generator)
-        made += task.items(move(moved, torch.device("cpu")))
+        classes, by_example = _others(model, task, copies, generator)
+        perturbed = pgd(model, task, copies, walk._replace(targets=classes), generator)
+        items += task.items(move(perturbed, torch.device("cpu")))
         targets += by_example
-    return Adversaries(made, targets)
+    return Adversaries(items, targets)
 
 
 def other_answers(model: nn.Module, task: Task, examples: Examples, generator: torch.Generator) -> tuple[Tensor, ...]:
     """A random class other than its own for each row of each example, `[rows]` each."""
-    found = [_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
-    return tuple(one for batch in found for one in batch)
+    classes = [_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
+    return tuple(labels for batch in classes for labels in batch)
 
 
 @torch.no_grad()
@@ -166,8 +166,8 @@ def _others(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Random other classes for all rows of a batch, together and by example."""
     rows = task.rows(model, batch)
-    drawn = other_classes(rows.targets, rows.logits.shape[1], generator)
-    return drawn, torch.split(drawn, torch.bincount(rows.example, minlength=rows.examples).tolist())
+    classes = other_classes(rows.targets, rows.logits.shape[1], generator)
+    return classes, torch.split(classes, torch.bincount(rows.example, minlength=rows.examples).tolist())
 
 
 def _picked(table: Sequence[Tensor], index: Tensor) -> Tensor:
@@ -177,11 +177,11 @@ def _picked(table: Sequence[Tensor], index: Tensor) -> Tensor:
 
 def anchors(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:
     """w of each trainable tensor: 1 for what matters least to `examples`, 0 for what matters most."""
-    found = {}
-    for name, matters in importance(model, task, examples, batch_size).items():
-        spread = matters.max() - matters.min()
-        found[name] = 1 - (matters - matters.min()) / spread if spread > 0 else torch.ones_like(matters)
-    return found
+    shares = {}
+    for name, values in importance(model, task, examples, batch_size).items():
+        spread = values.max() - values.min()
+        shares[name] = 1 - (values - values.min()) / spread if spread > 0 else torch.ones_like(values)
+    return shares
 
 
 def importance(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:
@@ -192,7 +192,7 @@ def importance(model: nn.Module, task: Task, examples: Examples, batch_size: int
         for batch in in_order(examples, task, batch_size, device_of(model)):
             rows = task.rows(model, batch)
             length = rows.per_example(rows.logits.norm(dim=1)).mean()
-            found = torch.autograd.grad(length, list(weights.values()), allow_unused=True, materialize_grads=True)
-            for name, gradient in zip(weights, found, strict=True):
+            gradients = torch.autograd.grad(length, list(weights.values()), allow_unused=True, materialize_grads=True)
+            for name, gradient in zip(weights, gradients, strict=True):
                 total[name] += rows.examples / len(examples) * gradient.abs()
     return total

@@ -82,12 +82,12 @@ class LoRA(Wrapper):
         student = _view(model, model.parameters()).to(job.session.place()).requires_grad_(False)
         with own_randomness(draw_seed(job.generator)):
             changes = self._inject(student, layers)
-        ours = {id(p) for p in student.parameters() if p.requires_grad}
-        original = _view(student, (p for p in student.parameters() if id(p) not in ours)).eval().requires_grad_(False)
+        weights = [p for p in student.parameters() if not p.requires_grad]
+        original = _view(student, weights).eval().requires_grad_(False)
         if self.checkpointing:
             checkpoint(student)
         phases = self.base.phases(student, original, job)
-        if any(p.requires_grad and id(p) not in ours for p in student.parameters()):
+        if any(p.requires_grad for p in weights):
             raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
         train(student, phases, job, f"lora-{name.lower()}")
         result = copied(model, job)

@@ -103,8 +103,8 @@ class PGU(GradientMethod):
             rows = task.rows(model, batches["forget"])
             log_p = F.log_softmax(rows.logits, 1)
             p = log_p.gather(1, rows.targets[:, None]).squeeze(1).exp()
-            each = self.entropy * own_moments(log_p)[0] - torch.log(1 + self.offset - p)
-            return rows.per_example(each).mean()
+            terms = self.entropy * own_moments(log_p)[0] - torch.log(1 + self.offset - p)
+            return rows.per_example(terms).mean()
 
         def projected(turn: Turn) -> Tensor:
             value = plain_step(turn)
@@ -121,27 +121,27 @@ class PGU(GradientMethod):
         """C_r of each layer."""
         if self.stored is None:
             return second_moments(model, task, request.retain)
-        whole, gone = read(Path(self.stored)), second_moments(model, task, request.forget)
-        for name, moment in gone.items():
+        whole, of_forget = read(Path(self.stored)), second_moments(model, task, request.forget)
+        for name, moment in of_forget.items():
             if name not in whole or whole[name].shape != moment.shape:
                 got = tuple(whole[name].shape) if name in whole else "none"
                 raise BadInput(
                     f"PGU: expected stored to hold {name} of shape {tuple(moment.shape)}, got {got}. "
                     "Write second_moments of this model over its training data."
                 )
-        return {name: whole[name].to(moment) - moment for name, moment in gone.items()}
+        return {name: whole[name].to(moment) - moment for name, moment in of_forget.items()}
 
 
 def covered(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that have a P if a pass calls them, by the name of their weight."""
     holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    found = {}
+    layers = {}
     for name, module in model.named_modules():
         weight = dict(module.named_parameters(recurse=False)).get("weight")
         alone = weight is not None and weight.requires_grad and holders[id(weight)] == 1
         if alone and (is_linear(module) or isinstance(module, nn.Conv2d)):
-            found[f"{name}.weight".lstrip(".")] = module
-    return found
+            layers[f"{name}.weight".lstrip(".")] = module
+    return layers
 
 
 @torch.no_grad()
@@ -149,30 +149,30 @@ def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
     """sum r r^T over all inputs r of each covered layer, `[groups, d, d]` in float64, by the name of its weight."""
     layers = covered(model)
     moments: Weights = {}
-    held: Tensor | None = None
-    done = 0
+    positions: Tensor | None = None
+    count = 0
 
     def add(name: str, inputs: Tensor) -> None:
-        for rows in entering(layers[name], inputs, held):
+        for rows in entering(layers[name], inputs, positions):
             product = rows.mT @ rows
             moments[name] = moments[name] + product if name in moments else product
 
     with mode(model, training=False), capture(layers, add, inputs=True):
         for batch in in_order(examples, task, device=device_of(model)):
-            batch = {name: value[again(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
-            held, done = task.positions(batch), done + len(batch["index"])
+            batch = {name: value[again(batch, count) :] for name, value in batch.items()}  # noqa: PLW2901
+            positions, count = task.positions(batch), count + len(batch["index"])
             task.rows(model, batch)
     return moments
 
 
-def entering(layer: nn.Module, inputs: Tensor, held: Tensor | None = None) -> Iterator[Tensor]:
+def entering(layer: nn.Module, inputs: Tensor, positions: Tensor | None = None) -> Iterator[Tensor]:
     """What enters a layer, a few rows at a time, `[groups, rows, d]` in float64, such that W r + b is what leaves it.
 
-    `held` [examples, positions]: which positions of `inputs` [examples, positions, d] count; None where all do.
+    `positions` [examples, positions]: which positions of `inputs` [examples, positions, d] count; None where all do.
     """
     if not isinstance(layer, nn.Conv2d):
-        counts = held is not None and inputs.shape[:-1] == held.shape
-        rows = inputs[held] if counts else inputs.flatten(0, -2) if inputs.ndim > 1 else inputs[None]
+        counts = positions is not None and inputs.shape[:-1] == positions.shape
+        rows = inputs[positions] if counts else inputs.flatten(0, -2) if inputs.ndim > 1 else inputs[None]
         yield from (part.double()[None] for part in torch.split(rows, max(1, FLOATS // rows.shape[1])))
         return
     inputs = inputs if inputs.ndim == 4 else inputs[None]
@@ -194,8 +194,8 @@ def free_directions(moment: Tensor, retained_var: float) -> Tensor:
     rounding = values.shape[-1] * torch.finfo(torch.float32).eps ** 2
     size = values.where(values > rounding * values[..., :1], 0).clamp_min(0).sqrt()
     share = size.cumsum(-1) / size.sum(-1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
-    kept = (share <= retained_var + 1e-9) & (size > 0)
-    free: Tensor = vectors.masked_fill(kept[..., None, :], 0)
+    protected = (share <= retained_var + 1e-9) & (size > 0)
+    free: Tensor = vectors.masked_fill(protected[..., None, :], 0)
     return free.float()
 
 

@@ -65,22 +65,22 @@ class RMU(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
         request, task, generator = job.request, job.task, job.generator
-        parts, chosen = layers(task, student), self._chosen(student, task)
-        self._free(student, parts[max(0, chosen - 2) : chosen + 1])
-        own, before = parts[chosen][-1], layers(task, original)[chosen][-1]
+        parts, index = layers(task, student), self._chosen(student, task)
+        self._free(student, parts[max(0, index - 2) : index + 1])
+        own, before = parts[index][-1], layers(task, original)[index][-1]
         example = move(task.collate([request.forget[0]]), device_of(original))
         with torch.no_grad():
-            wished = self.c * unit_vector(activations(original, before, task, example).shape[1], generator)
-        wished = wished.to(device_of(original))
+            goal = self.c * unit_vector(activations(original, before, task, example).shape[1], generator)
+        goal = goal.to(device_of(original))
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             forget = activations(model, own, task, batches["forget"])
-            steered = F.mse_loss(forget, wished.expand_as(forget))
+            steered = F.mse_loss(forget, goal.expand_as(forget))
             if self.alpha == 0:
                 return steered
             with torch.no_grad():
-                held = activations(original, before, task, batches["retain"])
-            return steered + self.alpha * F.mse_loss(activations(model, own, task, batches["retain"]), held)
+                anchor = activations(original, before, task, batches["retain"])
+            return steered + self.alpha * F.mse_loss(activations(model, own, task, batches["retain"]), anchor)
 
         streams = {"forget": request.forget}
         return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]
@@ -119,16 +119,16 @@ def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:
 
 def activations(model: nn.Module, module: nn.Module, task: Task, batch: Batch) -> Tensor:
     """What `module` gives out at every position that is not padding, `[positions, d]`, from a pass that ends there."""
-    given = until(model, module, lambda: task.rows(model, batch))
-    if given is None or (torch.is_grad_enabled() and not given.requires_grad):
+    output = until(model, module, lambda: task.rows(model, batch))
+    if output is None or (torch.is_grad_enabled() and not output.requires_grad):
         raise NotSupported(
             f"RMU: expected {type(module).__name__} to take part in a pass that records gradients, got one where it "
             "does not. Set layer to another, or, for gradient checkpointing, use_reentrant=False."
         )
-    given = given.movedim(1, -1) if given.ndim == 4 else given
-    held = task.positions(batch)
-    whole = held is None or held.shape != given.shape[:-1]
-    return (given.flatten(0, -2) if whole else given[held]).float()
+    output = output.movedim(1, -1) if output.ndim == 4 else output
+    positions = task.positions(batch)
+    whole = positions is None or positions.shape != output.shape[:-1]
+    return (output.flatten(0, -2) if whole else output[positions]).float()
 
 
 def unit_vector(size: int, generator: torch.Generator) -> Tensor:

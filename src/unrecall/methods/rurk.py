@@ -70,10 +70,10 @@ class RURK(GradientMethod):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             retain = task.rows(model, batches["retain"]).losses().mean()
             forget = task.rows(model, batches["forget"])
-            passes, each = (self.v, 1) if task.mixes else (1, self.v)
-            copies = repeat(batches["forget"], each)
-            pushed = [self._pushed(model, task, copies, forget, generator) for _ in range(passes)]
-            return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * torch.stack(pushed).mean()
+            passes, times = (self.v, 1) if task.mixes else (1, self.v)
+            copies = repeat(batches["forget"], times)
+            terms = [self._pushed(model, task, copies, forget, generator) for _ in range(passes)]
+            return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * torch.stack(terms).mean()
 
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]
 
@@ -83,21 +83,21 @@ class RURK(GradientMethod):
             perturbed = task.rows(model, gaussian(task, copies, self.tau, generator))
             return -nll(perturbed.logits, perturbed.targets).mean()
         truth = forget.targets.repeat_interleave(batch_size(copies) // forget.examples)
-        wished = other_classes(truth, forget.logits.shape[1], generator)
-        crafted = self._crafted(model, task, copies, wished, generator)
-        return nll(task.rows(model, crafted).logits, wished).mean()
+        classes = other_classes(truth, forget.logits.shape[1], generator)
+        crafted = self._crafted(model, task, copies, classes, generator)
+        return nll(task.rows(model, crafted).logits, classes).mean()
 
     def _crafted(
-        self, model: nn.Module, task: Task, copies: Batch, wished: Tensor, generator: torch.Generator
+        self, model: nn.Module, task: Task, copies: Batch, classes: Tensor, generator: torch.Generator
     ) -> Batch:
         """Copies moved towards the wished-for classes; in eval mode, so that crafting leaves BatchNorm alone."""
         with mode(model, training=False):
             if self.attack == "fgsm":
-                return fgsm(model, task, copies, radius=self.tau, targets=wished)
+                return fgsm(model, task, copies, radius=self.tau, targets=classes)
             return pgd(
                 model,
                 task,
                 copies,
-                Walk(radius=self.tau, step=self.pgd_step, steps=self.pgd_steps, targets=wished),
+                Walk(radius=self.tau, step=self.pgd_step, steps=self.pgd_steps, targets=classes),
                 generator,
             )

@@ -52,8 +52,8 @@ class SalUn(Plugin):
     def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
         """Gives each phase a step that puts the held weights back."""
         free = most_salient(mean_gradient(student, job.task, job.request.forget), self.share)
-        held = dict(original.named_parameters())
-        return lambda phase: replace(phase, step=holding(phase.step, student, free, held))
+        before = dict(original.named_parameters())
+        return lambda phase: replace(phase, step=holding(phase.step, student, free, before))
 
 
 def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
@@ -66,15 +66,15 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
     return {name: part.view_as(value) for (name, value), part in zip(gradient.items(), parts, strict=True)}
 
 
-def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> Step:
-    """`step`, after which every weight of `student` that is not `free` is again what it is in `held`."""
+def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Step:
+    """`step`, after which every weight of `student` that is not `free` is again what it is in `before`."""
 
-    def held_step(turn: Turn) -> Tensor:
+    def restoring(turn: Turn) -> Tensor:
         loss = step(turn)
         with torch.no_grad():
             for name, weight in student.named_parameters():
                 if name in free:
-                    weight.copy_(torch.where(free[name], weight, held[name]))
+                    weight.copy_(torch.where(free[name], weight, before[name]))
         return loss
 
-    return held_step
+    return restoring

@@ -216,27 +216,27 @@ def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) ->
     away = method.direction == "as_code"
     arrived = None if beta is None or away else partial(_near, beta=beta)
     walk = Walk(method.eps, method.step, method.steps, away=away, arrived=arrived)
-    chosen: list[int] = []
+    indices: list[int] = []
     inputs: list[Tensor] = []
     answers: list[Tensor] = []
     for batch in in_order(examples, task, device=device_of(model)):
         with torch.no_grad():
             rival = strongest_other(task.rows(model, batch))
-        moved = pgd(model, task, batch, walk._replace(targets=rival), job.generator)
+        perturbed = pgd(model, task, batch, walk._replace(targets=rival), job.generator)
         with torch.no_grad():
-            rows = task.rows(model, moved)
+            rows = task.rows(model, perturbed)
         near = torch.ones(rows.examples, dtype=torch.bool, device=rival.device) if beta is None else _near(rows, beta)
         logits = torch.split(rows.logits, torch.bincount(rows.example, minlength=rows.examples).tolist())
-        chosen += batch["index"][near].tolist()
-        inputs.append(perturbable(task).inputs(moved)[near].cpu())
+        indices += batch["index"][near].tolist()
+        inputs.append(perturbable(task).inputs(perturbed)[near].cpu())
         answers += [logits[i] for i in near.nonzero().flatten().tolist()]
-    if not chosen:
+    if not indices:
         raise BadInput(
             f"Spotter: expected examples within beta={beta:g} of the boundary, got 0 of {len(examples)}. "
             "Raise beta, eps or steps, or set direction='towards_boundary'."
         )
-    share = len(chosen) / len(examples)
-    return Surroundings(Part(examples, chosen) if share < 1 else examples, torch.cat(inputs), tuple(answers), share)
+    share = len(indices) / len(examples)
+    return Surroundings(Part(examples, indices) if share < 1 else examples, torch.cat(inputs), tuple(answers), share)
 
 
 def _near(rows: Rows, beta: float) -> Tensor:

@@ -21,7 +21,7 @@ from unrecall.tasks.base import Task
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Phase, Step, Turn
 
-KEPT = "attribution"
+ATTRIBUTION = "attribution"
 """Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""
 
 
@@ -103,7 +103,7 @@ class Brake(NamedTuple):
         student, state = self.student, turn.optimizer.state
         trained = {name: p for name, p in student.named_parameters() if name in self.names and p.requires_grad}
         if self.initial is None:
-            before = {name: state[p].pop(KEPT) for name, p in trained.items() if KEPT in state.get(p, {})}
+            before = {name: state[p].pop(ATTRIBUTION) for name, p in trained.items() if ATTRIBUTION in state.get(p, {})}
         else:
             before = influence(self.initial, self.gradients(self.initial, turn.batches, trained))
         gradients = self.gradients(student, turn.batches, trained)
@@ -126,7 +126,7 @@ class Brake(NamedTuple):
         if self.initial is None:
             for name, influences in now.items():
                 if trained[name].grad is not None:
-                    state[trained[name]][KEPT] = influences
+                    state[trained[name]][ATTRIBUTION] = influences
         return value
 
     def gradients(self, model: nn.Module, batches: Batches, like: Iterable[str]) -> Weights:
@@ -151,8 +151,8 @@ class Penalty(NamedTuple):
 
 def penalty(now: Tensor, before: Tensor, gradient: Tensor, lambda_: float) -> Penalty:
     """lambda sum (A_{t-1} - A_t)^2 where A_t < 0, and 2 lambda (A_t - A_{t-1}) g_t there, 0 elsewhere."""
-    moved = (now - before) * (now < 0)
-    return Penalty(lambda_ * moved.square().sum(), 2 * lambda_ * moved * gradient)
+    difference = (now - before) * (now < 0)
+    return Penalty(lambda_ * difference.square().sum(), 2 * lambda_ * difference * gradient)
 
 
 def _matrices(model: nn.Module, task: Task) -> set[str]:

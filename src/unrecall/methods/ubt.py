@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part, move
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, aside
 from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
 from unrecall.nn.hooks import mode
@@ -21,7 +21,6 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Composed, Embedded
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Turn, fit
-from unrecall.training.session import Session
 
 LOOKED = 8
 """Pairs whose parts are left out at once."""
@@ -90,24 +89,24 @@ class UBT(GradientMethod):
                 f"together, got {len(request.retain)} and {self.clean}."
             )
         order = torch.argsort(self.gains(student, job), descending=True, stable=True)
-        chosen = Part(request.forget, order[: self.few].tolist())
+        suspects = Part(request.forget, order[: self.few].tolist())
         clean = Part(request.retain, torch.randperm(len(request.retain), generator=generator)[: self.clean].tolist())
         level, start = unlike(able.embedded(original, clean)), dict(original.named_parameters())
 
-        def loss(model: nn.Module, drawn: Batches) -> Tensor:
-            total = able.cosines(model, drawn["forget"]).square().mean()
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            total = able.cosines(model, batches["forget"]).square().mean()
             if self.alpha > 0:
-                total = total + self.alpha * task.rows(model, drawn["clean"]).losses().mean()
+                total = total + self.alpha * task.rows(model, batches["clean"]).losses().mean()
             if self.mu > 0:
-                moved = [(p - start[name]).square().sum() for name, p in student.named_parameters()]
-                total = total + self.mu * torch.stack(moved).sum()
+                distances = [(p - start[name]).square().sum() for name, p in student.named_parameters()]
+                total = total + self.mu * torch.stack(distances).sum()
             return total
 
-        def done(_: Turn) -> bool:
-            return float(alike(able.embedded(student, chosen)).mean()) <= level
+        def unlike_enough(_: Turn) -> bool:
+            return float(alike(able.embedded(student, suspects)).mean()) <= level
 
-        streams: dict[str, Examples] = {"forget": telling(original, task, chosen, self.parts)}
-        return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=done)]
+        streams: dict[str, Examples] = {"forget": telling(original, task, suspects, self.parts)}
+        return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=unlike_enough)]
 
     def gains(self, model: nn.Module, job: Job) -> Tensor:
         """g of each forget example `[n]`: how much more alike its sides are after a copy of `model` was overfitted."""
@@ -116,13 +115,13 @@ class UBT(GradientMethod):
         before = alike(able.embedded(model, forget))
         weakest = torch.argsort(before, stable=True)[: max(2, round(self.weak * len(before)))].tolist()
 
-        def loss(copied: nn.Module, drawn: Batches) -> Tensor:
-            unlikeness = 1 - able.cosines(copied, drawn["forget"])
-            return task.rows(copied, drawn["forget"]).losses().mean() + self.lambda_ * unlikeness.mean()
+        def loss(copied: nn.Module, batches: Batches) -> Tensor:
+            unlikeness = 1 - able.cosines(copied, batches["forget"])
+            return task.rows(copied, batches["forget"]).losses().mean() + self.lambda_ * unlikeness.mean()
 
         copied = copy.deepcopy(model)
-        here = Session(device="cpu" if device_of(model).type == "cpu" else None)
-        fit(copied, task, Phase(loss, {"forget": Part(forget, weakest)}, self.overfit), job.generator, here, "ubt-0")
+        overfit = Phase(loss, {"forget": Part(forget, weakest)}, self.overfit)
+        fit(copied, task, overfit, job.generator, aside(model), "ubt-0")
         return (alike(able.embedded(copied, forget)) - before).cpu()
 
 
@@ -150,21 +149,21 @@ def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
     """I_j of each part of each pair, `[examples, places]`, all in one pass; minus infinity where none is."""
     parts = task.parts(batch)
     pair, place = parts.nonzero(as_tuple=True)
-    kept = torch.ones(len(pair), parts.shape[1], dtype=torch.bool, device=parts.device)
-    kept[torch.arange(len(pair)), place] = False
-    lacking = task.only({name: value[pair] for name, value in batch.items()}, kept)
-    found = torch.full(parts.shape, -torch.inf, device=parts.device)
+    shown = torch.ones(len(pair), parts.shape[1], dtype=torch.bool, device=parts.device)
+    shown[torch.arange(len(pair)), place] = False
+    lacking = task.only({name: value[pair] for name, value in batch.items()}, shown)
+    scores = torch.full(parts.shape, -torch.inf, device=parts.device)
     with mode(model, training=False), torch.no_grad():
-        found[pair, place] = task.cosines(model, batch)[pair] - task.cosines(model, lacking)
-    return found
+        scores[pair, place] = task.cosines(model, batch)[pair] - task.cosines(model, lacking)
+    return scores
 
 
 def telling(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
     """The pairs with the `count` parts of highest I alone; all parts where there are no more."""
-    able, made = composed(task), list[Any]()
+    able, pairs = composed(task), list[Any]()
     for batch in in_order(examples, task, LOOKED, device_of(model)):
         order = influences(model, able, batch).argsort(dim=1, descending=True, stable=True)
-        kept = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
-        reduced = able.items(move(able.only(batch, kept), torch.device("cpu")))
-        made += reduced[again(batch, len(made)) :]
-    return made
+        shown = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
+        reduced = able.items(move(able.only(batch, shown), torch.device("cpu")))
+        pairs += reduced[again(batch, len(pairs)) :]
+    return pairs

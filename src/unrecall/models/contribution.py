@@ -25,7 +25,7 @@ class Contributions(NamedTuple):
 
 
 def contributions(
-    model: nn.Module, task: Task, batch: Batch, layers: Sequence[str] = (), wanted: Tensor | None = None
+    model: nn.Module, task: Task, batch: Batch, layers: Sequence[str] = (), labels: Tensor | None = None
 ) -> Contributions:
     """Input x Gradient of each unit, from one pass, forward and back, for the whole batch; everything detached.
 
@@ -51,17 +51,17 @@ def contributions(
     """
     modules = named(model, layers) or {f"ending {i}": m for i, m in enumerate(task.endings(model, batch))}
     watching = differentiable(modules, inputs=not layers)
-    with mode(model, training=False), frozen(model), torch.enable_grad(), watching as seen:
+    with mode(model, training=False), frozen(model), torch.enable_grad(), watching as activations:
         rows = task.rows(model, batch)
-        own = rows.logits.gather(1, (rows.targets if wanted is None else wanted)[:, None]).squeeze(1)
+        own = rows.logits.gather(1, (rows.targets if labels is None else labels)[:, None]).squeeze(1)
         total = rows.per_example(own).sum()
-    idle = [name for name, uses in seen.items() if not uses]
+    idle = [name for name, uses in activations.items() if not uses]
     if idle or not total.requires_grad:
         raise BadInput(
             f"layers: expected modules whose activations lead to the logits, got {', '.join(idle or modules)}. "
             "Set layers to others."
         )
-    units = [(name, h) for name, uses in seen.items() for h in uses]
+    units = [(name, h) for name, uses in activations.items() for h in uses]
     gradients = torch.autograd.grad(total, [h for _, h in units], allow_unused=True)
     parts = [_flat(name, h.detach(), g, rows.examples) for (name, h), g in zip(units, gradients, strict=True)]
     return Contributions(torch.cat(parts, 1), Rows(rows.logits.detach(), rows.targets, rows.example, rows.examples))

@@ -40,8 +40,8 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
         return batch_mean(model, task, examples, task.at_once)
     weights = trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for found in per_example(model, task, examples, weights, chunk):
-        for name, gradient in found.items():
+    for gradients in per_example(model, task, examples, weights, chunk):
+        for name, gradient in gradients.items():
             total[name] += gradient.square_().sum(0)
     return {name: value / len(examples) for name, value in total.items()}
 
@@ -66,22 +66,22 @@ def per_example(
         return losses.under(weights, {name: value.unsqueeze(0) for name, value in example.items()})
 
     def one_by_one(weights: Weights, batch: Batch) -> Weights:
-        each = [grad(loss_of)(weights, {k: v[i] for k, v in batch.items()}) for i in range(batch_size(batch))]
-        return {name: torch.stack([one[name] for one in each]) for name in weights}
+        singles = [grad(loss_of)(weights, {k: v[i] for k, v in batch.items()}) for i in range(batch_size(batch))]
+        return {name: torch.stack([single[name] for single in singles]) for name in weights}
 
-    gradients: Callable[[Weights, Batch], Weights] = vmap(grad(loss_of), (None, 0))
+    differentiate: Callable[[Weights, Batch], Weights] = vmap(grad(loss_of), (None, 0))
     most = chunk or max(1, min(task.at_once, FLOATS // sum(weight.numel() for weight in weights.values())))
     for batch in batches(examples, task, most, device_of(model)):
         with mode(model, training=False), _ConvolutionsAsProducts(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")
             try:
-                found = gradients(weights, batch)
+                gradients = differentiate(weights, batch)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
-                gradients = one_by_one
-                found = gradients(weights, batch)
-        yield found
+                differentiate = one_by_one
+                gradients = differentiate(weights, batch)
+        yield gradients
 
 
 def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int = 128) -> Weights:
@@ -107,13 +107,13 @@ def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
     """The gradient of the mean loss over all examples, the model in eval mode."""
     losses, weights = _Loss(model, task), trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    done = 0
+    count = 0
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
-            before, n = again(batch, done), batch_size(batch)
+            before, n = again(batch, count), batch_size(batch)
             for name, gradient in grad(losses.under)(weights, batch, before).items():
                 total[name] += (n - before) / len(examples) * gradient
-            done += n - before
+            count += n - before
     return total
 
 

@@ -34,9 +34,9 @@ def batches(
         yield batch if device is None else move(batch, device)
 
 
-def again(batch: Batch, done: int) -> int:
-    """How many examples at the start of a batch in order are among the `done` that came before."""
-    return max(0, done - int(batch["index"][0]))
+def again(batch: Batch, count: int) -> int:
+    """How many examples at the start of a batch in order are among the `count` that came before."""
+    return max(0, count - int(batch["index"][0]))
 
 
 def unseen(request: Request) -> tuple[Split, ...]:
@@ -150,22 +150,22 @@ def _array(values: Sequence[Tensor]) -> np.ndarray:
 @torch.no_grad()
 def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> np.ndarray:
     """Share of rows predicted right, per example `[n]`, in eval mode."""
-    parts, done = [], 0
+    parts, count = [], 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows = task.rows(model, batch)
             _, right = predicted(rows.logits, rows.targets)
-            parts.append(rows.per_example(right.float())[again(batch, done) :])
-            done += len(parts[-1])
+            parts.append(rows.per_example(right.float())[again(batch, count) :])
+            count += len(parts[-1])
     return torch.cat(parts).double().cpu().numpy()
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> float:
     """Mean negative log-likelihood over examples, in nats, in eval mode."""
-    total, done = 0.0, 0
+    total, count = 0.0, 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
-            losses = task.rows(model, batch).losses()[again(batch, done) :]
-            total, done = total + float(losses.double().sum()), done + len(losses)
+            losses = task.rows(model, batch).losses()[again(batch, count) :]
+            total, count = total + float(losses.double().sum()), count + len(losses)
     return total / len(examples)

@@ -87,21 +87,21 @@ def pgd(model: nn.Module, task: Task, batch: Batch, walk: Walk, generator: torch
     able = perturbable(task)
     clean = able.inputs(batch).detach()
     low, high = able.bounds
-    moved = clean
+    perturbed = clean
     if generator is not None:
-        moved = (clean + walk.radius * _start(clean, walk.norm, generator)).clamp(low, high)
+        perturbed = (clean + walk.radius * _start(clean, walk.norm, generator)).clamp(low, high)
     with frozen(model), torch.enable_grad():
         for _ in range(walk.steps):
-            moved = moved.detach().requires_grad_(True)
-            rows = task.rows(model, able.with_inputs(batch, moved))
-            (gradient,) = torch.autograd.grad(_objective(rows, walk.targets, walk.away), moved)
+            perturbed = perturbed.detach().requires_grad_(True)
+            rows = task.rows(model, able.with_inputs(batch, perturbed))
+            (gradient,) = torch.autograd.grad(_objective(rows, walk.targets, walk.away), perturbed)
             ahead = gradient.sign() if walk.norm == "linf" else gradient / _length(gradient)
-            change = _within(moved.detach() + walk.step * ahead - clean, walk.radius, walk.norm)
+            change = _within(perturbed.detach() + walk.step * ahead - clean, walk.radius, walk.norm)
             further = torch.clamp(clean + change, low, high)
             if walk.arrived is not None:
-                further = torch.where(walk.arrived(rows).view(-1, *[1] * (clean.ndim - 1)), moved, further)
-            moved = further
-    return able.with_inputs(batch, moved.detach())
+                further = torch.where(walk.arrived(rows).view(-1, *[1] * (clean.ndim - 1)), perturbed, further)
+            perturbed = further
+    return able.with_inputs(batch, perturbed.detach())
 
 
 def _start(clean: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:

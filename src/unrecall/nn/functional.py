@@ -63,16 +63,18 @@ def pairwise_same_label_cosine(features: Tensor, targets: Tensor) -> Tensor:
     return (unit @ unit.T).mul(same).sum() / same.sum().clamp_min(1)
 
 
-def contrastive_forgetting(forget: Tensor, own: Tensor, retain: Tensor, other: Tensor, temperature: float) -> Tensor:
+def contrastive_forgetting(
+    forget: Tensor, forget_classes: Tensor, retain: Tensor, retain_classes: Tensor, temperature: float
+) -> Tensor:
     """L_UL of Contrastive Unlearning: falls as forget moves to retain of other classes, away from retain of its own.
 
         -mean_u( mean_{p in P(u)} z_u.z_p / tau  -  log sum_{n in N(u)} exp(z_u.z_n / tau) );   0 for a u without P(u)
 
-    `forget` `[n, d]` and `retain` `[m, d]` are scaled to length 1; `own` `[n]` and `other` `[m]` are their classes.
-    P(u) is retain of other classes than u's, N(u) retain of its own; without N(u) there is no logarithm.
+    `forget` `[n, d]` and `retain` `[m, d]` are scaled to length 1, `forget_classes` `[n]` and `retain_classes` `[m]`
+    whole numbers. P(u) is retain of other classes than u's, N(u) retain of its own; without N(u) there is no logarithm.
     """
     cosine = F.normalize(forget, dim=1) @ F.normalize(retain, dim=1).T / temperature
-    same = own[:, None].eq(other[None, :])
+    same = forget_classes[:, None].eq(retain_classes[None, :])
     positives = (~same).sum(1)
     near = cosine.masked_fill(same, 0).sum(1) / positives.clamp_min(1)
     far = torch.where(same.any(1), cosine.masked_fill(~same, float("-inf")).logsumexp(1), 0.0)

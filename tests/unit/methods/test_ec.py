@@ -23,7 +23,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.methods import ec
 from unrecall.methods.base import GradientMethod, Null, Phase
 from unrecall.methods.cf_k import CFk
-from unrecall.methods.ec import EC, Auxiliary, ECAround, Read, stages, summed, weights
+from unrecall.methods.ec import EC, Auxiliary, ECAround, Reading, stages, summed, weights
 from unrecall.methods.eu_k import EUk
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
@@ -76,10 +76,10 @@ def test_the_sum_over_layers_by_hand() -> None:
     """Cosines over 0.5 in two dimensions; the second layer says nothing, and counts twice as much."""
     method = EC(temperature=0.5, lambda_ul=2.0, lambda_ce=3.0)
     logits = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])  # of retain: -log p is log 4/3 for class 1, log 2 for 0
-    forget = [Read(torch.tensor([[1.0, 0.0]]), logits[:1]), Read(torch.tensor([[0.0, 1.0]]), logits[:1])]
+    forget = [Reading(torch.tensor([[1.0, 0.0]]), logits[:1]), Reading(torch.tensor([[0.0, 1.0]]), logits[:1])]
     retain = [
-        Read(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), logits),
-        Read(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.zeros(2, 2)),
+        Reading(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), logits),
+        Reading(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.zeros(2, 2)),
     ]
     own, other = torch.tensor([0]), torch.tensor([1, 0])
     first = 2 * -(-2 - 2) + 3 * (math.log(4 / 3) + math.log(2)) / 2
