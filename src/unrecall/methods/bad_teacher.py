@@ -52,7 +52,7 @@ class BadTeacher(GradientMethod):
     fit: Fit = Fit(optimizer="adam", lr=1e-4, weight_decay=0.0, batch_size=256)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over the mixture, forget first in its numbering."""
+        """Makes one phase over the mixture, forget first in its numbering."""
         request, task, generator = job.request, job.task, job.generator
         incompetent = frozen_copy(original)
         reinitialise([incompetent], generator)

@@ -48,18 +48,18 @@ class Method(Parameters, ABC):
 
     @abstractmethod
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
-        """A new model, in eval mode, that was made to forget `request.forget`; `model` is left as it was."""
+        """Gives a new model, in eval mode, that was made to forget `job.request.forget`; `model` stays as it was."""
 
     def moving(self) -> GradientMethod | None:
-        """The method whose passes move BatchNorm statistics even at learning rate 0; None where none do."""
+        """Gives the method whose passes move BatchNorm statistics even at learning rate 0; None where none do."""
         return None
 
     def core(self) -> Method:
-        """The innermost method below all wrappers: the one whose strength decides, and whose null there is."""
+        """Gives the innermost method below all wrappers: the one whose strength decides, and whose null there is."""
         return self
 
     def scaled(self, factor: float) -> Self:
-        """The same method `factor` times as strong. Raises NotSupported where nothing decides its strength."""
+        """Gives the same method, `factor` times as strong. Raises NotSupported where nothing decides its strength."""
         if self.strength is None:
             raise NotSupported(f"{type(self).__name__}: expected a method with a strength to tune, got none.")
         result = self
@@ -69,7 +69,7 @@ class Method(Parameters, ABC):
 
     @classmethod
     def wrapper(cls) -> type[Wrapper] | None:
-        """The class that a line with a base in brackets means; None where the method wraps no other."""
+        """Gives the class that a line with a base in brackets means; None where the method wraps no other."""
         return None
 
 
@@ -87,17 +87,17 @@ class Wrapper(Method):
 
     @final
     def core(self) -> Method:
-        """The core of the base."""
+        """Gives the core of the base: the innermost method of all."""
         return self.base.core()
 
     @final
     def scaled(self, factor: float) -> Self:
-        """The same wrapper around the base at `factor` times its strength."""
+        """Gives the same wrapper around a base that is `factor` times as strong."""
         return replace(self, base=self.base.scaled(factor))
 
     @classmethod
     def wrapper(cls) -> type[Wrapper]:
-        """The class itself."""
+        """Gives the class itself, for it takes a base already."""
         return cls
 
 
@@ -110,13 +110,13 @@ class GradientMethod(Method):
 
     @abstractmethod
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """The runs of the loop, in order. `student` will be trained in place; `original` is frozen, in eval mode.
+        """Makes the runs of the loop, in order. `student` will be trained in place; `original` is frozen, in eval mode.
 
         A phase may freeze parameters of `student`; they are freed again at the end.
         """
 
     def moving(self) -> GradientMethod | None:
-        """The method itself: its passes go through the model in train mode."""
+        """Gives the method itself, whose passes go through the model in train mode."""
         return self
 
     @final
@@ -141,15 +141,15 @@ class Plugin(Wrapper, GradientMethod):
 
     @abstractmethod
     def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
-        """What changes a phase. It is called once, before the base makes its phases and may freeze parameters."""
+        """Makes what changes a phase. Called once, before the base makes its phases and may freeze parameters."""
 
     def touches(self, phase: Phase) -> bool:
-        """Whether a phase is changed; the others stay the base's own."""
+        """Says whether a phase is changed; the others stay the base's own."""
         return True
 
     @final
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """The phases of the base, each that is touched put through `around`."""
+        """Makes the phases of the base, and changes those that are touched."""
         change = self.around(student, original, job)
         phases = self.base.phases(student, original, job)
         if phases and not any(map(self.touches, phases)):
@@ -159,7 +159,7 @@ class Plugin(Wrapper, GradientMethod):
 
 
 def classified(task: Task, owner: str) -> Task:
-    """The task whose rows are the examples' classes; NotSupported, in the name of `owner`, where they have none."""
+    """Gives the task whose rows are the examples' classes; NotSupported, in `owner`'s name, where they have none."""
     if not isinstance(task, Classed):
         raise NotSupported(
             f"{owner}: expected examples with a class each, got {type(task).__name__}'s. "
@@ -169,35 +169,35 @@ def classified(task: Task, owner: str) -> Task:
 
 
 def copied(model: nn.Module, job: Job) -> nn.Module:
-    """A copy of the model, to be trained where the session places it."""
+    """Copies the model to where the session trains."""
     return copy.deepcopy(model).to(job.session.place())
 
 
 def train(student: nn.Module, phases: Iterable[Phase], job: Job, name: str) -> None:
-    """Runs the phases on `student`, in place; `name` and a number are what the session calls each."""
+    """Runs the phases on `student`, in place; the session calls each by `name` and a number."""
     for i, phase in enumerate(phases, 1):
         fit(student, job.task, phase, job.generator, job.session, f"{name} {i}".replace(" ", "-"))
 
 
 def finished(student: nn.Module, model: nn.Module) -> nn.Module:
-    """`student` in eval mode, each parameter as trainable as it is in `model`."""
+    """Puts `student` into eval mode, and makes each parameter as trainable as it is in `model`."""
     for parameter, before in zip(student.parameters(), model.parameters(), strict=True):
         parameter.requires_grad_(before.requires_grad)
     return student.eval()
 
 
 def loss_on(split: str, task: Task) -> Loss:
-    """CE(split): the mean over an example's rows, then over the examples of a batch."""
+    """Makes the loss CE(split): the mean over an example's rows, then over the examples of a batch."""
     return lambda model, batches: task.rows(model, batches[split]).losses().mean()
 
 
 def aside(model: nn.Module) -> Session:
-    """The session of a copy of `model` that is trained on the way: in the same place, showing and keeping nothing."""
+    """Makes the session in which a copy of `model` is trained on the way: in the same place, without a trace."""
     return Session(device="cpu" if device_of(model).type == "cpu" else None)
 
 
 def beside_retain(forget: Loss, weight: float, request: Request, task: Task, fit: Fit) -> list[Phase]:
-    """One phase over forget that minimises `forget` + `weight` CE(retain), with retain cycling beside it.
+    """Makes one phase over forget that minimises `forget` + `weight` CE(retain); retain cycles beside it.
 
     At weight 0 retain is not read.
     """
@@ -211,7 +211,7 @@ def beside_retain(forget: Loss, weight: float, request: Request, task: Task, fit
 
 
 def beside_own(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
-    """`weight` times the phase's own loss + `added`, whose passes leave BatchNorm's statistics alone."""
+    """Sums `weight` times the phase's own loss and `added`, whose passes leave BatchNorm's statistics alone."""
     still = replace(phase.fit, batchnorm="frozen")
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:

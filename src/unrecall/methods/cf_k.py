@@ -41,7 +41,7 @@ class CFk(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with all but the last blocks frozen."""
+        """Makes one phase over retain, with all but the last blocks frozen."""
         parts = job.task.blocks(student)
         if self.blocks > len(parts):
             raise BadInput(

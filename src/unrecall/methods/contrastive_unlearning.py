@@ -63,7 +63,7 @@ class ContrastiveUnlearning(GradientMethod):
     fit: Fit = Fit(lr=1e-3, weight_decay=0.0, epochs=3, batch_size=64, batchnorm="frozen")
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, `omega` times as long as `fit` says, with retain cycling beside it."""
+        """Makes one phase over forget, `omega` times as long as `fit` says, with retain cycling beside it."""
         request, task = job.request, job.task
         classed = classified(task, "ContrastiveUnlearning")
 

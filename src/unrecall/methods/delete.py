@@ -44,7 +44,7 @@ class Delete(GradientMethod):
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget; the teacher's outputs are computed once."""
+        """Makes one phase over forget; the teacher's outputs are computed once."""
         request, task = job.request, job.task
         teacher = remembered(original, task, request.forget)
 

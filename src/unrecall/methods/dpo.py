@@ -76,7 +76,7 @@ class DPO(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
+        """Makes one phase over forget, with retain cycling beside it."""
         request, task, generator = job.request, job.task, job.generator
         if not isinstance(task, Textual):
             raise NotSupported(
@@ -106,7 +106,7 @@ class DPO(GradientMethod):
 
 
 def dpo_loss(refusals: Rows, answers: Rows, before_refusals: Tensor, before_answers: Tensor, beta: float) -> Tensor:
-    """The forget term, given the original's summed negative log-likelihoods of both answers `[examples]`."""
+    """Computes the forget term, given the original's summed negative log-likelihoods `[examples]` of both answers."""
     up = before_refusals - refusals.summed(nll(refusals.logits, refusals.targets))
     down = before_answers - answers.summed(nll(answers.logits, answers.targets))
     return -2 / beta * F.logsigmoid(beta * (up - down)).mean()

@@ -92,7 +92,7 @@ class EC(Method):
 
     @classmethod
     def wrapper(cls) -> type[Wrapper]:
-        """EC around a base."""
+        """Gives the class of EC around a base."""
         return ECAround
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
@@ -137,11 +137,11 @@ class ECAround(Wrapper):
         return finished(student, model)
 
     def moving(self) -> GradientMethod | None:
-        """The base: the auxiliary modules' own passes leave statistics alone."""
+        """Gives the base, for the auxiliary modules' own passes leave statistics alone."""
         return self.base
 
     def _extended(self, phase: Phase, core: Core) -> Phase:
-        """A phase of the base with L beside its own loss."""
+        """Puts L beside the loss of one of the base's phases."""
         # A base may have data of its own under these names: then L draws beside it.
         streams = core.streams
         keys = {split: split if phase.streams.get(split, x) is x else f"ec {split}" for split, x in streams.items()}
@@ -154,7 +154,7 @@ class ECAround(Wrapper):
 
 
 class Core(NamedTuple):
-    """The student, the layers of it that are read, and the auxiliary modules that read them, by `classed` rows."""
+    """The student, the layers of it that are read, and the modules that read them for the classes of `classed`."""
 
     method: EC | ECAround
     student: nn.Module
@@ -165,7 +165,7 @@ class Core(NamedTuple):
 
     @classmethod
     def warmed_up(cls, method: EC | ECAround, student: nn.Module, classed: Task, job: Job) -> Core:
-        """With modules that have learned to classify retain."""
+        """Makes the modules, and lets them learn to classify retain."""
         request, session = job.request, job.session
         widths, classes = stages(student.eval(), classed, [request.forget[0], request.retain[0]], method.layers)
         with own_randomness(draw_seed(job.generator)):
@@ -184,11 +184,11 @@ class Core(NamedTuple):
 
     @property
     def streams(self) -> dict[str, Examples]:
-        """What L draws from."""
+        """The data that L draws its batches from."""
         return {"forget": self.job.request.forget, "retain": self.job.request.retain}
 
     def loss(self, model: nn.Module, batches: Batches) -> Tensor:
-        """L of a batch of forget and one of retain."""
+        """Computes L of a batch of forget and one of retain."""
         retain, forget = (look(model, self.layers, self.classed, batches[split]) for split in ("retain", "forget"))
         depths = summed(
             self.method,
@@ -209,7 +209,7 @@ class Core(NamedTuple):
 def summed(
     method: EC | ECAround, forget: tuple[Sequence[Reading], Tensor], retain: tuple[Sequence[Reading], Tensor]
 ) -> Tensor:
-    """The sum over layers, from what is read of a batch of forget and of one of retain, and the classes of each."""
+    """Sums L over layers, from the readings of a batch of forget and of one of retain, each with their classes."""
     (forgets, forget_classes), (retains, retain_classes), terms = forget, retain, list[Tensor]()
     for weight, u, r in zip(weights(len(retains)), forgets, retains, strict=True):
         contrast = contrastive_forgetting(u.vectors, forget_classes, r.vectors, retain_classes, method.temperature)
@@ -233,13 +233,13 @@ class Auxiliary(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(WIDTH, classes) for _ in widths)
 
     def forward(self, pooled: Sequence[Tensor]) -> list[Reading]:
-        """From `[n, d_l]` of each layer."""
+        """Reads a batch from what each layer gave out of it, `[n, d_l]` each."""
         vectors = [F.normalize(mlp(h), dim=1) for mlp, h in zip(self.projections, pooled, strict=True)]
         return [Reading(z, head(z)) for z, head in zip(vectors, self.heads, strict=True)]
 
 
 def weights(count: int) -> list[float]:
-    """w_l of layers 1 to `count`: in proportion to l, 1 together."""
+    """Gives w_l of layers 1 to `count`: in proportion to l, 1 together."""
     return [2 * layer / (count * (count + 1)) for layer in range(1, count + 1)]
 
 
@@ -251,7 +251,7 @@ class Look(NamedTuple):
 
 
 def look(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch) -> Look:
-    """One pass; of a layer that is used several times, its first use."""
+    """Sends a batch through the model once; a layer that is used several times is read at its first use."""
     with differentiable(layers) as activations:
         rows = task.rows(model, batch)
     positions = task.positions(batch)
@@ -266,10 +266,11 @@ class Stages(NamedTuple):
 
 
 def stages(model: nn.Module, task: Task, items: Sequence[Any], layers: Sequence[str] = ()) -> Stages:
-    """Those named, or the ends of four equal parts of what lies before the head and has an output for each example.
+    """Finds the layers to read: those named, or the ends of four equal parts of what lies before the head.
 
-    `model` is in eval mode; `items` are two examples. A layer that has outputs for something else, as a tower that
-    reads the classes' names, gives itself away: its outputs are not one for one example and two for two.
+    Only layers that have an output for each example count. `model` is in eval mode; `items` are two examples. A layer
+    that has outputs for something else, as a tower that reads the classes' names, gives itself away: its outputs are
+    not one for one example and two for two.
     """
     batches = [move(task.collate(items[:n]), device_of(model)) for n in (1, 2)]
     modules = named(model, layers) or before_head(model, task, batches[0])
@@ -292,6 +293,6 @@ def stages(model: nn.Module, task: Task, items: Sequence[Any], layers: Sequence[
 
 
 def last_layer(model: nn.Module) -> nn.Module:
-    """The last module that holds weights itself and no module: its pass is its own, whatever is put below it."""
+    """Finds the last module that holds weights and no module: what is put below it has no say in its pass."""
     layers = [m for m in model.modules() if not any(True for _ in m.children()) and any(True for _ in m.parameters())]
     return layers[-1]

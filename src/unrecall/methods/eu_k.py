@@ -42,7 +42,7 @@ class EUk(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with all but the last blocks frozen and those fresh."""
+        """Makes one phase over retain, with all but the last blocks frozen and those fresh."""
         parts = job.task.blocks(student)
         if self.blocks > len(parts):
             raise BadInput(

@@ -33,5 +33,5 @@ class Finetune(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain."""
+        """Makes one phase over retain."""
         return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]

@@ -79,7 +79,7 @@ class L2UL(GradientMethod):
     fit: Fit = Fit(lr=1e-3, weight_decay=1e-4, epochs=1000, steps=500, batch_size=32, until=0.0, check_every=1)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over the adversarial examples with forget cycling beside them, or over forget alone."""
+        """Makes one phase over the adversarial examples with forget cycling beside them, or over forget alone."""
         request, task, generator = job.request, job.task, job.generator
         self._check(task)
         labels = other_answers(original, task, request.forget, generator) if self.goal == "relabel" else ()
@@ -111,6 +111,7 @@ class L2UL(GradientMethod):
         return [Phase(loss, {**parts, "forget": request.forget}, self.fit)]
 
     def _check(self, task: Task) -> None:
+        """Raises NotSupported where the task lacks continuous inputs or classes that the parameters ask for."""
         name = type(task).__name__
         if self.per_example and not isinstance(task, Perturbable):
             raise NotSupported(f"L2UL: expected a task with continuous inputs, got {name}. Set per_example=0.")
@@ -122,25 +123,25 @@ class L2UL(GradientMethod):
 
 
 class Adversaries(NamedTuple):
-    """Adversarial examples as a data set has them, and the class that each row of each is moved to, `[rows]` each."""
+    """Adversarial examples as a data set has them, and for each the classes that its rows were moved to, `[rows]`."""
 
     examples: Sequence[Any]
     targets: Sequence[Tensor]
 
     def parts(self, ratio: int) -> dict[str, Examples]:
-        """The examples in `ratio` interleaved streams, so that a step draws `ratio` batches of them; none empty."""
+        """Deals the examples into `ratio` streams, none of them empty, so that a step draws `ratio` batches."""
         n = min(ratio, len(self.examples))
         return {f"adversarial {i}": Part(self.examples, range(i, len(self.examples), n)) for i in range(n)}
 
     def batch(self, batches: Batches) -> tuple[Batch, Tensor]:
-        """One batch of what all streams drew, and where it should be moved, `[rows]`."""
+        """Joins what all streams drew into one batch, and gives the classes that it was moved to, `[rows]`."""
         whole = {key: torch.cat([batch[key] for batch in batches.values()]) for key in next(iter(batches.values()))}
         index = torch.cat([i + len(batches) * batch["index"] for i, batch in enumerate(batches.values())])
         return {**whole, "index": index}, _picked(self.targets, index)
 
 
 def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adversaries:
-    """`per_example` copies of each forget example in order, each moved by `walk` towards a class of its own."""
+    """Makes `per_example` copies of each forget example, and moves each by `walk` towards a class of its own."""
     task, generator = job.task, job.generator
     assert isinstance(task, Perturbable)
     items: list[Any] = []
@@ -155,7 +156,7 @@ def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adv
 
 
 def other_answers(model: nn.Module, task: Task, examples: Examples, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """A random class other than its own for each row of each example, `[rows]` each."""
+    """Draws, for each row of each example, a class other than its own; `[rows]` for each example."""
     classes = [_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
     return tuple(labels for batch in classes for labels in batch)
 
@@ -164,19 +165,19 @@ def other_answers(model: nn.Module, task: Task, examples: Examples, generator: t
 def _others(
     model: nn.Module, task: Task, batch: Batch, generator: torch.Generator
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Random other classes for all rows of a batch, together and by example."""
+    """Draws another class for each row of a batch; gives all of them together, and by example."""
     rows = task.rows(model, batch)
     classes = other_classes(rows.targets, rows.logits.shape[1], generator)
     return classes, torch.split(classes, torch.bincount(rows.example, minlength=rows.examples).tolist())
 
 
 def _picked(table: Sequence[Tensor], index: Tensor) -> Tensor:
-    """The rows of the examples that `index` names, in its order."""
+    """Joins the parts of `table` that `index` names, in its order."""
     return torch.cat([table[i] for i in index.tolist()])
 
 
 def anchors(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:
-    """w of each trainable tensor: 1 for what matters least to `examples`, 0 for what matters most."""
+    """Computes w of each trainable tensor: 1 for what matters least to `examples`, 0 for what matters most."""
     shares = {}
     for name, values in importance(model, task, examples, batch_size).items():
         spread = values.max() - values.min()
@@ -185,7 +186,7 @@ def anchors(model: nn.Module, task: Task, examples: Examples, batch_size: int) -
 
 
 def importance(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:
-    """Omega, the memory-aware synapses of Aljundi et al., with the length of the logits in place of its square."""
+    """Computes Omega: the memory-aware synapses of Aljundi et al., with the logits' length in place of its square."""
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     with mode(model, training=False), torch.enable_grad():

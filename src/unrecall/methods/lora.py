@@ -98,7 +98,7 @@ class LoRA(Wrapper):
         return result.eval()
 
     def _layers(self, model: nn.Module, job: Job) -> list[str]:
-        """The names of the layers that change."""
+        """Gives the names of the layers that are changed."""
         layers = _linear(model)
         try:
             head = job.task.head(model, move(job.task.collate([job.request.forget[0]]), device_of(model)))
@@ -144,13 +144,13 @@ def _peft() -> Any:
 
 
 def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:
-    """A model of the same structure whose `shared` parameters are the same memory; all else is copied."""
+    """Copies a model, but for the `shared` parameters: the copy's lie in the same memory."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in shared}
     return copy.deepcopy(model, memo)
 
 
 def _linear(model: nn.Module) -> dict[str, nn.Module]:
-    """All linear layers by name, GPT-2's transposed ones too, that may be trained and share their weights with none."""
+    """Finds, by name, the linear layers that may be trained and share their weights with none; GPT-2's too."""
     owners: dict[int, int] = {}
     for _, weight in model.named_parameters(remove_duplicate=False):
         owners[id(weight)] = owners.get(id(weight), 0) + 1
@@ -163,5 +163,5 @@ def _linear(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _ends(name: str, ending: str) -> bool:
-    """Whether the last parts of a dotted name are `ending`."""
+    """Says whether the last parts of a dotted name are `ending`."""
     return f".{name}".endswith(f".{ending}")

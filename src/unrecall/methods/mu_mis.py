@@ -71,7 +71,7 @@ class MUMis(GradientMethod):
     fit: Fit = Fit(lr=1e-4, weight_decay=0.0, epochs=20, batchnorm="frozen")
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, until the other classes' sensitivity has fallen and come back."""
+        """Makes one phase over forget, until the other classes' sensitivity has fallen and come back."""
         request, task, generator = job.request, job.task, job.generator
         perturbable(task)
         if task.mixes:
@@ -82,7 +82,7 @@ class MUMis(GradientMethod):
         seed = draw_seed(generator)
 
         def followed(model: nn.Module) -> float:
-            """Mean norm of the gradient of another class's logit over forget, the same classes each time."""
+            """Measures the mean norm of another class's input gradient over forget, the same classes each time."""
             draws, total = seeded(seed), 0.0
             with frozen(model):
                 for batch in in_order(request.forget, task, device=device_of(model)):
@@ -110,19 +110,19 @@ class MUMis(GradientMethod):
 
 
 def past_minimum(ratio: float, lowest: float, delta: float) -> bool:
-    """Whether a ratio is above `delta` and on its way up from `lowest`, the lowest before it (1 at the start)."""
+    """Says whether a ratio is above `delta` and on its way up from `lowest`, the lowest before it (1 at the start)."""
     return ratio > max(delta, lowest)
 
 
 class Response(NamedTuple):
-    """What a model says about inputs that can be differentiated."""
+    """The rows that a model gives for a batch, and the inputs by which they can be differentiated."""
 
     rows: Rows
     inputs: Tensor
 
 
 def respond(model: nn.Module, task: Task, batch: Batch) -> Response:
-    """One pass in eval mode. Attention is computed step by step: its fused kernels can't be differentiated twice."""
+    """Answers a batch in eval mode. Attention goes step by step: its fused kernels can't be differentiated twice."""
     able = perturbable(task)
     inputs = able.inputs(batch).detach().requires_grad_(True)
     with mode(model, training=False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -130,7 +130,7 @@ def respond(model: nn.Module, task: Task, batch: Batch) -> Response:
 
 
 def sensitivity(response: Response, classes: Tensor) -> Tensor:
-    """||grad_x f_k(x_i)||^2 `[examples]`, k the class of each row `[rows]`; can be differentiated again.
+    """Computes ||grad_x f_k(x_i)||^2 `[examples]`, k the class of each row `[rows]`; can be differentiated again.
 
     Examples don't mix in eval mode, so one backward pass of the summed logits gives the gradient of each its own.
     """

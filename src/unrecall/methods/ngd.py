@@ -45,7 +45,7 @@ class NGD(GradientMethod):
     fit: Fit = Fit(lr=0.1, momentum=0.0, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with noise between the gradient and the step."""
+        """Makes one phase over retain, with noise between the gradient and the step."""
 
         def step(turn: Turn) -> Tensor:
             value = turn.differentiate()

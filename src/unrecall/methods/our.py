@@ -97,7 +97,7 @@ class OUR(GradientMethod):
     replay_class: Fit = Fit(lr=0.005, batch_size=64)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, and three over retain."""
+        """Makes one phase over forget, and three over retain."""
         request, task, generator = job.request, job.task, job.generator
         names = self.layers or taps(task, student)
         own, before = named(student, names), named(original, names)
@@ -143,7 +143,7 @@ class OUR(GradientMethod):
 
 
 def taps(task: Task, model: nn.Module) -> tuple[str, ...]:
-    """Names of three blocks at equal distances from the middle to the last before the head; fewer where fewer are."""
+    """Names three blocks at equal distances from the middle to the last before the head, or as many as there are."""
     names = [name for name, _ in task.blocks(model)][:-1]
     if not names or not all(names):
         raise NotSupported("OUR: expected a layer before the head, got a model that is one layer. Set layers.")
@@ -153,14 +153,14 @@ def taps(task: Task, model: nn.Module) -> tuple[str, ...]:
 
 
 class Look(NamedTuple):
-    """A pass: its rows, and what each layer gave out, `[examples, d]` each: flattened, a text's mean over its words."""
+    """The rows of a pass, and what each layer gave out, `[examples, d]`: flattened, or the mean over a text's words."""
 
     rows: Rows
     features: list[Tensor]
 
 
 def look(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.Module]) -> Look:
-    """One pass of the model as it is. NotSupported for a layer that takes no part, or gives out no row an example."""
+    """Sends a batch through the model. NotSupported for a layer that takes no part, or has no row an example."""
     with differentiable(layers) as activations:
         rows = task.rows(model, batch)
     positions = task.positions(batch)
@@ -177,7 +177,7 @@ def look(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.Mod
 
 
 def overlap(features: Tensor) -> Tensor:
-    """||G - I||_F^2 / (N (N - 1)) of features `[N, d]`: the mean squared cosine over pairs i != j, or 0."""
+    """Computes ||G - I||_F^2 / (N (N - 1)) of features `[N, d]`: the mean squared cosine over pairs i != j, or 0."""
     unit = F.normalize(features, dim=1)
     n = len(unit)
     return (unit @ unit.T - torch.eye(n, device=unit.device)).square().sum() / max(1, n * (n - 1))

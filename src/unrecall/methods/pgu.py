@@ -84,7 +84,7 @@ class PGU(GradientMethod):
     )
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget; all weights without a P are frozen."""
+        """Makes one phase over forget; all weights without a P are frozen."""
         request, task = job.request, job.task
         free = {
             name: free_directions(moment, self.retained_var)
@@ -118,7 +118,7 @@ class PGU(GradientMethod):
         return [Phase(loss, {"forget": request.forget}, self.fit, projected)]
 
     def _retained(self, model: nn.Module, request: Request, task: Task) -> Weights:
-        """C_r of each layer."""
+        """Computes C_r, the second moment of what retain sends into each layer, by the name of its weight."""
         if self.stored is None:
             return second_moments(model, task, request.retain)
         whole, of_forget = read(Path(self.stored)), second_moments(model, task, request.forget)
@@ -133,7 +133,7 @@ class PGU(GradientMethod):
 
 
 def covered(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that have a P if a pass calls them, by the name of their weight."""
+    """Finds the layers that get a P if a pass calls them, by the name of their weight."""
     holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     layers = {}
     for name, module in model.named_modules():
@@ -146,7 +146,7 @@ def covered(model: nn.Module) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
-    """sum r r^T over all inputs r of each covered layer, `[groups, d, d]` in float64, by the name of its weight."""
+    """Sums r r^T over all inputs r of each covered layer, by its weight's name: `[groups, d, d]` in float64."""
     layers = covered(model)
     moments: Weights = {}
     positions: Tensor | None = None
@@ -166,7 +166,7 @@ def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
 
 
 def entering(layer: nn.Module, inputs: Tensor, positions: Tensor | None = None) -> Iterator[Tensor]:
-    """What enters a layer, a few rows at a time, `[groups, rows, d]` in float64, such that W r + b is what leaves it.
+    """Gives what enters a layer, some rows at a time, `[groups, rows, d]` in float64, so that W r + b leaves it.
 
     `positions` [examples, positions]: which positions of `inputs` [examples, positions, d] count; None where all do.
     """
@@ -185,7 +185,7 @@ def entering(layer: nn.Module, inputs: Tensor, positions: Tensor | None = None) 
 
 
 def free_directions(moment: Tensor, retained_var: float) -> Tensor:
-    """The eigenvectors of C_r after the first k as columns, the first k replaced by 0; `[groups, d, d]` float32.
+    """Gives the eigenvectors of C_r as columns, the first k replaced by 0; `[groups, d, d]` in float32.
 
     Eigenvalues that are no more than the rounding of float32 inputs count as 0 and are never among the k.
     """
@@ -200,7 +200,7 @@ def free_directions(moment: Tensor, retained_var: float) -> Tensor:
 
 
 def project(change: Tensor, free: Tensor, transposed: bool = False) -> Tensor:
-    """change - change P of a layer's weight: `[out, d]`, `[out, channels, height, width]`, or `[d, out]` transposed."""
+    """Takes change P off a weight's change: `[out, d]`, `[out, channels, height, width]`, or `[d, out]` transposed."""
     matrix = change.T if transposed else change.flatten(1)
     along = (matrix.reshape(len(free), -1, matrix.shape[1]) @ free @ free.mT).flatten(0, 1)
     return along.T if transposed else along.view_as(change)

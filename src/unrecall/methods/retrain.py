@@ -39,7 +39,7 @@ class Retrain(GradientMethod):
     fit: Fit = Fit(lr=0.1, weight_decay=5e-4, schedule="cosine", epochs=30)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, on fresh weights."""
+        """Makes one phase over retain, on fresh weights."""
         reinitialise([student], job.generator)
         student.requires_grad_(True)
         return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]

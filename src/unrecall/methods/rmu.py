@@ -63,7 +63,7 @@ class RMU(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=5e-5, weight_decay=0.01, batch_size=4, epochs=80, steps=80)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
+        """Makes one phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
         request, task, generator = job.request, job.task, job.generator
         parts, index = layers(task, student), self._chosen(student, task)
         self._free(student, parts[max(0, index - 2) : index + 1])
@@ -86,7 +86,7 @@ class RMU(GradientMethod):
         return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]
 
     def _chosen(self, model: nn.Module, task: Task) -> int:
-        """The index of the layer that is steered."""
+        """Gives the number of the layer that is steered, counted from 0."""
         count = len(layers(task, model))
         if self.layer is None:
             return PAPER if count > PAPER else (count - 1) // 2
@@ -95,7 +95,7 @@ class RMU(GradientMethod):
         return self.layer
 
     def _free(self, student: nn.Module, updated: Sequence[Sequence[nn.Module]]) -> None:
-        """Freezes all but what is trained; what was frozen before stays so."""
+        """Freezes all weights but those that are updated; what was frozen before stays frozen."""
         free: set[int] = set()
         for modules in updated:
             weights = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -111,14 +111,14 @@ class RMU(GradientMethod):
 
 
 def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:
-    """The blocks of a model that are numbered, in order; all blocks where fewer than two are."""
+    """Gives the numbered blocks of a model, in order; all blocks where fewer than two are numbered."""
     blocks = task.blocks(model)
     numbered = [modules for name, modules in blocks if name.rsplit(".", 1)[-1].isdecimal()]
     return numbered if len(numbered) > 1 else [modules for _, modules in blocks]
 
 
 def activations(model: nn.Module, module: nn.Module, task: Task, batch: Batch) -> Tensor:
-    """What `module` gives out at every position that is not padding, `[positions, d]`, from a pass that ends there."""
+    """Gives what leaves `module` at every position that is not padding, `[positions, d]`; the pass ends there."""
     output = until(model, module, lambda: task.rows(model, batch))
     if output is None or (torch.is_grad_enabled() and not output.requires_grad):
         raise NotSupported(
@@ -132,5 +132,5 @@ def activations(model: nn.Module, module: nn.Module, task: Task, batch: Batch) -
 
 
 def unit_vector(size: int, generator: torch.Generator) -> Tensor:
-    """Uniform entries in [0, 1), scaled to length 1: `[size]`."""
+    """Draws entries uniformly from [0, 1), and scales them to length 1: `[size]`."""
     return F.normalize(torch.rand(size, generator=generator, device=generator.device), dim=0)

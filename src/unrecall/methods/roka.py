@@ -82,7 +82,7 @@ class ROKA(GradientMethod):
     fit: Fit = Fit(lr=2e-3, momentum=0.0, weight_decay=0.0, epochs=200, steps=200, clip=1.0, batchnorm="frozen")
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
+        """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
         self._check(student, request)
         targeted = self.form == "targeted" or (self.form == "auto" and request.kind == "class")
@@ -111,7 +111,7 @@ class ROKA(GradientMethod):
         return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]
 
     def _check(self, student: nn.Module, request: Request) -> None:
-        """Layers that exist, as many retained examples a step as there are neighbours, and no statistics of one."""
+        """Raises BadInput for unknown layers, more neighbours than a batch holds, and BatchNorm in train mode."""
         named(student, self.layers)
         if self.alpha > 0 and self.neighbours > min(self.fit.batch_size, len(request.retain)):
             raise BadInput(
@@ -127,7 +127,7 @@ class ROKA(GradientMethod):
 
 
 def draw(losses: Tensor) -> Tensor:
-    """One example: b with probability q_b / sum q, where q = exp(-loss), however small each q is. `[1]`
+    """Draws one example: b with probability q_b / sum q, where q = exp(-loss), however small each q is. `[1]`
 
     The b with the least E_b / q_b is such a draw, for E that are independent and exponential. It takes the generator
     that the engine sets for each step.
@@ -136,7 +136,7 @@ def draw(losses: Tensor) -> Tensor:
 
 
 def of_classes(rows: Rows, classes: Tensor) -> Tensor:
-    """Which examples are of one of the classes, or are taken for it, in any of their rows: `[examples]`."""
+    """Marks the examples that are of one of the classes, or taken for it, in any of their rows: `[examples]`."""
     classes = classes.to(rows.targets.device)
     masks = torch.isin(rows.targets, classes) | torch.isin(rows.logits.argmax(1), classes)
     return rows.summed(masks.float()) > 0
@@ -153,17 +153,17 @@ class Initial(NamedTuple):
     centroid: Tensor
 
     def labels(self, batch: Batch) -> Tensor | None:
-        """The pseudo-labels `[rows]` of a batch of forget; None where none were kept."""
+        """Looks up the pseudo-labels `[rows]` of a batch of forget; None where there are none."""
         return torch.cat([self.predicted[i] for i in batch["index"].tolist()]) if self.predicted else None
 
     def of_rows(self, batch: Batch, rows: Rows) -> Tensor:
-        """The pseudo-labels, or the targets where none were kept."""
+        """Looks up the pseudo-labels of a batch; its targets where there are none."""
         labels = self.labels(batch)
         return rows.targets if labels is None else labels
 
 
 def initially(model: nn.Module, task: Task, forget: Examples, layers: Sequence[str]) -> Initial:
-    """Pseudo-labels and centroid of the forget examples."""
+    """Computes the pseudo-labels and the centroid of the forget examples from `model`, the original."""
     predicted: list[Tensor] = []
     summed: list[Tensor] = []
     count = 0
@@ -181,12 +181,12 @@ def initially(model: nn.Module, task: Task, forget: Examples, layers: Sequence[s
 
 
 def part(batch: Batch, which: Tensor | slice) -> Batch:
-    """Some examples of a batch."""
+    """Cuts some of a batch's examples out of it."""
     return {name: value[which] for name, value in batch.items()}
 
 
 def _losses(model: nn.Module, task: Task, batch: Batch, which: Tensor, labels: Labels) -> Tensor:
-    """Cross-entropy of some examples `[which]`; the rest of the batch goes along only where it has a say in theirs."""
+    """Computes the cross-entropy of some examples `[which]`; where rows mix, the rest of the batch goes along."""
     if not task.mixes:
         batch, which = part(batch, which), torch.arange(len(which), device=which.device)
     rows = task.rows(model, batch)

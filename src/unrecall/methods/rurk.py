@@ -63,8 +63,7 @@ class RURK(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=2)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with forget cycling beside it."""
-
+        """Makes one phase over retain, with forget cycling beside it."""
         request, task, generator = job.request, job.task, job.generator
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
@@ -78,7 +77,7 @@ class RURK(GradientMethod):
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]
 
     def _pushed(self, model: nn.Module, task: Task, copies: Batch, forget: Rows, generator: torch.Generator) -> Tensor:
-        """What is descended on perturbed copies: minus their loss, or their loss under other classes."""
+        """Computes the term of perturbed copies: minus their loss, or their loss under other classes."""
         if self.attack == "gaussian":
             perturbed = task.rows(model, gaussian(task, copies, self.tau, generator))
             return -nll(perturbed.logits, perturbed.targets).mean()
@@ -90,7 +89,7 @@ class RURK(GradientMethod):
     def _crafted(
         self, model: nn.Module, task: Task, copies: Batch, classes: Tensor, generator: torch.Generator
     ) -> Batch:
-        """Copies moved towards the wished-for classes; in eval mode, so that crafting leaves BatchNorm alone."""
+        """Moves copies towards `classes`; in eval mode, so that BatchNorm's statistics stay as they are."""
         with mode(model, training=False):
             if self.attack == "fgsm":
                 return fgsm(model, task, copies, radius=self.tau, targets=classes)

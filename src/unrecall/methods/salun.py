@@ -57,7 +57,7 @@ class SalUn(Plugin):
 
 
 def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
-    """True at the round(share * n) largest of all |gradient| together; ties go to the earlier weight, none extra."""
+    """Marks the round(share * n) largest of all |gradient| together; of equal ones the earlier weight is taken."""
     saliency = torch.cat([value.abs().flatten() for value in gradient.values()])
     order = saliency.argsort(descending=True, stable=True)
     free = torch.zeros_like(saliency, dtype=torch.bool)
@@ -67,7 +67,7 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
 
 
 def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Step:
-    """`step`, after which every weight of `student` that is not `free` is again what it is in `before`."""
+    """Makes of `step` one after which each weight of `student` that is not `free` is what it is in `before`."""
 
     def restoring(turn: Turn) -> Tensor:
         loss = step(turn)

@@ -50,8 +50,7 @@ class SimNPO(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
-
+        """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
@@ -61,5 +60,5 @@ class SimNPO(GradientMethod):
 
 
 def simnpo_loss(rows: Rows, beta: float, delta: float) -> Tensor:
-    """The forget term, without its weight."""
+    """Computes the forget term, without its weight."""
     return -2 / beta * F.logsigmoid(beta * (rows.losses() - delta)).mean()

@@ -73,11 +73,11 @@ class Spotter(GradientMethod):
 
     @classmethod
     def wrapper(cls) -> type[Wrapper]:
-        """Spotter around a base."""
+        """Gives the class of Spotter around a base."""
         return SpotterAround
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with perturbed forget cycling beside it."""
+        """Makes one phase over forget, with perturbed forget cycling beside it."""
         request, task = job.request, job.task
         terms = added_terms(self, original, job)
         teacher = remembered(original, task, request.forget)
@@ -116,7 +116,7 @@ class SpotterAround(Plugin):
     beta: Positive | None = None
 
     def touches(self, phase: Phase) -> bool:
-        """Phases over forget."""
+        """Says that phases over forget are changed, and no others."""
         return "forget" in phase.streams
 
     def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
@@ -141,11 +141,11 @@ class Terms(NamedTuple):
 
     @property
     def streams(self) -> dict[str, Examples]:
-        """The examples that L_o draws from."""
+        """The data that L_o draws its batches from."""
         return {} if self.around is None else {"perturbed": self.around.examples}
 
     def loss(self, model: nn.Module, batches: Batches, view: View | None = None) -> Tensor:
-        """The sum of both terms; `view`: the pass over the forget batch, where there was one already."""
+        """Sums both terms; `view` is the pass over the forget batch, where there was one already."""
         task, total = self.job.task, torch.zeros((), device=device_of(model))
         if self.around is not None:
             batch, answers = self.around.batch(task, batches["perturbed"])
@@ -158,7 +158,7 @@ class Terms(NamedTuple):
 
 
 def added_terms(method: Spotter | SpotterAround, original: nn.Module, job: Job) -> Terms:
-    """Both terms of a method; NotSupported where rows depend on their batch."""
+    """Makes both terms of a method; NotSupported where rows depend on their batch."""
     if job.task.mixes and (method.lambda_1 < 1 or method.lambda_2 > 0):
         raise NotSupported(
             f"Spotter: expected examples with a class and logits of their own, got {type(job.task).__name__}'s, whose "
@@ -168,7 +168,7 @@ def added_terms(method: Spotter | SpotterAround, original: nn.Module, job: Job) 
 
 
 def _distance(rows: Rows, teacher: Tensor, masked: tuple[int, ...]) -> Tensor:
-    """KL(mask(p) || q), the mean over examples."""
+    """Computes KL(mask(p) || q) from q's rows and the logits of p: the mean over examples."""
     hidden = one_hot_mask(rows.targets, rows.logits.shape[1])
     if masked:
         hidden = torch.zeros_like(hidden)
@@ -178,7 +178,7 @@ def _distance(rows: Rows, teacher: Tensor, masked: tuple[int, ...]) -> Tensor:
 
 
 def _similarity(view: View) -> Tensor:
-    """L_sim; NotSupported where an example has several rows, whose labels would differ."""
+    """Computes L_sim; NotSupported where an example has several rows, whose labels may differ."""
     if len(view.rows.targets) != view.rows.examples:
         raise NotSupported("Spotter: expected one row an example for lambda_2 > 0, got others. Set lambda_2=0.")
     return pairwise_same_label_cosine(view.features, view.rows.targets)
@@ -187,8 +187,8 @@ def _similarity(view: View) -> Tensor:
 class Surroundings(NamedTuple):
     """Perturbed copies of examples, made once.
 
-    `examples`: those that have one; `inputs`: it, [examples, ...] on the CPU; `answers`: what the model that they were
-    made from says of each, logits [rows of the example, classes]. `share`: how many of all they are.
+    `examples`: those that have a copy. `inputs` [examples, ...]: the copies, on the CPU. `answers`: what the original
+    says of each copy, logits [rows of the example, classes]. `share`: the share of all examples that have one.
     """
 
     examples: Examples
@@ -197,7 +197,7 @@ class Surroundings(NamedTuple):
     share: float
 
     def batch(self, task: Task, batch: Batch) -> tuple[Batch, Tensor]:
-        """A batch drawn from `examples` with its perturbed inputs, and the answers to it [rows, classes]."""
+        """Puts the copies into a batch drawn from `examples`, and gives the answers to them [rows, classes]."""
         index = batch["index"]
         inputs = self.inputs[index.cpu()].to(index.device)
         return perturbable(task).with_inputs(batch, inputs), torch.cat([self.answers[i] for i in index.tolist()])
@@ -240,5 +240,5 @@ def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) ->
 
 
 def _near(rows: Rows, beta: float) -> Tensor:
-    """Which examples lie within `beta` of the boundary, `[examples]`; the mean over rows where there are several."""
+    """Marks the examples within `beta` of the boundary `[examples]`, by the mean over rows where there are several."""
     return rows.per_example(margin(rows.logits.detach(), rows.targets).abs()) <= beta

@@ -59,7 +59,7 @@ class SSD(Method):
     batch_size: Count = 128
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
-        """Two importances, then the edit on a copy."""
+        """Computes both importances, and shrinks the weights of a copy."""
         request, task, start = job.request, job.task, time.perf_counter()
         student = copied(model, job).eval()
         whole: Examples = request.retain
@@ -77,6 +77,7 @@ class SSD(Method):
         return student
 
     def _matters(self, model: nn.Module, task: Task, examples: Examples) -> Weights:
+        """Computes I of each weight, over the examples."""
         if self.importance == "exact":
             return exact(model, task, examples)
         return batch_mean(model, task, examples, self.batch_size)

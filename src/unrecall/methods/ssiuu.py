@@ -76,7 +76,7 @@ class SSIUU(Plugin):
     only: Literal["all", "matrices"] = "all"
 
     def touches(self, phase: Phase) -> bool:
-        """Phases over forget; with `fixed_batch` all."""
+        """Says that phases over forget are changed; with `fixed_batch`, all of them are."""
         return self.lambda_ == 0 or self.fixed_batch or "forget" in phase.streams
 
     def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
@@ -90,7 +90,7 @@ class SSIUU(Plugin):
 
 
 class Brake(NamedTuple):
-    """What holds a step back: the penalty on the weights `names` of `student`, against `initial` or the step before."""
+    """The penalty on the weights `names` of `student`, held against those of `initial` or of the step before."""
 
     method: SSIUU
     job: Job
@@ -99,7 +99,7 @@ class Brake(NamedTuple):
     names: set[str]
 
     def step(self, turn: Turn, inner: Step) -> Tensor:
-        """The step `inner`, with the penalty beside the loss."""
+        """Takes the step `inner`, with the penalty beside the loss."""
         student, state = self.student, turn.optimizer.state
         trained = {name: p for name, p in student.named_parameters() if name in self.names and p.requires_grad}
         if self.initial is None:
@@ -130,7 +130,7 @@ class Brake(NamedTuple):
         return value
 
     def gradients(self, model: nn.Module, batches: Batches, like: Iterable[str]) -> Weights:
-        """g of the weights of `model` that are named, over the step's forget batch or all of forget."""
+        """Computes g of the weights of `model` named `like`, over the step's forget batch or all of forget."""
         task, weights = self.job.task, dict(model.named_parameters())
         whole = self.method.fixed_batch
         data = in_order(self.job.request.forget, task, device=device_of(model)) if whole else [batches["forget"]]
@@ -138,7 +138,7 @@ class Brake(NamedTuple):
 
 
 def influence(model: nn.Module, gradients: Mapping[str, Tensor]) -> Weights:
-    """A = phi * g of each weight that has a g, in float32."""
+    """Computes A = phi * g of each weight that has a g, in float32."""
     return {name: p.detach().float() * gradients[name] for name, p in model.named_parameters() if name in gradients}
 
 
@@ -150,13 +150,13 @@ class Penalty(NamedTuple):
 
 
 def penalty(now: Tensor, before: Tensor, gradient: Tensor, lambda_: float) -> Penalty:
-    """lambda sum (A_{t-1} - A_t)^2 where A_t < 0, and 2 lambda (A_t - A_{t-1}) g_t there, 0 elsewhere."""
+    """Computes lambda sum (A_{t-1} - A_t)^2 where A_t < 0, and 2 lambda (A_t - A_{t-1}) g_t there, 0 elsewhere."""
     difference = (now - before) * (now < 0)
     return Penalty(lambda_ * difference.square().sum(), 2 * lambda_ * difference * gradient)
 
 
 def _matrices(model: nn.Module, task: Task) -> set[str]:
-    """Names of the weights with at least two dimensions in all blocks but the first and the last."""
+    """Names the weights with at least two dimensions in all blocks but the first and the last."""
     inner = {id(p) for _, group in task.blocks(model)[1:-1] for module in group for p in module.parameters()}
     names = {name for name, p in model.named_parameters() if p.ndim >= 2 and id(p) in inner}
     if not names:

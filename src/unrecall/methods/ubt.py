@@ -80,7 +80,7 @@ class UBT(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=64, epochs=50)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over parts of the pairs most suspected, with clean ones cycling beside them."""
+        """Makes one phase over parts of the pairs most suspected, with clean ones cycling beside them."""
         request, task, generator = job.request, job.task, job.generator
         able = composed(task)
         if min(self.clean, len(request.retain)) < 2:
@@ -109,7 +109,7 @@ class UBT(GradientMethod):
         return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=unlike_enough)]
 
     def gains(self, model: nn.Module, job: Job) -> Tensor:
-        """g of each forget example `[n]`: how much more alike its sides are after a copy of `model` was overfitted."""
+        """Computes g of each forget example `[n]`: how much more alike an overfitted copy finds its sides."""
         forget, task = job.request.forget, job.task
         able = composed(task)
         before = alike(able.embedded(model, forget))
@@ -126,7 +126,7 @@ class UBT(GradientMethod):
 
 
 def composed(task: Task) -> Composed:
-    """The task, if its examples are pairs with parts; NotSupported otherwise."""
+    """Gives the task, if its examples are pairs with parts; NotSupported otherwise."""
     if not isinstance(task, Composed):
         name = type(task).__name__
         raise NotSupported(f"UBT: expected pairs whose second sides have parts, got {name}. Choose another method.")
@@ -134,19 +134,19 @@ def composed(task: Task) -> Composed:
 
 
 def alike(pairs: Embedded) -> Tensor:
-    """The cosine of both sides of each pair, `[n]`."""
+    """Computes the cosine of both sides of each pair, `[n]`."""
     return (pairs.first * pairs.second).sum(1)
 
 
 def unlike(pairs: Embedded) -> float:
-    """The mean cosine of sides that don't belong together: of all i != j."""
+    """Computes the mean cosine of sides that don't belong together: of all i != j."""
     n = len(pairs.first)
     every = pairs.first.sum(0) @ pairs.second.sum(0)
     return float(every - alike(pairs).sum()) / (n * (n - 1))
 
 
 def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
-    """I_j of each part of each pair, `[examples, places]`, all in one pass; minus infinity where none is."""
+    """Computes I_j of each part of each pair, `[examples, places]`, in one pass; minus infinity where no part is."""
     parts = task.parts(batch)
     pair, place = parts.nonzero(as_tuple=True)
     shown = torch.ones(len(pair), parts.shape[1], dtype=torch.bool, device=parts.device)
@@ -159,7 +159,7 @@ def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
 
 
 def telling(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
-    """The pairs with the `count` parts of highest I alone; all parts where there are no more."""
+    """Leaves in each pair only the `count` parts of highest I, or all where there are no more."""
     able, pairs = composed(task), list[Any]()
     for batch in in_order(examples, task, LOOKED, device_of(model)):
         order = influences(model, able, batch).argsort(dim=1, descending=True, stable=True)

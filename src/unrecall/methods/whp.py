@@ -51,7 +51,7 @@ class WHP(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, after a copy was reinforced on it."""
+        """Makes one phase over forget, after a copy was reinforced on it."""
         request, task = job.request, job.task
         shared = {id(p): p for p in student.parameters() if not p.requires_grad}
         reinforced = copy.deepcopy(student, {**shared})
@@ -69,5 +69,5 @@ class WHP(GradientMethod):
 
 
 def generic(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
-    """Logits without `alpha` times what reinforcement raised, `[rows, classes]`."""
+    """Takes `alpha` times what reinforcement raised off the logits, `[rows, classes]`."""
     return base - alpha * F.relu(reinforced - base)

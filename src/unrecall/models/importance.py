@@ -29,7 +29,7 @@ POSITIONS = 64
 
 
 def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = None) -> Weights:
-    """Mean over examples of each example's squared gradient, the model in eval mode.
+    """Computes the mean over examples of each example's squared gradient, the model in eval mode.
 
         I_j = (1/n) sum_i (d loss_i / d theta_j)^2
 
@@ -49,7 +49,7 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
 def per_example(
     model: nn.Module, task: Task, examples: Examples, weights: Weights, chunk: int | None = None
 ) -> Iterator[Weights]:
-    """The gradient of each example's loss in `weights`, `[chunk, ...]` each, in order, the model in eval mode.
+    """Computes the gradient of each example's loss in `weights`, `[chunk, ...]` each, in order, the model in eval mode.
 
     `chunk` examples are differentiated at once (None: as many as 256 MB of gradients hold, the task's `at_once` at
     most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
@@ -85,7 +85,7 @@ def per_example(
 
 
 def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int = 128) -> Weights:
-    """Mean over batches of the squared gradient of the batch's mean loss, the model in eval mode; data in order.
+    """Computes the mean over batches of the squared gradient of a batch's mean loss, in eval mode; data in order.
 
         I_j = (1/B) sum_b (d mean_{i in b} loss_i / d theta_j)^2
 
@@ -104,7 +104,7 @@ def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int
 
 
 def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
-    """The gradient of the mean loss over all examples, the model in eval mode."""
+    """Computes the gradient of the mean loss over all examples, the model in eval mode."""
     losses, weights = _Loss(model, task), trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     count = 0
@@ -118,7 +118,7 @@ def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
 
 
 def trainable(model: nn.Module) -> Weights:
-    """The trainable parameters, detached, by name; BadInput where there is none."""
+    """Gives the trainable parameters, detached, by name; BadInput where there is none."""
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not weights:
         raise BadInput("importance: expected at least one trainable parameter, got none. Unfreeze the model.")
@@ -136,7 +136,7 @@ class _Loss(nn.Module):
         return self.task.losses(self.model, batch)[first:].mean()
 
     def under(self, weights: Weights, batch: Batch, first: int = 0) -> Tensor:
-        """The loss if the model's weights were `weights`, over all examples but the `first` few."""
+        """Computes the loss over all examples but the `first` few, as if the model's weights were `weights`."""
         value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch, first))
         return value
 

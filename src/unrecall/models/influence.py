@@ -19,7 +19,7 @@ Probability: TypeAlias = Literal["product", "mean", "log"]
 
 
 def probability(rows: Rows, how: Probability = "product") -> Tensor:
-    """P(y|x) of each example `[examples]`, out of the probabilities p_k of its K rows.
+    """Computes P(y|x) of each example `[examples]`, out of the probabilities p_k of its K rows.
 
     product: p_1 ... p_K;  mean: (p_1 ... p_K)^(1/K), which doesn't shrink with K;  log: log p_1 + ... + log p_K
     """
@@ -36,7 +36,7 @@ def weight_gradients(
     weights: Mapping[str, Tensor],
     how: Probability = "product",
 ) -> dict[str, Tensor]:
-    """d sum_x P(y|x) / d phi over all the batches, in float32, by name; the model in eval mode.
+    """Computes d sum_x P(y|x) / d phi over all the batches, in float32, by name; the model in eval mode.
 
     A weight that has no part in P is left out. Gradients that the model holds are left alone.
     """
@@ -65,7 +65,7 @@ class Influence(NamedTuple):
 
 
 def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probability = "product") -> Influence:
-    """The influence of every output of every linear layer but the head, in the order of the model's layers.
+    """Computes the influence of every output of every linear layer but the head, in the order of the model's layers.
 
     A neuron has one influence a position; positions that hold no input don't count. Examples don't mix in eval mode, so
     one backward pass of the summed P gives the gradient of each example's own. NotSupported where there is no such
@@ -92,7 +92,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
 def _by_layer(
     layers: Iterable[str], outputs: Mapping[str, list[Tensor]], gradients: Iterable[Tensor | None]
 ) -> Iterator[tuple[str, list[tuple[Tensor, Tensor | None]]]]:
-    """Outputs and gradients of each layer that was in use; a layer may be used more than once."""
+    """Groups outputs and gradients by layer; a layer may be used more than once, or never."""
     left = iter(gradients)
     for name in layers:
         group = [(output.detach(), next(left)) for output in outputs[name]]

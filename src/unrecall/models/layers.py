@@ -12,7 +12,7 @@ from unrecall.tasks.base import Task
 
 
 def named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of the model by dotted names; BadInput, with the names that there are, for one that it lacks."""
+    """Finds modules of the model by dotted names; BadInput, with the names that there are, for one that it lacks."""
     modules = {name: module for name, module in model.named_modules() if name}
     for name in layers:
         if name not in modules:
@@ -21,7 +21,7 @@ def named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
 
 
 def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Module]:
-    """The last module of each block that the last representation doesn't enter, by dotted name, input to output."""
+    """Finds the last module of each block before the head, by dotted name, from input to output."""
     endings = {id(module) for module in task.endings(model, batch)}
     names = {id(module): name for name, module in model.named_modules()}
     return {
@@ -32,7 +32,7 @@ def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Modu
 
 
 def pooled(h: Tensor, positions: Tensor | None = None) -> Tensor:
-    """`[n, d]` in float32: the mean over a sequence's positions, or over a map's places.
+    """Takes the mean over a sequence's positions, or over a map's places: `[n, d]` in float32.
 
     `positions` `[n, positions]`: which of them count; all do where it is None or of another shape than the sequence's.
     """

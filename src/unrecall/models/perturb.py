@@ -25,14 +25,14 @@ Norm: TypeAlias = Literal["linf", "l2"]
 
 
 def perturbable(task: Task) -> Perturbable:
-    """The task, if its inputs can be perturbed; NotSupported otherwise."""
+    """Gives the task, if its inputs can be perturbed; NotSupported otherwise."""
     if not isinstance(task, Perturbable):
         raise NotSupported(f"{type(task).__name__}: expected a task with continuous inputs, got one without.")
     return task
 
 
 def noise_like(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise shaped like `inputs`, drawn where the generator lives: the same on any device."""
+    """Draws standard normal noise shaped like `inputs`, where the generator lives: the same on any device."""
     return torch.randn(inputs.shape, generator=generator, device=generator.device).to(inputs)
 
 
@@ -44,13 +44,13 @@ def gaussian(task: Task, batch: Batch, std: float, generator: torch.Generator) -
 
 
 def other_classes(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """A uniformly random class that differs from the target, for each row `[rows]`."""
+    """Draws a class that is not the target for each row `[rows]`, all others equally likely."""
     shift = torch.randint(1, classes, targets.shape, generator=generator, device=generator.device)
     return (targets + shift.to(targets)) % classes
 
 
 def strongest_other(rows: Rows) -> Tensor:
-    """The class that each row gives the highest logit beside its target `[rows]`."""
+    """Finds the class that each row gives the highest logit beside its target `[rows]`."""
     return rows.logits.scatter(1, rows.targets[:, None], float("-inf")).argmax(1)
 
 
@@ -105,7 +105,7 @@ def pgd(model: nn.Module, task: Task, batch: Batch, walk: Walk, generator: torch
 
 
 def _start(clean: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
-    """A random point of the unit ball for each example."""
+    """Draws a random point of the unit ball for each example."""
     if norm == "linf":
         return 2 * torch.rand(clean.shape, generator=generator, device=generator.device).to(clean) - 1
     direction = noise_like(clean, generator)
@@ -115,20 +115,20 @@ def _start(clean: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
 
 
 def _within(change: Tensor, radius: float, norm: Norm) -> Tensor:
-    """The nearest change that is inside the ball."""
+    """Finds the nearest change that is inside the ball."""
     if norm == "linf":
         return change.clamp(-radius, radius)
     return change * (radius / _length(change)).clamp(max=1)
 
 
 def _length(values: Tensor) -> Tensor:
-    """The Euclidean length of each example, shaped to divide by; never 0."""
+    """Computes the Euclidean length of each example, shaped to divide by; never 0."""
     length: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1).clamp_min(1e-10)
     return length.view(-1, *[1] * (values.ndim - 1))
 
 
 def _objective(rows: Rows, targets: Tensor | None, away: bool) -> Tensor:
-    """What is ascended: the loss of the truth, or minus the loss of the wished-for class. Summed, so rows don't mix."""
+    """Sums what is climbed over rows: the loss of the truth, or that of `targets`, negative unless `away`."""
     if targets is None:
         return nll(rows.logits, rows.targets).sum()
     return nll(rows.logits, targets).sum() * (1 if away else -1)

@@ -50,17 +50,17 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer; GPT-2's are Transformers' `Conv1D`, with the matrix as `[in, out]`."""
+    """Says whether a module is a linear layer; GPT-2's are Transformers' `Conv1D`, whose matrix is `[in, out]`."""
     return isinstance(module, nn.Linear) or is_transposed(module)
 
 
 def is_transposed(module: nn.Module) -> bool:
-    """Whether a module is Transformers' `Conv1D`."""
+    """Says whether a module is Transformers' `Conv1D`."""
     return type(module).__name__ == "Conv1D"
 
 
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """All BatchNorm modules that keep running statistics, in registration order."""
+    """Lists all BatchNorm modules that keep running statistics, in registration order."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return [m for m in norms if m.track_running_stats and isinstance(m.running_mean, torch.Tensor)]
 
@@ -120,11 +120,11 @@ def differentiable(modules: Mapping[str, nn.Module], *, inputs: bool = False) ->
 
 
 class _Reached(Exception):
-    """Ends a forward pass; carries what the pass was meant to find."""
+    """Ends a forward pass; carries the outputs for whose sake the pass was made."""
 
 
 def until(model: nn.Module, module: nn.Module, run: Callable[[], object]) -> Tensor | None:
-    """What `module` gives out while `run` sends something through `model`; the pass ends there.
+    """Gives what leaves `module` while `run` sends something through `model`; the pass ends there.
 
     None where the pass never comes by. Nothing after the module is computed, and gradients flow back from what it
     gave, but for a module inside a checkpoint with use_reentrant=True, which records none. Where Accelerate has spread
@@ -149,7 +149,7 @@ def until(model: nn.Module, module: nn.Module, run: Callable[[], object]) -> Ten
 
 @contextmanager
 def shortcut(first: nn.Module, last: nn.Module) -> Iterator[None]:
-    """What `first` gives out leaves `last` too, so that the layers between them have no say in a pass."""
+    """Lets what leaves `first` leave `last` too, so that the layers between them have no say in a pass."""
     outputs: list[Tensor] = []
 
     def remember(_: str, output: Tensor) -> None:
