@@ -122,10 +122,10 @@ class GradientMethod(Method):
     @final
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Copies the model and runs each phase on the copy."""
-        student = copied(model, job)
+        student = copy_of(model, job)
         original = frozen_copy(student)
         train(student, self.phases(student, original, job), job, type(self).__name__.lower())
-        return finished(student, model)
+        return finish(student, model)
 
 
 Around: TypeAlias = Callable[[Phase], Phase]
@@ -168,7 +168,7 @@ def classified(task: Task, owner: str) -> Task:
     return task.classified()
 
 
-def copied(model: nn.Module, job: Job) -> nn.Module:
+def copy_of(model: nn.Module, job: Job) -> nn.Module:
     """Copies the model to where the session trains."""
     return copy.deepcopy(model).to(job.session.place())
 
@@ -179,7 +179,7 @@ def train(student: nn.Module, phases: Iterable[Phase], job: Job, name: str) -> N
         fit(student, job.task, phase, job.generator, job.session, f"{name} {i}".replace(" ", "-"))
 
 
-def finished(student: nn.Module, model: nn.Module) -> nn.Module:
+def finish(student: nn.Module, model: nn.Module) -> nn.Module:
     """Puts `student` into eval mode, and makes each parameter as trainable as it is in `model`."""
     for parameter, before in zip(student.parameters(), model.parameters(), strict=True):
         parameter.requires_grad_(before.requires_grad)
@@ -191,7 +191,7 @@ def loss_on(split: str, task: Task) -> Loss:
     return lambda model, batches: task.rows(model, batches[split]).losses().mean()
 
 
-def aside(model: nn.Module) -> Session:
+def session_of_copy(model: nn.Module) -> Session:
     """Makes the session in which a copy of `model` is trained on the way: in the same place, without a trace."""
     return Session(device="cpu" if device_of(model).type == "cpu" else None)
 
@@ -274,13 +274,13 @@ __all__ = [
     "Plugin",
     "Strength",
     "Wrapper",
-    "aside",
     "beside_own",
     "beside_retain",
     "classified",
-    "copied",
-    "finished",
+    "copy_of",
+    "finish",
     "loss_on",
     "reinitialise",
+    "session_of_copy",
     "train",
 ]

@@ -22,8 +22,8 @@ from unrecall.methods.base import (
     Wrapper,
     beside_own,
     classified,
-    copied,
-    finished,
+    copy_of,
+    finish,
     train,
 )
 from unrecall.models.layers import before_head, named, pooled
@@ -97,10 +97,10 @@ class EC(Method):
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Warms the auxiliary modules up beside a copy of the model, and trains both together."""
-        student, classed = copied(model, job), classified(job.task, "EC")
+        student, classed = copy_of(model, job), classified(job.task, "EC")
         core = Core.warmed_up(self, student, classed, job)
         core.train([Phase(core.loss, core.streams, self.fit)])
-        return finished(student, model)
+        return finish(student, model)
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,11 @@ class ECAround(Wrapper):
         """Runs the base's phases on a copy of the model, with the auxiliary modules trained beside it."""
         if self.eta == 0:
             return self.base.unlearn(model, job)
-        classed, student = classified(job.task, "EC"), copied(model, job)
+        classed, student = classified(job.task, "EC"), copy_of(model, job)
         phases = self.base.phases(student, frozen_copy(student), job)
         core = Core.warmed_up(self, student, classed, job)
         core.train([self._extended(phase, core) for phase in phases])
-        return finished(student, model)
+        return finish(student, model)
 
     def moving(self) -> GradientMethod | None:
         """Gives the base, for the auxiliary modules' own passes leave statistics alone."""
@@ -190,7 +190,7 @@ class Core(NamedTuple):
     def loss(self, model: nn.Module, batches: Batches) -> Tensor:
         """Computes L of a batch of forget and one of retain."""
         retain, forget = (look(model, self.layers, self.classed, batches[split]) for split in ("retain", "forget"))
-        depths = summed(
+        depths = sum_over_layers(
             self.method,
             (self.auxiliary(forget.pooled), forget.rows.targets),
             (self.auxiliary(retain.pooled), retain.rows.targets),
@@ -206,7 +206,7 @@ class Core(NamedTuple):
         delattr(home, BESIDE)
 
 
-def summed(
+def sum_over_layers(
     method: EC | ECAround, forget: tuple[Sequence[Reading], Tensor], retain: tuple[Sequence[Reading], Tensor]
 ) -> Tensor:
     """Sums L over layers, from the readings of a batch of forget and of one of retain, each with their classes."""

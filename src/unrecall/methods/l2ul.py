@@ -101,7 +101,7 @@ class L2UL(GradientMethod):
             if self.goal == "misclassify":
                 forgotten = -rows.losses().mean()
             else:
-                forgotten = rows.per_example(nll(rows.logits, _picked(labels, forget["index"]))).mean()
+                forgotten = rows.per_example(nll(rows.logits, _look_up(labels, forget["index"]))).mean()
             total = total + n_f / (n_f + n_a) * forgotten
             weights = dict(student.named_parameters())
             for name, share in shares.items():
@@ -137,7 +137,7 @@ class Adversaries(NamedTuple):
         """Joins what all streams drew into one batch, and gives the classes that it was moved to, `[rows]`."""
         whole = {key: torch.cat([batch[key] for batch in batches.values()]) for key in next(iter(batches.values()))}
         index = torch.cat([i + len(batches) * batch["index"] for i, batch in enumerate(batches.values())])
-        return {**whole, "index": index}, _picked(self.targets, index)
+        return {**whole, "index": index}, _look_up(self.targets, index)
 
 
 def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adversaries:
@@ -148,7 +148,7 @@ def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adv
     targets: list[Tensor] = []
     for batch in in_order(job.request.forget, task, max(1, task.at_once // per_example), device_of(model)):
         copies = repeat(batch, per_example)
-        classes, by_example = _others(model, task, copies, generator)
+        classes, by_example = _draw_others(model, task, copies, generator)
         perturbed = pgd(model, task, copies, walk._replace(targets=classes), generator)
         items += task.items(move(perturbed, torch.device("cpu")))
         targets += by_example
@@ -157,12 +157,12 @@ def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adv
 
 def other_answers(model: nn.Module, task: Task, examples: Examples, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Draws, for each row of each example, a class other than its own; `[rows]` for each example."""
-    classes = [_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
+    classes = [_draw_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
     return tuple(labels for batch in classes for labels in batch)
 
 
 @torch.no_grad()
-def _others(
+def _draw_others(
     model: nn.Module, task: Task, batch: Batch, generator: torch.Generator
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Draws another class for each row of a batch; gives all of them together, and by example."""
@@ -171,7 +171,7 @@ def _others(
     return classes, torch.split(classes, torch.bincount(rows.example, minlength=rows.examples).tolist())
 
 
-def _picked(table: Sequence[Tensor], index: Tensor) -> Tensor:
+def _look_up(table: Sequence[Tensor], index: Tensor) -> Tensor:
     """Joins the parts of `table` that `index` names, in its order."""
     return torch.cat([table[i] for i in index.tolist()])
 

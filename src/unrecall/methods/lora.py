@@ -16,7 +16,7 @@ from torch import nn
 
 from unrecall.data.examples import move
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
-from unrecall.methods.base import GradientMethod, Wrapper, copied, train
+from unrecall.methods.base import GradientMethod, Wrapper, copy_of, train
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import is_linear
 from unrecall.spec.parameters import Count, Positive
@@ -90,7 +90,7 @@ class LoRA(Wrapper):
         if any(p.requires_grad for p in weights):
             raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
         train(student, phases, job, f"lora-{name.lower()}")
-        result = copied(model, job)
+        result = copy_of(model, job)
         with torch.no_grad():
             for layer, change in changes.items():
                 weight: Any = result.get_submodule(layer).weight

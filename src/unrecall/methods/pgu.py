@@ -88,13 +88,13 @@ class PGU(GradientMethod):
         request, task = job.request, job.task
         free = {
             name: free_directions(moment, self.retained_var)
-            for name, moment in self._retained(student, request, task).items()
+            for name, moment in self._moments(student, request, task).items()
         }
         if not free:
             raise NotSupported(
                 "PGU: expected linear layers or 2-D convolutions that may be trained and share no weights, got none."
             )
-        layers, start = covered(student), dict(original.named_parameters())
+        layers, start = projected_layers(student), dict(original.named_parameters())
         for name, weight in student.named_parameters():
             if name not in free:
                 weight.requires_grad_(False)
@@ -117,7 +117,7 @@ class PGU(GradientMethod):
 
         return [Phase(loss, {"forget": request.forget}, self.fit, projected)]
 
-    def _retained(self, model: nn.Module, request: Request, task: Task) -> Weights:
+    def _moments(self, model: nn.Module, request: Request, task: Task) -> Weights:
         """Computes C_r, the second moment of what retain sends into each layer, by the name of its weight."""
         if self.stored is None:
             return second_moments(model, task, request.retain)
@@ -132,7 +132,7 @@ class PGU(GradientMethod):
         return {name: whole[name].to(moment) - moment for name, moment in of_forget.items()}
 
 
-def covered(model: nn.Module) -> dict[str, nn.Module]:
+def projected_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Finds the layers that get a P if a pass calls them, by the name of their weight."""
     holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     layers = {}
@@ -147,7 +147,7 @@ def covered(model: nn.Module) -> dict[str, nn.Module]:
 @torch.no_grad()
 def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
     """Sums r r^T over all inputs r of each covered layer, by its weight's name: `[groups, d, d]` in float64."""
-    layers = covered(model)
+    layers = projected_layers(model)
     moments: Weights = {}
     positions: Tensor | None = None
     count = 0

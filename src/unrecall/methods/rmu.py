@@ -65,7 +65,7 @@ class RMU(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes one phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
         request, task, generator = job.request, job.task, job.generator
-        parts, index = layers(task, student), self._chosen(student, task)
+        parts, index = layers(task, student), self._number(student, task)
         self._free(student, parts[max(0, index - 2) : index + 1])
         own, before = parts[index][-1], layers(task, original)[index][-1]
         example = move(task.collate([request.forget[0]]), device_of(original))
@@ -85,7 +85,7 @@ class RMU(GradientMethod):
         streams = {"forget": request.forget}
         return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]
 
-    def _chosen(self, model: nn.Module, task: Task) -> int:
+    def _number(self, model: nn.Module, task: Task) -> int:
         """Gives the number of the layer that is steered, counted from 0."""
         count = len(layers(task, model))
         if self.layer is None:

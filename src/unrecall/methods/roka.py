@@ -86,7 +86,7 @@ class ROKA(GradientMethod):
         request, task = job.request, job.task
         self._check(student, request)
         targeted = self.form == "targeted" or (self.form == "auto" and request.kind == "class")
-        initial = None if targeted else initially(original, task, request.forget, self.layers)
+        initial = None if targeted else initial_view(original, task, request.forget, self.layers)
         classes = torch.tensor(request.masked if targeted and not task.mixes else (), dtype=torch.long)
         size = math.ceil(self.fit.batch_size * len(request.forget) / (len(request.forget) + len(request.retain)))
         forgotten: Labels = _own if initial is None else initial.of_rows
@@ -162,7 +162,7 @@ class Initial(NamedTuple):
         return rows.targets if labels is None else labels
 
 
-def initially(model: nn.Module, task: Task, forget: Examples, layers: Sequence[str]) -> Initial:
+def initial_view(model: nn.Module, task: Task, forget: Examples, layers: Sequence[str]) -> Initial:
     """Computes the pseudo-labels and the centroid of the forget examples from `model`, the original."""
     predicted: list[Tensor] = []
     summed: list[Tensor] = []

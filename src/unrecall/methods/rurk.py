@@ -71,24 +71,22 @@ class RURK(GradientMethod):
             forget = task.rows(model, batches["forget"])
             passes, times = (self.v, 1) if task.mixes else (1, self.v)
             copies = repeat(batches["forget"], times)
-            terms = [self._pushed(model, task, copies, forget, generator) for _ in range(passes)]
+            terms = [self._term(model, task, copies, forget, generator) for _ in range(passes)]
             return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * torch.stack(terms).mean()
 
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]
 
-    def _pushed(self, model: nn.Module, task: Task, copies: Batch, forget: Rows, generator: torch.Generator) -> Tensor:
+    def _term(self, model: nn.Module, task: Task, copies: Batch, forget: Rows, generator: torch.Generator) -> Tensor:
         """Computes the term of perturbed copies: minus their loss, or their loss under other classes."""
         if self.attack == "gaussian":
             perturbed = task.rows(model, gaussian(task, copies, self.tau, generator))
             return -nll(perturbed.logits, perturbed.targets).mean()
         truth = forget.targets.repeat_interleave(batch_size(copies) // forget.examples)
         classes = other_classes(truth, forget.logits.shape[1], generator)
-        crafted = self._crafted(model, task, copies, classes, generator)
+        crafted = self._craft(model, task, copies, classes, generator)
         return nll(task.rows(model, crafted).logits, classes).mean()
 
-    def _crafted(
-        self, model: nn.Module, task: Task, copies: Batch, classes: Tensor, generator: torch.Generator
-    ) -> Batch:
+    def _craft(self, model: nn.Module, task: Task, copies: Batch, classes: Tensor, generator: torch.Generator) -> Batch:
         """Moves copies towards `classes`; in eval mode, so that BatchNorm's statistics stay as they are."""
         with mode(model, training=False):
             if self.attack == "fgsm":

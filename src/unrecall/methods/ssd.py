@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset
 
 from unrecall.data.examples import Examples
-from unrecall.methods.base import Method, Strength, copied
+from unrecall.methods.base import Method, Strength, copy_of
 from unrecall.models.importance import Weights, batch_mean, exact
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
@@ -61,7 +61,7 @@ class SSD(Method):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Computes both importances, and shrinks the weights of a copy."""
         request, task, start = job.request, job.task, time.perf_counter()
-        student = copied(model, job).eval()
+        student = copy_of(model, job).eval()
         whole: Examples = request.retain
         if self.against == "all":
             whole = ConcatDataset([request.retain, request.forget])  # type: ignore[list-item]

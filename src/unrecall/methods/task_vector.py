@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from unrecall.methods.base import Fit, Method, Phase, Strength, copied, loss_on, train
+from unrecall.methods.base import Fit, Method, Phase, Strength, copy_of, loss_on, train
 from unrecall.spec.parameters import Positive
 from unrecall.training.job import Job
 
@@ -43,7 +43,7 @@ class TaskVector(Method):
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Trains one copy on forget, and moves another away from it."""
-        student, reinforced = copied(model, job), copied(model, job)
+        student, reinforced = copy_of(model, job), copy_of(model, job)
         train(
             reinforced,
             [Phase(loss_on("forget", job.task), {"forget": job.request.forget}, self.fit)],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part, move
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, aside
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, session_of_copy
 from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
 from unrecall.nn.hooks import mode
@@ -91,7 +91,7 @@ class UBT(GradientMethod):
         order = torch.argsort(self.gains(student, job), descending=True, stable=True)
         suspects = Part(request.forget, order[: self.few].tolist())
         clean = Part(request.retain, torch.randperm(len(request.retain), generator=generator)[: self.clean].tolist())
-        level, start = unlike(able.embedded(original, clean)), dict(original.named_parameters())
+        level, start = likeness_of_strangers(able.embedded(original, clean)), dict(original.named_parameters())
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             total = able.cosines(model, batches["forget"]).square().mean()
@@ -102,27 +102,27 @@ class UBT(GradientMethod):
                 total = total + self.mu * torch.stack(distances).sum()
             return total
 
-        def unlike_enough(_: Turn) -> bool:
-            return float(alike(able.embedded(student, suspects)).mean()) <= level
+        def stop(_: Turn) -> bool:
+            return float(likeness(able.embedded(student, suspects)).mean()) <= level
 
-        streams: dict[str, Examples] = {"forget": telling(original, task, suspects, self.parts)}
-        return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=unlike_enough)]
+        streams: dict[str, Examples] = {"forget": reduce_to_parts(original, task, suspects, self.parts)}
+        return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=stop)]
 
     def gains(self, model: nn.Module, job: Job) -> Tensor:
         """Computes g of each forget example `[n]`: how much more alike an overfitted copy finds its sides."""
         forget, task = job.request.forget, job.task
         able = composed(task)
-        before = alike(able.embedded(model, forget))
+        before = likeness(able.embedded(model, forget))
         weakest = torch.argsort(before, stable=True)[: max(2, round(self.weak * len(before)))].tolist()
 
-        def loss(copied: nn.Module, batches: Batches) -> Tensor:
-            unlikeness = 1 - able.cosines(copied, batches["forget"])
-            return task.rows(copied, batches["forget"]).losses().mean() + self.lambda_ * unlikeness.mean()
+        def loss(learner: nn.Module, batches: Batches) -> Tensor:
+            unlikeness = 1 - able.cosines(learner, batches["forget"])
+            return task.rows(learner, batches["forget"]).losses().mean() + self.lambda_ * unlikeness.mean()
 
-        copied = copy.deepcopy(model)
+        learner = copy.deepcopy(model)
         overfit = Phase(loss, {"forget": Part(forget, weakest)}, self.overfit)
-        fit(copied, task, overfit, job.generator, aside(model), "ubt-0")
-        return (alike(able.embedded(copied, forget)) - before).cpu()
+        fit(learner, task, overfit, job.generator, session_of_copy(model), "ubt-0")
+        return (likeness(able.embedded(learner, forget)) - before).cpu()
 
 
 def composed(task: Task) -> Composed:
@@ -133,16 +133,16 @@ def composed(task: Task) -> Composed:
     return task
 
 
-def alike(pairs: Embedded) -> Tensor:
+def likeness(pairs: Embedded) -> Tensor:
     """Computes the cosine of both sides of each pair, `[n]`."""
     return (pairs.first * pairs.second).sum(1)
 
 
-def unlike(pairs: Embedded) -> float:
+def likeness_of_strangers(pairs: Embedded) -> float:
     """Computes the mean cosine of sides that don't belong together: of all i != j."""
     n = len(pairs.first)
     every = pairs.first.sum(0) @ pairs.second.sum(0)
-    return float(every - alike(pairs).sum()) / (n * (n - 1))
+    return float(every - likeness(pairs).sum()) / (n * (n - 1))
 
 
 def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
@@ -158,7 +158,7 @@ def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
     return scores
 
 
-def telling(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
+def reduce_to_parts(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
     """Leaves in each pair only the `count` parts of highest I, or all where there are no more."""
     able, pairs = composed(task), list[Any]()
     for batch in in_order(examples, task, LOOKED, device_of(model)):

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, aside, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on, session_of_copy
 from unrecall.spec.parameters import Positive
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, fit
@@ -56,7 +56,7 @@ class WHP(GradientMethod):
         shared = {id(p): p for p in student.parameters() if not p.requires_grad}
         reinforced = copy.deepcopy(student, {**shared})
         reinforce = Phase(loss_on("forget", task), {"forget": request.forget}, self.reinforce)
-        fit(reinforced, task, reinforce, job.generator, aside(student), "whp-0")
+        fit(reinforced, task, reinforce, job.generator, session_of_copy(student), "whp-0")
         base, more = remembered(original, task, request.forget), remembered(reinforced, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

@@ -58,7 +58,7 @@ def one_hot_mask(targets: Tensor, classes: int) -> Tensor:
 
 
 def pairwise_same_label_cosine(features: Tensor, targets: Tensor) -> Tensor:
-    """Computes the mean cosine over ordered pairs i != j with y_i = y_j; a scalar, 0 where the batch has no such pair."""
+    """Computes the mean cosine over ordered pairs i != j with y_i = y_j; a scalar, 0 where there is no such pair."""
     unit = F.normalize(features, dim=1)
     same = targets[:, None].eq(targets[None, :]).fill_diagonal_(False)
     return (unit @ unit.T).mul(same).sum() / same.sum().clamp_min(1)

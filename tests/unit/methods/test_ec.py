@@ -23,7 +23,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.methods import ec
 from unrecall.methods.base import GradientMethod, Null, Phase
 from unrecall.methods.cf_k import CFk
-from unrecall.methods.ec import EC, Auxiliary, ECAround, Reading, stages, summed, weights
+from unrecall.methods.ec import EC, Auxiliary, ECAround, Reading, stages, sum_over_layers, weights
 from unrecall.methods.eu_k import EUk
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
@@ -84,7 +84,7 @@ def test_the_sum_over_layers_by_hand() -> None:
     own, other = torch.tensor([0]), torch.tensor([1, 0])
     first = 2 * -(-2 - 2) + 3 * (math.log(4 / 3) + math.log(2)) / 2
     second = 2 * -(0 - 0) + 3 * math.log(2)
-    assert summed(method, (forget, own), (retain, other)).item() == pytest.approx(first / 3 + second * 2 / 3)
+    assert sum_over_layers(method, (forget, own), (retain, other)).item() == pytest.approx(first / 3 + second * 2 / 3)
 
 
 def hidden(model: nn.Module, inputs: Tensor) -> list[Tensor]:

@@ -20,7 +20,7 @@ from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
 from unrecall.methods.grad_ascent import GradAscent
-from unrecall.methods.roka import ROKA, draw, initially, of_classes
+from unrecall.methods.roka import ROKA, draw, initial_view, of_classes
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
@@ -128,7 +128,7 @@ def test_without_healing_a_step_is_ascent_on_one_example(class_world: World, for
     fits = [all(torch.allclose(p, one[name], atol=1e-6) for name, p in result.named_parameters()) for one in expected]
     assert sum(fits) == 1
     if form == "non-targeted":
-        centroid = initially(w.original, w.task, w.request.forget, ()).centroid
+        centroid = initial_view(w.original, w.task, w.request.forget, ()).centroid
         vectors = contributions(w.original, w.task, batch).vectors
         assert fits.index(True) == int(F.cosine_similarity(vectors, centroid[None]).argmax())
 
@@ -235,14 +235,14 @@ def test_the_non_targeted_form_passes_over_nothing_where_a_class_goes(class_worl
 
 def test_frozen_labels_and_centroid_are_found_again_by_index(samples_world: World) -> None:
     w = mislabelled(samples_world)
-    initial = initially(w.original, w.task, w.request.forget, ())
+    initial = initial_view(w.original, w.task, w.request.forget, ())
     batch = whole(w.request.forget, w.task)
     order = torch.tensor([7, 2, 19, 0])
     shuffled = {name: value[order] for name, value in batch.items()}
     with torch.no_grad():
         said = w.original.eval()(batch["inputs"]).argmax(1)
     assert torch.equal(initial.labels(shuffled), said[order])  # type: ignore[arg-type]
-    again = initially(w.original, w.task, w.request.forget, ())
+    again = initial_view(w.original, w.task, w.request.forget, ())
     assert torch.equal(initial.centroid, again.centroid)
     vectors = contributions(w.original, w.task, batch, labels=said).vectors
     assert torch.allclose(initial.centroid, vectors.mean(0), atol=1e-5)
