@@ -11,7 +11,6 @@ from typing import ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
@@ -196,16 +195,17 @@ def session_of_copy(model: nn.Module) -> Session:
     return Session(device="cpu" if device_of(model).type == "cpu" else None)
 
 
-def beside_retain(forget: Loss, weight: float, request: Request, task: Task, fit: Fit) -> list[Phase]:
+def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit) -> list[Phase]:
     """Makes one phase over forget that minimises `forget` + `weight` CE(retain); retain cycles beside it.
 
     At weight 0 retain is not read.
     """
+    request, retain = job.request, loss_on("retain", job.task)
     if weight == 0:
         return [Phase(forget, {"forget": request.forget}, fit)]
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:
-        return forget(model, batches) + weight * task.rows(model, batches["retain"]).losses().mean()
+        return forget(model, batches) + weight * retain(model, batches)
 
     return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit)]
 

@@ -50,12 +50,12 @@ class CEU(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes one phase over forget, with retain cycling beside it where it has a weight."""
-        request, task = job.request, job.task
+        task = job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return ce_u_loss(task.rows(model, batches["forget"]), self.skip)
 
-        return beside_retain(loss, self.retain_weight, request, task, self.fit)
+        return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def ce_u_loss(rows: Rows, skip: int) -> Tensor:

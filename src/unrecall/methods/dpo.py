@@ -102,7 +102,7 @@ class DPO(GradientMethod):
                 self.beta,
             )
 
-        return beside_retain(loss, self.retain_weight, request, task, self.fit)
+        return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def dpo_loss(refusals: Rows, answers: Rows, before_refusals: Tensor, before_answers: Tensor, beta: float) -> Tensor:

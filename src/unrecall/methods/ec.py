@@ -98,8 +98,8 @@ class EC(Method):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Warms the auxiliary modules up beside a copy of the model, and trains both together."""
         student, classed = copy_of(model, job), classified(job.task, "EC")
-        core = Core.warmed_up(self, student, classed, job)
-        core.train([Phase(core.loss, core.streams, self.fit)])
+        reader = Reader.warmed_up(self, student, classed, job)
+        reader.train([Phase(reader.loss, reader.streams, self.fit)])
         return finish(student, model)
 
 
@@ -132,28 +132,28 @@ class ECAround(Wrapper):
             return self.base.unlearn(model, job)
         classed, student = classified(job.task, "EC"), copy_of(model, job)
         phases = self.base.phases(student, frozen_copy(student), job)
-        core = Core.warmed_up(self, student, classed, job)
-        core.train([self._extended(phase, core) for phase in phases])
+        reader = Reader.warmed_up(self, student, classed, job)
+        reader.train([self._extended(phase, reader) for phase in phases])
         return finish(student, model)
 
     def moving(self) -> GradientMethod | None:
         """Gives the base, for the auxiliary modules' own passes leave statistics alone."""
         return self.base
 
-    def _extended(self, phase: Phase, core: Core) -> Phase:
+    def _extended(self, phase: Phase, reader: Reader) -> Phase:
         """Puts L beside the loss of one of the base's phases."""
         # A base may have data of its own under these names: then L draws beside it.
-        streams = core.streams
+        streams = reader.streams
         keys = {split: split if phase.streams.get(split, x) is x else f"ec {split}" for split, x in streams.items()}
 
         def added(model: nn.Module, batches: Batches) -> Tensor:
-            return self.eta * core.loss(model, {split: batches[key] for split, key in keys.items()})
+            return self.eta * reader.loss(model, {split: batches[key] for split, key in keys.items()})
 
         more = {keys[split]: examples for split, examples in streams.items()}
         return replace(phase, loss=beside_own(phase, added), streams={**phase.streams, **more})
 
 
-class Core(NamedTuple):
+class Reader(NamedTuple):
     """The student, the layers of it that are read, and the modules that read them for the classes of `classed`."""
 
     method: EC | ECAround
@@ -164,7 +164,7 @@ class Core(NamedTuple):
     auxiliary: Auxiliary
 
     @classmethod
-    def warmed_up(cls, method: EC | ECAround, student: nn.Module, classed: Task, job: Job) -> Core:
+    def warmed_up(cls, method: EC | ECAround, student: nn.Module, classed: Task, job: Job) -> Reader:
         """Makes the modules, and lets them learn to classify retain."""
         request, session = job.request, job.session
         widths, classes = stages(student.eval(), classed, [request.forget[0], request.retain[0]], method.layers)

@@ -53,12 +53,12 @@ class SatImp(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        request, task = job.request, job.task
+        task = job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return self.gamma * satimp_loss(task.rows(model, batches["forget"]), self.beta1, self.beta2)
 
-        return beside_retain(loss, self.alpha, request, task, self.fit)
+        return beside_retain(loss, self.alpha, job, self.fit)
 
 
 def satimp_loss(rows: Rows, beta1: float, beta2: float) -> Tensor:

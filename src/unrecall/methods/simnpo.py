@@ -51,12 +51,12 @@ class SimNPO(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        request, task = job.request, job.task
+        task = job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return self.gamma * simnpo_loss(task.rows(model, batches["forget"]), self.beta, self.delta)
 
-        return beside_retain(loss, self.alpha, request, task, self.fit)
+        return beside_retain(loss, self.alpha, job, self.fit)
 
 
 def simnpo_loss(rows: Rows, beta: float, delta: float) -> Tensor:

@@ -55,7 +55,7 @@ class UNDIAL(GradientMethod):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return undial_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
 
-        return beside_retain(loss, self.retain_weight, request, task, self.fit)
+        return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def undial_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:

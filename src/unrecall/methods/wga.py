@@ -49,12 +49,12 @@ class WGA(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        request, task = job.request, job.task
+        task = job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return self.gamma * wga_loss(task.rows(model, batches["forget"]), self.beta)
 
-        return beside_retain(loss, self.alpha, request, task, self.fit)
+        return beside_retain(loss, self.alpha, job, self.fit)
 
 
 def wga_loss(rows: Rows, beta: float) -> Tensor:
