@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from unrecall.errors import Diverged, MissingReference, NotSupported
 from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.finding import Finding, absent
 from unrecall.harness.harm import Answers, Outcomes, Trial, harm_finding
-from unrecall.harness.requests import TRAINING, Adversary, answered, as_hard, check_adversary
+from unrecall.harness.requests import TRAINING, Adversary, as_hard, check_adversary, predictions
 from unrecall.models.observe import observe, unseen
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed, classed
@@ -45,9 +46,9 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
     alone = replace(setting, models=Models(original, original), task=classified)
     signals = alone.evidence["original"].signals
     splits = [split for split in unseen(setting.request) if split in signals]
-    training, before = answered(signals, TRAINING), answered(signals, splits)
+    training, truth = predictions(signals, TRAINING), predictions(signals, splits)
     adversary = Adversary(attack, setting, training)
-    check_adversary(adversary, before)
+    check_adversary(adversary, truth.target)
     honoured = Honoured(adversary, defender, classified, splits)
 
     sizes, ranking = sorted(set(attack.sizes)), adversary.ranking()
@@ -57,25 +58,20 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
     rehearsed = [honoured.by_surrogate(request) for request in adverse]
     known = training.prediction[adversary.victims]
     picked = int(np.argmax([attack.harmed(known, answers.known).mean() for answers in rehearsed]))
-    requested = ranking[: sizes[picked]].tolist()
-    others = as_hard(requested, adversary.candidates.tolist(), training.loss)
+    chosen = ranking[: sizes[picked]].tolist()
+    others = as_hard(chosen, adversary.candidates.tolist(), training.loss)
     return Outcomes(
         attack=attack,
         names=task.classes,
-        training=training,
-        unseen=before,
+        truth=truth.target,
+        before=Answers(truth.prediction, known, training.correct[sorted(chosen)]),
         trials=[
-            Trial(
-                size=size,
-                adverse=honoured.by_defender(adverse[at]),
-                random=[honoured.by_defender(request) for request in random[at]],
-                surrogate=rehearsed[at],
-            )
-            for at, size in enumerate(sizes)
+            Trial(size, honoured.by_defender(request), own, [honoured.by_defender(control) for control in controls])
+            for size, request, own, controls in zip(sizes, adverse, rehearsed, random, strict=True)
         ],
         picked=picked,
-        requested=requested,
-        others=others,
+        requested=training.target[sorted(chosen)].tolist(),
+        losses=(float(training.loss[chosen].mean()), float(training.loss[others].mean()) if others else math.nan),
         random_surrogate=[honoured.by_surrogate(request) for request in random[picked]],
         as_hard=[honoured.by_defender(adversary.request(others))] if others else [],
         retrained=honoured.by_retraining(adverse[picked], attack.retrain),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from unrecall.attacks.deletion import DeletionAttack
 from unrecall.harness.finding import Finding, report_of, show
-from unrecall.harness.requests import Answered
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Curve, Estimate, Measurement, Series
@@ -33,34 +32,34 @@ class Answers(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """The requests of one size: the adversary's, honoured by the defender and by its own surrogate, and random ones."""
+    """What comes of the requests of one size: of the adversary's, by defender and surrogate, and of random ones."""
 
     size: int
     adverse: Answers
-    random: list[Answers]
     surrogate: Answers
+    random: list[Answers]
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """What came of all requests of one attack. `names`: what people call the classes.
 
-    `training`, `unseen`: what the original model answers to the training examples and to those that nobody trained on.
-    `picked`: the trial whose size the adversary picks, because it harms the victim's known examples most by its
-    surrogate. `requested`: the training examples that it asks for then; `others`: as many others, as hard as these, for
-    what is hard moves a model more, whatever it is; none where there are too few. `random_surrogate`: the surrogate's
-    models after random requests of that size. `as_hard`: the defender's, after the request for the others.
-    `retrained`: models trained without the requested, where they are wanted and can be had.
+    `truth` [unseen]: the class of each example that nobody trained on. `before`: what the original answers. `picked`:
+    the trial whose size the adversary picks, because its surrogate harms the known victims most then. `requested`: the
+    class of each example that it asks for. `random_surrogate`: the surrogate after random requests of that size.
+    `as_hard`: the defender after a request for as many others of like loss, because what is hard moves a model more,
+    whatever it is; none where there are too few. `losses`: the mean loss of the requested and of these others.
+    `retrained`: models that never met the requested, where they are wanted and can be had.
     """
 
     attack: DeletionAttack
     names: Sequence[str]
-    training: Answered
-    unseen: Answered
+    truth: np.ndarray
+    before: Answers
     trials: list[Trial]
     picked: int
     requested: list[int]
-    others: list[int]
+    losses: tuple[float, float]
     random_surrogate: list[Answers]
     as_hard: list[Answers]
     retrained: list[Answers]
@@ -73,91 +72,87 @@ class Outcomes:
     @property
     def victims(self) -> np.ndarray:
         """Which unseen examples are the victim's."""
-        return np.asarray(self.unseen.target == self.attack.victim)
+        return np.asarray(self.truth == self.attack.victim)
 
-    def harm(self, *models: Answers) -> np.ndarray:
+    def harm(self, models: Sequence[Answers]) -> np.ndarray:
         """The share of these models by which each of the victim's unseen examples was harmed `[victims]`."""
-        before, victims = self.unseen.prediction[self.victims], self.victims
+        before, victims = self.before.unseen[self.victims], self.victims
         return np.asarray(np.mean([self.attack.harmed(before, answers.unseen[victims]) for answers in models], axis=0))
 
-    def right(self, which: np.ndarray, *predictions: np.ndarray) -> np.ndarray:
-        """The share of these models' predictions that is right, for each of some unseen examples."""
-        return np.asarray(np.mean([(each == self.unseen.target)[which] for each in predictions], axis=0))
+    def right(self, models: Sequence[Answers], which: np.ndarray) -> np.ndarray:
+        """The share of these models that is right on each of some unseen examples."""
+        return np.asarray(np.mean([(answers.unseen == self.truth)[which] for answers in models], axis=0))
 
     def called(self, c: int) -> str:
         """A class by its name, where it has one."""
         return self.names[c] if 0 <= c < len(self.names) else f"class {c}"
 
     @property
+    def victim(self) -> str:
+        """What the victim's class is called."""
+        return self.called(self.attack.victim)
+
+    @property
     def share(self) -> str:
         """What harm is the share of, in words."""
         newly = f"answered {self.called(self.attack.wished)}" if self.attack.wished >= 0 else "wrong"
-        return f"unseen {self.called(self.attack.victim)} newly {newly}"
+        return f"unseen {self.victim} newly {newly}"
 
 
 def harm_finding(outcomes: Outcomes) -> Finding:
     """The picked request in numbers, all requests as curves, and whether the controls hold."""
     frame = report_of(outcomes.attack)
-    rows = [*_harm_rows(outcomes), *_answer_rows(outcomes)]
-    measurements = [
+    rows = [
         row.model_copy(update={"name": f"{frame.name}_{row.name}", "title": f"{frame.title}: {row.title}"})
-        for row in rows
+        for row in (*_harm_rows(outcomes), *_answer_rows(outcomes))
     ]
     updates = {"curves": _curves(outcomes, frame.title), "note": _sentence(outcomes)} | _controls(outcomes)
-    return Finding(frame.model_copy(update=updates), measurements)
+    return Finding(frame.model_copy(update=updates), rows)
 
 
-def _harm_rows(outcomes: Outcomes) -> list[Measurement]:
+def _row(name: str, title: str, *estimates: Estimate, note: str = "") -> Measurement:
+    """`estimates`: of the unlearned model, and perhaps of the original."""
+    by_role = dict(zip(("unlearned", "original"), (*estimates, NONE), strict=False))
+    return Row(name, title, "harm").measured(by_role | {"null": NONE}, note)
+
+
+def _harm_rows(outcomes: Outcomes) -> Iterator[Measurement]:
     """The harm that the picked request does, beside that of its controls."""
     trial, share = outcomes.trial, outcomes.share
-    adverse, random, own = outcomes.harm(trial.adverse), outcomes.harm(*trial.random), outcomes.harm(trial.surrogate)
-    singly = ", ".join(show(float(outcomes.harm(answers).mean())) for answers in trial.random)
-    as_hard, losses = Estimate(value=None, note="too few others to ask for"), ""
-    if outcomes.as_hard:
-        as_hard = stats.mean(outcomes.harm(*outcomes.as_hard), share=True)
-        asked, others = (outcomes.training.loss[places].mean() for places in (outcomes.requested, outcomes.others))
-        losses = f"mean loss {others:.2g} in place of {asked:.2g}; {_still_right(outcomes.as_hard)}"
-    rows = [
-        _row("success", share, stats.mean(adverse)),
-        _row(
-            "random",
-            f"{share}, after random requests",
-            stats.mean(random, share=True),
-            note=f"each: {singly}; {_still_right(trial.random)}",
-        ),
-        _row("excess", f"{share}, beyond random requests", _beyond(adverse, random)),
-        _row("alike", f"{share}, after a request for others as hard", as_hard, note=losses),
-        _row("surrogate", f"{share}, by the adversary's surrogate", stats.mean(own)),
-        _row("transfer", "harm by the defender, as a share of the surrogate's", stats.ratio(adverse, own)),
-    ]
+    adverse, own = outcomes.harm([trial.adverse]), outcomes.harm([trial.surrogate])
+    singly = "each: " + ", ".join(show(float(outcomes.harm([answers]).mean())) for answers in trial.random)
+    losses = f"mean loss {outcomes.losses[1]:.2g} in place of {outcomes.losses[0]:.2g}"
+
+    def control(name: str, title: str, models: Sequence[Answers], reason: str = "", detail: str = "") -> Measurement:
+        if not models:
+            return _row(name, f"{share}, {title}", Estimate(value=None, note=reason))
+        right = show(float(np.mean([answers.requested.mean() for answers in models])))
+        note = f"{detail}; {STILL_RIGHT}: {right}" if detail else ""
+        return _row(name, f"{share}, {title}", stats.mean(outcomes.harm(models), share=True), note=note)
+
+    yield _row("success", share, stats.mean(adverse))
+    yield control("random", "after random requests", trial.random, detail=singly)
+    yield _row("excess", f"{share}, beyond random requests", _beyond(adverse, outcomes.harm(trial.random)))
+    reason = "too few others to ask for"
+    yield control("alike", "after a request for others as hard", outcomes.as_hard, reason, losses)
+    yield _row("surrogate", f"{share}, by the adversary's surrogate", stats.mean(own))
+    yield _row("transfer", "harm by the defender, as a share of the surrogate's", stats.ratio(adverse, own))
     if outcomes.attack.retrain:
-        retrained = Estimate(value=None, note="the scenario can't train models")
-        if outcomes.retrained:
-            retrained = stats.mean(outcomes.harm(*outcomes.retrained), share=True)
-        rows.append(_row("retrained", f"{share}, retrained without the request", retrained))
-    return rows
+        reason = "the scenario can't train models"
+        yield control("retrained", "retrained without the request", outcomes.retrained, reason)
 
 
-def _answer_rows(outcomes: Outcomes) -> list[Measurement]:
+def _answer_rows(outcomes: Outcomes) -> Iterator[Measurement]:
     """What is answered after the picked request, and what was answered before."""
-    attack, victims, answers = outcomes.attack, outcomes.victims, outcomes.trial.adverse
-    after, before = answers.unseen, outcomes.unseen.prediction
-    victim, rows = outcomes.called(attack.victim), []
-    if attack.wished >= 0:
-        now, then = (stats.mean((each == attack.wished)[victims]) for each in (after, before))
-        rows.append(_row("answered", f"unseen {victim} answered {outcomes.called(attack.wished)}", now, then))
-    for name, title, which in (
-        ("accuracy", f"accuracy on unseen {victim}", victims),
-        ("others", "accuracy on unseen examples of other classes", ~victims),
-    ):
-        now, then = (stats.mean(outcomes.right(which, each)) for each in (after, before))
-        rows.append(_row(name, title, now, then))
-    then = stats.mean(outcomes.training.correct[sorted(outcomes.requested)])
-    return [*rows, _row("left", STILL_RIGHT, stats.mean(answers.requested), then)]
-
-
-def _row(name: str, title: str, after: Estimate, before: Estimate = NONE, note: str = "") -> Measurement:
-    return Row(name, title, "harm").measured({"unlearned": after, "original": before, "null": NONE}, note)
+    victims, victim, wished = outcomes.victims, outcomes.victim, outcomes.attack.wished
+    models = (outcomes.trial.adverse, outcomes.before)
+    if wished >= 0:
+        answered = [stats.mean((answers.unseen == wished)[victims]) for answers in models]
+        yield _row("answered", f"unseen {victim} answered {outcomes.called(wished)}", *answered)
+    others = "accuracy on unseen examples of other classes"
+    for name, title, which in (("accuracy", f"accuracy on unseen {victim}", victims), ("others", others, ~victims)):
+        yield _row(name, title, *(stats.mean(outcomes.right([answers], which)) for answers in models))
+    yield _row("left", STILL_RIGHT, *(stats.mean(answers.requested) for answers in models))
 
 
 def _beyond(harm: np.ndarray, random: np.ndarray) -> Estimate:
@@ -166,64 +161,53 @@ def _beyond(harm: np.ndarray, random: np.ndarray) -> Estimate:
     return stats.ratio(difference, np.ones(len(difference))) if np.ptp(difference) else stats.mean(difference)
 
 
-def _still_right(models: Sequence[Answers]) -> str:
-    return f"{STILL_RIGHT}: {show(float(np.mean([answers.requested.mean() for answers in models])))}"
-
-
 def _curves(outcomes: Outcomes, title: str) -> list[Curve]:
     """Harm and accuracy over the number of examples asked for, none of them first."""
-    trials, victims, before = outcomes.trials, outcomes.victims, outcomes.unseen.prediction
-    sizes = [0.0, *(float(trial.size) for trial in trials)]
+    before, victims, x_label = outcomes.before, outcomes.victims, "examples asked for"
+    trials = [Trial(0, before, before, [before]), *outcomes.trials]
+    sizes = [float(trial.size) for trial in trials]
     adverse, random = [[trial.adverse] for trial in trials], [trial.random for trial in trials]
-
-    def harm(role: str, groups: Sequence[Sequence[Answers]]) -> Series:
-        return _series(role, sizes, [np.zeros(int(victims.sum())), *(outcomes.harm(*group) for group in groups)])
-
-    def accuracy(role: str, groups: Sequence[Sequence[Answers]], which: np.ndarray) -> Series:
-        predictions = [[before], *([answers.unseen for answers in group] for group in groups)]
-        return _series(role, sizes, [outcomes.right(which, *models) for models in predictions])
-
-    harms = [
-        harm("unlearned", adverse),
-        harm("random requests", random),
-        harm("surrogate", [[trial.surrogate] for trial in trials]),
-    ]
+    harms = {"unlearned": adverse, "random requests": random, "surrogate": [[trial.surrogate] for trial in trials]}
+    harm = [_line(role, sizes, [outcomes.harm(models) for models in groups]) for role, groups in harms.items()]
     if outcomes.retrained:
-        harms.append(_series("retrained", [float(outcomes.trial.size)], [outcomes.harm(*outcomes.retrained)]))
-    accuracies = [
-        accuracy("unlearned", adverse, victims),
-        accuracy("unlearned, other classes", adverse, ~victims),
-        accuracy("random requests", random, victims),
+        harm.append(_line("retrained", [float(outcomes.trial.size)], [outcomes.harm(outcomes.retrained)]))
+    accuracies = {
+        "unlearned": (adverse, victims),
+        "unlearned, other classes": (adverse, ~victims),
+        "random requests": (random, victims),
+    }
+    accuracy = [
+        _line(role, sizes, [outcomes.right(models, which) for models in groups])
+        for role, (groups, which) in accuracies.items()
     ]
-    x, victim = "examples asked for", outcomes.called(outcomes.attack.victim)
-    named = f"{title}: accuracy on unseen {victim}, and on other classes"
+    named = f"{title}: accuracy on unseen {outcomes.victim}, and on other classes"
     return [
-        Curve(name="harm", title=f"{title}: {outcomes.share}", x_label=x, y_label="share", series=harms),
-        Curve(name="accuracy", title=named, x_label=x, y_label="accuracy", series=accuracies),
+        Curve(name="harm", title=f"{title}: {outcomes.share}", x_label=x_label, y_label="share", series=harm),
+        Curve(name="accuracy", title=named, x_label=x_label, y_label="accuracy", series=accuracy),
     ]
 
 
-def _series(role: str, x: list[float], values: Sequence[np.ndarray]) -> Series:
+def _line(role: str, x: list[float], values: Sequence[np.ndarray]) -> Series:
     y = [stats.mean(value, share=True) for value in values]
     return Series(role=role, x=x, y=[e.value for e in y], low=[e.low for e in y], high=[e.high for e in y])
 
 
 def _sentence(outcomes: Outcomes) -> str:
     """What was asked for, what came of it, and which classes paid, for people."""
-    trial, target, before = outcomes.trial, outcomes.unseen.target, outcomes.unseen.prediction
-    counts = Counter(outcomes.training.target[sorted(outcomes.requested)].tolist()).most_common()
+    trial, truth, before = outcomes.trial, outcomes.truth, outcomes.before.unseen
+    counts = Counter(outcomes.requested).most_common()
     requested = ", ".join(f"{count} {outcomes.called(c)}" for c, count in counts)
-    adverse, random = (float(outcomes.harm(*models).mean()) for models in ([trial.adverse], trial.random))
+    adverse, random = (show(float(outcomes.harm(models).mean())) for models in ([trial.adverse], trial.random))
     change = {
-        int(c): float(np.mean((trial.adverse.unseen == c)[target == c]) - np.mean((before == c)[target == c]))
-        for c in np.unique(target)
+        int(c): float(np.mean((trial.adverse.unseen == c)[truth == c]) - np.mean((before == c)[truth == c]))
+        for c in np.unique(truth)
     }
     payers = sorted((c for c in change if change[c] < 0), key=lambda c: change[c])[:3]
     paid = ", ".join(f"{outcomes.called(c)} {change[c]:+.2f}" for c in payers) or "none"
     return (
-        f"Honouring a request for {len(outcomes.requested)} training examples ({requested}): {show(adverse)} of "
-        f"{outcomes.share}, and {show(random)} after random requests of that size. Classes that paid most, in "
-        f"accuracy: {paid}."
+        f"Honouring a request for {len(outcomes.requested)} training examples ({requested}): {adverse} of "
+        f"{outcomes.share}, and {random} after random requests of that size. Classes that paid most, in accuracy: "
+        f"{paid}."
     )
 
 
@@ -233,22 +217,22 @@ def _controls(outcomes: Outcomes) -> dict[str, str | bool | None]:
     Where it does no more than random requests there is no harm to hold the controls against.
     """
     trial, harm = outcomes.trial, outcomes.harm
-    own, own_random = harm(trial.surrogate), harm(*outcomes.random_surrogate)
-    adverse, random = harm(trial.adverse), harm(*trial.random)
-    rehearsed, beyond = _beyond(own, own_random), _beyond(adverse, random)
-    harms = beyond.low is not None and beyond.low > 0
-    groups = {
+    own, own_random = harm([trial.surrogate]), harm(outcomes.random_surrogate)
+    adverse, random = harm([trial.adverse]), harm(trial.random)
+    rehearsed, beyond = _beyond(own, own_random).low, _beyond(adverse, random).low
+    harms = beyond is not None and beyond > 0
+    controls = {
         "random requests": trial.random,
         "one for others as hard": outcomes.as_hard,
         "retraining without it": outcomes.retrained,
     }
-    controls = {name: float(harm(*models).mean()) for name, models in groups.items() if models}
+    means = {name: float(harm(models).mean()) for name, models in controls.items() if models}
     return {
         "positive_control": "harms more than random requests where the defender is the surrogate itself: "
         f"{show(float(own.mean()))} against {show(float(own_random.mean()))}",
-        "positive_holds": rehearsed.low is not None and rehearsed.low > 0,
+        "positive_holds": rehearsed is not None and rehearsed > 0,
         "negative_control": f"these harm at most half as much as its {show(float(adverse.mean()))}: "
-        + ", ".join(f"{name} {show(value)}" for name, value in controls.items())
+        + ", ".join(f"{name} {show(mean)}" for name, mean in means.items())
         + ("" if harms else " (no test: it harms no more than random requests do)"),
-        "negative_holds": bool(max(controls.values()) <= 0.5 * adverse.mean()) if harms else None,
+        "negative_holds": max(means.values()) <= 0.5 * float(adverse.mean()) if harms else None,
     }

@@ -27,8 +27,8 @@ TRAINING: tuple[Split, ...] = ("forget", "retain")
 """Where the training examples stand; one is named by its place in the first followed by the second."""
 
 
-class Answered(NamedTuple):
-    """What a model answers to some examples, `[n]` each: their class, its answer, 1 where right, its loss in nats."""
+class Predictions(NamedTuple):
+    """What the original model predicts of some examples, `[n]` each; fields as in `Signals`, one row an example."""
 
     target: np.ndarray
     prediction: np.ndarray
@@ -36,22 +36,22 @@ class Answered(NamedTuple):
     loss: np.ndarray
 
 
-def answered(signals: Mapping[Split, Signals], splits: Sequence[Split]) -> Answered:
-    """The signals of these splits, one split after another."""
-    parts = ([getattr(signals[split], name) for split in splits] for name in Answered._fields)
-    return Answered(*(np.concatenate([np.empty(0, int), *arrays]) for arrays in parts))
+def predictions(signals: Mapping[Split, Signals], splits: Sequence[Split]) -> Predictions:
+    """The predictions of these splits, one split after another."""
+    parts = ([getattr(signals[split], name) for split in splits] for name in Predictions._fields)
+    return Predictions(*(np.concatenate([np.empty(0, int), *arrays]) for arrays in parts))
 
 
 @dataclass(frozen=True)
 class Adversary:
     """Who makes the requests: which training examples it may ask for, and which of the victim's it knows.
 
-    `training`: what the original model answers to each training example.
+    `training`: what the original model predicts of each training example.
     """
 
     attack: DeletionAttack
     setting: Setting
-    training: Answered
+    training: Predictions
 
     @cached_property
     def candidates(self) -> np.ndarray:
@@ -151,11 +151,14 @@ def check_requests(attacks: Sequence[Attack], request: Request, task: Task) -> N
             _check_classes(attack, range(len(names)), f"0..{len(names) - 1}")
 
 
-def check_adversary(adversary: Adversary, unseen: Answered) -> None:
-    """BadInput where the victim is not there or all that is forgotten anyway, or there is too little to ask for."""
+def check_adversary(adversary: Adversary, truth: np.ndarray) -> None:
+    """BadInput where the victim is not there or all that is forgotten anyway, or there is too little to ask for.
+
+    `truth` [unseen]: the class of each unseen example.
+    """
     attack, target = adversary.attack, adversary.training.target
-    owner, victims = type(attack).__name__, int(np.sum(unseen.target == attack.victim))
-    classes = sorted({*target.tolist(), *unseen.target.tolist()})
+    owner, victims = type(attack).__name__, int(np.sum(truth == attack.victim))
+    classes = sorted({*target.tolist(), *truth.tolist()})
     _check_classes(attack, classes, str(classes))
     if set(target[: len(adversary.setting.request.forget)].tolist()) == {attack.victim}:
         raise _forgotten_anyway(attack)
