@@ -50,7 +50,6 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
     adversary = Adversary(attack, setting, training)
     check_adversary(adversary, truth.target)
     honoured = Honoured(adversary, defender, classified, splits)
-
     sizes, ranking = sorted(set(attack.sizes)), adversary.ranking()
     orders = [adversary.shuffled(number) for number in range(attack.controls)]
     adverse = [adversary.request(ranking[:size]) for size in sizes]
@@ -80,7 +79,7 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
 
 @dataclass(frozen=True)
 class Honoured:
-    """What a model answers once it has honoured a request, whoever made it do so.
+    """What models answer after a request was honoured: by the defender, by the adversary's surrogate, or by retraining.
 
     `classified`: the task with one row an example, whose target is its class. `splits`: where the unseen examples are.
     """
@@ -91,12 +90,12 @@ class Honoured:
     splits: Sequence[Split]
 
     def by_defender(self, request: Request) -> Answers:
-        """The defender's method; kept in the session's folder, so that an audit that was stopped goes on from there."""
+        """After the defender's method; kept in the session's folder, where an audit that was stopped goes on."""
         seed, defender = self.adversary.setting.seed, self.defender
         return self._answers(request, ("defender", defender.name), lambda: defender.unlearn(request, seed))
 
     def by_surrogate(self, request: Request) -> Answers:
-        """The adversary's own method; kept where other runs find it, for the defender's method doesn't matter to it."""
+        """After the surrogate's method; kept where runs with other defenders find it, for it is the same for all."""
         attack, setting = self.adversary.attack, self.adversary.setting
 
         def make() -> nn.Module:
@@ -105,7 +104,7 @@ class Honoured:
         return self._answers(request, ("surrogate",), make, setting.cache)
 
     def by_retraining(self, request: Request, models: int) -> list[Answers]:
-        """So many models that never met what is requested; none where the defender can't train any."""
+        """After training that many models without the requested examples; none where the defender can't train any."""
         retrain, name = self.defender.retrain, self.defender.name
         if retrain is None:
             return []
@@ -114,10 +113,10 @@ class Honoured:
     def _answers(
         self, request: Request, maker: tuple[str, ...], make: Callable[[], nn.Module], cache: Cache | None = None
     ) -> Answers:
-        """What the model answers. `maker`: who makes it, and what decides how."""
+        """What the model of a request answers. `maker`: who makes that model, and what decides how."""
         adversary, setting = self.adversary, self.adversary.setting
 
-        def arrays() -> list[list[float]]:
+        def observed() -> list[list[float]]:
             setting.session.say(f"  {adversary.attack.title}: {maker[0]}, {len(request.forget)} examples")
             model = make()
             parts = [observe(model, self.classified, setting.request[split]).prediction for split in self.splits]
@@ -127,5 +126,5 @@ class Honoured:
 
         code = code_key(adversary.attack, self, setting.task)
         key = (repr(adversary.attack), *setting.key, str(setting.seed), request.fingerprint, *maker, code)
-        answers, known, requested = (cache or Cache(setting.session.folder)).get("answers", key, JSON, arrays)
+        answers, known, requested = (cache or Cache(setting.session.folder)).get("answers", key, JSON, observed)
         return Answers(np.array(answers, int), np.array(known, int), np.array(requested, float))

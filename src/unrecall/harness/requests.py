@@ -24,7 +24,7 @@ from unrecall.tasks.protocols import class_names
 from unrecall.training.randomness import seeded
 
 TRAINING: tuple[Split, ...] = ("forget", "retain")
-"""Where the training examples stand; one is named by its place in the first followed by the second."""
+"""Where the training examples stand. An example's place is counted through the first, then through the second."""
 
 
 class Predictions(NamedTuple):
@@ -44,7 +44,7 @@ def predictions(signals: Mapping[Split, Signals], splits: Sequence[Split]) -> Pr
 
 @dataclass(frozen=True)
 class Adversary:
-    """Who makes the requests: which training examples it may ask for, and which of the victim's it knows.
+    """Who makes the requests: which training examples it may ask for, and which of the victim's it knows, by place.
 
     `training`: what the original model predicts of each training example.
     """
@@ -65,10 +65,9 @@ class Adversary:
     @cached_property
     def victims(self) -> np.ndarray:
         """The training examples of the victim's class that it knows; all of them are retained."""
-        retained = [i for i in self._shuffled if i >= len(self.setting.request.forget)]
-        return np.array(
-            [i for i in retained if self.training.target[i] == self.attack.victim][: self.attack.known], int
-        )
+        attack, first = self.attack, len(self.setting.request.forget)
+        victims = [i for i in self._shuffled if i >= first and self.training.target[i] == attack.victim]
+        return np.array(victims[: attack.known], int)
 
     def examples(self, places: Sequence[int] | np.ndarray) -> Part:
         """These training examples."""
@@ -87,7 +86,7 @@ class Adversary:
         return np.asarray(places[order])
 
     def shuffled(self, number: int) -> np.ndarray:
-        """The candidates in a random order, each number's its own: what a request that means no harm asks for."""
+        """The candidates in a random order of this number's own, for requests that mean no harm."""
         seed = int(content_key(str(self.setting.seed), "control", str(number)), 16) % 2**31
         return np.asarray(self.candidates[torch.randperm(len(self.candidates), generator=seeded(seed)).numpy()])
 
@@ -126,7 +125,8 @@ def as_hard(requested: Sequence[int], candidates: Sequence[int], loss: np.ndarra
 
     None at all where there are not as many. `loss` [training]: the original's, of each training example.
     """
-    others = [i for i in candidates if i not in requested]
+    taken = set(requested)
+    others = [i for i in candidates if i not in taken]
     if len(others) < len(requested):
         return []
     hardest = sorted(requested, key=lambda i: -loss[i])
