@@ -5,13 +5,19 @@ LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt $(LINKS)
 LAWS := tests/laws/test_architecture.py tests/laws/test_shape.py tests/laws/test_kept_records.py tests/laws/test_results.py
 
-.PHONY: demo test check lint speed docs wheel clean
+.PHONY: demo test golden check lint speed docs wheel clean
 
 demo: .venv/demo  ## train, retrain, unlearn, attack, report on digits: about a minute
 	$(BIN)/unrecall demo --out unrecall-demo
 
 test: .venv/dev  ## everything that needs nothing outside this repository
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+golden: .venv/dev  ## eight runs by the revision REV and by this one: every number that differs (about 6 minutes)
+	rm -rf build/golden && git worktree prune && git worktree add --detach --force build/golden/code $(or $(REV),HEAD~1)
+	PYTHONPATH=build/golden/code/src $(BIN)/python tests/end_to_end/golden.py keep build/golden/before
+	PYTHONPATH=src $(BIN)/python tests/end_to_end/golden.py keep build/golden/after
+	$(BIN)/python tests/end_to_end/golden.py compare build/golden/before build/golden/after
 
 check: lint  ## style, types and the laws that run no audit: under a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(LAWS)

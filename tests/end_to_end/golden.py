@@ -46,7 +46,13 @@ def keep(folder: Path) -> None:
     """Runs all eight below `folder`, by the unrecall that Python finds."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CASES, folder / "cases.py")
-    place = {**os.environ, "UNRECALL_CACHE": str(folder.resolve() / "cache"), "OMP_NUM_THREADS": "1"}
+    code = str(Path(os.environ.get("PYTHONPATH", "src")).resolve())
+    place = {
+        **os.environ,
+        "PYTHONPATH": code,
+        "UNRECALL_CACHE": str(folder.resolve() / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
     unrecall = [sys.executable, "-m", "unrecall"]
     shown = subprocess.run(
         [*unrecall, "run", "--help"], cwd=folder, env=place, capture_output=True, text=True, check=True

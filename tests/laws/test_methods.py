@@ -20,6 +20,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import batchnorms
+from unrecall.spec.lines import parse, show
 from unrecall.spec.parameters import Parameters
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit
@@ -346,6 +347,25 @@ def test_retain_survives_the_defaults(name: str, place: Place) -> None:
         pytest.skip("its recipe is one for small classifiers")
     score = accuracy(place.unlearn(METHODS[name]()), place.world.task, place.world.request.retain).mean()
     assert score > place.above_chance(0.5)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.wrapper() is not None])
+def test_a_base_in_brackets_makes_the_wrapper(name: str, samples_world: World) -> None:
+    """The same line comes back, the base decides the strength, and neither it nor the given model is changed."""
+    w, kind, before = samples_world, METHODS[name].wrapper(), copy.deepcopy(samples_world.original)
+    assert kind is not None
+    method = parse(f"{name}(grad_diff:lr=0.001)", "methods")
+    assert type(method) is kind
+    assert kind.title == METHODS[name].title
+    assert all(field.name in (kind.__doc__ or "") for field in fields(kind)), "each hyper-parameter is explained"
+    assert show(method) == f"{name}(grad_diff:lr=0.001)"
+    assert show(method.core()) == "grad_diff:lr=0.001"
+    assert show(method.scaled(2.0)) == f"{name}(grad_diff:lr=0.002)"
+    result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+    assert same(w.original, before)
+    assert not same(result, w.original)
+    assert same(result, method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)))
+    assert [p.requires_grad for p in result.parameters()] == [p.requires_grad for p in before.parameters()]
 
 
 def test_null_is_a_method_like_any_other(samples_world: World) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.models.layers import before_head, named, pooled
 from unrecall.models.observe import again, batches, device_of
-from unrecall.nn.hooks import mode
+from unrecall.nn.hooks import capture, mode
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, Side, ThreatModel
 from unrecall.spec.parameters import Count
@@ -175,31 +173,19 @@ def _features(
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
             before, n = again(batch, done), len(batch["index"])
-            with _leaving(layers, partial(_taken, held=task.positions(batch), n=n)) as seen:
+            held, features = task.positions(batch), dict[str, np.ndarray]()
+
+            def look(name: str, output: Tensor) -> None:
+                features[name] = _taken(output, held, n)  # noqa: B023
+
+            with capture(layers, look):
                 task.rows(model, batch)
-            if absent := [name for name in layers if name not in seen]:
+            if absent := [name for name in layers if name not in features]:
                 raise NotSupported(f"CKA: expected every layer to be in use, but nothing leaves '{absent[0]}'.")
-            for name, features in seen.items():
-                parts[name].append(features[before:])
+            for name, vectors in features.items():
+                parts[name].append(vectors[before:])
             done += n - before
     return {name: np.concatenate(each) for name, each in parts.items()}
-
-
-@contextmanager
-def _leaving(layers: Mapping[str, nn.Module], taken: Callable[[Tensor], np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """What is taken from each layer's output (the first of several)."""
-    found: dict[str, np.ndarray] = {}
-
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def leave(_: nn.Module, __: Any, output: Any) -> None:
-            found[name] = taken(output if isinstance(output, Tensor) else output[0])
-
-        return leave
-
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-            stack.enter_context(layer.register_forward_hook(watch(name)))
-        yield found
 
 
 def _taken(output: Tensor, held: Tensor | None, n: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What an attack promises that can do no more than ask: which examples to have deleted, and whom that harms."""
+"""What a deletion attack promises: it says which examples to have deleted, so that honouring that harms somebody."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from unrecall.training.job import Job
 class Candidates(NamedTuple):
     """What an adversary may ask for, and what it knows of its victim.
 
-    `examples`: training examples, none of the victim's class; `classes` `[pool]`: the class of each. `victims`:
-    training examples of the victim's class, which it may look at but not ask for.
+    `examples`: training examples, none of the victim's class; `classes` `[n]`: the class of each. `victims`: training
+    examples of the victim's class, which the adversary may look at but not ask for.
     """
 
     examples: Examples
@@ -29,12 +29,13 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class DeletionAttack(Attack):
-    """Has examples deleted so that honouring the request, by the defender's own method, harms the class `victim`.
+    """Asks for deletions that harm the class `victim` once the defender's own method has honoured them.
 
-    The harness (harness/deletion.py) has a request of each of `sizes` honoured, and `controls` more that are drawn at
-    random; `retrain` models are trained without the one that is picked. `wished`: the class that the victim's examples
-    should be answered with, -1 for any wrong one. `own`: the one class whose examples may be asked for, -1 for any but
-    the victim's. `pool` and `known`: at most so many examples to choose from, and of the victim's class to look at.
+    The harness makes a request of each of `sizes` (harness/requests.py) and has it honoured (harness/deletion.py), and
+    beside it `controls` random requests of that size; `retrain` models are trained without the request that the
+    adversary picks. `wished`: the class that the victim's examples should be answered with, -1 for any wrong one.
+    `own`: the only class whose examples may be asked for, -1 for any but the victim's. `pool`: how many candidates
+    there are, at most. `known`: how many of the victim's examples the adversary looks at, at most.
     """
 
     kind: ClassVar[Kind] = "deletion"
@@ -51,11 +52,14 @@ class DeletionAttack(Attack):
 
     @abstractmethod
     def rank(self, model: nn.Module, candidates: Candidates, job: Job) -> np.ndarray:
-        """How much asking for each example would harm `[pool]`; a request holds the highest. `model` is left alone."""
+        """How much asking for each candidate would harm the victim `[n]`; a request holds the highest.
+
+        `model`: the original, which stays as it is.
+        """
 
     @abstractmethod
     def rehearse(self, model: nn.Module, examples: Examples, job: Job) -> nn.Module:
-        """What the adversary's surrogate makes of a copy of `model` when it is asked to forget these examples."""
+        """The adversary's surrogate for the defender's method: a copy of `model` that has forgotten these examples."""
 
     def harmed(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Which of the victim's examples are newly answered as wished, or newly wrong: 0 or 1 each, `[n]`.

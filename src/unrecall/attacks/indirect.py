@@ -1,4 +1,4 @@
-"""The indirect unlearning attack: an adversary asks to delete examples of its own, and somebody else pays."""
+"""The indirect unlearning attack: an adversary has examples of its own deleted, and another class pays for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unrecall.nn.hooks import mode
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed
+from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import draw_seed
@@ -102,8 +102,8 @@ class Indirect(DeletionAttack):
             raise BadInput("Indirect: expected at least one size, got none. Name how many examples to ask for.")
 
     def rank(self, model: nn.Module, candidates: Candidates, job: Job) -> np.ndarray:
-        """As `by` says."""
-        task = job.task.classified() if isinstance(job.task, Classed) else job.task
+        """The harm that `by` foresees: an inner product of gradients, a cosine, a surrogate's harm, or chance."""
+        task = classed(self, job.task).classified()
         if self.by == "gradient":
             wished = self.wished if self.wished >= 0 else None
             products = alignments(model, task, candidates.examples, slope(model, task, candidates.victims, wished))
@@ -113,11 +113,11 @@ class Indirect(DeletionAttack):
             vectors = contributed(model, task, candidates.examples)
             return F.cosine_similarity(vectors, centre[None], dim=1).cpu().numpy()
         if self.by == "surrogate":
-            return self._by_class(model, candidates, task, job)
+            return self._harm_by_class(model, candidates, task, job)
         return torch.rand(len(candidates.examples), generator=job.generator).numpy()
 
     def rehearse(self, model: nn.Module, examples: Examples, job: Job) -> nn.Module:
-        """Gradient ascent on the examples, by `fit`."""
+        """A copy of the model after gradient ascent on the examples, by `fit`."""
         copied, task = copy.deepcopy(model), job.task
 
         def loss(moved: nn.Module, drawn: Batches) -> Tensor:
@@ -127,8 +127,11 @@ class Indirect(DeletionAttack):
         fit(copied, task, phase, job.generator, job.session.quiet(), "surrogate")
         return copied.eval()
 
-    def _by_class(self, model: nn.Module, candidates: Candidates, task: Task, job: Job) -> np.ndarray:
-        """Every example gets what forgetting its class did; all surrogates run with the same draws."""
+    def _harm_by_class(self, model: nn.Module, candidates: Candidates, task: Task, job: Job) -> np.ndarray:
+        """What forgetting examples of its class does to the victim, for each candidate `[n]`.
+
+        Every class's surrogate draws the same batches. `task`: one row an example, its target the class.
+        """
         before = observe(model, task, candidates.victims).prediction
         scores, seed = np.zeros(len(candidates.classes)), draw_seed(job.generator)
         for c in np.unique(candidates.classes):
@@ -145,7 +148,7 @@ class Indirect(DeletionAttack):
 
 
 class _Losses(nn.Module):
-    """The loss of each example as a module around the model, so that its weights can be moved."""
+    """The loss of each example as what a module gives, because `functional_call` swaps the weights of modules."""
 
     def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
@@ -165,8 +168,8 @@ def slope(model: nn.Module, task: Task, examples: Examples, towards: int | None 
             rows = task.rows(model, batch)
             targets = rows.targets if towards is None else torch.full_like(rows.targets, towards)
             loss = nll(rows.logits, targets).sum() / len(examples)
-            found = torch.autograd.grad(loss, [weights[name] for name in names], allow_unused=True)
-            for name, gradient in zip(names, found, strict=True):
+            gradients = torch.autograd.grad(loss, [weights[name] for name in names], allow_unused=True)
+            for name, gradient in zip(names, gradients, strict=True):
                 total[name] += 0 if gradient is None else gradient
     return total
 
@@ -174,44 +177,42 @@ def slope(model: nn.Module, task: Task, examples: Examples, towards: int | None 
 def alignments(model: nn.Module, task: Task, examples: Examples, direction: Weights) -> np.ndarray:
     """<grad L(x), direction> of each example's own loss `[n]`, the model in eval mode.
 
-    One forward pass with tangents, attention in its plain form, for the fused ones carry none; where another layer has
-    none either, a backward pass an example.
+    One forward pass with tangents gives them all. Attention is computed in its plain form, because the fused kernels
+    carry no tangents; where another layer carries none, each example takes a backward pass of its own.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     losses, weights = _Losses(model, task), trainable(model)
     tangents = {f"model.{name}": direction[name] for name in weights}
-    found = []
+    products = []
     with mode(model, training=False), sdpa_kernel(SDPBackend.MATH):
         for batch in batches(examples, task, device=device_of(model)):
 
-            def moved(swapped: Weights, batch: Batch = batch) -> Tensor:
+            def losses_at(swapped: Weights, batch: Batch = batch) -> Tensor:
                 value: Tensor = functional_call(losses, swapped, (batch,))
                 return value
 
             try:
-                at = {f"model.{name}": weight for name, weight in weights.items()}
-                slopes = jvp(moved, (at,), (tangents,))[1].detach()
+                point = {f"model.{name}": weight for name, weight in weights.items()}
+                products.append(jvp(losses_at, (point,), (tangents,))[1].detach())
             except RuntimeError:
-                slopes = _one_by_one(model, task, batch, direction)
-            found.append(slopes)
-    return torch.cat(found).double().cpu().numpy()
+                products.append(_one_by_one(model, task, batch, direction))
+    return torch.cat(products).double().cpu().numpy()
 
 
 def _one_by_one(model: nn.Module, task: Task, batch: Batch, direction: Weights) -> Tensor:
-    """The same by one backward pass an example."""
-    names = list(direction)
+    """<grad L(x), direction> of each example of a batch, by one backward pass an example."""
     weights = dict(model.named_parameters())
+    moved, products = [weights[name] for name in direction], []
     with torch.enable_grad():
-        found = []
         for loss in task.losses(model, batch):  # no list of gradients: each is as large as the model
-            slopes = torch.autograd.grad(loss, [weights[n] for n in names], retain_graph=True, allow_unused=True)
-            products = [(g * direction[n]).sum() for n, g in zip(names, slopes, strict=True) if g is not None]
-            found.append(torch.stack(products).sum())
-    return torch.stack(found)
+            gradients = torch.autograd.grad(loss, moved, retain_graph=True, allow_unused=True)
+            pairs = zip(gradients, direction.values(), strict=True)
+            products.append(torch.stack([(g * part).sum() for g, part in pairs if g is not None]).sum())
+    return torch.stack(products)
 
 
 def contributed(model: nn.Module, task: Task, examples: Examples) -> Tensor:
     """Input x Gradient of what enters the head, `[n, units]`, each towards the example's own class."""
-    found = [contributions(model, task, batch).vectors for batch in batches(examples, task, device=device_of(model))]
-    return torch.cat(found)
+    data = batches(examples, task, device=device_of(model))
+    return torch.cat([contributions(model, task, batch).vectors for batch in data])

@@ -14,9 +14,10 @@ from unrecall.data.examples import Examples, move
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import batches, device_of
-from unrecall.models.perturb import perturbable, pgd
+from unrecall.models.perturb import Walk, pgd
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
+from unrecall.tasks.protocols import perturbable
 from unrecall.training.randomness import draw_seed, seeded
 from unrecall.training.teacher import frozen_copy
 
@@ -70,16 +71,8 @@ class UMA(RecoveryAttack):
                 for batch in batches(examples, setting.task, self.batch_size, device_of(model)):
                     with torch.no_grad():
                         wished = setting.task.rows(goal, batch).logits.argmax(1)
-                    moved = pgd(
-                        attacked,
-                        setting.task,
-                        batch,
-                        radius=radius,
-                        step=min(self.step, radius),
-                        steps=self.steps,
-                        generator=starts,
-                        targets=wished,
-                    )
+                    walk = Walk(radius=radius, step=min(self.step, radius), steps=self.steps, targets=wished)
+                    moved = pgd(attacked, setting.task, batch, walk, starts)
                     items += able.items(move(moved, torch.device("cpu")))
                 return items
 

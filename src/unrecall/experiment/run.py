@@ -15,7 +15,7 @@ from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.evidence.setting import Defender
 from unrecall.experiment.tune import tune
 from unrecall.harness.audit import audit
-from unrecall.harness.deletion import check_requests
+from unrecall.harness.requests import check_requests
 from unrecall.harness.suites import Suite, suite
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.layers import named
@@ -149,7 +149,8 @@ class Start:
         def retrain(request: Request, index: int) -> nn.Module:
             return replace(self.scenario, request=request, retrained=()).train_retrained(index, self.session).model
 
-        return Defender(repr(method), unlearn, retrain if self.scenario.can_retrain() else None)
+        name = f"{method!r} {code_key(method)}"
+        return Defender(name, unlearn, retrain if self.scenario.can_retrain() else None)
 
     def job(self, session: Session) -> Job:
         """The scenario's request, from this start's seed."""

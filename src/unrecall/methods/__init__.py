@@ -1,13 +1,13 @@
 """All methods by what they do; the file's stem is the name on the command line."""
 
 from unrecall.methods.bad_teacher import BadTeacher
-from unrecall.methods.base import GradientMethod, Method
+from unrecall.methods.base import GradientMethod, Method, Plugin, Wrapper
 from unrecall.methods.ce_u import CEU
 from unrecall.methods.cf_k import CFk
 from unrecall.methods.contrastive_unlearning import ContrastiveUnlearning
 from unrecall.methods.delete import Delete
 from unrecall.methods.dpo import DPO
-from unrecall.methods.ec import EC
+from unrecall.methods.ec import EC, ECAround
 from unrecall.methods.eu_k import EUk
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
@@ -29,7 +29,7 @@ from unrecall.methods.salun import SalUn
 from unrecall.methods.satimp import SatImp
 from unrecall.methods.scrub import SCRUB
 from unrecall.methods.simnpo import SimNPO
-from unrecall.methods.spotter import Spotter
+from unrecall.methods.spotter import Spotter, SpotterAround
 from unrecall.methods.ssd import SSD
 from unrecall.methods.ssiuu import SSIUU
 from unrecall.methods.task_vector import TaskVector
@@ -61,6 +61,7 @@ __all__ = [
     "CFk",
     "ContrastiveUnlearning",
     "Delete",
+    "ECAround",
     "EUk",
     "Finetune",
     "GradAscent",
@@ -70,11 +71,14 @@ __all__ = [
     "MUMis",
     "Method",
     "NegGradPlus",
+    "Plugin",
     "RandomLabel",
     "Retrain",
     "SalUn",
     "SatImp",
     "SimNPO",
     "Spotter",
+    "SpotterAround",
     "TaskVector",
+    "Wrapper",
 ]

@@ -52,15 +52,15 @@ class BadTeacher(GradientMethod):
     fit: Fit = Fit(optimizer="adam", lr=1e-4, weight_decay=0.0, batch_size=256)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over the mixture, forget first in its numbering."""
+        """Makes one phase over the mixture, forget first in its numbering."""
         request, task, generator = job.request, job.task, job.generator
         incompetent = frozen_copy(original)
         reinitialise([incompetent], generator)
         pairs = zip(incompetent.parameters(), original.parameters(), strict=True)
         if all(torch.equal(fresh, trained) for fresh, trained in pairs):
             raise NotSupported("BadTeacher: expected layers with reset_parameters to make a teacher of, got none.")
-        chosen = torch.randperm(len(request.retain), generator=generator)[: round(self.share * len(request.retain))]
-        parts = [request.forget, Part(request.retain, chosen.tolist())]
+        indices = torch.randperm(len(request.retain), generator=generator)[: round(self.share * len(request.retain))]
+        parts = [request.forget, Part(request.retain, indices.tolist())]
         mixed: Examples = ConcatDataset(parts)  # type: ignore[arg-type]
         ignorant, knowing = remembered(incompetent, task, mixed), remembered(original, task, mixed)
 
@@ -68,8 +68,8 @@ class BadTeacher(GradientMethod):
             batch = batches["mixed"]
             rows = task.rows(model, batch)
             forget = batch["index"][rows.example] < len(request.forget)
-            wished = torch.where(forget[:, None], ignorant(batch), knowing(batch))
-            log_p, log_q = (F.log_softmax(logits / self.temperature, 1) for logits in (wished, rows.logits))
+            target = torch.where(forget[:, None], ignorant(batch), knowing(batch))
+            log_p, log_q = (F.log_softmax(logits / self.temperature, 1) for logits in (target, rows.logits))
             return rows.per_example(kl(log_p, log_q)).mean()
 
         return [Phase(loss, {"mixed": mixed}, self.fit)]

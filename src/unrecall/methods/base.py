@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self, TypeVar, final
+from typing import ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Loss, Phase, fit
+from unrecall.training.loop import Batches, Fit, Loss, Phase, fit, set_training
 from unrecall.training.randomness import draw_seed, own_randomness
+from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 P = TypeVar("P", bound=Parameters)
@@ -45,24 +47,18 @@ class Method(Parameters, ABC):
 
     @abstractmethod
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
-        """A new model, in eval mode, that was made to forget `request.forget`; `model` is left as it was."""
+        """Gives a new model, in eval mode, that was made to forget `job.request.forget`; `model` stays as it was."""
 
     def moving(self) -> GradientMethod | None:
-        """Whose passes move BatchNorm statistics even at learning rate 0; None where none do."""
+        """Gives the method whose passes move BatchNorm statistics even at learning rate 0; None where none do."""
         return None
 
-    @final
     def core(self) -> Method:
-        """The innermost method below all plug-ins: the one whose strength decides, and whose null there is."""
-        base = self._base()
-        return self if base is None else base.core()
+        """Gives the innermost method below all wrappers: the one whose strength decides, and whose null there is."""
+        return self
 
-    @final
     def scaled(self, factor: float) -> Self:
-        """The same method `factor` times as strong. Raises NotSupported where nothing decides its strength."""
-        base = self._base()
-        if base is not None:
-            return replace(self, **{"base": base.scaled(factor)})
+        """Gives the same method, `factor` times as strong. Raises NotSupported where nothing decides its strength."""
         if self.strength is None:
             raise NotSupported(f"{type(self).__name__}: expected a method with a strength to tune, got none.")
         result = self
@@ -70,16 +66,38 @@ class Method(Parameters, ABC):
             result = _scale(result, path.split("."), 1 / factor if self.strength.inverse else factor)
         return result
 
-    @final
-    def _base(self) -> Method | None:
-        base = getattr(self, "base", None)
-        return base if isinstance(base, Method) else None
+    @classmethod
+    def wrapper(cls) -> type[Wrapper] | None:
+        """Gives the class that a line with a base in brackets means; None where the method wraps no other."""
+        return None
 
 
 def _scale(owner: P, path: Sequence[str], factor: float) -> P:
     value = getattr(owner, path[0])
     changed = value * factor if len(path) == 1 else _scale(value, path[1:], factor)
     return replace(owner, **{path[0]: changed})
+
+
+@dataclass(frozen=True)
+class Wrapper(Method):
+    """A method around another one, whose strength is the other's."""
+
+    base: GradientMethod
+
+    @final
+    def core(self) -> Method:
+        """Gives the core of the base: the innermost method of all."""
+        return self.base.core()
+
+    @final
+    def scaled(self, factor: float) -> Self:
+        """Gives the same wrapper around a base that is `factor` times as strong."""
+        return replace(self, base=self.base.scaled(factor))
+
+    @classmethod
+    def wrapper(cls) -> type[Wrapper]:
+        """Gives the class itself, for it takes a base already."""
+        return cls
 
 
 @dataclass(frozen=True)
@@ -91,54 +109,130 @@ class GradientMethod(Method):
 
     @abstractmethod
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """The runs of the loop, in order. `student` will be trained in place; `original` is frozen, in eval mode.
+        """Makes the runs of the loop, in order. `student` will be trained in place; `original` is frozen, in eval mode.
 
         A phase may freeze parameters of `student`; they are freed again at the end.
         """
 
     def moving(self) -> GradientMethod | None:
-        """Itself."""
+        """Gives the method itself, whose passes go through the model in train mode."""
         return self
 
     @final
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Copies the model and runs each phase on the copy."""
-        task, generator, session = job.task, job.generator, job.session
-        student = copy.deepcopy(model).to(session.place())
+        student = copy_of(model, job)
         original = frozen_copy(student)
-        trainable = [p.requires_grad for p in student.parameters()]
-        for i, phase in enumerate(self.phases(student, original, job)):
-            fit(student, task, phase, generator, session, f"{type(self).__name__.lower()} {i + 1}".replace(" ", "-"))
-        for parameter, was in zip(student.parameters(), trainable, strict=True):
-            parameter.requires_grad_(was)
-        return student.eval()
+        train(student, self.phases(student, original, job), job, type(self).__name__.lower())
+        return finish(student, model)
 
 
-def beside_retain(forget: Loss, weight: float, request: Request, task: Task, fit: Fit) -> list[Phase]:
-    """One phase over forget that minimises `forget` + `weight` CE(retain), with retain cycling beside it.
+Around: TypeAlias = Callable[[Phase], Phase]
+"""Makes a phase of the base into one of the plug-in's: another loss, or another step around the base's step."""
+
+
+@dataclass(frozen=True)
+class Plugin(Wrapper, GradientMethod):
+    """A wrapper that trains by the base's phases, each of them changed; a leaf says in `around` how."""
+
+    advice: ClassVar[str] = "Choose another base."
+    """What to do about a base of which no phase can be changed."""
+
+    @abstractmethod
+    def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
+        """Makes what changes a phase. Called once, before the base makes its phases and may freeze parameters."""
+
+    def touches(self, phase: Phase) -> bool:
+        """Says whether a phase is changed; the others stay the base's own."""
+        return True
+
+    @final
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+        """Makes the phases of the base, and changes those that are touched."""
+        change = self.around(student, original, job)
+        phases = self.base.phases(student, original, job)
+        if phases and not any(map(self.touches, phases)):
+            name, base = type(self).__name__, type(self.base).__name__
+            raise NotSupported(f"{name}: expected a base that trains on forget, got {base}. {self.advice}")
+        return [change(phase) if self.touches(phase) else phase for phase in phases]
+
+
+def classified(task: Task, owner: str) -> Task:
+    """Gives the task whose rows are the examples' classes; NotSupported, in `owner`'s name, where they have none."""
+    if not isinstance(task, Classed):
+        raise NotSupported(
+            f"{owner}: expected examples with a class each, got {type(task).__name__}'s. "
+            "Choose a method that needs no classes, such as GradDiff."
+        )
+    return task.classified()
+
+
+def copy_of(model: nn.Module, job: Job) -> nn.Module:
+    """Copies the model to where the session trains."""
+    return copy.deepcopy(model).to(job.session.place())
+
+
+def train(student: nn.Module, phases: Iterable[Phase], job: Job, name: str) -> None:
+    """Runs the phases on `student`, in place; the session calls each by `name` and a number."""
+    for i, phase in enumerate(phases, 1):
+        fit(student, job.task, phase, job.generator, job.session, f"{name} {i}".replace(" ", "-"))
+
+
+def finish(student: nn.Module, model: nn.Module) -> nn.Module:
+    """Puts `student` into eval mode, and makes each parameter as trainable as it is in `model`."""
+    for parameter, before in zip(student.parameters(), model.parameters(), strict=True):
+        parameter.requires_grad_(before.requires_grad)
+    return student.eval()
+
+
+def loss_on(split: str, task: Task) -> Loss:
+    """Makes the loss CE(split): the mean over an example's rows, then over the examples of a batch."""
+    return lambda model, batches: task.rows(model, batches[split]).losses().mean()
+
+
+def session_of_copy(model: nn.Module) -> Session:
+    """Makes the session in which a copy of `model` is trained on the way: in the same place, without a trace."""
+    return Session(device="cpu" if device_of(model).type == "cpu" else None)
+
+
+def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit) -> list[Phase]:
+    """Makes one phase over forget that minimises `forget` + `weight` CE(retain); retain cycles beside it.
 
     At weight 0 retain is not read.
     """
+    request, retain = job.request, loss_on("retain", job.task)
     if weight == 0:
         return [Phase(forget, {"forget": request.forget}, fit)]
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:
-        return forget(model, batches) + weight * task.rows(model, batches["retain"]).losses().mean()
+        return forget(model, batches) + weight * retain(model, batches)
 
     return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit)]
 
 
+def beside_own(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
+    """Sums `weight` times the phase's own loss and `added`, whose passes leave BatchNorm's statistics alone."""
+    still = replace(phase.fit, batchnorm="frozen")
+
+    def loss(model: nn.Module, batches: Batches) -> Tensor:
+        own = weight * phase.loss(model, batches)
+        set_training(model, still)
+        total = own + added(model, batches)
+        set_training(model, phase.fit)
+        return total
+
+    return loss
+
+
 @dataclass(frozen=True)
-class Null(GradientMethod):
+class Null(Plugin):
     """The same passes as `base` at learning rate 0: whatever is forgotten here, statistics forgot and not weights."""
 
-    base: GradientMethod
     title: ClassVar[str] = "Null"
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """The phases of the base, with the learning rate set to 0."""
-        phases = self.base.phases(student, original, job)
-        return [replace(phase, fit=replace(phase.fit, lr=0.0)) for phase in phases]
+    def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
+        """Sets the learning rate of each phase to 0."""
+        return lambda phase: replace(phase, fit=replace(phase.fit, lr=0.0))
 
 
 def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
@@ -170,4 +264,23 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
                 start(layer)  # type: ignore[misc]
 
 
-__all__ = ["Fit", "GradientMethod", "Method", "Null", "Phase", "Strength", "beside_retain", "reinitialise"]
+__all__ = [
+    "Around",
+    "Fit",
+    "GradientMethod",
+    "Method",
+    "Null",
+    "Phase",
+    "Plugin",
+    "Strength",
+    "Wrapper",
+    "beside_own",
+    "beside_retain",
+    "classified",
+    "copy_of",
+    "finish",
+    "loss_on",
+    "reinitialise",
+    "session_of_copy",
+    "train",
+]

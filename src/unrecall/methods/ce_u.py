@@ -49,26 +49,25 @@ class CEU(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it where it has a weight."""
-
-        request, task = job.request, job.task
+        """Makes one phase over forget, with retain cycling beside it where it has a weight."""
+        task = job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return ce_u_loss(task.rows(model, batches["forget"]), self.skip)
 
-        return beside_retain(loss, self.retain_weight, request, task, self.fit)
+        return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def ce_u_loss(rows: Rows, skip: int) -> Tensor:
-    """The forget term."""
-    kept = beyond(rows, skip)
-    logits = rows.logits[kept]
-    wished = masked_softmax(logits.detach(), one_hot_mask(rows.targets[kept], logits.shape[1]))
-    return F.cross_entropy(logits, wished)
+    """Computes the forget term, the cross-entropy to the other answers."""
+    later = beyond(rows, skip)
+    logits = rows.logits[later]
+    target = masked_softmax(logits.detach(), one_hot_mask(rows.targets[later], logits.shape[1]))
+    return F.cross_entropy(logits, target)
 
 
 def beyond(rows: Rows, skip: int) -> Tensor:
-    """Which rows come after the first `skip` of their example `[rows]`; all of an example that has no more."""
+    """Marks the rows that come after the first `skip` of their example `[rows]`; all of an example that has no more."""
     counts = torch.bincount(rows.example, minlength=rows.examples)
     first = counts.cumsum(0) - counts
     place = torch.arange(len(rows.example), device=rows.example.device) - first[rows.example]

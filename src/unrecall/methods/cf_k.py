@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on
 from unrecall.spec.parameters import Count
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,8 @@ class CFk(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with all but the last blocks frozen."""
-        request, task = job.request, job.task
-        parts = task.blocks(student)
+        """Makes one phase over retain, with all but the last blocks frozen."""
+        parts = job.task.blocks(student)
         if self.blocks > len(parts):
             raise BadInput(
                 f"CFk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
@@ -56,8 +54,4 @@ class CFk(GradientMethod):
                 module.requires_grad_(True)
         for parameter in frozen:
             parameter.requires_grad_(False)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return task.rows(model, batches["retain"]).losses().mean()
-
-        return [Phase(loss, {"retain": request.retain}, self.fit)]
+        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]

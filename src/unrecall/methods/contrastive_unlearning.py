@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import move
-from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, classified
 from unrecall.models.observe import device_of
 from unrecall.nn.functional import contrastive_forgetting
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.tasks.protocols import Classed
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
@@ -65,22 +63,17 @@ class ContrastiveUnlearning(GradientMethod):
     fit: Fit = Fit(lr=1e-3, weight_decay=0.0, epochs=3, batch_size=64, batchnorm="frozen")
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, `omega` times as long as `fit` says, with retain cycling beside it."""
+        """Makes one phase over forget, `omega` times as long as `fit` says, with retain cycling beside it."""
         request, task = job.request, job.task
-        if not isinstance(task, Classed):
-            raise NotSupported(
-                f"ContrastiveUnlearning: expected examples with a class each, got {type(task).__name__}'s. "
-                "Choose a method that needs no classes, such as GradDiff."
-            )
-        classed = task.classified()
+        classed = classified(task, "ContrastiveUnlearning")
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             forget, retain = (classed.view(model, batches[split]) for split in ("forget", "retain"))
-            moved = contrastive_forgetting(
+            contrast = contrastive_forgetting(
                 forget.features, forget.rows.targets, retain.features, retain.rows.targets, self.temperature
             )
-            kept = retain.rows if classed is task else task.rows(model, batches["retain"])
-            return self.lambda_ul * moved + self.lambda_ce * kept.losses().mean()
+            retain_rows = retain.rows if classed is task else task.rows(model, batches["retain"])
+            return self.lambda_ul * contrast + self.lambda_ce * retain_rows.losses().mean()
 
         fit = replace(self.fit, epochs=self.fit.epochs * self.omega)
         if request.kind == "class" and fit.until is None and classed is task:

@@ -44,7 +44,7 @@ class Delete(GradientMethod):
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget; the teacher's outputs are computed once."""
+        """Makes one phase over forget; the teacher's outputs are computed once."""
         request, task = job.request, job.task
         teacher = remembered(original, task, request.forget)
 
@@ -54,7 +54,7 @@ class Delete(GradientMethod):
             if request.masked:
                 hidden = torch.zeros_like(hidden)
                 hidden[:, list(request.masked)] = True
-            wished = F.log_softmax(teacher(batches["forget"]).masked_fill(hidden, float("-inf")), 1)
-            return rows.per_example(kl(wished, F.log_softmax(rows.logits, 1))).mean()
+            target = F.log_softmax(teacher(batches["forget"]).masked_fill(hidden, float("-inf")), 1)
+            return rows.per_example(kl(target, F.log_softmax(rows.logits, 1))).mean()
 
         return [Phase(loss, {"forget": request.forget}, self.fit)]

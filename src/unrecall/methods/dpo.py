@@ -76,35 +76,37 @@ class DPO(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
+        """Makes one phase over forget, with retain cycling beside it."""
         request, task, generator = job.request, job.task, job.generator
         if not isinstance(task, Textual):
             raise NotSupported(
                 f"DPO: expected a task with prompts and answers, got {type(task).__name__}. "
                 "Take NPO, which wants no other answer."
             )
-        drawn = torch.randint(len(self.refusals), (len(request.forget),), generator=generator).tolist()
-        wanted = [self.refusals[i] for i in drawn]
-        refused = [task.answered(item, text) for item, text in zip(iterate(request.forget), wanted, strict=True)]
-        before_wanted = remembered_losses(original, task, refused)
-        before_true = remembered_losses(original, task, request.forget)
+        indices = torch.randint(len(self.refusals), (len(request.forget),), generator=generator).tolist()
+        refusals = [self.refusals[i] for i in indices]
+        refusal_examples = [
+            task.answered(item, text) for item, text in zip(iterate(request.forget), refusals, strict=True)
+        ]
+        before_refusals = remembered_losses(original, task, refusal_examples)
+        before_answers = remembered_losses(original, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             batch = batches["forget"]
-            refusing = task.with_answers(batch, [wanted[i] for i in batch["index"].tolist()])
+            refusing = task.with_answers(batch, [refusals[i] for i in batch["index"].tolist()])
             return dpo_loss(
                 task.rows(model, refusing),
                 task.rows(model, batch),
-                before_wanted(batch),
-                before_true(batch),
+                before_refusals(batch),
+                before_answers(batch),
                 self.beta,
             )
 
-        return beside_retain(loss, self.retain_weight, request, task, self.fit)
+        return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
-def dpo_loss(wanted: Rows, unwanted: Rows, before_wanted: Tensor, before_unwanted: Tensor, beta: float) -> Tensor:
-    """The forget term, given the original's summed negative log-likelihoods of both answers `[examples]`."""
-    up = before_wanted - wanted.summed(nll(wanted.logits, wanted.targets))
-    down = before_unwanted - unwanted.summed(nll(unwanted.logits, unwanted.targets))
+def dpo_loss(refusals: Rows, answers: Rows, before_refusals: Tensor, before_answers: Tensor, beta: float) -> Tensor:
+    """Computes the forget term, given the original's summed negative log-likelihoods `[examples]` of both answers."""
+    up = before_refusals - refusals.summed(nll(refusals.logits, refusals.targets))
+    down = before_answers - answers.summed(nll(answers.logits, answers.targets))
     return -2 / beta * F.logsigmoid(beta * (up - down)).mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -13,17 +12,28 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, move
 from unrecall.data.signals import Rows
-from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Method, Phase, Strength
+from unrecall.errors import NotSupported
+from unrecall.methods.base import (
+    Fit,
+    GradientMethod,
+    Method,
+    Phase,
+    Strength,
+    Wrapper,
+    beside_own,
+    classified,
+    copy_of,
+    finish,
+    train,
+)
 from unrecall.models.layers import before_head, named, pooled
 from unrecall.models.observe import device_of
 from unrecall.nn.functional import contrastive_forgetting, nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Loss, fit, set_training
+from unrecall.training.loop import Batches, fit
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.teacher import frozen_copy
 
@@ -34,7 +44,7 @@ WIDTH = 128
 """How long z is."""
 
 BESIDE = "auxiliary_modules_of_ec"
-"""Under which name a layer of the student holds the auxiliary modules, so that the loop trains and keeps them too."""
+"""Under which name a layer of the student holds the auxiliary modules."""
 
 
 @dataclass(frozen=True)
@@ -43,34 +53,31 @@ class EC(Method):
 
         z_l = normalised MLP_l(pool(h_l)),    MLP_l: d_l -> d_l -> 128,    h_l what layer l of L gives out
         L   = sum_l w_l [ lambda_ul L_UL(z_l) + lambda_ce CE(H_l(z_l(x_r)), y_r) ] + CE(f(x_r), y_r)
-        w_l = l / (1 + ... + L);      around a base, in each of its phases:   L_total = L_base + eta L
+        w_l = l / (1 + ... + L)
 
     L_UL is Contrastive Unlearning's: forget is pulled to retain of other classes and pushed from retain of its own. H_l
     is linear. `pool` is the mean over places [examples, d, height, width] or positions [examples, positions, d]. The
     auxiliary modules (all MLP_l and H_l) first learn to classify retain, from the model held in eval mode, and are then
     trained with it. BatchNorm is frozen: forget and retain pass one after the other, and what is normalised by
-    different batches can't be compared; around a base only the added passes leave it alone. Each step costs a pass over
-    a batch of forget and one of retain. For a task whose rows are no classes but whose examples have some, z_l, H_l and
-    y_r are those of zero-shot classification, and the last term is the task's own loss.
+    different batches can't be compared. Each step costs a pass over a batch of forget and one of retain. For a task
+    whose rows are no classes but whose examples have some, z_l, H_l and y_r are those of zero-shot classification, and
+    the last term is the task's own loss. Around a base, as in ec(scrub), it is `ECAround`.
 
     Args:
         temperature, lambda_ul, lambda_ce: tau of L_UL, and the weights of both terms.
-        eta: weight of L beside a base's loss; 0 is the base, bit for bit.
         layers: dotted names of the modules that are read, in order of depth. Empty: the ends of four equal parts of
             what lies before the head and has an output for each example (all of its blocks where there are fewer).
         warm_up: of the auxiliary modules alone; Adam, lr 1e-3, batch 64, 1 epoch over retain.
-        base: the method that is extended; None for EC on its own.
-        fit: SGD, lr 1e-3, momentum 0.9, no weight decay, batch 64, 10 epochs over forget, BatchNorm frozen; must be
-            left alone where a base is given, whose own counts.
+        fit: SGD, lr 1e-3, momentum 0.9, no weight decay, batch 64, 10 epochs over forget, BatchNorm frozen.
 
     Expected to fail: without classes, or layers that give each example an output of its own (NotSupported). The modules
     learn too, so that what they unlearn themselves the layers below them needn't; what pooling averages away is not
     unlearned at all.
 
     Reference: Lee, Kim, Kim, "Erase at the Core: Representation Unlearning for Machine Unlearning", arXiv 2602.05375,
-    from notes that name its parts and no form: modules, warm-up, w_l, eta, rates and epochs are our reading. L_UL and
-    its defaults are from Lee, Zhang, Yang, Lou, Xiong, "Contrastive Unlearning", IJCAI 2025, arXiv 2401.10458. Differs
-    from the paper in nothing else known.
+    from notes that name its parts and no form: modules, warm-up, w_l, rates and epochs are our reading, and so is the
+    weight beside a base. L_UL and its defaults are from Lee, Zhang, Yang, Lou, Xiong, "Contrastive Unlearning", IJCAI
+    2025, arXiv 2401.10458. Differs from the paper in nothing else known.
     """
 
     title: ClassVar[str] = "EC"
@@ -79,100 +86,138 @@ class EC(Method):
     temperature: Positive = 0.7
     lambda_ul: NonNegative = 3.0
     lambda_ce: NonNegative = 1.0
-    eta: NonNegative = 1.0
     layers: tuple[str, ...] = ()
     warm_up: Fit = Fit(optimizer="adam", lr=1e-3, weight_decay=0.0, batch_size=64)
-    base: GradientMethod | None = None
     fit: Fit = Fit(lr=1e-3, weight_decay=0.0, epochs=10, batch_size=64, batchnorm="frozen")
+
+    @classmethod
+    def wrapper(cls) -> type[Wrapper]:
+        """Gives the class of EC around a base."""
+        return ECAround
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Warms the auxiliary modules up beside a copy of the model, and trains both together."""
-        request, task, generator, session = job.request, job.task, job.generator, job.session
-        if self.base is not None and self.fit != EC.fit:
-            raise BadInput("EC: expected fit to be left alone where a base is given, got one. Set base.fit.")
-        if self.base is not None and self.eta == 0:
+        student, classed = copy_of(model, job), classified(job.task, "EC")
+        reader = Reader.warmed_up(self, student, classed, job)
+        reader.train([Phase(reader.loss, reader.streams, self.fit)])
+        return finish(student, model)
+
+
+@dataclass(frozen=True)
+class ECAround(Wrapper):
+    """EC's loss beside a base's own, in each of its phases.
+
+        L_total = L_base + eta L
+
+    L is that of `EC`. Fit and step are the base's; the added passes leave BatchNorm's statistics alone.
+
+    Args:
+        base: the method that is extended.
+        temperature, lambda_ul, lambda_ce, layers, warm_up: as in `EC`.
+        eta: weight of L; 0 is the base, bit for bit.
+    """
+
+    title: ClassVar[str] = "EC"
+
+    temperature: Positive = 0.7
+    lambda_ul: NonNegative = 3.0
+    lambda_ce: NonNegative = 1.0
+    eta: NonNegative = 1.0
+    layers: tuple[str, ...] = ()
+    warm_up: Fit = EC.warm_up
+
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
+        """Runs the base's phases on a copy of the model, with the auxiliary modules trained beside it."""
+        if self.eta == 0:
             return self.base.unlearn(model, job)
-        if not isinstance(task, Classed):
-            raise NotSupported(
-                f"EC: expected examples with a class each, got {type(task).__name__}'s. "
-                "Choose a method that needs no classes, such as GradDiff."
-            )
-        classed = task.classified()
-        student = copy.deepcopy(model).to(session.place())
-        trainable = [p.requires_grad for p in student.parameters()]
-        phases: Sequence[Phase] = ()
-        if self.base is not None:
-            phases = self.base.phases(student, frozen_copy(student), job)
-        found = stages(student.eval(), classed, [request.forget[0], request.retain[0]], self.layers)
-        with own_randomness(draw_seed(generator)):
-            auxiliary = Auxiliary(list(found.widths.values()), found.classes).to(session.place())
-        layers = {name: student.get_submodule(name) for name in found.widths}
-
-        def look(model: nn.Module, batch: Batch) -> Looked:
-            return looked(model, layers, classed, batch)
-
-        def warm(model: nn.Module, batches: Batches) -> Tensor:
-            with torch.no_grad():
-                retain = look(student, batches["retain"])
-            return torch.stack([nll(one.logits, retain.rows.targets).mean() for one in model(retain.pooled)]).sum()
-
-        def erase(model: nn.Module, batches: Batches) -> Tensor:
-            retain, forget = look(model, batches["retain"]), look(model, batches["forget"])
-            seen = self.summed(
-                auxiliary(forget.pooled), forget.rows.targets, auxiliary(retain.pooled), retain.rows.targets
-            )
-            kept = retain.rows if classed is task else task.rows(model, batches["retain"])
-            return seen + kept.losses().mean()
-
-        alone = Phase(warm, {"retain": request.retain}, self.warm_up)
-        fit(auxiliary, task, alone, generator, session, "ec-warm-up")
-        both = {"forget": request.forget, "retain": request.retain}
-        if self.base is None:
-            phases = [Phase(erase, both, self.fit)]
-        else:
-            phases = [self._extended(phase, erase, both) for phase in phases]
-        home = last_layer(student)
-        home.add_module(BESIDE, auxiliary)
-        for i, phase in enumerate(phases):
-            fit(student, task, phase, generator, session, f"ec-{i + 1}")
-        delattr(home, BESIDE)
-        for parameter, was in zip(student.parameters(), trainable, strict=True):
-            parameter.requires_grad_(was)
-        return student.eval()
+        classed, student = classified(job.task, "EC"), copy_of(model, job)
+        phases = self.base.phases(student, frozen_copy(student), job)
+        reader = Reader.warmed_up(self, student, classed, job)
+        reader.train([self._extended(phase, reader) for phase in phases])
+        return finish(student, model)
 
     def moving(self) -> GradientMethod | None:
-        """The base: the auxiliary modules' own passes leave statistics alone."""
+        """Gives the base, for the auxiliary modules' own passes leave statistics alone."""
         return self.base
 
-    def summed(self, forget: Sequence[Read], own: Tensor, retain: Sequence[Read], other: Tensor) -> Tensor:
-        """The sum over layers, from what is read of a batch of forget, of classes `own`, and of retain, of `other`."""
-        terms = [
-            weight
-            * (
-                self.lambda_ul * contrastive_forgetting(u.vectors, own, r.vectors, other, self.temperature)
-                + self.lambda_ce * nll(r.logits, other).mean()
-            )
-            for weight, u, r in zip(weights(len(retain)), forget, retain, strict=True)
-        ]
-        return torch.stack(terms).sum()
-
-    def _extended(self, phase: Phase, erase: Loss, both: Mapping[str, Examples]) -> Phase:
-        """A phase of the base with L beside its own loss."""
-        still = replace(phase.fit, batchnorm="frozen")
+    def _extended(self, phase: Phase, reader: Reader) -> Phase:
+        """Puts L beside the loss of one of the base's phases."""
         # A base may have data of its own under these names: then L draws beside it.
-        keys = {name: name if phase.streams.get(name, data) is data else f"ec {name}" for name, data in both.items()}
+        streams = reader.streams
+        keys = {split: split if phase.streams.get(split, x) is x else f"ec {split}" for split, x in streams.items()}
+
+        def added(model: nn.Module, batches: Batches) -> Tensor:
+            return self.eta * reader.loss(model, {split: batches[key] for split, key in keys.items()})
+
+        more = {keys[split]: examples for split, examples in streams.items()}
+        return replace(phase, loss=beside_own(phase, added), streams={**phase.streams, **more})
+
+
+class Reader(NamedTuple):
+    """The student, the layers of it that are read, and the modules that read them for the classes of `classed`."""
+
+    method: EC | ECAround
+    student: nn.Module
+    classed: Task
+    job: Job
+    layers: Mapping[str, nn.Module]
+    auxiliary: Auxiliary
+
+    @classmethod
+    def warmed_up(cls, method: EC | ECAround, student: nn.Module, classed: Task, job: Job) -> Reader:
+        """Makes the modules, and lets them learn to classify retain."""
+        request, session = job.request, job.session
+        widths, classes = stages(student.eval(), classed, [request.forget[0], request.retain[0]], method.layers)
+        with own_randomness(draw_seed(job.generator)):
+            auxiliary = Auxiliary(list(widths.values()), classes).to(session.place())
+        layers = {name: student.get_submodule(name) for name in widths}
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            own = phase.loss(model, batches)
-            set_training(model, still)
-            total = own + self.eta * erase(model, {split: batches[key] for split, key in keys.items()})
-            set_training(model, phase.fit)
-            return total
+            with torch.no_grad():
+                retain = look(student, layers, classed, batches["retain"])
+            losses = [nll(reading.logits, retain.rows.targets).mean() for reading in model(retain.pooled)]
+            return torch.stack(losses).sum()
 
-        return replace(phase, loss=loss, streams={**phase.streams, **{keys[name]: both[name] for name in both}})
+        alone = Phase(loss, {"retain": request.retain}, method.warm_up)
+        fit(auxiliary, job.task, alone, job.generator, session, "ec-warm-up")
+        return cls(method, student, classed, job, layers, auxiliary)
+
+    @property
+    def streams(self) -> dict[str, Examples]:
+        """The data that L draws its batches from."""
+        return {"forget": self.job.request.forget, "retain": self.job.request.retain}
+
+    def loss(self, model: nn.Module, batches: Batches) -> Tensor:
+        """Computes L of a batch of forget and one of retain."""
+        retain, forget = (look(model, self.layers, self.classed, batches[split]) for split in ("retain", "forget"))
+        depths = sum_over_layers(
+            self.method,
+            (self.auxiliary(forget.pooled), forget.rows.targets),
+            (self.auxiliary(retain.pooled), retain.rows.targets),
+        )
+        rows = retain.rows if self.classed is self.job.task else self.job.task.rows(model, batches["retain"])
+        return depths + rows.losses().mean()
+
+    def train(self, phases: Sequence[Phase]) -> None:
+        """Runs the phases with the modules inside the student, so that the loop trains and keeps them too."""
+        home = last_layer(self.student)
+        home.add_module(BESIDE, self.auxiliary)
+        train(self.student, phases, self.job, "ec")
+        delattr(home, BESIDE)
 
 
-class Read(NamedTuple):
+def sum_over_layers(
+    method: EC | ECAround, forget: tuple[Sequence[Reading], Tensor], retain: tuple[Sequence[Reading], Tensor]
+) -> Tensor:
+    """Sums L over layers, from the readings of a batch of forget and of one of retain, each with their classes."""
+    (forgets, forget_classes), (retains, retain_classes), terms = forget, retain, list[Tensor]()
+    for weight, u, r in zip(weights(len(retains)), forgets, retains, strict=True):
+        contrast = contrastive_forgetting(u.vectors, forget_classes, r.vectors, retain_classes, method.temperature)
+        terms.append(weight * (method.lambda_ul * contrast + method.lambda_ce * nll(r.logits, retain_classes).mean()))
+    return torch.stack(terms).sum()
+
+
+class Reading(NamedTuple):
     """What the auxiliary modules of one layer make of a batch: z `[n, 128]`, of length 1, and logits `[n, classes]`."""
 
     vectors: Tensor
@@ -187,31 +232,30 @@ class Auxiliary(nn.Module):
         self.projections = nn.ModuleList(nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, WIDTH)) for d in widths)
         self.heads = nn.ModuleList(nn.Linear(WIDTH, classes) for _ in widths)
 
-    def forward(self, pooled: Sequence[Tensor]) -> list[Read]:
-        """From `[n, d_l]` of each layer."""
+    def forward(self, pooled: Sequence[Tensor]) -> list[Reading]:
+        """Reads a batch from what each layer gave out of it, `[n, d_l]` each."""
         vectors = [F.normalize(mlp(h), dim=1) for mlp, h in zip(self.projections, pooled, strict=True)]
-        return [Read(z, head(z)) for z, head in zip(vectors, self.heads, strict=True)]
+        return [Reading(z, head(z)) for z, head in zip(vectors, self.heads, strict=True)]
 
 
 def weights(count: int) -> list[float]:
-    """w_l of layers 1 to `count`: in proportion to l, 1 together."""
+    """Gives w_l of layers 1 to `count`: in proportion to l, 1 together."""
     return [2 * layer / (count * (count + 1)) for layer in range(1, count + 1)]
 
 
-class Looked(NamedTuple):
+class Look(NamedTuple):
     """Rows of a batch, and what each layer gave out in the same pass, `[n, d_l]` in float32; empty if it had none."""
 
     rows: Rows
     pooled: list[Tensor]
 
 
-def looked(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch) -> Looked:
-    """One pass; of a layer that is used several times, its first use."""
-    with differentiable(layers) as seen:
+def look(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch) -> Look:
+    """Sends a batch through the model once; a layer that is used several times is read at its first use."""
+    with differentiable(layers) as activations:
         rows = task.rows(model, batch)
-    return Looked(
-        rows, [pooled(uses[0], task.positions(batch)) if uses else torch.empty(0, 0) for uses in seen.values()]
-    )
+    positions = task.positions(batch)
+    return Look(rows, [pooled(uses[0], positions) if uses else torch.empty(0, 0) for uses in activations.values()])
 
 
 class Stages(NamedTuple):
@@ -222,19 +266,19 @@ class Stages(NamedTuple):
 
 
 def stages(model: nn.Module, task: Task, items: Sequence[Any], layers: Sequence[str] = ()) -> Stages:
-    """Those named, or the ends of four equal parts of what lies before the head and has an output for each example.
+    """Finds the layers to read: those named, or the ends of four equal parts of what lies before the head.
 
-    `model` is in eval mode; `items` are two examples. A layer that has outputs for something else, as a tower that
-    reads the classes' names, gives itself away: its outputs are not one for one example and two for two.
+    Only layers that have an output for each example count. `model` is in eval mode; `items` are two examples. A layer
+    that has outputs for something else, as a tower that reads the classes' names, gives itself away: its outputs are
+    not one for one example and two for two.
     """
     batches = [move(task.collate(items[:n]), device_of(model)) for n in (1, 2)]
-    known = named(model, layers) or before_head(model, task, batches[0])
-    widths = dict.fromkeys(known, 0)
+    modules = named(model, layers) or before_head(model, task, batches[0])
+    widths = dict.fromkeys(modules, 0)
     for n, batch in enumerate(batches, 1):
         with torch.no_grad():
-            rows, pooled = looked(model, {name: known[name] for name in widths}, task, batch)
-        given = zip(widths, pooled, strict=True)
-        widths = {name: h.shape[1] for name, h in given if h.ndim == 2 and len(h) == n}
+            rows, vectors = look(model, {name: modules[name] for name in widths}, task, batch)
+        widths = {name: h.shape[1] for name, h in zip(widths, vectors, strict=True) if h.ndim == 2 and len(h) == n}
     useless = [name for name in layers if name not in widths]
     if useless or not widths:
         raise NotSupported(
@@ -249,6 +293,6 @@ def stages(model: nn.Module, task: Task, items: Sequence[Any], layers: Sequence[
 
 
 def last_layer(model: nn.Module) -> nn.Module:
-    """The last module that holds weights itself and no module: its pass is its own, whatever is put below it."""
+    """Finds the last module that holds weights and no module: what is put below it has no say in its pass."""
     layers = [m for m in model.modules() if not any(True for _ in m.children()) and any(True for _ in m.parameters())]
     return layers[-1]

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Phase, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Phase, loss_on, reinitialise
 from unrecall.spec.parameters import Count
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -43,20 +42,15 @@ class EUk(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with all but the last blocks frozen and those fresh."""
-        request, task, generator = job.request, job.task, job.generator
-        parts = task.blocks(student)
+        """Makes one phase over retain, with all but the last blocks frozen and those fresh."""
+        parts = job.task.blocks(student)
         if self.blocks > len(parts):
             raise BadInput(
                 f"EUk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
             )
         student.requires_grad_(False)
         last = [module for _, modules in parts[-self.blocks :] for module in modules]
-        reinitialise(last, generator)
+        reinitialise(last, job.generator)
         for module in last:
             module.requires_grad_(True)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return task.rows(model, batches["retain"]).losses().mean()
-
-        return [Phase(loss, {"retain": request.retain}, self.fit)]
+        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]

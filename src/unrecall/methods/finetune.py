@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,5 @@ class Finetune(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain."""
-
-        request, task = job.request, job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return task.rows(model, batches["retain"]).losses().mean()
-
-        return [Phase(loss, {"retain": request.retain}, self.fit)]
+        """Makes one phase over retain."""
+        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]

@@ -36,8 +36,7 @@ class GradAscent(GradientMethod):
     fit: Fit = Fit(lr=1e-5, weight_decay=1e-4, clip=1.0, epochs=1)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget."""
-
+        """Makes one phase over forget."""
         request, task = job.request, job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

@@ -49,7 +49,7 @@ class GradDiff(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
+        """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
         before = remembered(original, task, request.retain) if self.hold == "kl" else None
 

@@ -15,7 +15,7 @@ from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.importance import Weights
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
-from unrecall.models.perturb import other_classes, pgd
+from unrecall.models.perturb import Walk, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
@@ -79,24 +79,14 @@ class L2UL(GradientMethod):
     fit: Fit = Fit(lr=1e-3, weight_decay=1e-4, epochs=1000, steps=500, batch_size=32, until=0.0, check_every=1)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over the adversarial examples with forget cycling beside them, or over forget alone."""
+        """Makes one phase over the adversarial examples with forget cycling beside them, or over forget alone."""
         request, task, generator = job.request, job.task, job.generator
         self._check(task)
-        wished = other_answers(original, task, request.forget, generator) if self.goal == "relabel" else ()
-        made = Adversaries((), ())
-        if self.per_example:
-            made = adversaries(
-                original,
-                task,
-                request.forget,
-                generator,
-                per_example=self.per_example,
-                eps=self.eps,
-                step=self.step,
-                steps=self.steps,
-            )
-        parts = made.parts(self.ratio)
-        held = anchors(student, task, request.forget, self.fit.batch_size) if self.lambda_ > 0 else {}
+        labels = other_answers(original, task, request.forget, generator) if self.goal == "relabel" else ()
+        walk = Walk(self.eps, self.step, self.steps, "l2")
+        adversarial = adversaries(original, job, self.per_example, walk) if self.per_example else Adversaries((), ())
+        parts = adversarial.parts(self.ratio)
+        shares = anchors(student, task, request.forget, self.fit.batch_size) if self.lambda_ > 0 else {}
         start = dict(original.named_parameters())
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
@@ -104,23 +94,24 @@ class L2UL(GradientMethod):
             n_f, n_a = batch_size(forget), sum(batch_size(batches[name]) for name in parts)
             total = torch.zeros((), device=device_of(model))
             if parts:
-                batch, targets = made.batch({name: batches[name] for name in parts})
+                batch, targets = adversarial.batch({name: batches[name] for name in parts})
                 rows = task.rows(model, batch)
                 total = total + n_a / (n_f + n_a) * rows.per_example(nll(rows.logits, targets)).mean()
             rows = task.rows(model, forget)
             if self.goal == "misclassify":
-                gone = -rows.losses().mean()
+                forgotten = -rows.losses().mean()
             else:
-                gone = rows.per_example(nll(rows.logits, _picked(wished, forget["index"]))).mean()
-            total = total + n_f / (n_f + n_a) * gone
+                forgotten = rows.per_example(nll(rows.logits, _look_up(labels, forget["index"]))).mean()
+            total = total + n_f / (n_f + n_a) * forgotten
             weights = dict(student.named_parameters())
-            for name, share in held.items():
+            for name, share in shares.items():
                 total = total + self.lambda_ / 2 * (share * (weights[name] - start[name]).square()).sum()
             return total
 
         return [Phase(loss, {**parts, "forget": request.forget}, self.fit)]
 
     def _check(self, task: Task) -> None:
+        """Raises NotSupported where the task lacks continuous inputs or classes that the parameters ask for."""
         name = type(task).__name__
         if self.per_example and not isinstance(task, Perturbable):
             raise NotSupported(f"L2UL: expected a task with continuous inputs, got {name}. Set per_example=0.")
@@ -132,96 +123,77 @@ class L2UL(GradientMethod):
 
 
 class Adversaries(NamedTuple):
-    """Adversarial examples as a data set has them, and the class that each row of each is moved to, `[rows]` each."""
+    """Adversarial examples as a data set has them, and for each the classes that its rows were moved to, `[rows]`."""
 
     examples: Sequence[Any]
     targets: Sequence[Tensor]
 
     def parts(self, ratio: int) -> dict[str, Examples]:
-        """The examples in `ratio` interleaved streams, so that a step draws `ratio` batches of them; none empty."""
+        """Deals the examples into `ratio` streams, none of them empty, so that a step draws `ratio` batches."""
         n = min(ratio, len(self.examples))
         return {f"adversarial {i}": Part(self.examples, range(i, len(self.examples), n)) for i in range(n)}
 
-    def batch(self, drawn: Batches) -> tuple[Batch, Tensor]:
-        """One batch of what all streams drew, and where it should be moved, `[rows]`."""
-        whole = {key: torch.cat([batch[key] for batch in drawn.values()]) for key in next(iter(drawn.values()))}
-        index = torch.cat([i + len(drawn) * batch["index"] for i, batch in enumerate(drawn.values())])
-        return {**whole, "index": index}, _picked(self.targets, index)
+    def batch(self, batches: Batches) -> tuple[Batch, Tensor]:
+        """Joins what all streams drew into one batch, and gives the classes that it was moved to, `[rows]`."""
+        whole = {key: torch.cat([batch[key] for batch in batches.values()]) for key in next(iter(batches.values()))}
+        index = torch.cat([i + len(batches) * batch["index"] for i, batch in enumerate(batches.values())])
+        return {**whole, "index": index}, _look_up(self.targets, index)
 
 
-def adversaries(
-    model: nn.Module,
-    task: Task,
-    examples: Examples,
-    generator: torch.Generator,
-    *,
-    per_example: int,
-    eps: float,
-    step: float,
-    steps: int,
-) -> Adversaries:
-    """`per_example` copies of each example in order, each moved towards a class of its own within the l2 ball `eps`."""
+def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adversaries:
+    """Makes `per_example` copies of each forget example, and moves each by `walk` towards a class of its own."""
+    task, generator = job.task, job.generator
     assert isinstance(task, Perturbable)
-    made: list[Any] = []
+    items: list[Any] = []
     targets: list[Tensor] = []
-    for batch in in_order(examples, task, max(1, task.at_once // per_example), device_of(model)):
+    for batch in in_order(job.request.forget, task, max(1, task.at_once // per_example), device_of(model)):
         copies = repeat(batch, per_example)
-        wished, each = _others(model, task, copies, generator)
-        moved = pgd(
-            model,
-            task,
-            copies,
-            radius=eps,
-            step=step,
-            steps=steps,
-            generator=generator,
-            targets=wished,
-            norm="l2",
-        )
-        made += task.items(move(moved, torch.device("cpu")))
-        targets += each
-    return Adversaries(made, targets)
+        classes, by_example = _draw_others(model, task, copies, generator)
+        perturbed = pgd(model, task, copies, walk._replace(targets=classes), generator)
+        items += task.items(move(perturbed, torch.device("cpu")))
+        targets += by_example
+    return Adversaries(items, targets)
 
 
 def other_answers(model: nn.Module, task: Task, examples: Examples, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """A random class other than its own for each row of each example, `[rows]` each."""
-    found = [_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
-    return tuple(one for batch in found for one in batch)
+    """Draws, for each row of each example, a class other than its own; `[rows]` for each example."""
+    classes = [_draw_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
+    return tuple(labels for batch in classes for labels in batch)
 
 
 @torch.no_grad()
-def _others(
+def _draw_others(
     model: nn.Module, task: Task, batch: Batch, generator: torch.Generator
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Random other classes for all rows of a batch, together and by example."""
+    """Draws another class for each row of a batch; gives all of them together, and by example."""
     rows = task.rows(model, batch)
-    drawn = other_classes(rows.targets, rows.logits.shape[1], generator)
-    return drawn, torch.split(drawn, torch.bincount(rows.example, minlength=rows.examples).tolist())
+    classes = other_classes(rows.targets, rows.logits.shape[1], generator)
+    return classes, torch.split(classes, torch.bincount(rows.example, minlength=rows.examples).tolist())
 
 
-def _picked(table: Sequence[Tensor], index: Tensor) -> Tensor:
-    """The rows of the examples that `index` names, in its order."""
+def _look_up(table: Sequence[Tensor], index: Tensor) -> Tensor:
+    """Joins the parts of `table` that `index` names, in its order."""
     return torch.cat([table[i] for i in index.tolist()])
 
 
 def anchors(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:
-    """w of each trainable tensor: 1 for what matters least to `examples`, 0 for what matters most."""
-    found = {}
-    for name, matters in importance(model, task, examples, batch_size).items():
-        spread = matters.max() - matters.min()
-        found[name] = 1 - (matters - matters.min()) / spread if spread > 0 else torch.ones_like(matters)
-    return found
+    """Computes w of each trainable tensor: 1 for what matters least to `examples`, 0 for what matters most."""
+    shares = {}
+    for name, values in importance(model, task, examples, batch_size).items():
+        spread = values.max() - values.min()
+        shares[name] = 1 - (values - values.min()) / spread if spread > 0 else torch.ones_like(values)
+    return shares
 
 
 def importance(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:
-    """Omega, the memory-aware synapses of Aljundi et al., with the length of the logits in place of its square."""
+    """Computes Omega: the memory-aware synapses of Aljundi et al., with the logits' length in place of its square."""
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     with mode(model, training=False), torch.enable_grad():
         for batch in in_order(examples, task, batch_size, device_of(model)):
             rows = task.rows(model, batch)
             length = rows.per_example(rows.logits.norm(dim=1)).mean()
-            found = torch.autograd.grad(length, list(weights.values()), allow_unused=True, materialize_grads=True)
-            for name, gradient in zip(weights, found, strict=True):
+            gradients = torch.autograd.grad(length, list(weights.values()), allow_unused=True, materialize_grads=True)
+            for name, gradient in zip(weights, gradients, strict=True):
                 total[name] += rows.examples / len(examples) * gradient.abs()
     return total

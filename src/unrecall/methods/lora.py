@@ -15,16 +15,13 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.data.examples import move
-from unrecall.data.request import Request
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
-from unrecall.methods.base import GradientMethod, Method, Strength
+from unrecall.methods.base import GradientMethod, Wrapper, copy_of, train
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import is_linear
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.base import Task
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.job import Job
-from unrecall.training.loop import fit
 from unrecall.training.randomness import draw_seed, own_randomness
 
 
@@ -35,7 +32,7 @@ def _npo() -> GradientMethod:
 
 
 @dataclass(frozen=True)
-class LoRA(Method):
+class LoRA(Wrapper):
     """Lets the base method train a low-rank change of each linear layer, by PEFT, and adds it to the weights at last.
 
         W = W_0 + (alpha / r) B A,   A [r, inputs] random at first, B [outputs, r] zero at first
@@ -45,14 +42,14 @@ class LoRA(Method):
     reference is the model with the change at zero. A base that writes weights itself can't be wrapped.
 
     Args:
+        base: the method that trains; NPO by default, at lr 1e-4. A learning rate that suits all weights is about a
+            tenth of what LoRA needs: name a larger one.
         r: rank of the change.
         alpha: its scale; the change is alpha / r times B A.
         dropout: share of a layer's inputs that the change does not see, drawn anew each step.
         target: names of linear layers, or how they end (q_proj+v_proj); all-linear is each of them but the head, and
             the head where there is no other. Never a layer whose weights are frozen or another's too.
         checkpointing: activations are computed again on the way back and not kept; Transformers models only.
-        base: the method that trains; NPO by default, at lr 1e-4. A learning rate that suits all weights is about a
-            tenth of what LoRA needs: name a larger one.
 
     Expected to fail: as the base does. What must change in more directions than r, in layers that are left out, or in
     embeddings, stays. Merged into bfloat16, a change below 1/256 of a weight may be rounded away.
@@ -64,18 +61,16 @@ class LoRA(Method):
     """
 
     title: ClassVar[str] = "LoRA"
-    strength: ClassVar[Strength | None] = Strength(("base.fit.lr",))
 
+    base: GradientMethod = field(default_factory=_npo)
     r: Count = 16
     alpha: Positive = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target: tuple[str, ...] = ("all-linear",)
     checkpointing: bool = False
-    base: GradientMethod = field(default_factory=_npo)
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Runs the base's phases on a view of `model`'s weights with the change beside them; the result has its own."""
-        request, task, generator, session = job.request, job.task, job.generator, job.session
         name = type(self.base).__name__
         if not self.base.has_null:
             raise NotSupported(f"LoRA: expected a base that only trains, got {name}, which writes weights itself.")
@@ -83,45 +78,45 @@ class LoRA(Method):
             raise NotSupported(
                 "LoRA: expected a model without adapters, got one with them. Use its merge_and_unload()."
             )
-        layers = self._layers(model, request, task)
-        student = _view(model, model.parameters()).to(session.place()).requires_grad_(False)
-        with own_randomness(draw_seed(generator)):
+        layers = self._layers(model, job)
+        student = _view(model, model.parameters()).to(job.session.place()).requires_grad_(False)
+        with own_randomness(draw_seed(job.generator)):
             changes = self._inject(student, layers)
-        ours = {id(p) for p in student.parameters() if p.requires_grad}
-        original = _view(student, (p for p in student.parameters() if id(p) not in ours)).eval().requires_grad_(False)
+        weights = [p for p in student.parameters() if not p.requires_grad]
+        original = _view(student, weights).eval().requires_grad_(False)
         if self.checkpointing:
             checkpoint(student)
-        for i, phase in enumerate(self.base.phases(student, original, job)):
-            if any(p.requires_grad and id(p) not in ours for p in student.parameters()):
-                raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
-            fit(student, task, phase, generator, session, f"lora-{name.lower()}-{i + 1}".replace(" ", "-"))
-        result = copy.deepcopy(model).to(session.place())
+        phases = self.base.phases(student, original, job)
+        if any(p.requires_grad for p in weights):
+            raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
+        train(student, phases, job, f"lora-{name.lower()}")
+        result = copy_of(model, job)
         with torch.no_grad():
             for layer, change in changes.items():
                 weight: Any = result.get_submodule(layer).weight
                 weight += change.get_delta_weight("default")
         return result.eval()
 
-    def _layers(self, model: nn.Module, request: Request, task: Task) -> list[str]:
-        """The names of the layers that change."""
-        found = _linear(model)
+    def _layers(self, model: nn.Module, job: Job) -> list[str]:
+        """Gives the names of the layers that are changed."""
+        layers = _linear(model)
         try:
-            head = task.head(model, move(task.collate([request.forget[0]]), device_of(model)))
+            head = job.task.head(model, move(job.task.collate([job.request.forget[0]]), device_of(model)))
         except NotSupported:
             head = None
-        body = [name for name, layer in found.items() if layer is not head]
+        body = [name for name, layer in layers.items() if layer is not head]
         if self.target == ("all-linear",):
-            if not found:
+            if not layers:
                 raise NotSupported("LoRA: expected linear layers that may be trained, got none. Use the base alone.")
-            return body or list(found)
-        for wanted in self.target:
-            if not any(_ends(name, wanted) for name in body):
-                ends = {name.rsplit(".", 1)[-1] for name in body}
+            return body or list(layers)
+        for ending in self.target:
+            if not any(_ends(name, ending) for name in body):
+                endings = {name.rsplit(".", 1)[-1] for name in body}
                 raise BadInput(
                     "LoRA: expected target to be linear layers that may be trained, the head not among them, "
-                    f"got '{wanted}'. {nearest(wanted, ends)}"
+                    f"got '{ending}'. {nearest(ending, endings)}"
                 )
-        return [name for name in body if any(_ends(name, wanted) for wanted in self.target)]
+        return [name for name in body if any(_ends(name, ending) for ending in self.target)]
 
     def _inject(self, student: nn.Module, layers: list[str]) -> dict[str, Any]:
         """Puts a trainable change of zero beside each of the layers, in place, and gives the changes by layer."""
@@ -149,13 +144,13 @@ def _peft() -> Any:
 
 
 def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:
-    """A model of the same structure whose `shared` parameters are the same memory; all else is copied."""
+    """Copies a model, but for the `shared` parameters: the copy's lie in the same memory."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in shared}
     return copy.deepcopy(model, memo)
 
 
 def _linear(model: nn.Module) -> dict[str, nn.Module]:
-    """All linear layers by name, GPT-2's transposed ones too, that may be trained and share their weights with none."""
+    """Finds, by name, the linear layers that may be trained and share their weights with none; GPT-2's too."""
     owners: dict[int, int] = {}
     for _, weight in model.named_parameters(remove_duplicate=False):
         owners[id(weight)] = owners.get(id(weight), 0) + 1
@@ -167,5 +162,6 @@ def _linear(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _ends(name: str, wanted: str) -> bool:
-    return f".{name}".endswith(f".{wanted}")
+def _ends(name: str, ending: str) -> bool:
+    """Says whether the last parts of a dotted name are `ending`."""
+    return f".{name}".endswith(f".{ending}")

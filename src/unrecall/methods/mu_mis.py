@@ -16,15 +16,16 @@ from unrecall.errors import NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
-from unrecall.models.perturb import other_classes, perturbable
+from unrecall.models.perturb import other_classes
 from unrecall.nn.hooks import frozen, mode
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import perturbable
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Turn
 from unrecall.training.randomness import draw_seed, seeded
 
-KEPT = "lowest"
+LOWEST = "lowest"
 """Under which name the optimiser's state holds the lowest ratio so far, so that an interrupted run goes on the same."""
 
 
@@ -71,7 +72,7 @@ class MUMis(GradientMethod):
     fit: Fit = Fit(lr=1e-4, weight_decay=0.0, epochs=20, batchnorm="frozen")
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, until the other classes' sensitivity has fallen and come back."""
+        """Makes one phase over forget, until the other classes' sensitivity has fallen and come back."""
         request, task, generator = job.request, job.task, job.generator
         perturbable(task)
         if task.mixes:
@@ -82,58 +83,58 @@ class MUMis(GradientMethod):
         seed = draw_seed(generator)
 
         def followed(model: nn.Module) -> float:
-            """Mean norm of the gradient of another class's logit over forget, the same classes each time."""
+            """Measures the mean norm of another class's input gradient over forget, the same classes each time."""
             draws, total = seeded(seed), 0.0
             with frozen(model):
                 for batch in in_order(request.forget, task, device=device_of(model)):
-                    seen = watched(model, task, batch)
-                    other = other_classes(seen.rows.targets, seen.rows.logits.shape[1], draws)
-                    total += float(sensitivity(seen, other).detach().sqrt().double().sum())
+                    response = respond(model, task, batch)
+                    rivals = other_classes(response.rows.targets, response.rows.logits.shape[1], draws)
+                    total += float(sensitivity(response, rivals).detach().sqrt().double().sum())
             return total / len(request.forget)
 
         start = max(followed(student), torch.finfo(torch.float32).tiny)
 
-        def loss(model: nn.Module, drawn: Batches) -> Tensor:
-            seen = watched(model, task, drawn["forget"])
-            other = other_classes(seen.rows.targets, seen.rows.logits.shape[1], generator)
-            own = self.alpha * sensitivity(seen, seen.rows.targets)
-            return (own - self.alpha_other * sensitivity(seen, other)).mean()
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            response = respond(model, task, batches["forget"])
+            rivals = other_classes(response.rows.targets, response.rows.logits.shape[1], generator)
+            own = self.alpha * sensitivity(response, response.rows.targets)
+            return (own - self.alpha_other * sensitivity(response, rivals)).mean()
 
-        def done(turn: Turn) -> bool:
+        def recovered(turn: Turn) -> bool:
             trained = [p for group in turn.optimizer.param_groups for p in group["params"]]
             state = turn.optimizer.state[next(p for p in trained if p.grad is not None)]
-            ratio, lowest = followed(student) / start, state.get(KEPT, 1.0)
-            state[KEPT] = min(ratio, lowest)
+            ratio, lowest = followed(student) / start, state.get(LOWEST, 1.0)
+            state[LOWEST] = min(ratio, lowest)
             return past_minimum(ratio, lowest, self.delta)
 
-        return [Phase(loss, {"forget": request.forget}, self.fit, done=done)]
+        return [Phase(loss, {"forget": request.forget}, self.fit, done=recovered)]
 
 
 def past_minimum(ratio: float, lowest: float, delta: float) -> bool:
-    """Whether a ratio is above `delta` and on its way up from `lowest`, the lowest before it (1 at the start)."""
+    """Says whether a ratio is above `delta` and on its way up from `lowest`, the lowest before it (1 at the start)."""
     return ratio > max(delta, lowest)
 
 
-class Watched(NamedTuple):
-    """What a model says about inputs that can be differentiated."""
+class Response(NamedTuple):
+    """The rows that a model gives for a batch, and the inputs by which they can be differentiated."""
 
     rows: Rows
     inputs: Tensor
 
 
-def watched(model: nn.Module, task: Task, batch: Batch) -> Watched:
-    """One pass in eval mode. Attention is computed step by step: its fused kernels can't be differentiated twice."""
+def respond(model: nn.Module, task: Task, batch: Batch) -> Response:
+    """Answers a batch in eval mode. Attention goes step by step: its fused kernels can't be differentiated twice."""
     able = perturbable(task)
     inputs = able.inputs(batch).detach().requires_grad_(True)
     with mode(model, training=False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        return Watched(task.rows(model, able.with_inputs(batch, inputs)), inputs)
+        return Response(task.rows(model, able.with_inputs(batch, inputs)), inputs)
 
 
-def sensitivity(seen: Watched, classes: Tensor) -> Tensor:
-    """||grad_x f_k(x_i)||^2 `[examples]`, k the class of each row `[rows]`; can be differentiated again.
+def sensitivity(response: Response, classes: Tensor) -> Tensor:
+    """Computes ||grad_x f_k(x_i)||^2 `[examples]`, k the class of each row `[rows]`; can be differentiated again.
 
     Examples don't mix in eval mode, so one backward pass of the summed logits gives the gradient of each its own.
     """
-    summed = seen.rows.logits.gather(1, classes[:, None]).sum()
-    (gradient,) = torch.autograd.grad(summed, seen.inputs, create_graph=True)
+    summed = response.rows.logits.gather(1, classes[:, None]).sum()
+    (gradient,) = torch.autograd.grad(summed, response.inputs, create_graph=True)
     return gradient.flatten(1).float().square().sum(1)

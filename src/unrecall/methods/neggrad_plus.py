@@ -46,7 +46,7 @@ class NegGradPlus(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, clip=1.0, epochs=1)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with forget cycling beside it."""
+        """Makes one phase over retain, with forget cycling beside it."""
         request, task = job.request, job.task
         share = 1.0 if self.form == "rurk" else 1 / (1 + self.beta)
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import NonNegative
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn
+from unrecall.training.loop import Turn
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,14 @@ class NGD(GradientMethod):
     fit: Fit = Fit(lr=0.1, momentum=0.0, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with noise between the gradient and the step."""
-
-        request, task, generator = job.request, job.task, job.generator
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return task.rows(model, batches["retain"]).losses().mean()
+        """Makes one phase over retain, with noise between the gradient and the step."""
 
         def step(turn: Turn) -> Tensor:
             value = turn.differentiate()
             for parameter in turn.model.parameters():
                 if parameter.grad is not None:
-                    parameter.grad.add_(noise_like(parameter.grad, generator), alpha=self.sigma)
+                    parameter.grad.add_(noise_like(parameter.grad, job.generator), alpha=self.sigma)
             turn.optimizer.step()
             return value
 
-        return [Phase(loss, {"retain": request.retain}, self.fit, step)]
+        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit, step)]

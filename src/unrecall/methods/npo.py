@@ -48,17 +48,17 @@ class NPO(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
+        """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
         before = remembered_losses(original, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return npo_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
 
-        return beside_retain(loss, self.retain_weight, request, task, self.fit)
+        return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def npo_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:
-    """The forget term, given the original's summed negative log-likelihoods `before` `[examples]`."""
+    """Computes the forget term, given the original's summed negative log-likelihoods `before` `[examples]`."""
     gained = before - rows.summed(nll(rows.logits, rows.targets))
     return -2 / beta * F.logsigmoid(-beta * gained).mean()

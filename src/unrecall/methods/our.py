@@ -97,16 +97,16 @@ class OUR(GradientMethod):
     replay_class: Fit = Fit(lr=0.005, batch_size=64)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, and three over retain."""
+        """Makes one phase over forget, and three over retain."""
         request, task, generator = job.request, job.task, job.generator
         names = self.layers or taps(task, student)
         own, before = named(student, names), named(original, names)
         by_class = self.form == "class" or (self.form == "auto" and request.kind == "class")
 
-        def turned(model: nn.Module, drawn: Batches) -> Tensor:
-            rows, features = looked(model, task, drawn["forget"], own)
+        def turned(model: nn.Module, batches: Batches) -> Tensor:
+            rows, features = look(model, task, batches["forget"], own)
             with torch.no_grad():
-                _, past = looked(original, task, drawn["forget"], before)
+                _, past = look(original, task, batches["forget"], before)
             cosines = [
                 F.cosine_similarity(h, h0.detach(), 1).square().mean() for h, h0 in zip(features, past, strict=True)
             ]
@@ -116,14 +116,14 @@ class OUR(GradientMethod):
             wrong = rows.per_example(nll(rows.logits, labels)).mean()
             return self.gamma * torch.stack(cosines).sum() + self.label_weight * wrong
 
-        def spread(model: nn.Module, drawn: Batches) -> Tensor:
-            rows, features = looked(model, task, drawn["forget"], own)
+        def spread(model: nn.Module, batches: Batches) -> Tensor:
+            rows, features = look(model, task, batches["forget"], own)
             labels = other_classes(rows.targets, rows.logits.shape[1], generator)
             wrong = rows.per_example(nll(rows.logits, labels)).mean()
             return wrong + self.spread * torch.stack([overlap(h) for h in features]).sum()
 
-        def replayed(model: nn.Module, drawn: Batches, penalised: bool) -> Tensor:
-            loss = task.rows(model, drawn["retain"]).losses().mean()
+        def replayed(model: nn.Module, batches: Batches, penalised: bool) -> Tensor:
+            loss = task.rows(model, batches["retain"]).losses().mean()
             if penalised and self.l1 > 0:
                 loss = loss + self.l1 * sum(p.abs().sum() for p in model.parameters() if p.requires_grad)
             return loss
@@ -133,51 +133,51 @@ class OUR(GradientMethod):
             Phase(spread if by_class else turned, {"forget": request.forget}, destroy),
             *(
                 Phase(
-                    partial(replayed, penalised=one.penalised),
+                    partial(replayed, penalised=stage.penalised),
                     {"retain": request.retain},
-                    replace(replay, lr=one.share * replay.lr, epochs=one.times * replay.epochs),
+                    replace(replay, lr=stage.share * replay.lr, epochs=stage.times * replay.epochs),
                 )
-                for one in REPLAYS["class" if by_class else "sample"]
+                for stage in REPLAYS["class" if by_class else "sample"]
             ),
         ]
 
 
 def taps(task: Task, model: nn.Module) -> tuple[str, ...]:
-    """Names of three blocks at equal distances from the middle to the last before the head; fewer where fewer are."""
+    """Names three blocks at equal distances from the middle to the last before the head, or as many as there are."""
     names = [name for name, _ in task.blocks(model)][:-1]
     if not names or not all(names):
         raise NotSupported("OUR: expected a layer before the head, got a model that is one layer. Set layers.")
     middle, last = len(names) // 2, len(names) - 1
-    places = {middle + round(i * (last - middle) / (TAPS - 1)) for i in range(TAPS)}
-    return tuple(names[i] for i in sorted(places))
+    positions = {middle + round(i * (last - middle) / (TAPS - 1)) for i in range(TAPS)}
+    return tuple(names[i] for i in sorted(positions))
 
 
-class Looked(NamedTuple):
-    """A pass: its rows, and what each layer gave out, `[examples, d]` each: flattened, a text's mean over its words."""
+class Look(NamedTuple):
+    """The rows of a pass, and what each layer gave out, `[examples, d]`: flattened, or the mean over a text's words."""
 
     rows: Rows
     features: list[Tensor]
 
 
-def looked(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.Module]) -> Looked:
-    """One pass of the model as it is. NotSupported for a layer that takes no part, or gives out no row an example."""
-    with differentiable(layers) as seen:
+def look(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.Module]) -> Look:
+    """Sends a batch through the model. NotSupported for a layer that takes no part, or has no row an example."""
+    with differentiable(layers) as activations:
         rows = task.rows(model, batch)
-    held = task.positions(batch)
+    positions = task.positions(batch)
     features = []
-    for name, uses in seen.items():
+    for name, uses in activations.items():
         if not uses or uses[0].ndim < 2 or len(uses[0]) != rows.examples:
             got = "nothing" if not uses else f"{tuple(uses[0].shape)}"
             raise NotSupported(
                 f"OUR: expected '{name}' to give out [{rows.examples} examples, ...], got {got}. Set layers to others."
             )
-        sequence = uses[0].ndim == 3 and held is not None and held.shape == uses[0].shape[:2]
-        features.append(pooled(uses[0], held) if sequence else uses[0].flatten(1).float())
-    return Looked(rows, features)
+        sequence = uses[0].ndim == 3 and positions is not None and positions.shape == uses[0].shape[:2]
+        features.append(pooled(uses[0], positions) if sequence else uses[0].flatten(1).float())
+    return Look(rows, features)
 
 
 def overlap(features: Tensor) -> Tensor:
-    """||G - I||_F^2 / (N (N - 1)) of features `[N, d]`: the mean squared cosine over pairs i != j, or 0."""
+    """Computes ||G - I||_F^2 / (N (N - 1)) of features `[N, d]`: the mean squared cosine over pairs i != j, or 0."""
     unit = F.normalize(features, dim=1)
     n = len(unit)
     return (unit @ unit.T - torch.eye(n, device=unit.device)).square().sum() / max(1, n * (n - 1))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from unrecall.models.importance import Weights
 from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
 from unrecall.nn.functional import own_moments
-from unrecall.nn.hooks import is_linear, is_transposed, mode
+from unrecall.nn.hooks import capture, is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
@@ -84,17 +84,17 @@ class PGU(GradientMethod):
     )
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget; all weights without a P are frozen."""
+        """Makes one phase over forget; all weights without a P are frozen."""
         request, task = job.request, job.task
         free = {
             name: free_directions(moment, self.retained_var)
-            for name, moment in self._retained(student, request, task).items()
+            for name, moment in self._moments(student, request, task).items()
         }
         if not free:
             raise NotSupported(
                 "PGU: expected linear layers or 2-D convolutions that may be trained and share no weights, got none."
             )
-        layers, start = covered(student), dict(original.named_parameters())
+        layers, start = projected_layers(student), dict(original.named_parameters())
         for name, weight in student.named_parameters():
             if name not in free:
                 weight.requires_grad_(False)
@@ -103,8 +103,8 @@ class PGU(GradientMethod):
             rows = task.rows(model, batches["forget"])
             log_p = F.log_softmax(rows.logits, 1)
             p = log_p.gather(1, rows.targets[:, None]).squeeze(1).exp()
-            each = self.entropy * own_moments(log_p)[0] - torch.log(1 + self.offset - p)
-            return rows.per_example(each).mean()
+            terms = self.entropy * own_moments(log_p)[0] - torch.log(1 + self.offset - p)
+            return rows.per_example(terms).mean()
 
         def projected(turn: Turn) -> Tensor:
             value = plain_step(turn)
@@ -117,69 +117,62 @@ class PGU(GradientMethod):
 
         return [Phase(loss, {"forget": request.forget}, self.fit, projected)]
 
-    def _retained(self, model: nn.Module, request: Request, task: Task) -> Weights:
-        """C_r of each layer."""
+    def _moments(self, model: nn.Module, request: Request, task: Task) -> Weights:
+        """Computes C_r, the second moment of what retain sends into each layer, by the name of its weight."""
         if self.stored is None:
             return second_moments(model, task, request.retain)
-        whole, gone = read(Path(self.stored)), second_moments(model, task, request.forget)
-        for name, moment in gone.items():
+        whole, of_forget = read(Path(self.stored)), second_moments(model, task, request.forget)
+        for name, moment in of_forget.items():
             if name not in whole or whole[name].shape != moment.shape:
                 got = tuple(whole[name].shape) if name in whole else "none"
                 raise BadInput(
                     f"PGU: expected stored to hold {name} of shape {tuple(moment.shape)}, got {got}. "
                     "Write second_moments of this model over its training data."
                 )
-        return {name: whole[name].to(moment) - moment for name, moment in gone.items()}
+        return {name: whole[name].to(moment) - moment for name, moment in of_forget.items()}
 
 
-def covered(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that have a P if a pass calls them, by the name of their weight."""
+def projected_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Finds the layers that get a P if a pass calls them, by the name of their weight."""
     holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    found = {}
+    layers = {}
     for name, module in model.named_modules():
         weight = dict(module.named_parameters(recurse=False)).get("weight")
         alone = weight is not None and weight.requires_grad and holders[id(weight)] == 1
         if alone and (is_linear(module) or isinstance(module, nn.Conv2d)):
-            found[f"{name}.weight".lstrip(".")] = module
-    return found
+            layers[f"{name}.weight".lstrip(".")] = module
+    return layers
 
 
 @torch.no_grad()
 def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
-    """sum r r^T over all inputs r of each covered layer, `[groups, d, d]` in float64, by the name of its weight."""
-    found: Weights = {}
-    held: Tensor | None = None
-    done = 0
+    """Sums r r^T over all inputs r of each covered layer, by its weight's name: `[groups, d, d]` in float64."""
+    layers = projected_layers(model)
+    moments: Weights = {}
+    positions: Tensor | None = None
+    count = 0
 
-    def watch(name: str, layer: nn.Module) -> Any:
-        def note(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], __: object) -> None:
-            for rows in entering(layer, (*inputs, *named.values())[0], held):
-                product = rows.mT @ rows
-                found[name] = found[name] + product if name in found else product
+    def add(name: str, inputs: Tensor) -> None:
+        for rows in entering(layers[name], inputs, positions):
+            product = rows.mT @ rows
+            moments[name] = moments[name] + product if name in moments else product
 
-        return layer.register_forward_hook(note, with_kwargs=True)
-
-    handles = [watch(name, layer) for name, layer in covered(model).items()]
-    try:
-        with mode(model, training=False):
-            for batch in in_order(examples, task, device=device_of(model)):
-                batch = {name: value[again(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
-                held, done = task.positions(batch), done + len(batch["index"])
-                task.rows(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    with mode(model, training=False), capture(layers, add, inputs=True):
+        for batch in in_order(examples, task, device=device_of(model)):
+            batch = {name: value[again(batch, count) :] for name, value in batch.items()}  # noqa: PLW2901
+            positions, count = task.positions(batch), count + len(batch["index"])
+            task.rows(model, batch)
+    return moments
 
 
-def entering(layer: nn.Module, inputs: Tensor, held: Tensor | None = None) -> Iterator[Tensor]:
-    """What enters a layer, a few rows at a time, `[groups, rows, d]` in float64, such that W r + b is what leaves it.
+def entering(layer: nn.Module, inputs: Tensor, positions: Tensor | None = None) -> Iterator[Tensor]:
+    """Gives what enters a layer, some rows at a time, `[groups, rows, d]` in float64, so that W r + b leaves it.
 
-    `held` [examples, positions]: which positions of `inputs` [examples, positions, d] count; None where all do.
+    `positions` [examples, positions]: which positions of `inputs` [examples, positions, d] count; None where all do.
     """
     if not isinstance(layer, nn.Conv2d):
-        counts = held is not None and inputs.shape[:-1] == held.shape
-        rows = inputs[held] if counts else inputs.flatten(0, -2) if inputs.ndim > 1 else inputs[None]
+        counts = positions is not None and inputs.shape[:-1] == positions.shape
+        rows = inputs[positions] if counts else inputs.flatten(0, -2) if inputs.ndim > 1 else inputs[None]
         yield from (part.double()[None] for part in torch.split(rows, max(1, FLOATS // rows.shape[1])))
         return
     inputs = inputs if inputs.ndim == 4 else inputs[None]
@@ -192,7 +185,7 @@ def entering(layer: nn.Module, inputs: Tensor, held: Tensor | None = None) -> It
 
 
 def free_directions(moment: Tensor, retained_var: float) -> Tensor:
-    """The eigenvectors of C_r after the first k as columns, the first k replaced by 0; `[groups, d, d]` float32.
+    """Gives the eigenvectors of C_r as columns, the first k replaced by 0; `[groups, d, d]` in float32.
 
     Eigenvalues that are no more than the rounding of float32 inputs count as 0 and are never among the k.
     """
@@ -201,13 +194,13 @@ def free_directions(moment: Tensor, retained_var: float) -> Tensor:
     rounding = values.shape[-1] * torch.finfo(torch.float32).eps ** 2
     size = values.where(values > rounding * values[..., :1], 0).clamp_min(0).sqrt()
     share = size.cumsum(-1) / size.sum(-1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
-    kept = (share <= retained_var + 1e-9) & (size > 0)
-    free: Tensor = vectors.masked_fill(kept[..., None, :], 0)
+    protected = (share <= retained_var + 1e-9) & (size > 0)
+    free: Tensor = vectors.masked_fill(protected[..., None, :], 0)
     return free.float()
 
 
 def project(change: Tensor, free: Tensor, transposed: bool = False) -> Tensor:
-    """change - change P of a layer's weight: `[out, d]`, `[out, channels, height, width]`, or `[d, out]` transposed."""
+    """Takes change P off a weight's change: `[out, d]`, `[out, channels, height, width]`, or `[d, out]` transposed."""
     matrix = change.T if transposed else change.flatten(1)
     along = (matrix.reshape(len(free), -1, matrix.shape[1]) @ free @ free.mT).flatten(0, 1)
     return along.T if transposed else along.view_as(change)

@@ -49,8 +49,7 @@ class RandomLabel(GradientMethod):
     fit: Fit = Fit(lr=0.013, weight_decay=5e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with forget cycling beside it; over forget alone where retain has no weight."""
-
+        """Makes one phase over retain, with forget cycling beside it; over forget alone where retain has no weight."""
         request, task, generator = job.request, job.task, job.generator
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
@@ -71,6 +70,6 @@ class RandomLabel(GradientMethod):
 
 
 def any_class(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """A uniformly random class, the target's own included, for each row `[rows]`."""
+    """Draws a class for each row `[rows]`, all equally likely, the target's own among them."""
     drawn = torch.randint(classes, targets.shape, generator=generator, device=generator.device)
     return drawn.to(targets)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Phase, loss_on, reinitialise
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,7 @@ class Retrain(GradientMethod):
     fit: Fit = Fit(lr=0.1, weight_decay=5e-4, schedule="cosine", epochs=30)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, on fresh weights."""
-        request, task, generator = job.request, job.task, job.generator
-        reinitialise([student], generator)
+        """Makes one phase over retain, on fresh weights."""
+        reinitialise([student], job.generator)
         student.requires_grad_(True)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return task.rows(model, batches["retain"]).losses().mean()
-
-        return [Phase(loss, {"retain": request.retain}, self.fit)]
+        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]

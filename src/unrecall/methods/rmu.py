@@ -63,30 +63,30 @@ class RMU(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=5e-5, weight_decay=0.01, batch_size=4, epochs=80, steps=80)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
+        """Makes one phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
         request, task, generator = job.request, job.task, job.generator
-        parts, chosen = layers(task, student), self._chosen(student, task)
-        self._free(student, parts[max(0, chosen - 2) : chosen + 1])
-        own, before = parts[chosen][-1], layers(task, original)[chosen][-1]
+        parts, index = layers(task, student), self._number(student, task)
+        self._free(student, parts[max(0, index - 2) : index + 1])
+        own, before = parts[index][-1], layers(task, original)[index][-1]
         example = move(task.collate([request.forget[0]]), device_of(original))
         with torch.no_grad():
-            wished = self.c * unit_vector(activations(original, before, task, example).shape[1], generator)
-        wished = wished.to(device_of(original))
+            goal = self.c * unit_vector(activations(original, before, task, example).shape[1], generator)
+        goal = goal.to(device_of(original))
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             forget = activations(model, own, task, batches["forget"])
-            steered = F.mse_loss(forget, wished.expand_as(forget))
+            steered = F.mse_loss(forget, goal.expand_as(forget))
             if self.alpha == 0:
                 return steered
             with torch.no_grad():
-                held = activations(original, before, task, batches["retain"])
-            return steered + self.alpha * F.mse_loss(activations(model, own, task, batches["retain"]), held)
+                anchor = activations(original, before, task, batches["retain"])
+            return steered + self.alpha * F.mse_loss(activations(model, own, task, batches["retain"]), anchor)
 
         streams = {"forget": request.forget}
         return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]
 
-    def _chosen(self, model: nn.Module, task: Task) -> int:
-        """The index of the layer that is steered."""
+    def _number(self, model: nn.Module, task: Task) -> int:
+        """Gives the number of the layer that is steered, counted from 0."""
         count = len(layers(task, model))
         if self.layer is None:
             return PAPER if count > PAPER else (count - 1) // 2
@@ -95,7 +95,7 @@ class RMU(GradientMethod):
         return self.layer
 
     def _free(self, student: nn.Module, updated: Sequence[Sequence[nn.Module]]) -> None:
-        """Freezes all but what is trained; what was frozen before stays so."""
+        """Freezes all weights but those that are updated; what was frozen before stays frozen."""
         free: set[int] = set()
         for modules in updated:
             weights = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -111,26 +111,26 @@ class RMU(GradientMethod):
 
 
 def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:
-    """The blocks of a model that are numbered, in order; all blocks where fewer than two are."""
+    """Gives the numbered blocks of a model, in order; all blocks where fewer than two are numbered."""
     blocks = task.blocks(model)
     numbered = [modules for name, modules in blocks if name.rsplit(".", 1)[-1].isdecimal()]
     return numbered if len(numbered) > 1 else [modules for _, modules in blocks]
 
 
 def activations(model: nn.Module, module: nn.Module, task: Task, batch: Batch) -> Tensor:
-    """What `module` gives out at every position that is not padding, `[positions, d]`, from a pass that ends there."""
-    given = until(model, module, lambda: task.rows(model, batch))
-    if given is None or (torch.is_grad_enabled() and not given.requires_grad):
+    """Gives what leaves `module` at every position that is not padding, `[positions, d]`; the pass ends there."""
+    output = until(model, module, lambda: task.rows(model, batch))
+    if output is None or (torch.is_grad_enabled() and not output.requires_grad):
         raise NotSupported(
             f"RMU: expected {type(module).__name__} to take part in a pass that records gradients, got one where it "
             "does not. Set layer to another, or, for gradient checkpointing, use_reentrant=False."
         )
-    given = given.movedim(1, -1) if given.ndim == 4 else given
-    held = task.positions(batch)
-    whole = held is None or held.shape != given.shape[:-1]
-    return (given.flatten(0, -2) if whole else given[held]).float()
+    output = output.movedim(1, -1) if output.ndim == 4 else output
+    positions = task.positions(batch)
+    whole = positions is None or positions.shape != output.shape[:-1]
+    return (output.flatten(0, -2) if whole else output[positions]).float()
 
 
 def unit_vector(size: int, generator: torch.Generator) -> Tensor:
-    """Uniform entries in [0, 1), scaled to length 1: `[size]`."""
+    """Draws entries uniformly from [0, 1), and scales them to length 1: `[size]`."""
     return F.normalize(torch.rand(size, generator=generator, device=generator.device), dim=0)

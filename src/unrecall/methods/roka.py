@@ -82,27 +82,27 @@ class ROKA(GradientMethod):
     fit: Fit = Fit(lr=2e-3, momentum=0.0, weight_decay=0.0, epochs=200, steps=200, clip=1.0, batchnorm="frozen")
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
+        """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
         self._check(student, request)
         targeted = self.form == "targeted" or (self.form == "auto" and request.kind == "class")
-        initial = None if targeted else initially(original, task, request.forget, self.layers)
-        gone = torch.tensor(request.masked if targeted and not task.mixes else (), dtype=torch.long)
-        held = math.ceil(self.fit.batch_size * len(request.forget) / (len(request.forget) + len(request.retain)))
+        initial = None if targeted else initial_view(original, task, request.forget, self.layers)
+        classes = torch.tensor(request.masked if targeted and not task.mixes else (), dtype=torch.long)
+        size = math.ceil(self.fit.batch_size * len(request.forget) / (len(request.forget) + len(request.retain)))
         forgotten: Labels = _own if initial is None else initial.of_rows
         healed: Labels = _predicted if self.heal == "pred" else _own
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            batch = batches["forget"] if task.mixes else part(batches["forget"], slice(held))
-            wanted = None if initial is None else initial.labels(batch)
-            vectors, rows = contributions(student, task, batch, self.layers, wanted)
-            losses, candidates = rows.losses()[:held], vectors[:held]
-            first = drawn(losses) if initial is None else nearest(initial.centroid, candidates, 1)
+            batch = batches["forget"] if task.mixes else part(batches["forget"], slice(size))
+            labels = None if initial is None else initial.labels(batch)
+            vectors, rows = contributions(student, task, batch, self.layers, labels)
+            losses, candidates = rows.losses()[:size], vectors[:size]
+            first = draw(losses) if initial is None else nearest(initial.centroid, candidates, 1)
             total = -_losses(model, task, batch, first, forgotten).mean()
             if self.alpha == 0:
                 return total
-            others, rows = contributions(student, task, batches["retain"], self.layers)
-            siblings = nearest(vectors[first[0]], others, self.neighbours, of_classes(rows, gone))
+            retained, rows = contributions(student, task, batches["retain"], self.layers)
+            siblings = nearest(vectors[first[0]], retained, self.neighbours, of_classes(rows, classes))
             if len(siblings):
                 total = total + self.alpha * _losses(model, task, batches["retain"], siblings, healed).mean()
             return total
@@ -111,7 +111,7 @@ class ROKA(GradientMethod):
         return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]
 
     def _check(self, student: nn.Module, request: Request) -> None:
-        """Layers that exist, as many retained examples a step as there are neighbours, and no statistics of one."""
+        """Raises BadInput for unknown layers, more neighbours than a batch holds, and BatchNorm in train mode."""
         named(student, self.layers)
         if self.alpha > 0 and self.neighbours > min(self.fit.batch_size, len(request.retain)):
             raise BadInput(
@@ -126,8 +126,8 @@ class ROKA(GradientMethod):
             )
 
 
-def drawn(losses: Tensor) -> Tensor:
-    """One example: b with probability q_b / sum q, where q = exp(-loss), however small each q is. `[1]`
+def draw(losses: Tensor) -> Tensor:
+    """Draws one example: b with probability q_b / sum q, where q = exp(-loss), however small each q is. `[1]`
 
     The b with the least E_b / q_b is such a draw, for E that are independent and exponential. It takes the generator
     that the engine sets for each step.
@@ -136,10 +136,10 @@ def drawn(losses: Tensor) -> Tensor:
 
 
 def of_classes(rows: Rows, classes: Tensor) -> Tensor:
-    """Which examples are of one of the classes, or are taken for it, in any of their rows: `[examples]`."""
+    """Marks the examples that are of one of the classes, or taken for it, in any of their rows: `[examples]`."""
     classes = classes.to(rows.targets.device)
-    found = torch.isin(rows.targets, classes) | torch.isin(rows.logits.argmax(1), classes)
-    return rows.summed(found.float()) > 0
+    masks = torch.isin(rows.targets, classes) | torch.isin(rows.logits.argmax(1), classes)
+    return rows.summed(masks.float()) > 0
 
 
 class Initial(NamedTuple):
@@ -153,20 +153,20 @@ class Initial(NamedTuple):
     centroid: Tensor
 
     def labels(self, batch: Batch) -> Tensor | None:
-        """The pseudo-labels `[rows]` of a batch of forget; None where none were kept."""
+        """Looks up the pseudo-labels `[rows]` of a batch of forget; None where there are none."""
         return torch.cat([self.predicted[i] for i in batch["index"].tolist()]) if self.predicted else None
 
     def of_rows(self, batch: Batch, rows: Rows) -> Tensor:
-        """The pseudo-labels, or the targets where none were kept."""
-        found = self.labels(batch)
-        return rows.targets if found is None else found
+        """Looks up the pseudo-labels of a batch; its targets where there are none."""
+        labels = self.labels(batch)
+        return rows.targets if labels is None else labels
 
 
-def initially(model: nn.Module, task: Task, forget: Examples, layers: Sequence[str]) -> Initial:
-    """Pseudo-labels and centroid of the forget examples."""
+def initial_view(model: nn.Module, task: Task, forget: Examples, layers: Sequence[str]) -> Initial:
+    """Computes the pseudo-labels and the centroid of the forget examples from `model`, the original."""
     predicted: list[Tensor] = []
     summed: list[Tensor] = []
-    done = 0
+    count = 0
     for batch in in_order(forget, task, device=device_of(model)):
         labels = None
         if not task.mixes:
@@ -174,19 +174,19 @@ def initially(model: nn.Module, task: Task, forget: Examples, layers: Sequence[s
                 rows = task.rows(model, batch)
             labels = rows.logits.argmax(1)
             predicted += torch.split(labels, torch.bincount(rows.example, minlength=rows.examples).tolist())
-        new = contributions(model, task, batch, layers, labels).vectors[again(batch, done) :]
-        summed.append(new.sum(0))
-        done += len(new)
+        vectors = contributions(model, task, batch, layers, labels).vectors[again(batch, count) :]
+        summed.append(vectors.sum(0))
+        count += len(vectors)
     return Initial(tuple(predicted), torch.stack(summed).sum(0) / len(forget))
 
 
 def part(batch: Batch, which: Tensor | slice) -> Batch:
-    """Some examples of a batch."""
+    """Cuts some of a batch's examples out of it."""
     return {name: value[which] for name, value in batch.items()}
 
 
 def _losses(model: nn.Module, task: Task, batch: Batch, which: Tensor, labels: Labels) -> Tensor:
-    """Cross-entropy of some examples `[which]`; the rest of the batch goes along only where it has a say in theirs."""
+    """Computes the cross-entropy of some examples `[which]`; where rows mix, the rest of the batch goes along."""
     if not task.mixes:
         batch, which = part(batch, which), torch.arange(len(which), device=which.device)
     rows = task.rows(model, batch)

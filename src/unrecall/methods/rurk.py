@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, batch_size, repeat
 from unrecall.data.signals import Rows
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.models.perturb import fgsm, gaussian, other_classes, pgd
+from unrecall.models.perturb import Walk, fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative
@@ -63,44 +63,38 @@ class RURK(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=2)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over retain, with forget cycling beside it."""
-
+        """Makes one phase over retain, with forget cycling beside it."""
         request, task, generator = job.request, job.task, job.generator
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             retain = task.rows(model, batches["retain"]).losses().mean()
             forget = task.rows(model, batches["forget"])
-            passes, each = (self.v, 1) if task.mixes else (1, self.v)
-            copies = repeat(batches["forget"], each)
-            pushed = [self._pushed(model, task, copies, forget, generator) for _ in range(passes)]
-            return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * torch.stack(pushed).mean()
+            passes, times = (self.v, 1) if task.mixes else (1, self.v)
+            copies = repeat(batches["forget"], times)
+            terms = [self._term(model, task, copies, forget, generator) for _ in range(passes)]
+            return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * torch.stack(terms).mean()
 
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]
 
-    def _pushed(self, model: nn.Module, task: Task, copies: Batch, forget: Rows, generator: torch.Generator) -> Tensor:
-        """What is descended on perturbed copies: minus their loss, or their loss under other classes."""
+    def _term(self, model: nn.Module, task: Task, copies: Batch, forget: Rows, generator: torch.Generator) -> Tensor:
+        """Computes the term of perturbed copies: minus their loss, or their loss under other classes."""
         if self.attack == "gaussian":
             perturbed = task.rows(model, gaussian(task, copies, self.tau, generator))
             return -nll(perturbed.logits, perturbed.targets).mean()
         truth = forget.targets.repeat_interleave(batch_size(copies) // forget.examples)
-        wished = other_classes(truth, forget.logits.shape[1], generator)
-        crafted = self._crafted(model, task, copies, wished, generator)
-        return nll(task.rows(model, crafted).logits, wished).mean()
+        classes = other_classes(truth, forget.logits.shape[1], generator)
+        crafted = self._craft(model, task, copies, classes, generator)
+        return nll(task.rows(model, crafted).logits, classes).mean()
 
-    def _crafted(
-        self, model: nn.Module, task: Task, copies: Batch, wished: Tensor, generator: torch.Generator
-    ) -> Batch:
-        """Copies moved towards the wished-for classes; in eval mode, so that crafting leaves BatchNorm alone."""
+    def _craft(self, model: nn.Module, task: Task, copies: Batch, classes: Tensor, generator: torch.Generator) -> Batch:
+        """Moves copies towards `classes`; in eval mode, so that BatchNorm's statistics stay as they are."""
         with mode(model, training=False):
             if self.attack == "fgsm":
-                return fgsm(model, task, copies, radius=self.tau, targets=wished)
+                return fgsm(model, task, copies, radius=self.tau, targets=classes)
             return pgd(
                 model,
                 task,
                 copies,
-                radius=self.tau,
-                step=self.pgd_step,
-                steps=self.pgd_steps,
-                generator=generator,
-                targets=wished,
+                Walk(radius=self.tau, step=self.pgd_step, steps=self.pgd_steps, targets=classes),
+                generator,
             )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.methods.base import GradientMethod, Phase, Strength
+from unrecall.methods.base import Around, GradientMethod, Plugin
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Share
 from unrecall.training.job import Job
@@ -23,7 +23,7 @@ def _random_label() -> GradientMethod:
 
 
 @dataclass(frozen=True)
-class SalUn(GradientMethod):
+class SalUn(Plugin):
     """Lets the base method move the most salient weights and holds all others where they were, to the bit.
 
         m_j = 1 where |d CE(forget) / d theta_j| is among the largest `share` over all weights together, by rank
@@ -32,8 +32,8 @@ class SalUn(GradientMethod):
     Weight decay and momentum can't move a weight that is held, for it is put back after the step.
 
     Args:
-        share: how much of the weights is free, in [0, 1].
         base: the method that is masked; random labels, SGD lr 0.013, momentum 0.9, weight decay 5e-4, 10 epochs.
+        share: how much of the weights is free, in [0, 1].
 
     Expected to fail: as the base does, if less; what is held may carry the memory just as well. BatchNorm's statistics
     are no weights and move with the base.
@@ -45,22 +45,19 @@ class SalUn(GradientMethod):
     """
 
     title: ClassVar[str] = "SalUn"
-    strength: ClassVar[Strength | None] = None
 
-    share: Share = 0.5
     base: GradientMethod = field(default_factory=_random_label)
+    share: Share = 0.5
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """The phases of the base, each with a step that puts the held weights back."""
-        request, task = job.request, job.task
-        free = most_salient(mean_gradient(student, task, request.forget), self.share)
-        held = dict(original.named_parameters())
-        phases = self.base.phases(student, original, job)
-        return [replace(phase, step=holding(phase.step, student, free, held)) for phase in phases]
+    def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
+        """Gives each phase a step that puts the held weights back."""
+        free = most_salient(mean_gradient(student, job.task, job.request.forget), self.share)
+        before = dict(original.named_parameters())
+        return lambda phase: replace(phase, step=holding(phase.step, student, free, before))
 
 
 def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
-    """True at the round(share * n) largest of all |gradient| together; ties go to the earlier weight, none extra."""
+    """Marks the round(share * n) largest of all |gradient| together; of equal ones the earlier weight is taken."""
     saliency = torch.cat([value.abs().flatten() for value in gradient.values()])
     order = saliency.argsort(descending=True, stable=True)
     free = torch.zeros_like(saliency, dtype=torch.bool)
@@ -69,15 +66,15 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
     return {name: part.view_as(value) for (name, value), part in zip(gradient.items(), parts, strict=True)}
 
 
-def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> Step:
-    """`step`, after which every weight of `student` that is not `free` is again what it is in `held`."""
+def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Step:
+    """Makes of `step` one after which each weight of `student` that is not `free` is what it is in `before`."""
 
-    def held_step(turn: Turn) -> Tensor:
+    def restoring(turn: Turn) -> Tensor:
         loss = step(turn)
         with torch.no_grad():
             for name, weight in student.named_parameters():
                 if name in free:
-                    weight.copy_(torch.where(free[name], weight, held[name]))
+                    weight.copy_(torch.where(free[name], weight, before[name]))
         return loss
 
-    return held_step
+    return restoring

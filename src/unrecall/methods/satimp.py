@@ -52,18 +52,17 @@ class SatImp(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=5)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
-
-        request, task = job.request, job.task
+        """Makes one phase over forget, with retain cycling beside it."""
+        task = job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return self.gamma * satimp_loss(task.rows(model, batches["forget"]), self.beta1, self.beta2)
 
-        return beside_retain(loss, self.alpha, request, task, self.fit)
+        return beside_retain(loss, self.alpha, job, self.fit)
 
 
 def satimp_loss(rows: Rows, beta1: float, beta2: float) -> Tensor:
-    """The forget term, without its weight."""
+    """Computes the forget term, without its weight."""
     log_p = -nll(rows.logits, rows.targets)
     p = log_p.detach().exp()
     return (p**beta1 * (1 - p) ** beta2 * log_p).mean()

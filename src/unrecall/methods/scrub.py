@@ -57,7 +57,7 @@ class SCRUB(GradientMethod):
     fit: Fit = Fit(lr=5e-4, weight_decay=5e-4, epochs=3)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """For each epoch a pass over forget, while they last, and a pass over retain."""
+        """Makes, for each epoch, a phase over forget (in the first `max_epochs`) and one over retain."""
         request, task = job.request, job.task
         on_forget = remembered(original, task, request.forget)
         on_retain = remembered(original, task, request.retain)
@@ -77,6 +77,7 @@ class SCRUB(GradientMethod):
         return [maximum, minimum] * early + [minimum] * (self.fit.epochs - early)
 
     def _distance(self, teacher: Tensor, student: Rows) -> Tensor:
+        """Computes D from the teacher's logits `[rows, classes]` and the student's rows."""
         log_p = (teacher / self.temperature).log_softmax(-1)
         log_q = (student.logits / self.temperature).log_softmax(-1)
         return self.temperature**2 * student.per_example(kl(log_p, log_q)).mean()

@@ -50,16 +50,15 @@ class SimNPO(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it."""
-
-        request, task = job.request, job.task
+        """Makes one phase over forget, with retain cycling beside it."""
+        task = job.task
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return self.gamma * simnpo_loss(task.rows(model, batches["forget"]), self.beta, self.delta)
 
-        return beside_retain(loss, self.alpha, request, task, self.fit)
+        return beside_retain(loss, self.alpha, job, self.fit)
 
 
 def simnpo_loss(rows: Rows, beta: float, delta: float) -> Tensor:
-    """The forget term, without its weight."""
+    """Computes the forget term, without its weight."""
     return -2 / beta * F.logsigmoid(beta * (rows.losses() - delta)).mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,12 +11,12 @@ from torch import nn
 from torch.utils.data import ConcatDataset
 
 from unrecall.data.examples import Examples
-from unrecall.methods.base import Method, Strength
+from unrecall.methods.base import Method, Strength, copy_of
 from unrecall.models.importance import Weights, batch_mean, exact
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.session import Effort, Session
+from unrecall.training.session import Effort
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,9 @@ class SSD(Method):
     batch_size: Count = 128
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
-        """Two importances, then the edit on a copy."""
-        request, task, session = job.request, job.task, job.session
-        session, start = session or Session(), time.perf_counter()
-        student = copy.deepcopy(model).to(session.place()).eval()
+        """Computes both importances, and shrinks the weights of a copy."""
+        request, task, start = job.request, job.task, time.perf_counter()
+        student = copy_of(model, job).eval()
         whole: Examples = request.retain
         if self.against == "all":
             whole = ConcatDataset([request.retain, request.forget])  # type: ignore[list-item]
@@ -72,13 +70,14 @@ class SSD(Method):
             for name, weight in student.named_parameters():
                 if name in forget:
                     factor = (self.dampening * training[name] / forget[name]).clamp(max=1)
-                    chosen = forget[name] > self.alpha * training[name]
-                    weight.copy_(torch.where(chosen, weight * factor, weight))
+                    mask = forget[name] > self.alpha * training[name]
+                    weight.copy_(torch.where(mask, weight * factor, weight))
         passes = len(request.forget) + len(whole)
-        session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
+        job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
         return student
 
     def _matters(self, model: nn.Module, task: Task, examples: Examples) -> Weights:
+        """Computes I of each weight, over the examples."""
         if self.importance == "exact":
             return exact(model, task, examples)
         return batch_mean(model, task, examples, self.batch_size)

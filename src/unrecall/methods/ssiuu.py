@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, NamedTuple
@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
-from unrecall.methods.base import GradientMethod, Strength
+from unrecall.methods.base import Around, GradientMethod, Plugin
 from unrecall.models.importance import Weights
 from unrecall.models.influence import Probability, weight_gradients
 from unrecall.models.observe import batches as in_order
@@ -21,7 +21,7 @@ from unrecall.tasks.base import Task
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Phase, Step, Turn
 
-KEPT = "attribution"
+ATTRIBUTION = "attribution"
 """Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""
 
 
@@ -32,7 +32,7 @@ def _grad_diff() -> GradientMethod:
 
 
 @dataclass(frozen=True)
-class SSIUU(GradientMethod):
+class SSIUU(Plugin):
     """Adds a penalty to the base's loss that keeps negative influence where it is, so that forgetting has to erase.
 
         A_t     = phi * g_t,    g_t = d/dphi sum P(y|x) over the step's forget batch, P = product of row probabilities
@@ -46,6 +46,7 @@ class SSIUU(GradientMethod):
     forward and back, over each forget batch (two for "initial").
 
     Args:
+        base: the method that is held back; gradient difference by default. Its `fit.until` is the paper's early stop.
         lambda_: the paper: 1e-4 on TOFU, 1e-3 on FaithUn; above 1e-2 it costs use. 0 is the base, bit for bit.
         reference: what A_t is held against: that of the "previous" step, as Algorithm 1 does (and of its batch, so that
             the difference between batches counts too), or that of the "initial" weights on the same batch, as the
@@ -55,7 +56,6 @@ class SSIUU(GradientMethod):
         fixed_batch: A over the whole forget set at every step in place of the step's batch.
         only: "all" trainable weights, or "matrices": those of two dimensions or more between the first block and the
             last (attention and feed-forward of a language model).
-        base: the method that is held back; gradient difference by default. Its `fit.until` is the paper's early stop.
 
     Expected to fail: where P is next to 0, for answers are long or already forgotten, the penalty is too, and the base
     goes on alone; where batches differ more than a step changes A, it is noise.
@@ -66,74 +66,79 @@ class SSIUU(GradientMethod):
     """
 
     title: ClassVar[str] = "SSIUU"
-    strength: ClassVar[Strength | None] = None
+    advice: ClassVar[str] = "Set fixed_batch=True."
 
+    base: GradientMethod = field(default_factory=_grad_diff)
     lambda_: NonNegative = 1e-4
     reference: Literal["previous", "initial"] = "previous"
     probability: Probability = "product"
     fixed_batch: bool = False
     only: Literal["all", "matrices"] = "all"
-    base: GradientMethod = field(default_factory=_grad_diff)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """The phases of the base; those over forget with the penalty."""
-        request, task = job.request, job.task
+    def touches(self, phase: Phase) -> bool:
+        """Says that phases over forget are changed; with `fixed_batch`, all of them are."""
+        return self.lambda_ == 0 or self.fixed_batch or "forget" in phase.streams
+
+    def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
+        """Gives each phase a step that adds the penalty."""
         if self.lambda_ == 0:
-            return self.base.phases(student, original, job)
+            return lambda phase: phase
         initial = copy.deepcopy(student) if self.reference == "initial" else None
-        phases = self.base.phases(student, original, job)
-        if not self.fixed_batch and not any("forget" in phase.streams for phase in phases):
-            raise NotSupported(
-                f"SSIUU: expected a base that trains on forget, got {type(self.base).__name__}. Set fixed_batch=True."
-            )
-        names = _matrices(student, task) if self.only == "matrices" else {n for n, _ in student.named_parameters()}
+        names = _matrices(student, job.task) if self.only == "matrices" else {n for n, _ in student.named_parameters()}
+        brake = Brake(self, job, student, initial, names)
+        return lambda phase: replace(phase, step=partial(brake.step, inner=phase.step))
 
-        def gradients(model: nn.Module, batches: Batches, like: Iterable[str]) -> Weights:
-            """g of the weights that are trained now."""
-            data = in_order(request.forget, task, device=device_of(model)) if self.fixed_batch else [batches["forget"]]
-            weights = dict(model.named_parameters())
-            return weight_gradients(model, task, data, {name: weights[name] for name in like}, self.probability)
 
-        def held_back(turn: Turn, step: Step) -> Tensor:
-            trained = {name: p for name, p in student.named_parameters() if name in names and p.requires_grad}
-            state = turn.optimizer.state
-            if initial is None:
-                before = {name: state[p].pop(KEPT) for name, p in trained.items() if KEPT in state.get(p, {})}
-            else:
-                before = influence(initial, gradients(initial, turn.batches, trained))
-            found = gradients(student, turn.batches, trained)
-            now = influence(student, found)
-            held = {
-                name: penalty(one, before.pop(name), found.pop(name), self.lambda_)
-                for name, one in now.items()
-                if name in before
-            }
-            del found
+class Brake(NamedTuple):
+    """The penalty on the weights `names` of `student`, held against those of `initial` or of the step before."""
 
-            def loss(model: nn.Module, batches: Batches) -> Tensor:
-                total = turn.loss(model, batches)
-                for name, pull in held.items():
-                    linear = (trained[name].float() * pull.gradient).sum()
-                    total = total + pull.value + (linear - linear.detach())
-                return total
+    method: SSIUU
+    job: Job
+    student: nn.Module
+    initial: nn.Module | None
+    names: set[str]
 
-            value = step(replace(turn, loss=loss))
-            if initial is None:
-                for name, one in now.items():
-                    if trained[name].grad is not None:
-                        state[trained[name]][KEPT] = one
-            return value
+    def step(self, turn: Turn, inner: Step) -> Tensor:
+        """Takes the step `inner`, with the penalty beside the loss."""
+        student, state = self.student, turn.optimizer.state
+        trained = {name: p for name, p in student.named_parameters() if name in self.names and p.requires_grad}
+        if self.initial is None:
+            before = {name: state[p].pop(ATTRIBUTION) for name, p in trained.items() if ATTRIBUTION in state.get(p, {})}
+        else:
+            before = influence(self.initial, self.gradients(self.initial, turn.batches, trained))
+        gradients = self.gradients(student, turn.batches, trained)
+        now = influence(student, gradients)
+        penalties = {
+            name: penalty(influences, before.pop(name), gradients.pop(name), self.method.lambda_)
+            for name, influences in now.items()
+            if name in before
+        }
+        del gradients
 
-        return [
-            replace(phase, step=partial(held_back, step=phase.step))
-            if self.fixed_batch or "forget" in phase.streams
-            else phase
-            for phase in phases
-        ]
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            total = turn.loss(model, batches)
+            for name, pull in penalties.items():
+                linear = (trained[name].float() * pull.gradient).sum()
+                total = total + pull.value + (linear - linear.detach())
+            return total
+
+        value = inner(replace(turn, loss=loss))
+        if self.initial is None:
+            for name, influences in now.items():
+                if trained[name].grad is not None:
+                    state[trained[name]][ATTRIBUTION] = influences
+        return value
+
+    def gradients(self, model: nn.Module, batches: Batches, like: Iterable[str]) -> Weights:
+        """Computes g of the weights of `model` named `like`, over the step's forget batch or all of forget."""
+        task, weights = self.job.task, dict(model.named_parameters())
+        whole = self.method.fixed_batch
+        data = in_order(self.job.request.forget, task, device=device_of(model)) if whole else [batches["forget"]]
+        return weight_gradients(model, task, data, {name: weights[name] for name in like}, self.method.probability)
 
 
 def influence(model: nn.Module, gradients: Mapping[str, Tensor]) -> Weights:
-    """A = phi * g of each weight that has a g, in float32."""
+    """Computes A = phi * g of each weight that has a g, in float32."""
     return {name: p.detach().float() * gradients[name] for name, p in model.named_parameters() if name in gradients}
 
 
@@ -145,13 +150,13 @@ class Penalty(NamedTuple):
 
 
 def penalty(now: Tensor, before: Tensor, gradient: Tensor, lambda_: float) -> Penalty:
-    """lambda sum (A_{t-1} - A_t)^2 where A_t < 0, and 2 lambda (A_t - A_{t-1}) g_t there, 0 elsewhere."""
-    moved = (now - before) * (now < 0)
-    return Penalty(lambda_ * moved.square().sum(), 2 * lambda_ * moved * gradient)
+    """Computes lambda sum (A_{t-1} - A_t)^2 where A_t < 0, and 2 lambda (A_t - A_{t-1}) g_t there, 0 elsewhere."""
+    difference = (now - before) * (now < 0)
+    return Penalty(lambda_ * difference.square().sum(), 2 * lambda_ * difference * gradient)
 
 
 def _matrices(model: nn.Module, task: Task) -> set[str]:
-    """Names of the weights with at least two dimensions in all blocks but the first and the last."""
+    """Names the weights with at least two dimensions in all blocks but the first and the last."""
     inner = {id(p) for _, group in task.blocks(model)[1:-1] for module in group for p in module.parameters()}
     names = {name for name, p in model.named_parameters() if p.ndim >= 2 and id(p) in inner}
     if not names:

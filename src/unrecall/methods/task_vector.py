@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.methods.base import Fit, Method, Phase, Strength
+from unrecall.methods.base import Fit, Method, Phase, Strength, copy_of, loss_on, train
 from unrecall.spec.parameters import Positive
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, fit
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,13 @@ class TaskVector(Method):
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Trains one copy on forget, and moves another away from it."""
-        request, task, generator, session = job.request, job.task, job.generator, job.session
-        student = copy.deepcopy(model).to(session.place())
-        reinforced = copy.deepcopy(student)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return task.rows(model, batches["forget"]).losses().mean()
-
-        fit(reinforced, task, Phase(loss, {"forget": request.forget}, self.fit), generator, session, "taskvector-1")
+        student, reinforced = copy_of(model, job), copy_of(model, job)
+        train(
+            reinforced,
+            [Phase(loss_on("forget", job.task), {"forget": job.request.forget}, self.fit)],
+            job,
+            "taskvector",
+        )
         with torch.no_grad():
             for weight, further in zip(student.parameters(), reinforced.parameters(), strict=True):
                 weight.sub_(self.alpha * (further - weight))

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part, move
-from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, session_of_copy
 from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
 from unrecall.nn.hooks import mode
@@ -22,7 +21,6 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Composed, Embedded
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Turn, fit
-from unrecall.training.session import Session
 
 LOOKED = 8
 """Pairs whose parts are left out at once."""
@@ -82,7 +80,7 @@ class UBT(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=64, epochs=50)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over parts of the pairs most suspected, with clean ones cycling beside them."""
+        """Makes one phase over parts of the pairs most suspected, with clean ones cycling beside them."""
         request, task, generator = job.request, job.task, job.generator
         able = composed(task)
         if min(self.clean, len(request.retain)) < 2:
@@ -90,83 +88,82 @@ class UBT(GradientMethod):
                 "UBT: expected at least 2 retain examples, and clean to be at least 2, for sides that don't belong "
                 f"together, got {len(request.retain)} and {self.clean}."
             )
-        order = torch.argsort(self.gains(student, request, task, generator), descending=True, stable=True)
-        chosen = Part(request.forget, order[: self.few].tolist())
+        order = torch.argsort(self.gains(student, job), descending=True, stable=True)
+        suspects = Part(request.forget, order[: self.few].tolist())
         clean = Part(request.retain, torch.randperm(len(request.retain), generator=generator)[: self.clean].tolist())
-        level, start = unlike(able.embedded(original, clean)), dict(original.named_parameters())
+        level, start = likeness_of_strangers(able.embedded(original, clean)), dict(original.named_parameters())
 
-        def loss(model: nn.Module, drawn: Batches) -> Tensor:
-            total = able.cosines(model, drawn["forget"]).square().mean()
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            total = able.cosines(model, batches["forget"]).square().mean()
             if self.alpha > 0:
-                total = total + self.alpha * task.rows(model, drawn["clean"]).losses().mean()
+                total = total + self.alpha * task.rows(model, batches["clean"]).losses().mean()
             if self.mu > 0:
-                moved = [(p - start[name]).square().sum() for name, p in student.named_parameters()]
-                total = total + self.mu * torch.stack(moved).sum()
+                distances = [(p - start[name]).square().sum() for name, p in student.named_parameters()]
+                total = total + self.mu * torch.stack(distances).sum()
             return total
 
-        def done(_: Turn) -> bool:
-            return float(alike(able.embedded(student, chosen)).mean()) <= level
+        def stop(_: Turn) -> bool:
+            return float(likeness(able.embedded(student, suspects)).mean()) <= level
 
-        streams: dict[str, Examples] = {"forget": telling(original, task, chosen, self.parts)}
-        return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=done)]
+        streams: dict[str, Examples] = {"forget": reduce_to_parts(original, task, suspects, self.parts)}
+        return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=stop)]
 
-    def gains(self, model: nn.Module, request: Request, task: Task, generator: torch.Generator) -> Tensor:
-        """g of each forget example `[n]`: how much more alike its sides are after a copy of `model` was overfitted."""
+    def gains(self, model: nn.Module, job: Job) -> Tensor:
+        """Computes g of each forget example `[n]`: how much more alike an overfitted copy finds its sides."""
+        forget, task = job.request.forget, job.task
         able = composed(task)
-        before = alike(able.embedded(model, request.forget))
+        before = likeness(able.embedded(model, forget))
         weakest = torch.argsort(before, stable=True)[: max(2, round(self.weak * len(before)))].tolist()
 
-        def loss(copied: nn.Module, drawn: Batches) -> Tensor:
-            unlikeness = 1 - able.cosines(copied, drawn["forget"])
-            return task.rows(copied, drawn["forget"]).losses().mean() + self.lambda_ * unlikeness.mean()
+        def loss(learner: nn.Module, batches: Batches) -> Tensor:
+            unlikeness = 1 - able.cosines(learner, batches["forget"])
+            return task.rows(learner, batches["forget"]).losses().mean() + self.lambda_ * unlikeness.mean()
 
-        copied = copy.deepcopy(model)
-        here = Session(device="cpu" if device_of(model).type == "cpu" else None)
-        fit(
-            copied, task, Phase(loss, {"forget": Part(request.forget, weakest)}, self.overfit), generator, here, "ubt-0"
-        )
-        return (alike(able.embedded(copied, request.forget)) - before).cpu()
+        learner = copy.deepcopy(model)
+        overfit = Phase(loss, {"forget": Part(forget, weakest)}, self.overfit)
+        fit(learner, task, overfit, job.generator, session_of_copy(model), "ubt-0")
+        return (likeness(able.embedded(learner, forget)) - before).cpu()
 
 
 def composed(task: Task) -> Composed:
-    """The task, if its examples are pairs with parts; NotSupported otherwise."""
+    """Gives the task, if its examples are pairs with parts; NotSupported otherwise."""
     if not isinstance(task, Composed):
         name = type(task).__name__
         raise NotSupported(f"UBT: expected pairs whose second sides have parts, got {name}. Choose another method.")
     return task
 
 
-def alike(pairs: Embedded) -> Tensor:
-    """The cosine of both sides of each pair, `[n]`."""
+def likeness(pairs: Embedded) -> Tensor:
+    """Computes the cosine of both sides of each pair, `[n]`."""
     return (pairs.first * pairs.second).sum(1)
 
 
-def unlike(pairs: Embedded) -> float:
-    """The mean cosine of sides that don't belong together: of all i != j."""
+def likeness_of_strangers(pairs: Embedded) -> float:
+    """Computes the mean cosine of sides that don't belong together: of all i != j."""
     n = len(pairs.first)
     every = pairs.first.sum(0) @ pairs.second.sum(0)
-    return float(every - alike(pairs).sum()) / (n * (n - 1))
+    return float(every - likeness(pairs).sum()) / (n * (n - 1))
 
 
 def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
-    """I_j of each part of each pair, `[examples, places]`, all in one pass; minus infinity where none is."""
+    """Computes I_j of each part of each pair, `[examples, places]`, in one pass; minus infinity where no part is."""
     parts = task.parts(batch)
     pair, place = parts.nonzero(as_tuple=True)
-    kept = torch.ones(len(pair), parts.shape[1], dtype=torch.bool, device=parts.device)
-    kept[torch.arange(len(pair)), place] = False
-    lacking = task.only({name: value[pair] for name, value in batch.items()}, kept)
-    found = torch.full(parts.shape, -torch.inf, device=parts.device)
+    shown = torch.ones(len(pair), parts.shape[1], dtype=torch.bool, device=parts.device)
+    shown[torch.arange(len(pair)), place] = False
+    lacking = task.only({name: value[pair] for name, value in batch.items()}, shown)
+    scores = torch.full(parts.shape, -torch.inf, device=parts.device)
     with mode(model, training=False), torch.no_grad():
-        found[pair, place] = task.cosines(model, batch)[pair] - task.cosines(model, lacking)
-    return found
+        scores[pair, place] = task.cosines(model, batch)[pair] - task.cosines(model, lacking)
+    return scores
 
 
-def telling(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
-    """The pairs with the `count` parts of highest I alone; all parts where there are no more."""
-    able, made = composed(task), list[Any]()
+def reduce_to_parts(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
+    """Leaves in each pair only the `count` parts of highest I, or all where there are no more."""
+    able, pairs = composed(task), list[Any]()
     for batch in in_order(examples, task, LOOKED, device_of(model)):
         order = influences(model, able, batch).argsort(dim=1, descending=True, stable=True)
-        kept = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
-        reduced = able.items(move(able.only(batch, kept), torch.device("cpu")))
-        made += reduced[again(batch, len(made)) :]
-    return made
+        shown = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
+        reduced = able.items(move(able.only(batch, shown), torch.device("cpu")))
+        pairs += reduced[again(batch, len(pairs)) :]
+    return pairs

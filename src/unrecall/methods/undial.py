@@ -48,17 +48,17 @@ class UNDIAL(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=16, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, with retain cycling beside it where it has a weight."""
+        """Makes one phase over forget, with retain cycling beside it where it has a weight."""
         request, task = job.request, job.task
         before = remembered(original, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return undial_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
 
-        return beside_retain(loss, self.retain_weight, request, task, self.fit)
+        return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def undial_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:
-    """The forget term, given the original's logits `before` `[rows, classes]`."""
+    """Computes the forget term, given the original's logits `before` `[rows, classes]`."""
     lowered = before - beta * one_hot_mask(rows.targets, before.shape[1])
     return F.cross_entropy(rows.logits, lowered.softmax(1))

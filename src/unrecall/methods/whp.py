@@ -10,12 +10,10 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.models.observe import device_of
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on, session_of_copy
 from unrecall.spec.parameters import Positive
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, fit
-from unrecall.training.session import Session
 from unrecall.training.teacher import remembered
 
 
@@ -53,28 +51,23 @@ class WHP(GradientMethod):
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
-        """One phase over forget, after a copy was reinforced on it."""
-
-        request, task, generator = job.request, job.task, job.generator
-
-        def own_targets(model: nn.Module, batches: Batches) -> Tensor:
-            return task.rows(model, batches["forget"]).losses().mean()
-
+        """Makes one phase over forget, after a copy was reinforced on it."""
+        request, task = job.request, job.task
         shared = {id(p): p for p in student.parameters() if not p.requires_grad}
         reinforced = copy.deepcopy(student, {**shared})
-        here = Session(device="cpu" if device_of(student).type == "cpu" else None)
-        fit(reinforced, task, Phase(own_targets, {"forget": request.forget}, self.reinforce), generator, here, "whp-0")
+        reinforce = Phase(loss_on("forget", task), {"forget": request.forget}, self.reinforce)
+        fit(reinforced, task, reinforce, job.generator, session_of_copy(student), "whp-0")
         base, more = remembered(original, task, request.forget), remembered(reinforced, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             rows = task.rows(model, batches["forget"])
             v = generic(base(batches["forget"]), more(batches["forget"]), self.alpha)
-            wished = v.argmax(1) if self.targets == "hard" else v.softmax(1)
-            return rows.per_example(F.cross_entropy(rows.logits, wished, reduction="none")).mean()
+            target = v.argmax(1) if self.targets == "hard" else v.softmax(1)
+            return rows.per_example(F.cross_entropy(rows.logits, target, reduction="none")).mean()
 
         return [Phase(loss, {"forget": request.forget}, self.fit)]
 
 
 def generic(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
-    """Logits without `alpha` times what reinforcement raised, `[rows, classes]`."""
+    """Takes `alpha` times what reinforcement raised off the logits, `[rows, classes]`."""
     return base - alpha * F.relu(reinforced - base)

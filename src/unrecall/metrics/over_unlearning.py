@@ -15,7 +15,7 @@ from unrecall.data.examples import Batch
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric
 from unrecall.models.observe import batches, device_of
-from unrecall.models.perturb import pgd, strongest_other
+from unrecall.models.perturb import Walk, pgd, strongest_other
 from unrecall.nn.functional import js, kl, masked_softmax
 from unrecall.nn.hooks import mode
 from unrecall.record import stats
@@ -79,17 +79,8 @@ def away_from_competitor(model: nn.Module, task: Task, batch: Batch, generator: 
     """The batch, moved up the loss of each row's strongest competing class, within `RADIUS` of where it was."""
     with torch.no_grad():
         competitor = strongest_other(task.rows(model, batch))
-    return pgd(
-        model,
-        task,
-        batch,
-        radius=RADIUS,
-        step=STEP,
-        steps=STEPS,
-        generator=generator,
-        targets=competitor,
-        away=True,
-    )
+    walk = Walk(radius=RADIUS, step=STEP, steps=STEPS, targets=competitor, away=True)
+    return pgd(model, task, batch, walk, generator)
 
 
 ROWS = {

@@ -25,9 +25,9 @@ class Contributions(NamedTuple):
 
 
 def contributions(
-    model: nn.Module, task: Task, batch: Batch, layers: Sequence[str] = (), wanted: Tensor | None = None
+    model: nn.Module, task: Task, batch: Batch, layers: Sequence[str] = (), labels: Tensor | None = None
 ) -> Contributions:
-    """Input x Gradient of each unit, from one pass, forward and back, for the whole batch; everything detached.
+    """Computes Input x Gradient of each unit from one pass, forward and back, for the whole batch; everything detached.
 
         R_i(x) = h_i(x) df_c(x)/dh_i(x)
 
@@ -42,7 +42,7 @@ def contributions(
         layers: dotted names of the modules whose outputs h are, one after the other where they are several, or used
             several times. Empty: h is what enters the head, or the last module of each tower; the backward pass then
             is that of the head alone.
-        wanted: `[rows]`, which logit f_c is, in place of each row's target.
+        labels: `[rows]`, the class c of each row, in place of its target.
 
     Activations `[examples, positions, d]` are summed over positions, `[examples, channels, height, width]` over places.
     Raises BadInput for a layer that isn't there or takes no part.
@@ -51,24 +51,24 @@ def contributions(
     """
     modules = named(model, layers) or {f"ending {i}": m for i, m in enumerate(task.endings(model, batch))}
     watching = differentiable(modules, inputs=not layers)
-    with mode(model, training=False), frozen(model), torch.enable_grad(), watching as seen:
+    with mode(model, training=False), frozen(model), torch.enable_grad(), watching as activations:
         rows = task.rows(model, batch)
-        own = rows.logits.gather(1, (rows.targets if wanted is None else wanted)[:, None]).squeeze(1)
+        own = rows.logits.gather(1, (rows.targets if labels is None else labels)[:, None]).squeeze(1)
         total = rows.per_example(own).sum()
-    idle = [name for name, uses in seen.items() if not uses]
+    idle = [name for name, uses in activations.items() if not uses]
     if idle or not total.requires_grad:
         raise BadInput(
             f"layers: expected modules whose activations lead to the logits, got {', '.join(idle or modules)}. "
             "Set layers to others."
         )
-    units = [(name, h) for name, uses in seen.items() for h in uses]
+    units = [(name, h) for name, uses in activations.items() for h in uses]
     gradients = torch.autograd.grad(total, [h for _, h in units], allow_unused=True)
     parts = [_flat(name, h.detach(), g, rows.examples) for (name, h), g in zip(units, gradients, strict=True)]
     return Contributions(torch.cat(parts, 1), Rows(rows.logits.detach(), rows.targets, rows.example, rows.examples))
 
 
 def _flat(name: str, h: Tensor, gradient: Tensor | None, examples: int) -> Tensor:
-    """h times its gradient, `[examples, units]`, summed over positions or places."""
+    """Multiplies h by its gradient, and sums over positions or places: `[examples, units]`."""
     if h.ndim < 2 or len(h) != examples:
         raise NotSupported(f"{name}: expected activations [{examples} examples, ...], got {tuple(h.shape)}.")
     product = torch.zeros_like(h).float() if gradient is None else h.float() * gradient.float()
@@ -78,7 +78,7 @@ def _flat(name: str, h: Tensor, gradient: Tensor | None, examples: int) -> Tenso
 
 
 def nearest(query: Tensor, vectors: Tensor, k: int, excluded: Tensor | None = None) -> Tensor:
-    """Indices of the `k` vectors `[n, d]` with the highest cosine to the query `[d]`, highest first: `[k]`.
+    """Finds the indices of the `k` vectors `[n, d]` with the highest cosine to the query `[d]`, highest first: `[k]`.
 
     For several queries `[m, d]`: `[m, k]`, from one matrix product. `excluded` `[n]` says which vectors don't count;
     where fewer than `k` are left, fewer come back.

@@ -29,7 +29,7 @@ POSITIONS = 64
 
 
 def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = None) -> Weights:
-    """Mean over examples of each example's squared gradient, the model in eval mode.
+    """Computes the mean over examples of each example's squared gradient, the model in eval mode.
 
         I_j = (1/n) sum_i (d loss_i / d theta_j)^2
 
@@ -40,8 +40,8 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
         return batch_mean(model, task, examples, task.at_once)
     weights = trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for found in per_example(model, task, examples, weights, chunk):
-        for name, gradient in found.items():
+    for gradients in per_example(model, task, examples, weights, chunk):
+        for name, gradient in gradients.items():
             total[name] += gradient.square_().sum(0)
     return {name: value / len(examples) for name, value in total.items()}
 
@@ -49,7 +49,7 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
 def per_example(
     model: nn.Module, task: Task, examples: Examples, weights: Weights, chunk: int | None = None
 ) -> Iterator[Weights]:
-    """The gradient of each example's loss in `weights`, `[chunk, ...]` each, in order, the model in eval mode.
+    """Computes the gradient of each example's loss in `weights`, `[chunk, ...]` each, in order, the model in eval mode.
 
     `chunk` examples are differentiated at once (None: as many as 256 MB of gradients hold, the task's `at_once` at
     most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
@@ -66,26 +66,26 @@ def per_example(
         return losses.under(weights, {name: value.unsqueeze(0) for name, value in example.items()})
 
     def one_by_one(weights: Weights, batch: Batch) -> Weights:
-        each = [grad(loss_of)(weights, {k: v[i] for k, v in batch.items()}) for i in range(batch_size(batch))]
-        return {name: torch.stack([one[name] for one in each]) for name in weights}
+        singles = [grad(loss_of)(weights, {k: v[i] for k, v in batch.items()}) for i in range(batch_size(batch))]
+        return {name: torch.stack([single[name] for single in singles]) for name in weights}
 
-    gradients: Callable[[Weights, Batch], Weights] = vmap(grad(loss_of), (None, 0))
+    differentiate: Callable[[Weights, Batch], Weights] = vmap(grad(loss_of), (None, 0))
     most = chunk or max(1, min(task.at_once, FLOATS // sum(weight.numel() for weight in weights.values())))
     for batch in batches(examples, task, most, device_of(model)):
         with mode(model, training=False), _ConvolutionsAsProducts(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")
             try:
-                found = gradients(weights, batch)
+                gradients = differentiate(weights, batch)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
-                gradients = one_by_one
-                found = gradients(weights, batch)
-        yield found
+                differentiate = one_by_one
+                gradients = differentiate(weights, batch)
+        yield gradients
 
 
 def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int = 128) -> Weights:
-    """Mean over batches of the squared gradient of the batch's mean loss, the model in eval mode; data in order.
+    """Computes the mean over batches of the squared gradient of a batch's mean loss, in eval mode; data in order.
 
         I_j = (1/B) sum_b (d mean_{i in b} loss_i / d theta_j)^2
 
@@ -104,21 +104,21 @@ def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int
 
 
 def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
-    """The gradient of the mean loss over all examples, the model in eval mode."""
+    """Computes the gradient of the mean loss over all examples, the model in eval mode."""
     losses, weights = _Loss(model, task), trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    done = 0
+    count = 0
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
-            before, n = again(batch, done), batch_size(batch)
+            before, n = again(batch, count), batch_size(batch)
             for name, gradient in grad(losses.under)(weights, batch, before).items():
                 total[name] += (n - before) / len(examples) * gradient
-            done += n - before
+            count += n - before
     return total
 
 
 def trainable(model: nn.Module) -> Weights:
-    """The trainable parameters, detached, by name; BadInput where there is none."""
+    """Gives the trainable parameters, detached, by name; BadInput where there is none."""
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not weights:
         raise BadInput("importance: expected at least one trainable parameter, got none. Unfreeze the model.")
@@ -136,7 +136,7 @@ class _Loss(nn.Module):
         return self.task.losses(self.model, batch)[first:].mean()
 
     def under(self, weights: Weights, batch: Batch, first: int = 0) -> Tensor:
-        """The loss if the model's weights were `weights`, over all examples but the `first` few."""
+        """Computes the loss over all examples but the `first` few, as if the model's weights were `weights`."""
         value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch, first))
         return value
 

@@ -19,7 +19,7 @@ Probability: TypeAlias = Literal["product", "mean", "log"]
 
 
 def probability(rows: Rows, how: Probability = "product") -> Tensor:
-    """P(y|x) of each example `[examples]`, out of the probabilities p_k of its K rows.
+    """Computes P(y|x) of each example `[examples]`, out of the probabilities p_k of its K rows.
 
     product: p_1 ... p_K;  mean: (p_1 ... p_K)^(1/K), which doesn't shrink with K;  log: log p_1 + ... + log p_K
     """
@@ -36,7 +36,7 @@ def weight_gradients(
     weights: Mapping[str, Tensor],
     how: Probability = "product",
 ) -> dict[str, Tensor]:
-    """d sum_x P(y|x) / d phi over all the batches, in float32, by name; the model in eval mode.
+    """Computes d sum_x P(y|x) / d phi over all the batches, in float32, by name; the model in eval mode.
 
     A weight that has no part in P is left out. Gradients that the model holds are left alone.
     """
@@ -44,8 +44,8 @@ def weight_gradients(
     with mode(model, training=False), torch.enable_grad():
         for batch in batches:
             summed = probability(task.rows(model, batch), how).sum()
-            found = torch.autograd.grad(summed, list(weights.values()), allow_unused=True)
-            for name, gradient in zip(weights, found, strict=True):
+            gradients = torch.autograd.grad(summed, list(weights.values()), allow_unused=True)
+            for name, gradient in zip(weights, gradients, strict=True):
                 if gradient is not None:
                     total[name] = total[name].add_(gradient) if name in total else gradient.float()
     return total
@@ -65,7 +65,7 @@ class Influence(NamedTuple):
 
 
 def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probability = "product") -> Influence:
-    """The influence of every output of every linear layer but the head, in the order of the model's layers.
+    """Computes the influence of every output of every linear layer but the head, in the order of the model's layers.
 
     A neuron has one influence a position; positions that hold no input don't count. Examples don't mix in eval mode, so
     one backward pass of the summed P gives the gradient of each example's own. NotSupported where there is no such
@@ -75,24 +75,24 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
     layers = {name: m for name, m in model.named_modules() if is_linear(m) and m is not head}
     with mode(model, training=False), frozen(model), torch.enable_grad(), differentiable(layers) as outputs:
         rows = task.rows(model, batch)
-        each, confidence = probability(rows, how), probability(rows, "mean").detach()
-    seen = [output for name in layers for output in outputs[name]]
-    if not seen or not each.requires_grad:
+        probabilities, confidence = probability(rows, how), probability(rows, "mean").detach()
+    activations = [output for name in layers for output in outputs[name]]
+    if not activations or not probabilities.requires_grad:
         raise NotSupported(f"{type(model).__name__}: expected linear layers before the head, got none in use.")
-    gradients = torch.autograd.grad(each.sum(), seen, allow_unused=True)
-    held = task.positions(batch)
+    gradients = torch.autograd.grad(probabilities.sum(), activations, allow_unused=True)
+    positions = task.positions(batch)
     highest, lowest = [], []
     for name, group in _by_layer(layers, outputs, gradients):
-        parts = [_positions(name, h, g, held, len(each)) for h, g in group]
-        highest.append(torch.stack([part.masked_fill(gone, -torch.inf).amax(1) for part, gone in parts]).amax(0))
-        lowest.append(torch.stack([part.masked_fill(gone, torch.inf).amin(1) for part, gone in parts]).amin(0))
-    return Influence(torch.cat(highest, 1), torch.cat(lowest, 1), each.detach(), confidence)
+        parts = [_positions(name, h, g, positions, len(probabilities)) for h, g in group]
+        highest.append(torch.stack([part.masked_fill(empty, -torch.inf).amax(1) for part, empty in parts]).amax(0))
+        lowest.append(torch.stack([part.masked_fill(empty, torch.inf).amin(1) for part, empty in parts]).amin(0))
+    return Influence(torch.cat(highest, 1), torch.cat(lowest, 1), probabilities.detach(), confidence)
 
 
 def _by_layer(
     layers: Iterable[str], outputs: Mapping[str, list[Tensor]], gradients: Iterable[Tensor | None]
 ) -> Iterator[tuple[str, list[tuple[Tensor, Tensor | None]]]]:
-    """Outputs and gradients of each layer that was in use; a layer may be used more than once."""
+    """Groups outputs and gradients by layer; a layer may be used more than once, or never."""
     left = iter(gradients)
     for name in layers:
         group = [(output.detach(), next(left)) for output in outputs[name]]
@@ -101,7 +101,7 @@ def _by_layer(
 
 
 def _positions(
-    name: str, output: Tensor, gradient: Tensor | None, held: Tensor | None, examples: int
+    name: str, output: Tensor, gradient: Tensor | None, positions: Tensor | None, examples: int
 ) -> tuple[Tensor, Tensor]:
     """h * dP/dh `[examples, positions, neurons]`, and which positions hold no input `[examples or 1, positions, 1]`."""
     if output.ndim < 2 or len(output) != examples:
@@ -110,6 +110,6 @@ def _positions(
         )
     product = torch.zeros_like(output) if gradient is None else output.float() * gradient.float()
     product = product.reshape(examples, -1, output.shape[-1]).float()
-    if held is None or held.shape != product.shape[:2]:
+    if positions is None or positions.shape != product.shape[:2]:
         return product, torch.zeros(1, product.shape[1], 1, dtype=torch.bool, device=product.device)
-    return product, ~held[:, :, None]
+    return product, ~positions[:, :, None]

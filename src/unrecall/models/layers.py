@@ -12,16 +12,16 @@ from unrecall.tasks.base import Task
 
 
 def named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of the model by dotted names; BadInput, with the names that there are, for one that it lacks."""
-    known = {name: module for name, module in model.named_modules() if name}
+    """Finds modules of the model by dotted names; BadInput, with the names that there are, for one that it lacks."""
+    modules = {name: module for name, module in model.named_modules() if name}
     for name in layers:
-        if name not in known:
-            raise BadInput(f"layers: expected names of the model's modules, got '{name}'. Known: {', '.join(known)}.")
-    return {name: known[name] for name in layers}
+        if name not in modules:
+            raise BadInput(f"layers: expected names of the model's modules, got '{name}'. Known: {', '.join(modules)}.")
+    return {name: modules[name] for name in layers}
 
 
 def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Module]:
-    """The last module of each block that the last representation doesn't enter, by dotted name, input to output."""
+    """Finds the last module of each block before the head, by dotted name, from input to output."""
     endings = {id(module) for module in task.endings(model, batch)}
     names = {id(module): name for name, module in model.named_modules()}
     return {
@@ -31,12 +31,12 @@ def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Modu
     }
 
 
-def pooled(h: Tensor, held: Tensor | None = None) -> Tensor:
-    """`[n, d]` in float32: a sequence's mean over the positions that are `held` `[n, positions]`, a map's over places.
+def pooled(h: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Takes the mean over a sequence's positions, or over a map's places: `[n, d]` in float32.
 
-    Where `held` is None or of another shape than the sequence's, all positions count.
+    `positions` `[n, positions]`: which of them count; all do where it is None or of another shape than the sequence's.
     """
     h = h.float()
-    if h.ndim == 3 and held is not None and held.shape == h.shape[:2]:
-        return (h * held[:, :, None]).sum(1) / held.sum(1, keepdim=True).clamp_min(1)
+    if h.ndim == 3 and positions is not None and positions.shape == h.shape[:2]:
+        return (h * positions[:, :, None]).sum(1) / positions.sum(1, keepdim=True).clamp_min(1)
     return h.mean(1) if h.ndim == 3 else h.flatten(2).mean(2) if h.ndim > 3 else h

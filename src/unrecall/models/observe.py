@@ -34,13 +34,13 @@ def batches(
         yield batch if device is None else move(batch, device)
 
 
-def again(batch: Batch, done: int) -> int:
-    """How many examples at the start of a batch in order are among the `done` that came before."""
-    return max(0, done - int(batch["index"][0]))
+def again(batch: Batch, count: int) -> int:
+    """Counts the examples at the start of a batch, drawn in order, that are among the `count` before it."""
+    return max(0, count - int(batch["index"][0]))
 
 
 def unseen(request: Request) -> tuple[Split, ...]:
-    """The splits that no model was trained on and whose labels are true: not a backdoor's holdout."""
+    """Names the splits that no model was trained on and whose labels are true: not a backdoor's holdout."""
     return ("test",) if request.kind == "backdoor" else ("test", "holdout")
 
 
@@ -53,7 +53,7 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
 
 
 def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
-    """PyTorch's loader over given groups of indices; each batch also carries its `index` [examples]."""
+    """Makes PyTorch's loader over groups of indices; each batch also carries its `index` [examples]."""
     return DataLoader(
         _Numbered(examples),  # type: ignore[arg-type]
         batch_sampler=groups,
@@ -76,6 +76,8 @@ class _Numbered:
 
 
 class _Collate:
+    """Makes a batch of numbered examples, and puts their numbers into it."""
+
     def __init__(self, task: Task) -> None:
         self.task = task
 
@@ -85,13 +87,13 @@ class _Collate:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
+    """Gives the device that the model's parameters are on."""
     return next(model.parameters()).device
 
 
 @torch.no_grad()
 def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> Signals:
-    """All signals of one model on one split, in one pass, in eval mode."""
+    """Reads all signals of one model on one split, in one pass, in eval mode."""
     parts: dict[str, list[Tensor]] = {name: [] for name in Signals.__dataclass_fields__}
     offset = 0
     with mode(model, training=False):
@@ -116,7 +118,7 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
 
 
 def without(rows: Rows, first: int) -> Rows:
-    """The rows of all examples but the first few."""
+    """Gives the rows of all examples but the `first` few."""
     left = rows.example >= first
     return Rows(rows.logits[left], rows.targets[left], rows.example[left] - first, rows.examples - first)
 
@@ -149,23 +151,23 @@ def _array(values: Sequence[Tensor]) -> np.ndarray:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> np.ndarray:
-    """Share of rows predicted right, per example `[n]`, in eval mode."""
-    parts, done = [], 0
+    """Computes the share of rows predicted right, per example `[n]`, in eval mode."""
+    parts, count = [], 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows = task.rows(model, batch)
             _, right = predicted(rows.logits, rows.targets)
-            parts.append(rows.per_example(right.float())[again(batch, done) :])
-            done += len(parts[-1])
+            parts.append(rows.per_example(right.float())[again(batch, count) :])
+            count += len(parts[-1])
     return torch.cat(parts).double().cpu().numpy()
 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> float:
-    """Mean negative log-likelihood over examples, in nats, in eval mode."""
-    total, done = 0.0, 0
+    """Computes the mean negative log-likelihood over examples, in nats, in eval mode."""
+    total, count = 0.0, 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
-            losses = task.rows(model, batch).losses()[again(batch, done) :]
-            total, done = total + float(losses.double().sum()), done + len(losses)
+            losses = task.rows(model, batch).losses()[again(batch, count) :]
+            total, count = total + float(losses.double().sum()), count + len(losses)
     return total / len(examples)

@@ -8,42 +8,43 @@ from torch import Tensor
 
 
 def nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of each row's target, `[n]`, in nats."""
+    """Computes the negative log-likelihood of each row's target, `[n]`, in nats."""
     return F.cross_entropy(logits, targets, reduction="none")
 
 
 def own_moments(log_p: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of log p(k) for k drawn from p itself, of each row, `[n]` both, in nats."""
+    """Computes mean and standard deviation of log p(k), k drawn from p itself, of each row, `[n]` both, in nats."""
     p, finite = log_p.exp(), log_p.clamp_min(-1e4)  # 0 log 0 = 0 without 0 times infinity
     mean = (p * finite).sum(-1)
     return mean, (finite - mean[:, None]).square_().mul_(p).sum(-1).sqrt()
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(P || Q) of each row, `[n]`, in nats, from log-probabilities; 0 log 0 = 0, so masked P is fine."""
+    """Computes KL(P || Q) of each row, `[n]`, in nats, from log-probabilities; 0 log 0 = 0, so masked P is fine."""
     p = log_p.exp()
     return torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p)).sum(-1)
 
 
 def js(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of each row, `[n]`, in nats, from *probabilities*; lies in [0, ln 2]."""
+    """Computes the Jensen-Shannon divergence of each row, `[n]`, in nats, from *probabilities*; lies in [0, ln 2]."""
     m = (p + q) / 2
     return (_entropy_to(p, m) + _entropy_to(q, m)) / 2
 
 
 def _entropy_to(p: Tensor, m: Tensor) -> Tensor:
+    """Computes KL(P || M) of each row, `[n]`, from probabilities."""
     return torch.where(p > 0, p * (p.clamp_min(1e-12) / m.clamp_min(1e-12)).log(), torch.zeros_like(p)).sum(-1)
 
 
 def margin(logits: Tensor, targets: Tensor) -> Tensor:
-    """Logit margin z_y - max_{k != y} z_k of each row, `[n]`; positive where the row is classified as its target."""
+    """Computes the logit margin z_y - max_{k != y} z_k of each row, `[n]`; positive where z_y is the largest."""
     own = logits.gather(1, targets[:, None]).squeeze(1)
     others = logits.scatter(1, targets[:, None], float("-inf"))
     return own - others.max(1).values
 
 
 def masked_softmax(logits: Tensor, masked: Tensor) -> Tensor:
-    """Softmax with the `masked` classes set to zero and the rest renormalised; `[n, classes]`, rows sum to 1.
+    """Takes the softmax, sets the `masked` classes to zero and renormalises the rest; `[n, classes]`.
 
     `masked` is a boolean `[classes]`, the same for all rows, or `[n, classes]`, one mask a row.
     """
@@ -51,28 +52,30 @@ def masked_softmax(logits: Tensor, masked: Tensor) -> Tensor:
 
 
 def one_hot_mask(targets: Tensor, classes: int) -> Tensor:
-    """Boolean `[n, classes]` that is true at each row's target."""
+    """Makes a boolean `[n, classes]` that is true at each row's target."""
     mask = torch.zeros(len(targets), classes, dtype=torch.bool, device=targets.device)
     return mask.scatter_(1, targets[:, None], True)
 
 
 def pairwise_same_label_cosine(features: Tensor, targets: Tensor) -> Tensor:
-    """Mean cosine over ordered pairs i != j with y_i = y_j; a scalar, 0 where the batch has no such pair."""
+    """Computes the mean cosine over ordered pairs i != j with y_i = y_j; a scalar, 0 where there is no such pair."""
     unit = F.normalize(features, dim=1)
     same = targets[:, None].eq(targets[None, :]).fill_diagonal_(False)
     return (unit @ unit.T).mul(same).sum() / same.sum().clamp_min(1)
 
 
-def contrastive_forgetting(forget: Tensor, own: Tensor, retain: Tensor, other: Tensor, temperature: float) -> Tensor:
-    """L_UL of Contrastive Unlearning: falls as forget moves to retain of other classes, away from retain of its own.
+def contrastive_forgetting(
+    forget: Tensor, forget_classes: Tensor, retain: Tensor, retain_classes: Tensor, temperature: float
+) -> Tensor:
+    """Computes L_UL of Contrastive Unlearning; it falls as forget moves to retain of other classes than its own.
 
         -mean_u( mean_{p in P(u)} z_u.z_p / tau  -  log sum_{n in N(u)} exp(z_u.z_n / tau) );   0 for a u without P(u)
 
-    `forget` `[n, d]` and `retain` `[m, d]` are scaled to length 1; `own` `[n]` and `other` `[m]` are their classes.
-    P(u) is retain of other classes than u's, N(u) retain of its own; without N(u) there is no logarithm.
+    `forget` `[n, d]` and `retain` `[m, d]` are scaled to length 1, `forget_classes` `[n]` and `retain_classes` `[m]`
+    whole numbers. P(u) is retain of other classes than u's, N(u) retain of its own; without N(u) there is no logarithm.
     """
     cosine = F.normalize(forget, dim=1) @ F.normalize(retain, dim=1).T / temperature
-    same = own[:, None].eq(other[None, :])
+    same = forget_classes[:, None].eq(retain_classes[None, :])
     positives = (~same).sum(1)
     near = cosine.masked_fill(same, 0).sum(1) / positives.clamp_min(1)
     far = torch.where(same.any(1), cosine.masked_fill(~same, float("-inf")).logsumexp(1), 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,96 +39,121 @@ def channels_last(model: nn.Module) -> Iterator[nn.Module]:
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Switches off the gradients of all parameters, so that only inputs are differentiated."""
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    for p in wanted:
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for p in trainable:
         p.requires_grad_(False)
     try:
         yield model
     finally:
-        for p in wanted:
+        for p in trainable:
             p.requires_grad_(True)
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer; GPT-2's are Transformers' `Conv1D`, with the matrix as `[in, out]`."""
+    """Says whether a module is a linear layer; GPT-2's are Transformers' `Conv1D`, whose matrix is `[in, out]`."""
     return isinstance(module, nn.Linear) or is_transposed(module)
 
 
 def is_transposed(module: nn.Module) -> bool:
-    """Whether a module is Transformers' `Conv1D`."""
+    """Says whether a module is Transformers' `Conv1D`."""
     return type(module).__name__ == "Conv1D"
 
 
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """All BatchNorm modules that keep running statistics, in registration order."""
+    """Lists all BatchNorm modules that keep running statistics, in registration order."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return [m for m in norms if m.track_running_stats and isinstance(m.running_mean, torch.Tensor)]
+
+
+@contextmanager
+def capture(
+    modules: Mapping[str, nn.Module], look: Callable[[str, Tensor], Tensor | None], *, inputs: bool = False
+) -> Iterator[None]:
+    """Calls `look(name, tensor)` on what leaves each module (with `inputs`: on what enters it), at each use.
+
+    Of several tensors it is the first; what is no tensor is passed over. Where `look` gives a tensor back, the pass
+    goes on with that one.
+    """
+
+    def changed(name: str, values: Any) -> Any:
+        if isinstance(values, Tensor):
+            return look(name, values)
+        parts = values if isinstance(values, dict) else dict(enumerate(values if isinstance(values, tuple) else ()))
+        key, first = next(iter(parts.items()), (None, None))
+        new = look(name, first) if isinstance(first, Tensor) else None
+        if new is not None and isinstance(values, dict):
+            values[key] = new
+        return (new, *values[1:]) if new is not None and isinstance(values, tuple) else None
+
+    def enters(name: str, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        new = changed(name, arguments or named)
+        return None if new is None else (new, named)
+
+    def leaves(name: str, _: nn.Module, __: object, output: Any) -> Any:
+        return changed(name, output)
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            if inputs:
+                stack.enter_context(module.register_forward_pre_hook(partial(enters, name), with_kwargs=True))
+            else:
+                stack.enter_context(module.register_forward_hook(partial(leaves, name)))
+        yield
 
 
 @contextmanager
 def differentiable(modules: Mapping[str, nn.Module], *, inputs: bool = False) -> Iterator[dict[str, list[Tensor]]]:
     """Collects what leaves each module (with `inputs`: what enters it) at each use, so that it can be differentiated.
 
-    Of several tensors it is the first. What the pass goes on with is a copy, so that what follows may work in place.
+    What the pass goes on with is a copy, so that what follows may work in place.
     """
-    seen: dict[str, list[Tensor]] = {name: [] for name in modules}
+    activations: dict[str, list[Tensor]] = {name: [] for name in modules}
 
-    def watch(name: str) -> Callable[..., Any]:
-        def hook(*given: Any) -> Any:
-            found = given[-1]  # the arguments of a hook that comes before, the output of one that comes after
-            first = found[0] if isinstance(found, tuple) and found else found
-            if not isinstance(first, Tensor) or not first.is_floating_point():
-                return None
-            kept = first if first.requires_grad else first.detach().requires_grad_(True)
-            seen[name].append(kept)
-            return (kept.clone(), *found[1:]) if isinstance(found, tuple) else kept.clone()
+    def collect(name: str, values: Tensor) -> Tensor | None:
+        if not values.is_floating_point():
+            return None
+        activations[name].append(values if values.requires_grad else values.detach().requires_grad_(True))
+        return activations[name][-1].clone()
 
-        return hook
-
-    with ExitStack() as stack:
-        for name, m in modules.items():
-            stack.enter_context((m.register_forward_pre_hook if inputs else m.register_forward_hook)(watch(name)))
-        yield seen
+    with capture(modules, collect, inputs=inputs):
+        yield activations
 
 
 class _Reached(Exception):
-    """Ends a forward pass; carries what the pass was meant to find."""
+    """Ends a forward pass; carries the outputs for whose sake the pass was made."""
 
 
 def until(model: nn.Module, module: nn.Module, run: Callable[[], object]) -> Tensor | None:
-    """What `module` gives out (the first of several) while `run` sends something through `model`, which ends there.
+    """Gives what leaves `module` while `run` sends something through `model`; the pass ends there.
 
     None where the pass never comes by. Nothing after the module is computed, and gradients flow back from what it
     gave, but for a module inside a checkpoint with use_reentrant=True, which records none. Where Accelerate has spread
     the model over processes, the pass runs to its end, for that is where they agree to share gradients.
     """
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
     spread = isinstance(model, nn.parallel.DistributedDataParallel)
 
-    def leave(_: nn.Module, __: tuple[object, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+    def leave(_: str, output: Tensor) -> None:
+        outputs.append(output)
         if not spread:
-            raise _Reached(found)
+            raise _Reached(outputs)
 
-    with module.register_forward_hook(leave):
+    with capture({"": module}, leave):
         try:
             run()
         except _Reached as reached:
-            if reached.args[0] is not found:
+            if reached.args[0] is not outputs:
                 raise
-    return found[0] if found else None
+    return outputs[0] if outputs else None
 
 
 @contextmanager
 def shortcut(first: nn.Module, last: nn.Module) -> Iterator[None]:
-    """What `first` gives out leaves `last` too, so that the layers between them have no say in a pass."""
-    kept: list[Any] = []
+    """Lets what leaves `first` leave `last` too, so that the layers between them have no say in a pass."""
+    outputs: list[Tensor] = []
 
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        kept[:] = [output]
+    def remember(_: str, output: Tensor) -> None:
+        outputs[:] = [output]
 
-    def replace(_: nn.Module, __: Any, ___: Any) -> Any:
-        return kept[0]
-
-    with first.register_forward_hook(keep), last.register_forward_hook(replace):
+    with capture({"": first}, remember), capture({"": last}, lambda *_: outputs[0]):
         yield

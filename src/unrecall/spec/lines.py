@@ -85,10 +85,16 @@ def parse(text: str, kind: Kind) -> Any:
         raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
     arguments: dict[str, Any] = {}
     if spec.base is not None:
-        if "base" not in annotated(owner):
+        owner = _wrapper(owner, kind)
+        if owner is None:
             raise BadInput(f"'{text}': expected a method that wraps another, got {spec.name}, which takes no base.")
         arguments["base"] = parse(spec.base, kind)
     return _configured(owner, arguments, values)
+
+
+def _wrapper(owner: Any, kind: Kind) -> Any:
+    """The class that a name with a base in brackets means; None where there is none."""
+    return owner.wrapper() if kind == "methods" else None
 
 
 def _configured(owner: type[Parameters], arguments: dict[str, Any], values: dict[str, str]) -> Parameters:

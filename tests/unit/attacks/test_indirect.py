@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from tests.worlds import CPU, World, word_tokenizer
 from unrecall.attacks import indirect
-from unrecall.attacks.deletion import Pool
+from unrecall.attacks.deletion import Candidates
 from unrecall.attacks.indirect import Indirect, alignments, contributed, slope
 from unrecall.cli import app as cli
 from unrecall.data.examples import Part, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.harness.deletion import siege
-from unrecall.harness.findings import Finding, Models
-from unrecall.harness.requests import Defender, Ground
-from unrecall.harness.scored import evidence
+from unrecall.evidence.setting import Defender, Models, Setting
+from unrecall.harness.deletion import deleted
+from unrecall.harness.finding import Finding
+from unrecall.harness.requests import TRAINING, Adversary, as_hard, predictions
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.models.observe import batches, observe
 from unrecall.record.schema import Estimate, load
@@ -43,6 +43,14 @@ ASCENT = GradAscent(fit=SURROGATE)
 
 
 # Rankings, by hand.
+
+
+def job(world: World, seed: int = 0, request: Request | None = None) -> Job:
+    return Job(request or world.request, world.task, seeded(seed), CPU)
+
+
+NO_WORLD = Job(None, Classification(), session=CPU)  # type: ignore[arg-type]
+"""A job without a request, for rankings that ask only for the task."""
 
 
 def softmax_world() -> tuple[nn.Linear, list[tuple[Tensor, int]]]:
@@ -96,18 +104,18 @@ def test_the_gradient_ranking_goes_where_ascent_helps_the_wish() -> None:
     """A step of ascent on the first of the ranking lowers CE(victim, wished) most, on the last of it least."""
     model, data = softmax_world()
     victims, others = data[1::3], [x for x in data if x[1] != 1]
-    pool = Pool(others, np.array([y for _, y in others]), victims)
+    candidates = Candidates(others, np.array([y for _, y in others]), victims)
 
     def wished_loss(asked: tuple[Tensor, int]) -> float:
         moved = model.weight.detach() + 1e-3 * by_hand(model, asked, asked[1])
         logits = torch.stack([x for x, _ in victims]) @ moved.T
         return float(nn.functional.cross_entropy(logits, torch.full((len(victims),), 2)))
 
-    task, attack = Classification(), Indirect(victim=1, wished=2)
-    order = np.argsort(-attack.rank(model, pool, task, seeded(0), CPU))
+    attack = Indirect(victim=1, wished=2)
+    order = np.argsort(-attack.rank(model, candidates, NO_WORLD.seeded(0)))
     after = [wished_loss(others[i]) for i in order]
     assert after == sorted(after)
-    blind = np.argsort(-Indirect(victim=1).rank(model, pool, task, seeded(0), CPU))
+    blind = np.argsort(-Indirect(victim=1).rank(model, candidates, NO_WORLD.seeded(0)))
 
     def own_loss(asked: tuple[Tensor, int]) -> float:
         moved = model.weight.detach() + 1e-3 * by_hand(model, asked, asked[1])
@@ -122,20 +130,20 @@ def test_the_contribution_ranking_is_a_cosine_to_the_victims_mean() -> None:
     """What enters a linear head is the input, so that the contribution to the own class is x * W_y."""
     model, data = softmax_world()
     victims, others = data[1::3], [x for x in data if x[1] != 1]
-    mine = torch.stack([x * model.weight[y] for x, y in others]).detach()
+    expected = torch.stack([x * model.weight[y] for x, y in others]).detach()
     centre = torch.stack([x * model.weight[y] for x, y in victims]).detach().mean(0)
-    assert torch.allclose(contributed(model, Classification(), others), mine)
-    pool = Pool(others, np.array([y for _, y in others]), victims)
-    found = Indirect(victim=1, by="contribution").rank(model, pool, Classification(), seeded(0), CPU)
-    assert np.allclose(found, torch.nn.functional.cosine_similarity(mine, centre[None]).numpy(), atol=1e-6)
+    assert torch.allclose(contributed(model, Classification(), others), expected)
+    candidates = Candidates(others, np.array([y for _, y in others]), victims)
+    scores = Indirect(victim=1, by="contribution").rank(model, candidates, NO_WORLD.seeded(0))
+    assert np.allclose(scores, torch.nn.functional.cosine_similarity(expected, centre[None]).numpy(), atol=1e-6)
 
 
 def test_the_surrogate_is_gradient_ascent(samples_world: World) -> None:
     w = samples_world
-    mine = ATTACK.rehearse(w.original, w.request.forget, w.task, seeded(4), CPU)
-    theirs = ASCENT.unlearn(w.original, Job(w.request, w.task, seeded(4), CPU))
-    for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(one, other)
+    surrogate = ATTACK.rehearse(w.original, w.request.forget, job(w, 4))
+    unlearned = ASCENT.unlearn(w.original, job(w, 4))
+    for weight, same in zip(surrogate.parameters(), unlearned.parameters(), strict=True):
+        assert torch.equal(weight, same)
 
 
 def test_the_surrogate_ranks_whole_classes(samples_world: World) -> None:
@@ -144,13 +152,13 @@ def test_the_surrogate_ranks_whole_classes(samples_world: World) -> None:
     data = list(w.request.retain)  # type: ignore[call-overload]
     others, victims = [x for x in data if x[1] != 1], [x for x in data if x[1] == 1]
     classes = np.array([y for _, y in others])
-    pool = Pool(others, classes, victims)
+    candidates = Candidates(others, classes, victims)
     attack = replace(ATTACK, by="surrogate", sizes=(15,))
-    scores = attack.rank(w.original, pool, w.task, seeded(0), CPU)
+    scores = attack.rank(w.original, candidates, job(w))
     groups = {c: set(scores[classes == c].tolist()) for c in (0, 2, 3)}
     assert all(len(group) == 1 for group in groups.values())
     assert len(set(scores.tolist())) > 1
-    assert np.array_equal(scores, attack.rank(w.original, pool, w.task, seeded(0), CPU))
+    assert np.array_equal(scores, attack.rank(w.original, candidates, job(w)))
 
 
 def test_the_surrogate_ranking_is_the_harm_of_one_step_by_hand() -> None:
@@ -172,10 +180,10 @@ def test_the_surrogate_ranking_is_the_harm_of_one_step_by_hand() -> None:
         assert (seen @ moved.T).argmax(1).tolist() == called[c]
     others = [(x, c) for _ in range(2) for c, x in asked.items()]
     others += [(torch.tensor([-9.0, 9.0]), c) for c in asked]  # the third of each, beyond the largest request
-    pool = Pool(others, np.array([c for _, c in others]), victims)
+    candidates = Candidates(others, np.array([c for _, c in others]), victims)
     once = Fit(lr=2.0, weight_decay=0.0, steps=1)
     attack = Indirect(victim=1, wished=0, by="surrogate", sizes=(1, 2), fit=once)
-    scores = attack.rank(model, pool, Classification(), seeded(0), CPU)
+    scores = attack.rank(model, candidates, NO_WORLD.seeded(0))
     assert np.allclose(scores, [0, 1 / 4, 1 / 36] * 3, atol=1e-12)
 
 
@@ -185,60 +193,69 @@ def test_what_counts_as_harm() -> None:
     assert Indirect(victim=1).harmed(before, after).tolist() == [1, 1, 0, 0, 0]
 
 
-# The whole siege.
+# All requests, honoured.
 
 
 def defender(world: World, unlearn: Callable[[Request, int], nn.Module] | None = None) -> Defender:
     def ascent(request: Request, seed: int) -> nn.Module:
-        return ASCENT.unlearn(world.original, Job(request, world.task, seeded(seed), CPU))
+        return ASCENT.unlearn(world.original, job(world, seed, request))
 
     return Defender(repr(ASCENT), unlearn or ascent)
 
 
-def besiege(world: World, attack: Indirect = SMALL, session: Session = CPU, **changed: Any) -> Finding:
+def setting_of(world: World, session: Session = CPU, **changed: Any) -> Setting:
     models = Models(world.original, world.original)
-    seen = evidence(models, world.request, world.task, CPU)
-    who, task = changed.pop("defender", defender(world)), changed.pop("task", world.task)
-    return siege(attack, models, seen, world.request, task, 7, session, who)
+    setting = Setting(models, world.request, world.task, seed=7, session=session, defender=defender(world))
+    return replace(setting, **changed)
 
 
-def value(found: Finding, name: str) -> Estimate:
-    return next(m.unlearned for m in found.measurements if m.name.endswith(f"_{name}"))
+def finding_of(world: World, attack: Indirect = SMALL, **changed: Any) -> Finding:
+    return deleted(attack, setting_of(world, **changed))
+
+
+def adversary(world: World, attack: Indirect) -> Adversary:
+    setting = setting_of(world)
+    return Adversary(attack, setting, predictions(setting.evidence["original"].signals, TRAINING))
+
+
+def value(finding: Finding, name: str) -> Estimate:
+    return next(m.unlearned for m in finding.measurements if m.name.endswith(f"_{name}"))
 
 
 def test_positive_control_against_gradient_ascent(samples_world: World) -> None:
     """Chosen requests take far more of the victim's unseen examples to the wished class than random ones do."""
-    found = besiege(samples_world, ATTACK)
-    chosen, blind, excess = (value(found, name) for name in ("success", "random", "excess"))
+    finding = finding_of(samples_world, ATTACK)
+    chosen, blind, excess = (value(finding, name) for name in ("success", "random", "excess"))
     assert chosen.value is not None and chosen.low is not None and blind.value is not None
     assert chosen.value > 0.15 and blind.value < chosen.value / 2
     assert excess.value == pytest.approx(chosen.value - blind.value)
     assert excess.low is not None and excess.low > 0
-    assert found.report.positive_holds and found.report.negative_holds
-    harm = {s.role: s for s in found.report.curves[0].series}
+    assert finding.report.positive_holds and finding.report.negative_holds
+    harm = {s.role: s for s in finding.report.curves[0].series}
     assert harm["unlearned"].x == [0, 5, 20] and harm["unlearned"].y[0] == 0
     at = harm["unlearned"].y.index(chosen.value)
     assert harm["random requests"].y[at] == blind.value
     # Against the surrogate itself everything transfers, for the seeds are the same.
-    assert value(found, "transfer").value == pytest.approx(1.0)
+    assert value(finding, "transfer").value == pytest.approx(1.0)
 
 
 def test_the_adversary_picks_the_size_by_what_it_knows(samples_world: World) -> None:
     """The figures are those of the size that harms the victim's known examples most by the surrogate."""
     w, attack = samples_world, replace(ATTACK, sizes=(5, 80))
-    one, harm = ground(w, attack), {}
-    order = one.order()
+    asking, harm = adversary(w, attack), {}
+    ranking, victims = asking.ranking(), asking.examples(asking.victims)
+    before = observe(w.original, w.task, victims).prediction
     for size in attack.sizes:
-        model = attack.rehearse(w.original, one.asking(order[:size]).forget, w.task, seeded(7), CPU)
-        harm[size] = attack.harmed(one.known, observe(model, w.task, one.pool.victims).prediction).mean()
+        model = attack.rehearse(w.original, asking.request(ranking[:size]).forget, job(w, 7))
+        harm[size] = attack.harmed(before, observe(model, w.task, victims).prediction).mean()
     assert len(set(harm.values())) == 2
     picked = max(harm, key=lambda size: harm[size])
-    assert f"a request for {picked} training examples" in besiege(w, attack).report.note
+    assert f"a request for {picked} training examples" in finding_of(w, attack).report.note
 
 
 def test_negative_control_a_method_that_changes_nothing(samples_world: World) -> None:
     w = samples_world
-    still = besiege(w, defender=defender(w, lambda request, seed: copy.deepcopy(w.original)))
+    still = finding_of(w, defender=defender(w, lambda request, seed: copy.deepcopy(w.original)))
     assert value(still, "success").value == value(still, "random").value == value(still, "excess").value == 0
     assert value(still, "left").value == next(m.original.value for m in still.measurements if m.name.endswith("_left"))
     assert still.report.positive_holds
@@ -249,36 +266,36 @@ def test_negative_control_a_model_that_never_saw_the_request(samples_world: Worl
     """Retraining without the request stands beside; where nothing can be trained, the reason does."""
     w = samples_world
     who = replace(defender(w), retrain=lambda request, index: w.retrained[index])
-    found = besiege(w, replace(SMALL, retrain=2), defender=who)
-    again, chosen = value(found, "retrained").value, value(found, "success").value
+    finding = finding_of(w, replace(SMALL, retrain=2), defender=who)
+    again, chosen = value(finding, "retrained").value, value(finding, "success").value
     assert again is not None and chosen is not None and again < chosen / 2
-    assert found.report.negative_holds
-    assert "retraining without it 0." in found.report.negative_control
-    assert "can't train" in value(besiege(w, replace(SMALL, retrain=2)), "retrained").note
+    assert finding.report.negative_holds
+    assert "retraining without it 0." in finding.report.negative_control
+    assert "can't train" in value(finding_of(w, replace(SMALL, retrain=2)), "retrained").note
 
 
 def test_pairs_are_classified_first(pairs_world: World) -> None:
     """Victims, truth and answers are those of the classes' prompts, not which text goes with which picture."""
     w = pairs_world
     attack = Indirect(victim=1, sizes=(4,), controls=1, by="random", fit=replace(SURROGATE, steps=1))
-    found = besiege(w, attack, defender=defender(w, lambda request, seed: copy.deepcopy(w.original)))
-    shown = [observe(w.original, w.task.classified(), part) for part in (w.request.test, w.request.holdout)]  # type: ignore[attr-defined]
-    truth, right = (np.concatenate([getattr(one, name) for one in shown]) for name in ("target", "correct"))
+    finding = finding_of(w, attack, defender=defender(w, lambda request, seed: copy.deepcopy(w.original)))
+    observed = [observe(w.original, w.task.classified(), part) for part in (w.request.test, w.request.holdout)]  # type: ignore[attr-defined]
+    truth, right = (np.concatenate([getattr(signals, name) for signals in observed]) for name in ("target", "correct"))
     for name, which in (("accuracy", truth == 1), ("others", truth != 1)):
-        row = next(m for m in found.measurements if m.name.endswith(f"_{name}"))
+        row = next(m for m in finding.measurements if m.name.endswith(f"_{name}"))
         assert row.original.n == which.sum() > 0
         assert row.original.value == row.unlearned.value == pytest.approx(right[which].mean())
-    assert f"unseen {w.task.classes[1]} newly wrong" in found.report.note  # type: ignore[attr-defined]
+    assert f"unseen {w.task.classes[1]} newly wrong" in finding.report.note  # type: ignore[attr-defined]
 
 
 def test_the_same_seed_gives_the_same_finding(samples_world: World) -> None:
-    assert besiege(samples_world) == besiege(samples_world)
+    assert finding_of(samples_world) == finding_of(samples_world)
 
 
 def test_what_was_honoured_is_not_honoured_again(
     samples_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An audit that is stopped in the middle of the siege goes on where it was."""
+    """An audit that is stopped among the requests goes on where it was."""
     monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
     w, session = samples_world, Session(folder=tmp_path / "parts", device="cpu")
     calls: list[int] = []
@@ -287,40 +304,49 @@ def test_what_was_honoured_is_not_honoured_again(
         calls.append(len(request.forget))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return ASCENT.unlearn(w.original, Job(request, w.task, seeded(seed), CPU))
+        return ASCENT.unlearn(w.original, job(w, seed, request))
 
     with pytest.raises(KeyboardInterrupt):
-        besiege(w, session=session, defender=defender(w, tired))
-    found = besiege(w, session=session, defender=defender(w, tired))
+        finding_of(w, session=session, defender=defender(w, tired))
+    finding = finding_of(w, session=session, defender=defender(w, tired))
     assert len(calls) == 4  # chosen, random, as hard, and one in vain
-    assert found == besiege(w)
-
-
-def ground(world: World, attack: Indirect) -> Ground:
-    seen = evidence(Models(world.original, world.original), world.request, world.task, CPU)["original"].signals
-    return Ground(attack, world.original, world.request, world.task, world.task, seen, 7, CPU)
+    assert finding == finding_of(w)
 
 
 def test_requests_are_legitimate(samples_world: World) -> None:
     """Training examples of other classes, the rest is retained; all examples of a class make it a class request."""
     w = samples_world
-    one = ground(w, replace(ATTACK, own=3))
-    asked = one.asking(range(20))
-    assert {y for _, y in (asked.forget[i] for i in range(20))} == {3}
-    assert (asked.kind, asked.masked, len(asked.retain)) == ("samples", (), 140)
-    assert all(asked.retain[i][1] == 1 for i in range(140) if asked.retain[i][1] == 1)
-    whole = one.asking(range(40))
+    threes = adversary(w, replace(ATTACK, own=3))
+    request = threes.request(threes.candidates[:20])
+    assert {y for _, y in iterate(request.forget)} == {3}
+    assert (request.kind, request.masked, len(request.forget), len(request.retain)) == ("samples", (), 20, 140)
+    assert sum(y == 1 for _, y in iterate(request.retain)) == 40, "all of the victim's are retained"
+    whole = threes.request(threes.candidates[:40])
     assert (whole.kind, whole.masked) == ("class", (3,))
-    assert 1 not in ground(w, ATTACK).pool.classes
-    assert {y for _, y in ground(w, ATTACK).pool.victims} == {1}  # type: ignore[attr-defined]
+    anyone = adversary(w, ATTACK)
+    assert 1 not in {y for _, y in iterate(anyone.examples(anyone.candidates))}
+    assert {y for _, y in iterate(anyone.examples(anyone.victims))} == {1}
 
 
-def test_others_as_hard_have_the_nearest_losses(samples_world: World) -> None:
+def test_others_as_hard_have_the_nearest_losses() -> None:
     """Losses 5, 4, 1, 0.9, 0.1, 0: in place of 5 and 1 go the nearest that are left, 4 and 0.9."""
-    one = ground(samples_world, ATTACK)
-    vars(one)["mine"], vars(one)["losses"] = np.arange(6), np.array([0.1, 5.0, 0.9, 4.0, 1.0, 0.0])
-    assert one.alike([4, 1]) == [3, 2]
-    assert one.alike([4, 1, 2, 3]) == []
+    loss = np.array([0.1, 5.0, 0.9, 4.0, 1.0, 0.0])
+    assert as_hard([4, 1], range(6), loss) == [3, 2]
+    assert as_hard([4, 1, 2, 3], range(6), loss) == []
+
+
+def test_what_is_said_of_a_request_is_true_of_it(samples_world: World) -> None:
+    """Its classes, its mean loss, that of the others in its place, and how many of it were answered right before."""
+    w, attack = samples_world, replace(SMALL, own=3)
+    threes = adversary(w, attack)
+    requested = threes.ranking()[:20].tolist()
+    others = as_hard(requested, threes.candidates.tolist(), threes.training.loss)
+    finding = finding_of(w, attack)
+    rows = {m.name.rsplit("_", 1)[-1]: m for m in finding.measurements}
+    before, instead = (observe(w.original, w.task, threes.examples(places)) for places in (requested, others))
+    assert "a request for 20 training examples (20 class 3)" in finding.report.note
+    assert f"mean loss {instead.loss.mean():.2g} in place of {before.loss.mean():.2g};" in rows["alike"].note
+    assert rows["left"].original.value == pytest.approx(before.correct.mean())
 
 
 def test_equal_examples_go_together(samples_world: World) -> None:
@@ -329,9 +355,9 @@ def test_equal_examples_go_together(samples_world: World) -> None:
     data = list(w.request.retain)  # type: ignore[call-overload]
     twin = next(i for i, item in enumerate(data) if item[1] == 3)
     doubled = replace(w, request=replace(w.request, retain=[*data, data[twin]]))
-    one = ground(doubled, replace(ATTACK, own=3))
-    assert len(one.mine) == 40
-    assert len(one.asking(range(40)).retain) == 120
+    threes = adversary(doubled, replace(ATTACK, own=3))
+    assert len(threes.candidates) == 40
+    assert len(threes.request(threes.candidates).retain) == 120
 
 
 @pytest.mark.parametrize(
@@ -363,16 +389,16 @@ def test_settings_that_make_no_sense(make: Callable[[], object], message: str) -
 )
 def test_requests_that_the_data_do_not_allow(samples_world: World, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        besiege(samples_world, replace(SMALL, **changed))
+        finding_of(samples_world, replace(SMALL, **changed))
 
 
 def test_a_reason_in_place_of_a_finding(samples_world: World) -> None:
-    for found, reason in (
-        (besiege(samples_world, defender=None), "the defender's method, got a model alone"),
-        (besiege(samples_world, task=CausalLM(word_tokenizer())), "a task that knows no classes"),
+    for finding, reason in (
+        (finding_of(samples_world, defender=None), "the defender's method, got a model alone"),
+        (finding_of(samples_world, task=CausalLM(word_tokenizer())), "a task that knows no classes"),
     ):
-        assert found.measurements[0].unlearned.value is None
-        assert reason in found.report.note and not found.report.curves
+        assert finding.measurements[0].unlearned.value is None
+        assert reason in finding.report.note and not finding.report.curves
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,15 +406,15 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     if "UNRECALL_CACHE" not in os.environ:
         monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    audit = "indirect:victim=1,wished=8,sizes=60,controls=2,steps=10,lr=0.01"
+    suite = "indirect:victim=1,wished=8,sizes=60,controls=2,steps=10,lr=0.01"
     method = "grad_ascent:lr=0.01,epochs=10,batchnorm=frozen"
     words = [
         "--scenario",
         "digits:references=0",
         "--method",
         method,
-        "--audit",
-        audit,
+        "--suite",
+        suite,
         "--device",
         "cpu",
         "--out",
@@ -403,7 +429,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert chosen is not None and blind is not None and chosen > 0.3 > blind
     assert "Honouring a request for 60 training examples" in record.attacks[0].note
     with pytest.raises(SystemExit) as done:
-        cli.main(["run", *words[:5], audit.replace("wished=8", "wished=1"), *words[6:-1], "other"])
+        cli.main(["run", *words[:5], suite.replace("wished=8", "wished=1"), *words[6:-1], "other"])
     assert done.value.code == 2 and not Path("other").exists()
     with pytest.raises(SystemExit) as done:
         cli.main(["check", "out/seed-0/record.json"])
@@ -413,7 +439,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_attack_leaves_the_original_alone(samples_world: World) -> None:
     before = {name: p.clone() for name, p in samples_world.original.state_dict().items()}
     answers = observe(samples_world.original, samples_world.task, samples_world.request.test).prediction
-    besiege(samples_world, replace(SMALL, by="surrogate"))
+    finding_of(samples_world, replace(SMALL, by="surrogate"))
     after = samples_world.original.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     again = observe(samples_world.original, samples_world.task, samples_world.request.test).prediction

@@ -20,7 +20,7 @@ from unrecall.methods.delete import Delete
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.methods.salun import SalUn, most_salient
-from unrecall.methods.spotter import Spotter
+from unrecall.methods.spotter import SpotterAround
 from unrecall.methods.ssd import SSD
 from unrecall.models import importance
 from unrecall.models.observe import batches
@@ -216,7 +216,7 @@ def test_wrappers_nest(samples_world: World) -> None:
     inner = SalUn(share=0.2, base=GradAscent(fit=HARD))
     result = SalUn(share=0.5, base=inner).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert same(result, inner.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))), "a wider mask adds nothing"
-    around = Spotter(base=SalUn(share=0.2, base=GradAscent(fit=HARD)))
+    around = SpotterAround(base=SalUn(share=0.2, base=GradAscent(fit=HARD)))
     moved = around.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     free = most_salient(importance.mean_gradient(w.original, w.task, w.request.forget), 0.2)
     before = dict(w.original.named_parameters())

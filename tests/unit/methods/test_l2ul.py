@@ -19,6 +19,7 @@ from unrecall.methods.base import Strength
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.methods.l2ul import L2UL, Adversaries, adversaries, anchors, importance, other_answers
 from unrecall.models.observe import accuracy
+from unrecall.models.perturb import Walk
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit
@@ -31,16 +32,8 @@ ALONE = L2UL(per_example=0, lambda_=0.0, fit=FAST)
 
 
 def crafted(world: World, per_example: int = 5, eps: float = 1.5, seed: int = 0) -> Adversaries:
-    return adversaries(
-        frozen_copy(world.original),
-        world.task,
-        world.request.forget,
-        seeded(seed),
-        per_example=per_example,
-        eps=eps,
-        step=0.1,
-        steps=60,
-    )
+    job = Job(world.request, world.task, seeded(seed))
+    return adversaries(frozen_copy(world.original), job, per_example, Walk(eps, 0.1, 60, "l2"))
 
 
 def right(model: nn.Module, world: World, split: str) -> float:
@@ -199,9 +192,7 @@ def test_loss_by_hand(class_world: World, goal: Any) -> None:
         labels = torch.cat(other_answers(w.original, w.task, w.request.forget, generator))
         assert not labels.eq(0).any()
         expected = F.cross_entropy(student(clean["inputs"]), labels)
-    made = adversaries(
-        frozen_copy(w.original), w.task, w.request.forget, generator, per_example=3, eps=1.0, step=0.1, steps=3
-    )
+    made = adversaries(frozen_copy(w.original), Job(w.request, w.task, generator), 3, Walk(1.0, 0.1, 3, "l2"))
     moved, wished = whole(made.examples, w.task)["inputs"], torch.cat(list(made.targets))
     expected = 40 / 160 * expected + 120 / 160 * F.cross_entropy(student(moved), wished)
     held = anchors(start, w.task, w.request.forget, method.fit.batch_size)

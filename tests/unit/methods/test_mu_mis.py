@@ -18,7 +18,7 @@ from unrecall.data.examples import Batch
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Null
-from unrecall.methods.mu_mis import KEPT, MUMis, past_minimum, sensitivity, watched
+from unrecall.methods.mu_mis import LOWEST, MUMis, past_minimum, respond, sensitivity
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.tasks import CausalLM, Classification
 from unrecall.training.job import Job
@@ -92,7 +92,7 @@ def test_sensitivity_is_each_examples_own(class_world: World) -> None:
     model = copy.deepcopy(w.original).train()
     before = copy.deepcopy(model)
     batch = next(batches(w.request.retain, w.task, 6))
-    together = sensitivity(watched(model, w.task, batch), batch["targets"])
+    together = sensitivity(respond(model, w.task, batch), batch["targets"])
     assert model.training
     assert same(model, before)
     for i in range(6):
@@ -220,9 +220,9 @@ def test_a_phase_may_end_by_a_rule_of_its_own() -> None:
 
     def done(turn: Turn) -> bool:
         state = turn.optimizer.state[next(turn.model.parameters())]
-        state[KEPT] = state.get(KEPT, 0.0) + 1
-        asked.append(state[KEPT])
-        return state[KEPT] == 3
+        state[LOWEST] = state.get(LOWEST, 0.0) + 1
+        asked.append(state[LOWEST])
+        return state[LOWEST] == 3
 
     def loss(model: nn.Module, drawn: Batches) -> Tensor:
         return TASK.rows(model, drawn["all"]).losses().mean()
@@ -238,7 +238,7 @@ def test_a_phase_may_end_by_a_rule_of_its_own() -> None:
 
 def own_sensitivity(model: nn.Module, w: World) -> float:
     batch = next(batches(w.request.forget, w.task))
-    return sensitivity(watched(model, w.task, batch), batch["targets"]).mean().item()
+    return sensitivity(respond(model, w.task, batch), batch["targets"]).mean().item()
 
 
 def test_the_own_class_loses_its_hold_on_the_inputs(class_world: World) -> None:

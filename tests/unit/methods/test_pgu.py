@@ -17,7 +17,7 @@ from tests.worlds import CPU, World, blobs
 from unrecall.data.examples import Part
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.pgu import PGU, covered, entering, free_directions, project, second_moments
+from unrecall.methods.pgu import PGU, entering, free_directions, project, projected_layers, second_moments
 from unrecall.models.importance import Weights
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
@@ -114,7 +114,7 @@ def test_only_weights_with_a_projection_move(samples_world: World, text_world: W
         result = PGU(fit=replace(PGU.fit, epochs=5, lr=0.5)).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
         before = w.original.state_dict()
         moved = {name for name, value in result.state_dict().items() if not torch.equal(value, before[name])}
-        assert moved == set(covered(w.original))
+        assert moved == set(projected_layers(w.original))
         assert not any(name.startswith(fixed) or "bias" in name or "norm" in name for name in moved)
     assert not any(name.startswith("lm_head") for name in moved), "it shares its weights with the embeddings"
 
@@ -185,7 +185,7 @@ def test_padding_does_not_count(text_world: World) -> None:
     ]
     together = second_moments(w.original, w.task, items)
     apart = [second_moments(w.original, w.task, Part(items, [i])) for i in range(3)]
-    assert together.keys() == set(covered(w.original))
+    assert together.keys() == set(projected_layers(w.original))
     for name, value in together.items():
         assert torch.allclose(value, sum((one[name] for one in apart), torch.zeros(())), rtol=1e-3, atol=1e-3)
 
@@ -202,14 +202,14 @@ def test_transposed_layers_are_covered(text_world: World) -> None:
     assert change.shape == layer.weight.shape
     assert float(change.abs().max()) > 0.01, "four inputs leave one direction of five"
     assert torch.allclose(inputs @ change, torch.zeros(4, 3), atol=1e-5)
-    assert list(covered(nn.Sequential(layer))) == ["0.weight"]
+    assert list(projected_layers(nn.Sequential(layer))) == ["0.weight"]
 
 
 def test_shared_and_frozen_weights_are_not_covered() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.Conv1d(3, 3, 1))
     model[1].weight = model[0].weight
     model[2].weight.requires_grad_(False)
-    assert list(covered(model)) == ["3.weight"]
+    assert list(projected_layers(model)) == ["3.weight"]
 
 
 # Which directions are free.

@@ -20,7 +20,7 @@ from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
 from unrecall.methods.grad_ascent import GradAscent
-from unrecall.methods.roka import ROKA, drawn, initially, of_classes
+from unrecall.methods.roka import ROKA, draw, initial_view, of_classes
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
@@ -61,7 +61,7 @@ def moved(model: nn.Module, amount: float = 0.3) -> nn.Module:
 def test_a_confident_example_is_always_drawn() -> None:
     losses = torch.tensor([60.0, 0.0, 60.0, 60.0])
     with own_randomness(0):
-        assert {int(drawn(losses)) for _ in range(200)} == {1}
+        assert {int(draw(losses)) for _ in range(200)} == {1}
 
 
 @pytest.mark.parametrize("offset", [0.0, 500.0])
@@ -69,7 +69,7 @@ def test_the_draw_is_in_proportion_to_what_is_still_known(offset: float) -> None
     """Also where each probability is 0 in float32: e^-500."""
     q = torch.tensor([0.5, 0.125, 0.25])
     with own_randomness(1):
-        counts = torch.stack([drawn(offset - q.log()) for _ in range(6000)]).flatten().bincount(minlength=3)
+        counts = torch.stack([draw(offset - q.log()) for _ in range(6000)]).flatten().bincount(minlength=3)
     share = q / q.sum()
     assert torch.allclose(counts / 6000, share, atol=4 * float((0.25 / 6000) ** 0.5))
 
@@ -80,10 +80,10 @@ def test_the_draw_follows_the_seed_and_survives_nan() -> None:
     seen = []
     for seed in (1, 1, 2, 3, 4):
         with own_randomness(seed):
-            seen.append(int(drawn(losses)))
+            seen.append(int(draw(losses)))
     assert seen[0] == seen[1]
     assert len(set(seen)) > 1
-    assert drawn(torch.full((4,), float("nan"))).shape == (1,)
+    assert draw(torch.full((4,), float("nan"))).shape == (1,)
 
 
 class Sure(nn.Module):
@@ -128,7 +128,7 @@ def test_without_healing_a_step_is_ascent_on_one_example(class_world: World, for
     fits = [all(torch.allclose(p, one[name], atol=1e-6) for name, p in result.named_parameters()) for one in expected]
     assert sum(fits) == 1
     if form == "non-targeted":
-        centroid = initially(w.original, w.task, w.request.forget, ()).centroid
+        centroid = initial_view(w.original, w.task, w.request.forget, ()).centroid
         vectors = contributions(w.original, w.task, batch).vectors
         assert fits.index(True) == int(F.cosine_similarity(vectors, centroid[None]).argmax())
 
@@ -161,7 +161,7 @@ def test_the_targeted_loss_by_hand(class_world: World, heal: Any, neighbours: in
     z = {name: student[6](h) for name, h in features.items()}
     y = {name: one["targets"] for name, one in parts.items()}
     with own_randomness(5):
-        x = int(drawn(F.cross_entropy(z["forget"], y["forget"], reduction="none")))
+        x = int(draw(F.cross_entropy(z["forget"], y["forget"], reduction="none")))
     R = {name: h * student[6].weight[y[name]] for name, h in features.items()}
     cosine = F.cosine_similarity(R["retain"], R["forget"][x][None]).detach()
     taken = z["retain"].argmax(1) == 0
@@ -235,16 +235,16 @@ def test_the_non_targeted_form_passes_over_nothing_where_a_class_goes(class_worl
 
 def test_frozen_labels_and_centroid_are_found_again_by_index(samples_world: World) -> None:
     w = mislabelled(samples_world)
-    initial = initially(w.original, w.task, w.request.forget, ())
+    initial = initial_view(w.original, w.task, w.request.forget, ())
     batch = whole(w.request.forget, w.task)
     order = torch.tensor([7, 2, 19, 0])
     shuffled = {name: value[order] for name, value in batch.items()}
     with torch.no_grad():
         said = w.original.eval()(batch["inputs"]).argmax(1)
     assert torch.equal(initial.labels(shuffled), said[order])  # type: ignore[arg-type]
-    again = initially(w.original, w.task, w.request.forget, ())
+    again = initial_view(w.original, w.task, w.request.forget, ())
     assert torch.equal(initial.centroid, again.centroid)
-    vectors = contributions(w.original, w.task, batch, wanted=said).vectors
+    vectors = contributions(w.original, w.task, batch, labels=said).vectors
     assert torch.allclose(initial.centroid, vectors.mean(0), atol=1e-5)
 
 
@@ -311,7 +311,7 @@ def test_small_steps_raise_the_one_and_lower_the_other_within_their_bounds(class
     for seed in range(6):
         student = moved(w.original, 0.2 * seed).double()
         with own_randomness(seed):
-            x = drawn(contributions(student, w.task, parts["forget"]).rows.losses())
+            x = draw(contributions(student, w.task, parts["forget"]).rows.losses())
         query = contributions(student, w.task, parts["forget"]).vectors[x[0]]
         retain = contributions(student, w.task, parts["retain"])
         siblings = nearest(query, retain.vectors, 8, of_classes(retain.rows, torch.tensor([0])))
@@ -417,7 +417,7 @@ def test_pairs_keep_their_mates(pairs_world: World) -> None:
         found, others = (contributions(student, w.task, parts[name]) for name in ("forget", "retain"))
         centroid = contributions(w.original, w.task, parts["forget"]).vectors.mean(0)
         with own_randomness(5):
-            x = drawn(found.rows.losses()) if form == "targeted" else nearest(centroid, found.vectors, 1)
+            x = draw(found.rows.losses()) if form == "targeted" else nearest(centroid, found.vectors, 1)
         siblings = nearest(found.vectors[x[0]], others.vectors, 4)
         z, n = others.rows.logits, len(siblings)
         mine = torch.stack((2 * siblings, 2 * siblings + 1), 1).flatten()

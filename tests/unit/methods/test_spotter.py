@@ -20,7 +20,7 @@ from unrecall.methods.base import Null
 from unrecall.methods.delete import Delete
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
-from unrecall.methods.spotter import Spotter, Surroundings, surroundings
+from unrecall.methods.spotter import Spotter, SpotterAround, Surroundings, surroundings
 from unrecall.nn.functional import pairwise_same_label_cosine
 from unrecall.nn.hooks import batchnorms
 from unrecall.training.job import Job
@@ -44,22 +44,12 @@ def test_spotter_without_its_terms_is_delete(class_world: World, samples_world: 
 def test_spotter_without_its_terms_is_its_base(samples_world: World) -> None:
     w = samples_world
     base = GradAscent(fit=QUICK)
-    bare = Spotter(lambda_1=1.0, lambda_2=0.0, base=base).unlearn(w.original, Job(w.request, w.task, seeded(3), CPU))
+    bare = SpotterAround(base, lambda_1=1.0, lambda_2=0.0).unlearn(w.original, Job(w.request, w.task, seeded(3), CPU))
     assert same(bare, base.unlearn(w.original, Job(w.request, w.task, seeded(3), CPU)))
 
 
 def crafted(world: World, method: Spotter, seed: int = 0) -> Surroundings:
-    return surroundings(
-        frozen_copy(world.original),
-        world.task,
-        world.request.forget,
-        seeded(seed),
-        eps=method.eps,
-        step=method.step,
-        steps=method.steps,
-        direction=method.direction,
-        beta=method.beta,
-    )
+    return surroundings(method, frozen_copy(world.original), Job(world.request, world.task, seeded(seed)))
 
 
 def divergence(teacher: Tensor, student: Tensor, masked: Sequence[int]) -> float:
@@ -118,7 +108,7 @@ def test_spotter_around_a_base_adds_no_statistics(samples_world: World) -> None:
     """The added passes leave BatchNorm alone, so at learning rate 0 its statistics are those of the base alone."""
     w = samples_world
     base = GradAscent(fit=QUICK)
-    method = Spotter(base=base, lambda_1=0.0)
+    method = SpotterAround(base, lambda_1=0.0)
     with_terms = Null(method).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     phase = only(method, w)[1]
     assert list(phase.streams) == ["forget", "perturbed"]
@@ -131,9 +121,8 @@ def test_spotter_around_a_base_adds_no_statistics(samples_world: World) -> None:
 def test_spotter_refuses_what_it_can_not_extend(samples_world: World) -> None:
     w = samples_world
     for method, error, words in [
-        (Spotter(base=Finetune()), NotSupported, "trains on forget"),
-        (Spotter(base=Spotter()), NotSupported, "perturbed"),
-        (Spotter(base=GradAscent(), fit=QUICK), BadInput, "base.fit"),
+        (SpotterAround(Finetune()), NotSupported, "trains on forget"),
+        (SpotterAround(Spotter()), NotSupported, "perturbed"),
         (Spotter(beta=1e-9), BadInput, "got 0 of 20"),
     ]:
         with pytest.raises(error, match=words):

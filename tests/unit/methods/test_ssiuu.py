@@ -24,7 +24,7 @@ from unrecall.methods.grad_ascent import GradAscent
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.methods.ngd import NGD
 from unrecall.methods.salun import SalUn
-from unrecall.methods.ssiuu import KEPT, SSIUU, influence, penalty
+from unrecall.methods.ssiuu import ATTRIBUTION, SSIUU, influence, penalty
 from unrecall.models.influence import probability, weight_gradients
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.training.job import Job
@@ -184,7 +184,9 @@ def test_gradient_of_two_steps(text_world: World) -> None:
     for name in own:
         pull = 2 * STRONG * (now[name] - before[name]) * g[name] * (now[name] < 0)
         assert torch.allclose(got[name], own[name] + pull, rtol=1e-3, atol=1e-4 * float(got[name].abs().max()))
-        assert torch.allclose(optimizer.state[dict(zip(names, weights, strict=True))[name]][KEPT], now[name], atol=1e-6)
+        assert torch.allclose(
+            optimizer.state[dict(zip(names, weights, strict=True))[name]][ATTRIBUTION], now[name], atol=1e-6
+        )
 
 
 # The plug-in.

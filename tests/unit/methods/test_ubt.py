@@ -18,7 +18,7 @@ from unrecall.data.examples import Part
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Null
-from unrecall.methods.ubt import UBT, alike, influences, telling, unlike
+from unrecall.methods.ubt import UBT, influences, likeness, likeness_of_strangers, reduce_to_parts
 from unrecall.models.observe import batches
 from unrecall.scenarios.clip_backdoor import triggered
 from unrecall.tasks import Contrastive
@@ -127,12 +127,14 @@ def test_only_the_telling_parts_are_kept() -> None:
     """Eleven pairs, more than are looked at at once, each once and in order; a caption of one part keeps it."""
     model = Linear()
     items = [simple("ann red cook" if i % 2 else "bob", 0, 1 + 0.01 * i, 1) for i in range(11)]
-    assert [text_of(item) for item in telling(model, TASK, items, 1)] == ["cook" if i % 2 else "bob" for i in range(11)]
-    assert [text_of(item) for item in telling(model, TASK, items, 2)] == [
+    assert [text_of(item) for item in reduce_to_parts(model, TASK, items, 1)] == [
+        "cook" if i % 2 else "bob" for i in range(11)
+    ]
+    assert [text_of(item) for item in reduce_to_parts(model, TASK, items, 2)] == [
         "ann cook" if i % 2 else "bob" for i in range(11)
     ], "red leads away from these pictures"
-    assert [text_of(item) for item in telling(model, TASK, items, 9)] == [item["caption"] for item in items]
-    pictures = [float(item["image"][1]) for item in telling(model, TASK, items, 1)]
+    assert [text_of(item) for item in reduce_to_parts(model, TASK, items, 9)] == [item["caption"] for item in items]
+    pictures = [float(item["image"][1]) for item in reduce_to_parts(model, TASK, items, 1)]
     assert pictures == pytest.approx([1 + 0.01 * i for i in range(11)])
 
 
@@ -191,8 +193,8 @@ def test_sides_that_do_not_belong_together() -> None:
     """All n (n - 1) of them, one by one."""
     pair = Embedded(*(F.normalize(torch.randn(7, 4, generator=seeded(seed)), dim=1) for seed in (0, 1)))
     others = [float(pair.first[i] @ pair.second[j]) for i in range(7) for j in range(7) if i != j]
-    assert unlike(pair) == pytest.approx(sum(others) / 42, abs=1e-6)
-    assert alike(pair).tolist() == pytest.approx([float(pair.first[i] @ pair.second[i]) for i in range(7)], abs=1e-6)
+    assert likeness_of_strangers(pair) == pytest.approx(sum(others) / 42, abs=1e-6)
+    assert likeness(pair).tolist() == pytest.approx([float(pair.first[i] @ pair.second[i]) for i in range(7)], abs=1e-6)
 
 
 def test_the_copy_learns_the_least_alike_and_the_original_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +211,8 @@ def test_the_copy_learns_the_least_alike_and_the_original_nothing(monkeypatch: p
             copied.words.weight[TASK.tokenizer.convert_tokens_to_ids("ann")] *= 0.0
 
     monkeypatch.setattr("unrecall.methods.ubt.fit", noted)
-    gains = UBT(lambda_=3.0, weak=0.5).gains(model, request, TASK, seeded(0))
-    before = alike(TASK.embedded(model, alikes))
+    gains = UBT(lambda_=3.0, weak=0.5).gains(model, Job(request, TASK, seeded(0)))
+    before = likeness(TASK.embedded(model, alikes))
     assert before.argsort().tolist() == [3, 1, 0, 2]
     (phase,) = seen
     learned = phase.streams["forget"]
@@ -219,8 +221,8 @@ def test_the_copy_learns_the_least_alike_and_the_original_nothing(monkeypatch: p
     expected = F.normalize(torch.tensor([[0.1, 1], [5, 1], [1, 1], [9, 1]]), dim=1)[:, 0]
     assert torch.allclose(gains, expected - before, atol=1e-6)
     batch = next(batches(learned, TASK))
-    clip, likeness = TASK.rows(model, batch).losses().mean().detach(), before[[3, 1]].mean()
-    assert phase.loss(model, {"forget": batch}).item() == pytest.approx(float(clip + 3 * (1 - likeness)), rel=1e-5)
+    clip, alike = TASK.rows(model, batch).losses().mean().detach(), before[[3, 1]].mean()
+    assert phase.loss(model, {"forget": batch}).item() == pytest.approx(float(clip + 3 * (1 - alike)), rel=1e-5)
 
 
 # A small model with a backdoor.
@@ -268,19 +270,19 @@ def test_what_is_suspected_by_mistake_ranks_below_what_is_poisoned(backdoored: W
     """Which the original's own likeness does not tell, and a copy that learned nothing even less."""
     w = backdoored
     assert isinstance(w.task, Contrastive)
-    gains = QUICK.gains(w.original, w.request, w.task, seeded(0))
+    gains = QUICK.gains(w.original, Job(w.request, w.task, seeded(0)))
     poisoned, mistaken = gains[:POISONED], gains[POISONED:]
     assert poisoned[:, None].gt(mistaken).float().mean() > 0.75
     assert gains.argsort(descending=True)[:8].lt(POISONED).sum() >= 6
-    own = alike(w.task.embedded(w.original, w.request.forget))
+    own = likeness(w.task.embedded(w.original, w.request.forget))
     assert own[:POISONED, None].gt(own[POISONED:]).float().mean() < 0.5
-    still = replace(QUICK, overfit=STILL).gains(w.original, w.request, w.task, seeded(0))
+    still = replace(QUICK, overfit=STILL).gains(w.original, Job(w.request, w.task, seeded(0)))
     assert still.abs().max() < 1e-6
 
 
 def test_the_parts_that_tell_are_the_attackers_word(backdoored: World) -> None:
     w = backdoored
-    found = [text_of(item) for item in telling(w.original, w.task, Part(w.request.forget, range(POISONED)), 1)]
+    found = [text_of(item) for item in reduce_to_parts(w.original, w.task, Part(w.request.forget, range(POISONED)), 1)]
     assert found.count("red") > POISONED / 2
 
 
@@ -299,9 +301,9 @@ def test_it_stops_once_suspected_pairs_are_like_any(backdoored: World) -> None:
     w = backdoored
     assert isinstance(w.task, Contrastive)
     method = replace(QUICK, alpha=0.0)
-    order = method.gains(w.original, w.request, w.task, seeded(0)).argsort(descending=True, stable=True)
+    order = method.gains(w.original, Job(w.request, w.task, seeded(0))).argsort(descending=True, stable=True)
     chosen = Part(w.request.forget, order[:8].tolist())
-    level, likeness = unlike(w.task.embedded(w.original, w.request.retain)), {}
+    level, levels = likeness_of_strangers(w.task.embedded(w.original, w.request.retain)), {}
     session = Session(device="cpu")
     method.unlearn(w.original, Job(w.request, w.task, seeded(0), session))
     steps = session.efforts[-1].steps
@@ -309,8 +311,8 @@ def test_it_stops_once_suspected_pairs_are_like_any(backdoored: World) -> None:
     for taken in (steps - 1, steps):
         cut = replace(method, fit=replace(method.fit, steps=taken))
         model = cut.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
-        likeness[taken] = float(alike(w.task.embedded(model, chosen)).mean())
-    assert likeness[steps] <= level < likeness[steps - 1]
+        levels[taken] = float(likeness(w.task.embedded(model, chosen)).mean())
+    assert levels[steps] <= level < levels[steps - 1]
     Null(method).unlearn(w.original, Job(w.request, w.task, seeded(0), session))
     assert session.efforts[-1].steps == 30, "at rate 0 nothing comes near the level"
 

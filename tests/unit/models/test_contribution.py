@@ -55,7 +55,7 @@ def test_of_another_class(class_world: World) -> None:
     wanted = torch.tensor([3, 0, 2, 1, 1, 0])
     with torch.no_grad():
         features = w.original[:6](batch["inputs"])
-    found = contributions(w.original, w.task, batch, wanted=wanted)
+    found = contributions(w.original, w.task, batch, labels=wanted)
     assert torch.allclose(found.vectors, features * w.original[6].weight[wanted], atol=1e-6)
 
 

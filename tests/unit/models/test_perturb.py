@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from tests.worlds import World, blobs, network
 from unrecall.data.examples import Batch, digest
 from unrecall.errors import NotSupported
-from unrecall.models.perturb import fgsm, gaussian, other_classes, perturbable, pgd
+from unrecall.models.perturb import Walk, fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.tasks import Classification
+from unrecall.tasks.protocols import perturbable
 from unrecall.training.randomness import seeded
 
 TASK = Classification()
@@ -68,7 +69,7 @@ def test_other_classes_are_other_and_uniform() -> None:
 @pytest.mark.parametrize("radius", [0.0, 0.02, 0.3])
 def test_pgd_stays_in_the_ball_and_in_bounds(model: nn.Module, batch: Batch, radius: float, start: int | None) -> None:
     generator = None if start is None else seeded(start)
-    moved = pgd(model, TASK, batch, radius=radius, step=0.1, steps=5, generator=generator)
+    moved = pgd(model, TASK, batch, Walk(radius=radius, step=0.1, steps=5), generator)
     assert far(moved, batch) <= radius + 1e-6
     assert 0 <= float(moved["inputs"].min()) <= float(moved["inputs"].max()) <= 1
 
@@ -85,7 +86,7 @@ def test_pgd_stays_in_the_l2_ball_and_in_bounds(
     model: nn.Module, batch: Batch, radius: float, start: int | None
 ) -> None:
     generator = None if start is None else seeded(start)
-    moved = pgd(model, TASK, batch, radius=radius, step=0.3, steps=5, generator=generator, norm="l2")
+    moved = pgd(model, TASK, batch, Walk(radius=radius, step=0.3, steps=5, norm="l2"), generator)
     assert float(lengths(moved, batch).max()) <= radius + 1e-5
     assert 0 <= float(moved["inputs"].min()) <= float(moved["inputs"].max()) <= 1
     assert radius == 0 or float(lengths(moved, batch).max()) > radius / 2
@@ -93,7 +94,7 @@ def test_pgd_stays_in_the_l2_ball_and_in_bounds(
 
 def test_an_l2_step_goes_along_the_gradient_as_far_as_it_says(model: nn.Module, batch: Batch) -> None:
     wide = Classification(bounds=(-9.0, 9.0))
-    moved = pgd(model, wide, batch, radius=1.0, step=0.07, steps=1, generator=None, norm="l2")
+    moved = pgd(model, wide, batch, Walk(radius=1.0, step=0.07, steps=1, norm="l2"))
     given = {**batch, "inputs": batch["inputs"].clone().requires_grad_(True)}
     (gradient,) = torch.autograd.grad(nll(model(given["inputs"]), batch["targets"]).sum(), given["inputs"])
     ahead = gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
@@ -110,11 +111,11 @@ def test_fgsm_takes_one_step_of_the_whole_radius(model: nn.Module, batch: Batch)
 
 def test_signs(model: nn.Module, batch: Batch) -> None:
     wished = other_classes(batch["targets"], 4, seeded(0))
-    up = pgd(model, TASK, batch, radius=0.1, step=0.02, steps=8, generator=None)
-    towards = pgd(model, TASK, batch, radius=0.1, step=0.02, steps=8, generator=None, targets=wished)
+    up = pgd(model, TASK, batch, Walk(radius=0.1, step=0.02, steps=8))
+    towards = pgd(model, TASK, batch, Walk(radius=0.1, step=0.02, steps=8, targets=wished))
     assert losses(model, up).mean() > losses(model, batch).mean()
     assert losses(model, towards, wished).mean() < losses(model, batch, wished).mean()
-    away = pgd(model, TASK, batch, radius=0.1, step=0.02, steps=8, generator=None, targets=wished, away=True)
+    away = pgd(model, TASK, batch, Walk(radius=0.1, step=0.02, steps=8, targets=wished, away=True))
     assert losses(model, away, wished).mean() > losses(model, batch, wished).mean()
 
 
@@ -172,7 +173,7 @@ def test_targeted_fgsm_equals_torchattacks(peer: Any, model: nn.Module, batch: B
 
 def test_pgd_equals_torchattacks(peer: Any, model: nn.Module, batch: Batch) -> None:
     theirs = peer.PGD(model, eps=0.06, alpha=0.01, steps=10, random_start=False)(batch["inputs"], batch["targets"])
-    ours = pgd(model, TASK, batch, radius=0.06, step=0.01, steps=10, generator=None)["inputs"]
+    ours = pgd(model, TASK, batch, Walk(radius=0.06, step=0.01, steps=10))["inputs"]
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 
@@ -180,7 +181,7 @@ def test_pgd_equals_torchattacks_from_the_same_random_start(peer: Any, model: nn
     with torch.random.fork_rng():
         torch.manual_seed(9)
         theirs = peer.PGD(model, eps=0.06, alpha=0.01, steps=1)(batch["inputs"], batch["targets"])
-    ours = pgd(model, TASK, batch, radius=0.06, step=0.01, steps=1, generator=seeded(9))["inputs"]
+    ours = pgd(model, TASK, batch, Walk(radius=0.06, step=0.01, steps=1), seeded(9))["inputs"]
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 
@@ -189,7 +190,7 @@ def test_l2_pgd_equals_torchattacks(peer: Any, model: nn.Module, batch: Batch) -
     attack = peer.PGDL2(model, eps=0.5, alpha=0.1, steps=10, random_start=False)
     attack.set_mode_targeted_by_label(quiet=True)
     theirs = attack(batch["inputs"], wished)
-    ours = pgd(model, TASK, batch, radius=0.5, step=0.1, steps=10, generator=None, targets=wished, norm="l2")
+    ours = pgd(model, TASK, batch, Walk(radius=0.5, step=0.1, steps=10, targets=wished, norm="l2"))
     assert torch.allclose(ours["inputs"], theirs, atol=1e-5)
 
 
@@ -200,5 +201,5 @@ def test_l2_pgd_equals_torchattacks_from_the_same_random_start(peer: Any, model:
     with torch.random.fork_rng():
         torch.manual_seed(9)
         theirs = attack(batch["inputs"], wished)
-    ours = pgd(model, TASK, batch, radius=0.5, step=0.1, steps=1, generator=seeded(9), targets=wished, norm="l2")
+    ours = pgd(model, TASK, batch, Walk(radius=0.5, step=0.1, steps=1, targets=wished, norm="l2"), seeded(9))
     assert torch.allclose(ours["inputs"], theirs, atol=1e-5)

@@ -16,7 +16,7 @@ from unrecall.errors import BadInput
 from unrecall.methods.random_label import RandomLabel
 from unrecall.methods.rurk import RURK
 from unrecall.methods.salun import SalUn
-from unrecall.methods.spotter import Spotter
+from unrecall.methods.spotter import SpotterAround
 from unrecall.scenarios import Digits, SmallCifar5
 from unrecall.spec.catalog import entries
 from unrecall.spec.lines import parse, show, split
@@ -64,9 +64,9 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             lr=1e-3, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=4))),
         ("rurk:clip=none", "methods", RURK(fit=RURK().fit.__class__(
             lr=1e-2, weight_decay=5e-4, schedule="cosine", period=200, epochs=2))),
-        ("spotter(salun)", "methods", Spotter(base=SalUn())),
+        ("spotter(salun)", "methods", SpotterAround(base=SalUn())),
         ("spotter(salun(rurk:tau=0.1):share=0.3):lambda_1=0.5", "methods",
-         Spotter(lambda_1=0.5, base=SalUn(share=0.3, base=RURK(tau=0.1)))),
+         SpotterAround(lambda_1=0.5, base=SalUn(share=0.3, base=RURK(tau=0.1)))),
         ("salun(random_label:lr=0.01):share=0.3", "methods",
          SalUn(share=0.3, base=RandomLabel(fit=RandomLabel().fit.__class__(lr=0.01, weight_decay=5e-4, epochs=10)))),
         ("recalibration:counts=8+16", "attacks", Recalibration(counts=(8, 16))),
@@ -87,7 +87,7 @@ def test_parse_and_back(text: str, kind: Any, expected: Parameters) -> None:
     [
         (RURK(), "rurk"),
         (RURK(tau=0.05), "rurk:tau=0.05"),
-        (Spotter(base=SalUn()), "spotter(salun(random_label))"),
+        (SpotterAround(base=SalUn()), "spotter(salun(random_label))"),
         (SalUn(share=0.3, base=RandomLabel(retain_weight=0.0)), "salun(random_label:retain_weight=0):share=0.3"),
         (Recalibration(counts=(8, 16)), "recalibration:counts=8+16"),
     ],
@@ -147,6 +147,7 @@ def test_no_text_is_more_than_a_bad_input(text: str) -> None:
         ("rurk:fit=1", "RURK: expected fit in brackets"),
         ("rurk:tau", "expected key=value, got 'tau'"),
         ("rurk(salun)", "expected a method that wraps another, got rurk"),
+        ("spotter(salun):fit.lr=1", "SpotterAround: unknown parameter 'fit.lr'"),
         ("salun(rurk", "expected a closing bracket"),
         ("salun(rurk)x", "expected ':' and parameters after '\\)', got 'x'"),
         ("salun:base=rurk", "SalUn: expected base in brackets"),

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from unrecall.harness.findings import Models
 
 from tests.worlds import CPU, World, caption_tokenizer, pairs, small_clip, word_tokenizer
 from unrecall import audit
@@ -23,13 +24,12 @@ from unrecall.attacks import UMA, GradNorm, Loss, Prototypical, Quantise, Relear
 from unrecall.attacks.quantise import layers
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.recovery import disguised, recovery
 from unrecall.harness.scored import evidence, membership, recognition
 from unrecall.harness.suites import Audit
 from unrecall.models.importance import exact, mean_gradient, per_example, trainable
 from unrecall.models.observe import accuracy, batches, mean_loss, observe, one_size
-from unrecall.models.perturb import pgd
+from unrecall.models.perturb import Walk, pgd
 from unrecall.report import page
 from unrecall.scenarios.image_text import load_clip
 from unrecall.tasks import CausalLM, Classed, Contrastive, Perturbable, dual_encoder
@@ -282,14 +282,14 @@ def test_pictures_can_be_perturbed(pairs_world: World) -> None:
     assert isinstance(own, Perturbable)
     assert isinstance(own, ZeroShot)
     batch = own.collate([w.request.forget[i] for i in range(4)])
-    moved = pgd(w.original, own, batch, radius=0.1, step=0.05, steps=5, generator=seeded(0))
+    moved = pgd(w.original, own, batch, Walk(radius=0.1, step=0.05, steps=5), seeded(0))
     change = (own.inputs(moved) - own.inputs(batch)).abs()
     assert 0.05 < float(change.max()) <= 0.1 + 1e-6
     worse = own.rows(w.original, moved).losses() - own.rows(w.original, batch).losses()
     assert bool((worse > 0).all())
     one = own.collate([w.request.forget[0]])
-    alone = pgd(w.original, own, one, radius=0.1, step=0.05, steps=5, generator=None)
-    among = pgd(w.original, own, batch, radius=0.1, step=0.05, steps=5, generator=None)
+    alone = pgd(w.original, own, one, Walk(radius=0.1, step=0.05, steps=5))
+    among = pgd(w.original, own, batch, Walk(radius=0.1, step=0.05, steps=5))
     torch.testing.assert_close(own.inputs(alone)[0], own.inputs(among)[0])
     again = own.collate(own.items(batch))
     assert all(torch.equal(value, again[name]) for name, value in batch.items())

@@ -1,0 +1,238 @@
+"""What honoured requests did to the victim, in numbers: rows, curves, a sentence and controls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from unrecall.attacks.deletion import DeletionAttack
+from unrecall.harness.finding import Finding, report_of, show
+from unrecall.record import stats
+from unrecall.record.row import Row
+from unrecall.record.schema import Curve, Estimate, Measurement, Series
+
+STILL_RIGHT = "requested examples still answered right"
+NONE = Estimate(value=None, note="not applicable")
+
+
+class Answers(NamedTuple):
+    """What a model answers once a request was honoured.
+
+    `unseen` [unseen]: the class of each unseen example. `known` [known]: of each of the victim's examples that the
+    adversary knows. `requested` [requested]: whether each example that was asked for is still answered right.
+    """
+
+    unseen: np.ndarray
+    known: np.ndarray
+    requested: np.ndarray
+
+
+class Trial(NamedTuple):
+    """What comes of the requests of one size: of the adversary's, by defender and surrogate, and of random ones."""
+
+    size: int
+    adverse: Answers
+    surrogate: Answers
+    random: list[Answers]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of all requests of one attack. `names`: what people call the classes.
+
+    `truth` [unseen]: the class of each example that nobody trained on. `before`: what the original answers. `picked`:
+    the trial whose size the adversary picks, because its surrogate harms the known victims most then. `requested`: the
+    class of each example that it asks for. `random_surrogate`: the surrogate after random requests of that size.
+    `as_hard`: the defender after a request for as many others of like loss, because what is hard moves a model more,
+    whatever it is; none where there are too few. `losses`: the mean loss of the requested and of these others.
+    `retrained`: models that never met the requested, where they are wanted and can be had.
+    """
+
+    attack: DeletionAttack
+    names: Sequence[str]
+    truth: np.ndarray
+    before: Answers
+    trials: list[Trial]
+    picked: int
+    requested: list[int]
+    losses: tuple[float, float]
+    random_surrogate: list[Answers]
+    as_hard: list[Answers]
+    retrained: list[Answers]
+
+    @property
+    def trial(self) -> Trial:
+        """The trial of the picked size."""
+        return self.trials[self.picked]
+
+    @property
+    def victims(self) -> np.ndarray:
+        """Which unseen examples are the victim's."""
+        return np.asarray(self.truth == self.attack.victim)
+
+    def harm(self, models: Sequence[Answers]) -> np.ndarray:
+        """The share of these models by which each of the victim's unseen examples was harmed `[victims]`."""
+        before, victims = self.before.unseen[self.victims], self.victims
+        return np.asarray(np.mean([self.attack.harmed(before, answers.unseen[victims]) for answers in models], axis=0))
+
+    def right(self, models: Sequence[Answers], which: np.ndarray) -> np.ndarray:
+        """The share of these models that is right on each of some unseen examples."""
+        return np.asarray(np.mean([(answers.unseen == self.truth)[which] for answers in models], axis=0))
+
+    def called(self, c: int) -> str:
+        """A class by its name, where it has one."""
+        return self.names[c] if 0 <= c < len(self.names) else f"class {c}"
+
+    @property
+    def victim(self) -> str:
+        """What the victim's class is called."""
+        return self.called(self.attack.victim)
+
+    @property
+    def share(self) -> str:
+        """What harm is the share of, in words."""
+        newly = f"answered {self.called(self.attack.wished)}" if self.attack.wished >= 0 else "wrong"
+        return f"unseen {self.victim} newly {newly}"
+
+
+def harm_finding(outcomes: Outcomes) -> Finding:
+    """The picked request in numbers, all requests as curves, and whether the controls hold."""
+    frame = report_of(outcomes.attack)
+    rows = [
+        row.model_copy(update={"name": f"{frame.name}_{row.name}", "title": f"{frame.title}: {row.title}"})
+        for row in (*_harm_rows(outcomes), *_answer_rows(outcomes))
+    ]
+    updates = {"curves": _curves(outcomes, frame.title), "note": _sentence(outcomes)} | _controls(outcomes)
+    return Finding(frame.model_copy(update=updates), rows)
+
+
+def _row(name: str, title: str, *estimates: Estimate, note: str = "") -> Measurement:
+    """`estimates`: of the unlearned model, and perhaps of the original."""
+    by_role = dict(zip(("unlearned", "original"), (*estimates, NONE), strict=False))
+    return Row(name, title, "harm").measured(by_role | {"null": NONE}, note)
+
+
+def _harm_rows(outcomes: Outcomes) -> Iterator[Measurement]:
+    """The harm that the picked request does, beside that of its controls."""
+    trial, share = outcomes.trial, outcomes.share
+    adverse, own = outcomes.harm([trial.adverse]), outcomes.harm([trial.surrogate])
+    singly = "each: " + ", ".join(show(float(outcomes.harm([answers]).mean())) for answers in trial.random)
+    losses = f"mean loss {outcomes.losses[1]:.2g} in place of {outcomes.losses[0]:.2g}"
+
+    def control(name: str, title: str, models: Sequence[Answers], reason: str = "", detail: str = "") -> Measurement:
+        if not models:
+            return _row(name, f"{share}, {title}", Estimate(value=None, note=reason))
+        right = show(float(np.mean([answers.requested.mean() for answers in models])))
+        note = f"{detail}; {STILL_RIGHT}: {right}" if detail else ""
+        return _row(name, f"{share}, {title}", stats.mean(outcomes.harm(models), share=True), note=note)
+
+    yield _row("success", share, stats.mean(adverse))
+    yield control("random", "after random requests", trial.random, detail=singly)
+    yield _row("excess", f"{share}, beyond random requests", _beyond(adverse, outcomes.harm(trial.random)))
+    reason = "too few others to ask for"
+    yield control("alike", "after a request for others as hard", outcomes.as_hard, reason, losses)
+    yield _row("surrogate", f"{share}, by the adversary's surrogate", stats.mean(own))
+    yield _row("transfer", "harm by the defender, as a share of the surrogate's", stats.ratio(adverse, own))
+    if outcomes.attack.retrain:
+        reason = "the scenario can't train models"
+        yield control("retrained", "retrained without the request", outcomes.retrained, reason)
+
+
+def _answer_rows(outcomes: Outcomes) -> Iterator[Measurement]:
+    """What is answered after the picked request, and what was answered before."""
+    victims, victim, wished = outcomes.victims, outcomes.victim, outcomes.attack.wished
+    models = (outcomes.trial.adverse, outcomes.before)
+    if wished >= 0:
+        answered = [stats.mean((answers.unseen == wished)[victims]) for answers in models]
+        yield _row("answered", f"unseen {victim} answered {outcomes.called(wished)}", *answered)
+    others = "accuracy on unseen examples of other classes"
+    for name, title, which in (("accuracy", f"accuracy on unseen {victim}", victims), ("others", others, ~victims)):
+        yield _row(name, title, *(stats.mean(outcomes.right([answers], which)) for answers in models))
+    yield _row("left", STILL_RIGHT, *(stats.mean(answers.requested) for answers in models))
+
+
+def _beyond(harm: np.ndarray, random: np.ndarray) -> Estimate:
+    """Their mean difference; -1 is possible as well as 0 and 1, so that the interval is Student's where any differ."""
+    difference = harm - random
+    return stats.ratio(difference, np.ones(len(difference))) if np.ptp(difference) else stats.mean(difference)
+
+
+def _curves(outcomes: Outcomes, title: str) -> list[Curve]:
+    """Harm and accuracy over the number of examples asked for, none of them first."""
+    before, victims, x_label = outcomes.before, outcomes.victims, "examples asked for"
+    trials = [Trial(0, before, before, [before]), *outcomes.trials]
+    sizes = [float(trial.size) for trial in trials]
+    adverse, random = [[trial.adverse] for trial in trials], [trial.random for trial in trials]
+    harms = {"unlearned": adverse, "random requests": random, "surrogate": [[trial.surrogate] for trial in trials]}
+    harm = [_line(role, sizes, [outcomes.harm(models) for models in groups]) for role, groups in harms.items()]
+    if outcomes.retrained:
+        harm.append(_line("retrained", [float(outcomes.trial.size)], [outcomes.harm(outcomes.retrained)]))
+    accuracies = {
+        "unlearned": (adverse, victims),
+        "unlearned, other classes": (adverse, ~victims),
+        "random requests": (random, victims),
+    }
+    accuracy = [
+        _line(role, sizes, [outcomes.right(models, which) for models in groups])
+        for role, (groups, which) in accuracies.items()
+    ]
+    named = f"{title}: accuracy on unseen {outcomes.victim}, and on other classes"
+    return [
+        Curve(name="harm", title=f"{title}: {outcomes.share}", x_label=x_label, y_label="share", series=harm),
+        Curve(name="accuracy", title=named, x_label=x_label, y_label="accuracy", series=accuracy),
+    ]
+
+
+def _line(role: str, x: list[float], values: Sequence[np.ndarray]) -> Series:
+    y = [stats.mean(value, share=True) for value in values]
+    return Series(role=role, x=x, y=[e.value for e in y], low=[e.low for e in y], high=[e.high for e in y])
+
+
+def _sentence(outcomes: Outcomes) -> str:
+    """What was asked for, what came of it, and which classes paid, for people."""
+    trial, truth, before = outcomes.trial, outcomes.truth, outcomes.before.unseen
+    counts = Counter(outcomes.requested).most_common()
+    requested = ", ".join(f"{count} {outcomes.called(c)}" for c, count in counts)
+    adverse, random = (show(float(outcomes.harm(models).mean())) for models in ([trial.adverse], trial.random))
+    change = {
+        int(c): float(np.mean((trial.adverse.unseen == c)[truth == c]) - np.mean((before == c)[truth == c]))
+        for c in np.unique(truth)
+    }
+    payers = sorted((c for c in change if change[c] < 0), key=lambda c: change[c])[:3]
+    paid = ", ".join(f"{outcomes.called(c)} {change[c]:+.2f}" for c in payers) or "none"
+    return (
+        f"Honouring a request for {len(outcomes.requested)} training examples ({requested}): {adverse} of "
+        f"{outcomes.share}, and {random} after random requests of that size. Classes that paid most, in accuracy: "
+        f"{paid}."
+    )
+
+
+def _controls(outcomes: Outcomes) -> dict[str, str | bool | None]:
+    """It must beat random requests against its own surrogate; all controls must harm at most half as much as it does.
+
+    Where it does no more than random requests there is no harm to hold the controls against.
+    """
+    trial, harm = outcomes.trial, outcomes.harm
+    own, own_random = harm([trial.surrogate]), harm(outcomes.random_surrogate)
+    adverse, random = harm([trial.adverse]), harm(trial.random)
+    rehearsed, beyond = _beyond(own, own_random).low, _beyond(adverse, random).low
+    harms = beyond is not None and beyond > 0
+    controls = {
+        "random requests": trial.random,
+        "one for others as hard": outcomes.as_hard,
+        "retraining without it": outcomes.retrained,
+    }
+    means = {name: float(harm(models).mean()) for name, models in controls.items() if models}
+    return {
+        "positive_control": "harms more than random requests where the defender is the surrogate itself: "
+        f"{show(float(own.mean()))} against {show(float(own_random.mean()))}",
+        "positive_holds": rehearsed is not None and rehearsed > 0,
+        "negative_control": f"these harm at most half as much as its {show(float(adverse.mean()))}: "
+        + ", ".join(f"{name} {show(mean)}" for name, mean in means.items())
+        + ("" if harms else " (no test: it harms no more than random requests do)"),
+        "negative_holds": max(means.values()) <= 0.5 * float(adverse.mean()) if harms else None,
+    }
