@@ -10,7 +10,7 @@ from torch import nn
 
 from speed.clock import Race, race
 from unrecall.attacks.residual_knowledge import ResidualKnowledge, ratio_of_sums
-from unrecall.data.examples import Part
+from unrecall.data.examples import Absent, Part
 from unrecall.evidence.pool import draw
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.scenarios.base import Scenario
@@ -29,7 +29,8 @@ def _race(digits: Scenario, subject: nn.Module, reference: nn.Module, count: int
     import torchattacks
 
     attack = ResidualKnowledge()
-    request = replace(digits.request, forget=Part(digits.request.forget, range(count)))
+    forget, absent = Part(digits.request.forget, range(count)), Absent("the rival has none")
+    request = replace(digits.request, forget=forget, holdout=absent)
     batch = digits.task.collate([request.forget[i] for i in range(count)])
     inputs, targets = batch["inputs"], batch["targets"]
     curves: dict[str, np.ndarray] = {}
