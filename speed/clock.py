@@ -30,9 +30,9 @@ def race(ours: Callable[[], object], theirs: Callable[[], object], rounds: int =
     """Median seconds of each over `rounds`, alternating, after one warm-up of both."""
     times: tuple[list[float], list[float]] = ([], [])
     for i in range(rounds + 1):
-        for rival, kept in zip((ours, theirs), times, strict=True):
+        for rival, seconds in zip((ours, theirs), times, strict=True):
             start = time.perf_counter()
             rival()
             if i:
-                kept.append(time.perf_counter() - start)
+                seconds.append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])

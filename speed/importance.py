@@ -26,14 +26,13 @@ def run() -> list[Race]:
                     total[name] += p.grad.square()
         return {name: value / len(examples) for name, value in total.items()}
 
-    ours, theirs = exact(model, task, examples), loop()
-    worst = max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
-    mine, other = race(lambda: exact(model, task, examples), loop, rounds=5)
+    at_once, one_by_one = exact(model, task, examples), loop()
+    worst = max(float((at_once[name] - one_by_one[name]).abs().max()) for name in one_by_one)
+    times = race(lambda: exact(model, task, examples), loop, rounds=5)
     return [
         Race(
             "per-example importance, 512 digits",
-            mine,
-            other,
+            *times,
             "loop, batch of one",
             "ratio >= 4",
             f"differ by {worst:.0e}",

@@ -46,7 +46,7 @@ def run() -> list[Race]:
         worst = max((a - b).abs().max().item() for a, b in pairs)
         return Race(name, *race(ours, theirs, rounds=3), rival, target, f"weights differ by {worst:.0e}")
 
-    asked = "unrecall.methods.npo.remembered_losses"
+    reference = "unrecall.methods.npo.remembered_losses"
     each_step = "reference run each step"
     return [
         raced(
@@ -54,10 +54,10 @@ def run() -> list[Race]:
             NPO(retain_weight=0.0, fit=RECIPE),
             "ratio >= 1.25",
             each_step,
-            asked,
+            reference,
             at_each_step,
         ),
-        raced("NPO with retain, small Llama", NPO(fit=RECIPE), "no more than 7/6", each_step, asked, at_each_step),
+        raced("NPO with retain, small Llama", NPO(fit=RECIPE), "no more than 7/6", each_step, reference, at_each_step),
         raced(
             "RMU, layer 2 of 6, small Llama",
             RMU(fit=replace(RECIPE, epochs=5)),
@@ -82,11 +82,11 @@ def at_each_step(model: nn.Module, task: Task, examples: Examples) -> Teacher:
 
 def to_the_end(model: nn.Module, module: nn.Module, run: Callable[[], object]) -> Tensor:
     """What a module gives out in a pass that is not ended there."""
-    found: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _, __, output: found.append(output))
+    outputs: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _, __, output: outputs.append(output))
     run()
     handle.remove()
-    return found[0]
+    return outputs[0]
 
 
 class Words:

@@ -43,5 +43,5 @@ def _against_bare(name: str, start: torch.nn.Module, data: list[tuple[torch.Tens
                 F.cross_entropy(model(inputs), targets).backward()
                 optimizer.step()
 
-    mine, theirs = race(ours, bare, rounds=7)
-    return Race(name, mine, theirs, "bare PyTorch loop", "ratio >= 0.95")
+    times = race(ours, bare, rounds=7)
+    return Race(name, *times, "bare PyTorch loop", "ratio >= 0.95")

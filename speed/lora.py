@@ -71,9 +71,9 @@ def main(who: str, size: int, length: int) -> None:
     from unrecall.training.randomness import seeded
     from unrecall.training.session import Session
 
-    made = Tokenizer(models.WordLevel({f"w{i}": i for i in range(WORDS)}, unk_token="w0"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    task = CausalLM(PreTrainedTokenizerFast(tokenizer_object=made, bos_token="w1", eos_token="w2", pad_token="w3"))
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(WORDS)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    task = CausalLM(PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="w1", eos_token="w2", pad_token="w3"))
     drawn = torch.randint(4, WORDS, (2 * STEPS * size, length - 2), generator=seeded(0)).tolist()
     texts = [{"prompt": "", "answer": " ".join(f"w{i}" for i in row)} for row in drawn]
     forget, retain = texts[: STEPS * size], texts[STEPS * size :]
