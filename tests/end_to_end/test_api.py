@@ -13,14 +13,15 @@ import unrecall as ur
 from tests.worlds import World, blobs, network, train
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
+from unrecall.harness.suites import Suite
 from unrecall.training.job import Job
 from unrecall.training.session import Session
 
-FAST = ("Recalibration", "RMIA", "Loss")
+FAST = ("recalibration", "rmia", "loss")
 
 
-def fast() -> ur.Audit:
-    return ur.Audit(tuple(getattr(ur.attacks, name)() for name in FAST))
+def fast() -> Suite:
+    return ur.suite(*FAST)
 
 
 def test_the_readmes_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
