@@ -171,7 +171,6 @@ def test_a_finished_part_is_not_done_again(case: Path, monkeypatch: pytest.Monke
         raise AssertionError("done again")
 
     monkeypatch.setattr(loop, "batch_size", never)
-    monkeypatch.setattr(setting, "observe", never)
     for attack in (RecoveryAttack, MembershipAttack):
         monkeypatch.setattr(attack, "scores", never)
     assert perform(case / "parts").comparable() == first.comparable()
