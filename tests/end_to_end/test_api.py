@@ -50,13 +50,28 @@ def test_own_model_and_data_in_a_few_lines(tmp_path: Path) -> None:
     record = ur.audit(
         original=model, unlearned=unlearned, retrained=again, request=request, task=task, attacks=fast(), seed=1
     )
+    assert (record.method, record.method_title, record.parameters) == ("not stated", "An unlearned model", {})
     ur.report.write([record], tmp_path / "audit.html")
+    assert "An unlearned model" in (tmp_path / "audit.html").read_text(encoding="utf-8")
     assert (tmp_path / "audit.html").stat().st_size > 10_000
     assert isinstance(record, ur.Record)
     assert all(isinstance(m, ur.Measurement) for m in record.measurements)
     assert before == [digest_of(m) for m in (model, unlearned, *again)], "the models are left as they were"
     assert record.provenance.weights["unlearned"] == before[1]
     assert record.sizes == {"forget": 16, "retain": 104, "holdout": 40, "test": 80}
+
+
+def test_a_record_names_the_method_that_it_was_told(samples_world: World, tmp_path: Path) -> None:
+    w, method = samples_world, ur.methods.RURK(tau=0.05)
+    record = ur.audit(
+        original=w.original, unlearned=w.original, request=w.request, task=w.task, attacks=fast(), method=method,
+        run=ur.Run(scenario="mine", reported={"forget_accuracy": 0.5}),
+    )  # fmt: skip
+    assert (record.method, record.method_title) == ("rurk:tau=0.05", ur.methods.RURK.title)
+    assert record.parameters == method.as_dict()
+    assert (record.scenario, record.reported) == ("mine", {"forget_accuracy": 0.5})
+    ur.report.write([record], tmp_path / "audit.html")
+    assert f"{ur.methods.RURK.title} on mine" in (tmp_path / "audit.html").read_text(encoding="utf-8")
 
 
 def test_names_stay_what_they_are_whatever_was_imported_before() -> None:

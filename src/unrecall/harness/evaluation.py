@@ -14,7 +14,6 @@ from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.pool import Arm, Draw, Place, draw
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting, Subject
-from unrecall.harness.finding import report_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ def evaluated(attack: ScoredAttack, setting: Setting) -> Evaluation:
     scores: dict[str, Scores] = {}
     missing: dict[str, str] = {}
     for subject in setting.subjects:
-        setting.session.say(f"  {report_of(attack).title}: {subject.role}")
+        if attack.reading != "membership":  # which takes no time
+            setting.session.say(f"  {subject.role}")
         try:
             scores[subject.role] = score(attack, subject, setting, drawn)
         except (NotSupported, MissingReference) as reason:

@@ -15,7 +15,7 @@ from unrecall.record.schema import Side
 from unrecall.spec.catalog import entries
 from unrecall.spec.lines import parse
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Textual
+from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Textual, offers
 from unrecall.training.loop import Fit
 
 RELEARN = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
@@ -95,13 +95,18 @@ class Suite:
     entries: tuple[Entry, ...]
 
     def suiting(self, task: Task) -> tuple[Attack, ...]:
-        """The attacks that can run on a task; BadInput, with what is missing, where none can."""
-        suiting = tuple(attack for protocol, attack in self.entries if isinstance(task, protocol))
-        if not suiting:
-            wanted = sorted({protocol.__name__ for protocol, _ in self.entries})
+        """The attacks for a task; BadInput, with what it lacks, where none can run. An audit of nothing proves nothing.
+
+        Beside attacks that can run, one that can't stays: it becomes a row with its reason.
+        """
+        suiting = tuple(attack for protocol, attack in self.entries if offers(task, protocol))
+        if not any(offers(task, *attack.needs) for attack in suiting):
+            needs = {need for protocol, attack in self.entries for need in (protocol, *attack.needs)}
+            lacking = sorted(need.__name__ for need in needs if not offers(task, need))
             raise BadInput(
-                f"suite {self.name}: expected a task that is one of {', '.join(wanted)}, got {type(task).__name__}, on "
-                "which none of its attacks can run. Name attacks that can, or give the task what they need."
+                f"suite {self.name}: expected an attack that can run on {type(task).__name__}, got none: "
+                f"{'the task offers no ' + ', '.join(lacking) if lacking else 'the suite is empty'}. Name attacks that "
+                "can, or give the task what they need."
             )
         return suiting
 

@@ -200,7 +200,9 @@ def test_what_comes_nearest_is_called_so(class_world: World) -> None:
 def test_without_classes_only_samples_can_be_tuned(samples_world: World) -> None:
     w = samples_world
     concept = replace(w.request, kind="concept")
-    with pytest.raises(NotSupported, match="expected a task whose examples have a class each, got CausalLM; for a con"):
+    with pytest.raises(
+        NotSupported, match=r"tune: expected examples that have one class each, got CausalLM\. For a con"
+    ):
         tune(Dial(), w.original, Job(concept, CausalLM(word_tokenizer(), template=None), seeded(0), CPU))
     with pytest.raises(NotSupported, match="expected the classes' names, got none"):
         tune(Dial(), w.original, Job(concept, Contrastive(caption_tokenizer()), seeded(0), CPU))
