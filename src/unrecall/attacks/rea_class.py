@@ -18,11 +18,10 @@ from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import accuracy, batches, device_of
-from unrecall.models.perturb import perturbable
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Perturbable
+from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
