@@ -8,6 +8,7 @@ from unrecall.metrics.forgetting import DISAGREEMENT, FORGET_ACCURACY, HOLDOUT_A
 from unrecall.metrics.gap import GAP
 from unrecall.metrics.over_unlearning import OVER_UNLEARNING
 from unrecall.metrics.retrieval import RETRIEVAL
+from unrecall.metrics.truth import EXTRACTION_STRENGTH, FORGET_PROBABILITY, RETAIN_PROBABILITY
 from unrecall.metrics.utility import RESTORATION, RETAIN_ACCURACY, TEST_ACCURACY
 
 METRICS: tuple[Metric, ...] = (
@@ -20,6 +21,9 @@ METRICS: tuple[Metric, ...] = (
     INTRA_CLASS_COSINE,
     OVER_UNLEARNING,
     CONTAMINATION,
+    FORGET_PROBABILITY,
+    EXTRACTION_STRENGTH,
+    RETAIN_PROBABILITY,
     ANSWERS,
     RETRIEVAL,
     GAP,
