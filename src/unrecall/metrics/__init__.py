@@ -5,7 +5,7 @@ from unrecall.metrics.base import Measured, Metric
 from unrecall.metrics.contamination import CONTAMINATION
 from unrecall.metrics.cost import COST
 from unrecall.metrics.forgetting import DISAGREEMENT, FORGET_ACCURACY, HOLDOUT_ACCURACY, INTRA_CLASS_COSINE
-from unrecall.metrics.gap import GAP
+from unrecall.metrics.gap import AVERAGE_GAP
 from unrecall.metrics.over_unlearning import OVER_UNLEARNING
 from unrecall.metrics.retrieval import RETRIEVAL
 from unrecall.metrics.truth import EXTRACTION_STRENGTH, FORGET_PROBABILITY, RETAIN_PROBABILITY
@@ -26,7 +26,7 @@ METRICS: tuple[Metric, ...] = (
     RETAIN_PROBABILITY,
     ANSWERS,
     RETRIEVAL,
-    GAP,
+    AVERAGE_GAP,
     COST,
 )
 
