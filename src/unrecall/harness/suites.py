@@ -108,11 +108,13 @@ class Suite:
 
 def suite(*chosen: str | Attack) -> Suite:
     """The suite of that name, `all` attacks there are, or just the attacks given, by name or as they are."""
+    if not chosen:
+        raise BadInput("suite: expected attacks, got none. Name some, or one of the suites standard, quick and all.")
     if len(chosen) == 1 and isinstance(chosen[0], str) and chosen[0] in NAMED:
         return Suite(chosen[0], NAMED[chosen[0]])
     names: Sequence[str | Attack] = [entry.name for entry in entries("attacks")] if chosen == ("all",) else chosen
     own = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
-    return Suite(" ".join(map(str, chosen)) if chosen else "none", tuple((Task, attack) for attack in own))
+    return Suite(" ".join(map(str, chosen)), tuple((Task, attack) for attack in own))
 
 
 def judged_names() -> dict[str, Side | None]:
