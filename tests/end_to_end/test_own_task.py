@@ -40,8 +40,8 @@ def make(): return replace(blobs(), task=Sounds())
 """
 WHO = ["--scenario", "sounds.py:make", "--device", "cpu", "--out", "out"]
 LACKING = (
-    r"suite residual_knowledge prefix: expected an attack that can run on Sounds, got none: the task offers no "
-    r"Perturbable, Textual\. Name attacks that can, or give the task what they need\."
+    r"suite residual_knowledge prefix: expected a task that is one of Perturbable, Textual, got Sounds, on which none "
+    r"of its attacks can run\. Name attacks that can, or give the task what they need\."
 )
 
 
@@ -70,8 +70,6 @@ def test_the_same_in_python() -> None:
             original=model, unlearned=model, request=scenario.request, task=scenario.task, session=session,
             attacks=ur.suite("residual_knowledge", "prefix"),
         )  # fmt: skip
-    with pytest.raises(BadInput, match="got none: the suite is empty"):
-        ur.audit(original=model, unlearned=model, request=scenario.request, task=scenario.task, attacks=ur.suite())
 
 
 def test_what_can_run_runs_and_the_rest_are_rows_with_reasons() -> None:

@@ -27,7 +27,7 @@ MOVING = Fit(batch_size=32, weight_decay=0.0)
 
 
 Entry: TypeAlias = tuple[type, Attack]
-"""An attack of a suite, and what a task must be for it to run: any task, or one that offers a protocol."""
+"""An attack of a suite, and the protocol that a task must offer for it to be run; `Task` stands for any task."""
 
 STANDARD: tuple[Entry, ...] = (
     (Classifying, attacks.Recalibration()),
@@ -95,7 +95,7 @@ class Suite:
     entries: tuple[Entry, ...]
 
     def suiting(self, task: Task) -> tuple[Attack, ...]:
-        """The attacks for a task; BadInput, with what it lacks, where none can run. An audit of nothing proves nothing.
+        """The attacks for a task; BadInput, with what it lacks, where none of them can run.
 
         Beside attacks that can run, one that can't stays: it becomes a row with its reason.
         """
@@ -104,24 +104,25 @@ class Suite:
             needs = {need for protocol, attack in self.entries for need in (protocol, *attack.needs)}
             lacking = sorted(need.__name__ for need in needs if not offers(task, need))
             raise BadInput(
-                f"suite {self.name}: expected an attack that can run on {type(task).__name__}, got none: "
-                f"{'the task offers no ' + ', '.join(lacking) if lacking else 'the suite is empty'}. Name attacks that "
-                "can, or give the task what they need."
+                f"suite {self.name}: expected a task that is one of {', '.join(lacking)}, got {type(task).__name__}, on "
+                "which none of its attacks can run. Name attacks that can, or give the task what they need."
             )
         return suiting
 
 
 def suite(*chosen: str | Attack) -> Suite:
     """The suite of that name, `all` attacks there are, or just the attacks given, by name or as they are."""
+    if not chosen:
+        raise BadInput("suite: expected attacks, got none. Name some, or one of the suites standard, quick and all.")
     if len(chosen) == 1 and isinstance(chosen[0], str) and chosen[0] in NAMED:
         return Suite(chosen[0], NAMED[chosen[0]])
     names: Sequence[str | Attack] = [entry.name for entry in entries("attacks")] if chosen == ("all",) else chosen
-    given = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
-    return Suite(" ".join(map(str, chosen)) if chosen else "none", tuple((Task, attack) for attack in given))
+    own = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
+    return Suite(" ".join(map(str, chosen)), tuple((Task, attack) for attack in own))
 
 
 def judged_names() -> dict[str, Side | None]:
     """Every measurement that a verdict may rest on, by name, and the side on which it leaks."""
     sides = {row.name: row.leak for metric in METRICS for row in metric.rows if row.judged}
-    kinds = [attack for _, attack in STANDARD if attack.judged and not choices(attack)]
-    return sides | {f"{stem(attack)}_{attack.judged}": "above" for attack in kinds}
+    judged = [attack for _, attack in STANDARD if attack.judged and not choices(attack)]
+    return sides | {f"{stem(attack)}_{attack.judged}": "above" for attack in judged}
