@@ -15,4 +15,4 @@ victim=${VICTIM:-3} wished=${WISHED:-5}
 scenario="cifar10-indirect:data=$DATA,weights=$WEIGHTS,victim=$victim,wished=$wished"
 attack="indirect:victim=$victim,wished=$wished,sizes=${SIZES:-100},controls=${CONTROLS:-3}"
 methods=${METHODS:-"grad_ascent:lr=0.001,epochs=30,batchnorm=frozen neggrad_plus:beta=0.3,epochs=2 roka scrub:lr=0.005,forget_batch=8 ssd rurk:lambda_f=0.3 spotter:lr=0.0005"}
-unrecall bench --scenario "$scenario" --methods "$methods" --attacks "$attack" --seeds "${SEEDS:-1}" --device cpu --out "$OUT"
+unrecall bench --scenario "$scenario" --methods "$methods" --suite "$attack" --seeds "${SEEDS:-1}" --device cpu --out "$OUT"

@@ -14,4 +14,4 @@ methods="grad_diff:lr=0.0003,$stop ssiuu(grad_diff:lr=0.0003,$stop)
   grad_ascent:optimizer=adamw,lr=0.0001,batch_size=32,weight_decay=0,$stop
   rmu:update=all,alpha=1,lr=0.001,batch_size=16,steps=150,until=0.25,check_every=10
   npo:lr=0.001,$stop simnpo:gamma=1,lr=0.001,$stop"
-unrecall bench --scenario "$scenario" --methods "$methods" --attacks "$attacks" --seeds "${SEEDS:-3}" --device cpu --out "$OUT"
+unrecall bench --scenario "$scenario" --methods "$methods" --suite "$attacks" --seeds "${SEEDS:-3}" --device cpu --out "$OUT"

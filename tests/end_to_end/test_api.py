@@ -33,7 +33,7 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pyte
         "forget": data[:8], "retain": data[8:], "holdout": unseen[:20], "test": unseen[20:],
         "model": train(data, 0), "again": train(data[8:], 1),
     }  # fmt: skip
-    quick = example.replace("task=task)", "task=task, attacks=fast())")
+    quick = example.replace("method=method)", "method=method, attacks=fast())")
     assert quick != example
     exec(compile(quick, "README.md", "exec"), {**names, "fast": fast})
     assert (tmp_path / "audit.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")

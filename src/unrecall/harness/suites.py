@@ -9,11 +9,11 @@ from typing import TypeAlias
 from unrecall import attacks
 from unrecall.attacks.base import Attack
 from unrecall.errors import BadInput
-from unrecall.harness.finding import choices, stem
+from unrecall.harness.finding import choices
 from unrecall.metrics import METRICS
 from unrecall.record.schema import Side
 from unrecall.spec.catalog import entries
-from unrecall.spec.lines import parse
+from unrecall.spec.lines import name_of, parse
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Textual, offers
 from unrecall.training.loop import Fit
@@ -104,8 +104,8 @@ class Suite:
             needs = {need for protocol, attack in self.entries for need in (protocol, *attack.needs)}
             lacking = sorted(need.__name__ for need in needs if not offers(task, need))
             raise BadInput(
-                f"suite {self.name}: expected a task that is one of {', '.join(lacking)}, got {type(task).__name__}, on "
-                "which none of its attacks can run. Name attacks that can, or give the task what they need."
+                f"suite {self.name}: expected a task that is one of {', '.join(lacking)}, got {type(task).__name__}, "
+                "on which none of its attacks can run. Name attacks that can, or give the task what they need."
             )
         return suiting
 
@@ -125,4 +125,4 @@ def judged_names() -> dict[str, Side | None]:
     """Every measurement that a verdict may rest on, by name, and the side on which it leaks."""
     sides = {row.name: row.leak for metric in METRICS for row in metric.rows if row.judged}
     judged = [attack for _, attack in STANDARD if attack.judged and not choices(attack)]
-    return sides | {f"{stem(attack)}_{attack.judged}": "above" for attack in judged}
+    return sides | {f"{name_of(attack)}_{attack.judged}": "above" for attack in judged}

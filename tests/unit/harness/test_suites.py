@@ -9,9 +9,10 @@ import pytest
 from tests.worlds import COLOURS, caption_tokenizer, word_tokenizer
 from unrecall import attacks
 from unrecall.errors import BadInput
-from unrecall.harness.finding import report_of, stem
+from unrecall.harness.finding import report_of
 from unrecall.harness.suites import QUICK, STANDARD, Suite, judged_names, suite
 from unrecall.spec.catalog import entries
+from unrecall.spec.lines import name_of
 from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual
@@ -57,8 +58,8 @@ def test_attacks_are_run_in_the_order_of_the_suite() -> None:
 def test_all_is_every_attack_of_the_catalog() -> None:
     catalog = [entry.name for entry in entries("attacks")]
     for task in TASKS:
-        assert [stem(attack) for attack in suite("all").suiting(task)] == catalog
-    assert {stem(attack) for _, attack in STANDARD} < set(catalog)
+        assert [name_of(attack) for attack in suite("all").suiting(task)] == catalog
+    assert {name_of(attack) for _, attack in STANDARD} < set(catalog)
     assert suite("all").name == "all"
 
 
