@@ -23,8 +23,7 @@ app = typer.Typer(
 )
 
 DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
-"""The folder, the method, and whether it is tuned: one that hides, one whose strength is searched, and the exact one,
-which must pass."""
+"""Folder, method, and whether it is tuned: a method that hides, one that is tuned, and the exact one, which passes."""
 
 
 @app.command()
@@ -47,14 +46,14 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
 ) -> None:
     """What there is, with parameters and defaults."""
-    known = next((name for name in KINDS if name == kind), None)
-    if known is None:
+    catalog = next((entries(name) for name in KINDS if name == kind), None)
+    if catalog is None:
         raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
     if as_json:
-        print(json.dumps([_as_json(entry) for entry in entries(known)], indent=1))
+        print(json.dumps([_as_json(entry) for entry in catalog], indent=1))
         return
-    width = max(len(entry.name) for entry in entries(known))
-    for entry in entries(known):
+    width = max(len(entry.name) for entry in catalog)
+    for entry in catalog:
         print(f"{entry.name:<{width}}  {entry.summary}")
         if entry.parameters:
             print(f"{'':<{width}}    " + ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters))
@@ -271,7 +270,7 @@ def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None
 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:
-    """The verdict of each record, the page, and the exit code that --fail-on asks for."""
+    """Writes the page, prints each record's verdict, and exits with 1 where --fail-on names one of them."""
     from unrecall.report import write
 
     write(records, folder / "report.html")
