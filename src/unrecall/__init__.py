@@ -3,8 +3,8 @@
 The straight line, left to right:
 
     Request, tasks.*      what must go, and how the model's modality works
-    methods.*             unlearn(model, request, task, generator) -> model
-    attacks.*, metrics.*  what every model is asked
+    methods.*             unlearn(model, Job(request, task)) -> model
+    attacks.*, metrics.*  what every model is asked; suite("quick") is a list of attacks
     audit                 original, unlearned and retrained side by side -> Record
     report                records -> one page
 """

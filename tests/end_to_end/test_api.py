@@ -13,14 +13,15 @@ import unrecall as ur
 from tests.worlds import World, blobs, network, train
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
+from unrecall.harness.suites import Suite
 from unrecall.training.job import Job
 from unrecall.training.session import Session
 
-FAST = ("Recalibration", "RMIA", "Loss")
+FAST = ("recalibration", "rmia", "loss")
 
 
-def fast() -> ur.Audit:
-    return ur.Audit(tuple(getattr(ur.attacks, name)() for name in FAST))
+def fast() -> Suite:
+    return ur.suite(*FAST)
 
 
 def test_the_readmes_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +33,7 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pyte
         "forget": data[:8], "retain": data[8:], "holdout": unseen[:20], "test": unseen[20:],
         "model": train(data, 0), "again": train(data[8:], 1),
     }  # fmt: skip
-    quick = example.replace("task=task)", "task=task, attacks=fast())")
+    quick = example.replace("method=method)", "method=method, attacks=fast())")
     assert quick != example
     exec(compile(quick, "README.md", "exec"), {**names, "fast": fast})
     assert (tmp_path / "audit.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
@@ -49,13 +50,28 @@ def test_own_model_and_data_in_a_few_lines(tmp_path: Path) -> None:
     record = ur.audit(
         original=model, unlearned=unlearned, retrained=again, request=request, task=task, attacks=fast(), seed=1
     )
+    assert (record.method, record.method_title, record.parameters) == ("not stated", "An unlearned model", {})
     ur.report.write([record], tmp_path / "audit.html")
+    assert "An unlearned model" in (tmp_path / "audit.html").read_text(encoding="utf-8")
     assert (tmp_path / "audit.html").stat().st_size > 10_000
     assert isinstance(record, ur.Record)
     assert all(isinstance(m, ur.Measurement) for m in record.measurements)
     assert before == [digest_of(m) for m in (model, unlearned, *again)], "the models are left as they were"
     assert record.provenance.weights["unlearned"] == before[1]
     assert record.sizes == {"forget": 16, "retain": 104, "holdout": 40, "test": 80}
+
+
+def test_a_record_names_the_method_that_it_was_told(samples_world: World, tmp_path: Path) -> None:
+    w, method = samples_world, ur.methods.RURK(tau=0.05)
+    record = ur.audit(
+        original=w.original, unlearned=w.original, request=w.request, task=w.task, attacks=fast(), method=method,
+        run=ur.Run(scenario="mine", reported={"forget_accuracy": 0.5}),
+    )  # fmt: skip
+    assert (record.method, record.method_title) == ("rurk:tau=0.05", ur.methods.RURK.title)
+    assert record.parameters == method.as_dict()
+    assert (record.scenario, record.reported) == ("mine", {"forget_accuracy": 0.5})
+    ur.report.write([record], tmp_path / "audit.html")
+    assert f"{ur.methods.RURK.title} on mine" in (tmp_path / "audit.html").read_text(encoding="utf-8")
 
 
 def test_names_stay_what_they_are_whatever_was_imported_before() -> None:

@@ -41,7 +41,7 @@ def spoil(name: str) -> None:
         path.mkdir()
 
 
-AUDIT = ["audit", *WHO, "--audit", FAST, "--model", "bad.safetensors", "--out", "out"]
+AUDIT = ["audit", *WHO, "--suite", FAST, "--model", "bad.safetensors", "--out", "out"]
 BAD: list[tuple[str, list[str], str]] = [
     ("index out of range", with_(RUN, scenario="case.py:outside"), r"expected indices in 0\.\.79, got 80"),
     ("index out of range in a file", with_(RUN, scenario="digits:forget=far.txt"), r"far\.txt:2: .* got 99999"),
@@ -83,8 +83,8 @@ BAD: list[tuple[str, list[str], str]] = [
     ("impossible value", with_(RUN, method="rurk:tau=-1"), "expected tau to be greater than or equal to 0, got '-1'"),
     ("impossible rate", with_(RUN, method="rurk:lr=nan"), "Fit: expected lr to be"),
     ("impossible epochs", with_(RUN, method="rurk:epochs=0"), "expected epochs to be greater than or equal to 1"),
-    ("unknown attack", with_(RUN, audit="relern"), "unknown attack 'relern'. Did you mean 'relearn'"),
-    ("unknown attack parameter", with_(RUN, audit="rmia:gama=1"), "unknown parameter 'gama'. Did you mean 'gamma'"),
+    ("unknown attack", with_(RUN, suite="relern"), "unknown attack 'relern'. Did you mean 'relearn'"),
+    ("unknown attack parameter", with_(RUN, suite="rmia:gama=1"), "unknown parameter 'gama'. Did you mean 'gamma'"),
     ("nothing to tune", [*with_(RUN, method="retrain"), "--tune"], "expected a method with a strength"),
     ("no seeds", [*RUN, "--seeds", "0"], "--seeds"),
     ("seeds in words", [*RUN, "--seeds", "two"], "--seeds"),
@@ -149,7 +149,7 @@ def test_a_folder_of_another_run_is_left_alone(case: Path, capsys: pytest.Captur
 
 
 def test_one_bad_cell_does_not_stop_the_others_nor_take_their_page(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("bench", *WHO, "--attacks", "rmia", "--out", "grid", "--methods", "neggrad_plus:lr=1e30 ssd") == 2
+    assert call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", "neggrad_plus:lr=1e30 ssd") == 2
     told = capsys.readouterr()
     failed, summary = [line for line in told.err.splitlines() if line.startswith("error: ")]
     assert failed.startswith("error: neggrad_plus:lr=1e30, seed 0: ")

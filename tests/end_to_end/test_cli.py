@@ -16,11 +16,12 @@ import pytest
 from tests.worlds import network
 from unrecall.cli import app as cli
 from unrecall.disk import weights
-from unrecall.experiment import grid as bench
+from unrecall.disk.cache import cache_folder
+from unrecall.evidence import setting
+from unrecall.experiment import grid
 from unrecall.harness import audit as auditing
 from unrecall.record.schema import Record, load
 from unrecall.record.verdict import judge
-from unrecall.scenarios.base import cache_folder
 
 CASE = """
 import os
@@ -78,7 +79,7 @@ def refused(): assert False, "no"
 FAST = "recalibration:counts=16 rmia svc"
 METHOD = "neggrad_plus:epochs=3,batch_size=16"
 WHO = ["--scenario", "case.py:make", "--device", "cpu"]
-RUN = ["run", *WHO, "--method", METHOD, "--audit", FAST, "--out", "out"]
+RUN = ["run", *WHO, "--method", METHOD, "--suite", FAST, "--out", "out"]
 
 
 @pytest.fixture(autouse=True)
@@ -134,27 +135,20 @@ def test_unlearn_then_audit_somebody_elses_checkpoint(capsys: pytest.CaptureFixt
     assert call("unlearn", *WHO, "--method", METHOD, "--out", "gone") == 0
     checkpoint = Path("gone/unlearned.safetensors")
     assert weights.digest_of_file(checkpoint) in capsys.readouterr().out
-    audit = ["audit", *WHO, "--attacks", FAST] if "--attacks" in HELP("audit") else ["audit", *WHO, "--audit", FAST]
+    audit = ["audit", *WHO, "--suite", FAST]
     assert call(*audit, "--model", str(checkpoint), "--out", "theirs") == 0
     record = load(Path("theirs/record.json"))
     assert record.provenance.weights["unlearned"] == weights.digest_of_file(checkpoint)
-    reference = list(cache_folder().glob("tiny-retrained-*.safetensors"))
-    given = [word for path in reference for word in ("--reference", str(path))]
+    references = cache_folder().glob("tiny-retrained-*.safetensors")
+    given = [word for path in references for word in ("--retrained", str(path))]
     original = next(cache_folder().glob("tiny-original-*.safetensors"))
     assert call(*audit, "--model", str(checkpoint), *given, "--original", str(original), "--out", "again") == 0
     again = load(Path("again/record.json"))
     assert sorted(again.provenance.weights.values()) == sorted(record.provenance.weights.values())
 
 
-def HELP(command: str) -> str:  # noqa: N802
-    done = subprocess.run(
-        [sys.executable, "-m", "unrecall", command, "--help"], capture_output=True, text=True, check=False, timeout=60
-    )
-    return done.stdout
-
-
 def test_bench_makes_a_page_of_many_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bench", *WHO, "--attacks", "rmia", "--out", "grid", "--methods"]
+    words = ["bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods"]
     assert call(*words, f"{METHOD} ssd") == 0
     before = {path: path.read_bytes() for path in Path("grid").rglob("*.json")}
     assert sum(path.name == "record.json" for path in before) == 2
@@ -167,7 +161,7 @@ def test_bench_makes_a_page_of_many_and_goes_on(capsys: pytest.CaptureFixture[st
 
 def test_a_tuned_bench_runs_what_has_no_strength_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     methods = f"retrain:epochs=1 eu_k:blocks=1,epochs=1 {METHOD}"
-    assert call("bench", *WHO, "--attacks", "rmia", "--out", "grid", "--methods", methods, "--tune") == 0
+    assert call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", methods, "--tune") == 0
     told = capsys.readouterr().err
     records = [load(path) for path in Path("grid").rglob("record.json")]
     assert {record.method.split(":")[0]: record.tuning is None for record in records} == {
@@ -182,11 +176,11 @@ def test_a_tuned_bench_runs_what_has_no_strength_as_it_is(capsys: pytest.Capture
 
 
 def test_an_audit_trains_only_what_was_not_given() -> None:
-    """With --original no original is trained; one --reference is topped up to the two that the scenario wants."""
+    """With --original no original is trained; one --retrained is topped up to the two that the scenario wants."""
     weights.save(network(seed=5), Path("theirs.safetensors"))
     weights.save(network(seed=6), Path("reference.safetensors"))
-    audit = ["audit", *WHO, "--audit", "rmia", "--model", "theirs.safetensors", "--original", "theirs.safetensors"]
-    assert call(*audit, "--reference", "reference.safetensors", "--out", "audit") == 0
+    audit = ["audit", *WHO, "--suite", "rmia", "--model", "theirs.safetensors", "--original", "theirs.safetensors"]
+    assert call(*audit, "--retrained", "reference.safetensors", "--out", "audit") == 0
     assert not list(cache_folder().glob("tiny-original-*"))
     assert len(list(cache_folder().glob("tiny-retrained-*.safetensors"))) == 1
     digests = load(Path("audit/record.json")).provenance.weights
@@ -207,7 +201,7 @@ def uninterrupted(folder: str) -> dict[str, Any]:
     return load(Path(folder) / "seed-0" / "record.json").comparable()
 
 
-PARTS: list[tuple[Any, str]] = [(bench, "scenario_of"), (auditing, "evidence"), (auditing, "judge"), (cli, "_show")]
+PARTS: list[tuple[Any, str]] = [(grid, "scenario_of"), (setting, "observe"), (auditing, "judge"), (cli, "_show")]
 
 
 @pytest.mark.parametrize(("owner", "name"), PARTS, ids=[name for _, name in PARTS])

@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from unrecall.attacks import CKA, RMIA, SVC, Recalibration, Relearn
+from unrecall.attacks.base import MembershipAttack, RecoveryAttack
+from unrecall.disk import cache
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, Diverged, MissingReference
+from unrecall.evidence import setting
 from unrecall.experiment import run
 from unrecall.experiment.grid import scenario_of
 from unrecall.experiment.run import experiment
 from unrecall.harness import audit as auditing
-from unrecall.harness.suites import Audit
+from unrecall.harness.suites import suite
 from unrecall.methods.base import Method
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.neggrad_plus import NegGradPlus
@@ -25,7 +28,7 @@ from unrecall.methods.retrain import Retrain
 from unrecall.methods.roka import ROKA
 from unrecall.methods.ssd import SSD
 from unrecall.record.schema import Record
-from unrecall.training import loop as engine
+from unrecall.training import loop
 from unrecall.training.session import Session
 
 CASE = """
@@ -43,8 +46,8 @@ def make(**changed):
              "recipe": Fit(lr=0.05, epochs=4, batch_size=16), "references": 2}
     return Scenario(**(whole | changed))
 """
-ATTACKS = Audit((Recalibration(counts=(16,)), Relearn(steps=(1, 2), learning_rates=(1e-2,)), SVC(), RMIA()))
-METHOD = NegGradPlus(fit=engine.Fit(lr=0.01, epochs=3, batch_size=16))
+ATTACKS = suite(Recalibration(counts=(16,)), Relearn(steps=(1, 2), learning_rates=(1e-2,)), SVC(), RMIA())
+METHOD = NegGradPlus(fit=loop.Fit(lr=0.01, epochs=3, batch_size=16))
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +78,9 @@ def test_the_whole_line(case: Path) -> None:
 
 def test_same_seed_same_record_and_another_seed_another(case: Path) -> None:
     first = perform(case / "a")
-    assert perform(None).comparable() == first.comparable()
+    assert perform(case / "again").comparable() == first.comparable()
+    assert first.scores, "hashed, because they stand in a folder"
+    assert perform(None).comparable() == first.model_copy(update={"scores": {}}).comparable()
     assert perform(case / "b", seed=1).comparable() != first.comparable()
 
 
@@ -102,12 +107,12 @@ def stopping(function: Callable[..., Any], after: int) -> Callable[..., Any]:
 
 
 PLACES = [
-    (engine, "batch_size", range(0, 130, 10)),  # in the loop: of the original, the references, the method, the null
-    (run, "content_key", (0, 1)),
-    (auditing, "content_key", (1, 4)),
-    (run, "performed", (0, 1)),
-    (auditing, "evidence", (0,)),
-    (auditing, "_kept", (0, 1, 2, 3)),
+    (loop, "batch_size", range(0, 130, 10)),  # in the loop: of the original, the references, the method, the null
+    (cache, "content_key", (0, 1, 4, 9)),
+    (auditing, "content_key", (1, 3)),
+    (run.Start, "unlearned", (0, 1)),
+    (setting, "observe", (0, 5)),
+    (auditing, "finding_of", (0, 1, 2, 3)),
     (auditing, "judge", (0,)),
     (Path, "replace", (0, 1, 2, 3, 5, 8, 13, 16)),  # between a file that is written and its name
 ]
@@ -146,9 +151,9 @@ STEPS = 100
 
 
 def test_interrupted_again_and_again(case: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    real, rounds = engine.batch_size, 0
+    real, rounds = loop.batch_size, 0
     while True:
-        monkeypatch.setattr(engine, "batch_size", stopping(real, STEPS))
+        monkeypatch.setattr(loop, "batch_size", stopping(real, STEPS))
         try:
             record = perform(case / "parts")
             break
@@ -165,9 +170,9 @@ def test_a_finished_part_is_not_done_again(case: Path, monkeypatch: pytest.Monke
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("done again")
 
-    monkeypatch.setattr(engine, "training", never)
-    for name in ("membership", "recognition", "recovery"):
-        monkeypatch.setattr(auditing, name, never)
+    monkeypatch.setattr(loop, "batch_size", never)
+    for attack in (RecoveryAttack, MembershipAttack):
+        monkeypatch.setattr(attack, "scores", never)
     assert perform(case / "parts").comparable() == first.comparable()
 
 
@@ -181,7 +186,7 @@ def test_tuning_is_recorded_and_resumes(case: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_methods_without_a_loop_or_without_a_null_say_so(case: Path) -> None:
-    for method in (SSD(), Retrain(fit=engine.Fit(lr=0.05, epochs=2, batch_size=16))):
+    for method in (SSD(), Retrain(fit=loop.Fit(lr=0.05, epochs=2, batch_size=16))):
         record = perform(None, method)
         assert "null" not in record.provenance.weights
         assert all(m.null.note.startswith("no null") or m.null.value is None for m in record.measurements)
@@ -195,7 +200,7 @@ def test_layers_that_are_not_there_are_said_before_references_are_trained(
     with pytest.raises(BadInput, match="got 'foo'"):
         experiment(made, ROKA(layers=("foo",)), ATTACKS, 0, session)
     with pytest.raises(BadInput, match="got 'foo'"):
-        experiment(made, METHOD, Audit((CKA(layers=("foo",)),)), 0, session)
+        experiment(made, METHOD, suite(CKA(layers=("foo",))), 0, session)
 
 
 def test_own_models_are_used_as_they_are(case: Path) -> None:
@@ -205,7 +210,7 @@ def test_own_models_are_used_as_they_are(case: Path) -> None:
     again = make.train_retrained(0, session).model
     given = {"original": original, "retrained": (again,)}
     scenario = replace(make, **given, build=None, recipe=None)
-    record = experiment(scenario, Finetune(), Audit((RMIA(),)), 0, session)
+    record = experiment(scenario, Finetune(), suite(RMIA()), 0, session)
     assert record.provenance.weights["original"] == digest_of(original)
     assert record.provenance.weights["retrained 0"] == digest_of(again)
     assert "original" not in record.costs
@@ -218,7 +223,7 @@ def test_own_models_are_used_as_they_are(case: Path) -> None:
 
 
 def test_divergence_leaves_what_was_finished(case: Path) -> None:
-    wild = NegGradPlus(fit=engine.Fit(lr=1e30, epochs=3, batch_size=16))
+    wild = NegGradPlus(fit=loop.Fit(lr=1e30, epochs=3, batch_size=16))
     with pytest.raises(Diverged, match=r"negg.*expected finite losses and weights, got NaN or infinity at step"):
         perform(case / "parts", wild)
     assert list((case / "cache").glob("tiny-original-*.safetensors"))

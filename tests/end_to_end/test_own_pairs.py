@@ -79,7 +79,7 @@ def folder(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("run", "--scenario", ALL, *HOW, "--audit", "quick") == 0
+    assert call("run", "--scenario", ALL, *HOW, "--suite", "quick") == 0
     assert re.match(r"grad_diff:lr=0.001,epochs=1, seed 0: ", capsys.readouterr().out)
     found = load_record(Path("out/seed-0/record.json"))
     assert (found.scenario, found.kind) == ("pairs", "samples")
@@ -148,7 +148,7 @@ def test_labels_may_be_left_out() -> None:
     assert made.task.classes == ()  # type: ignore[attr-defined]
     assert made.request.kind == "samples"
     assert made.request.forget[0]["label"] == -1
-    assert call("run", "-s", OWN, *HOW, "--audit", "quick") == 0
+    assert call("run", "-s", OWN, *HOW, "--suite", "quick") == 0
     found = load_record(Path("out/seed-0/record.json"))
     assert found.measurement("residual_knowledge_sums").note.startswith("Contrastive: expected the classes' names")
     assert found.measurement("forget_zero_shot").unlearned.value is None

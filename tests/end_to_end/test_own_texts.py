@@ -35,7 +35,7 @@ SPLITS = {"forget": FACTS[:4], "retain": FACTS[4:12], "holdout": FACTS[12:16], "
 OWN = ["--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl"]
 ALL = [*OWN, "--holdout", "holdout.jsonl", "--test", "test.jsonl"]
 HOW = ["--method", "npo:lr=1e-2,epochs=2", "--lora", "r=2", "--device", "cpu", "--out", "out"]
-RUN = ["run", *ALL, *HOW, "--audit", "loss"]
+RUN = ["run", *ALL, *HOW, "--suite", "loss"]
 
 
 def llama(**changes: Any) -> Any:
@@ -125,7 +125,7 @@ def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_without_holdout_and_test_the_rows_say_why() -> None:
-    assert call("run", *OWN, *HOW, "--audit", "loss") == 0
+    assert call("run", *OWN, *HOW, "--suite", "loss") == 0
     record = load_record(Path("out/seed-0/record.json"))
     notes = {estimate.note for m in record.measurements for estimate in (m.unlearned,) if estimate.value is None}
     assert any("--holdout" in note for note in notes)
@@ -336,7 +336,7 @@ def test_models_that_can_not_be_used(
 ) -> None:
     SPOILT.get(name, lambda _: None)(Path("bad"))
     capsys.readouterr()
-    refused(["run", *arguments, *HOW, "--audit", "loss"], message, folder, capsys)
+    refused(["run", *arguments, *HOW, "--suite", "loss"], message, folder, capsys)
 
 
 SAME = SPLITS["forget"][1]
@@ -366,7 +366,7 @@ def test_files_that_can_not_be_used(
 ) -> None:
     Path("bad.jsonl").write_bytes(content)
     own = ["--model", "model", "--forget", "forget.jsonl", "--retain", "bad.jsonl"]
-    refused(["run", *own, *HOW, "--audit", "loss"], message, folder, capsys)
+    refused(["run", *own, *HOW, "--suite", "loss"], message, folder, capsys)
 
 
 SPEC = "texts:model=model,forget=forget.jsonl,retain=retain.jsonl"

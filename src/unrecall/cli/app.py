@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
-"""One that hides, one whose strength is searched, and the exact one, which must pass."""
+"""Folder, method, and whether it is tuned: a method that hides, one that is tuned, and the exact one, which passes."""
 
 
 @app.command()
@@ -36,7 +36,7 @@ def demo(
     from unrecall.experiment.grid import Cell
 
     with claimed(out, {"command": "demo"}) as folder:
-        cells = [Cell("digits", what, ("quick",), 0, tuned, str(folder / name), device) for name, what, tuned in DEMO]
+        cells = [Cell("digits", line, "quick", 0, tuned, str(folder / name), device) for name, line, tuned in DEMO]
         _finish(cells, folder, "")
 
 
@@ -46,15 +46,14 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
 ) -> None:
     """What there is, with parameters and defaults."""
-    chosen = next((k for k in KINDS if k == kind), None)
-    if chosen is None:
+    catalog = next((entries(name) for name in KINDS if name == kind), None)
+    if catalog is None:
         raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
-    found = entries(chosen)
     if as_json:
-        print(json.dumps([_as_json(entry) for entry in found], indent=1))
+        print(json.dumps([_as_json(entry) for entry in catalog], indent=1))
         return
-    width = max(len(entry.name) for entry in found)
-    for entry in found:
+    width = max(len(entry.name) for entry in catalog)
+    for entry in catalog:
         print(f"{entry.name:<{width}}  {entry.summary}")
         if entry.parameters:
             print(f"{'':<{width}}    " + ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters))
@@ -87,10 +86,9 @@ def run(
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, suite, tune)
     labels(fail_on)
-    asked = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
-    words = tuple(suite.split())
-    with claimed(out, asked | {"files": files_named(scenario, method, suite)}) as folder:
-        cells = [Cell(scenario, method, words, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
+    command = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
+    with claimed(out, command | {"files": files_named(scenario, method, suite)}) as folder:
+        cells = [Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
         _finish(cells, folder, fail_on)
 
 
@@ -120,22 +118,21 @@ def unlearn(
     from unrecall.experiment.grid import scenario_of
     from unrecall.experiment.run import Start
     from unrecall.spec.lines import parse, show
-    from unrecall.tasks.protocols import Exportable
+    from unrecall.tasks.protocols import export
     from unrecall.training.session import Session
 
-    asked = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
-    with claimed(out, asked | {"files": files_named(scenario, method)}) as folder:
+    command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
+    with claimed(out, command | {"files": files_named(scenario, method)}) as folder:
         case, chosen = scenario_of(scenario), parse(method, "methods")
         session = Session(folder=folder / "parts", device=device, show=True)
         start = Start(case, case.train_original(seed, session).model, seed, session)
         case.task.check(start.original, case.request)
         if tune:
             chosen = chosen.scaled(start.tuned(chosen).chosen)
-        done = start.unlearned(chosen)
-        weights.save(done.model, folder / "unlearned.safetensors")
-        if isinstance(case.task, Exportable):
-            case.task.export(done.model, folder / "unlearned")
-    print(f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(done.model)}")
+        unlearned = start.unlearned(chosen).model
+        weights.save(unlearned, folder / "unlearned.safetensors")
+        export(case.task, unlearned, folder / "unlearned")
+    print(f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}")
 
 
 @app.command()
@@ -150,7 +147,7 @@ def audit(
     device: Device = None,
     fail_on: FailOn = "",
 ) -> None:
-    """Somebody else's checkpoint, against every attack; what isn't given and the scenario can train, it trains."""
+    """Somebody else's checkpoint against a suite of attacks; models that aren't named are trained where possible."""
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, files_named
@@ -161,10 +158,11 @@ def audit(
     from unrecall.record.schema import Run
     from unrecall.training.session import Session
 
-    asked = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
-    asked |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
-    with claimed(out, asked | {"files": files_named(scenario, suite)}) as folder:
-        case = scenario_of(scenario)
+    command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
+    command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
+    with claimed(out, command | {"files": files_named(scenario, suite)}) as folder:
+        case, attacks = scenario_of(scenario), chosen_suite(*suite.split())
+        attacks.suiting(case.task)
         session = Session(folder=folder / "parts", device=device, show=True)
         like = architecture(case, seed, session) if original else case.train_original(seed, session).model
         before, after = loaded(like, original) if original else like, loaded(like, model)
@@ -172,10 +170,10 @@ def audit(
         record = examine(
             original=before,
             unlearned=after,
-            retrained=[one.model for one in references(case, session)],
+            retrained=[trained.model for trained in references(case, session)],
             request=case.request,
             task=case.task,
-            attacks=chosen_suite(*suite.split()),
+            attacks=attacks,
             seed=seed,
             session=session,
             run=Run(scenario=case.name, summary=case.summary, method=model.name, title=f"Checkpoint {model.name}"),
@@ -195,21 +193,31 @@ def bench(
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
     device: Device = None,
 ) -> None:
-    """Methods x seeds under the same attacks; finished cells are never done again, a failed one stops no other."""
+    """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
     from unrecall.disk.run_folder import claimed, file_name, files_named
     from unrecall.experiment.grid import Cell, tunable
 
-    names = [e.name for e in entries("methods")] if methods == "all" else methods.split()
+    names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     for name in names:
         check_names(scenario, name, suite)
     untuned = {name for name in names if tune and not tunable(name)}
     for name in sorted(untuned):
         print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
-    asked = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
-    with claimed(out, asked | {"files": files_named(scenario, suite)}) as folder:
-        places = [(name, n, str(folder / file_name(name) / f"seed-{n}")) for name in names for n in range(seeds)]
-        words = tuple(suite.split())
-        cells = [Cell(scenario, name, words, n, tune and name not in untuned, to, device) for name, n, to in places]
+    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
+    with claimed(out, command | {"files": files_named(scenario, suite)}) as folder:
+        cells = [
+            Cell(
+                scenario,
+                name,
+                suite,
+                n,
+                tune and name not in untuned,
+                str(folder / file_name(name) / f"seed-{n}"),
+                device,
+            )
+            for name in names
+            for n in range(seeds)
+        ]
         _finish(cells, folder, "", ray)
 
 
@@ -253,7 +261,7 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 
 
 def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
-    """Performs all cells and shows what finished; UnrecallError where some did not."""
+    """Performs all cells and shows those that finished; UnrecallError where some did not."""
     from unrecall.experiment.grid import perform_all
 
     records, failures = perform_all(cells, ray)
@@ -266,7 +274,7 @@ def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None
 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:
-    """The verdict of each record, the page, and the exit code that --fail-on asks for."""
+    """Writes the page, prints each record's verdict, and exits with 1 where --fail-on names one of them."""
     from unrecall.report import write
 
     write(records, folder / "report.html")

@@ -1,4 +1,4 @@
-"""What the command line's options are called, and what they come to in words. Heavy imports wait."""
+"""The options of the command line, and what is checked of them before any work starts. Heavy imports wait."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from unrecall.errors import BadInput, nearest
 
 ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:key=value,...] or FILE.py:function")]
 MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same run, to go on with it")]
-SuiteName = Annotated[str, typer.Option("--suite", help="standard, quick, all, or attacks separated by spaces")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same command, to go on with it")]
+SuiteName = Annotated[
+    str, typer.Option("--suite", help="the attacks: standard, quick, all there are, or names separated by spaces")
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
 FailOn = Annotated[str, typer.Option("--fail-on", help="verdicts that make the exit code 1, separated by commas")]
-Tune = Annotated[bool, typer.Option("--tune", help="search the method's strength first, on forget and validation")]
+Tune = Annotated[
+    bool, typer.Option("--tune", help="search the method's strength first, on forget and validation data alone")
+]
 
 ModelName = Annotated[str, typer.Option("--model", help="in place of a scenario: folder or hub id of a language model")]
 Forget = Annotated[str, typer.Option("--forget", help="with --model: JSON Lines of what it must forget")]
@@ -33,34 +37,37 @@ Lora = Annotated[
 
 
 def scenario_line(scenario: str, **own: str) -> str:
-    """The scenario that is named, or the one that a model and texts of one's own make; BadInput unless it is one."""
-    given = {key: value for key, value in own.items() if value}
-    if scenario and given:
+    """The scenario's line: `scenario`, or that of a user's own model and texts; BadInput unless it is one of the two.
+
+    `own`: the values of --model, --forget and so on; empty where an option was left out.
+    """
+    paths = {key: value for key, value in own.items() if value}
+    if scenario and paths:
         raise BadInput(
-            f"--scenario: expected it alone, or --model in its place, got both it and --{next(iter(given))}."
+            f"--scenario: expected it alone, or --model in its place, got both it and --{next(iter(paths))}."
         )
     if scenario:
         return scenario
-    if not given:
+    if not paths:
         raise BadInput("Missing option '--scenario', or '--model' with '--forget' and '--retain' in its place.")
     for key in ("model", "forget", "retain"):
-        if key not in given:
+        if key not in paths:
             raise BadInput(
-                f"--{key}: expected it beside --{next(iter(given))}, got none. Needed are model, forget, retain."
+                f"--{key}: expected it beside --{next(iter(paths))}, got none. Needed are model, forget, retain."
             )
-    for key, value in given.items():
+    for key, value in paths.items():
         if "," in value:
             raise BadInput(f"--{key}: expected a path without a comma, got '{value}'. Rename it.")
-    return "texts:" + ",".join(f"{key}={value}" for key, value in given.items())
+    return "texts:" + ",".join(f"{key}={value}" for key, value in paths.items())
 
 
 def method_line(method: str, lora: str | None) -> str:
-    """The method that is named, inside LoRA where its parameters are given."""
+    """The method's line, wrapped in LoRA where --lora says with which parameters."""
     return method if lora is None else f"lora({method})" + (f":{lora}" if lora else "")
 
 
 def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:
-    """Complains about names and parameters before anything is trained or written."""
+    """Raises BadInput for unknown names and impossible parameters, before anything is trained or written."""
     from unrecall.harness.suites import suite
     from unrecall.spec.lines import parse
 
@@ -75,7 +82,7 @@ def labels(fail_on: str) -> set[str]:
     """The verdicts that --fail-on names."""
     from unrecall.record.verdict import ORDER
 
-    wanted = {label.strip() for label in fail_on.split(",") if label.strip()}
-    for label in wanted - set(ORDER):
-        raise BadInput(f"--fail-on: unknown verdict '{label}'. {nearest(label, ORDER)}")
-    return wanted
+    names = {label.strip() for label in fail_on.split(",") if label.strip()}
+    for name in names - set(ORDER):
+        raise BadInput(f"--fail-on: unknown verdict '{name}'. {nearest(name, ORDER)}")
+    return names

@@ -70,7 +70,7 @@ class Defender:
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that metrics and attacks may ask; the same for all of them.
+    """Everything that metrics and attacks read; the same for all of them.
 
     `defender`: the method itself, for attacks on it. `costs`: what unlearning and retraining took, by role.
     """
@@ -128,14 +128,17 @@ class Setting:
         }
 
     def looked(self, subject: Subject, look: Look, key: tuple[str, ...]) -> Evidence:
-        """The subject's evidence with what `look(model, job)` finds beside it; each model is looked at once."""
+        """The subject's evidence and, beside it, the arrays that `look(model, job)` gives, computed once a model.
+
+        `key`: what decides those arrays beyond the model, this setting's key and the code.
+        """
 
         def arrays() -> dict[str, np.ndarray]:
             return {str(split): array for split, array in look(subject.model, self.job()).items()}
 
-        own = (self.digests[subject.role], *self.key, *key, code_key(look))
-        named = self.cache.get("looked", own, ARRAYS, arrays)
-        looked = {split: named[split] for split in SPLITS if split in named}
+        whole_key = (self.digests[subject.role], *self.key, *key, code_key(look))
+        by_name = self.cache.get("looked", whole_key, ARRAYS, arrays)
+        looked = {split: by_name[split] for split in SPLITS if split in by_name}
         return replace(self.evidence[subject.role], looked=looked)
 
     def job(self, generator: torch.Generator | None = None) -> Job:
@@ -143,11 +146,11 @@ class Setting:
         return Job(self.request, self.task, generator or seeded(self.seed), self.session.quiet())
 
     def with_task(self, task: Task) -> Setting:
-        """The same setting with its examples seen in another form; itself where the form is the same."""
+        """The same setting with another task, which sees the same examples in another form."""
         return self if task is self.task else replace(self, task=task)
 
     def with_seed(self, seed: int) -> Setting:
-        """The same setting, whose jobs start from another seed; what the models showed is not asked again."""
+        """The same setting, whose jobs start from another seed; evidence and digests aren't computed again."""
         setting = replace(self, seed=seed)
         vars(setting).update({name: vars(self)[name] for name in ("evidence", "digests") if name in vars(self)})
         return setting

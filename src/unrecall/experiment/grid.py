@@ -17,7 +17,7 @@ from unrecall.harness.suites import suite
 from unrecall.record.schema import Record, load
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.spec.lines import parse
-from unrecall.tasks.protocols import Exportable
+from unrecall.tasks.protocols import Exportable, export, offers
 from unrecall.training.randomness import own_randomness
 from unrecall.training.session import Session
 
@@ -38,11 +38,15 @@ USER_ERRORS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment of a grid, in words, so that it can travel to another machine."""
+    """One experiment of a grid, in words, so that it can travel to another machine.
+
+    `scenario`, `method`, `suite`: as on the command line. `tuned`: whether the strength is searched first. `folder`:
+    where its record goes, and the parts of it that are finished.
+    """
 
     scenario: str
     method: str
-    attacks: tuple[str, ...]
+    suite: str
     seed: int
     tuned: bool
     folder: str
@@ -51,7 +55,7 @@ class Cell:
 
     @property
     def record(self) -> Path:
-        """Where its record goes."""
+        """The file of its record."""
         return Path(self.folder) / "record.json"
 
 
@@ -65,23 +69,23 @@ class Grid(NamedTuple):
 def scenario_of(text: str) -> Scenario:
     """The scenario that a line names: a built-in, or what a function of the user's file gives.
 
-    Whatever that function raises is BadInput; an error of a built-in is none of the user's and passes through.
+    Whatever that function raises is BadInput; an error of a built-in is not the user's and passes through.
     """
-    named = parse(text, "scenarios")
+    maker = parse(text, "scenarios")
     try:
-        made = named.make() if isinstance(named, Builder) else named()
+        scenario = maker.make() if isinstance(maker, Builder) else maker()
     except USER_ERRORS as error:
         if ".py:" not in text:
             raise
         raised = f"{type(error).__name__}: {error}"
         raise BadInput(f"{text}: expected a Scenario, but this function raised {raised}. Correct the file.") from error
-    if not isinstance(made, Scenario):
-        raise BadInput(f"'{text}': expected a Scenario, got {type(made).__name__}. See docs/own-case.md.")
-    return made
+    if not isinstance(scenario, Scenario):
+        raise BadInput(f"'{text}': expected a Scenario, got {type(scenario).__name__}. See docs/own-case.md.")
+    return scenario
 
 
 def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
-    """A model that a checkpoint can be loaded into: untrained, where the scenario can build one."""
+    """A model that a checkpoint can be loaded into; untrained where the scenario can build one."""
     if scenario.original is not None or scenario.build is None:
         return scenario.train_original(seed, session).model
     with own_randomness(seed):
@@ -99,14 +103,14 @@ def perform(cell: Cell) -> Record:
         return load(cell.record)
     folder = Path(cell.folder)
     session, scenario = Session(folder / "parts", cell.device, show=cell.show), scenario_of(cell.scenario)
-    method, attacks = parse(cell.method, "methods"), suite(*cell.attacks)
+    method, attacks = parse(cell.method, "methods"), suite(*cell.suite.split())
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
-    for made in (folder / "parts").glob("unlearned-*.safetensors"):
+    for checkpoint in (folder / "parts").glob("unlearned-*.safetensors"):
         with writing(folder / "unlearned.safetensors") as temporary:
-            shutil.copyfile(made, temporary)
-        if isinstance(scenario.task, Exportable):
-            unlearned = loaded(architecture(scenario, cell.seed, session), made)
-            scenario.task.export(unlearned, folder / "unlearned")
+            shutil.copyfile(checkpoint, temporary)
+        if offers(scenario.task, Exportable):
+            unlearned = loaded(architecture(scenario, cell.seed, session), checkpoint)
+            export(scenario.task, unlearned, folder / "unlearned")
     record.save(cell.record)
     return record
 
@@ -118,8 +122,9 @@ def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> Grid:
     """
     if ray_address is None and len(cells) == 1:
         return Grid([perform(cells[0])], [])
-    found = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
-    return Grid([one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, str)])
+    outcomes = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
+    records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
+    return Grid(records, [outcome for outcome in outcomes if isinstance(outcome, str)])
 
 
 def _attempt(cell: Cell) -> Record | str:
@@ -138,7 +143,7 @@ def _on_ray(cells: Sequence[Cell], address: str) -> list[Record | str]:
     ray.init(address=None if address == "local" else address, log_to_driver=False)
     try:
         task = ray.remote(num_cpus=1, max_retries=3)(_attempt)
-        found: list[Record | str] = ray.get([task.remote(cell) for cell in cells])
+        outcomes: list[Record | str] = ray.get([task.remote(cell) for cell in cells])
     finally:
         ray.shutdown()
-    return found
+    return outcomes

@@ -41,8 +41,9 @@ def experiment(
 ) -> Record:
     """Trains the models, unlearns, attacks every model alike, judges, and gives the record.
 
-    With a session that has a folder, every finished part is kept there, and an interrupted run goes on to the same
-    record. `tuned` searches the method's strength first, on forget and validation data alone.
+    `attacks`: the standard suite by default. `tuned`: whether the method's strength is searched first, on forget and
+    validation data alone. With a session that has a folder, every finished part is kept there, and an interrupted run
+    goes on to the same record.
     """
     session, attacks = session or Session(), attacks or suite("standard")
     request = scenario.request.with_validation() if tuned else scenario.request
@@ -57,16 +58,12 @@ def experiment(
     chosen = method if tuning is None else method.scaled(tuning.chosen)
     unlearned = start.unlearned(chosen)
     costs = {"original": original, "unlearned": unlearned} | ({"retrained": retrained[0]} if retrained else {})
-    name = lines.show(chosen)
     run = Run(
         scenario=scenario.name,
         summary=scenario.summary,
-        method=name,
-        title=chosen.title,
-        parameters=chosen.as_dict(),
         costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
         tuning=tuning,
-        reported=dict(scenario.reported.get(name.split(":")[0], {})),
+        reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
     return audit(
         original=original.model,
@@ -78,6 +75,7 @@ def experiment(
         attacks=attacks,
         seed=seed,
         session=session,
+        method=chosen,
         run=run,
         defender=start.defender(chosen),
     )
@@ -96,8 +94,8 @@ def loaded(like: nn.Module, path: Path) -> nn.Module:
 
 def references(scenario: Scenario, session: Session) -> list[Trained]:
     """The retrained models: the user's own, and as many more as the scenario wants and can train."""
-    wanted = max(len(scenario.retrained), scenario.references if scenario.can_retrain() else 0)
-    return [scenario.train_retrained(i, session) for i in range(wanted)]
+    count = max(len(scenario.retrained), scenario.references if scenario.can_retrain() else 0)
+    return [scenario.train_retrained(i, session) for i in range(count)]
 
 
 @dataclass(frozen=True)
@@ -112,18 +110,21 @@ class Start:
     def unlearned(self, method: Method, role: str = "unlearned") -> Trained:
         """The method's model and what it took; from the session's folder where an earlier run left it there."""
 
-        def made() -> Trained:
+        def compute() -> Trained:
             self.session.say(f"{role}: {lines.show(method.base if isinstance(method, Null) else method)}")
-            spent = metered(self.session)
-            with spent:
+            meter = metered(self.session)
+            with meter:
                 model = method.unlearn(self.original, self.job(self.session))
-            return Trained(model, spent.cost)
+            return Trained(model, meter.cost)
 
         form = trained_form(self.original, self.session)
-        return Cache(self.session.folder).get(role, self._key(method), form, made)
+        return Cache(self.session.folder).get(role, self._key(method), form, compute)
 
     def null(self, method: Method) -> nn.Module | None:
-        """What the same passes at learning rate 0 leave; the original where there are no statistics to move."""
+        """The model after the same passes at learning rate 0; the original where they move no BatchNorm statistics.
+
+        None for a method that doesn't run the loop, or re-initialises weights.
+        """
         core = method.core()
         if not isinstance(core, GradientMethod) or not core.has_null:
             return None
@@ -135,10 +136,10 @@ class Start:
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
 
-        def made() -> Tuning:
-            return tune(method, self.original, self.job(self.session.quiet())).tuning
+        def compute() -> Tuning:
+            return tune(method, self.original, self.job(self.session)).tuning
 
-        return Cache(self.session.folder).get("tuning", self._key(method), model_form(Tuning), made)
+        return Cache(self.session.folder).get("tuning", self._key(method), model_form(Tuning), compute)
 
     def defender(self, method: Method) -> Defender:
         """The method as it stands, ready to honour other requests than the scenario's own."""
@@ -153,10 +154,9 @@ class Start:
         return Defender(name, unlearn, retrain if self.scenario.can_retrain() else None)
 
     def job(self, session: Session) -> Job:
-        """The scenario's request, from this start's seed."""
+        """The scenario's request and task, with a generator that starts from this seed."""
         return Job(self.scenario.request, self.scenario.task, seeded(self.seed), session)
 
     def _key(self, method: Method) -> tuple[str, ...]:
-        scenario, original = self.scenario, weights.digest_of(self.original)
-        asked = (scenario.request.fingerprint, repr(scenario.task), str(self.seed))
-        return (repr(method), original, *asked, code_key(method))
+        data, task = self.scenario.request.fingerprint, repr(self.scenario.task)
+        return (repr(method), weights.digest_of(self.original), data, task, str(self.seed), code_key(method))

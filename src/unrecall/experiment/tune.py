@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from unrecall.data.examples import Absent, Examples, Part
-from unrecall.data.request import Request
+from unrecall.data.examples import Examples, Part
+from unrecall.data.request import Kind, Request
 from unrecall.errors import Diverged, NotSupported
-from unrecall.methods.base import Method
+from unrecall.methods.base import Method, Strength
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import Trial, Tuning
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed
+from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, seeded
-
-M = TypeVar("M", bound=Method)
 
 CRITERION = {
     "samples": "mean confidence on forget minus on validation, nearest to 0",
@@ -59,82 +57,123 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
     method without a strength, and for a task without classes where more than samples must go; MissingReference where
     there is no validation set to be had.
     """
-    task, session, request = job.task, job.session, job.request.with_validation()
-    strength = method.core().strength
-    if strength is None or request.validation is None:
+    request, strength = job.request.with_validation(), method.core().strength
+    validation = request.validation
+    if strength is None or validation is None:
         raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, without one.")
-    judged, limit, sets = judging(task, request)
-    seed = draw_seed(job.generator)
-    order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
-    cut = max(1, len(order) // 10)
-    kept, used = Part(request.retain, sorted(order[:cut])), Part(request.retain, sorted(order[cut:]))
-    narrowed = replace(request, retain=used, holdout=request.validation, test=kept, validation=None)
-    before = float(observe(model, task, kept).correct.mean())
-    tried: dict[float, Trial] = {}
-    size = one_size(judged, sets)
-
-    def gap_of(changed: nn.Module) -> float:
-        means = [float(observe(changed, judged, one, size).confidence.mean()) for one in sets]
-        return means[0] - means[1] if request.kind == "samples" else float(np.max(means)) - limit
-
-    def attempt(factor: float) -> Trial:
-        ruined = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
-        try:
-            changed = method.scaled(factor).unlearn(model, Job(narrowed, task, seeded(seed), session))
-        except Diverged:
-            return ruined
-        gap = gap_of(changed)
-        drop = before - float(observe(changed, task, kept).correct.mean())
-        if not math.isfinite(gap):
-            return ruined
-        return Trial(strength=factor, gap=gap, retain_drop=drop, kept=drop <= retain_drop)
-
-    weak, strong, factor = strength.low, strength.high, 1.0
-    bracket = [False, False]
-    for i in range(trials):
-        session.say(f"tuning {type(method).__name__}: trial {i + 1} of {trials}, strength x {factor:.4g}")
-        trial = tried[factor] = attempt(factor)
-        enough = trial.gap <= 0 or not trial.kept
-        weak, strong = (weak, factor) if enough else (factor, strong)
-        bracket[enough] = True
-        factor = math.sqrt(weak * strong) if all(bracket) else min(strong, max(weak, factor * (0.25 if enough else 4)))
-        if factor in tried:
-            break
-    best = choose(list(tried.values()), request.kind)
+    goal, seed = goal_of(job.task, request, validation), draw_seed(job.generator)
+    search = Search(method, model, job.on(tuning_request(request, validation, seed)), seed, goal, retain_drop)
+    tried = search.trials(strength, trials)
+    best = choose(tried, request.kind)
     met = best.kept and (request.kind == "samples" or best.gap <= 0)
     tuning = Tuning(
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,
-        untouched=gap_of(model),
-        criterion=CRITERION[request.kind].format(limit) + SPARING.format(retain_drop) + ("" if met else UNMET),
-        trials=[tried[key] for key in sorted(tried)],
+        untouched=goal.gap(model),
+        criterion=CRITERION[request.kind].format(goal.limit) + SPARING.format(retain_drop) + ("" if met else UNMET),
+        trials=sorted(tried, key=lambda trial: trial.strength),
     )
     return Tuned(method.scaled(best.strength), tuning)
 
 
-def judging(task: Task, request: Request) -> tuple[Task, float, tuple[Examples, ...]]:
-    """The task by which forgetting is judged, the confidence that may be left, and where it is looked at."""
-    forget, validation = request.forget, request.validation or Absent("")
+class Goal(NamedTuple):
+    """When a request counts as forgotten.
+
+    `task`: by which confidence is measured. `limit`: the confidence that may be left. `sets`: on which examples.
+    """
+
+    kind: Kind
+    task: Task
+    limit: float
+    sets: tuple[Examples, ...]
+
+    def gap(self, model: nn.Module) -> float:
+        """How far a model is from the goal: above 0 it has forgotten too little, below 0 more than is asked."""
+        size = one_size(self.task, self.sets)
+        means = [float(observe(model, self.task, examples, size).confidence.mean()) for examples in self.sets]
+        return means[0] - means[1] if self.kind == "samples" else float(np.max(means)) - self.limit
+
+
+def goal_of(task: Task, request: Request, validation: Examples) -> Goal:
+    """The goal of a request; NotSupported where its kind needs classes and the task has none."""
+    forget = request.forget
     if request.kind == "samples":
-        return task, 0.0, (forget, validation)
-    if not isinstance(task, Classed):
-        raise NotSupported(
-            f"tune: expected a task whose examples have a class each, got {type(task).__name__}; for a {request.kind} "
-            "nothing else says when it is forgotten. Set the strength by hand."
-        )
-    judged = task.classified()
-    limit = 1 / len(task.classes) if task.mixes else FORGOTTEN
+        return Goal(request.kind, task, 0.0, (forget, validation))
+    owner = classed("tune", task, f"For a {request.kind} nothing else says when it is forgotten: set the strength.")
+    judged = owner.classified()
+    limit = 1 / len(owner.classes) if task.mixes else FORGOTTEN
     sets = {"class": (forget,), "concept": (forget, validation), "backdoor": (validation,)}
-    return judged, limit, sets[request.kind]
+    return Goal(request.kind, judged, limit, sets[request.kind])
+
+
+def tuning_request(request: Request, validation: Examples, seed: int) -> Request:
+    """What a trial is given: validation in place of the holdout, and a tenth of retain, not to be seen, as the test."""
+    order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
+    cut = max(1, len(order) // 10)
+    unseen, rest = Part(request.retain, sorted(order[:cut])), Part(request.retain, sorted(order[cut:]))
+    return replace(request, retain=rest, holdout=validation, test=unseen, validation=None)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for a method's strength; every trial starts from the same model and the same seed.
+
+    `job`: the task and the request of each trial. `retain_drop`: how much accuracy on unseen retain examples, which
+    are the request's test set, may be lost.
+    """
+
+    method: Method
+    model: nn.Module
+    job: Job
+    seed: int
+    goal: Goal
+    retain_drop: float
+
+    def trials(self, strength: Strength, most: int) -> list[Trial]:
+        """The trials of a search in the range of `strength`, in the order in which they were made; at most so many."""
+        before = self.accuracy(self.model)
+        tried: dict[float, Trial] = {}
+        weak, strong, factor = strength.low, strength.high, 1.0
+        bracketed = [False, False]
+        for i in range(most):
+            name = type(self.method).__name__
+            self.job.session.say(f"tuning {name}: trial {i + 1} of {most}, strength x {factor:.4g}")
+            trial = tried[factor] = self.trial(factor, before)
+            enough = trial.gap <= 0 or not trial.kept
+            weak, strong = (weak, factor) if enough else (factor, strong)
+            bracketed[enough] = True
+            step = min(strong, max(weak, factor * (0.25 if enough else 4)))
+            factor = math.sqrt(weak * strong) if all(bracketed) else step
+            if factor in tried:
+                break
+        return list(tried.values())
+
+    def trial(self, factor: float, before: float) -> Trial:
+        """Unlearns at `factor` times the strength; `before`: the accuracy that is to be kept. A ruin is too strong."""
+        ruin = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
+        try:
+            unlearned = self.method.scaled(factor).unlearn(self.model, self.job.seeded(self.seed).quiet())
+        except Diverged:
+            return ruin
+        gap = self.goal.gap(unlearned)
+        drop = before - self.accuracy(unlearned)
+        if not math.isfinite(gap):
+            return ruin
+        return Trial(strength=factor, gap=gap, retain_drop=drop, kept=drop <= self.retain_drop)
+
+    def accuracy(self, model: nn.Module) -> float:
+        """The share of unseen retain examples that a model predicts right."""
+        return float(observe(model, self.job.task, self.job.request.test).correct.mean())
 
 
 def choose(trials: list[Trial], kind: str) -> Trial:
     """The trial that meets the criterion best; the least damaging one where all damage retain too much."""
-    kept = [trial for trial in trials if trial.kept]
-    if not kept:
+    sparing = [trial for trial in trials if trial.kept]
+    if not sparing:
         return min(trials, key=lambda trial: (trial.retain_drop, trial.strength))
-    if kind != "samples":
-        forgot = [trial for trial in kept if trial.gap <= 0]
-        return min(forgot, key=lambda t: t.strength) if forgot else min(kept, key=lambda t: t.gap)
-    gaps = np.array([abs(trial.gap) for trial in kept])
-    return kept[int(gaps.argmin())]
+    if kind == "samples":
+        return min(sparing, key=lambda trial: abs(trial.gap))
+    forgetting = [trial for trial in sparing if trial.gap <= 0]
+    if forgetting:
+        return min(forgetting, key=lambda trial: trial.strength)
+    return min(sparing, key=lambda trial: trial.gap)

@@ -17,11 +17,12 @@ from unrecall.disk.files import content_key
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deleted
-from unrecall.harness.finding import Finding
+from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.inspected import inspected
 from unrecall.harness.kept import keep_scores
 from unrecall.harness.scored import scored
 from unrecall.harness.suites import Suite, suite
+from unrecall.methods.base import Method
 from unrecall.metrics import METRICS
 from unrecall.metrics.base import Measured
 from unrecall.nn.hooks import mode
@@ -29,6 +30,7 @@ from unrecall.record.doubts import Facts, doubts
 from unrecall.record.provenance import dirty, provenance
 from unrecall.record.schema import AttackReport, Exhibit, Measurement, Record, Run
 from unrecall.record.verdict import judge
+from unrecall.spec import lines
 from unrecall.tasks.base import Task
 from unrecall.training.session import Session
 
@@ -50,17 +52,18 @@ def audit(
     attacks: Suite | None = None,
     seed: int = 0,
     session: Session | None = None,
+    method: Method | None = None,
     run: Run | None = None,
     defender: Defender | None = None,
 ) -> Record:
     """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
 
-    `null`: the same method at learning rate 0, where there is one. `run`: what the record says of how the unlearned
-    model was made. `defender`: the method itself, for attacks on it. Without retrained models nothing can be judged,
-    and the record says so. The same inputs and seed give the same numbers. Raises BadInput where models and data don't
-    fit, or where no attack of the suite can run.
+    `null`: the same method at learning rate 0, where there is one. `method`: what made the unlearned model, for the
+    record to name; `run`: what else the record says of it. `defender`: who honours requests, for attacks on the method.
+    Without retrained models nothing can be judged, and the record says so. The same inputs and seed give the same
+    numbers. Raises BadInput where models and data don't fit, or where no attack of the suite can run.
     """
-    run, session = run or Run(), session or Session()
+    run, session = described(run or Run(), method), session or Session()
     models = Models(original, unlearned, tuple(retrained), null)
     setting = Setting(models, request, task, seed, session, defender, run.costs)
     suiting = (attacks or suite("standard")).suiting(task)
@@ -74,10 +77,17 @@ def audit(
     return _record(run, setting, measured, findings, exhibits)
 
 
+def described(run: Run, method: Method | None) -> Run:
+    """The run with the method's line, as the command line reads it, its title and its parameters."""
+    if method is None:
+        return run
+    return run.model_copy(update={"method": lines.show(method), "title": method.title, "parameters": method.as_dict()})
+
+
 def finding_of(attack: Attack, setting: Setting) -> Finding:
     """What an attack finds, each with a seed of its own; an interrupted audit goes on after what was finished."""
     session = setting.session
-    session.say(f"attack: {attack.title}")
+    session.say(f"attack: {report_of(attack).title}")
     own = setting.with_seed(int(content_key(str(setting.seed), type(attack).__name__), 16) % 2**31)
     run = KINDS[attack.kind]
     if attack.kind == "scored":  # its scores are cached, model by model
@@ -85,16 +95,17 @@ def finding_of(attack: Attack, setting: Setting) -> Finding:
     key = (repr(attack), *setting.key, *setting.digests.values(), str(own.seed), code_key(attack, run))
     defender = setting.defender.name if setting.defender else ""
 
-    def computed() -> _Kept:
+    def computed() -> FindingFile:
         finding = run(attack, own)
-        return _Kept(report=finding.report, measurements=finding.measurements)
+        return FindingFile(report=finding.report, measurements=finding.measurements)
 
-    kept = Cache(session.folder).get(type(attack).__name__.lower(), (*key, defender), model_form(_Kept), computed)
-    return Finding(kept.report, kept.measurements)
+    form = model_form(FindingFile)
+    file = Cache(session.folder).get(type(attack).__name__.lower(), (*key, defender), form, computed)
+    return Finding(file.report, file.measurements)
 
 
-class _Kept(BaseModel):
-    """A finding on disk."""
+class FindingFile(BaseModel):
+    """A finding as it stands on disk."""
 
     report: AttackReport
     measurements: list[Measurement]
@@ -103,12 +114,12 @@ class _Kept(BaseModel):
 def _record(
     run: Run, setting: Setting, measured: Sequence[Measured], findings: Sequence[Finding], exhibits: list[Exhibit]
 ) -> Record:
-    """Everything that was found, judged and doubted."""
+    """The record: everything that was measured and found, judged, and what there is to doubt."""
     reports = [finding.report for finding in findings]
     names = [report.name for report in reports]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadInput(f"audit: expected each attack once, got two called '{twice}'. Run them in separate audits.")
+        name = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f"audit: expected each attack once, got two called '{name}'. Run them in separate audits.")
     rows = [row for part in measured for row in part.measurements]
     rows += [row for finding in findings for row in finding.measurements]
     labelled, verdict = judge(rows)

@@ -10,6 +10,7 @@ import numpy as np
 from unrecall.attacks.base import Attack
 from unrecall.record.row import Row
 from unrecall.record.schema import AttackReport, Measurement
+from unrecall.spec.lines import name_of
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,6 @@ class Finding:
     report: AttackReport
     measurements: list[Measurement]
     scores: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-def stem(attack: Attack) -> str:
-    """The attack's own name: that of its file."""
-    return type(attack).__module__.rsplit(".", 1)[-1]
 
 
 def choices(attack: Attack) -> list[str]:
@@ -45,7 +41,7 @@ def report_of(attack: Attack) -> AttackReport:
     """The frame of an attack's report: its name, title, threat model, paper and parameters."""
     names, (_, _, reference) = choices(attack), (type(attack).__doc__ or "").partition("Reference:")
     return AttackReport(
-        name="_".join([stem(attack), *names]),
+        name="_".join([name_of(attack), *names]),
         title=" ".join([attack.title, *(f"({name})" for name in names)]),
         threat=attack.threat,
         reference=" ".join(reference.split("\n\n")[0].split()),

@@ -230,8 +230,8 @@ class Run(Frozen):
 
     scenario: str = "custom"
     summary: str = ""
-    method: str = "given"
-    title: str = "A model that was given"
+    method: str = "not stated"
+    title: str = "An unlearned model"
     parameters: dict[str, Any] = Field(default_factory=dict)
     costs: dict[str, Cost] = Field(default_factory=dict)
     tuning: Tuning | None = None

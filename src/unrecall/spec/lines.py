@@ -182,12 +182,17 @@ def _user_object(name: str) -> Any:
     return public[attribute]
 
 
+def name_of(value: Parameters) -> str:
+    """The name of its file for what is built in, of its class for what a user wrote."""
+    home, _, stem = type(value).__module__.rpartition(".")
+    return stem if home.startswith("unrecall.") else type(value).__name__
+
+
 def show(value: Parameters) -> str:
     """The line that `parse` reads back: the name, the base in brackets, and whatever differs from the defaults."""
-    home, _, stem = type(value).__module__.rpartition(".")
-    name = stem if home.startswith("unrecall.") else type(value).__name__
-    if stem == "py":
-        name = f"{home}.py:{name}"
+    module, name = type(value).__module__, name_of(value)
+    if module.endswith(".py"):
+        name = f"{module}:{name}"
     base, changed = "", []
     short = _short(_nested(type(value)))
     for field in fields(value):

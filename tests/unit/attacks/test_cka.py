@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from unrecall.harness.findings import Models
 
 from tests.worlds import (
     COLOURS,
@@ -25,7 +26,6 @@ from tests.worlds import (
 from unrecall.attacks.cka import CKA, alignment, gram
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.inspected import inspection
 from unrecall.record.stats import left_out
 from unrecall.tasks import CausalLM, Classification, Contrastive

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from unrecall.harness.findings import Models
 
 from tests.unit.methods.test_distillation import same
 from tests.worlds import CPU, World, word_tokenizer
@@ -17,7 +18,6 @@ from unrecall.attacks.linear_probe import LinearProbe, ReadOut
 from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.recovery import disguised, recovery
 from unrecall.models.observe import observe
 from unrecall.tasks import CausalLM, Classification

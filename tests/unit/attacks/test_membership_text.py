@@ -14,6 +14,7 @@ import torch
 from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
+from unrecall.harness.findings import Finding, Models
 
 from tests.worlds import World
 from unrecall.attacks.base import MembershipAttack
@@ -29,7 +30,6 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Evidence, Signals
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.harness.findings import Finding, Models
 from unrecall.harness.scored import evidence, membership
 from unrecall.models.observe import observe
 from unrecall.record import stats

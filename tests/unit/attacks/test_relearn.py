@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from unrecall.harness.findings import Models
 
 from tests.worlds import COLOURS, CPU, World, caption_tokenizer, word_tokenizer
 from unrecall.attacks import Attacked, Relearn
@@ -15,7 +16,6 @@ from unrecall.attacks import relearn as module
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.recovery import disguised, recovery
 from unrecall.models.observe import accuracy
 from unrecall.record.verdict import judge

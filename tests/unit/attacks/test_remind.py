@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
+from unrecall.harness.findings import Models
 
 from tests.worlds import World
 from unrecall.attacks.remind import CLASSES, REMIND, out_of_fold
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Evidence
-from unrecall.harness.findings import Models
 from unrecall.harness.scored import evidence, membership
 from unrecall.record import stats
 from unrecall.tasks.base import Task

@@ -48,7 +48,7 @@ def test_holdout_and_test_are_never_read(samples_world: World) -> None:
     validation = blobs(80, 4, 5)[::4]
     request = replace(w.request, holdout=holdout, test=test, validation=validation)
     holdout.closed = test.closed = True
-    tuned = tune(NegGradPlus(), w.original, request, w.task, seeded(0), CPU, trials=2)
+    tuned = tune(NegGradPlus(), w.original, Job(request, w.task, seeded(0), CPU), trials=2)
     assert len(tuned.tuning.trials) == 2
 
 
@@ -85,7 +85,7 @@ def nothing_seen() -> None:
 def test_the_method_gets_nothing_that_an_audit_will_use(samples_world: World) -> None:
     w = samples_world
     request = w.request.with_validation()
-    tune(Dial(), w.original, request, w.task, seeded(0), CPU, trials=3)
+    tune(Dial(), w.original, Job(request, w.task, seeded(0), CPU), trials=3)
     assert len(SEEN) == 3
     later = {digest(item) for split in (request.holdout, request.test) for item in iterate(split)}
     retain = {digest(item) for item in iterate(w.request.retain)}
@@ -101,7 +101,7 @@ def test_the_method_gets_nothing_that_an_audit_will_use(samples_world: World) ->
 def test_it_picks_the_least_gap_that_keeps_retain(samples_world: World) -> None:
     w = samples_world
     before = digest_of(w.original)
-    tuned = tune(Dial(), w.original, w.request, w.task, seeded(0), CPU, retain_drop=0.5)
+    tuned = tune(Dial(), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=0.5)
     trials = tuned.tuning.trials
     assert [t.strength for t in trials] == sorted(t.strength for t in trials)
     kept = [t for t in trials if t.kept]
@@ -118,7 +118,7 @@ def test_it_picks_the_least_gap_that_keeps_retain(samples_world: World) -> None:
 @pytest.mark.parametrize("force", [40.0, 100.0], ids=["noticed by what the model says", "noticed by the loop"])
 def test_a_trial_that_diverges_is_too_strong_and_not_the_end(samples_world: World, force: float) -> None:
     w = samples_world
-    tuned = tune(Dial(force=force), w.original, w.request, w.task, seeded(0), CPU, retain_drop=1.0)
+    tuned = tune(Dial(force=force), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=1.0)
     diverged = [t for t in tuned.tuning.trials if force * t.strength > 30]
     assert diverged
     assert all((t.gap, t.retain_drop, t.kept) == (-1.0, 1.0, False) for t in diverged)
@@ -127,7 +127,7 @@ def test_a_trial_that_diverges_is_too_strong_and_not_the_end(samples_world: Worl
 
 def test_a_class_is_forgotten_at_the_weakest_strength_that_does(class_world: World) -> None:
     w = class_world
-    tuned = tune(Dial(), w.original, w.request, w.task, seeded(0), CPU, retain_drop=0.5)
+    tuned = tune(Dial(), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=0.5)
     forgot = [t for t in tuned.tuning.trials if t.gap <= 0 and t.kept]
     assert forgot
     assert tuned.tuning.chosen == min(t.strength for t in forgot)
@@ -146,7 +146,7 @@ def test_a_backdoor_is_forgotten_once_unseen_triggers_are_not_believed(samples_w
     retain = [item for item in iterate(w.request.retain) if not any(item is other for other in innocent)]
     suspected = [*iterate(w.request.forget), *innocent]
     request = Request(suspected, retain, w.request.holdout, w.request.test, kind="backdoor").with_validation()
-    tuned = tune(Dial(), w.original, request, w.task, seeded(0), CPU, retain_drop=1.0)
+    tuned = tune(Dial(), w.original, Job(request, w.task, seeded(0), CPU), retain_drop=1.0)
     assert tuned.tuning.untouched == pytest.approx(believed(w.original, request.validation) - 0.05, abs=1e-6)
     assert tuned.tuning.untouched > 0.1, "what it has is no less believed than what it hasn't, and yet not forgotten"
     forgot = [t for t in tuned.tuning.trials if t.gap <= 0]
@@ -182,7 +182,7 @@ def test_pairs_are_judged_by_their_class_and_chance(kind: Any) -> None:
 
     forget, validation = taken_for_red(red[:4]), taken_for_red(red[4:7])
     expected = {"concept": max(forget, validation), "backdoor": validation}[kind] - 1 / 4
-    found = tune(Nothing(), model, request, task, seeded(0), CPU, trials=1).tuning
+    found = tune(Nothing(), model, Job(request, task, seeded(0), CPU), trials=1).tuning
     assert found.untouched == pytest.approx(expected, abs=1e-5)
     assert [t.gap for t in found.trials] == [pytest.approx(expected, abs=1e-5)]
     assert "at most 0.25" in found.criterion
@@ -191,7 +191,7 @@ def test_pairs_are_judged_by_their_class_and_chance(kind: Any) -> None:
 
 def test_what_comes_nearest_is_called_so(class_world: World) -> None:
     w = class_world
-    found = tune(Nothing(), w.original, w.request, w.task, seeded(0), CPU, trials=2).tuning
+    found = tune(Nothing(), w.original, Job(w.request, w.task, seeded(0), CPU), trials=2).tuning
     assert found.untouched == pytest.approx(believed(w.original, w.request.forget) - 0.05, abs=1e-6)
     assert found.trials[0].gap > 0
     assert "none that was tried" in found.criterion
@@ -200,10 +200,12 @@ def test_what_comes_nearest_is_called_so(class_world: World) -> None:
 def test_without_classes_only_samples_can_be_tuned(samples_world: World) -> None:
     w = samples_world
     concept = replace(w.request, kind="concept")
-    with pytest.raises(NotSupported, match="expected a task whose examples have a class each, got CausalLM; for a con"):
-        tune(Dial(), w.original, concept, CausalLM(word_tokenizer(), template=None), seeded(0), CPU)
+    with pytest.raises(
+        NotSupported, match=r"tune: expected examples that have one class each, got CausalLM\. For a con"
+    ):
+        tune(Dial(), w.original, Job(concept, CausalLM(word_tokenizer(), template=None), seeded(0), CPU))
     with pytest.raises(NotSupported, match="expected the classes' names, got none"):
-        tune(Dial(), w.original, concept, Contrastive(caption_tokenizer()), seeded(0), CPU)
+        tune(Dial(), w.original, Job(concept, Contrastive(caption_tokenizer()), seeded(0), CPU))
 
 
 def trial(strength: float, gap: float, drop: float = 0.0, kept: bool = True) -> Trial:
@@ -229,7 +231,7 @@ def test_choose(trials: list[Trial], kind: str, expected: float) -> None:
 
 def test_same_seed_same_choice_and_the_search_is_bounded(samples_world: World) -> None:
     w = samples_world
-    first, again = (tune(Dial(), w.original, w.request, w.task, seeded(3), CPU, trials=5) for _ in range(2))
+    first, again = (tune(Dial(), w.original, Job(w.request, w.task, seeded(3), CPU), trials=5) for _ in range(2))
     assert first == again
     assert len(first.tuning.trials) <= 5
     assert Dial.strength is not None
@@ -238,7 +240,7 @@ def test_same_seed_same_choice_and_the_search_is_bounded(samples_world: World) -
 
 def test_a_real_method_is_tuned_towards_the_gap(samples_world: World) -> None:
     w = samples_world
-    tuned = tune(NegGradPlus(), w.original, w.request, w.task, seeded(0), CPU, trials=5, retain_drop=0.1)
+    tuned = tune(NegGradPlus(), w.original, Job(w.request, w.task, seeded(0), CPU), trials=5, retain_drop=0.1)
     chosen = next(t for t in tuned.tuning.trials if t.strength == tuned.tuning.chosen)
     plain = next(t for t in tuned.tuning.trials if t.strength == 1.0)
     assert abs(chosen.gap) <= abs(plain.gap)
@@ -247,7 +249,7 @@ def test_a_real_method_is_tuned_towards_the_gap(samples_world: World) -> None:
 def test_what_cannot_be_tuned(samples_world: World) -> None:
     w = samples_world
     with pytest.raises(NotSupported, match="expected a method with a strength, got Retrain"):
-        tune(Retrain(), w.original, w.request, w.task, seeded(0), CPU)
+        tune(Retrain(), w.original, Job(w.request, w.task, seeded(0), CPU))
     few = replace(w.request, holdout=list(iterate(w.request.holdout))[:3])
     with pytest.raises(MissingReference, match="expected a validation set or at least 4 holdout examples"):
-        tune(Finetune(), w.original, few, w.task, seeded(0), CPU)
+        tune(Finetune(), w.original, Job(few, w.task, seeded(0), CPU))

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from unrecall.harness.findings import Models
+from unrecall.metrics.contaminating import Contamination, contamination
 
 from tests.unit.report.test_page import Reader
 from tests.worlds import CPU, World, word_tokenizer
@@ -21,10 +23,8 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.harness.audit import audit
-from unrecall.harness.findings import Models
 from unrecall.harness.scored import evidence
 from unrecall.harness.suites import Audit
-from unrecall.metrics.contaminating import Contamination, contamination
 from unrecall.metrics.contamination import confusion, gained, paid, worst_drop
 from unrecall.models.observe import observe
 from unrecall.record.schema import Matrix, load

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from unrecall.harness.findings import Models
 
 from tests.worlds import World
 from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Request
 from unrecall.errors import NotSupported
-from unrecall.harness.findings import Models
 from unrecall.metrics.retrieval import _near, pairing
 from unrecall.record.schema import Measurement
 from unrecall.tasks.protocols import Embedded, Paired

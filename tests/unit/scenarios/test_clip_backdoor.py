@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from unrecall.harness.findings import Models
+from unrecall.metrics.contaminating import contamination
 
 from tests.unit.scenarios.test_emoji import DATA, MERGES, SMALL, archive
 from tests.worlds import CPU, World
 from unrecall.data.examples import Examples, digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.harness.findings import Models
 from unrecall.harness.scored import evidence
-from unrecall.metrics.contaminating import contamination
 from unrecall.metrics.retrieval import pairing
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.clip_backdoor import Backdoored, ClipBackdoor, triggered

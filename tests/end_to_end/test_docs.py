@@ -1,0 +1,79 @@
+"""What the documentation shows works as it stands: commands name options that there are, examples run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tests.end_to_end.test_cli import WHO, call, case
+from unrecall.cli.app import app
+from unrecall.record.schema import load
+
+__all__ = ["case"]
+
+HOME = Path(__file__).parents[2]
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md")), *sorted((HOME / "recipes").glob("*.sh"))]
+IMPORTS = """
+from __future__ import annotations
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from torch import Tensor, nn
+from unrecall.attacks.base import MembershipAttack
+from unrecall.data.request import Split
+from unrecall.data.signals import Evidence
+from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.metrics.base import of_evidence
+from unrecall.record import stats
+from unrecall.record.row import Row
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import NonNegative
+from unrecall.training.job import Job
+from unrecall.training.loop import Batches
+"""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_has_the_options_that_a_page_gives_it(page: Path) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(rf"unrecall (?:{'|'.join(commands)}) [^`\n]*", text):
+        _, name, *words = line.split("#")[0].split()
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in words if re.match("--?[a-z]", word)} <= options, line
+
+
+def test_the_reference_names_what_there_is() -> None:
+    names = re.findall(
+        r"^::: (\S+)\.(\w+)$", (HOME / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(names) > 5
+    assert all(hasattr(importlib.import_module(module), name) for module, name in names)
+
+
+def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
+    site = (HOME / "mkdocs.yml").read_text(encoding="utf-8")
+    assert {page.name for page in (HOME / "docs").glob("*.md")} == set(re.findall(r"(\S+\.md)$", site, re.MULTILINE))
+    for page in PAGES:
+        for link in re.findall(r"\]\(([\w./-]+\.md)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_examples_of_extending_run_as_they_stand() -> None:
+    examples = re.findall(
+        r"```python\n(.*?)```", (HOME / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    Path("mine.py").write_text(IMPORTS + "\n".join(examples))
+    words = ["--method", "mine.py:Mine:alpha=0.3", "--suite", "mine.py:Confident", "--out", "out"]
+    assert call("run", *WHO, *words, "--tune") == 0
+    record = load(Path("out/seed-0/record.json"))
+    assert record.method.startswith("mine.py:Mine:alpha=")
+    assert [attack.name for attack in record.attacks] == ["Confident"]
+    area = record.measurement("Confident_auc")
+    assert area is not None
+    assert area.unlearned.value is not None
