@@ -25,7 +25,6 @@ from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Effort
 
 SEED = 0
 """Of the one permutation that makes a class which never was: the same for every model, probe and audit."""
@@ -148,7 +147,7 @@ class ReaClass(RecoveryAttack):
         phase = Phase(loss, {"retain": job.request.retain}, recipe)
         name, generator = f"rea-class-{self.on}-{rate:g}", torch.Generator().set_state(job.generator.get_state())
         try:
-            for _ in training(student, task, phase, generator, session, name, Effort()):
+            for _ in training(student, task, phase, generator, session.named(name)):
                 yield student
         except Diverged:
             job.session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
