@@ -1,4 +1,4 @@
-"""What was computed once is given again under its own key, in memory and in files; a key holds the code that decides."""
+"""What was computed once comes again under its own key, in memory and in files; a key holds the code that decides."""
 
 from __future__ import annotations
 
