@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -106,11 +106,21 @@ def _learned(captions: Iterable[str], size: int) -> list[tuple[str, str]]:
     return [tuple(pair) for pair in json.loads(made.to_str())["model"]["merges"]]
 
 
-def small_clip(tokenizer: Any, width: int, depth: int, size: int, patch: int, context: int) -> nn.Module:
-    """An untrained CLIP: both towers of one width and depth, one head for each 32 of it, for `size` x `size` pictures.
+class Towers(NamedTuple):
+    """How large a small CLIP is: `width` and `depth` of both towers, `size` of pictures and of a `patch`, in pixels."""
+
+    width: int
+    depth: int
+    size: int
+    patch: int
+
+
+def small_clip(tokenizer: Any, towers: Towers, context: int) -> nn.Module:
+    """An untrained CLIP: both towers of one width and depth, one head for each 32 of it, for square pictures.
 
     Weights start twice as wide as CLIP's usual ones; whether so narrow a model needs that was not compared.
     """
+    width, depth, size, patch = towers
     if size % patch:
         raise BadInput(f"patch: expected a divisor of the picture's size {size}, got {patch}.")
     library = transformers()
