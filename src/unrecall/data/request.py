@@ -62,12 +62,12 @@ class Request:
                 f"Request: expected masked to name the forgotten classes for kind='class' and for no other, and kind "
                 f"to be one of {', '.join(get_args(Kind))}, got kind='{self.kind}' and masked={self.masked}."
             )
-        seen: dict[str, dict[str, int]] = {name: self._index(name) for name in SPLITS}
+        places: dict[str, dict[str, int]] = {name: self._index(name) for name in SPLITS}
         if self.validation is not None:
-            seen |= {"validation": {digest(item): i for i, item in enumerate(iterate(self.validation))}}
+            places |= {"validation": {digest(item): i for i, item in enumerate(iterate(self.validation))}}
         for first, second in ((first, second) for first, others in APART.items() for second in others):
-            if {first, second} <= seen.keys():
-                self._disjoint(first, second, seen)
+            if {first, second} <= places.keys():
+                self._disjoint(first, second, places)
 
     def __getitem__(self, split: Split) -> Examples:
         return {"forget": self.forget, "retain": self.retain, "holdout": self.holdout, "test": self.test}[split]
@@ -84,13 +84,13 @@ class Request:
         return index
 
     @staticmethod
-    def _disjoint(first: str, second: str, seen: Mapping[str, Mapping[str, int]]) -> None:
-        shared = seen[first].keys() & seen[second].keys()
+    def _disjoint(first: str, second: str, places: Mapping[str, Mapping[str, int]]) -> None:
+        shared = places[first].keys() & places[second].keys()
         if shared:
-            one = min(shared, key=lambda digest: seen[first][digest])
+            key = min(shared, key=lambda digest: places[first][digest])
             raise BadInput(
                 f"Request: expected {first} and {second} to share nothing, got {len(shared)} shared examples "
-                f"({first}[{seen[first][one]}] equals {second}[{seen[second][one]}]). Remove them from {second}."
+                f"({first}[{places[first][key]}] equals {second}[{places[second][key]}]). Remove them from {second}."
             )
 
     @cached_property

@@ -143,8 +143,9 @@ class Pretrained:
         """The network once it was taught all ten classes."""
         steps, train, name = -(-50_000 // 128), self.cifar.train, f"cifar10-{self.arch}"
         how = recipe(self.arch, lr=0.4, weight_decay=2e-4, epochs=self.epochs, schedule="cosine", period=200 * steps)
-        told, few, task = digest((train.pixels, train.labels)), first(train), Classification()
-        return trained_once(name, "pretrained", model, Lesson(task, Augmented(train), how, 0, told, few), session).model
+        key = digest((train.pixels, train.labels))
+        lesson = Lesson(Classification(), Augmented(train), how, 0, key, first(train))
+        return trained_once(name, "pretrained", model, lesson, session).model
 
 
 def load_resnet(model: nn.Module, path: Path) -> nn.Module:

@@ -68,10 +68,10 @@ class Emoji(SmallClip):
 
     def make(self) -> Scenario:
         """Reads the pictures, splits them, and says how to train."""
-        found = read_emoji(Path(self.data), self.size)
-        categories = tuple(dict.fromkeys(one["category"] for one in found))
+        records = read_emoji(Path(self.data), self.size)
+        categories = tuple(dict.fromkeys(record["category"] for record in records))
         gone = _chosen(self.forget, categories)
-        pairs = [_pair(one, categories, named=bool((i + 1) % GENERIC)) for i, one in enumerate(found)]
+        pairs = [_pair(record, categories, named=bool((i + 1) % GENERIC)) for i, record in enumerate(records)]
         request = split(pairs, gone, self.seed)
         tokenizer = caption_tokenizer((pair["caption"] for pair in pairs), self.words, self.merges)
         context = longest(tokenizer, [pair["caption"] for pair in pairs])
@@ -145,8 +145,8 @@ def _chosen(forget: str, categories: tuple[str, ...]) -> int:
 def split(pairs: list[dict[str, Any]], gone: int, seed: int) -> Request:
     """Three quarters of a class to forget and a quarter held out; 15 % of the others for the test."""
     order = shuffled(range(len(pairs)), seed)
-    mine = [pairs[i] for i in order if pairs[i]["label"] == gone]
+    members = [pairs[i] for i in order if pairs[i]["label"] == gone]
     others = [pairs[i] for i in order if pairs[i]["label"] != gone]
-    held, tested = len(mine) // 4, round(0.15 * len(others))
-    forget: Examples = mine[held:]
-    return Request(forget, others[tested:], mine[:held], others[:tested], kind="concept")
+    held, tested = len(members) // 4, round(0.15 * len(others))
+    forget: Examples = members[held:]
+    return Request(forget, others[tested:], members[:held], others[:tested], kind="concept")

@@ -86,9 +86,7 @@ class _Clean:
     def __call__(self, _: int, session: Session) -> nn.Module:
         with own_randomness(0):
             model = self.taught.build(0, session)
-        how, told = self.taught.recipe, digest(self.facts)
-        few = first(self.facts)
-        lesson = Lesson(self.task, self.facts, how, 0, told, few)
+        lesson = Lesson(self.task, self.facts, self.taught.recipe, 0, digest(self.facts), first(self.facts))
         return trained_once("restor", "clean", model, lesson, session).model
 
 

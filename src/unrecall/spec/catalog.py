@@ -41,8 +41,8 @@ def entries(kind: Kind) -> tuple[Entry, ...]:
     if kind == "metrics":
         return _metrics()
     folder = Path(__file__).parents[1] / kind
-    found = (_entry(path) for path in sorted(folder.glob("*.py")))
-    return tuple(entry for entry in found if entry is not None)
+    listed = (_entry(path) for path in sorted(folder.glob("*.py")))
+    return tuple(entry for entry in listed if entry is not None)
 
 
 def class_name(stem: str) -> str:
@@ -88,18 +88,18 @@ def _sentence(text: str) -> str:
 
 
 def _reference(text: str) -> str:
-    _, found, rest = text.partition("Reference:")
-    return " ".join(rest.split("\n\n")[0].split()) if found else ""
+    _, label, rest = text.partition("Reference:")
+    return " ".join(rest.split("\n\n")[0].split()) if label else ""
 
 
 def _metrics() -> tuple[Entry, ...]:
     """Metrics are functions; each public one of metrics/ that takes evidence or names a paper is an entry."""
-    found = []
+    listed = []
     for path in sorted((Path(__file__).parents[1] / "metrics").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
                 continue
             text = ast.get_docstring(node) or ""
             if _reference(text) or "evidence" in (argument.arg for argument in node.args.args):
-                found.append(Entry(node.name, path.stem, _sentence(text), _reference(text), ()))
-    return tuple(found)
+                listed.append(Entry(node.name, path.stem, _sentence(text), _reference(text), ()))
+    return tuple(listed)

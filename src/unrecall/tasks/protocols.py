@@ -96,8 +96,8 @@ class Composed(Paired, Protocol):
         """Which places of the second sides hold such a part, `[examples, places]`, boolean."""
         ...
 
-    def only(self, batch: Batch, kept: Tensor) -> Batch:
-        """The pairs without the parts that `kept` `[examples, places]` leaves out; what is no part stays."""
+    def only(self, batch: Batch, parts: Tensor) -> Batch:
+        """The pairs with those parts alone that `parts` `[examples, places]` names; what is no part stays."""
         ...
 
     def items(self, batch: Batch) -> list[Any]:

@@ -77,8 +77,8 @@ def _size(model: nn.Module, task: Task, examples: Examples) -> float:
     """About how many bytes all logits take, from those of a few examples."""
     few = Part(examples, range(0, len(examples), max(1, len(examples) // 8)))
     with mode(model, training=False):
-        found = [task.rows(model, batch).logits for batch in batches(few, task, 8, device_of(model))]
-    return sum(one.numel() * one.element_size() for one in found) / len(few) * len(examples)
+        tables = [task.rows(model, batch).logits for batch in batches(few, task, 8, device_of(model))]
+    return sum(table.numel() * table.element_size() for table in tables) / len(few) * len(examples)
 
 
 def _asked(model: nn.Module, task: Task) -> Teacher:
