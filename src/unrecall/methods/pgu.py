@@ -25,7 +25,7 @@ from unrecall.nn.hooks import is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn, plain_step
+from unrecall.training.loop import Batches, StepState, plain_step
 
 FLOATS = 2**24
 """Layer inputs that are turned into rows at once: 128 MB in float64."""
@@ -106,8 +106,8 @@ class PGU(GradientMethod):
             each = self.entropy * own_moments(log_p)[0] - torch.log(1 + self.offset - p)
             return rows.per_example(each).mean()
 
-        def projected(turn: Turn) -> Tensor:
-            value = plain_step(turn)
+        def projected(current: StepState) -> Tensor:
+            value = plain_step(current)
             with torch.no_grad():
                 for name, weight in student.named_parameters():
                     if name in free:

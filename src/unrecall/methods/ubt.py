@@ -21,7 +21,7 @@ from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Composed, Embedded
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn, fit
+from unrecall.training.loop import Batches, StepState, fit
 from unrecall.training.session import Session
 
 LOOKED = 8
@@ -104,7 +104,7 @@ class UBT(GradientMethod):
                 total = total + self.mu * torch.stack(moved).sum()
             return total
 
-        def done(_: Turn) -> bool:
+        def done(_: StepState) -> bool:
             return float(alike(able.embedded(student, chosen)).mean()) <= level
 
         streams: dict[str, Examples] = {"forget": telling(original, task, chosen, self.parts)}
