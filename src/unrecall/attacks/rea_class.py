@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.data.examples import Batch, Examples, parted
+from unrecall.data.examples import Batch, Examples, split_off
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.evidence.pool import Dose, Pool
@@ -108,7 +108,7 @@ class ReaClass(RecoveryAttack):
         of its shuffled inputs; they get the probe's labels.
         """
         forget, task = job.request.forget, job.task
-        probe, _ = parted(forget, self.teaches(len(forget), job.request), job.generator)
+        probe, _ = split_off(forget, self.teaches(len(forget), job.request), job.generator)
         control = shuffled(task, probe) if unseen is None else relabelled(task, unseen, probe)
         again = job.seeded(draw_seed(job.generator))
 
