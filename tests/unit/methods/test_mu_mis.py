@@ -215,7 +215,7 @@ def test_the_lowest_ratio_survives_a_kill(class_world: World, tmp_path: Path, mo
 
 
 def test_a_phase_may_end_by_a_rule_of_its_own() -> None:
-    """Asked after each epoch and every `check_every` steps, with the state of the step just taken; its answer ends the phase."""
+    """Asked after each epoch and every `check_every` steps about the step just taken; its answer ends the phase."""
     asked: list[float] = []
 
     def done(current: StepState) -> bool:
