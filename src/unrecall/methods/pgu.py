@@ -18,8 +18,8 @@ from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.importance import Weights
-from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of, repeated
 from unrecall.nn.functional import own_moments
 from unrecall.nn.hooks import is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
@@ -163,7 +163,7 @@ def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
     try:
         with mode(model, training=False):
             for batch in in_order(examples, task, device=device_of(model)):
-                batch = {name: value[again(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
+                batch = {name: value[repeated(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
                 held, done = task.positions(batch), done + len(batch["index"])
                 task.rows(model, batch)
     finally:

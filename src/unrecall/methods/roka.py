@@ -17,8 +17,8 @@ from unrecall.errors import BadInput
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.layers import named
-from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of, repeated
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms, mode
 from unrecall.spec.parameters import Count, NonNegative
@@ -174,7 +174,7 @@ def initially(model: nn.Module, task: Task, forget: Examples, layers: Sequence[s
                 rows = task.rows(model, batch)
             labels = rows.logits.argmax(1)
             predicted += torch.split(labels, torch.bincount(rows.example, minlength=rows.examples).tolist())
-        new = contributions(model, task, batch, layers, labels).vectors[again(batch, done) :]
+        new = contributions(model, task, batch, layers, labels).vectors[repeated(batch, done) :]
         summed.append(new.sum(0))
         done += len(new)
     return Initial(tuple(predicted), torch.stack(summed).sum(0) / len(forget))

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from unrecall.data.examples import Batch, Examples, batch_size
 from unrecall.errors import BadInput, NotSupported
-from unrecall.models.observe import again, batches, device_of
+from unrecall.models.observe import batches, device_of, repeated
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task
 
@@ -110,7 +110,7 @@ def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
     done = 0
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
-            before, n = again(batch, done), batch_size(batch)
+            before, n = repeated(batch, done), batch_size(batch)
             for name, gradient in grad(losses.under)(weights, batch, before).items():
                 total[name] += (n - before) / len(examples) * gradient
             done += n - before
