@@ -152,7 +152,7 @@ def test_a_permuted_batch_has_permuted_losses(place: Place) -> None:
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
     rows, permuted = place.rows(batch), place.rows({name: value[order] for name, value in batch.items()})
     close(permuted.losses(), rows.losses()[order])
-    if not place.task.mixes:
+    if not place.task.rows_depend_on_batch:
         for new, old in enumerate(order.tolist()):
             close(permuted.logits[permuted.example == new], rows.logits[rows.example == old])
             assert torch.equal(permuted.targets[permuted.example == new], rows.targets[rows.example == old])
@@ -161,10 +161,10 @@ def test_a_permuted_batch_has_permuted_losses(place: Place) -> None:
 def test_only_a_task_that_says_so_mixes_examples(place: Place) -> None:
     together = place.rows(place.batch()).losses()
     alone = torch.cat([place.rows(place.task.collate([item])).losses() for item in place.items])
-    assert torch.allclose(together, alone, atol=2e-5, rtol=1e-4) == (not place.task.mixes)
-    unmixed = protocols.unmixed(place.task)
-    assert not unmixed.mixes
-    assert (unmixed is place.task) == (not place.task.mixes)
+    assert torch.allclose(together, alone, atol=2e-5, rtol=1e-4) == (not place.task.rows_depend_on_batch)
+    own_rows = protocols.with_own_rows(place.task)
+    assert not own_rows.rows_depend_on_batch
+    assert (own_rows is place.task) == (not place.task.rows_depend_on_batch)
 
 
 def test_losses_are_those_of_the_rows(place: Place) -> None:
@@ -266,7 +266,7 @@ def test_a_task_with_classes_classifies_each_example(place: Place) -> None:
     assert protocols.class_names(place.task) == place.task.classes
     classified = place.task.classified()
     assert classified.classified() is classified
-    assert not classified.mixes
+    assert not classified.rows_depend_on_batch
     with mode(place.model, training=False), torch.no_grad():
         rows = classified.rows(place.model, classified.collate(place.items))
     assert rows.example.tolist() == list(range(len(place.items)))

@@ -69,7 +69,7 @@ class Prototypical(RecoveryAttack):
     axis: ClassVar[str] = "examples per forgotten class"
     judged: ClassVar[str] = "mean"
     needs_class: ClassVar[bool] = True
-    unmixed: ClassVar[bool] = True
+    needs_own_rows: ClassVar[bool] = True
 
     ks: tuple[Count, ...] = (1, 2, 5, 10)
     metric: Literal["cosine", "l2"] = "cosine"

@@ -193,7 +193,7 @@ def _with_inputs(task: Task, examples: Examples, change: Callable[[Tensor], Tens
 
 def _labelled(task: Task) -> Perturbable:
     """The task, if an example is a continuous input and what it is called; NotSupported otherwise."""
-    if task.mixes:
+    if task.rows_depend_on_batch:
         raise NotSupported(
             f"ReaClass: expected a task whose rows depend on their own example alone, got {type(task).__name__}, whose "
             "rows depend on its batch. Leave this attack out."

@@ -75,7 +75,7 @@ class MUMis(GradientMethod):
         """One phase over forget, until the other classes' sensitivity has fallen and come back."""
         request, task, generator = job.request, job.task, job.generator
         perturbable(task)
-        if task.mixes:
+        if task.rows_depend_on_batch:
             raise NotSupported(
                 f"MUMis: expected a task whose rows depend on their own example alone, got {type(task).__name__}, "
                 "whose rows depend on its batch. Choose another method."

@@ -87,13 +87,13 @@ class ROKA(GradientMethod):
         self._check(student, request)
         targeted = self.form == "targeted" or (self.form == "auto" and request.kind == "class")
         initial = None if targeted else initially(original, task, request.forget, self.layers)
-        gone = torch.tensor(request.masked if targeted and not task.mixes else (), dtype=torch.long)
+        gone = torch.tensor(request.masked if targeted and not task.rows_depend_on_batch else (), dtype=torch.long)
         held = math.ceil(self.fit.batch_size * len(request.forget) / (len(request.forget) + len(request.retain)))
         forgotten: Labels = _own if initial is None else initial.of_rows
         healed: Labels = _predicted if self.heal == "pred" else _own
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            batch = batches["forget"] if task.mixes else part(batches["forget"], slice(held))
+            batch = batches["forget"] if task.rows_depend_on_batch else part(batches["forget"], slice(held))
             wanted = None if initial is None else initial.labels(batch)
             vectors, rows = contributions(student, task, batch, self.layers, wanted)
             losses, candidates = rows.losses()[:held], vectors[:held]
@@ -169,7 +169,7 @@ def initially(model: nn.Module, task: Task, forget: Examples, layers: Sequence[s
     done = 0
     for batch in in_order(forget, task, device=device_of(model)):
         labels = None
-        if not task.mixes:
+        if not task.rows_depend_on_batch:
             with mode(model, training=False), torch.no_grad():
                 rows = task.rows(model, batch)
             labels = rows.logits.argmax(1)
@@ -187,7 +187,7 @@ def part(batch: Batch, which: Tensor | slice) -> Batch:
 
 def _losses(model: nn.Module, task: Task, batch: Batch, which: Tensor, labels: Labels) -> Tensor:
     """Cross-entropy of some examples `[which]`; the rest of the batch goes along only where it has a say in theirs."""
-    if not task.mixes:
+    if not task.rows_depend_on_batch:
         batch, which = part(batch, which), torch.arange(len(which), device=which.device)
     rows = task.rows(model, batch)
     return rows.per_example(nll(rows.logits, labels(batch, rows)))[which]

@@ -36,7 +36,7 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
     It depends on neither batch size nor order; for `chunk` see `per_example`. Where an example's loss depends on its
     batch there is no such thing: then it is `batch_mean` over the task's own batches.
     """
-    if task.mixes:
+    if task.rows_depend_on_batch:
         return batch_mean(model, task, examples, task.at_once)
     weights = trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
@@ -55,7 +55,7 @@ def per_example(
     most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
     one.
     """
-    if task.mixes:
+    if task.rows_depend_on_batch:
         raise NotSupported(
             f"per_example: expected a task whose examples have a loss of their own, got {type(task).__name__}. "
             "Use batch_mean."

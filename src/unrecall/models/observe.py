@@ -28,7 +28,7 @@ def batches(
     examples, the first of which came before (`repeated` counts them).
     """
     n, size = len(examples), batch_size or task.at_once
-    starts = [max(0, min(i, n - size)) if task.mixes else i for i in range(0, n, size)]
+    starts = [max(0, min(i, n - size)) if task.rows_depend_on_batch else i for i in range(0, n, size)]
     groups = [list(range(i, min(n, i + size))) for i in starts]
     for batch in loader(examples, task, groups):
         yield batch if device is None else move(batch, device)
@@ -49,7 +49,7 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
 
     For sets that are held against each other: among fewer others an example is easier to tell.
     """
-    return min([task.at_once, *filter(None, map(len, sets))]) if task.mixes else None
+    return min([task.at_once, *filter(None, map(len, sets))]) if task.rows_depend_on_batch else None
 
 
 def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:

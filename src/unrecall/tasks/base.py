@@ -22,12 +22,12 @@ class Task(ABC):
     """How one modality is trained and observed; an adapter between a model, its data and everything else.
 
     `modality`: which attacks an audit runs unless told otherwise. `at_once`: examples in a forward pass without
-    gradients. `mixes`: whether an example's rows depend on the other examples of its batch.
+    gradients. `rows_depend_on_batch`: whether an example's rows depend on the other examples of its batch.
     """
 
     modality: ClassVar[Modality]
     at_once: ClassVar[int] = 256
-    mixes: ClassVar[bool] = False
+    rows_depend_on_batch: ClassVar[bool] = False
 
     @abstractmethod
     def collate(self, items: Sequence[Any]) -> Batch:

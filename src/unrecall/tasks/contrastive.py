@@ -45,7 +45,7 @@ class Contrastive(Pairs, Task):
 
     modality: ClassVar[Modality] = "contrastive"
     at_once: ClassVar[int] = 32
-    mixes: ClassVar[bool] = True
+    rows_depend_on_batch: ClassVar[bool] = True
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """Two rows an example: its picture among the captions, its caption among the pictures."""

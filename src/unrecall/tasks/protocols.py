@@ -234,9 +234,9 @@ def class_names(task: Task) -> tuple[str, ...]:
     return task.classes if isinstance(task, Classed) else ()
 
 
-def unmixed(task: Task) -> Task:
+def with_own_rows(task: Task) -> Task:
     """The task, or a form of it in which an example's rows depend on that example alone; NotSupported without one."""
-    if not task.mixes:
+    if not task.rows_depend_on_batch:
         return task
     if isinstance(task, Classed):
         return task.classified()

@@ -35,7 +35,7 @@ def remembered(model: nn.Module, task: Task, examples: Examples, most: int = BYT
     They come from one pass and a table, unless it would take more than `most` bytes (a language model's vocabulary on
     many tokens), or an example's logits depend on its batch: then from the model itself, batch by batch.
     """
-    if task.mixes or _size(model, task, examples) > most:
+    if task.rows_depend_on_batch or _size(model, task, examples) > most:
         return _asked(model, task)
     logits: list[Tensor] = []
     counts: list[Tensor] = []
@@ -62,7 +62,7 @@ def remembered_losses(model: nn.Module, task: Task, examples: Examples) -> Teach
 
     From one pass; batch by batch where an example's loss depends on its batch.
     """
-    if task.mixes:
+    if task.rows_depend_on_batch:
         return _asked_losses(model, task)
     parts = []
     with mode(model, training=False):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from unrecall.harness.findings import Models
 
 from tests.unit.methods.test_distillation import same
 from tests.worlds import CPU, World, word_tokenizer
@@ -17,7 +18,6 @@ from unrecall.attacks.linear_probe import LinearProbe, ReadOut
 from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.recovery import disguised, recovery
 from unrecall.models.observe import observe
 from unrecall.tasks import CausalLM, Classification
@@ -184,7 +184,7 @@ def test_every_model_under_the_probe(class_world: World) -> None:
 class Mixing(Classification):
     """Knows its classes only in another form, as a task whose rows depend on their batch does; has no head."""
 
-    mixes = True  # type: ignore[misc]
+    rows_depend_on_batch = True  # type: ignore[misc]
 
     def classified(self) -> Task:
         return Classification()

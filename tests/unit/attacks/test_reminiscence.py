@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from unrecall.harness.findings import Models
 
 from tests.worlds import CPU, World, blobs, word_tokenizer
 from unrecall.attacks.lira import Lira
@@ -18,7 +19,6 @@ from unrecall.attacks.rea_sample import ReaSample
 from unrecall.data.examples import Absent, Batch, digest, iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, MissingReference, NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.recovery import disguised, recovery
 from unrecall.harness.scored import evidence, membership
 from unrecall.models.observe import accuracy, observe
@@ -214,7 +214,7 @@ def test_a_rate_that_diverges_reaches_nothing(class_world: World) -> None:
 class Mixing(Classification):
     """One that says its rows depend on the batch."""
 
-    mixes = True
+    rows_depend_on_batch = True
 
 
 def test_it_needs_inputs_that_can_be_moved(class_world: World) -> None:

@@ -265,7 +265,7 @@ def test_at_rate_zero_nothing_happens_and_nothing_stops(class_world: World) -> N
 class Mixing(Classification):
     """One that says its rows depend on the batch."""
 
-    mixes = True
+    rows_depend_on_batch = True
 
 
 def test_what_it_does_not_apply_to(class_world: World) -> None:
