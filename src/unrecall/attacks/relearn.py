@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
-from unrecall.data.examples import Examples, iterate, parted
+from unrecall.data.examples import Examples, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput, Diverged, NotSupported
@@ -26,7 +26,6 @@ from unrecall.tasks.protocols import Classifying, Textual
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Effort
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,7 +124,7 @@ class Relearn(RecoveryAttack):
                 raise NotSupported(
                     "Relearn: expected at least 2 retain examples, to see what a model is of use for, got 1."
                 )
-            guard, rest = parted(retain, min(self.retain_sample, len(retain) // 2), generator)
+            guard, rest = split_off(retain, min(self.retain_sample, len(retain) // 2), generator)
             least = self._least(model, task, guard, pool.tested[0])
             if self.data == "benign":
                 held = rest
@@ -139,7 +138,7 @@ class Relearn(RecoveryAttack):
             phase = Phase(loss, {"held": held}, recipe)
             name, session = f"relearn-{self.data}-{rate:g}", setting.session.quiet()
             try:
-                for done in training(student, task, phase, seeded(seed), session, name, Effort()):
+                for done in training(student, task, phase, seeded(seed), session.named(name)):
                     if done in self.steps:
                         useful = not guard or self._accuracy(student, task, guard) >= least
                         yield Attacked(done, student, pool.tested, f"lr={rate:g}", useful)

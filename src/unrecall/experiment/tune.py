@@ -101,7 +101,7 @@ def goal_of(task: Task, request: Request, validation: Examples) -> Goal:
         return Goal(request.kind, task, 0.0, (forget, validation))
     owner = classed("tune", task, f"For a {request.kind} nothing else says when it is forgotten: set the strength.")
     judged = owner.classified()
-    limit = 1 / len(owner.classes) if task.mixes else FORGOTTEN
+    limit = 1 / len(owner.classes) if task.rows_depend_on_batch else FORGOTTEN
     sets = {"class": (forget,), "concept": (forget, validation), "backdoor": (validation,)}
     return Goal(request.kind, judged, limit, sets[request.kind])
 

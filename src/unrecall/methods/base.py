@@ -175,7 +175,7 @@ def copy_of(model: nn.Module, job: Job) -> nn.Module:
 def train(student: nn.Module, phases: Iterable[Phase], job: Job, name: str) -> None:
     """Runs the phases on `student`, in place; the session calls each by `name` and a number."""
     for i, phase in enumerate(phases, 1):
-        fit(student, job.task, phase, job.generator, job.session, f"{name} {i}".replace(" ", "-"))
+        fit(student, job.task, phase, job.generator, job.session.named(f"{name} {i}".replace(" ", "-")))
 
 
 def finish(student: nn.Module, model: nn.Module) -> nn.Module:

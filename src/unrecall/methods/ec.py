@@ -179,7 +179,7 @@ class Reader(NamedTuple):
             return torch.stack(losses).sum()
 
         alone = Phase(loss, {"retain": request.retain}, method.warm_up)
-        fit(auxiliary, job.task, alone, job.generator, session, "ec-warm-up")
+        fit(auxiliary, job.task, alone, job.generator, session.named("ec-warm-up"))
         return cls(method, student, classed, job, layers, auxiliary)
 
     @property

@@ -22,7 +22,7 @@ from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import perturbable
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn
+from unrecall.training.loop import Batches, StepState
 from unrecall.training.randomness import draw_seed, seeded
 
 LOWEST = "lowest"
@@ -75,7 +75,7 @@ class MUMis(GradientMethod):
         """Makes one phase over forget, until the other classes' sensitivity has fallen and come back."""
         request, task, generator = job.request, job.task, job.generator
         perturbable(task)
-        if task.mixes:
+        if task.rows_depend_on_batch:
             raise NotSupported(
                 f"MUMis: expected a task whose rows depend on their own example alone, got {type(task).__name__}, "
                 "whose rows depend on its batch. Choose another method."
@@ -100,9 +100,9 @@ class MUMis(GradientMethod):
             own = self.alpha * sensitivity(response, response.rows.targets)
             return (own - self.alpha_other * sensitivity(response, rivals)).mean()
 
-        def recovered(turn: Turn) -> bool:
-            trained = [p for group in turn.optimizer.param_groups for p in group["params"]]
-            state = turn.optimizer.state[next(p for p in trained if p.grad is not None)]
+        def recovered(current: StepState) -> bool:
+            trained = [p for group in current.optimizer.param_groups for p in group["params"]]
+            state = current.optimizer.state[next(p for p in trained if p.grad is not None)]
             ratio, lowest = followed(student) / start, state.get(LOWEST, 1.0)
             state[LOWEST] = min(ratio, lowest)
             return past_minimum(ratio, lowest, self.delta)

@@ -12,7 +12,7 @@ from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import NonNegative
 from unrecall.training.job import Job
-from unrecall.training.loop import Turn
+from unrecall.training.loop import StepState
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class NGD(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes one phase over retain, with noise between the gradient and the step."""
 
-        def step(turn: Turn) -> Tensor:
-            value = turn.differentiate()
-            for parameter in turn.model.parameters():
+        def step(current: StepState) -> Tensor:
+            value = current.differentiate()
+            for parameter in current.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.add_(noise_like(parameter.grad, job.generator), alpha=self.sigma)
-            turn.optimizer.step()
+            current.optimizer.step()
             return value
 
         return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit, step)]

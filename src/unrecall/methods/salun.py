@@ -13,7 +13,7 @@ from unrecall.methods.base import Around, GradientMethod, Plugin
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Share
 from unrecall.training.job import Job
-from unrecall.training.loop import Step, Turn
+from unrecall.training.loop import Step, StepState
 
 
 def _random_label() -> GradientMethod:
@@ -69,8 +69,8 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
 def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Step:
     """Makes of `step` one after which each weight of `student` that is not `free` is what it is in `before`."""
 
-    def restoring(turn: Turn) -> Tensor:
-        loss = step(turn)
+    def restoring(current: StepState) -> Tensor:
+        loss = step(current)
         with torch.no_grad():
             for name, weight in student.named_parameters():
                 if name in free:

@@ -160,7 +160,7 @@ class Terms(NamedTuple):
 
 def added_terms(method: Spotter | SpotterAround, original: nn.Module, job: Job) -> Terms:
     """Makes both terms of a method; NotSupported where rows depend on their batch."""
-    if job.task.mixes and (method.lambda_1 < 1 or method.lambda_2 > 0):
+    if job.task.rows_depend_on_batch and (method.lambda_1 < 1 or method.lambda_2 > 0):
         raise NotSupported(
             f"Spotter: expected examples with a class and logits of their own, got {type(job.task).__name__}'s, whose "
             "rows depend on their batch. Set lambda_1=1, lambda_2=0, or choose another method."

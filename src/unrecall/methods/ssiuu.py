@@ -19,7 +19,7 @@ from unrecall.models.observe import device_of
 from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Phase, Step, Turn
+from unrecall.training.loop import Batches, Phase, Step, StepState
 
 ATTRIBUTION = "attribution"
 """Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""
@@ -98,15 +98,15 @@ class Brake(NamedTuple):
     initial: nn.Module | None
     names: set[str]
 
-    def step(self, turn: Turn, inner: Step) -> Tensor:
+    def step(self, current: StepState, inner: Step) -> Tensor:
         """Takes the step `inner`, with the penalty beside the loss."""
-        student, state = self.student, turn.optimizer.state
+        student, state = self.student, current.optimizer.state
         trained = {name: p for name, p in student.named_parameters() if name in self.names and p.requires_grad}
         if self.initial is None:
             before = {name: state[p].pop(ATTRIBUTION) for name, p in trained.items() if ATTRIBUTION in state.get(p, {})}
         else:
-            before = influence(self.initial, self.gradients(self.initial, turn.batches, trained))
-        gradients = self.gradients(student, turn.batches, trained)
+            before = influence(self.initial, self.gradients(self.initial, current.batches, trained))
+        gradients = self.gradients(student, current.batches, trained)
         now = influence(student, gradients)
         penalties = {
             name: penalty(influences, before.pop(name), gradients.pop(name), self.method.lambda_)
@@ -116,13 +116,13 @@ class Brake(NamedTuple):
         del gradients
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            total = turn.loss(model, batches)
+            total = current.loss(model, batches)
             for name, pull in penalties.items():
                 linear = (trained[name].float() * pull.gradient).sum()
                 total = total + pull.value + (linear - linear.detach())
             return total
 
-        value = inner(replace(turn, loss=loss))
+        value = inner(replace(current, loss=loss))
         if self.initial is None:
             for name, influences in now.items():
                 if trained[name].grad is not None:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples, Part, move
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, session_of_copy
-from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of, repeated
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Composed, Embedded
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn, fit
+from unrecall.training.loop import Batches, StepState, fit
 
 LOOKED = 8
 """Pairs whose parts are left out at once."""
@@ -102,7 +102,7 @@ class UBT(GradientMethod):
                 total = total + self.mu * torch.stack(distances).sum()
             return total
 
-        def stop(_: Turn) -> bool:
+        def stop(_: StepState) -> bool:
             return float(likeness(able.embedded(student, suspects)).mean()) <= level
 
         streams: dict[str, Examples] = {"forget": reduce_to_parts(original, task, suspects, self.parts)}
@@ -121,7 +121,7 @@ class UBT(GradientMethod):
 
         learner = copy.deepcopy(model)
         overfit = Phase(loss, {"forget": Part(forget, weakest)}, self.overfit)
-        fit(learner, task, overfit, job.generator, session_of_copy(model), "ubt-0")
+        fit(learner, task, overfit, job.generator, session_of_copy(model).named("ubt-0"))
         return (likeness(able.embedded(learner, forget)) - before).cpu()
 
 
@@ -165,5 +165,5 @@ def reduce_to_parts(model: nn.Module, task: Task, examples: Examples, count: int
         order = influences(model, able, batch).argsort(dim=1, descending=True, stable=True)
         shown = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
         reduced = able.items(move(able.only(batch, shown), torch.device("cpu")))
-        pairs += reduced[again(batch, len(pairs)) :]
+        pairs += reduced[repeated(batch, len(pairs)) :]
     return pairs

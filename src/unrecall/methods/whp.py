@@ -56,7 +56,7 @@ class WHP(GradientMethod):
         shared = {id(p): p for p in student.parameters() if not p.requires_grad}
         reinforced = copy.deepcopy(student, {**shared})
         reinforce = Phase(loss_on("forget", task), {"forget": request.forget}, self.reinforce)
-        fit(reinforced, task, reinforce, job.generator, session_of_copy(student), "whp-0")
+        fit(reinforced, task, reinforce, job.generator, session_of_copy(student).named("whp-0"))
         base, more = remembered(original, task, request.forget), remembered(reinforced, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

@@ -22,7 +22,7 @@ from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import unmixed
+from unrecall.tasks.protocols import with_own_rows
 from unrecall.training.randomness import seeded
 
 JS = Row("ou_js", "OU@eps (JS)", "utility", margin=0.05, unit="nats")
@@ -66,7 +66,7 @@ def measure(setting: Setting) -> Measured:
 def divergences(setting: Setting, generator: torch.Generator) -> dict[str, Divergences]:
     """Divergences of each model from the original without the forgotten classes, per perturbed forget row."""
     original, subjects, request = setting.models.original, setting.models.by_role(), setting.request
-    task = unmixed(setting.task)
+    task = with_own_rows(setting.task)
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in subjects}
     device = device_of(original)
     with ExitStack() as stack:

@@ -28,13 +28,13 @@ def batches(
     examples, the first of which came before (`again` counts them).
     """
     n, size = len(examples), batch_size or task.at_once
-    starts = [max(0, min(i, n - size)) if task.mixes else i for i in range(0, n, size)]
+    starts = [max(0, min(i, n - size)) if task.rows_depend_on_batch else i for i in range(0, n, size)]
     groups = [list(range(i, min(n, i + size))) for i in starts]
     for batch in loader(examples, task, groups):
         yield batch if device is None else move(batch, device)
 
 
-def again(batch: Batch, count: int) -> int:
+def repeated(batch: Batch, count: int) -> int:
     """Counts the examples at the start of a batch, drawn in order, that are among the `count` before it."""
     return max(0, count - int(batch["index"][0]))
 
@@ -49,7 +49,7 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
 
     For sets that are held against each other: among fewer others an example is easier to tell.
     """
-    return min([task.at_once, *filter(None, map(len, sets))]) if task.mixes else None
+    return min([task.at_once, *filter(None, map(len, sets))]) if task.rows_depend_on_batch else None
 
 
 def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
@@ -99,7 +99,7 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows, features = task.view(model, batch)
-            if before := again(batch, offset):
+            if before := repeated(batch, offset):
                 rows, features = without(rows, before), features[before:]
             log_prob, expected, deviation, prediction, right = _of_rows(rows)
             loss = rows.per_example(-log_prob)
@@ -157,7 +157,7 @@ def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int |
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows = task.rows(model, batch)
             _, right = predicted(rows.logits, rows.targets)
-            parts.append(rows.per_example(right.float())[again(batch, count) :])
+            parts.append(rows.per_example(right.float())[repeated(batch, count) :])
             count += len(parts[-1])
     return torch.cat(parts).double().cpu().numpy()
 
@@ -168,6 +168,6 @@ def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int 
     total, count = 0.0, 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
-            losses = task.rows(model, batch).losses()[again(batch, count) :]
+            losses = task.rows(model, batch).losses()[repeated(batch, count) :]
             total, count = total + float(losses.double().sum()), count + len(losses)
     return total / len(examples)

@@ -20,7 +20,7 @@ from unrecall.disk.weights import digest_of, read
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
-from unrecall.training.loop import Batches, Fit, Phase, Turn, fit, groups, plain_step, set_training, total_steps
+from unrecall.training.loop import Batches, Fit, Phase, StepState, fit, groups, plain_step, set_training, total_steps
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
 
@@ -58,7 +58,7 @@ def test_loop_equals_a_bare_one(schedule: str, period: int | None) -> None:
     bare = network().train()
     optimizer = torch.optim.SGD(bare.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
     inputs, labels = torch.stack([x for x, _ in DATA]), torch.tensor([y for _, y in DATA])
-    for step, chosen in enumerate(groups("all", len(DATA), recipe, seed, 0, 9)):
+    for step, chosen in enumerate(groups("all", len(DATA), recipe, seed, range(9))):
         if schedule == "cosine":
             rate = 0.05 * (1 + math.cos(math.pi * step / (period or 9))) / 2
         else:
@@ -99,10 +99,10 @@ def test_modules_without_trainable_parameters_stay_in_eval_mode() -> None:
 def test_clip_bounds_the_gradient() -> None:
     norms: list[float] = []
 
-    def step(turn: Turn) -> Tensor:
-        loss = turn.differentiate()
-        norms.append(float(nn.utils.get_total_norm([p.grad for p in turn.model.parameters()])))
-        turn.optimizer.step()
+    def step(current: StepState) -> Tensor:
+        loss = current.differentiate()
+        norms.append(float(nn.utils.get_total_norm([p.grad for p in current.model.parameters()])))
+        current.optimizer.step()
         return loss
 
     phase = Phase(lambda m, b: 50 * classify(m, b), {"all": DATA}, replace(RECIPE, clip=0.25, lr=1e-3), step)
@@ -166,10 +166,10 @@ def test_a_last_group_of_one_is_left_out(length: int, batch_size: int, expected:
     recipe = Fit(batch_size=batch_size, epochs=2)
     phase = Phase(classify, {"all": DATA[:length]}, recipe)
     assert total_steps(phase) == 2 * len(expected)
-    found = list(groups("all", length, recipe, 0, 0, total_steps(phase)))
+    found = list(groups("all", length, recipe, 0, range(total_steps(phase))))
     assert [len(group) for group in found] == expected * 2
     assert len({i for group in found[: len(expected)] for i in group}) == sum(expected)
-    assert list(groups("all", length, recipe, 0, len(expected), 2 * len(expected))) == found[len(expected) :]
+    assert list(groups("all", length, recipe, 0, range(len(expected), 2 * len(expected)))) == found[len(expected) :]
 
 
 class Killed(Exception):
@@ -196,10 +196,10 @@ def noisy(killed_at: int | None, generator: torch.Generator) -> tuple[Phase, nn.
 
 
 def test_weights_that_blow_up_are_noticed_where_the_loss_was_still_finite() -> None:
-    def ruin(turn: Turn) -> Tensor:
-        loss = plain_step(turn)
+    def ruin(current: StepState) -> Tensor:
+        loss = plain_step(current)
         with torch.no_grad():
-            next(turn.model.parameters()).fill_(math.inf)
+            next(current.model.parameters()).fill_(math.inf)
         return loss
 
     for recipe in (Fit(epochs=1, batch_size=64), Fit(epochs=9, batch_size=16, until=0.9, check_every=1)):
