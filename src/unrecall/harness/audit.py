@@ -92,7 +92,7 @@ def finding_of(attack: Attack, setting: Setting) -> Finding:
     run = KINDS[attack.kind]
     if attack.kind == "scored":  # its scores are cached, model by model
         return run(attack, own)
-    key = (repr(attack), *setting.key, *setting.digests.values(), str(own.seed), code_key(attack, run))
+    key = (repr(attack), *setting.key, *setting.model_keys.values(), str(own.seed), code_key(attack, run))
     defender = setting.defender.name if setting.defender else ""
 
     def computed() -> FindingFile:

@@ -9,11 +9,10 @@ import numpy as np
 
 from unrecall.attacks.base import RecoveryAttack, ScoredAttack
 from unrecall.disk.cache import ARRAYS, code_key
-from unrecall.disk.weights import digest_of
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.pool import Arm, Draw, Place, draw
 from unrecall.evidence.scores import Scores
-from unrecall.evidence.setting import Setting, Subject
+from unrecall.evidence.setting import Setting, Subject, model_key
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ def draw_for(attack: ScoredAttack, setting: Setting) -> Draw:
 
 def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw) -> Scores:
     """The scores of one model, kept in the cache: many audits attack the same original and retrained models."""
-    model = setting.digests.get(subject.role) or digest_of(subject.model)
-    others = [setting.digests[role] for role in setting.models.references() if role != subject.role]
+    model = setting.model_keys.get(subject.role) or model_key(subject.model)
+    others = [setting.model_keys[role] for role in setting.models.references() if role != subject.role]
     key = (repr(attack), *setting.key, model, str(setting.seed), code_key(attack), *(others if attack.compares else ()))
     arrays = setting.cache.get("scores", key, ARRAYS, lambda: attack.scores(subject, drawn.pool, setting).arrays())
     return Scores.from_arrays(arrays)

@@ -149,7 +149,7 @@ def _answers(subject: Subject, sets: Sequence[QuestionSet], setting: Setting) ->
         return [_answer(subject, questions, setting) for questions in sets]
 
     code = code_key(_answer, setting.task)
-    key = (setting.digests[subject.role], *setting.key, repr([questions.written for questions in sets]), code)
+    key = (setting.model_keys[subject.role], *setting.key, repr([questions.written for questions in sets]), code)
     return [
         Answers(texts, np.array(rouge), np.array(loss), np.array(true), np.array(restated), [*map(np.array, wrong)])
         for texts, rouge, loss, true, restated, wrong in setting.cache.get("reading", key, JSON, plain)

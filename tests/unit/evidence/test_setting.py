@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.worlds import CPU, World
+from tests.worlds import CPU, World, network
 from unrecall.data.examples import Absent
 from unrecall.data.request import Split
 from unrecall.errors import BadInput, MissingReference
-from unrecall.evidence.setting import Models, Setting
+from unrecall.evidence.setting import Models, Setting, model_key
 from unrecall.models.observe import observe
+from unrecall.tasks import Classification
 from unrecall.training.job import Job
 from unrecall.training.session import Session
 
@@ -146,3 +147,34 @@ def test_what_one_attack_looks_at_is_computed_once_a_model(samples_world: World)
     assert calls == [0] * 4, "original, unlearned and two retrained models; from the same seed for all"
     setting.looked(setting.subjects[0], look, ("another's",))
     assert len(calls) == 5
+
+
+class Guarded(nn.Module):
+    """A model behind a guard that answers class `instead` in place of class 0: other answers by the same weights."""
+
+    def __init__(self, model: nn.Module, instead: int) -> None:
+        super().__init__()
+        self.model, self.instead = model, instead
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(inputs)
+        moved = logits.clone()
+        moved[:, self.instead] = torch.where(logits.argmax(1) == 0, logits.max(1).values + 1, moved[:, self.instead])
+        return moved
+
+
+def test_models_of_equal_weights_that_answer_differently_are_told_apart(samples_world: World) -> None:
+    """What was kept of one must never be taken for the other's, in an audit or in the next one."""
+    w = samples_world
+    guarded, unguarded = Guarded(w.original, 1), Guarded(w.original, 0)
+    task = Classification(head_name="model.6")
+    setting = Setting(Models(unguarded, guarded), w.request, task, 0, CPU)
+    assert setting.digests["original"] == setting.digests["unlearned"]
+    own = observe(guarded, task, w.request.forget)
+    assert np.array_equal(setting.evidence["unlearned"].signals["forget"].prediction, own.prediction)
+    assert own.prediction.tolist().count(0) == 0 < setting.evidence["original"].signals["forget"].correct.sum()
+
+
+def test_a_copy_of_a_model_and_its_mode_make_no_difference(text_world: World) -> None:
+    for model in (text_world.original, network()):
+        assert model_key(copy.deepcopy(model).train()) == model_key(model.eval())

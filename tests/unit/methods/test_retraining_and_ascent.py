@@ -238,7 +238,7 @@ def test_clip_bounds_the_step(samples_world: World) -> None:
 
 
 def test_forget_cycles_beside_retain(samples_world: World) -> None:
-    """20 forget examples in batches of 16 and 4, retain in batches of 16: nobody waits, everybody gets a turn."""
+    """20 forget examples in batches of 16 and 4, retain in batches of 16: nobody waits, everybody gets a current."""
     student, (phase,) = prepare(RURK(fit=Fit(epochs=2, batch_size=16)), samples_world)
     drawn: dict[str, list[int]] = {"retain": [], "forget": []}
 
