@@ -26,7 +26,7 @@ from unrecall.scenarios.cifar_data import CLASSES
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, set_training, training
 from unrecall.training.randomness import seeded
-from unrecall.training.session import Effort, Session
+from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 OUT = Path(__file__).parent.parent / "benchmarks" / "records" / "roka-shape" / "curves.jsonl"
@@ -64,7 +64,7 @@ def curve(method: GradientMethod, data: str, weights: str, gone: int) -> list[li
     look(0)
     step = 0
     try:
-        for step in training(model, task, phase, seeded(0), Session(device="cpu"), "shape", Effort()):
+        for step in training(model, task, phase, seeded(0), Session(device="cpu")):
             if step in LOOKS:
                 look(step)
                 set_training(model, phase.fit)

@@ -260,7 +260,7 @@ def ascend(model: nn.Module, moved: Sequence[nn.Parameter], job: Job, step: Step
         for p in moved:
             p.requires_grad_(True)
         phase = Phase(loss, {"forget": forget}, recipe, step)
-        fit(model, task, phase, job.generator, job.session.quiet(), "disguise")
+        fit(model, task, phase, job.generator, job.session.quiet().named("disguise"))
 
 
 class Inspection(NamedTuple):

@@ -124,7 +124,7 @@ class Indirect(DeletionAttack):
             return -task.rows(moved, drawn["forget"]).losses().mean()
 
         phase = Phase(loss, {"forget": examples}, self.fit)
-        fit(copied, task, phase, job.generator, job.session.quiet(), "surrogate")
+        fit(copied, task, phase, job.generator, job.session.quiet().named("surrogate"))
         return copied.eval()
 
     def _by_class(self, model: nn.Module, candidates: Candidates, task: Task, job: Job) -> np.ndarray:

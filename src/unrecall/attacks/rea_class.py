@@ -18,15 +18,13 @@ from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import accuracy, batches, device_of
-from unrecall.models.perturb import perturbable
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Perturbable
+from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Effort
 
 SEED = 0
 """Of the one permutation that makes a class which never was: the same for every model, probe and audit."""
@@ -149,7 +147,7 @@ class ReaClass(RecoveryAttack):
         phase = Phase(loss, {"retain": job.request.retain}, recipe)
         name, generator = f"rea-class-{self.on}-{rate:g}", torch.Generator().set_state(job.generator.get_state())
         try:
-            for _ in training(student, task, phase, generator, session, name, Effort()):
+            for _ in training(student, task, phase, generator, session.named(name)):
                 yield student
         except Diverged:
             job.session.say(f"{name}: stopped being finite; the smaller learning rates stand.")

@@ -26,7 +26,6 @@ from unrecall.tasks.protocols import Classifying, Textual
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
-from unrecall.training.session import Effort
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,7 +138,7 @@ class Relearn(RecoveryAttack):
             phase = Phase(loss, {"held": held}, recipe)
             name, session = f"relearn-{self.data}-{rate:g}", setting.session.quiet()
             try:
-                for done in training(student, task, phase, seeded(seed), session, name, Effort()):
+                for done in training(student, task, phase, seeded(seed), session.named(name)):
                     if done in self.steps:
                         useful = not guard or self._accuracy(student, task, guard) >= least
                         yield Attacked(done, student, pool.tested, f"lr={rate:g}", useful)

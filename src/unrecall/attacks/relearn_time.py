@@ -18,7 +18,6 @@ from unrecall.models.observe import mean_loss
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Positive
 from unrecall.training.loop import Batches, Fit, Phase, total_steps, training
-from unrecall.training.session import Effort
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,8 @@ class RelearnTime(RecoveryAttack):
         phase = Phase(loss, {"forget": pool.taught}, self.fit)
         per_epoch = total_steps(replace(phase, fit=replace(self.fit, epochs=1, steps=None)))
         try:
-            for done in training(
-                student, task, phase, pool.generator(), setting.session.quiet(), "relearn-time", Effort()
-            ):
+            session = setting.session.quiet().named("relearn-time")
+            for done in training(student, task, phase, pool.generator(), session):
                 if done % per_epoch == 0:
                     yield Attacked(done // per_epoch, student, pool.tested)
                     if mean_loss(student, task, pool.taught) <= threshold:

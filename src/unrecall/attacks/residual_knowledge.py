@@ -17,13 +17,13 @@ from unrecall.evidence.pool import Place, Pool
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import batches, device_of
-from unrecall.models.perturb import fgsm, noise_like, other_classes, perturbable, pgd
+from unrecall.models.perturb import fgsm, noise_like, other_classes, pgd
 from unrecall.nn.hooks import channels_last, mode
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Perturbable
+from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.randomness import draw_seed, seeded
 
 

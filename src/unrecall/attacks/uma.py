@@ -14,9 +14,10 @@ from unrecall.data.examples import Examples, move
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import batches, device_of
-from unrecall.models.perturb import perturbable, pgd
+from unrecall.models.perturb import pgd
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
+from unrecall.tasks.protocols import perturbable
 from unrecall.training.randomness import draw_seed, seeded
 from unrecall.training.teacher import frozen_copy
 

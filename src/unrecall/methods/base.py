@@ -108,7 +108,7 @@ class GradientMethod(Method):
         original = frozen_copy(student)
         trainable = [p.requires_grad for p in student.parameters()]
         for i, phase in enumerate(self.phases(student, original, job)):
-            fit(student, task, phase, generator, session, f"{type(self).__name__.lower()} {i + 1}".replace(" ", "-"))
+            fit(student, task, phase, generator, session.named(f"{type(self).__name__.lower()}-{i + 1}"))
         for parameter, was in zip(student.parameters(), trainable, strict=True):
             parameter.requires_grad_(was)
         return student.eval()

@@ -125,7 +125,7 @@ class EC(Method):
             return seen + kept.losses().mean()
 
         alone = Phase(warm, {"retain": request.retain}, self.warm_up)
-        fit(auxiliary, task, alone, generator, session, "ec-warm-up")
+        fit(auxiliary, task, alone, generator, session.named("ec-warm-up"))
         both = {"forget": request.forget, "retain": request.retain}
         if self.base is None:
             phases = [Phase(erase, both, self.fit)]
@@ -134,7 +134,7 @@ class EC(Method):
         home = last_layer(student)
         home.add_module(BESIDE, auxiliary)
         for i, phase in enumerate(phases):
-            fit(student, task, phase, generator, session, f"ec-{i + 1}")
+            fit(student, task, phase, generator, session.named(f"ec-{i + 1}"))
         delattr(home, BESIDE)
         for parameter, was in zip(student.parameters(), trainable, strict=True):
             parameter.requires_grad_(was)

@@ -94,7 +94,7 @@ class LoRA(Method):
         for i, phase in enumerate(self.base.phases(student, original, job)):
             if any(p.requires_grad and id(p) not in ours for p in student.parameters()):
                 raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
-            fit(student, task, phase, generator, session, f"lora-{name.lower()}-{i + 1}".replace(" ", "-"))
+            fit(student, task, phase, generator, session.named(f"lora-{name.lower()}-{i + 1}".replace(" ", "-")))
         result = copy.deepcopy(model).to(session.place())
         with torch.no_grad():
             for layer, change in changes.items():

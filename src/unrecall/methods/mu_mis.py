@@ -16,10 +16,11 @@ from unrecall.errors import NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
-from unrecall.models.perturb import other_classes, perturbable
+from unrecall.models.perturb import other_classes
 from unrecall.nn.hooks import frozen, mode
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import perturbable
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Turn
 from unrecall.training.randomness import draw_seed, seeded

@@ -17,10 +17,11 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
-from unrecall.models.perturb import perturbable, pgd, strongest_other
+from unrecall.models.perturb import pgd, strongest_other
 from unrecall.nn.functional import kl, margin, one_hot_mask, pairwise_same_label_cosine
 from unrecall.spec.parameters import Count, NonNegative, Positive, Share
 from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import perturbable
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, set_training
 from unrecall.training.teacher import remembered

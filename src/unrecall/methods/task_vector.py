@@ -52,7 +52,13 @@ class TaskVector(Method):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return task.rows(model, batches["forget"]).losses().mean()
 
-        fit(reinforced, task, Phase(loss, {"forget": request.forget}, self.fit), generator, session, "taskvector-1")
+        fit(
+            reinforced,
+            task,
+            Phase(loss, {"forget": request.forget}, self.fit),
+            generator,
+            session.named("taskvector-1"),
+        )
         with torch.no_grad():
             for weight, further in zip(student.parameters(), reinforced.parameters(), strict=True):
                 weight.sub_(self.alpha * (further - weight))

@@ -121,10 +121,8 @@ class UBT(GradientMethod):
             return task.rows(copied, drawn["forget"]).losses().mean() + self.lambda_ * unlikeness.mean()
 
         copied = copy.deepcopy(model)
-        here = Session(device="cpu" if device_of(model).type == "cpu" else None)
-        fit(
-            copied, task, Phase(loss, {"forget": Part(request.forget, weakest)}, self.overfit), generator, here, "ubt-0"
-        )
+        here = Session(device="cpu" if device_of(model).type == "cpu" else None, name="ubt-0")
+        fit(copied, task, Phase(loss, {"forget": Part(request.forget, weakest)}, self.overfit), generator, here)
         return (alike(able.embedded(copied, request.forget)) - before).cpu()
 
 

@@ -62,8 +62,8 @@ class WHP(GradientMethod):
 
         shared = {id(p): p for p in student.parameters() if not p.requires_grad}
         reinforced = copy.deepcopy(student, {**shared})
-        here = Session(device="cpu" if device_of(student).type == "cpu" else None)
-        fit(reinforced, task, Phase(own_targets, {"forget": request.forget}, self.reinforce), generator, here, "whp-0")
+        here = Session(device="cpu" if device_of(student).type == "cpu" else None, name="whp-0")
+        fit(reinforced, task, Phase(own_targets, {"forget": request.forget}, self.reinforce), generator, here)
         base, more = remembered(original, task, request.forget), remembered(reinforced, task, request.forget)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

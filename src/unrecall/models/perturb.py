@@ -14,21 +14,13 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch
 from unrecall.data.signals import Rows
-from unrecall.errors import NotSupported
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import frozen
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Perturbable
+from unrecall.tasks.protocols import perturbable
 
 Norm: TypeAlias = Literal["linf", "l2"]
 """How far an input may move: the largest change of any entry, or the Euclidean length of the change."""
-
-
-def perturbable(task: Task) -> Perturbable:
-    """The task, if its inputs can be perturbed; NotSupported otherwise."""
-    if not isinstance(task, Perturbable):
-        raise NotSupported(f"{type(task).__name__}: expected a task with continuous inputs, got one without.")
-    return task
 
 
 def noise_like(inputs: Tensor, generator: torch.Generator) -> Tensor:

@@ -143,7 +143,7 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
         spent = metered(session)
         with spent:
             phase = Phase(loss, {"train": lesson.data}, lesson.recipe)
-            fit(model, task, phase, seeded(seed), session, f"{role}-{seed}")
+            fit(model, task, phase, seeded(seed), session.named(f"{role}-{seed}"))
         return Trained(model.eval(), spent.cost)
 
     return shared(on_disk=True).get(f"{name}-{role}", key, trained_form(model, session), made)

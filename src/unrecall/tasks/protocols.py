@@ -47,26 +47,6 @@ class Classed(Protocol):
         ...
 
 
-def textual(owner: object, task: Task) -> Textual:
-    """The task, if its examples are texts; NotSupported, said by `owner`, otherwise."""
-    if not isinstance(task, Textual):
-        raise NotSupported(
-            f"{type(owner).__name__}: expected a task of texts, got {type(task).__name__}. Leave this attack out."
-        )
-    return task
-
-
-def unmixed(task: Task) -> Task:
-    """The task itself, or a form of it in which an example's rows depend on that example alone; else NotSupported."""
-    if not task.mixes:
-        return task
-    if not isinstance(task, Classed):
-        raise NotSupported(
-            f"{type(task).__name__}: expected rows that depend on one example each, got a task that mixes."
-        )
-    return task.classified()
-
-
 @runtime_checkable
 class Classifying(Classed, Protocol):
     """A task whose examples have one class each, which is all that its models are asked for."""
@@ -202,3 +182,68 @@ class Exportable(Protocol):
     def export(self, model: nn.Module, folder: Path) -> None:
         """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
         ...
+
+
+def offers(task: Task, *protocols: type) -> bool:
+    """Whether the task offers all of these protocols."""
+    return all(isinstance(task, protocol) for protocol in protocols)
+
+
+def perturbable(task: Task) -> Perturbable:
+    """The task, if its inputs can be perturbed; NotSupported otherwise."""
+    if isinstance(task, Perturbable):
+        return task
+    raise NotSupported(f"{type(task).__name__}: expected a task with continuous inputs, got one without.")
+
+
+def textual(owner: object, task: Task, advice: str = "Leave this attack out.") -> Textual:
+    """The task, if its examples are texts; NotSupported otherwise. `owner`: who needs that, or its name."""
+    if isinstance(task, Textual):
+        return task
+    raise _lacking(owner, task, "a task of texts", advice)
+
+
+def classed(owner: object, task: Task, advice: str = "Leave it out.") -> Classed:
+    """The task, if its examples have a class each; NotSupported otherwise."""
+    if isinstance(task, Classed):
+        return task
+    raise _lacking(owner, task, "examples that have one class each", advice)
+
+
+def paired(owner: object, task: Task, advice: str = "Leave it out.") -> Paired:
+    """The task, if its examples are pairs; NotSupported otherwise."""
+    if isinstance(task, Paired):
+        return task
+    raise _lacking(owner, task, "a task whose examples are pairs", advice)
+
+
+def composed(owner: object, task: Task, advice: str = "Choose another method.") -> Composed:
+    """The task, if its examples are pairs whose second sides have parts; NotSupported otherwise."""
+    if isinstance(task, Composed):
+        return task
+    raise _lacking(owner, task, "pairs whose second sides have parts", advice)
+
+
+def _lacking(owner: object, task: Task, expected: str, advice: str) -> NotSupported:
+    name = owner if isinstance(owner, str) else type(owner).__name__
+    return NotSupported(f"{name}: expected {expected}, got {type(task).__name__}. {advice}")
+
+
+def class_names(task: Task) -> tuple[str, ...]:
+    """What people call the task's classes; empty where it has none, or nobody named them."""
+    return task.classes if isinstance(task, Classed) else ()
+
+
+def unmixed(task: Task) -> Task:
+    """The task, or a form of it in which an example's rows depend on that example alone; NotSupported without one."""
+    if not task.mixes:
+        return task
+    if isinstance(task, Classed):
+        return task.classified()
+    raise NotSupported(f"{type(task).__name__}: expected rows that depend on one example each, got a task that mixes.")
+
+
+def export(task: Task, model: nn.Module, folder: Path) -> None:
+    """Writes the model in the form that it has outside unrecall, where the task knows one; nothing otherwise."""
+    if isinstance(task, Exportable):
+        task.export(model, folder)

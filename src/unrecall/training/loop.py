@@ -20,7 +20,7 @@ from unrecall.nn.hooks import batchnorms
 from unrecall.spec.parameters import Count, NonNegative, Parameters, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.training.randomness import draw_seed, own_randomness, seeded
-from unrecall.training.resume import Saved
+from unrecall.training.resume import Progress, Saved
 from unrecall.training.session import Effort, Session
 
 if TYPE_CHECKING:
@@ -105,16 +105,16 @@ class Phase:
     done: Callable[[Turn], bool] | None = None
 
 
-def groups(name: str, length: int, fit: Fit, seed: int, start: int, stop: int) -> Iterator[list[int]]:
-    """The index groups of steps `start` to `stop`: a fresh shuffle each time round, the same for the same seed.
+def groups(name: str, length: int, fit: Fit, seed: int, steps: range) -> Iterator[list[int]]:
+    """The indices of each batch of the stream `name`: a fresh shuffle each time round, the same for the same seed.
 
-    A last group of one example is left out (BatchNorm can't train on it) unless it is the only one.
+    A last batch of one example is left out (BatchNorm can't train on it) unless it is the only one.
     """
     starts = list(range(0, length, fit.batch_size))
     if len(starts) > 1 and length - starts[-1] == 1 < fit.batch_size:
         starts.pop()
     epoch, order = -1, torch.empty(0)
-    for step in range(start, stop):
+    for step in steps:
         if step // len(starts) != epoch:
             epoch = step // len(starts)
             mixed = int(hashlib.sha256(f"{seed}/{name}/{epoch}".encode()).hexdigest()[:15], 16)
@@ -123,94 +123,100 @@ def groups(name: str, length: int, fit: Fit, seed: int, start: int, stop: int) -
         yield order[first : first + fit.batch_size].tolist()
 
 
+def epoch_steps(phase: Phase) -> int:
+    """How many optimiser steps one pass over the first stream takes."""
+    whole, rest = divmod(len(next(iter(phase.streams.values()))), phase.fit.batch_size)
+    return max(1, whole + (rest > 1))
+
+
 def total_steps(phase: Phase) -> int:
     """How many optimiser steps a phase takes if nothing stops it early."""
-    lead = next(iter(phase.streams.values()))
-    whole, rest = divmod(len(lead), phase.fit.batch_size)
-    per_epoch = max(1, whole + (rest > 1))
-    total = per_epoch * phase.fit.epochs
+    total = epoch_steps(phase) * phase.fit.epochs
     return total if phase.fit.steps is None else min(total, phase.fit.steps)
 
 
 def fit(
-    model: nn.Module,
-    task: Task,
-    phase: Phase,
-    generator: torch.Generator,
-    session: Session | None = None,
-    name: str = "fit",
+    model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session | None = None
 ) -> Effort:
     """Runs one phase on `model`, in place. The same model, phase and generator give the same result, killed or not.
 
     Raises Diverged at the first step whose loss is not finite, or with weights that are not where an epoch ends or
     `until` is checked.
     """
-    effort = Effort()
-    for _ in training(model, task, phase, generator, session or Session(), name, effort):
+    session = session or Session()
+    for _ in training(model, task, phase, generator, session):
         pass
-    return effort
+    return session.efforts[-1]
 
 
-def training(
-    model: nn.Module,
-    task: Task,
-    phase: Phase,
-    generator: torch.Generator,
-    session: Session,
-    name: str,
-    effort: Effort,
-) -> Iterator[int]:
-    """The loop itself, a step at a time: gives the number of steps done after each, and fills in `effort`."""
+def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session) -> Iterator[int]:
+    """The loop itself, a step at a time: gives the number of steps done after each.
+
+    At its end the session has one more effort. A caller may stop asking, and leave the model as it then is.
+    """
     recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
-    per_epoch = max(1, total_steps(_once(phase)))
     seed = draw_seed(generator)
-    if recipe.until is not None and "forget" not in phase.streams:
-        raise BadInput(f"{name}: expected until only where forget is trained on, got {recipe.until}. Leave it out.")
+    parameters = _trainable(model, phase, session.name)
     accelerator = session.accelerator()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise BadInput(f"{name}: expected at least one trainable parameter, got none.")
     model.to(accelerator.device)
-    bare = _optimizer(recipe, parameters)
-    scheduler = _scheduler(recipe, bare, total)
-    wrapped, optimizer, backward = _prepared(accelerator, model, bare)
-    saved = Saved(session, name, content_key(repr(recipe), str(seed), digest_of(model)))
-
-    def mine(group: list[int]) -> list[int]:
-        """This process's share of a batch; the whole of it in one process, or where there is not one for each."""
-        n = accelerator.num_processes
-        return group[accelerator.process_index :: n] if len(group) >= n else group
-
-    first = saved.restore(model, bare, scheduler, generator, effort)
-    with own_randomness(seed):
-        streams = {
-            key: iter(loader(data, task, [mine(group) for group in groups(key, len(data), recipe, seed, first, total)]))
-            for key, data in phase.streams.items()
-        }
+    optimizer = _optimizer(recipe, parameters)
+    wrapped, prepared, backward = _prepared(accelerator, model, optimizer)
+    progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)
+    saved = Saved(session, content_key(repr(recipe), str(seed), digest_of(model)))
+    steps, effort = range(saved.restore(progress), total), progress.effort
+    streams = _streams(phase, task, seed, steps, accelerator)
     set_training(model, recipe)
-    for step in session.track(range(first, total), name, total - first):
+    for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
-            drawn = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
-            turn = Turn(wrapped, drawn, phase.loss, optimizer, recipe.clip, backward)
+            batches = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
+            turn = Turn(wrapped, batches, phase.loss, prepared, recipe.clip, backward)
             loss = phase.step(turn)
-        scheduler.step()
-        ended = (step + 1) % per_epoch == 0 or step + 1 == total
-        looked = ended or (step + 1) % recipe.check_every == 0
-        if not bool(torch.isfinite(loss)) or (looked and not _finite(parameters)):
-            raise Diverged(name, step, saved.last_good())
+        progress.scheduler.step()
+        epoch_ends = (step + 1) % epoch_steps(phase) == 0 or step + 1 == total
+        checks = epoch_ends or (step + 1) % recipe.check_every == 0
+        if not bool(torch.isfinite(loss)) or (checks and not _finite(parameters)):
+            raise Diverged(session.name, step, saved.last_good())
         effort.seconds, started = effort.seconds + time.perf_counter() - started, time.perf_counter()
         effort.steps += 1
-        effort.passes += sum(batch_size(batch) for batch in drawn.values())
+        effort.passes += sum(batch_size(batch) for batch in batches.values())
         effort.losses.append(float(loss))
         yield step + 1
-        if looked and (_reached(model, task, phase) or (phase.done is not None and phase.done(turn))):
+        if checks and (_reached(model, task, phase) or (phase.done is not None and phase.done(turn))):
             break
-        if ended and step + 1 < total:
-            saved.keep(step + 1, model, bare, scheduler, generator, effort)
+        if epoch_ends and step + 1 < total:
+            saved.keep(progress)
     saved.forget()
     model.eval()
     effort.seconds += time.perf_counter() - started
     session.efforts.append(effort)
+
+
+def _trainable(model: nn.Module, phase: Phase, name: str) -> list[nn.Parameter]:
+    """The parameters that are trained; BadInput where there are none, or `until` has nothing to look at."""
+    until = phase.fit.until
+    if until is not None and "forget" not in phase.streams:
+        raise BadInput(f"{name}: expected until only where forget is trained on, got {until}. Leave it out.")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise BadInput(f"{name}: expected at least one trainable parameter, got none.")
+    return parameters
+
+
+def _streams(phase: Phase, task: Task, seed: int, steps: range, accelerator: Accelerator) -> dict[str, Iterator[Batch]]:
+    """The batches of each data set for these steps.
+
+    Each process gets its share of a batch; the whole of it if there is one process, or not an example for each.
+    """
+
+    def share(group: list[int]) -> list[int]:
+        n = accelerator.num_processes
+        return group[accelerator.process_index :: n] if len(group) >= n else group
+
+    with own_randomness(seed):
+        return {
+            name: iter(loader(data, task, [share(group) for group in groups(name, len(data), phase.fit, seed, steps)]))
+            for name, data in phase.streams.items()
+        }
 
 
 def _prepared(
@@ -221,10 +227,6 @@ def _prepared(
         return model, optimizer, Tensor.backward
     wrapped, prepared = accelerator.prepare(model, optimizer)
     return wrapped, prepared, accelerator.backward
-
-
-def _once(phase: Phase) -> Phase:
-    return Phase(phase.loss, phase.streams, Fit(batch_size=phase.fit.batch_size))
 
 
 def _finite(parameters: list[nn.Parameter]) -> bool:

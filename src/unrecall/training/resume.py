@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,42 @@ from unrecall.training.session import Effort, Session
 
 
 @dataclass
+class Progress:
+    """Everything that a run of the loop changes from step to step, so that a kill must not lose it."""
+
+    model: nn.Module
+    optimizer: Any
+    scheduler: Any
+    generator: torch.Generator
+    effort: Effort = field(default_factory=Effort)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as `torch.save` takes it."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generator": self.generator.get_state(),
+            "effort": [self.effort.steps, self.effort.passes, self.effort.seconds, self.effort.losses],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Puts everything back, in place."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.generator.set_state(state["generator"])
+        self.effort.steps, self.effort.passes, self.effort.seconds, self.effort.losses = state["effort"]
+
+
+@dataclass
 class Saved:
-    """The state of one run of the loop on disk, under a key that only the same run has."""
+    """The progress of one run of the loop on disk, under a key that only the same run has.
+
+    `at`: when it was last written, by the monotonic clock; `good`: at which step.
+    """
 
     session: Session
-    name: str
     key: str
     at: float = field(default_factory=time.monotonic)
     good: int = 0
@@ -29,12 +61,10 @@ class Saved:
     @property
     def path(self) -> Path | None:
         """Where the state goes; None where the session keeps nothing."""
-        return None if self.session.folder is None else self.session.folder / f"{self.name}.{self.key}.ckpt"
+        return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}.ckpt"
 
-    def restore(
-        self, model: nn.Module, optimizer: Any, scheduler: Any, generator: torch.Generator, effort: Effort
-    ) -> int:
-        """Puts everything back as it was kept and gives the step to go on from; 0 where nothing was."""
+    def restore(self, progress: Progress) -> int:
+        """Puts everything back as it was written and gives the step to go on from; 0 where nothing was."""
         if self.path is None or not self.path.exists():
             return 0
         try:
@@ -43,34 +73,20 @@ class Saved:
             raise BadInput(
                 f"{self.path}: expected the state of an unfinished run, got a damaged file. Remove it to start anew."
             ) from error
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        generator.set_state(state["generator"])
-        effort.steps, effort.passes, effort.seconds, effort.losses = state["effort"]
-        self.good = int(state["step"])
+        progress.load(state)
+        self.good = progress.effort.steps
         return self.good
 
-    def keep(
-        self, step: int, model: nn.Module, optimizer: Any, scheduler: Any, generator: torch.Generator, effort: Effort
-    ) -> None:
-        """Writes the state, unless the last writing was less than `session.every` seconds ago."""
+    def keep(self, progress: Progress) -> None:
+        """Writes the progress, unless the last writing was less than `session.every` seconds ago."""
         if self.path is None or time.monotonic() - self.at < self.session.every:
             return
-        state = {
-            "step": step,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-            "generator": generator.get_state(),
-            "effort": [effort.steps, effort.passes, effort.seconds, effort.losses],
-        }
         try:
             with writing(self.path) as temporary:
-                torch.save(state, temporary)
+                torch.save(progress.state(), temporary)
         except RuntimeError as error:
             raise unwritable(self.path, error) from error
-        self.good, self.at = step, time.monotonic()
+        self.good, self.at = progress.effort.steps, time.monotonic()
 
     def last_good(self) -> str:
         """A sentence that names the last good state, for the message of a divergence."""

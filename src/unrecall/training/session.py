@@ -35,7 +35,8 @@ class Session:
 
     `folder`: where unfinished training leaves what it needs to resume; None keeps nothing. `device`: "cpu", "cuda",
     or None for what Accelerate finds. `every`: least seconds between two savings. `show`: progress on stderr.
-    `efforts`: what each run of the loop in this session took, in order.
+    `efforts`: what each run of the loop in this session took, in order. `name`: what is trained, for people and for
+    the names of files.
     """
 
     folder: Path | None = None
@@ -43,6 +44,7 @@ class Session:
     every: float = 20.0
     show: bool = False
     efforts: list[Effort] = field(default_factory=list)
+    name: str = "fit"
 
     def __post_init__(self) -> None:
         if self.device not in (None, "cpu", "cuda"):
@@ -53,6 +55,10 @@ class Session:
     def quiet(self) -> Session:
         """The same device and the same list of efforts, with nothing shown and nothing kept on the way."""
         return replace(self, folder=None, show=False)
+
+    def named(self, name: str) -> Session:
+        """The same session, in which `name` is trained."""
+        return replace(self, name=name)
 
     def accelerator(self) -> Accelerator:
         """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""

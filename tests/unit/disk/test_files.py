@@ -63,9 +63,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     assert "ä" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "what", ["weights.save(model, path)", "saved.keep(1, model, optimizer, optimizer, g, Effort())"]
-)
+@pytest.mark.parametrize("what", ["weights.save(model, path)", "saved.keep(Progress(model, optimizer, optimizer, g))"])
 def test_a_really_full_disk(what: str, tmp_path: Path) -> None:
     """The limit on file sizes makes writes fail as a full disk does, inside safetensors and torch too."""
     script = f"""
@@ -73,12 +71,12 @@ import resource, torch
 from pathlib import Path
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.training.resume import Saved
-from unrecall.training.session import Effort, Session
+from unrecall.training.resume import Progress, Saved
+from unrecall.training.session import Session
 path = Path({str(tmp_path / "a.safetensors")!r})
 model, g = torch.nn.Linear(100, 100), torch.Generator()
 optimizer = torch.optim.SGD(model.parameters())
-saved = Saved(Session(folder=path.parent, every=0, device="cpu"), "part", "key")
+saved = Saved(Session(folder=path.parent, every=0, device="cpu"), "key")
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     {what}

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from tests.worlds import World, blobs, network
 from unrecall.data.examples import Batch, digest
 from unrecall.errors import NotSupported
-from unrecall.models.perturb import fgsm, gaussian, other_classes, perturbable, pgd
+from unrecall.models.perturb import fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.tasks import Classification
+from unrecall.tasks.protocols import perturbable
 from unrecall.training.randomness import seeded
 
 TASK = Classification()

@@ -23,8 +23,8 @@ def test_killed_at_any_step_and_resumed_gives_the_same_weights(optimizer: str, t
         generator = seeded(5)
         phase, model = noisy(killed_at, generator)
         recipe = replace(phase.fit, optimizer=optimizer, schedule="cosine", lr=0.01, epochs=4)  # type: ignore[arg-type]
-        session = Session(folder=folder, device="cpu", every=0)
-        fit(model, TASK, replace(phase, fit=recipe), generator, session, "part")
+        session = Session(folder=folder, device="cpu", every=0, name="part")
+        fit(model, TASK, replace(phase, fit=recipe), generator, session)
         assert session.efforts[-1].steps == 12 == len(session.efforts[-1].losses)
         assert session.efforts[-1].passes == 4 * 45 + 6 * 20
         return model
