@@ -212,7 +212,7 @@ def test_probes_need_texts_and_paraphrase_needs_prompts(text_world: World, sampl
     w = samples_world
     for attack in (Prefix(), Paraphrase()):
         report = scored(attack, setting_of(w)).report
-        assert "expected a task of texts" in report.note
+        assert f"{type(attack).__name__}: expected a task of texts" in report.note
     w = text_world
     bare = [
         [{"prompt": "", "answer": f"{name} {item['answer']}"} for item in iterate(w.request[name])]
