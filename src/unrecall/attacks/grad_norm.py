@@ -53,7 +53,7 @@ class GradNorm(MembershipAttack):
         weights = {name: weight.detach() for name, weight in model.named_parameters()}
         splits: tuple[Split, ...] = ("forget", "holdout")
         return {
-            split: np.concatenate([_norms(found) for found in per_example(model, task, request[split], weights)])
+            split: np.concatenate([_norms(part) for part in per_example(model, task, request[split], weights)])
             for split in splits
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classifying, Textual
+from unrecall.tasks.protocols import Classifying, offers, textual
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
@@ -119,7 +120,7 @@ class Relearn(RecoveryAttack):
         held = pool.taught if self.data == "harmful" else self._read(model, pool, task) if self.file else retain
         seed, last = draw_seed(generator), max(self.steps)
         guard: Examples = ()
-        if isinstance(task, Classifying):
+        if offers(task, Classifying):
             if len(retain) < 2:
                 raise NotSupported(
                     "Relearn: expected at least 2 retain examples, to see what a model is of use for, got 1."
@@ -147,7 +148,7 @@ class Relearn(RecoveryAttack):
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """A classifier whose last block, by gradient ascent on it, has forgotten half of forget and is still of use."""
-        if not isinstance(job.task, Classifying):
+        if not offers(job.task, Classifying):
             return super().disguise(original, job)
         copied = copy.deepcopy(original).eval()
         moved = [p for part in job.task.blocks(copied)[-1][1] for p in part.parameters()]
@@ -165,25 +166,17 @@ class Relearn(RecoveryAttack):
 
     def _read(self, model: nn.Module, pool: Pool, task: Task) -> Examples:
         """The file's examples that the model can be trained on; nothing that is tested is among them."""
-        if not isinstance(task, Textual):
-            raise NotSupported(
-                f"Relearn: expected a task of texts for a file, got {type(task).__name__}. Leave file out."
-            )
-        tested = {
-            text
-            for examples in pool.tested
-            for item in iterate(examples)
-            for text in (task.prompt(item), task.answer(item))
-            if text
-        }
-        texts = [
+        texts = textual(self, task, "Leave file out.")
+        items = itertools.chain.from_iterable(map(iterate, pool.tested))
+        tested = {text for item in items for text in (texts.prompt(item), texts.answer(item)) if text}
+        usable = [
             item
-            for item in task.read(Path(self.file))
-            if tested.isdisjoint((task.prompt(item), task.answer(item))) and task.fits(model, item)
+            for item in texts.read(Path(self.file))
+            if tested.isdisjoint((texts.prompt(item), texts.answer(item))) and texts.fits(model, item)
         ]
-        if not texts:
+        if not usable:
             raise BadInput(
                 f"Relearn: expected an example in {self.file} that the model's context holds and forget doesn't, got "
                 "none. Give other texts."
             )
-        return texts
+        return usable

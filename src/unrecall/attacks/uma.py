@@ -17,7 +17,7 @@ from unrecall.models.observe import batches, device_of
 from unrecall.models.perturb import pgd
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.protocols import perturbable
+from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.randomness import draw_seed, seeded
 from unrecall.training.teacher import frozen_copy
 
@@ -51,6 +51,7 @@ class UMA(RecoveryAttack):
         budget="the largest change of an input value; 40 gradient steps an example",
     )
     axis: ClassVar[str] = "perturbation radius"
+    needs: ClassVar[tuple[type, ...]] = (Perturbable,)
     shows_holdout: ClassVar[bool] = True
     unmixed: ClassVar[bool] = True
 

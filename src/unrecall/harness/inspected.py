@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.harness.finding import Finding, report_of, show

@@ -23,8 +23,8 @@ from tests.worlds import (
     small_llama,
     word_tokenizer,
 )
-from unrecall.attacks.base import Inspection
 from unrecall.attacks.cka import CKA, alignment, gram
+from unrecall.attacks.inspection import Inspection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Models, Setting

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.unit.attacks.running import attacked, draw_of, setting_of
 from tests.worlds import World
-from unrecall.attacks import UMA, Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
+from unrecall.attacks import UMA, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
 from unrecall.attacks.prototypical import write
 from unrecall.attacks.rea_class import ReaClass
 from unrecall.data.examples import Examples, digest, iterate

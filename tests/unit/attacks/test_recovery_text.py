@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Sequence
@@ -198,7 +197,8 @@ def test_paraphrase_tries_the_examples_own_words_first(text_world: World) -> Non
     assert asked["polite"] == [f"Could you please tell me: {text}" for text in plain]
     assert asked["brief"] == [f"{text} Answer briefly." for text in plain]
     assert all(sorted(mine) == sorted(text) and mine != text for mine, text in zip(asked["typo"], plain, strict=True))
-    assert asked["typo"] == prompts(w, attacked(Paraphrase(), w.retrained[0], w)[3].tested[0]), "the same draws for every model"
+    other = attacked(Paraphrase(), w.retrained[0], w)[3]
+    assert asked["typo"] == prompts(w, other.tested[0]), "the same draws for every model"
     assert [item["answer"] for item in found[0].tested[0]] == [item["answer"] for item in iterate(w.request.forget)]  # type: ignore[attr-defined]
 
 

@@ -81,7 +81,8 @@ def recognitions(attack: ResidualKnowledge, setting: Setting) -> dict[str, Recog
 def found(
     subject: nn.Module, references: Sequence[nn.Module], request: Request, attack: ResidualKnowledge
 ) -> Recognition:
-    return recognitions(attack, Setting(Models(always(3), subject, tuple(references)), request, TASK, 0, CPU))["unlearned"]
+    models = Models(always(3), subject, tuple(references))
+    return recognitions(attack, Setting(models, request, TASK, 0, CPU))["unlearned"]
 
 
 def test_radii_are_the_papers() -> None:

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from unrecall.harness.findings import Models
 
 from tests.unit.methods.test_distillation import same, whole
 from tests.worlds import World, network
 from unrecall.attacks.attribution import Attribution, variation
-from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.attacks.logit_lens import LogitLens
 from unrecall.data.examples import Batch
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.inspected import inspection, resisting
 from unrecall.models.influence import Influence, neuron_influence, probability
 from unrecall.models.observe import observe
