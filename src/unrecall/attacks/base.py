@@ -191,8 +191,8 @@ class RecoveryAttack(ScoredAttack):
         model, task = subject.model, setting.task
 
         def point(attacked: Attacked) -> Point:
-            each = [self.success(attacked.model, task, examples) for examples in attacked.tested]
-            shown, losses = zip(*each, strict=True)
+            successes = [self.success(attacked.model, task, examples) for examples in attacked.tested]
+            shown, losses = zip(*successes, strict=True)
             return Point(attacked.budget, attacked.variant, shown, losses)
 
         before = point(Attacked(0.0, model, pool.tested, "before"))
@@ -200,8 +200,8 @@ class RecoveryAttack(ScoredAttack):
         for attacked in self.recover(model, pool, setting):
             if attacked.useful:
                 last[attacked.variant] = point(attacked)
-            reached = last.get(attacked.variant, before)
-            points.append(reached._replace(budget=attacked.budget, variant=attacked.variant))
+            usable = last.get(attacked.variant, before)
+            points.append(usable._replace(budget=attacked.budget, variant=attacked.variant))
         return Scores.of(points)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:

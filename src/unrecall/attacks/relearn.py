@@ -117,7 +117,7 @@ class Relearn(RecoveryAttack):
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One copy per learning rate, given at each budget on its way."""
         task, retain, generator = setting.task, setting.request.retain, pool.generator()
-        held = pool.taught if self.data == "harmful" else self._read(model, pool, task) if self.file else retain
+        lesson = pool.taught if self.data == "harmful" else self._read(model, pool, task) if self.file else retain
         seed, last = draw_seed(generator), max(self.steps)
         guard: Examples = ()
         if offers(task, Classifying):
@@ -128,7 +128,7 @@ class Relearn(RecoveryAttack):
             guard, rest = parted(retain, min(self.retain_sample, len(retain) // 2), generator)
             least = self._least(model, task, guard, pool.tested[0])
             if self.data == "benign":
-                held = rest
+                lesson = rest
 
         def loss(student: nn.Module, drawn: Batches) -> Tensor:
             return task.rows(student, drawn["held"]).losses().mean()
@@ -136,13 +136,13 @@ class Relearn(RecoveryAttack):
         for rate in self.learning_rates:
             student = copy.deepcopy(model)
             recipe = replace(self.fit, lr=rate, epochs=last, steps=last)
-            phase = Phase(loss, {"held": held}, recipe)
+            phase = Phase(loss, {"held": lesson}, recipe)
             name, session = f"relearn-{self.data}-{rate:g}", setting.session.quiet()
             try:
-                for done in training(student, task, phase, seeded(seed), session.named(name)):
-                    if done in self.steps:
+                for step in training(student, task, phase, seeded(seed), session.named(name)):
+                    if step in self.steps:
                         useful = not guard or self._accuracy(student, task, guard) >= least
-                        yield Attacked(done, student, pool.tested, f"lr={rate:g}", useful)
+                        yield Attacked(step, student, pool.tested, f"lr={rate:g}", useful)
             except Diverged:
                 session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
 
@@ -158,10 +158,10 @@ class Relearn(RecoveryAttack):
     def _accuracy(self, model: nn.Module, task: Task, guard: Examples) -> float:
         return float(self.success(model, task, guard).shown.mean())
 
-    def _least(self, model: nn.Module, task: Task, guard: Examples, probe: Examples) -> float:
+    def _least(self, model: nn.Module, task: Task, guard: Examples, tested: Examples) -> float:
         """The accuracy on `guard` below which a copy of the model is of no use."""
-        asked, kept = (observe(model, task, examples).target for examples in (probe, guard))
-        constant = float((kept == np.bincount(asked).argmax()).mean())
+        classes, others = (observe(model, task, examples).target for examples in (tested, guard))
+        constant = float((others == np.bincount(classes).argmax()).mean())
         return max(self._accuracy(model, task, guard) - self.retain_drop - 1e-9, constant + 1e-9)
 
     def _read(self, model: nn.Module, pool: Pool, task: Task) -> Examples:

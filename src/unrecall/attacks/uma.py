@@ -62,27 +62,27 @@ class UMA(RecoveryAttack):
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, with perturbed examples, for each radius."""
-        able, seed = perturbable(setting.task), draw_seed(pool.generator())
+        task, continuous, seed = setting.task, perturbable(setting.task), draw_seed(pool.generator())
         attacked, goal = frozen_copy(model), frozen_copy(setting.models.original).to(device_of(model))
         for radius in sorted(self.radii):
 
             def perturbed(examples: Examples, radius: float = radius) -> Examples:
                 starts = seeded(seed)
                 items: list[Any] = []
-                for batch in batches(examples, setting.task, self.batch_size, device_of(model)):
+                for batch in batches(examples, task, self.batch_size, device_of(model)):
                     with torch.no_grad():
-                        wished = setting.task.rows(goal, batch).logits.argmax(1)
+                        targets = task.rows(goal, batch).logits.argmax(1)
                     moved = pgd(
                         attacked,
-                        setting.task,
+                        task,
                         batch,
                         radius=radius,
                         step=min(self.step, radius),
                         steps=self.steps,
                         generator=starts,
-                        targets=wished,
+                        targets=targets,
                     )
-                    items += able.items(move(moved, torch.device("cpu")))
+                    items += continuous.items(move(moved, torch.device("cpu")))
                 return items
 
             yield Attacked(radius, attacked, tuple(perturbed(examples) for examples in pool.tested))
