@@ -50,6 +50,10 @@ class GradNorm(MembershipAttack):
         request, task = job.request, job.task
         if isinstance(request.holdout, Absent):
             raise MissingReference(request.holdout.reason)
+        if task.mixes:
+            raise NotSupported(
+                f"GradNorm: expected examples that have a loss of their own, got {type(task).__name__}. Leave it out."
+            )
         weights = {name: weight.detach() for name, weight in model.named_parameters()}
         splits: tuple[Split, ...] = ("forget", "holdout")
         return {

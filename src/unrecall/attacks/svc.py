@@ -73,7 +73,7 @@ class SVC(MembershipAttack):
         """The decision function at the examples, fitted on members = 1 against others = 0."""
         factor = max(1.0, (len(members) + len(others)) / self.most)
         sides = [_thinned(members, factor), _thinned(others, factor)]
-        classifier = svm.SVC(C=self.c, gamma="auto", kernel="rbf")
+        classifier = svm.SVC(C=self.c, gamma="auto", kernel="rbf", random_state=0)
         classifier.fit(np.concatenate(sides)[:, None], np.repeat([1, 0], [len(side) for side in sides]))
         return np.asarray(classifier.decision_function(examples[:, None]))
 
