@@ -41,7 +41,7 @@ ROOT_MODULES = {"__init__", "__main__", "errors"}
 
 SIBLINGS = {
     "methods": {"base", "grad_diff", "npo", "random_label"},  # default bases of SSIUU, LoRA and SalUn
-    "attacks": {"base", "deletion", "lira", "min_k"},
+    "attacks": {"base", "deletion", "inspection", "lira", "min_k"},
     "metrics": {"base", "forgetting", "truth", "utility"},
     "tasks": {
         "base",

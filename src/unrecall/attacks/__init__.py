@@ -1,11 +1,9 @@
-"""All attacks by what they promise (attacks/base.py); the file's stem is the name on the command line."""
+"""All attacks, and what each kind promises; the file's stem is the name on the command line."""
 
 from unrecall.attacks.attribution import Attribution
 from unrecall.attacks.base import (
     Attack,
     Attacked,
-    Inspection,
-    InspectionAttack,
     MembershipAttack,
     RecoveryAttack,
     ScoredAttack,
@@ -15,6 +13,7 @@ from unrecall.attacks.cka import CKA
 from unrecall.attacks.deletion import DeletionAttack
 from unrecall.attacks.grad_norm import GradNorm
 from unrecall.attacks.indirect import Indirect
+from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.attacks.linear_probe import LinearProbe
 from unrecall.attacks.lira import Lira
 from unrecall.attacks.logit_lens import LogitLens

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.models.influence import Influence, Probability, neuron_influence
@@ -77,11 +77,11 @@ class Attribution(InspectionAttack):
     batch_size: Count = 8
 
     def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
-        """Variations of `model` against `original`, and the share of the negative one."""
-        original, request, task = setting.models.original, setting.request, setting.task
-        varied: list[Variation] = []
-        support, told, known, left = torch.zeros(1), 0.0, 0.0, 0.0
-        for batch in batches(request.forget, task, self.batch_size, device_of(model)):
+        """How support and resistance of each neuron differ from the original's, and the share of the latter."""
+        original, forget, task = setting.models.original, setting.request.forget, setting.task
+        variations: list[Variation] = []
+        support, answers, rows_before, rows_after = torch.zeros(1), 0.0, 0.0, 0.0
+        for batch in batches(forget, task, self.batch_size, device_of(model)):
             before = neuron_influence(original, task, batch, self.probability)
             after = neuron_influence(model, task, batch, self.probability)
             if before.highest.shape != after.highest.shape:
@@ -89,39 +89,42 @@ class Attribution(InspectionAttack):
                     f"Attribution: expected the neurons of the original, {before.highest.shape[1]} in number, "
                     f"got {after.highest.shape[1]}. Merge adapters first."
                 )
-            varied.append(variation(before, after))
-            support = support + before.highest.sum(0).cpu() / len(request.forget)
-            told += float(before.probability.sum()) / len(request.forget)
-            known += float(before.confidence.sum()) / len(request.forget)
-            left += float(after.confidence.sum()) / len(request.forget)
-        positive = torch.cat([one.positive for one in varied])
-        negative = torch.cat([one.negative for one in varied])
-        counts = np.unique(np.geomspace(1, positive.shape[1], 20).round().astype(int))
+            variations.append(variation(before, after))
+            support = support + before.highest.sum(0).cpu() / len(forget)
+            answers += float(before.probability.sum()) / len(forget)
+            rows_before += float(before.confidence.sum()) / len(forget)
+            rows_after += float(after.confidence.sum()) / len(forget)
+        whole = Variation(*(torch.cat(parts) for parts in zip(*variations, strict=True)))
+        counts = np.unique(np.geomspace(1, whole.positive.shape[1], 20).round().astype(int))
         lines = {
-            name: tuple(_largest(each.double().mean(0), each.shape[1]).cumsum(0)[counts - 1].tolist())
-            for name, each in (("positive", positive), ("negative", negative))
+            name: tuple(_largest(changes.double().mean(0), changes.shape[1]).cumsum(0)[counts - 1].tolist())
+            for name, changes in whole._asdict().items()
         }
-        if self.probability != "log" and left < FADED * known:
+        if self.probability != "log" and rows_after < FADED * rows_before:
             note = (
-                f"a row's probability fell from {known:.2g} to {left:.2g}, and what neurons add to it shrinks with it"
+                f"a row's probability fell from {rows_before:.2g} to {rows_after:.2g}, and what neurons add to it "
+                "shrinks with it"
             )
-            return Inspection(tuple(counts.tolist()), lines, Estimate(value=None, n=len(positive), note=note))
-        value = self._share(positive, negative, float(_largest(support.double(), self.top).sum()))
-        if self.probability == "product" and told < TINY:
-            note = f"the original's mean P of the answers is {told:.1e}, too small for its gradients; not the product"
-            value = value.model_copy(update={"note": f"{note} but the mean or log should be attributed"})
+            return Inspection(tuple(counts.tolist()), lines, Estimate(value=None, n=len(whole.positive), note=note))
+        value = self._share(whole, float(_largest(support.double(), self.top).sum()))
+        if self.probability == "product" and answers < TINY:
+            note = (
+                f"the original's mean P of the answers is {answers:.1e}, too small for its gradients; not the product "
+                "but the mean or log should be attributed"
+            )
+            value = value.model_copy(update={"note": note})
         return Inspection(tuple(counts.tolist()), lines, value)
 
-    def _share(self, positive: Tensor, negative: Tensor, support: float) -> Estimate:
+    def _share(self, whole: Variation, support: float) -> Estimate:
         """sum of top D- over sum of top D- and top D+, by the ratio estimator over examples."""
-        erased, hidden = (_of_top(each.double(), self.top) for each in (positive, negative))
+        erased, hidden = (_of_top(changes.double(), self.top) for changes in whole)
         total = float((erased + hidden).mean())
         if total <= NEGLIGIBLE * support or total == 0:
-            return Estimate(value=None, n=len(positive), note="nothing changed inside")
-        found = stats.ratio(hidden.numpy(), (hidden + erased).numpy())
-        if found.low is None or found.high is None:
-            return found
-        return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
+            return Estimate(value=None, n=len(hidden), note="nothing changed inside")
+        share = stats.ratio(hidden.numpy(), (hidden + erased).numpy())
+        if share.low is None or share.high is None:
+            return share
+        return share.model_copy(update={"low": max(0.0, share.low), "high": min(1.0, share.high)})
 
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """Erased, hidden, or neither; and what retrained models show."""
@@ -155,8 +158,8 @@ def _largest(values: Tensor, count: int) -> Tensor:
     return values.clamp_min(0).topk(min(count, len(values))).values
 
 
-def _of_top(each: Tensor, count: int) -> Tensor:
+def _of_top(changes: Tensor, count: int) -> Tensor:
     """Each example's sum over the neurons whose mean is among the `count` largest and above 0 `[examples]`."""
-    mean = each.mean(0)
-    best = mean.topk(min(count, len(mean))).indices
-    return each[:, best[mean[best] > 0]].sum(1)
+    mean = changes.mean(0)
+    largest = mean.topk(min(count, len(mean))).indices
+    return changes[:, largest[mean[largest] > 0]].sum(1)

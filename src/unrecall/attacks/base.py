@@ -1,8 +1,8 @@
 """What an attack promises: scores. It never judges itself: the harness lays all models side by side.
 
 Every attack is run in the same way, with the same draws, on the original, the unlearned and each retrained model.
-There are three kinds: scored attacks say how much a model shows of each example, inspections look inside a model, and
-deletion attacks (attacks/deletion.py) ask the method itself for deletions.
+There are three kinds: scored attacks say how much a model shows of each example; inspections (attacks/inspection.py)
+look inside a model; deletion attacks (attacks/deletion.py) ask the method itself for deletions.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import accuracy, device_of, observe
 from unrecall.nn.hooks import frozen
-from unrecall.record.schema import Estimate, Side, ThreatModel
+from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import with_own_rows
+from unrecall.tasks.protocols import check_offers, with_own_rows
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step
 
@@ -62,12 +62,7 @@ class Attack(Parameters, ABC):
     @final
     def adapted(self, task: Task) -> Task:
         """The task in the form that this attack needs; NotSupported where there is none."""
-        for protocol in self.needs:
-            if not isinstance(task, protocol):
-                raise NotSupported(
-                    f"{type(self).__name__}: expected a task that is {protocol.__name__}, got {type(task).__name__}. "
-                    "Leave this attack out."
-                )
+        check_offers(self, task, *self.needs)
         return with_own_rows(task) if self.needs_own_rows else task
 
 
@@ -198,8 +193,8 @@ class RecoveryAttack(ScoredAttack):
         model, task = subject.model, setting.task
 
         def point(attacked: Attacked) -> Point:
-            each = [self.success(attacked.model, task, examples) for examples in attacked.tested]
-            shown, losses = zip(*each, strict=True)
+            successes = [self.success(attacked.model, task, examples) for examples in attacked.tested]
+            shown, losses = zip(*successes, strict=True)
             return Point(attacked.budget, attacked.variant, shown, losses)
 
         before = point(Attacked(0.0, model, pool.tested, "before"))
@@ -207,8 +202,8 @@ class RecoveryAttack(ScoredAttack):
         for attacked in self.recover(model, pool, setting):
             if attacked.useful:
                 last[attacked.variant] = point(attacked)
-            reached = last.get(attacked.variant, before)
-            points.append(reached._replace(budget=attacked.budget, variant=attacked.variant))
+            usable = last.get(attacked.variant, before)
+            points.append(usable._replace(budget=attacked.budget, variant=attacked.variant))
         return Scores.of(points)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
@@ -263,61 +258,3 @@ def ascend(model: nn.Module, moved: Sequence[nn.Parameter], job: Job, step: Step
             p.requires_grad_(True)
         phase = Phase(loss, {"forget": forget}, recipe, step)
         fit(model, task, phase, job.generator, job.session.quiet().named("disguise"))
-
-
-class Inspection(NamedTuple):
-    """What lies inside one model: lines over `x` by name, and the one number that sums them up.
-
-    A model with nothing to draw has an empty `x`, and its value says why.
-    """
-
-    x: tuple[float, ...]
-    lines: Mapping[str, tuple[float, ...]]
-    value: Estimate
-
-
-@dataclass(frozen=True)
-class InspectionAttack(Attack):
-    """Opens a model and looks for what its outputs no longer show.
-
-    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are.
-    """
-
-    kind: ClassVar[Kind] = "inspection"
-    shows: ClassVar[str]
-    axis: ClassVar[str]
-    unit: ClassVar[str]
-
-    @property
-    def leak(self) -> Side | None:
-        """The side of a retrained model's value on which the forgotten shows."""
-        return "above"
-
-    @abstractmethod
-    def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
-        """Looks into `model`. NotSupported where the model has no such parts."""
-
-    def inspect_all(self, subjects: Mapping[str, nn.Module], setting: Setting) -> dict[str, Inspection]:
-        """Looks into each subject, by role, and into a model with several roles once.
-
-        An attack overrides it to compare models with the setting's retrained ones.
-        """
-        by_model = {model: self.inspect(model, setting) for model in dict.fromkeys(subjects.values())}
-        return {role: by_model[model] for role, model in subjects.items()}
-
-    def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
-        """One plain sentence about the unlearned model, for people; empty where there is nothing to say."""
-        return ""
-
-
-__all__ = [
-    "Attack",
-    "Attacked",
-    "Inspection",
-    "InspectionAttack",
-    "MembershipAttack",
-    "RecoveryAttack",
-    "ScoredAttack",
-    "Success",
-    "ascend",
-]

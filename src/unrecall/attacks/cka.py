@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.data.examples import Batch, Examples, Part
 from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference, NotSupported
@@ -98,27 +98,27 @@ class CKA(InspectionAttack):
         others = (models.original,) if self.beside == "original" else models.retrained
         if not others:
             raise MissingReference("CKA: expected a retrained model to compare with, got none. Set beside='original'.")
-        known = {one: self._view(one, request, task) for one in dict.fromkeys(others)}
-        found = {}
-        for one in dict.fromkeys(subjects.values()):
-            view = known[one] if one in known else self._view(one, request, task)
-            peers = [other for other in known if self.beside == "original" or other is not one]
-            found[one] = self._held(view, [known[other] for other in peers])
-        return {role: found[one] for role, one in subjects.items()}
+        views = {model: self._view(model, request, task) for model in dict.fromkeys(others)}
+        by_model = {}
+        for model in dict.fromkeys(subjects.values()):
+            view = views[model] if model in views else self._view(model, request, task)
+            peers = [other for other in views if self.beside == "original" or other is not model]
+            by_model[model] = self._compared(view, [views[other] for other in peers])
+        return {role: by_model[model] for role, model in subjects.items()}
 
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """How alike the unlearned model is inside, beside retrained models."""
         if unlearned.value is None:
             return ""
         whom = "the original" if self.beside == "original" else "retrained models"
-        said = f"Inside, the unlearned model's view of forget is like that of {whom} by {unlearned.value:.2f} of 1"
+        sentence = f"Inside, the unlearned model's view of forget is like that of {whom} by {unlearned.value:.2f} of 1"
         if reference is None:
-            return f"{said}; no retrained model tells how much would be usual."
+            return f"{sentence}; no retrained model tells how much would be usual."
         other = "retrained models'" if self.beside == "original" else "theirs among themselves"
-        return f"{said}, {other} by {reference:.2f}."
+        return f"{sentence}, {other} by {reference:.2f}."
 
-    def _held(self, view: View, others: Sequence[View]) -> Inspection:
-        """One model against others: the mean over them."""
+    def _compared(self, view: View, others: Sequence[View]) -> Inspection:
+        """One model compared with others: the mean over them."""
         if not others:
             return Inspection((), {}, Estimate(value=None, note="needs a retrained model other than itself"))
         if any(len(other.layers) != len(view.layers) for other in others):
@@ -131,10 +131,10 @@ class CKA(InspectionAttack):
             for split, grams in view.grams.items()
         }
         lines: dict[str, tuple[float, ...]] = {
-            split: tuple(np.mean([[layer.value for layer in each] for each in found], axis=0).tolist())
-            for split, found in pairs.items()
+            split: tuple(np.mean([[layer.value for layer in layers] for layers in by_other], axis=0).tolist())
+            for split, by_other in pairs.items()
         }
-        without = np.mean([layer.without for each in pairs["forget"] for layer in each], axis=0)
+        without = np.mean([layer.without for layers in pairs["forget"] for layer in layers], axis=0)
         value = stats.left_out(float(np.mean(lines["forget"])), without)
         names = view.layers if len(view.layers) <= 8 else (*view.layers[:3], "...", *view.layers[-3:])
         note = f"beside the {self.beside}; {len(view.layers)} layers: {', '.join(names)}"
@@ -150,17 +150,17 @@ class CKA(InspectionAttack):
             n = len(request[split])
             if min(n, self.most) < FEWEST:
                 raise NotSupported(f"CKA: expected at least {FEWEST} {split} examples, got {min(n, self.most)}.")
-            chosen = np.linspace(0, n - 1, min(n, self.most)).round().astype(int).tolist()
-            features = _features(model, layers, Part(request[split], chosen), task)
+            spread = np.linspace(0, n - 1, min(n, self.most)).round().astype(int).tolist()
+            features = _features(model, layers, Part(request[split], spread), task)
             grams[split] = [gram(features[name]) for name in layers]
         return View(tuple(layers), grams)
 
     def _layers(self, model: nn.Module, batch: Batch, task: Task) -> dict[str, nn.Module]:
         """The modules to look at by name: those that were asked for, or the last of each block before the head."""
-        found = named(model, self.layers) or before_head(model, task, batch)
-        if not found:
+        layers = named(model, self.layers) or before_head(model, task, batch)
+        if not layers:
             raise NotSupported("CKA: expected layers before the head, got none. Name some: CKA(layers=(...)).")
-        return found
+        return layers
 
 
 @torch.no_grad()
@@ -185,15 +185,14 @@ def _features(
             for name, vectors in features.items():
                 parts[name].append(vectors[before:])
             done += n - before
-    return {name: np.concatenate(each) for name, each in parts.items()}
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 def _taken(output: Tensor, held: Tensor | None, n: int) -> np.ndarray:
-    """One vector an example `[n, d]`."""
+    """One vector an example `[n, d]`, copied, since what follows the layer may work in place."""
     if output.ndim < 2 or len(output) != n:
         raise NotSupported(f"CKA: expected layers that give out [{n} examples, ...], got {tuple(output.shape)}.")
-    found: np.ndarray = np.array(pooled(output, held).cpu().numpy())  # a copy: what follows may work in place
-    return found
+    return np.array(pooled(output, held).cpu().numpy())
 
 
 def gram(features: np.ndarray) -> np.ndarray:
@@ -202,8 +201,7 @@ def gram(features: np.ndarray) -> np.ndarray:
     centred -= centred.mean(0)
     if np.abs(centred).max() <= 1e-6 * np.abs(features).max():
         centred[:] = 0
-    found: np.ndarray = centred @ centred.T
-    return found
+    return np.asarray(centred @ centred.T)
 
 
 def alignment(first: np.ndarray, second: np.ndarray) -> Alignment:
@@ -216,14 +214,9 @@ def alignment(first: np.ndarray, second: np.ndarray) -> Alignment:
 
     def product(k: np.ndarray, l: np.ndarray) -> np.ndarray:  # noqa: E741
         rows = (k * l).sum(1)
-        found: np.ndarray = np.r_[rows.sum(), rows.sum() - 2 * f * rows + f**2 * k.diagonal() * l.diagonal()]
-        return found
+        return np.asarray(np.r_[rows.sum(), rows.sum() - 2 * f * rows + f**2 * k.diagonal() * l.diagonal()])
 
     scale = np.sqrt(product(first, first).clip(0) * product(second, second).clip(0))
-    found = np.divide(product(first, second), scale, out=np.zeros_like(scale), where=scale > 1e-12 * scale[0]).clip(
-        0, 1
-    )
-    return Alignment(float(found[0]), found[1:])
-
-
-__all__ = ["CKA", "Alignment", "View", "alignment", "gram"]
+    varied = scale > 1e-12 * scale[0]
+    values = np.divide(product(first, second), scale, out=np.zeros_like(scale), where=varied).clip(0, 1)
+    return Alignment(float(values[0]), values[1:])

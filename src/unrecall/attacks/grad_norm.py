@@ -50,10 +50,14 @@ class GradNorm(MembershipAttack):
         request, task = job.request, job.task
         if isinstance(request.holdout, Absent):
             raise MissingReference(request.holdout.reason)
+        if task.rows_depend_on_batch:
+            raise NotSupported(
+                f"GradNorm: expected examples that have a loss of their own, got {type(task).__name__}. Leave it out."
+            )
         weights = {name: weight.detach() for name, weight in model.named_parameters()}
         splits: tuple[Split, ...] = ("forget", "holdout")
         return {
-            split: np.concatenate([_norms(found) for found in per_example(model, task, request[split], weights)])
+            split: np.concatenate([_norms(part) for part in per_example(model, task, request[split], weights)])
             for split in splits
         }
 

@@ -22,7 +22,7 @@ from unrecall.models.observe import device_of, observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed
+from unrecall.tasks.protocols import Classed, classed
 from unrecall.training.job import Job
 
 
@@ -61,6 +61,7 @@ class LinearProbe(RecoveryAttack):
         data="k examples of each forgotten class (of forget, where no class is), and retain examples, with labels",
         budget="k, the number of forgotten examples; one linear layer is fitted",
     )
+    needs: ClassVar[tuple[type, ...]] = (Classed,)
     axis: ClassVar[str] = "forgotten examples held, of each class that is forgotten whole"
 
     ks: tuple[Count, ...] = (1, 5, 10, 50)
@@ -81,19 +82,19 @@ class LinearProbe(RecoveryAttack):
 
     def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
         """Whether the read-out names the class of each example; before the attack, whether the model does."""
-        own = _classified(task)
+        by_class = classed(self, task).classified()
         if not isinstance(model, ReadOut):
-            return super().success(model, own, examples)
-        signals = observe(model.model, own, examples)
+            return super().success(model, by_class, examples)
+        signals = observe(model.model, by_class, examples)
         return Success((model.read(signals.features) == signals.target).astype(np.float64))
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One read-out for each k."""
-        own, request = _classified(setting.task), setting.request
+        task, request = classed(self, setting.task).classified(), setting.request
         if not len(pool.taught):
             raise NotSupported(f"LinearProbe: expected at least 2 forget examples to split, got {len(request.forget)}.")
-        drawn = torch.randperm(len(request.retain), generator=pool.generator())[: self.retain_sample].tolist()
-        shots, known = observe(model, own, pool.taught), observe(model, own, Part(request.retain, drawn))
+        indices = torch.randperm(len(request.retain), generator=pool.generator())[: self.retain_sample].tolist()
+        shots, retain = observe(model, task, pool.taught), observe(model, task, Part(request.retain, indices))
         groups = [np.flatnonzero(shots.target == c) for c in request.masked] or [np.arange(len(pool.taught))]
         available = min(map(len, groups))
         ks = sorted({k for k in self.ks if k <= available})
@@ -103,9 +104,9 @@ class LinearProbe(RecoveryAttack):
                 f"aside, got {available}."
             )
         for k in ks:
-            chosen = np.concatenate([group[:k] for group in groups])
-            features = np.concatenate((known.features, shots.features[chosen]))
-            targets = np.concatenate((known.target, shots.target[chosen]))
+            first = np.concatenate([group[:k] for group in groups])
+            features = np.concatenate((retain.features, shots.features[first]))
+            targets = np.concatenate((retain.target, shots.target[first]))
             yield Attacked(k, ReadOut(model, self._fitted(features, targets)), pool.tested)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
@@ -129,10 +130,9 @@ class LinearProbe(RecoveryAttack):
         layer = LogisticRegression(C=strength, class_weight="balanced", max_iter=self.iterations, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found: Callable[[np.ndarray], np.ndarray] = (
-                make_pipeline(StandardScaler(), layer).fit(features.astype(np.float64), targets).predict
-            )
-        return found
+            fitted = make_pipeline(StandardScaler(), layer).fit(features.astype(np.float64), targets)
+        predict: Callable[[np.ndarray], np.ndarray] = fitted.predict
+        return predict
 
 
 class ReadOut(nn.Module):
@@ -141,11 +141,3 @@ class ReadOut(nn.Module):
     def __init__(self, model: nn.Module, read: Callable[[np.ndarray], np.ndarray]) -> None:
         super().__init__()
         self.model, self.read = model, read
-
-
-def _classified(task: Task) -> Task:
-    if not isinstance(task, Classed):
-        raise NotSupported(
-            f"LinearProbe: expected examples that have one class each, got {type(task).__name__}. Leave it out."
-        )
-    return task.classified()

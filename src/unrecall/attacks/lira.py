@@ -63,8 +63,9 @@ class Lira(MembershipAttack):
         if k >= self.per_example:
             spread = out.std(0, ddof=1)
         else:
-            variances = [_out(evidence, one).var(0, ddof=1) for one in ("forget", "holdout")]
-            spread = np.sqrt(np.concatenate(variances).mean())
+            variances = [_out(evidence, arm).var(0, ddof=1) for arm in ("forget", "holdout")]
+            # Sorted, so that not even the last digit tells which of the two came first.
+            spread = np.sqrt(np.sort(np.concatenate(variances)).mean())
         return np.asarray((phi - out.mean(0)) / np.maximum(spread, 1e-6))
 
 

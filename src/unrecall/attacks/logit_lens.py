@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Setting
@@ -55,21 +55,21 @@ class LogitLens(InspectionAttack):
         """Accuracy and probability of the answers at each layer."""
         request, task = setting.request, setting.task
         layers = self._layers(model, request, task)
-        right, told = [], []
+        right, likely = [], []
         with mode(model, training=False), torch.no_grad():
             for batch in batches(request.forget, task, device=device_of(model)):
                 for layer in layers:
                     with shortcut(layer, layers[-1]):
                         rows = task.rows(model, batch)
-                    own = F.softmax(rows.logits, 1).gather(1, rows.targets[:, None]).squeeze(1)
-                    told.append(rows.per_example(own))
+                    of_target = F.softmax(rows.logits, 1).gather(1, rows.targets[:, None]).squeeze(1)
+                    likely.append(rows.per_example(of_target))
                     right.append(rows.per_example(rows.logits.argmax(1).eq(rows.targets).float()))
-        accuracy = [torch.cat(right[i :: len(layers)]) for i in range(len(layers))]
-        probability = [torch.cat(told[i :: len(layers)]).double() for i in range(len(layers))]
-        best = max(probability[:-1], key=lambda each: float(each.mean()))
+        accuracies = [torch.cat(right[i :: len(layers)]) for i in range(len(layers))]
+        probabilities = [torch.cat(likely[i :: len(layers)]).double() for i in range(len(layers))]
+        best = max(probabilities[:-1], key=lambda probability: float(probability.mean()))
         lines = {
-            "accuracy": tuple(float(each.mean()) for each in accuracy),
-            "probability": tuple(float(each.mean()) for each in probability),
+            "accuracy": tuple(float(accuracy.mean()) for accuracy in accuracies),
+            "probability": tuple(float(probability.mean()) for probability in probabilities),
         }
         return Inspection(tuple(range(1, len(layers) + 1)), lines, stats.mean(best.cpu().numpy()))
 
@@ -77,10 +77,10 @@ class LogitLens(InspectionAttack):
         """How well the answers can be read before the last layer, beside retrained models."""
         if unlearned.value is None:
             return ""
-        said = f"Before its last layer the unlearned model gives the answers a probability of {unlearned.value:.2f}"
+        sentence = f"Before its last layer the unlearned model gives the answers a probability of {unlearned.value:.2f}"
         if reference is None:
-            return f"{said}; no retrained model tells how much would be usual."
-        return f"{said}, retrained models {reference:.2f}."
+            return f"{sentence}; no retrained model tells how much would be usual."
+        return f"{sentence}, retrained models {reference:.2f}."
 
     def _layers(self, model: nn.Module, request: Request, task: Task) -> list[nn.Module]:
         """The last module of each block of the longest run of blocks of one kind, the head's block left out."""
@@ -94,12 +94,13 @@ class LogitLens(InspectionAttack):
         if len(layers) < 2:
             raise NotSupported(f"LogitLens: expected two layers of one kind or more, got {len(layers)}.")
         with mode(model, training=False), torch.no_grad():
-            given = [until(model, layer, lambda: task.rows(model, batch)) for layer in layers]
-        shapes = {None if output is None else tuple(output.shape) for output in given}
+            outputs = [until(model, layer, lambda: task.rows(model, batch)) for layer in layers]
+        shapes = {None if output is None else tuple(output.shape) for output in outputs}
         if len(shapes) > 1 or None in shapes:
             raise NotSupported(f"LogitLens: expected layers that give out one shape, got {len(shapes)} different ones.")
         return layers
 
 
 def _kind(group: Sequence[nn.Module]) -> tuple[type[nn.Module], ...]:
+    """What tells blocks of one kind from others: the classes of their modules."""
     return tuple(type(module) for module in group)

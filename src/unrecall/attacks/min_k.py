@@ -44,12 +44,12 @@ class MinK(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """The mean of each example's lowest rows."""
-        seen = evidence.signals[split]
-        return np.array([self._lowest(values) for values in seen.of_rows(self.of_row(seen))])
+        signals = evidence.signals[split]
+        return np.array([self._lowest(values) for values in signals.of_rows(self.of_row(signals))])
 
-    def of_row(self, seen: Signals) -> np.ndarray:
+    def of_row(self, signals: Signals) -> np.ndarray:
         """How likely each row is `[rows]`, in nats."""
-        return seen.log_prob
+        return signals.log_prob
 
     def _lowest(self, values: np.ndarray) -> float:
         count = max(1, int(self.k * len(values)))

@@ -46,6 +46,6 @@ class MinKPlusPlus(MinK):
 
     k: Share = 0.2
 
-    def of_row(self, seen: Signals) -> np.ndarray:
+    def of_row(self, signals: Signals) -> np.ndarray:
         """Deviations above what the model expects of its own words `[rows]`."""
-        return np.asarray((seen.log_prob - seen.expected) / np.maximum(seen.deviation, SMALLEST))
+        return np.asarray((signals.log_prob - signals.expected) / np.maximum(signals.deviation, SMALLEST))

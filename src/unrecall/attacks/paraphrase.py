@@ -21,6 +21,7 @@ from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 
 Change: TypeAlias = Callable[[str, torch.Generator], str]
+Reword: TypeAlias = Callable[[Any, torch.Generator], Any]
 Wording: TypeAlias = Literal["polite", "brief", "lower", "typo"]
 
 
@@ -66,39 +67,39 @@ class Paraphrase(RecoveryAttack):
         return Success(rouge_l_recall(truth, texts.generate(model, items)))
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
-        """The model as it was, asked in one wording after another."""
-        texts, generator = textual(self, setting.task), pool.generator()
-        sets, tried = [list(iterate(examples)) for examples in pool.tested], 0
-        plain = [texts.prompt(item) for item in sets[0]]
+        """The model as it was, asked in one wording after another; each tested set with the same random numbers."""
+        texts, sets, tries = textual(self, setting.task), [list(iterate(examples)) for examples in pool.tested], 0
+        plain = [texts.prompt(item) for items in sets for item in items]
         if not any(plain):
             raise NotSupported("Paraphrase: expected examples with prompts, got plain text. Run prefix in its place.")
-        for name, reword in self._wordings(texts, sets[0], generator):
-            reworded = tuple([reword(item) for item in items] for items in sets)
-            if [texts.prompt(item) for item in reworded[0]] != plain:
-                tried += 1
-                yield Attacked(tried, model, reworded, name)
+        generators = [pool.generator() for _ in sets]
+        for name, reword in self._wordings(texts, [item for items in sets for item in items]):
+            reworded = tuple(
+                [reword(item, generator) for item in items] for items, generator in zip(sets, generators, strict=True)
+            )
+            if [texts.prompt(item) for items in reworded for item in items] != plain:
+                tries += 1
+                yield Attacked(tries, model, reworded, name)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """None: the original itself must answer when it is asked in other words."""
         return None
 
-    def _wordings(
-        self, texts: Textual, items: list[Any], generator: torch.Generator
-    ) -> Iterator[tuple[str, Callable[[Any], Any]]]:
-        """All wordings by name, each a function of an example: its own paraphrases first, then the mechanical ones.
+    def _wordings(self, texts: Textual, items: list[Any]) -> Iterator[tuple[str, Reword]]:
+        """All wordings by name: the examples' own paraphrases first, then the mechanical ones.
 
         An example with fewer paraphrases than another, or without a prompt, stays as it is.
         """
         for i in range(max(len(texts.reworded(item)) for item in items)):
 
-            def own(item: Any, i: int = i) -> Any:
+            def own(item: Any, _: torch.Generator, i: int = i) -> Any:
                 paraphrases = texts.reworded(item)
                 return paraphrases[i] if i < len(paraphrases) else item
 
             yield "own", own
         for name in self.wordings:
 
-            def mechanical(item: Any, change: Change = WORDINGS[name]) -> Any:
+            def mechanical(item: Any, generator: torch.Generator, change: Change = WORDINGS[name]) -> Any:
                 prompt = texts.prompt(item)
                 return texts.asked(item, change(prompt, generator)) if prompt else item
 

@@ -91,7 +91,7 @@ class Prototypical(RecoveryAttack):
                 f"Prototypical: expected at least 2 forget examples to split, got {len(request.forget)}."
             )
         guard, _ = split_off(request.retain, self.retain_sample, pool.generator())
-        shots, kept = observe(model, task, pool.taught), observe(model, task, guard)
+        shots, retain = observe(model, task, pool.taught), observe(model, task, guard)
         available = min(int((shots.target == c).sum()) for c in request.masked)
         ks = sorted({k for k in self.ks if k <= available})
         if not ks:
@@ -103,7 +103,7 @@ class Prototypical(RecoveryAttack):
             attacked = copy.deepcopy(model).eval()
             head = task.head(attacked, next(batches(pool.taught, task, 1, device_of(model))))
             rows = {c: self.prototype(_on(head, shots.features[shots.target == c][:k])) for c in request.masked}
-            alpha = self._strength(head, rows, kept) if self.alpha is None else self.alpha
+            alpha = self._strength(head, rows, retain) if self.alpha is None else self.alpha
             write(head, rows, alpha)
             yield Attacked(k, attacked, pool.tested, f"alpha={alpha:g}")
 
@@ -111,11 +111,11 @@ class Prototypical(RecoveryAttack):
         """The original without the forgotten classes' rows in its head."""
         copied = copy.deepcopy(original).eval()
         head = job.task.head(copied, next(batches(job.request.forget, job.task, 1, device_of(copied))))
-        gone = list(job.request.masked)
+        forgotten = list(job.request.masked)
         with torch.no_grad():
-            head.weight[gone] = 0
+            head.weight[forgotten] = 0
             if head.bias is not None:
-                head.bias[gone] = head.bias.min() - 5
+                head.bias[forgotten] = head.bias.min() - 5
         return copied
 
     def prototype(self, features: Tensor) -> Row:
@@ -125,13 +125,13 @@ class Prototypical(RecoveryAttack):
             return Row(F.normalize(mean, dim=0), mean.new_zeros(()))
         return Row(2 * mean, -mean.square().sum())
 
-    def _strength(self, head: nn.Linear, rows: dict[int, Row], kept: Signals) -> float:
-        """The largest alpha that costs at most `retain_drop`; 0 always qualifies."""
-        before = _accuracy(head, kept)
+    def _strength(self, head: nn.Linear, rows: dict[int, Row], retain: Signals) -> float:
+        """The largest alpha that costs at most `retain_drop` of accuracy on retain; 0 always qualifies."""
+        before = _accuracy(head, retain)
         for alpha in GRID:
-            tried = copy.deepcopy(head)
-            write(tried, rows, alpha)
-            if _accuracy(tried, kept) >= before - self.retain_drop - 1e-9:
+            trial = copy.deepcopy(head)
+            write(trial, rows, alpha)
+            if _accuracy(trial, retain) >= before - self.retain_drop - 1e-9:
                 return alpha
         return 0.0
 
@@ -148,11 +148,12 @@ def write(head: nn.Linear, rows: dict[int, Row], alpha: float) -> None:
 
 
 def _on(head: nn.Linear, features: np.ndarray) -> Tensor:
-    """Features where the head is."""
+    """The features as a tensor on the head's device."""
     return torch.from_numpy(features).to(head.weight.device)
 
 
 @torch.no_grad()
-def _accuracy(head: nn.Linear, seen: Signals) -> float:
-    predicted = head(_on(head, seen.features)).argmax(1).cpu().numpy()
-    return float((predicted == seen.target).mean())
+def _accuracy(head: nn.Linear, signals: Signals) -> float:
+    """The share of examples that the head puts in their class, from their features."""
+    predicted = head(_on(head, signals.features)).argmax(1).cpu().numpy()
+    return float((predicted == signals.target).mean())

@@ -122,10 +122,10 @@ def layers(model: nn.Module, request: Request, task: Task) -> list[Any]:
     """The linear and convolution layers but the last of all, or of each tower; NotSupported where there are none."""
     ends = {id(end) for end in task.endings(model, move(task.collate([request.retain[0]]), device_of(model)))}
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    found = [m for m in model.modules() if id(m) not in ends and (isinstance(m, kinds) or is_linear(m))]
-    if not found:
+    matrices = [m for m in model.modules() if id(m) not in ends and (isinstance(m, kinds) or is_linear(m))]
+    if not matrices:
         raise NotSupported("Quantise: expected linear layers or convolutions besides the head, got none.")
-    return found
+    return matrices
 
 
 def weight_of(layer: Any) -> Tensor:

@@ -92,14 +92,14 @@ class ReaClass(RecoveryAttack):
 
     def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
         """Accuracy on the examples; on their shuffled inputs where this is the control."""
-        return Success(accuracy(model, task, self._met(task, examples)))
+        return Success(accuracy(model, task, self._reminder(task, examples)))
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One copy per learning rate, given after every step."""
-        met, job = self._met(setting.task, pool.taught), setting.job().seeded(draw_seed(pool.generator()))
+        examples, job = self._reminder(setting.task, pool.taught), setting.job().seeded(draw_seed(pool.generator()))
         for rate in self.learning_rates:
-            for done, student in enumerate(self._reminded(model, met, job, rate), 1):
-                yield Attacked(done, student, pool.tested, f"lr={rate:g}")
+            for step, student in enumerate(self._reminded(model, examples, job, rate), 1):
+                yield Attacked(step, student, pool.tested, f"lr={rate:g}")
 
     def statistic(self, model: nn.Module, job: Job, unseen: Examples | None = None) -> dict[float, int]:
         """index(control) - index(probe), in steps, at each learning rate.
@@ -130,8 +130,8 @@ class ReaClass(RecoveryAttack):
         """The same on shuffled inputs, which come back too: what counts is how much later."""
         return ("shuffled inputs", replace(self, on="shuffled")) if self.on == "forget" else None
 
-    def _met(self, task: Task, probe: Examples) -> Examples:
-        """What the model is reminded of."""
+    def _reminder(self, task: Task, probe: Examples) -> Examples:
+        """What the model is reminded of: the probe, or its shuffled inputs where this is the control."""
         _labelled(task)
         return shuffled(task, probe) if self.on == "shuffled" else probe
 
@@ -155,12 +155,12 @@ class ReaClass(RecoveryAttack):
 
 def first(accuracies: Iterable[float], threshold: float, never: int) -> int:
     """After how many steps the accuracy is at least `threshold` for the first time; `never` where it isn't."""
-    return next((step for step, reached in enumerate(accuracies, 1) if reached >= threshold), never)
+    return next((step for step, accuracy in enumerate(accuracies, 1) if accuracy >= threshold), never)
 
 
-def joined(one: Batch, more: Batch) -> Batch:
-    """Both batches as one."""
-    return {name: torch.cat([value.to(more[name].device), more[name]]) for name, value in one.items()}
+def joined(first: Batch, second: Batch) -> Batch:
+    """Both batches as one, on the device of the second."""
+    return {name: torch.cat([value.to(second[name].device), second[name]]) for name, value in first.items()}
 
 
 def shuffled(task: Task, examples: Examples) -> list[Any]:
@@ -186,9 +186,9 @@ def relabelled(task: Task, unseen: Examples, examples: Examples) -> list[Any]:
 
 def _with_inputs(task: Task, examples: Examples, change: Callable[[Tensor], Tensor]) -> list[Any]:
     """The examples with other inputs."""
-    able = _labelled(task)
+    labelled = _labelled(task)
     batch = task.collate([examples[i] for i in range(len(examples))])
-    return able.items(able.with_inputs(batch, change(able.inputs(batch))))
+    return labelled.items(labelled.with_inputs(batch, change(labelled.inputs(batch))))
 
 
 def _labelled(task: Task) -> Perturbable:

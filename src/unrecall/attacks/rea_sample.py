@@ -22,7 +22,7 @@ from unrecall.spec.parameters import Count, Positive
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, fit
 
-ASKED: tuple[Split, ...] = ("forget", "holdout")
+ARMS: tuple[Split, ...] = ("forget", "holdout")
 """The splits that are looked at: members and non-members."""
 
 
@@ -85,11 +85,11 @@ class ReaSample(MembershipAttack):
         except Diverged as error:
             raise NotSupported(f"ReaSample: expected rates at which fine-tuning stays finite, got {error}") from error
         size = one_size(task, (request[split] for split in SPLITS))
-        return {split: observe(student, task, request[split], size).loss for split in ASKED}
+        return {split: observe(student, task, request[split], size).loss for split in ARMS}
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """LiRA's score of the fine-tuned copy; MissingReference with fewer than two references."""
-        if split not in ASKED:
+        if split not in ARMS:
             raise NotSupported(f"ReaSample: expected forget or holdout, got split '{split}'. Score those.")
-        reminded = {one: replace(evidence.signals[one], loss=evidence.looked[one]) for one in ASKED}
+        reminded = {arm: replace(evidence.signals[arm], loss=evidence.looked[arm]) for arm in ARMS}
         return Lira(self.per_example).score(replace(evidence, signals=reminded), split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classifying, Textual
+from unrecall.tasks.protocols import Classifying, offers, textual
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, training
 from unrecall.training.randomness import draw_seed, seeded
@@ -116,10 +117,10 @@ class Relearn(RecoveryAttack):
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One copy per learning rate, given at each budget on its way."""
         task, retain, generator = setting.task, setting.request.retain, pool.generator()
-        held = pool.taught if self.data == "harmful" else self._read(model, pool, task) if self.file else retain
+        lesson = pool.taught if self.data == "harmful" else self._read(model, pool, task) if self.file else retain
         seed, last = draw_seed(generator), max(self.steps)
         guard: Examples = ()
-        if isinstance(task, Classifying):
+        if offers(task, Classifying):
             if len(retain) < 2:
                 raise NotSupported(
                     "Relearn: expected at least 2 retain examples, to see what a model is of use for, got 1."
@@ -127,7 +128,7 @@ class Relearn(RecoveryAttack):
             guard, rest = split_off(retain, min(self.retain_sample, len(retain) // 2), generator)
             least = self._least(model, task, guard, pool.tested[0])
             if self.data == "benign":
-                held = rest
+                lesson = rest
 
         def loss(student: nn.Module, drawn: Batches) -> Tensor:
             return task.rows(student, drawn["held"]).losses().mean()
@@ -135,19 +136,19 @@ class Relearn(RecoveryAttack):
         for rate in self.learning_rates:
             student = copy.deepcopy(model)
             recipe = replace(self.fit, lr=rate, epochs=last, steps=last)
-            phase = Phase(loss, {"held": held}, recipe)
+            phase = Phase(loss, {"held": lesson}, recipe)
             name, session = f"relearn-{self.data}-{rate:g}", setting.session.quiet()
             try:
-                for done in training(student, task, phase, seeded(seed), session.named(name)):
-                    if done in self.steps:
+                for step in training(student, task, phase, seeded(seed), session.named(name)):
+                    if step in self.steps:
                         useful = not guard or self._accuracy(student, task, guard) >= least
-                        yield Attacked(done, student, pool.tested, f"lr={rate:g}", useful)
+                        yield Attacked(step, student, pool.tested, f"lr={rate:g}", useful)
             except Diverged:
                 session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """A classifier whose last block, by gradient ascent on it, has forgotten half of forget and is still of use."""
-        if not isinstance(job.task, Classifying):
+        if not offers(job.task, Classifying):
             return super().disguise(original, job)
         copied = copy.deepcopy(original).eval()
         moved = [p for part in job.task.blocks(copied)[-1][1] for p in part.parameters()]
@@ -157,33 +158,25 @@ class Relearn(RecoveryAttack):
     def _accuracy(self, model: nn.Module, task: Task, guard: Examples) -> float:
         return float(self.success(model, task, guard).shown.mean())
 
-    def _least(self, model: nn.Module, task: Task, guard: Examples, probe: Examples) -> float:
+    def _least(self, model: nn.Module, task: Task, guard: Examples, tested: Examples) -> float:
         """The accuracy on `guard` below which a copy of the model is of no use."""
-        asked, kept = (observe(model, task, examples).target for examples in (probe, guard))
-        constant = float((kept == np.bincount(asked).argmax()).mean())
+        classes, others = (observe(model, task, examples).target for examples in (tested, guard))
+        constant = float((others == np.bincount(classes).argmax()).mean())
         return max(self._accuracy(model, task, guard) - self.retain_drop - 1e-9, constant + 1e-9)
 
     def _read(self, model: nn.Module, pool: Pool, task: Task) -> Examples:
         """The file's examples that the model can be trained on; nothing that is tested is among them."""
-        if not isinstance(task, Textual):
-            raise NotSupported(
-                f"Relearn: expected a task of texts for a file, got {type(task).__name__}. Leave file out."
-            )
-        tested = {
-            text
-            for examples in pool.tested
-            for item in iterate(examples)
-            for text in (task.prompt(item), task.answer(item))
-            if text
-        }
-        texts = [
+        texts = textual(self, task, "Leave file out.")
+        items = itertools.chain.from_iterable(map(iterate, pool.tested))
+        tested = {text for item in items for text in (texts.prompt(item), texts.answer(item)) if text}
+        usable = [
             item
-            for item in task.read(Path(self.file))
-            if tested.isdisjoint((task.prompt(item), task.answer(item))) and task.fits(model, item)
+            for item in texts.read(Path(self.file))
+            if tested.isdisjoint((texts.prompt(item), texts.answer(item))) and texts.fits(model, item)
         ]
-        if not texts:
+        if not usable:
             raise BadInput(
                 f"Relearn: expected an example in {self.file} that the model's context holds and forget doesn't, got "
                 "none. Give other texts."
             )
-        return texts
+        return usable

@@ -112,7 +112,7 @@ class REMIND(MembershipAttack):
         examples = {split: request[split] for split in CLASSES}
         examples["retain"] = Part(request.retain, _spread(len(request.retain), fewest).tolist())
         near = task.neighbours(model, self.m)
-        found: dict[Split, np.ndarray] = {}
+        features: dict[Split, np.ndarray] = {}
         with mode(model, training=False), torch.no_grad():
             for split, part in examples.items():
                 base: list[Tensor] = []
@@ -123,8 +123,10 @@ class REMIND(MembershipAttack):
                     base.append(job.task.rows(model, batch).losses())
                     around.append(job.task.rows(model, moved).losses().reshape(-1, self.k))
                     far.append(distance.reshape(-1, self.k))
-                found[split] = landscape(*(torch.cat(values).double().cpu().numpy() for values in (base, around, far)))
-        return found
+                features[split] = landscape(
+                    *(torch.cat(values).double().cpu().numpy() for values in (base, around, far))
+                )
+        return features
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """How much rather forget than holdout, in [0, 1]; NotSupported for other splits and for too few examples."""
@@ -134,14 +136,15 @@ class REMIND(MembershipAttack):
         if min(map(len, features)) < 2:
             raise NotSupported(
                 f"REMIND: expected at least 2 examples each of {', '.join(CLASSES)}, got "
-                f"{', '.join(str(len(one)) for one in features)}. Name more."
+                f"{', '.join(str(len(part)) for part in features)}. Name more."
             )
-        labels = np.repeat(np.arange(len(CLASSES)), [len(one) for one in features])
-        known = out_of_fold(np.concatenate(features), labels, self._unfitted())[labels == CLASSES.index(split)]
-        forget, holdout = known[:, CLASSES.index("forget")] + TINY, known[:, CLASSES.index("holdout")] + TINY
+        labels = np.repeat(np.arange(len(CLASSES)), [len(part) for part in features])
+        chances = out_of_fold(np.concatenate(features), labels, self._unfitted())[labels == CLASSES.index(split)]
+        forget, holdout = chances[:, CLASSES.index("forget")] + TINY, chances[:, CLASSES.index("holdout")] + TINY
         return np.asarray(forget / (forget + holdout))
 
     def _unfitted(self) -> Any:
+        """The classifier before it has learned anything."""
         if self.classifier == "forest":
             return RandomForestClassifier(100, random_state=SEED)
         return LogisticRegression(max_iter=300, random_state=SEED)
@@ -198,14 +201,14 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, classifier: Any) -> np
     deviation = features.std(0)
     scaled = (features - features.mean(0)) / np.where(deviation > 0, deviation, 1.0)
     sizes = np.bincount(labels)
-    found = np.zeros((len(labels), len(sizes)))
+    chances = np.zeros((len(labels), len(sizes)))
     folds = StratifiedKFold(min(FOLDS, int(sizes.min())), shuffle=True, random_state=SEED)
-    for seen, asked in folds.split(scaled, labels):
-        parts = [seen[labels[seen] == label] for label in range(len(sizes))]
+    for others, fold in folds.split(scaled, labels):
+        parts = [others[labels[others] == label] for label in range(len(sizes))]
         fewest = min(map(len, parts))
-        kept = np.concatenate([part[_spread(len(part), fewest)] for part in parts])
-        found[asked] = clone(classifier).fit(scaled[kept], labels[kept]).predict_proba(scaled[asked])
-    return found
+        fitted = np.concatenate([part[_spread(len(part), fewest)] for part in parts])
+        chances[fold] = clone(classifier).fit(scaled[fitted], labels[fitted]).predict_proba(scaled[fold])
+    return chances
 
 
 def _spread(length: int, count: int) -> np.ndarray:

@@ -119,17 +119,17 @@ class ResidualKnowledge(ScoredAttack):
 
     def recognition(self, role: str, scores: Mapping[str, Scores], place: Place) -> Recognition:
         """The counts of one model, and those of all retrained models but itself on the very same inputs."""
-        own, names = scores[role], [name for name in scores if name.startswith("retrained") and name != role]
-        beside = [scores[name].at(place) for name in names]
-        if own.beside:
-            beside = list(own.beside[place.tested][:, :, place.positions])
-        subject = self._counts(own.at(place))
+        crafted = scores[role].beside
+        beside = [scores[name].at(place) for name in scores if name.startswith("retrained") and name != role]
+        if crafted:
+            beside = list(crafted[place.tested][:, :, place.positions])
+        subject = self._counts(scores[role].at(place))
         references = self._counts(np.array(beside).reshape(-1, *subject.shape))
         return Recognition(self.radii, self.draws, subject, references)
 
     def _counts(self, shares: np.ndarray) -> np.ndarray:
-        counts: np.ndarray = np.rint(shares * self.draws).astype(np.int64)
-        return counts
+        """The counts that these shares of the draws stand for."""
+        return np.asarray(np.rint(shares * self.draws).astype(np.int64))
 
     def _chunks(self, model: nn.Module, examples: Examples, task: Task) -> Iterator[tuple[int, Batch]]:
         """The examples in order, as many at once as fit with all their draws, each chunk with its first index."""
@@ -139,19 +139,21 @@ class ResidualKnowledge(ScoredAttack):
             first += size
 
     def _noisy(self, model: nn.Module, examples: Examples, task: Task, seed: int) -> Iterator[_Drawn]:
-        able, generator = perturbable(task), seeded(seed)
+        """Each chunk with Gaussian noise, the same standard draws at every radius."""
+        continuous, generator = perturbable(task), seeded(seed)
         for first, chunk in self._chunks(model, examples, task):
             copies = repeat(chunk, self.draws)
-            clean = able.inputs(copies)
+            clean = continuous.inputs(copies)
             noise = torch.cat([noise_like(part, generator) for part in torch.split(clean, self.draws)])
             for i, radius in enumerate(self.radii):
                 if radius == 0:
                     yield _Drawn(i, first, 1, chunk)
                 else:
-                    moved = torch.add(clean, noise, alpha=radius).clamp_(*able.bounds)
-                    yield _Drawn(i, first, self.draws, able.with_inputs(copies, moved))
+                    moved = torch.add(clean, noise, alpha=radius).clamp_(*continuous.bounds)
+                    yield _Drawn(i, first, self.draws, continuous.with_inputs(copies, moved))
 
     def _crafted(self, model: nn.Module, examples: Examples, task: Task, seed: int) -> Iterator[_Drawn]:
+        """At each radius each chunk, moved so that the model takes it for another class, drawn at random."""
         for i, radius in enumerate(self.radii):
             wishes, starts = seeded(seed), seeded(seed + 1)
             for first, chunk in self._chunks(model, examples, task):
@@ -206,18 +208,18 @@ def recognised(model: nn.Module, task: Task, batch: Batch) -> np.ndarray:
     return np.asarray(right.ge(1).cpu())
 
 
-def ratios(found: Recognition) -> np.ndarray:
+def ratios(counts: Recognition) -> np.ndarray:
     """r_tau of each example against each retrained model `[references, radii, examples]`; nan where it is undefined."""
-    below = found.references.astype(float)
-    return np.asarray(np.divide(found.subject, below, out=np.full(below.shape, np.nan), where=below > 0))
+    below = counts.references.astype(float)
+    return np.asarray(np.divide(counts.subject, below, out=np.full(below.shape, np.nan), where=below > 0))
 
 
-def set_level(found: Recognition) -> np.ndarray:
+def set_level(counts: Recognition) -> np.ndarray:
     """r_tau of the forget set `[radii]`: the mean over retrained models of the mean over examples with a ratio."""
-    return _nanmean(_nanmean(ratios(found), axis=2), axis=0)
+    return _nanmean(_nanmean(ratios(counts), axis=2), axis=0)
 
 
-def sums(found: Recognition) -> list[Estimate]:
+def sums(counts: Recognition) -> list[Estimate]:
     """r_tau of the forget set as a ratio of sums, at each radius, with its interval over examples.
 
         sum over examples of the subject's count / sum over examples of the mean count of the retrained models
@@ -225,25 +227,25 @@ def sums(found: Recognition) -> list[Estimate]:
     The mean over retrained models is taken below the line: a mean of ratios would be ruled by the one that recognises
     least.
     """
-    if not len(found.references):
+    if not len(counts.references):
         none = Estimate(value=None, note="needs a retrained model other than itself")
-        return [none] * len(found.radii)
-    return [stats.ratio(above, below) for above, below in zip(found.subject, found.references.mean(0), strict=True)]
+        return [none] * len(counts.radii)
+    return [stats.ratio(above, below) for above, below in zip(counts.subject, counts.references.mean(0), strict=True)]
 
 
-def ratio_of_sums(found: Recognition) -> np.ndarray:
+def ratio_of_sums(counts: Recognition) -> np.ndarray:
     """The values of `sums` `[radii]`, nan where there is none."""
-    return np.array([np.nan if one.value is None else one.value for one in sums(found)])
+    return np.array([np.nan if estimate.value is None else estimate.value for estimate in sums(counts)])
 
 
-def zero_denominators(found: Recognition) -> np.ndarray:
+def zero_denominators(counts: Recognition) -> np.ndarray:
     """How many (retrained model, example) pairs have no ratio `[radii]`."""
-    return np.asarray((found.references == 0).sum((0, 2)))
+    return np.asarray((counts.references == 0).sum((0, 2)))
 
 
-def share_above_one(found: Recognition) -> np.ndarray:
+def share_above_one(counts: Recognition) -> np.ndarray:
     """The share of (retrained model, example) pairs with a ratio above 1 `[radii]`; a count over 0 is above 1."""
-    return np.asarray((found.subject > found.references).mean((0, 2)))
+    return np.asarray((counts.subject > counts.references).mean((0, 2)))
 
 
 class Bounds(NamedTuple):
@@ -253,18 +255,18 @@ class Bounds(NamedTuple):
     high: np.ndarray
 
 
-def disagreement_bounds(found: Recognition) -> Bounds:
+def disagreement_bounds(counts: Recognition) -> Bounds:
     """What the counts say about how often subject and retrained model disagree, mean over models and examples.
 
     p_a |r - 1| <= Pr[m(x') != a(x')] <= min(1, 2 - p_a (1 + r)),    p_a the share that a recognises, p_a r = p_m
     """
-    p_m, p_a = found.subject / found.draws, found.references / found.draws
+    p_m, p_a = counts.subject / counts.draws, counts.references / counts.draws
     return Bounds(np.abs(p_m - p_a).mean((0, 2)), np.minimum(1, 2 - p_a - p_m).mean((0, 2)))
 
 
 def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
     """The mean of what is defined; nan, without a warning, where nothing is."""
-    known = ~np.isnan(values)
-    number = known.sum(axis)
-    total = np.where(known, values, 0).sum(axis)
+    defined = ~np.isnan(values)
+    number = defined.sum(axis)
+    total = np.where(defined, values, 0).sum(axis)
     return np.asarray(np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0))

@@ -52,32 +52,33 @@ class SVC(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """The signed distance from the boundary; positive is called "trained on"."""
-        asked = evidence.signals[split].confidence
-        seen = evidence.signals["retain"].confidence
+        examples = evidence.signals[split].confidence
+        retain = evidence.signals["retain"].confidence
         if evidence.request.kind != "class":
-            return self._decide(seen, evidence.signals["test"].confidence, asked)
+            return self._decide(retain, evidence.signals["test"].confidence, examples)
         forget = evidence.signals["forget"].confidence
         halves = [forget[0::2], forget[1::2]]
         if min(len(half) for half in halves) == 0:
-            return np.zeros(len(asked))
-        by_half = [self._decide(seen, half, asked) for half in halves]
+            return np.zeros(len(examples))
+        by_half = [self._decide(retain, half, examples) for half in halves]
         if split != "forget":
             return np.asarray(np.mean(by_half, axis=0))
-        return np.where(np.arange(len(asked)) % 2 == 0, by_half[1], by_half[0])
+        return np.where(np.arange(len(examples)) % 2 == 0, by_half[1], by_half[0])
 
     def failure_rate(self, evidence: Evidence) -> Estimate:
         """The share of forget that is called "not seen", with its exact interval; the attacker fails on these."""
         return stats.mean((self.score(evidence, "forget") <= 0).astype(float))
 
-    def _decide(self, seen: np.ndarray, unseen: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        factor = max(1.0, (len(seen) + len(unseen)) / self.most)
-        sides = [_thinned(seen, factor), _thinned(unseen, factor)]
-        classifier = svm.SVC(C=self.c, gamma="auto", kernel="rbf")
+    def _decide(self, members: np.ndarray, others: np.ndarray, examples: np.ndarray) -> np.ndarray:
+        """The decision function at the examples, fitted on members = 1 against others = 0."""
+        factor = max(1.0, (len(members) + len(others)) / self.most)
+        sides = [_thinned(members, factor), _thinned(others, factor)]
+        classifier = svm.SVC(C=self.c, gamma="auto", kernel="rbf", random_state=0)
         classifier.fit(np.concatenate(sides)[:, None], np.repeat([1, 0], [len(side) for side in sides]))
-        return np.asarray(classifier.decision_function(asked[:, None]))
+        return np.asarray(classifier.decision_function(examples[:, None]))
 
 
 def _thinned(values: np.ndarray, factor: float) -> np.ndarray:
     """One in `factor` of the values, at equal distances; at least one."""
-    kept = max(1, int(len(values) / factor))
-    return np.asarray(values[np.linspace(0, len(values) - 1, kept).round().astype(int)])
+    count = max(1, int(len(values) / factor))
+    return np.asarray(values[np.linspace(0, len(values) - 1, count).round().astype(int)])

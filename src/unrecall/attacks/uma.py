@@ -17,7 +17,7 @@ from unrecall.models.observe import batches, device_of
 from unrecall.models.perturb import Walk, pgd
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.protocols import perturbable
+from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.randomness import draw_seed, seeded
 from unrecall.training.teacher import frozen_copy
 
@@ -51,6 +51,7 @@ class UMA(RecoveryAttack):
         budget="the largest change of an input value; 40 gradient steps an example",
     )
     axis: ClassVar[str] = "perturbation radius"
+    needs: ClassVar[tuple[type, ...]] = (Perturbable,)
     shows_holdout: ClassVar[bool] = True
     needs_own_rows: ClassVar[bool] = True
 
@@ -61,19 +62,19 @@ class UMA(RecoveryAttack):
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, with perturbed examples, for each radius."""
-        able, seed = perturbable(setting.task), draw_seed(pool.generator())
+        task, continuous, seed = setting.task, perturbable(setting.task), draw_seed(pool.generator())
         attacked, goal = frozen_copy(model), frozen_copy(setting.models.original).to(device_of(model))
         for radius in sorted(self.radii):
 
             def perturbed(examples: Examples, radius: float = radius) -> Examples:
                 starts = seeded(seed)
                 items: list[Any] = []
-                for batch in batches(examples, setting.task, self.batch_size, device_of(model)):
+                for batch in batches(examples, task, self.batch_size, device_of(model)):
                     with torch.no_grad():
-                        wished = setting.task.rows(goal, batch).logits.argmax(1)
-                    walk = Walk(radius=radius, step=min(self.step, radius), steps=self.steps, targets=wished)
-                    moved = pgd(attacked, setting.task, batch, walk, starts)
-                    items += able.items(move(moved, torch.device("cpu")))
+                        targets = task.rows(goal, batch).logits.argmax(1)
+                    walk = Walk(radius=radius, step=min(self.step, radius), steps=self.steps, targets=targets)
+                    moved = pgd(attacked, task, batch, walk, starts)
+                    items += continuous.items(move(moved, torch.device("cpu")))
                 return items
 
             yield Attacked(radius, attacked, tuple(perturbed(examples) for examples in pool.tested))

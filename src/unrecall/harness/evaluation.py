@@ -40,7 +40,10 @@ class Evaluation:
 def evaluated(attack: ScoredAttack, setting: Setting) -> Evaluation:
     """The attack's scores of all models. Membership attacks may lack references for some models and not for others."""
     if attack.needs_class and setting.request.kind != "class":
-        raise NotSupported("works on class requests: it needs a class that the retrained model has never met")
+        raise NotSupported(
+            f"{type(attack).__name__}: expected a class to forget, got kind='{setting.request.kind}'. It works on "
+            "class requests: it needs a class that the retrained model has never met."
+        )
     try:
         setting = setting.with_task(attack.adapted(setting.task))
     except NotSupported as reason:

@@ -49,9 +49,15 @@ def report_of(attack: Attack) -> AttackReport:
     )
 
 
+def said_by(attack: Attack, reason: Exception | str) -> str:
+    """Why an attack gives nothing, with its name in front: the reason may come from a task or a model."""
+    name = f"{type(attack).__name__}: "
+    return name + str(reason).removeprefix(name)
+
+
 def absent(attack: Attack, reason: str, ending: str, group: str) -> Finding:
     """Nothing vanishes: an attack that can't run is a row with a reason."""
-    frame = report_of(attack)
+    frame, reason = report_of(attack), said_by(attack, reason)
     judged = is_judged(attack, ending)
     row = Row(f"{frame.name}_{ending}", frame.title, group, "above" if judged else None, judged)
     return Finding(frame.model_copy(update={"note": reason}), [row.absent(reason)])

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
-from unrecall.harness.finding import Finding, report_of, show
+from unrecall.harness.finding import Finding, report_of, said_by, show
 from unrecall.models.influence import weight_gradients
 from unrecall.models.observe import batches, device_of, observe
 from unrecall.record.row import Row
@@ -58,7 +58,8 @@ def inspected(attack: InspectionAttack, setting: Setting) -> Finding:
         subjects = setting.models.by_role() | {HIDDEN: resisting(setting)}
         by_role = attack.inspect_all(subjects, setting)
     except (NotSupported, MissingReference) as reason:
-        return Finding(frame.model_copy(update={"note": str(reason)}), [row.absent(str(reason))])
+        note = said_by(attack, reason)
+        return Finding(frame.model_copy(update={"note": note}), [row.absent(note)])
     hidden = by_role.pop(HIDDEN)
     measurement = row.measured({role: inspection.value for role, inspection in by_role.items()})
     curves = [_curve(attack, frame, name, by_role) for name in by_role["unlearned"].lines]

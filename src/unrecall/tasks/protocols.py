@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -189,6 +189,13 @@ def offers(task: Task, *protocols: type) -> bool:
     return all(isinstance(task, protocol) for protocol in protocols)
 
 
+def check_offers(owner: object, task: Task, *protocols: type) -> None:
+    """NotSupported, said by `owner`, where the task lacks one of these protocols."""
+    for protocol in protocols:
+        if not isinstance(task, protocol):
+            raise _lacking(owner, task, protocol, "Leave it out.")
+
+
 def perturbable(task: Task) -> Perturbable:
     """The task, if its inputs can be perturbed; NotSupported otherwise."""
     if isinstance(task, Perturbable):
@@ -200,33 +207,44 @@ def textual(owner: object, task: Task, advice: str = "Leave this attack out.") -
     """The task, if its examples are texts; NotSupported otherwise. `owner`: who needs that, or its name."""
     if isinstance(task, Textual):
         return task
-    raise _lacking(owner, task, "a task of texts", advice)
+    raise _lacking(owner, task, Textual, advice)
 
 
 def classed(owner: object, task: Task, advice: str = "Leave it out.") -> Classed:
     """The task, if its examples have a class each; NotSupported otherwise."""
     if isinstance(task, Classed):
         return task
-    raise _lacking(owner, task, "examples that have one class each", advice)
+    raise _lacking(owner, task, Classed, advice)
 
 
 def paired(owner: object, task: Task, advice: str = "Leave it out.") -> Paired:
     """The task, if its examples are pairs; NotSupported otherwise."""
     if isinstance(task, Paired):
         return task
-    raise _lacking(owner, task, "a task whose examples are pairs", advice)
+    raise _lacking(owner, task, Paired, advice)
 
 
 def composed(owner: object, task: Task, advice: str = "Choose another method.") -> Composed:
     """The task, if its examples are pairs whose second sides have parts; NotSupported otherwise."""
     if isinstance(task, Composed):
         return task
-    raise _lacking(owner, task, "pairs whose second sides have parts", advice)
+    raise _lacking(owner, task, Composed, advice)
 
 
-def _lacking(owner: object, task: Task, expected: str, advice: str) -> NotSupported:
+EXPECTED: Mapping[type, str] = {
+    Perturbable: "a task with continuous inputs",
+    Textual: "a task of texts",
+    Classed: "examples that have one class each",
+    Classifying: "examples that have one class each and nothing else",
+    Paired: "a task whose examples are pairs",
+    Composed: "pairs whose second sides have parts",
+}
+"""What each protocol asks of a task, in words."""
+
+
+def _lacking(owner: object, task: Task, protocol: type, advice: str) -> NotSupported:
     name = owner if isinstance(owner, str) else type(owner).__name__
-    return NotSupported(f"{name}: expected {expected}, got {type(task).__name__}. {advice}")
+    return NotSupported(f"{name}: expected {EXPECTED[protocol]}, got {type(task).__name__}. {advice}")
 
 
 def class_names(task: Task) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from unrecall.harness.findings import Models
 
+from tests.unit.attacks.running import setting_of
 from tests.worlds import (
     COLOURS,
     World,
@@ -24,11 +24,14 @@ from tests.worlds import (
     word_tokenizer,
 )
 from unrecall.attacks.cka import CKA, alignment, gram
+from unrecall.attacks.inspection import Inspection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.inspected import inspection
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.inspected import inspected
 from unrecall.record.stats import left_out
 from unrecall.tasks import CausalLM, Classification, Contrastive
+from unrecall.tasks.base import Task
 from unrecall.training.randomness import seeded
 
 # The number.
@@ -95,11 +98,16 @@ def test_the_interval_of_a_mean_is_students() -> None:
 # The features.
 
 
+def beside(attack: CKA, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+    """The model held against the original."""
+    return attack.inspect(model, Setting(Models(original, model), request, task))
+
+
 def test_maps_are_averaged_over_space(samples_world: World) -> None:
     """BatchNorm's output before ReLU, and the hidden layer's; the head is no layer."""
     w = samples_world
     other = w.retrained[0]
-    found = CKA().inspect(other, w.original, w.request, w.task)
+    found = beside(CKA(), other, w.original, w.request, w.task)
     inputs = torch.stack([item[0] for item in w.request.forget])  # type: ignore[attr-defined]
     with torch.no_grad():
         maps = [m.eval()[:2](inputs).mean((2, 3)).numpy() for m in (other, w.original)]  # type: ignore[operator]
@@ -120,14 +128,14 @@ def test_sequences_are_averaged_over_what_holds_input() -> None:
     models = [small_llama(len(task.tokenizer), seed) for seed in (0, 1)]
     items = [{"prompt": "what", "answer": "baker"}, *facts()[:4], {"prompt": "what is", "answer": "cook"}]
     request = Request(items, facts()[10:20], facts()[20:22], facts()[22:24])
-    found = CKA(layers=("model.layers.0",)).inspect(models[0], models[1], request, task)
+    found = beside(CKA(layers=("model.layers.0",)), models[0], models[1], request, task)
     views = []
     for model in models:
         with torch.no_grad():
             seen = [model(input_ids=task.collate([i])["tokens"], output_hidden_states=True) for i in items]
         views.append(np.stack([one.hidden_states[1][0].mean(0).numpy() for one in seen]))
     assert found.lines["forget"] == pytest.approx([cka(*views)], abs=1e-4)
-    assert CKA().inspect(models[0], models[1], request, task).x == (1, 2, 3, 4), "embeddings, two layers, final norm"
+    assert beside(CKA(), models[0], models[1], request, task).x == (1, 2, 3, 4), "embeddings, two layers, final norm"
 
 
 def test_two_towers_give_more_layers_and_no_example_counts_twice() -> None:
@@ -135,11 +143,11 @@ def test_two_towers_give_more_layers_and_no_example_counts_twice() -> None:
     task = Contrastive(caption_tokenizer(), classes=tuple(COLOURS), prompt="{}")
     models = [small_clip(len(task.tokenizer), seed) for seed in (0, 1)]
     request = Request(pairs(0, 40), pairs(40, 80), pairs(80, 84), pairs(84, 88))
-    found = CKA().inspect(models[0], models[1], request, task)
+    found = beside(CKA(), models[0], models[1], request, task)
     assert found.value.n == 40
     assert len(found.lines["forget"]) == 7
     alone = CKA(layers=("vision_model.encoder.layers.0",))
-    lines = [alone.inspect(models[0], models[1], request, one).lines["forget"] for one in (task, task.classified())]
+    lines = [beside(alone, models[0], models[1], request, one).lines["forget"] for one in (task, task.classified())]
     assert lines[0] == pytest.approx(lines[1], abs=1e-5)
     assert lines[0][0] in found.lines["forget"]
 
@@ -158,16 +166,16 @@ class InPlace(nn.Module):
 def test_a_layer_is_seen_before_its_output_is_overwritten(samples_world: World) -> None:
     w = samples_world
     model = InPlace()
-    found = CKA(layers=("first",)).inspect(model, copy.deepcopy(model), w.request, w.task)
+    found = beside(CKA(layers=("first",)), model, copy.deepcopy(model), w.request, w.task)
     assert found.lines["forget"] == (pytest.approx(1),), "all ones would be like nothing"
 
 
 def test_a_model_is_like_itself_and_a_retrained_one_less(class_world: World) -> None:
     w = class_world
-    own = CKA().inspect(w.original, w.original, w.request, w.task)
+    own = beside(CKA(), w.original, w.original, w.request, w.task)
     assert own.lines["forget"] == own.lines["retain"] == pytest.approx((1, 1))
     assert own.value.value == own.value.low == own.value.high == pytest.approx(1)
-    other = CKA().inspect(w.retrained[0], w.original, w.request, w.task)
+    other = beside(CKA(), w.retrained[0], w.original, w.request, w.task)
     assert max(other.lines["forget"]) < 0.95
 
 
@@ -175,9 +183,9 @@ def test_examples_are_spread_evenly(class_world: World) -> None:
     """Five of forget's 40: 0, 10, 20, 29 and 39."""
     w = class_world
     few = replace(w.request, forget=[w.request.forget[i] for i in (0, 10, 20, 29, 39)])
-    found = CKA(most=5).inspect(w.retrained[0], w.original, w.request, w.task)
+    found = beside(CKA(most=5), w.retrained[0], w.original, w.request, w.task)
     assert found.value.n == 5
-    alone = CKA().inspect(w.retrained[0], w.original, few, w.task)
+    alone = beside(CKA(), w.retrained[0], w.original, few, w.task)
     assert found.lines["forget"] == pytest.approx(alone.lines["forget"])
 
 
@@ -191,12 +199,12 @@ class Counted(Classification):
         return super().rows(model, batch)
 
 
-@pytest.mark.parametrize("beside", ["original", "retrained"])
-def test_one_pass_a_model_and_split(samples_world: World, beside: Any) -> None:
+@pytest.mark.parametrize("others", ["original", "retrained"])
+def test_one_pass_a_model_and_split(samples_world: World, others: Any) -> None:
     w, task = samples_world, Counted()
     object.__setattr__(task, "passes", {})
     subjects = {"original": w.original, "null": w.original} | {f"retrained {i}": m for i, m in enumerate(w.retrained)}
-    found = CKA(beside=beside).inspect_all(subjects, w.original, w.retrained, w.request, task)
+    found = CKA(beside=others).inspect_all(subjects, setting_of(replace(w, task=task)))
     assert found["original"] is found["null"]
     assert set(task.passes) == {w.original, *w.retrained}
     assert set(task.passes.values()) == {2}, "forget and retain, each in one batch"
@@ -209,33 +217,35 @@ def test_against_retrained_models_is_the_mean_over_the_others(samples_world: Wor
     w = samples_world
     one, two = w.retrained[:2]
     subjects = {"unlearned": w.original, "retrained 0": one}
-    found = CKA(beside="retrained").inspect_all(subjects, w.original, (one, two), w.request, w.task)
-    parts = [CKA().inspect(w.original, other, w.request, w.task).lines["forget"] for other in (one, two)]
+    found = CKA(beside="retrained").inspect_all(subjects, setting_of(replace(w, retrained=(one, two))))
+    parts = [beside(CKA(), w.original, other, w.request, w.task).lines["forget"] for other in (one, two)]
     assert found["unlearned"].lines["forget"] == pytest.approx(np.mean(parts, axis=0))
-    expected = CKA().inspect(one, two, w.request, w.task)
+    expected = beside(CKA(), one, two, w.request, w.task)
     assert found["retrained 0"].lines["forget"] == pytest.approx(expected.lines["forget"])
     assert found["retrained 0"].value.low == pytest.approx(expected.value.low)
 
 
 def test_one_retrained_model_has_nobody_to_be_held_against(samples_world: World) -> None:
     w = samples_world
-    models = Models(w.original, w.original, w.retrained[:1])
-    report, (row,) = inspection(CKA(beside="retrained"), models, w.request, w.task)
+    finding = inspected(CKA(beside="retrained"), setting_of(replace(w, retrained=w.retrained[:1])))
+    report, (row,) = finding.report, finding.measurements
     assert (row.name, row.leak, row.reference) == ("cka_retrained", None, None)
     assert row.unlearned.value is not None
     assert row.references[0].note == "needs a retrained model other than itself"
     assert [one.role for one in report.curves[0].series] == ["original", "unlearned"]
     assert report.positive_holds is None
-    none, (reason,) = inspection(CKA(beside="retrained"), Models(w.original, w.original), w.request, w.task)
-    assert not none.curves
+    finding = inspected(CKA(beside="retrained"), setting_of(replace(w, retrained=())))
+    (reason,) = finding.measurements
+    assert not finding.report.curves
     assert reason.note.startswith("CKA: expected a retrained model to compare with, got none.")
 
 
 def test_every_model_beside_the_original(class_world: World) -> None:
     """A copy that only hides is seen; retrained models are less like the original."""
     w = class_world
-    models = Models(w.original, w.retrained[0], w.retrained[1:], w.original)
-    report, (row,) = inspection(CKA(), models, w.request, w.task)
+    setting = Setting(Models(w.original, w.retrained[0], w.retrained[1:], w.original), w.request, w.task)
+    finding = inspected(CKA(), setting)
+    report, (row,) = finding.report, finding.measurements
     assert (row.name, row.group, row.leak, row.judged) == ("cka", "inside", "above", False)
     assert row.title == "CKA by layer: likeness on forget, mean over layers"
     assert row.original.value == row.null.value == pytest.approx(1)
@@ -246,7 +256,7 @@ def test_every_model_beside_the_original(class_world: World) -> None:
     assert report.negative_holds is True
     assert report.note == CKA().conclusion(row.unlearned, row.reference)
     assert "like that of the original by 0.8" in report.note
-    again = inspection(CKA(), models, w.request, w.task)
+    again = inspected(CKA(), setting)
     assert (report, [row]) == (again.report, again.measurements)
 
 
@@ -256,20 +266,20 @@ def test_every_model_beside_the_original(class_world: World) -> None:
 def test_unknown_layers_are_named_with_those_that_exist(samples_world: World) -> None:
     w = samples_world
     with pytest.raises(BadInput, match=r"names of the model's modules, got 'body.3'. Known: 0, 1, 2, 3, 4, 5, 6\."):
-        CKA(layers=("0", "body.3")).inspect(w.original, w.original, w.request, w.task)
+        beside(CKA(layers=("0", "body.3")), w.original, w.original, w.request, w.task)
 
 
 def test_it_says_what_it_needs(samples_world: World) -> None:
     w = samples_world
     with pytest.raises(NotSupported, match="at least 4 forget examples, got 3"):
-        CKA(most=3).inspect(w.original, w.original, w.request, w.task)
+        beside(CKA(most=3), w.original, w.original, w.request, w.task)
     head = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     with pytest.raises(NotSupported, match="layers before the head, got none"):
-        CKA().inspect(head, head, w.request, w.task)
+        beside(CKA(), head, head, w.request, w.task)
     with pytest.raises(NotSupported, match="as many layers as the other model has, 1, got 2"):
-        CKA().inspect(w.original, nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 4)), w.request, w.task)
+        beside(CKA(), w.original, nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 4)), w.request, w.task)
     with pytest.raises(NotSupported, match="nothing leaves 'idle'"):
-        CKA(layers=("idle",)).inspect(InPlace(), InPlace(), w.request, w.task)
+        beside(CKA(layers=("idle",)), InPlace(), InPlace(), w.request, w.task)
     with pytest.raises(BadInput, match="beside"):
         CKA(beside="both")  # type: ignore[arg-type]
 
@@ -289,4 +299,4 @@ def test_layers_of_other_shapes_are_refused() -> None:
             return self.head(self.layer(inputs.reshape(-1, 8)).reshape(-1, 4))  # type: ignore[no-any-return]
 
     with pytest.raises(NotSupported, match=r"\[8 examples, \.\.\.\], got \(16, 2\)"):
-        CKA().inspect(Folded(), network(), request, Classification())
+        beside(CKA(), Folded(), network(), request, Classification())

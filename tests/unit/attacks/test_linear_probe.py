@@ -10,27 +10,27 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from unrecall.harness.findings import Models
 
+from tests.unit.attacks.running import attacked, draw_of, job_of, setting_of
 from tests.unit.methods.test_distillation import same
-from tests.worlds import CPU, World, word_tokenizer
+from tests.worlds import World, word_tokenizer
 from unrecall.attacks.linear_probe import LinearProbe, ReadOut
-from unrecall.data.examples import Examples, iterate
+from unrecall.data.examples import Examples, digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.recovery import disguised, recovery
+from unrecall.harness.scored import scored
 from unrecall.models.observe import observe
 from unrecall.tasks import CausalLM, Classification
 from unrecall.tasks.base import Task
-from unrecall.training.randomness import seeded
 
 
-def attacked(attack: LinearProbe, model: nn.Module, w: World, seed: int = 0) -> list[Any]:
-    return list(attack.recover(model, w.original, w.request, w.task, seeded(seed), CPU))
+def digests(examples: Examples) -> set[str]:
+    return {digest(item) for item in iterate(examples)}
 
 
 def accuracies(attack: LinearProbe, model: nn.Module, w: World) -> list[float]:
-    return [float(attack.success(one.model, w.task, one.probe).shown.mean()) for one in attacked(attack, model, w)]
+    steps = attack.recover(model, draw_of(attack, w).pool, setting_of(w))
+    return [float(attack.success(one.model, w.task, one.tested[0]).shown.mean()) for one in steps]
 
 
 def identity() -> nn.Sequential:
@@ -57,10 +57,11 @@ def test_one_example_is_enough_where_features_separate() -> None:
     """Each class counts the same, so one forgotten example is not outvoted by thirty others."""
     request, model = separable(), identity()
     attack, task = LinearProbe(ks=(1,)), Classification()
-    (one,) = attack.recover(model, model, request, task, seeded(0), CPU)
-    assert (one.budget, len(one.probe)) == (1, 5)
-    assert attack.success(model, task, one.probe).shown.tolist() == [0.0] * 5, "before the attack the head decides"
-    assert attack.success(one.model, task, one.probe).shown.tolist() == [1.0] * 5
+    (one,) = attacked(attack, model, World(request, task, model, ()))
+    tested = one.tested[0]
+    assert (one.budget, len(tested)) == (1, 5)
+    assert attack.success(model, task, tested).shown.tolist() == [0.0] * 5, "before the attack the head decides"
+    assert attack.success(one.model, task, tested).shown.tolist() == [1.0] * 5
     kept = attack.success(one.model, task, request.retain).shown
     assert kept.tolist() == [1.0] * 30
 
@@ -106,7 +107,7 @@ def layer_of(attack: LinearProbe, x: np.ndarray, y: np.ndarray) -> Any:
 def test_it_restores_a_head_that_is_wrong(request: pytest.FixtureRequest, world: str) -> None:
     w: World = request.getfixturevalue(world)
     attack = LinearProbe(ks=(1, 5, 10))
-    hidden = disguised(attack, w.original, w.request, w.task)
+    hidden = attack.disguise(w.original, job_of(w))
     assert hidden is not None
     before = float(attack.success(hidden, w.task, w.request.forget).shown.mean())
     assert before < 0.2
@@ -116,23 +117,26 @@ def test_it_restores_a_head_that_is_wrong(request: pytest.FixtureRequest, world:
 def test_the_model_is_left_as_it_is_and_the_features_are_its_own(class_world: World) -> None:
     w = class_world
     model = copy.deepcopy(w.original)
-    one = attacked(LinearProbe(ks=(5,)), model, w)[0]
+    attack = LinearProbe(ks=(5,))
+    one = next(attack.recover(model, draw_of(attack, w).pool, setting_of(w)))
     assert isinstance(one.model, ReadOut)
     assert one.model.model is model
     assert same(model, w.original)
-    seen = observe(model, w.task, one.probe)
-    expected = one.model.read(seen.features) == seen.target
-    assert LinearProbe().success(one.model, w.task, one.probe).shown.tolist() == expected.tolist()
+    tested = one.tested[0]
+    signals = observe(model, w.task, tested)
+    expected = one.model.read(signals.features) == signals.target
+    assert LinearProbe().success(one.model, w.task, tested).shown.tolist() == expected.tolist()
 
 
 def test_what_it_holds_it_is_not_measured_on(class_world: World) -> None:
     w, attack = class_world, LinearProbe(ks=(2, 10))
-    held, probe = attack._split(w.request, seeded(3))
-    assert (len(held), len(probe)) == (10, 30)
-    assert set(held.indices).isdisjoint(probe.indices)
-    assert attack.probe(w.request, seeded(3)).indices == probe.indices  # type: ignore[attr-defined]
+    pool = draw_of(attack, w, seed=3).pool
+    held, tested = (digests(examples) for examples in (pool.taught, pool.tested[0]))
+    assert (len(held), len(tested)) == (10, 30)
+    assert held.isdisjoint(tested)
+    assert digests(draw_of(attack, w, seed=3).pool.tested[0]) == tested
     wide = LinearProbe(ks=(1, 1000))
-    assert len(wide._split(w.request, seeded(0))[0]) == len(w.request.forget) // 2
+    assert len(draw_of(wide, w).pool.taught) == len(w.request.forget) // 2
 
 
 def test_budgets_count_each_forgotten_class_or_all_of_forget(class_world: World, samples_world: World) -> None:
@@ -169,8 +173,8 @@ def test_the_same_seed_reads_the_same(class_world: World) -> None:
 
 def test_every_model_under_the_probe(class_world: World) -> None:
     w = class_world
-    models = Models(w.original, w.original, w.retrained)
-    report, rows = recovery(LinearProbe(ks=(1, 5)), models, w.request, w.task, 0, CPU)
+    finding = scored(LinearProbe(ks=(1, 5)), setting_of(w))
+    report, rows = finding.report, finding.measurements
     assert [row.name for row in rows] == ["linear_probe_mean", "linear_probe_worst"]
     assert rows[0].leak == "above"
     assert rows[0].unlearned.value is not None
@@ -201,16 +205,17 @@ def test_a_task_may_show_its_classes_in_another_form(class_world: World) -> None
     w = replace(class_world, task=Mixing())
     attack = LinearProbe(ks=(5,))
     assert accuracies(attack, w.original, w) == accuracies(attack, w.original, class_world)
-    assert disguised(attack, w.original, w.request, w.task) is None
-    report, _ = recovery(attack, Models(w.original, w.original, w.retrained), w.request, w.task, 0, CPU)
+    assert attack.disguise(w.original, job_of(w)) is None
+    report = scored(attack, setting_of(w)).report
     assert report.positive_control.startswith("the original itself shows what it knows")
     assert report.positive_holds is True
 
 
 def test_texts_are_a_row_with_a_reason(class_world: World) -> None:
     w, task = class_world, CausalLM(word_tokenizer())
-    report, (row,) = recovery(LinearProbe(), Models(w.original, w.original), w.request, task, 0, CPU)
-    assert not report.curves
+    finding = scored(LinearProbe(), setting_of(replace(w, task=task, retrained=())))
+    (row,) = finding.measurements
+    assert not finding.report.curves
     assert row.note == "LinearProbe: expected examples that have one class each, got CausalLM. Leave it out."
 
 
@@ -218,6 +223,6 @@ def test_it_says_what_it_needs() -> None:
     alone = separable()
     single = Request(alone.forget, [(item[0] / 2, 2) for item in iterate(alone.retain)], alone.holdout, alone.test)
     with pytest.raises(NotSupported, match="two classes or more"):
-        list(LinearProbe(ks=(1,)).recover(identity(), identity(), single, Classification(), seeded(0), CPU))
+        attacked(LinearProbe(ks=(1,)), identity(), World(single, Classification(), identity(), ()))
     with pytest.raises(BadInput, match="penalty"):
         LinearProbe(penalty=0)

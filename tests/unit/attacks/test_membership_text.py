@@ -14,8 +14,8 @@ import torch
 from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
-from unrecall.harness.findings import Finding, Models
 
+from tests.unit.attacks.running import job_of, setting_of
 from tests.worlds import World
 from unrecall.attacks.base import MembershipAttack
 from unrecall.attacks.grad_norm import GradNorm
@@ -30,11 +30,11 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Evidence, Signals
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.harness.scored import evidence, membership
+from unrecall.evidence.setting import Setting
+from unrecall.harness.scored import scored
 from unrecall.models.observe import observe
 from unrecall.record import stats
 from unrecall.tasks import Classification
-from unrecall.training.randomness import seeded
 
 TEXTS: tuple[Split, ...] = ("forget", "holdout")
 
@@ -113,7 +113,7 @@ def test_zlib_by_hand(text_world: World) -> None:
         w.request, forget=[{"prompt": "what", "answer": "aaa " * 40}, {"prompt": "what", "answer": "ann"}]
     )
     sizes = [len(zlib.compress(b"aaa " * 40)), len(zlib.compress(b"ann"))]
-    looked = ZlibRatio().look(w.original, request, w.task, seeded(0))
+    looked = ZlibRatio().look(w.original, job_of(w, request=request))
     assert looked["forget"].tolist() == sizes
     seen = about(request, {"forget": signals([[-3.0], [-1.0, -2.0]])}, forget=looked["forget"])
     assert ZlibRatio().score(seen, "forget") == pytest.approx([-3 / sizes[0], -1.5 / sizes[1]])
@@ -141,7 +141,7 @@ def test_gradient_norm_is_autograds(text_world: World, monkeypatch: pytest.Monke
     w, passes = text_world, []
     model = copy.deepcopy(w.original).train().requires_grad_(False)
     model.register_forward_pre_hook(lambda *_: passes.append(1))
-    looked = GradNorm().look(model, w.request, w.task, seeded(0))
+    looked = GradNorm().look(model, job_of(w))
     assert len(passes) == 2, "one pass a batch: vmap follows"
     assert model.training
     for split in TEXTS:
@@ -164,12 +164,12 @@ def test_what_is_missing_is_said(text_world: World, samples_world: World) -> Non
     without = replace(w.request, holdout=Absent("holdout: there is none"))
     for other in (GradNorm(), REMIND()):
         with pytest.raises(MissingReference, match="there is none"):
-            other.look(w.original, without, w.task, seeded(0))
-    found = membership(ZlibRatio(), *asked(w, without), w.task, 0)
-    assert found.measurements[0].unlearned.note == "holdout: there is none"
+            other.look(w.original, job_of(w, request=without))
+    finding = scored(ZlibRatio(), setting_of(replace(w, request=without)))
+    assert finding.measurements[0].unlearned.note == "holdout: there is none"
     s = samples_world
     with pytest.raises(NotSupported, match="REMIND: expected a task of texts, got Classification"):
-        REMIND().look(s.original, s.request, s.task, seeded(0))
+        REMIND().look(s.original, job_of(s))
     few = dict.fromkeys(CLASSES, np.zeros((1, 15)))
     with pytest.raises(NotSupported, match="at least 2 examples each of retain, holdout, forget, got 1, 1, 1"):
         REMIND().score(about(w.request, subject, **few), "forget")
@@ -206,8 +206,8 @@ def test_landscape_by_hand() -> None:
 def test_remind_looks_at_the_same_neighbours_of_every_text(text_world: World) -> None:
     w, attack = text_world, REMIND(m=5, k=4)
     model = copy.deepcopy(w.original).train()
-    looked = attack.look(model, w.request, w.task, seeded(3))
-    again = attack.look(w.original, w.request, w.task, seeded(3))
+    looked = attack.look(model, job_of(w, seed=3))
+    again = attack.look(w.original, job_of(w, seed=3))
     assert model.training
     assert {split: found.shape for split, found in looked.items()} == {
         "retain": (8, 15),
@@ -215,11 +215,11 @@ def test_remind_looks_at_the_same_neighbours_of_every_text(text_world: World) ->
         "forget": (10, 15),
     }
     assert all(np.array_equal(found, again[split]) for split, found in looked.items())
-    other = attack.look(w.original, w.request, w.task, seeded(4))
+    other = attack.look(w.original, job_of(w, seed=4))
     assert not np.array_equal(other["forget"], looked["forget"])
     loss = observe(w.original, w.task, w.request.forget).loss
     assert looked["forget"][:, 0] == pytest.approx(loss, abs=1e-5)
-    still = REMIND(p=0.0, k=2).look(w.original, w.request, w.task, seeded(3))["forget"]
+    still = REMIND(p=0.0, k=2).look(w.original, job_of(w, seed=3))["forget"]
     assert still[:, 1] == pytest.approx(still[:, 0], abs=1e-5)
     assert not still[:, [6, 7, 8, 9, 10, 11, 13, 14]].any(), "nothing is swapped, so nothing rises"
 
@@ -262,14 +262,9 @@ def test_every_class_is_cut_to_the_smallest() -> None:
 # Controls.
 
 
-def asked(world: World, request: Request | None = None) -> tuple[Models, dict[str, Evidence]]:
-    models = Models(world.original, world.original, world.retrained)
-    return models, evidence(models, request or world.request, world.task)
-
-
 @pytest.fixture(scope="module")
-def text_audit(text_world: World) -> tuple[Models, dict[str, Evidence]]:
-    return asked(text_world)
+def text_audit(text_world: World) -> Setting:
+    return setting_of(text_world)
 
 
 @pytest.mark.parametrize(
@@ -277,11 +272,11 @@ def text_audit(text_world: World) -> tuple[Models, dict[str, Evidence]]:
     [Loss(), ZlibRatio(), MinK(), MinKPlusPlus(), ReferenceModel(), GradNorm(), REMIND()],
     ids=lambda attack: type(attack).__name__,
 )
-def test_controls(attack: MembershipAttack, text_world: World, text_audit: Any) -> None:
-    found: Finding = membership(attack, *text_audit, text_world.task, 0)
-    area = found.measurements[0]
+def test_controls(attack: MembershipAttack, text_audit: Setting) -> None:
+    finding = scored(attack, text_audit)
+    area = finding.measurements[0]
     assert area.original.value is not None
     assert area.original.value > 0.8
-    assert found.report.positive_holds
-    assert found.report.negative_holds
+    assert finding.report.positive_holds
+    assert finding.report.negative_holds
     assert area.reference == pytest.approx(0.5, abs=0.2), "18 examples can't say it any better"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tests.worlds import CPU, World
-from unrecall.attacks import UMA, Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
+from tests.unit.attacks.running import attacked, draw_of, setting_of
+from tests.worlds import World
+from unrecall.attacks import UMA, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
 from unrecall.attacks.prototypical import write
 from unrecall.attacks.rea_class import ReaClass
 from unrecall.data.examples import Examples, digest, iterate
-from unrecall.data.request import Request
+from unrecall.data.request import Request, Split
 from unrecall.errors import NotSupported
+from unrecall.evidence.scores import best
+from unrecall.evidence.setting import Subject
 from unrecall.models.observe import accuracy, mean_loss, observe
 from unrecall.nn.functional import margin
 from unrecall.nn.hooks import batchnorms
@@ -34,22 +38,11 @@ ATTACKS: list[RecoveryAttack] = [
 ]
 
 
-def run(attack: RecoveryAttack, model: nn.Module, w: World, seed: int = 0) -> list[Attacked]:
-    """All yields; models are copied, since the next step may change them."""
-    every = attack.recover(model, w.original, w.request, w.task, seeded(seed), CPU)
-    return [one._replace(model=copy.deepcopy(one.model)) for one in every]
-
-
 def success(attack: RecoveryAttack, model: nn.Module, w: World) -> dict[float, float]:
-    """Accuracy on the probe at each budget, the worst over variants; each keeps what it had while of use."""
-    found: dict[float, float] = {}
-    kept: dict[str, float] = {}
-    before = float(accuracy(model, w.task, attack.probe(w.request, seeded(0))).mean())
-    for one in attack.recover(model, w.original, w.request, w.task, seeded(0), CPU):
-        if one.useful:
-            kept[one.variant] = float(accuracy(one.model, w.task, one.probe).mean())
-        found[one.budget] = max(kept.get(one.variant, before), found.get(one.budget, 0.0))
-    return found
+    """Accuracy on the tested forget examples at each budget, the worst over variants, each while of use."""
+    drawn, setting = draw_of(attack, w), setting_of(w)
+    trace = best(attack.scores(Subject("model", model), drawn.pool, setting), drawn.places["forget"])
+    return {budget: float(shown.mean()) for budget, shown in zip(trace.budgets[1:], trace.shown[1:], strict=True)}
 
 
 def area(attack: RecoveryAttack, model: nn.Module, w: World) -> float:
@@ -103,8 +96,8 @@ def test_conformance(attack: RecoveryAttack, class_world: World) -> None:
     model = copy.deepcopy(w.original)
     model[0].train()  # type: ignore[index]
     before, modes = state(model), [m.training for m in model.modules()]
-    probe = attack.probe(w.request, seeded(0))
-    first, second = run(attack, model, w), run(attack, model, w)
+    pool = draw_of(attack, w).pool
+    first, second = attacked(attack, model, w), attacked(attack, model, w)
     assert same(before, state(model))
     assert modes == [m.training for m in model.modules()]
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
@@ -112,9 +105,9 @@ def test_conformance(attack: RecoveryAttack, class_world: World) -> None:
     for one, again in zip(first, second, strict=True):
         assert (one.budget, one.variant) == (again.budget, again.variant)
         assert same(state(one.model), state(again.model))
-        assert len(one.probe) == len(probe)
+        assert [len(examples) for examples in one.tested] == [len(examples) for examples in pool.tested]
         if not isinstance(attack, UMA):
-            assert digests(one.probe) == digests(probe)
+            assert [digests(examples) for examples in one.tested] == [digests(examples) for examples in pool.tested]
     for variant in {one.variant for one in first if not isinstance(attack, Prototypical)}:
         budgets = [one.budget for one in first if one.variant == variant]
         assert budgets == sorted(set(budgets))
@@ -122,14 +115,14 @@ def test_conformance(attack: RecoveryAttack, class_world: World) -> None:
 
 def test_prototypical_writes_only_forgotten_rows(class_world: World) -> None:
     w = class_world
-    (none,) = run(Prototypical(ks=(5,), alpha=0.0), w.original, w)
+    (none,) = attacked(Prototypical(ks=(5,), alpha=0.0), w.original, w)
     assert same(state(none.model), state(w.original))
-    (full,) = run(Prototypical(ks=(1,), alpha=1.0), w.original, w)
+    (full,) = attacked(Prototypical(ks=(1,), alpha=1.0), w.original, w)
     order = torch.randperm(len(w.request.forget), generator=seeded(0)).tolist()
     feature = torch.from_numpy(observe(w.original, w.task, [w.request.forget[order[0]]]).features[0])
     assert torch.allclose(head(full.model).weight[0], feature / feature.norm(), atol=1e-6)
     assert head(full.model).bias[0] == 0
-    (half,) = run(Prototypical(ks=(1,), alpha=0.5), w.original, w)
+    (half,) = attacked(Prototypical(ks=(1,), alpha=0.5), w.original, w)
     middle = (head(w.original).weight[0] + head(full.model).weight[0]) / 2
     assert torch.allclose(head(half.model).weight[0], middle, atol=1e-6)
     for one in (full, half):
@@ -157,23 +150,25 @@ def test_prototypical_chooses_the_largest_harmless_alpha(class_world: World) -> 
     w = class_world
     before = accuracy(w.original, w.task, w.request.retain).mean()
     for drop in (0.0, 0.01, 0.2):
-        (one,) = run(Prototypical(ks=(5,), retain_drop=drop), w.original, w)
+        (one,) = attacked(Prototypical(ks=(5,), retain_drop=drop), w.original, w)
         chosen = float(one.variant.removeprefix("alpha="))
         allowed = []
         for alpha in [i / 10 for i in range(11)]:
-            (tried,) = run(Prototypical(ks=(5,), alpha=alpha), w.original, w)
+            (tried,) = attacked(Prototypical(ks=(5,), alpha=alpha), w.original, w)
             if before - accuracy(tried.model, w.task, w.request.retain).mean() <= drop + 1e-9:
                 allowed.append(alpha)
         assert chosen == max(allowed)
 
 
-def test_prototypical_never_probes_what_it_holds(class_world: World) -> None:
+def test_prototypical_is_never_scored_on_what_it_holds(class_world: World) -> None:
     w = class_world
-    probe = Prototypical(ks=(1, 5, 10)).probe(w.request, seeded(0))
-    assert len(probe) == len(w.request.forget) - 10
+    pool = draw_of(Prototypical(ks=(1, 5, 10)), w).pool
+    assert len(pool.taught) == 10
+    assert len(pool.tested[0]) == len(w.request.forget) - 10
+    assert not digests(pool.taught) & (digests(pool.tested[0]) | digests(pool.tested[1]))
     few = Request(w.request.forget, w.request.retain, w.request.holdout, w.request.test, kind="class", masked=(0, 1))
     with pytest.raises(NotSupported, match="got 0"):
-        next(Prototypical().recover(w.original, w.original, few, w.task, seeded(0), CPU))
+        attacked(Prototypical(), w.original, replace(w, request=few))
 
 
 def test_controls_of_prototypical(class_world: World, silenced: nn.Module) -> None:
@@ -186,20 +181,23 @@ def test_controls_of_prototypical(class_world: World, silenced: nn.Module) -> No
 def test_relearn_pools_are_disjoint(samples_world: World) -> None:
     w = samples_world
     attack = Relearn(share=0.3)
-    held, probe = attack._split(w.request, seeded(5))
-    assert len(held) == 6
-    assert not digests(held) & digests(probe)
-    assert digests(held) | digests(probe) == digests(w.request.forget)
-    assert digests(probe) == digests(attack.probe(w.request, seeded(5)))
-    held, probe = Relearn(data="benign")._split(w.request, seeded(5))
-    assert not digests(held) & digests(w.request.forget)
-    assert digests(probe) == digests(w.request.forget)
+    pool = draw_of(attack, w, seed=5).pool
+    assert len(pool.taught) == attack.teaches(20, w.request) == 6
+    assert not digests(pool.taught) & digests(pool.tested[0])
+    assert digests(pool.taught) | digests(pool.tested[0]) == digests(w.request.forget)
+    again = draw_of(attack, w, seed=5).pool
+    assert digests(pool.tested[0]) == digests(again.tested[0])
+    benign = Relearn(data="benign")
+    assert benign.teaches(20, w.request) == 0
+    pool = draw_of(benign, w, seed=5).pool
+    assert not digests(pool.taught)
+    assert digests(pool.tested[0]) == digests(w.request.forget)
 
 
 def test_relearn_starts_each_learning_rate_afresh(samples_world: World) -> None:
     w = samples_world
-    both = run(Relearn(steps=(2, 4), learning_rates=(1e-1, 1e-2)), w.original, w)
-    alone = run(Relearn(steps=(2, 4), learning_rates=(1e-2,)), w.original, w)
+    both = attacked(Relearn(steps=(2, 4), learning_rates=(1e-1, 1e-2)), w.original, w)
+    alone = attacked(Relearn(steps=(2, 4), learning_rates=(1e-2,)), w.original, w)
     assert [one.variant for one in both] == ["lr=0.1"] * 2 + ["lr=0.01"] * 2
     assert [one.budget for one in both] == [2, 4, 2, 4]
     assert all(same(state(x.model), state(y.model)) for x, y in zip(both[2:], alone, strict=True))
@@ -207,7 +205,7 @@ def test_relearn_starts_each_learning_rate_afresh(samples_world: World) -> None:
 
 def test_relearn_survives_a_learning_rate_that_diverges(samples_world: World) -> None:
     w = samples_world
-    found = run(Relearn(steps=(1, 30), learning_rates=(1e30, 1e-2)), w.original, w)
+    found = attacked(Relearn(steps=(1, 30), learning_rates=(1e30, 1e-2)), w.original, w)
     assert [(one.budget, one.variant) for one in found][-2:] == [(1, "lr=0.01"), (30, "lr=0.01")]
     assert (30, "lr=1e+30") not in [(one.budget, one.variant) for one in found]
 
@@ -216,7 +214,7 @@ def test_relearn_can_freeze_batchnorm(samples_world: World) -> None:
     w = samples_world
     for policy, stays in (("train", False), ("frozen", True)):
         recipe = Fit(batch_size=32, batchnorm=policy)  # type: ignore[arg-type]
-        (one,) = run(Relearn(steps=(3,), learning_rates=(1e-2,), fit=recipe), w.original, w)
+        (one,) = attacked(Relearn(steps=(3,), learning_rates=(1e-2,), fit=recipe), w.original, w)
         before, after = batchnorms(w.original)[0].running_mean, batchnorms(one.model)[0].running_mean
         assert torch.equal(before, after) == stays  # type: ignore[arg-type]
 
@@ -236,24 +234,24 @@ def test_relearn_time_stops_at_the_threshold(class_world: World) -> None:
     w = class_world
     goal = 1.05 * mean_loss(w.original, w.task, w.request.forget)
     losses = []
-    for one in RelearnTime().recover(w.retrained[0], w.original, w.request, w.task, seeded(0), CPU):
+    for one in RelearnTime().recover(w.retrained[0], draw_of(RelearnTime(), w).pool, setting_of(w)):
         losses.append(mean_loss(one.model, w.task, w.request.forget))
         assert one.budget == len(losses)
     assert losses[-1] <= goal < min(losses[:-1])
-    assert len(run(RelearnTime(fit=Fit(epochs=2)), w.retrained[0], w)) == 2
+    assert len(attacked(RelearnTime(fit=Fit(epochs=2)), w.retrained[0], w)) == 2
 
 
 def test_controls_of_relearn_time(class_world: World) -> None:
     w = class_world
-    assert len(run(RelearnTime(), w.original, w)) == 1
-    assert min(len(run(RelearnTime(), m, w)) for m in w.retrained) > 3
+    assert len(attacked(RelearnTime(), w.original, w)) == 1
+    assert min(len(attacked(RelearnTime(), m, w)) for m in w.retrained) > 3
 
 
 def test_recalibration_measures_the_statistics_of_the_chosen_inputs(samples_world: World) -> None:
     w = samples_world
     model = copy.deepcopy(w.original)
     model.insert(6, nn.Dropout(0.5))  # type: ignore[operator]
-    (one,) = run(Recalibration(counts=(64,)), model, w)
+    (one,) = attacked(Recalibration(counts=(64,)), model, w)
     order = torch.randperm(len(w.request.retain), generator=seeded(0)).tolist()[:64]
     inputs = w.task.collate([w.request.retain[i] for i in order])["inputs"]
     with torch.no_grad():
@@ -263,14 +261,14 @@ def test_recalibration_measures_the_statistics_of_the_chosen_inputs(samples_worl
     assert torch.allclose(norm.running_var, entered.var((0, 2, 3)), atol=1e-5)  # type: ignore[arg-type]
     assert norm.momentum == before.momentum
     assert not any(m.training for m in one.model.modules())
-    assert [x.budget for x in run(Recalibration(counts=(32, 500, 900)), model, w)] == [32, len(w.request.retain)]
+    assert [x.budget for x in attacked(Recalibration(counts=(32, 500, 900)), model, w)] == [32, len(w.request.retain)]
 
 
 def test_recalibration_needs_statistics(samples_world: World) -> None:
     w = samples_world
     plain = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     with pytest.raises(NotSupported, match="BatchNorm"):
-        run(Recalibration(), plain, w)
+        attacked(Recalibration(), plain, w)
 
 
 def test_controls_of_recalibration(class_world: World, samples_world: World, drifted: nn.Module) -> None:
@@ -281,12 +279,12 @@ def test_controls_of_recalibration(class_world: World, samples_world: World, dri
             assert area(Recalibration(), model, w) == pytest.approx(before, abs=0.1)
 
 
-@pytest.mark.parametrize("on", ["forget", "holdout"])
-def test_uma_stays_in_the_ball_and_keeps_the_labels(samples_world: World, on: str) -> None:
+@pytest.mark.parametrize(("arm", "split"), [(0, "forget"), (1, "holdout")])
+def test_uma_stays_in_the_ball_and_keeps_the_labels(samples_world: World, arm: int, split: Split) -> None:
     w = samples_world
-    clean = w.task.collate(list(iterate(w.request[on])))  # type: ignore[index]
-    for one in run(UMA(on=on), w.retrained[0], w):  # type: ignore[arg-type]
-        moved = w.task.collate(list(iterate(one.probe)))
+    clean = w.task.collate(list(iterate(w.request[split])))
+    for one in attacked(UMA(), w.retrained[0], w):
+        moved = w.task.collate(list(iterate(one.tested[arm])))
         distance = (moved["inputs"] - clean["inputs"]).abs().max()
         assert 0 < distance <= one.budget + 1e-6
         assert 0 <= float(moved["inputs"].min()) <= float(moved["inputs"].max()) <= 1

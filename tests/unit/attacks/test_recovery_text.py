@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from unrecall.harness.findings import Models
 
+from tests.unit.attacks.running import attacked, draw_of, job_of, setting_of
 from tests.worlds import CPU, World, word_tokenizer
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success
+from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.paraphrase import WORDINGS, Paraphrase
 from unrecall.attacks.prefix import Prefix
 from unrecall.attacks.quantise import Quantise, layers, weight_of
@@ -27,7 +26,10 @@ from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, MissingDependency, NotSupported
-from unrecall.harness.recovery import disguised, recovery, trace
+from unrecall.evidence.pool import Place
+from unrecall.evidence.scores import Point, Scores, best
+from unrecall.evidence.setting import Subject
+from unrecall.harness.scored import scored
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.models.observe import accuracy
 from unrecall.tasks import CausalLM
@@ -41,19 +43,12 @@ RELEARN = Relearn(steps=(4, 32), learning_rates=(1e-5, 1e-3), fit=ADAMW)
 BENIGN = replace(RELEARN, data="benign", steps=(32,), learning_rates=(1e-3,))
 
 
-def run(attack: RecoveryAttack, model: nn.Module, w: World) -> list[Attacked]:
-    """All yields; models are copied, since the next step may change them."""
-    every = attack.recover(model, w.original, w.request, w.task, seeded(0), CPU)
-    return [one._replace(model=copy.deepcopy(one.model)) for one in every]
-
-
 def shown(attack: RecoveryAttack, model: nn.Module, w: World) -> list[float]:
     """What the model shows before the attack, then at each budget: the worst over variants."""
-    first = attack.probe(w.request, seeded(0))
-    points = [(Attacked(0.0, model, first), attack.success(model, w.task, first))]
-    for one in attack.recover(model, w.original, w.request, w.task, seeded(0), CPU):
-        points.append((one, attack.success(one.model, w.task, one.probe)))
-    return [float(each.mean()) for each in trace(iter(points), cumulative=attack.cumulative).correct]
+    drawn = draw_of(attack, w)
+    scores = attack.scores(Subject("model", model), drawn.pool, setting_of(w))
+    trace = best(scores, drawn.places["forget"], cumulative=attack.cumulative)
+    return [float(examples.mean()) for examples in trace.shown]
 
 
 def prompts(w: World, items: Any) -> list[str]:
@@ -111,7 +106,7 @@ def test_quantise_errs_by_half_a_step_at_most(bits: int) -> None:
 
 def test_quantise_leaves_the_model_embeddings_norms_and_head_as_they_are(text_world: World) -> None:
     w, before = text_world, digest_of(text_world.original)
-    found = run(Quantise(), w.original, w)
+    found = attacked(Quantise(), w.original, w)
     assert [(one.budget, one.variant) for one in found] == [(4.0, "8 bits"), (8.0, "4 bits")]
     assert digest_of(w.original) == before
     state = w.original.state_dict()
@@ -134,7 +129,7 @@ def test_quantise_reads_transposed_matrices_by_output() -> None:
         [item], [{"prompt": "", "answer": "maid"}], [item | {"answer": "cook"}], [item | {"answer": "of"}]
     )
     w = World(request, CausalLM(words), model, ())
-    (one,) = run(Quantise(bits=(8,)), model, w)
+    (one,) = attacked(Quantise(bits=(8,)), model, w)
     weight = model.transformer.h[0].attn.c_attn.weight.detach()
     assert weight.shape == (8, 24)
     step = weight.abs().amax(0) / 127
@@ -146,12 +141,12 @@ def test_quantise_needs_matrices(samples_world: World) -> None:
     w = samples_world
     plain = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     with pytest.raises(NotSupported, match="besides the head"):
-        run(Quantise(), plain, w)
+        attacked(Quantise(), plain, w)
 
 
 def test_what_quantisation_undoes_rounds_to_the_levels_of_the_original(text_world: World) -> None:
     w, attack = text_world, Quantise()
-    copied = disguised(attack, w.original, w.request, w.task)
+    copied = attack.disguise(w.original, job_of(w))
     assert copied is not None
     assert accuracy(copied, w.task, w.request.forget).mean() <= 0.5
     pairs = zip(layers(copied, w.request, w.task), layers(w.original, w.request, w.task), strict=True)
@@ -163,20 +158,20 @@ def test_what_quantisation_undoes_rounds_to_the_levels_of_the_original(text_worl
 
 def test_the_disguise_of_texts_moves_the_last_block_alone(text_world: World) -> None:
     w, before = text_world, digest_of(text_world.original)
-    copied = disguised(Relearn(), w.original, w.request, w.task)
+    copied = Relearn().disguise(w.original, job_of(w))
     assert copied is not None
     assert digest_of(w.original) == before
     assert accuracy(copied, w.task, w.request.forget).mean() <= 0.5
     assert all(p.requires_grad for p in copied.parameters())
     pairs = zip(copied.named_parameters(), w.original.parameters(), strict=True)
     assert [name for (name, mine), known in pairs if not torch.equal(mine, known)] == ["model.norm.weight"]
-    assert digest_of(disguised(Relearn(), w.original, w.request, w.task)) == digest_of(copied)  # type: ignore[arg-type]
+    assert digest_of(Relearn().disguise(w.original, job_of(w))) == digest_of(copied)  # type: ignore[arg-type]
 
 
 def test_prefix_shows_shares_of_the_answer_and_measures_the_rest(text_world: World) -> None:
     w = text_world
     attack, before = Prefix(), digest_of(w.original)
-    found = run(attack, w.retrained[0], w)
+    found = attacked(attack, w.retrained[0], w)
     assert [one.budget for one in found] == [0.25, 0.5, 0.75]
     item: Any = w.request.forget[0]
     first, has, second = item["answer"].split()
@@ -193,8 +188,8 @@ def test_prefix_shows_shares_of_the_answer_and_measures_the_rest(text_world: Wor
 
 def test_paraphrase_tries_the_examples_own_words_first(text_world: World) -> None:
     w = text_world
-    found = run(Paraphrase(), w.original, w)
-    asked = {one.variant: prompts(w, one.probe) for one in found}
+    found = attacked(Paraphrase(), w.original, w)
+    asked = {one.variant: prompts(w, one.tested[0]) for one in found}
     # The prompts are in lower case already, so that wording is no try.
     assert [(one.budget, one.variant) for one in found] == [(1, "own"), (2, "polite"), (3, "brief"), (4, "typo")]
     plain = prompts(w, w.request.forget)
@@ -202,8 +197,9 @@ def test_paraphrase_tries_the_examples_own_words_first(text_world: World) -> Non
     assert asked["polite"] == [f"Could you please tell me: {text}" for text in plain]
     assert asked["brief"] == [f"{text} Answer briefly." for text in plain]
     assert all(sorted(mine) == sorted(text) and mine != text for mine, text in zip(asked["typo"], plain, strict=True))
-    assert asked["typo"] == prompts(w, run(Paraphrase(), w.retrained[0], w)[3].probe), "the same draws for every model"
-    assert [item["answer"] for item in found[0].probe] == [item["answer"] for item in iterate(w.request.forget)]  # type: ignore[attr-defined]
+    other = attacked(Paraphrase(), w.retrained[0], w)[3]
+    assert asked["typo"] == prompts(w, other.tested[0]), "the same draws for every model"
+    assert [item["answer"] for item in found[0].tested[0]] == [item["answer"] for item in iterate(w.request.forget)]  # type: ignore[attr-defined]
 
 
 def test_wordings_by_hand() -> None:
@@ -215,27 +211,27 @@ def test_wordings_by_hand() -> None:
 def test_probes_need_texts_and_paraphrase_needs_prompts(text_world: World, samples_world: World) -> None:
     w = samples_world
     for attack in (Prefix(), Paraphrase()):
-        report = recovery(attack, Models(w.original, w.original, w.retrained), w.request, w.task, 0, CPU).report
-        assert "expected a task of texts" in report.note
+        report = scored(attack, setting_of(w)).report
+        assert f"{type(attack).__name__}: expected a task of texts" in report.note
     w = text_world
     bare = [
         [{"prompt": "", "answer": f"{name} {item['answer']}"} for item in iterate(w.request[name])]
         for name in ("forget", "retain", "holdout", "test")
     ]  # type: ignore[index]
     with pytest.raises(NotSupported, match="plain text"):
-        run(Paraphrase(), w.original, replace(w, request=Request(*bare)))
+        attacked(Paraphrase(), w.original, replace(w, request=Request(*bare)))
 
 
 def test_relearn_keeps_pools_apart_and_starts_each_rate_afresh(text_world: World) -> None:
     w, before = text_world, digest_of(text_world.original)
     for share, held in ((0.1, 1), (0.3, 3)):
         attack = replace(RELEARN, share=share)
-        pools = [{digest(item) for item in iterate(part)} for part in attack._split(w.request, seeded(0))]
-        assert [len(pool) for pool in pools] == [held, 10 - held]
-        assert pools[0].isdisjoint(pools[1])
-        assert {digest(item) for item in iterate(attack.probe(w.request, seeded(0)))} == pools[1]
-    there = run(RELEARN, w.original, w)
-    back = run(replace(RELEARN, learning_rates=RELEARN.learning_rates[::-1]), w.original, w)
+        pool = draw_of(attack, w).pool
+        parts = [{digest(item) for item in iterate(part)} for part in (pool.taught, pool.tested[0])]
+        assert [len(part) for part in parts] == [held, 10 - held]
+        assert parts[0].isdisjoint(parts[1])
+    there = attacked(RELEARN, w.original, w)
+    back = attacked(replace(RELEARN, learning_rates=RELEARN.learning_rates[::-1]), w.original, w)
     assert digest_of(w.original) == before
     found = [{(one.variant, one.budget): digest_of(one.model) for one in runs} for runs in (there, back)]
     assert found[0] == found[1]
@@ -245,7 +241,7 @@ def test_relearn_keeps_pools_apart_and_starts_each_rate_afresh(text_world: World
 def test_an_attack_that_breaks_off_at_once_has_reached_nothing_more(text_world: World) -> None:
     w = text_world
     attack = replace(RELEARN, steps=(30,), learning_rates=(1e20,))
-    found = recovery(attack, Models(w.original, w.original, w.retrained), w.request, w.task, 0, CPU)
+    found = scored(attack, setting_of(w))
     assert found.measurements[0].unlearned.value == found.measurements[0].original.value == 1.0
     assert found.report.positive_holds is False
 
@@ -256,15 +252,15 @@ def test_benign_relearning_from_a_file_holds_nothing_of_forget(text_world: World
     fine = lines(tmp_path / "fine.jsonl", retain)
     others = [forget, {"prompt": "other", "answer": forget["answer"]}, {"prompt": "", "answer": "of " * 80}]
     mixed = lines(tmp_path / "mixed.jsonl", [*retain, *others])
-    runs = [run(replace(BENIGN, file=path), w.original, w) for path in (fine, mixed)]
+    runs = [attacked(replace(BENIGN, file=path), w.original, w) for path in (fine, mixed)]
     assert [digest_of(one.model) for one in runs[0]] == [digest_of(one.model) for one in runs[1]]
-    assert digest_of(runs[0][0].model) != digest_of(run(BENIGN, w.original, w)[0].model)
-    assert len(runs[0][0].probe) == len(w.request.forget)
+    assert digest_of(runs[0][0].model) != digest_of(attacked(BENIGN, w.original, w)[0].model)
+    assert len(runs[0][0].tested[0]) == len(w.request.forget)
     key = repr(replace(BENIGN, file=fine))
     lines(tmp_path / "fine.jsonl", others)
     assert repr(replace(BENIGN, file=fine)) != key, "findings are kept by what the file holds"
     with pytest.raises(BadInput, match="an example in"):
-        run(replace(BENIGN, file=fine), w.original, w)
+        attacked(replace(BENIGN, file=fine), w.original, w)
 
 
 def test_a_file_must_be_there_and_belong_to_benign_texts(tmp_path: Path, samples_world: World) -> None:
@@ -274,16 +270,15 @@ def test_a_file_must_be_there_and_belong_to_benign_texts(tmp_path: Path, samples
     with pytest.raises(BadInput, match="data='benign' only"):
         Relearn(file=path)
     with pytest.raises(NotSupported, match="task of texts"):
-        run(Relearn(data="benign", file=path), samples_world.original, samples_world)
+        attacked(Relearn(data="benign", file=path), samples_world.original, samples_world)
 
 
 def test_tries_add_up_where_the_attacker_keeps_them() -> None:
-    model = nn.Linear(1, 1)
     tries = {0.0: [1.0, 1.0], 1.0: [1.0, 0.0], 2.0: [0.0, 0.0], 3.0: [1.0, 1.0]}
-    points = [(Attacked(budget, model, [], f"{budget}"), Success(np.array(v), 0.0)) for budget, v in tries.items()]
-    found = trace(iter(points), cumulative=True)
-    assert [c.mean() for c in found.correct] == [1.0, 0.5, 0.5, 1.0]
-    assert found.variant == ["0.0", "1.0", "1.0", "3.0"]
+    points = [Point(budget, f"{budget}", (np.array(values),), (0.0,)) for budget, values in tries.items()]
+    trace = best(Scores.of(points), Place(0, np.arange(2), np.arange(2)), cumulative=True)
+    assert [examples.mean() for examples in trace.shown] == [1.0, 0.5, 0.5, 1.0]
+    assert trace.variants == ["0.0", "1.0", "1.0", "3.0"]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +295,7 @@ def test_tries_add_up_where_the_attacker_keeps_them() -> None:
 )
 def test_both_controls_hold(attack: RecoveryAttack, text_world: World, hidden: nn.Module) -> None:
     w = text_world
-    report = recovery(attack, Models(w.original, hidden, w.retrained), w.request, w.task, 0, CPU).report
+    report = scored(attack, setting_of(w, hidden)).report
     assert report.positive_holds is True, report.positive_control
     assert report.negative_holds is True, report.negative_control
     assert report.curves[0].y_label == attack.measure

@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from unrecall.harness.findings import Models
 
-from tests.worlds import COLOURS, CPU, World, caption_tokenizer, word_tokenizer
+from tests.unit.attacks import running
+from tests.unit.attacks.running import draw_of, job_of, setting_of
+from tests.worlds import COLOURS, World, caption_tokenizer, word_tokenizer
 from unrecall.attacks import Attacked, Relearn
 from unrecall.attacks import relearn as module
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
-from unrecall.harness.recovery import disguised, recovery
+from unrecall.harness.scored import scored
 from unrecall.models.observe import accuracy
 from unrecall.record.verdict import judge
 from unrecall.tasks import CausalLM, Classification, Contrastive
+from unrecall.tasks.protocols import Classifying
 from unrecall.training.loop import Fit, Phase, training
-from unrecall.training.randomness import seeded
 
 CORNERS = torch.eye(4)
 
@@ -56,16 +57,14 @@ def rescaled(model: nn.Module) -> nn.Module:
 
 
 def attacked(attack: Relearn, model: nn.Module, request: Request) -> list[Attacked]:
-    every = attack.recover(model, model, request, Classification(), seeded(0), CPU)
-    return [one._replace(model=copy.deepcopy(one.model)) for one in every]
+    return running.attacked(attack, model, World(request, Classification(), model, ()))
 
 
 @pytest.mark.parametrize("data", ["harmful", "benign"])
 def test_a_rescaled_retrained_model_leaks_no_more_than_retrained_ones(class_world: World, data: Any) -> None:
     w, attack = class_world, Relearn(data=data, steps=(1, 4, 16, 64))
-    models = Models(w.original, rescaled(w.retrained[0]), w.retrained)
-    report, measured = recovery(attack, models, w.request, w.task, 0, CPU)
-    mean, worst = judge(measured)[0]
+    finding = scored(attack, setting_of(w, rescaled(w.retrained[0])))
+    report, (mean, worst) = finding.report, judge(finding.measurements)[0]
     assert mean.original.value == worst.original.value == 1
     assert mean.unlearned.value == mean.reference == 0
     assert worst.unlearned.value == worst.reference == 0
@@ -77,7 +76,7 @@ def test_a_rescaled_retrained_model_leaks_no_more_than_retrained_ones(class_worl
 def test_the_disguise_is_of_use_and_leaves_the_original_alone(class_world: World) -> None:
     w = class_world
     before = digest(list(w.original.state_dict().values()))
-    hidden = disguised(Relearn(), w.original, w.request, w.task)
+    hidden = Relearn().disguise(w.original, job_of(w))
     assert hidden is not None
     assert 0.3 < accuracy(hidden, w.task, w.request.forget).mean() < 0.7
     assert accuracy(hidden, w.task, w.request.retain).mean() > 0.95
@@ -115,7 +114,7 @@ def test_use_ends_where_retain_accuracy_has_fallen() -> None:
     correct = [accuracy(one.model, Classification(), retain).mean() for one in found]
     assert correct == [1, 0]
     assert [one.useful for one in found] == [True, False]
-    assert accuracy(found[-1].model, Classification(), found[-1].probe).mean() == 1
+    assert accuracy(found[-1].model, Classification(), found[-1].tested[0]).mean() == 1
     (loose,) = attacked(Relearn(steps=(200,), learning_rates=(0.1,), retain_drop=1.0), model, request)
     assert loose.useful is False, "no drop makes a model of use that knows nothing of retain"
     with pytest.raises(NotSupported, match="at least 2 retain examples"):
@@ -139,7 +138,7 @@ def test_the_attacker_never_trains_on_what_use_is_measured_on(
     monkeypatch.setattr(module, "training", noting)
     monkeypatch.setattr(Relearn, "_least", least)
     attack = Relearn(data=data, steps=(1,), learning_rates=(1e-3,), retain_sample=sample)
-    list(attack.recover(w.original, w.original, w.request, w.task, seeded(0), CPU))
+    list(attack.recover(w.original, draw_of(attack, w).pool, setting_of(w)))
     trained, guard = ({digest(item) for item in iterate(one[0])} for one in (seen, looked))
     assert len(seen[0]) == held
     assert len(looked[0]) == min(sample, 70)
@@ -154,8 +153,8 @@ def test_texts_and_pairs_are_attacked_as_ever() -> None:
         words,
         Contrastive(words.tokenizer, classes=tuple(COLOURS)),
     ):
-        assert not module._classifies(task)
-    assert module._classifies(Classification())
+        assert not isinstance(task, Classifying)
+    assert isinstance(Classification(), Classifying)
 
 
 def test_statistics_stay_unless_asked(class_world: World) -> None:

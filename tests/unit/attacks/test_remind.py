@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from unrecall.harness.findings import Models
 
+from tests.unit.attacks.running import job_of, setting_of
 from tests.worlds import World
 from unrecall.attacks.remind import CLASSES, REMIND, out_of_fold
-from unrecall.data.request import Request, Split
+from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
-from unrecall.harness.scored import evidence, membership
+from unrecall.harness.scored import scored
 from unrecall.record import stats
-from unrecall.tasks.base import Task
-from unrecall.training.randomness import seeded
+from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
 class Noise(REMIND):
     """Sees 15 numbers that mean nothing."""
 
-    def look(
-        self, model: nn.Module, request: Request, task: Task, generator: torch.Generator
-    ) -> Mapping[Split, np.ndarray]:
-        return {split: torch.randn(30, 15, generator=generator).numpy() for split in CLASSES}
+    needs: ClassVar[tuple[type, ...]] = ()
+
+    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
+        return {split: torch.randn(SIZES[split], 15, generator=job.generator).numpy() for split in CLASSES}
+
+
+SIZES = {"retain": 20, "holdout": 40, "forget": 20}
+"""Of the world's sets, retain cut to the smaller of the others."""
 
 
 def test_noise_is_rarely_called_a_leak() -> None:
@@ -48,12 +52,10 @@ def test_noise_is_rarely_called_a_leak() -> None:
 
 
 def test_an_audit_prints_the_wider_interval(samples_world: World) -> None:
-    w = samples_world
-    models = Models(w.original, w.original)
-    seen = evidence(models, w.request, w.task)
-    area = membership(Noise(), models, seen, w.task, 3).measurements[0].unlearned
-    one = Evidence(w.request, {}, (), {}, Noise().look(w.original, w.request, w.task, seeded(3)))
-    plain = stats.auc(Noise().score(one, "forget"), Noise().score(one, "holdout"))
+    w, attack = samples_world, Noise()
+    area = scored(attack, setting_of(w, seed=3)).measurements[0].unlearned
+    looked = Evidence(w.request, {}, (), {}, attack.look(w.original, job_of(w, seed=3)))
+    plain = stats.auc(attack.score(looked, "forget"), attack.score(looked, "holdout"))
     assert area.value == plain.value is not None
     assert area.low is not None and plain.low is not None and plain.value is not None
     assert plain.value - area.low > 1.4 * (plain.value - plain.low)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from unrecall.harness.findings import Models
 
+from tests.unit.attacks import running
+from tests.unit.attacks.running import draw_of, job_of, setting_of
 from tests.worlds import CPU, World, blobs, word_tokenizer
 from unrecall.attacks.lira import Lira
 from unrecall.attacks.rea_class import ReaClass, first, joined, relabelled, shuffled
@@ -19,8 +20,8 @@ from unrecall.attacks.rea_sample import ReaSample
 from unrecall.data.examples import Absent, Batch, digest, iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, MissingReference, NotSupported
-from unrecall.harness.recovery import disguised, recovery
-from unrecall.harness.scored import evidence, membership
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.scored import scored
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import batchnorms
 from unrecall.tasks import CausalLM, Classification
@@ -98,13 +99,13 @@ def test_a_step_is_one_example_of_the_probe_and_fourteen_of_retain(class_world: 
     w, attack = class_world, ReaClass(share=0.25, steps=12, learning_rates=(0.01, 0.005))
     SHOWN.clear()
     found = [
-        (one.budget, one.variant, len(one.probe))
-        for one in attack.recover(w.original, w.original, w.request, Watched(), seeded(0), CPU)
+        (one.budget, one.variant, len(one.tested[0]))
+        for one in running.attacked(attack, w.original, replace(w, task=Watched()))
     ]
     assert found == [(k, f"lr={rate:g}", 10) for rate in (0.01, 0.005) for k in range(1, 13)]
     assert all(batch["targets"].eq(0).sum() == 1 for batch in SHOWN)
     assert [len(batch["targets"]) for batch in SHOWN[:8]] == [15] * 8
-    probe = [digest(item[0]) for item in iterate(attack.probe(w.request, seeded(0)))]
+    probe = [digest(item[0]) for item in iterate(draw_of(attack, w).pool.taught)]
     met = [digest(batch["inputs"][0]) for batch in SHOWN]
     assert met == 2 * (probe + probe[:2])
 
@@ -126,8 +127,8 @@ def test_the_model_is_left_alone_and_the_seed_decides(class_world: World) -> Non
     before, modes = state(w.retrained[0]), [m.training for m in w.retrained[0].modules()]
 
     def run(seed: int) -> list[tuple[float, str, float]]:
-        every = attack.recover(w.retrained[0], w.original, w.request, w.task, seeded(seed), CPU)
-        return [(one.budget, one.variant, float(sum(p.sum() for p in one.model.parameters()).item())) for one in every]  # type: ignore[union-attr]
+        steps = running.attacked(attack, w.retrained[0], w, seed)
+        return [(one.budget, one.variant, float(sum(p.sum() for p in one.model.parameters()).item())) for one in steps]  # type: ignore[union-attr]
 
     assert run(0) == run(0) != run(1)
     assert same(before, state(w.retrained[0]))
@@ -137,43 +138,43 @@ def test_the_model_is_left_alone_and_the_seed_decides(class_world: World) -> Non
 def test_memory_comes_back_sooner_than_a_class_that_never_was(class_world: World) -> None:
     """Positive control: the original behind a spoilt head. Negative control: models that never met the class."""
     w = class_world
-    hidden = disguised(QUICK, w.original, w.request, w.task)
+    hidden = QUICK.disguise(w.original, job_of(w))
     assert hidden is not None
     assert 0.2 < accuracy(hidden, w.task, w.request.forget).mean() < 0.8
     moved = {name for name, value in state(hidden).items() if not torch.equal(value, w.original.state_dict()[name])}
     assert moved == {"6.weight", "6.bias"}
-    known = QUICK.statistic(hidden, w.request, w.task, seeded(0), CPU)
+    known = QUICK.statistic(hidden, job_of(w))
     assert list(known) == [0.006, 0.012]
     assert min(known.values()) > 3
     attack = replace(QUICK, share=0.5, learning_rates=(0.012,))
-    assert attack.statistic(hidden, w.request, w.task, seeded(0), CPU)[0.012] > 3
-    never = [list(attack.statistic(m, w.request, w.task, seeded(0), CPU).values()) for m in w.retrained]
+    assert attack.statistic(hidden, job_of(w))[0.012] > 3
+    never = [list(attack.statistic(m, job_of(w)).values()) for m in w.retrained]
     assert np.mean(never) < 1
 
 
 def test_real_unseen_examples_may_be_the_control(class_world: World) -> None:
     """Others of the class come back as fast as the probe where the class is only hidden; shuffled inputs do not."""
     w, attack = class_world, replace(QUICK, learning_rates=(0.012,))
-    hidden = disguised(QUICK, w.original, w.request, w.task)
+    hidden = QUICK.disguise(w.original, job_of(w))
     assert hidden is not None
     alike = list(iterate(w.request.holdout))
-    real = attack.statistic(hidden, w.request, w.task, seeded(0), CPU, unseen=alike)[0.012]
-    shuffled = attack.statistic(hidden, w.request, w.task, seeded(0), CPU)[0.012]
+    real = attack.statistic(hidden, job_of(w), unseen=alike)[0.012]
+    shuffled = attack.statistic(hidden, job_of(w))[0.012]
     assert abs(real) <= 2
     assert shuffled >= 4
 
 
 def test_the_harness_shows_both_beside_each_other(class_world: World, samples_world: World) -> None:
     w, attack = class_world, replace(QUICK, learning_rates=(0.012,), steps=40)
-    models = Models(w.original, w.retrained[0], w.retrained[1:])
-    report = recovery(attack, models, w.request, w.task, 0, CPU).report
+    setting = Setting(Models(w.original, w.retrained[0], w.retrained[1:]), w.request, w.task, 0, CPU)
+    report = scored(attack, setting).report
     assert report.name == "rea_class_0.25"
     assert report.positive_holds is True, report.positive_control
     assert report.negative_holds is True, report.negative_control
     lines = {line.role: line for line in report.curves[0].series}
     assert lines["unlearned on shuffled inputs"].x == list(range(41))
     assert lines["original"].y[0] == 1
-    other = recovery(attack, models, samples_world.request, w.task, 0, CPU)
+    other = scored(attack, replace(setting, request=samples_world.request))
     assert other.measurements[0].unlearned.value is None
     assert "works on class requests" in other.report.note
 
@@ -181,34 +182,36 @@ def test_the_harness_shows_both_beside_each_other(class_world: World, samples_wo
 def test_the_control_meets_shuffled_inputs_and_is_measured_on_them(class_world: World) -> None:
     """Not on the probe, whose examples it shares nothing with but labels."""
     w, attack = class_world, replace(QUICK, learning_rates=(0.012,), steps=12)
-    beside = attack.control(w.request)
+    beside = attack.control()
     assert beside is not None
     split, control = beside
     assert split == "shuffled inputs"
-    probe = attack.probe(w.request, seeded(0))
-    assert control.probe(w.request, seeded(0)).indices == probe.indices  # type: ignore[attr-defined]
+    pool = draw_of(attack, w).pool
+    probe: Any = pool.taught
+    assert draw_of(control, w).pool.taught.indices == probe.indices  # type: ignore[attr-defined]
+    assert pool.tested[0].indices == probe.indices  # type: ignore[attr-defined]
     moved = shuffled(w.task, probe)
     met: dict[str, list[str]] = {}
     for name, one in (("probe", attack), ("control", control)):
         SHOWN.clear()
-        last = list(one.recover(w.original, w.original, w.request, Watched(), seeded(0), CPU))[-1]
+        last = running.attacked(one, w.original, replace(w, task=Watched()))[-1]
         met[name] = [digest(batch["inputs"][0]) for batch in SHOWN]
         asked = probe if one is attack else moved
         expected = accuracy(last.model, w.task, asked)
-        assert one.success(last.model, w.task, last.probe).shown.tolist() == expected.tolist()
+        assert one.success(last.model, w.task, last.tested[0]).shown.tolist() == expected.tolist()
     assert met["control"] == [digest(moved[i % 10][0]) for i in range(12)]
     assert met["probe"] == [digest(probe[i % 10][0]) for i in range(12)]
     assert not set(met["control"]) & set(met["probe"])
     assert (
         control.success(w.original, w.task, probe).shown.mean() < attack.success(w.original, w.task, probe).shown.mean()
     )
-    assert control.control(w.request) is None
+    assert control.control() is None
 
 
 def test_a_rate_that_diverges_reaches_nothing(class_world: World) -> None:
     w, attack = class_world, replace(QUICK, learning_rates=(1e30,), steps=4)
-    assert len(list(attack.recover(w.original, w.original, w.request, w.task, seeded(0), CPU))) < 4
-    assert attack.statistic(w.retrained[0], w.request, w.task, seeded(0), CPU) == {1e30: 0}
+    assert len(running.attacked(attack, w.original, w)) < 4
+    assert attack.statistic(w.retrained[0], job_of(w)) == {1e30: 0}
 
 
 class Mixing(Classification):
@@ -221,9 +224,9 @@ def test_it_needs_inputs_that_can_be_moved(class_world: World) -> None:
     w = class_world
     for task, why in ((CausalLM(word_tokenizer(), template=None), "continuous inputs"), (Mixing(), "its batch")):
         with pytest.raises(NotSupported, match=why):
-            list(QUICK.recover(w.original, w.original, w.request, task, seeded(0), CPU))
+            list(QUICK.recover(w.original, draw_of(QUICK, w).pool, setting_of(replace(w, task=task))))
         with pytest.raises(NotSupported, match=why):
-            QUICK.statistic(w.original, w.request, task, seeded(0), CPU)
+            QUICK.statistic(w.original, job_of(w, task=task))
 
 
 # Sample form.
@@ -232,7 +235,7 @@ def test_it_needs_inputs_that_can_be_moved(class_world: World) -> None:
 def test_the_copy_is_fine_tuned_on_retain_at_each_rate(samples_world: World) -> None:
     w, attack = samples_world, replace(SMALL, learning_rates=(0.02, 0.01))
     before = state(w.original)
-    looked = attack.look(w.original, w.request, w.task, seeded(7))
+    looked = attack.look(w.original, job_of(w, seed=7))
     assert same(before, state(w.original))
     generator, student = seeded(7), copy.deepcopy(w.original)
 
@@ -245,13 +248,13 @@ def test_the_copy_is_fine_tuned_on_retain_at_each_rate(samples_world: World) -> 
     assert set(looked) == {"forget", "holdout"}
     for split, found in looked.items():
         assert found == pytest.approx(observe(student, w.task, w.request[split]).loss)
-    again = attack.look(w.original, w.request, w.task, seeded(7))
+    again = attack.look(w.original, job_of(w, seed=7))
     assert all(np.array_equal(looked[split], again[split]) for split in looked)
 
 
 def test_the_score_is_liras_of_the_copy(samples_world: World) -> None:
     w = samples_world
-    one = evidence(Models(w.original, w.original, w.retrained), w.request, w.task)["unlearned"]
+    one = setting_of(w).evidence["unlearned"]
     plain = {split: one.signals[split].loss for split in ("forget", "holdout")}
     for split in ("forget", "holdout"):
         unmoved = ReaSample().score(replace(one, looked=plain), split)  # type: ignore[arg-type]
@@ -278,26 +281,24 @@ def test_retain_alone_brings_back_what_statistics_hid(samples_world: World) -> N
         assert norm.running_mean is not None
         norm.running_mean += 1.5 * torch.randn(norm.running_mean.shape, generator=seeded(1))
     hidden = observe(drifted, w.task, w.request.forget).loss.mean()
-    shown = SMALL.look(drifted, w.request, w.task, seeded(0))["forget"].mean()
-    unmet = SMALL.look(w.retrained[0], w.request, w.task, seeded(0))["forget"].mean()
+    shown = SMALL.look(drifted, job_of(w))["forget"].mean()
+    unmet = SMALL.look(w.retrained[0], job_of(w))["forget"].mean()
     assert shown < 0.5 * hidden
     assert shown < 0.5 * unmet
-    models = Models(w.original, drifted, w.retrained)
-    found = membership(SMALL, models, evidence(models, w.request, w.task), w.task, 0)
-    assert found.report.positive_holds is True, found.report.positive_control
-    assert found.report.negative_holds is True, found.report.negative_control
+    report = scored(SMALL, setting_of(w, drifted)).report
+    assert report.positive_holds is True, report.positive_control
+    assert report.negative_holds is True, report.negative_control
 
 
 def test_what_the_sample_form_lacks_is_said(samples_world: World) -> None:
     w = samples_world
-    models = Models(w.original, w.original, w.retrained[:1])
-    report = membership(SMALL, models, evidence(models, w.request, w.task), w.task, 0)
-    assert "at least 2 retrained models" in report.measurements[0].unlearned.note
+    setting = setting_of(replace(w, retrained=w.retrained[:1]))
+    assert "at least 2 retrained models" in scored(SMALL, setting).measurements[0].unlearned.note
     without = replace(w.request, holdout=Absent("no holdout here"))
     with pytest.raises(MissingReference, match="no holdout here"):
-        SMALL.look(w.original, without, w.task, seeded(0))
+        SMALL.look(w.original, job_of(w, request=without))
     with pytest.raises(NotSupported, match="ReaSample: expected rates at which fine-tuning stays finite"):
-        replace(SMALL, learning_rates=(1e30,)).look(w.original, w.request, w.task, seeded(0))
-    one: Any = evidence(models, w.request, w.task)["unlearned"]
+        replace(SMALL, learning_rates=(1e30,)).look(w.original, job_of(w))
+    one: Any = setting.evidence["unlearned"]
     with pytest.raises(NotSupported, match="got split 'test'"):
         SMALL.score(one, "test")

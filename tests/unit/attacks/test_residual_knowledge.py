@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
+from tests.unit.attacks.running import setting_of
 from tests.worlds import CPU, World
-from unrecall.attacks import Recognition, ResidualKnowledge
+from unrecall.attacks import ResidualKnowledge
 from unrecall.attacks.residual_knowledge import (
+    Recognition,
     disagreement_bounds,
     ratio_of_sums,
     ratios,
@@ -23,10 +26,12 @@ from unrecall.attacks.residual_knowledge import (
     sums,
     zero_denominators,
 )
+from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.evaluation import draw_for
 from unrecall.tasks import Classification
-from unrecall.training.randomness import seeded
 
 TASK = Classification()
 
@@ -64,11 +69,20 @@ def pixels(*values: float, label: int = 1) -> Request:
     return Request([(torch.tensor([v, 0.0]), label) for v in values], retain, holdout, test)
 
 
+def recognitions(attack: ResidualKnowledge, setting: Setting) -> dict[str, Recognition]:
+    """The counts of each model, by role, beside those of the retrained models on the same forget examples."""
+    setting = replace(setting, request=replace(setting.request, holdout=Absent("none")))
+    drawn, crafted = draw_for(attack, setting), attack.perturbation != "gaussian"
+    subjects = [subject for subject in setting.subjects if subject.role == "unlearned" or not crafted]
+    scores = {subject.role: attack.scores(subject, drawn.pool, setting) for subject in subjects}
+    return {role: attack.recognition(role, scores, drawn.places["forget"]) for role in scores}
+
+
 def found(
     subject: nn.Module, references: Sequence[nn.Module], request: Request, attack: ResidualKnowledge
 ) -> Recognition:
-    named = {f"retrained {i}": model for i, model in enumerate(references)}
-    return attack.recognise({"unlearned": subject}, named, request, TASK, seeded(0), CPU)["unlearned"]
+    models = Models(always(3), subject, tuple(references))
+    return recognitions(attack, Setting(models, request, TASK, 0, CPU))["unlearned"]
 
 
 def test_radii_are_the_papers() -> None:
@@ -113,8 +127,8 @@ def test_gaussian_counts_are_the_normal_probabilities() -> None:
 def test_every_model_sees_the_same_perturbed_inputs_once() -> None:
     m, a, b = bright(), always(1), always(0)
     attack = ResidualKnowledge(radius_max=0.2, points=3, draws=5, batch_size=10)
-    both = {"retrained 0": a, "retrained 1": b}
-    every = attack.recognise({"unlearned": m, **both}, both, pixels(0.2, 0.4, 0.6), TASK, seeded(0), CPU)
+    setting = Setting(Models(always(2), m, (a, b)), pixels(0.2, 0.4, 0.6), TASK, 0, CPU)
+    every = recognitions(attack, setting)
     assert [len(x) for x in m.inputs] == [2, 10, 10, 1, 5, 5]
     for other in (a, b):
         assert all(torch.equal(x, y) for x, y in zip(m.inputs, other.inputs, strict=True))
@@ -213,10 +227,8 @@ def test_modes_are_put_back(samples_world: World) -> None:
 
 def test_controls_of_residual_knowledge(samples_world: World) -> None:
     w = samples_world
-    references = {f"retrained {i}": model for i, model in enumerate(w.retrained)}
-    attack = ResidualKnowledge(radius_max=0.2, points=5, draws=50)
-    every = attack.recognise({"original": w.original, **references}, references, w.request, w.task, seeded(0), CPU)
+    every = recognitions(ResidualKnowledge(radius_max=0.2, points=5, draws=50), setting_of(w))
     level = {role: float(np.nanmean(set_level(one))) for role, one in every.items()}
-    retrained = [level[role] for role in references]
+    retrained = [level[role] for role in setting_of(w).models.references()]
     assert level["original"] > max(retrained) + 0.1
     assert np.mean(retrained) == pytest.approx(1, abs=0.15)

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from unrecall.harness.findings import Models
-from unrecall.metrics.contaminating import Contamination
 
 from tests.unit.report.test_page import Reader
 from tests.worlds import CPU, World, word_tokenizer

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from unrecall.harness.findings import Models
 
 from tests.worlds import World
 from unrecall.data.examples import Absent

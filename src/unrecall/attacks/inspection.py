@@ -1,0 +1,59 @@
+"""What an attack promises that looks inside a model: lines over its layers or neurons, and one number."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import nn
+
+from unrecall.attacks.base import Attack, Kind
+from unrecall.evidence.setting import Setting
+from unrecall.record.schema import Estimate, Side
+
+
+class Inspection(NamedTuple):
+    """What lies inside one model: lines over `x` by name, and the one number that sums them up.
+
+    A model with nothing to draw has an empty `x`, and its value says why.
+    """
+
+    x: tuple[float, ...]
+    lines: Mapping[str, tuple[float, ...]]
+    value: Estimate
+
+
+@dataclass(frozen=True)
+class InspectionAttack(Attack):
+    """Opens a model and looks for what its outputs no longer show.
+
+    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are.
+    """
+
+    kind: ClassVar[Kind] = "inspection"
+    shows: ClassVar[str]
+    axis: ClassVar[str]
+    unit: ClassVar[str]
+
+    @property
+    def leak(self) -> Side | None:
+        """The side of a retrained model's value on which the forgotten shows."""
+        return "above"
+
+    @abstractmethod
+    def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
+        """Looks into `model`. NotSupported where the model has no such parts."""
+
+    def inspect_all(self, subjects: Mapping[str, nn.Module], setting: Setting) -> dict[str, Inspection]:
+        """Looks into each subject, by role, and into a model with several roles once.
+
+        An attack overrides it to compare models with the setting's retrained ones.
+        """
+        by_model = {model: self.inspect(model, setting) for model in dict.fromkeys(subjects.values())}
+        return {role: by_model[model] for role, model in subjects.items()}
+
+    def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
+        """One plain sentence about the unlearned model, for people; empty where there is nothing to say."""
+        return ""
