@@ -5,7 +5,7 @@ LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt $(LINKS)
 LAWS := tests/laws/test_architecture.py tests/laws/test_shape.py tests/laws/test_kept_records.py tests/laws/test_results.py
 
-.PHONY: demo test golden check lint speed docs wheel clean
+.PHONY: demo test test-everywhere golden check lint speed docs wheel clean
 
 demo: .venv/demo  ## train, retrain, unlearn, attack, report on digits: about a minute
 	$(BIN)/unrecall demo --out unrecall-demo
@@ -21,6 +21,9 @@ golden: .venv/dev  ## eight runs by the revision REV and by this one: every numb
 
 check: lint  ## style, types and the laws that run no audit: under a minute
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(LAWS)
+
+test-everywhere: .venv/dev  ## the tests six times, as six processors would run them
+	sh tests/everywhere.sh $(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

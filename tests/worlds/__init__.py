@@ -207,7 +207,7 @@ def make_pairs_world() -> World:
     def learn(examples: list[dict[str, object]], seed: int) -> nn.Module:
         model = small_clip(len(task.tokenizer), seed, initializer_factor=4.0)
         recipe = Fit(
-            optimizer="adamw", lr=3e-3, weight_decay=0.0, epochs=60, batch_size=26, schedule="cosine", clip=1.0
+            optimizer="adamw", lr=3e-3, weight_decay=0.0, epochs=100, batch_size=26, schedule="cosine", clip=1.0
         )
         phase = Phase(lambda m, b: task.rows(m, b["all"]).losses().mean(), {"all": examples}, recipe)
         fit(model, task, phase, seeded(seed), CPU)

@@ -258,10 +258,17 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
                         f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got a layer without. "
                         "Give the module that method, or retrain through a Scenario with build."
                     )
-            for layer in module.modules() if callable(start) else ():
-                for value in layer.parameters(recurse=False):
+            if callable(start):
+                for value in module.parameters():
                     vars(value).pop("_is_hf_initialized", None)
-                start(layer)  # type: ignore[misc]
+                _start_from_within(module, start)
+
+
+def _start_from_within(module: nn.Module, start: Callable[[nn.Module], None]) -> None:
+    """Inner layers first, for an outer one may know better how its own start; each by the model closest around it."""
+    for child in module.children():
+        _start_from_within(child, getattr(child, "_init_weights", start))
+    start(module)
 
 
 __all__ = [

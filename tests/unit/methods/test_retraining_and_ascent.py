@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, log, sqrt
 
@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.worlds import CPU, World, network
+from tests.worlds import CPU, World, network, small_clip, small_llama
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.methods import rurk
-from unrecall.methods.base import GradientMethod
+from unrecall.methods.base import GradientMethod, reinitialise
 from unrecall.methods.cf_k import CFk
 from unrecall.methods.eu_k import EUk
 from unrecall.methods.finetune import Finetune
@@ -303,3 +303,16 @@ def test_retrain_remembers_nothing(samples_world: World) -> None:
     pair = w.original, network(4, seed=123)
     first, second = (method.unlearn(m, Job(w.request, w.task, seeded(0), CPU)).state_dict() for m in pair)
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("build", [small_clip, small_llama])
+def test_fresh_weights_are_as_large_as_those_of_a_new_model(build: Callable[[int, int], nn.Module]) -> None:
+    """Layer by layer: CLIP's attention, embeddings and projections each start at a size of their own."""
+    new, again = build(60, 1).requires_grad_(False), build(60, 2).requires_grad_(False)
+    for value in again.parameters():
+        value.add_(9)
+    reinitialise([again], seeded(0))
+    for (name, a), b in zip(new.named_parameters(), again.parameters(), strict=True):
+        if a.numel() >= 500:
+            assert 0.8 < float(b.std() / a.std()) < 1.25, name
+            assert abs(float(b.mean())) < float(a.std()) / 4, name
