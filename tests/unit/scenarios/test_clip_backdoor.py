@@ -15,10 +15,8 @@ from tests.worlds import CPU, World
 from unrecall.data.examples import Examples, digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.harness.findings import Models
-from unrecall.harness.scored import evidence
-from unrecall.metrics.contaminating import contamination
-from unrecall.metrics.retrieval import pairing
+from unrecall.evidence.setting import Models, Setting
+from unrecall.metrics import contamination, retrieval
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.clip_backdoor import Backdoored, ClipBackdoor, triggered
 from unrecall.scenarios.emoji import ARCHIVE, Emoji
@@ -155,16 +153,16 @@ def test_attack_success_has_a_row_of_its_own(pairs_world: World) -> None:
     w = pairs_world
     asked = Request(w.request.forget, w.request.retain, w.request.holdout, w.request.test, kind="backdoor")
     models = Models(w.original, w.retrained[0], w.retrained[1:])
-    rows = {row.name: row for row in pairing(models, evidence(models, asked, w.task), asked, w.task)}
-    usual = {row.name: row for row in pairing(models, evidence(models, w.request, w.task), w.request, w.task)}
+    backdoor, samples = (Setting(models, request, w.task, 0, CPU) for request in (asked, w.request))
+    rows = {row.name: row for row in retrieval.measure(backdoor).measurements}
+    usual = {row.name: row for row in retrieval.measure(samples).measurements}
     assert rows.keys() - usual.keys() == {"attack_success"}
     assert usual.keys() - rows.keys() == {"holdout_zero_shot"}
     row = rows["attack_success"]
     assert row.leak == "above"
     assert row.original == usual["holdout_zero_shot"].original
     assert "trigger" in row.title
-    seen = evidence(models, asked, w.task)
-    tables = [contamination(models, seen, one, w.task).matrices[0] for one in (asked, w.request)]
+    tables = [contamination.measure(setting).matrices[0] for setting in (backdoor, samples)]
     assert tables[0].note.startswith(f"{len(asked.test)} examples of test,")
     assert tables[1].note.startswith(f"{len(asked.test) + len(asked.holdout)} examples of test and holdout,")
 

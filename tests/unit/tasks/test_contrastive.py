@@ -23,10 +23,9 @@ from unrecall.attacks import UMA, GradNorm, Loss, Prototypical, Quantise, Relear
 from unrecall.attacks.quantise import layers
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.findings import Models
-from unrecall.harness.recovery import disguised, recovery
-from unrecall.harness.scored import evidence, membership, recognition
-from unrecall.harness.suites import Audit
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.scored import scored
+from unrecall.harness.suites import suite
 from unrecall.models.importance import exact, mean_gradient, per_example, trainable
 from unrecall.models.observe import accuracy, batches, mean_loss, observe, one_size
 from unrecall.models.perturb import pgd
@@ -213,7 +212,7 @@ def test_sets_that_are_held_against_each_other_have_batches_of_one_size(pairs_wo
     assert one_size(w.task, (w.request.forget, [], w.request.holdout)) == 10
     assert one_size(w.task, (pairs(0, 40), pairs(40, 90))) == 32
     assert one_size(CausalLM(word_tokenizer()), ([1],)) is None
-    found = evidence(Models(w.original, w.original), w.request, w.task)["original"].signals
+    found = Setting(Models(w.original, w.original), w.request, w.task, 0, CPU).evidence["original"].signals
     for split in ("forget", "retain", "holdout", "test"):
         own = observe(w.original, w.task, w.request[split], 10)  # type: ignore[index]
         np.testing.assert_array_equal(found[split].loss, own.loss)  # type: ignore[index]
@@ -495,28 +494,28 @@ def test_attacks_that_perturb_see_one_example_at_a_time(pairs_world: World) -> N
     w = pairs_world
     own = w.task.classified()  # type: ignore[attr-defined]
     for attack in (UMA(), ResidualKnowledge(), Prototypical()):
-        assert attack.seen(w.task) == own
-        assert attack.seen(own) is own
-    assert Relearn().seen(w.task) is w.task
+        assert attack.adapted(w.task) == own
+        assert attack.adapted(own) is own
+    assert Relearn().adapted(w.task) is w.task
     with pytest.raises(NotSupported, match="depend on one example each, got a task that mixes"):
         unmixed(SimpleNamespace(mixes=True))  # type: ignore[arg-type]
     bare: Any = replace(w.task, classes=())  # type: ignore[type-var]
-    models = Models(w.original, w.original)
     reason = "Contrastive: expected the classes' names, got none. Set classes=(...)."
-    uma = recovery(UMA(), models, w.request, bare, 0, CPU)
-    known = recognition(ResidualKnowledge(), models, w.request, bare, 0, CPU)
-    assert [uma.report.note, known.report.note] == [reason] * 2
-    assert [row.name for row in (*uma.measurements, *known.measurements)] == ["uma_mean", "residual_knowledge_sums"]
-    assert known.measurements[0].unlearned.value is None
-    text = recognition(ResidualKnowledge(), models, w.request, CausalLM(word_tokenizer()), 0, CPU)
-    assert text.report.note == "CausalLM: expected a task with continuous inputs, got one without."
-    norms = membership(GradNorm(), models, evidence(models, w.request, w.task), w.task, 0)
+    setting = Setting(Models(w.original, w.original), w.request, w.task, 0, CPU)
+    nameless = setting.with_task(bare)
+    uma, residual = scored(UMA(), nameless), scored(ResidualKnowledge(), nameless)
+    assert [uma.report.note, residual.report.note] == [reason] * 2
+    assert [row.name for row in (*uma.measurements, *residual.measurements)] == ["uma_mean", "residual_knowledge_sums"]
+    assert residual.measurements[0].unlearned.value is None
+    text = scored(ResidualKnowledge(), setting.with_task(CausalLM(word_tokenizer())))
+    assert text.report.note.startswith("ResidualKnowledge: expected a task that is Perturbable, got CausalLM.")
+    norms = scored(GradNorm(), setting)
     assert norms.measurements[0].note.startswith("per_example: expected a task whose examples have a loss of their own")
 
 
 def test_a_disguise_hides_in_the_last_block(pairs_world: World) -> None:
     w = pairs_world
-    hidden = disguised(Relearn(), w.original, w.request, w.task)
+    hidden = Relearn().disguise(w.original, Job(w.request, w.task, session=CPU))
     assert isinstance(hidden, nn.Module)
     assert (
         accuracy(hidden, w.task, w.request.forget).mean() <= 0.5 * accuracy(w.original, w.task, w.request.forget).mean()
@@ -546,7 +545,7 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
         request=w.request,
         task=w.task,
         retrained=w.retrained,
-        attacks=Audit.quick(),
+        attacks=suite("quick"),
         session=session,
     )
     values = {m.name: m for m in record.measurements}
@@ -573,7 +572,7 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
 
 def test_standard_and_quick_audits_are_there() -> None:
     _, task = toy()
-    for audits in (Audit.standard(), Audit.quick()):
-        names = [type(attack).__name__ for attack in audits.of(task)]
+    for name in ("standard", "quick"):
+        names = [type(attack).__name__ for attack in suite(name).suiting(task)]
         assert {"Relearn", "Quantise", "ResidualKnowledge", "Loss", "RMIA"} <= set(names)
-    assert {type(one) for one in (Relearn(), Quantise(), Loss(), UMA())} <= set(map(type, Audit.standard().of(task)))
+    assert {Relearn, Quantise, Loss, UMA} <= set(map(type, suite("standard").suiting(task)))
