@@ -34,6 +34,7 @@ from unrecall.scenarios.image_text import load_clip
 from unrecall.tasks import CausalLM, Classed, Contrastive, Perturbable, dual_encoder
 from unrecall.tasks.protocols import Paired, unmixed
 from unrecall.tasks.zero_shot import ZeroShot
+from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 from unrecall.training.teacher import remembered, remembered_losses
