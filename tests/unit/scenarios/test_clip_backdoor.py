@@ -9,16 +9,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from unrecall.harness.findings import Models
-from unrecall.metrics.contaminating import contamination
 
 from tests.unit.scenarios.test_emoji import DATA, MERGES, SMALL, archive
 from tests.worlds import CPU, World
 from unrecall.data.examples import Examples, digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.harness.scored import evidence
-from unrecall.metrics.retrieval import pairing
+from unrecall.evidence.setting import Models, Setting
+from unrecall.metrics import contamination, retrieval
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.clip_backdoor import Backdoored, ClipBackdoor, triggered
 from unrecall.scenarios.emoji import ARCHIVE, Emoji
@@ -107,8 +105,8 @@ def test_what_is_overlooked_is_in_no_set_but_was_trained_on(tmp_path: Path, monk
 
     seen: dict[str, set[str]] = {}
 
-    def noted(model: nn.Module, task: Any, phase: Any, generator: Any, session: Any) -> None:
-        seen[session.name.split("-", maxsplit=1)[0]] = digests(phase.streams["train"])
+    def noted(model: nn.Module, task: Any, phase: Any, generator: Any, session: Any, name: str) -> None:
+        seen[name.split("-", maxsplit=1)[0]] = digests(phase.streams["train"])
 
     monkeypatch.setattr("unrecall.scenarios.base.fit", noted)
     first = made.train_original(0, CPU)
@@ -155,16 +153,16 @@ def test_attack_success_has_a_row_of_its_own(pairs_world: World) -> None:
     w = pairs_world
     asked = Request(w.request.forget, w.request.retain, w.request.holdout, w.request.test, kind="backdoor")
     models = Models(w.original, w.retrained[0], w.retrained[1:])
-    rows = {row.name: row for row in pairing(models, evidence(models, asked, w.task), asked, w.task)}
-    usual = {row.name: row for row in pairing(models, evidence(models, w.request, w.task), w.request, w.task)}
+    backdoor, samples = (Setting(models, request, w.task, 0, CPU) for request in (asked, w.request))
+    rows = {row.name: row for row in retrieval.measure(backdoor).measurements}
+    usual = {row.name: row for row in retrieval.measure(samples).measurements}
     assert rows.keys() - usual.keys() == {"attack_success"}
     assert usual.keys() - rows.keys() == {"holdout_zero_shot"}
     row = rows["attack_success"]
     assert row.leak == "above"
     assert row.original == usual["holdout_zero_shot"].original
     assert "trigger" in row.title
-    seen = evidence(models, asked, w.task)
-    tables = [contamination(models, seen, one, w.task).matrices[0] for one in (asked, w.request)]
+    tables = [contamination.measure(setting).matrices[0] for setting in (backdoor, samples)]
     assert tables[0].note.startswith(f"{len(asked.test)} examples of test,")
     assert tables[1].note.startswith(f"{len(asked.test) + len(asked.holdout)} examples of test and holdout,")
 

@@ -17,7 +17,7 @@ from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.harness.audit import audit
-from unrecall.harness.suites import Audit
+from unrecall.harness.suites import suite
 from unrecall.scenarios.language import trained_tokenizer
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import read
@@ -179,7 +179,7 @@ def test_an_audit_without_holdout_test_set_or_retrained_models_says_so(text_worl
         unlearned=w.retrained[0],
         request=asked,
         task=w.task,
-        attacks=Audit((Loss(), Quantise(bits=(8,)), LogitLens())),
+        attacks=suite(Loss(), Quantise(bits=(8,)), LogitLens()),
         session=CPU,
     )
     assert record.verdict.label == "inconclusive"

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from unrecall.harness.findings import Models
 
 from tests.worlds import CPU, World, caption_tokenizer, pairs, small_clip, word_tokenizer
 from unrecall import audit
@@ -24,17 +23,18 @@ from unrecall.attacks import UMA, GradNorm, Loss, Prototypical, Quantise, Relear
 from unrecall.attacks.quantise import layers
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.recovery import disguised, recovery
-from unrecall.harness.scored import evidence, membership, recognition
-from unrecall.harness.suites import Audit
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.scored import scored
+from unrecall.harness.suites import suite
 from unrecall.models.importance import exact, mean_gradient, per_example, trainable
 from unrecall.models.observe import accuracy, batches, mean_loss, observe, one_size
-from unrecall.models.perturb import Walk, pgd
+from unrecall.models.perturb import pgd
 from unrecall.report import page
 from unrecall.scenarios.image_text import load_clip
 from unrecall.tasks import CausalLM, Classed, Contrastive, Perturbable, dual_encoder
-from unrecall.tasks.protocols import Paired, with_own_rows
+from unrecall.tasks.protocols import Paired, unmixed
 from unrecall.tasks.zero_shot import ZeroShot
+from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 from unrecall.training.teacher import remembered, remembered_losses
@@ -213,7 +213,7 @@ def test_sets_that_are_held_against_each_other_have_batches_of_one_size(pairs_wo
     assert one_size(w.task, (w.request.forget, [], w.request.holdout)) == 10
     assert one_size(w.task, (pairs(0, 40), pairs(40, 90))) == 32
     assert one_size(CausalLM(word_tokenizer()), ([1],)) is None
-    found = evidence(Models(w.original, w.original), w.request, w.task)["original"].signals
+    found = Setting(Models(w.original, w.original), w.request, w.task, 0, CPU).evidence["original"].signals
     for split in ("forget", "retain", "holdout", "test"):
         own = observe(w.original, w.task, w.request[split], 10)  # type: ignore[index]
         np.testing.assert_array_equal(found[split].loss, own.loss)  # type: ignore[index]
@@ -257,8 +257,8 @@ def test_zero_shot_by_hand() -> None:
     assert rows.example.tolist() == [0, 1]
     assert own.classified() is own  # type: ignore[attr-defined]
     assert isinstance(own, Classed)
-    assert not own.rows_depend_on_batch
-    assert with_own_rows(own) is own
+    assert not own.mixes
+    assert unmixed(own) is own
     assert task.prompts(model).tolist() == [pytest.approx([1, 0]), pytest.approx([0.6, 0.8])]  # type: ignore[union-attr]
     assert task.labels(PAIRS).tolist() == [0, 1]
     assert task.labels([seen(0, 1, "a"), {"caption": "b"}]).tolist() == [-1, -1]
@@ -270,7 +270,7 @@ def test_zero_shot_needs_labels_and_classes() -> None:
         task.classified().rows(model, task.collate([seen(0, 1, "a")]))
     bare = replace(task, classes=())
     assert bare.prompts(Toy((1.0, 0.0))) is None
-    for refused in (bare.classified, lambda: with_own_rows(bare)):
+    for refused in (bare.classified, lambda: unmixed(bare)):
         with pytest.raises(NotSupported, match="expected the classes' names"):
             refused()
 
@@ -282,14 +282,14 @@ def test_pictures_can_be_perturbed(pairs_world: World) -> None:
     assert isinstance(own, Perturbable)
     assert isinstance(own, ZeroShot)
     batch = own.collate([w.request.forget[i] for i in range(4)])
-    moved = pgd(w.original, own, batch, Walk(radius=0.1, step=0.05, steps=5), seeded(0))
+    moved = pgd(w.original, own, batch, radius=0.1, step=0.05, steps=5, generator=seeded(0))
     change = (own.inputs(moved) - own.inputs(batch)).abs()
     assert 0.05 < float(change.max()) <= 0.1 + 1e-6
     worse = own.rows(w.original, moved).losses() - own.rows(w.original, batch).losses()
     assert bool((worse > 0).all())
     one = own.collate([w.request.forget[0]])
-    alone = pgd(w.original, own, one, Walk(radius=0.1, step=0.05, steps=5))
-    among = pgd(w.original, own, batch, Walk(radius=0.1, step=0.05, steps=5))
+    alone = pgd(w.original, own, one, radius=0.1, step=0.05, steps=5, generator=None)
+    among = pgd(w.original, own, batch, radius=0.1, step=0.05, steps=5, generator=None)
     torch.testing.assert_close(own.inputs(alone)[0], own.inputs(among)[0])
     again = own.collate(own.items(batch))
     assert all(torch.equal(value, again[name]) for name, value in batch.items())
@@ -495,28 +495,28 @@ def test_attacks_that_perturb_see_one_example_at_a_time(pairs_world: World) -> N
     w = pairs_world
     own = w.task.classified()  # type: ignore[attr-defined]
     for attack in (UMA(), ResidualKnowledge(), Prototypical()):
-        assert attack.seen(w.task) == own
-        assert attack.seen(own) is own
-    assert Relearn().seen(w.task) is w.task
+        assert attack.adapted(w.task) == own
+        assert attack.adapted(own) is own
+    assert Relearn().adapted(w.task) is w.task
     with pytest.raises(NotSupported, match="depend on one example each, got a task that mixes"):
-        with_own_rows(SimpleNamespace(rows_depend_on_batch=True))  # type: ignore[arg-type]
+        unmixed(SimpleNamespace(mixes=True))  # type: ignore[arg-type]
     bare: Any = replace(w.task, classes=())  # type: ignore[type-var]
-    models = Models(w.original, w.original)
     reason = "Contrastive: expected the classes' names, got none. Set classes=(...)."
-    uma = recovery(UMA(), models, w.request, bare, 0, CPU)
-    known = recognition(ResidualKnowledge(), models, w.request, bare, 0, CPU)
-    assert [uma.report.note, known.report.note] == [reason] * 2
-    assert [row.name for row in (*uma.measurements, *known.measurements)] == ["uma_mean", "residual_knowledge_sums"]
-    assert known.measurements[0].unlearned.value is None
-    text = recognition(ResidualKnowledge(), models, w.request, CausalLM(word_tokenizer()), 0, CPU)
-    assert text.report.note == "CausalLM: expected a task with continuous inputs, got one without."
-    norms = membership(GradNorm(), models, evidence(models, w.request, w.task), w.task, 0)
+    setting = Setting(Models(w.original, w.original), w.request, w.task, 0, CPU)
+    nameless = setting.with_task(bare)
+    uma, residual = scored(UMA(), nameless), scored(ResidualKnowledge(), nameless)
+    assert [uma.report.note, residual.report.note] == [reason] * 2
+    assert [row.name for row in (*uma.measurements, *residual.measurements)] == ["uma_mean", "residual_knowledge_sums"]
+    assert residual.measurements[0].unlearned.value is None
+    text = scored(ResidualKnowledge(), setting.with_task(CausalLM(word_tokenizer())))
+    assert text.report.note.startswith("ResidualKnowledge: expected a task that is Perturbable, got CausalLM.")
+    norms = scored(GradNorm(), setting)
     assert norms.measurements[0].note.startswith("per_example: expected a task whose examples have a loss of their own")
 
 
 def test_a_disguise_hides_in_the_last_block(pairs_world: World) -> None:
     w = pairs_world
-    hidden = disguised(Relearn(), w.original, w.request, w.task)
+    hidden = Relearn().disguise(w.original, Job(w.request, w.task, session=CPU))
     assert isinstance(hidden, nn.Module)
     assert (
         accuracy(hidden, w.task, w.request.forget).mean() <= 0.5 * accuracy(w.original, w.task, w.request.forget).mean()
@@ -546,7 +546,7 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
         request=w.request,
         task=w.task,
         retrained=w.retrained,
-        attacks=Audit.quick(),
+        attacks=suite("quick"),
         session=session,
     )
     values = {m.name: m for m in record.measurements}
@@ -573,7 +573,7 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
 
 def test_standard_and_quick_audits_are_there() -> None:
     _, task = toy()
-    for audits in (Audit.standard(), Audit.quick()):
-        names = [type(attack).__name__ for attack in audits.of(task)]
+    for name in ("standard", "quick"):
+        names = [type(attack).__name__ for attack in suite(name).suiting(task)]
         assert {"Relearn", "Quantise", "ResidualKnowledge", "Loss", "RMIA"} <= set(names)
-    assert {type(one) for one in (Relearn(), Quantise(), Loss(), UMA())} <= set(map(type, Audit.standard().of(task)))
+    assert {Relearn, Quantise, Loss, UMA} <= set(map(type, suite("standard").suiting(task)))

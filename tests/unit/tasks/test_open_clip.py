@@ -17,7 +17,6 @@ from unrecall.attacks import Quantise
 from unrecall.attacks.quantise import layers
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.harness.recovery import disguised
 from unrecall.methods import RMU, CFk, EUk, GradDiff
 from unrecall.models.observe import accuracy, observe
 from unrecall.tasks import Contrastive
@@ -203,7 +202,7 @@ def test_methods_and_attacks_run_on_it(made: Made) -> None:
         moved = {name for name, p in after.named_parameters() if not torch.equal(p, before[name])}
         assert (0 < len(moved) < len(before)) == few, type(method).__name__
     assert len(layers(made.model, made.request, made.task)) >= 5
-    hidden = disguised(Quantise(bits=(4,)), made.model, made.request, made.task)
+    hidden = Quantise(bits=(4,)).disguise(made.model, Job(made.request, made.task, session=CPU))
     assert isinstance(hidden, nn.Module)
     left = accuracy(hidden, made.task, made.request.forget).mean()
     assert left < accuracy(made.model, made.task, made.request.forget).mean()
