@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from unrecall.data.examples import Absent, Examples
 from unrecall.data.request import SPLITS, Kind, Request, Split
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, adamw
+from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
 from unrecall.scenarios.image_text import load_clip, normalisation
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
@@ -57,9 +56,7 @@ class Pairs(Builder):
 
     def make(self) -> Scenario:
         """Reads the lines, then the model, then the pictures, and checks that they fit before anything is computed."""
-        for name in ("model", "forget", "retain"):
-            if not getattr(self, name):
-                raise BadInput(f"pairs: expected {name}=PATH, got none. Needed are model, forget and retain.")
+        require(self, "pairs")
         lines = {split: read(Path(getattr(self, split))) for split in SPLITS if getattr(self, split)}
         classes = self._classes(lines)
         loaded: Any = load_clip(self.model)
@@ -79,7 +76,7 @@ class Pairs(Builder):
             request = Request(forget, retain, holdout, test, kind=_kind(lines))
             task.check(loaded.model, request)
         except BadInput as error:
-            raise BadInput(_placed(str(error), lines)) from error
+            raise BadInput(placed(str(error), lambda split, index: lines[split][index].where)) from error
         return Scenario(
             name="pairs",
             summary=f"{self.model}; forget {len(request.forget)} pairs of {Path(self.forget).name}, keep "
@@ -109,12 +106,3 @@ def _kind(lines: Mapping[Split, Sequence[Line]]) -> Kind:
     """A concept where every pair to forget has a class, and no pair that stays has one of those."""
     gone, retained = ({line.label for line in lines[split]} for split in SPLITS[:2])
     return "samples" if "" in gone or gone & retained else "concept"
-
-
-def _placed(message: str, lines: Mapping[Split, Sequence[Line]]) -> str:
-    """The message with file and line wherever it names an example by its index."""
-
-    def place(match: re.Match[str]) -> str:
-        return lines[match[1]][int(match[2])].where  # type: ignore[index]
-
-    return re.sub(r"\b(forget|retain|holdout|test)\[(\d+)\]", place, message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from torch import nn
 from unrecall.data.examples import Absent, Examples
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, adamw
+from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
 from unrecall.scenarios.language import Loaded, Precision, load
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
-from unrecall.tasks.text_files import read, without_repeats
+from unrecall.tasks.text_files import read, records, without_repeats
 from unrecall.training.session import Session
 
 ABSENT = {
@@ -54,9 +53,7 @@ class Texts(Builder):
 
     def make(self) -> Scenario:
         """Reads the texts, then the model, and checks that they fit before anything is computed."""
-        for name in ("model", "forget", "retain"):
-            if not getattr(self, name):
-                raise BadInput(f"texts: expected {name}=PATH, got none. Needed are model, forget and retain.")
+        require(self, "texts")
         forget, retain, holdout, test = (self._read(split) for split in SPLITS)
         template = self._template()
         loaded = load(self.model, self.precision, self.adapter)
@@ -65,7 +62,7 @@ class Texts(Builder):
             request = Request(forget, retain, holdout, test)
             task.check(loaded.model, request)
         except BadInput as error:
-            raise BadInput(self._placed(str(error))) from error
+            raise BadInput(placed(str(error), self._place)) from error
         return Scenario(
             name="texts",
             summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
@@ -104,24 +101,12 @@ class Texts(Builder):
         """The model before it was trained on these texts; the same for any seed."""
         return load(self.base, self.precision).model
 
-    def _placed(self, message: str) -> str:
-        """The message with file and line wherever it names an example by its index."""
-
-        def place(match: re.Match[str]) -> str:
-            return _line(Path(getattr(self, match[1])), int(match[2])) or match[0]
-
-        return re.sub(r"\b(forget|retain|holdout|test)\[(\d+)\]", place, message)
-
-
-def _line(path: Path, index: int) -> str | None:
-    """Where the text stands that is the `index`-th without repeats: FILE:LINE, or FILE[INDEX] in a JSON list."""
-    texts = read(path)
-    distinct = without_repeats(texts)
-    if index >= len(distinct):
-        return None
-    number = next(i for i, text in enumerate(texts) if text is distinct[index])
-    whole = path.read_text(encoding="utf-8-sig")
-    if whole.lstrip().startswith("["):
-        return f"{path}[{number}]"
-    filled = [n for n, line in enumerate(whole.split("\n"), 1) if line.strip()]
-    return f"{path}:{filled[number]}"
+    def _place(self, split: Split, index: int) -> str | None:
+        """Where the text stands that is the `index`-th without repeats: FILE:LINE, or FILE[INDEX] in a JSON list."""
+        path = Path(getattr(self, split))
+        texts = read(path)
+        distinct = without_repeats(texts)
+        if index >= len(distinct):
+            return None
+        number = next(i for i, text in enumerate(texts) if text is distinct[index])
+        return records(path)[number][0]
