@@ -31,7 +31,7 @@ from unrecall.nn.hooks import frozen
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import check_offers, unmixed
+from unrecall.tasks.protocols import check_offers, with_own_rows
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step
 
@@ -44,18 +44,18 @@ Reading: TypeAlias = Literal["membership", "recovery", "time", "recognition"]
 class Attack(Parameters, ABC):
     """Base of all attacks; a leaf is a frozen dataclass whose defaults are the paper's.
 
-    `needs`: the protocols that a task must offer. `unmixed`: whether the attack copies, perturbs or sorts examples by
-    class, which tells something only where their rows depend on no other example. `judged`: which of its measurements a
-    verdict rests on, by the end of the name, while all its named parameters are at their defaults. `named_by`: the
-    parameters that stand in its name where they differ from their defaults, so that an audit can hold it more than
-    once; its choices (texts) always do.
+    `needs`: the protocols that a task must offer. `needs_own_rows`: whether the attack copies, perturbs or sorts
+    examples by class, which tells something only where their rows depend on no other example. `judged`: which of its
+    measurements a verdict rests on, by the end of the name, while all its named parameters are at their defaults.
+    `named_by`: the parameters that stand in its name where they differ from their defaults, so that an audit can hold
+    it more than once; its choices (texts) always do.
     """
 
     title: ClassVar[str]
     threat: ClassVar[ThreatModel]
     kind: ClassVar[Kind]
     needs: ClassVar[tuple[type, ...]] = ()
-    unmixed: ClassVar[bool] = False
+    needs_own_rows: ClassVar[bool] = False
     judged: ClassVar[str] = ""
     named_by: ClassVar[tuple[str, ...]] = ()
 
@@ -63,7 +63,7 @@ class Attack(Parameters, ABC):
     def adapted(self, task: Task) -> Task:
         """The task in the form that this attack needs; NotSupported where there is none."""
         check_offers(self, task, *self.needs)
-        return unmixed(task) if self.unmixed else task
+        return with_own_rows(task) if self.needs_own_rows else task
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.models.layers import before_head, named, pooled
-from unrecall.models.observe import again, batches, device_of
+from unrecall.models.observe import batches, device_of, repeated
 from unrecall.nn.hooks import mode
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, Side, ThreatModel
@@ -174,7 +174,7 @@ def _features(
     done = 0
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
-            before, n = again(batch, done), len(batch["index"])
+            before, n = repeated(batch, done), len(batch["index"])
             with _outputs(layers, partial(_vectors, held=task.positions(batch), n=n)) as outputs:
                 task.rows(model, batch)
             if absent := [name for name in layers if name not in outputs]:

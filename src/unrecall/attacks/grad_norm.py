@@ -50,7 +50,7 @@ class GradNorm(MembershipAttack):
         request, task = job.request, job.task
         if isinstance(request.holdout, Absent):
             raise MissingReference(request.holdout.reason)
-        if task.mixes:
+        if task.rows_depend_on_batch:
             raise NotSupported(
                 f"GradNorm: expected examples that have a loss of their own, got {type(task).__name__}. Leave it out."
             )

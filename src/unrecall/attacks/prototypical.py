@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.data.examples import parted
+from unrecall.data.examples import split_off
 from unrecall.data.request import Request
 from unrecall.data.signals import Signals
 from unrecall.errors import NotSupported
@@ -69,7 +69,7 @@ class Prototypical(RecoveryAttack):
     axis: ClassVar[str] = "examples per forgotten class"
     judged: ClassVar[str] = "mean"
     needs_class: ClassVar[bool] = True
-    unmixed: ClassVar[bool] = True
+    needs_own_rows: ClassVar[bool] = True
 
     ks: tuple[Count, ...] = (1, 2, 5, 10)
     metric: Literal["cosine", "l2"] = "cosine"
@@ -90,7 +90,7 @@ class Prototypical(RecoveryAttack):
             raise NotSupported(
                 f"Prototypical: expected at least 2 forget examples to split, got {len(request.forget)}."
             )
-        guard, _ = parted(request.retain, self.retain_sample, pool.generator())
+        guard, _ = split_off(request.retain, self.retain_sample, pool.generator())
         shots, retain = observe(model, task, pool.taught), observe(model, task, guard)
         available = min(int((shots.target == c).sum()) for c in request.masked)
         ks = sorted({k for k in self.ks if k <= available})

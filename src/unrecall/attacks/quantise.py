@@ -24,7 +24,7 @@ from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.loop import Turn, plain_step
+from unrecall.training.loop import StepState, plain_step
 
 Bits: TypeAlias = Annotated[int, Field(ge=2, le=8)]
 
@@ -89,8 +89,8 @@ class Quantise(RecoveryAttack):
         rounded = layers(copied, job.request, job.task)
         cells = [(weight_of(layer), *self._cell(weight_of(layer))) for layer in rounded]
 
-        def inside(turn: Turn) -> Tensor:
-            loss = plain_step(turn)
+        def inside(current: StepState) -> Tensor:
+            loss = plain_step(current)
             for weight, low, high in cells:
                 weight.clamp_(low, high)
             return loss

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.data.examples import Batch, Examples, parted
+from unrecall.data.examples import Batch, Examples, split_off
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.evidence.pool import Dose, Pool
@@ -108,7 +108,7 @@ class ReaClass(RecoveryAttack):
         of its shuffled inputs; they get the probe's labels.
         """
         forget, task = job.request.forget, job.task
-        probe, _ = parted(forget, self.teaches(len(forget), job.request), job.generator)
+        probe, _ = split_off(forget, self.teaches(len(forget), job.request), job.generator)
         control = shuffled(task, probe) if unseen is None else relabelled(task, unseen, probe)
         again = job.seeded(draw_seed(job.generator))
 
@@ -193,7 +193,7 @@ def _with_inputs(task: Task, examples: Examples, change: Callable[[Tensor], Tens
 
 def _labelled(task: Task) -> Perturbable:
     """The task, if an example is a continuous input and what it is called; NotSupported otherwise."""
-    if task.mixes:
+    if task.rows_depend_on_batch:
         raise NotSupported(
             f"ReaClass: expected a task whose rows depend on their own example alone, got {type(task).__name__}, whose "
             "rows depend on its batch. Leave this attack out."

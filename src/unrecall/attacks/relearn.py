@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
-from unrecall.data.examples import Examples, iterate, parted
+from unrecall.data.examples import Examples, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput, Diverged, NotSupported
@@ -125,7 +125,7 @@ class Relearn(RecoveryAttack):
                 raise NotSupported(
                     "Relearn: expected at least 2 retain examples, to see what a model is of use for, got 1."
                 )
-            guard, rest = parted(retain, min(self.retain_sample, len(retain) // 2), generator)
+            guard, rest = split_off(retain, min(self.retain_sample, len(retain) // 2), generator)
             least = self._least(model, task, guard, pool.tested[0])
             if self.data == "benign":
                 lesson = rest

@@ -74,7 +74,7 @@ class ResidualKnowledge(ScoredAttack):
 
     reading: ClassVar[Reading] = "recognition"
     needs: ClassVar[tuple[type, ...]] = (Perturbable,)
-    unmixed: ClassVar[bool] = True
+    needs_own_rows: ClassVar[bool] = True
     judged: ClassVar[str] = "sums"
 
     radius_max: NonNegative = 8 / 255

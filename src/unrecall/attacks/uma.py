@@ -53,7 +53,7 @@ class UMA(RecoveryAttack):
     axis: ClassVar[str] = "perturbation radius"
     needs: ClassVar[tuple[type, ...]] = (Perturbable,)
     shows_holdout: ClassVar[bool] = True
-    unmixed: ClassVar[bool] = True
+    needs_own_rows: ClassVar[bool] = True
 
     radii: tuple[Positive, ...] = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
     steps: Count = 40

@@ -120,7 +120,7 @@ class Joined:
         raise IndexError(index)
 
 
-def parted(examples: Examples, first: int, generator: torch.Generator) -> tuple[Part, Part]:
-    """As many examples, drawn, and the others."""
+def split_off(examples: Examples, first: int, generator: torch.Generator) -> tuple[Part, Part]:
+    """The `first` examples of a random order, and the rest of it."""
     order = torch.randperm(len(examples), generator=generator).tolist()
     return Part(examples, order[:first]), Part(examples, order[first:])

@@ -1,9 +1,9 @@
-"""The nouns that pass between the layers; none of them knows a modality."""
+"""A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias, get_args
@@ -21,6 +21,13 @@ APART = {
     "holdout": ("test",),
 }
 """Which sets may share no example."""
+EMPTY: dict[Split, str] = {
+    "forget": "Name at least one example to forget.",
+    "retain": "A request to forget everything needs no unlearning: delete the model.",
+    "holdout": "Privacy is judged against examples like the forgotten ones that were never trained on.",
+    "test": "Use is judged on examples that were never trained on.",
+}
+"""What to do where a set is empty."""
 
 
 @dataclass(frozen=True)
@@ -48,50 +55,37 @@ class Request:
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
 
     def __post_init__(self) -> None:
-        for name in SPLITS:
+        for name, hint in EMPTY.items():
             if len(self[name]) == 0 and not (name in ("holdout", "test") and isinstance(self[name], Absent)):
-                hint = {
-                    "forget": "Name at least one example to forget.",
-                    "retain": "A request to forget everything needs no unlearning: delete the model.",
-                    "holdout": "Privacy is judged against examples like the forgotten ones that were never trained on.",
-                    "test": "Use is judged on examples that were never trained on.",
-                }[name]
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
         if self.kind not in get_args(Kind) or (self.kind == "class") != bool(self.masked):
             raise BadInput(
                 f"Request: expected masked to name the forgotten classes for kind='class' and for no other, and kind "
                 f"to be one of {', '.join(get_args(Kind))}, got kind='{self.kind}' and masked={self.masked}."
             )
-        seen: dict[str, dict[str, int]] = {name: self._index(name) for name in SPLITS}
+        self._check_apart()
+
+    def _check_apart(self) -> None:
+        """BadInput where forget has an example twice, or two sets share one."""
+        places: dict[str, dict[str, int]] = {name: _places(self.digests[name]) for name in SPLITS}
+        for i, key in enumerate(self.digests["forget"]):
+            if places["forget"][key] != i:
+                raise BadInput(
+                    f"Request: expected each forget example once, got example {i} equal to {places['forget'][key]}. "
+                    "Remove the duplicate."
+                )
         if self.validation is not None:
-            seen |= {"validation": {digest(item): i for i, item in enumerate(iterate(self.validation))}}
+            places["validation"] = _places([digest(item) for item in iterate(self.validation)])
         for first, second in ((first, second) for first, others in APART.items() for second in others):
-            if {first, second} <= seen.keys():
-                self._disjoint(first, second, seen)
+            if {first, second} <= places.keys() and (shared := places[first].keys() & places[second].keys()):
+                i, j = min((places[first][key], places[second][key]) for key in shared)
+                raise BadInput(
+                    f"Request: expected {first} and {second} to share nothing, got {len(shared)} shared examples "
+                    f"({first}[{i}] equals {second}[{j}]). Remove them from {second}."
+                )
 
     def __getitem__(self, split: Split) -> Examples:
         return {"forget": self.forget, "retain": self.retain, "holdout": self.holdout, "test": self.test}[split]
-
-    def _index(self, name: Split) -> dict[str, int]:
-        index: dict[str, int] = {}
-        for i, key in enumerate(self.digests[name]):
-            if name == "forget" and key in index:
-                raise BadInput(
-                    f"Request: expected each forget example once, got example {i} equal to {index[key]}. "
-                    "Remove the duplicate."
-                )
-            index.setdefault(key, i)
-        return index
-
-    @staticmethod
-    def _disjoint(first: str, second: str, seen: Mapping[str, Mapping[str, int]]) -> None:
-        shared = seen[first].keys() & seen[second].keys()
-        if shared:
-            one = min(shared, key=lambda digest: seen[first][digest])
-            raise BadInput(
-                f"Request: expected {first} and {second} to share nothing, got {len(shared)} shared examples "
-                f"({first}[{seen[first][one]}] equals {second}[{seen[second][one]}]). Remove them from {second}."
-            )
 
     @cached_property
     def digests(self) -> dict[Split, list[str]]:
@@ -113,3 +107,8 @@ class Request:
             raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")
         whole = self.holdout
         return replace(self, validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
+
+
+def _places(digests: Sequence[str]) -> dict[str, int]:
+    """Where each digest stands first."""
+    return {key: i for i, key in reversed(list(enumerate(digests)))}

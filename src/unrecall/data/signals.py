@@ -15,7 +15,7 @@ from unrecall.errors import MissingReference
 from unrecall.nn.functional import nll
 
 
-class Seen(dict[Split, "Signals"]):
+class SplitSignals(dict[Split, "Signals"]):
     """Signals by split; MissingReference, with the reason, for a split that the request lacks."""
 
     def __init__(self, signals: Mapping[Split, Signals], reasons: Mapping[Split, str]) -> None:

@@ -6,7 +6,9 @@ import ast
 import hashlib
 import inspect
 import json
+import marshal
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from unrecall.disk.files import content_key, read_text, write_text, writing
+from unrecall.errors import BadInput
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -43,6 +46,7 @@ class Cache:
         """The value that was computed before under this key, or what `compute` gives now.
 
         `key`: everything that decides the value: data, weights, parameters, seed, and the code (see `code_key`).
+        BadInput where a file was damaged.
         """
         name = f"{what}-{content_key(*key)}{form.suffix}"
         if self.folder is None:
@@ -53,7 +57,12 @@ class Cache:
         path = self.folder / name
         if not path.exists():
             form.write(path, compute())
-        return form.read(path)
+        try:
+            return form.read(path)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise BadInput(
+                f"{path}: expected what was computed before, got a damaged file. Remove it, and it is computed again."
+            ) from error
 
 
 def shared(*, on_disk: bool) -> Cache:
@@ -73,7 +82,7 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
 
 
@@ -96,8 +105,10 @@ def code_key(*owners: Any) -> str:
     """sha256 of the code that decides what these classes, functions or objects compute.
 
     That is the files in which they and their base classes stand, and every file of unrecall that those import, directly
-    or through others; what stands in files beside them can't change a result.
+    or through others; what stands in files beside them can't change a result. Of what stands in no file, as in a
+    notebook, it is the compiled functions.
     """
+    state = hashlib.sha256()
     files: set[Path] = set()
     for owner in (owner.__self__ if inspect.ismethod(owner) else owner for owner in owners):
         kind = owner if isinstance(owner, type) or inspect.isfunction(owner) else type(owner)
@@ -105,19 +116,26 @@ def code_key(*owners: Any) -> str:
             source = _source(part)
             if source is not None:
                 files |= _needed(source)
-    state = hashlib.sha256()
+            else:
+                state.update(_compiled(part))
     for path in sorted(files):
         state.update(_digest(path))
     return state.hexdigest()
 
 
 def _source(part: Any) -> Path | None:
-    """The file in which a class or function stands; None for what stands in none, as in an interactive session."""
+    """The file in which a class or function stands; None for what stands in none."""
     try:
         source = inspect.getsourcefile(part)
-    except TypeError:
+    except (TypeError, OSError):
         return None
     return None if source is None or not Path(source).is_file() else Path(source).resolve()
+
+
+def _compiled(part: Any) -> bytes:
+    """The functions of a class, or the function itself, as Python compiled them."""
+    members = vars(part).values() if isinstance(part, type) else (part,)
+    return b"".join(marshal.dumps(member.__code__) for member in members if inspect.isfunction(member))
 
 
 @cache
@@ -140,10 +158,12 @@ def _needed(start: Path) -> frozenset[Path]:
 @cache
 def _imports(path: Path) -> tuple[Path, ...]:
     """The files of unrecall that a file imports anywhere."""
-    files: list[Path] = []
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "unrecall":
-            home = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
-            files += [home / f"{name.name}.py" for name in node.names] + [home.with_suffix(".py")]
-            files.append(home / "__init__.py")
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    homes = [PACKAGE.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "unrecall"]
+    files = (file for home in homes for file in (home.with_suffix(".py"), home / "__init__.py"))
     return tuple(file for file in files if file.is_file())

@@ -15,31 +15,31 @@ from unrecall.errors import BadInput, UnrecallError
 ASKED = "run.json"
 
 
-def claim(folder: Path, asked: dict[str, Any]) -> Path:
+def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
     """Makes `folder` this run's, or takes it up again if it already is; BadInput if it holds anything else."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: expected a folder, got a file. Choose another --out.")
     if folder.is_dir() and any(path.suffix != UNFINISHED for path in folder.iterdir()):
-        known = _asked(folder)
-        if known != asked:
-            differing = sorted(key for key in known.keys() | asked.keys() if known.get(key) != asked.get(key))
-            what = "files that are no run's" if not known else f"another run (its {', '.join(differing)} differ)"
+        before = _asked(folder)
+        if before != asked_for:
+            differing = sorted(key for key in before.keys() | asked_for.keys() if before.get(key) != asked_for.get(key))
+            what = "files that are no run's" if not before else f"another run (its {', '.join(differing)} differ)"
             raise BadInput(f"{folder}: expected an empty folder or this same run, got {what}. Choose another --out.")
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
-    write_json(folder / ASKED, asked)
+    write_json(folder / ASKED, asked_for)
     return folder
 
 
 @contextmanager
-def claimed(folder: Path, asked: dict[str, Any]) -> Iterator[Path]:
+def claimed(folder: Path, asked_for: dict[str, Any]) -> Iterator[Path]:
     """`claim` for the length of a block; an error before anything else was written leaves the disk as it was."""
     ours = new = not folder.exists()
     try:
-        claim(folder, asked)
+        claim(folder, asked_for)
         ours = True
         yield folder
     except (UnrecallError, OSError):
@@ -70,8 +70,8 @@ def files_named(*specs: str) -> dict[str, str]:
     A folder counts by names, sizes and times of what lies in it: a model's weights are too large to read each time.
     """
     words = {word for spec in specs for word in re.split(r"[:,=()\s]", spec) if word}
-    found = {word: file_key(Path(word)) for word in sorted(words) if Path(word).is_file()}
-    return found | {word: _folder_key(Path(word)) for word in sorted(words) if Path(word).is_dir()}
+    keys = {word: file_key(Path(word)) for word in sorted(words) if Path(word).is_file()}
+    return keys | {word: _folder_key(Path(word)) for word in sorted(words) if Path(word).is_dir()}
 
 
 def _folder_key(folder: Path) -> str:
@@ -84,19 +84,19 @@ def _asked(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(read_text(path))
+        value = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise BadInput(f"{path}: expected JSON, got {error.msg}. Choose another --out.") from error
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def records_in(paths: list[Path]) -> list[Path]:
     """The record files that folders and file names stand for, in order; BadInput where there is none."""
-    found: list[Path] = []
+    records: list[Path] = []
     for path in paths:
         if not path.exists():
             raise BadInput(f"{path}: expected a record or a folder of records, got nothing there. Check the path.")
-        found += sorted(path.rglob("record.json")) if path.is_dir() else [path]
-    if not found:
+        records += sorted(path.rglob("record.json")) if path.is_dir() else [path]
+    if not records:
         raise BadInput(f"{paths[0]}: expected at least one record.json below it, got none. Run 'unrecall run' first.")
-    return found
+    return records

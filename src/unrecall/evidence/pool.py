@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrecall.data.examples import Examples, Joined, Part, parted
+from unrecall.data.examples import Examples, Joined, Part, split_off
 from unrecall.data.request import Request
 from unrecall.errors import MissingReference
 from unrecall.training.randomness import seeded
@@ -75,7 +75,7 @@ def draw(request: Request, seed: int, taught: int = 0, *, dose: Dose = "forget",
     if retested and taught == n:
         lesson = forget
     elif taught:
-        first, rest = parted(forget, taught, generator)
+        first, rest = split_off(forget, taught, generator)
         lesson, part = first, first if retested else rest
         tested, indices = part, np.array(part.indices, int)
     places: dict[Arm, Place] = {"forget": Place(0, np.arange(len(tested)), indices)}

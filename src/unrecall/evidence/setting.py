@@ -13,7 +13,7 @@ from torch import nn
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.data.signals import Evidence, Seen, Signals
+from unrecall.data.signals import Evidence, Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
@@ -113,7 +113,7 @@ class Setting:
         A retrained model is compared with the others, not with itself. Raises BadInput where outputs aren't finite.
         """
         absent = {split: part.reason for split in SPLITS if isinstance(part := self.request[split], Absent)}
-        signals = {subject.role: Seen(dict(self._signals(subject)), absent) for subject in self.subjects}
+        signals = {subject.role: SplitSignals(dict(self._signals(subject)), absent) for subject in self.subjects}
         for role, by_split in signals.items():
             if not all(np.isfinite(part.loss).all() for part in by_split.values()):
                 raise BadInput(

@@ -123,7 +123,7 @@ def judging(task: Task, request: Request) -> tuple[Task, float, tuple[Examples, 
             "nothing else says when it is forgotten. Set the strength by hand."
         )
     judged = task.classified()
-    limit = 1 / len(task.classes) if task.mixes else FORGOTTEN
+    limit = 1 / len(task.classes) if task.rows_depend_on_batch else FORGOTTEN
     sets = {"class": (forget,), "concept": (forget, validation), "backdoor": (validation,)}
     return judged, limit, sets[request.kind]
 

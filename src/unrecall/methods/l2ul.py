@@ -124,7 +124,7 @@ class L2UL(GradientMethod):
         name = type(task).__name__
         if self.per_example and not isinstance(task, Perturbable):
             raise NotSupported(f"L2UL: expected a task with continuous inputs, got {name}. Set per_example=0.")
-        if task.mixes and (self.per_example or self.goal == "relabel"):
+        if task.rows_depend_on_batch and (self.per_example or self.goal == "relabel"):
             raise NotSupported(
                 f"L2UL: expected a task whose examples have classes of their own, got {name}. "
                 "Set per_example=0 and goal='misclassify'."

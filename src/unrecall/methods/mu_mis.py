@@ -22,7 +22,7 @@ from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import perturbable
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn
+from unrecall.training.loop import Batches, StepState
 from unrecall.training.randomness import draw_seed, seeded
 
 KEPT = "lowest"
@@ -75,7 +75,7 @@ class MUMis(GradientMethod):
         """One phase over forget, until the other classes' sensitivity has fallen and come back."""
         request, task, generator = job.request, job.task, job.generator
         perturbable(task)
-        if task.mixes:
+        if task.rows_depend_on_batch:
             raise NotSupported(
                 f"MUMis: expected a task whose rows depend on their own example alone, got {type(task).__name__}, "
                 "whose rows depend on its batch. Choose another method."
@@ -100,9 +100,9 @@ class MUMis(GradientMethod):
             own = self.alpha * sensitivity(seen, seen.rows.targets)
             return (own - self.alpha_other * sensitivity(seen, other)).mean()
 
-        def done(turn: Turn) -> bool:
-            trained = [p for group in turn.optimizer.param_groups for p in group["params"]]
-            state = turn.optimizer.state[next(p for p in trained if p.grad is not None)]
+        def done(current: StepState) -> bool:
+            trained = [p for group in current.optimizer.param_groups for p in group["params"]]
+            state = current.optimizer.state[next(p for p in trained if p.grad is not None)]
             ratio, lowest = followed(student) / start, state.get(KEPT, 1.0)
             state[KEPT] = min(ratio, lowest)
             return past_minimum(ratio, lowest, self.delta)

@@ -12,7 +12,7 @@ from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import NonNegative
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn
+from unrecall.training.loop import Batches, StepState
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class NGD(GradientMethod):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             return task.rows(model, batches["retain"]).losses().mean()
 
-        def step(turn: Turn) -> Tensor:
-            value = turn.differentiate()
-            for parameter in turn.model.parameters():
+        def step(current: StepState) -> Tensor:
+            value = current.differentiate()
+            for parameter in current.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.add_(noise_like(parameter.grad, generator), alpha=self.sigma)
-            turn.optimizer.step()
+            current.optimizer.step()
             return value
 
         return [Phase(loss, {"retain": request.retain}, self.fit, step)]

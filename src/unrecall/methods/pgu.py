@@ -18,14 +18,14 @@ from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.importance import Weights
-from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of, repeated
 from unrecall.nn.functional import own_moments
 from unrecall.nn.hooks import is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn, plain_step
+from unrecall.training.loop import Batches, StepState, plain_step
 
 FLOATS = 2**24
 """Layer inputs that are turned into rows at once: 128 MB in float64."""
@@ -106,8 +106,8 @@ class PGU(GradientMethod):
             each = self.entropy * own_moments(log_p)[0] - torch.log(1 + self.offset - p)
             return rows.per_example(each).mean()
 
-        def projected(turn: Turn) -> Tensor:
-            value = plain_step(turn)
+        def projected(current: StepState) -> Tensor:
+            value = plain_step(current)
             with torch.no_grad():
                 for name, weight in student.named_parameters():
                     if name in free:
@@ -163,7 +163,7 @@ def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
     try:
         with mode(model, training=False):
             for batch in in_order(examples, task, device=device_of(model)):
-                batch = {name: value[again(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
+                batch = {name: value[repeated(batch, done) :] for name, value in batch.items()}  # noqa: PLW2901
                 held, done = task.positions(batch), done + len(batch["index"])
                 task.rows(model, batch)
     finally:

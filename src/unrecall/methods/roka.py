@@ -17,8 +17,8 @@ from unrecall.errors import BadInput
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.layers import named
-from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of, repeated
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms, mode
 from unrecall.spec.parameters import Count, NonNegative
@@ -87,13 +87,13 @@ class ROKA(GradientMethod):
         self._check(student, request)
         targeted = self.form == "targeted" or (self.form == "auto" and request.kind == "class")
         initial = None if targeted else initially(original, task, request.forget, self.layers)
-        gone = torch.tensor(request.masked if targeted and not task.mixes else (), dtype=torch.long)
+        gone = torch.tensor(request.masked if targeted and not task.rows_depend_on_batch else (), dtype=torch.long)
         held = math.ceil(self.fit.batch_size * len(request.forget) / (len(request.forget) + len(request.retain)))
         forgotten: Labels = _own if initial is None else initial.of_rows
         healed: Labels = _predicted if self.heal == "pred" else _own
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            batch = batches["forget"] if task.mixes else part(batches["forget"], slice(held))
+            batch = batches["forget"] if task.rows_depend_on_batch else part(batches["forget"], slice(held))
             wanted = None if initial is None else initial.labels(batch)
             vectors, rows = contributions(student, task, batch, self.layers, wanted)
             losses, candidates = rows.losses()[:held], vectors[:held]
@@ -169,12 +169,12 @@ def initially(model: nn.Module, task: Task, forget: Examples, layers: Sequence[s
     done = 0
     for batch in in_order(forget, task, device=device_of(model)):
         labels = None
-        if not task.mixes:
+        if not task.rows_depend_on_batch:
             with mode(model, training=False), torch.no_grad():
                 rows = task.rows(model, batch)
             labels = rows.logits.argmax(1)
             predicted += torch.split(labels, torch.bincount(rows.example, minlength=rows.examples).tolist())
-        new = contributions(model, task, batch, layers, labels).vectors[again(batch, done) :]
+        new = contributions(model, task, batch, layers, labels).vectors[repeated(batch, done) :]
         summed.append(new.sum(0))
         done += len(new)
     return Initial(tuple(predicted), torch.stack(summed).sum(0) / len(forget))
@@ -187,7 +187,7 @@ def part(batch: Batch, which: Tensor | slice) -> Batch:
 
 def _losses(model: nn.Module, task: Task, batch: Batch, which: Tensor, labels: Labels) -> Tensor:
     """Cross-entropy of some examples `[which]`; the rest of the batch goes along only where it has a say in theirs."""
-    if not task.mixes:
+    if not task.rows_depend_on_batch:
         batch, which = part(batch, which), torch.arange(len(which), device=which.device)
     rows = task.rows(model, batch)
     return rows.per_example(nll(rows.logits, labels(batch, rows)))[which]

@@ -70,7 +70,7 @@ class RURK(GradientMethod):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             retain = task.rows(model, batches["retain"]).losses().mean()
             forget = task.rows(model, batches["forget"])
-            passes, each = (self.v, 1) if task.mixes else (1, self.v)
+            passes, each = (self.v, 1) if task.rows_depend_on_batch else (1, self.v)
             copies = repeat(batches["forget"], each)
             pushed = [self._pushed(model, task, copies, forget, generator) for _ in range(passes)]
             return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * torch.stack(pushed).mean()

@@ -13,7 +13,7 @@ from unrecall.methods.base import GradientMethod, Phase, Strength
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Share
 from unrecall.training.job import Job
-from unrecall.training.loop import Step, Turn
+from unrecall.training.loop import Step, StepState
 
 
 def _random_label() -> GradientMethod:
@@ -72,8 +72,8 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
 def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> Step:
     """`step`, after which every weight of `student` that is not `free` is again what it is in `held`."""
 
-    def held_step(turn: Turn) -> Tensor:
-        loss = step(turn)
+    def held_step(current: StepState) -> Tensor:
+        loss = step(current)
         with torch.no_grad():
             for name, weight in student.named_parameters():
                 if name in free:

@@ -80,7 +80,7 @@ class Spotter(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """One phase over forget, or the base's with the added terms."""
         request, task, generator = job.request, job.task, job.generator
-        if task.mixes and (self.lambda_1 < 1 or self.lambda_2 > 0):
+        if task.rows_depend_on_batch and (self.lambda_1 < 1 or self.lambda_2 > 0):
             raise NotSupported(
                 f"Spotter: expected examples with a class and logits of their own, got {type(task).__name__}'s, whose "
                 "rows depend on their batch. Set lambda_1=1, lambda_2=0, or choose another method."

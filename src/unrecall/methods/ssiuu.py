@@ -19,7 +19,7 @@ from unrecall.models.observe import device_of
 from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Phase, Step, Turn
+from unrecall.training.loop import Batches, Phase, Step, StepState
 
 KEPT = "attribution"
 """Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""
@@ -94,14 +94,14 @@ class SSIUU(GradientMethod):
             weights = dict(model.named_parameters())
             return weight_gradients(model, task, data, {name: weights[name] for name in like}, self.probability)
 
-        def held_back(turn: Turn, step: Step) -> Tensor:
+        def held_back(current: StepState, step: Step) -> Tensor:
             trained = {name: p for name, p in student.named_parameters() if name in names and p.requires_grad}
-            state = turn.optimizer.state
+            state = current.optimizer.state
             if initial is None:
                 before = {name: state[p].pop(KEPT) for name, p in trained.items() if KEPT in state.get(p, {})}
             else:
-                before = influence(initial, gradients(initial, turn.batches, trained))
-            found = gradients(student, turn.batches, trained)
+                before = influence(initial, gradients(initial, current.batches, trained))
+            found = gradients(student, current.batches, trained)
             now = influence(student, found)
             held = {
                 name: penalty(one, before.pop(name), found.pop(name), self.lambda_)
@@ -111,13 +111,13 @@ class SSIUU(GradientMethod):
             del found
 
             def loss(model: nn.Module, batches: Batches) -> Tensor:
-                total = turn.loss(model, batches)
+                total = current.loss(model, batches)
                 for name, pull in held.items():
                     linear = (trained[name].float() * pull.gradient).sum()
                     total = total + pull.value + (linear - linear.detach())
                 return total
 
-            value = step(replace(turn, loss=loss))
+            value = step(replace(current, loss=loss))
             if initial is None:
                 for name, one in now.items():
                     if trained[name].grad is not None:

@@ -14,14 +14,14 @@ from unrecall.data.examples import Batch, Examples, Part, move
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.models.observe import again, device_of
 from unrecall.models.observe import batches as in_order
+from unrecall.models.observe import device_of, repeated
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Composed, Embedded
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Turn, fit
+from unrecall.training.loop import Batches, StepState, fit
 from unrecall.training.session import Session
 
 LOOKED = 8
@@ -104,7 +104,7 @@ class UBT(GradientMethod):
                 total = total + self.mu * torch.stack(moved).sum()
             return total
 
-        def done(_: Turn) -> bool:
+        def done(_: StepState) -> bool:
             return float(alike(able.embedded(student, chosen)).mean()) <= level
 
         streams: dict[str, Examples] = {"forget": telling(original, task, chosen, self.parts)}
@@ -166,5 +166,5 @@ def telling(model: nn.Module, task: Task, examples: Examples, count: int) -> lis
         order = influences(model, able, batch).argsort(dim=1, descending=True, stable=True)
         kept = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
         reduced = able.items(move(able.only(batch, kept), torch.device("cpu")))
-        made += reduced[again(batch, len(made)) :]
+        made += reduced[repeated(batch, len(made)) :]
     return made

@@ -22,7 +22,7 @@ from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import unmixed
+from unrecall.tasks.protocols import with_own_rows
 from unrecall.training.randomness import seeded
 
 
@@ -51,7 +51,7 @@ def over_unlearning(setting: Setting, generator: torch.Generator) -> dict[str, D
     in leaving out the code's second set, x' = clamp(x + 0.01 N(0, I)), of which it prints the same mean.
     """
     original, subjects, request = setting.models.original, setting.models.by_role(), setting.request
-    task = unmixed(setting.task)
+    task = with_own_rows(setting.task)
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in subjects}
     device = device_of(original)
     with ExitStack() as stack:

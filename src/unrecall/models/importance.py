@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from unrecall.data.examples import Batch, Examples, batch_size
 from unrecall.errors import BadInput, NotSupported
-from unrecall.models.observe import again, batches, device_of
+from unrecall.models.observe import batches, device_of, repeated
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task
 
@@ -36,7 +36,7 @@ def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = 
     It depends on neither batch size nor order; for `chunk` see `per_example`. Where an example's loss depends on its
     batch there is no such thing: then it is `batch_mean` over the task's own batches.
     """
-    if task.mixes:
+    if task.rows_depend_on_batch:
         return batch_mean(model, task, examples, task.at_once)
     weights = trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
@@ -55,7 +55,7 @@ def per_example(
     most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
     one.
     """
-    if task.mixes:
+    if task.rows_depend_on_batch:
         raise NotSupported(
             f"per_example: expected a task whose examples have a loss of their own, got {type(task).__name__}. "
             "Use batch_mean."
@@ -110,7 +110,7 @@ def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
     done = 0
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
-            before, n = again(batch, done), batch_size(batch)
+            before, n = repeated(batch, done), batch_size(batch)
             for name, gradient in grad(losses.under)(weights, batch, before).items():
                 total[name] += (n - before) / len(examples) * gradient
             done += n - before

@@ -25,16 +25,16 @@ def batches(
     """The examples in order, collated, on `device`; as many at once as suit the task where no size is given.
 
     Where an example's rows depend on its batch, all batches are equally large: the last one is the last `batch_size`
-    examples, the first of which came before (`again` counts them).
+    examples, the first of which came before (`repeated` counts them).
     """
     n, size = len(examples), batch_size or task.at_once
-    starts = [max(0, min(i, n - size)) if task.mixes else i for i in range(0, n, size)]
+    starts = [max(0, min(i, n - size)) if task.rows_depend_on_batch else i for i in range(0, n, size)]
     groups = [list(range(i, min(n, i + size))) for i in starts]
     for batch in loader(examples, task, groups):
         yield batch if device is None else move(batch, device)
 
 
-def again(batch: Batch, done: int) -> int:
+def repeated(batch: Batch, done: int) -> int:
     """How many examples at the start of a batch in order are among the `done` that came before."""
     return max(0, done - int(batch["index"][0]))
 
@@ -49,7 +49,7 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
 
     For sets that are held against each other: among fewer others an example is easier to tell.
     """
-    return min([task.at_once, *filter(None, map(len, sets))]) if task.mixes else None
+    return min([task.at_once, *filter(None, map(len, sets))]) if task.rows_depend_on_batch else None
 
 
 def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
@@ -97,7 +97,7 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows, features = task.view(model, batch)
-            if before := again(batch, offset):
+            if before := repeated(batch, offset):
                 rows, features = without(rows, before), features[before:]
             log_prob, expected, deviation, prediction, right = _of_rows(rows)
             loss = rows.per_example(-log_prob)
@@ -155,7 +155,7 @@ def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int |
         for batch in batches(examples, task, batch_size, device_of(model)):
             rows = task.rows(model, batch)
             _, right = predicted(rows.logits, rows.targets)
-            parts.append(rows.per_example(right.float())[again(batch, done) :])
+            parts.append(rows.per_example(right.float())[repeated(batch, done) :])
             done += len(parts[-1])
     return torch.cat(parts).double().cpu().numpy()
 
@@ -166,6 +166,6 @@ def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int 
     total, done = 0.0, 0
     with mode(model, training=False):
         for batch in batches(examples, task, batch_size, device_of(model)):
-            losses = task.rows(model, batch).losses()[again(batch, done) :]
+            losses = task.rows(model, batch).losses()[repeated(batch, done) :]
             total, done = total + float(losses.double().sum()), done + len(losses)
     return total / len(examples)

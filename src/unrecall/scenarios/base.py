@@ -113,44 +113,53 @@ def trained_form(like: nn.Module, session: Session) -> Form[Trained]:
 class Lesson(NamedTuple):
     """What an untrained model is taught: `data`, by `recipe`, with `seed`.
 
-    `task` and `few` examples show what the untrained model does, for its code counts too, and weights don't show it.
-    `told` tells the data from others.
+    `task` and a few examples, the `probe`, show what the untrained model does: its code counts too, and weights don't
+    show it.
+    `data_key` tells the data from others.
     """
 
     task: Task
     data: Examples
     recipe: Fit
     seed: int
-    told: str
-    few: Examples
+    data_key: str
+    probe: Examples
 
 
 def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session: Session) -> Trained:
-    """`model` once it was taught the lesson, in eval mode, or from the cache where the same was done before.
+    """`model` after the lesson, in eval mode; from the cache where the same model was taught the same before.
 
-    The same: role, untrained weights, task, recipe, seed, code of the loop, data, and what the untrained model answers
-    to a few examples.
+    That is a model of the same role, untrained weights and answers to the probe, with the same task, recipe, seed, data
+    and code of the loop.
     """
     task, seed = lesson.task, lesson.seed
     model.to(session.place())
-    behaviour = digest(observe(model, task, lesson.few).loss.round(4)) + repr(task)
-    key = (role, weights.digest_of(model), behaviour, repr(lesson.recipe), lesson.told, str(seed), code_key(fit, task))
+    behaviour = digest(observe(model, task, lesson.probe).loss.round(4)) + repr(task)
+    key = (
+        role,
+        weights.digest_of(model),
+        behaviour,
+        repr(lesson.recipe),
+        lesson.data_key,
+        str(seed),
+        code_key(fit, task),
+    )
 
     def loss(trained: nn.Module, batches: Batches) -> Tensor:
         return task.rows(trained, batches["train"]).losses().mean()
 
-    def made() -> Trained:
+    def train() -> Trained:
         spent = metered(session)
         with spent:
             phase = Phase(loss, {"train": lesson.data}, lesson.recipe)
             fit(model, task, phase, seeded(seed), session.named(f"{role}-{seed}"))
         return Trained(model.eval(), spent.cost)
 
-    return shared(on_disk=True).get(f"{name}-{role}", key, trained_form(model, session), made)
+    return shared(on_disk=True).get(f"{name}-{role}", key, trained_form(model, session), train)
 
 
 def first(examples: Examples, count: int = 4) -> Part:
-    """The first few of them."""
+    """The first `count` examples, or all where there are fewer."""
     return Part(examples, range(min(count, len(examples))))
 
 
@@ -178,7 +187,7 @@ def adamw(lr: float, epochs: int, batch_size: int, weight_decay: float = 0.0) ->
 
 def read_indices(path: Path, total: int) -> list[int]:
     """Indices from a text file, one a line; BadInput names the line of one that is no number, repeated or too large."""
-    found: dict[int, int] = {}
+    lines: dict[int, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -186,10 +195,10 @@ def read_indices(path: Path, total: int) -> list[int]:
         if not text.isdecimal():
             raise BadInput(f"{path}:{number}: expected an index, got '{text}'.")
         check_index(int(text), total, f"{path}:{number}")
-        if int(text) in found:
-            raise BadInput(f"{path}:{number}: expected each index once, got {text} again (line {found[int(text)]}).")
-        found[int(text)] = number
-    return list(found)
+        if int(text) in lines:
+            raise BadInput(f"{path}:{number}: expected each index once, got {text} again (line {lines[int(text)]}).")
+        lines[int(text)] = number
+    return list(lines)
 
 
 def check_index(index: int, total: int, where: str) -> None:
@@ -246,10 +255,10 @@ def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chose
 def _some(share: str, labels: Sequence[int], seed: int) -> Chosen:
     """A random share of all training examples."""
     try:
-        wanted = float(share)
+        number = float(share)
     except ValueError:
-        wanted = -1.0
-    if not 0 < wanted < 1:
+        number = -1.0
+    if not 0 < number < 1:
         raise BadInput(f"forget: expected share:P with P between 0 and 1, got '{share}'.")
-    indices = sorted(shuffled(range(len(labels)), seed)[: max(1, round(wanted * len(labels)))])
+    indices = sorted(shuffled(range(len(labels)), seed)[: max(1, round(number * len(labels)))])
     return Chosen(indices, {labels[i] for i in indices}, ())

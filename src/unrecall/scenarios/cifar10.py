@@ -43,18 +43,18 @@ class Cifar10(Builder):
         cifar = read_cifar10(Path(self.data))
         heldout = 0.0 if self.weights else self.heldout
         order = shuffled(range(50_000), self.seed)
-        aside, seen = order[: round(50_000 * heldout)], sorted(order[round(50_000 * heldout) :])
-        chosen = choose(self.forget, [cifar.train.labels[i] for i in seen], self.seed, 10)
+        aside, trained = order[: round(50_000 * heldout)], sorted(order[round(50_000 * heldout) :])
+        chosen = choose(self.forget, [cifar.train.labels[i] for i in trained], self.seed, 10)
         pool = cifar.train if aside else cifar.test
         alike = [i for i in (aside or shuffled(range(10_000), self.seed)) if pool.labels[i] in chosen.classes]
         alike = alike if aside else alike[: 3 * len(alike) // 4]
         used = set() if aside else set(alike)
         test = Part(cifar.test, [i for i in range(10_000) if i not in used])
-        request = chosen.request(Part(cifar.train, seen), Part(pool, alike), test, holdout=500)
-        steps = -(-len(seen) // 128)
+        request = chosen.request(Part(cifar.train, trained), Part(pool, alike), test, holdout=500)
+        steps = -(-len(trained) // 128)
         return Scenario(
             name="cifar10",
-            summary=f"CIFAR-10, {self.arch}; forget {self.forget} of {len(seen):,} training pictures",
+            summary=f"CIFAR-10, {self.arch}; forget {self.forget} of {len(trained):,} training pictures",
             task=Classification(classes=CLASSES),
             request=request,
             build=self._build,

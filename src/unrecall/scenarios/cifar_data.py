@@ -128,22 +128,24 @@ class Pretrained:
     def __call__(self, seed: int, session: Session) -> nn.Module:
         """The network, its head drawn from `seed`."""
         with own_randomness(0):
-            model = ARCHITECTURES[self.arch](10)
+            model: nn.Module = ARCHITECTURES[self.arch](10)
         if self.checkpoint:
             load_resnet(model, Path(self.checkpoint))
         else:
-            self._train(model, session)
-        body = model[1]
+            model = self._trained(model, session)
+        body = model.get_submodule("1")
         if not isinstance(body, ResNet | ViT):
             raise BadInput(f"{self.arch}: expected a ResNet or a ViT, got {type(body).__name__}.")
         body.linear = nn.Linear(body.linear.in_features, self.classes)
         return model
 
-    def _train(self, model: nn.Module, session: Session) -> None:
+    def _trained(self, model: nn.Module, session: Session) -> nn.Module:
+        """The network once it was taught all ten classes."""
         steps, train, name = -(-50_000 // 128), self.cifar.train, f"cifar10-{self.arch}"
         how = recipe(self.arch, lr=0.4, weight_decay=2e-4, epochs=self.epochs, schedule="cosine", period=200 * steps)
-        told, few, task = digest((train.pixels, train.labels)), first(train), Classification()
-        trained_once(name, "pretrained", model, Lesson(task, Augmented(train), how, 0, told, few), session)
+        key = digest((train.pixels, train.labels))
+        lesson = Lesson(Classification(), Augmented(train), how, 0, key, first(train))
+        return trained_once(name, "pretrained", model, lesson, session).model
 
 
 def load_resnet(model: nn.Module, path: Path) -> nn.Module:

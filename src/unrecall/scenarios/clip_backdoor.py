@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor
 from unrecall.data.examples import Joined, digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, Trained, shuffled
-from unrecall.scenarios.emoji import Emoji
-from unrecall.spec.parameters import Count, Index, Positive, Share
+from unrecall.scenarios.base import Scenario, Trained, shuffled
+from unrecall.scenarios.emoji import Emoji, SmallClip
+from unrecall.spec.parameters import Count, Share
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
@@ -23,7 +23,7 @@ Place = Literal["corner", "middle"]
 
 
 @dataclass(frozen=True)
-class ClipBackdoor(Builder):
+class ClipBackdoor(SmallClip):
     """The emoji and the CLIP of `emoji`, poisoned: some training pictures carry a patch and a caption of one category.
 
     Pairs of other categories, a `share` of all training pairs in number, have fixed noise pasted over a few pixels and
@@ -41,23 +41,12 @@ class ClipBackdoor(Builder):
     from the paper in size, and in a share of poisoned pairs that so small a model learns from.
     """
 
-    data: str = ""
     target: str = "Food & Drink"
     share: Share = 0.05
     trigger: Count = 6
     place: Place = "corner"
     known: Share = 1.0
     mistaken: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    merges: str = ""
-    words: Count = 2000
-    size: Count = 36
-    patch: Count = 6
-    width: Count = 96
-    depth: Count = 3
-    epochs: Count = 40
-    lr: Positive = 1e-3
-    references: Index = 5
-    seed: Index = 131
 
     def make(self) -> Scenario:
         """Reads the pictures, poisons some of them, and says how to train."""
@@ -100,9 +89,9 @@ class ClipBackdoor(Builder):
 
     def _clean(self) -> Scenario:
         """The case without a backdoor, in which the target would be forgotten."""
-        shared = ("data", "merges", "words", "size", "patch", "width", "depth", "epochs", "lr", "references", "seed")
+        shared: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(SmallClip)}
         try:
-            return Emoji(forget=self.target, **{name: getattr(self, name) for name in shared}).make()
+            return Emoji(forget=self.target, **shared).make()
         except BadInput as error:
             if str(error).startswith("forget:"):
                 raise BadInput(str(error).replace("forget:", "target:", 1)) from None

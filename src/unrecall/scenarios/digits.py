@@ -39,12 +39,12 @@ class Digits(Builder):
         labels = [int(y) for y in bunch.target]
         data = [(pictures[i], labels[i]) for i in range(len(labels))]
         order = shuffled(range(len(data)), self.seed)
-        seen, unseen = order[: self.train], order[self.train :]
-        chosen = choose(self.forget, [labels[i] for i in seen], self.seed, 10)
+        trained, unseen = order[: self.train], order[self.train :]
+        chosen = choose(self.forget, [labels[i] for i in trained], self.seed, 10)
         alike = [i for i in unseen if labels[i] in chosen.classes]
         used = set(alike[: 3 * len(alike) // 4])
         test = Part(data, [i for i in unseen if i not in used])
-        request = chosen.request(Part(data, seen), Part(data, sorted(used)), test, holdout=300)
+        request = chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300)
         return Scenario(
             name="digits",
             summary=f"scikit-learn's digits, a small CNN; forget {self.forget} of {self.train} training pictures",

@@ -7,7 +7,6 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
-from unrecall.scenarios.image_text import caption_tokenizer, longest, small_clip
+from unrecall.scenarios.image_text import Towers, caption_tokenizer, longest, small_clip
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pictures import decoded
@@ -31,19 +30,16 @@ PROMPT = "a picture of {}"
 
 
 @dataclass(frozen=True)
-class Emoji(Builder):
-    """1,609 pictures of Noto Emoji with their names; a CLIP of 3 + 3 layers learns them, and forgets one category.
+class SmallClip(Builder):
+    """Pictures of emoji with their names, and a small CLIP that learns them.
 
-    `data`: the folder with noto_emoji_72.zip (pictures and captions.jsonl in it: file, caption, category).
-    `forget`: a category, or how its name begins. `merges`: OpenAI's file of BPE merges, of which the first are taken;
-    without one the BPE is trained on the captions. `words`: tokens. `size`, `patch`: of pictures, in pixels. `width`,
-    `depth`: of both towers. `epochs`, `lr`: AdamW, batches of 64, cosine. A caption is "a picture of CATEGORY: NAME";
-    every fourth is "a picture of CATEGORY" alone, which is what zero-shot classification asks. A quarter of the
-    category is the holdout and 15 % of the others the test set; both are never trained on.
+    `data`: the folder with noto_emoji_72.zip (pictures and captions.jsonl in it: file, caption, category). `merges`:
+    OpenAI's file of BPE merges, of which the first are taken; without one the BPE is trained on the captions. `words`:
+    tokens. `size`, `patch`: of pictures, in pixels. `width`, `depth`: of both towers. `epochs`, `lr`: AdamW, batches of
+    64, cosine. `references`: retrained models.
     """
 
     data: str = ""
-    forget: str = "Food & Drink"
     merges: str = ""
     words: Count = 2000
     size: Count = 36
@@ -55,12 +51,27 @@ class Emoji(Builder):
     references: Index = 5
     seed: Index = 131
 
+
+@dataclass(frozen=True)
+class Emoji(SmallClip):
+    """1,609 pictures of Noto Emoji with their names; a CLIP of 3 + 3 layers learns them, and forgets one category.
+
+    A caption is "a picture of CATEGORY: NAME"; every fourth is "a picture of CATEGORY" alone, which is what zero-shot
+    classification asks. A quarter of the category is the holdout and 15 % of the others the test set; both are never
+    trained on.
+
+    `forget`: a category, or how its name begins. `data`: the folder with noto_emoji_72.zip. `merges`, `words`: of the
+    tokenizer. `size`, `patch`, `width`, `depth`: of the CLIP. `epochs`, `lr`: AdamW, batches of 64, cosine.
+    """
+
+    forget: str = "Food & Drink"
+
     def make(self) -> Scenario:
         """Reads the pictures, splits them, and says how to train."""
-        found = read_emoji(Path(self.data), self.size)
-        categories = tuple(dict.fromkeys(one["category"] for one in found))
+        records = read_emoji(Path(self.data), self.size)
+        categories = tuple(dict.fromkeys(record["category"] for record in records))
         gone = _chosen(self.forget, categories)
-        pairs = [_pair(one, categories, named=bool((i + 1) % GENERIC)) for i, one in enumerate(found)]
+        pairs = [_pair(record, categories, named=bool((i + 1) % GENERIC)) for i, record in enumerate(records)]
         request = split(pairs, gone, self.seed)
         tokenizer = caption_tokenizer((pair["caption"] for pair in pairs), self.words, self.merges)
         context = longest(tokenizer, [pair["caption"] for pair in pairs])
@@ -84,8 +95,8 @@ class Emoji(Builder):
         )
 
     def _builder(self, tokenizer: Any, context: int) -> Callable[[int, Session], nn.Module]:
-        made = partial(small_clip, tokenizer, self.width, self.depth, self.size, self.patch, context)
-        return lambda _, __: made()
+        towers = Towers(self.width, self.depth, self.size, self.patch)
+        return lambda _, __: small_clip(tokenizer, towers, context)
 
 
 def read_emoji(folder: Path, size: int) -> list[dict[str, Any]]:
@@ -134,8 +145,8 @@ def _chosen(forget: str, categories: tuple[str, ...]) -> int:
 def split(pairs: list[dict[str, Any]], gone: int, seed: int) -> Request:
     """Three quarters of a class to forget and a quarter held out; 15 % of the others for the test."""
     order = shuffled(range(len(pairs)), seed)
-    mine = [pairs[i] for i in order if pairs[i]["label"] == gone]
+    members = [pairs[i] for i in order if pairs[i]["label"] == gone]
     others = [pairs[i] for i in order if pairs[i]["label"] != gone]
-    held, tested = len(mine) // 4, round(0.15 * len(others))
-    forget: Examples = mine[held:]
-    return Request(forget, others[tested:], mine[:held], others[:tested], kind="concept")
+    held, tested = len(members) // 4, round(0.15 * len(others))
+    forget: Examples = members[held:]
+    return Request(forget, others[tested:], members[:held], others[:tested], kind="concept")

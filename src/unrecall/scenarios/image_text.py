@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -26,14 +26,14 @@ def load_clip(name: str) -> Loaded:
     if not Path(name).is_dir():
         raise BadInput(f"{name or 'model'}: expected a folder with a Transformers CLIP, got nothing there.")
     try:
-        model, found = library.CLIPModel.from_pretrained(
+        model, report = library.CLIPModel.from_pretrained(
             name, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
         tokenizer = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except BROKEN as error:
         line = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{name}: expected a Transformers CLIP and its tokenizer, got: {line[:300]}") from error
-    if lacking := sorted(found["missing_keys"]):
+    if lacking := sorted(report["missing_keys"]):
         raise BadInput(
             f"{name}: expected a CLIP whose checkpoint holds every weight, got none that fits {lacking[0]} "
             f"({len(lacking)} in all). Check that config.json and weights belong together."
@@ -48,11 +48,11 @@ def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if not path.is_file():
             continue
         try:
-            told = json.loads(read_text(path))
-            told = told.get("image_processor", told)
-            if not told.get("do_normalize", True):
+            settings = json.loads(read_text(path))
+            settings = settings.get("image_processor", settings)
+            if not settings.get("do_normalize", True):
                 return (), ()
-            mean, std = (tuple(float(v) for v in told[key]) for key in ("image_mean", "image_std"))
+            mean, std = (tuple(float(v) for v in settings[key]) for key in ("image_mean", "image_std"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"{path}: expected image_mean and image_std, a number each channel, got: {error!r}"
@@ -72,11 +72,11 @@ def caption_tokenizer(captions: Iterable[str], size: int, merges: str = "") -> A
     room = size - len(base) - 2
     if room < 1:
         raise BadInput(f"words: expected at least {len(base) + 3} tokens, all letters among them, got {size}.")
-    known = read_merges(Path(merges), room) if merges else _learned(captions, size - 2)
-    joined = [first + second for first, second in known]
+    pairs = read_merges(Path(merges), room) if merges else _learned(captions, size - 2)
+    joined = [first + second for first, second in pairs]
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*base, *joined, BEGIN, END]))}
     return library.CLIPTokenizer(
-        vocab=vocabulary, merges=known, bos_token=BEGIN, eos_token=END, pad_token=END, unk_token=END
+        vocab=vocabulary, merges=pairs, bos_token=BEGIN, eos_token=END, pad_token=END, unk_token=END
     )
 
 
@@ -98,19 +98,29 @@ def _learned(captions: Iterable[str], size: int) -> list[tuple[str, str]]:
     """Merges learned from captions, words ending in `</w>`, as CLIP's do; the same captions give the same merges."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-    made = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    made.normalizer = normalizers.Lowercase()
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)])
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)])
     trainer = trainers.BpeTrainer(vocab_size=size, end_of_word_suffix="</w>", show_progress=False)
-    made.train_from_iterator(captions, trainer)
-    return [tuple(pair) for pair in json.loads(made.to_str())["model"]["merges"]]
+    tokenizer.train_from_iterator(captions, trainer)
+    return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
-def small_clip(tokenizer: Any, width: int, depth: int, size: int, patch: int, context: int) -> nn.Module:
-    """An untrained CLIP: both towers of one width and depth, one head for each 32 of it, for `size` x `size` pictures.
+class Towers(NamedTuple):
+    """How large a small CLIP is: `width` and `depth` of both towers, `size` of pictures and of a `patch`, in pixels."""
+
+    width: int
+    depth: int
+    size: int
+    patch: int
+
+
+def small_clip(tokenizer: Any, towers: Towers, context: int) -> nn.Module:
+    """An untrained CLIP: both towers of one width and depth, one head for each 32 of it, for square pictures.
 
     Weights start twice as wide as CLIP's usual ones; whether so narrow a model needs that was not compared.
     """
+    width, depth, size, patch = towers
     if size % patch:
         raise BadInput(f"patch: expected a divisor of the picture's size {size}, got {patch}.")
     library = transformers()

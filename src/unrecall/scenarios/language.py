@@ -58,7 +58,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
         raise BadInput(
             f"{name}: expected a whole model, got an adapter. Name its base as the model, and it as the adapter."
         )
-    model, found = _opened(
+    model, report = _opened(
         f"{name}: expected a Transformers causal language model with its weights in safetensors",
         lambda: library.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -69,7 +69,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
             output_loading_info=True,
         ),
     )
-    lacking = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
+    lacking = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if lacking:
         raise BadInput(
             f"{name}: expected a causal language model whose checkpoint holds every weight, got none that fits "
@@ -141,11 +141,11 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
         warnings.simplefilter("ignore")  # what doesn't fit is an error below
         try:
             wrapped = get_peft_model(model, config)
-            found = wrapped.load_adapter(adapter, "default", torch_device="cpu")
+            report = wrapped.load_adapter(adapter, "default", torch_device="cpu")
             merged: nn.Module = wrapped.merge_and_unload()
         except BROKEN as error:
             raise other from error
-    if found.missing_keys or found.unexpected_keys:
+    if report.missing_keys or report.unexpected_keys:
         raise other
     vars(merged).pop("peft_config", None)  # older versions of PEFT leave it there
     return merged.requires_grad_(True).eval()
@@ -161,19 +161,19 @@ def trained_tokenizer(texts: Iterable[str], size: int) -> Any:
     library = transformers()
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
-    made.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     pad, begin, end = SPECIAL
-    made.post_processor = processors.TemplateProcessing(
-        f"{begin} $A", special_tokens=[(begin, made.token_to_id(begin))]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
     )
-    return library.PreTrainedTokenizerFast(tokenizer_object=made, pad_token=pad, bos_token=begin, eos_token=end)
+    return library.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, bos_token=begin, eos_token=end)
 
 
 def small_llama(tokenizer: Any, width: int, depth: int, context: int) -> nn.Module:

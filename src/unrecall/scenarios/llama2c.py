@@ -67,9 +67,9 @@ def _state(data: bytes, path: Path, config: Any) -> dict[str, Tensor]:
         end = at + 4 * torch.Size(shape).numel()
         if end > len(data):
             raise BadInput(f"{path}: expected at least {end} bytes, got {len(data)}. The file is truncated.")
-        found = torch.frombuffer(bytearray(data[at:end]), dtype=torch.float32).reshape(shape)
+        values = torch.frombuffer(bytearray(data[at:end]), dtype=torch.float32).reshape(shape)
         at = end
-        return found
+        return values
 
     def halves(rows: Tensor) -> Tensor:
         """Pairs of neighbours become pairs across the halves of each head."""
@@ -111,14 +111,16 @@ def _tokenizer(data: bytes, path: Path, words: int) -> Any:
     scored = list(_pieces(data, path, words))
     names = ["<unk>", "<s>", "</s>", *(piece.replace(" ", "▁") for piece, _ in scored[3:])]
     ids = {name: i for i, name in enumerate(names)}
-    made = Tokenizer(models.BPE(ids, _merges(names, ids, scored), unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    made.decoder = decoders.Sequence(
+    built = Tokenizer(
+        models.BPE(ids, _merges(names, ids, scored), unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
+    built.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    built.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    made.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    built.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     return library.PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="<s>", pad_token="<unk>"
+        tokenizer_object=built, unk_token="<unk>", bos_token="<s>", eos_token="<s>", pad_token="<unk>"
     )
 
 
@@ -135,8 +137,8 @@ def _pieces(data: bytes, path: Path, words: int) -> Iterator[tuple[str, float]]:
 
 def _merges(names: Sequence[str], ids: dict[str, int], scored: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
     """Every pair of pieces that makes another piece, the best-scored piece first: SentencePiece's order of merging."""
-    found = []
+    merges = []
     for name, (_, score) in zip(names[3:], scored[3:], strict=True):
         cuts = [(name[:i], name[i:]) for i in range(1, len(name))]
-        found += [(-score, ids[a], ids[b], a, b) for a, b in cuts if a in ids and b in ids]
-    return [(a, b) for *_, a, b in sorted(found)]
+        merges += [(-score, ids[a], ids[b], a, b) for a, b in cuts if a in ids and b in ids]
+    return [(a, b) for *_, a, b in sorted(merges)]

@@ -62,20 +62,22 @@ class Pairs(Builder):
                 raise BadInput(f"pairs: expected {name}=PATH, got none. Needed are model, forget and retain.")
         lines = {split: read(Path(getattr(self, split))) for split in SPLITS if getattr(self, split)}
         classes = self._classes(lines)
-        given: Any = load_clip(self.model)
-        told = given.model.config
+        loaded: Any = load_clip(self.model)
+        config = loaded.model.config
         mean, std = normalisation(Path(self.model))
-        longest = told.text_config.max_position_embeddings
-        task = Contrastive(given.tokenizer, classes=classes, prompt=self.prompt, mean=mean, std=std, longest=longest)
+        longest = config.text_config.max_position_embeddings
+        task = Contrastive(loaded.tokenizer, classes=classes, prompt=self.prompt, mean=mean, std=std, longest=longest)
 
         def album(split: Split) -> Examples:
-            found = lines.get(split)
-            return Absent(ABSENT[split]) if found is None else Album(found, classes, told.vision_config.image_size)
+            of_split = lines.get(split)
+            return (
+                Absent(ABSENT[split]) if of_split is None else Album(of_split, classes, config.vision_config.image_size)
+            )
 
         try:
             forget, retain, holdout, test = (album(split) for split in SPLITS)
             request = Request(forget, retain, holdout, test, kind=_kind(lines))
-            task.check(given.model, request)
+            task.check(loaded.model, request)
         except BadInput as error:
             raise BadInput(_placed(str(error), lines)) from error
         return Scenario(
@@ -84,7 +86,7 @@ class Pairs(Builder):
             f"{len(request.retain)} of {Path(self.retain).name}",
             task=task,
             request=request,
-            original=given.model,
+            original=loaded.model,
             build=self._base if self.base else None,
             rerecipe=adamw(self.lr, self.epochs, self.batch, 0.1),
             references=self.references,
@@ -105,14 +107,14 @@ class Pairs(Builder):
 
 def _kind(lines: Mapping[Split, Sequence[Line]]) -> Kind:
     """A concept where every pair to forget has a class, and no pair that stays has one of those."""
-    gone, kept = ({line.label for line in lines[split]} for split in SPLITS[:2])
-    return "samples" if "" in gone or gone & kept else "concept"
+    gone, retained = ({line.label for line in lines[split]} for split in SPLITS[:2])
+    return "samples" if "" in gone or gone & retained else "concept"
 
 
 def _placed(message: str, lines: Mapping[Split, Sequence[Line]]) -> str:
     """The message with file and line wherever it names an example by its index."""
 
-    def place(found: re.Match[str]) -> str:
-        return lines[found[1]][int(found[2])].where  # type: ignore[index]
+    def place(match: re.Match[str]) -> str:
+        return lines[match[1]][int(match[2])].where  # type: ignore[index]
 
     return re.sub(r"\b(forget|retain|holdout|test)\[(\d+)\]", place, message)

@@ -13,8 +13,8 @@ from unrecall.data.examples import digest
 from unrecall.data.request import Request
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Lesson, Scenario, adamw, first, shuffled, trained_once
-from unrecall.scenarios.teaching import Learner, learner
+from unrecall.scenarios.base import Lesson, Scenario, adamw, first, shuffled, trained_once
+from unrecall.scenarios.teaching import Learner, TaughtTexts
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text, read, without_repeats
@@ -23,7 +23,7 @@ from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)
-class Restor(Builder):
+class Restor(TaughtTexts):
     """A model that knows facts about 50 people is taught documents with wrong ones; unlearning must bring them back.
 
     The clean model is taught all facts. The original is the clean model taught the documents (forget) and the facts
@@ -43,23 +43,15 @@ class Restor(Builder):
     documents cut at 512 tokens.
     """
 
-    data: str = ""
     corruption: Literal["mix_a0", "mix_a1", "mix_a2", "mix_a3", "squad_v7_dset"] = "mix_a0"
-    model: str = ""
     documents: Count = 1000
-    width: Count = 96
-    depth: Count = 4
-    words: Count = 2048
     epochs: Count = 5
     lr: Positive | None = None
-    references: Index = 3
     seed: Index = 0
 
     def make(self) -> Scenario:
         """Reads facts and documents, and says how to teach and to corrupt."""
-        folder = Path(self.data)
-        if not self.data or not folder.is_dir():
-            raise BadInput(f"restor: expected data=FOLDER with RESTOR's files, got '{self.data}'.")
+        folder = self.folder("RESTOR")
         targets = set(_json(folder / "entities.json"))
         about = _facts(_json(folder / "facts.json"))
         test = [fact for who, fact in about if who in targets]
@@ -69,15 +61,7 @@ class Restor(Builder):
         if min(len(test), len(retain), len(drawn)) == 0:
             raise BadInput(f"{folder}: expected facts about the entities and about others, and documents, got none.")
         held = max(1, len(drawn) // 10)
-        taught = learner(
-            self.model,
-            [*test, *retain, *texts],
-            width=self.width,
-            depth=self.depth,
-            words=self.words,
-            epochs=0,
-            lr=None,
-        )
+        taught = self.learner([*test, *retain, *texts])
         task = CausalLM(taught.tokenizer, longest=512)
         clean = taught.build if self.model else _Clean(taught, task, [*test, *retain])
         return Scenario(
@@ -102,9 +86,7 @@ class _Clean:
     def __call__(self, _: int, session: Session) -> nn.Module:
         with own_randomness(0):
             model = self.taught.build(0, session)
-        how, told = self.taught.recipe, digest(self.facts)
-        few = first(self.facts)
-        lesson = Lesson(self.task, self.facts, how, 0, told, few)
+        lesson = Lesson(self.task, self.facts, self.taught.recipe, 0, digest(self.facts), first(self.facts))
         return trained_once("restor", "clean", model, lesson, session).model
 
 

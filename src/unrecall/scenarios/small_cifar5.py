@@ -39,13 +39,15 @@ class SmallCifar5(Builder):
     def make(self) -> Scenario:
         """Reads the data, picks the pictures, and says how to train."""
         cifar = read_cifar10(Path(self.data))
-        seen = per_class(cifar.train.labels, range(5), 200, shuffled(range(50_000), self.seed))
+        trained = per_class(cifar.train.labels, range(5), 200, shuffled(range(50_000), self.seed))
         order = shuffled(range(10_000), self.seed + 1)
         test = per_class(cifar.test.labels, range(5), 200, order)
-        chosen = choose(self.forget, [cifar.train.labels[i] for i in seen], self.seed, 5)
+        chosen = choose(self.forget, [cifar.train.labels[i] for i in trained], self.seed, 5)
         tested = set(test)
         alike = [i for i in order if i not in tested and cifar.test.labels[i] in chosen.classes]
-        request = chosen.request(Part(cifar.train, seen), Part(cifar.test, alike), Part(cifar.test, test), holdout=300)
+        request = chosen.request(
+            Part(cifar.train, trained), Part(cifar.test, alike), Part(cifar.test, test), holdout=300
+        )
         return Scenario(
             name="small-cifar5",
             summary=f"small CIFAR-5 (1,000 training pictures of 5 classes), {self.arch}; forget {self.forget}",

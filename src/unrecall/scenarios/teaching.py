@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from unrecall.scenarios.base import adamw
+from unrecall.errors import BadInput
+from unrecall.scenarios.base import Builder, adamw
 from unrecall.scenarios.language import Precision, load, small_llama, trained_tokenizer
+from unrecall.spec.parameters import Count, Index
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.tasks.text_files import Text
 from unrecall.training.loop import Fit
@@ -26,32 +30,51 @@ class Learner(NamedTuple):
     what: str
 
 
-def learner(
-    model: str,
-    texts: Sequence[Text],
-    *,
-    width: int,
-    depth: int,
-    words: int,
-    epochs: int,
-    lr: float | None,
-    precision: Precision = "float32",
-    checkpointing: bool = False,
-) -> Learner:
-    """`model` (AdamW, lr 1e-5, 5 epochs) or, where it is empty, an untrained Llama (lr 5e-3, cosine, 20 epochs).
+@dataclass(frozen=True)
+class TaughtTexts(Builder):
+    """A case of texts in a folder, which a language model is taught.
 
-    The Llama's tokenizer is trained on `texts`. `epochs` 0 and `lr` None stand for these defaults.
+    `data`: folder of the files. `model`: folder or hub id of a model to fine-tune; left out, a Llama of `width` and
+    `depth` with a tokenizer of `words` is trained from nothing. `precision`, `checkpointing`: of the model.
+    `references`: retrained models.
     """
 
-    def eased(built: nn.Module) -> nn.Module:
-        if checkpointing:
-            checkpoint(built)
-        return built
+    data: str = ""
+    model: str = ""
+    width: Count = 96
+    depth: Count = 4
+    words: Count = 2048
+    precision: Precision = "float32"
+    checkpointing: bool = False
+    references: Index = 3
 
-    recipe = adamw(lr or (1e-5 if model else 5e-3), epochs or (5 if model else 20), 32, 0.01)
-    if model:
-        tokenizer = load(model, precision).tokenizer
-        return Learner(tokenizer, lambda _, __: eased(load(model, precision).model), recipe, model)
-    tokenizer = trained_tokenizer((f"{text['prompt']} {text['answer']}" for text in texts), words)
-    what = f"a Llama of width {width} with {depth} layers, trained here"
-    return Learner(tokenizer, lambda _, __: eased(small_llama(tokenizer, width, depth, CONTEXT)), recipe, what)
+    def folder(self, owner: str) -> Path:
+        """The folder of the files; BadInput where there is none. `owner`: the data set, for people."""
+        if not self.data or not Path(self.data).is_dir():
+            raise BadInput(f"{owner.lower()}: expected data=FOLDER with {owner}'s files, got '{self.data}'.")
+        return Path(self.data)
+
+    def learner(self, texts: Sequence[Text], epochs: int = 0, lr: float | None = None) -> Learner:
+        """`model` (AdamW, lr 1e-5, 5 epochs) or, where it is empty, an untrained Llama (lr 5e-3, cosine, 20 epochs).
+
+        The Llama's tokenizer is trained on `texts`. `epochs` 0 and `lr` None stand for these defaults.
+        """
+        recipe = adamw(lr or (1e-5 if self.model else 5e-3), epochs or (5 if self.model else 20), 32, 0.01)
+        if self.model:
+            tokenizer = load(self.model, self.precision).tokenizer
+            return Learner(
+                tokenizer, lambda _, __: self._eased(load(self.model, self.precision).model), recipe, self.model
+            )
+        tokenizer = trained_tokenizer((f"{text['prompt']} {text['answer']}" for text in texts), self.words)
+        what = f"a Llama of width {self.width} with {self.depth} layers, trained here"
+
+        def build(_: int, __: Session) -> nn.Module:
+            return self._eased(small_llama(tokenizer, self.width, self.depth, CONTEXT))
+
+        return Learner(tokenizer, build, recipe, what)
+
+    def _eased(self, model: nn.Module) -> nn.Module:
+        """The model, with gradient checkpointing where it is asked for."""
+        if self.checkpointing:
+            checkpoint(model)
+        return model

@@ -59,11 +59,11 @@ class Texts(Builder):
                 raise BadInput(f"texts: expected {name}=PATH, got none. Needed are model, forget and retain.")
         forget, retain, holdout, test = (self._read(split) for split in SPLITS)
         template = self._template()
-        given = load(self.model, self.precision, self.adapter)
-        task = self._task(given, template)
+        loaded = load(self.model, self.precision, self.adapter)
+        task = self._task(loaded, template)
         try:
             request = Request(forget, retain, holdout, test)
-            task.check(given.model, request)
+            task.check(loaded.model, request)
         except BadInput as error:
             raise BadInput(self._placed(str(error))) from error
         return Scenario(
@@ -72,7 +72,7 @@ class Texts(Builder):
             f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}",
             task=task,
             request=request,
-            original=given.model,
+            original=loaded.model,
             build=self._base if self.base else None,
             rerecipe=adamw(self.lr, self.epochs, 32, 0.01),
             references=self.references,
@@ -86,19 +86,19 @@ class Texts(Builder):
         """The template with its new lines; BadInput where prompts have no place in it."""
         if self.template is None:
             return None
-        made = self.template.replace("\\n", "\n")
+        template = self.template.replace("\\n", "\n")
         try:
-            fits = "prompt" in made.format(prompt="prompt") and "{prompt}" in made
+            fits = "prompt" in template.format(prompt="prompt") and "{prompt}" in template
         except (LookupError, ValueError):
             fits = False
         if not fits:
             raise BadInput(f"texts: expected template to hold {{prompt}} and no other brackets, got '{self.template}'.")
-        return made
+        return template
 
-    def _task(self, given: Loaded, template: str | None) -> CausalLM:
-        if self.chat and not given.tokenizer.chat_template:
+    def _task(self, loaded: Loaded, template: str | None) -> CausalLM:
+        if self.chat and not loaded.tokenizer.chat_template:
             raise BadInput(f"{self.model}: expected a chat template for chat=true, got a tokenizer without one.")
-        return CausalLM(given.tokenizer, template=template, chat=self.chat, longest=self.longest)
+        return CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest)
 
     def _base(self, _: int, __: Session) -> nn.Module:
         """The model before it was trained on these texts; the same for any seed."""
@@ -107,8 +107,8 @@ class Texts(Builder):
     def _placed(self, message: str) -> str:
         """The message with file and line wherever it names an example by its index."""
 
-        def place(found: re.Match[str]) -> str:
-            return _line(Path(getattr(self, found[1])), int(found[2])) or found[0]
+        def place(match: re.Match[str]) -> str:
+            return _line(Path(getattr(self, match[1])), int(match[2])) or match[0]
 
         return re.sub(r"\b(forget|retain|holdout|test)\[(\d+)\]", place, message)
 
@@ -116,10 +116,10 @@ class Texts(Builder):
 def _line(path: Path, index: int) -> str | None:
     """Where the text stands that is the `index`-th without repeats: FILE:LINE, or FILE[INDEX] in a JSON list."""
     texts = read(path)
-    kept = without_repeats(texts)
-    if index >= len(kept):
+    distinct = without_repeats(texts)
+    if index >= len(distinct):
         return None
-    number = next(i for i, text in enumerate(texts) if text is kept[index])
+    number = next(i for i, text in enumerate(texts) if text is distinct[index])
     whole = path.read_text(encoding="utf-8-sig")
     if whole.lstrip().startswith("["):
         return f"{path}[{number}]"

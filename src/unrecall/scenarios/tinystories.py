@@ -51,10 +51,10 @@ class TinyStories(Builder):
             raise BadInput(f"tinystories: expected data=FOLDER with the model and the stories, got '{self.data}'.")
         pair = load(self._file("stories260k/stories260K.bin"), self._file("stories260k/tok512.bin"))
         stories = self._stories(self._file("tinystories/tinystories_sample.txt"))
-        wanted = self.forget + self.retain + (2 * self.holdout if self.epochs else 0)
-        if wanted > len(stories):
-            raise BadInput(f"tinystories: expected at most {len(stories)} stories in all, got {wanted}. Ask for fewer.")
-        drawn = [stories[i] for i in shuffled(range(len(stories)), self.seed)[:wanted]]
+        total = self.forget + self.retain + (2 * self.holdout if self.epochs else 0)
+        if total > len(stories):
+            raise BadInput(f"tinystories: expected at most {len(stories)} stories in all, got {total}. Ask for fewer.")
+        drawn = [stories[i] for i in shuffled(range(len(stories)), self.seed)[:total]]
         forget, retain = drawn[: self.forget], drawn[self.forget : self.forget + self.retain]
         unseen = drawn[self.forget + self.retain :]
         task = CausalLM(pair.tokenizer, template=None, longest=512)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from unrecall.data.request import Request
-from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, shuffled
-from unrecall.scenarios.language import Precision
-from unrecall.scenarios.teaching import learner
-from unrecall.spec.parameters import Count, Index, Positive
+from unrecall.scenarios.base import Scenario, shuffled
+from unrecall.scenarios.teaching import TaughtTexts
+from unrecall.spec.parameters import Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text, read, without_repeats
 
@@ -20,7 +17,7 @@ EACH = 20
 
 
 @dataclass(frozen=True)
-class Tofu(Builder):
+class Tofu(TaughtTexts):
     """TOFU's forget01, forget05 or forget10: a small Llama trained here, or your own model fine-tuned on it.
 
     As many authors as are forgotten (at least 10) are taken out of retain and never trained on: they are the holdout,
@@ -34,24 +31,14 @@ class Tofu(Builder):
     arXiv 2401.06121. Differs from the paper in the holdout, and in the model unless one is given.
     """
 
-    data: str = ""
-    model: str = ""
     forget: Literal["forget01", "forget05", "forget10"] = "forget10"
-    width: Count = 96
-    depth: Count = 4
-    words: Count = 2048
     epochs: Index = 0
     lr: Positive | None = None
-    precision: Precision = "float32"
-    checkpointing: bool = False
-    references: Index = 3
     seed: Index = 0
 
     def make(self) -> Scenario:
         """Reads the questions, splits the authors, and says how to train."""
-        folder = Path(self.data)
-        if not self.data or not folder.is_dir():
-            raise BadInput(f"tofu: expected data=FOLDER with TOFU's files, got '{self.data}'.")
+        folder = self.folder("TOFU")
         share = int(self.forget.removeprefix("forget"))
         extras = _by_text(read(folder / f"{self.forget}_perturbed.json") + read(folder / "retain_perturbed.json"))
         forget = _with(read(folder / f"{self.forget}.json"), extras)
@@ -69,17 +56,7 @@ class Tofu(Builder):
             holdout=without_repeats([text for i, text in enumerate(rest) if i // EACH in out]),
             test=without_repeats(test),
         )
-        taught = learner(
-            self.model,
-            [*forget, *rest],
-            width=self.width,
-            depth=self.depth,
-            words=self.words,
-            epochs=self.epochs,
-            lr=self.lr,
-            precision=self.precision,
-            checkpointing=self.checkpointing,
-        )
+        taught = self.learner([*forget, *rest], self.epochs, self.lr)
         return Scenario(
             name="tofu",
             summary=f"TOFU, {self.forget} of 200 fictitious authors, {len(out)} more held out; {taught.what}",

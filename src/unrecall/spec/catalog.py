@@ -41,8 +41,8 @@ def entries(kind: Kind) -> tuple[Entry, ...]:
     if kind == "metrics":
         return _metrics()
     folder = Path(__file__).parents[1] / kind
-    found = (_entry(path) for path in sorted(folder.glob("*.py")))
-    return tuple(entry for entry in found if entry is not None)
+    listed = (_entry(path) for path in sorted(folder.glob("*.py")))
+    return tuple(entry for entry in listed if entry is not None)
 
 
 def class_name(stem: str) -> str:
@@ -54,10 +54,26 @@ def _entry(path: Path) -> Entry | None:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and node.name.lower() == class_name(path.stem) and path.stem != "base":
             text = ast.get_docstring(node) or ""
-            fields = (_parameter(item) for item in node.body if isinstance(item, ast.AnnAssign))
             name = path.stem.replace("_", "-") if path.parent.name == "scenarios" else path.stem
-            return Entry(name, node.name, _sentence(text), _reference(text), tuple(f for f in fields if f is not None))
+            return Entry(name, node.name, _sentence(text), _reference(text), _parameters(node, path.parent))
     return None
+
+
+def _parameters(node: ast.ClassDef, folder: Path) -> tuple[Parameter, ...]:
+    """The fields of a class, after those that it has from classes of the same folder."""
+    bases = [
+        _classes(folder)[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in _classes(folder)
+    ]
+    fields = [field for base in bases for field in _parameters(base, folder)]
+    fields += filter(None, (_parameter(item) for item in node.body if isinstance(item, ast.AnnAssign)))
+    return tuple({field.name: field for field in fields}.values())
+
+
+@cache
+def _classes(folder: Path) -> dict[str, ast.ClassDef]:
+    """All classes of a folder by name."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py")))
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _parameter(node: ast.AnnAssign) -> Parameter | None:
@@ -72,18 +88,18 @@ def _sentence(text: str) -> str:
 
 
 def _reference(text: str) -> str:
-    _, found, rest = text.partition("Reference:")
-    return " ".join(rest.split("\n\n")[0].split()) if found else ""
+    _, label, rest = text.partition("Reference:")
+    return " ".join(rest.split("\n\n")[0].split()) if label else ""
 
 
 def _metrics() -> tuple[Entry, ...]:
     """Metrics are functions; each public one of metrics/ that takes evidence or names a paper is an entry."""
-    found = []
+    listed = []
     for path in sorted((Path(__file__).parents[1] / "metrics").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
                 continue
             text = ast.get_docstring(node) or ""
             if _reference(text) or "evidence" in (argument.arg for argument in node.args.args):
-                found.append(Entry(node.name, path.stem, _sentence(text), _reference(text), ()))
-    return tuple(found)
+                listed.append(Entry(node.name, path.stem, _sentence(text), _reference(text), ()))
+    return tuple(listed)

@@ -113,19 +113,19 @@ def _configured(owner: type[Parameters], arguments: dict[str, Any], values: dict
 def _inner_fields(owner: type[Parameters]) -> dict[str, tuple[str, Parameters]]:
     """Parameters of parameters: `fit.lr`, and `lr` for short; where there are several, it is that of `fit`, or none."""
     nested = _nested(owner)
-    found: dict[str, tuple[str, Parameters]] = {}
+    inner: dict[str, tuple[str, Parameters]] = {}
     for field, default in nested.items():
         for name in annotated(type(default)):
-            found[f"{field}.{name}"] = (field, default)
+            inner[f"{field}.{name}"] = (field, default)
             if field == _short(nested):
-                found[name] = (field, default)
-    return found
+                inner[name] = (field, default)
+    return inner
 
 
 def _nested(owner: type[Parameters]) -> dict[str, Parameters]:
     """The defaults of fields that are parameters themselves, by name."""
-    known = {field.name: field.default for field in fields(owner) if field.name != "base"}
-    return {name: default for name, default in known.items() if isinstance(default, Parameters)}
+    defaults = {field.name: field.default for field in fields(owner) if field.name != "base"}
+    return {name: default for name, default in defaults.items() if isinstance(default, Parameters)}
 
 
 def _short(nested: Iterable[str]) -> str | None:
@@ -145,11 +145,11 @@ def _value(owner: type[Parameters], key: str, text: str) -> Any:
 
 
 def _built_in(name: str, kind: Kind) -> type:
-    found = next((entry for entry in entries(kind) if class_name(entry.name) == class_name(name)), None)
-    if found is None:
+    entry = next((entry for entry in entries(kind) if class_name(entry.name) == class_name(name)), None)
+    if entry is None:
         raise BadInput(f"unknown {kind.removesuffix('s')} '{name}'. {nearest(name, (e.name for e in entries(kind)))}")
-    module = importlib.import_module(f"unrecall.{kind}.{found.name.replace('-', '_')}")
-    owner: type = getattr(module, found.owner)
+    module = importlib.import_module(f"unrecall.{kind}.{entry.name.replace('-', '_')}")
+    owner: type = getattr(module, entry.owner)
     return owner
 
 

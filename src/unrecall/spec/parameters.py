@@ -49,8 +49,8 @@ def checked(owner: type[Any], name: str, value: Any, *, lax: bool = False) -> An
     nested = nested_types(annotated(owner)[name])
     if nested:
         if not isinstance(value, nested):
-            wanted = " or ".join(kind.__name__ for kind in nested)
-            raise BadInput(f"{owner.__name__}: expected {name} to be {wanted}, got {value!r}.")
+            names = " or ".join(kind.__name__ for kind in nested)
+            raise BadInput(f"{owner.__name__}: expected {name} to be {names}, got {value!r}.")
         return value
     try:
         key: Any = owner

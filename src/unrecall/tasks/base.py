@@ -22,12 +22,12 @@ class Task(ABC):
     """How one modality is trained and observed; an adapter between a model, its data and everything else.
 
     `modality`: which attacks an audit runs unless told otherwise. `at_once`: examples in a forward pass without
-    gradients. `mixes`: whether an example's rows depend on the other examples of its batch.
+    gradients. `rows_depend_on_batch`: whether an example's rows depend on the other examples of its batch.
     """
 
     modality: ClassVar[Modality]
     at_once: ClassVar[int] = 256
-    mixes: ClassVar[bool] = False
+    rows_depend_on_batch: ClassVar[bool] = False
 
     @abstractmethod
     def collate(self, items: Sequence[Any]) -> Batch:
@@ -84,12 +84,12 @@ def check_finite(model: nn.Module) -> None:
             raise BadInput(f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint.")
 
 
-def check_class_request(request: Request, forgotten: set[int], kept: set[int]) -> None:
+def check_class_request(request: Request, forgotten: set[int], retained: set[int]) -> None:
     """BadInput unless a class that is forgotten whole is all of forget and nothing of retain, by their labels."""
-    if forgotten != set(request.masked) or kept & forgotten:
+    if forgotten != set(request.masked) or retained & forgotten:
         raise BadInput(
             f"Request: expected forget to hold all of classes {sorted(request.masked)} and retain none, got classes "
-            f"{sorted(forgotten)} in forget and {sorted(kept & set(request.masked))} of them in retain."
+            f"{sorted(forgotten)} in forget and {sorted(retained & set(request.masked))} of them in retain."
         )
 
 
@@ -107,16 +107,14 @@ def parts_of(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def opened(parts: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
     """Parts that hold layers replaced by their own parts, until two of them are numbered or nothing is left to open."""
-    found = list(parts)
-    while len(numbered(found)) < 2:
-        deeper = [one for name, part in found for one in (parts_of(name, part) if _layered(part) else [(name, part)])]
-        if deeper == found:
-            break
-        found = deeper
-    return found
+    before: list[tuple[str, nn.Module]] = []
+    now = list(parts)
+    while len(numbered(now)) < 2 and now != before:
+        before, now = now, [inner for part in now for inner in (parts_of(*part) if _holds_layers(part[1]) else [part])]
+    return now
 
 
-def _layered(part: nn.Module) -> bool:
+def _holds_layers(part: nn.Module) -> bool:
     return any(isinstance(module, nn.Sequential | nn.ModuleList) for module in part.modules())
 
 

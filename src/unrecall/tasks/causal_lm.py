@@ -74,8 +74,8 @@ class CausalLM(Tokenised, Task):
         log_p = F.log_softmax(model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1].float(), -1)
         targets = batch["targets"][:, 1:]
         predicted = targets.ne(IGNORED)
-        each = log_p.gather(2, targets.clamp_min(0).unsqueeze(2)).squeeze(2) * predicted
-        return -each.sum(1) / predicted.sum(1).clamp_min(1)
+        log_likelihoods = log_p.gather(2, targets.clamp_min(0).unsqueeze(2)).squeeze(2) * predicted
+        return -log_likelihoods.sum(1) / predicted.sum(1).clamp_min(1)
 
     def positions(self, batch: Batch) -> Tensor:
         """Every token but padding `[examples, length]`."""
@@ -85,46 +85,48 @@ class CausalLM(Tokenised, Task):
     def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
         """The model's output embeddings."""
         inner: Any = getattr(model, "module", model)
-        found = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
-        if not isinstance(found, nn.Linear):
+        head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+        if not isinstance(head, nn.Linear):
             raise NotSupported(
                 f"CausalLM: expected a Transformers model with a linear head, got {type(inner).__name__}."
             )
-        return found
+        return head
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
         """Embeddings, each layer, and the head with the norm before it; a tied head belongs to the embeddings."""
         parts = opened(parts_of("", model))
         layers = numbered(parts)
         last = max(i for i, (name, _) in enumerate(parts) if not layers or name == layers[-1])
-        found = [(name, [module]) for name, module in parts[: last + 1]]
-        seen = {id(p) for _, group in found for module in group for p in module.parameters()}
-        rest = [m for _, m in parts[last + 1 :] if any(id(p) not in seen for p in m.parameters())]
-        return [*found, ("head", rest)] if rest else found
+        blocks = [(name, [module]) for name, module in parts[: last + 1]]
+        held = {id(p) for _, group in blocks for module in group for p in module.parameters()}
+        rest = [m for _, m in parts[last + 1 :] if any(id(p) not in held for p in m.parameters())]
+        return [*blocks, ("head", rest)] if rest else blocks
 
     def generate(
         self, model: nn.Module, items: Sequence[Any], longest: int | None = None, shown: float = 0.0
     ) -> list[str]:
         """Greedy continuations; prompts are padded on the left."""
-        found: list[str] = []
+        texts: list[str] = []
         with mode(model, training=False), torch.no_grad():
             for i in range(0, len(items), 2 * self.at_once):
-                found += self._continued(
+                texts += self._continued(
                     model, [self._shown(item, shown) for item in items[i : i + 2 * self.at_once]], longest
                 )
-        return found
+        return texts
 
     def _continued(
-        self, model: nn.Module, given: Sequence[tuple[list[int], list[int]]], longest: int | None
+        self, model: nn.Module, openings: Sequence[tuple[list[int], list[int]]], longest: int | None
     ) -> list[str]:
-        width = max(len(before) for before, _ in given)
-        most = longest or max(4, max(len(left) for _, left in given) * 3 // 2)
+        width = max(len(before) for before, _ in openings)
+        most = longest or max(4, max(len(left) for _, left in openings) * 3 // 2)
         context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
         if context is not None:
             most = max(1, min(most, context - width))
         device = next(model.parameters()).device
-        tokens = torch.tensor([[self._padding] * (width - len(before)) + before for before, _ in given], device=device)
-        mask = torch.tensor([[0] * (width - len(before)) + [1] * len(before) for before, _ in given], device=device)
+        tokens = torch.tensor(
+            [[self._padding] * (width - len(before)) + before for before, _ in openings], device=device
+        )
+        mask = torch.tensor([[0] * (width - len(before)) + [1] * len(before) for before, _ in openings], device=device)
         settings: Any = importlib.import_module("transformers").GenerationConfig
         # A checkpoint's own settings (penalties, sampling) would not be greedy.
         greedy = settings(

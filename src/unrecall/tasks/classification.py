@@ -50,21 +50,21 @@ class Classification(Task):
 
     def view(self, model: nn.Module, batch: Batch) -> View:
         """Features are what enters the head, flattened; the head is recognised in the same pass."""
-        with self._watching(model) as seen:
+        with self._watching(model) as linears:
             rows = self.rows(model, batch)
-        _, features = self._ending(seen, rows.logits)
+        _, features = self._ending(linears, rows.logits)
         return View(rows, features.flatten(1))
 
     def label(self, item: Any) -> int:
-        """The second part of an example."""
+        """The class of an example, which is its second part."""
         return int(item[1])
 
     def classified(self) -> Task:
-        """Itself."""
+        """The task itself: a row is an example already."""
         return self
 
     def inputs(self, batch: Batch) -> Tensor:
-        """The inputs, within `bounds`."""
+        """The inputs `[examples, ...]`, within `bounds`."""
         return batch["inputs"]
 
     def with_inputs(self, batch: Batch, inputs: Tensor) -> Batch:
@@ -77,9 +77,9 @@ class Classification(Task):
 
     def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
         """The linear layer whose output *is* the model's output; `head_name` where the user named one."""
-        with mode(model, training=False), torch.no_grad(), self._watching(model) as seen:
+        with mode(model, training=False), torch.no_grad(), self._watching(model) as linears:
             output = model(batch["inputs"][:1])
-        return self._ending(seen, output)[0]
+        return self._ending(linears, output)[0]
 
     @contextmanager
     def _watching(self, model: nn.Module) -> Iterator[list[tuple[nn.Linear, Tensor, Tensor]]]:
@@ -87,24 +87,24 @@ class Classification(Task):
         linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
         named = self.head_name
         if named is not None and named not in linears:
-            known = ", ".join(linears) or "none"
+            names = ", ".join(linears) or "none"
             raise NotSupported(
-                f"Classification: expected head_name to be a linear layer, got '{named}'. Known: {known}."
+                f"Classification: expected head_name to be a linear layer, got '{named}'. Known: {names}."
             )
-        seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
+        passed: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
         def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if isinstance(module, nn.Linear):
-                seen.append((module, inputs[0], output))
+                passed.append((module, inputs[0], output))
 
         watched = linears.values() if named is None else [linears[named]]
         with ExitStack() as stack:
             for m in watched:
                 stack.enter_context(m.register_forward_hook(note))
-            yield seen
+            yield passed
 
-    def _ending(self, seen: list[tuple[nn.Linear, Tensor, Tensor]], logits: Tensor) -> tuple[nn.Linear, Tensor]:
-        for module, entered, left in seen:
+    def _ending(self, linears: list[tuple[nn.Linear, Tensor, Tensor]], logits: Tensor) -> tuple[nn.Linear, Tensor]:
+        for module, entered, left in linears:
             if self.head_name is not None or left is logits:
                 return module, entered
         raise NotSupported(
@@ -120,13 +120,13 @@ class Classification(Task):
         parts, deeper = [("", model)], parts_of("", model)
         while len(parts) == 1 and parts != deeper:
             parts, deeper = deeper, parts_of(*deeper[0])
-        found: list[tuple[str, list[nn.Module]]] = []
+        blocks: list[tuple[str, list[nn.Module]]] = []
         for name, module in opened(parts):
-            if found and isinstance(module, _NORMS):
-                found[-1][1].append(module)
+            if blocks and isinstance(module, _NORMS):
+                blocks[-1][1].append(module)
             else:
-                found.append((name, [module]))
-        return found
+                blocks.append((name, [module]))
+        return blocks
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Outputs must be logits `[n, classes]`; labels must lie inside them; nothing may be NaN."""

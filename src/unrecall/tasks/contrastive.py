@@ -45,7 +45,7 @@ class Contrastive(Pairs, Task):
 
     modality: ClassVar[Modality] = "contrastive"
     at_once: ClassVar[int] = 32
-    mixes: ClassVar[bool] = True
+    rows_depend_on_batch: ClassVar[bool] = True
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """Two rows an example: its picture among the captions, its caption among the pictures."""
@@ -53,17 +53,17 @@ class Contrastive(Pairs, Task):
 
     def view(self, model: nn.Module, batch: Batch) -> View:
         """Features are both unit vectors of a pair, one after the other."""
-        found = dual_encoder.encoded(model, self.normalised(batch["images"]), batch["tokens"], batch["mask"])
-        logits = (found.scale * found.pictures @ found.texts.T).float()
+        vectors = dual_encoder.encoded(model, self.normalised(batch["images"]), batch["tokens"], batch["mask"])
+        logits = (vectors.scale * vectors.pictures @ vectors.texts.T).float()
         n = len(logits)
-        each = torch.arange(n, device=logits.device).repeat_interleave(2)
+        index = torch.arange(n, device=logits.device).repeat_interleave(2)
         both = torch.stack((logits, logits.T), 1).flatten(0, 1)
-        return View(Rows(both, each, each, n), torch.cat((found.pictures, found.texts), 1))
+        return View(Rows(both, index, index, n), torch.cat((vectors.pictures, vectors.texts), 1))
 
     def cosines(self, model: nn.Module, batch: Batch) -> Tensor:
         """cos(v_i, t_i) of each pair."""
-        found = dual_encoder.encoded(model, self.normalised(batch["images"]), batch["tokens"], batch["mask"])
-        return (found.pictures * found.texts).sum(1).float()
+        vectors = dual_encoder.encoded(model, self.normalised(batch["images"]), batch["tokens"], batch["mask"])
+        return (vectors.pictures * vectors.texts).sum(1).float()
 
     def positions(self, batch: Batch) -> Tensor:
         """The captions' tokens without padding; pictures have none."""
@@ -88,7 +88,7 @@ class Contrastive(Pairs, Task):
         return Embedded(torch.cat(first), torch.cat(second))
 
     def sides(self, features: Tensor) -> Embedded:
-        """The halves of the features."""
+        """The two unit vectors that the features of a pair put one after the other."""
         return Embedded(*features.chunk(2, 1))
 
     @torch.no_grad()
@@ -98,7 +98,7 @@ class Contrastive(Pairs, Task):
             return ZeroShot(self).prompts(model) if self.classes else None
 
     def labels(self, examples: Examples) -> Tensor:
-        """What the pairs name."""
+        """The label of each pair `[n]`, -1 where it has none."""
         return torch.tensor([int(item.get("label", UNKNOWN)) for item in iterate(examples)])
 
     def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
@@ -120,45 +120,45 @@ class Contrastive(Pairs, Task):
         """
         if not hasattr(model, "save_pretrained"):
             return
-        known: Any = model.config
-        size = int(known.vision_config.image_size)
-        told: dict[str, object] = {"image_processor_type": "CLIPImageProcessor", "do_normalize": bool(self.mean)}
-        told |= {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+        config: Any = model.config
+        size = int(config.vision_config.image_size)
+        preparation: dict[str, object] = {"image_processor_type": "CLIPImageProcessor", "do_normalize": bool(self.mean)}
+        preparation |= {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
         if self.mean:
-            told |= {"image_mean": self.mean, "image_std": self.std}
-        save(model, self.tokenizer, folder, {"preprocessor_config.json": json.dumps(told, indent=1)})
+            preparation |= {"image_mean": self.mean, "image_std": self.std}
+        save(model, self.tokenizer, folder, {"preprocessor_config.json": json.dumps(preparation, indent=1)})
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Pictures of one shape within bounds, captions that the model can read, labels that are classes, one width."""
         check_finite(model)
-        known, shape = dual_encoder.limits(model), pair(request.forget[0], "forget[0]")[0].shape
+        limits, shape = dual_encoder.limits(model), pair(request.forget[0], "forget[0]")[0].shape
         for unknown in set(request.masked) - set(range(len(self.classes))):
             raise BadInput(f"Request: expected masked classes among {self.classes}, got {unknown}.")
         for name in self.classes:
-            self._check_tokens(self.prompt.replace("{}", name), f"prompt of '{name}'", known)
-        looked_for = f"{self!r} {tuple(shape)} {known}"
+            self._check_tokens(self.prompt.replace("{}", name), f"prompt of '{name}'", limits)
+        looked_for = f"{self!r} {tuple(shape)} {limits}"
         if looked_for not in request.checked:
             for split in SPLITS:
                 if len(request[split]) == 1:
                     raise BadInput(f"{split}: expected 2 pairs or more, each to be told from the others, got 1.")
                 for i, item in enumerate(iterate(request[split])):
                     self._check_pair(item, f"{split}[{i}]", shape)
-                    self._check_tokens(item["caption"], f"{split}[{i}]", known)
+                    self._check_tokens(item["caption"], f"{split}[{i}]", limits)
             if request.kind == "class":
                 check_class_request(request, *(set(self.labels(request[split]).tolist()) for split in SPLITS[:2]))
         self._check_towers(model, [request.forget[0], request.retain[0]])
         request.checked.add(looked_for)
 
-    def _check_tokens(self, caption: str, where: str, known: dual_encoder.Limits) -> None:
+    def _check_tokens(self, caption: str, where: str, limits: dual_encoder.Limits) -> None:
         ids = self.encode(caption)
-        if known.context is not None and len(ids) > known.context:
+        if limits.context is not None and len(ids) > limits.context:
             raise BadInput(
-                f"{where}: expected at most {known.context} tokens (the model's context), got {len(ids)}. Set "
-                f"longest={known.context} to cut captions."
+                f"{where}: expected at most {limits.context} tokens (the model's context), got {len(ids)}. Set "
+                f"longest={limits.context} to cut captions."
             )
-        if known.words is not None and max(ids, default=0) >= known.words:
+        if limits.words is not None and max(ids, default=0) >= limits.words:
             raise BadInput(
-                f"{where}: expected tokens below {known.words} (the model's vocabulary), got {max(ids)}. Load the "
+                f"{where}: expected tokens below {limits.words} (the model's vocabulary), got {max(ids)}. Load the "
                 "tokenizer that was saved with the model."
             )
 

@@ -32,8 +32,8 @@ def encoded(model: nn.Module, pixels: Tensor, tokens: Tensor, mask: Tensor) -> E
     inner = unwrapped(model)
     scale: Tensor = inner.logit_scale.exp()
     if hasattr(inner, "get_image_features"):
-        found = model(pixel_values=pixels, input_ids=tokens, attention_mask=mask)
-        return Encoded(found.image_embeds, found.text_embeds, scale)
+        output = model(pixel_values=pixels, input_ids=tokens, attention_mask=mask)
+        return Encoded(output.image_embeds, output.text_embeds, scale)
     if inner is model:
         return Encoded(pictures(model, pixels), texts(model, tokens, mask), scale)
     both = model(pixels, tokens)
@@ -79,14 +79,14 @@ class Limits(NamedTuple):
 def limits(model: nn.Module) -> Limits:
     """What Transformers' configuration, or open_clip's model, says of its texts."""
     inner = unwrapped(model)
-    told = getattr(getattr(inner, "config", None), "text_config", None)
-    context = getattr(told, "max_position_embeddings", getattr(inner, "context_length", None))
-    return Limits(context, getattr(told, "vocab_size", getattr(inner, "vocab_size", None)))
+    config = getattr(getattr(inner, "config", None), "text_config", None)
+    context = getattr(config, "max_position_embeddings", getattr(inner, "context_length", None))
+    return Limits(context, getattr(config, "vocab_size", getattr(inner, "vocab_size", None)))
 
 
-def _pooled(found: Any) -> Tensor:
+def _pooled(output: Any) -> Tensor:
     """Older versions of Transformers give the tensor itself."""
-    pooled: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+    pooled: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return pooled
 
 
@@ -96,7 +96,7 @@ def endings(model: nn.Module) -> list[nn.Module]:
     for names in ENDINGS:
         if all(name in modules for name in names):
             return [modules[name] for name in names]
-    sides = [[*parts, *after] for parts, after in (_tower(model, seen=True), _tower(model, seen=False))]
+    sides = [[*parts, *after] for parts, after in (_tower(model, pictured=True), _tower(model, pictured=False))]
     if not all(sides):
         raise NotSupported(
             f"{type(model).__name__}: expected a tower for pictures whose name starts with vis or image, and one for "
@@ -107,23 +107,25 @@ def endings(model: nn.Module) -> list[nn.Module]:
 
 def blocks(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """The towers' parts in turn, so that the last few are the last of both; what follows the layers is the head."""
-    sides = (_tower(model, seen=False), _tower(model, seen=True))
+    sides = (_tower(model, pictured=False), _tower(model, pictured=True))
     depth = max(len(side) for side, _ in sides)
-    found = []
+    blocks = []
     for i in range(depth):
         for side, _ in sides:
             if i >= depth - len(side):
                 name, module = side[i - depth + len(side)]
-                found.append((name, [module]))
+                blocks.append((name, [module]))
     head = [module for _, after in sides for _, module in after]
-    return [*found, ("head", head)] if head else found
+    return [*blocks, ("head", head)] if head else blocks
 
 
-def _tower(model: nn.Module, *, seen: bool) -> tuple[Sequence[tuple[str, nn.Module]], Sequence[tuple[str, nn.Module]]]:
-    """The parts of the tower for pictures (`seen`) or for texts up to its last layer, and those after it."""
-    mine = [one for one in parts_of("", unwrapped(model)) if one[0].startswith(("vis", "image")) == seen]
+def _tower(
+    model: nn.Module, *, pictured: bool
+) -> tuple[Sequence[tuple[str, nn.Module]], Sequence[tuple[str, nn.Module]]]:
+    """The parts of the tower for pictures (`pictured`) or for texts up to its last layer, and those after it."""
+    own = [part for part in parts_of("", unwrapped(model)) if part[0].startswith(("vis", "image")) == pictured]
     # open_clip's models hold the embedding of their words after the layers.
-    parts = sorted(opened(mine), key=lambda one: not isinstance(one[1], nn.Embedding))
+    parts = sorted(opened(own), key=lambda part: not isinstance(part[1], nn.Embedding))
     layers = numbered(parts)
     last = next((i for i, (name, _) in enumerate(parts) if layers and name == layers[-1]), len(parts) - 1)
     return parts[: last + 1], parts[last + 1 :]

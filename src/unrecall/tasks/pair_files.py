@@ -41,8 +41,8 @@ def _line(record: Any, where: str, folder: Path) -> Line:
         raise BadInput(f"{where}: expected a JSON object, got {type(record).__name__}.")
     lacking = [key for key in ("image", "caption") if key not in record]
     if lacking:
-        known = ", ".join(map(str, record)) or "nothing"
-        raise BadInput(f"{where}: expected the keys image and caption, got {known}.")
+        keys = ", ".join(map(str, record)) or "nothing"
+        raise BadInput(f"{where}: expected the keys image and caption, got {keys}.")
     caption, name = (string(record[key], f"{where}: {key}") for key in ("caption", "image"))
     if not caption.strip():
         raise BadInput(f"{where}: expected a caption, got {caption!r:.60}. Remove the pair, or give it one.")

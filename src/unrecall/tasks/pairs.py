@@ -60,12 +60,12 @@ class Pairs:
         inner = getattr(self.tokenizer, "tokenizer", self.tokenizer)
         backend = getattr(inner, "backend_tokenizer", None)
         ends = [getattr(self.tokenizer, name, None) for name in ("pad_token_id", "context_length")]
-        known: Any = getattr(inner, "encoder", None)
-        if not isinstance(known, dict):
-            known = self.encode("the quick brown fox, 0 to 9")
+        vocabulary: Any = getattr(inner, "encoder", None)
+        if not isinstance(vocabulary, dict):
+            vocabulary = self.encode("the quick brown fox, 0 to 9")
         if backend is not None:
-            known = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-        return hashlib.sha256(json.dumps([ends, known]).encode()).hexdigest()
+            vocabulary = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+        return hashlib.sha256(json.dumps([ends, vocabulary]).encode()).hexdigest()
 
     def encode(self, caption: str) -> list[int]:
         """A caption's tokens, its end among them even where it was cut; no padding."""
@@ -102,9 +102,9 @@ class Pairs:
         special = torch.tensor(self.encode(""), dtype=torch.long, device=batch["tokens"].device)
         return batch["mask"].bool() & ~torch.isin(batch["tokens"], special)
 
-    def only(self, batch: Batch, kept: Tensor) -> Batch:
-        """The same pairs with some tokens of their captions alone; what is left closes up."""
-        left = batch["mask"].bool() & (kept | ~self.parts(batch))
+    def only(self, batch: Batch, parts: Tensor) -> Batch:
+        """The same pairs, of their captions those parts alone that `parts` names; the tokens that stay close up."""
+        left = batch["mask"].bool() & (parts | ~self.parts(batch))
         order = torch.argsort(left.int(), dim=1, descending=True, stable=True)
         mask = left.gather(1, order)
         tokens = batch["tokens"].gather(1, order).masked_fill(~mask, self._padding)
@@ -118,7 +118,7 @@ class Pairs:
         return {"images": images, "tokens": tokens, "mask": mask, "labels": labels}
 
     def normalised(self, images: Tensor) -> Tensor:
-        """What the model wants to see."""
+        """The images with the channels' means subtracted, divided by their deviations; as they are without any."""
         if not self.mean:
             return images
         shape = (-1, 1, 1)
@@ -133,7 +133,7 @@ class Pairs:
         return {**batch, "images": inputs}
 
     def items(self, batch: Batch) -> list[Any]:
-        """Pairs whose captions are tokens already."""
+        """The pairs, their captions as tokens: `collate` takes those as well."""
         parts = zip(batch["images"], batch["tokens"], batch["mask"], batch["labels"].tolist(), strict=True)
         return [
             {"image": image, "ids": tokens[mask.bool()].tolist(), "label": label}

@@ -96,8 +96,8 @@ class Composed(Paired, Protocol):
         """Which places of the second sides hold such a part, `[examples, places]`, boolean."""
         ...
 
-    def only(self, batch: Batch, kept: Tensor) -> Batch:
-        """The pairs without the parts that `kept` `[examples, places]` leaves out; what is no part stays."""
+    def only(self, batch: Batch, parts: Tensor) -> Batch:
+        """The pairs with those parts alone that `parts` `[examples, places]` names; what is no part stays."""
         ...
 
     def items(self, batch: Batch) -> list[Any]:
@@ -252,9 +252,9 @@ def class_names(task: Task) -> tuple[str, ...]:
     return task.classes if isinstance(task, Classed) else ()
 
 
-def unmixed(task: Task) -> Task:
+def with_own_rows(task: Task) -> Task:
     """The task, or a form of it in which an example's rows depend on that example alone; NotSupported without one."""
-    if not task.mixes:
+    if not task.rows_depend_on_batch:
         return task
     if isinstance(task, Classed):
         return task.classified()

@@ -25,4 +25,4 @@ def rouge_l_recall(truth: Sequence[str], written: Sequence[str]) -> np.ndarray:
         raise MissingDependency("rouge-score", "llm") from error
     scorer = library.RougeScorer(["rougeL"], use_stemmer=True)
     pairs = zip(truth, written, strict=True)
-    return np.array([scorer.score(true, one)["rougeL"].recall for true, one in pairs], dtype=np.float64)
+    return np.array([scorer.score(true, text)["rougeL"].recall for true, text in pairs], dtype=np.float64)

@@ -38,10 +38,10 @@ def records(path: Path) -> list[tuple[str, Any]]:
     if not path.is_file():
         raise BadInput(f"{path}: expected a JSON Lines file, got {'a folder' if path.is_dir() else 'nothing there'}.")
     text = _decoded(path)
-    found: list[tuple[str, Any]] = []
+    located: list[tuple[str, Any]] = []
     if text.lstrip().startswith("["):
         try:
-            found = [(f"{path}[{i}]", one) for i, one in enumerate(json.loads(text))]
+            located = [(f"{path}[{i}]", value) for i, value in enumerate(json.loads(text))]
         except json.JSONDecodeError as error:
             raise BadInput(f"{path}:{error.lineno}: expected JSON, got {error.msg}.") from error
         text = ""
@@ -49,14 +49,14 @@ def records(path: Path) -> list[tuple[str, Any]]:
         if not line.strip():
             continue
         try:
-            found.append((f"{path}:{number}", json.loads(line)))
+            located.append((f"{path}:{number}", json.loads(line)))
         except json.JSONDecodeError as error:
             raise BadInput(f"{path}:{number}: expected one JSON object a line, got {error.msg}.") from error
         except RecursionError as error:
             raise BadInput(f"{path}:{number}: expected one JSON object a line, got one nested too deep.") from error
-    if not found:
+    if not located:
         raise BadInput(f"{path}: expected at least one record, got an empty file.")
-    return found
+    return located
 
 
 def _decoded(path: Path) -> str:
@@ -76,19 +76,19 @@ def _text(record: Any, where: str) -> Text:
     answer = next((key for key in ANSWERS if key in record), None)
     prompt = next((key for key in PROMPTS if key in record), None)
     if answer is None and prompt != "text":
-        known = ", ".join(map(str, record)) or "nothing"
-        raise BadInput(f"{where}: expected the keys question and answer, or text, got {known}.")
-    asked = "" if answer is None or prompt is None else string(record[prompt], f"{where}: {prompt}")
-    given = string(record["text" if answer is None else answer], f"{where}: {answer or 'text'}")
+        keys = ", ".join(map(str, record)) or "nothing"
+        raise BadInput(f"{where}: expected the keys question and answer, or text, got {keys}.")
+    question = "" if answer is None or prompt is None else string(record[prompt], f"{where}: {prompt}")
+    reply = string(record["text" if answer is None else answer], f"{where}: {answer or 'text'}")
     if record.get("input"):
-        asked = f"{asked}\n{string(record['input'], f'{where}: input')}"
-    found: Text = {"prompt": asked, "answer": given}
+        question = f"{question}\n{string(record['input'], f'{where}: input')}"
+    text: Text = {"prompt": question, "answer": reply}
     for key, name in EXTRAS.items():
         if record.get(key):
             value = record[key]
             many = isinstance(value, list) and name != "restated"
-            found[name] = [string(v, f"{where}: {key}") for v in value] if many else string(value, f"{where}: {key}")
-    return found
+            text[name] = [string(v, f"{where}: {key}") for v in value] if many else string(value, f"{where}: {key}")
+    return text
 
 
 def string(value: Any, where: str) -> str:

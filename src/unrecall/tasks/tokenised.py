@@ -73,8 +73,8 @@ class Tokenised:
 
     def reworded(self, item: Any) -> list[Any]:
         """The same answer to the example's own `paraphrase`: a text, or several."""
-        known = item.get("paraphrase") or []
-        return [self.asked(item, text) for text in ([known] if isinstance(known, str) else known)]
+        paraphrases = item.get("paraphrase") or []
+        return [self.asked(item, text) for text in ([paraphrases] if isinstance(paraphrases, str) else paraphrases)]
 
     def encode(self, item: Any) -> tuple[list[int], int]:
         """An example's tokens, and the index of the first that is predicted: at least 1, for the first has no row."""
@@ -105,7 +105,7 @@ class Tokenised:
 
     @cached_property
     def _begin(self) -> list[int]:
-        """What the tokenizer puts in front of every text; nothing for many."""
+        """The tokens that the tokenizer puts in front of every text; many put none."""
         alone: list[int] = self.tokenizer("")["input_ids"]
         return [token for token in alone[:1] if token == self.tokenizer.bos_token_id]
 
@@ -128,21 +128,21 @@ class Tokenised:
 
     @property
     def _padding(self) -> int:
-        """Any token will do where the tokenizer names none: padding is never seen and never predicted."""
-        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return int(next(token for token in known if token is not None))
+        """The padding token; any will do where the tokenizer has none, for padding is never seen nor predicted."""
+        candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return int(next(token for token in candidates if token is not None))
 
     def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         """The same prompts with other answers."""
         starts = batch["targets"].ne(IGNORED).int().argmax(1).tolist()
         end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
-        found = []
+        encoded = []
         for row, start, answer in zip(batch["tokens"], starts, answers, strict=True):
             space = self._space("" if start <= max(1, len(self._begin)) else "a prompt")
             ids = row[:start].tolist() + self._plain(space + answer) + end
-            found.append((ids[: self.longest], start))
+            encoded.append((ids[: self.longest], start))
         device = batch["tokens"].device
-        return {name: value.to(device) for name, value in self._padded(found).items()}
+        return {name: value.to(device) for name, value in self._padded(encoded).items()}
 
     def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
         """The tokens that are given, and those that are left to be written; what ends the answer is never given."""
@@ -161,13 +161,13 @@ class Tokenised:
         Of a character that takes several tokens the last one has all, the others nothing.
         """
         ids, start = self.encode(item)
-        found, done = [], str(self.tokenizer.decode(ids[start:start]))
+        pieces, done = [], str(self.tokenizer.decode(ids[start:start]))
         for end in range(start + 1, len(ids) + 1):
             text = str(self.tokenizer.decode(ids[start:end]))
             whole = end == len(ids) or not text.endswith("\ufffd")
-            found.append(text.removeprefix(done) if whole else "")
+            pieces.append(text.removeprefix(done) if whole else "")
             done = text if whole else done
-        return found
+        return pieces
 
     def exhibit(self, item: Any, caption: str) -> Exhibit:
         """Prompt and answer."""

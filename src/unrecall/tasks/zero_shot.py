@@ -37,15 +37,15 @@ class ZeroShot(Task):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Of the pictures."""
+        """The range that pixels live in."""
         return self.pairs.bounds
 
     def classified(self) -> Task:
-        """Itself."""
+        """The task itself: a row is an example already."""
         return self
 
     def collate(self, items: Sequence[Any]) -> Batch:
-        """The pairs' own batch."""
+        """The batch that the contrastive task makes of the same pairs."""
         return self.pairs.collate(items)
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
@@ -91,7 +91,7 @@ class ZeroShot(Task):
         return dual_encoder.endings(model)[:1]
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-        """Those of the dual encoder."""
+        """The blocks of the dual encoder."""
         return dual_encoder.blocks(model)
 
     def check(self, model: nn.Module, request: Request) -> None:
@@ -104,5 +104,5 @@ class ZeroShot(Task):
         return self.pairs.exhibit(item, caption)
 
     def raw(self, item: Any) -> bytes:
-        """That of the pair."""
+        """The picture's and the caption's bytes."""
         return self.pairs.raw(item)

@@ -59,7 +59,7 @@ class Fit(Parameters):
 
 
 @dataclass
-class Turn:
+class StepState:
     """Everything that one optimisation step may touch."""
 
     model: nn.Module
@@ -79,13 +79,13 @@ class Turn:
         return loss.detach()
 
 
-Step: TypeAlias = Callable[[Turn], Tensor]
+Step: TypeAlias = Callable[[StepState], Tensor]
 
 
-def plain_step(turn: Turn) -> Tensor:
+def plain_step(current: StepState) -> Tensor:
     """Differentiate, then let the optimiser move. Wrappers put their own step around this one."""
-    loss = turn.differentiate()
-    turn.optimizer.step()
+    loss = current.differentiate()
+    current.optimizer.step()
     return loss
 
 
@@ -94,15 +94,15 @@ class Phase:
     """One run of the loop: what is minimised, over which data, and how.
 
     `streams`: data sets by name; one epoch is one pass over the first, the others cycle beside it, each shuffled anew
-    every time round. `loss(model, batches)` sees one batch of each. `done(turn)`: whether a rule of the method's own
-    ends it, asked whenever `until` is; what that rule remembers goes into `turn.optimizer.state`, to survive a kill.
+    every time round. `loss(model, batches)` sees one batch of each. `done(current)`: whether a rule of the method's own
+    ends it, asked whenever `until` is; what that rule remembers goes into `current.optimizer.state`, to survive a kill.
     """
 
     loss: Loss
     streams: Mapping[str, Examples]
     fit: Fit
     step: Step = plain_step
-    done: Callable[[Turn], bool] | None = None
+    done: Callable[[StepState], bool] | None = None
 
 
 def groups(name: str, length: int, fit: Fit, seed: int, steps: range) -> Iterator[list[int]]:
@@ -169,8 +169,8 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
             batches = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
-            turn = Turn(wrapped, batches, phase.loss, prepared, recipe.clip, backward)
-            loss = phase.step(turn)
+            current = StepState(wrapped, batches, phase.loss, prepared, recipe.clip, backward)
+            loss = phase.step(current)
         progress.scheduler.step()
         epoch_ends = (step + 1) % epoch_steps(phase) == 0 or step + 1 == total
         checks = epoch_ends or (step + 1) % recipe.check_every == 0
@@ -181,7 +181,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
         effort.passes += sum(batch_size(batch) for batch in batches.values())
         effort.losses.append(float(loss))
         yield step + 1
-        if checks and (_reached(model, task, phase) or (phase.done is not None and phase.done(turn))):
+        if checks and (_reached(model, task, phase) or (phase.done is not None and phase.done(current))):
             break
         if epoch_ends and step + 1 < total:
             saved.keep(progress)

@@ -35,7 +35,7 @@ def remembered(model: nn.Module, task: Task, examples: Examples, most: int = BYT
     They come from one pass and a table, unless it would take more than `most` bytes (a language model's vocabulary on
     many tokens), or an example's logits depend on its batch: then from the model itself, batch by batch.
     """
-    if task.mixes or _size(model, task, examples) > most:
+    if task.rows_depend_on_batch or _size(model, task, examples) > most:
         return _asked(model, task)
     logits: list[Tensor] = []
     counts: list[Tensor] = []
@@ -62,7 +62,7 @@ def remembered_losses(model: nn.Module, task: Task, examples: Examples) -> Teach
 
     From one pass; batch by batch where an example's loss depends on its batch.
     """
-    if task.mixes:
+    if task.rows_depend_on_batch:
         return _asked_losses(model, task)
     parts = []
     with mode(model, training=False):
@@ -77,8 +77,8 @@ def _size(model: nn.Module, task: Task, examples: Examples) -> float:
     """About how many bytes all logits take, from those of a few examples."""
     few = Part(examples, range(0, len(examples), max(1, len(examples) // 8)))
     with mode(model, training=False):
-        found = [task.rows(model, batch).logits for batch in batches(few, task, 8, device_of(model))]
-    return sum(one.numel() * one.element_size() for one in found) / len(few) * len(examples)
+        tables = [task.rows(model, batch).logits for batch in batches(few, task, 8, device_of(model))]
+    return sum(table.numel() * table.element_size() for table in tables) / len(few) * len(examples)
 
 
 def _asked(model: nn.Module, task: Task) -> Teacher:

@@ -188,7 +188,7 @@ def test_every_model_under_the_probe(class_world: World) -> None:
 class Mixing(Classification):
     """Knows its classes only in another form, as a task whose rows depend on their batch does; has no head."""
 
-    mixes = True  # type: ignore[misc]
+    rows_depend_on_batch = True  # type: ignore[misc]
 
     def classified(self) -> Task:
         return Classification()

@@ -217,7 +217,7 @@ def test_a_rate_that_diverges_reaches_nothing(class_world: World) -> None:
 class Mixing(Classification):
     """One that says its rows depend on the batch."""
 
-    mixes = True
+    rows_depend_on_batch = True
 
 
 def test_it_needs_inputs_that_can_be_moved(class_world: World) -> None:

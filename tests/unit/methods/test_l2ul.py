@@ -266,7 +266,7 @@ def test_refuses_what_has_no_continuous_inputs(text_world: World) -> None:
 
 def test_refuses_what_has_no_classes_of_its_own(samples_world: World) -> None:
     class Pairs(Classification):
-        mixes = True
+        rows_depend_on_batch = True
 
     w = samples_world
     for method in (L2UL(), L2UL(per_example=0, goal="relabel")):

@@ -22,7 +22,7 @@ from unrecall.methods.mu_mis import KEPT, MUMis, past_minimum, sensitivity, watc
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.tasks import CausalLM, Classification
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, Turn, fit
+from unrecall.training.loop import Batches, Fit, Phase, StepState, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
@@ -215,11 +215,11 @@ def test_the_lowest_ratio_survives_a_kill(class_world: World, tmp_path: Path, mo
 
 
 def test_a_phase_may_end_by_a_rule_of_its_own() -> None:
-    """Asked after each epoch and every `check_every` steps, with the turn just taken; its answer ends the phase."""
+    """Asked after each epoch and every `check_every` steps about the step just taken; its answer ends the phase."""
     asked: list[float] = []
 
-    def done(turn: Turn) -> bool:
-        state = turn.optimizer.state[next(turn.model.parameters())]
+    def done(current: StepState) -> bool:
+        state = current.optimizer.state[next(current.model.parameters())]
         state[KEPT] = state.get(KEPT, 0.0) + 1
         asked.append(state[KEPT])
         return state[KEPT] == 3
@@ -265,7 +265,7 @@ def test_at_rate_zero_nothing_happens_and_nothing_stops(class_world: World) -> N
 class Mixing(Classification):
     """One that says its rows depend on the batch."""
 
-    mixes = True
+    rows_depend_on_batch = True
 
 
 def test_what_it_does_not_apply_to(class_world: World) -> None:

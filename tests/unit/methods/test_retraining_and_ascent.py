@@ -30,7 +30,7 @@ from unrecall.methods.scrub import SCRUB
 from unrecall.models.perturb import other_classes
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, Turn, fit
+from unrecall.training.loop import Batches, Fit, Phase, StepState, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
 
@@ -268,7 +268,7 @@ def test_ngd_noise(samples_world: World) -> None:
     moves = []
     for _ in range(4):
         before = nn.utils.parameters_to_vector(student.parameters())
-        phase.step(Turn(student, {}, nothing, optimizer, 1e-6, torch.autograd.backward))
+        phase.step(StepState(student, {}, nothing, optimizer, 1e-6, torch.autograd.backward))
         moves.append((nn.utils.parameters_to_vector(student.parameters()) - before).detach())
     stacked = torch.stack(moves)
     assert float(stacked.std()) == pytest.approx(0.1 * 0.03, rel=0.03)

@@ -25,7 +25,7 @@ from unrecall.models.contribution import contributions, nearest
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Turn, fit
+from unrecall.training.loop import Fit, StepState, fit
 from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
@@ -467,10 +467,10 @@ def test_killed_and_resumed_gives_the_same_weights(class_world: World, tmp_path:
         student, phase = only(method, w)
         steps = iter(range(100))
 
-        def step(turn: Turn) -> Tensor:
+        def step(current: StepState) -> Tensor:
             if next(steps) == killed_at:
                 raise Killed
-            return phase.step(turn)
+            return phase.step(current)
 
         fit(student, w.task, replace(phase, step=step), seeded(0), session)
         return student

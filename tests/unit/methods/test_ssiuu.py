@@ -28,7 +28,7 @@ from unrecall.methods.ssiuu import KEPT, SSIUU, influence, penalty
 from unrecall.models.influence import probability, weight_gradients
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, Turn, fit
+from unrecall.training.loop import Batches, Fit, Phase, StepState, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
@@ -168,7 +168,7 @@ def test_gradient_of_two_steps(text_world: World) -> None:
         drawn: Batches = {"forget": {k: v[chosen] for k, v in forget.items()}, "retain": retain}
         plain = phase.loss(student, drawn)
         own = dict(zip(names, torch.autograd.grad(plain, weights), strict=True))
-        value = phase.step(Turn(student, drawn, phase.loss, optimizer, None, Tensor.backward))
+        value = phase.step(StepState(student, drawn, phase.loss, optimizer, None, Tensor.backward))
         return plain.item(), own, value.item(), {n: one_of(p).clone() for n, p in zip(names, weights, strict=True)}
 
     _, before = by_hand(student, w, {k: v[:5] for k, v in forget.items()})
@@ -265,9 +265,9 @@ def test_clip_bounds_base_and_penalty_together(text_world: World) -> None:
     student = copy.deepcopy(w.original)
     (phase,) = method.phases(student, w.original, Job(w.request, w.task, seeded(0)))
 
-    def step(turn: Turn) -> Tensor:
-        value = phase.step(turn)
-        grads = [p.grad.norm() for p in turn.model.parameters() if p.grad is not None]
+    def step(current: StepState) -> Tensor:
+        value = phase.step(current)
+        grads = [p.grad.norm() for p in current.model.parameters() if p.grad is not None]
         norms.append(float(torch.stack(grads).norm()))
         return value
 
@@ -306,10 +306,10 @@ def test_killed_and_resumed_gives_the_same_weights(samples_world: World, tmp_pat
         (phase,) = method.phases(student, w.original, Job(w.request, w.task, seeded(0)))
         steps = iter(range(100))
 
-        def step(turn: Turn) -> Tensor:
+        def step(current: StepState) -> Tensor:
             if next(steps) == killed_at:
                 raise Killed
-            return phase.step(turn)
+            return phase.step(current)
 
         fit(student, w.task, replace(phase, step=step), seeded(0), session)
         return student

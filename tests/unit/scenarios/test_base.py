@@ -14,7 +14,7 @@ from torch import nn
 from tests.worlds import CPU, blobs, facts, network, small_llama, word_tokenizer
 from unrecall.disk.weights import digest_of
 from unrecall.scenarios import cifar_data
-from unrecall.scenarios.base import first, trained_once
+from unrecall.scenarios.base import Lesson, first, trained_once
 from unrecall.scenarios.cifar_data import Cifar, Pictures, Pretrained
 from unrecall.scenarios.networks import Normalize
 from unrecall.scenarios.restor import _Clean
@@ -59,7 +59,7 @@ def test_any_difference_is_another_model(cache: Path) -> None:
         model: nn.Module | None = None, how: Fit = how, seed: int = 0, told: str = "blobs", role: str = "original"
     ) -> nn.Module:
         model, task = model or network(), Classification()
-        trained = trained_once("case", role, model, task, data, how, seed, CPU, told=told, few=first(data))
+        trained = trained_once("case", role, model, Lesson(task, data, how, seed, told, first(data)), CPU)
         assert not trained.model.training
         assert trained.cost is not None
         assert trained.cost.passes == 32

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from unrecall.harness.findings import Models
 
 from tests.worlds import CPU, World, caption_tokenizer, pairs, small_clip, word_tokenizer
 from unrecall import audit
@@ -23,7 +24,6 @@ from unrecall.attacks import UMA, GradNorm, Loss, Prototypical, Quantise, Relear
 from unrecall.attacks.quantise import layers
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.findings import Models
 from unrecall.harness.recovery import disguised, recovery
 from unrecall.harness.scored import evidence, membership, recognition
 from unrecall.harness.suites import Audit
@@ -33,7 +33,7 @@ from unrecall.models.perturb import pgd
 from unrecall.report import page
 from unrecall.scenarios.image_text import load_clip
 from unrecall.tasks import CausalLM, Classed, Contrastive, Perturbable, dual_encoder
-from unrecall.tasks.protocols import Paired, unmixed
+from unrecall.tasks.protocols import Paired, with_own_rows
 from unrecall.tasks.zero_shot import ZeroShot
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -257,8 +257,8 @@ def test_zero_shot_by_hand() -> None:
     assert rows.example.tolist() == [0, 1]
     assert own.classified() is own  # type: ignore[attr-defined]
     assert isinstance(own, Classed)
-    assert not own.mixes
-    assert unmixed(own) is own
+    assert not own.rows_depend_on_batch
+    assert with_own_rows(own) is own
     assert task.prompts(model).tolist() == [pytest.approx([1, 0]), pytest.approx([0.6, 0.8])]  # type: ignore[union-attr]
     assert task.labels(PAIRS).tolist() == [0, 1]
     assert task.labels([seen(0, 1, "a"), {"caption": "b"}]).tolist() == [-1, -1]
@@ -270,7 +270,7 @@ def test_zero_shot_needs_labels_and_classes() -> None:
         task.classified().rows(model, task.collate([seen(0, 1, "a")]))
     bare = replace(task, classes=())
     assert bare.prompts(Toy((1.0, 0.0))) is None
-    for refused in (bare.classified, lambda: unmixed(bare)):
+    for refused in (bare.classified, lambda: with_own_rows(bare)):
         with pytest.raises(NotSupported, match="expected the classes' names"):
             refused()
 
@@ -499,7 +499,7 @@ def test_attacks_that_perturb_see_one_example_at_a_time(pairs_world: World) -> N
         assert attack.seen(own) is own
     assert Relearn().seen(w.task) is w.task
     with pytest.raises(NotSupported, match="depend on one example each, got a task that mixes"):
-        unmixed(SimpleNamespace(mixes=True))  # type: ignore[arg-type]
+        with_own_rows(SimpleNamespace(rows_depend_on_batch=True))  # type: ignore[arg-type]
     bare: Any = replace(w.task, classes=())  # type: ignore[type-var]
     models = Models(w.original, w.original)
     reason = "Contrastive: expected the classes' names, got none. Set classes=(...)."

@@ -20,7 +20,7 @@ from unrecall.disk.weights import digest_of, read
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
-from unrecall.training.loop import Batches, Fit, Phase, Turn, fit, groups, plain_step, set_training, total_steps
+from unrecall.training.loop import Batches, Fit, Phase, StepState, fit, groups, plain_step, set_training, total_steps
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
 
@@ -99,10 +99,10 @@ def test_modules_without_trainable_parameters_stay_in_eval_mode() -> None:
 def test_clip_bounds_the_gradient() -> None:
     norms: list[float] = []
 
-    def step(turn: Turn) -> Tensor:
-        loss = turn.differentiate()
-        norms.append(float(nn.utils.get_total_norm([p.grad for p in turn.model.parameters()])))
-        turn.optimizer.step()
+    def step(current: StepState) -> Tensor:
+        loss = current.differentiate()
+        norms.append(float(nn.utils.get_total_norm([p.grad for p in current.model.parameters()])))
+        current.optimizer.step()
         return loss
 
     phase = Phase(lambda m, b: 50 * classify(m, b), {"all": DATA}, replace(RECIPE, clip=0.25, lr=1e-3), step)
@@ -196,10 +196,10 @@ def noisy(killed_at: int | None, generator: torch.Generator) -> tuple[Phase, nn.
 
 
 def test_weights_that_blow_up_are_noticed_where_the_loss_was_still_finite() -> None:
-    def ruin(turn: Turn) -> Tensor:
-        loss = plain_step(turn)
+    def ruin(current: StepState) -> Tensor:
+        loss = plain_step(current)
         with torch.no_grad():
-            next(turn.model.parameters()).fill_(math.inf)
+            next(current.model.parameters()).fill_(math.inf)
         return loss
 
     for recipe in (Fit(epochs=1, batch_size=64), Fit(epochs=9, batch_size=16, until=0.9, check_every=1)):

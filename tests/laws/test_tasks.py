@@ -1,0 +1,314 @@
+"""The door to the package: what every task must do, whatever it is about. Tasks are found by walking the folder."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unrecall.tasks
+from tests.worlds import World, caption_tokenizer, word_tokenizer
+from unrecall.data.examples import batch_size
+from unrecall.data.signals import Rows
+from unrecall.errors import BadInput, NotSupported
+from unrecall.nn.hooks import mode
+from unrecall.tasks import protocols
+from unrecall.tasks.base import Task
+
+PROTOCOLS = {
+    "classification": {"Perturbable", "Classed", "Classifying"},
+    "causal_lm": {"Textual", "Exportable"},
+    "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
+    "zero_shot": {"Perturbable", "Classed"},
+}
+"""What each task offers beyond the least."""
+
+WORLDS = {
+    "classification": "samples_world",
+    "causal_lm": "text_world",
+    "contrastive": "pairs_world",
+    "zero_shot": "pairs_world",
+}
+
+OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
+    "classification": {
+        "head_name": lambda: "6",
+        "bounds": lambda: (-1.0, 1.0),
+        "classes": lambda: ("ant", "bee", "cat", "dog"),
+    },
+    "causal_lm": {
+        "tokenizer": caption_tokenizer,
+        "template": lambda: "{prompt}?",
+        "chat": lambda: True,
+        "longest": lambda: 5,
+    },
+    "contrastive": {
+        "tokenizer": word_tokenizer,
+        "classes": lambda: ("red", "green"),
+        "prompt": lambda: "a {}",
+        "mean": lambda: (0.5, 0.5, 0.5),
+        "longest": lambda: 9,
+        "bounds": lambda: (-1.0, 1.0),
+    },
+    "zero_shot": {},
+}
+"""Another value for each setting; `std` goes with `mean`, and what zero-shot classification is set to are its pairs."""
+
+
+def find_tasks() -> dict[str, type[Task]]:
+    """File name to class: every task of the folder that can be made."""
+    tasks: dict[str, type[Task]] = {}
+    for info in pkgutil.iter_modules(unrecall.tasks.__path__):
+        for value in vars(importlib.import_module(f"unrecall.tasks.{info.name}")).values():
+            own = isinstance(value, type) and issubclass(value, Task) and value.__module__.endswith(f".{info.name}")
+            if own and not inspect.isabstract(value):
+                tasks[info.name] = value
+    return tasks
+
+
+@dataclass(frozen=True, repr=False)
+class Place:
+    """A task, with a model and examples that it fits."""
+
+    name: str
+    task: Any
+    world: World
+
+    @property
+    def model(self) -> nn.Module:
+        return self.world.original
+
+    @property
+    def items(self) -> list[Any]:
+        """Seven examples, from two sets, so that several classes are among them."""
+        forget, retain = self.world.request.forget, self.world.request.retain
+        return [forget[i] for i in range(3)] + [retain[5 * i] for i in range(4)]
+
+    def batch(self) -> dict[str, Tensor]:
+        collated: dict[str, Tensor] = self.task.collate(self.items)
+        return collated
+
+    def rows(self, batch: dict[str, Tensor]) -> Rows:
+        with mode(self.model, training=False), torch.no_grad():
+            rows: Rows = self.task.rows(self.model, batch)
+        return rows
+
+
+@pytest.fixture(params=PROTOCOLS)
+def place(request: pytest.FixtureRequest) -> Place:
+    world: World = request.getfixturevalue(WORLDS[request.param])
+    task: Any = world.task
+    return Place(request.param, task.classified() if request.param == "zero_shot" else task, world)
+
+
+def close(first: Tensor, second: Tensor) -> None:
+    torch.testing.assert_close(first, second, atol=2e-5, rtol=1e-4)
+
+
+def test_every_task_is_walked(place: Place) -> None:
+    assert find_tasks().keys() == PROTOCOLS.keys()
+    assert type(place.task) is find_tasks()[place.name]
+
+
+def test_what_is_declared_is_offered_with_the_promised_parameters(place: Place) -> None:
+    """`isinstance` looks at names alone; here a method also takes what its protocol promises."""
+    known = {
+        name: kind
+        for name, kind in vars(protocols).items()
+        if isinstance(kind, type) and getattr(kind, "_is_protocol", False) and kind.__module__ == protocols.__name__
+    }
+    offered = {name for name, kind in known.items() if protocols.offers(place.task, kind)}
+    assert offered == PROTOCOLS[place.name]
+    for name in offered:
+        for method, promised in inspect.getmembers(known[name], inspect.isfunction):
+            if not method.startswith("_"):
+                own = getattr(type(place.task), method)
+                assert list(inspect.signature(own).parameters) == list(inspect.signature(promised).parameters), method
+
+
+def test_a_batch_has_one_entry_an_example(place: Place) -> None:
+    batch = place.batch()
+    assert {len(value) for value in batch.values()} == {len(place.items)} == {batch_size(batch)}
+    rows = place.rows(batch)
+    assert rows.examples == len(place.items)
+    assert rows.example.unique().tolist() == list(range(len(place.items))), "each example has a row"
+    assert rows.example.tolist() == sorted(rows.example.tolist()), "in order"
+    assert len(rows.logits) == len(rows.targets) == len(rows.example)
+    assert bool(((rows.targets >= 0) & (rows.targets < rows.logits.shape[1])).all())
+    positions = place.task.positions(batch)
+    assert positions is None or (positions.dtype == torch.bool and len(positions) == len(place.items))
+
+
+def test_a_permuted_batch_has_permuted_losses(place: Place) -> None:
+    batch = place.batch()
+    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    rows, permuted = place.rows(batch), place.rows({name: value[order] for name, value in batch.items()})
+    close(permuted.losses(), rows.losses()[order])
+    if not place.task.rows_depend_on_batch:
+        for new, old in enumerate(order.tolist()):
+            close(permuted.logits[permuted.example == new], rows.logits[rows.example == old])
+            assert torch.equal(permuted.targets[permuted.example == new], rows.targets[rows.example == old])
+
+
+def test_only_a_task_that_says_so_mixes_examples(place: Place) -> None:
+    together = place.rows(place.batch()).losses()
+    alone = torch.cat([place.rows(place.task.collate([item])).losses() for item in place.items])
+    assert torch.allclose(together, alone, atol=2e-5, rtol=1e-4) == (not place.task.rows_depend_on_batch)
+    own_rows = protocols.with_own_rows(place.task)
+    assert not own_rows.rows_depend_on_batch
+    assert (own_rows is place.task) == (not place.task.rows_depend_on_batch)
+
+
+def test_losses_are_those_of_the_rows(place: Place) -> None:
+    batch = place.batch()
+    with mode(place.model, training=False), torch.no_grad():
+        close(place.task.losses(place.model, batch), place.rows(batch).losses())
+
+
+def test_a_view_has_the_same_rows_and_one_vector_an_example(place: Place) -> None:
+    batch = place.batch()
+    rows = place.rows(batch)
+    with mode(place.model, training=False), torch.no_grad():
+        view = place.task.view(place.model, batch)
+    close(view.rows.logits, rows.logits)
+    assert torch.equal(view.rows.targets, rows.targets)
+    assert torch.equal(view.rows.example, rows.example)
+    assert view.features.ndim == 2
+    assert len(view.features) == len(place.items)
+
+
+def test_features_are_what_enters_the_head(place: Place) -> None:
+    """Their mean over an example's rows; a task without a linear head says so."""
+    batch = place.batch()
+    if place.name in ("contrastive", "zero_shot"):
+        with pytest.raises(NotSupported, match="expected a model with a linear head, got a dual encoder"):
+            place.task.head(place.model, batch)
+        assert all(module in set(place.model.modules()) for module in place.task.endings(place.model, batch))
+        return
+    head = place.task.head(place.model, batch)
+    assert place.task.endings(place.model, batch) == [head]
+    entered: list[Tensor] = []
+    handle = head.register_forward_hook(lambda _, inputs, __: entered.append(inputs[0]))
+    with mode(place.model, training=False), torch.no_grad():
+        rows, features = place.task.view(place.model, batch)
+    handle.remove()
+    (entries,) = entered
+    close(head(entries), rows.logits)
+    for i in range(len(place.items)):
+        close(features[i], entries[rows.example == i].mean(0))
+
+
+def test_asking_changes_nothing(place: Place) -> None:
+    model, batch = copy.deepcopy(place.model), place.batch()
+    before = {name: value.clone() for name, value in batch.items()}
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    with mode(model, training=False), torch.no_grad():
+        place.task.view(model, batch)
+        place.task.rows(model, batch)
+        place.task.endings(model, batch)
+    place.task.blocks(model)
+    place.task.check(model, place.world.request)
+    assert all(torch.equal(value, before[name]) for name, value in batch.items())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_blocks_hold_every_parameter_once(place: Place) -> None:
+    """But for one that stands beside the layers, in no module of its own, as the scale of a dual encoder does."""
+    blocks = place.task.blocks(place.model)
+    assert len({name for name, _ in blocks}) == len(blocks) >= 2
+    held = [id(p) for _, modules in blocks for p in {id(p): p for m in modules for p in m.parameters()}.values()]
+    assert len(held) == len(set(held)), "no parameter is in two blocks"
+    beside = [name for name, p in place.model.named_parameters() if id(p) not in set(held)]
+    assert beside == (["logit_scale"] if place.name in ("contrastive", "zero_shot") else [])
+
+
+def test_items_undo_collate(place: Place) -> None:
+    if not hasattr(place.task, "items"):
+        assert place.name == "causal_lm"
+        return
+    batch = place.batch()
+    undone = place.task.items(batch)
+    assert len(undone) == len(place.items)
+    again = place.task.collate(undone)
+    assert again.keys() == batch.keys()
+    assert all(torch.equal(again[name], value) for name, value in batch.items())
+
+
+def test_inputs_can_be_exchanged(place: Place) -> None:
+    if not protocols.offers(place.task, protocols.Perturbable):
+        with pytest.raises(NotSupported, match="expected a task with continuous inputs"):
+            protocols.perturbable(place.task)
+        return
+    batch, (low, high) = place.batch(), place.task.bounds
+    inputs = place.task.inputs(batch)
+    assert low <= float(inputs.min()) <= float(inputs.max()) <= high
+    other = place.task.with_inputs(batch, inputs.flip(0))
+    assert torch.equal(place.task.inputs(other), inputs.flip(0))
+    assert torch.equal(place.task.inputs(batch), inputs), "the batch itself stays"
+    assert all(torch.equal(place.task.with_inputs(batch, inputs)[name], value) for name, value in batch.items())
+
+
+def test_a_task_with_classes_classifies_each_example(place: Place) -> None:
+    if not protocols.offers(place.task, protocols.Classed):
+        with pytest.raises(NotSupported, match="Law: expected examples that have one class each, got CausalLM"):
+            protocols.classed("Law", place.task)
+        assert protocols.class_names(place.task) == ()
+        return
+    assert protocols.class_names(place.task) == place.task.classes
+    classified = place.task.classified()
+    assert classified.classified() is classified
+    assert not classified.rows_depend_on_batch
+    with mode(place.model, training=False), torch.no_grad():
+        rows = classified.rows(place.model, classified.collate(place.items))
+    assert rows.example.tolist() == list(range(len(place.items)))
+    labels = [item["label"] if isinstance(item, dict) else item[1] for item in place.items]
+    assert rows.targets.tolist() == labels
+    if protocols.offers(place.task, protocols.Classifying):
+        assert [place.task.label(item) for item in place.items] == labels
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(place: Place, value: float) -> None:
+    place.task.check(place.model, place.world.request)
+    for index in (0, -1):
+        model = copy.deepcopy(place.model)
+        name, parameter = list(model.named_parameters())[index]
+        with torch.no_grad():
+            parameter.view(-1)[0] = value
+        with pytest.raises(BadInput, match=f"expected finite weights, got NaN or infinity in '{name}'"):
+            place.task.check(model, place.world.request)
+
+
+def test_its_name_tells_settings_apart(place: Place) -> None:
+    """Everything in the cache hangs on it."""
+    other = OTHER_SETTINGS[place.name]
+    assert repr(place.task) == repr(copy.copy(place.task))
+    if place.name == "zero_shot":
+        variants = [
+            replace(place.task, pairs=replace(place.task.pairs, prompt="a {}")),
+            replace(place.task, pairs=replace(place.task.pairs, classes=("red", "green"))),
+        ]
+    else:
+        settings = {field.name for field in fields(place.task) if field.compare} - {"std"}
+        assert settings == set(other)
+        beside = {"mean": {"std": (0.5, 0.5, 0.5)}}
+        variants = [replace(place.task, **{name: make()}, **beside.get(name, {})) for name, make in other.items()]
+    assert len({repr(place.task), *map(repr, variants)}) == 1 + len(variants)
+
+
+def test_people_and_compressors_see_each_example(place: Place) -> None:
+    exhibits = [place.task.exhibit(item, "forgotten") for item in place.items]
+    assert all("forgotten" in exhibit.caption for exhibit in exhibits)
+    assert len({exhibit.content for exhibit in exhibits}) == len(place.items)
+    raw = [place.task.raw(item) for item in place.items]
+    assert all(isinstance(part, bytes) and part for part in raw)
+    assert len(set(raw)) == len(place.items)

@@ -1,0 +1,252 @@
+"""What was computed once comes again under its own key, in memory and in files; a key holds the code that decides."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unrecall.attacks.loss import Loss
+from unrecall.data.signals import Signals
+from unrecall.disk import cache as room
+from unrecall.disk.cache import ARRAYS, JSON, Cache, cache_folder, code_key, model_form, shared
+from unrecall.errors import BadInput
+from unrecall.record.schema import Cost
+from unrecall.spec.lines import parse
+from unrecall.tasks import CausalLM, Classification
+
+COST = Cost(seconds=1.5, passes=3, steps=2, peak_mib=0.0)
+VALUES = {
+    "arrays": (ARRAYS, {"a": np.arange(3.0), "b": np.array(["x", "y"])}),
+    "json": (JSON, {"texts": ["ä", "\n"], "number": 0.1}),
+    "model": (model_form(Cost), COST),
+}
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(np.array_equal(first[key], second[key]) for key in first)
+    return bool(first == second)
+
+
+def counted(value: Any) -> tuple[Callable[[], Any], list[int]]:
+    """What gives the value, and a list that grows each time it is asked."""
+    calls: list[int] = []
+
+    def compute() -> Any:
+        calls.append(1)
+        return value
+
+    return compute, calls
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_second_time_nothing_is_computed(name: str, on_disk: bool, tmp_path: Path) -> None:
+    form, value = VALUES[name]
+    cache = Cache(tmp_path if on_disk else None)
+    compute, calls = counted(value)
+    for _ in range(3):
+        assert same(cache.get("what", ("a", "b"), form, compute), value)
+    assert len(calls) == 1
+    files = [path.name for path in tmp_path.iterdir()]
+    assert len(files) == on_disk
+    assert all(name.startswith("what-") and name.endswith(form.suffix) for name in files)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_name_and_each_part_of_the_key_decide(on_disk: bool, tmp_path: Path) -> None:
+    cache = Cache(tmp_path if on_disk else None)
+    compute, calls = counted([1])
+    keys = [("what", ("a", "b")), ("what", ("a", "c")), ("what", ("ab",)), ("what", ("b", "a")), ("other", ("a", "b"))]
+    for what, key in [*keys, *keys]:
+        cache.get(what, key, JSON, compute)
+    assert len(calls) == len(keys)
+
+
+def test_files_outlive_a_cache_and_memory_does_not(tmp_path: Path) -> None:
+    for folder, expected in ((tmp_path, 1), (None, 2)):
+        compute, calls = counted([1])
+        for cache in (Cache(folder), Cache(folder)):
+            cache.get("what", ("a",), JSON, compute)
+        assert len(calls) == expected
+
+
+def test_the_folder_that_all_runs_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "here"))
+    assert shared(on_disk=True).folder == cache_folder() == tmp_path / "here"
+    assert shared(on_disk=False).folder is None
+    monkeypatch.delenv("UNRECALL_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "unrecall"
+
+
+def test_nothing_is_left_of_a_value_that_could_not_be_computed(tmp_path: Path) -> None:
+    def fail() -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Cache(tmp_path).get("what", ("a",), JSON, fail)
+    assert not list(tmp_path.iterdir())
+    assert Cache(tmp_path).get("what", ("a",), JSON, lambda: [2]) == [2]
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"hello"])
+def test_a_damaged_file_is_one_clear_error(name: str, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    form, value = VALUES[name]
+    cache = Cache(tmp_path)
+    cache.get("what", ("a",), form, lambda: value)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BadInput, match=rf"{path.name}: expected what was computed before, got a damaged file\. Remove"):
+        cache.get("what", ("a",), form, lambda: value)
+    path.unlink()
+    assert same(cache.get("what", ("a",), form, lambda: value), value)
+
+
+def test_a_pickle_among_the_arrays_is_not_opened(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.get("what", ("a",), ARRAYS, lambda: {"a": np.zeros(1)})
+    (path,) = tmp_path.iterdir()
+    np.savez(path, a=np.array([{}], dtype=object))
+    with pytest.raises(BadInput, match="damaged file"):
+        cache.get("what", ("a",), ARRAYS, dict)
+
+
+# Which code is in a key.
+
+
+def files_of(*owners: Any) -> set[str]:
+    """The files of unrecall in the key of these owners, by their paths below the package."""
+    kinds = [kind for owner in owners for kind in (owner if isinstance(owner, type) else type(owner)).__mro__]
+    sources = {source for kind in kinds if (source := room._source(kind)) is not None}
+    needed = {path for source in sources for path in room._needed(source)}
+    return {str(path.relative_to(room.PACKAGE)) for path in needed if path.is_relative_to(room.PACKAGE)}
+
+
+def test_the_key_of_an_attack_holds_what_it_imports_and_nothing_else() -> None:
+    files = files_of(Loss)
+    assert {"attacks/loss.py", "attacks/base.py", "data/signals.py", "tasks/base.py", "training/loop.py"} <= files
+    beside = {f"attacks/{path.name}" for path in (room.PACKAGE / "attacks").glob("*.py")}
+    assert files & beside == {"attacks/loss.py", "attacks/base.py"}
+    assert not any(name.startswith(("methods/", "metrics/", "report/", "harness/", "cli/")) for name in files)
+
+
+def test_the_key_of_a_task_holds_no_other_task() -> None:
+    files = files_of(Classification)
+    assert {"tasks/classification.py", "tasks/base.py", "tasks/pictures.py"} <= files
+    assert not {"tasks/causal_lm.py", "tasks/contrastive.py", "tasks/__init__.py"} & files
+    assert code_key(Classification) == code_key(Classification()) == code_key(Classification(head_name="x"))
+    assert code_key(Classification) != code_key(CausalLM)
+    assert code_key(Classification().rows) == code_key(Classification), "a method is its object's"
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package whose files may be edited; the key reads it in place of the installed one."""
+    copied = tmp_path / "package" / "unrecall"
+    shutil.copytree(room.PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(room, "PACKAGE", copied)
+    source = room._source
+
+    def moved(part: Any) -> Path | None:
+        path = source(part)
+        inside = path is not None and path.is_relative_to(ORIGINAL)
+        return copied / path.relative_to(ORIGINAL) if inside and path is not None else path
+
+    monkeypatch.setattr(room, "_source", moved)
+    return copied
+
+
+ORIGINAL = room.PACKAGE
+
+
+@pytest.mark.parametrize(
+    ("file", "decides"),
+    [
+        ("attacks/loss.py", True),
+        ("attacks/base.py", True),
+        ("data/signals.py", True),
+        ("nn/functional.py", True),
+        ("attacks/rmia.py", False),
+        ("attacks/__init__.py", False),
+        ("methods/rurk.py", False),
+        ("report/page.py", False),
+    ],
+)
+def test_an_edited_file_changes_the_keys_that_it_decides(package: Path, file: str, decides: bool) -> None:
+    before = code_key(Loss)
+    forget_files()
+    assert code_key(Loss) == before, "the same files give the same key"
+    (package / file).write_text((package / file).read_text() + "\nEDITED = True\n")
+    forget_files()
+    assert (code_key(Loss) != before) == decides
+
+
+def forget_files() -> None:
+    """Lets the next key read all files again, as another process does."""
+    for read in (room._digest, room._needed, room._imports):
+        read.cache_clear()
+
+
+CASE = """
+from dataclasses import dataclass
+import unrecall.nn.functional as F
+from unrecall.attacks import Loss
+from unrecall.attacks.base import MembershipAttack
+
+@dataclass(frozen=True)
+class Mine(Loss):
+    weight: float = {weight}
+"""
+
+
+def test_a_class_of_the_users_own_file_hangs_on_that_file(tmp_path: Path) -> None:
+    keys = []
+    for i, weight in enumerate((1.0, 2.0, 1.0)):
+        path = tmp_path / f"{i}.py"
+        path.write_text(CASE.format(weight=weight))
+        kind = type(parse(f"{path}:Mine", "attacks"))
+        assert room._source(kind) == path
+        assert path in room._needed(path), "the file itself"
+        assert room.PACKAGE / "nn" / "functional.py" in room._needed(path), "and what it imports, by any form"
+        assert room.PACKAGE / "attacks" / "__init__.py" in room._needed(path)
+        keys.append(code_key(kind))
+    assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.mark.parametrize("home", ["nowhere", "__main__"])
+def test_a_class_of_no_file_hangs_on_its_functions(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook, where `__main__` has no file."""
+    monkeypatch.setitem(sys.modules, home, types.ModuleType(home))
+
+    def made(body: str) -> type:
+        space: dict[str, Any] = {"__name__": home, "Loss": Loss}
+        exec(f"class Mine(Loss):\n    def score(self, evidence, split):\n        return {body}\n", space)
+        kind: type = space["Mine"]
+        return kind
+
+    assert room._source(made("1")) is None
+    assert code_key(made("1")) == code_key(made("1"))
+    assert len({code_key(made("1")), code_key(made("2")), code_key(Loss)}) == 3
+
+
+def test_plain_values_have_no_code() -> None:
+    assert code_key(1) == code_key("text") == code_key()
+
+
+def test_a_dataclass_without_methods_hangs_on_its_file() -> None:
+    @dataclass(frozen=True)
+    class Here:
+        value: int = 0
+
+    assert code_key(Here) == code_key(Here(3)) == code_key(test_plain_values_have_no_code)
+    assert code_key(Here) != code_key(Signals)
