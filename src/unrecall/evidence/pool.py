@@ -88,6 +88,7 @@ def draw(request: Request, seed: int, taught: int = 0, *, dose: Dose = "forget",
 
 
 def _of_both(request: Request, generator: torch.Generator, taught: int, retested: bool) -> Draw:
+    """The draw with dose "both"."""
     if not len(request.holdout):
         raise MissingReference("pool: expected a holdout for dose='both', got none. Name one, or use dose='forget'.")
     whole = Joined((request.forget, request.holdout))

@@ -53,11 +53,11 @@ class Scores:
 
     def at(self, place: Place) -> np.ndarray:
         """The scores of one arm's tested examples `[points, examples]`."""
-        found: np.ndarray = self.shown[place.tested][:, place.positions]
-        return found
+        scores: np.ndarray = self.shown[place.tested][:, place.positions]
+        return scores
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of it as plain arrays by name, for a file."""
+        """The scores as plain arrays by name, for a file; `from_arrays` reads them back."""
         named = {"budgets": self.budgets, "variants": np.array(self.variants, str)}
         for name in ("shown", "losses", "beside"):
             named |= {f"{name}-{i}": array for i, array in enumerate(getattr(self, name))}
@@ -65,21 +65,22 @@ class Scores:
 
     @staticmethod
     def from_arrays(named: Mapping[str, np.ndarray]) -> Scores:
-        """What `arrays` made plain."""
+        """The scores that `arrays` gave as plain arrays."""
 
-        def each(name: str) -> tuple[np.ndarray, ...]:
+        def columns(name: str) -> tuple[np.ndarray, ...]:
             keys = itertools.takewhile(named.__contains__, (f"{name}-{i}" for i in itertools.count()))
             return tuple(named[key] for key in keys)
 
         variants = tuple(str(variant) for variant in named["variants"])
-        return Scores(named["budgets"], variants, each("shown"), each("losses"), each("beside"))
+        return Scores(named["budgets"], variants, columns("shown"), columns("losses"), columns("beside"))
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The best that the attacker reached at each budget, over its choices, example by example of one arm.
+    """What the attacker's best choice at each budget brought, for one arm.
 
-    `budgets`, `shown`, `losses` and `variants` are of equal length; the first is before anything was spent.
+    Of equal length: `budgets`; `shown`, `[examples]` each; `losses`; and `variants`, which choice that was. The first
+    of each is before anything was spent.
     """
 
     budgets: list[float]
@@ -89,12 +90,15 @@ class Trace:
 
     @property
     def reached(self) -> list[np.ndarray]:
-        """What was shown at each budget above none; as before the attack where it broke off at once."""
+        """What was shown at each budget but the first; what was shown before the attack where there is no other."""
         return self.shown[1:] or self.shown
 
 
 def best(scores: Scores, place: Place, *, cumulative: bool = False) -> Trace:
-    """The trace of one arm; `cumulative`: or what a smaller budget brought, where something was spent there."""
+    """The trace of one arm: at each budget the point at which the mean of its scores is highest.
+
+    `cumulative`: where a smaller budget above 0 brought more, the attacker keeps what that brought.
+    """
     shown, losses = scores.at(place), scores.losses[place.tested]
     chosen: dict[float, int] = {}
     for i, budget in enumerate(scores.budgets.tolist()):

@@ -15,6 +15,7 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.data.signals import Evidence, Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
+from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe, one_size
@@ -70,7 +71,7 @@ class Defender:
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that metrics and attacks may ask; the same for all of them.
+    """Everything that metrics and attacks read; the same for all of them.
 
     `defender`: the method itself, for attacks on it. `costs`: what unlearning and retraining took, by role.
     """
@@ -96,6 +97,11 @@ class Setting:
         return {role: by_model[model] for role, model in self.models.by_role().items()}
 
     @cached_property
+    def model_keys(self) -> dict[str, str]:
+        """What decides what each model computes, by role; see `model_key`."""
+        return {role: model_key(model, self.digests[role]) for role, model in self.subjects}
+
+    @cached_property
     def cache(self) -> Cache:
         """Where values that other runs can use are kept: on disk if this session has a folder, else in memory."""
         return self.memory if self.session.folder is None else shared(on_disk=True)
@@ -104,7 +110,7 @@ class Setting:
     def key(self) -> tuple[str, ...]:
         """What decides every value of this setting but the model that is asked: data, task, original and device."""
         place = str(self.session.place())
-        return (self.request.fingerprint, repr(self.task), self.digests["original"], place)
+        return (self.request.fingerprint, repr(self.task), self.model_keys["original"], place)
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
@@ -128,14 +134,17 @@ class Setting:
         }
 
     def looked(self, subject: Subject, look: Look, key: tuple[str, ...]) -> Evidence:
-        """The subject's evidence with what `look(model, job)` finds beside it; each model is looked at once."""
+        """The subject's evidence and, beside it, the arrays that `look(model, job)` gives, computed once a model.
+
+        `key`: what decides those arrays beyond the model, this setting's key and the code.
+        """
 
         def arrays() -> dict[str, np.ndarray]:
             return {str(split): array for split, array in look(subject.model, self.job()).items()}
 
-        own = (self.digests[subject.role], *self.key, *key, code_key(look))
-        named = self.cache.get("looked", own, ARRAYS, arrays)
-        looked = {split: named[split] for split in SPLITS if split in named}
+        whole_key = (self.model_keys[subject.role], *self.key, *key, code_key(look))
+        by_name = self.cache.get("looked", whole_key, ARRAYS, arrays)
+        looked = {split: by_name[split] for split in SPLITS if split in by_name}
         return replace(self.evidence[subject.role], looked=looked)
 
     def job(self, generator: torch.Generator | None = None) -> Job:
@@ -143,13 +152,14 @@ class Setting:
         return Job(self.request, self.task, generator or seeded(self.seed), self.session.quiet())
 
     def with_task(self, task: Task) -> Setting:
-        """The same setting with its examples seen in another form; itself where the form is the same."""
+        """The same setting with another task, which sees the same examples in another form."""
         return self if task is self.task else replace(self, task=task)
 
     def with_seed(self, seed: int) -> Setting:
-        """The same setting, whose jobs start from another seed; what the models showed is not asked again."""
+        """The same setting, whose jobs start from another seed; evidence and digests aren't computed again."""
         setting = replace(self, seed=seed)
-        vars(setting).update({name: vars(self)[name] for name in ("evidence", "digests") if name in vars(self)})
+        shared = ("evidence", "digests", "model_keys")
+        vars(setting).update({name: vars(self)[name] for name in shared if name in vars(self)})
         return setting
 
     def _signals(self, subject: Subject) -> Iterator[tuple[Split, Signals]]:
@@ -163,5 +173,23 @@ class Setting:
                 signals = observe(subject.model, self.task, self.request[split], size)
                 return {name: getattr(signals, name) for name in Signals.__dataclass_fields__}
 
-            key = (self.digests[subject.role], *self.key, split, code)
+            key = (self.model_keys[subject.role], *self.key, split, code)
             yield split, Signals(**self.cache.get("signals", key, ARRAYS, arrays))
+
+
+def model_key(model: nn.Module, digest: str = "") -> str:
+    """What decides what a model computes: its weights and, of each module, its class, that class's code and settings.
+
+    Settings are a module's public attributes that are numbers, texts, truth values, None, or lists and tuples of such.
+    `digest`: that of the weights, where it is known.
+    """
+    parts = [
+        (name, type(module).__qualname__, {key: value for key, value in vars(module).items() if _setting(key, value)})
+        for name, module in model.named_modules()
+    ]
+    return content_key(digest or digest_of(model), repr(parts), code_key(*dict.fromkeys(map(type, model.modules()))))
+
+
+def _setting(name: str, value: object) -> bool:
+    plain = isinstance(value, bool | int | float | str | list | tuple | None)
+    return plain and name != "training" and not name.startswith("_")

@@ -82,19 +82,20 @@ def finding_of(attack: Attack, setting: Setting) -> Finding:
     run = KINDS[attack.kind]
     if attack.kind == "scored":  # its scores are cached, model by model
         return run(attack, own)
-    key = (repr(attack), *setting.key, *setting.digests.values(), str(own.seed), code_key(attack, run))
+    key = (repr(attack), *setting.key, *setting.model_keys.values(), str(own.seed), code_key(attack, run))
     defender = setting.defender.name if setting.defender else ""
 
-    def computed() -> _Kept:
+    def computed() -> FindingFile:
         finding = run(attack, own)
-        return _Kept(report=finding.report, measurements=finding.measurements)
+        return FindingFile(report=finding.report, measurements=finding.measurements)
 
-    kept = Cache(session.folder).get(type(attack).__name__.lower(), (*key, defender), model_form(_Kept), computed)
-    return Finding(kept.report, kept.measurements)
+    form = model_form(FindingFile)
+    file = Cache(session.folder).get(type(attack).__name__.lower(), (*key, defender), form, computed)
+    return Finding(file.report, file.measurements)
 
 
-class _Kept(BaseModel):
-    """A finding on disk."""
+class FindingFile(BaseModel):
+    """A finding as it stands on disk."""
 
     report: AttackReport
     measurements: list[Measurement]
@@ -103,12 +104,12 @@ class _Kept(BaseModel):
 def _record(
     run: Run, setting: Setting, measured: Sequence[Measured], findings: Sequence[Finding], exhibits: list[Exhibit]
 ) -> Record:
-    """Everything that was found, judged and doubted."""
+    """The record: everything that was measured and found, judged, and what there is to doubt."""
     reports = [finding.report for finding in findings]
     names = [report.name for report in reports]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadInput(f"audit: expected each attack once, got two called '{twice}'. Run them in separate audits.")
+        name = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f"audit: expected each attack once, got two called '{name}'. Run them in separate audits.")
     rows = [row for part in measured for row in part.measurements]
     rows += [row for finding in findings for row in finding.measurements]
     labelled, verdict = judge(rows)

@@ -9,11 +9,10 @@ import numpy as np
 
 from unrecall.attacks.base import RecoveryAttack, ScoredAttack
 from unrecall.disk.cache import ARRAYS, code_key
-from unrecall.disk.weights import digest_of
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.pool import Arm, Draw, Place, draw
 from unrecall.evidence.scores import Scores
-from unrecall.evidence.setting import Setting, Subject
+from unrecall.evidence.setting import Setting, Subject, model_key
 from unrecall.harness.finding import report_of
 
 
@@ -74,12 +73,9 @@ def draw_for(attack: ScoredAttack, setting: Setting) -> Draw:
 
 
 def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw) -> Scores:
-    """The scores of one model, kept in the cache: originals and retrained models are attacked again and again."""
-    known = setting.digests.get(subject.role)
-    model = digest_of(subject.model) if known is None else known
-    others = [
-        digest for role, digest in setting.digests.items() if role.startswith("retrained") and role != subject.role
-    ]
+    """The scores of one model, kept in the cache: many audits attack the same original and retrained models."""
+    model = setting.model_keys.get(subject.role) or model_key(subject.model)
+    others = [setting.model_keys[role] for role in setting.models.references() if role != subject.role]
     key = (repr(attack), *setting.key, model, str(setting.seed), code_key(attack), *(others if attack.compares else ()))
     arrays = setting.cache.get("scores", key, ARRAYS, lambda: attack.scores(subject, drawn.pool, setting).arrays())
     return Scores.from_arrays(arrays)
@@ -88,7 +84,7 @@ def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw)
 def score_hidden(attack: RecoveryAttack, setting: Setting) -> Scores | None:
     """The scores of a copy of the original that only hides, by the attack's own disguise; None where it has none.
 
-    Kept too, for making such a copy takes as long as attacking it.
+    They are kept in the cache, because making such a copy takes as long as attacking it.
     """
 
     def arrays() -> dict[str, np.ndarray]:
@@ -98,5 +94,5 @@ def score_hidden(attack: RecoveryAttack, setting: Setting) -> Scores | None:
         return attack.scores(Subject("hidden", copied), draw_for(attack, setting).pool, setting).arrays()
 
     key = (repr(attack), *setting.key, str(setting.seed), code_key(attack))
-    named = setting.cache.get("hidden", key, ARRAYS, arrays)
-    return Scores.from_arrays(named) if named else None
+    by_name = setting.cache.get("hidden", key, ARRAYS, arrays)
+    return Scores.from_arrays(by_name) if by_name else None

@@ -68,33 +68,37 @@ def inspected(attack: InspectionAttack, setting: Setting) -> Finding:
     return Finding(_controlled(attack, frame, measurement, hidden.value), [measurement])
 
 
-def _curve(attack: InspectionAttack, frame: AttackReport, name: str, found: Mapping[str, Inspection]) -> Curve:
+def _curve(attack: InspectionAttack, frame: AttackReport, name: str, by_role: Mapping[str, Inspection]) -> Curve:
     """One of the attack's lines, for every model."""
-    x = found["unlearned"].x
+    x = by_role["unlearned"].x
     return Curve(
         name=name,
         title=f"{frame.title}: {name}",
         x_label=attack.axis,
         y_label=attack.unit,
         log="x" if x[0] > 0 and x[-1] >= DECADES * x[0] else "",
-        series=[Series(role=role, x=list(one.x), y=list(one.lines[name])) for role, one in found.items() if one.x],
+        series=[
+            Series(role=role, x=list(inside.x), y=list(inside.lines[name]))
+            for role, inside in by_role.items()
+            if inside.x
+        ],
     )
 
 
 def _controlled(attack: InspectionAttack, frame: AttackReport, row: Measurement, hidden: Estimate) -> AttackReport:
-    """It must see what a copy of the original only hides, and see less in every retrained model."""
+    """The report with controls: it must see what a copy of the original only hides, and less in retrained models."""
     sign = {"above": 1, "below": -1, None: 0}[attack.leak]
-    known = [one.value for one in row.references if one.value is not None]
-    nearest = max(known, key=lambda value: sign * value, default=None)
+    values = [estimate.value for estimate in row.references if estimate.value is not None]
+    nearest = max(values, key=lambda value: sign * value, default=None)
     edge = hidden.low if sign > 0 else hidden.high
     edge = hidden.value if edge is None else edge
-    can = bool(sign) and edge is not None and row.reference is not None
+    comparable = bool(sign) and edge is not None and row.reference is not None
     return frame.model_copy(
         update={
             "positive_control": "sees what a copy of the original only hides: "
             f"{show(hidden.value)}, retrained models {show(row.reference)}",
-            "positive_holds": sign * (edge or 0.0) > sign * (row.reference or 0.0) if can else None,
+            "positive_holds": sign * (edge or 0.0) > sign * (row.reference or 0.0) if comparable else None,
             "negative_control": f"no retrained model shows as much: {show(nearest)} at most",
-            "negative_holds": sign * (hidden.value or 0.0) > sign * (nearest or 0.0) if can else None,
+            "negative_holds": sign * (hidden.value or 0.0) > sign * (nearest or 0.0) if comparable else None,
         }
     )

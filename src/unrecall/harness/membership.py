@@ -38,15 +38,15 @@ def finding(evaluation: Evaluation) -> Finding:
     rate = Row(f"{frame.name}_tpr", f"{frame.title}, TPR at 1 % FPR", "privacy", "above").measured(
         {role: rates[role] for role in order}
     )
-    first, mean = area.original, area.reference
+    original, reference = area.original, area.reference
     frame = frame.model_copy(
         update={
             "curves": [curve] if lines else [],
             "note": area.note,
-            "positive_control": f"tells forget from holdout in the original: AUC {show(first.value)}",
-            "positive_holds": None if first.low is None else first.low > 0.5,
-            "negative_control": f"tells them apart less well in retrained models: mean AUC {show(mean)}",
-            "negative_holds": None if mean is None or first.low is None else mean < first.low,
+            "positive_control": f"tells forget from holdout in the original: AUC {show(original.value)}",
+            "positive_holds": None if original.low is None else original.low > 0.5,
+            "negative_control": f"tells them apart less well in retrained models: mean AUC {show(reference)}",
+            "negative_holds": None if reference is None or original.low is None else reference < original.low,
         }
     )
     return Finding(frame, [area, rate])

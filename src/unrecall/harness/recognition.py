@@ -55,21 +55,21 @@ def finding(evaluation: Evaluation) -> Finding:
         Row(name, f"{frame.title} {where}", "recovery", "above").measured(means, means["unlearned"].note),
         Row(f"{name}_share", "Share of forget examples with r above 1", "recovery", "above").measured(shares),
     ]
-    first, mean = totals["original"], rows[0].reference
+    original, reference = totals["original"], rows[0].reference
     frame = frame.model_copy(
         update={
             "curves": curves if defined else [],
-            "positive_control": f"the original recognises more than retrained models do: r = {show(first.value)}",
-            "positive_holds": None if first.value is None else first.low is not None and first.low > 1,
-            "negative_control": f"retrained models against each other stay near 1: r = {show(mean)}",
-            "negative_holds": None if mean is None else abs(mean - 1) < 0.15,
+            "positive_control": f"the original recognises more than retrained models do: r = {show(original.value)}",
+            "positive_holds": None if original.value is None else original.low is not None and original.low > 1,
+            "negative_control": f"retrained models against each other stay near 1: r = {show(reference)}",
+            "negative_holds": None if reference is None else abs(reference - 1) < 0.15,
         }
     )
     return Finding(frame, rows)
 
 
 def _of_ratios(counts: Recognition) -> Estimate:
-    """The paper's: mean over retrained models of the mean over examples that have a ratio."""
+    """The paper's figure: the mean over retrained models of the mean over examples that have a ratio."""
     if not len(counts.references) or not (counts.references[:, -1] > 0).any():
         return NO_PEER
     level = float(set_level(counts)[-1])
@@ -95,6 +95,7 @@ def _above_one(counts: Recognition) -> Estimate:
 def _over_radius(
     name: str, title: str, by_role: Mapping[str, Recognition], level: Callable[[Recognition], np.ndarray]
 ) -> Curve:
+    """One figure of every model, over the radius."""
     lines = [
         Series(role=role, x=list(counts.radii), y=[_finite(value) for value in level(counts)])
         for role, counts in by_role.items()

@@ -29,10 +29,10 @@ class Traces(NamedTuple):
 def over_budget(evaluation: Evaluation) -> Finding:
     """The mean and the worst over the budget, and the curve, for every model."""
     attack, frame, traces = _attack(evaluation), report_of(evaluation.attack), traced(evaluation)
-    means = {role: stats.mean(np.mean(one.reached, axis=0), share=True) for role, one in traces.by_role.items()}
+    means = {role: stats.mean(np.mean(trace.reached, axis=0), share=True) for role, trace in traces.by_role.items()}
     worst = {
-        role: max((stats.mean(shown, share=True) for shown in one.reached), key=lambda e: e.value or 0)
-        for role, one in traces.by_role.items()
+        role: max((stats.mean(shown, share=True) for shown in trace.reached), key=lambda e: e.value or 0)
+        for role, trace in traces.by_role.items()
     }
     name, judged = frame.name, is_judged(attack, "mean")
     rows = [
@@ -49,8 +49,8 @@ def until_shown(evaluation: Evaluation) -> Finding:
         raise NotSupported(f"{type(attack).__name__}: expected an attack that says how close is close enough.")
     goal, never = attack.factor * traces.by_role["original"].losses[0], attack.fit.epochs + 1
     times = {
-        role: next((budget for budget, loss in zip(one.budgets, one.losses, strict=True) if loss <= goal), never)
-        for role, one in traces.by_role.items()
+        role: next((budget for budget, loss in zip(trace.budgets, trace.losses, strict=True) if loss <= goal), never)
+        for role, trace in traces.by_role.items()
     }
     estimates = {
         role: Estimate(value=time, n=1, note=f"more than {attack.fit.epochs}" if time == never else "")
@@ -70,21 +70,22 @@ def traced(evaluation: Evaluation) -> Traces:
         holdout = evaluation.places["holdout"]
         controls["unlearned on holdout"] = best(evaluation.scores["unlearned"], holdout, cumulative=attack.cumulative)
     if (control := attack.control()) is not None:
-        name, other = control
+        name, weaker = control
         unlearned = next(subject for subject in setting.subjects if subject.role == "unlearned")
-        scores = score(other, unlearned, setting, draw_for(other, setting))
-        controls[f"unlearned on {name}"] = best(scores, place, cumulative=other.cumulative)
+        scores = score(weaker, unlearned, setting, draw_for(weaker, setting))
+        controls[f"unlearned on {name}"] = best(scores, place, cumulative=weaker.cumulative)
     return Traces(by_role, None if hidden is None else best(hidden, place, cumulative=attack.cumulative), controls)
 
 
 def _attack(evaluation: Evaluation) -> RecoveryAttack:
+    """The attack, as one that brings something back."""
     if not isinstance(evaluation.attack, RecoveryAttack):
         raise NotSupported(f"{type(evaluation.attack).__name__}: expected an attack that brings something back.")
     return evaluation.attack
 
 
 def _drawn(attack: RecoveryAttack, frame: AttackReport, traces: Traces) -> AttackReport:
-    """The report with its curve."""
+    """The report with the curve over the budget."""
     curve = Curve(
         name="recovery",
         title=f"{frame.title}: {attack.measure} on forgotten examples",
@@ -109,21 +110,22 @@ def _controlled(frame: AttackReport, row: Measurement, traces: Traces, sooner: S
         before = hidden.shown[0].mean()
         positive = f"brings back what a copy of the original only hides: {before:.2f} to {most:.2f}"
         holds = bool(most - before >= 0.5 * (there - before)) if there > before + 0.1 else None
-    first, mean = row.original, row.reference
-    apart: bool | None = None
-    if mean is not None and first.value is not None:
-        apart = mean > first.value if sooner == "below" else mean < (first.value if first.low is None else first.low)
+    value, low, reference = row.original.value, row.original.low, row.reference
+    less: bool | None = None
+    if reference is not None and value is not None:
+        less = reference > value if sooner == "below" else reference < (value if low is None else low)
     return frame.model_copy(
         update={
             "positive_control": positive,
             "positive_holds": holds,
-            "negative_control": f"retrained models show less than it: {show(mean)} against {show(first.value)}",
-            "negative_holds": apart,
+            "negative_control": f"retrained models show less than it: {show(reference)} against {show(value)}",
+            "negative_holds": less,
         }
     )
 
 
 def _line(role: str, trace: Trace) -> Series:
+    """The mean shown at each budget, with its interval."""
     estimates = [stats.mean(shown, share=True) for shown in trace.shown]
     return Series(
         role=role,
@@ -135,5 +137,6 @@ def _line(role: str, trace: Trace) -> Series:
 
 
 def _choices(trace: Trace) -> str:
+    """Which of the attacker's choices did best."""
     variants = sorted({variant for variant in trace.variants[1:] if variant})
     return f"The attacker's best choices against the unlearned model: {', '.join(variants)}." if variants else ""

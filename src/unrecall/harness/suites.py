@@ -15,7 +15,7 @@ from unrecall.record.schema import Side
 from unrecall.spec.catalog import entries
 from unrecall.spec.lines import parse
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Textual
+from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Textual, offers
 from unrecall.training.loop import Fit
 
 RELEARN = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
@@ -27,7 +27,7 @@ MOVING = Fit(batch_size=32, weight_decay=0.0)
 
 
 Entry: TypeAlias = tuple[type, Attack]
-"""An attack of a suite, and what a task must be for it to run: any task, or one that offers a protocol."""
+"""An attack of a suite, and the protocol that a task must offer for it to be run; `Task` stands for any task."""
 
 STANDARD: tuple[Entry, ...] = (
     (Classifying, attacks.Recalibration()),
@@ -96,11 +96,11 @@ class Suite:
 
     def suiting(self, task: Task) -> tuple[Attack, ...]:
         """The attacks that can run on a task; BadInput, with what is missing, where none can."""
-        suiting = tuple(attack for protocol, attack in self.entries if isinstance(task, protocol))
+        suiting = tuple(attack for protocol, attack in self.entries if offers(task, protocol))
         if not suiting:
-            wanted = sorted({protocol.__name__ for protocol, _ in self.entries})
+            needs = sorted({protocol.__name__ for protocol, _ in self.entries})
             raise BadInput(
-                f"suite {self.name}: expected a task that is one of {', '.join(wanted)}, got {type(task).__name__}, on "
+                f"suite {self.name}: expected a task that is one of {', '.join(needs)}, got {type(task).__name__}, on "
                 "which none of its attacks can run. Name attacks that can, or give the task what they need."
             )
         return suiting
@@ -108,15 +108,17 @@ class Suite:
 
 def suite(*chosen: str | Attack) -> Suite:
     """The suite of that name, `all` attacks there are, or just the attacks given, by name or as they are."""
+    if not chosen:
+        raise BadInput("suite: expected attacks, got none. Name some, or one of the suites standard, quick and all.")
     if len(chosen) == 1 and isinstance(chosen[0], str) and chosen[0] in NAMED:
         return Suite(chosen[0], NAMED[chosen[0]])
     names: Sequence[str | Attack] = [entry.name for entry in entries("attacks")] if chosen == ("all",) else chosen
-    given = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
-    return Suite(" ".join(map(str, chosen)) if chosen else "none", tuple((Task, attack) for attack in given))
+    own = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
+    return Suite(" ".join(map(str, chosen)), tuple((Task, attack) for attack in own))
 
 
 def judged_names() -> dict[str, Side | None]:
     """Every measurement that a verdict may rest on, by name, and the side on which it leaks."""
     sides = {row.name: row.leak for metric in METRICS for row in metric.rows if row.judged}
-    kinds = [attack for _, attack in STANDARD if attack.judged and not choices(attack)]
-    return sides | {f"{stem(attack)}_{attack.judged}": "above" for attack in kinds}
+    judged = [attack for _, attack in STANDARD if attack.judged and not choices(attack)]
+    return sides | {f"{stem(attack)}_{attack.judged}": "above" for attack in judged}

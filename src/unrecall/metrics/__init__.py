@@ -5,9 +5,10 @@ from unrecall.metrics.base import Measured, Metric
 from unrecall.metrics.contamination import CONTAMINATION
 from unrecall.metrics.cost import COST
 from unrecall.metrics.forgetting import DISAGREEMENT, FORGET_ACCURACY, HOLDOUT_ACCURACY, INTRA_CLASS_COSINE
-from unrecall.metrics.gap import GAP
+from unrecall.metrics.gap import AVERAGE_GAP
 from unrecall.metrics.over_unlearning import OVER_UNLEARNING
 from unrecall.metrics.retrieval import RETRIEVAL
+from unrecall.metrics.truth import EXTRACTION_STRENGTH, FORGET_PROBABILITY, RETAIN_PROBABILITY
 from unrecall.metrics.utility import RESTORATION, RETAIN_ACCURACY, TEST_ACCURACY
 
 METRICS: tuple[Metric, ...] = (
@@ -20,9 +21,12 @@ METRICS: tuple[Metric, ...] = (
     INTRA_CLASS_COSINE,
     OVER_UNLEARNING,
     CONTAMINATION,
+    FORGET_PROBABILITY,
+    EXTRACTION_STRENGTH,
+    RETAIN_PROBABILITY,
     ANSWERS,
     RETRIEVAL,
-    GAP,
+    AVERAGE_GAP,
     COST,
 )
 

@@ -1,9 +1,9 @@
-"""What models write, and what they make of true and wrong answers: each is asked once, all are held side by side."""
+"""What models write, and what they make of true and wrong answers: each model answers once, and all are compared."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,16 +14,14 @@ from unrecall.data.examples import Absent, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.data.signals import Evidence
 from unrecall.disk.cache import JSON, code_key
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import BadInput
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.metrics import truth
-from unrecall.metrics.base import Measured, Metric
+from unrecall.metrics.base import Measured, Metric, mean_share
 from unrecall.models.observe import observe
-from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Measurement, Piece, Reading, Side
-from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Textual
+from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
 
 MOST = 200
@@ -33,78 +31,100 @@ HALF = 0.5
 USE: tuple[Split, ...] = ("retain", "test")
 """Where use is judged: only on examples that have wrong answers, if there are any, as TOFU does."""
 FORGET_ROUGE = Row("forget_rouge", "ROUGE-L recall on forget", "forgetting", "above", judged=True)
-EXTRACTION = Row("extraction_strength", "Extraction strength on forget", "forgetting", "above", judged=True)
-QUALITY = Row("forget_quality", "Forget quality, p-value", "forgetting", "below")
-UTILITY = Row("model_utility", "Model utility", "utility", judged=True)
 PREFERENCE = Row(
     "forget_truth_preference", "Preference for the truth on forget, 1/(1 + R)", "forgetting", "above", judged=True
 )
-RATIOS = {
-    PREFERENCE.name: (PREFERENCE, truth.truth_preference),
-    "forget_truth_ratio": (
-        Row("forget_truth_ratio", "Truth ratio on forget, min(R, 1/R)", "forgetting"),
-        truth.forget_truth_ratio,
-    ),
-    "retain_truth_ratio": (
-        Row("retain_truth_ratio", "Truth ratio on retain, max(0, 1 - R)", "utility"),
-        truth.retain_truth_ratio,
-    ),
+FORGET_RATIO = Row("forget_truth_ratio", "Truth ratio on forget, min(R, 1/R)", "forgetting")
+RETAIN_RATIO = Row("retain_truth_ratio", "Truth ratio on retain, max(0, 1 - R)", "utility")
+QUALITY = Row("forget_quality", "Forget quality, p-value", "forgetting", "below")
+UTILITY = Row("model_utility", "Model utility", "utility", judged=True)
+RATIOS: Mapping[Split, Mapping[Row, Callable[[np.ndarray], np.ndarray]]] = {
+    "forget": {PREFERENCE: truth.truth_preference, FORGET_RATIO: truth.forget_truth_ratio},
+    "retain": {RETAIN_RATIO: truth.retain_truth_ratio},
 }
-"""What is made of R, by name, which begins with the split: row and formula. The last two are TOFU's."""
+"""What is made of log R on each split: row and formula. Both truth ratios are TOFU's."""
 
 
 def measure(setting: Setting, most: int = MOST) -> Measured:
-    """TOFU's measurements, extraction strength and multiple choice for every model, and what each of them wrote.
+    """ROUGE-L recall, truth ratios, multiple choice, forget_quality and model_utility, and what each model wrote.
 
-    Answers are greedy, to at most `most` examples a set, evenly spread. What a request has no data for is a row with
+    Answers are greedy, to at most `most` examples of a set, evenly spread. What a request has no data for is a row with
     the reason. NotSupported for a task whose models write no text.
+
+    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
-    words, evidence = _writer(setting.task), setting.evidence
-    sets = [part for split in SPLITS for part in _sets(setting.request, split, most)]
-    told = {subject.role: _told(subject, sets, setting) for subject in setting.subjects}
-    shown = [
-        {role: _shown(part, evidence[role], told[role][i], words) for role in evidence} for i, part in enumerate(sets)
+    texts = textual("answers", setting.task, "Read the other measurements.")
+    sets = [questions for split in SPLITS for questions in question_sets(setting.request, split, most)]
+    by_role = {subject.role: _answers(subject, sets, setting) for subject in setting.subjects}
+    answered = [
+        Answered(questions, {role: answers[i] for role, answers in by_role.items()}) for i, questions in enumerate(sets)
     ]
-    rows = [*_by_signals(evidence), *_by_set(sets, shown, words), _quality(sets[0], shown[0]), _utility(sets, shown)]
-    written = {role: answers[0].written for role, answers in told.items()}
-    return Measured(rows, list(_readings(sets[0], written, evidence, words)))
-
-
-def _writer(task: Task) -> Textual:
-    if not isinstance(task, Textual):
-        raise NotSupported(
-            f"read: expected a task whose models write text, got {type(task).__name__}. Read the other measurements."
-        )
-    return task
+    rows = [row for part in answered for row in _of_set(part, texts)]
+    rows += [_quality(answered[0]), _utility(answered)]
+    return Measured(rows, list(_readings(answered[0], setting.evidence, texts)))
 
 
 @dataclass(frozen=True)
-class _Set:
-    """Some examples of a split, by index: the `known` have wrong answers, the `asked` are answered in full.
+class QuestionSet:
+    """The examples of a split, or of one source of test, by index.
 
-    `reason`: why there are none.
+    `choices`: which of them come with wrong answers. `written`: which of them are answered in full. `reason`: why there
+    are no examples.
     """
 
     name: str
     split: Split
     items: Mapping[int, Any]
-    known: Sequence[int] = ()
-    asked: Sequence[int] = ()
+    choices: Sequence[int] = ()
+    written: Sequence[int] = ()
     reason: str = ""
 
+    @property
+    def no_choices(self) -> str:
+        """Why nothing can be said of wrong answers where there are none."""
+        return self.reason or f"no example of {self.name} comes with wrong answers"
 
-def _sets(request: Request, split: Split, most: int) -> Iterator[_Set]:
+
+class Answers(NamedTuple):
+    """What one model makes of one set of questions.
+
+    Of the examples that it answers in full: the `texts` it wrote, their ROUGE-L recall and the `loss` of the true
+    answers. Of those that come with wrong answers: the losses of the `true` answer, of that answer `restated` (itself
+    where it isn't) and of each `wrong` one. All losses are in nats a row.
+    """
+
+    texts: list[str]
+    rouge: np.ndarray
+    loss: np.ndarray
+    true: np.ndarray
+    restated: np.ndarray
+    wrong: list[np.ndarray]
+
+    @property
+    def log_ratio(self) -> np.ndarray:
+        """log R of the examples that come with wrong answers."""
+        return truth.truth_ratio(self.restated, self.wrong)
+
+
+class Answered(NamedTuple):
+    """A set of questions, and what each model makes of it, by role."""
+
+    questions: QuestionSet
+    by_role: Mapping[str, Answers]
+
+
+def question_sets(request: Request, split: Split, most: int) -> Iterator[QuestionSet]:
     """One set a split, and one a source for test."""
     examples = request[split]
     if isinstance(examples, Absent):
-        yield _Set(split, split, {}, reason=examples.reason)
+        yield QuestionSet(split, split, {}, reason=examples.reason)
     sources: dict[str, dict[int, Any]] = {}
     for i, item in enumerate(iterate(examples)):
         sources.setdefault(str(item.get("source", split)) if split == "test" else split, {})[i] = item
     for name, items in sources.items():
-        known = [i for i, item in items.items() if _texts(item, "wrong", f"{split}[{i}]")]
-        pool = known if known and split in USE else list(items)
-        yield _Set(name, split, items, known, [pool[i] for i in _spread(len(pool), most)])
+        choices = [i for i, item in items.items() if _texts(item, "wrong", f"{split}[{i}]")]
+        eligible = choices if choices and split in USE else list(items)
+        yield QuestionSet(name, split, items, choices, [eligible[i] for i in _spread(len(eligible), most)])
 
 
 def _spread(n: int, most: int) -> list[int]:
@@ -114,195 +134,162 @@ def _spread(n: int, most: int) -> list[int]:
 
 def _texts(item: Any, key: str, where: str) -> list[str]:
     """The answers that an example has under a key; BadInput where they are no texts."""
-    found = item.get(key) or []
-    answers = list(found) if isinstance(found, list | tuple) else [found]
+    value = item.get(key) or []
+    answers = list(value) if isinstance(value, list | tuple) else [value]
     if not all(isinstance(answer, str) and answer.strip() for answer in answers):
-        raise BadInput(f"{where}: expected '{key}' to be text, or a list of texts, got {found!r:.60}.")
+        raise BadInput(f"{where}: expected '{key}' to be text, or a list of texts, got {value!r:.60}.")
     return answers
 
 
-class _Told(NamedTuple):
-    """What one model made of one set: its answers to the asked, and its losses on answers to the known."""
+def _answers(subject: Subject, sets: Sequence[QuestionSet], setting: Setting) -> list[Answers]:
+    """A model's answers to all sets, from the cache where it has answered them before."""
 
-    written: list[str]
-    restated: list[float]
-    wrong: list[list[float]]
-
-
-def _told(subject: Subject, sets: Sequence[_Set], setting: Setting) -> list[_Told]:
-    """A model's answers to all sets; kept in the cache, since originals and retrained models are asked repeatedly."""
-
-    def answers() -> list[_Told]:
+    def plain() -> list[list[Any]]:
         setting.session.say(f"reading: {subject.role}")
-        return [_ask(subject.model, part, setting.task) for part in sets]
+        return [_answer(subject, questions, setting) for questions in sets]
 
-    key = (
-        setting.digests[subject.role],
-        *setting.key,
-        repr([part.asked for part in sets]),
-        code_key(_ask, setting.task),
-    )
-    return [_Told(*part) for part in setting.cache.get("reading", key, JSON, answers)]
+    code = code_key(_answer, setting.task)
+    key = (setting.model_keys[subject.role], *setting.key, repr([questions.written for questions in sets]), code)
+    return [
+        Answers(texts, np.array(rouge), np.array(loss), np.array(true), np.array(restated), [*map(np.array, wrong)])
+        for texts, rouge, loss, true, restated, wrong in setting.cache.get("reading", key, JSON, plain)
+    ]
 
 
-def _ask(model: nn.Module, one: _Set, task: Task) -> _Told:
-    words, options, ends = _writer(task), [], [0]
-    for i in one.known:
-        item, where = one.items[i], f"{one.split}[{i}]"
-        true = _texts(item, "restated", where)[:1] or [words.answer(item)]
-        options += [words.answered(item, answer) for answer in (*true, *_texts(item, "wrong", where))]
+def _answer(subject: Subject, questions: QuestionSet, setting: Setting) -> list[Any]:
+    """One model's answers to one set, in the order of `Answers`, as plain lists."""
+    texts, options, ends = textual("answers", setting.task), [], [0]
+    for i in questions.choices:
+        item, where = questions.items[i], f"{questions.split}[{i}]"
+        restated = _texts(item, "restated", where)[:1] or [texts.answer(item)]
+        options += [texts.answered(item, answer) for answer in (*restated, *_texts(item, "wrong", where))]
         ends.append(len(options))
-    losses = observe(model, task, options).loss.tolist() if options else []
+    losses = observe(subject.model, setting.task, options).loss.tolist() if options else []
     groups = [losses[start:end] for start, end in itertools.pairwise(ends)]
-    written = _write(model, [one.items[i] for i in one.asked], words)
-    return _Told(written, [group[0] for group in groups], [group[1:] for group in groups])
+    items = [questions.items[i] for i in questions.written]
+    written = _write(subject.model, items, texts)
+    rouge = rouge_l_recall([texts.left(item, _shown(item, texts)) for item in items], written)
+    own = setting.evidence[subject.role].signals[questions.split].loss if items else np.zeros(0)
+    return [
+        written,
+        rouge.tolist(),
+        own[list(questions.written)].tolist(),
+        own[list(questions.choices)].tolist(),
+        [group[0] for group in groups],
+        [group[1:] for group in groups],
+    ]
 
 
-def _write(model: nn.Module, items: Sequence[Any], task: Textual) -> list[str]:
+def _write(model: nn.Module, items: Sequence[Any], texts: Textual) -> list[str]:
     """What the model writes for each example."""
     written = [""] * len(items)
-    for given in (0.0, HALF):
-        mine = [i for i, item in enumerate(items) if _given(item, task) == given]
-        for i, one in zip(mine, task.generate(model, [items[i] for i in mine], shown=given), strict=True):
-            written[i] = one
+    for shown in (0.0, HALF):
+        indices = [i for i, item in enumerate(items) if _shown(item, texts) == shown]
+        answers = texts.generate(model, [items[i] for i in indices], shown=shown)
+        for i, answer in zip(indices, answers, strict=True):
+            written[i] = answer
     return written
 
 
-def _given(item: Any, task: Textual) -> float:
-    """How much of the answer is shown before the model writes: from no prompt at all nothing can be answered."""
-    return 0.0 if task.prompt(item) else HALF
+def _shown(item: Any, texts: Textual) -> float:
+    """How much of the answer is shown before the model writes: half of it where there is no prompt to answer."""
+    return 0.0 if texts.prompt(item) else HALF
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """One model on one set: `rouge` of the asked and `loss` on their answers; losses on answers to the known."""
-
-    rouge: np.ndarray
-    loss: np.ndarray
-    answer: np.ndarray
-    restated: np.ndarray
-    wrong: Sequence[np.ndarray]
-
-    @property
-    def ratio(self) -> np.ndarray:
-        """log R of the known."""
-        return truth.truth_ratio(self.restated, self.wrong)
-
-
-def _shown(one: _Set, evidence: Evidence, told: _Told, task: Textual) -> _Shown:
-    asked = [one.items[i] for i in one.asked]
-    loss = evidence.signals[one.split].loss if asked else np.zeros(0)
-    return _Shown(
-        rouge=rouge_l_recall([task.left(item, _given(item, task)) for item in asked], told.written),
-        loss=loss[list(one.asked)],
-        answer=loss[list(one.known)],
-        restated=np.array(told.restated),
-        wrong=[np.array(losses) for losses in told.wrong],
-    )
-
-
-def _by_signals(seen: Mapping[str, Evidence]) -> Iterator[Measurement]:
-    """What the one pass over forget and retain tells."""
-    for name, title, group, compute in (
-        ("forget_probability", "Probability of forget's answers", "forgetting", truth.forget_probability),
-        ("extraction_strength", "Extraction strength on forget", "forgetting", truth.extraction_strength),
-        ("retain_probability", "Probability of retain's answers", "utility", truth.retain_probability),
-    ):
-        leak: Side | None = "above" if group == "forgetting" else None
-        row = Row(name, title, group, leak, judged=name == EXTRACTION.name)
-        yield row.measured({role: compute(evidence) for role, evidence in seen.items()})
-
-
-def _by_set(sets: Sequence[_Set], shown: Sequence[Mapping[str, _Shown]], task: Textual) -> Iterator[Measurement]:
-    """ROUGE-L recall, truth ratio and multiple choice, set by set."""
-    for one, roles in zip(sets, shown, strict=True):
-        forget, group = one.split == "forget", "utility" if one.split in USE else "forgetting"
-        key = "_".join((one.split if one.name == one.split else f"{one.split} {one.name}").lower().split())
-        leak: Side | None = "above" if forget else None
-        if one.split != "test":
-            values = {role: _mean(each.rouge, one.reason) for role, each in roles.items()}
-            note = _sampled(one, task)
-            row = FORGET_ROUGE if forget else Row(f"{key}_rouge", f"ROUGE-L recall on {one.name}", group)
-            yield row.measured(values, note)
-        lacking = _lacking(one)
-        for name in (name for name in RATIOS if name.startswith(one.split)):
-            row, compute = RATIOS[name]
-            yield row.measured({role: _mean(compute(answers.ratio), lacking) for role, answers in roles.items()})
-        values = {role: _mean(truth.multiple_choice(each.answer, each.wrong), lacking) for role, each in roles.items()}
-        yield Row(f"{key}_mcq", f"Multiple choice on {one.name}", group, leak).measured(values)
-
-
-def _mean(values: np.ndarray, reason: str) -> Estimate:
-    return stats.mean(values, share=True) if len(values) else Estimate(value=None, note=reason)
-
-
-def _lacking(one: _Set) -> str:
-    return one.reason or f"no example of {one.name} comes with wrong answers"
-
-
-def _sampled(one: _Set, task: Textual) -> str:
-    """Which examples were answered, and from what."""
-    over = " over those with wrong answers" if one.known and one.split in USE else ""
-    some = f"{len(one.asked)} of {len(one.items)} examples, evenly spread{over}"
-    halves = sum(_given(one.items[i], task) > 0 for i in one.asked)
-    halved = f"{halves} examples have no prompt: the first half of the text is shown"
-    return "; ".join([some] * (len(one.asked) < len(one.items)) + [halved] * (halves > 0))
-
-
-def _quality(forget: _Set, roles: Mapping[str, _Shown]) -> Measurement:
-    """Each model's truth ratios against those of the retrained models, itself left out."""
-    ratios = {role: one.ratio for role, one in roles.items()}
-    names = [role for role in ratios if role.startswith("retrained")]
+def _of_set(answered: Answered, texts: Textual) -> Iterator[Measurement]:
+    """ROUGE-L recall, truth ratios and multiple choice on one set."""
+    questions, by_role = answered
+    forget, group = questions.split == "forget", "utility" if questions.split in USE else "forgetting"
+    if questions.split != "test":
+        row = FORGET_ROUGE if forget else Row(f"{questions.name}_rouge", f"ROUGE-L recall on {questions.name}", group)
+        values = {role: mean_share(answers.rouge, questions.reason) for role, answers in by_role.items()}
+        yield row.measured(values, _sampled(questions, texts))
+    reason = questions.no_choices
+    for row, compute in RATIOS.get(questions.split, {}).items():
+        yield row.measured({role: mean_share(compute(answers.log_ratio), reason) for role, answers in by_role.items()})
     values = {
-        role: truth.forget_quality(own, [ratios[name] for name in names if name != role])
-        if forget.known
-        else Estimate(value=None, note=_lacking(forget))
+        role: mean_share(truth.multiple_choice(answers.true, answers.wrong), reason)
+        for role, answers in by_role.items()
+    }
+    prefix = questions.split if questions.name == questions.split else f"{questions.split} {questions.name}"
+    leak: Side | None = "above" if forget else None
+    name = "_".join(prefix.lower().split())
+    yield Row(f"{name}_mcq", f"Multiple choice on {questions.name}", group, leak).measured(values)
+
+
+def _sampled(questions: QuestionSet, texts: Textual) -> str:
+    """Which examples were answered, and from what."""
+    over = " over those with wrong answers" if questions.choices and questions.split in USE else ""
+    some = f"{len(questions.written)} of {len(questions.items)} examples, evenly spread{over}"
+    halves = sum(_shown(questions.items[i], texts) > 0 for i in questions.written)
+    halved = f"{halves} examples have no prompt: the first half of the text is shown"
+    return "; ".join([some] * (len(questions.written) < len(questions.items)) + [halved] * (halves > 0))
+
+
+def _quality(forget: Answered) -> Measurement:
+    """Each model's truth ratios against those of the other retrained models."""
+    ratios = {role: answers.log_ratio for role, answers in forget.by_role.items()}
+    references = [role for role in ratios if role.startswith("retrained")]
+    none = Estimate(value=None, note=forget.questions.no_choices)
+    values = {
+        role: truth.forget_quality(own, [ratios[other] for other in references if other != role])
+        if forget.questions.choices
+        else none
         for role, own in ratios.items()
     }
     return QUALITY.measured(values)
 
 
-def _utility(sets: Sequence[_Set], shown: Sequence[Mapping[str, _Shown]]) -> Measurement:
+def _utility(answered: Sequence[Answered]) -> Measurement:
     """TOFU's model utility, of what the request has."""
-    judged = [(one, roles) for one, roles in zip(sets, shown, strict=True) if one.split in USE]
+    used = [part for part in answered if part.questions.split in USE]
     values = {
-        role: truth.model_utility({one.name: _use(one, roles[role]) for one, roles in judged if one.asked})
-        for role in shown[0]
+        role: truth.model_utility(
+            {questions.name: _numbers(questions, by_role[role]) for questions, by_role in used if questions.written}
+        )
+        for role in answered[0].by_role
     }
-    left = [f"{one.name} is left out: {one.reason}" for one, _ in judged if not one.asked]
-    left += [f"no truth ratio: {_lacking(one)}" for one, _ in judged if one.asked and not one.known]
-    return UTILITY.measured(values, "; ".join(left))
+    sets = [questions for questions, _ in used]
+    notes = [f"{questions.name} is left out: {questions.reason}" for questions in sets if not questions.written]
+    notes += [f"no truth ratio: {q.no_choices}" for q in sets if q.written and not q.choices]
+    return UTILITY.measured(values, "; ".join(notes))
 
 
-def _use(one: _Set, each: _Shown) -> np.ndarray:
-    """Probability, ROUGE-L recall and, where there are wrong answers, truth ratio of the asked, `[numbers, n]`."""
-    probability = np.exp(-each.loss)
-    if not one.known:
-        return np.stack([probability, each.rouge])
-    at = np.searchsorted(one.known, one.asked)
-    if one.split == "test":
-        probability = truth.option_probability(each.answer, each.wrong)[at]
-    return np.stack([probability, each.rouge, truth.retain_truth_ratio(each.ratio)[at]])
+def _numbers(questions: QuestionSet, answers: Answers) -> np.ndarray:
+    """Probability, ROUGE-L recall and, where there are wrong answers, truth ratio, `[numbers, examples]`."""
+    probability = np.exp(-answers.loss)
+    if not questions.choices:
+        return np.stack([probability, answers.rouge])
+    places = np.searchsorted(questions.choices, questions.written)
+    if questions.split == "test":
+        probability = truth.option_probability(answers.true, answers.wrong)[places]
+    return np.stack([probability, answers.rouge, truth.retain_truth_ratio(answers.log_ratio)[places]])
 
 
-def _readings(
-    forget: _Set, written: Mapping[str, Sequence[str]], seen: Mapping[str, Evidence], task: Textual
-) -> Iterator[Reading]:
+def _readings(forget: Answered, evidence: Mapping[str, Evidence], texts: Textual) -> Iterator[Reading]:
     """Four forget examples that the unlearned model knows best beyond retrained ones, and four spread over the rest."""
-    signals = {role: seen[role].signals["forget"] for role in ("original", "unlearned", "retrained 0") if role in seen}
-    references = [one["forget"].confidence for one in seen["unlearned"].references]
-    beyond = signals["unlearned"].confidence - (np.mean(references, axis=0) if references else 0)
-    order = np.argsort(-beyond[list(forget.asked)], kind="stable").tolist()
-    rows = {role: one.of_rows(np.exp(one.log_prob)) for role, one in signals.items()}
-    for at in [*order[:4], *(order[4:][i] for i in _spread(len(order[4:]), 4))]:
-        i, item = forget.asked[at], forget.items[forget.asked[at]]
+    roles = [role for role in ("original", "unlearned", "retrained 0") if role in evidence]
+    references = [reference["forget"].confidence for reference in evidence["unlearned"].references]
+    own = evidence["unlearned"].signals["forget"].confidence
+    beyond = own - (np.mean(references, axis=0) if references else 0)
+    order = np.argsort(-beyond[list(forget.questions.written)], kind="stable").tolist()
+    signals = {role: evidence[role].signals["forget"] for role in roles}
+    probabilities = {role: signals[role].of_rows(np.exp(signals[role].log_prob)) for role in roles}
+    for place in [*order[:4], *(order[4:][i] for i in _spread(len(order[4:]), 4))]:
+        i = forget.questions.written[place]
+        item = forget.questions.items[i]
         pieces = [
-            Piece(text=piece, probability={role: float(each[i][k]) for role, each in rows.items()})
-            for k, piece in enumerate(task.pieces(item))
+            Piece(text=piece, probability={role: float(probabilities[role][i][k]) for role in roles})
+            for k, piece in enumerate(texts.pieces(item))
         ]
-        dots = "... " if _given(item, task) else ""
-        said = {role: f"{dots}{written[role][at]}" for role in rows}
-        yield Reading(prompt=task.prompt(item), answer=task.answer(item), pieces=pieces, written=said)
+        dots = "... " if _shown(item, texts) else ""
+        written = {role: f"{dots}{forget.by_role[role].texts[place]}" for role in roles}
+        yield Reading(prompt=texts.prompt(item), answer=texts.answer(item), pieces=pieces, written=written)
 
 
-ANSWERS = Metric("answers", (FORGET_ROUGE, EXTRACTION, PREFERENCE, QUALITY, UTILITY), measure, needs=(Textual,))
+ANSWERS = Metric(
+    "answers",
+    (FORGET_ROUGE, PREFERENCE, FORGET_RATIO, RETAIN_RATIO, QUALITY, UTILITY),
+    measure,
+    needs=(Textual,),
+)

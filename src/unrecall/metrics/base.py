@@ -6,11 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from unrecall.data.signals import Evidence
 from unrecall.errors import MissingReference
 from unrecall.evidence.setting import Setting
+from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Matrix, Measurement, Reading
+from unrecall.tasks.protocols import offers
 
 
 class Measured(NamedTuple):
@@ -36,16 +40,16 @@ class Metric:
 
     def suits(self, setting: Setting) -> bool:
         """Whether the setting's task offers what the metric needs."""
-        return all(isinstance(setting.task, protocol) for protocol in self.needs)
+        return offers(setting.task, *self.needs)
 
 
-def of_evidence(row: Row, compute: Callable[[Evidence], Estimate]) -> Metric:
-    """A metric that is one number, from what one forward pass told; a row with a reason where a split is missing."""
+def of_evidence(row: Row, compute: Callable[[Evidence], Estimate], needs: tuple[type, ...] = ()) -> Metric:
+    """A metric that is one number, computed from the one forward pass that all metrics share."""
 
     def measure(setting: Setting) -> Measured:
         return Measured([row.measured(estimates(setting, compute))])
 
-    return Metric(row.name, (row,), measure)
+    return Metric(row.name, (row,), measure, needs)
 
 
 def estimates(setting: Setting, compute: Callable[[Evidence], Estimate]) -> dict[str, Estimate]:
@@ -58,3 +62,8 @@ def estimates(setting: Setting, compute: Callable[[Evidence], Estimate]) -> dict
             return Estimate(value=None, note=str(reason))
 
     return {role: estimate(evidence) for role, evidence in setting.evidence.items()}
+
+
+def mean_share(values: np.ndarray, reason: str) -> Estimate:
+    """The mean of values in [0, 1] over examples; where there are no examples, the reason why not."""
+    return stats.mean(values, share=True) if len(values) else Estimate(value=None, note=reason)

@@ -1,11 +1,8 @@
 """Knowledge contamination: which classes paid when another was forgotten, and which gained.
 
-Arrays over n examples hold numbers of classes: `target`, the true ones; `prediction`, `before`, `after`, those that a
-model answers with, before is the original's. `classes` says which classes there are, in the order of rows and columns.
-
-Reference: Shin, Tapia, Diaz, Jeon, Ferreira, Daneshyari, "ROKA: Robust Knowledge Unlearning against Adversaries", 2026,
-arXiv 2603.00436, from notes: the harm that unlearning does to classes that share weights with the forgotten one. The
-formulas are ours.
+Arrays over n examples hold numbers of classes: `target`, the true ones; `prediction`, those that a model predicts;
+`before` and `after`, those that the original and another model predict. `classes` says which classes there are, in the
+order of rows and columns.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ import torch
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request, Split
+from unrecall.data.signals import Evidence
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric
@@ -27,7 +25,7 @@ from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Matrix
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed, Paired
+from unrecall.tasks.protocols import Classed, Paired, class_names, offers, paired
 
 WORST = Row("contamination_worst", "Largest accuracy drop of a class that stays", "utility")
 MOST = 20
@@ -36,7 +34,7 @@ FEWEST = 10
 """Examples of a class below which its accuracy is not looked at alone."""
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """True class and prediction of each example, `[n]` both."""
 
     target: np.ndarray
@@ -44,96 +42,106 @@ class Answers(NamedTuple):
 
 
 def measure(setting: Setting) -> Measured:
-    """Every model's predictions on test and holdout, class by class; a row with a reason where there are no classes."""
+    """Which class that stays lost most accuracy, and every model's predictions on test and holdout, class by class.
+
+    A row with a reason where there are no classes.
+
+    Reference: Shin, Tapia, Diaz, Jeon, Ferreira, Daneshyari, "ROKA: Robust Knowledge Unlearning against Adversaries",
+    2026, arXiv 2603.00436, from notes: the harm that unlearning does to classes that share weights with the forgotten
+    one. The formulas are ours.
+    """
     request, task = setting.request, setting.task
     try:
-        answers = answered(setting)
+        by_role = predictions(setting)
     except (NotSupported, MissingReference, BadInput) as reason:
         return Measured([WORST.absent(str(reason))])
-    target = answers["original"].target
-    classes = sorted({int(c) for pair in answers.values() for column in pair for c in np.unique(column)})
-    names, gone = _names(task, classes), _gone(request, task)
-    staying = [c for c in classes if c not in gone]
-    before = answers["original"].prediction
-    drops = {role: worst_drop(target, before, pair.prediction, staying, FEWEST) for role, pair in answers.items()}
-    values = {role: drop.model_copy(update={"note": names.get(c, drop.note)}) for role, (c, drop) in drops.items()}
+    target, before = by_role["original"]
+    classes = sorted({int(c) for pair in by_role.values() for column in pair for c in np.unique(column)})
+    names, forgotten = class_names(task), _forgotten(request, task)
+    table = Table(
+        classes,
+        {c: names[c] if 0 <= c < len(names) else f"class {c}" for c in classes},
+        forgotten,
+        target,
+        " and ".join(unseen(request)),
+    )
+    staying = [c for c in classes if c not in forgotten]
+    values: dict[str, Estimate] = {}
+    for role, pair in by_role.items():
+        worst, drop = worst_drop(target, before, pair.prediction, staying, FEWEST)
+        values[role] = drop.model_copy(update={"note": table.names.get(worst, drop.note)})
     if values["original"].value is not None:
         values["original"] = Estimate(value=0.0, n=len(target), note="by definition")
     rare = sum((target == c).sum() < FEWEST for c in staying)
-    note = (
-        f"without {rare} of {len(staying)} classes, which have fewer than {FEWEST} examples"
-        if 0 < rare < len(staying)
-        else ""
-    )
-    table = Table(classes, names, gone, target, " and ".join(unseen(request)))
-    by_role = {role: confusion(target, pair.prediction, classes) for role, pair in answers.items()}
-    return Measured([WORST.measured(values, note)], matrices=[table.matrix(by_role)])
+    note = f"without {rare} of {len(staying)} classes, which have fewer than {FEWEST} examples"
+    tables = {role: confusion(target, pair.prediction, classes) for role, pair in by_role.items()}
+    return Measured([WORST.measured(values, note if 0 < rare < len(staying) else "")], matrices=[table.matrix(tables)])
 
 
-def _gone(request: Request, task: Task) -> set[int]:
+def _forgotten(request: Request, task: Task) -> set[int]:
     """The classes that are forgotten whole, be it as classes or as a concept."""
-    if request.kind != "concept" or not isinstance(task, Paired):
+    if request.kind != "concept" or not offers(task, Paired):
         return set(request.masked)
-    mine, kept = (set(task.labels(request[split]).tolist()) for split in ("forget", "retain"))
-    return mine - kept
+    pairs = paired("contamination", task)
+    forget, retain = (set(pairs.labels(request[split]).tolist()) for split in ("forget", "retain"))
+    return forget - retain
 
 
-def answered(setting: Setting) -> dict[str, Answers]:
-    """What each model answers on test and holdout, one class an example, by role; from the pass that all share.
+def predictions(setting: Setting) -> dict[str, Predictions]:
+    """The class that each model predicts for each example of test and holdout, by role; from the pass that all share.
 
-    NotSupported for a task without classes, MissingReference where there is neither test nor holdout.
+    The class of a pair is the prompt that its first side is nearest to. NotSupported for a task without classes,
+    MissingReference where there is neither test nor holdout.
     """
     request, task = setting.request, setting.task
     if not isinstance(task, Classed):
         raise NotSupported("the examples of this task have no classes")
-    own = task.classified()
-    splits = [split for split in unseen(request) if len(request[split])]
+    classified, outside = task.classified(), unseen(request)
+    splits = [split for split in outside if len(request[split])]
     if not splits:
-        raise MissingReference(
-            "; ".join(part.reason for s in unseen(request) if isinstance(part := request[s], Absent))
-        )
-    if isinstance(task, Paired):
-        return _by_prompts(setting, splits, task)
-    if own is not task:
+        raise MissingReference("; ".join(part.reason for s in outside if isinstance(part := request[s], Absent)))
+    if offers(task, Paired):
+        return _nearest_prompts(setting, splits)
+    if classified is not task:
         raise NotSupported(f"expected a task that classifies its own examples, got {type(task).__name__}")
     return {
-        role: Answers(*(np.concatenate([getattr(one.signals[s], name) for s in splits]) for name in Answers._fields))
-        for role, one in setting.evidence.items()
+        role: Predictions(*(_joined(evidence, splits, n) for n in Predictions._fields))
+        for role, evidence in setting.evidence.items()
     }
 
 
-def _by_prompts(setting: Setting, splits: Sequence[Split], task: Paired) -> dict[str, Answers]:
-    """The class of a pair is the prompt that its first side is nearest to."""
+def _nearest_prompts(setting: Setting, splits: Sequence[Split]) -> dict[str, Predictions]:
+    """The class of each pair's nearest prompt, by role."""
+    task = paired("contamination", setting.task)
     labels = torch.cat([task.labels(setting.request[split]) for split in splits])
     if bool(labels.lt(0).any()):
         raise NotSupported("some pairs have no class")
-    answers = {}
+    by_role = {}
     for role, model in setting.subjects:
         prompts = task.prompts(model)
         assert prompts is not None, "a task that classifies has prompts"
-        features = np.concatenate([setting.evidence[role].signals[split].features for split in splits])
+        features = _joined(setting.evidence[role], splits, "features")
         first = task.sides(torch.from_numpy(features).to(prompts.device)).first
-        answers[role] = Answers(labels.numpy(), (first @ prompts.T).argmax(1).cpu().numpy())
-    return answers
+        by_role[role] = Predictions(labels.numpy(), (first @ prompts.T).argmax(1).cpu().numpy())
+    return by_role
 
 
-def _names(task: Task, classes: Sequence[int]) -> dict[int, str]:
-    """What people call each class."""
-    known = task.classes if isinstance(task, Classed) else ()
-    return {c: known[c] if 0 <= c < len(known) else f"class {c}" for c in classes}
+def _joined(evidence: Evidence, splits: Sequence[Split], name: str) -> np.ndarray:
+    """One of the signals on several splits, one after another."""
+    return np.concatenate([getattr(evidence.signals[split], name) for split in splits])
 
 
 @dataclass(frozen=True)
 class Table:
     """What the tables of all models share.
 
-    `classes`: the numbers of rows and columns; `names` of them; `gone`: those forgotten whole; `target` [n]: the true
-    class of each example; `splits`: where the examples are from.
+    `classes`: the numbers of rows and columns; `names` of them; `forgotten`: those forgotten whole; `target` [n]: the
+    true class of each example; `splits`: where the examples are from.
     """
 
     classes: Sequence[int]
     names: Mapping[int, str]
-    gone: set[int]
+    forgotten: set[int]
     target: np.ndarray
     splits: str
 
@@ -155,7 +163,7 @@ class Table:
             name="contamination",
             title="Who paid, who gained",
             labels=[self.names[self.classes[i]] for i in top],
-            forgotten=[k for k, i in enumerate(top.tolist()) if self.classes[i] in self.gone],
+            forgotten=[k for k, i in enumerate(top.tolist()) if self.classes[i] in self.forgotten],
             values={role: [_plain(row) for row in table[np.ix_(top, top)]] for role, table in shown.items()},
             paid={role: _plain(np.where(few, np.nan, paid(before, table))[top]) for role, table in later.items()},
             gained={role: _plain(gained(before, table)[top]) for role, table in later.items()},
@@ -190,8 +198,8 @@ def confusion(target: np.ndarray, prediction: np.ndarray, classes: Sequence[int]
 
 def paid(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """How far the accuracy of each class fell, `[classes]`, from two tables of `confusion`; nan without examples."""
-    fell: np.ndarray = before.diagonal() - after.diagonal()
-    return fell
+    drops: np.ndarray = before.diagonal() - after.diagonal()
+    return drops
 
 
 def gained(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -201,8 +209,8 @@ def gained(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """
     change = after - before
     np.fill_diagonal(change, np.nan)
-    known = ~np.isnan(change)
-    count, total = known.sum(0), np.where(known, change, 0).sum(0)
+    defined = ~np.isnan(change)
+    count, total = defined.sum(0), np.where(defined, change, 0).sum(0)
     mean: np.ndarray = np.divide(total, count, out=np.full(len(change), np.nan), where=count > 0)
     return mean
 

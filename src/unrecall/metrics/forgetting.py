@@ -52,10 +52,10 @@ def intra_class_cosine(evidence: Evidence) -> Estimate:
     label[signals.example] = signals.target
     own, partners = np.zeros(len(signals)), np.zeros(len(signals))
     for value in np.unique(label):
-        mine = label == value
-        group = unit[mine].astype(np.float64)
-        own[mine] = group @ group.sum(0) - np.square(group).sum(1)
-        partners[mine] = len(group) - 1
+        members = label == value
+        group = unit[members].astype(np.float64)
+        own[members] = group @ group.sum(0) - np.square(group).sum(1)
+        partners[members] = len(group) - 1
     if partners.sum() == 0:
         return Estimate(value=None, note="needs two forget examples of one class")
     return stats.jackknife(own, partners)

@@ -16,20 +16,20 @@ from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import Estimate, Measurement
 
 FAILURE = Row("mia_failure", "Forget called unseen by the papers' SVC", "privacy", "below")
-AVERAGE = Row("average_gap", "Average gap to retrained", "forgetting", ideal="0")
+GAP = Row("average_gap", "Average gap to retrained", "forgetting", ideal="0")
 NAMES = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure")
 
 
 def average_gap(values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]) -> float:
-    """Mean of |value - retrained's value| over the named measurements.
-
-    Reference: "Avg. Gap" of Hsu et al., NeurIPS 2025, arXiv 2601.22359, over retain, unlearn, test accuracy and MIA.
-    """
+    """Mean of |value - retrained's value| over the named measurements."""
     return float(np.mean([abs(values[name] - reference[name]) for name in names]))
 
 
 def measure(setting: Setting) -> Measured:
-    """The share of forget that the SVC calls not seen, and the average gap to the retrained models."""
+    """mia_failure, the share of forget that the SVC calls unseen, and the mean distance to retrained over four figures.
+
+    Reference: "Avg. Gap" of Hsu et al., NeurIPS 2025, arXiv 2601.22359, over retain, unlearn, test accuracy and MIA.
+    """
     failure = FAILURE.measured(estimates(setting, SVC().failure_rate))
     parts = [row for metric in (RETAIN_ACCURACY, FORGET_ACCURACY, TEST_ACCURACY) for row in metric.measure(setting)[0]]
     return Measured([failure, _average([*parts, failure])])
@@ -40,16 +40,16 @@ def _average(parts: Sequence[Measurement]) -> Measurement:
     reference = {row.name: row.reference for row in parts if row.reference is not None}
     gaps: dict[str, Estimate] = {}
     for role in ROLES:
-        own: dict[str, Estimate] = {row.name: getattr(row, role) for row in parts}
-        values = {name: estimate.value for name, estimate in own.items() if estimate.value is not None}
+        figures: dict[str, Estimate] = {row.name: getattr(row, role) for row in parts}
+        values = {name: estimate.value for name, estimate in figures.items() if estimate.value is not None}
         if len(reference) < len(NAMES) or len(values) < len(NAMES):
             gaps[role] = Estimate(value=None, note="needs retrained models and all four figures")
             continue
         gap = average_gap(values, reference, NAMES)
-        halves = [((estimate.high or 0.0) - (estimate.low or 0.0)) / 2 for estimate in own.values()]
-        half, n = math.hypot(*halves) / len(NAMES), min(estimate.n for estimate in own.values())
+        halves = [((estimate.high or 0.0) - (estimate.low or 0.0)) / 2 for estimate in figures.values()]
+        half, n = math.hypot(*halves) / len(NAMES), min(estimate.n for estimate in figures.values())
         gaps[role] = Estimate(value=gap, low=max(0.0, gap - half), high=gap + half, n=n)
-    return AVERAGE.measured(gaps)
+    return GAP.measured(gaps)
 
 
-GAP = Metric("gap", (FAILURE, AVERAGE), measure)
+AVERAGE_GAP = Metric("average_gap", (FAILURE, GAP), measure)

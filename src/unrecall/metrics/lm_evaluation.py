@@ -42,23 +42,11 @@ def evaluate(
 
     The harness: Gao et al., "The Language Model Evaluation Harness", Zenodo 2024, doi 10.5281/zenodo.12608602.
     """
-    try:
-        library: Any = importlib.import_module("lm_eval")
-        kinds: Any = importlib.import_module("lm_eval.models.huggingface")
-        shelves: Any = importlib.import_module("lm_eval.tasks")
-    except ImportError as error:
-        raise MissingDependency("lm-eval", "eval") from error
-    if folder is not None and not folder.is_dir():
-        raise BadInput(f"evaluate: expected folder to hold task files, got nothing at {folder}. Check the path.")
-    manager = shelves.TaskManager(include_path=folder, include_defaults=folder is None)
-    if not set(tasks) <= set(manager.all_tasks):
-        manager = shelves.TaskManager(include_path=folder)
-    for name in tasks:
-        if name not in manager.all_tasks:
-            raise BadInput(f"evaluate: expected tasks that the harness knows, got '{name}'. {_hint(name, manager)}")
-    with _as_before(), mode(model, training=False):
+    library, kinds, catalog = _library()
+    manager = _manager(catalog, tasks, folder)
+    with _same_random_states(), mode(model, training=False):
         try:
-            found = library.simple_evaluate(
+            results = library.simple_evaluate(
                 model=kinds.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
                 tasks=list(tasks),
                 task_manager=manager,
@@ -71,10 +59,31 @@ def evaluate(
                 f"evaluate: expected the data of {', '.join(tasks)} to be there, got: {line} Go online, or give folder."
             ) from error
     return {
-        f"{task} {name}": one
-        for task, scores in found["results"].items()
-        for name, one in _estimates(scores, found["n-samples"].get(task, {}).get("effective", 0))
+        f"{task} {name}": estimate
+        for task, scores in results["results"].items()
+        for name, estimate in _estimates(scores, results["n-samples"].get(task, {}).get("effective", 0))
     }
+
+
+def _library() -> list[Any]:
+    """The harness, its way to run a Transformers model, and its catalog of tasks."""
+    try:
+        return [importlib.import_module(f"lm_eval{part}") for part in ("", ".models.huggingface", ".tasks")]
+    except ImportError as error:
+        raise MissingDependency("lm-eval", "eval") from error
+
+
+def _manager(catalog: Any, tasks: Sequence[str], folder: Path | None) -> Any:
+    """What finds the tasks: those of the folder, or else the harness's own; BadInput for a task of neither."""
+    if folder is not None and not folder.is_dir():
+        raise BadInput(f"evaluate: expected folder to hold task files, got nothing at {folder}. Check the path.")
+    manager = catalog.TaskManager(include_path=folder, include_defaults=folder is None)
+    if not set(tasks) <= set(manager.all_tasks):
+        manager = catalog.TaskManager(include_path=folder)
+    for name in tasks:
+        if name not in manager.all_tasks:
+            raise BadInput(f"evaluate: expected tasks that the harness knows, got '{name}'. {_hint(name, manager)}")
+    return manager
 
 
 def _hint(name: str, manager: Any) -> str:
@@ -85,11 +94,11 @@ def _hint(name: str, manager: Any) -> str:
 def _estimates(scores: Mapping[str, Any], n: int) -> Iterator[tuple[str, Estimate]]:
     """Each score with its interval; the harness writes "acc,none" and "acc_stderr,none", none being no filter."""
     for key, value in scores.items():
-        metric, comma, kept = key.partition(",")
+        metric, comma, filtered = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
-        name = metric if kept == "none" else f"{metric} ({kept})"
-        error = scores.get(f"{metric}_stderr,{kept}")
+        name = metric if filtered == "none" else f"{metric} ({filtered})"
+        error = scores.get(f"{metric}_stderr,{filtered}")
         if not isinstance(error, int | float) or error == 0:
             yield name, Estimate(value=float(value), n=n)
             continue
@@ -98,8 +107,8 @@ def _estimates(scores: Mapping[str, Any], n: int) -> Iterator[tuple[str, Estimat
 
 
 @contextmanager
-def _as_before() -> Iterator[None]:
-    """Puts the random states back that the harness seeds."""
+def _same_random_states() -> Iterator[None]:
+    """Puts back the random states that the harness seeds."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with own_randomness(0):

@@ -25,49 +25,63 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import with_own_rows
 from unrecall.training.randomness import seeded
 
+JS = Row("ou_js", "OU@eps (JS)", "utility", margin=0.05, unit="nats")
+KL = Row("ou_kl", "OU@eps (KL)", "utility", margin=0.05, unit="nats")
+RADIUS, STEP, STEPS = 0.03, 0.01, 3
+"""Of the perturbation: radius and step size in input units, and the number of steps."""
+
 
 class Divergences(NamedTuple):
-    """Per perturbed row, in nats."""
+    """Of each perturbed row, in nats."""
 
     js: np.ndarray
     kl: np.ndarray
 
 
-RADIUS, STEP, STEPS = 0.03, 0.01, 3
-"""Of the perturbation: radius and step size in input units, and the number of steps."""
-
-
-def over_unlearning(setting: Setting, generator: torch.Generator) -> dict[str, Divergences]:
-    """Divergences of each model from the original without the forgotten classes, per perturbed forget row.
+def measure(setting: Setting) -> Measured:
+    """OU@eps: how far each model is from the original without the forgotten classes, on perturbed forget examples.
 
         OU@eps = mean over x' of D( mask(softmax(z_original(x'))) || softmax(z(x')) )
 
     x' are made once, from the original: random start in the ball of `RADIUS`, then `STEPS` steps *up* the loss of the
     strongest competing class, as in the authors' code. D is JS in that code, in [0, ln 2], and KL in the text; both
-    come from one pass. Class requests only.
+    come from one pass. Class requests only: rows with a reason for others.
 
     Reference: Ha, Park, Yoon, "Unlearning's Blind Spots: Over-Unlearning and Prototypical Relearning Attack", ICML
     2026, arXiv 2506.01318. Differs from the code in clamping in the model's input range, not after normalisation, and
     in leaving out the code's second set, x' = clamp(x + 0.01 N(0, I)), of which it prints the same mean.
     """
+    if setting.request.kind != "class":
+        none = Estimate(value=None, note="defined for class requests only")
+        return Measured([row.measured(dict.fromkeys(setting.models.by_role(), none)) for row in (JS, KL)])
+    by_role = divergences(setting, seeded(setting.seed))
+    return Measured(
+        [
+            JS.measured({role: stats.mean(rows.js) for role, rows in by_role.items()}),
+            KL.measured({role: stats.mean(rows.kl) for role, rows in by_role.items()}),
+        ]
+    )
+
+
+def divergences(setting: Setting, generator: torch.Generator) -> dict[str, Divergences]:
+    """Divergences of each model from the original without the forgotten classes, per perturbed forget row."""
     original, subjects, request = setting.models.original, setting.models.by_role(), setting.request
     task = with_own_rows(setting.task)
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in subjects}
     device = device_of(original)
     with ExitStack() as stack:
-        for one in (original, *subjects.values()):
-            stack.enter_context(mode(one, training=False))
+        for model in (original, *subjects.values()):
+            stack.enter_context(mode(model, training=False))
         for batch in batches(request.forget, task, 256, device):
             moved = away_from_competitor(original, task, batch, generator)
             with torch.no_grad():
-                truth = task.rows(original, moved).logits
-                masked = torch.zeros(truth.shape[1], dtype=torch.bool, device=device)
+                logits = task.rows(original, moved).logits
+                masked = torch.zeros(logits.shape[1], dtype=torch.bool, device=device)
                 masked[list(request.masked)] = True
-                p = masked_softmax(truth, masked)
+                p = masked_softmax(logits, masked)
                 for role, model in subjects.items():
                     logits = task.rows(model, moved).logits
-                    gap = js(p, F.softmax(logits, -1)), kl(p.log(), F.log_softmax(logits, -1))
-                    parts[role].append(gap)
+                    parts[role].append((js(p, F.softmax(logits, -1)), kl(p.log(), F.log_softmax(logits, -1))))
     return {role: Divergences(*(_joined(column) for column in zip(*rows, strict=True))) for role, rows in parts.items()}
 
 
@@ -92,24 +106,4 @@ def away_from_competitor(model: nn.Module, task: Task, batch: Batch, generator: 
     )
 
 
-ROWS = {
-    "js": Row("ou_js", "OU@eps (JS)", "utility", margin=0.05, unit="nats"),
-    "kl": Row("ou_kl", "OU@eps (KL)", "utility", margin=0.05, unit="nats"),
-}
-
-
-def measure(setting: Setting) -> Measured:
-    """OU@eps in both forms; rows with a reason where the request is not for a class."""
-    if setting.request.kind != "class":
-        none = Estimate(value=None, note="defined for class requests only")
-        return Measured([row.measured(dict.fromkeys(setting.models.by_role(), none)) for row in ROWS.values()])
-    by_role = over_unlearning(setting, seeded(setting.seed))
-    return Measured(
-        [
-            row.measured({role: stats.mean(getattr(gaps, name)) for role, gaps in by_role.items()})
-            for name, row in ROWS.items()
-        ]
-    )
-
-
-OVER_UNLEARNING = Metric("over_unlearning", tuple(ROWS.values()), measure)
+OVER_UNLEARNING = Metric("over_unlearning", (JS, KL), measure)

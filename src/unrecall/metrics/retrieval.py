@@ -7,19 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.data.signals import Signals
-from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Setting
-from unrecall.metrics.base import Measured, Metric
+from unrecall.metrics.base import Measured, Metric, mean_share
 from unrecall.models.observe import device_of
-from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Measurement, Side
-from unrecall.tasks.protocols import Embedded, Paired
+from unrecall.tasks.protocols import Embedded, Paired, paired
 
 NEAR = 0.2
 """The share of retain that counts as the neighbours of forget."""
@@ -49,16 +47,16 @@ ATTACK_SUCCESS = Row(
 
 
 class Hits(NamedTuple):
-    """What one model got right, example by example, of one set.
+    """What one model gets right of one set, example by example.
 
     `zero_shot`: whether the first side is nearest to its own class, nan without one. `first`, `top`: how often the
     other side is nearest, or among the `TOP` nearest, mean over the two directions. What is equally near, as equal
     captions are, or everything to a model that has collapsed, comes in a random order: then it is a chance.
     """
 
-    zero_shot: list[float]
-    first: list[float]
-    top: list[float]
+    zero_shot: np.ndarray
+    first: np.ndarray
+    top: np.ndarray
 
 
 def measure(setting: Setting) -> Measured:
@@ -67,55 +65,55 @@ def measure(setting: Setting) -> Measured:
     From the features of the one pass that all share. Neighbours are the fifth of retain that is nearest to forget's
     mean in the original's own space. NotSupported for a task whose examples are no pairs.
     """
-    task, request = setting.task, setting.request
-    if not isinstance(task, Paired):
-        raise NotSupported(f"retrieval: expected a task whose examples are pairs, got {type(task).__name__}.")
-    near = _near(setting.evidence["original"].signals)
-    by_role = {
-        role: _hits(model, setting.evidence[role].signals, near, request, task) for role, model in setting.subjects
-    }
+    task, request = paired("retrieval", setting.task), setting.request
+    present = [split for split in SPLITS if len(request[split])]
+    sets = _sets({split: setting.evidence["original"].signals[split].features for split in present})
+    labels = torch.cat([task.labels(request[split]) for split in present])
+    by_role: dict[str, dict[str, Hits]] = {}
+    for role, model in setting.subjects:
+        signals = setting.evidence[role].signals
+        features = torch.cat([torch.from_numpy(signals[split].features) for split in present])
+        sides, prompts = task.sides(features.to(device_of(model))), task.prompts(model)
+        by_role[role] = {name: _hits(sides, places, prompts, labels) for name, places in sets.items()}
     return Measured(list(_rows(by_role, request)))
 
 
-def _near(signals: Mapping[Split, Signals]) -> list[int]:
-    """Which of retain are the neighbours of forget."""
-    forget, retain = (torch.from_numpy(signals[split].features) for split in ("forget", "retain"))
-    cosine = retain @ torch.nn.functional.normalize(forget.mean(0), dim=0)
-    order = torch.argsort(cosine, descending=True, stable=True)
-    return sorted(order[: max(1, round(NEAR * len(retain)))].tolist())
-
-
-def _hits(
-    model: nn.Module, signals: Mapping[Split, Signals], near: list[int], request: Request, task: Paired
-) -> dict[str, Hits]:
-    there = [split for split in SPLITS if len(request[split])]
-    features = [torch.from_numpy(signals[split].features) for split in there]
-    whole = task.sides(torch.cat(features).to(device_of(model)))
-    prompts, ends = task.prompts(model), np.cumsum([0, *map(len, features)])
-    places = {split: range(ends[i], ends[i + 1]) for i, split in enumerate(there)}
+def _sets(features: Mapping[Split, np.ndarray]) -> dict[str, Tensor]:
+    """Where the examples of each set stand among all, from the original's features; sets without any are left out."""
+    starts = np.cumsum([0, *map(len, features.values())])
+    places = {
+        str(split): torch.arange(start, start + len(features[split]))
+        for split, start in zip(features, starts.tolist(), strict=False)
+    }
     retain = places.pop("retain")
-    sets = {str(split): list(place) for split, place in places.items()}
-    sets["neighbours"] = [retain[i] for i in near]
-    sets["rest"] = sorted(set(retain) - set(sets["neighbours"]))
-    labels = torch.cat([task.labels(request[split]) for split in there])
-    return {name: _of_set(whole, torch.tensor(place), prompts, labels) for name, place in sets.items() if place}
+    near = torch.isin(torch.arange(len(retain)), neighbours(features["forget"], features["retain"]))
+    places |= {"neighbours": retain[near], "rest": retain[~near]}
+    return {name: place for name, place in places.items() if len(place)}
 
 
-def _of_set(whole: Embedded, place: Tensor, prompts: Tensor | None, labels: Tensor) -> Hits:
-    first, top = torch.zeros(len(place)), torch.zeros(len(place))
-    for mine, others in (whole, whole[::-1]):
-        found = [_among(mine[part], others, part) for part in torch.split(place, 1024)]
-        first += torch.cat([one for one, _ in found]) / 2
-        top += torch.cat([one for _, one in found]) / 2
-    zero_shot = torch.full((len(place),), torch.nan)
+def neighbours(forget: np.ndarray, retain: np.ndarray) -> Tensor:
+    """Which examples of retain are the neighbours of forget, from the original's features of both."""
+    cosine = torch.from_numpy(retain) @ F.normalize(torch.from_numpy(forget).mean(0), dim=0)
+    order = torch.argsort(cosine, descending=True, stable=True)
+    return order[: max(1, round(NEAR * len(retain)))]
+
+
+def _hits(sides: Embedded, places: Tensor, prompts: Tensor | None, labels: Tensor) -> Hits:
+    """What one model gets right of the examples at `places`; all examples are the gallery."""
+    first, top = torch.zeros(len(places)), torch.zeros(len(places))
+    for queries, gallery in (sides, sides[::-1]):
+        chances = [_chances(queries[part], gallery, part) for part in torch.split(places, 1024)]
+        first += torch.cat([nearest for nearest, _ in chances]) / 2
+        top += torch.cat([among for _, among in chances]) / 2
+    zero_shot = torch.full((len(places),), torch.nan)
     if prompts is not None:
-        own = labels[place]
-        hit, _ = _among(whole.first[place], prompts, own.clamp_min(0))
+        own = labels[places]
+        hit, _ = _chances(sides.first[places], prompts, own.clamp_min(0))
         zero_shot = torch.where(own >= 0, hit, torch.nan)
-    return Hits(zero_shot.tolist(), first.tolist(), top.tolist())
+    return Hits(*(hits.double().numpy() for hits in (zero_shot, first, top)))
 
 
-def _among(queries: Tensor, gallery: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+def _chances(queries: Tensor, gallery: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """How probably the own of each query, at `own` in the gallery, is its nearest, and among its `TOP`: `[n]` each.
 
     With `a` of the gallery nearer and `b`, itself among them, equally near, it is among the first k with probability
@@ -154,13 +152,8 @@ def _estimate(hits: Hits | None, key: str, request: Request, name: str) -> Estim
     if hits is None:
         split = {"holdout": request.holdout, "test": request.test}.get(name)
         return Estimate(value=None, note=split.reason if isinstance(split, Absent) else "no examples")
-    values = np.array(getattr(hits, key))
-    known = values[~np.isnan(values)]
-    return (
-        stats.mean(known, share=True)
-        if len(known)
-        else Estimate(value=None, note="no example has a class with a prompt")
-    )
+    values: np.ndarray = getattr(hits, key)
+    return mean_share(values[~np.isnan(values)], "no example has a class with a prompt")
 
 
 RETRIEVAL = Metric(

@@ -12,8 +12,11 @@ from scipy import special
 from scipy import stats as tests
 
 from unrecall.data.signals import Evidence
+from unrecall.metrics.base import of_evidence
 from unrecall.record import stats
+from unrecall.record.row import Row
 from unrecall.record.schema import Estimate
+from unrecall.tasks.protocols import Textual
 
 NUMBERS = ("probability", "ROUGE-L", "truth ratio")
 """What model utility is made of, for each set."""
@@ -90,8 +93,8 @@ def truth_ratio(restated: np.ndarray, wrong: Sequence[np.ndarray]) -> np.ndarray
     Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
     means = [special.logsumexp(-others) - np.log(len(others)) for others in wrong]
-    found: np.ndarray = np.array(means, dtype=np.float64) + restated
-    return found
+    log_ratio: np.ndarray = np.array(means, dtype=np.float64) + restated
+    return log_ratio
 
 
 def truth_preference(log_ratio: np.ndarray) -> np.ndarray:
@@ -107,8 +110,8 @@ def truth_preference(log_ratio: np.ndarray) -> np.ndarray:
     Reference: R is that of Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121;
     the form is ours.
     """
-    found: np.ndarray = special.expit(-log_ratio)
-    return found
+    preference: np.ndarray = special.expit(-log_ratio)
+    return preference
 
 
 def forget_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
@@ -120,8 +123,8 @@ def forget_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
 
     Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
-    found: np.ndarray = np.exp(-np.abs(log_ratio))
-    return found
+    smaller: np.ndarray = np.exp(-np.abs(log_ratio))
+    return smaller
 
 
 def retain_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
@@ -131,8 +134,8 @@ def retain_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
 
     Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
-    found: np.ndarray = -np.expm1(np.minimum(log_ratio, 0))
-    return found
+    margin: np.ndarray = -np.expm1(np.minimum(log_ratio, 0))
+    return margin
 
 
 def forget_quality(own: np.ndarray, references: Sequence[np.ndarray]) -> Estimate:
@@ -149,7 +152,7 @@ def forget_quality(own: np.ndarray, references: Sequence[np.ndarray]) -> Estimat
         return Estimate(value=None, note="needs a retrained model other than itself")
     if not len(own):
         return Estimate(value=None, note="no examples")
-    value = float(np.median([tests.ks_2samp(own, one).pvalue for one in references]))
+    value = float(np.median([tests.ks_2samp(own, reference).pvalue for reference in references]))
     smallest = float(np.finfo(np.float64).tiny)
     return Estimate(value=value, n=len(own), note=f"log10 p = {np.log10(max(value, smallest)):.1f}")
 
@@ -182,3 +185,16 @@ def model_utility(sets: Mapping[str, np.ndarray]) -> Estimate:
     error = np.sqrt(sum(pull.var(ddof=1) / len(pull) for pull in pulls))
     half = float(tests.norm.ppf((1 + stats.LEVEL) / 2) * error)
     return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n, note=note)
+
+
+FORGET_PROBABILITY = of_evidence(
+    Row("forget_probability", "Probability of forget's answers", "forgetting", "above"), forget_probability, (Textual,)
+)
+EXTRACTION_STRENGTH = of_evidence(
+    Row("extraction_strength", "Extraction strength on forget", "forgetting", "above", judged=True),
+    extraction_strength,
+    (Textual,),
+)
+RETAIN_PROBABILITY = of_evidence(
+    Row("retain_probability", "Probability of retain's answers", "utility"), retain_probability, (Textual,)
+)

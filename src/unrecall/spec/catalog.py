@@ -37,12 +37,12 @@ class Entry:
 
 @cache
 def entries(kind: Kind) -> tuple[Entry, ...]:
-    """Everything of a kind, by name; a file counts if it holds a class of its own name."""
+    """Everything of a kind, by name; a file counts if it holds a class of its own name, or metrics."""
     if kind == "metrics":
         return _metrics()
     folder = Path(__file__).parents[1] / kind
-    listed = (_entry(path) for path in sorted(folder.glob("*.py")))
-    return tuple(entry for entry in listed if entry is not None)
+    files = (_entry(path) for path in sorted(folder.glob("*.py")))
+    return tuple(entry for entry in files if entry is not None)
 
 
 def class_name(stem: str) -> str:
@@ -93,13 +93,15 @@ def _reference(text: str) -> str:
 
 
 def _metrics() -> tuple[Entry, ...]:
-    """Metrics are functions; each public one of metrics/ that takes evidence or names a paper is an entry."""
-    listed = []
+    """Whatever is made by `Metric(...)` or `of_evidence(...)`; the function that measures it says what it is."""
+    metrics = []
     for path in sorted((Path(__file__).parents[1] / "metrics").glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
-                continue
-            text = ast.get_docstring(node) or ""
-            if _reference(text) or "evidence" in (argument.arg for argument in node.args.args):
-                listed.append(Entry(node.name, path.stem, _sentence(text), _reference(text), ()))
-    return tuple(listed)
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        texts = {node.name: ast.get_docstring(node) or "" for node in body if isinstance(node, ast.FunctionDef)}
+        for call in (node.value for node in body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+            if ast.unparse(call.func) in ("Metric", "of_evidence"):
+                constants = (node.value for node in ast.walk(call) if isinstance(node, ast.Constant))
+                name = next(value for value in constants if isinstance(value, str))
+                function = next(a.id for a in call.args if isinstance(a, ast.Name) and a.id in texts)
+                metrics.append(Entry(name, path.stem, _sentence(texts[function]), _reference(texts[function]), ()))
+    return tuple(sorted(metrics, key=lambda entry: entry.name))

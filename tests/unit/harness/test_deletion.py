@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from unrecall.harness.findings import Finding, report_of
 
 from tests.worlds import CPU
 from unrecall.attacks.indirect import Indirect
 from unrecall.data.request import Request
 from unrecall.data.signals import Signals
 from unrecall.harness.deletion import NONE, _laid_out
-from unrecall.harness.findings import Finding, report_of
 from unrecall.harness.requests import Ground, Outcome, Siege
 from unrecall.record.schema import Curve, Measurement
 from unrecall.tasks import Classification

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from unrecall.harness.findings import Models
 
 from tests.unit.methods.test_distillation import same, whole
-from tests.worlds import World, network
+from tests.worlds import CPU, World, network
 from unrecall.attacks.attribution import Attribution, variation
 from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.attacks.logit_lens import LogitLens
@@ -21,7 +20,8 @@ from unrecall.data.examples import Batch
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.harness.inspected import inspection, resisting
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.inspected import inspected, resisting
 from unrecall.models.influence import Influence, neuron_influence, probability
 from unrecall.models.observe import observe
 from unrecall.nn.hooks import shortcut
@@ -60,6 +60,15 @@ class Headed(Classification):
         held = torch.ones_like(batch["inputs"], dtype=torch.bool)
         held[:, held.shape[1] - self.padding :] = False
         return held if self.padding else None
+
+
+def look(attack: InspectionAttack, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+    return attack.inspect(model, Setting(Models(original, model), request, task, 0, CPU))
+
+
+def setting_of(world: World, *retrained: nn.Module, unlearned: nn.Module | None = None, null: bool = False) -> Setting:
+    models = Models(world.original, unlearned or world.original, retrained, world.original if null else None)
+    return Setting(models, world.request, world.task, 0, CPU)
 
 
 def asked(*inputs: list[float]) -> Batch:
@@ -194,7 +203,7 @@ def plain(n: int = 4) -> Request:
 def test_lines_and_share_by_hand(weights: list[float], erased: list[float], hidden: list[float]) -> None:
     """Neurons of 0.2, 0.2 and 0.3; sums of the 1, 2 and 3 largest variations, times the mean input."""
     request, mean = plain(), 1.015
-    found = Attribution().inspect(Summed(weights), Summed([0.2, 0.2, 0.3]), request, Headed())
+    found = look(Attribution(), Summed(weights), Summed([0.2, 0.2, 0.3]), request, Headed())
     assert found.x == (1, 2, 3)
     assert found.lines["positive"] == pytest.approx([mean * v for v in erased], abs=1e-6)
     assert found.lines["negative"] == pytest.approx([mean * v for v in hidden], abs=1e-6)
@@ -210,24 +219,24 @@ def test_lines_and_share_by_hand(weights: list[float], erased: list[float], hidd
 def test_share_is_of_the_largest_alone() -> None:
     """D+ (0.2, 0.1, 0), D- (0, 0, 0.1): a third of the largest of each, a quarter of all."""
     given = Summed([0.1, 0.2, -0.1]), Summed([0.3, 0.3, 0.0]), plain(), Headed()
-    assert Attribution(top=1).inspect(*given).value.value == pytest.approx(1 / 3, abs=1e-6)
-    assert Attribution().inspect(*given).value.value == pytest.approx(1 / 4, abs=1e-6)
+    assert look(Attribution(top=1), *given).value.value == pytest.approx(1 / 3, abs=1e-6)
+    assert look(Attribution(), *given).value.value == pytest.approx(1 / 4, abs=1e-6)
 
 
 def test_interval_of_the_share() -> None:
     """Examples that differ by their input alone have one share: that they agree is no measure of how sure it is."""
     after, before, request = Summed([0.1, 0.2, -0.1]), Summed([0.2, 0.2, 0.1]), plain()
-    found = Attribution().inspect(after, before, request, Headed()).value
+    found = look(Attribution(), after, before, request, Headed()).value
     assert found.value == pytest.approx(1 / 3, abs=1e-6)
     assert (found.low, found.high) == (None, None)
-    single = Attribution().inspect(after, before, replace(request, forget=[request.forget[0]]), Headed()).value
+    single = look(Attribution(), after, before, replace(request, forget=[request.forget[0]]), Headed()).value
     assert (single.value, single.low, single.n) == (pytest.approx(1 / 3, abs=1e-6), None, 1)
 
 
 def test_the_original_shows_nothing_beside_itself(text_world: World) -> None:
     w = text_world
     attack = Attribution()
-    found = attack.inspect(w.original, w.original, w.request, w.task)
+    found = look(attack, w.original, w.original, w.request, w.task)
     assert set(found.lines["positive"]) == set(found.lines["negative"]) == {0.0}
     assert found.value.value is None
     assert attack.conclusion(found.value, 0.3) == "Neither erased nor hidden can be said: nothing changed inside."
@@ -244,7 +253,7 @@ def test_answers_too_improbable_for_a_product_say_so() -> None:
         original[6].bias[:2] -= 200  # type: ignore[operator, index]
     for how, said in (("product", True), ("log", False)):
         attack = Attribution(probability=how)  # type: ignore[arg-type]
-        found = attack.inspect(network(seed=1), original, request, Classification()).value
+        found = look(attack, network(seed=1), original, request, Classification()).value
         assert ("too small" in found.note) == said
 
 
@@ -254,7 +263,7 @@ def test_models_of_other_shapes_are_refused() -> None:
     with torch.no_grad():
         other.hidden.weight.fill_(0.1)
     with pytest.raises(NotSupported, match="3 in number, got 2"):
-        Attribution().inspect(other, Summed([0.2, 0.2, 0.3]), plain(), Headed())
+        look(Attribution(), other, Summed([0.2, 0.2, 0.3]), plain(), Headed())
 
 
 @pytest.mark.parametrize(
@@ -290,7 +299,7 @@ def test_lens_by_hand(text_world: World) -> None:
     kept = batch["targets"][:, 1:] >= 0
     assert torch.allclose(rows.logits, early[:, :-1][kept], atol=1e-4)
 
-    found = LogitLens().inspect(w.original, w.original, w.request, w.task)
+    found = look(LogitLens(), w.original, w.original, w.request, w.task)
     own = observe(w.original, w.task, w.request.forget)
     assert found.x == (1, 2)
     assert found.lines["accuracy"][1] == pytest.approx(own.correct.mean(), abs=1e-6)
@@ -305,7 +314,7 @@ def test_lens_on_layers_of_one_width() -> None:
     model = deep(16)
     data = [(torch.rand(1, 4, 4, generator=seeded(i)), i % 16) for i in range(24)]
     request = Request(data[:16], data[16:20], data[20:22], data[22:])
-    found = LogitLens().inspect(model, model, request, Classification())
+    found = look(LogitLens(), model, model, request, Classification())
     batch = whole(request.forget, Classification())
     expected, flat = [], batch["inputs"].flatten(1)
     for end in range(2, 6):
@@ -326,10 +335,10 @@ def deep(classes: int) -> nn.Sequential:
 def test_lens_refuses_what_has_no_common_width(samples_world: World) -> None:
     w = samples_world
     with pytest.raises(NotSupported, match="two layers of one kind"):
-        LogitLens().inspect(w.original, w.original, w.request, w.task)
+        look(LogitLens(), w.original, w.original, w.request, w.task)
     narrowing = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Linear(12, 8), nn.Linear(8, 4))
     with pytest.raises(NotSupported, match="one shape, got 2"):
-        LogitLens().inspect(narrowing, narrowing, w.request, w.task)
+        look(LogitLens(), narrowing, narrowing, w.request, w.task)
 
 
 def test_lens_says_what_it_saw() -> None:
@@ -345,7 +354,7 @@ def test_a_copy_that_only_hides(text_world: World, samples_world: World) -> None
     """Half as confident, by weights that have grown by one factor; the others are where they were."""
     for w in (text_world, samples_world):
         before = copy.deepcopy(w.original)
-        hidden = resisting(w.original, w.request, w.task)
+        hidden = resisting(setting_of(w))
         first, last = (observe(m, w.task, w.request.forget).confidence.mean() for m in (w.original, hidden))
         assert last <= first / 2
         old = dict(w.original.named_parameters())
@@ -360,9 +369,9 @@ def test_a_copy_that_only_hides(text_world: World, samples_world: World) -> None
 @pytest.mark.parametrize("attack", [Attribution(), LogitLens()])
 def test_inspection_of_every_model(text_world: World, attack: InspectionAttack) -> None:
     w = text_world
-    models = Models(w.original, resisting(w.original, w.request, w.task), w.retrained, w.original)
-    report, rows = inspection(attack, models, w.request, w.task)
-    (row,) = rows
+    setting = setting_of(w, *w.retrained, unlearned=resisting(setting_of(w)), null=True)
+    finding = inspected(attack, setting)
+    report, (row,) = finding.report, finding.measurements
     assert row.name == report.name in ("attribution", "logit_lens")
     assert row.title == f"{report.title}: {attack.shows}"
     assert (row.group, row.leak, row.judged) == ("inside", "above", False)
@@ -381,15 +390,15 @@ def test_inspection_of_every_model(text_world: World, attack: InspectionAttack) 
     assert report.positive_holds is True
     assert report.negative_holds is True
     assert "only hides" in report.positive_control
-    again = inspection(attack, models, w.request, w.task)
-    assert (report, rows) == (again.report, again.measurements)
+    again = inspected(attack, setting)
+    assert (report, [row]) == (again.report, again.measurements)
 
 
 def test_a_control_can_fail(text_world: World) -> None:
     """In the log, retrained models look hidden too, and the report owns up to it."""
     w = text_world
-    models = Models(w.original, w.retrained[0], w.retrained)
-    report, (row,) = inspection(Attribution(probability="log"), models, w.request, w.task)
+    finding = inspected(Attribution(probability="log"), setting_of(w, *w.retrained, unlearned=w.retrained[0]))
+    report, (row,) = finding.report, finding.measurements
     assert row.name == "attribution_log"
     assert report.negative_holds is False
     assert report.note.startswith("No more hidden than in retrained models")
@@ -397,7 +406,8 @@ def test_a_control_can_fail(text_world: World) -> None:
 
 def test_inspection_without_retrained_models_holds_no_control(text_world: World) -> None:
     w = text_world
-    report, (row,) = inspection(LogitLens(), Models(w.original, w.original), w.request, w.task)
+    finding = inspected(LogitLens(), setting_of(w))
+    report, (row,) = finding.report, finding.measurements
     assert row.reference is None
     assert report.positive_holds is None
     assert report.negative_holds is None
@@ -405,7 +415,8 @@ def test_inspection_without_retrained_models_holds_no_control(text_world: World)
 
 def test_inspection_of_what_has_no_such_parts_is_a_row_with_a_reason(samples_world: World) -> None:
     w = samples_world
-    report, (row,) = inspection(LogitLens(), Models(w.original, w.original, w.retrained), w.request, w.task)
+    finding = inspected(LogitLens(), setting_of(w, *w.retrained))
+    report, (row,) = finding.report, finding.measurements
     assert not report.curves
     assert row.unlearned.value is None
     assert row.note == report.note == "LogitLens: expected two layers of one kind or more, got 1."
@@ -418,13 +429,12 @@ class Long(InspectionAttack):
     threat = LogitLens.threat
     last: ClassVar[float] = 1000.0
 
-    def inspect(self, model: nn.Module, original: nn.Module, request: Request, task: Task) -> Inspection:
+    def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         return Inspection((1.0, self.last), {"line": (0.0, 1.0)}, Estimate(value=0.5, n=1))
 
 
 def test_a_long_axis_is_logarithmic(samples_world: World) -> None:
-    w = samples_world
-    models = Models(w.original, w.original)
-    assert inspection(Long(), models, w.request, w.task).report.curves[0].log == "x"
+    setting = setting_of(samples_world)
+    assert inspected(Long(), setting).report.curves[0].log == "x"
     short = type("Short", (Long,), {"last": 999.0})()
-    assert inspection(short, models, w.request, w.task).report.curves[0].log == ""
+    assert inspected(short, setting).report.curves[0].log == ""

@@ -14,16 +14,14 @@ from torch import nn
 
 from tests.worlds import CPU, World
 from unrecall.attacks import Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn
-from unrecall.attacks.base import Success
-from unrecall.data.examples import Examples
-from unrecall.data.request import Request
-from unrecall.harness.findings import Models
-from unrecall.harness.recovery import disguised, recovery, trace
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.scored import scored
 from unrecall.models.observe import accuracy
 from unrecall.record.schema import ThreatModel
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks import Classification
-from unrecall.tasks.base import Task
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.session import Session
 
@@ -36,46 +34,29 @@ class Idle(RecoveryAttack):
     threat: ClassVar[ThreatModel] = ThreatModel(access="none", data="none", budget="none")
     axis: ClassVar[str] = "nothing"
 
-    def probe(self, request: Request, generator: torch.Generator) -> Examples:
-        return request.forget
-
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
-        yield Attacked(1.0, model, request.forget)
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
+        yield Attacked(1.0, model, pool.tested)
 
 
 @dataclass(frozen=True)
 class Wilting(Idle):
     """Brings the original, then a model that is right on forget and of no use."""
 
-    def recover(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        request: Request,
-        task: Task,
-        generator: torch.Generator,
-        session: Session,
-    ) -> Iterator[Attacked]:
-        yield Attacked(1.0, original, request.forget, "early", useful=False)
-        yield Attacked(2.0, model, request.forget, "late")
-        yield Attacked(3.0, original, request.forget, "late", useful=False)
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
+        original = setting.models.original
+        yield Attacked(1.0, original, pool.tested, "early", useful=False)
+        yield Attacked(2.0, model, pool.tested, "late")
+        yield Attacked(3.0, original, pool.tested, "late", useful=False)
 
 
-def models_of(world: World) -> Models:
-    return Models(world.original, world.original, world.retrained)
+def setting_of(world: World, unlearned: nn.Module | None = None) -> Setting:
+    models = Models(world.original, unlearned or world.original, world.retrained)
+    return Setting(models, world.request, world.task, 0, CPU)
 
 
 def test_an_attack_that_does_nothing_fails_its_positive_control(samples_world: World) -> None:
     w = samples_world
-    report = recovery(Idle(), models_of(w), w.request, w.task, 0, CPU).report
+    report = scored(Idle(), setting_of(w)).report
     assert report.positive_holds is False
     assert report.negative_holds is True, "it shows what each model shows by itself"
 
@@ -83,20 +64,20 @@ def test_an_attack_that_does_nothing_fails_its_positive_control(samples_world: W
 @pytest.mark.parametrize("attack", [Recalibration(counts=(64,)), Relearn(steps=(4, 16), learning_rates=(1e-3, 1e-2))])
 def test_real_attacks_pass_their_positive_control(samples_world: World, attack: RecoveryAttack) -> None:
     w = samples_world
-    report = recovery(attack, models_of(w), w.request, w.task, 0, CPU).report
+    report = scored(attack, setting_of(w)).report
     assert report.positive_holds is True, report.positive_control
 
 
 def test_prototypes_pass_their_positive_control(class_world: World) -> None:
     w = class_world
-    report = recovery(Prototypical(ks=(5,), alpha=1.0), models_of(w), w.request, w.task, 0, CPU).report
+    report = scored(Prototypical(ks=(5,), alpha=1.0), setting_of(w)).report
     assert report.positive_holds is True, report.positive_control
 
 
 def test_a_model_of_no_use_is_not_taken_for_knowledge(class_world: World) -> None:
     w = class_world
-    found = recovery(Wilting(), Models(w.original, w.retrained[0], w.retrained), w.request, w.task, 0, CPU)
-    lines = {line.role: line.y for line in found.report.curves[0].series}
+    finding = scored(Wilting(), setting_of(w, w.retrained[0]))
+    lines = {line.role: line.y for line in finding.report.curves[0].series}
     assert lines["original"] == [1, 1, 1, 1]
     assert lines["unlearned"] == [0, 0, 0, 0], "the model as given, then what the same variant had before"
 
@@ -111,36 +92,19 @@ def test_nan_is_no_answer() -> None:
     assert accuracy(model, task, [sound, broken]).tolist() == [1, 0]
     with torch.no_grad():
         model.weight[0, 0] = float("nan")
-    seen = Idle().success(model, task, [sound, sound])
-    assert seen.shown.tolist() == [0, 0]
-    assert np.isnan(seen.loss)
+    success = Idle().success(model, task, [sound, sound])
+    assert success.shown.tolist() == [0, 0]
+    assert np.isnan(success.loss)
 
 
 def test_a_disguise_hides_and_leaves_the_original_alone(samples_world: World) -> None:
     w = samples_world
     before = {key: value.clone() for key, value in w.original.state_dict().items()}
-    hidden = disguised(Recalibration(), w.original, w.request, w.task)
+    hidden = Recalibration().disguise(w.original, Job(w.request, w.task, session=CPU))
     assert hidden is not None
     assert accuracy(hidden, w.task, w.request.forget).mean() < 0.3
     for key, value in w.original.state_dict().items():
         assert torch.equal(value, before[key])
-
-
-def test_the_worst_variant_counts_at_each_budget() -> None:
-    def seen(correct: list[float]) -> Success:
-        return Success(np.array(correct), 0.0)
-
-    model = nn.Linear(1, 1)
-    points = [
-        (Attacked(1.0, model, [], "a"), seen([0.0, 1.0])),
-        (Attacked(2.0, model, [], "a"), seen([0.0, 0.0])),
-        (Attacked(1.0, model, [], "b"), seen([0.0, 0.0])),
-        (Attacked(2.0, model, [], "b"), seen([1.0, 1.0])),
-    ]
-    found = trace(iter(points))
-    assert found.budgets == [1.0, 2.0]
-    assert found.variant == ["a", "b"]
-    assert [c.mean() for c in found.correct] == [0.5, 1.0]
 
 
 def test_what_is_asked_is_part_of_the_fingerprint(class_world: World) -> None:

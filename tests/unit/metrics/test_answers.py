@@ -13,23 +13,24 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import nn
-from unrecall.harness.findings import Models, lay_out
 
 from tests.worlds import CPU, World, facts, network, small_llama
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.data.signals import Evidence, Signals
 from unrecall.errors import BadInput, MissingDependency, NotSupported
-from unrecall.harness.scored import evidence
+from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.methods.grad_diff import GradDiff
+from unrecall.metrics import METRICS
 from unrecall.metrics import answers as reading
 from unrecall.metrics import lm_evaluation as harness
 from unrecall.metrics import truth as text
+from unrecall.metrics.base import Measured
 from unrecall.record import stats as estimates
 from unrecall.record.schema import Measurement
 from unrecall.record.verdict import judge
 from unrecall.tasks import Classification
+from unrecall.tasks.protocols import Textual
 from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit
@@ -109,10 +110,10 @@ def test_only_the_preference_tells_one_that_knows_from_one_that_prefers_falsehoo
 
     def labels(log_ratio: float) -> list[str]:
         rows = []
-        for name in ("forget_truth_preference", "forget_truth_ratio"):
+        for row, compute in reading.RATIOS["forget"].items():
             roles = {"original": -3.0, "unlearned": log_ratio} | {f"retrained {i}": 0.38 + 0.01 * i for i in range(5)}
-            found = {role: estimates.mean(reading.RATIOS[name][1](np.full(50, one))) for role, one in roles.items()}
-            rows.append(lay_out(name, name, "forgetting", found))
+            values = {role: estimates.mean(compute(np.full(50, ratio))) for role, ratio in roles.items()}
+            rows.append(row.measured(values))
         return [row.verdict for row in judge(rows)[0]]
 
     assert labels(-2.0) == ["leaks", "not judged"]
@@ -166,9 +167,21 @@ def test_model_utility_is_nothing_once_one_number_is() -> None:
     assert text.model_utility({}).value is None
 
 
-def read(world: World, models: Models, request: Request | None = None, **changes: Any) -> reading.Found:
-    asked = request or world.request
-    return reading.read(models, evidence(models, asked, world.task), asked, world.task, CPU, **changes)
+def setting_of(world: World, models: Models, request: Request | None = None, session: Session = CPU) -> Setting:
+    return Setting(models, request or world.request, world.task, 0, session)
+
+
+def read(world: World, models: Models, request: Request | None = None, most: int = reading.MOST) -> Measured:
+    """What all metrics that need text measure, and what models wrote."""
+    setting = setting_of(world, models, request)
+    numbers = [
+        row
+        for metric in METRICS
+        if metric.needs == (Textual,) and metric is not reading.ANSWERS
+        for row in metric.measure(setting).measurements
+    ]
+    measured = reading.measure(setting, most)
+    return measured._replace(measurements=numbers + measured.measurements)
 
 
 @pytest.fixture(scope="module")
@@ -180,15 +193,15 @@ def models(text_world: World) -> Models:
 
 
 @pytest.fixture(scope="module")
-def found(text_world: World, models: Models) -> reading.Found:
+def found(text_world: World, models: Models) -> Measured:
     return read(text_world, models)
 
 
-def rows(found: reading.Found) -> dict[str, Measurement]:
+def rows(found: Measured) -> dict[str, Measurement]:
     return {row.name: row for row in found.measurements}
 
 
-def test_every_row_is_there_once_with_a_value_for_every_model(found: reading.Found) -> None:
+def test_every_row_is_there_once_with_a_value_for_every_model(found: Measured) -> None:
     names = {
         *("forget_probability", "forget_rouge", "forget_quality", "forget_mcq"),
         *("forget_truth_preference", "forget_truth_ratio"),
@@ -203,7 +216,7 @@ def test_every_row_is_there_once_with_a_value_for_every_model(found: reading.Fou
             assert one.value is not None and 0 <= one.value <= 1, row.name
 
 
-def test_the_original_gives_its_answers_and_retrained_models_can_not(found: reading.Found) -> None:
+def test_the_original_gives_its_answers_and_retrained_models_can_not(found: Measured) -> None:
     row = rows(found)
     assert row["forget_rouge"].original.value == 1
     assert row["retain_rouge"].original.value == 1
@@ -214,7 +227,7 @@ def test_the_original_gives_its_answers_and_retrained_models_can_not(found: read
         assert row[name].unlearned.value < row[name].original.value  # type: ignore[operator]
 
 
-def test_forget_quality_tells_the_original_from_retrained_models(found: reading.Found) -> None:
+def test_forget_quality_tells_the_original_from_retrained_models(found: Measured) -> None:
     row = rows(found)["forget_quality"]
     assert row.leak == "below"
     assert row.original.value is not None and row.reference is not None
@@ -222,7 +235,7 @@ def test_forget_quality_tells_the_original_from_retrained_models(found: reading.
     assert row.references[0].value == row.references[1].value  # each is held against the other
 
 
-def test_readings_hold_each_piece_and_what_each_model_wrote(found: reading.Found, text_world: World) -> None:
+def test_readings_hold_each_piece_and_what_each_model_wrote(found: Measured, text_world: World) -> None:
     truth = {item["prompt"]: item for item in text_world.request.forget}  # type: ignore[attr-defined]
     assert len(found.readings) == len({one.prompt for one in found.readings}) == 8
     for one in found.readings:
@@ -234,9 +247,9 @@ def test_readings_hold_each_piece_and_what_each_model_wrote(found: reading.Found
 
 
 def test_readings_begin_with_what_the_unlearned_model_still_knows(
-    found: reading.Found, text_world: World, models: Models
+    found: Measured, text_world: World, models: Models
 ) -> None:
-    seen = evidence(models, text_world.request, text_world.task)["unlearned"]
+    seen = setting_of(text_world, models).evidence["unlearned"]
     beyond = seen.signals["forget"].confidence - np.mean([one["forget"].confidence for one in seen.references], axis=0)
     first = text_world.request.forget[int(beyond.argmax())]
     assert found.readings[0].prompt == first["prompt"]
@@ -249,22 +262,24 @@ def test_a_model_that_is_there_twice_is_asked_once_and_answers_are_kept(
     text_world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
-    ask, asked = reading._ask, []
+    answer, asked = reading._answer, []
 
-    def counted(model: nn.Module, one: Any, task: Any) -> Any:
-        asked.append(one.name)
-        return ask(model, one, task)
+    def counted(subject: Subject, questions: reading.QuestionSet, setting: Setting) -> Any:
+        asked.append(questions.name)
+        return answer(subject, questions, setting)
 
-    monkeypatch.setattr(reading, "_ask", counted)
+    monkeypatch.setattr(reading, "_answer", counted)
     request = replace(text_world.request, holdout=Absent("no holdout"), test=Absent("no test"))
     models = Models(text_world.original, text_world.original, null=text_world.original)
-    seen = evidence(models, request, text_world.task)
-    session = Session(folder=tmp_path, device="cpu")
-    first = reading.read(models, seen, request, text_world.task, session, most=4)
+
+    def measured(most: int) -> Measured:
+        return reading.measure(setting_of(text_world, models, request, Session(folder=tmp_path, device="cpu")), most)
+
+    first = measured(4)
     assert asked == ["forget", "retain", "holdout", "test"]
-    assert reading.read(models, seen, request, text_world.task, session, most=4) == first
+    assert measured(4) == first
     assert len(asked) == 4
-    assert reading.read(models, seen, request, text_world.task, session, most=3) != first
+    assert measured(3) != first
 
 
 def test_what_a_request_lacks_is_a_row_with_the_reason(text_world: World) -> None:
@@ -273,7 +288,9 @@ def test_what_a_request_lacks_is_a_row_with_the_reason(text_world: World) -> Non
     request = Request(texts[:10], texts[10:], Absent("nothing was held out"), Absent("no test file"))
     found = read(text_world, Models(text_world.original, text_world.original), request, most=3)
     row = rows(found)
-    for name in (*reading.RATIOS, "forget_mcq", "retain_mcq", "forget_quality"):
+    ratios = [ratio.name for by_row in reading.RATIOS.values() for ratio in by_row]
+    assert len(ratios) == 3
+    for name in (*ratios, "forget_mcq", "retain_mcq", "forget_quality"):
         assert row[name].unlearned.value is None
         assert "wrong answers" in row[name].note
     assert row["holdout_rouge"].note == row["holdout_mcq"].note == "nothing was held out"
@@ -323,14 +340,13 @@ def test_wrong_answers_must_be_texts(text_world: World, wrong: object) -> None:
     items[1]["wrong"] = wrong
     request = Request(items[:10], items[10:16], items[40:48], items[48:])
     models = Models(text_world.original, text_world.original)
-    seen = evidence(models, text_world.request, text_world.task)
     with pytest.raises(BadInput, match=r"forget\[1\].*wrong"):
-        reading.read(models, seen, request, text_world.task, CPU)
+        reading.measure(setting_of(text_world, models, request))
 
 
 def test_only_tasks_that_write_text_can_be_read() -> None:
     with pytest.raises(NotSupported, match="Classification"):
-        reading.read(Models(network(), network()), {}, REQUEST, Classification(), CPU)
+        reading.measure(Setting(Models(network(), network()), REQUEST, Classification(), 0, CPU))
 
 
 def test_the_harness_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,14 +21,12 @@ from unrecall.attacks import Loss
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.audit import audit
-from unrecall.harness.findings import Models
-from unrecall.harness.scored import evidence
-from unrecall.harness.suites import Audit
-from unrecall.metrics.contaminating import Contamination, contamination
-from unrecall.metrics.contamination import confusion, gained, paid, worst_drop
+from unrecall.harness.suites import suite
+from unrecall.metrics.contamination import confusion, gained, measure, paid, worst_drop
 from unrecall.models.observe import observe
-from unrecall.record.schema import Matrix, load
+from unrecall.record.schema import Matrix, Measurement, load
 from unrecall.report import page
 from unrecall.report.matrices import change, heat, named, rows, sentence
 from unrecall.tasks import CausalLM, Classification
@@ -91,8 +90,14 @@ def test_the_interval_is_over_the_examples_of_that_class() -> None:
 # Every model.
 
 
+class Contamination(NamedTuple):
+    measurements: list[Measurement]
+    matrices: list[Matrix]
+
+
 def contaminated(models: Models, request: Request, task: Task) -> Contamination:
-    return contamination(models, evidence(models, request, task), request, task)
+    measured = measure(Setting(models, request, task, 0, CPU))
+    return Contamination(measured.measurements, measured.matrices)
 
 
 def answers(model: nn.Module, request: Request) -> tuple[np.ndarray, np.ndarray]:
@@ -164,9 +169,8 @@ def test_a_concept_is_no_class_that_stays(pairs_world: World) -> None:
     rest = [pair for pair in w.request.retain if pair["label"] != 0]  # type: ignore[attr-defined]
     request = replace(w.request, forget=red, retain=rest, kind="concept")
     models = Models(w.original, w.retrained[0], w.retrained[1:])
-    found = contamination(models, evidence(models, request, w.task), request, w.task)
-    assert found.matrices[0].forgotten == [0]
-    assert contamination(models, evidence(models, w.request, w.task), w.request, w.task).matrices[0].forgotten == []
+    assert contaminated(models, request, w.task).matrices[0].forgotten == [0]
+    assert contaminated(models, w.request, w.task).matrices[0].forgotten == []
 
 
 def test_of_many_classes_those_that_changed_most_are_shown() -> None:
@@ -231,7 +235,7 @@ def test_pairs_are_classed_by_their_prompts_without_another_pass(pairs_world: Wo
 def test_without_classes_there_is_a_row_with_a_reason(class_world: World) -> None:
     w = class_world
     models = Models(w.original, w.original)
-    (row,), none = contamination(models, {}, w.request, CausalLM(word_tokenizer()))
+    (row,), none = contaminated(models, w.request, CausalLM(word_tokenizer()))
     assert none == []
     assert row.unlearned.value is None
     assert row.note == "the examples of this task have no classes"
@@ -259,7 +263,7 @@ def test_the_audit_records_it(class_world: World, tmp_path: Path) -> None:
         request=w.request,
         task=w.task,
         retrained=w.retrained[1:],
-        attacks=Audit((Loss(),)),
+        attacks=suite(Loss()),
         session=CPU,
     )
     assert record.measurement("contamination_worst") is not None

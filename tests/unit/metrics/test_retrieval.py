@@ -15,8 +15,8 @@ from tests.worlds import World
 from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Request
 from unrecall.errors import NotSupported
-from unrecall.harness.findings import Models
-from unrecall.metrics.retrieval import _near, pairing
+from unrecall.evidence.setting import Models, Setting
+from unrecall.metrics.retrieval import measure, neighbours
 from unrecall.record.schema import Measurement
 from unrecall.tasks.protocols import Embedded, Paired
 
@@ -74,8 +74,10 @@ def looks(model: nn.Module, request: Request = REQUEST) -> Any:
 
 
 def rows(models: Models, request: Request = REQUEST, task: Any = None) -> dict[str, Measurement]:
-    seen: Any = {role: SimpleNamespace(signals=looks(model, request)) for role, model in models.by_role().items()}
-    return {m.name: m for m in pairing(models, seen, request, task or Given())}
+    setting = Setting(models, request, task or Given())
+    evidence = {role: SimpleNamespace(signals=looks(model, request)) for role, model in models.by_role().items()}
+    vars(setting)["evidence"] = evidence
+    return {m.name: m for m in measure(setting).measurements}
 
 
 def values(found: Sequence[float | None] | Measurement) -> list[float | None]:
@@ -107,9 +109,9 @@ def test_every_model_has_its_own_figures_and_neighbours_are_the_originals() -> N
 
 def test_neighbours_are_the_fifth_of_retain_that_is_nearest_to_forget() -> None:
     """The pair at 20, of five; where the test set is to be forgotten, that at 120."""
-    looked = _near(looks(Turned()))
-    assert looked == [0]
-    assert _near(looks(Turned(), Request(TEST, RETAIN, FORGET, Absent("none")))) == [4]
+    for request, nearest in ((REQUEST, [0]), (Request(TEST, RETAIN, FORGET, Absent("none")), [4])):
+        signals = looks(Turned(), request)
+        assert neighbours(signals["forget"].features, signals["retain"].features).tolist() == nearest
     found = rows(Models(Turned(), Turned()))
     assert found["neighbours_retrieval_first"].unlearned.n == 1
     assert found["rest_retrieval_first"].unlearned.n == 4
@@ -154,7 +156,7 @@ def test_other_tasks_are_refused(samples_world: World) -> None:
     w = samples_world
     assert not isinstance(w.task, Paired)
     with pytest.raises(NotSupported, match="examples are pairs, got Classification"):
-        pairing(Models(w.original, w.original), {}, w.request, w.task)
+        measure(Setting(Models(w.original, w.original), w.request, w.task))
 
 
 def test_four_figures_are_judged() -> None:

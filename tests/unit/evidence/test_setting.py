@@ -1,0 +1,180 @@
+"""What is constant over an audit: who is held against whom, and that each model is asked once."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.worlds import CPU, World, network
+from unrecall.data.examples import Absent
+from unrecall.data.request import Split
+from unrecall.errors import BadInput, MissingReference
+from unrecall.evidence.setting import Models, Setting, model_key
+from unrecall.models.observe import observe
+from unrecall.tasks import Classification
+from unrecall.training.job import Job
+from unrecall.training.session import Session
+
+
+def setting_of(world: World, session: Session = CPU, **changes: Any) -> Setting:
+    models = Models(world.original, world.retrained[0], world.retrained[1:], world.original)
+    return Setting(models, replace(world.request, **changes), world.task, 0, session)
+
+
+class Passes:
+    """Counts the forward passes of models while it lasts."""
+
+    def __init__(self, *models: nn.Module) -> None:
+        self.count = 0
+        self.handles = [model.register_forward_hook(self.counted) for model in models]
+
+    def counted(self, *_: object) -> None:
+        self.count += 1
+
+    def __enter__(self) -> Passes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def test_subjects_stand_in_the_order_of_a_record(samples_world: World) -> None:
+    setting = setting_of(samples_world)
+    assert [role for role, _ in setting.subjects] == ["original", "unlearned", "null", "retrained 0", "retrained 1"]
+    assert list(Models(nn.Linear(1, 1), nn.Linear(1, 1)).by_role()) == ["original", "unlearned"]
+
+
+def test_a_retrained_model_is_held_against_the_others_and_not_itself(samples_world: World) -> None:
+    setting, w = setting_of(samples_world), samples_world
+    first, second = (observe(model, w.task, w.request.forget).loss for model in w.retrained[1:])
+    references = {
+        role: [reference["forget"].loss.tolist() for reference in evidence.references]
+        for role, evidence in setting.evidence.items()
+    }
+    both = [first.tolist(), second.tolist()]
+    assert references == {
+        "original": both,
+        "unlearned": both,
+        "null": both,
+        "retrained 0": both[1:],
+        "retrained 1": both[:1],
+    }
+    original = observe(w.original, w.task, w.request.test).loss
+    assert all(np.array_equal(evidence.original["test"].loss, original) for evidence in setting.evidence.values())
+
+
+def test_a_split_that_is_absent_says_so_when_it_is_read(samples_world: World) -> None:
+    evidence = setting_of(samples_world, holdout=Absent("nothing was held out")).evidence["unlearned"]
+    with pytest.raises(MissingReference, match="nothing was held out"):
+        evidence.signals["holdout"]
+    with pytest.raises(MissingReference, match="nothing was held out"):
+        evidence.references[0]["holdout"]
+
+
+def test_a_model_that_has_diverged_is_refused(samples_world: World) -> None:
+    w = samples_world
+    setting = Setting(Models(w.original, broken_copy(w.original)), w.request, w.task, 0, CPU)
+    with pytest.raises(BadInput, match="unlearned: expected finite outputs, got NaN or infinity"):
+        _ = setting.evidence
+
+
+def broken_copy(model: nn.Module) -> nn.Module:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        list(broken.parameters())[-1].fill_(float("nan"))
+    return broken
+
+
+def test_every_model_is_asked_once_whatever_seed_and_role_it_has(samples_world: World) -> None:
+    w = samples_world
+    setting = setting_of(w)
+    models = (w.original, *w.retrained)
+    with Passes(*models) as passes:
+        evidence = setting.evidence
+    batches = sum(-(-len(w.request[split]) // w.task.at_once) for split in ("forget", "retain", "holdout", "test"))
+    assert passes.count == len(models) * batches, "the null is the original, by another name"
+    with Passes(*models) as passes:
+        other = setting.with_seed(7)
+        assert other.evidence is evidence
+        assert other.digests is setting.digests
+        assert setting.with_seed(8).job().generator.initial_seed() == 8
+    assert passes.count == 0
+    assert (setting.seed, other.seed) == (0, 7)
+
+
+def test_a_setting_with_another_task_asks_anew(samples_world: World) -> None:
+    setting = setting_of(samples_world)
+    assert setting.with_task(setting.task) is setting
+    other = setting.with_task(type(setting.task)(classes=("a", "b", "c", "d")))  # type: ignore[call-arg]
+    assert other.evidence is not setting.evidence
+    assert setting.key != other.key
+
+
+def test_the_next_run_reads_what_the_models_showed_from_disk(
+    samples_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
+    session = Session(folder=tmp_path / "run", device="cpu")
+    first = setting_of(samples_world, session).evidence
+    with Passes(samples_world.original, *samples_world.retrained) as passes:
+        second = setting_of(samples_world, session).evidence
+    assert passes.count == 0
+    for role, evidence in first.items():
+        for split, signals in evidence.signals.items():
+            again = second[role].signals[split]
+            assert all(np.array_equal(getattr(signals, name), getattr(again, name)) for name in vars(signals))
+
+
+def test_what_one_attack_looks_at_is_computed_once_a_model(samples_world: World) -> None:
+    setting, calls = setting_of(samples_world), []
+
+    def look(model: nn.Module, job: Job) -> dict[Split, np.ndarray]:
+        calls.append(job.generator.initial_seed())
+        return {"forget": np.array([float(len(calls))])}
+
+    for subject in setting.subjects:
+        for _ in range(2):
+            evidence = setting.looked(subject, look, ("mine",))
+            assert list(evidence.looked) == ["forget"]
+    assert calls == [0] * 4, "original, unlearned and two retrained models; from the same seed for all"
+    setting.looked(setting.subjects[0], look, ("another's",))
+    assert len(calls) == 5
+
+
+class Guarded(nn.Module):
+    """A model behind a guard that answers class `instead` in place of class 0: other answers by the same weights."""
+
+    def __init__(self, model: nn.Module, instead: int) -> None:
+        super().__init__()
+        self.model, self.instead = model, instead
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(inputs)
+        moved = logits.clone()
+        moved[:, self.instead] = torch.where(logits.argmax(1) == 0, logits.max(1).values + 1, moved[:, self.instead])
+        return moved
+
+
+def test_models_of_equal_weights_that_answer_differently_are_told_apart(samples_world: World) -> None:
+    """What was kept of one must never be taken for the other's, in an audit or in the next one."""
+    w = samples_world
+    guarded, unguarded = Guarded(w.original, 1), Guarded(w.original, 0)
+    task = Classification(head_name="model.6")
+    setting = Setting(Models(unguarded, guarded), w.request, task, 0, CPU)
+    assert setting.digests["original"] == setting.digests["unlearned"]
+    own = observe(guarded, task, w.request.forget)
+    assert np.array_equal(setting.evidence["unlearned"].signals["forget"].prediction, own.prediction)
+    assert own.prediction.tolist().count(0) == 0 < setting.evidence["original"].signals["forget"].correct.sum()
+
+
+def test_a_copy_of_a_model_and_its_mode_make_no_difference(text_world: World) -> None:
+    for model in (text_world.original, network()):
+        assert model_key(copy.deepcopy(model).train()) == model_key(model.eval())
