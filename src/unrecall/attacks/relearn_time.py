@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, Reading, RecoveryAttack
 from unrecall.data.request import Request
-from unrecall.errors import Diverged
+from unrecall.errors import Diverged, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss
@@ -78,5 +78,12 @@ class RelearnTime(RecoveryAttack):
                     yield Attacked(done // per_epoch, student, pool.tested)
                     if mean_loss(student, task, pool.taught) <= threshold:
                         return
+        except ValueError as error:
+            if len(pool.taught) > 1:
+                raise
+            raise NotSupported(
+                "RelearnTime: expected 2 forget examples or more, from which BatchNorm can take statistics, got 1. Set "
+                "batchnorm=frozen."
+            ) from error
         except Diverged:
             setting.session.say("relearn-time: stopped being finite before it had re-learned.")

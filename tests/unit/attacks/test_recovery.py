@@ -15,7 +15,7 @@ from tests.worlds import World
 from unrecall.attacks import UMA, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
 from unrecall.attacks.prototypical import write
 from unrecall.attacks.rea_class import ReaClass
-from unrecall.data.examples import Examples, digest, iterate
+from unrecall.data.examples import Examples, Part, digest, iterate
 from unrecall.data.request import Request, Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.scores import best
@@ -239,6 +239,15 @@ def test_relearn_time_stops_at_the_threshold(class_world: World) -> None:
         assert one.budget == len(losses)
     assert losses[-1] <= goal < min(losses[:-1])
     assert len(attacked(RelearnTime(fit=Fit(epochs=2)), w.retrained[0], w)) == 2
+
+
+def test_one_example_is_too_few_for_batchnorm(samples_world: World) -> None:
+    w = samples_world
+    alone = replace(w, request=replace(w.request, forget=Part(w.request.forget, [0])))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    with pytest.raises(NotSupported, match="RelearnTime: expected 2 forget examples or more"):
+        attacked(RelearnTime(), model, alone)
+    assert attacked(RelearnTime(fit=Fit(epochs=1, batchnorm="frozen")), model, alone)
 
 
 def test_controls_of_relearn_time(class_world: World) -> None:
