@@ -150,7 +150,9 @@ def test_labels_may_be_left_out() -> None:
     assert made.request.forget[0]["label"] == -1
     assert call("run", "-s", OWN, *HOW, "--suite", "quick") == 0
     found = load_record(Path("out/seed-0/record.json"))
-    assert found.measurement("residual_knowledge_sums").note.startswith("Contrastive: expected the classes' names")
+    assert found.measurement("residual_knowledge_sums").note.startswith(
+        "ResidualKnowledge: Contrastive: expected the classes' names"
+    )
     assert found.measurement("forget_zero_shot").unlearned.value is None
 
 

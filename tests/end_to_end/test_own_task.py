@@ -79,7 +79,7 @@ def test_what_can_run_runs_and_the_rest_are_rows_with_reasons() -> None:
     assert loss is not None
     assert loss.unlearned.value is not None
     assert residual is not None
-    assert "expected a task that is Perturbable, got Sounds" in residual.note
+    assert "expected a task with continuous inputs, got Sounds" in residual.note
 
 
 def test_the_standard_suite_is_what_suits_every_task() -> None:

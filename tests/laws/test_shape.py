@@ -71,11 +71,15 @@ def questions() -> list[str]:
 
 
 def caches() -> list[str]:
-    """Files that name a place in the cache by a key of their own."""
+    """Files that keep values under a key: those that name the folder of the cache, or look whether such a file exists.
+
+    The state of an unfinished training (training/resume.py) and the folder of a run (disk/run_folder.py) are no caches.
+    """
+    own = re.compile(r"cache_folder\(\)|if (not )?path\.exists\(\)")
     return [
         str(path.relative_to(ROOT))
         for path in FILES
-        if re.search(r"content_key\(|cache_folder\(\)", text := path.read_text(encoding="utf-8")) and "/ f" in text
+        if own.search(path.read_text(encoding="utf-8")) and path.name not in ("resume.py", "run_folder.py")
     ]
 
 

@@ -20,7 +20,7 @@ from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Perturbable
+from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
@@ -143,14 +143,13 @@ class Adversaries(NamedTuple):
 def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adversaries:
     """Makes `per_example` copies of each forget example, and moves each by `walk` towards a class of its own."""
     task, generator = job.task, job.generator
-    assert isinstance(task, Perturbable)
     items: list[Any] = []
     targets: list[Tensor] = []
     for batch in in_order(job.request.forget, task, max(1, task.at_once // per_example), device_of(model)):
         copies = repeat(batch, per_example)
         classes, by_example = _draw_others(model, task, copies, generator)
         perturbed = pgd(model, task, copies, walk._replace(targets=classes), generator)
-        items += task.items(move(perturbed, torch.device("cpu")))
+        items += perturbable(task).items(move(perturbed, torch.device("cpu")))
         targets += by_example
     return Adversaries(items, targets)
 

@@ -51,8 +51,10 @@ def class_name(stem: str) -> str:
 
 
 def _entry(path: Path) -> Entry | None:
+    """The dataclass that is named like its file; None where the file holds none."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name.lower() == class_name(path.stem) and path.stem != "base":
+        named_so = isinstance(node, ast.ClassDef) and node.name.lower() == class_name(path.stem)
+        if isinstance(node, ast.ClassDef) and named_so and node.decorator_list and path.stem != "base":
             text = ast.get_docstring(node) or ""
             name = path.stem.replace("_", "-") if path.parent.name == "scenarios" else path.stem
             return Entry(name, node.name, _sentence(text), _reference(text), _parameters(node, path.parent))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.unit.methods.test_distillation import same, whole
 from tests.worlds import CPU, World, network
 from unrecall.attacks.attribution import Attribution, variation
-from unrecall.attacks.base import Inspection, InspectionAttack
+from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.attacks.logit_lens import LogitLens
 from unrecall.data.examples import Batch
 from unrecall.data.request import Request

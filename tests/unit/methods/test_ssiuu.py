@@ -18,6 +18,7 @@ from unrecall.attacks.attribution import Attribution
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
+from unrecall.evidence.setting import Models, Setting
 from unrecall.methods.base import GradientMethod
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
@@ -349,7 +350,7 @@ def test_less_of_the_forgetting_is_resistance(text_world: World) -> None:
     for method in (base, SSIUU(lambda_=10.0, reference="initial", base=slower)):
         result = unlearned(method, w)
         seen.append(observe(result, w.task, w.request.forget).confidence.mean())
-        lines = Attribution().inspect(result, w.original, w.request, w.task).lines
+        lines = Attribution().inspect(result, Setting(Models(w.original, result), w.request, w.task)).lines
         ratios.append(lines["negative"][-1] / lines["positive"][-1])
     assert seen[0] == pytest.approx(seen[1], abs=0.06)
     assert seen[0] < 0.85 < observe(w.original, w.task, w.request.forget).confidence.mean()

@@ -105,8 +105,8 @@ def test_what_is_overlooked_is_in_no_set_but_was_trained_on(tmp_path: Path, monk
 
     seen: dict[str, set[str]] = {}
 
-    def noted(model: nn.Module, task: Any, phase: Any, generator: Any, session: Any, name: str) -> None:
-        seen[name.split("-", maxsplit=1)[0]] = digests(phase.streams["train"])
+    def noted(model: nn.Module, task: Any, phase: Any, generator: Any, session: Any) -> None:
+        seen[session.name.split("-", maxsplit=1)[0]] = digests(phase.streams["train"])
 
     monkeypatch.setattr("unrecall.scenarios.base.fit", noted)
     first = made.train_original(0, CPU)

@@ -28,7 +28,7 @@ from unrecall.harness.scored import scored
 from unrecall.harness.suites import suite
 from unrecall.models.importance import exact, mean_gradient, per_example, trainable
 from unrecall.models.observe import accuracy, batches, mean_loss, observe, one_size
-from unrecall.models.perturb import pgd
+from unrecall.models.perturb import Walk, pgd
 from unrecall.report import page
 from unrecall.scenarios.image_text import load_clip
 from unrecall.tasks import CausalLM, Classed, Contrastive, Perturbable, dual_encoder
@@ -282,14 +282,14 @@ def test_pictures_can_be_perturbed(pairs_world: World) -> None:
     assert isinstance(own, Perturbable)
     assert isinstance(own, ZeroShot)
     batch = own.collate([w.request.forget[i] for i in range(4)])
-    moved = pgd(w.original, own, batch, radius=0.1, step=0.05, steps=5, generator=seeded(0))
+    moved = pgd(w.original, own, batch, Walk(radius=0.1, step=0.05, steps=5), seeded(0))
     change = (own.inputs(moved) - own.inputs(batch)).abs()
     assert 0.05 < float(change.max()) <= 0.1 + 1e-6
     worse = own.rows(w.original, moved).losses() - own.rows(w.original, batch).losses()
     assert bool((worse > 0).all())
     one = own.collate([w.request.forget[0]])
-    alone = pgd(w.original, own, one, radius=0.1, step=0.05, steps=5, generator=None)
-    among = pgd(w.original, own, batch, radius=0.1, step=0.05, steps=5, generator=None)
+    alone = pgd(w.original, own, one, Walk(radius=0.1, step=0.05, steps=5))
+    among = pgd(w.original, own, batch, Walk(radius=0.1, step=0.05, steps=5))
     torch.testing.assert_close(own.inputs(alone)[0], own.inputs(among)[0])
     again = own.collate(own.items(batch))
     assert all(torch.equal(value, again[name]) for name, value in batch.items())
@@ -499,7 +499,7 @@ def test_attacks_that_perturb_see_one_example_at_a_time(pairs_world: World) -> N
         assert attack.adapted(own) is own
     assert Relearn().adapted(w.task) is w.task
     with pytest.raises(NotSupported, match="depend on one example each, got a task that mixes"):
-        with_own_rows(SimpleNamespace(mixes=True))  # type: ignore[arg-type]
+        with_own_rows(SimpleNamespace(rows_depend_on_batch=True))  # type: ignore[arg-type]
     bare: Any = replace(w.task, classes=())  # type: ignore[type-var]
     reason = "Contrastive: expected the classes' names, got none. Set classes=(...)."
     setting = Setting(Models(w.original, w.original), w.request, w.task, 0, CPU)
