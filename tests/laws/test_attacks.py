@@ -31,9 +31,10 @@ from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Defender, Models, Setting, Subject
 from unrecall.harness.audit import KINDS
 from unrecall.harness.evaluation import draw_for
-from unrecall.harness.finding import Finding, stem
+from unrecall.harness.finding import Finding
 from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
+from unrecall.spec.lines import name_of
 from unrecall.tasks.protocols import offers
 from unrecall.training.loop import Fit
 
@@ -188,7 +189,7 @@ def state(model: nn.Module) -> list[Any]:
 def test_declares_itself(name: str) -> None:
     kind = ATTACKS[name]
     attack = kind()
-    assert stem(attack) == name
+    assert name_of(attack) == name
     assert kind.title.strip()
     assert [other for other in ATTACKS.values() if other.title == kind.title] == [kind]
     assert all(value.strip() for value in kind.threat.model_dump().values())

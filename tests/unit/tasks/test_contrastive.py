@@ -505,7 +505,7 @@ def test_attacks_that_perturb_see_one_example_at_a_time(pairs_world: World) -> N
     setting = Setting(Models(w.original, w.original), w.request, w.task, 0, CPU)
     nameless = setting.with_task(bare)
     uma, residual = scored(UMA(), nameless), scored(ResidualKnowledge(), nameless)
-    assert [uma.report.note, residual.report.note] == [reason] * 2
+    assert [uma.report.note, residual.report.note] == [f"{name}: {reason}" for name in ("UMA", "ResidualKnowledge")]
     assert [row.name for row in (*uma.measurements, *residual.measurements)] == ["uma_mean", "residual_knowledge_sums"]
     assert residual.measurements[0].unlearned.value is None
     text = scored(ResidualKnowledge(), setting.with_task(CausalLM(word_tokenizer())))
