@@ -509,7 +509,7 @@ def test_attacks_that_perturb_see_one_example_at_a_time(pairs_world: World) -> N
     assert [row.name for row in (*uma.measurements, *residual.measurements)] == ["uma_mean", "residual_knowledge_sums"]
     assert residual.measurements[0].unlearned.value is None
     text = scored(ResidualKnowledge(), setting.with_task(CausalLM(word_tokenizer())))
-    assert text.report.note.startswith("ResidualKnowledge: expected a task that is Perturbable, got CausalLM.")
+    assert text.report.note.startswith("ResidualKnowledge: expected a task with continuous inputs, got CausalLM.")
     norms = scored(GradNorm(), setting)
     assert norms.measurements[0].note.startswith("per_example: expected a task whose examples have a loss of their own")
 
