@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from unrecall.record.schema import Estimate
 LEVEL = 0.95
 
 
+@cache
 def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """The exact interval of a share; it covers at least `level`, whatever the share.
 

@@ -511,7 +511,9 @@ def test_attacks_that_perturb_see_one_example_at_a_time(pairs_world: World) -> N
     text = scored(ResidualKnowledge(), setting.with_task(CausalLM(word_tokenizer())))
     assert text.report.note.startswith("ResidualKnowledge: expected a task with continuous inputs, got CausalLM.")
     norms = scored(GradNorm(), setting)
-    assert norms.measurements[0].note.startswith("per_example: expected a task whose examples have a loss of their own")
+    assert norms.measurements[0].note.startswith(
+        "GradNorm: expected examples that have a loss of their own, got Contrastive."
+    )
 
 
 def test_a_disguise_hides_in_the_last_block(pairs_world: World) -> None:
