@@ -274,8 +274,8 @@ torch.distributed.destroy_process_group()
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     """The processes meet at a file, not at a port that somebody else may have taken."""
-    root = str(Path(__file__).parents[3])
-    settings = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    code = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))
+    settings = {"PYTHONPATH": code, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
     settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # asked for by Accelerate, used by nobody
     processes = [
         subprocess.Popen(
