@@ -45,9 +45,7 @@ CLASSIFIERS = {"finetune", "random_label"}  # SGD at their rates wrecks two smal
 # What these worlds were trained with, for methods that start anew.
 ANEW = {
     "text": Fit(optimizer="adamw", lr=5e-3, weight_decay=0.0, epochs=40, batch_size=8, schedule="cosine", clip=1.0),
-    "pairs": Fit(
-        optimizer="adamw", lr=3e-3, weight_decay=0.0, epochs=100, batch_size=26, schedule="cosine", clip=1.0
-    ),
+    "pairs": Fit(optimizer="adamw", lr=3e-3, weight_decay=0.0, epochs=100, batch_size=26, schedule="cosine", clip=1.0),
 }
 
 # What a place needs beside strength: text and pairs are known by heart, so that WHP's reinforcement raises few logits
