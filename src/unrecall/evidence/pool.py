@@ -1,6 +1,7 @@
 """What an attack is told of the examples in question: which it may be taught with, and which it is scored on.
 
-The examples in question are forget and holdout, the two *arms*. An attack never learns which arm an example is of.
+The examples in question are forget and holdout, the two *arms*. No score may depend on the arm that an example is of;
+an attack for which that is not so declares it (`blind`).
 """
 
 from __future__ import annotations
