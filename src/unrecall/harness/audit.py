@@ -63,6 +63,8 @@ def audit(
     Without retrained models nothing can be judged, and the record says so. The same inputs and seed give the same
     numbers. Raises BadInput where models and data don't fit, or where no attack of the suite can run.
     """
+    if attacks is not None and not isinstance(attacks, Suite):
+        raise BadInput(f"audit: expected attacks to be a suite, got {attacks!r}. Make one: ur.suite('quick').")
     run, session = described(run or Run(), method), session or Session()
     models = Models(original, unlearned, tuple(retrained), null)
     setting = Setting(models, request, task, seed, session, defender, run.costs)
@@ -116,10 +118,6 @@ def _record(
 ) -> Record:
     """The record: everything that was measured and found, judged, and what there is to doubt."""
     reports = [finding.report for finding in findings]
-    names = [report.name for report in reports]
-    if len(set(names)) < len(names):
-        name = next(name for name in names if names.count(name) > 1)
-        raise BadInput(f"audit: expected each attack once, got two called '{name}'. Run them in separate audits.")
     rows = [row for part in measured for row in part.measurements]
     rows += [row for finding in findings for row in finding.measurements]
     labelled, verdict = judge(rows)

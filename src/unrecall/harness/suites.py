@@ -9,7 +9,7 @@ from typing import TypeAlias
 from unrecall import attacks
 from unrecall.attacks.base import Attack
 from unrecall.errors import BadInput
-from unrecall.harness.finding import choices
+from unrecall.harness.finding import choices, report_of
 from unrecall.metrics import METRICS
 from unrecall.record.schema import Side
 from unrecall.spec.catalog import entries
@@ -107,6 +107,10 @@ class Suite:
                 f"suite {self.name}: expected a task that is one of {', '.join(lacking)}, got {type(task).__name__}, "
                 "on which none of its attacks can run. Name attacks that can, or give the task what they need."
             )
+        names = [report_of(attack).name for attack in suiting]
+        if len(set(names)) < len(names):
+            name = next(name for name in names if names.count(name) > 1)
+            raise BadInput(f"suite {self.name}: expected each attack once, got two called '{name}'. Leave one out.")
         return suiting
 
 

@@ -47,6 +47,8 @@ class Session:
     name: str = "fit"
 
     def __post_init__(self) -> None:
+        if self.folder is not None:
+            object.__setattr__(self, "folder", Path(self.folder))
         if self.device not in (None, "cpu", "cuda"):
             raise BadInput(f"device: expected cpu or cuda, got '{self.device}'.")
         if self.device == "cuda" and not torch.cuda.is_available():

@@ -82,3 +82,8 @@ def test_what_is_judged_is_declared_with_its_side() -> None:
     assert judged["forget_accuracy"] == judged["relearn_mean"] == "above"
     assert judged["retain_accuracy"] is None
     assert "relearn_benign_mean" not in judged, "a variant of a judged attack"
+
+
+def test_an_attack_that_stands_twice_is_refused_before_anything_is_done() -> None:
+    with pytest.raises(BadInput, match="expected each attack once, got two called 'loss'"):
+        suite("loss", "loss").suiting(Classification())
