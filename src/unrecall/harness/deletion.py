@@ -55,15 +55,15 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
     adverse = [adversary.request(ranking[:size]) for size in sizes]
     random = [[adversary.request(order[:size]) for order in orders] for size in sizes]
     rehearsed = [honoured.by_surrogate(request) for request in adverse]
-    known = training.prediction[adversary.victims]
-    picked = int(np.argmax([attack.harmed(known, answers.known).mean() for answers in rehearsed]))
+    victims = training.prediction[adversary.victims]
+    picked = int(np.argmax([attack.harmed(victims, answers.known).mean() for answers in rehearsed]))
     chosen = ranking[: sizes[picked]].tolist()
     others = as_hard(chosen, adversary.candidates.tolist(), training.loss)
     return Outcomes(
         attack=attack,
         names=task.classes,
         truth=truth.target,
-        before=Answers(truth.prediction, known, training.correct[sorted(chosen)]),
+        before=Answers(truth.prediction, victims, training.correct[sorted(chosen)]),
         trials=[
             Trial(size, honoured.by_defender(request), own, [honoured.by_defender(control) for control in controls])
             for size, request, own, controls in zip(sizes, adverse, rehearsed, random, strict=True)
@@ -120,11 +120,11 @@ class Honoured:
             setting.session.say(f"  {adversary.attack.title}: {maker[0]}, {len(request.forget)} examples")
             model = make()
             parts = [observe(model, self.classified, setting.request[split]).prediction for split in self.splits]
-            known = observe(model, self.classified, adversary.examples(adversary.victims)).prediction
+            victims = observe(model, self.classified, adversary.examples(adversary.victims)).prediction
             requested = observe(model, self.classified, request.forget).correct
-            return [np.concatenate(parts).tolist(), known.tolist(), requested.tolist()]
+            return [np.concatenate(parts).tolist(), victims.tolist(), requested.tolist()]
 
         code = code_key(adversary.attack, self, setting.task)
         key = (repr(adversary.attack), *setting.key, str(setting.seed), request.fingerprint, *maker, code)
-        answers, known, requested = (cache or Cache(setting.session.folder)).get("answers", key, JSON, observed)
-        return Answers(np.array(answers, int), np.array(known, int), np.array(requested, float))
+        answers, victims, requested = (cache or Cache(setting.session.folder)).get("answers", key, JSON, observed)
+        return Answers(np.array(answers, int), np.array(victims, int), np.array(requested, float))
