@@ -11,7 +11,9 @@ from typer.main import get_command
 
 from tests.end_to_end.test_cli import WHO, call, case
 from unrecall.cli.app import app
+from unrecall.experiment.grid import scenario_of
 from unrecall.record.schema import load
+from unrecall.training.session import Session
 
 __all__ = ["case"]
 
@@ -62,6 +64,15 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([\w./-]+\.md)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_scenario_of_the_page_on_own_scenarios_loads_as_it_stands() -> None:
+    page = (HOME / "docs" / "own-scenario.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    Path("mine.py").write_text(example)
+    scenario = scenario_of("mine.py:make")
+    assert len(scenario.request.forget) == 100
+    scenario.task.check(scenario.build(0, Session(device="cpu")), scenario.request)
 
 
 def test_the_examples_of_extending_run_as_they_stand() -> None:

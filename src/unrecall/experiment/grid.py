@@ -80,7 +80,7 @@ def scenario_of(text: str) -> Scenario:
         raised = f"{type(error).__name__}: {error}"
         raise BadInput(f"{text}: expected a Scenario, but this function raised {raised}. Correct the file.") from error
     if not isinstance(scenario, Scenario):
-        raise BadInput(f"'{text}': expected a Scenario, got {type(scenario).__name__}. See docs/own-case.md.")
+        raise BadInput(f"'{text}': expected a Scenario, got {type(scenario).__name__}. See docs/own-scenario.md.")
     return scenario
 
 
