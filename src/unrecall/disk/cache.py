@@ -8,27 +8,34 @@ import inspect
 import json
 import marshal
 import os
+import platform
+import sysconfig
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
 
-from unrecall.disk.files import content_key, read_text, write_text, writing
+from unrecall.disk.files import content_key, intact, read_text, seal, sweep, writing
 from unrecall.errors import BadInput
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 PACKAGE = Path(__file__).parents[1]
+INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
+"""Where Python and installed packages stand."""
 
 
 @dataclass(frozen=True)
 class Form(Generic[T]):
-    """How a value becomes a file and is read back from it."""
+    """How a value becomes a file and is read back from it; `write` fills the file that is there."""
 
     suffix: str
     write: Callable[[Path, T], None]
@@ -43,26 +50,56 @@ class Cache:
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
-        """The value that was computed before under this key, or what `compute` gives now.
+        """The value that was computed before under this key and in this environment, or what `compute` gives now.
 
-        `key`: everything that decides the value: data, weights, parameters, seed, and the code (see `code_key`).
-        BadInput where a file was damaged.
+        `key`: everything that decides the value: data, weights, parameters, seed, and the code (see `code_key`). A
+        damaged file is made anew, with a warning. BadInput, before anything is computed, where it can't be written.
         """
-        name = f"{what}-{content_key(*key)}{form.suffix}"
+        name = f"{what}-{content_key(*key, *environment().values())}{form.suffix}"
         if self.folder is None:
             if name not in self.memory:
                 self.memory[name] = compute()
             value: T = self.memory[name]
             return value
         path = self.folder / name
-        if not path.exists():
-            form.write(path, compute())
-        try:
-            return form.read(path)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise BadInput(
-                f"{path}: expected what was computed before, got a damaged file. Remove it, and it is computed again."
-            ) from error
+        if path.exists():
+            try:
+                if intact(path):
+                    return form.read(path)
+            except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
+                pass
+            warnings.warn(f"{path}: damaged, so it is made anew.", stacklevel=2)
+        _sweep_once(self.folder)
+        with writing(path) as temporary:
+            form.write(temporary, compute())
+        seal(path)
+        return form.read(path)
+
+
+@cache
+def _sweep_once(folder: Path) -> None:
+    sweep(folder)
+
+
+def environment() -> dict[str, str]:
+    """What decides the last bits of every number beside data and code: versions, processor, threads."""
+    import torch
+
+    return {
+        **_versions(),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """The versions of Python and of the packages that compute, where they are installed."""
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "scipy", "scikit-learn", "transformers", "tokenizers", "peft", "accelerate"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def shared(*, on_disk: bool) -> Cache:
@@ -77,7 +114,7 @@ def cache_folder() -> Path:
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with writing(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -88,15 +125,19 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 ARRAYS: Form[dict[str, np.ndarray]] = Form(".npz", _write_arrays, _read_arrays)
 JSON: Form[Any] = Form(
-    ".json", lambda path, value: write_text(path, json.dumps(value)), lambda path: json.loads(read_text(path))
+    ".json", lambda path, value: _write_text(path, json.dumps(value)), lambda path: json.loads(read_text(path))
 )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def model_form(kind: type[M]) -> Form[M]:
     """Values of one pydantic class, as JSON."""
     return Form(
         ".json",
-        lambda path, value: write_text(path, value.model_dump_json()),
+        lambda path, value: _write_text(path, value.model_dump_json()),
         lambda path: kind.model_validate_json(read_text(path)),
     )
 
@@ -104,9 +145,9 @@ def model_form(kind: type[M]) -> Form[M]:
 def code_key(*owners: Any) -> str:
     """sha256 of the code that decides what these classes, functions or objects compute.
 
-    That is the files in which they and their base classes stand, and every file of unrecall that those import, directly
-    or through others; what stands in files beside them can't change a result. Of what stands in no file, as in a
-    notebook, it is the compiled functions.
+    That is the files in which they and their base classes stand, and every file of unrecall, and every file beside a
+    user's file, that those import, directly or through others. Of what stands in no file, as in a notebook, it is the
+    compiled functions. Installed packages count by their version (see `environment`).
     """
     state = hashlib.sha256()
     files: set[Path] = set()
@@ -116,7 +157,7 @@ def code_key(*owners: Any) -> str:
             source = _source(part)
             if source is not None:
                 files |= _needed(source)
-            else:
+            if source is None or inspect.isfunction(part):  # a file may hold several functions
                 state.update(_compiled(part))
     for path in sorted(files):
         state.update(_digest(path))
@@ -145,11 +186,11 @@ def _digest(path: Path) -> bytes:
 
 @cache
 def _needed(start: Path) -> frozenset[Path]:
-    """A file and all files of unrecall that it needs; of a file from elsewhere, itself and those."""
+    """A file, and all files of unrecall and of the user that it needs."""
     needed, waiting = set[Path](), [start]
     while waiting:
         path = waiting.pop()
-        if path not in needed and (path == start or path.is_relative_to(PACKAGE)):
+        if path not in needed:
             needed.add(path)
             waiting += _imports(path)
     return frozenset(needed)
@@ -157,7 +198,7 @@ def _needed(start: Path) -> frozenset[Path]:
 
 @cache
 def _imports(path: Path) -> tuple[Path, ...]:
-    """The files of unrecall that a file imports anywhere."""
+    """The files of unrecall, and those beside a user's file, that it imports anywhere; none of an installed package."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -165,5 +206,7 @@ def _imports(path: Path) -> tuple[Path, ...]:
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
     homes = [PACKAGE.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "unrecall"]
+    if not path.is_relative_to(PACKAGE) and not any(path.is_relative_to(home) for home in INSTALLED):
+        homes += [path.parent.joinpath(*name.split(".")) for name in names]
     files = (file for home in homes for file in (home.with_suffix(".py"), home / "__init__.py"))
     return tuple(file for file in files if file.is_file())

@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 from unrecall.errors import BadInput
 
@@ -18,12 +24,14 @@ UNFINISHED = ".part"
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name once the block ends well, and vanishes if it does not."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}{UNFINISHED}"
+    """A temporary path beside `path` that takes its name once the block ends well, and vanishes if it does not.
+
+    It is locked for as long as the block lasts, so that `sweep` of another process leaves it alone.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-    except OSError as error:
+        temporary, lock = _temporary(path)
+    except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
     try:
         yield temporary
@@ -32,6 +40,70 @@ def writing(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        lock.close()
+
+
+def _temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """An empty file beside `path` whose name nobody else has, and the handle that locks it."""
+    while True:
+        number, name = tempfile.mkstemp(UNFINISHED, f".{path.name[:80]}.", path.parent)
+        Path(name).chmod(0o666 & ~_umask())
+        file = os.fdopen(number, "rb")
+        if _lock(file) and Path(name).exists():
+            return Path(name), file
+        file.close()
+
+
+def _umask() -> int:
+    """What the user's files may not be by default; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether the file could be locked, which it can't while another handle holds it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder and below; what is being written stays."""
+    for path in folder.rglob(f".*{UNFINISHED}"):
+        try:
+            with path.open("rb") as file:
+                if fcntl is not None and _lock(file):
+                    path.unlink(missing_ok=True)
+        except OSError:
+            continue
+
+
+def seal(path: Path) -> None:
+    """Writes the sha256 of a file beside it, as `sha256sum` does."""
+    write_text(_seal_of(path), f"{file_key(path)}  {path.name}\n")
+
+
+def intact(path: Path) -> bool:
+    """Whether a file is there and is, byte for byte, the one that was sealed."""
+    try:
+        return _seal_of(path).read_text(encoding="utf-8").split()[:1] == [file_key(path)]
+    except (OSError, ValueError):
+        return False
+
+
+def unseal(path: Path) -> None:
+    """Removes a file and its seal."""
+    path.unlink(missing_ok=True)
+    _seal_of(path).unlink(missing_ok=True)
+
+
+def _seal_of(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
 
 
 def unwritable(path: Path, error: Exception) -> BadInput:

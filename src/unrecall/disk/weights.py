@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -37,12 +37,23 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def save(model: nn.Module, path: Path) -> None:
     """Writes all weights and buffers, whole or not at all."""
+    with writing(path) as temporary:
+        fill(model, temporary)
+
+
+def fill(model: nn.Module, path: Path, notes: Mapping[str, str] | None = None) -> None:
+    """Writes all weights and buffers into a file, with notes in its header."""
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     try:
-        with writing(path) as temporary:
-            save_file(tensors, temporary)
+        save_file(tensors, path, dict(notes or {}))
     except SafetensorError as error:
         raise unwritable(path, error) from error
+
+
+def notes_of(path: Path) -> dict[str, str]:
+    """The notes in the header of a safetensors file."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def load(model: nn.Module, path: Path) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import nn
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
+from unrecall.disk.files import content_key
 from unrecall.evidence.setting import Defender
 from unrecall.experiment.tune import tune
 from unrecall.harness.audit import audit
@@ -24,6 +25,7 @@ from unrecall.record.schema import Record, Run, Tuning
 from unrecall.scenarios.base import Scenario, Trained, trained_form
 from unrecall.spec import lines
 from unrecall.spec.parameters import Parameters
+from unrecall.tasks.base import check_inputs
 from unrecall.training.cost import metered
 from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
@@ -50,7 +52,7 @@ def experiment(
     suiting = attacks.suiting(scenario.task)
     check_requests(suiting, request, scenario.task)
     original = scenario.train_original(seed, session)
-    scenario.task.check(original.model, request)
+    check_inputs(scenario.task, original.model, request)
     check_layers(original.model, (method, method.core(), *suiting))
     retrained = references(scenario, session)
     start = Start(scenario, original.model, seed, session)
@@ -114,11 +116,13 @@ class Start:
             self.session.say(f"{role}: {lines.show(method.base if isinstance(method, Null) else method)}")
             meter = metered(self.session)
             with meter:
-                model = method.unlearn(self.original, self.job(self.session))
+                model = method.unlearn(self.original, self.job(self.session.named(role, content_key(*key))))
             return Trained(model, meter.cost)
 
-        form = trained_form(self.original, self.session)
-        return Cache(self.session.folder).get(role, self._key(method), form, compute)
+        key, form = self._key(method), trained_form(self.original, self.session)
+        trained = Cache(self.session.folder).get(role, key, form, compute)
+        self.session.drop_states()
+        return trained
 
     def null(self, method: Method) -> nn.Module | None:
         """The model after the same passes at learning rate 0; the original where they move no BatchNorm statistics.

@@ -31,7 +31,7 @@ from unrecall.record.provenance import dirty, provenance
 from unrecall.record.schema import AttackReport, Exhibit, Measurement, Record, Run
 from unrecall.record.verdict import judge
 from unrecall.spec import lines
-from unrecall.tasks.base import Task
+from unrecall.tasks.base import Task, check_inputs
 from unrecall.training.session import Session
 
 KINDS: Mapping[Kind, Callable[[Any, Setting], Finding]] = {
@@ -72,7 +72,8 @@ def audit(
     with ExitStack() as stack:
         for _, model in setting.subjects:
             stack.enter_context(mode(model.to(session.place()), training=False))
-            task.check(model, request)
+            check_inputs(task, model, request)
+        setting.check_roles()
         measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
         findings = [finding_of(attack, setting) for attack in suiting]
         exhibits = list(_worst(setting))

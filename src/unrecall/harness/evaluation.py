@@ -12,7 +12,7 @@ from unrecall.disk.cache import ARRAYS, code_key
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.pool import Arm, Draw, Place, draw
 from unrecall.evidence.scores import Scores
-from unrecall.evidence.setting import Setting, Subject, model_key
+from unrecall.evidence.setting import Setting, Subject
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def draw_for(attack: ScoredAttack, setting: Setting) -> Draw:
 
 def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw) -> Scores:
     """The scores of one model, kept in the cache: many audits attack the same original and retrained models."""
-    model = setting.model_keys.get(subject.role) or model_key(subject.model)
+    model = setting.model_keys.get(subject.role) or setting.model_key(subject.model)
     others = [setting.model_keys[role] for role in setting.models.references() if role != subject.role]
     key = (repr(attack), *setting.key, model, str(setting.seed), code_key(attack), *(others if attack.compares else ()))
     arrays = setting.cache.get("scores", key, ARRAYS, lambda: attack.scores(subject, drawn.pool, setting).arrays())

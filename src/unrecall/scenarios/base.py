@@ -17,12 +17,12 @@ from unrecall.data.examples import Examples, Joined, Part, digest
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk import weights
 from unrecall.disk.cache import Form, code_key, shared
-from unrecall.disk.files import read_text, write_text
+from unrecall.disk.files import content_key, read_text
 from unrecall.errors import BadInput, MissingReference
 from unrecall.models.observe import observe
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters
-from unrecall.tasks.base import Task
+from unrecall.tasks.base import Task, check_inputs
 from unrecall.training.cost import metered
 from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import own_randomness, seeded
@@ -89,23 +89,22 @@ class Scenario:
         if self.build is None:
             raise BadInput(f"{self.name}: expected build to make a model, got None.")
         with own_randomness(seed):
-            model = self.build(seed, session)
-        self.task.check(model.to(session.place()), self.request)
+            model = copy.deepcopy(self.build(seed, session))  # it may give the same object each time
+        check_inputs(self.task, model.to(session.place()), self.request)
         lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
         return trained_once(self.name, role, model, lesson, session)
 
 
 def trained_form(like: nn.Module, session: Session) -> Form[Trained]:
-    """A model of the architecture of `like` on disk, with what training it took beside it."""
+    """A model of the architecture of `like` on disk, with what training it took in the file's header."""
 
     def write(path: Path, trained: Trained) -> None:
-        if trained.cost is not None:
-            write_text(path.with_suffix(".json"), trained.cost.model_dump_json())
-        weights.save(trained.model, path)
+        notes = {} if trained.cost is None else {"cost": trained.cost.model_dump_json()}
+        weights.fill(trained.model, path, notes)
 
     def read(path: Path) -> Trained:
-        costs = path.with_suffix(".json")
-        cost = Cost.model_validate_json(read_text(costs)) if costs.exists() else None
+        notes = weights.notes_of(path)
+        cost = Cost.model_validate_json(notes["cost"]) if "cost" in notes else None
         return Trained(weights.load(copy.deepcopy(like), path).to(session.place()).eval(), cost)
 
     return Form(".safetensors", write, read)
@@ -153,10 +152,12 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
         spent = metered(session)
         with spent:
             phase = Phase(loss, {"train": lesson.data}, lesson.recipe)
-            fit(model, task, phase, seeded(seed), session.named(f"{role}-{seed}"))
+            fit(model, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
-    return shared(on_disk=True).get(f"{name}-{role}", key, trained_form(model, session), train)
+    trained = shared(on_disk=True).get(f"{name}-{role}", key, trained_form(model, session), train)
+    session.drop_states()
+    return trained
 
 
 def first(examples: Examples, count: int = 4) -> Part:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
-from unrecall.data.request import Request
+from unrecall.data.examples import Batch, digest, iterate
+from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput
 from unrecall.record.schema import Exhibit
@@ -32,6 +32,10 @@ class Task(ABC):
     @abstractmethod
     def collate(self, items: Sequence[Any]) -> Batch:
         """Named tensors from a list of examples, one entry an example."""
+
+    def content(self, item: Any) -> str:
+        """sha256 of what the task reads of an example: examples that it can't tell apart have the same."""
+        return digest(self.collate([item]))
 
     @abstractmethod
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
@@ -75,6 +79,16 @@ class Task(ABC):
     @abstractmethod
     def raw(self, item: Any) -> bytes:
         """What an example is made of, for compression."""
+
+
+def check_inputs(task: Task, model: nn.Module, request: Request) -> None:
+    """BadInput where model and data don't fit (`Task.check`), or sets share an example as the task reads them."""
+    task.check(model, request)
+    if (looked_for := f"apart as {task!r}") not in request.checked:
+        request.check_apart(
+            {split: [task.content(item) for item in iterate(request[split])] for split in SPLITS}, task.content
+        )
+        request.checked.add(looked_for)
 
 
 def check_finite(model: nn.Module) -> None:

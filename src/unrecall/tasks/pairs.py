@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrecall.data.examples import Batch
+from unrecall.data.examples import Batch, digest
 from unrecall.errors import BadInput
 from unrecall.record.schema import Exhibit
 from unrecall.tasks.pictures import coarse, png
@@ -116,6 +117,11 @@ class Pairs:
         images = torch.stack([torch.as_tensor(item["image"], dtype=torch.float32) for item in items])
         labels = torch.tensor([int(item.get("label", UNKNOWN)) for item in items])
         return {"images": images, "tokens": tokens, "mask": mask, "labels": labels}
+
+    def content(self, item: Any) -> str:
+        """sha256 of picture, label and caption, whatever the caption's white space and Unicode form."""
+        caption = " ".join(unicodedata.normalize("NFKC", item["caption"]).split())
+        return digest((torch.as_tensor(item["image"], dtype=torch.float32), caption, int(item.get("label", UNKNOWN))))
 
     def normalised(self, images: Tensor) -> Tensor:
         """The images with the channels' means subtracted, divided by their deviations; as they are without any."""

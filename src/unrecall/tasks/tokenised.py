@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from unrecall.data.examples import Batch
+from unrecall.data.examples import Batch, digest
 from unrecall.record.schema import Exhibit
 from unrecall.tasks.text_files import Text, read, without_repeats
 
@@ -116,6 +117,11 @@ class Tokenised:
     def collate(self, items: Sequence[Any]) -> Batch:
         """`tokens` and `targets` `[examples, length]`; targets of prompt and padding are ignored."""
         return self._padded([self.encode(item) for item in items])
+
+    def content(self, item: Any) -> str:
+        """sha256 of prompt and answer, whatever their white space and Unicode form."""
+        texts = (self.prompt(item), self.answer(item))
+        return digest([" ".join(unicodedata.normalize("NFKC", text).split()) for text in texts])
 
     def _padded(self, encoded: Sequence[tuple[list[int], int]]) -> Batch:
         length = max(2, *(len(tokens) for tokens, _ in encoded)) if encoded else 2

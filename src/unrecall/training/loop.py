@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, batch_size, move
+from unrecall.data.examples import Batch, Examples, batch_size, digest, iterate, move
+from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, Diverged
@@ -162,7 +163,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     optimizer = _optimizer(recipe, parameters)
     wrapped, prepared, backward = _prepared(accelerator, model, optimizer)
     progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)
-    saved = Saved(session, content_key(repr(recipe), str(seed), digest_of(model)))
+    saved = Saved(session, _key(model, phase, seed, session) if session.folder else "")
     steps, effort = range(saved.restore(progress), total), progress.effort
     streams = _streams(phase, task, seed, steps, accelerator)
     set_training(model, recipe)
@@ -185,10 +186,17 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
             break
         if epoch_ends and step + 1 < total:
             saved.keep(progress)
-    saved.forget()
+    saved.end()
     model.eval()
     effort.seconds += time.perf_counter() - started
     session.efforts.append(effort)
+
+
+def _key(model: nn.Module, phase: Phase, seed: int, session: Session) -> str:
+    """What decides how a run of the loop ends: model, data, loss, recipe, seed, and what the session knows of it."""
+    data = [content_key(name, *map(digest, iterate(stream))) for name, stream in phase.streams.items()]
+    code = code_key(phase.loss, phase.step, *((phase.done,) if phase.done else ()))
+    return content_key(session.key, repr(phase.fit), str(seed), digest_of(model), *data, code, *environment().values())
 
 
 def _trainable(model: nn.Module, phase: Phase, name: str) -> list[nn.Parameter]:

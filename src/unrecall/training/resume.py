@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unrecall.disk.files import unwritable, writing
-from unrecall.errors import BadInput
+from unrecall.disk.files import intact, seal, unseal, unwritable, writing
 from unrecall.training.session import Effort, Session
 
 
@@ -64,16 +63,17 @@ class Saved:
         return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}.ckpt"
 
     def restore(self, progress: Progress) -> int:
-        """Puts everything back as it was written and gives the step to go on from; 0 where nothing was."""
+        """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
+
+        A damaged file is left out, with a warning: the training starts anew.
+        """
         if self.path is None or not self.path.exists():
             return 0
-        try:
-            state = torch.load(self.path, weights_only=True, map_location="cpu")
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise BadInput(
-                f"{self.path}: expected the state of an unfinished run, got a damaged file. Remove it to start anew."
-            ) from error
-        progress.load(state)
+        if not intact(self.path):
+            warnings.warn(f"{self.path}: damaged, so this training starts anew.", stacklevel=2)
+            unseal(self.path)
+            return 0
+        progress.load(torch.load(self.path, weights_only=True, map_location="cpu"))
         self.good = progress.effort.steps
         return self.good
 
@@ -86,6 +86,7 @@ class Saved:
                 torch.save(progress.state(), temporary)
         except RuntimeError as error:
             raise unwritable(self.path, error) from error
+        seal(self.path)
         self.good, self.at = progress.effort.steps, time.monotonic()
 
     def last_good(self) -> str:
@@ -94,7 +95,7 @@ class Saved:
             return "The model given is untouched; no earlier state of this run was kept."
         return f"The last good state, at step {self.good}, is in {self.path}."
 
-    def forget(self) -> None:
-        """Removes the state of a run that has ended well."""
+    def end(self) -> None:
+        """Leaves the state of a run that has ended well to the session, which drops it once the result is kept."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            self.session.states.append(self.path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from unrecall.disk.files import unseal
 from unrecall.errors import BadInput
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Session:
     `folder`: where unfinished training leaves what it needs to resume; None keeps nothing. `device`: "cpu", "cuda",
     or None for what Accelerate finds. `every`: least seconds between two savings. `show`: progress on stderr.
     `efforts`: what each run of the loop in this session took, in order. `name`: what is trained, for people and for
-    the names of files.
+    the names of files. `key`: what decides its outcome beyond what the loop is given (a method's parameters, say), so
+    that nothing else is resumed. `states`: resumable states of trainings that ended, until their result is kept.
     """
 
     folder: Path | None = None
@@ -45,6 +47,8 @@ class Session:
     show: bool = False
     efforts: list[Effort] = field(default_factory=list)
     name: str = "fit"
+    key: str = ""
+    states: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.folder is not None:
@@ -58,9 +62,15 @@ class Session:
         """The same device and the same list of efforts, with nothing shown and nothing kept on the way."""
         return replace(self, folder=None, show=False)
 
-    def named(self, name: str) -> Session:
-        """The same session, in which `name` is trained."""
-        return replace(self, name=name)
+    def named(self, name: str, key: str = "") -> Session:
+        """The same session, in which `name` is trained; with a key, what is decided by that."""
+        return replace(self, name=name, key=key or self.key)
+
+    def drop_states(self) -> None:
+        """Removes the states of trainings that ended, once what they made is kept."""
+        for path in self.states:
+            unseal(path)
+        self.states.clear()
 
     def accelerator(self) -> Accelerator:
         """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""
