@@ -1,24 +1,12 @@
-"""All attacks, and what each kind promises; the file's stem is the name on the command line. `as` makes a name public."""
+"""All attacks, and what each kind promises; a file's stem is the name on the command line. `as` makes a name public."""
 
 from unrecall.attacks.attribution import Attribution as Attribution
-from unrecall.attacks.base import (
-    Attack as Attack,
-)
-from unrecall.attacks.base import (
-    Attacked as Attacked,
-)
-from unrecall.attacks.base import (
-    MembershipAttack as MembershipAttack,
-)
-from unrecall.attacks.base import (
-    RecoveryAttack as RecoveryAttack,
-)
-from unrecall.attacks.base import (
-    ScoredAttack as ScoredAttack,
-)
-from unrecall.attacks.base import (
-    Success as Success,
-)
+from unrecall.attacks.base import Attack as Attack
+from unrecall.attacks.base import Attacked as Attacked
+from unrecall.attacks.base import MembershipAttack as MembershipAttack
+from unrecall.attacks.base import RecoveryAttack as RecoveryAttack
+from unrecall.attacks.base import ScoredAttack as ScoredAttack
+from unrecall.attacks.base import Success as Success
 from unrecall.attacks.cka import CKA as CKA
 from unrecall.attacks.deletion import DeletionAttack as DeletionAttack
 from unrecall.attacks.grad_norm import GradNorm as GradNorm
