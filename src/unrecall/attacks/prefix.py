@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
-from unrecall.data.examples import Examples, iterate
+from unrecall.data.examples import Examples, Part, iterate
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.record.schema import ThreatModel
@@ -22,17 +22,12 @@ from unrecall.training.job import Job
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Shown:
+class Shown(Part):
     """Examples of whose answers the first `share` is shown to the model."""
 
     def __init__(self, whole: Examples, share: float) -> None:
-        self.whole, self.share = whole, share
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def __getitem__(self, index: int, /) -> Any:
-        return self.whole[index]
+        super().__init__(whole, range(len(whole)))
+        self.share = share
 
 
 @dataclass(frozen=True)

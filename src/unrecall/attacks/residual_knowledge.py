@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Reading, ScoredAttack
+from unrecall.attacks.base import ScoredAttack, ScoreReading
 from unrecall.data.examples import Batch, Examples, move, repeat
 from unrecall.evidence.pool import Place, Pool
-from unrecall.evidence.scores import Scores
+from unrecall.evidence.scores import Scores, mean_of_defined
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import batches, device_of
 from unrecall.models.perturb import Walk, fgsm, noise_like, other_classes, pgd
@@ -72,7 +72,7 @@ class ResidualKnowledge(ScoredAttack):
         budget="100 perturbed copies of each example at each radius",
     )
 
-    reading: ClassVar[Reading] = "recognition"
+    reading: ClassVar[ScoreReading] = "recognition"
     needs: ClassVar[tuple[type, ...]] = (Perturbable,)
     needs_own_rows: ClassVar[bool] = True
     judged: ClassVar[str] = "sums"
@@ -167,13 +167,8 @@ class ResidualKnowledge(ScoredAttack):
                 if self.perturbation == "fgsm":
                     moved = fgsm(model, task, copies, radius=radius, targets=wished)
                 else:
-                    moved = pgd(
-                        model,
-                        task,
-                        copies,
-                        Walk(radius=radius, step=self.pgd_step, steps=self.pgd_steps, targets=wished),
-                        starts,
-                    )
+                    walk = Walk(radius, self.pgd_step, self.pgd_steps, targets=wished)
+                    moved = pgd(model, task, copies, walk, starts)
                 yield _Drawn(i, first, self.draws, moved)
 
     def _count(
@@ -216,7 +211,7 @@ def ratios(counts: Recognition) -> np.ndarray:
 
 def set_level(counts: Recognition) -> np.ndarray:
     """r_tau of the forget set `[radii]`: the mean over retrained models of the mean over examples with a ratio."""
-    return _nanmean(_nanmean(ratios(counts), axis=2), axis=0)
+    return mean_of_defined(mean_of_defined(ratios(counts), axis=2), axis=0)
 
 
 def sums(counts: Recognition) -> list[Estimate]:
@@ -262,11 +257,3 @@ def disagreement_bounds(counts: Recognition) -> Bounds:
     """
     p_m, p_a = counts.subject / counts.draws, counts.references / counts.draws
     return Bounds(np.abs(p_m - p_a).mean((0, 2)), np.minimum(1, 2 - p_a - p_m).mean((0, 2)))
-
-
-def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of what is defined; nan, without a warning, where nothing is."""
-    defined = ~np.isnan(values)
-    number = defined.sum(axis)
-    total = np.where(defined, values, 0).sum(axis)
-    return np.asarray(np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0))

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel
 from torch import nn
 
-from unrecall.attacks.base import Attack, Kind
+from unrecall.attacks.base import Attack, AttackKind
 from unrecall.data.request import SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
@@ -34,7 +34,7 @@ from unrecall.spec import lines
 from unrecall.tasks.base import Task
 from unrecall.training.session import Session
 
-KINDS: Mapping[Kind, Callable[[Any, Setting], Finding]] = {
+KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
     "scored": scored,
     "inspection": inspected,
     "deletion": deleted,
