@@ -69,7 +69,7 @@ def finding(evaluation: Evaluation) -> Finding:
             "negative_holds": None if reference is None else abs(reference - 1) < 0.15,
         }
     )
-    return Finding(frame, rows)
+    return Finding(report=frame, measurements=rows)
 
 
 def _of_ratios(counts: Recognition) -> Estimate:

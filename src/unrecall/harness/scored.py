@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from unrecall.attacks.base import ScoredAttack, ScoreReading
 from unrecall.errors import MissingReference, NotSupported
@@ -30,4 +29,4 @@ def scored(attack: ScoredAttack, setting: Setting) -> Finding:
     except (NotSupported, MissingReference) as reason:
         return absent(attack, str(reason), ENDINGS[attack.reading], "recovery")
     judged = any(row.judged for row in finding.measurements)
-    return replace(finding, scores=evaluation.kept()) if judged else finding
+    return finding.model_copy(update={"scores": evaluation.kept()}) if judged else finding
