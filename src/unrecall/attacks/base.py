@@ -195,7 +195,8 @@ class Success(NamedTuple):
 class RecoveryAttack(ScoredAttack):
     """Tries to bring the forgotten back; yields what it has at each budget, smallest first within a variant.
 
-    `axis`: what the budget counts. `measure`: what `success` is called.
+    `axis`: what the budget counts. `measure`: what `success` is called. `disguised`: whether there is a copy of the
+    original that hides what this attack must bring back; else the original itself must show what it knows.
     `cumulative`: whether the attacker who spends more keeps what less brought, where that was better. `shows_holdout`:
     whether the curve shows the holdout too, as a control.
     """
@@ -203,6 +204,7 @@ class RecoveryAttack(ScoredAttack):
     reading: ClassVar[ScoreReading] = "recovery"
     axis: ClassVar[str]
     measure: ClassVar[str] = "accuracy"
+    disguised: ClassVar[bool] = True
     cumulative: ClassVar[bool] = False
     shows_holdout: ClassVar[bool] = False
 
@@ -244,8 +246,10 @@ class RecoveryAttack(ScoredAttack):
         What it knows is all there behind one part that is wrong: each row of its head has moved on to the next class;
         where the last block is no such head alone (that of language models has a norm, and may be the embeddings too;
         dual encoders have none), gradient ascent on forget has moved that block.
-        None where there is nothing to undo: the original itself must then show what it knows when it is attacked.
+        None where there is nothing to undo.
         """
+        if not self.disguised:
+            return None
         copied = copy.deepcopy(original).eval()
         task = job.task
         last, head = task.blocks(copied)[-1][1], None

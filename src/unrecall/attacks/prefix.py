@@ -17,7 +17,6 @@ from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
-from unrecall.training.job import Job
 
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
@@ -60,6 +59,7 @@ class Prefix(RecoveryAttack):
     needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "share of the answer that is shown"
     measure: ClassVar[str] = "ROUGE-L recall"
+    disguised: ClassVar[bool] = False
 
     shares: tuple[Fraction, ...] = (0.25, 0.5, 0.75)
 
@@ -74,7 +74,3 @@ class Prefix(RecoveryAttack):
         """The model as it was, with more and more of each answer shown."""
         for share in sorted(set(self.shares)):
             yield Attacked(share, model, tuple(Shown(examples, share) for examples in pool.tested))
-
-    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
-        """None: the original itself must go on with what it was shown."""
-        return None
