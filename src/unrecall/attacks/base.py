@@ -270,10 +270,7 @@ class RecoveryAttack(ScoredAttack):
 
 @dataclass(frozen=True)
 class FewShotAttack(RecoveryAttack):
-    """Holds k examples of what is forgotten, for each of `ks`: of each class that is forgotten whole, if there is one.
-
-    Those that half of forget can't serve are left out.
-    """
+    """Holds k examples of what is forgotten, for each of `ks`: of each class that is forgotten whole, if one is."""
 
     ks: tuple[Count, ...]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,9 @@ from unrecall.record.schema import Curve, Estimate, Measurement, Side
 
 
 class Traces(NamedTuple):
-    """What came back over the budget: of each model by role, of a copy of the original that only hides, of controls."""
+    """What an attack brought back: of each model by role, of a copy of the original that only hides, of controls."""
 
+    attack: RecoveryAttack
     by_role: Mapping[str, Trace]
     hidden: Trace | None
     controls: Mapping[str, Trace]
@@ -28,23 +30,23 @@ class Traces(NamedTuple):
 
 def over_budget(evaluation: Evaluation) -> Finding:
     """The mean and the worst over the budget, and the curve, for every model."""
-    attack, frame, traces = _attack(evaluation), report_of(evaluation.attack), traced(evaluation)
+    traces, frame = traced(evaluation), report_of(evaluation.attack)
     means = {role: stats.mean(np.mean(trace.reached, axis=0), share=True) for role, trace in traces.by_role.items()}
     worst = {
         role: max((stats.mean(shown, share=True) for shown in trace.reached), key=lambda e: e.value or 0)
         for role, trace in traces.by_role.items()
     }
-    name, judged = frame.name, is_judged(attack, "mean")
+    name, judged = frame.name, is_judged(evaluation.attack, "mean")
     rows = [
         Row(f"{name}_mean", f"{frame.title}, mean over the budget", "recovery", "above", judged).measured(means),
         Row(f"{name}_worst", f"{frame.title}, worst over the budget", "recovery", "above").measured(worst),
     ]
-    return _finding(attack, traces, rows, sooner="above")
+    return _finding(traces, rows, sooner="above")
 
 
 def until_shown(evaluation: Evaluation) -> Finding:
     """Epochs until the loss on forget is back at the original's; one more than the search allows where it never is."""
-    attack, traces = _attack(evaluation), traced(evaluation)
+    attack, traces = evaluation.attack, traced(evaluation)
     if not isinstance(attack, RelearnTime):
         raise NotSupported(f"{type(attack).__name__}: expected an attack that says how close is close enough.")
     goal, never = attack.factor * traces.by_role["original"].losses[0], attack.fit.epochs + 1
@@ -57,36 +59,32 @@ def until_shown(evaluation: Evaluation) -> Finding:
         for role, time in times.items()
     }
     row = Row("relearn_time", "Re-learn time", "recovery", "below", margin=2, unit="epochs").measured(estimates)
-    return _finding(attack, traces, [row], sooner="below")
+    return _finding(traces, [row], sooner="below")
 
 
 def traced(evaluation: Evaluation) -> Traces:
     """The attacker's best at each budget on the tested forget examples, and the controls beside it."""
-    attack, setting, place = _attack(evaluation), evaluation.setting, evaluation.places["forget"]
-    by_role = {role: best(scores, place, cumulative=attack.cumulative) for role, scores in evaluation.scores.items()}
+    attack, setting, place = evaluation.attack, evaluation.setting, evaluation.places["forget"]
+    if not isinstance(attack, RecoveryAttack):
+        raise NotSupported(f"{type(attack).__name__}: expected an attack that brings something back.")
+    trace = partial(best, cumulative=attack.cumulative)
+    by_role = {role: trace(scores, place) for role, scores in evaluation.scores.items()}
     hidden = score_hidden(attack, setting)
     controls: dict[str, Trace] = {}
     if attack.shows_holdout and "holdout" in evaluation.places:
-        holdout = evaluation.places["holdout"]
-        controls["unlearned on holdout"] = best(evaluation.scores["unlearned"], holdout, cumulative=attack.cumulative)
+        controls["unlearned on holdout"] = trace(evaluation.scores["unlearned"], evaluation.places["holdout"])
     if (control := attack.control()) is not None:
         name, weaker = control
         unlearned = next(subject for subject in setting.subjects if subject.role == "unlearned")
         scores = score(weaker, unlearned, setting, draw_for(weaker, setting))
         controls[f"unlearned on {name}"] = best(scores, place, cumulative=weaker.cumulative)
-    return Traces(by_role, None if hidden is None else best(hidden, place, cumulative=attack.cumulative), controls)
+    return Traces(attack, by_role, None if hidden is None else trace(hidden, place), controls)
 
 
-def _attack(evaluation: Evaluation) -> RecoveryAttack:
-    """The attack, as one that brings something back."""
-    if not isinstance(evaluation.attack, RecoveryAttack):
-        raise NotSupported(f"{type(evaluation.attack).__name__}: expected an attack that brings something back.")
-    return evaluation.attack
-
-
-def _finding(attack: RecoveryAttack, traces: Traces, rows: list[Measurement], sooner: Side) -> Finding:
+def _finding(traces: Traces, rows: list[Measurement], sooner: Side) -> Finding:
     """The rows beside the curve over the budget, and whether the controls hold by the first of them."""
-    frame, variants = report_of(attack), sorted({*traces.by_role["unlearned"].variants[1:]} - {""})
+    attack, frame = traces.attack, report_of(traces.attack)
+    variants = sorted({*traces.by_role["unlearned"].variants[1:]} - {""})
     best_choices = f"The attacker's best choices against the unlearned model: {', '.join(variants)}."
     lines = {**traces.by_role, **traces.controls}
     curve = Curve(
