@@ -26,7 +26,6 @@ from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject
-from unrecall.methods.base import loss_on
 from unrecall.models.observe import accuracy, device_of, observe
 from unrecall.nn.hooks import frozen
 from unrecall.record.schema import ThreatModel
@@ -34,7 +33,7 @@ from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import check_offers, with_own_rows
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase, Step, fit, plain_step, training
+from unrecall.training.loop import Fit, Phase, Step, fit, loss_on, plain_step, training
 from unrecall.training.session import Session
 
 AttackKind: TypeAlias = Literal["scored", "inspection", "deletion"]
@@ -148,7 +147,7 @@ class MembershipAttack(ScoredAttack):
         """What models said that never saw the split; NotSupported for retain, MissingReference below `least` models."""
         name, k = type(self).__name__, len(evidence.references)
         if split == "retain":
-            raise NotSupported(f"{name}: expected examples no reference was trained on, got 'retain'. Score others.")
+            raise NotSupported(f"{name}: expected examples that no reference was trained on, got retain. Score others.")
         if k < least:
             wanted = "1 retrained model" if least == 1 else f"{least} retrained models"
             raise MissingReference(f"{name}: expected at least {wanted} besides the subject, got {k or 'none'}.")

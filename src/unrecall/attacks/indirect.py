@@ -17,7 +17,6 @@ from torch.func import jvp
 from unrecall.attacks.deletion import Candidates, DeletionAttack
 from unrecall.data.examples import Batch, Examples, Part
 from unrecall.errors import BadInput, Diverged
-from unrecall.methods.base import loss_on
 from unrecall.models.contribution import contributions
 from unrecall.models.importance import Losses, Weights, trainable
 from unrecall.models.observe import batches, device_of, observe
@@ -28,7 +27,7 @@ from unrecall.spec.parameters import Count, Index
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase, fit
+from unrecall.training.loop import Fit, Phase, fit, loss_on
 from unrecall.training.randomness import draw_seed
 
 Class = Annotated[int, Field(ge=-1)]

@@ -15,12 +15,11 @@ from unrecall.attacks.lira import Lira
 from unrecall.data.request import SPLITS, Split
 from unrecall.data.signals import Evidence
 from unrecall.errors import BadInput, Diverged, NotSupported
-from unrecall.methods.base import loss_on
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase, fit
+from unrecall.training.loop import Fit, Phase, fit, loss_on
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,13 @@ from unrecall.disk.files import file_key
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
-from unrecall.methods.base import loss_on
 from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classifying, offers, textual
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase
+from unrecall.training.loop import Fit, Phase, loss_on
 from unrecall.training.randomness import draw_seed, seeded
 
 

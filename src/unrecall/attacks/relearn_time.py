@@ -13,11 +13,10 @@ from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
-from unrecall.methods.base import loss_on
 from unrecall.models.observe import mean_loss
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Positive
-from unrecall.training.loop import Fit, Phase, epoch_steps
+from unrecall.training.loop import Fit, Phase, epoch_steps, loss_on
 
 
 @dataclass(frozen=True)
