@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from unrecall.record.schema import AttackReport, Doubt, Measurement, Severity, Tuning
+from unrecall.record.schema import AttackReport, Doubt, Measurement, Record, Severity, Tuning
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,19 @@ class Facts:
     tuning: Tuning | None = None
     dirty: bool | None = None
     weights: Mapping[str, str] | None = None
+
+    @staticmethod
+    def of(record: Record) -> Facts:
+        """What a record says."""
+        return Facts(
+            sizes=record.sizes,
+            measurements={m.name: m for m in record.measurements},
+            reports=record.attacks,
+            references=max((len(m.references) for m in record.measurements), default=0),
+            tuning=record.tuning,
+            dirty=record.provenance.dirty,
+            weights=record.provenance.weights,
+        )
 
 
 Check = Callable[[Facts], Iterator[Doubt]]

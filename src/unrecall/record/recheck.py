@@ -108,16 +108,7 @@ def _ordered(estimate: Estimate) -> bool:
 
 def _doubts(record: Record) -> Iterator[str]:
     """Every doubt that the record gives rise to must be in it, word for word."""
-    facts = Facts(
-        sizes=record.sizes,
-        measurements={m.name: m for m in record.measurements},
-        reports=record.attacks,
-        references=max((len(m.references) for m in record.measurements), default=0),
-        tuning=record.tuning,
-        dirty=record.provenance.dirty,
-        weights=record.provenance.weights,
-    )
-    for doubt in doubts(facts):
+    for doubt in doubts(Facts.of(record)):
         if doubt not in record.doubts:
             yield f"doubts: the record leaves out '{doubt.message}' [{doubt.id}]."
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +212,9 @@ def test_weights_beside_the_record_must_be_those_that_were_audited(place: str, t
 @pytest.mark.parametrize("home", [".", "parts"])
 def test_scores_beside_the_record_must_be_those_that_it_was_made_from(home: str, tmp_path: Path) -> None:
     file, record = tmp_path / home / SCORES / "loss.safetensors", judged(scores={"loss": "0" * 64})
-    finding = Finding(AttackReport(name="loss", title="Loss", threat=ThreatModel(access="", data="", budget="")), [])
+    report = AttackReport(name="loss", title="Loss", threat=ThreatModel(access="", data="", budget=""))
     arrays = {"unlearned/forget": np.array([[0.25, 0.5]], np.float32)}
-    digests = keep_scores([replace(finding, scores=arrays)], tmp_path / home)
+    digests = keep_scores([Finding(report=report, measurements=[], scores=arrays)], tmp_path / home)
     record.model_copy(update={"scores": digests}).save(tmp_path / "record.json")
     assert recheck(tmp_path / "record.json", DECLARED).problems == []
     whole = bytearray(file.read_bytes())
