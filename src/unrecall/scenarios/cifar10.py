@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, Architecture, load_resnet, read_cifar10, recipe
 from unrecall.scenarios.reported import CIFAR10
 from unrecall.spec.parameters import Count, Index, Share
 from unrecall.tasks import Classification
-from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Cifar10(Builder):
             summary=f"CIFAR-10, {self.arch}; forget {self.forget} of {len(trained):,} training pictures",
             task=Classification(classes=CLASSES),
             request=request,
-            build=self._build,
+            build=lambda _, __: ARCHITECTURES[self.arch](10),
             recipe=recipe(
                 self.arch, lr=0.01, weight_decay=5e-4, epochs=self.epochs, schedule="cosine", period=200 * steps
             ),
@@ -65,6 +62,3 @@ class Cifar10(Builder):
             references=self.references,
             reported=CIFAR10 if self.forget == "half:0" else {},
         )
-
-    def _build(self, _: int, __: Session) -> nn.Module:
-        return ARCHITECTURES[self.arch](10)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
@@ -13,7 +12,6 @@ from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
 from unrecall.training.loop import Fit
-from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,7 @@ class Digits(Builder):
             summary=f"scikit-learn's digits, a small CNN; forget {self.forget} of {self.train} training pictures",
             task=Classification(classes=tuple("0123456789")),
             request=request,
-            build=_network,
+            build=lambda _, __: small_cnn(),
             recipe=Fit(lr=0.05, epochs=self.epochs, batch_size=64, schedule="cosine", weight_decay=5e-4),
             references=self.references,
         )
-
-
-def _network(_: int, __: Session) -> nn.Module:
-    return small_cnn()

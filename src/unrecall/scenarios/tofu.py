@@ -40,7 +40,7 @@ class Tofu(TaughtTexts):
         """Reads the questions, splits the authors, and says how to train."""
         folder = self.folder("TOFU")
         share = int(self.forget.removeprefix("forget"))
-        extras = _by_text(read(folder / f"{self.forget}_perturbed.json") + read(folder / "retain_perturbed.json"))
+        extras = read(folder / f"{self.forget}_perturbed.json") + read(folder / "retain_perturbed.json")
         forget = _with(read(folder / f"{self.forget}.json"), extras)
         rest = _with(read(folder / f"retain{100 - share}.json"), extras)
         authors = shuffled(range(len(rest) // EACH), self.seed)
@@ -68,10 +68,7 @@ class Tofu(TaughtTexts):
         )
 
 
-def _by_text(texts: list[Text]) -> dict[tuple[str, str], Text]:
-    return {(text["prompt"], text["answer"]): text for text in texts}
-
-
-def _with(texts: list[Text], extras: dict[tuple[str, str], Text]) -> list[Text]:
+def _with(texts: list[Text], extras: list[Text]) -> list[Text]:
     """The texts, with paraphrases and wrong answers where there are some."""
-    return [extras.get((text["prompt"], text["answer"]), text) for text in texts]
+    known = {(text["prompt"], text["answer"]): text for text in extras}
+    return [known.get((text["prompt"], text["answer"]), text) for text in texts]
