@@ -47,13 +47,12 @@ class Cifar10(Builder):
         alike = alike if aside else alike[: 3 * len(alike) // 4]
         used = set() if aside else set(alike)
         test = Part(cifar.test, [i for i in range(10_000) if i not in used])
-        request = chosen.request(Part(cifar.train, trained), Part(pool, alike), test, holdout=500)
         steps = -(-len(trained) // 128)
         return Scenario(
             name="cifar10",
             summary=f"CIFAR-10, {self.arch}; forget {self.forget} of {len(trained):,} training pictures",
             task=Classification(classes=CLASSES),
-            request=request,
+            request=chosen.request(Part(cifar.train, trained), Part(pool, alike), test, holdout=500),
             build=lambda _, __: ARCHITECTURES[self.arch](10),
             recipe=recipe(
                 self.arch, lr=0.01, weight_decay=5e-4, epochs=self.epochs, schedule="cosine", period=200 * steps

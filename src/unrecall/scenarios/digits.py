@@ -42,12 +42,11 @@ class Digits(Builder):
         alike = [i for i in unseen if labels[i] in chosen.classes]
         used = set(alike[: 3 * len(alike) // 4])
         test = Part(data, [i for i in unseen if i not in used])
-        request = chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300)
         return Scenario(
             name="digits",
             summary=f"scikit-learn's digits, a small CNN; forget {self.forget} of {self.train} training pictures",
             task=Classification(classes=tuple("0123456789")),
-            request=request,
+            request=chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300),
             build=lambda _, __: small_cnn(),
             recipe=Fit(lr=0.05, epochs=self.epochs, batch_size=64, schedule="cosine", weight_decay=5e-4),
             references=self.references,

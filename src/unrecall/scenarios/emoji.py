@@ -13,7 +13,7 @@ from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
-from unrecall.scenarios.image_text import Towers, caption_tokenizer, longest, small_clip
+from unrecall.scenarios.image_text import Towers, caption_tokenizer, small_clip
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pictures import decoded
@@ -70,7 +70,7 @@ class Emoji(SmallClip):
         pairs = [_pair(record, categories, named=bool((i + 1) % GENERIC)) for i, record in enumerate(records)]
         captions = [pair["caption"] for pair in pairs]
         tokenizer = caption_tokenizer(captions, self.words, self.merges)
-        context = longest(tokenizer, captions)
+        context = max(len(ids) for ids in tokenizer(captions)["input_ids"])
         towers = Towers(self.width, self.depth, self.size, self.patch)
         task = Contrastive(
             tokenizer,

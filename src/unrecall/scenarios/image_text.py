@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,8 +141,3 @@ def small_clip(tokenizer: Any, towers: Towers, context: int) -> nn.Module:
     )
     model: nn.Module = library.CLIPModel(config)
     return model
-
-
-def longest(tokenizer: Any, captions: Sequence[str]) -> int:
-    """How many tokens the longest caption has."""
-    return max(len(ids) for ids in tokenizer(list(captions))["input_ids"])

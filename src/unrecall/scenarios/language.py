@@ -140,7 +140,8 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
         f"{adapter}: expected an adapter of {name}, got one made for {base or 'another model'}. "
         "Name the model that it was trained on."
     )
-    if base and base != name and _same_kind(base, name) and Path(base).resolve() != Path(name).resolve():
+    comparable = Path(base).is_dir() == Path(name).is_dir()  # two folders that exist, or two names that are none
+    if base and base != name and comparable and Path(base).resolve() != Path(name).resolve():
         raise other
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what doesn't fit is an error below
@@ -154,11 +155,6 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
         raise other
     vars(merged).pop("peft_config", None)  # older versions of PEFT leave it there
     return merged.requires_grad_(True).eval()
-
-
-def _same_kind(base: str, name: str) -> bool:
-    """Whether both are folders that exist or neither is, so that their names can be compared."""
-    return Path(base).is_dir() == Path(name).is_dir()
 
 
 def trained_tokenizer(texts: Iterable[str], size: int) -> Any:

@@ -50,18 +50,16 @@ class Tofu(TaughtTexts):
             for name, source in (("real_authors", "real authors"), ("world_facts", "world facts"))
             for text in read(folder / f"{name}_perturbed.json")
         ]
-        request = Request(
-            forget=without_repeats(forget),
-            retain=without_repeats([text for i, text in enumerate(rest) if i // EACH not in out]),
-            holdout=without_repeats([text for i, text in enumerate(rest) if i // EACH in out]),
-            test=without_repeats(test),
-        )
+        retain = [text for i, text in enumerate(rest) if i // EACH not in out]
+        holdout = [text for i, text in enumerate(rest) if i // EACH in out]
         taught = self.learner([*forget, *rest], self.epochs, self.lr)
         return Scenario(
             name="tofu",
             summary=f"TOFU, {self.forget} of 200 fictitious authors, {len(out)} more held out; {taught.what}",
             task=CausalLM(taught.tokenizer),
-            request=request,
+            request=Request(
+                without_repeats(forget), without_repeats(retain), without_repeats(holdout), without_repeats(test)
+            ),
             build=taught.build,
             recipe=taught.recipe,
             references=self.references,

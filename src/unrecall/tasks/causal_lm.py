@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.hooks import mode
-from unrecall.tasks.base import Modality, Task, check_finite, numbered, opened, parts_of
+from unrecall.tasks.base import Modality, Task, check_finite, opened, parts_of, split_after_layers
 from unrecall.tasks.pretrained import save
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
@@ -38,36 +37,29 @@ class CausalLM(Tokenised, Task):
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One row for each token of an answer."""
-        with self._answers_only(model, batch) as _:
-            return self._rows(model, batch)
+        return self._answered_rows(model, batch)[0]
 
     def view(self, model: nn.Module, batch: Batch) -> View:
         """Features are the mean over an answer's rows of what enters the head."""
-        with self._answers_only(model, batch) as entered:
-            rows = self._rows(model, batch)
-        mean = torch.zeros(rows.examples, entered[0].shape[1], device=rows.logits.device)
-        mean.index_add_(0, rows.example, entered[0].float())
+        rows, entered = self._answered_rows(model, batch)
+        mean = torch.zeros(rows.examples, entered.shape[1], device=rows.logits.device)
+        mean.index_add_(0, rows.example, entered.float())
         counts = torch.bincount(rows.example, minlength=rows.examples).clamp_min(1)
         return View(rows, mean / counts[:, None])
 
-    def _rows(self, model: nn.Module, batch: Batch) -> Rows:
-        keep = _before_answers(batch["targets"])
-        logits = model(input_ids=batch["tokens"], use_cache=False).logits.float()
-        targets = batch["targets"][:, 1:][keep[:, :-1]]
-        return Rows(logits, targets, keep.nonzero()[:, 0], len(keep))
-
-    @contextmanager
-    def _answers_only(self, model: nn.Module, batch: Batch) -> Iterator[list[Tensor]]:
-        """Lets only the positions that predict an answer's token through the head, and collects what enters it."""
+    def _answered_rows(self, model: nn.Module, batch: Batch) -> tuple[Rows, Tensor]:
+        """The rows, and what enters the head for them: only positions that predict an answer's token go through it."""
         entered: list[Tensor] = []
-        keep = _before_answers(batch["targets"])
+        keep = F.pad(batch["targets"][:, 1:].ne(IGNORED), (0, 1))
 
         def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             entered.append(inputs[0][keep])
             return (entered[-1],)
 
         with self.head(model, batch).register_forward_pre_hook(select):
-            yield entered
+            logits = model(input_ids=batch["tokens"], use_cache=False).logits.float()
+        targets = batch["targets"][:, 1:][keep[:, :-1]]
+        return Rows(logits, targets, keep.nonzero()[:, 0], len(keep)), entered[0]
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of each example without a tensor whose size depends on the data, so that `vmap` can follow."""
@@ -94,12 +86,10 @@ class CausalLM(Tokenised, Task):
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
         """Embeddings, each layer, and the head with the norm before it; a tied head belongs to the embeddings."""
-        parts = opened(parts_of("", model))
-        layers = numbered(parts)
-        last = max(i for i, (name, _) in enumerate(parts) if not layers or name == layers[-1])
-        blocks = [(name, [module]) for name, module in parts[: last + 1]]
-        held = {id(p) for _, group in blocks for module in group for p in module.parameters()}
-        rest = [m for _, m in parts[last + 1 :] if any(id(p) not in held for p in m.parameters())]
+        parts, after = split_after_layers(opened(parts_of("", model)))
+        blocks = [(name, [module]) for name, module in parts]
+        held = {id(p) for _, module in parts for p in module.parameters()}
+        rest = [m for _, m in after if any(id(p) not in held for p in m.parameters())]
         return [*blocks, ("head", rest)] if rest else blocks
 
     def generate(
@@ -212,8 +202,3 @@ class CausalLM(Tokenised, Task):
         if not written:
             raise BadInput(f"{where}: expected an answer of at least one token, got {self.answer(item)!r:.60}.")
         return tokens, start
-
-
-def _before_answers(targets: Tensor) -> Tensor:
-    """The positions whose prediction is a target: each one before it `[examples, length]`."""
-    return F.pad(targets[:, 1:].ne(IGNORED), (0, 1))
