@@ -56,8 +56,7 @@ class Emoji(SmallClip):
     classification asks. A quarter of the category is the holdout and 15 % of the others the test set; both are never
     trained on.
 
-    `forget`: a category, or how its name begins. `data`: the folder with noto_emoji_72.zip. `merges`, `words`: of the
-    tokenizer. `size`, `patch`, `width`, `depth`: of the CLIP. `epochs`, `lr`: AdamW, batches of 64, cosine.
+    `forget`: a category, or how its name begins. All else is `SmallClip`'s.
     """
 
     forget: str = "Food & Drink"

@@ -96,13 +96,10 @@ class CausalLM(Tokenised, Task):
         self, model: nn.Module, items: Sequence[Any], longest: int | None = None, shown: float = 0.0
     ) -> list[str]:
         """Greedy continuations; prompts are padded on the left."""
-        texts: list[str] = []
+        openings, many = [self._shown(item, shown) for item in items], 2 * self.at_once
         with mode(model, training=False), torch.no_grad():
-            for i in range(0, len(items), 2 * self.at_once):
-                texts += self._continued(
-                    model, [self._shown(item, shown) for item in items[i : i + 2 * self.at_once]], longest
-                )
-        return texts
+            groups = [openings[i : i + many] for i in range(0, len(openings), many)]
+            return [text for group in groups for text in self._continued(model, group, longest)]
 
     def _continued(
         self, model: nn.Module, openings: Sequence[tuple[list[int], list[int]]], longest: int | None
@@ -150,9 +147,8 @@ class CausalLM(Tokenised, Task):
         count = near[0].shape[1]
         chosen = torch.randint(count, tokens.shape, generator=generator, device=generator.device).to(tokens)
         gone = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device) < share
-        gone = (
-            gone & predicted & tokens.ne(self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else -1)
-        )
+        end = self.tokenizer.eos_token_id
+        gone = gone & predicted & tokens.ne(-1 if end is None else end)
         new = torch.where(gone, near[0][tokens, chosen], tokens)
         far = (near[1][tokens, chosen] * gone).sum(1) / predicted.sum(1).clamp_min(1)
         return {**batch, "tokens": new, "targets": torch.where(predicted, new, batch["targets"])}, far
@@ -177,7 +173,7 @@ class CausalLM(Tokenised, Task):
         forgotten: dict[tuple[str, str], int] = {}
         for split in SPLITS:
             for i, item in enumerate(iterate(request[split])):
-                tokens, _ = self._checked(item, f"{split}[{i}]")
+                tokens = self._checked(item, f"{split}[{i}]")
                 if context is not None and len(tokens) > context:
                     raise BadInput(
                         f"{split}[{i}]: expected at most {context} tokens (the model's context), got {len(tokens)}. "
@@ -193,7 +189,7 @@ class CausalLM(Tokenised, Task):
                     )
         request.checked.add(looked_for)
 
-    def _checked(self, item: Any, where: str) -> tuple[list[int], int]:
+    def _checked(self, item: Any, where: str) -> list[int]:
         """An example's tokens; BadInput where it is none, or has no answer to predict."""
         if not isinstance(item, Mapping) or not isinstance(item.get("answer"), str):
             raise BadInput(f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}.")
@@ -201,4 +197,4 @@ class CausalLM(Tokenised, Task):
         written = [token for token in tokens[start:] if token != self.tokenizer.eos_token_id]
         if not written:
             raise BadInput(f"{where}: expected an answer of at least one token, got {self.answer(item)!r:.60}.")
-        return tokens, start
+        return tokens

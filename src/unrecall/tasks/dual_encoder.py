@@ -109,12 +109,8 @@ def blocks(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """The towers' parts in turn, so that the last few are the last of both; what follows the layers is the head."""
     sides = (_tower(model, pictured=False), _tower(model, pictured=True))
     depth = max(len(side) for side, _ in sides)
-    blocks = []
-    for i in range(depth):
-        for side, _ in sides:
-            if i >= depth - len(side):
-                name, module = side[i - depth + len(side)]
-                blocks.append((name, [module]))
+    ends = [side[i] for i in range(-depth, 0) for side, _ in sides if -i <= len(side)]
+    blocks = [(name, [module]) for name, module in ends]
     head = [module for _, after in sides for _, module in after]
     return [*blocks, ("head", head)] if head else blocks
 

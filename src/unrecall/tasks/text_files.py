@@ -25,12 +25,12 @@ EXTRAS = {
 }
 
 
-def read(path: Path, limit: int | None = None) -> list[Text]:
+def read(path: Path) -> list[Text]:
     """Records of a JSON Lines file or a JSON list: question and answer in any of the usual keys, or `text` alone.
 
     Raises BadInput with the line's number where the file is empty, not UTF-8, not JSON, or a key is missing.
     """
-    return [_text(record, where) for where, record in records(path)[:limit]]
+    return [_text(record, where) for where, record in records(path)]
 
 
 def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
