@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,26 +112,13 @@ def unlearn(
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, "quick", tune)
-    from unrecall.disk import weights
     from unrecall.disk.run_folder import claimed, files_named
-    from unrecall.experiment.grid import scenario_of
-    from unrecall.experiment.run import Start
-    from unrecall.spec.lines import parse, show
-    from unrecall.tasks.protocols import export
-    from unrecall.training.session import Session
+    from unrecall.experiment.grid import Cell
+    from unrecall.experiment.grid import unlearn as unlearned
 
     command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
     with claimed(out, command | {"files": files_named(scenario, method)}) as folder:
-        case, chosen = scenario_of(scenario), parse(method, "methods")
-        session = Session(folder=folder / "parts", device=device, show=True)
-        start = Start(case, case.train_original(seed, session).model, seed, session)
-        case.task.check(start.original, case.request)
-        if tune:
-            chosen = chosen.scaled(start.tuned(chosen).chosen)
-        unlearned = start.unlearned(chosen).model
-        weights.save(unlearned, folder / "unlearned.safetensors")
-        export(case.task, unlearned, folder / "unlearned")
-    print(f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}")
+        print(unlearned(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
 
 
 @app.command()
@@ -151,35 +137,13 @@ def audit(
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, files_named
-    from unrecall.experiment.grid import architecture, scenario_of
-    from unrecall.experiment.run import loaded, references
-    from unrecall.harness.audit import audit as examine
-    from unrecall.harness.suites import suite as chosen_suite
-    from unrecall.record.schema import Run
-    from unrecall.training.session import Session
+    from unrecall.experiment.grid import Cell, examine
 
     command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
     with claimed(out, command | {"files": files_named(scenario, suite)}) as folder:
-        case, attacks = scenario_of(scenario), chosen_suite(*suite.split())
-        attacks.suiting(case.task)
-        session = Session(folder=folder / "parts", device=device, show=True)
-        like = architecture(case, seed, session) if original else case.train_original(seed, session).model
-        before, after = loaded(like, original) if original else like, loaded(like, model)
-        case = replace(case, retrained=tuple(loaded(like, path) for path in retrained or []) or case.retrained)
-        record = examine(
-            original=before,
-            unlearned=after,
-            retrained=[trained.model for trained in references(case, session)],
-            request=case.request,
-            task=case.task,
-            attacks=attacks,
-            seed=seed,
-            session=session,
-            run=Run(scenario=case.name, summary=case.summary, method=model.name, title=f"Checkpoint {model.name}"),
-        )
-        record.save(folder / "record.json")
-        _show([record], folder, fail_on)
+        cell = Cell(scenario, model.name, suite, seed, False, str(folder), device)
+        _show([examine(cell, model, original, retrained or [])], folder, fail_on)
 
 
 @app.command()
@@ -200,21 +164,13 @@ def bench(
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     for name in names:
         check_names(scenario, name, suite)
-    untuned = {name for name in names if tune and not tunable(name)}
-    for name in sorted(untuned):
+    tuned = {name: tune and tunable(name) for name in names}
+    for name in sorted(name for name in tuned if tune and not tuned[name]):
         print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
     with claimed(out, command | {"files": files_named(scenario, suite)}) as folder:
         cells = [
-            Cell(
-                scenario,
-                name,
-                suite,
-                n,
-                tune and name not in untuned,
-                str(folder / file_name(name) / f"seed-{n}"),
-                device,
-            )
+            Cell(scenario, name, suite, n, tuned[name], str(folder / file_name(name) / f"seed-{n}"), device)
             for name in names
             for n in range(seeds)
         ]

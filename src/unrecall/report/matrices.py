@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from unrecall.record.schema import Matrix
 from unrecall.report.plot import Json, Plot, axis, label, layout
 from unrecall.report.sentences import number
-from unrecall.report.strips import finite
+from unrecall.report.strips import finite, minus
 
 ROLES: Final = {"unlearned": "unlearned", "retrained": "retrained (mean)"}
 SCALE: Final = [[0.0, "#D55E00"], [0.5, "rgba(213,94,0,0)"], [0.5, "rgba(0,114,178,0)"], [1.0, "#0072B2"]]
@@ -37,12 +37,6 @@ def change(matrix: Matrix, role: str) -> list[list[float | None]]:
     """The model's shares minus the original's."""
     rows = zip(matrix.values["original"], matrix.values[role], strict=False)
     return [[minus(after, before) for before, after in zip(*row, strict=False)] for row in rows]
-
-
-def minus(after: float | None, before: float | None) -> float | None:
-    """A difference, where both are known."""
-    after, before = finite(after), finite(before)
-    return None if after is None or before is None else after - before
 
 
 def heat(matrix: Matrix, role: str) -> Plot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -96,6 +96,21 @@ def layout(x: Json, y: Json, height: int) -> Json:
         "hoverlabel": {"namelength": -1},
         "dragmode": False,
     }
+
+
+def scatter(mode: str, name: str, x: Sequence[float | None], y: Sequence[float | None], **more: Any) -> Json:
+    """Points, tied by lines or not as `mode` says."""
+    return {"type": "scatter", "mode": mode, "name": label(name), "x": x, "y": y, **more}
+
+
+def lined(look: Style) -> Json:
+    """How a model's line is drawn."""
+    return {"color": look.colour, "dash": look.dash, "width": look.width}
+
+
+def marked(look: Style, size: int) -> Json:
+    """How a model's marker is drawn."""
+    return {"symbol": look.symbol, "size": size, "color": look.colour}
 
 
 def faded(colour: str, alpha: float) -> str:

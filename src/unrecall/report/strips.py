@@ -46,6 +46,12 @@ def drawable(value: float | None, log: bool) -> float | None:
     return None if value is None or (log and value <= 0) else value
 
 
+def minus(after: float | None, before: float | None) -> float | None:
+    """A difference, where both are known."""
+    after, before = finite(after), finite(before)
+    return None if after is None or before is None else after - before
+
+
 def strip(measurement: Measurement) -> Strip | None:
     """The picture of a measurement, or None where there is nothing to compare."""
     models = [("unlearned", measurement.unlearned), ("original", measurement.original), ("null", measurement.null)]
