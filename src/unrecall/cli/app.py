@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from unrecall.cli import options
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
 from unrecall.errors import BadInput, UnrecallError, nearest
-from unrecall.spec.catalog import KINDS, Entry, entries
+from unrecall.spec.catalog import KINDS, entries
 
 app = typer.Typer(
     add_completion=False,
@@ -49,7 +50,8 @@ def list_(
     if catalog is None:
         raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
     if as_json:
-        print(json.dumps([_as_json(entry) for entry in catalog], indent=1))
+        described = [{k: v for k, v in asdict(entry).items() if k != "owner"} for entry in catalog]
+        print(json.dumps(described, indent=1))
         return
     width = max(len(entry.name) for entry in catalog)
     for entry in catalog:
@@ -209,11 +211,6 @@ def check(record: Annotated[Path, typer.Argument(help="a record.json")]) -> None
         print(f"  not checked: {limit}")
     if checked.problems:
         raise typer.Exit(1)
-
-
-def _as_json(entry: Entry) -> dict[str, Any]:
-    parameters = [{"name": p.name, "type": p.type, "default": p.default} for p in entry.parameters]
-    return {"name": entry.name, "summary": entry.summary, "reference": entry.reference, "parameters": parameters}
 
 
 def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:

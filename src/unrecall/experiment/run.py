@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -135,11 +136,8 @@ class Start:
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
-
-        def compute() -> Tuning:
-            return tune(method, self.original, self.job(self.session)).tuning
-
-        return Cache(self.session.folder).get("tuning", self._key(method), model_form(Tuning), compute)
+        search = partial(tune, method, self.original, self.job(self.session))
+        return Cache(self.session.folder).get("tuning", self._key(method), model_form(Tuning), search)
 
     def defender(self, method: Method) -> Defender:
         """The method as it stands, ready to honour other requests than the scenario's own."""

@@ -45,8 +45,12 @@ def dots(role: str, estimates: Sequence[Estimate], row: int, start: float | None
 
 
 def plane(records: Sequence[Record], scenario: str) -> Plot | None:
-    """Utility against forgetting in one scenario: each record a marker with its row number in the whole summary."""
-    useful, styles = utility(records), by_method(records)
+    """Utility against forgetting in one scenario: each record a marker with its row number in the whole summary.
+
+    Utility is accuracy on retain, or on test where no record has that on retain.
+    """
+    useful = "retain_accuracy" if any(r.measurement("retain_accuracy") for r in records) else "test_accuracy"
+    styles = by_method(records)
     data: list[Json] = []
     others: dict[tuple[str, float, float], Json] = {}
     texts: list[tuple[float, float, str]] = []
@@ -97,11 +101,6 @@ def gathered(markers: Sequence[tuple[float, float, str]], across: list[float], u
     return [", ".join(texts.get(i, [])) for i in range(len(markers))]
 
 
-def utility(records: Sequence[Record]) -> str:
-    """The name of the measurement that stands for utility: retain accuracy, or test accuracy where there is none."""
-    return "retain_accuracy" if any(r.measurement("retain_accuracy") for r in records) else "test_accuracy"
-
-
 def marker(look: Style, name: str, x: float, y: float, size: int) -> Json:
     """One marker on the plane, without a text yet."""
     framed = marked(look, size) | {"line": {"width": 1, "color": "white"}}
@@ -112,7 +111,6 @@ def tuning(tuning: Tuning) -> Plot:
     """What tuning saw: the gap between forget and validation, and the drop on retain, over the strength."""
     trials = sorted((t for t in tuning.trials if finite(t.strength) is not None), key=lambda trial: trial.strength)
     wide = bool(trials) and trials[0].strength > 0 and trials[-1].strength > 20 * trials[0].strength
-    chosen = drawable(tuning.chosen, wide)
     strengths = [trial.strength for trial in trials]
     x = log_axis(tuning.parameter, strengths, tick_each=True) if wide else axis(tuning.parameter)
     gap, drop = Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
@@ -122,9 +120,7 @@ def tuning(tuning: Tuning) -> Plot:
         for look, ys in seen.items()
     ]
     frame = layout(x, axis("gap, retain drop"), 280)
-    if chosen is not None:
-        frame["shapes"] = [
-            {"type": "line", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1, "yref": "paper"}
-            | {"line": {"color": GREY, "dash": "dot", "width": 1.5}}
-        ]
+    if (chosen := drawable(tuning.chosen, wide)) is not None:
+        across = {"type": "line", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1, "yref": "paper"}
+        frame["shapes"] = [across | {"line": {"color": GREY, "dash": "dot", "width": 1.5}}]
     return Plot(data, frame, [gap, drop, Style("chosen", GREY, "dot", "")], f"Tuning {tuning.parameter}")
