@@ -190,8 +190,16 @@ def report(
     from unrecall.record.schema import load
     from unrecall.report import write
 
-    write([load(path) for path in records_in(paths)], out, judged_names())
-    print(out)
+    records, errors, found = [], [], records_in(paths)
+    for path in found:
+        try:
+            records.append(load(path))
+        except BadInput as error:
+            errors.append(str(error))
+    if records:
+        write(records, out, judged_names())
+        print(out)
+    _complain_of(errors, f"{len(errors)} of {len(found)} records could not be read, and are on no page.")
 
 
 @app.command()
@@ -200,15 +208,19 @@ def check(record: Annotated[Path, typer.Argument(help="a record.json")]) -> None
     from unrecall.harness.suites import judged_names
     from unrecall.record.recheck import recheck
 
-    checked = recheck(record, judged_names())
+    if record.is_dir() and not (record / "record.json").is_file():
+        raise BadInput(
+            f"{record}: expected a record or a folder with a record.json in it, got a folder without. "
+            "Give the path of the record, such as OUT/seed-0/record.json."
+        )
+    checked = recheck(record / "record.json" if record.is_dir() else record, judged_names())
     print(f"{record}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
     print(checked.record.verdict.line)
     for doubt in checked.record.doubts:
         print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
-    for problem in checked.problems:
-        print(f"  off: {problem}")
-    for limit in checked.unseen:
-        print(f"  not checked: {limit}")
+    for state, lines in (("off", checked.problems), ("not checked", checked.unseen)):
+        for line in lines:
+            print(f"  {state}: {line}")
     if checked.problems:
         raise typer.Exit(1)
 
@@ -218,12 +230,9 @@ def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None
     from unrecall.experiment.grid import perform_all
 
     records, failures = perform_all(cells, ray)
-    for failure in failures:
-        _complain(failure)
     if records:
         _show(records, folder, "" if failures else fail_on)
-    if failures:
-        raise UnrecallError(f"{len(failures)} of {len(cells)} cells failed. The same command tries them again.")
+    _complain_of(failures, f"{len(failures)} of {len(cells)} cells failed. The same command tries them again.")
 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:
@@ -253,6 +262,14 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 130:
         print("interrupted: the same command goes on from here.", file=sys.stderr)
     sys.exit(code)
+
+
+def _complain_of(errors: list[str], summary: str) -> None:
+    """Prints each error, and raises the summary where there are any."""
+    for error in errors:
+        _complain(error)
+    if errors:
+        raise UnrecallError(summary)
 
 
 def _complain(message: str) -> int:

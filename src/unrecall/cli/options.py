@@ -68,9 +68,15 @@ def method_line(method: str, lora: str | None) -> str:
 
 def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:
     """Raises BadInput for unknown names and impossible parameters, before anything is trained or written."""
-    from unrecall.harness.suites import suite
+    from unrecall.harness.suites import NAMED, suite
     from unrecall.spec.lines import parse
 
+    words = suite_names.replace(",", " ").split()
+    for name in {*NAMED, "all"} & set(words) if len(words) > 1 else ():
+        raise BadInput(
+            f"--suite: expected '{name}' alone, as it is a whole suite, got '{suite_names}'. "
+            "Name one suite, or attacks separated by spaces."
+        )
     chosen = parse(method, "methods") if method else None
     if tune and chosen:
         chosen.scaled(1)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unrecall.disk.files import file_key
+from unrecall.errors import BadInput
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.schema import SCORES, Estimate, Measurement, Record, Side, load
 from unrecall.record.verdict import ALPHA, RULE, judged, undeclared
@@ -131,19 +132,29 @@ def _weights(record: Record, folder: Path) -> Iterator[str]:
     for checkpoint in _checkpoints(folder):
         from unrecall.disk.weights import digest_of_file
 
-        if digest_of_file(checkpoint) != record.provenance.weights.get("unlearned"):
-            yield f"{checkpoint.name}: its weights are not those that were audited."
+        try:
+            if digest_of_file(checkpoint) != record.provenance.weights.get("unlearned"):
+                yield f"{checkpoint.name}: its weights are not those that were audited."
+        except BadInput as error:
+            yield str(error)
 
 
 def _scores(record: Record, folder: Path) -> Iterator[str]:
-    """Each file of scores that the record names must be there, byte for byte."""
+    """Each file of scores that the record names must be there, byte for byte, and no other; each is of an attack."""
+    files = sorted(file for home in (folder, folder / "parts") for file in (home / SCORES).glob("*.safetensors"))
+    attacks = [report.name for report in record.attacks]
     for name, digest in record.scores.items():
-        file = f"{name}.safetensors"
-        places = [place for home in (folder, folder / "parts") if (place := home / SCORES / file).is_file()]
+        places = [file for file in files if file.stem == name]
         if not places:
-            yield f"scores of {name}: missing. Expected {SCORES}/{file} beside the record, or in its folder of parts."
+            place = f"{SCORES}/{name}.safetensors"
+            yield f"scores of {name}: missing. Expected {place} beside the record, or in its folder of parts."
         elif any(file_key(place) != digest for place in places):
             yield f"scores of {name}: the file is not the one that the record was made from."
+        if name not in attacks:
+            yield f"scores of {name}: the record holds no report of an attack of that name."
+    for file in files:
+        if file.stem not in record.scores:
+            yield f"{SCORES}/{file.name}: the record names no such scores."
 
 
 def _unseen(record: Record, folder: Path) -> Iterator[str]:

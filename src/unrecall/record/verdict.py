@@ -28,7 +28,8 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     level = 1 - alpha / max(1, len(decided))
     names = {m.name for m in decided}
     labelled = [_label(m, level) if m.name in names else _unlabelled(m) for m in measurements]
-    return labelled, _whole([m for m in labelled if m.name in names], alpha)
+    most = max((len(_references(m)) for m in measurements if m.judged), default=0)
+    return labelled, _whole([m for m in labelled if m.name in names], alpha, most)
 
 
 def judged(record: Record) -> Record:
@@ -72,10 +73,12 @@ def _label(measurement: Measurement, level: float) -> Measurement:
     return measurement.model_copy(update={"verdict": label, "bound_low": low, "bound_high": high})
 
 
-def _whole(judged: Sequence[Measurement], alpha: float) -> Verdict:
+def _whole(judged: Sequence[Measurement], alpha: float, references: int) -> Verdict:
     counts: dict[str, int] = {label: sum(m.verdict == label for m in judged) for label in ORDER}
     if not judged:
-        line = "Inconclusive: nothing could be judged, for want of retrained models. See the warnings."
+        few = {0: "for want of retrained models", 1: "with fewer than 2 retrained models"}
+        reason = few.get(references, "for want of values")
+        line = f"Inconclusive: nothing could be judged, {reason}. See the warnings."
         return Verdict(rule=RULE, label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
     label = next(label for label in ORDER if counts[label])
     named = "; ".join(m.title for m in judged if m.verdict == label)

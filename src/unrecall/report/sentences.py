@@ -202,57 +202,40 @@ def references(record: Record) -> int:
 
 def limits(record: Record) -> list[str]:
     """What this audit does not prove, frankly, from what the record says was and was not done."""
-    count = sum(m.unlearned.value is None for m in record.measurements)
-    unknown = f"{count} of {len(record.measurements)} measurements could not be taken; the table says why."
-    return [
-        *attacks_run(record),
-        *weak_controls(record),
-        "It is a measurement, not a certificate. No guarantee such as (epsilon, delta) follows from it, and “like "
-        "retrained” means that no difference worth naming was found, not that there is none.",
-        references_used(record),
-        f"One model was judged: {record.method_title} with seed {record.seed} and these parameters. Another seed, "
-        "another forget set or a model trained otherwise can come out differently.",
-        "Most numbers are averages over the forget set. A single example can stand out where the average does not; "
-        "the exhibits show the worst that were recorded, not all that there are.",
-        "Membership numbers compare forget with holdout and rely on both coming from the same distribution. The audit "
-        "can doubt that, but it can't prove it.",
-        *([unknown] if count else []),
-        "Only the weights whose hash is below were audited. The original checkpoint, its backups, optimiser states, "
-        "logs, cached outputs, fine-tuned or distilled copies, and whatever else was derived from the forget set "
-        "remember what they remembered before.",
-        "Whether this satisfies a deletion request is a question of law that no number on this page answers.",
-    ]
+    names, refused = ("; ".join(a.title for a in record.attacks if ran(a) is done) for done in (True, False))
+    controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
+    failed = "; ".join(title for title, held in controls.items() if False in held)
+    unchecked = "; ".join(title for title, held in controls.items() if None in held and False not in held)
+    unknown = sum(m.unlearned.value is None for m in record.measurements)
+    lines = [
+        (names, f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the "
+         "same attacks with more data, more steps or more access may find what these did not."),
+        (not names, "No attack was run. Low forget accuracy alone says little: a model can hide what it knows."),
+        (refused, f"These attacks could not be run: {refused}. Their sections say why."),
+        (failed, f"A control failed for {failed}: what it found, or did not find, counts for little."),
+        (unchecked, f"A control was not run for {unchecked}: nothing shows that it tells a model that knows from one "
+         "that does not."),
+        (True, "It is a measurement, not a certificate. No guarantee such as (epsilon, delta) follows from it, and "
+         "“like retrained” means that no difference worth naming was found, not that there is none."),
+        (True, references_used(record)),
+        (True, f"One model was judged: {record.method_title} with seed {record.seed} and these parameters. Another "
+         "seed, another forget set or a model trained otherwise can come out differently."),
+        (True, "Most numbers are averages over the forget set. A single example can stand out where the average does "
+         "not; the exhibits show the worst that were recorded, not all that there are."),
+        (True, "Membership numbers compare forget with holdout and rely on both coming from the same distribution. "
+         "The audit can doubt that, but it can't prove it."),
+        (unknown, f"{unknown} of {len(record.measurements)} measurements could not be taken; the table says why."),
+        (True, "Only the weights whose hash is below were audited. The original checkpoint, its backups, optimiser "
+         "states, logs, cached outputs, fine-tuned or distilled copies, and whatever else was derived from the forget "
+         "set remember what they remembered before."),
+        (True, "Whether this satisfies a deletion request is a question of law that no number on this page answers."),
+    ]  # fmt: skip
+    return [line for applies, line in lines if applies]
 
 
 def ran(attack: AttackReport) -> bool:
     """Whether an attack was run at all: one that could not be has no curve, and a note with the reason."""
     return bool(attack.curves) or not attack.note
-
-
-def attacks_run(record: Record) -> list[str]:
-    """Forgotten by these attacks only, and by none that could not be run."""
-    names, others = ("; ".join(a.title for a in record.attacks if ran(a) is done) for done in (True, False))
-    refused = [f"These attacks could not be run: {others}. Their sections say why."] if others else []
-    if not names:
-        return ["No attack was run. Low forget accuracy alone says little: a model can hide what it knows.", *refused]
-    return [
-        f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the "
-        "same attacks with more data, more steps or more access may find what these did not.",
-        *refused,
-    ]
-
-
-def weak_controls(record: Record) -> list[str]:
-    """Attacks that count for little, because a control failed or was not run."""
-    controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
-    failed = "; ".join(title for title, held in controls.items() if False in held)
-    open_ = "; ".join(title for title, held in controls.items() if None in held and False not in held)
-    lines = [f"A control failed for {failed}: what it found, or did not find, counts for little."] if failed else []
-    if open_:
-        lines += [
-            f"A control was not run for {open_}: nothing shows that it tells a model that knows from one that does not."
-        ]
-    return lines
 
 
 def references_used(record: Record) -> str:

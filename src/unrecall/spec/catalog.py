@@ -90,8 +90,7 @@ def _sentence(text: str) -> str:
 
 
 def _reference(text: str) -> str:
-    _, label, rest = text.partition("Reference:")
-    return " ".join(rest.split("\n\n")[0].split()) if label else ""
+    return _sentence(text.partition("Reference:")[2])
 
 
 def _metrics() -> tuple[Entry, ...]:
