@@ -72,9 +72,10 @@ def check_names(scenario: str, method: str | None, suite_names: str, tune: bool 
     from unrecall.spec.lines import parse
 
     words = suite_names.replace(",", " ").split()
-    for name in {*NAMED, "all"} & set(words) if len(words) > 1 else ():
+    whole = [word for word in words if word in (*NAMED, "all")]
+    if whole and len(words) > 1:
         raise BadInput(
-            f"--suite: expected '{name}' alone, as it is a whole suite, got '{suite_names}'. "
+            f"--suite: expected '{whole[0]}' alone, as it is a whole suite, got '{suite_names}'. "
             "Name one suite, or attacks separated by spaces."
         )
     chosen = parse(method, "methods") if method else None
