@@ -161,12 +161,13 @@ def bench(
 ) -> None:
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
     from unrecall.disk.run_folder import claimed, file_name, files_named
-    from unrecall.experiment.grid import Cell, tunable
+    from unrecall.experiment.grid import Cell
+    from unrecall.spec.lines import parse
 
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     for name in names:
         check_names(scenario, name, suite)
-    tuned = {name: tune and tunable(name) for name in names}
+    tuned = {name: tune and parse(name, "methods").core().strength is not None for name in names}
     for name in sorted(name for name in tuned if tune and not tuned[name]):
         print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}

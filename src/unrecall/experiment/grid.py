@@ -85,11 +85,6 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
         return scenario.build(seed, session)
 
 
-def tunable(method: str) -> bool:
-    """Whether the method that a line names has a strength that tuning can search."""
-    return parse(method, "methods").core().strength is not None
-
-
 def perform(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     if cell.record.exists():

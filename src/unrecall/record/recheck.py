@@ -42,18 +42,15 @@ def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
 
 def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
     """What is judged, which side leaks and how wide a margin may be is the code's to say."""
+    word = {True: "judged", False: "not judged"}
     for m in undeclared(record, declared):
         if m.judged != (m.name in declared):
-            yield f"{m.name}: the record has it {_word(m.judged)}, the rule has it {_word(not m.judged)}."
+            yield f"{m.name}: the record has it {word[m.judged]}, the rule has it {word[not m.judged]}."
         if m.name in declared and m.leak != (side := declared[m.name]):
             yield f"{m.name}: the record says it leaks {m.leak or 'nowhere'}, the rule says {side or 'nowhere'}."
     for m in record.measurements:
         if m.name in declared and not 0 <= m.margin <= WIDEST:
             yield f"{m.name}: expected a margin of at most {WIDEST:g}, got {m.margin:g}."
-
-
-def _word(is_judged: bool) -> str:
-    return "judged" if is_judged else "not judged"
 
 
 def _judgement(record: Record) -> Iterator[str]:

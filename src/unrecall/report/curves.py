@@ -16,14 +16,14 @@ ROWS: Final = 40
 
 def curve(curve: Curve) -> Plot:
     """A result over a budget, a radius or a threshold, one line per model."""
+    xs = [x for series in curve.series for x in series.x]
+    ys = [y for series in curve.series for y in series.y]
     is_roc = "roc" in curve.name.lower()
-    data = [guess(curve)] if is_roc else []
+    data = [diagonal(xs, curve.log)] if is_roc else []
     # Bands first, so that no band hides a line.
     for series in curve.series:
         data += band(series, curve.log)
     data += [line(series, curve.log) for series in curve.series]
-    xs = [x for series in curve.series for x in series.x]
-    ys = [y for series in curve.series for y in series.y]
     x = log_axis(curve.x_label, xs, tick_each=True) if "x" in curve.log else spaced_axis(curve.x_label, xs)
     y = log_axis(curve.y_label, ys) if "y" in curve.log else axis(curve.y_label) | level(ys)
     styles = legend(series.role for series in curve.series)
@@ -69,9 +69,9 @@ def band(series: Series, log: str) -> list[Json]:
     return [scatter("lines", f"{series.role}, interval", [*xs, *xs[::-1]], [*highs, *lows[::-1]], **area)]
 
 
-def guess(curve: Curve) -> Json:
+def diagonal(rates: Iterable[float], log: str) -> Json:
     """The diagonal of a ROC curve: what an attacker gets by guessing."""
-    xs = sorted({x for s in curve.series for x in s.x if drawable(x, "x" in curve.log) is not None})
+    xs = sorted({x for x in rates if drawable(x, "x" in log) is not None})
     return scatter("lines", "guessing", xs, xs, line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="name")
 
 

@@ -20,17 +20,12 @@ FEW = 8
 
 
 class Plot(NamedTuple):
-    """A figure ready for the template: what to draw, how high, its legend, and what it shows in words."""
+    """A figure ready for the template: what to draw, in what frame, its legend, and what it shows in words."""
 
     data: list[Json]
     layout: Json
     legend: list[Style]
     about: str
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return int(self.layout["height"])
 
     @property
     def json(self) -> Markup:

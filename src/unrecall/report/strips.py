@@ -61,7 +61,10 @@ def strip(measurement: Measurement) -> Strip | None:
     ends = present([*(band or ()), *(bound or ()), *(v for _, e in shown for v in (e.low, e.value, e.high))])
     if len(shown) < 2:
         return None
-    left, right = widened(min(ends), max(ends))
+    left, right = min(ends), max(ends)
+    least = max(abs(left), abs(right), 1e-6) * 1e-3
+    if right - left < least:  # all values are the same
+        left, right = left - least, right + least
 
     def place(value: float) -> float:
         return round(EDGE + (WIDTH - 2 * EDGE) * (value - left) / (right - left), 1)
@@ -82,12 +85,6 @@ def bands(measurement: Measurement) -> tuple[tuple[float, float] | None, tuple[f
 def present(values: Iterable[float | None]) -> list[float]:
     """The values that can be drawn."""
     return [v for v in map(finite, values) if v is not None]
-
-
-def widened(low: float, high: float) -> tuple[float, float]:
-    """The ends of the scale, kept apart where all values are the same."""
-    least = max(abs(low), abs(high), 1e-6) * 1e-3
-    return (low - least, high + least) if high - low < least else (low, high)
 
 
 def placed(pair: tuple[float, float] | None, place: Place) -> tuple[float, float] | None:

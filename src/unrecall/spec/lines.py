@@ -67,10 +67,9 @@ def parse(text: str, kind: Kind) -> Any:
     """The method, attack or scenario that a line names, with its parameters set."""
     spec = split(text)
     owner = _user_object(spec.name) if ".py:" in spec.name else _built_in(spec.name, kind)
-    values = dict(spec.values)
     if kind == "scenarios" and inspect.isfunction(owner):
-        if values:
-            raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(values)}.")
+        if spec.values:
+            raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(spec.values)}.")
         return owner
     promised = getattr(importlib.import_module(f"unrecall.{kind}.base"), BASES[kind])
     if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
@@ -81,10 +80,10 @@ def parse(text: str, kind: Kind) -> Any:
         if owner is None:
             raise BadInput(f"'{text}': expected a method that wraps another, got {spec.name}, which takes no base.")
         arguments["base"] = parse(spec.base, kind)
-    return _configured(owner, arguments, values)
+    return _configured(owner, arguments, spec.values)
 
 
-def _configured(owner: type[Parameters], arguments: dict[str, Any], values: dict[str, str]) -> Parameters:
+def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapping[str, str]) -> Parameters:
     own, inner = annotated(owner), _inner_fields(owner)
     deeper: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
