@@ -204,25 +204,21 @@ def report(
 
 
 @app.command()
-def check(record: Annotated[Path, typer.Argument(help="a record.json")]) -> None:
+def check(record: Annotated[Path, typer.Argument(help="a record, or a folder that holds some")]) -> None:
     """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
+    from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.recheck import recheck
 
-    if record.is_dir() and not (record / "record.json").is_file():
-        raise BadInput(
-            f"{record}: expected a record or a folder with a record.json in it, got a folder without. "
-            "Give the path of the record, such as OUT/seed-0/record.json."
-        )
-    checked = recheck(record / "record.json" if record.is_dir() else record, judged_names())
-    print(f"{record}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
-    print(checked.record.verdict.line)
-    for doubt in checked.record.doubts:
-        print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
-    for state, lines in (("off", checked.problems), ("not checked", checked.unseen)):
-        for line in lines:
-            print(f"  {state}: {line}")
-    if checked.problems:
+    checks = {path: recheck(path, judged_names()) for path in records_in([record])}
+    for path, checked in checks.items():
+        print(f"{path}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
+        print(checked.record.verdict.line)
+        for doubt in checked.record.doubts:
+            print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
+        for state, lines in (("off", checked.problems), ("not checked", checked.unseen)):
+            print("".join(f"  {state}: {line}\n" for line in lines), end="")
+    if any(checked.problems for checked in checks.values()):
         raise typer.Exit(1)
 
 

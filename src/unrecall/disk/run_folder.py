@@ -92,5 +92,6 @@ def records_in(paths: list[Path]) -> list[Path]:
             raise BadInput(f"{path}: expected a record or a folder of records, got nothing there. Check the path.")
         records += sorted(path.rglob("record.json")) if path.is_dir() else [path]
     if not records:
-        raise BadInput(f"{paths[0]}: expected at least one record.json below it, got none. Run 'unrecall run' first.")
+        hint = "Name a record, or a folder that 'unrecall run', bench or audit has filled."
+        raise BadInput(f"{paths[0]}: expected at least one record.json below it, got none. {hint}")
     return records

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import nn
 
@@ -50,13 +49,6 @@ class Cell:
     def record(self) -> Path:
         """The file of its record."""
         return Path(self.folder) / "record.json"
-
-
-class Grid(NamedTuple):
-    """What came of many cells: the records of those that finished, and a line for each that failed."""
-
-    records: list[Record]
-    failures: list[str]
 
 
 def scenario_of(text: str) -> Scenario:
@@ -139,16 +131,17 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
     return record
 
 
-def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> Grid:
+def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[list[Record], list[str]]:
     """All cells, here one after another, or as Ray tasks on a cluster ("local" starts one); lost cells are retried.
 
-    The error of one cell doesn't stop the others. The error of an only cell is raised as it is.
+    Gives the records of those that finished, and a line for each that failed: the error of one cell doesn't stop the
+    others. The error of an only cell is raised as it is.
     """
     if ray_address is None and len(cells) == 1:
-        return Grid([perform(cells[0])], [])
+        return [perform(cells[0])], []
     outcomes = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
     records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
-    return Grid(records, [outcome for outcome in outcomes if isinstance(outcome, str)])
+    return records, [outcome for outcome in outcomes if isinstance(outcome, str)]
 
 
 def _attempt(cell: Cell) -> Record | str:

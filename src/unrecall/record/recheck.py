@@ -15,7 +15,7 @@ from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.schema import SCORES, Estimate, Measurement, Record, Side, load
-from unrecall.record.verdict import ALPHA, RULE, judged, undeclared
+from unrecall.record.verdict import ALPHA, RULE, judged
 
 WIDEST = 0.1
 """The largest margin of a judged measurement."""
@@ -43,12 +43,11 @@ def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
 def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
     """What is judged, which side leaks and how wide a margin may be is the code's to say."""
     word = {True: "judged", False: "not judged"}
-    for m in undeclared(record, declared):
+    for m in record.measurements:
         if m.judged != (m.name in declared):
             yield f"{m.name}: the record has it {word[m.judged]}, the rule has it {word[not m.judged]}."
         if m.name in declared and m.leak != (side := declared[m.name]):
             yield f"{m.name}: the record says it leaks {m.leak or 'nowhere'}, the rule says {side or 'nowhere'}."
-    for m in record.measurements:
         if m.name in declared and not 0 <= m.margin <= WIDEST:
             yield f"{m.name}: expected a margin of at most {WIDEST:g}, got {m.margin:g}."
 

@@ -191,8 +191,8 @@ def recovered(record: Record) -> str:
     ends = last_points(curve)
     if curve is not None and ends:
         return f"Where “{curve.title}” ends: {', '.join(f'{role} {span(values)}' for role, values in ends.items())}."
-    notes = [attack.note for attack in record.attacks if attack.name == "recalibration" and attack.note]
-    return notes[0] if notes else "No attack took BatchNorm statistics again on unlabelled data."
+    notes = (attack.note for attack in record.attacks if attack.name == "recalibration" and attack.note)
+    return next(notes, "No attack took BatchNorm statistics again on unlabelled data.")
 
 
 def references(record: Record) -> int:
