@@ -41,7 +41,8 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     plotly, script = get_plotlyjs().replace("\r\n", "\n"), source("page.js")
     remarks = [sentences.judging(record, declared) for record in records]
     records = [judged(record) for record in records]
-    return (environment().get_template("page.html.j2")).render(
+    template = environment().get_template("page.html.j2")
+    return template.render(
         records=records,
         remarks=remarks,
         keys=key_measurements(records),
@@ -62,12 +63,9 @@ def environment() -> Environment:
     """Templates that escape whatever they print, with the words and plots that they ask for."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    loader = PackageLoader("unrecall.report", ".")
     templates = Environment(
-        loader=PackageLoader("unrecall.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters.update(number=sentences.number, exact=sentences.exact)
     templates.globals.update({module.__name__.split(".")[-1]: module for module in SPEAKING})
