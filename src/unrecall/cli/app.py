@@ -27,10 +27,7 @@ DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("r
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"),
-    device: Device = "cpu",
-) -> None:
+def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"), device: Device = "cpu") -> None:
     """Digits: train, retrain, unlearn in three ways, attack, report; under a minute on two cores."""
     from unrecall.disk.run_folder import claimed
     from unrecall.experiment.grid import Cell
@@ -115,12 +112,11 @@ def unlearn(
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, "quick", tune)
     from unrecall.disk.run_folder import claimed, files_named
-    from unrecall.experiment.grid import Cell
-    from unrecall.experiment.grid import unlearn as unlearned
+    from unrecall.experiment.grid import Cell, checkpoint
 
     command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
     with claimed(out, command | {"files": files_named(scenario, method)}) as folder:
-        print(unlearned(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
+        print(checkpoint(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
 
 
 @app.command()

@@ -85,17 +85,17 @@ def perform(cell: Cell) -> Record:
     session, scenario = cell.session, scenario_of(cell.scenario)
     method, attacks = parse(cell.method, "methods"), suite(*cell.suite.split())
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
-    for checkpoint in (folder / "parts").glob("unlearned-*.safetensors"):
+    for kept in (folder / "parts").glob("unlearned-*.safetensors"):
         with writing(folder / "unlearned.safetensors") as temporary:
-            shutil.copyfile(checkpoint, temporary)
+            shutil.copyfile(kept, temporary)
         if offers(scenario.task, Exportable):
-            unlearned = loaded(architecture(scenario, cell.seed, session), checkpoint)
+            unlearned = loaded(architecture(scenario, cell.seed, session), kept)
             export(scenario.task, unlearned, folder / "unlearned")
     record.save(cell.record)
     return record
 
 
-def unlearn(cell: Cell) -> str:
+def checkpoint(cell: Cell) -> str:
     """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
