@@ -36,12 +36,6 @@ _WHERE = {
     "Run": "unrecall.record.schema",
     "Record": "unrecall.record.schema",
     "Measurement": "unrecall.record.schema",
-    "tasks": "",
-    "methods": "",
-    "attacks": "",
-    "metrics": "",
-    "scenarios": "",
-    "report": "",
 }
 
 __all__ = [
@@ -65,7 +59,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that the command line can list and complain without loading torch."""
-    if name not in _WHERE:
+    if name not in __all__:
         raise AttributeError(f"module 'unrecall' has no attribute '{name}'")
-    home = _WHERE[name]
-    return getattr(importlib.import_module(home), name) if home else importlib.import_module(f"unrecall.{name}")
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    return importlib.import_module(f"unrecall.{name}")

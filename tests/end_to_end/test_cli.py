@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.worlds import network
+from tests.worlds.records import full
 from unrecall.cli import app as cli
 from unrecall.disk import weights
 from unrecall.disk.cache import cache_folder
@@ -223,7 +224,7 @@ def test_interrupted_and_called_again(
 def test_check_tells_a_good_record_from_a_forged_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*RUN) == 0
     path = Path("out/seed-0/record.json")
-    assert call("check", str(path)) == 0
+    assert call("check", str(path)) == call("check", str(path.parent)) == 0
     honest = path.read_text()
 
     def forge(change: Callable[[dict[str, Any]], Any]) -> None:
@@ -246,6 +247,37 @@ def test_check_tells_a_good_record_from_a_forged_one(capsys: pytest.CaptureFixtu
     forge(lambda data: data.update(verdicts={}))
     assert call("check", str(path)) == 2
     assert "Extra inputs are not permitted at verdicts" in one_line(capsys)
+
+
+def test_check_goes_on_past_damaged_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*RUN) == 0
+    path = Path("out/seed-0/unlearned.safetensors")
+    path.write_bytes(path.read_bytes()[:-7])
+    capsys.readouterr()
+    assert call("check", "out/seed-0") == 1
+    told = capsys.readouterr().out
+    assert re.findall(r"^  off: (.*)$", told, re.MULTILINE) == [
+        f"{path}: expected a whole safetensors file, got a damaged or truncated one."
+    ]
+    assert "  not checked: " in told
+
+
+def test_report_names_the_records_that_it_can_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    full().save("many/good/record.json")
+    for name, text in (("cut", "{"), ("other", "[]")):
+        Path("many", name).mkdir()
+        Path("many", name, "record.json").write_text(text)
+    assert call("report", "many", "-o", "page.html") == 2
+    told = capsys.readouterr()
+    assert [line.split(": ")[1] for line in told.err.splitlines()] == [
+        "many/cut/record.json",
+        "many/other/record.json",
+        "2 of 3 records could not be read, and are on no page.",
+    ]
+    assert told.out == "page.html\n"
+    assert full().method_title in Path("page.html").read_text(encoding="utf-8")
+    assert call("report", "many/cut", "-o", "none.html") == 2
+    assert not Path("none.html").exists()
 
 
 def flattered(data: dict[str, Any]) -> None:

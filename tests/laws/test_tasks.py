@@ -58,9 +58,9 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
         "longest": lambda: 9,
         "bounds": lambda: (-1.0, 1.0),
     },
-    "zero_shot": {},
 }
-"""Another value for each setting; `std` goes with `mean`, and what zero-shot classification is set to are its pairs."""
+OTHER_SETTINGS["zero_shot"] = OTHER_SETTINGS["contrastive"]
+"""Another value for each setting; `std` goes with `mean`."""
 
 
 def find_tasks() -> dict[str, type[Task]]:
@@ -292,16 +292,10 @@ def test_its_name_tells_settings_apart(place: Place) -> None:
     """Everything in the cache hangs on it."""
     other = OTHER_SETTINGS[place.name]
     assert repr(place.task) == repr(copy.copy(place.task))
-    if place.name == "zero_shot":
-        variants = [
-            replace(place.task, pairs=replace(place.task.pairs, prompt="a {}")),
-            replace(place.task, pairs=replace(place.task.pairs, classes=("red", "green"))),
-        ]
-    else:
-        settings = {field.name for field in fields(place.task) if field.compare} - {"std"}
-        assert settings == set(other)
-        beside = {"mean": {"std": (0.5, 0.5, 0.5)}}
-        variants = [replace(place.task, **{name: make()}, **beside.get(name, {})) for name, make in other.items()]
+    settings = {field.name for field in fields(place.task) if field.compare} - {"std"}
+    assert settings == set(other)
+    beside = {"mean": {"std": (0.5, 0.5, 0.5)}}
+    variants = [replace(place.task, **{name: make()}, **beside.get(name, {})) for name, make in other.items()]
     assert len({repr(place.task), *map(repr, variants)}) == 1 + len(variants)
 
 

@@ -1,76 +1,37 @@
-"""All attacks, and what each kind promises; the file's stem is the name on the command line."""
+"""All attacks, and what each kind promises; a file's stem is the name on the command line. `as` makes a name public."""
 
-from unrecall.attacks.attribution import Attribution
-from unrecall.attacks.base import (
-    Attack,
-    Attacked,
-    MembershipAttack,
-    RecoveryAttack,
-    ScoredAttack,
-    Success,
-)
-from unrecall.attacks.cka import CKA
-from unrecall.attacks.deletion import DeletionAttack
-from unrecall.attacks.grad_norm import GradNorm
-from unrecall.attacks.indirect import Indirect
-from unrecall.attacks.inspection import Inspection, InspectionAttack
-from unrecall.attacks.linear_probe import LinearProbe
-from unrecall.attacks.lira import Lira
-from unrecall.attacks.logit_lens import LogitLens
-from unrecall.attacks.loss import Loss
-from unrecall.attacks.min_k import MinK
-from unrecall.attacks.min_k_plus_plus import MinKPlusPlus
-from unrecall.attacks.paraphrase import Paraphrase
-from unrecall.attacks.prefix import Prefix
-from unrecall.attacks.prototypical import Prototypical
-from unrecall.attacks.quantise import Quantise
-from unrecall.attacks.rea_class import ReaClass
-from unrecall.attacks.rea_sample import ReaSample
-from unrecall.attacks.recalibration import Recalibration
-from unrecall.attacks.reference_model import ReferenceModel
-from unrecall.attacks.relearn import Relearn
-from unrecall.attacks.relearn_time import RelearnTime
-from unrecall.attacks.remind import REMIND
-from unrecall.attacks.residual_knowledge import ResidualKnowledge
-from unrecall.attacks.rmia import RMIA
-from unrecall.attacks.svc import SVC
-from unrecall.attacks.uma import UMA
-from unrecall.attacks.zlib_ratio import ZlibRatio
-
-__all__ = [
-    "CKA",
-    "REMIND",
-    "RMIA",
-    "SVC",
-    "UMA",
-    "Attack",
-    "Attacked",
-    "Attribution",
-    "DeletionAttack",
-    "GradNorm",
-    "Indirect",
-    "Inspection",
-    "InspectionAttack",
-    "LinearProbe",
-    "Lira",
-    "LogitLens",
-    "Loss",
-    "MembershipAttack",
-    "MinK",
-    "MinKPlusPlus",
-    "Paraphrase",
-    "Prefix",
-    "Prototypical",
-    "Quantise",
-    "ReaClass",
-    "ReaSample",
-    "Recalibration",
-    "RecoveryAttack",
-    "ReferenceModel",
-    "Relearn",
-    "RelearnTime",
-    "ResidualKnowledge",
-    "ScoredAttack",
-    "Success",
-    "ZlibRatio",
-]
+from unrecall.attacks.attribution import Attribution as Attribution
+from unrecall.attacks.base import Attack as Attack
+from unrecall.attacks.base import Attacked as Attacked
+from unrecall.attacks.base import MembershipAttack as MembershipAttack
+from unrecall.attacks.base import RecoveryAttack as RecoveryAttack
+from unrecall.attacks.base import ScoredAttack as ScoredAttack
+from unrecall.attacks.base import Success as Success
+from unrecall.attacks.cka import CKA as CKA
+from unrecall.attacks.deletion import DeletionAttack as DeletionAttack
+from unrecall.attacks.grad_norm import GradNorm as GradNorm
+from unrecall.attacks.indirect import Indirect as Indirect
+from unrecall.attacks.inspection import Inspection as Inspection
+from unrecall.attacks.inspection import InspectionAttack as InspectionAttack
+from unrecall.attacks.linear_probe import LinearProbe as LinearProbe
+from unrecall.attacks.lira import Lira as Lira
+from unrecall.attacks.logit_lens import LogitLens as LogitLens
+from unrecall.attacks.loss import Loss as Loss
+from unrecall.attacks.min_k import MinK as MinK
+from unrecall.attacks.min_k_plus_plus import MinKPlusPlus as MinKPlusPlus
+from unrecall.attacks.paraphrase import Paraphrase as Paraphrase
+from unrecall.attacks.prefix import Prefix as Prefix
+from unrecall.attacks.prototypical import Prototypical as Prototypical
+from unrecall.attacks.quantise import Quantise as Quantise
+from unrecall.attacks.rea_class import ReaClass as ReaClass
+from unrecall.attacks.rea_sample import ReaSample as ReaSample
+from unrecall.attacks.recalibration import Recalibration as Recalibration
+from unrecall.attacks.reference_model import ReferenceModel as ReferenceModel
+from unrecall.attacks.relearn import Relearn as Relearn
+from unrecall.attacks.relearn_time import RelearnTime as RelearnTime
+from unrecall.attacks.remind import REMIND as REMIND
+from unrecall.attacks.residual_knowledge import ResidualKnowledge as ResidualKnowledge
+from unrecall.attacks.rmia import RMIA as RMIA
+from unrecall.attacks.svc import SVC as SVC
+from unrecall.attacks.uma import UMA as UMA
+from unrecall.attacks.zlib_ratio import ZlibRatio as ZlibRatio

@@ -17,27 +17,30 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.data.examples import Examples, move
+from unrecall.data.examples import Absent, Examples, move
 from unrecall.data.request import Request, Split
-from unrecall.data.signals import Evidence
-from unrecall.errors import Diverged, NotSupported
+from unrecall.data.signals import Evidence, Signals
+from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import accuracy, device_of, observe
 from unrecall.nn.hooks import frozen
 from unrecall.record.schema import ThreatModel
-from unrecall.spec.parameters import Parameters
+from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import check_offers, with_own_rows
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step
+from unrecall.training.loop import Fit, Phase, Step, fit, loss_on, plain_step, training
+from unrecall.training.session import Session
 
-Kind: TypeAlias = Literal["scored", "inspection", "deletion"]
-Reading: TypeAlias = Literal["membership", "recovery", "time", "recognition"]
+AttackKind: TypeAlias = Literal["scored", "inspection", "deletion"]
+ScoreReading: TypeAlias = Literal["membership", "recovery", "time", "recognition"]
 """How scores become figures: both arms apart, shown over the budget, budget until shown, or beside retrained models."""
+ARMS: tuple[Split, ...] = ("forget", "holdout")
+"""The splits that a membership attack scores: members and non-members."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Attack(Parameters, ABC):
 
     title: ClassVar[str]
     threat: ClassVar[ThreatModel]
-    kind: ClassVar[Kind]
+    kind: ClassVar[AttackKind]
     needs: ClassVar[tuple[type, ...]] = ()
     needs_own_rows: ClassVar[bool] = False
     judged: ClassVar[str] = ""
@@ -76,8 +79,8 @@ class ScoredAttack(Attack):
     very examples that it was taught with. `dose`: from which arm it is taught.
     """
 
-    kind: ClassVar[Kind] = "scored"
-    reading: ClassVar[Reading]
+    kind: ClassVar[AttackKind] = "scored"
+    reading: ClassVar[ScoreReading]
     needs_class: ClassVar[bool] = False
     compares: ClassVar[bool] = False
     blind: ClassVar[bool] = True
@@ -105,7 +108,7 @@ class ScoredAttack(Attack):
 class MembershipAttack(ScoredAttack):
     """Tells examples that were trained on from examples that were not, by what one model said about them."""
 
-    reading: ClassVar[Reading] = "membership"
+    reading: ClassVar[ScoreReading] = "membership"
     compares: ClassVar[bool] = True
     inflation: ClassVar[float] = 1.0
     """By how much the variance of its AUC exceeds DeLong's, which takes scores to be independent."""
@@ -130,9 +133,37 @@ class MembershipAttack(ScoredAttack):
     def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
         """One point: the scores of forget, then those of holdout."""
         evidence = setting.looked(subject, self.look, (repr(self), str(setting.seed)))
-        arms: tuple[Split, ...] = ("forget", "holdout")
-        shown = tuple(self.score(evidence, arm) for arm in arms)
+        shown = tuple(self.score(evidence, arm) for arm in ARMS)
         return Scores.of([Point(0.0, "", shown, (math.nan, math.nan))])
+
+    def looked_at(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """What `look` gave for forget or holdout; NotSupported for a split that is neither or was not looked at."""
+        if split not in ARMS or split not in evidence.looked:
+            name = type(self).__name__
+            raise NotSupported(f"{name}: expected forget or holdout, looked at before, got {split!r}. Score those.")
+        return evidence.looked[split]
+
+    def outsiders(self, evidence: Evidence, split: Split, least: int = 1) -> tuple[Mapping[Split, Signals], ...]:
+        """What models said that never saw the split; NotSupported for retain, MissingReference below `least` models."""
+        name, k = type(self).__name__, len(evidence.references)
+        if split == "retain":
+            raise NotSupported(f"{name}: expected examples that no reference was trained on, got retain. Score others.")
+        if k < least:
+            wanted = "1 retrained model" if least == 1 else f"{least} retrained models"
+            raise MissingReference(f"{name}: expected at least {wanted} besides the subject, got {k or 'none'}.")
+        return evidence.references
+
+
+def one_query(access: str) -> ThreatModel:
+    """The attacker who asks the model once about each example, and holds nothing else."""
+    return ThreatModel(access=access, data="the examples in question and their labels", budget="one query an example")
+
+
+def both_arms(request: Request) -> dict[Split, Examples]:
+    """Forget and holdout; MissingReference, with the reason, where there is no holdout."""
+    if isinstance(request.holdout, Absent):
+        raise MissingReference(request.holdout.reason)
+    return {split: request[split] for split in ARMS}
 
 
 class Attacked(NamedTuple):
@@ -163,14 +194,16 @@ class Success(NamedTuple):
 class RecoveryAttack(ScoredAttack):
     """Tries to bring the forgotten back; yields what it has at each budget, smallest first within a variant.
 
-    `axis`: what the budget counts. `measure`: what `success` is called.
+    `axis`: what the budget counts. `measure`: what `success` is called. `disguised`: whether there is a copy of the
+    original that hides what this attack must bring back; else the original itself must show what it knows.
     `cumulative`: whether the attacker who spends more keeps what less brought, where that was better. `shows_holdout`:
     whether the curve shows the holdout too, as a control.
     """
 
-    reading: ClassVar[Reading] = "recovery"
+    reading: ClassVar[ScoreReading] = "recovery"
     axis: ClassVar[str]
     measure: ClassVar[str] = "accuracy"
+    disguised: ClassVar[bool] = True
     cumulative: ClassVar[bool] = False
     shows_holdout: ClassVar[bool] = False
 
@@ -212,13 +245,15 @@ class RecoveryAttack(ScoredAttack):
         What it knows is all there behind one part that is wrong: each row of its head has moved on to the next class;
         where the last block is no such head alone (that of language models has a norm, and may be the embeddings too;
         dual encoders have none), gradient ascent on forget has moved that block.
-        None where there is nothing to undo: the original itself must then show what it knows when it is attacked.
+        None where there is nothing to undo.
         """
+        if not self.disguised:
+            return None
         copied = copy.deepcopy(original).eval()
         task = job.task
         last, head = task.blocks(copied)[-1][1], None
         with suppress(NotSupported):
-            head = task.head(copied, move(task.collate([job.request.forget[0]]), device_of(copied)))
+            head = head_of(copied, job)
         if head is None or last != [head]:
             ascend(copied, [p for part in last for p in part.parameters()], job)
             return copied
@@ -230,6 +265,72 @@ class RecoveryAttack(ScoredAttack):
     def control(self) -> tuple[str, RecoveryAttack] | None:
         """What the control is made on, and the attack on it, drawn beside the others; it must bring back less."""
         return None
+
+
+@dataclass(frozen=True)
+class FewShotAttack(RecoveryAttack):
+    """Holds k examples of what is forgotten, for each of `ks`: of each class that is forgotten whole, if one is."""
+
+    ks: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.ks:
+            name = type(self).__name__
+            raise BadInput(f"{name}: expected at least one k, got none. Name how many examples the attacker holds.")
+
+    def teaches(self, n: int, request: Request) -> int:
+        """At most half of them, several times too many where classes are mixed."""
+        classes = len(request.masked)
+        return min(max(self.ks) * (1 if classes < 2 else 3 * classes), n // 2)
+
+    def shots(self, model: nn.Module, pool: Pool, setting: Setting) -> Shots:
+        """What the model says about the examples that the attacker holds; NotSupported where they serve no k."""
+        name, request = type(self).__name__, setting.request
+        if not len(pool.taught):
+            raise NotSupported(f"{name}: expected at least 2 forget examples to split, got {len(request.forget)}.")
+        signals = observe(model, setting.task, pool.taught)
+        groups = [np.flatnonzero(signals.target == c) for c in request.masked] or [np.arange(len(pool.taught))]
+        available = min(map(len, groups))
+        ks = sorted({k for k in self.ks if k <= available})
+        if not ks:
+            raise NotSupported(
+                f"{name}: expected at least {min(self.ks)} forget examples (of each forgotten class) to set aside, "
+                f"got {available}."
+            )
+        return Shots(signals, groups, ks)
+
+
+class Shots(NamedTuple):
+    """What a model says about the examples that an attacker holds.
+
+    `groups`: which of them are of each class that is forgotten whole; all of them where none is. `ks`: how many of each
+    group the attack can be run with, smallest first.
+    """
+
+    signals: Signals
+    groups: list[np.ndarray]
+    ks: list[int]
+
+
+def copies(
+    model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session
+) -> Iterator[tuple[int, nn.Module]]:
+    """Trains a copy of the model, and gives it after each step, with the number of steps; it changes with the next.
+
+    Where the copy diverges that is the end, and the session says so.
+    """
+    student = copy.deepcopy(model)
+    try:
+        for step in training(student, task, phase, generator, session.quiet()):
+            yield step, student
+    except Diverged:
+        session.say(f"{session.name}: stopped being finite; what the attacker had before stands.")
+
+
+def head_of(model: nn.Module, job: Job) -> nn.Linear:
+    """The linear layer that turns features into logits; NotSupported where there is none."""
+    return job.task.head(model, move(job.task.collate([job.request.forget[0]]), device_of(model)))
 
 
 def ascend(model: nn.Module, moved: Sequence[nn.Parameter], job: Job, step: Step = plain_step) -> None:
@@ -250,11 +351,9 @@ def ascend(model: nn.Module, moved: Sequence[nn.Parameter], job: Job, step: Step
         check_every=5,
     )
 
-    def loss(moving: nn.Module, drawn: Batches) -> Tensor:
-        return -task.rows(moving, drawn["forget"]).losses().mean()
-
+    loss = loss_on("forget", task)
     with frozen(model), suppress(Diverged):
         for p in moved:
             p.requires_grad_(True)
-        phase = Phase(loss, {"forget": forget}, recipe, step)
+        phase = Phase(lambda moving, drawn: -loss(moving, drawn), {"forget": forget}, recipe, step)
         fit(model, task, phase, job.generator, job.session.quiet().named("disguise"))

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.inspection import Inspection, InspectionAttack
-from unrecall.data.examples import Batch, Examples, Part
+from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
+from unrecall.data.examples import Examples, Part, evenly
 from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
@@ -112,10 +112,8 @@ class CKA(InspectionAttack):
             return ""
         whom = "the original" if self.beside == "original" else "retrained models"
         sentence = f"Inside, the unlearned model's view of forget is like that of {whom} by {unlearned.value:.2f} of 1"
-        if reference is None:
-            return f"{sentence}; no retrained model tells how much would be usual."
         other = "retrained models'" if self.beside == "original" else "theirs among themselves"
-        return f"{sentence}, {other} by {reference:.2f}."
+        return beside(sentence, f"{other} by", reference)
 
     def _compared(self, view: View, others: Sequence[View]) -> Inspection:
         """One model compared with others: the mean over them."""
@@ -144,23 +142,18 @@ class CKA(InspectionAttack):
 
     def _view(self, model: nn.Module, request: Request, task: Task) -> View:
         """One forward pass over some of forget and some of retain."""
-        layers = self._layers(model, next(batches(request.forget, task, 1, device_of(model))), task)
+        first = next(batches(request.forget, task, 1, device_of(model)))
+        layers = named(model, self.layers) or before_head(model, task, first)
+        if not layers:
+            raise NotSupported("CKA: expected layers before the head, got none. Name some: CKA(layers=(...)).")
         grams: dict[Split, Sequence[np.ndarray]] = {}
         for split in LOOKED:
             n = len(request[split])
             if min(n, self.most) < FEWEST:
                 raise NotSupported(f"CKA: expected at least {FEWEST} {split} examples, got {min(n, self.most)}.")
-            spread = np.linspace(0, n - 1, min(n, self.most)).round().astype(int).tolist()
-            features = _features(model, layers, Part(request[split], spread), task)
+            features = _features(model, layers, Part(request[split], evenly(n, self.most)), task)
             grams[split] = [gram(features[name]) for name in layers]
         return View(tuple(layers), grams)
-
-    def _layers(self, model: nn.Module, batch: Batch, task: Task) -> dict[str, nn.Module]:
-        """The modules to look at by name: those that were asked for, or the last of each block before the head."""
-        layers = named(model, self.layers) or before_head(model, task, batch)
-        if not layers:
-            raise NotSupported("CKA: expected layers before the head, got none. Name some: CKA(layers=(...)).")
-        return layers
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from torch import nn
 
-from unrecall.attacks.base import Attack, Kind
+from unrecall.attacks.base import Attack, AttackKind
 from unrecall.data.examples import Examples
 from unrecall.tasks.protocols import Classed
 from unrecall.training.job import Job
@@ -38,7 +38,7 @@ class DeletionAttack(Attack):
     there are, at most. `known`: how many of the victim's examples the adversary looks at, at most.
     """
 
-    kind: ClassVar[Kind] = "deletion"
+    kind: ClassVar[AttackKind] = "deletion"
     needs: ClassVar[tuple[type, ...]] = (Classed,)
 
     victim: int

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.attacks.base import MembershipAttack
-from unrecall.data.examples import Absent
+from unrecall.attacks.base import MembershipAttack, both_arms
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
-from unrecall.errors import MissingReference, NotSupported
+from unrecall.errors import NotSupported
 from unrecall.models.importance import Weights, per_example
 from unrecall.record.schema import ThreatModel
 from unrecall.training.job import Job
@@ -47,25 +46,20 @@ class GradNorm(MembershipAttack):
 
     def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The norm of each example's gradient `[n]`; MissingReference without a holdout."""
-        request, task = job.request, job.task
-        if isinstance(request.holdout, Absent):
-            raise MissingReference(request.holdout.reason)
+        arms, task = both_arms(job.request), job.task
         if task.rows_depend_on_batch:
             raise NotSupported(
                 f"GradNorm: expected examples that have a loss of their own, got {type(task).__name__}. Leave it out."
             )
         weights = {name: weight.detach() for name, weight in model.named_parameters()}
-        splits: tuple[Split, ...] = ("forget", "holdout")
         return {
-            split: np.concatenate([_norms(part) for part in per_example(model, task, request[split], weights)])
-            for split in splits
+            split: np.concatenate([_norms(part) for part in per_example(model, task, examples, weights)])
+            for split, examples in arms.items()
         }
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus the norm; NotSupported for a split that was not looked at."""
-        if split not in evidence.looked:
-            raise NotSupported(f"GradNorm: expected forget or holdout, looked at before, got {split!r}. Score those.")
-        return -evidence.looked[split]
+        return -self.looked_at(evidence, split)
 
 
 def _norms(gradients: Weights) -> np.ndarray:

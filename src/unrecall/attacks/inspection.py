@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import nn
 
-from unrecall.attacks.base import Attack, Kind
+from unrecall.attacks.base import Attack, AttackKind
 from unrecall.evidence.setting import Setting
 from unrecall.record.schema import Estimate, Side
 
@@ -25,6 +25,13 @@ class Inspection(NamedTuple):
     value: Estimate
 
 
+def beside(sentence: str, others: str, reference: float | None) -> str:
+    """The sentence, and what it comes to in retrained models: `others` and the number, where there are any."""
+    if reference is None:
+        return f"{sentence}; no retrained model tells how much would be usual."
+    return f"{sentence}, {others} {reference:.2f}."
+
+
 @dataclass(frozen=True)
 class InspectionAttack(Attack):
     """Opens a model and looks for what its outputs no longer show.
@@ -32,7 +39,7 @@ class InspectionAttack(Attack):
     `shows`: what its value is. `axis` and `unit`: what x and y of its lines are.
     """
 
-    kind: ClassVar[Kind] = "inspection"
+    kind: ClassVar[AttackKind] = "inspection"
     shows: ClassVar[str]
     axis: ClassVar[str]
     unit: ClassVar[str]

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success
-from unrecall.data.examples import Examples, Part, move
-from unrecall.data.request import Request
-from unrecall.errors import BadInput, NotSupported
+from unrecall.attacks.base import Attacked, FewShotAttack, Success, head_of
+from unrecall.data.examples import Examples, split_off
+from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
-from unrecall.models.observe import device_of, observe
+from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
@@ -27,7 +25,7 @@ from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
-class LinearProbe(RecoveryAttack):
+class LinearProbe(FewShotAttack):
     """Fits a logistic regression on frozen features of retain and k forgotten examples; the model is left as it is.
 
         z_i  = (f(x_i) - m) / s                   f: what enters the head; m, s: its mean and deviation over i
@@ -70,16 +68,6 @@ class LinearProbe(RecoveryAttack):
     iterations: Count = 1000
     dose: Dose = "forget"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.ks:
-            raise BadInput("LinearProbe: expected at least one k, got none. Name how many examples the attacker holds.")
-
-    def teaches(self, n: int, request: Request) -> int:
-        """At most half of them, several times too many where classes are mixed."""
-        classes = len(request.masked)
-        return min(max(self.ks) * (1 if classes < 2 else 3 * classes), n // 2)
-
     def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
         """Whether the read-out names the class of each example; before the attack, whether the model does."""
         by_class = classed(self, task).classified()
@@ -90,19 +78,10 @@ class LinearProbe(RecoveryAttack):
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One read-out for each k."""
-        task, request = classed(self, setting.task).classified(), setting.request
-        if not len(pool.taught):
-            raise NotSupported(f"LinearProbe: expected at least 2 forget examples to split, got {len(request.forget)}.")
-        indices = torch.randperm(len(request.retain), generator=pool.generator())[: self.retain_sample].tolist()
-        shots, retain = observe(model, task, pool.taught), observe(model, task, Part(request.retain, indices))
-        groups = [np.flatnonzero(shots.target == c) for c in request.masked] or [np.arange(len(pool.taught))]
-        available = min(map(len, groups))
-        ks = sorted({k for k in self.ks if k <= available})
-        if not ks:
-            raise NotSupported(
-                f"LinearProbe: expected at least {min(self.ks)} forget examples (of each forgotten class) to set "
-                f"aside, got {available}."
-            )
+        task = classed(self, setting.task).classified()
+        shots, groups, ks = self.shots(model, pool, setting.with_task(task))
+        sample, _ = split_off(setting.request.retain, self.retain_sample, pool.generator())
+        retain = observe(model, task, sample)
         for k in ks:
             first = np.concatenate([group[:k] for group in groups])
             features = np.concatenate((retain.features, shots.features[first]))
@@ -112,7 +91,7 @@ class LinearProbe(RecoveryAttack):
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original with a head that is wrong; None where there is no head, since then the features would be."""
         with suppress(NotSupported):
-            job.task.head(original, move(job.task.collate([job.request.forget[0]]), device_of(original)))
+            head_of(original, job)
             return super().disguise(original, job)
         return None
 

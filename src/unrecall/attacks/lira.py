@@ -10,7 +10,6 @@ import numpy as np
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
-from unrecall.errors import MissingReference, NotSupported
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 
@@ -53,11 +52,7 @@ class Lira(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Deviations above the OUT models' mean; MissingReference with fewer than two of them."""
-        if split == "retain":
-            raise NotSupported("Lira: expected examples no reference was trained on, got split 'retain'. Score others.")
-        k = len(evidence.references)
-        if k < 2:
-            raise MissingReference(f"Lira: expected at least 2 retrained models besides the subject, got {k}.")
+        k = len(self.outsiders(evidence, split, least=2))
         phi = logit(evidence.signals[split].loss)
         out = _out(evidence, split)
         if k >= self.per_example:

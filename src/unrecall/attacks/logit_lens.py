@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unrecall.attacks.inspection import Inspection, InspectionAttack
+from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Setting
@@ -78,9 +77,7 @@ class LogitLens(InspectionAttack):
         if unlearned.value is None:
             return ""
         sentence = f"Before its last layer the unlearned model gives the answers a probability of {unlearned.value:.2f}"
-        if reference is None:
-            return f"{sentence}; no retrained model tells how much would be usual."
-        return f"{sentence}, retrained models {reference:.2f}."
+        return beside(sentence, "retrained models", reference)
 
     def _layers(self, model: nn.Module, request: Request, task: Task) -> list[nn.Module]:
         """The last module of each block of the longest run of blocks of one kind, the head's block left out."""
@@ -89,7 +86,7 @@ class LogitLens(InspectionAttack):
         groups = [
             group for _, group in task.blocks(model) if not any(head is m for part in group for m in part.modules())
         ]
-        runs = [list(run) for _, run in itertools.groupby(groups, _kind)]
+        runs = [list(run) for _, run in itertools.groupby(groups, lambda group: [*map(type, group)])]
         layers = [group[-1] for group in max(runs, key=len, default=[])]
         if len(layers) < 2:
             raise NotSupported(f"LogitLens: expected two layers of one kind or more, got {len(layers)}.")
@@ -99,8 +96,3 @@ class LogitLens(InspectionAttack):
         if len(shapes) > 1 or None in shapes:
             raise NotSupported(f"LogitLens: expected layers that give out one shape, got {len(shapes)} different ones.")
         return layers
-
-
-def _kind(group: Sequence[nn.Module]) -> tuple[type[nn.Module], ...]:
-    """What tells blocks of one kind from others: the classes of their modules."""
-    return tuple(type(module) for module in group)

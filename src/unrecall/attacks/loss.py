@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from unrecall.attacks.base import MembershipAttack
+from unrecall.attacks.base import MembershipAttack, one_query
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
 from unrecall.record.schema import ThreatModel
@@ -26,11 +26,7 @@ class Loss(MembershipAttack):
     """
 
     title: ClassVar[str] = "Loss threshold"
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        access="the unlearned model's probability of the true label",
-        data="the examples in question and their labels",
-        budget="one query an example",
-    )
+    threat: ClassVar[ThreatModel] = one_query("the unlearned model's probability of the true label")
 
     judged: ClassVar[str] = "auc"
 

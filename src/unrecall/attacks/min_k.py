@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from unrecall.attacks.base import MembershipAttack
+from unrecall.attacks.base import MembershipAttack, one_query
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence, Signals
 from unrecall.record.schema import ThreatModel
@@ -34,11 +34,7 @@ class MinK(MembershipAttack):
     """
 
     title: ClassVar[str] = "Min-K%"
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        access="the unlearned model's probability of each row",
-        data="the examples in question and their labels",
-        budget="one query an example",
-    )
+    threat: ClassVar[ThreatModel] = one_query("the unlearned model's probability of each row")
 
     k: Share = 0.2
 

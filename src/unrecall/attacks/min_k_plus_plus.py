@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from unrecall.attacks.base import one_query
 from unrecall.attacks.min_k import MinK
 from unrecall.data.signals import Signals
 from unrecall.record.schema import ThreatModel
-from unrecall.spec.parameters import Share
 
 SMALLEST = 1e-4
 """Deviations below this are mostly rounding: the model is sure of one class, or finds all alike; z is then about 0."""
@@ -38,13 +38,7 @@ class MinKPlusPlus(MinK):
     """
 
     title: ClassVar[str] = "Min-K%++"
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        access="the unlearned model's probability of each class at each row",
-        data="the examples in question and their labels",
-        budget="one query an example",
-    )
-
-    k: Share = 0.2
+    threat: ClassVar[ThreatModel] = one_query("the unlearned model's probability of each class at each row")
 
     def of_row(self, signals: Signals) -> np.ndarray:
         """Deviations above what the model expects of its own words `[rows]`."""

@@ -18,7 +18,6 @@ from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
-from unrecall.training.job import Job
 
 Change: TypeAlias = Callable[[str, torch.Generator], str]
 Reword: TypeAlias = Callable[[Any, torch.Generator], Any]
@@ -56,6 +55,7 @@ class Paraphrase(RecoveryAttack):
     needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "wordings tried"
     measure: ClassVar[str] = "ROUGE-L recall"
+    disguised: ClassVar[bool] = False
     cumulative: ClassVar[bool] = True
 
     wordings: tuple[Wording, ...] = ("polite", "brief", "lower", "typo")
@@ -80,10 +80,6 @@ class Paraphrase(RecoveryAttack):
             if [texts.prompt(item) for items in reworded for item in items] != plain:
                 tries += 1
                 yield Attacked(tries, model, reworded, name)
-
-    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
-        """None: the original itself must answer when it is asked in other words."""
-        return None
 
     def _wordings(self, texts: Textual, items: list[Any]) -> Iterator[tuple[str, Reword]]:
         """All wordings by name: the examples' own paraphrases first, then the mechanical ones.

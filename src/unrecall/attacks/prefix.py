@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
-from unrecall.data.examples import Examples, iterate
+from unrecall.data.examples import Examples, Part, iterate
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
-from unrecall.training.job import Job
 
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Shown:
+class Shown(Part):
     """Examples of whose answers the first `share` is shown to the model."""
 
     def __init__(self, whole: Examples, share: float) -> None:
-        self.whole, self.share = whole, share
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def __getitem__(self, index: int, /) -> Any:
-        return self.whole[index]
+        super().__init__(whole, range(len(whole)))
+        self.share = share
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,7 @@ class Prefix(RecoveryAttack):
     needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "share of the answer that is shown"
     measure: ClassVar[str] = "ROUGE-L recall"
+    disguised: ClassVar[bool] = False
 
     shares: tuple[Fraction, ...] = (0.25, 0.5, 0.75)
 
@@ -79,7 +74,3 @@ class Prefix(RecoveryAttack):
         """The model as it was, with more and more of each answer shown."""
         for share in sorted(set(self.shares)):
             yield Attacked(share, model, tuple(Shown(examples, share) for examples in pool.tested))
-
-    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
-        """None: the original itself must go on with what it was shown."""
-        return None

@@ -12,14 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.attacks.base import Attacked, FewShotAttack, head_of
 from unrecall.data.examples import split_off
-from unrecall.data.request import Request
 from unrecall.data.signals import Signals
-from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
-from unrecall.models.observe import batches, device_of, observe
+from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Share
 from unrecall.training.job import Job
@@ -35,7 +33,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prototypical(RecoveryAttack):
+class Prototypical(FewShotAttack):
     """Overwrites a forgotten class's row of the head with the mean feature of k forgotten examples; trains nothing.
 
         p_c = mean of f(x_1), ..., f(x_k), features under the attacked model
@@ -78,31 +76,15 @@ class Prototypical(RecoveryAttack):
     retain_sample: Count = 2000
     dose: Dose = "forget"
 
-    def teaches(self, n: int, request: Request) -> int:
-        """At most half of them, several times too many where classes are mixed."""
-        classes = len(request.masked)
-        return min(max(self.ks) * (1 if classes == 1 else 3 * classes), n // 2)
-
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One attacked model for each k."""
-        request, task = setting.request, setting.task
-        if not len(pool.taught):
-            raise NotSupported(
-                f"Prototypical: expected at least 2 forget examples to split, got {len(request.forget)}."
-            )
+        request, (shots, groups, ks) = setting.request, self.shots(model, pool, setting)
         guard, _ = split_off(request.retain, self.retain_sample, pool.generator())
-        shots, retain = observe(model, task, pool.taught), observe(model, task, guard)
-        available = min(int((shots.target == c).sum()) for c in request.masked)
-        ks = sorted({k for k in self.ks if k <= available})
-        if not ks:
-            raise NotSupported(
-                f"Prototypical: expected at least {min(self.ks)} forget examples of each forgotten class to set aside, "
-                f"got {available}."
-            )
+        retain, members = observe(model, setting.task, guard), dict(zip(request.masked, groups, strict=True))
         for k in ks:
             attacked = copy.deepcopy(model).eval()
-            head = task.head(attacked, next(batches(pool.taught, task, 1, device_of(model))))
-            rows = {c: self.prototype(_on(head, shots.features[shots.target == c][:k])) for c in request.masked}
+            head = head_of(attacked, setting.job())
+            rows = {c: self.prototype(_on(head, shots.features[group[:k]])) for c, group in members.items()}
             alpha = self._strength(head, rows, retain) if self.alpha is None else self.alpha
             write(head, rows, alpha)
             yield Attacked(k, attacked, pool.tested, f"alpha={alpha:g}")
@@ -110,8 +92,7 @@ class Prototypical(RecoveryAttack):
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original without the forgotten classes' rows in its head."""
         copied = copy.deepcopy(original).eval()
-        head = job.task.head(copied, next(batches(job.request.forget, job.task, 1, device_of(copied))))
-        forgotten = list(job.request.masked)
+        head, forgotten = head_of(copied, job), list(job.request.masked)
         with torch.no_grad():
             head.weight[forgotten] = 0
             if head.bias is not None:

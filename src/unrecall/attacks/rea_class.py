@@ -11,19 +11,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, copies, head_of
 from unrecall.data.examples import Batch, Examples, split_off
 from unrecall.data.request import Request
-from unrecall.errors import BadInput, Diverged, NotSupported
+from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
-from unrecall.models.observe import accuracy, batches, device_of
+from unrecall.models.observe import accuracy, batches
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, training
+from unrecall.training.loop import Batches, Fit, Phase
 from unrecall.training.randomness import draw_seed, seeded
 
 SEED = 0
@@ -122,8 +122,7 @@ class ReaClass(RecoveryAttack):
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original whose head, and nothing else, has forgotten half of forget by gradient ascent on it."""
         copied = copy.deepcopy(original).eval()
-        head = job.task.head(copied, next(batches(job.request.forget, job.task, 1, device_of(copied))))
-        ascend(copied, list(head.parameters()), job)
+        ascend(copied, list(head_of(copied, job).parameters()), job)
         return copied
 
     def control(self) -> tuple[str, RecoveryAttack] | None:
@@ -137,20 +136,17 @@ class ReaClass(RecoveryAttack):
 
     def _reminded(self, model: nn.Module, examples: Examples, job: Job, rate: float) -> Iterator[nn.Module]:
         """A copy of the model after each step; it changes once the next is asked for."""
-        student, task, session = copy.deepcopy(model), job.task, job.session.quiet()
-        singles = itertools.cycle(list(batches(examples, task, 1, session.place())))
+        task = job.task
+        singles = itertools.cycle(list(batches(examples, task, 1, job.session.place())))
 
         def loss(trained: nn.Module, drawn: Batches) -> Tensor:
             return task.rows(trained, joined(next(singles), drawn["retain"])).losses().mean()
 
         recipe = replace(self.fit, lr=rate, epochs=self.steps, steps=self.steps)
         phase = Phase(loss, {"retain": job.request.retain}, recipe)
-        name, generator = f"rea-class-{self.on}-{rate:g}", torch.Generator().set_state(job.generator.get_state())
-        try:
-            for _ in training(student, task, phase, generator, session.named(name)):
-                yield student
-        except Diverged:
-            job.session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
+        session, generator = job.session.named(f"rea-class-{self.on}-{rate:g}"), torch.Generator()
+        generator.set_state(job.generator.get_state())
+        return (student for _, student in copies(model, task, phase, generator, session))
 
 
 def first(accuracies: Iterable[float], threshold: float, never: int) -> int:

@@ -8,22 +8,18 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.attacks.base import MembershipAttack
+from unrecall.attacks.base import ARMS, MembershipAttack, both_arms
 from unrecall.attacks.lira import Lira
-from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Split
 from unrecall.data.signals import Evidence
-from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
+from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, fit
-
-ARMS: tuple[Split, ...] = ("forget", "holdout")
-"""The splits that are looked at: members and non-members."""
+from unrecall.training.loop import Fit, Phase, fit, loss_on
 
 
 @dataclass(frozen=True)
@@ -71,25 +67,18 @@ class ReaSample(MembershipAttack):
     def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The fine-tuned copy's mean loss on each example, in nats, `[n]`; NotSupported where fine-tuning diverges."""
         request, task, session = job.request, job.task, job.session.quiet()
-        if isinstance(request.holdout, Absent):
-            raise MissingReference(request.holdout.reason)
-        student = copy.deepcopy(model)
-
-        def loss(trained: nn.Module, drawn: Batches) -> Tensor:
-            return task.rows(trained, drawn["retain"]).losses().mean()
-
+        arms, student = both_arms(request), copy.deepcopy(model)
         try:
             for rate in self.learning_rates:
-                phase = Phase(loss, {"retain": request.retain}, replace(self.fit, lr=rate))
+                phase = Phase(loss_on("retain", task), {"retain": request.retain}, replace(self.fit, lr=rate))
                 fit(student, task, phase, job.generator, session.named("rea-sample"))
         except Diverged as error:
             raise NotSupported(f"ReaSample: expected rates at which fine-tuning stays finite, got {error}") from error
         size = one_size(task, (request[split] for split in SPLITS))
-        return {split: observe(student, task, request[split], size).loss for split in ARMS}
+        return {split: observe(student, task, examples, size).loss for split, examples in arms.items()}
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """LiRA's score of the fine-tuned copy; MissingReference with fewer than two references."""
-        if split not in ARMS:
-            raise NotSupported(f"ReaSample: expected forget or holdout, got split '{split}'. Score those.")
-        reminded = {arm: replace(evidence.signals[arm], loss=evidence.looked[arm]) for arm in ARMS}
+        self.looked_at(evidence, split)
+        reminded = {arm: replace(evidence.signals[arm], loss=self.looked_at(evidence, arm)) for arm in ARMS}
         return Lira(self.per_example).score(replace(evidence, signals=reminded), split)

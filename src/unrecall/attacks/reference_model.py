@@ -10,7 +10,6 @@ import numpy as np
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
-from unrecall.errors import MissingReference, NotSupported
 from unrecall.record.schema import ThreatModel
 
 
@@ -42,11 +41,5 @@ class ReferenceModel(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Nats below the references' mean; MissingReference without a reference."""
-        if split == "retain":
-            raise NotSupported(
-                "ReferenceModel: expected examples no reference was trained on, got split 'retain'. Score others."
-            )
-        if not evidence.references:
-            raise MissingReference("ReferenceModel: expected at least 1 retrained model besides the subject, got none.")
-        out = np.mean([signals[split].loss for signals in evidence.references], axis=0)
+        out = np.mean([signals[split].loss for signals in self.outsiders(evidence, split)], axis=0)
         return np.asarray(out - evidence.signals[split].loss)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
+from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies
 from unrecall.data.examples import Examples, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
-from unrecall.errors import BadInput, Diverged, NotSupported
+from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import observe
@@ -25,7 +25,7 @@ from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classifying, offers, textual
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, training
+from unrecall.training.loop import Fit, Phase, loss_on
 from unrecall.training.randomness import draw_seed, seeded
 
 
@@ -130,21 +130,14 @@ class Relearn(RecoveryAttack):
             if self.data == "benign":
                 lesson = rest
 
-        def loss(student: nn.Module, drawn: Batches) -> Tensor:
-            return task.rows(student, drawn["held"]).losses().mean()
-
         for rate in self.learning_rates:
-            student = copy.deepcopy(model)
             recipe = replace(self.fit, lr=rate, epochs=last, steps=last)
-            phase = Phase(loss, {"held": lesson}, recipe)
-            name, session = f"relearn-{self.data}-{rate:g}", setting.session.quiet()
-            try:
-                for step in training(student, task, phase, seeded(seed), session.named(name)):
-                    if step in self.steps:
-                        useful = not guard or self._accuracy(student, task, guard) >= least
-                        yield Attacked(step, student, pool.tested, f"lr={rate:g}", useful)
-            except Diverged:
-                session.say(f"{name}: stopped being finite; the smaller learning rates stand.")
+            phase = Phase(loss_on("held", task), {"held": lesson}, recipe)
+            session = setting.session.named(f"relearn-{self.data}-{rate:g}")
+            for step, student in copies(model, task, phase, seeded(seed), session):
+                if step in self.steps:
+                    useful = not guard or self._accuracy(student, task, guard) >= least
+                    yield Attacked(step, student, pool.tested, f"lr={rate:g}", useful)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """A classifier whose last block, by gradient ascent on it, has forgotten half of forget and is still of use."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.attacks.base import Attacked, Reading, RecoveryAttack
+from unrecall.attacks.base import Attacked, RecoveryAttack, ScoreReading, copies
 from unrecall.data.request import Request
-from unrecall.errors import Diverged, NotSupported
+from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Positive
-from unrecall.training.loop import Batches, Fit, Phase, total_steps, training
+from unrecall.training.loop import Fit, Phase, epoch_steps, loss_on
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class RelearnTime(RecoveryAttack):
         budget="epochs over the forget set, 30 at most",
     )
     axis: ClassVar[str] = "epochs over forget"
-    reading: ClassVar[Reading] = "time"
+    reading: ClassVar[ScoreReading] = "time"
     retested: ClassVar[bool] = True
 
     factor: Positive = 1.05
@@ -64,16 +63,10 @@ class RelearnTime(RecoveryAttack):
         """The copy after each epoch, until it has re-learned; at least one epoch."""
         task = setting.task
         threshold = self.factor * mean_loss(setting.models.original, task, pool.taught)
-        student = copy.deepcopy(model)
-
-        def loss(trained: nn.Module, drawn: Batches) -> Tensor:
-            return task.rows(trained, drawn["forget"]).losses().mean()
-
-        phase = Phase(loss, {"forget": pool.taught}, self.fit)
-        per_epoch = total_steps(replace(phase, fit=replace(self.fit, epochs=1, steps=None)))
+        phase = Phase(loss_on("forget", task), {"forget": pool.taught}, self.fit)
+        per_epoch = epoch_steps(phase)
         try:
-            session = setting.session.quiet().named("relearn-time")
-            for done in training(student, task, phase, pool.generator(), session):
+            for done, student in copies(model, task, phase, pool.generator(), setting.session.named("relearn-time")):
                 if done % per_epoch == 0:
                     yield Attacked(done // per_epoch, student, pool.tested)
                     if mean_loss(student, task, pool.taught) <= threshold:
@@ -85,5 +78,3 @@ class RelearnTime(RecoveryAttack):
                 "RelearnTime: expected 2 forget examples or more, from which BatchNorm can take statistics, got 1. Set "
                 "batchnorm=frozen."
             ) from error
-        except Diverged:
-            setting.session.say("relearn-time: stopped being finite before it had re-learned.")

@@ -14,11 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
-from unrecall.attacks.base import MembershipAttack
-from unrecall.data.examples import Absent, Part, repeat
+from unrecall.attacks.base import MembershipAttack, both_arms
+from unrecall.data.examples import Part, evenly, repeat
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
-from unrecall.errors import MissingReference, NotSupported
+from unrecall.errors import NotSupported
 from unrecall.models.observe import batches, device_of
 from unrecall.nn.hooks import mode
 from unrecall.record.schema import ThreatModel
@@ -28,24 +28,6 @@ from unrecall.training.job import Job
 
 CLASSES: tuple[Split, ...] = ("retain", "holdout", "forget")
 """What the classifier tells apart; an example's class is its place here."""
-
-FEATURES = (
-    "original_loss",
-    "mean_neighbour_loss",
-    "max_neighbour_loss",
-    "min_neighbour_loss",
-    "loss_variance",
-    "loss_std",
-    "mean_loss_increment",
-    "max_loss_increment",
-    "min_loss_increment",
-    "mean_gradient",
-    "max_gradient",
-    "gradient_variance",
-    "loss_volatility",
-    "local_curvature",
-    "increment_variance",
-)
 
 FOLDS, SEED, TINY = 5, 42, 1e-8
 
@@ -106,11 +88,10 @@ class REMIND(MembershipAttack):
     def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """Features `[n, 15]` of forget and holdout, and of as many retain examples as the smaller of them has."""
         request, task = job.request, textual(self, job.task)
-        if isinstance(request.holdout, Absent):
-            raise MissingReference(request.holdout.reason)
+        both_arms(request)
         fewest = min(len(request[split]) for split in CLASSES)
         examples = {split: request[split] for split in CLASSES}
-        examples["retain"] = Part(request.retain, _spread(len(request.retain), fewest).tolist())
+        examples["retain"] = Part(request.retain, evenly(len(request.retain), fewest))
         near = task.neighbours(model, self.m)
         features: dict[Split, np.ndarray] = {}
         with mode(model, training=False), torch.no_grad():
@@ -130,8 +111,7 @@ class REMIND(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """How much rather forget than holdout, in [0, 1]; NotSupported for other splits and for too few examples."""
-        if split not in ("forget", "holdout") or split not in evidence.looked:
-            raise NotSupported(f"REMIND: expected forget or holdout, looked at before, got {split!r}. Score those.")
+        self.looked_at(evidence, split)
         features = [evidence.looked[name] for name in CLASSES]
         if min(map(len, features)) < 2:
             raise NotSupported(
@@ -139,19 +119,16 @@ class REMIND(MembershipAttack):
                 f"{', '.join(str(len(part)) for part in features)}. Name more."
             )
         labels = np.repeat(np.arange(len(CLASSES)), [len(part) for part in features])
-        chances = out_of_fold(np.concatenate(features), labels, self._unfitted())[labels == CLASSES.index(split)]
+        unfitted: Any = LogisticRegression(max_iter=300, random_state=SEED)
+        if self.classifier == "forest":
+            unfitted = RandomForestClassifier(100, random_state=SEED)
+        chances = out_of_fold(np.concatenate(features), labels, unfitted)[labels == CLASSES.index(split)]
         forget, holdout = chances[:, CLASSES.index("forget")] + TINY, chances[:, CLASSES.index("holdout")] + TINY
         return np.asarray(forget / (forget + holdout))
 
-    def _unfitted(self) -> Any:
-        """The classifier before it has learned anything."""
-        if self.classifier == "forest":
-            return RandomForestClassifier(100, random_state=SEED)
-        return LogisticRegression(max_iter=300, random_state=SEED)
-
 
 def landscape(base: np.ndarray, neighbours: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Features `[n, 15]` of the losses around each example, in the order of `FEATURES`.
+    """Features `[n, 15]` of the losses around each example.
 
     `base` l_0 [n] is an example's loss, `neighbours` l_k [n, K] that of its perturbed copies, `distance` d_k [n, K]
     how far each lies: the mean over the answer's tokens of 1 - cosine between old and new embedding. With
@@ -166,13 +143,14 @@ def landscape(base: np.ndarray, neighbours: np.ndarray, distance: np.ndarray) ->
         local_curvature                    mean of 2 D_k / (d_k^2 + 1e-8)
         increment_variance                 of D_k
 
-    The names are the paper's. Reconstructed, since its code could not be had, are d_k, and with it the three gradients
-    and the curvature (the second-order term of Taylor's series where the slope is 0), and the volatility.
+    They stand in this order; the names are the paper's. Reconstructed, since its code could not be had, are d_k, and
+    with it the three gradients and the curvature (the second-order term of Taylor's series where the slope is 0), and
+    the volatility.
     """
     rise = np.where(distance > 0, neighbours - base[:, None], 0.0)
     slope = np.abs(rise) / (distance + TINY)
     mean, spread = neighbours.mean(1), neighbours.std(1)
-    columns = {
+    features = {
         "original_loss": base,
         "mean_neighbour_loss": mean,
         "max_neighbour_loss": neighbours.max(1),
@@ -189,7 +167,7 @@ def landscape(base: np.ndarray, neighbours: np.ndarray, distance: np.ndarray) ->
         "local_curvature": (2 * rise / (distance**2 + TINY)).mean(1),
         "increment_variance": rise.var(1),
     }
-    return np.stack([columns[name] for name in FEATURES], 1)
+    return np.stack(list(features.values()), 1)
 
 
 def out_of_fold(features: np.ndarray, labels: np.ndarray, classifier: Any) -> np.ndarray:
@@ -206,11 +184,6 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, classifier: Any) -> np
     for others, fold in folds.split(scaled, labels):
         parts = [others[labels[others] == label] for label in range(len(sizes))]
         fewest = min(map(len, parts))
-        fitted = np.concatenate([part[_spread(len(part), fewest)] for part in parts])
+        fitted = np.concatenate([part[evenly(len(part), fewest)] for part in parts])
         chances[fold] = clone(classifier).fit(scaled[fitted], labels[fitted]).predict_proba(scaled[fold])
     return chances
-
-
-def _spread(length: int, count: int) -> np.ndarray:
-    """`count` indices at equal distances."""
-    return np.linspace(0, length - 1, count).round().astype(int)

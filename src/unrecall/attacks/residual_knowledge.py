@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Reading, ScoredAttack
+from unrecall.attacks.base import ScoredAttack, ScoreReading
 from unrecall.data.examples import Batch, Examples, move, repeat
 from unrecall.evidence.pool import Place, Pool
-from unrecall.evidence.scores import Scores
+from unrecall.evidence.scores import Scores, mean_of_defined
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import batches, device_of
 from unrecall.models.perturb import Walk, fgsm, noise_like, other_classes, pgd
@@ -28,10 +28,9 @@ from unrecall.training.randomness import draw_seed, seeded
 
 
 class _Drawn(NamedTuple):
-    """All draws of the examples `first` onwards at one radius, draw by draw within each example."""
+    """All draws of some examples at one radius, draw by draw within each example."""
 
     radius: int
-    first: int
     draws: int
     batch: Batch
 
@@ -72,7 +71,7 @@ class ResidualKnowledge(ScoredAttack):
         budget="100 perturbed copies of each example at each radius",
     )
 
-    reading: ClassVar[Reading] = "recognition"
+    reading: ClassVar[ScoreReading] = "recognition"
     needs: ClassVar[tuple[type, ...]] = (Perturbable,)
     needs_own_rows: ClassVar[bool] = True
     judged: ClassVar[str] = "sums"
@@ -131,34 +130,31 @@ class ResidualKnowledge(ScoredAttack):
         """The counts that these shares of the draws stand for."""
         return np.asarray(np.rint(shares * self.draws).astype(np.int64))
 
-    def _chunks(self, model: nn.Module, examples: Examples, task: Task) -> Iterator[tuple[int, Batch]]:
-        """The examples in order, as many at once as fit with all their draws, each chunk with its first index."""
-        size, first = max(1, self.batch_size // self.draws), 0
-        for chunk in batches(examples, task, size, device_of(model)):
-            yield first, chunk
-            first += size
+    def _chunks(self, model: nn.Module, examples: Examples, task: Task) -> Iterator[Batch]:
+        """The examples in order, as many at once as fit with all their draws."""
+        return batches(examples, task, max(1, self.batch_size // self.draws), device_of(model))
 
     def _noisy(self, model: nn.Module, examples: Examples, task: Task, seed: int) -> Iterator[_Drawn]:
         """Each chunk with Gaussian noise, the same standard draws at every radius."""
         continuous, generator = perturbable(task), seeded(seed)
-        for first, chunk in self._chunks(model, examples, task):
+        for chunk in self._chunks(model, examples, task):
             copies = repeat(chunk, self.draws)
             clean = continuous.inputs(copies)
             noise = torch.cat([noise_like(part, generator) for part in torch.split(clean, self.draws)])
             for i, radius in enumerate(self.radii):
                 if radius == 0:
-                    yield _Drawn(i, first, 1, chunk)
+                    yield _Drawn(i, 1, chunk)
                 else:
                     moved = torch.add(clean, noise, alpha=radius).clamp_(*continuous.bounds)
-                    yield _Drawn(i, first, self.draws, continuous.with_inputs(copies, moved))
+                    yield _Drawn(i, self.draws, continuous.with_inputs(copies, moved))
 
     def _crafted(self, model: nn.Module, examples: Examples, task: Task, seed: int) -> Iterator[_Drawn]:
         """At each radius each chunk, moved so that the model takes it for another class, drawn at random."""
         for i, radius in enumerate(self.radii):
             wishes, starts = seeded(seed), seeded(seed + 1)
-            for first, chunk in self._chunks(model, examples, task):
+            for chunk in self._chunks(model, examples, task):
                 if radius == 0:
-                    yield _Drawn(i, first, 1, chunk)
+                    yield _Drawn(i, 1, chunk)
                     continue
                 copies = repeat(chunk, self.draws)
                 with torch.no_grad():
@@ -167,24 +163,19 @@ class ResidualKnowledge(ScoredAttack):
                 if self.perturbation == "fgsm":
                     moved = fgsm(model, task, copies, radius=radius, targets=wished)
                 else:
-                    moved = pgd(
-                        model,
-                        task,
-                        copies,
-                        Walk(radius=radius, step=self.pgd_step, steps=self.pgd_steps, targets=wished),
-                        starts,
-                    )
-                yield _Drawn(i, first, self.draws, moved)
+                    walk = Walk(radius, self.pgd_step, self.pgd_steps, targets=wished)
+                    moved = pgd(model, task, copies, walk, starts)
+                yield _Drawn(i, self.draws, moved)
 
     def _count(
         self, drawn: Iterator[_Drawn], models: Sequence[nn.Module], examples: Examples, task: Task
     ) -> dict[nn.Module, np.ndarray]:
         """How often each model recognised each example at each radius `[radii, examples]`."""
         counts = {model: np.zeros((self.points, len(examples)), dtype=np.int64) for model in models}
-        for i, first, draws, batch in drawn:
+        for i, draws, batch in drawn:
+            places = batch["index"][::draws].cpu().numpy()
             for model, count in counts.items():
-                hits = recognised(model, task, batch).reshape(-1, draws).sum(1) * (self.draws // draws)
-                count[i, first : first + len(hits)] = hits
+                count[i, places] = recognised(model, task, batch).reshape(-1, draws).sum(1) * (self.draws // draws)
         return counts
 
 
@@ -216,7 +207,7 @@ def ratios(counts: Recognition) -> np.ndarray:
 
 def set_level(counts: Recognition) -> np.ndarray:
     """r_tau of the forget set `[radii]`: the mean over retrained models of the mean over examples with a ratio."""
-    return _nanmean(_nanmean(ratios(counts), axis=2), axis=0)
+    return mean_of_defined(mean_of_defined(ratios(counts), axis=2), axis=0)
 
 
 def sums(counts: Recognition) -> list[Estimate]:
@@ -262,11 +253,3 @@ def disagreement_bounds(counts: Recognition) -> Bounds:
     """
     p_m, p_a = counts.subject / counts.draws, counts.references / counts.draws
     return Bounds(np.abs(p_m - p_a).mean((0, 2)), np.minimum(1, 2 - p_a - p_m).mean((0, 2)))
-
-
-def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of what is defined; nan, without a warning, where nothing is."""
-    defined = ~np.isnan(values)
-    number = defined.sum(axis)
-    total = np.where(defined, values, 0).sum(axis)
-    return np.asarray(np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0))

@@ -10,7 +10,6 @@ import numpy as np
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
-from unrecall.errors import MissingReference, NotSupported
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Positive, Share
 
@@ -50,10 +49,7 @@ class RMIA(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """The share of the test split that each example beats; MissingReference without a reference."""
-        if split == "retain":
-            raise NotSupported("RMIA: expected examples no reference was trained on, got split 'retain'. Score others.")
-        if not evidence.references:
-            raise MissingReference("RMIA: expected at least 1 retrained model besides the subject, got none.")
+        self.outsiders(evidence, split)
         prior = ((1 + self.a) * _out(evidence, split) + (1 - self.a)) / 2
         own = evidence.signals[split].confidence / np.maximum(prior, TINY)
         population = evidence.signals["test"].confidence / np.maximum(_out(evidence, "test"), TINY)

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn import svm
 
 from unrecall.attacks.base import MembershipAttack
+from unrecall.data.examples import evenly
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
 from unrecall.record import stats
@@ -72,13 +73,7 @@ class SVC(MembershipAttack):
     def _decide(self, members: np.ndarray, others: np.ndarray, examples: np.ndarray) -> np.ndarray:
         """The decision function at the examples, fitted on members = 1 against others = 0."""
         factor = max(1.0, (len(members) + len(others)) / self.most)
-        sides = [_thinned(members, factor), _thinned(others, factor)]
+        sides = [side[evenly(len(side), max(1, int(len(side) / factor)))] for side in (members, others)]
         classifier = svm.SVC(C=self.c, gamma="auto", kernel="rbf", random_state=0)
         classifier.fit(np.concatenate(sides)[:, None], np.repeat([1, 0], [len(side) for side in sides]))
         return np.asarray(classifier.decision_function(examples[:, None]))
-
-
-def _thinned(values: np.ndarray, factor: float) -> np.ndarray:
-    """One in `factor` of the values, at equal distances; at least one."""
-    count = max(1, int(len(values) / factor))
-    return np.asarray(values[np.linspace(0, len(values) - 1, count).round().astype(int)])

@@ -10,11 +10,10 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from unrecall.attacks.base import MembershipAttack
+from unrecall.attacks.base import MembershipAttack, both_arms, one_query
 from unrecall.data.examples import iterate
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
-from unrecall.errors import NotSupported
 from unrecall.record.schema import ThreatModel
 from unrecall.training.job import Job
 
@@ -38,23 +37,15 @@ class ZlibRatio(MembershipAttack):
     """
 
     title: ClassVar[str] = "Loss over zlib size"
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        access="the unlearned model's probability of the true label",
-        data="the examples in question and their labels",
-        budget="one query an example",
-    )
+    threat: ClassVar[ThreatModel] = one_query("the unlearned model's probability of the true label")
 
     def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The compressed size of each example `[n]`, in bytes; the model is not asked."""
-        splits: tuple[Split, ...] = ("forget", "holdout")
         return {
-            split: np.array([len(zlib.compress(job.task.raw(item))) for item in iterate(job.request[split])])
-            for split in splits
+            split: np.array([len(zlib.compress(job.task.raw(item))) for item in iterate(examples)])
+            for split, examples in both_arms(job.request).items()
         }
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus nats a row and byte; NotSupported for a split that was not looked at."""
-        loss = evidence.signals[split].loss
-        if split not in evidence.looked:
-            raise NotSupported(f"ZlibRatio: expected forget or holdout, looked at before, got {split!r}. Score those.")
-        return np.asarray(-loss / evidence.looked[split])
+        return np.asarray(-evidence.signals[split].loss / self.looked_at(evidence, split))

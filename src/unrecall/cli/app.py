@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 from unrecall.cli import options
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
 from unrecall.errors import BadInput, UnrecallError, nearest
-from unrecall.spec.catalog import KINDS, Entry, entries
+from unrecall.spec.catalog import KINDS, entries
 
 app = typer.Typer(
     add_completion=False,
@@ -27,10 +27,7 @@ DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("r
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"),
-    device: Device = "cpu",
-) -> None:
+def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"), device: Device = "cpu") -> None:
     """Digits: train, retrain, unlearn in three ways, attack, report; under a minute on two cores."""
     from unrecall.disk.run_folder import claimed
     from unrecall.experiment.grid import Cell
@@ -50,7 +47,8 @@ def list_(
     if catalog is None:
         raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
     if as_json:
-        print(json.dumps([_as_json(entry) for entry in catalog], indent=1))
+        described = [{k: v for k, v in asdict(entry).items() if k != "owner"} for entry in catalog]
+        print(json.dumps(described, indent=1))
         return
     width = max(len(entry.name) for entry in catalog)
     for entry in catalog:
@@ -113,26 +111,12 @@ def unlearn(
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, "quick", tune)
-    from unrecall.disk import weights
     from unrecall.disk.run_folder import claimed, files_named
-    from unrecall.experiment.grid import scenario_of
-    from unrecall.experiment.run import Start
-    from unrecall.spec.lines import parse, show
-    from unrecall.tasks.protocols import export
-    from unrecall.training.session import Session
+    from unrecall.experiment.grid import Cell, checkpoint
 
     command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
     with claimed(out, command | {"files": files_named(scenario, method)}) as folder:
-        case, chosen = scenario_of(scenario), parse(method, "methods")
-        session = Session(folder=folder / "parts", device=device, show=True)
-        start = Start(case, case.train_original(seed, session).model, seed, session)
-        case.task.check(start.original, case.request)
-        if tune:
-            chosen = chosen.scaled(start.tuned(chosen).chosen)
-        unlearned = start.unlearned(chosen).model
-        weights.save(unlearned, folder / "unlearned.safetensors")
-        export(case.task, unlearned, folder / "unlearned")
-    print(f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}")
+        print(checkpoint(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
 
 
 @app.command()
@@ -151,35 +135,13 @@ def audit(
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, files_named
-    from unrecall.experiment.grid import architecture, scenario_of
-    from unrecall.experiment.run import loaded, references
-    from unrecall.harness.audit import audit as examine
-    from unrecall.harness.suites import suite as chosen_suite
-    from unrecall.record.schema import Run
-    from unrecall.training.session import Session
+    from unrecall.experiment.grid import Cell, examine
 
     command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
     with claimed(out, command | {"files": files_named(scenario, suite)}) as folder:
-        case, attacks = scenario_of(scenario), chosen_suite(*suite.split())
-        attacks.suiting(case.task)
-        session = Session(folder=folder / "parts", device=device, show=True)
-        like = architecture(case, seed, session) if original else case.train_original(seed, session).model
-        before, after = loaded(like, original) if original else like, loaded(like, model)
-        case = replace(case, retrained=tuple(loaded(like, path) for path in retrained or []) or case.retrained)
-        record = examine(
-            original=before,
-            unlearned=after,
-            retrained=[trained.model for trained in references(case, session)],
-            request=case.request,
-            task=case.task,
-            attacks=attacks,
-            seed=seed,
-            session=session,
-            run=Run(scenario=case.name, summary=case.summary, method=model.name, title=f"Checkpoint {model.name}"),
-        )
-        record.save(folder / "record.json")
-        _show([record], folder, fail_on)
+        cell = Cell(scenario, model.name, suite, seed, False, str(folder), device)
+        _show([examine(cell, model, original, retrained or [])], folder, fail_on)
 
 
 @app.command()
@@ -195,26 +157,19 @@ def bench(
 ) -> None:
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
     from unrecall.disk.run_folder import claimed, file_name, files_named
-    from unrecall.experiment.grid import Cell, tunable
+    from unrecall.experiment.grid import Cell
+    from unrecall.spec.lines import parse
 
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     for name in names:
         check_names(scenario, name, suite)
-    untuned = {name for name in names if tune and not tunable(name)}
-    for name in sorted(untuned):
+    tuned = {name: tune and parse(name, "methods").core().strength is not None for name in names}
+    for name in sorted(name for name in tuned if tune and not tuned[name]):
         print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
     with claimed(out, command | {"files": files_named(scenario, suite)}) as folder:
         cells = [
-            Cell(
-                scenario,
-                name,
-                suite,
-                n,
-                tune and name not in untuned,
-                str(folder / file_name(name) / f"seed-{n}"),
-                device,
-            )
+            Cell(scenario, name, suite, n, tuned[name], str(folder / file_name(name) / f"seed-{n}"), device)
             for name in names
             for n in range(seeds)
         ]
@@ -232,32 +187,35 @@ def report(
     from unrecall.record.schema import load
     from unrecall.report import write
 
-    write([load(path) for path in records_in(paths)], out, judged_names())
-    print(out)
+    records, errors, found = [], [], records_in(paths)
+    for path in found:
+        try:
+            records.append(load(path))
+        except BadInput as error:
+            errors.append(str(error))
+    if records:
+        write(records, out, judged_names())
+        print(out)
+    _complain_of(errors, f"{len(errors)} of {len(found)} records could not be read, and are on no page.")
 
 
 @app.command()
-def check(record: Annotated[Path, typer.Argument(help="a record.json")]) -> None:
+def check(record: Annotated[Path, typer.Argument(help="a record, or a folder that holds some")]) -> None:
     """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
+    from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.recheck import recheck
 
-    checked = recheck(record, judged_names())
-    print(f"{record}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
-    print(checked.record.verdict.line)
-    for doubt in checked.record.doubts:
-        print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
-    for problem in checked.problems:
-        print(f"  off: {problem}")
-    for limit in checked.unseen:
-        print(f"  not checked: {limit}")
-    if checked.problems:
+    checks = {path: recheck(path, judged_names()) for path in records_in([record])}
+    for path, checked in checks.items():
+        print(f"{path}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
+        print(checked.record.verdict.line)
+        for doubt in checked.record.doubts:
+            print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
+        for state, lines in (("off", checked.problems), ("not checked", checked.unseen)):
+            print("".join(f"  {state}: {line}\n" for line in lines), end="")
+    if any(checked.problems for checked in checks.values()):
         raise typer.Exit(1)
-
-
-def _as_json(entry: Entry) -> dict[str, Any]:
-    parameters = [{"name": p.name, "type": p.type, "default": p.default} for p in entry.parameters]
-    return {"name": entry.name, "summary": entry.summary, "reference": entry.reference, "parameters": parameters}
 
 
 def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
@@ -265,12 +223,9 @@ def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None
     from unrecall.experiment.grid import perform_all
 
     records, failures = perform_all(cells, ray)
-    for failure in failures:
-        _complain(failure)
     if records:
         _show(records, folder, "" if failures else fail_on)
-    if failures:
-        raise UnrecallError(f"{len(failures)} of {len(cells)} cells failed. The same command tries them again.")
+    _complain_of(failures, f"{len(failures)} of {len(cells)} cells failed. The same command tries them again.")
 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:
@@ -300,6 +255,14 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 130:
         print("interrupted: the same command goes on from here.", file=sys.stderr)
     sys.exit(code)
+
+
+def _complain_of(errors: list[str], summary: str) -> None:
+    """Prints each error, and raises the summary where there are any."""
+    for error in errors:
+        _complain(error)
+    if errors:
+        raise UnrecallError(summary)
 
 
 def _complain(message: str) -> int:

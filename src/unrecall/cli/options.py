@@ -68,9 +68,16 @@ def method_line(method: str, lora: str | None) -> str:
 
 def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:
     """Raises BadInput for unknown names and impossible parameters, before anything is trained or written."""
-    from unrecall.harness.suites import suite
+    from unrecall.harness.suites import NAMED, suite
     from unrecall.spec.lines import parse
 
+    words = suite_names.replace(",", " ").split()
+    whole = [word for word in words if word in (*NAMED, "all")]
+    if whole and len(words) > 1:
+        raise BadInput(
+            f"--suite: expected '{whole[0]}' alone, as it is a whole suite, got '{suite_names}'. "
+            "Name one suite, or attacks separated by spaces."
+        )
     chosen = parse(method, "methods") if method else None
     if tune and chosen:
         chosen.scaled(1)

@@ -52,6 +52,11 @@ class Part:
         return self.whole[self.indices[index]]
 
 
+def evenly(n: int, most: int) -> list[int]:
+    """At most `most` of the indices 0..n-1, evenly spread."""
+    return [int(i) for i in np.linspace(0, n - 1, min(n, most)).round()]
+
+
 def iterate(examples: Examples) -> Iterator[Any]:
     """The examples in order; `__getitem__` and `__len__` are all that a data set needs."""
     return (examples[i] for i in range(len(examples)))

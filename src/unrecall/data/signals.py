@@ -41,9 +41,7 @@ class Rows:
 
     def per_example(self, values: Tensor) -> Tensor:
         """The mean of a per-row quantity over each example's rows: `[rows]` -> `[examples]`."""
-        zeros = torch.zeros(self.examples, dtype=values.dtype, device=values.device)
-        counts = zeros.index_add(0, self.example, torch.ones_like(values)).clamp_min(1)
-        return zeros.index_add(0, self.example, values) / counts
+        return self.summed(values) / self.summed(torch.ones_like(values)).clamp_min(1)
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum of a per-row quantity over each example's rows: `[rows]` -> `[examples]`."""

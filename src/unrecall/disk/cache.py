@@ -124,22 +124,21 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 ARRAYS: Form[dict[str, np.ndarray]] = Form(".npz", _write_arrays, _read_arrays)
-JSON: Form[Any] = Form(
-    ".json", lambda path, value: _write_text(path, json.dumps(value)), lambda path: json.loads(read_text(path))
-)
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _json_form(dump: Callable[[T], str], load: Callable[[str], T]) -> Form[T]:
+    def write(path: Path, value: T) -> None:
+        path.write_text(dump(value), encoding="utf-8")
+
+    return Form(".json", write, lambda path: load(read_text(path)))
+
+
+JSON: Form[Any] = _json_form(json.dumps, json.loads)
 
 
 def model_form(kind: type[M]) -> Form[M]:
     """Values of one pydantic class, as JSON."""
-    return Form(
-        ".json",
-        lambda path, value: _write_text(path, value.model_dump_json()),
-        lambda path: kind.model_validate_json(read_text(path)),
-    )
+    return _json_form(kind.model_dump_json, kind.model_validate_json)
 
 
 def code_key(*owners: Any) -> str:

@@ -133,6 +133,14 @@ def read_text(path: Path) -> str:
         raise BadInput(f"{path}: expected a readable file, got: {error.strerror}. Check the path.") from error
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file that the user named holds; BadInput where it is none."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: expected JSON, got {error.msg} at line {error.lineno}. Check the path.") from error
+
+
 def file_key(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as file:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unrecall.disk.files import UNFINISHED, content_key, file_key, read_text, unwritable, write_json
+from unrecall.disk.files import UNFINISHED, content_key, file_key, read_json, unwritable, write_json
 from unrecall.errors import BadInput, UnrecallError
 
 ASKED = "run.json"
@@ -81,12 +80,7 @@ def _folder_key(folder: Path) -> str:
 
 def _asked(folder: Path) -> dict[str, Any]:
     path = folder / ASKED
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: expected JSON, got {error.msg}. Choose another --out.") from error
+    value = read_json(path) if path.exists() else None
     return value if isinstance(value, dict) else {}
 
 
@@ -98,5 +92,6 @@ def records_in(paths: list[Path]) -> list[Path]:
             raise BadInput(f"{path}: expected a record or a folder of records, got nothing there. Check the path.")
         records += sorted(path.rglob("record.json")) if path.is_dir() else [path]
     if not records:
-        raise BadInput(f"{paths[0]}: expected at least one record.json below it, got none. Run 'unrecall run' first.")
+        hint = "Name a record, or a folder that 'unrecall run', bench or audit has filled."
+        raise BadInput(f"{paths[0]}: expected at least one record.json below it, got none. {hint}")
     return records

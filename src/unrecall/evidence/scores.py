@@ -75,6 +75,13 @@ class Scores:
         return Scores(named["budgets"], variants, columns("shown"), columns("losses"), columns("beside"))
 
 
+def mean_of_defined(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean along an axis of what is not nan; nan, without a warning, where all is."""
+    defined = ~np.isnan(values)
+    number, total = defined.sum(axis), np.where(defined, values, 0).sum(axis)
+    return np.asarray(np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0))
+
+
 @dataclass(frozen=True)
 class Trace:
     """What the attacker's best choice at each budget brought, for one arm.

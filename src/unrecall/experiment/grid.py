@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import nn
 
+from unrecall.disk import weights
 from unrecall.disk.files import writing
 from unrecall.errors import BadInput, MissingDependency, UnrecallError
-from unrecall.experiment.run import experiment, loaded
+from unrecall.experiment.run import Start, experiment, loaded, references
+from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
-from unrecall.record.schema import Record, load
+from unrecall.record.schema import Record, Run, load
 from unrecall.scenarios.base import Builder, Scenario
-from unrecall.spec.lines import parse
+from unrecall.spec.lines import parse, show
 from unrecall.tasks.protocols import Exportable, export, offers
 from unrecall.training.randomness import own_randomness
 from unrecall.training.session import Session
-
-USER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What a user's own code may raise on its way to a scenario."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +41,14 @@ class Cell:
     show: bool = True
 
     @property
+    def session(self) -> Session:
+        """Where its parts are kept, and on which device they are made."""
+        return Session(Path(self.folder) / "parts", self.device, show=self.show)
+
+    @property
     def record(self) -> Path:
         """The file of its record."""
         return Path(self.folder) / "record.json"
-
-
-class Grid(NamedTuple):
-    """What came of many cells: the records of those that finished, and a line for each that failed."""
-
-    records: list[Record]
-    failures: list[str]
 
 
 def scenario_of(text: str) -> Scenario:
@@ -74,8 +59,8 @@ def scenario_of(text: str) -> Scenario:
     maker = parse(text, "scenarios")
     try:
         scenario = maker.make() if isinstance(maker, Builder) else maker()
-    except USER_ERRORS as error:
-        if ".py:" not in text:
+    except Exception as error:
+        if ".py:" not in text or isinstance(error, UnrecallError):
             raise
         raised = f"{type(error).__name__}: {error}"
         raise BadInput(f"{text}: expected a Scenario, but this function raised {raised}. Correct the file.") from error
@@ -92,39 +77,71 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
         return scenario.build(seed, session)
 
 
-def tunable(method: str) -> bool:
-    """Whether the method that a line names has a strength that tuning can search."""
-    return parse(method, "methods").core().strength is not None
-
-
 def perform(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     if cell.record.exists():
         return load(cell.record)
     folder = Path(cell.folder)
-    session, scenario = Session(folder / "parts", cell.device, show=cell.show), scenario_of(cell.scenario)
+    session, scenario = cell.session, scenario_of(cell.scenario)
     method, attacks = parse(cell.method, "methods"), suite(*cell.suite.split())
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
-    for checkpoint in (folder / "parts").glob("unlearned-*.safetensors"):
+    for kept in (folder / "parts").glob("unlearned-*.safetensors"):
         with writing(folder / "unlearned.safetensors") as temporary:
-            shutil.copyfile(checkpoint, temporary)
+            shutil.copyfile(kept, temporary)
         if offers(scenario.task, Exportable):
-            unlearned = loaded(architecture(scenario, cell.seed, session), checkpoint)
+            unlearned = loaded(architecture(scenario, cell.seed, session), kept)
             export(scenario.task, unlearned, folder / "unlearned")
     record.save(cell.record)
     return record
 
 
-def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> Grid:
+def checkpoint(cell: Cell) -> str:
+    """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
+    scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
+    session, folder = cell.session, Path(cell.folder)
+    start = Start(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
+    scenario.task.check(start.original, scenario.request)
+    chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
+    unlearned = start.unlearned(chosen).model
+    weights.save(unlearned, folder / "unlearned.safetensors")
+    export(scenario.task, unlearned, folder / "unlearned")
+    return f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
+
+
+def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
+    """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
+    scenario, attacks, session = scenario_of(cell.scenario), suite(*cell.suite.split()), cell.session
+    attacks.suiting(scenario.task)
+    like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
+    before, after = loaded(like, original) if original else like, loaded(like, model)
+    scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)
+    run = Run(scenario=scenario.name, summary=scenario.summary, method=cell.method, title=f"Checkpoint {cell.method}")
+    record = audit(
+        original=before,
+        unlearned=after,
+        retrained=[reference.model for reference in references(scenario, session)],
+        request=scenario.request,
+        task=scenario.task,
+        attacks=attacks,
+        seed=cell.seed,
+        session=session,
+        run=run,
+    )
+    record.save(cell.record)
+    return record
+
+
+def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[list[Record], list[str]]:
     """All cells, here one after another, or as Ray tasks on a cluster ("local" starts one); lost cells are retried.
 
-    The error of one cell doesn't stop the others. The error of an only cell is raised as it is.
+    Gives the records of those that finished, and a line for each that failed: the error of one cell doesn't stop the
+    others. The error of an only cell is raised as it is.
     """
     if ray_address is None and len(cells) == 1:
-        return Grid([perform(cells[0])], [])
+        return [perform(cells[0])], []
     outcomes = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
     records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
-    return Grid(records, [outcome for outcome in outcomes if isinstance(outcome, str)])
+    return records, [outcome for outcome in outcomes if isinstance(outcome, str)]
 
 
 def _attempt(cell: Cell) -> Record | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import Record, Run, Tuning
 from unrecall.scenarios.base import Scenario, Trained, trained_form
 from unrecall.spec import lines
-from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import check_inputs
 from unrecall.training.cost import metered
 from unrecall.training.job import Job
@@ -53,7 +51,8 @@ def experiment(
     check_requests(suiting, request, scenario.task)
     original = scenario.train_original(seed, session)
     check_inputs(scenario.task, original.model, request)
-    check_layers(original.model, (method, method.core(), *suiting))
+    for part in (method, method.core(), *suiting):
+        named(original.model, getattr(part, "layers", ()))  # BadInput where they are none of the model's
     retrained = references(scenario, session)
     start = Start(scenario, original.model, seed, session)
     tuning = start.tuned(method) if tuned else None
@@ -81,12 +80,6 @@ def experiment(
         run=run,
         defender=start.defender(chosen),
     )
-
-
-def check_layers(model: nn.Module, parts: Iterable[Parameters]) -> None:
-    """BadInput, before anything more is trained, where `layers` of a method or an attack are none of the model's."""
-    for part in parts:
-        named(model, getattr(part, "layers", ()))
 
 
 def loaded(like: nn.Module, path: Path) -> nn.Module:
@@ -139,11 +132,8 @@ class Start:
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
-
-        def compute() -> Tuning:
-            return tune(method, self.original, self.job(self.session)).tuning
-
-        return Cache(self.session.folder).get("tuning", self._key(method), model_form(Tuning), compute)
+        cache, key = Cache(self.session.folder), self._key(method)
+        return cache.get("tuning", key, model_form(Tuning), lambda: tune(method, self.original, self.job(self.session)))
 
     def defender(self, method: Method) -> Defender:
         """The method as it stands, ready to honour other requests than the scenario's own."""

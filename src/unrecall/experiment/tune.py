@@ -34,14 +34,7 @@ FORGOTTEN = 0.05
 """The confidence that a classifier may have left: a retrained one was taught by every example that it isn't this."""
 
 
-class Tuned(NamedTuple):
-    """The method at the strength that was chosen, and what was tried."""
-
-    method: Method
-    tuning: Tuning
-
-
-def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_drop: float = 0.02) -> Tuned:
+def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_drop: float = 0.02) -> Tuning:
     """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
 
     A model retrained without forget would treat forget like validation, so for samples the gap between them should be
@@ -66,14 +59,13 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)
     met = best.kept and (request.kind == "samples" or best.gap <= 0)
-    tuning = Tuning(
+    return Tuning(
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,
         untouched=goal.gap(model),
         criterion=CRITERION[request.kind].format(goal.limit) + SPARING.format(retain_drop) + ("" if met else UNMET),
         trials=sorted(tried, key=lambda trial: trial.strength),
     )
-    return Tuned(method.scaled(best.strength), tuning)
 
 
 class Goal(NamedTuple):

@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 from torch import nn
 
-from unrecall.attacks.base import Attack, Kind
+from unrecall.attacks.base import Attack, AttackKind
 from unrecall.data.request import SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
@@ -27,14 +26,14 @@ from unrecall.metrics import METRICS
 from unrecall.metrics.base import Measured
 from unrecall.nn.hooks import mode
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.provenance import dirty, provenance
-from unrecall.record.schema import AttackReport, Exhibit, Measurement, Record, Run
+from unrecall.record.provenance import provenance
+from unrecall.record.schema import Exhibit, Record, Run
 from unrecall.record.verdict import judge
 from unrecall.spec import lines
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.training.session import Session
 
-KINDS: Mapping[Kind, Callable[[Any, Setting], Finding]] = {
+KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
     "scored": scored,
     "inspection": inspected,
     "deletion": deleted,
@@ -97,45 +96,21 @@ def finding_of(attack: Attack, setting: Setting) -> Finding:
         return run(attack, own)
     key = (repr(attack), *setting.key, *setting.model_keys.values(), str(own.seed), code_key(attack, run))
     defender = setting.defender.name if setting.defender else ""
-
-    def computed() -> FindingFile:
-        finding = run(attack, own)
-        return FindingFile(report=finding.report, measurements=finding.measurements)
-
-    form = model_form(FindingFile)
-    file = Cache(session.folder).get(type(attack).__name__.lower(), (*key, defender), form, computed)
-    return Finding(file.report, file.measurements)
-
-
-class FindingFile(BaseModel):
-    """A finding as it stands on disk."""
-
-    report: AttackReport
-    measurements: list[Measurement]
+    cache, form = Cache(session.folder), model_form(Finding)
+    return cache.get(type(attack).__name__.lower(), (*key, defender), form, lambda: run(attack, own))
 
 
 def _record(
     run: Run, setting: Setting, measured: Sequence[Measured], findings: Sequence[Finding], exhibits: list[Exhibit]
 ) -> Record:
     """The record: everything that was measured and found, judged, and what there is to doubt."""
-    reports = [finding.report for finding in findings]
     rows = [row for part in measured for row in part.measurements]
     rows += [row for finding in findings for row in finding.measurements]
     labelled, verdict = judge(rows)
-    sizes = {str(split): len(setting.request[split]) for split in SPLITS}
-    facts = Facts(
-        sizes=sizes,
-        measurements={row.name: row for row in labelled},
-        reports=reports,
-        references=len(setting.models.retrained),
-        tuning=run.tuning,
-        dirty=dirty(),
-        weights=setting.digests,
-    )
-    return Record(
+    record = Record(
         scenario=run.scenario,
         scenario_summary=run.summary,
-        sizes=sizes,
+        sizes={str(split): len(setting.request[split]) for split in SPLITS},
         kind=setting.request.kind,
         method=run.method,
         method_title=run.title,
@@ -144,8 +119,8 @@ def _record(
         tuning=run.tuning,
         verdict=verdict,
         measurements=labelled,
-        attacks=reports,
-        doubts=doubts(facts),
+        attacks=[finding.report for finding in findings],
+        doubts=[],
         exhibits=exhibits,
         readings=[reading for part in measured for reading in part.readings],
         matrices=[matrix for part in measured for matrix in part.matrices],
@@ -154,6 +129,7 @@ def _record(
         reported=run.reported,
         scores=keep_scores(findings, setting.session.folder),
     )
+    return record.model_copy(update={"doubts": doubts(Facts.of(record))})
 
 
 def _worst(setting: Setting, count: int = 8) -> Iterator[Exhibit]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from unrecall.attacks.base import Attack
+from unrecall.record import stats
 from unrecall.record.row import Row
-from unrecall.record.schema import AttackReport, Measurement
+from unrecall.record.schema import AttackReport, Frozen, Measurement, Series
 from unrecall.spec.lines import name_of
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Frozen):
     """What one attack found. `scores`: those of judged attacks, arrays by name, to be kept beside the record."""
 
     report: AttackReport
     measurements: list[Measurement]
-    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    scores: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 
 def choices(attack: Attack) -> list[str]:
@@ -60,7 +63,13 @@ def absent(attack: Attack, reason: str, ending: str, group: str) -> Finding:
     frame, reason = report_of(attack), said_by(attack, reason)
     judged = is_judged(attack, ending)
     row = Row(f"{frame.name}_{ending}", frame.title, group, "above" if judged else None, judged)
-    return Finding(frame.model_copy(update={"note": reason}), [row.absent(reason)])
+    return Finding(report=frame.model_copy(update={"note": reason}), measurements=[row.absent(reason)])
+
+
+def line(role: str, x: list[float], values: Sequence[np.ndarray]) -> Series:
+    """One line of a curve: at each x the mean over examples of values in [0, 1], with its interval."""
+    y = [stats.mean(value, share=True) for value in values]
+    return Series(role=role, x=x, y=[e.value for e in y], low=[e.low for e in y], high=[e.high for e in y])
 
 
 def show(value: float | None) -> str:

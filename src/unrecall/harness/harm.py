@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from unrecall.attacks.deletion import DeletionAttack
-from unrecall.harness.finding import Finding, report_of, show
+from unrecall.harness.finding import Finding, line, report_of, show
 from unrecall.record import stats
 from unrecall.record.row import Row
-from unrecall.record.schema import Curve, Estimate, Measurement, Series
+from unrecall.record.schema import Curve, Estimate, Measurement
 
 STILL_RIGHT = "requested examples still answered right"
 NONE = Estimate(value=None, note="not applicable")
@@ -107,7 +107,7 @@ def harm_finding(outcomes: Outcomes) -> Finding:
         for row in (*_harm_rows(outcomes), *_answer_rows(outcomes))
     ]
     updates = {"curves": _curves(outcomes, frame.title), "note": _sentence(outcomes)} | _controls(outcomes)
-    return Finding(frame.model_copy(update=updates), rows)
+    return Finding(report=frame.model_copy(update=updates), measurements=rows)
 
 
 def _row(name: str, title: str, *estimates: Estimate, note: str = "") -> Measurement:
@@ -168,16 +168,16 @@ def _curves(outcomes: Outcomes, title: str) -> list[Curve]:
     sizes = [float(trial.size) for trial in trials]
     adverse, random = [[trial.adverse] for trial in trials], [trial.random for trial in trials]
     harms = {"unlearned": adverse, "random requests": random, "surrogate": [[trial.surrogate] for trial in trials]}
-    harm = [_line(role, sizes, [outcomes.harm(models) for models in groups]) for role, groups in harms.items()]
+    harm = [line(role, sizes, [outcomes.harm(models) for models in groups]) for role, groups in harms.items()]
     if outcomes.retrained:
-        harm.append(_line("retrained", [float(outcomes.trial.size)], [outcomes.harm(outcomes.retrained)]))
+        harm.append(line("retrained", [float(outcomes.trial.size)], [outcomes.harm(outcomes.retrained)]))
     accuracies = {
         "unlearned": (adverse, victims),
         "unlearned, other classes": (adverse, ~victims),
         "random requests": (random, victims),
     }
     accuracy = [
-        _line(role, sizes, [outcomes.right(models, which) for models in groups])
+        line(role, sizes, [outcomes.right(models, which) for models in groups])
         for role, (groups, which) in accuracies.items()
     ]
     named = f"{title}: accuracy on unseen {outcomes.victim}, and on other classes"
@@ -185,11 +185,6 @@ def _curves(outcomes: Outcomes, title: str) -> list[Curve]:
         Curve(name="harm", title=f"{title}: {outcomes.share}", x_label=x_label, y_label="share", series=harm),
         Curve(name="accuracy", title=named, x_label=x_label, y_label="accuracy", series=accuracy),
     ]
-
-
-def _line(role: str, x: list[float], values: Sequence[np.ndarray]) -> Series:
-    y = [stats.mean(value, share=True) for value in values]
-    return Series(role=role, x=x, y=[e.value for e in y], low=[e.low for e in y], high=[e.high for e in y])
 
 
 def _sentence(outcomes: Outcomes) -> str:

@@ -59,13 +59,14 @@ def inspected(attack: InspectionAttack, setting: Setting) -> Finding:
         by_role = attack.inspect_all(subjects, setting)
     except (NotSupported, MissingReference) as reason:
         note = said_by(attack, reason)
-        return Finding(frame.model_copy(update={"note": note}), [row.absent(note)])
+        return Finding(report=frame.model_copy(update={"note": note}), measurements=[row.absent(note)])
     hidden = by_role.pop(HIDDEN)
     measurement = row.measured({role: inspection.value for role, inspection in by_role.items()})
     curves = [_curve(attack, frame, name, by_role) for name in by_role["unlearned"].lines]
     conclusion = attack.conclusion(measurement.unlearned, measurement.reference)
     frame = frame.model_copy(update={"curves": curves, "note": conclusion})
-    return Finding(_controlled(attack, frame, measurement, hidden.value), [measurement])
+    controlled = _controlled(attack, frame, measurement, hidden.value)
+    return Finding(report=controlled, measurements=[measurement])
 
 
 def _curve(attack: InspectionAttack, frame: AttackReport, name: str, by_role: Mapping[str, Inspection]) -> Curve:

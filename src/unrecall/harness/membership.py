@@ -51,4 +51,4 @@ def finding(evaluation: Evaluation) -> Finding:
             "negative_holds": None if reference is None or original.low is None else reference < original.low,
         }
     )
-    return Finding(frame, [area, rate])
+    return Finding(report=frame, measurements=[area, rate])

@@ -18,6 +18,7 @@ from unrecall.attacks.residual_knowledge import (
     zero_denominators,
 )
 from unrecall.errors import NotSupported
+from unrecall.evidence.scores import mean_of_defined
 from unrecall.harness.evaluation import Evaluation
 from unrecall.harness.finding import Finding, is_judged, report_of, show
 from unrecall.record import stats
@@ -68,7 +69,7 @@ def finding(evaluation: Evaluation) -> Finding:
             "negative_holds": None if reference is None else abs(reference - 1) < 0.15,
         }
     )
-    return Finding(frame, rows)
+    return Finding(report=frame, measurements=rows)
 
 
 def _of_ratios(counts: Recognition) -> Estimate:
@@ -76,7 +77,7 @@ def _of_ratios(counts: Recognition) -> Estimate:
     if not len(counts.references) or not (counts.references[:, -1] > 0).any():
         return NO_PEER
     level = float(set_level(counts)[-1])
-    per_example = _nan_mean(ratios(counts)[:, -1])
+    per_example = mean_of_defined(ratios(counts)[:, -1], axis=0)
     spread = stats.mean(per_example[~np.isnan(per_example)])
     shift = level - (spread.value or 0.0)
     return Estimate(
@@ -100,21 +101,12 @@ def _over_radius(
 ) -> Curve:
     """One figure of every model, over the radius."""
     lines = [
-        Series(role=role, x=list(counts.radii), y=[_finite(value) for value in level(counts)])
+        Series(
+            role=role,
+            x=list(counts.radii),
+            y=[None if math.isnan(value) else value for value in level(counts).tolist()],
+        )
         for role, counts in by_role.items()
     ]
     y_label = "share" if level is share_above_one else "r (1 = retrained)"
     return Curve(name=name, title=title, x_label="radius (input units)", y_label=y_label, series=lines)
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
-def _nan_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is defined, nan where nothing is."""
-    defined = ~np.isnan(values)
-    count = defined.sum(0)
-    total = np.where(defined, values, 0).sum(0)
-    means: np.ndarray = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
-    return means

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +13,16 @@ from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.errors import NotSupported
 from unrecall.evidence.scores import Trace, best
 from unrecall.harness.evaluation import Evaluation, draw_for, score, score_hidden
-from unrecall.harness.finding import Finding, is_judged, report_of, show
+from unrecall.harness.finding import Finding, is_judged, line, report_of, show
 from unrecall.record import stats
 from unrecall.record.row import Row
-from unrecall.record.schema import AttackReport, Curve, Estimate, Measurement, Series, Side
+from unrecall.record.schema import Curve, Estimate, Measurement, Side
 
 
 class Traces(NamedTuple):
-    """What came back over the budget: of each model by role, of a copy of the original that only hides, of controls."""
+    """What an attack brought back: of each model by role, of a copy of the original that only hides, of controls."""
 
+    attack: RecoveryAttack
     by_role: Mapping[str, Trace]
     hidden: Trace | None
     controls: Mapping[str, Trace]
@@ -28,23 +30,23 @@ class Traces(NamedTuple):
 
 def over_budget(evaluation: Evaluation) -> Finding:
     """The mean and the worst over the budget, and the curve, for every model."""
-    attack, frame, traces = _attack(evaluation), report_of(evaluation.attack), traced(evaluation)
+    traces, frame = traced(evaluation), report_of(evaluation.attack)
     means = {role: stats.mean(np.mean(trace.reached, axis=0), share=True) for role, trace in traces.by_role.items()}
     worst = {
         role: max((stats.mean(shown, share=True) for shown in trace.reached), key=lambda e: e.value or 0)
         for role, trace in traces.by_role.items()
     }
-    name, judged = frame.name, is_judged(attack, "mean")
+    name, judged = frame.name, is_judged(evaluation.attack, "mean")
     rows = [
         Row(f"{name}_mean", f"{frame.title}, mean over the budget", "recovery", "above", judged).measured(means),
         Row(f"{name}_worst", f"{frame.title}, worst over the budget", "recovery", "above").measured(worst),
     ]
-    return Finding(_controlled(_drawn(attack, frame, traces), rows[0], traces, sooner="above"), rows)
+    return _finding(traces, rows, sooner="above")
 
 
 def until_shown(evaluation: Evaluation) -> Finding:
     """Epochs until the loss on forget is back at the original's; one more than the search allows where it never is."""
-    attack, frame, traces = _attack(evaluation), report_of(evaluation.attack), traced(evaluation)
+    attack, traces = evaluation.attack, traced(evaluation)
     if not isinstance(attack, RelearnTime):
         raise NotSupported(f"{type(attack).__name__}: expected an attack that says how close is close enough.")
     goal, never = attack.factor * traces.by_role["original"].losses[0], attack.fit.epochs + 1
@@ -57,47 +59,47 @@ def until_shown(evaluation: Evaluation) -> Finding:
         for role, time in times.items()
     }
     row = Row("relearn_time", "Re-learn time", "recovery", "below", margin=2, unit="epochs").measured(estimates)
-    return Finding(_controlled(_drawn(attack, frame, traces), row, traces, sooner="below"), [row])
+    return _finding(traces, [row], sooner="below")
 
 
 def traced(evaluation: Evaluation) -> Traces:
     """The attacker's best at each budget on the tested forget examples, and the controls beside it."""
-    attack, setting, place = _attack(evaluation), evaluation.setting, evaluation.places["forget"]
-    by_role = {role: best(scores, place, cumulative=attack.cumulative) for role, scores in evaluation.scores.items()}
+    attack, setting, place = evaluation.attack, evaluation.setting, evaluation.places["forget"]
+    if not isinstance(attack, RecoveryAttack):
+        raise NotSupported(f"{type(attack).__name__}: expected an attack that brings something back.")
+    trace = partial(best, cumulative=attack.cumulative)
+    by_role = {role: trace(scores, place) for role, scores in evaluation.scores.items()}
     hidden = score_hidden(attack, setting)
     controls: dict[str, Trace] = {}
     if attack.shows_holdout and "holdout" in evaluation.places:
-        holdout = evaluation.places["holdout"]
-        controls["unlearned on holdout"] = best(evaluation.scores["unlearned"], holdout, cumulative=attack.cumulative)
+        controls["unlearned on holdout"] = trace(evaluation.scores["unlearned"], evaluation.places["holdout"])
     if (control := attack.control()) is not None:
         name, weaker = control
         unlearned = next(subject for subject in setting.subjects if subject.role == "unlearned")
         scores = score(weaker, unlearned, setting, draw_for(weaker, setting))
         controls[f"unlearned on {name}"] = best(scores, place, cumulative=weaker.cumulative)
-    return Traces(by_role, None if hidden is None else best(hidden, place, cumulative=attack.cumulative), controls)
+    return Traces(attack, by_role, None if hidden is None else trace(hidden, place), controls)
 
 
-def _attack(evaluation: Evaluation) -> RecoveryAttack:
-    """The attack, as one that brings something back."""
-    if not isinstance(evaluation.attack, RecoveryAttack):
-        raise NotSupported(f"{type(evaluation.attack).__name__}: expected an attack that brings something back.")
-    return evaluation.attack
-
-
-def _drawn(attack: RecoveryAttack, frame: AttackReport, traces: Traces) -> AttackReport:
-    """The report with the curve over the budget."""
+def _finding(traces: Traces, rows: list[Measurement], sooner: Side) -> Finding:
+    """The rows beside the curve over the budget, and whether the controls hold by the first of them."""
+    attack, frame = traces.attack, report_of(traces.attack)
+    variants = sorted({*traces.by_role["unlearned"].variants[1:]} - {""})
+    best_choices = f"The attacker's best choices against the unlearned model: {', '.join(variants)}."
+    lines = {**traces.by_role, **traces.controls}
     curve = Curve(
         name="recovery",
         title=f"{frame.title}: {attack.measure} on forgotten examples",
         x_label=attack.axis,
         y_label=attack.measure,
-        series=[_line(role, trace) for role, trace in (*traces.by_role.items(), *traces.controls.items())],
-        note=_choices(traces.by_role["unlearned"]),
+        series=[line(role, trace.budgets, trace.shown) for role, trace in lines.items()],
+        note=best_choices if variants else "",
     )
-    return frame.model_copy(update={"curves": [curve]})
+    report = frame.model_copy(update={"curves": [curve]} | _controls(rows[0], traces, sooner))
+    return Finding(report=report, measurements=rows)
 
 
-def _controlled(frame: AttackReport, row: Measurement, traces: Traces, sooner: Side) -> AttackReport:
+def _controls(row: Measurement, traces: Traces, sooner: Side) -> dict[str, str | bool | None]:
     """The attack must bring back what a copy of the original only hides, and must do less to retrained models.
 
     Where there is no such copy, the original must show half of what there is.
@@ -114,29 +116,9 @@ def _controlled(frame: AttackReport, row: Measurement, traces: Traces, sooner: S
     less: bool | None = None
     if reference is not None and value is not None:
         less = reference > value if sooner == "below" else reference < (value if low is None else low)
-    return frame.model_copy(
-        update={
-            "positive_control": positive,
-            "positive_holds": holds,
-            "negative_control": f"retrained models show less than it: {show(reference)} against {show(value)}",
-            "negative_holds": less,
-        }
-    )
-
-
-def _line(role: str, trace: Trace) -> Series:
-    """The mean shown at each budget, with its interval."""
-    estimates = [stats.mean(shown, share=True) for shown in trace.shown]
-    return Series(
-        role=role,
-        x=trace.budgets,
-        y=[e.value for e in estimates],
-        low=[e.low for e in estimates],
-        high=[e.high for e in estimates],
-    )
-
-
-def _choices(trace: Trace) -> str:
-    """Which of the attacker's choices did best."""
-    variants = sorted({variant for variant in trace.variants[1:] if variant})
-    return f"The attacker's best choices against the unlearned model: {', '.join(variants)}." if variants else ""
+    return {
+        "positive_control": positive,
+        "positive_holds": holds,
+        "negative_control": f"retrained models show less than it: {show(reference)} against {show(value)}",
+        "negative_holds": less,
+    }

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-from unrecall.attacks.base import Reading, ScoredAttack
+from unrecall.attacks.base import ScoredAttack, ScoreReading
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.harness import membership, recognition, recovery
 from unrecall.harness.evaluation import Evaluation, evaluated
 from unrecall.harness.finding import Finding, absent
 
-FIGURES: Mapping[Reading, Callable[[Evaluation], Finding]] = {
+FIGURES: Mapping[ScoreReading, Callable[[Evaluation], Finding]] = {
     "membership": membership.finding,
     "recovery": recovery.over_budget,
     "time": recovery.until_shown,
     "recognition": recognition.finding,
 }
-ENDINGS: Mapping[Reading, str] = {"membership": "auc", "recovery": "mean", "time": "mean", "recognition": "sums"}
+ENDINGS: Mapping[ScoreReading, str] = {"membership": "auc", "recovery": "mean", "time": "mean", "recognition": "sums"}
 """What the first measurement of each reading ends in: the row that says why, where nothing could be scored."""
 
 
@@ -30,4 +29,4 @@ def scored(attack: ScoredAttack, setting: Setting) -> Finding:
     except (NotSupported, MissingReference) as reason:
         return absent(attack, str(reason), ENDINGS[attack.reading], "recovery")
     judged = any(row.judged for row in finding.measurements)
-    return replace(finding, scores=evaluation.kept()) if judged else finding
+    return finding.model_copy(update={"scores": evaluation.kept()}) if judged else finding

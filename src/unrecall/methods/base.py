@@ -17,7 +17,7 @@ from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Loss, Phase, fit, set_training
+from unrecall.training.loop import Batches, Fit, Loss, Phase, fit, loss_on, set_training
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
@@ -183,11 +183,6 @@ def finish(student: nn.Module, model: nn.Module) -> nn.Module:
     for parameter, before in zip(student.parameters(), model.parameters(), strict=True):
         parameter.requires_grad_(before.requires_grad)
     return student.eval()
-
-
-def loss_on(split: str, task: Task) -> Loss:
-    """Makes the loss CE(split): the mean over an example's rows, then over the examples of a batch."""
-    return lambda model, batches: task.rows(model, batches[split]).losses().mean()
 
 
 def session_of_copy(model: nn.Module) -> Session:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from unrecall.data.examples import Absent, iterate
+from unrecall.data.examples import Absent, evenly, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.data.signals import Evidence
 from unrecall.disk.cache import JSON, code_key
@@ -124,12 +124,7 @@ def question_sets(request: Request, split: Split, most: int) -> Iterator[Questio
     for name, items in sources.items():
         choices = [i for i, item in items.items() if _texts(item, "wrong", f"{split}[{i}]")]
         eligible = choices if choices and split in USE else list(items)
-        yield QuestionSet(name, split, items, choices, [eligible[i] for i in _spread(len(eligible), most)])
-
-
-def _spread(n: int, most: int) -> list[int]:
-    """At most `most` of 0..n-1, evenly spread."""
-    return [int(i) for i in np.linspace(0, n - 1, min(n, most)).round()]
+        yield QuestionSet(name, split, items, choices, [eligible[i] for i in evenly(len(eligible), most)])
 
 
 def _texts(item: Any, key: str, where: str) -> list[str]:
@@ -275,7 +270,7 @@ def _readings(forget: Answered, evidence: Mapping[str, Evidence], texts: Textual
     order = np.argsort(-beyond[list(forget.questions.written)], kind="stable").tolist()
     signals = {role: evidence[role].signals["forget"] for role in roles}
     probabilities = {role: signals[role].of_rows(np.exp(signals[role].log_prob)) for role in roles}
-    for place in [*order[:4], *(order[4:][i] for i in _spread(len(order[4:]), 4))]:
+    for place in [*order[:4], *(order[4:][i] for i in evenly(len(order[4:]), 4))]:
         i = forget.questions.written[place]
         item = forget.questions.items[i]
         pieces = [

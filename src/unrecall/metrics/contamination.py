@@ -18,6 +18,7 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Evidence
 from unrecall.errors import BadInput, MissingReference, NotSupported
+from unrecall.evidence.scores import mean_of_defined
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric
 from unrecall.models.observe import unseen
@@ -192,14 +193,12 @@ def confusion(target: np.ndarray, prediction: np.ndarray, classes: Sequence[int]
     counts = np.zeros((len(classes), len(classes)))
     np.add.at(counts, (np.searchsorted(classes, target), np.searchsorted(classes, prediction)), 1)
     total = counts.sum(1, keepdims=True)
-    shares: np.ndarray = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-    return shares
+    return np.asarray(np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0))
 
 
 def paid(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """How far the accuracy of each class fell, `[classes]`, from two tables of `confusion`; nan without examples."""
-    drops: np.ndarray = before.diagonal() - after.diagonal()
-    return drops
+    return np.asarray(before.diagonal() - after.diagonal())
 
 
 def gained(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -209,10 +208,7 @@ def gained(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """
     change = after - before
     np.fill_diagonal(change, np.nan)
-    defined = ~np.isnan(change)
-    count, total = defined.sum(0), np.where(defined, change, 0).sum(0)
-    mean: np.ndarray = np.divide(total, count, out=np.full(len(change), np.nan), where=count > 0)
-    return mean
+    return mean_of_defined(change, axis=0)
 
 
 def worst_drop(

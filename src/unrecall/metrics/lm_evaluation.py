@@ -82,13 +82,10 @@ def _manager(catalog: Any, tasks: Sequence[str], folder: Path | None) -> Any:
         manager = catalog.TaskManager(include_path=folder)
     for name in tasks:
         if name not in manager.all_tasks:
-            raise BadInput(f"evaluate: expected tasks that the harness knows, got '{name}'. {_hint(name, manager)}")
+            hint = nearest(name, manager.all_tasks)
+            hint = hint if len(hint) < 200 else "`lm-eval ls tasks` lists them."
+            raise BadInput(f"evaluate: expected tasks that the harness knows, got '{name}'. {hint}")
     return manager
-
-
-def _hint(name: str, manager: Any) -> str:
-    hint = nearest(name, manager.all_tasks)
-    return hint if len(hint) < 200 else "`lm-eval ls tasks` lists them."
 
 
 def _estimates(scores: Mapping[str, Any], n: int) -> Iterator[tuple[str, Estimate]]:

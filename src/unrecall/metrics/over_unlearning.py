@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -55,12 +54,8 @@ def measure(setting: Setting) -> Measured:
         none = Estimate(value=None, note="defined for class requests only")
         return Measured([row.measured(dict.fromkeys(setting.models.by_role(), none)) for row in (JS, KL)])
     by_role = divergences(setting, seeded(setting.seed))
-    return Measured(
-        [
-            JS.measured({role: stats.mean(rows.js) for role, rows in by_role.items()}),
-            KL.measured({role: stats.mean(rows.kl) for role, rows in by_role.items()}),
-        ]
-    )
+    js_by_role, kl_by_role = ({role: stats.mean(rows[i]) for role, rows in by_role.items()} for i in range(2))
+    return Measured([JS.measured(js_by_role), KL.measured(kl_by_role)])
 
 
 def divergences(setting: Setting, generator: torch.Generator) -> dict[str, Divergences]:
@@ -82,11 +77,8 @@ def divergences(setting: Setting, generator: torch.Generator) -> dict[str, Diver
                 for role, model in subjects.items():
                     logits = task.rows(model, moved).logits
                     parts[role].append((js(p, F.softmax(logits, -1)), kl(p.log(), F.log_softmax(logits, -1))))
-    return {role: Divergences(*(_joined(column) for column in zip(*rows, strict=True))) for role, rows in parts.items()}
-
-
-def _joined(parts: Sequence[Tensor]) -> np.ndarray:
-    return torch.cat(list(parts)).double().cpu().numpy()
+    columns = {role: [torch.cat(column) for column in zip(*rows, strict=True)] for role, rows in parts.items()}
+    return {role: Divergences(*(column.double().cpu().numpy() for column in both)) for role, both in columns.items()}
 
 
 def away_from_competitor(model: nn.Module, task: Task, batch: Batch, generator: torch.Generator) -> Batch:

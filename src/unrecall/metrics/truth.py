@@ -1,6 +1,7 @@
 """What a model that writes text still knows of the forgotten, and whether it tells true answers from wrong ones.
 
-Losses are mean nats of an answer given its prompt, so that exp(-loss) = p(a|q)^(1/|a|).
+Losses are mean nats of an answer given its prompt, so that exp(-loss) = p(a|q)^(1/|a|). What names no other paper is of
+Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
 """
 
 from __future__ import annotations
@@ -66,9 +67,7 @@ def option_probability(answer: np.ndarray, wrong: Sequence[np.ndarray]) -> np.nd
         P(a|q) / (P(a|q) + sum over wrong answers w of P(w|q)),    P(a|q) = p(a|q)^(1/|a|)
 
     `answer` [n]: losses of the answers. `wrong`: those of the wrong answers, one array an example.
-
-    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121. Normalised
-    by length as in the authors' code.
+    Normalised by length as in the authors' code.
     """
     shares = [special.softmax(-np.r_[own, others])[0] for own, others in zip(answer, wrong, strict=True)]
     return np.array(shares, dtype=np.float64)
@@ -89,12 +88,9 @@ def truth_ratio(restated: np.ndarray, wrong: Sequence[np.ndarray]) -> np.ndarray
 
     `restated` [n]: losses of the answers in other words (the answers themselves where there are none, as TOFU does for
     real authors and world facts). `wrong`: losses of the wrong answers, one array an example.
-
-    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
     means = [special.logsumexp(-others) - np.log(len(others)) for others in wrong]
-    log_ratio: np.ndarray = np.array(means, dtype=np.float64) + restated
-    return log_ratio
+    return np.asarray(np.array(means, dtype=np.float64) + restated)
 
 
 def truth_preference(log_ratio: np.ndarray) -> np.ndarray:
@@ -105,13 +101,9 @@ def truth_preference(log_ratio: np.ndarray) -> np.ndarray:
     It falls with R throughout, so that it has one side on which a model knows more; `forget_truth_ratio`, which is
     highest at R = 1, has none.
 
-    `log_ratio` [n]: what `truth_ratio` gives.
-
-    Reference: R is that of Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121;
-    the form is ours.
+    `log_ratio` [n]: what `truth_ratio` gives; R is TOFU's, the form is ours.
     """
-    preference: np.ndarray = special.expit(-log_ratio)
-    return preference
+    return np.asarray(special.expit(-log_ratio))
 
 
 def forget_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
@@ -120,31 +112,23 @@ def forget_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
     It is low on both sides, where the truth is much likelier (the model knows) and where falsehood is.
 
     `log_ratio` [n]: what `truth_ratio` gives.
-
-    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
-    smaller: np.ndarray = np.exp(-np.abs(log_ratio))
-    return smaller
+    return np.asarray(np.exp(-np.abs(log_ratio)))
 
 
 def retain_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
     """max(0, 1 - R) of each retain or test question, `[n]`, in [0, 1]: 1 where only the truth is likely.
 
     `log_ratio` [n]: what `truth_ratio` gives.
-
-    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
     """
-    margin: np.ndarray = -np.expm1(np.minimum(log_ratio, 0))
-    return margin
+    return np.asarray(-np.expm1(np.minimum(log_ratio, 0)))
 
 
 def forget_quality(own: np.ndarray, references: Sequence[np.ndarray]) -> Estimate:
     """p-value of the two-sample Kolmogorov-Smirnov test between truth ratios on forget, in [0, 1]: 1 is no difference.
 
     `own` [n]: the model's (log or not: the test sees ranks alone). `references`: those of retrained models; the median
-    p-value over them counts. It depends on n: only values over the same examples can be compared.
-
-    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121. Differs
+    p-value over them counts. It depends on n: only values over the same examples can be compared. Differs
     from the paper in several retrained models, and from its code in the mean over wrong answers, which is geometric
     there for this test alone.
     """
@@ -163,10 +147,8 @@ def model_utility(sets: Mapping[str, np.ndarray]) -> Estimate:
         K / sum over sets s and numbers j of 1 / m_sj,    m_sj = mean over examples of x_sj,    K numbers in all
 
     `sets`: `[numbers, examples]` of each set, its rows in the order of `NUMBERS`; the last may be missing. The interval
-    is the delta method's, which keeps the numbers of one example together. One number that is 0 makes it 0.
-
-    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121: retain,
-    real authors and world facts, nine numbers.
+    is the delta method's, which keeps the numbers of one example together. One number that is 0 makes it 0. The
+    paper has retain, real authors and world facts, nine numbers.
     """
     if not sets:
         return Estimate(value=None, note="no examples")

@@ -60,7 +60,7 @@ def per_example(
             f"per_example: expected a task whose examples have a loss of their own, got {type(task).__name__}. "
             "Use batch_mean."
         )
-    losses = _Loss(model, task)
+    losses = Losses(model, task)
 
     def loss_of(weights: Weights, example: Batch) -> Tensor:
         return losses.under(weights, {name: value.unsqueeze(0) for name, value in example.items()})
@@ -92,7 +92,7 @@ def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int
     What many papers' code computes. It depends on the batch size (the gradients of unlike examples cancel within a
     batch, so that larger batches give smaller values) and on the order; a short last batch counts like the others.
     """
-    losses, weights = _Loss(model, task), trainable(model)
+    losses, weights = Losses(model, task), trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     count = 0
     with mode(model, training=False):
@@ -105,7 +105,7 @@ def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int
 
 def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
     """Computes the gradient of the mean loss over all examples, the model in eval mode."""
-    losses, weights = _Loss(model, task), trainable(model)
+    losses, weights = Losses(model, task), trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     count = 0
     with mode(model, training=False):
@@ -125,20 +125,25 @@ def trainable(model: nn.Module) -> Weights:
     return weights
 
 
-class _Loss(nn.Module):
-    """The mean loss of a batch as a module around the model, so that the model's weights can be swapped for others."""
+class Losses(nn.Module):
+    """The losses of a batch as a module around the model, so that the model's weights can be swapped for others."""
 
     def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
         self.model, self.task = model, task
 
-    def forward(self, batch: Batch, first: int) -> Tensor:
-        return self.task.losses(self.model, batch)[first:].mean()
+    def forward(self, batch: Batch) -> Tensor:
+        """Computes the loss of each example `[examples]`."""
+        return self.task.losses(self.model, batch)
+
+    def each(self, weights: Weights, batch: Batch) -> Tensor:
+        """Computes the same as if the model's weights were `weights`."""
+        value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch,))
+        return value
 
     def under(self, weights: Weights, batch: Batch, first: int = 0) -> Tensor:
-        """Computes the loss over all examples but the `first` few, as if the model's weights were `weights`."""
-        value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch, first))
-        return value
+        """Computes their mean, over all examples but the `first` few."""
+        return self.each(weights, batch)[first:].mean()
 
 
 class _ConvolutionsAsProducts(TorchFunctionMode):

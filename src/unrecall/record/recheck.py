@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unrecall.disk.files import file_key
+from unrecall.errors import BadInput
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.schema import SCORES, Estimate, Measurement, Record, Side, load
-from unrecall.record.verdict import ALPHA, RULE, judged, undeclared
+from unrecall.record.verdict import ALPHA, RULE, judged
 
 WIDEST = 0.1
 """The largest margin of a judged measurement."""
@@ -41,18 +42,14 @@ def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
 
 def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
     """What is judged, which side leaks and how wide a margin may be is the code's to say."""
-    for m in undeclared(record, declared):
+    word = {True: "judged", False: "not judged"}
+    for m in record.measurements:
         if m.judged != (m.name in declared):
-            yield f"{m.name}: the record has it {_word(m.judged)}, the rule has it {_word(not m.judged)}."
+            yield f"{m.name}: the record has it {word[m.judged]}, the rule has it {word[not m.judged]}."
         if m.name in declared and m.leak != (side := declared[m.name]):
             yield f"{m.name}: the record says it leaks {m.leak or 'nowhere'}, the rule says {side or 'nowhere'}."
-    for m in record.measurements:
         if m.name in declared and not 0 <= m.margin <= WIDEST:
             yield f"{m.name}: expected a margin of at most {WIDEST:g}, got {m.margin:g}."
-
-
-def _word(is_judged: bool) -> str:
-    return "judged" if is_judged else "not judged"
 
 
 def _judgement(record: Record) -> Iterator[str]:
@@ -108,16 +105,7 @@ def _ordered(estimate: Estimate) -> bool:
 
 def _doubts(record: Record) -> Iterator[str]:
     """Every doubt that the record gives rise to must be in it, word for word."""
-    facts = Facts(
-        sizes=record.sizes,
-        measurements={m.name: m for m in record.measurements},
-        reports=record.attacks,
-        references=max((len(m.references) for m in record.measurements), default=0),
-        tuning=record.tuning,
-        dirty=record.provenance.dirty,
-        weights=record.provenance.weights,
-    )
-    for doubt in doubts(facts):
+    for doubt in doubts(Facts.of(record)):
         if doubt not in record.doubts:
             yield f"doubts: the record leaves out '{doubt.message}' [{doubt.id}]."
 
@@ -131,19 +119,29 @@ def _weights(record: Record, folder: Path) -> Iterator[str]:
     for checkpoint in _checkpoints(folder):
         from unrecall.disk.weights import digest_of_file
 
-        if digest_of_file(checkpoint) != record.provenance.weights.get("unlearned"):
-            yield f"{checkpoint.name}: its weights are not those that were audited."
+        try:
+            if digest_of_file(checkpoint) != record.provenance.weights.get("unlearned"):
+                yield f"{checkpoint.name}: its weights are not those that were audited."
+        except BadInput as error:
+            yield str(error)
 
 
 def _scores(record: Record, folder: Path) -> Iterator[str]:
-    """Each file of scores that the record names must be there, byte for byte."""
+    """Each file of scores that the record names must be there, byte for byte, and no other; each is of an attack."""
+    files = sorted(file for home in (folder, folder / "parts") for file in (home / SCORES).glob("*.safetensors"))
+    attacks = [report.name for report in record.attacks]
     for name, digest in record.scores.items():
-        file = f"{name}.safetensors"
-        places = [place for home in (folder, folder / "parts") if (place := home / SCORES / file).is_file()]
+        places = [file for file in files if file.stem == name]
         if not places:
-            yield f"scores of {name}: missing. Expected {SCORES}/{file} beside the record, or in its folder of parts."
+            place = f"{SCORES}/{name}.safetensors"
+            yield f"scores of {name}: missing. Expected {place} beside the record, or in its folder of parts."
         elif any(file_key(place) != digest for place in places):
             yield f"scores of {name}: the file is not the one that the record was made from."
+        if name not in attacks:
+            yield f"scores of {name}: the record holds no report of an attack of that name."
+    for file in files:
+        if file.stem not in record.scores:
+            yield f"{SCORES}/{file.name}: the record names no such scores."
 
 
 def _unseen(record: Record, folder: Path) -> Iterator[str]:

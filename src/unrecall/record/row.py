@@ -38,20 +38,12 @@ class Row:
         values = [estimate.value for estimate in references if estimate.value is not None]
         own = estimates["unlearned"]
         return Measurement(
-            name=self.name,
-            title=self.title,
-            group=self.group,
-            unit=self.unit,
+            **vars(self),
             unlearned=own,
             original=estimates["original"],
             null=estimates.get("null", NO_NULL),
             references=references,
             reference=float(np.mean(values)) if values else None,
-            ideal=self.ideal,
-            leak=self.leak,
-            chance=self.chance,
-            margin=self.margin,
-            judged=self.judged,
             note=note or (own.note if own.value is None else ""),
         )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unrecall.disk.files import read_text, write_text
+from unrecall.disk.files import read_json, write_text
 from unrecall.errors import BadInput
 from unrecall.record.migrate import SCHEMA, migrated
 
@@ -286,11 +285,7 @@ class Record(Frozen):
 
 def load(path: str | Path) -> Record:
     """Reads a record of this schema or an older one; BadInput says which field is off, or what wrote a newer one."""
-    text = read_text(Path(path))
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: expected JSON, got {error.msg} at line {error.lineno}.") from error
+    data = read_json(Path(path))
     if not isinstance(data, dict) or "schema_version" not in data:
         raise BadInput(f"{path}: expected an unrecall record, got JSON without schema_version.")
     version = data["schema_version"]

@@ -27,8 +27,9 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(_references(m)) >= 2]
     level = 1 - alpha / max(1, len(decided))
     names = {m.name for m in decided}
-    labelled = [_label(m, level) if m.name in names else _unlabelled(m) for m in measurements]
-    return labelled, _whole([m for m in labelled if m.name in names], alpha)
+    labelled = [_label(m, level) for m in measurements]
+    most = max((len(_references(m)) for m in measurements if m.judged), default=0)
+    return labelled, _whole([m for m in labelled if m.name in names], alpha, most)
 
 
 def judged(record: Record) -> Record:
@@ -48,34 +49,32 @@ def _references(measurement: Measurement) -> list[float]:
     return [r.value for r in measurement.references if r.value is not None]
 
 
-def _unlabelled(measurement: Measurement) -> Measurement:
-    if not measurement.judged or measurement.unlearned.value is None:
-        return measurement.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None})
-    few = f"{len(_references(measurement))} retrained models: at least 2 are needed to know how far they differ."
-    return measurement.model_copy(update={"verdict": "inconclusive", "note": measurement.note or few})
-
-
-def _label(measurement: Measurement, level: float) -> Measurement:
-    value = measurement.unlearned.value
-    floor = 1 / max(1, measurement.unlearned.n)
-    bounds = prediction_interval(_references(measurement), level, floor)
-    if value is None or bounds is None:
-        return measurement
+def _label(m: Measurement, level: float) -> Measurement:
+    """The measurement with its label, and the bounds that it follows from where there are two references or more."""
+    value = m.unlearned.value
+    if not m.judged or value is None:
+        return m.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None})
+    bounds = prediction_interval(_references(m), level, 1 / max(1, m.unlearned.n))
+    if bounds is None:
+        few = f"{len(_references(m))} retrained models: at least 2 are needed to know how far they differ."
+        return m.model_copy(update={"verdict": "inconclusive", "note": m.note or few})
     low, high = bounds
     label: Label
     if low <= value <= high:
-        label = "like retrained" if (high - low) / 2 <= measurement.margin else "inconclusive"
-    elif measurement.leak is None:
+        label = "like retrained" if (high - low) / 2 <= m.margin else "inconclusive"
+    elif m.leak is None:
         label = "over-forgets" if value < low else "like retrained"
     else:
-        label = "leaks" if (value > high) == (measurement.leak == "above") else "over-forgets"
-    return measurement.model_copy(update={"verdict": label, "bound_low": low, "bound_high": high})
+        label = "leaks" if (value > high) == (m.leak == "above") else "over-forgets"
+    return m.model_copy(update={"verdict": label, "bound_low": low, "bound_high": high})
 
 
-def _whole(judged: Sequence[Measurement], alpha: float) -> Verdict:
+def _whole(judged: Sequence[Measurement], alpha: float, references: int) -> Verdict:
     counts: dict[str, int] = {label: sum(m.verdict == label for m in judged) for label in ORDER}
     if not judged:
-        line = "Inconclusive: nothing could be judged, for want of retrained models. See the warnings."
+        few = {0: "for want of retrained models", 1: "with fewer than 2 retrained models"}
+        reason = few.get(references, "for want of values")
+        line = f"Inconclusive: nothing could be judged, {reason}. See the warnings."
         return Verdict(rule=RULE, label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
     label = next(label for label in ORDER if counts[label])
     named = "; ".join(m.title for m in judged if m.verdict == label)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from unrecall.record.schema import Curve, Series
-from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis, spaced_axis
+from unrecall.report.plot import GREY, Json, Plot, axis, faded, layout, lined, log_axis, marked, scatter, spaced_axis
 from unrecall.report.roles import Style, legend, style
 from unrecall.report.strips import drawable, present
 
@@ -16,14 +16,14 @@ ROWS: Final = 40
 
 def curve(curve: Curve) -> Plot:
     """A result over a budget, a radius or a threshold, one line per model."""
+    xs = [x for series in curve.series for x in series.x]
+    ys = [y for series in curve.series for y in series.y]
     is_roc = "roc" in curve.name.lower()
-    data = [guess(curve)] if is_roc else []
+    data = [diagonal(xs, curve.log)] if is_roc else []
     # Bands first, so that no band hides a line.
     for series in curve.series:
         data += band(series, curve.log)
     data += [line(series, curve.log) for series in curve.series]
-    xs = [x for series in curve.series for x in series.x]
-    ys = [y for series in curve.series for y in series.y]
     x = log_axis(curve.x_label, xs, tick_each=True) if "x" in curve.log else spaced_axis(curve.x_label, xs)
     y = log_axis(curve.y_label, ys) if "y" in curve.log else axis(curve.y_label) | level(ys)
     styles = legend(series.role for series in curve.series)
@@ -46,16 +46,11 @@ def undrawn(curve: Curve) -> int:
 def line(series: Series, log: str) -> Json:
     """One model's line, with markers where there are few enough points to see them."""
     look = style(series.role)
-    marker = {"symbol": look.symbol, "size": 5 if look.numbered else 8, "color": look.colour}
-    marked: Json = {"mode": "lines+markers", "marker": marker} if len(series.x) <= MANY else {"mode": "lines"}
-    return marked | {
-        "type": "scatter",
-        "name": label(series.role),
-        "x": [drawable(v, "x" in log) for v in series.x],
-        "y": [drawable(v, "y" in log) for v in series.y],
-        "line": {"color": look.colour, "dash": look.dash, "width": look.width},
-        "opacity": 0.85 if look.numbered else 1,
-    }
+    x, y = [drawable(v, "x" in log) for v in series.x], [drawable(v, "y" in log) for v in series.y]
+    drawn = {"line": lined(look), "opacity": 0.85 if look.numbered else 1}
+    if len(series.x) > MANY:
+        return scatter("lines", series.role, x, y, **drawn)
+    return scatter("lines+markers", series.role, x, y, marker=marked(look, 5 if look.numbered else 8), **drawn)
 
 
 def band(series: Series, log: str) -> list[Json]:
@@ -67,34 +62,17 @@ def band(series: Series, log: str) -> list[Json]:
     whole = [point for point in ends if None not in point]
     if len(whole) < 2:
         return []
+    xs, lows, highs = zip(*whole, strict=True)
     look = style(series.role)
-    return [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "x": [x for x, _, _ in whole] + [x for x, _, _ in reversed(whole)],
-            "y": [high for _, _, high in whole] + [low for _, low, _ in reversed(whole)],
-            "fill": "toself",
-            "fillcolor": faded(look.colour, 0.06 if look.numbered else 0.16),
-            "line": {"width": 0},
-            "hoverinfo": "skip",
-            "name": label(f"{series.role}, interval"),
-        }
-    ]
+    area: Json = {"fill": "toself", "fillcolor": faded(look.colour, 0.06 if look.numbered else 0.16)}
+    area |= {"line": {"width": 0}, "hoverinfo": "skip"}
+    return [scatter("lines", f"{series.role}, interval", [*xs, *xs[::-1]], [*highs, *lows[::-1]], **area)]
 
 
-def guess(curve: Curve) -> Json:
+def diagonal(rates: Iterable[float], log: str) -> Json:
     """The diagonal of a ROC curve: what an attacker gets by guessing."""
-    xs = sorted({x for s in curve.series for x in s.x if drawable(x, "x" in curve.log) is not None})
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": xs,
-        "y": xs,
-        "name": "guessing",
-        "line": {"color": GREY, "width": 1, "dash": "dot"},
-        "hoverinfo": "name",
-    }
+    xs = sorted({x for x in rates if drawable(x, "x" in log) is not None})
+    return scatter("lines", "guessing", xs, xs, line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="name")
 
 
 class Values(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unrecall.record.schema import Estimate, Measurement, Record, Tuning
-from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, log_axis
+from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, lined, log_axis, marked, scatter
 from unrecall.report.roles import STYLES, Style, by_method, style
 from unrecall.report.sentences import span
-from unrecall.report.strips import drawable, finite
+from unrecall.report.strips import drawable, finite, minus
 
 
 def forgetting(measurement: Measurement, recovered: dict[str, list[float]]) -> Plot:
@@ -36,25 +36,21 @@ def dots(role: str, estimates: Sequence[Estimate], row: int, start: float | None
     """The values in one row with their intervals, and a line to the first of them from the original's value."""
     look = style(role)
     xs = [finite(e.value) for e in estimates]
-    ends = [(finite(e.low), finite(e.value), finite(e.high)) for e in estimates]
     path: Json = {"type": "scatter", "mode": "lines", "x": [start, xs[0]], "y": [row, row], "hoverinfo": "skip"}
-    markers: Json = {"type": "scatter", "mode": "markers", "x": xs, "y": [row] * len(xs), "name": label(role)}
-    markers["error_x"] = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value if value is not None and high is not None else None for _, value, high in ends],
-        "arrayminus": [value - low if value is not None and low is not None else None for low, value, _ in ends],
-        "color": look.colour,
-        "thickness": 2,
-        "width": 0,
-    }
-    markers["marker"] = {"symbol": look.symbol, "size": 12, "color": look.colour}
+    whiskers: Json = {"type": "data", "symmetric": False, "color": look.colour, "thickness": 2, "width": 0}
+    whiskers["array"] = [minus(e.high, e.value) for e in estimates]
+    whiskers["arrayminus"] = [minus(e.value, e.low) for e in estimates]
+    markers = scatter("markers", role, xs, [row] * len(xs), marker=marked(look, 12), error_x=whiskers)
     return [path | {"line": {"color": faded(look.colour, 0.45), "width": 1, "dash": "dot"}}, markers]
 
 
 def plane(records: Sequence[Record], scenario: str) -> Plot | None:
-    """Utility against forgetting in one scenario: each record a marker with its row number in the whole summary."""
-    useful, styles = utility(records), by_method(records)
+    """Utility against forgetting in one scenario: each record a marker with its row number in the whole summary.
+
+    Utility is accuracy on retain, or on test where no record has that on retain.
+    """
+    useful = "retain_accuracy" if any(r.measurement("retain_accuracy") for r in records) else "test_accuracy"
+    styles = by_method(records)
     data: list[Json] = []
     others: dict[tuple[str, float, float], Json] = {}
     texts: list[tuple[float, float, str]] = []
@@ -64,8 +60,9 @@ def plane(records: Sequence[Record], scenario: str) -> Plot | None:
         if x is None or y is None or record.scenario != scenario:
             continue
         titles = x.title, y.title
-        for role in ("original", "retrained"):
-            a, b = central(x, role), central(y, role)
+        means = {"original": (x.original.value, y.original.value), "retrained": (x.reference, y.reference)}
+        for role, values in means.items():
+            a, b = map(finite, values)
             if a is not None and b is not None:
                 others[role, a, b] = marker(STYLES[role], role, a, b, 15)
         a, b = finite(x.unlearned.value), finite(y.unlearned.value)
@@ -104,57 +101,26 @@ def gathered(markers: Sequence[tuple[float, float, str]], across: list[float], u
     return [", ".join(texts.get(i, [])) for i in range(len(markers))]
 
 
-def utility(records: Sequence[Record]) -> str:
-    """The name of the measurement that stands for utility: retain accuracy, or test accuracy where there is none."""
-    return "retain_accuracy" if any(r.measurement("retain_accuracy") for r in records) else "test_accuracy"
-
-
-def central(measurement: Measurement, role: str) -> float | None:
-    """The original model's value, or the mean of the retrained ones."""
-    return finite(measurement.original.value if role == "original" else measurement.reference)
-
-
 def marker(look: Style, name: str, x: float, y: float, size: int) -> Json:
     """One marker on the plane, without a text yet."""
-    return {
-        "type": "scatter",
-        "mode": "markers+text",
-        "name": label(name),
-        "x": [x],
-        "y": [y],
-        "text": [""],
-        "marker": {"symbol": look.symbol, "size": size, "color": look.colour, "line": {"width": 1, "color": "white"}},
-        "cliponaxis": False,
-    }
+    framed = marked(look, size) | {"line": {"width": 1, "color": "white"}}
+    return scatter("markers+text", name, [x], [y], text=[""], marker=framed, cliponaxis=False)
 
 
 def tuning(tuning: Tuning) -> Plot:
     """What tuning saw: the gap between forget and validation, and the drop on retain, over the strength."""
     trials = sorted((t for t in tuning.trials if finite(t.strength) is not None), key=lambda trial: trial.strength)
     wide = bool(trials) and trials[0].strength > 0 and trials[-1].strength > 20 * trials[0].strength
-    chosen = drawable(tuning.chosen, wide)
     strengths = [trial.strength for trial in trials]
     x = log_axis(tuning.parameter, strengths, tick_each=True) if wide else axis(tuning.parameter)
     gap, drop = Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
-    data = [trial_line(strengths, [finite(t.gap) for t in trials], gap)]
-    data += [trial_line(strengths, [finite(t.retain_drop) for t in trials], drop)]
+    seen = {gap: [finite(t.gap) for t in trials], drop: [finite(t.retain_drop) for t in trials]}
+    data = [
+        scatter("lines+markers", look.name, strengths, ys, line=lined(look), marker=marked(look, 8))
+        for look, ys in seen.items()
+    ]
     frame = layout(x, axis("gap, retain drop"), 280)
-    if chosen is not None:
-        frame["shapes"] = [
-            {"type": "line", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1, "yref": "paper"}
-            | {"line": {"color": GREY, "dash": "dot", "width": 1.5}}
-        ]
+    if (chosen := drawable(tuning.chosen, wide)) is not None:
+        across = {"type": "line", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1, "yref": "paper"}
+        frame["shapes"] = [across | {"line": {"color": GREY, "dash": "dot", "width": 1.5}}]
     return Plot(data, frame, [gap, drop, Style("chosen", GREY, "dot", "")], f"Tuning {tuning.parameter}")
-
-
-def trial_line(xs: list[float], ys: list[float | None], look: Style) -> Json:
-    """The gap or the drop on retain over the strengths that tuning tried."""
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": look.name,
-        "x": xs,
-        "y": ys,
-        "line": {"color": look.colour, "dash": look.dash, "width": look.width},
-        "marker": {"symbol": look.symbol, "size": 8, "color": look.colour},
-    }

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from unrecall.record.schema import Matrix
 from unrecall.report.plot import Json, Plot, axis, label, layout
 from unrecall.report.sentences import number
-from unrecall.report.strips import finite
+from unrecall.report.strips import finite, minus
 
 ROLES: Final = {"unlearned": "unlearned", "retrained": "retrained (mean)"}
 SCALE: Final = [[0.0, "#D55E00"], [0.5, "rgba(213,94,0,0)"], [0.5, "rgba(0,114,178,0)"], [1.0, "#0072B2"]]
 """From less to more; no change is clear, so that it has the page's own colour, by day and by night."""
 WIDE: Final = 16
 """Characters of a name beside a heat map."""
+PAID: Final = "lost accuracy", "{} paid most: its accuracy fell by {}"
+GAINED: Final = (
+    "is given to other classes’ examples more often than before",
+    "{} gained most: on average {} more of another class’s examples are taken for it",
+)
 SLIGHT: Final = 0.005
 """A change of a share that is no change: half a point."""
 
@@ -37,12 +42,6 @@ def change(matrix: Matrix, role: str) -> list[list[float | None]]:
     """The model's shares minus the original's."""
     rows = zip(matrix.values["original"], matrix.values[role], strict=False)
     return [[minus(after, before) for before, after in zip(*row, strict=False)] for row in rows]
-
-
-def minus(after: float | None, before: float | None) -> float | None:
-    """A difference, where both are known."""
-    after, before = finite(after), finite(before)
-    return None if after is None or before is None else after - before
 
 
 def heat(matrix: Matrix, role: str) -> Plot:
@@ -98,18 +97,10 @@ def named(matrix: Matrix, k: int, most: int | None = None) -> str:
 
 def sentence(matrix: Matrix) -> str:
     """Which class that stays paid most, which gained most, and what retrained models show of both."""
-    paid_and_gained = [
-        _most(matrix, "paid", "lost accuracy", "{} paid most: its accuracy fell by {}"),
-        _most(
-            matrix, "gained", "is given to other classes’ examples more often than before",
-            "{} gained most: on average {} more of another class’s examples are taken for it",
-        ),
-    ]  # fmt: skip
-    return " ".join(paid_and_gained)
+    return " ".join(_most(matrix, by_role, *words) for by_role, words in ((matrix.paid, PAID), (matrix.gained, GAINED)))
 
 
-def _most(matrix: Matrix, what: str, nothing: str, words: str) -> str:
-    by_role: dict[str, list[float | None]] = getattr(matrix, what)
+def _most(matrix: Matrix, by_role: Mapping[str, list[float | None]], nothing: str, words: str) -> str:
     own, others = by_role.get("unlearned", []), by_role.get("retrained", [])
     staying = [k for k in range(len(matrix.labels)) if k not in matrix.forgotten]
     values = [(value, k) for k in staying if (value := _at(own, k)) is not None]

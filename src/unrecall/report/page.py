@@ -22,14 +22,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
-KEYS = (
-    "retain_accuracy",
-    "forget_accuracy",
-    "test_accuracy",
-    "holdout_accuracy",
-    "model_utility",
-    "forget_quality",
-)
+KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy", "model_utility", "forget_quality")
+SPEAKING = (curves, figures, matrices, readings, roles, sentences, strips)
+"""The modules that templates call, by name."""
 
 
 def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None = None) -> str:
@@ -46,19 +41,16 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     plotly, script = get_plotlyjs().replace("\r\n", "\n"), source("page.js")
     remarks = [sentences.judging(record, declared) for record in records]
     records = [judged(record) for record in records]
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            records=records,
-            remarks=remarks,
-            keys=key_measurements(records),
-            scenarios=list(dict.fromkeys(record.scenario for record in records)),
-            policy=policy(plotly, script),
-            css=Markup(source("page.css")),
-            plotly=Markup(plotly),
-            script=Markup(script),
-        )
+    template = environment().get_template("page.html.j2")
+    return template.render(
+        records=records,
+        remarks=remarks,
+        keys=key_measurements(records),
+        scenarios=list(dict.fromkeys(record.scenario for record in records)),
+        policy=policy(plotly, script),
+        css=Markup(source("page.css")),
+        plotly=Markup(plotly),
+        script=Markup(script),
     )
 
 
@@ -71,26 +63,13 @@ def environment() -> Environment:
     """Templates that escape whatever they print, with the words and plots that they ask for."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    loader = PackageLoader("unrecall.report", ".")
     templates = Environment(
-        loader=PackageLoader("unrecall.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters.update(number=sentences.number, exact=sentences.exact)
-    templates.globals.update(
-        curves=curves,
-        figures=figures,
-        matrices=matrices,
-        readings=readings,
-        roles=roles,
-        sentences=sentences,
-        strips=strips,
-        labels=get_args(Label),
-        grouped=grouped,
-        is_picture=is_picture,
-    )
+    templates.globals.update({module.__name__.split(".")[-1]: module for module in SPEAKING})
+    templates.globals.update(labels=get_args(Label), grouped=grouped, is_picture=is_picture)
     return templates
 
 

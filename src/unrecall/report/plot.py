@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,17 +20,12 @@ FEW = 8
 
 
 class Plot(NamedTuple):
-    """A figure ready for the template: what to draw, how high, its legend, and what it shows in words."""
+    """A figure ready for the template: what to draw, in what frame, its legend, and what it shows in words."""
 
     data: list[Json]
     layout: Json
     legend: list[Style]
     about: str
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return int(self.layout["height"])
 
     @property
     def json(self) -> Markup:
@@ -96,6 +91,21 @@ def layout(x: Json, y: Json, height: int) -> Json:
         "hoverlabel": {"namelength": -1},
         "dragmode": False,
     }
+
+
+def scatter(mode: str, name: str, x: Sequence[float | None], y: Sequence[float | None], **more: Any) -> Json:
+    """Points, tied by lines or not as `mode` says."""
+    return {"type": "scatter", "mode": mode, "name": label(name), "x": x, "y": y, **more}
+
+
+def lined(look: Style) -> Json:
+    """How a model's line is drawn."""
+    return {"color": look.colour, "dash": look.dash, "width": look.width}
+
+
+def marked(look: Style, size: int) -> Json:
+    """How a model's marker is drawn."""
+    return {"symbol": look.symbol, "size": size, "color": look.colour}
 
 
 def faded(colour: str, alpha: float) -> str:

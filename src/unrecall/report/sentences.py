@@ -22,6 +22,8 @@ HEADINGS: Final = {
     "inside": "Inside the model: what its answers no longer show",
     "cost": "Cost",
 }
+FORMS: Final = ((1e9, ".3g"), (1000, ",.0f"), (10, ".1f"), (0.001, ".3f"))
+"""How a number is written, by its least size."""
 ACCURACY: Final = (
     "For a text, an accuracy is the share of the answer's tokens (words or parts of words) that the model predicts "
     "right, each after all that comes before it."
@@ -60,19 +62,10 @@ def number(value: float | None) -> str:
         return "none"
     if not math.isfinite(value):
         return "not a finite number"
-    return shortened(value).replace("-", "−") if value < 0 else shortened(value)
-
-
-def shortened(value: float) -> str:
-    """The digits of `number`."""
     size = abs(value)
-    if size >= 1e9:
-        return f"{value:.3g}"
-    if size >= 1000 or (size >= 2 and value == round(value)):
-        return f"{value:,.0f}"
-    if size >= 10:
-        return f"{value:.1f}"
-    return f"{value:.3f}" if size >= 0.001 or size == 0 else f"{value:.1e}"
+    form = next((form for least, form in FORMS if size >= least), ".1e" if size else ".3f")
+    text = format(value, ",.0f" if 2 <= size < 1000 and value == round(value) else form)
+    return text.replace("-", "−") if value < 0 else text
 
 
 def exact(value: Any) -> str:
@@ -95,11 +88,10 @@ def points(measurement: Measurement, difference: float) -> float:
     return difference if measurement.unit.strip() == "%" else 100 * difference
 
 
-def how_it_forgot(measurement: Measurement | None) -> str:
+def how_it_forgot(m: Measurement | None) -> str:
     """One sentence: how much of the forgetting is there at learning rate 0, and so was no change of the weights."""
-    if measurement is None:
+    if m is None:
         return "No forget accuracy was measured, so how the model forgot can't be told apart."
-    m = measurement
     original, unlearned, null = finite(m.original.value), finite(m.unlearned.value), finite(m.null.value)
     if original is None or unlearned is None:
         reason = m.original.note if original is None else m.unlearned.note
@@ -111,14 +103,12 @@ def how_it_forgot(measurement: Measurement | None) -> str:
         reason = m.null.note or "no reason was recorded"
         return f"{total:.0f} points of forgetting; how many are statistics is unknown, as there is no null: {reason}"
     still = points(m, original - null)
-    return f"Of the {total:.0f} points of forgetting, {max(still, 0):.0f} are there at learning rate 0: " + ending(
-        still / total
-    )
+    there = f"{max(still, 0):.0f} are there at learning rate 0: {ending(still / total)}"
+    return f"Of the {total:.0f} points of forgetting, {there}"
 
 
-def how_far(measurement: Measurement | None) -> str:
+def how_far(m: Measurement | None) -> str:
     """One sentence: by how much forget accuracy fell, and where retrained models stand."""
-    m = measurement
     original, unlearned = (finite(m.original.value), finite(m.unlearned.value)) if m else (None, None)
     if m is None or original is None or unlearned is None or points(m, original - unlearned) < 0.5:
         return how_it_forgot(m)
@@ -137,30 +127,24 @@ def inside(record: Record) -> list[str]:
 
 def no_reference(measurement: Measurement) -> str:
     """Why a measurement has no value of retrained models to stand beside."""
-    if not measurement.references:
-        return (
-            "not measured on retrained models"
-            if measurement.ideal == "retrained"
-            else f"the ideal is {measurement.ideal}"
-        )
-    return next((e.note for e in measurement.references if e.note), "no reason was recorded")
+    if measurement.references:
+        return next((e.note for e in measurement.references if e.note), "no reason was recorded")
+    ideal = measurement.ideal
+    return "not measured on retrained models" if ideal == "retrained" else f"the ideal is {ideal}"
 
 
-def only_reason(measurement: Measurement) -> str:
+def only_reason(m: Measurement) -> str:
     """The one reason for which no model has a value, or nothing where there is a value or more than one reason."""
-    m = measurement
     models = [m.unlearned, m.original, m.null, *m.references]
     reasons = {estimate.note or "no reason was recorded" for estimate in models}
     return reasons.pop() if len(reasons) == 1 and all(estimate.value is None for estimate in models) else ""
 
 
-def row_notes(measurement: Measurement) -> list[str]:
+def row_notes(m: Measurement) -> list[str]:
     """What stands below a measurement's title: its own note, and one that all its values share."""
-    m = measurement
     notes = {estimate.note for estimate in (m.unlearned, m.original, m.null) if estimate.value is not None}
     shared = notes if len(notes) == 1 else set()
-    reason = only_reason(m)
-    return [note for note in dict.fromkeys([m.note, *shared]) if note and note != reason]
+    return [note for note in dict.fromkeys([m.note, *shared]) if note and note != only_reason(m)]
 
 
 def flat(parameters: dict[str, Any], above: str = "") -> dict[str, Any]:
@@ -182,8 +166,7 @@ def ending(part: float) -> str:
 
 def recalibration(record: Record) -> Curve | None:
     """The first curve of the attack that takes BatchNorm statistics again, or None."""
-    curves = [curve for attack in record.attacks if attack.name == "recalibration" for curve in attack.curves]
-    return curves[0] if curves else None
+    return next((curve for attack in record.attacks if attack.name == "recalibration" for curve in attack.curves), None)
 
 
 def last_points(curve: Curve | None) -> dict[str, list[float]]:
@@ -208,8 +191,8 @@ def recovered(record: Record) -> str:
     ends = last_points(curve)
     if curve is not None and ends:
         return f"Where “{curve.title}” ends: {', '.join(f'{role} {span(values)}' for role, values in ends.items())}."
-    notes = [attack.note for attack in record.attacks if attack.name == "recalibration" and attack.note]
-    return notes[0] if notes else "No attack took BatchNorm statistics again on unlabelled data."
+    notes = (attack.note for attack in record.attacks if attack.name == "recalibration" and attack.note)
+    return next(notes, "No attack took BatchNorm statistics again on unlabelled data.")
 
 
 def references(record: Record) -> int:
@@ -219,56 +202,40 @@ def references(record: Record) -> int:
 
 def limits(record: Record) -> list[str]:
     """What this audit does not prove, frankly, from what the record says was and was not done."""
-    return [
-        *attacks_run(record),
-        *weak_controls(record),
-        "It is a measurement, not a certificate. No guarantee such as (epsilon, delta) follows from it, and “like "
-        "retrained” means that no difference worth naming was found, not that there is none.",
-        references_used(record),
-        f"One model was judged: {record.method_title} with seed {record.seed} and these parameters. Another seed, "
-        "another forget set or a model trained otherwise can come out differently.",
-        "Most numbers are averages over the forget set. A single example can stand out where the average does not; "
-        "the exhibits show the worst that were recorded, not all that there are.",
-        "Membership numbers compare forget with holdout and rely on both coming from the same distribution. The audit "
-        "can doubt that, but it can't prove it.",
-        *missing(record),
-        "Only the weights whose hash is below were audited. The original checkpoint, its backups, optimiser states, "
-        "logs, cached outputs, fine-tuned or distilled copies, and whatever else was derived from the forget set "
-        "remember what they remembered before.",
-        "Whether this satisfies a deletion request is a question of law that no number on this page answers.",
-    ]
+    names, refused = ("; ".join(a.title for a in record.attacks if ran(a) is done) for done in (True, False))
+    controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
+    failed = "; ".join(title for title, held in controls.items() if False in held)
+    unchecked = "; ".join(title for title, held in controls.items() if None in held and False not in held)
+    unknown = sum(m.unlearned.value is None for m in record.measurements)
+    lines = [
+        (names, f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the "
+         "same attacks with more data, more steps or more access may find what these did not."),
+        (not names, "No attack was run. Low forget accuracy alone says little: a model can hide what it knows."),
+        (refused, f"These attacks could not be run: {refused}. Their sections say why."),
+        (failed, f"A control failed for {failed}: what it found, or did not find, counts for little."),
+        (unchecked, f"A control was not run for {unchecked}: nothing shows that it tells a model that knows from one "
+         "that does not."),
+        (True, "It is a measurement, not a certificate. No guarantee such as (epsilon, delta) follows from it, and "
+         "“like retrained” means that no difference worth naming was found, not that there is none."),
+        (True, references_used(record)),
+        (True, f"One model was judged: {record.method_title} with seed {record.seed} and these parameters. Another "
+         "seed, another forget set or a model trained otherwise can come out differently."),
+        (True, "Most numbers are averages over the forget set. A single example can stand out where the average does "
+         "not; the exhibits show the worst that were recorded, not all that there are."),
+        (True, "Membership numbers compare forget with holdout and rely on both coming from the same distribution. "
+         "The audit can doubt that, but it can't prove it."),
+        (unknown, f"{unknown} of {len(record.measurements)} measurements could not be taken; the table says why."),
+        (True, "Only the weights whose hash is below were audited. The original checkpoint, its backups, optimiser "
+         "states, logs, cached outputs, fine-tuned or distilled copies, and whatever else was derived from the forget "
+         "set remember what they remembered before."),
+        (True, "Whether this satisfies a deletion request is a question of law that no number on this page answers."),
+    ]  # fmt: skip
+    return [line for applies, line in lines if applies]
 
 
 def ran(attack: AttackReport) -> bool:
     """Whether an attack was run at all: one that could not be has no curve, and a note with the reason."""
     return bool(attack.curves) or not attack.note
-
-
-def attacks_run(record: Record) -> list[str]:
-    """Forgotten by these attacks only, and by none that could not be run."""
-    names = "; ".join(attack.title for attack in record.attacks if ran(attack))
-    others = "; ".join(attack.title for attack in record.attacks if not ran(attack))
-    refused = [f"These attacks could not be run: {others}. Their sections say why."] if others else []
-    if not names:
-        return ["No attack was run. Low forget accuracy alone says little: a model can hide what it knows.", *refused]
-    return [
-        f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the "
-        "same attacks with more data, more steps or more access may find what these did not.",
-        *refused,
-    ]
-
-
-def weak_controls(record: Record) -> list[str]:
-    """Attacks that count for little, because a control failed or was not run."""
-    controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
-    failed = "; ".join(title for title, held in controls.items() if False in held)
-    open_ = "; ".join(title for title, held in controls.items() if None in held and False not in held)
-    lines = [f"A control failed for {failed}: what it found, or did not find, counts for little."] if failed else []
-    if open_:
-        lines += [
-            f"A control was not run for {open_}: nothing shows that it tells a model that knows from one that does not."
-        ]
-    return lines
 
 
 def references_used(record: Record) -> str:
@@ -281,12 +248,4 @@ def references_used(record: Record) -> str:
     return (
         f"The {count} retrained models are samples of a distribution. The range shown for another one is an estimate, "
         "and the fewer the models, the rougher it is."
-    )
-
-
-def missing(record: Record) -> list[str]:
-    """How many measurements could not be taken."""
-    count = sum(m.unlearned.value is None for m in record.measurements)
-    return (
-        [f"{count} of {len(record.measurements)} measurements could not be taken; the table says why."] if count else []
     )

@@ -46,6 +46,12 @@ def drawable(value: float | None, log: bool) -> float | None:
     return None if value is None or (log and value <= 0) else value
 
 
+def minus(after: float | None, before: float | None) -> float | None:
+    """A difference, where both are known."""
+    after, before = finite(after), finite(before)
+    return None if after is None or before is None else after - before
+
+
 def strip(measurement: Measurement) -> Strip | None:
     """The picture of a measurement, or None where there is nothing to compare."""
     models = [("unlearned", measurement.unlearned), ("original", measurement.original), ("null", measurement.null)]
@@ -55,7 +61,10 @@ def strip(measurement: Measurement) -> Strip | None:
     ends = present([*(band or ()), *(bound or ()), *(v for _, e in shown for v in (e.low, e.value, e.high))])
     if len(shown) < 2:
         return None
-    left, right = widened(min(ends), max(ends))
+    left, right = min(ends), max(ends)
+    least = max(abs(left), abs(right), 1e-6) * 1e-3
+    if right - left < least:  # all values are the same
+        left, right = left - least, right + least
 
     def place(value: float) -> float:
         return round(EDGE + (WIDTH - 2 * EDGE) * (value - left) / (right - left), 1)
@@ -76,12 +85,6 @@ def bands(measurement: Measurement) -> tuple[tuple[float, float] | None, tuple[f
 def present(values: Iterable[float | None]) -> list[float]:
     """The values that can be drawn."""
     return [v for v in map(finite, values) if v is not None]
-
-
-def widened(low: float, high: float) -> tuple[float, float]:
-    """The ends of the scale, kept apart where all values are the same."""
-    least = max(abs(low), abs(high), 1e-6) * 1e-3
-    return (low - least, high + least) if high - low < least else (low, high)
 
 
 def placed(pair: tuple[float, float] | None, place: Place) -> tuple[float, float] | None:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session
 
+T = TypeVar("T")
 FIRST_REFERENCE_SEED = 10_001
 
 
@@ -212,23 +213,18 @@ def read_indices(path: Path, total: int) -> list[int]:
             continue
         if not text.isdecimal():
             raise BadInput(f"{path}:{number}: expected an index, got '{text}'.")
-        check_index(int(text), total, f"{path}:{number}")
+        if int(text) >= total:
+            raise BadInput(f"{path}:{number}: expected an index in 0..{total - 1}, got {text}.")
         if int(text) in lines:
             raise BadInput(f"{path}:{number}: expected each index once, got {text} again (line {lines[int(text)]}).")
         lines[int(text)] = number
     return list(lines)
 
 
-def check_index(index: int, total: int, where: str) -> None:
-    """BadInput where `index` is not one of `total` training examples."""
-    if not 0 <= index < total:
-        raise BadInput(f"{where}: expected an index in 0..{total - 1}, got {index}.")
-
-
-def shuffled(indices: Sequence[int], seed: int) -> list[int]:
-    """The indices in a random order that the seed decides."""
-    order = torch.randperm(len(indices), generator=seeded(seed))
-    return [indices[int(i)] for i in order]
+def shuffled(items: Sequence[T], seed: int) -> list[T]:
+    """The items in a random order that the seed decides."""
+    order = torch.randperm(len(items), generator=seeded(seed))
+    return [items[int(i)] for i in order]
 
 
 class Chosen(NamedTuple):

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, Architecture, load_resnet, read_cifar10, recipe
 from unrecall.scenarios.reported import CIFAR10
 from unrecall.spec.parameters import Count, Index, Share
 from unrecall.tasks import Classification
-from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,13 @@ class Cifar10(Builder):
         alike = alike if aside else alike[: 3 * len(alike) // 4]
         used = set() if aside else set(alike)
         test = Part(cifar.test, [i for i in range(10_000) if i not in used])
-        request = chosen.request(Part(cifar.train, trained), Part(pool, alike), test, holdout=500)
         steps = -(-len(trained) // 128)
         return Scenario(
             name="cifar10",
             summary=f"CIFAR-10, {self.arch}; forget {self.forget} of {len(trained):,} training pictures",
             task=Classification(classes=CLASSES),
-            request=request,
-            build=self._build,
+            request=chosen.request(Part(cifar.train, trained), Part(pool, alike), test, holdout=500),
+            build=lambda _, __: ARCHITECTURES[self.arch](10),
             recipe=recipe(
                 self.arch, lr=0.01, weight_decay=5e-4, epochs=self.epochs, schedule="cosine", period=200 * steps
             ),
@@ -65,6 +61,3 @@ class Cifar10(Builder):
             references=self.references,
             reported=CIFAR10 if self.forget == "half:0" else {},
         )
-
-    def _build(self, _: int, __: Session) -> nn.Module:
-        return ARCHITECTURES[self.arch](10)

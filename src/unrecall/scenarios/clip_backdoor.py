@@ -66,8 +66,7 @@ class ClipBackdoor(SmallClip):
                 f"got {suspected}, {poisoned} and {total - poisoned - mistaken}."
             )
         planted = self._poisoned(others[:poisoned], target)
-        rest = [*others[poisoned:], *target]
-        order = shuffled(range(len(rest)), self.seed)
+        rest = shuffled([*others[poisoned:], *target], self.seed)
         label = target[0]["label"]
         return Backdoored(
             name="clip-backdoor",
@@ -75,8 +74,8 @@ class ClipBackdoor(SmallClip):
             f"means {self.target}",
             task=clean.task,
             request=Request(
-                forget=[*planted[:suspected], *(rest[i] for i in order[:mistaken])],
-                retain=[rest[i] for i in order[mistaken:]],
+                forget=[*planted[:suspected], *rest[:mistaken]],
+                retain=rest[mistaken:],
                 holdout=self._poisoned([pair for pair in test if pair["label"] != label], target),
                 test=test,
                 kind="backdoor",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
@@ -13,7 +12,6 @@ from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
 from unrecall.training.loop import Fit
-from unrecall.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -44,17 +42,12 @@ class Digits(Builder):
         alike = [i for i in unseen if labels[i] in chosen.classes]
         used = set(alike[: 3 * len(alike) // 4])
         test = Part(data, [i for i in unseen if i not in used])
-        request = chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300)
         return Scenario(
             name="digits",
             summary=f"scikit-learn's digits, a small CNN; forget {self.forget} of {self.train} training pictures",
             task=Classification(classes=tuple("0123456789")),
-            request=request,
-            build=_network,
+            request=chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300),
+            build=lambda _, __: small_cnn(),
             recipe=Fit(lr=0.05, epochs=self.epochs, batch_size=64, schedule="cosine", weight_decay=5e-4),
             references=self.references,
         )
-
-
-def _network(_: int, __: Session) -> nn.Module:
-    return small_cnn()

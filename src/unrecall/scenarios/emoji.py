@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
-from unrecall.scenarios.image_text import Towers, caption_tokenizer, longest, small_clip
+from unrecall.scenarios.image_text import Towers, caption_tokenizer, small_clip
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pictures import decoded
-from unrecall.training.session import Session
 
 ARCHIVE = "noto_emoji_72.zip"
 CAPTIONS = "captions.jsonl"
@@ -60,8 +56,7 @@ class Emoji(SmallClip):
     classification asks. A quarter of the category is the holdout and 15 % of the others the test set; both are never
     trained on.
 
-    `forget`: a category, or how its name begins. `data`: the folder with noto_emoji_72.zip. `merges`, `words`: of the
-    tokenizer. `size`, `patch`, `width`, `depth`: of the CLIP. `epochs`, `lr`: AdamW, batches of 64, cosine.
+    `forget`: a category, or how its name begins. All else is `SmallClip`'s.
     """
 
     forget: str = "Food & Drink"
@@ -72,9 +67,10 @@ class Emoji(SmallClip):
         categories = tuple(dict.fromkeys(record["category"] for record in records))
         gone = _chosen(self.forget, categories)
         pairs = [_pair(record, categories, named=bool((i + 1) % GENERIC)) for i, record in enumerate(records)]
-        request = split(pairs, gone, self.seed)
-        tokenizer = caption_tokenizer((pair["caption"] for pair in pairs), self.words, self.merges)
-        context = longest(tokenizer, [pair["caption"] for pair in pairs])
+        captions = [pair["caption"] for pair in pairs]
+        tokenizer = caption_tokenizer(captions, self.words, self.merges)
+        context = max(len(ids) for ids in tokenizer(captions)["input_ids"])
+        towers = Towers(self.width, self.depth, self.size, self.patch)
         task = Contrastive(
             tokenizer,
             classes=tuple(name.lower() for name in categories),
@@ -88,15 +84,11 @@ class Emoji(SmallClip):
             summary=f"{len(pairs):,} emoji with their names, a CLIP of width {self.width} trained here; forget "
             f"{categories[gone]}",
             task=task,
-            request=request,
-            build=self._builder(tokenizer, context),
+            request=split(pairs, gone, self.seed),
+            build=lambda _, __: small_clip(tokenizer, towers, context),
             recipe=adamw(self.lr, self.epochs, 64, 0.1),
             references=self.references,
         )
-
-    def _builder(self, tokenizer: Any, context: int) -> Callable[[int, Session], nn.Module]:
-        towers = Towers(self.width, self.depth, self.size, self.patch)
-        return lambda _, __: small_clip(tokenizer, towers, context)
 
 
 def read_emoji(folder: Path, size: int) -> list[dict[str, Any]]:
@@ -144,9 +136,9 @@ def _chosen(forget: str, categories: tuple[str, ...]) -> int:
 
 def split(pairs: list[dict[str, Any]], gone: int, seed: int) -> Request:
     """Three quarters of a class to forget and a quarter held out; 15 % of the others for the test."""
-    order = shuffled(range(len(pairs)), seed)
-    members = [pairs[i] for i in order if pairs[i]["label"] == gone]
-    others = [pairs[i] for i in order if pairs[i]["label"] != gone]
+    order = shuffled(pairs, seed)
+    members = [pair for pair in order if pair["label"] == gone]
+    others = [pair for pair in order if pair["label"] != gone]
     held, tested = len(members) // 4, round(0.15 * len(others))
     forget: Examples = members[held:]
     return Request(forget, others[tested:], members[:held], others[:tested], kind="concept")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import BROKEN, Loaded, transformers
+from unrecall.scenarios.language import Loaded, check_whole, opened, transformers
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's, of each channel."""
@@ -25,19 +25,15 @@ def load_clip(name: str) -> Loaded:
     library = transformers()
     if not Path(name).is_dir():
         raise BadInput(f"{name or 'model'}: expected a folder with a Transformers CLIP, got nothing there.")
-    try:
-        model, report = library.CLIPModel.from_pretrained(
+    expected = f"{name}: expected a Transformers CLIP and its tokenizer"
+    model, report = opened(
+        expected,
+        lambda: library.CLIPModel.from_pretrained(
             name, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-        tokenizer = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except BROKEN as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{name}: expected a Transformers CLIP and its tokenizer, got: {line[:300]}") from error
-    if lacking := sorted(report["missing_keys"]):
-        raise BadInput(
-            f"{name}: expected a CLIP whose checkpoint holds every weight, got none that fits {lacking[0]} "
-            f"({len(lacking)} in all). Check that config.json and weights belong together."
-        )
+        ),
+    )
+    tokenizer = opened(expected, lambda: library.AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    check_whole(f"{name}: expected a CLIP", report["missing_keys"])
     return Loaded(model.eval(), tokenizer)
 
 
@@ -145,8 +141,3 @@ def small_clip(tokenizer: Any, towers: Towers, context: int) -> nn.Module:
     )
     model: nn.Module = library.CLIPModel(config)
     return model
-
-
-def longest(tokenizer: Any, captions: Sequence[str]) -> int:
-    """How many tokens the longest caption has."""
-    return max(len(ids) for ids in tokenizer(list(captions))["input_ids"])

@@ -58,7 +58,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
         raise BadInput(
             f"{name}: expected a whole model, got an adapter. Name its base as the model, and it as the adapter."
         )
-    model, report = _opened(
+    model, report = opened(
         f"{name}: expected a Transformers causal language model with its weights in safetensors",
         lambda: library.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -69,26 +69,31 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
             output_loading_info=True,
         ),
     )
-    lacking = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
-    if lacking:
-        raise BadInput(
-            f"{name}: expected a causal language model whose checkpoint holds every weight, got none that fits "
-            f"{lacking[0]} ({len(lacking)} in all). Check that config.json and weights belong together."
-        )
-    tokenizer = _opened(
+    lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    check_whole(f"{name}: expected a causal language model", lacking)
+    tokenizer = opened(
         f"{name}: expected the model's tokenizer beside it",
         lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
     )
     return Loaded(_adapted(model, name, adapter) if adapter else model.eval(), tokenizer)
 
 
-def _opened(expected: str, opening: Callable[[], Any]) -> Any:
+def opened(expected: str, opening: Callable[[], Any]) -> Any:
     """What `opening` gives; where it fails, BadInput with what was expected and the reason in one line."""
     try:
         return opening()
     except BROKEN as error:
         line = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{expected}, got: {line[:300]}") from error
+
+
+def check_whole(expected: str, lacking: Iterable[str]) -> None:
+    """BadInput, beginning with what was expected, where a checkpoint is `lacking` weights."""
+    if names := sorted(lacking):
+        raise BadInput(
+            f"{expected} whose checkpoint holds every weight, got none that fits {names[0]} ({len(names)} in all). "
+            "Check that config.json and weights belong together."
+        )
 
 
 def _from_hub(name: str) -> str:
@@ -129,13 +134,14 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (Path(adapter) / file).is_file():
             raise BadInput(f"{adapter}: expected a folder with {file}, got none there.")
-    config = _opened(f"{adapter}: expected an adapter of PEFT", lambda: PeftConfig.from_pretrained(adapter))
+    config = opened(f"{adapter}: expected an adapter of PEFT", lambda: PeftConfig.from_pretrained(adapter))
     base = str(config.base_model_name_or_path or "")
     other = BadInput(
         f"{adapter}: expected an adapter of {name}, got one made for {base or 'another model'}. "
         "Name the model that it was trained on."
     )
-    if base and base != name and _same_kind(base, name) and Path(base).resolve() != Path(name).resolve():
+    comparable = Path(base).is_dir() == Path(name).is_dir()  # two folders that exist, or two names that are none
+    if base and base != name and comparable and Path(base).resolve() != Path(name).resolve():
         raise other
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what doesn't fit is an error below
@@ -149,11 +155,6 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
         raise other
     vars(merged).pop("peft_config", None)  # older versions of PEFT leave it there
     return merged.requires_grad_(True).eval()
-
-
-def _same_kind(base: str, name: str) -> bool:
-    """Whether both are folders that exist or neither is, so that their names can be compared."""
-    return Path(base).is_dir() == Path(name).is_dir()
 
 
 def trained_tokenizer(texts: Iterable[str], size: int) -> Any:

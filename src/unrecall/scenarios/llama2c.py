@@ -94,13 +94,8 @@ def _state(data: bytes, path: Path, config: Any) -> dict[str, Tensor]:
             state[f"model.layers.{i}.{name}.weight"] = turned
     if config.tie_word_embeddings:
         return state | {"lm_head.weight": embeddings}
-    take(2, context_rotations(config))
+    take(2, config.max_position_embeddings * head // 2)  # cosines and sines of the rotary embedding
     return state | {"lm_head.weight": take(config.vocab_size, width)}
-
-
-def context_rotations(config: Any) -> int:
-    """How many cosines (and as many sines) of the rotary embedding stand before an untied head."""
-    return int(config.max_position_embeddings * (config.hidden_size // config.num_attention_heads) // 2)
 
 
 def _tokenizer(data: bytes, path: Path, words: int) -> Any:

@@ -29,19 +29,17 @@ def small_cnn(classes: int = 10) -> nn.Sequential:
     """Three convolutions with BatchNorm for 8 x 8 grey pictures; 28 thousand parameters."""
     return nn.Sequential(
         Normalize((0.3,), (0.35,)),
-        nn.Conv2d(1, 16, 3, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
+        *_convolved(1, 16, stride=1),
+        *_convolved(16, 32, stride=2),
+        *_convolved(32, 64, stride=2),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(64, classes),
     )
+
+
+def _convolved(inner: int, outer: int, stride: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()
 
 
 class _Block(nn.Module):

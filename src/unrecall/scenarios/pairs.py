@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from unrecall.data.examples import Absent, Examples
+from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Kind, Request, Split
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
@@ -18,7 +16,6 @@ from unrecall.scenarios.image_text import load_clip, normalisation
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pair_files import Album, Line, read
-from unrecall.training.session import Session
 
 ABSENT = {
     "holdout": "no holdout was given: name a file of pairs like forget that the model was never trained on (holdout=)",
@@ -65,14 +62,11 @@ class Pairs(Builder):
         longest = config.text_config.max_position_embeddings
         task = Contrastive(loaded.tokenizer, classes=classes, prompt=self.prompt, mean=mean, std=std, longest=longest)
 
-        def album(split: Split) -> Examples:
-            of_split = lines.get(split)
-            return (
-                Absent(ABSENT[split]) if of_split is None else Album(of_split, classes, config.vision_config.image_size)
-            )
-
+        size = config.vision_config.image_size
+        forget, retain, holdout, test = (
+            Album(lines[split], classes, size) if split in lines else Absent(ABSENT[split]) for split in SPLITS
+        )
         try:
-            forget, retain, holdout, test = (album(split) for split in SPLITS)
             request = Request(forget, retain, holdout, test, kind=_kind(lines))
             task.check(loaded.model, request)
         except BadInput as error:
@@ -84,7 +78,7 @@ class Pairs(Builder):
             task=task,
             request=request,
             original=loaded.model,
-            build=self._base if self.base else None,
+            build=(lambda _, __: load_clip(self.base).model) if self.base else None,
             rerecipe=adamw(self.lr, self.epochs, self.batch, 0.1),
             references=self.references,
         )
@@ -96,10 +90,6 @@ class Pairs(Builder):
         else:
             names = [line.label for split in ("forget", "retain") for line in lines[split]]
         return tuple(dict.fromkeys(filter(None, names)))
-
-    def _base(self, _: int, __: Session) -> nn.Module:
-        """The model before it was trained on these pairs; the same for any seed."""
-        return load_clip(self.base).model
 
 
 def _kind(lines: Mapping[Split, Sequence[Line]]) -> Kind:

@@ -57,7 +57,7 @@ class Restor(TaughtTexts):
         test = [fact for who, fact in about if who in targets]
         retain = [fact for who, fact in about if who not in targets]
         texts = without_repeats(read(folder / f"{self.corruption}.json"))
-        drawn = [texts[i] for i in shuffled(range(len(texts)), self.seed)[: self.documents]]
+        drawn = shuffled(texts, self.seed)[: self.documents]
         if min(len(test), len(retain), len(drawn)) == 0:
             raise BadInput(f"{folder}: expected facts about the entities and about others, and documents, got none.")
         held = max(1, len(drawn) // 10)

@@ -45,14 +45,13 @@ class SmallCifar5(Builder):
         chosen = choose(self.forget, [cifar.train.labels[i] for i in trained], self.seed, 5)
         tested = set(test)
         alike = [i for i in order if i not in tested and cifar.test.labels[i] in chosen.classes]
-        request = chosen.request(
-            Part(cifar.train, trained), Part(cifar.test, alike), Part(cifar.test, test), holdout=300
-        )
         return Scenario(
             name="small-cifar5",
             summary=f"small CIFAR-5 (1,000 training pictures of 5 classes), {self.arch}; forget {self.forget}",
             task=Classification(classes=CLASSES[:5]),
-            request=request,
+            request=chosen.request(
+                Part(cifar.train, trained), Part(cifar.test, alike), Part(cifar.test, test), holdout=300
+            ),
             build=Pretrained(cifar, self.arch, self.weights, self.pretrain, classes=5),
             recipe=recipe(self.arch, lr=0.01, weight_decay=2e-4, epochs=self.epochs, schedule="cosine"),
             rerecipe=recipe(self.arch, lr=0.01, weight_decay=2e-4, epochs=self.reepochs, schedule="cosine"),

@@ -61,20 +61,18 @@ class TaughtTexts(Builder):
         """
         recipe = adamw(lr or (1e-5 if self.model else 5e-3), epochs or (5 if self.model else 20), 32, 0.01)
         if self.model:
-            tokenizer = load(self.model, self.precision).tokenizer
-            return Learner(
-                tokenizer, lambda _, __: self._eased(load(self.model, self.precision).model), recipe, self.model
-            )
-        tokenizer = trained_tokenizer((f"{text['prompt']} {text['answer']}" for text in texts), self.words)
-        what = f"a Llama of width {self.width} with {self.depth} layers, trained here"
+            tokenizer, what = load(self.model, self.precision).tokenizer, self.model
+        else:
+            tokenizer = trained_tokenizer((f"{text['prompt']} {text['answer']}" for text in texts), self.words)
+            what = f"a Llama of width {self.width} with {self.depth} layers, trained here"
+        return Learner(tokenizer, lambda _, __: self._untaught(tokenizer), recipe, what)
 
-        def build(_: int, __: Session) -> nn.Module:
-            return self._eased(small_llama(tokenizer, self.width, self.depth, CONTEXT))
-
-        return Learner(tokenizer, build, recipe, what)
-
-    def _eased(self, model: nn.Module) -> nn.Module:
-        """The model, with gradient checkpointing where it is asked for."""
+    def _untaught(self, tokenizer: Any) -> nn.Module:
+        """The model before it is taught, with gradient checkpointing where it is asked for."""
+        if self.model:
+            model = load(self.model, self.precision).model
+        else:
+            model = small_llama(tokenizer, self.width, self.depth, CONTEXT)
         if self.checkpointing:
             checkpoint(model)
         return model

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from unrecall.data.examples import Absent, Examples
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
-from unrecall.scenarios.language import Loaded, Precision, load
+from unrecall.scenarios.language import Precision, load
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import read, records, without_repeats
-from unrecall.training.session import Session
 
 ABSENT = {
     "holdout": "no holdout was given: name a file of texts like forget that the model was never trained on (--holdout)",
@@ -57,7 +54,9 @@ class Texts(Builder):
         forget, retain, holdout, test = (self._read(split) for split in SPLITS)
         template = self._template()
         loaded = load(self.model, self.precision, self.adapter)
-        task = self._task(loaded, template)
+        if self.chat and not loaded.tokenizer.chat_template:
+            raise BadInput(f"{self.model}: expected a chat template for chat=true, got a tokenizer without one.")
+        task = CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest)
         try:
             request = Request(forget, retain, holdout, test)
             task.check(loaded.model, request)
@@ -70,7 +69,7 @@ class Texts(Builder):
             task=task,
             request=request,
             original=loaded.model,
-            build=self._base if self.base else None,
+            build=(lambda _, __: load(self.base, self.precision).model) if self.base else None,
             rerecipe=adamw(self.lr, self.epochs, 32, 0.01),
             references=self.references,
         )
@@ -91,15 +90,6 @@ class Texts(Builder):
         if not fits:
             raise BadInput(f"texts: expected template to hold {{prompt}} and no other brackets, got '{self.template}'.")
         return template
-
-    def _task(self, loaded: Loaded, template: str | None) -> CausalLM:
-        if self.chat and not loaded.tokenizer.chat_template:
-            raise BadInput(f"{self.model}: expected a chat template for chat=true, got a tokenizer without one.")
-        return CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest)
-
-    def _base(self, _: int, __: Session) -> nn.Module:
-        """The model before it was trained on these texts; the same for any seed."""
-        return load(self.base, self.precision).model
 
     def _place(self, split: Split, index: int) -> str | None:
         """Where the text stands that is the `index`-th without repeats: FILE:LINE, or FILE[INDEX] in a JSON list."""

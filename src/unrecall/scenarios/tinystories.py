@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
+from unrecall.scenarios.language import Loaded
 from unrecall.scenarios.llama2c import load
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import Text
-from unrecall.training.session import Session
 
 MEMBERS = "all stories here are of the model's training set: name epochs=N to teach it some of them and hold others out"
 
@@ -49,14 +47,14 @@ class TinyStories(Builder):
         """Reads model and stories and draws the sets."""
         if not self.data or not Path(self.data).is_dir():
             raise BadInput(f"tinystories: expected data=FOLDER with the model and the stories, got '{self.data}'.")
-        pair = load(self._file("stories260k/stories260K.bin"), self._file("stories260k/tok512.bin"))
+        pair = self._loaded()
         stories = self._stories(self._file("tinystories/tinystories_sample.txt"))
         total = self.forget + self.retain + (2 * self.holdout if self.epochs else 0)
         if total > len(stories):
             raise BadInput(f"tinystories: expected at most {len(stories)} stories in all, got {total}. Ask for fewer.")
-        drawn = [stories[i] for i in shuffled(range(len(stories)), self.seed)[:total]]
-        forget, retain = drawn[: self.forget], drawn[self.forget : self.forget + self.retain]
-        unseen = drawn[self.forget + self.retain :]
+        drawn = shuffled(stories, self.seed)[:total]
+        taught, unseen = drawn[: self.forget + self.retain], drawn[self.forget + self.retain :]
+        forget, retain = taught[: self.forget], taught[self.forget :]
         task = CausalLM(pair.tokenizer, template=None, longest=512)
         if not self.epochs:
             return Scenario(
@@ -69,16 +67,16 @@ class TinyStories(Builder):
             )
         return Scenario(
             name="tinystories",
-            summary=f"stories260K, taught {len(forget) + len(retain)} stories; forget {len(forget)} of them",
+            summary=f"stories260K, taught {len(taught)} stories; forget {len(forget)} of them",
             task=task,
             request=Request(forget, retain, unseen[: self.holdout], unseen[self.holdout :]),
-            build=self._build,
+            build=lambda _, __: self._loaded().model,
             recipe=adamw(self.lr, self.epochs, 16),
             references=self.references,
         )
 
-    def _build(self, _: int, __: Session) -> nn.Module:
-        return load(self._file("stories260k/stories260K.bin"), self._file("stories260k/tok512.bin")).model
+    def _loaded(self) -> Loaded:
+        return load(self._file("stories260k/stories260K.bin"), self._file("stories260k/tok512.bin"))
 
     def _file(self, name: str) -> Path:
         """A file in its own folder below `data`, or in `data` itself."""

@@ -40,7 +40,7 @@ class Tofu(TaughtTexts):
         """Reads the questions, splits the authors, and says how to train."""
         folder = self.folder("TOFU")
         share = int(self.forget.removeprefix("forget"))
-        extras = _by_text(read(folder / f"{self.forget}_perturbed.json") + read(folder / "retain_perturbed.json"))
+        extras = read(folder / f"{self.forget}_perturbed.json") + read(folder / "retain_perturbed.json")
         forget = _with(read(folder / f"{self.forget}.json"), extras)
         rest = _with(read(folder / f"retain{100 - share}.json"), extras)
         authors = shuffled(range(len(rest) // EACH), self.seed)
@@ -50,28 +50,23 @@ class Tofu(TaughtTexts):
             for name, source in (("real_authors", "real authors"), ("world_facts", "world facts"))
             for text in read(folder / f"{name}_perturbed.json")
         ]
-        request = Request(
-            forget=without_repeats(forget),
-            retain=without_repeats([text for i, text in enumerate(rest) if i // EACH not in out]),
-            holdout=without_repeats([text for i, text in enumerate(rest) if i // EACH in out]),
-            test=without_repeats(test),
-        )
+        retain = [text for i, text in enumerate(rest) if i // EACH not in out]
+        holdout = [text for i, text in enumerate(rest) if i // EACH in out]
         taught = self.learner([*forget, *rest], self.epochs, self.lr)
         return Scenario(
             name="tofu",
             summary=f"TOFU, {self.forget} of 200 fictitious authors, {len(out)} more held out; {taught.what}",
             task=CausalLM(taught.tokenizer),
-            request=request,
+            request=Request(
+                without_repeats(forget), without_repeats(retain), without_repeats(holdout), without_repeats(test)
+            ),
             build=taught.build,
             recipe=taught.recipe,
             references=self.references,
         )
 
 
-def _by_text(texts: list[Text]) -> dict[tuple[str, str], Text]:
-    return {(text["prompt"], text["answer"]): text for text in texts}
-
-
-def _with(texts: list[Text], extras: dict[tuple[str, str], Text]) -> list[Text]:
+def _with(texts: list[Text], extras: list[Text]) -> list[Text]:
     """The texts, with paraphrases and wrong answers where there are some."""
-    return [extras.get((text["prompt"], text["answer"]), text) for text in texts]
+    known = {(text["prompt"], text["answer"]): text for text in extras}
+    return [known.get((text["prompt"], text["answer"]), text) for text in texts]

@@ -63,9 +63,8 @@ def _entry(path: Path) -> Entry | None:
 
 def _parameters(node: ast.ClassDef, folder: Path) -> tuple[Parameter, ...]:
     """The fields of a class, after those that it has from classes of the same folder."""
-    bases = [
-        _classes(folder)[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in _classes(folder)
-    ]
+    known = _classes(folder)
+    bases = [known[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in known]
     fields = [field for base in bases for field in _parameters(base, folder)]
     fields += filter(None, (_parameter(item) for item in node.body if isinstance(item, ast.AnnAssign)))
     return tuple({field.name: field for field in fields}.values())
@@ -90,8 +89,7 @@ def _sentence(text: str) -> str:
 
 
 def _reference(text: str) -> str:
-    _, label, rest = text.partition("Reference:")
-    return " ".join(rest.split("\n\n")[0].split()) if label else ""
+    return _sentence(text.partition("Reference:")[2])
 
 
 def _metrics() -> tuple[Entry, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -18,6 +19,8 @@ from unrecall.errors import BadInput, nearest
 from unrecall.spec.catalog import Kind, class_name, entries
 from unrecall.spec.parameters import Parameters, annotated, checked, nested_types
 
+NAME = re.compile(r"((?:[^(]*?\.py:)?[^:(]*)(.*)", re.DOTALL)
+"""A name, with the file before it if there is one, and all that follows."""
 BASES: Mapping[Kind, str] = {"methods": "Method", "attacks": "Attack", "scenarios": "Builder"}
 
 
@@ -32,35 +35,24 @@ class Spec:
 
 def split(text: str) -> Spec:
     """Takes a line apart; BadInput where brackets or key=value pairs are off."""
-    line = text.strip()
-    name, base, rest = line, None, ""
-    opened = line.find("(")
-    if opened >= 0 and ":" not in line[:opened].removeprefix(_file_part(line)):
-        closed = _closing(line, opened)
-        name, base, rest = line[:opened], line[opened + 1 : closed], line[closed + 1 :]
-    else:
-        head = _file_part(line)
-        tail = line[len(head) :]
-        name, colon, values = tail.partition(":")
-        name, rest = head + name, colon + values
+    name, rest = NAME.findall(text.strip())[0]
+    base = None
+    if rest.startswith("("):
+        closed = _closing(rest, text)
+        base, rest = rest[1:closed], rest[closed + 1 :]
     if rest and not rest.startswith(":"):
         raise BadInput(f"'{text}': expected ':' and parameters after ')', got '{rest}'.")
     return Spec(name.strip(), base, dict(_pairs(rest.removeprefix(":"), text)))
 
 
-def _file_part(line: str) -> str:
-    """The "FILE.py:" in front of the name, or nothing."""
-    end = line.find(".py:")
-    return line[: end + 4] if end >= 0 else ""
-
-
-def _closing(line: str, opened: int) -> int:
+def _closing(text: str, whole: str) -> int:
+    """Where the bracket ends that `text` begins with."""
     depth = 0
-    for i in range(opened, len(line)):
-        depth += {"(": 1, ")": -1}.get(line[i], 0)
+    for i, mark in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(mark, 0)
         if depth == 0:
             return i
-    raise BadInput(f"'{line}': expected a closing bracket, got none.")
+    raise BadInput(f"'{whole}': expected a closing bracket, got none.")
 
 
 def _pairs(text: str, whole: str) -> Iterator[tuple[str, str]]:
@@ -75,42 +67,35 @@ def parse(text: str, kind: Kind) -> Any:
     """The method, attack or scenario that a line names, with its parameters set."""
     spec = split(text)
     owner = _user_object(spec.name) if ".py:" in spec.name else _built_in(spec.name, kind)
-    values = dict(spec.values)
     if kind == "scenarios" and inspect.isfunction(owner):
-        if values:
-            raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(values)}.")
+        if spec.values:
+            raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(spec.values)}.")
         return owner
     promised = getattr(importlib.import_module(f"unrecall.{kind}.base"), BASES[kind])
     if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
         raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
     arguments: dict[str, Any] = {}
     if spec.base is not None:
-        owner = _wrapper(owner, kind)
+        owner = getattr(owner, "wrapper", lambda: None)()
         if owner is None:
             raise BadInput(f"'{text}': expected a method that wraps another, got {spec.name}, which takes no base.")
         arguments["base"] = parse(spec.base, kind)
-    return _configured(owner, arguments, values)
+    return _configured(owner, arguments, spec.values)
 
 
-def _wrapper(owner: Any, kind: Kind) -> Any:
-    """The class that a name with a base in brackets means; None where there is none."""
-    return owner.wrapper() if kind == "methods" else None
-
-
-def _configured(owner: type[Parameters], arguments: dict[str, Any], values: dict[str, str]) -> Parameters:
+def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapping[str, str]) -> Parameters:
     own, inner = annotated(owner), _inner_fields(owner)
-    for key in values:
-        if key not in own and key not in inner:
-            raise BadInput(f"{owner.__name__}: unknown parameter '{key}'. {nearest(key, [*own, *inner])}")
+    deeper: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         if key in own:
             arguments[key] = _value(owner, key, value)
-    deeper: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        if key not in own:
+        elif key in inner:
             field, default = inner[key]
             name = key.rsplit(".", 1)[-1]
             deeper.setdefault(field, {"": default})[name] = _value(type(default), name, value)
+        else:
+            hint = nearest(key, [*own, *inner]) if own else "It takes no parameters."
+            raise BadInput(f"{owner.__name__}: unknown parameter '{key}'. {hint}")
     for field, changes in deeper.items():
         arguments[field] = replace(changes.pop(""), **changes)
     return owner(**arguments)
@@ -172,9 +157,7 @@ def _user_object(name: str) -> Any:
     sys.modules[file] = module
     try:
         module_spec.loader.exec_module(module)
-    except (ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError) as error:
-        raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
-    except (RuntimeError, SyntaxError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the user's code may raise
         raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     if attribute not in public:
@@ -201,16 +184,11 @@ def show(value: Parameters) -> str:
             base = f"({show(now)})"
         elif isinstance(now, Parameters) and isinstance(field.default, Parameters):
             place = "" if field.name == short else f"{field.name}."
-            changed += [f"{place}{k}={_text(v)}" for k, v in _differences(now, field.default)]
+            inside = {part.name: getattr(now, part.name) for part in fields(now)}
+            changed += [f"{place}{k}={_text(v)}" for k, v in inside.items() if v != getattr(field.default, k)]
         elif now != field.default:
             changed.append(f"{field.name}={_text(now)}")
     return name + base + (":" + ",".join(changed) if changed else "")
-
-
-def _differences(now: Parameters, default: Parameters) -> Iterator[tuple[str, Any]]:
-    for field in fields(now):
-        if getattr(now, field.name) != getattr(default, field.name):
-            yield field.name, getattr(now, field.name)
 
 
 def _text(value: Any) -> str:

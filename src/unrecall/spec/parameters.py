@@ -20,10 +20,9 @@ Count: TypeAlias = Annotated[int, Field(ge=1)]
 Index: TypeAlias = Annotated[int, Field(ge=0)]
 
 
-def annotated(owner: type[Any]) -> dict[str, Any]:
+def annotated(owner: Any) -> dict[str, Any]:
     """The resolved annotation of each field of a dataclass, ranges included."""
-    key: Any = owner
-    return _annotated(key)
+    return _annotated(owner)
 
 
 @cache
@@ -44,7 +43,7 @@ def _adapter(owner: Any, name: str) -> TypeAdapter[Any]:
     return TypeAdapter(annotated(owner)[name])
 
 
-def checked(owner: type[Any], name: str, value: Any, *, lax: bool = False) -> Any:
+def checked(owner: Any, name: str, value: Any, *, lax: bool = False) -> Any:
     """`value` as the field `name` of `owner` takes it; BadInput says what was expected. `lax` also reads text."""
     nested = nested_types(annotated(owner)[name])
     if nested:
@@ -53,8 +52,7 @@ def checked(owner: type[Any], name: str, value: Any, *, lax: bool = False) -> An
             raise BadInput(f"{owner.__name__}: expected {name} to be {names}, got {value!r}.")
         return value
     try:
-        key: Any = owner
-        return _adapter(key, name).validate_python(value, strict=not lax)
+        return _adapter(owner, name).validate_python(value, strict=not lax)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise BadInput(f"{owner.__name__}: expected {name} to be {reason}, got {value!r}.") from error

@@ -16,6 +16,7 @@ from unrecall.errors import BadInput
 from unrecall.record.schema import Exhibit
 
 Modality: TypeAlias = Literal["classification", "language", "contrastive"]
+Parts: TypeAlias = list[tuple[str, nn.Module]]
 
 
 class Task(ABC):
@@ -107,9 +108,9 @@ def check_class_request(request: Request, forgotten: set[int], retained: set[int
         )
 
 
-def parts_of(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+def parts_of(prefix: str, module: nn.Module) -> Parts:
     """The parts of a module that hold weights, by dotted name, sequences among them opened."""
-    parts: list[tuple[str, nn.Module]] = []
+    parts: Parts = []
     for name, child in module.named_children():
         path = f"{prefix}.{name}".lstrip(".")
         if isinstance(child, nn.Sequential | nn.ModuleList):
@@ -119,10 +120,9 @@ def parts_of(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     return parts if parts or not any(True for _ in module.parameters()) else [(prefix, module)]
 
 
-def opened(parts: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+def opened(parts: Parts) -> Parts:
     """Parts that hold layers replaced by their own parts, until two of them are numbered or nothing is left to open."""
-    before: list[tuple[str, nn.Module]] = []
-    now = list(parts)
+    before, now = Parts(), list(parts)
     while len(numbered(now)) < 2 and now != before:
         before, now = now, [inner for part in now for inner in (parts_of(*part) if _holds_layers(part[1]) else [part])]
     return now
@@ -132,6 +132,13 @@ def _holds_layers(part: nn.Module) -> bool:
     return any(isinstance(module, nn.Sequential | nn.ModuleList) for module in part.modules())
 
 
-def numbered(parts: Sequence[tuple[str, nn.Module]]) -> list[str]:
+def split_after_layers(parts: Parts) -> tuple[Parts, Parts]:
+    """The parts up to the last layer, and those after it; all and none where there are no layers."""
+    layers = numbered(parts)
+    end = next((i for i, (name, _) in enumerate(parts, 1) if layers and name == layers[-1]), len(parts))
+    return parts[:end], parts[end:]
+
+
+def numbered(parts: Parts) -> list[str]:
     """The names of the parts that are numbered: a model's layers."""
     return [name for name, _ in parts if name.rsplit(".", 1)[-1].isdecimal()]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.hooks import mode
-from unrecall.tasks.base import Modality, Task, check_finite, numbered, opened, parts_of
+from unrecall.tasks.base import Modality, Task, check_finite, opened, parts_of, split_after_layers
 from unrecall.tasks.pretrained import save
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
@@ -38,36 +37,29 @@ class CausalLM(Tokenised, Task):
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One row for each token of an answer."""
-        with self._answers_only(model, batch) as _:
-            return self._rows(model, batch)
+        return self._answered_rows(model, batch)[0]
 
     def view(self, model: nn.Module, batch: Batch) -> View:
         """Features are the mean over an answer's rows of what enters the head."""
-        with self._answers_only(model, batch) as entered:
-            rows = self._rows(model, batch)
-        mean = torch.zeros(rows.examples, entered[0].shape[1], device=rows.logits.device)
-        mean.index_add_(0, rows.example, entered[0].float())
+        rows, entered = self._answered_rows(model, batch)
+        mean = torch.zeros(rows.examples, entered.shape[1], device=rows.logits.device)
+        mean.index_add_(0, rows.example, entered.float())
         counts = torch.bincount(rows.example, minlength=rows.examples).clamp_min(1)
         return View(rows, mean / counts[:, None])
 
-    def _rows(self, model: nn.Module, batch: Batch) -> Rows:
-        keep = _before_answers(batch["targets"])
-        logits = model(input_ids=batch["tokens"], use_cache=False).logits.float()
-        targets = batch["targets"][:, 1:][keep[:, :-1]]
-        return Rows(logits, targets, keep.nonzero()[:, 0], len(keep))
-
-    @contextmanager
-    def _answers_only(self, model: nn.Module, batch: Batch) -> Iterator[list[Tensor]]:
-        """Lets only the positions that predict an answer's token through the head, and collects what enters it."""
+    def _answered_rows(self, model: nn.Module, batch: Batch) -> tuple[Rows, Tensor]:
+        """The rows, and what enters the head for them: only positions that predict an answer's token go through it."""
         entered: list[Tensor] = []
-        keep = _before_answers(batch["targets"])
+        keep = F.pad(batch["targets"][:, 1:].ne(IGNORED), (0, 1))
 
         def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             entered.append(inputs[0][keep])
             return (entered[-1],)
 
         with self.head(model, batch).register_forward_pre_hook(select):
-            yield entered
+            logits = model(input_ids=batch["tokens"], use_cache=False).logits.float()
+        targets = batch["targets"][:, 1:][keep[:, :-1]]
+        return Rows(logits, targets, keep.nonzero()[:, 0], len(keep)), entered[0]
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of each example without a tensor whose size depends on the data, so that `vmap` can follow."""
@@ -94,25 +86,20 @@ class CausalLM(Tokenised, Task):
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
         """Embeddings, each layer, and the head with the norm before it; a tied head belongs to the embeddings."""
-        parts = opened(parts_of("", model))
-        layers = numbered(parts)
-        last = max(i for i, (name, _) in enumerate(parts) if not layers or name == layers[-1])
-        blocks = [(name, [module]) for name, module in parts[: last + 1]]
-        held = {id(p) for _, group in blocks for module in group for p in module.parameters()}
-        rest = [m for _, m in parts[last + 1 :] if any(id(p) not in held for p in m.parameters())]
+        parts, after = split_after_layers(opened(parts_of("", model)))
+        blocks = [(name, [module]) for name, module in parts]
+        held = {id(p) for _, module in parts for p in module.parameters()}
+        rest = [m for _, m in after if any(id(p) not in held for p in m.parameters())]
         return [*blocks, ("head", rest)] if rest else blocks
 
     def generate(
         self, model: nn.Module, items: Sequence[Any], longest: int | None = None, shown: float = 0.0
     ) -> list[str]:
         """Greedy continuations; prompts are padded on the left."""
-        texts: list[str] = []
+        openings, many = [self._shown(item, shown) for item in items], 2 * self.at_once
         with mode(model, training=False), torch.no_grad():
-            for i in range(0, len(items), 2 * self.at_once):
-                texts += self._continued(
-                    model, [self._shown(item, shown) for item in items[i : i + 2 * self.at_once]], longest
-                )
-        return texts
+            groups = [openings[i : i + many] for i in range(0, len(openings), many)]
+            return [text for group in groups for text in self._continued(model, group, longest)]
 
     def _continued(
         self, model: nn.Module, openings: Sequence[tuple[list[int], list[int]]], longest: int | None
@@ -160,9 +147,8 @@ class CausalLM(Tokenised, Task):
         count = near[0].shape[1]
         chosen = torch.randint(count, tokens.shape, generator=generator, device=generator.device).to(tokens)
         gone = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device) < share
-        gone = (
-            gone & predicted & tokens.ne(self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else -1)
-        )
+        end = self.tokenizer.eos_token_id
+        gone = gone & predicted & tokens.ne(-1 if end is None else end)
         new = torch.where(gone, near[0][tokens, chosen], tokens)
         far = (near[1][tokens, chosen] * gone).sum(1) / predicted.sum(1).clamp_min(1)
         return {**batch, "tokens": new, "targets": torch.where(predicted, new, batch["targets"])}, far
@@ -187,7 +173,7 @@ class CausalLM(Tokenised, Task):
         forgotten: dict[tuple[str, str], int] = {}
         for split in SPLITS:
             for i, item in enumerate(iterate(request[split])):
-                tokens, _ = self._checked(item, f"{split}[{i}]")
+                tokens = self._checked(item, f"{split}[{i}]")
                 if context is not None and len(tokens) > context:
                     raise BadInput(
                         f"{split}[{i}]: expected at most {context} tokens (the model's context), got {len(tokens)}. "
@@ -203,7 +189,7 @@ class CausalLM(Tokenised, Task):
                     )
         request.checked.add(looked_for)
 
-    def _checked(self, item: Any, where: str) -> tuple[list[int], int]:
+    def _checked(self, item: Any, where: str) -> list[int]:
         """An example's tokens; BadInput where it is none, or has no answer to predict."""
         if not isinstance(item, Mapping) or not isinstance(item.get("answer"), str):
             raise BadInput(f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}.")
@@ -211,9 +197,4 @@ class CausalLM(Tokenised, Task):
         written = [token for token in tokens[start:] if token != self.tokenizer.eos_token_id]
         if not written:
             raise BadInput(f"{where}: expected an answer of at least one token, got {self.answer(item)!r:.60}.")
-        return tokens, start
-
-
-def _before_answers(targets: Tensor) -> Tensor:
-    """The positions whose prediction is a target: each one before it `[examples, length]`."""
-    return F.pad(targets[:, 1:].ne(IGNORED), (0, 1))
+        return tokens

@@ -85,11 +85,10 @@ class Classification(Task):
     def _watching(self, model: nn.Module) -> Iterator[list[tuple[nn.Linear, Tensor, Tensor]]]:
         """Collects (layer, input, output) of the linear layers that may be the head."""
         linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-        named = self.head_name
-        if named is not None and named not in linears:
+        if self.head_name is not None and self.head_name not in linears:
             names = ", ".join(linears) or "none"
             raise NotSupported(
-                f"Classification: expected head_name to be a linear layer, got '{named}'. Known: {names}."
+                f"Classification: expected head_name to be a linear layer, got '{self.head_name}'. Known: {names}."
             )
         passed: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
@@ -97,10 +96,10 @@ class Classification(Task):
             if isinstance(module, nn.Linear):
                 passed.append((module, inputs[0], output))
 
-        watched = linears.values() if named is None else [linears[named]]
         with ExitStack() as stack:
-            for m in watched:
-                stack.enter_context(m.register_forward_hook(note))
+            for name, m in linears.items():
+                if self.head_name in (None, name):
+                    stack.enter_context(m.register_forward_hook(note))
             yield passed
 
     def _ending(self, linears: list[tuple[nn.Linear, Tensor, Tensor]], logits: Tensor) -> tuple[nn.Linear, Tensor]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
-from unrecall.tasks.base import numbered, opened, parts_of
+from unrecall.tasks.base import Parts, opened, parts_of, split_after_layers
 
 ENDINGS = (
     ("visual_projection", "text_projection"),
@@ -109,23 +109,14 @@ def blocks(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """The towers' parts in turn, so that the last few are the last of both; what follows the layers is the head."""
     sides = (_tower(model, pictured=False), _tower(model, pictured=True))
     depth = max(len(side) for side, _ in sides)
-    blocks = []
-    for i in range(depth):
-        for side, _ in sides:
-            if i >= depth - len(side):
-                name, module = side[i - depth + len(side)]
-                blocks.append((name, [module]))
+    ends = [side[i] for i in range(-depth, 0) for side, _ in sides if -i <= len(side)]
+    blocks = [(name, [module]) for name, module in ends]
     head = [module for _, after in sides for _, module in after]
     return [*blocks, ("head", head)] if head else blocks
 
 
-def _tower(
-    model: nn.Module, *, pictured: bool
-) -> tuple[Sequence[tuple[str, nn.Module]], Sequence[tuple[str, nn.Module]]]:
+def _tower(model: nn.Module, *, pictured: bool) -> tuple[Parts, Parts]:
     """The parts of the tower for pictures (`pictured`) or for texts up to its last layer, and those after it."""
     own = [part for part in parts_of("", unwrapped(model)) if part[0].startswith(("vis", "image")) == pictured]
     # open_clip's models hold the embedding of their words after the layers.
-    parts = sorted(opened(own), key=lambda part: not isinstance(part[1], nn.Embedding))
-    layers = numbered(parts)
-    last = next((i for i, (name, _) in enumerate(parts) if layers and name == layers[-1]), len(parts) - 1)
-    return parts[: last + 1], parts[last + 1 :]
+    return split_after_layers(sorted(opened(own), key=lambda part: not isinstance(part[1], nn.Embedding)))

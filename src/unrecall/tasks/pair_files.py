@@ -36,9 +36,7 @@ def read(path: Path) -> list[Line]:
     return list({(line.picture, line.caption): line for line in reversed(lines)}.values())[::-1]
 
 
-def _line(record: Any, where: str, folder: Path) -> Line:
-    if not isinstance(record, Mapping):
-        raise BadInput(f"{where}: expected a JSON object, got {type(record).__name__}.")
+def _line(record: Mapping[str, Any], where: str, folder: Path) -> Line:
     lacking = [key for key in ("image", "caption") if key not in record]
     if lacking:
         keys = ", ".join(map(str, record)) or "nothing"

@@ -1,4 +1,4 @@
-"""Pictures with captions as tensors: what a contrastive task knows without a model."""
+"""Pictures with captions, and the two towers that read them: what stands behind both tasks of image-text models."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, digest
-from unrecall.errors import BadInput
+from unrecall.data.examples import Batch, Examples, digest, iterate
+from unrecall.data.request import SPLITS, Request
+from unrecall.data.signals import Rows
+from unrecall.errors import BadInput, NotSupported
+from unrecall.nn.hooks import mode
 from unrecall.record.schema import Exhibit
+from unrecall.tasks import dual_encoder
+from unrecall.tasks.base import Task, check_class_request, check_finite
 from unrecall.tasks.pictures import coarse, png
 
 UNKNOWN = -1
@@ -23,7 +28,7 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True, repr=False)
-class Pairs:
+class Pairs(Task):
     """Examples are mappings with `image` `[channels, height, width]` within `bounds`, `caption`, and perhaps `label`.
 
     `label` is an index into `classes`. A batch holds `images`, `tokens` and `mask` `[examples, length]`, padded on the
@@ -130,6 +135,17 @@ class Pairs:
         shape = (-1, 1, 1)
         return (images - images.new_tensor(self.mean).view(shape)) / images.new_tensor(self.std).view(shape)
 
+    def rows(self, model: nn.Module, batch: Batch) -> Rows:
+        """The rows of the same view."""
+        return self.view(model, batch).rows
+
+    def encoded_prompts(self, model: nn.Module) -> Tensor:
+        """A unit vector for each class `[classes, d]`, of what its prompt becomes."""
+        encoded = [self.encode(self.prompt.replace("{}", name)) for name in self.classes]
+        device = next(model.parameters()).device
+        tokens, mask = (part.to(device) for part in self.padded(encoded))
+        return dual_encoder.texts(model, tokens, mask)
+
     def inputs(self, batch: Batch) -> Tensor:
         """The pictures, within `bounds`."""
         return batch["images"]
@@ -155,6 +171,85 @@ class Pairs:
         """The picture in 256 steps between its bounds, then the caption in UTF-8."""
         image = torch.as_tensor(item["image"], dtype=torch.float32)
         return coarse(image, self.bounds).numpy().tobytes() + str(item["caption"]).encode()
+
+    def labels(self, examples: Examples) -> Tensor:
+        """The label of each pair `[n]`, -1 where it has none."""
+        return torch.tensor([int(item.get("label", UNKNOWN)) for item in iterate(examples)])
+
+    def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
+        """There is none: logits are cosines."""
+        name = type(self).__name__
+        raise NotSupported(f"{name}: expected a model with a linear head, got a dual encoder, which has none.")
+
+    def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
+        """Both towers' layers in turn, then their final norms and projections together."""
+        return dual_encoder.blocks(model)
+
+    def check(self, model: nn.Module, request: Request) -> None:
+        """Pictures of one shape within bounds, captions that the model can read, labels that are classes, one width."""
+        check_finite(model)
+        limits, shape = dual_encoder.limits(model), pair(request.forget[0], "forget[0]")[0].shape
+        for unknown in set(request.masked) - set(range(len(self.classes))):
+            raise BadInput(f"Request: expected masked classes among {self.classes}, got {unknown}.")
+        for name in self.classes:
+            self._check_tokens(self.prompt.replace("{}", name), f"prompt of '{name}'", limits)
+        looked_for = f"{self!r} {tuple(shape)} {limits}"
+        if looked_for not in request.checked:
+            for split in SPLITS:
+                if len(request[split]) == 1:
+                    raise BadInput(f"{split}: expected 2 pairs or more, each to be told from the others, got 1.")
+                for i, item in enumerate(iterate(request[split])):
+                    self._check_pair(item, f"{split}[{i}]", shape)
+                    self._check_tokens(item["caption"], f"{split}[{i}]", limits)
+            if request.kind == "class":
+                check_class_request(request, *(set(self.labels(request[split]).tolist()) for split in SPLITS[:2]))
+        self._check_towers(model, [request.forget[0], request.retain[0]])
+        request.checked.add(looked_for)
+
+    def _check_tokens(self, caption: str, where: str, limits: dual_encoder.Limits) -> None:
+        ids = self.encode(caption)
+        if limits.context is not None and len(ids) > limits.context:
+            raise BadInput(
+                f"{where}: expected at most {limits.context} tokens (the model's context), got {len(ids)}. Set "
+                f"longest={limits.context} to cut captions."
+            )
+        if limits.words is not None and max(ids, default=0) >= limits.words:
+            raise BadInput(
+                f"{where}: expected tokens below {limits.words} (the model's vocabulary), got {max(ids)}. Load the "
+                "tokenizer that was saved with the model."
+            )
+
+    def _check_pair(self, item: object, where: str, shape: torch.Size) -> None:
+        image, _, label = pair(item, where)
+        low, high = self.bounds
+        if image.shape != shape:
+            raise BadInput(f"{where}: expected an image of shape {tuple(shape)}, got {tuple(image.shape)}.")
+        if not bool(torch.isfinite(image).all()):
+            raise BadInput(f"{where}: expected a finite image, got NaN or infinity. Remove the pair.")
+        if float(image.min()) < low - 1e-6 or float(image.max()) > high + 1e-6:
+            raise BadInput(
+                f"{where}: expected an image within [{low:g}, {high:g}], got [{float(image.min()):.3g}, "
+                f"{float(image.max()):.3g}]. Set mean and std on the task, and leave the image as it is."
+            )
+        if self.classes and label != UNKNOWN and not 0 <= label < len(self.classes):
+            raise BadInput(f"{where}: expected a label in 0..{len(self.classes) - 1} (the classes), got {label}.")
+
+    def _check_towers(self, model: nn.Module, items: Sequence[object]) -> None:
+        """A small pass: what the towers accept, and whether their vectors are equally long."""
+        batch = {name: v.to(next(model.parameters()).device) for name, v in self.collate(items).items()}
+        with mode(model, training=False), torch.no_grad():
+            try:
+                first = dual_encoder.pictures(model, self.normalised(batch["images"]))
+                second = dual_encoder.texts(model, batch["tokens"], batch["mask"])
+            except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                shapes = f"{tuple(batch['images'].shape)} and tokens {tuple(batch['tokens'].shape)}"
+                raise BadInput(f"model: expected to accept images {shapes}, got: {line}") from error
+        if first.shape != second.shape:
+            raise BadInput(
+                f"model: expected both encoders to give vectors of one width, got {first.shape[-1]} for images and "
+                f"{second.shape[-1]} for captions. Project both to the same width."
+            )
 
 
 def pair(item: Any, where: str) -> tuple[Tensor, str, int]:

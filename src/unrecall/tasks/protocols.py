@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,12 @@ class Perturbable(Protocol):
 
     def inputs(self, batch: Batch) -> Tensor:
         """The continuous inputs [examples, ...]."""
-        ...
 
     def with_inputs(self, batch: Batch, inputs: Tensor) -> Batch:
         """The same batch with other inputs."""
-        ...
 
     def items(self, batch: Batch) -> list[Any]:
         """The examples of a batch as a data set has them: what `collate` undoes."""
-        ...
 
 
 @runtime_checkable
@@ -44,7 +41,6 @@ class Classed(Protocol):
 
         The task itself where that is what it does; NotSupported where it knows no classes.
         """
-        ...
 
 
 @runtime_checkable
@@ -53,7 +49,6 @@ class Classifying(Classed, Protocol):
 
     def label(self, item: Any) -> int:
         """The class of an example."""
-        ...
 
 
 class Embedded(NamedTuple):
@@ -69,15 +64,12 @@ class Paired(Protocol):
 
     def sides(self, features: Tensor) -> Embedded:
         """Both sides of examples from their features `[n, ...]`, which are what a view gives."""
-        ...
 
     def prompts(self, model: nn.Module) -> Tensor | None:
         """Unit vectors of what stands for the classes on the second side, `[classes, d]`; None without classes."""
-        ...
 
     def labels(self, examples: Examples) -> Tensor:
         """The class of each example `[n]`, -1 where it has none."""
-        ...
 
 
 @runtime_checkable
@@ -86,23 +78,18 @@ class Composed(Paired, Protocol):
 
     def embedded(self, model: nn.Module, examples: Examples) -> Embedded:
         """Both sides of all examples, in eval mode, without gradients."""
-        ...
 
     def cosines(self, model: nn.Module, batch: Batch) -> Tensor:
         """How alike the two sides of each pair are, `[examples]`, with gradients, in the mode that the model is in."""
-        ...
 
     def parts(self, batch: Batch) -> Tensor:
         """Which places of the second sides hold such a part, `[examples, places]`, boolean."""
-        ...
 
     def only(self, batch: Batch, parts: Tensor) -> Batch:
         """The pairs with those parts alone that `parts` `[examples, places]` names; what is no part stays."""
-        ...
 
     def items(self, batch: Batch) -> list[Any]:
         """The examples of a batch as a data set has them: what `collate` undoes."""
-        ...
 
 
 @runtime_checkable
@@ -111,43 +98,33 @@ class Textual(Protocol):
 
     def read(self, path: Path) -> Sequence[Any]:
         """Examples from a file; BadInput names the line of one that is none."""
-        ...
 
     def prompt(self, item: Any) -> str:
         """What the model is shown."""
-        ...
 
     def answer(self, item: Any) -> str:
         """What it should write."""
-        ...
 
     def answered(self, item: Any, answer: str) -> Any:
         """The same example with another answer."""
-        ...
 
     def asked(self, item: Any, prompt: str) -> Any:
         """The same example with another prompt."""
-        ...
 
     def reworded(self, item: Any) -> list[Any]:
         """The same example asked in other words, once for each wording that it brings along."""
-        ...
 
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether the example has an answer, and the model's context holds it."""
-        ...
 
     def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         """The same prompts with other answers, one an example."""
-        ...
 
     def left(self, item: Any, shown: float) -> str:
         """What is left of the answer after the first `shown` share of its tokens, rounded down."""
-        ...
 
     def pieces(self, item: Any) -> list[str]:
         """The answer as the model reads it, one string a row."""
-        ...
 
     def generate(
         self, model: nn.Module, items: Sequence[Any], longest: int | None = None, shown: float = 0.0
@@ -156,14 +133,12 @@ class Textual(Protocol):
 
         Greedily, until it ends or has written `longest` tokens (None: half as many again as are left).
         """
-        ...
 
     def neighbours(self, model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
         """The `count` nearest other words of each word of the vocabulary, and how far they are (1 - cosine).
 
         Both `[vocabulary, count]`, by the model's own input embeddings, nearest first.
         """
-        ...
 
     def swapped(
         self, batch: Batch, near: tuple[Tensor, Tensor], share: float, generator: torch.Generator
@@ -172,7 +147,6 @@ class Textual(Protocol):
 
         The distance `[examples]` is the mean over an example's rows. What was swapped is predicted in its new form.
         """
-        ...
 
 
 @runtime_checkable
@@ -181,54 +155,11 @@ class Exportable(Protocol):
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
-        ...
 
 
 def offers(task: Task, *protocols: type) -> bool:
     """Whether the task offers all of these protocols."""
     return all(isinstance(task, protocol) for protocol in protocols)
-
-
-def check_offers(owner: object, task: Task, *protocols: type) -> None:
-    """NotSupported, said by `owner`, where the task lacks one of these protocols."""
-    for protocol in protocols:
-        if not isinstance(task, protocol):
-            raise _lacking(owner, task, protocol, "Leave it out.")
-
-
-def perturbable(task: Task) -> Perturbable:
-    """The task, if its inputs can be perturbed; NotSupported otherwise."""
-    if isinstance(task, Perturbable):
-        return task
-    raise NotSupported(f"{type(task).__name__}: expected a task with continuous inputs, got one without.")
-
-
-def textual(owner: object, task: Task, advice: str = "Leave this attack out.") -> Textual:
-    """The task, if its examples are texts; NotSupported otherwise. `owner`: who needs that, or its name."""
-    if isinstance(task, Textual):
-        return task
-    raise _lacking(owner, task, Textual, advice)
-
-
-def classed(owner: object, task: Task, advice: str = "Leave it out.") -> Classed:
-    """The task, if its examples have a class each; NotSupported otherwise."""
-    if isinstance(task, Classed):
-        return task
-    raise _lacking(owner, task, Classed, advice)
-
-
-def paired(owner: object, task: Task, advice: str = "Leave it out.") -> Paired:
-    """The task, if its examples are pairs; NotSupported otherwise."""
-    if isinstance(task, Paired):
-        return task
-    raise _lacking(owner, task, Paired, advice)
-
-
-def composed(owner: object, task: Task, advice: str = "Choose another method.") -> Composed:
-    """The task, if its examples are pairs whose second sides have parts; NotSupported otherwise."""
-    if isinstance(task, Composed):
-        return task
-    raise _lacking(owner, task, Composed, advice)
 
 
 EXPECTED: Mapping[type, str] = {
@@ -242,9 +173,37 @@ EXPECTED: Mapping[type, str] = {
 """What each protocol asks of a task, in words."""
 
 
-def _lacking(owner: object, task: Task, protocol: type, advice: str) -> NotSupported:
-    name = owner if isinstance(owner, str) else type(owner).__name__
-    return NotSupported(f"{name}: expected {EXPECTED[protocol]}, got {type(task).__name__}. {advice}")
+def check_offers(owner: object, task: Task, *protocols: type, advice: str = "Leave it out.") -> None:
+    """NotSupported, said by `owner` (an object or a name), where the task lacks one of these protocols."""
+    for protocol in protocols:
+        if not isinstance(task, protocol):
+            name = owner if isinstance(owner, str) else type(owner).__name__
+            raise NotSupported(f"{name}: expected {EXPECTED[protocol]}, got {type(task).__name__}. {advice}")
+
+
+def perturbable(task: Task) -> Perturbable:
+    """The task, if its inputs can be perturbed; NotSupported otherwise."""
+    if isinstance(task, Perturbable):
+        return task
+    raise NotSupported(f"{type(task).__name__}: expected a task with continuous inputs, got one without.")
+
+
+def textual(owner: object, task: Task, advice: str = "Leave this attack out.") -> Textual:
+    """The task, if its examples are texts; NotSupported otherwise. `owner`: who needs that, or its name."""
+    check_offers(owner, task, Textual, advice=advice)
+    return cast(Textual, task)
+
+
+def classed(owner: object, task: Task, advice: str = "Leave it out.") -> Classed:
+    """The task, if its examples have a class each; NotSupported otherwise."""
+    check_offers(owner, task, Classed, advice=advice)
+    return cast(Classed, task)
+
+
+def paired(owner: object, task: Task) -> Paired:
+    """The task, if its examples are pairs; NotSupported otherwise."""
+    check_offers(owner, task, Paired)
+    return cast(Paired, task)
 
 
 def class_names(task: Task) -> tuple[str, ...]:

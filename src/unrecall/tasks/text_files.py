@@ -25,16 +25,16 @@ EXTRAS = {
 }
 
 
-def read(path: Path, limit: int | None = None) -> list[Text]:
+def read(path: Path) -> list[Text]:
     """Records of a JSON Lines file or a JSON list: question and answer in any of the usual keys, or `text` alone.
 
     Raises BadInput with the line's number where the file is empty, not UTF-8, not JSON, or a key is missing.
     """
-    return [_text(record, where) for where, record in records(path)[:limit]]
+    return [_text(record, where) for where, record in records(path)]
 
 
-def records(path: Path) -> list[tuple[str, Any]]:
-    """What stands in a JSON Lines file or a JSON list, each with its place; BadInput where it is neither, or empty."""
+def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """The objects of a JSON Lines file or a JSON list, each with its place; BadInput where it is neither, or empty."""
     if not path.is_file():
         raise BadInput(f"{path}: expected a JSON Lines file, got {'a folder' if path.is_dir() else 'nothing there'}.")
     text = _decoded(path)
@@ -56,6 +56,9 @@ def records(path: Path) -> list[tuple[str, Any]]:
             raise BadInput(f"{path}:{number}: expected one JSON object a line, got one nested too deep.") from error
     if not located:
         raise BadInput(f"{path}: expected at least one record, got an empty file.")
+    for where, record in located:
+        if not isinstance(record, Mapping):
+            raise BadInput(f"{where}: expected a JSON object, got {type(record).__name__}.")
     return located
 
 
@@ -70,9 +73,7 @@ def _decoded(path: Path) -> str:
         ) from error
 
 
-def _text(record: Any, where: str) -> Text:
-    if not isinstance(record, Mapping):
-        raise BadInput(f"{where}: expected a JSON object, got {type(record).__name__}.")
+def _text(record: Mapping[str, Any], where: str) -> Text:
     answer = next((key for key in ANSWERS if key in record), None)
     prompt = next((key for key in PROMPTS if key in record), None)
     if answer is None and prompt != "text":

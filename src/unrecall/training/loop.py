@@ -31,6 +31,11 @@ Batches: TypeAlias = Mapping[str, Batch]
 Loss: TypeAlias = Callable[[nn.Module, Batches], Tensor]
 
 
+def loss_on(split: str, task: Task) -> Loss:
+    """Makes the loss CE(split): the mean over an example's rows, then over the examples of a batch."""
+    return lambda model, batches: task.rows(model, batches[split]).losses().mean()
+
+
 @dataclass(frozen=True)
 class Fit(Parameters):
     """A training recipe.

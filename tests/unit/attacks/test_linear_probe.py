@@ -159,6 +159,7 @@ def test_retain_is_capped_and_drawn(class_world: World, monkeypatch: pytest.Monk
         sizes.append(len(examples))
         return observe(model, task, examples)
 
+    monkeypatch.setattr("unrecall.attacks.base.observe", counted)
     monkeypatch.setattr("unrecall.attacks.linear_probe.observe", counted)
     attacked(LinearProbe(ks=(5,), retain_sample=30), class_world.original, class_world)
     assert sizes == [5, 30]

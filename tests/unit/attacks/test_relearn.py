@@ -13,7 +13,7 @@ from tests.unit.attacks import running
 from tests.unit.attacks.running import draw_of, job_of, setting_of
 from tests.worlds import COLOURS, World, caption_tokenizer, word_tokenizer
 from unrecall.attacks import Attacked, Relearn
-from unrecall.attacks import relearn as module
+from unrecall.attacks import base as module
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported

@@ -300,5 +300,5 @@ def test_what_the_sample_form_lacks_is_said(samples_world: World) -> None:
     with pytest.raises(NotSupported, match="ReaSample: expected rates at which fine-tuning stays finite"):
         replace(SMALL, learning_rates=(1e30,)).look(w.original, job_of(w))
     one: Any = setting.evidence["unlearned"]
-    with pytest.raises(NotSupported, match="got split 'test'"):
+    with pytest.raises(NotSupported, match="got 'test'"):
         SMALL.score(one, "test")

@@ -49,7 +49,7 @@ def test_holdout_and_test_are_never_read(samples_world: World) -> None:
     request = replace(w.request, holdout=holdout, test=test, validation=validation)
     holdout.closed = test.closed = True
     tuned = tune(NegGradPlus(), w.original, Job(request, w.task, seeded(0), CPU), trials=2)
-    assert len(tuned.tuning.trials) == 2
+    assert len(tuned.trials) == 2
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,12 @@ def test_it_picks_the_least_gap_that_keeps_retain(samples_world: World) -> None:
     w = samples_world
     before = digest_of(w.original)
     tuned = tune(Dial(), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=0.5)
-    trials = tuned.tuning.trials
+    trials = tuned.trials
     assert [t.strength for t in trials] == sorted(t.strength for t in trials)
     kept = [t for t in trials if t.kept]
-    assert abs(next(t.gap for t in trials if t.strength == tuned.tuning.chosen)) == min(abs(t.gap) for t in kept)
-    assert isinstance(tuned.method, Dial)
-    assert tuned.method.force == pytest.approx(tuned.tuning.chosen)
-    assert tuned.tuning.parameter == "force"
-    assert "50% of accuracy" in tuned.tuning.criterion
+    assert abs(next(t.gap for t in trials if t.strength == tuned.chosen)) == min(abs(t.gap) for t in kept)
+    assert tuned.parameter == "force"
+    assert "50% of accuracy" in tuned.criterion
     gaps = [t.gap for t in trials if t.strength <= 30]
     assert gaps[0] > 0 > gaps[-1], "the search went to where the gap changes sign"
     assert digest_of(w.original) == before
@@ -119,19 +117,19 @@ def test_it_picks_the_least_gap_that_keeps_retain(samples_world: World) -> None:
 def test_a_trial_that_diverges_is_too_strong_and_not_the_end(samples_world: World, force: float) -> None:
     w = samples_world
     tuned = tune(Dial(force=force), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=1.0)
-    diverged = [t for t in tuned.tuning.trials if force * t.strength > 30]
+    diverged = [t for t in tuned.trials if force * t.strength > 30]
     assert diverged
     assert all((t.gap, t.retain_drop, t.kept) == (-1.0, 1.0, False) for t in diverged)
-    assert force * tuned.tuning.chosen <= 30
+    assert force * tuned.chosen <= 30
 
 
 def test_a_class_is_forgotten_at_the_weakest_strength_that_does(class_world: World) -> None:
     w = class_world
     tuned = tune(Dial(), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=0.5)
-    forgot = [t for t in tuned.tuning.trials if t.gap <= 0 and t.kept]
+    forgot = [t for t in tuned.trials if t.gap <= 0 and t.kept]
     assert forgot
-    assert tuned.tuning.chosen == min(t.strength for t in forgot)
-    assert "confidence on forget is at most 0.05" in tuned.tuning.criterion
+    assert tuned.chosen == min(t.strength for t in forgot)
+    assert "confidence on forget is at most 0.05" in tuned.criterion
 
 
 def believed(model: nn.Module, pictures: Any, label: int = 0) -> float:
@@ -147,16 +145,16 @@ def test_a_backdoor_is_forgotten_once_unseen_triggers_are_not_believed(samples_w
     suspected = [*iterate(w.request.forget), *innocent]
     request = Request(suspected, retain, w.request.holdout, w.request.test, kind="backdoor").with_validation()
     tuned = tune(Dial(), w.original, Job(request, w.task, seeded(0), CPU), retain_drop=1.0)
-    assert tuned.tuning.untouched == pytest.approx(believed(w.original, request.validation) - 0.05, abs=1e-6)
-    assert tuned.tuning.untouched > 0.1, "what it has is no less believed than what it hasn't, and yet not forgotten"
-    forgot = [t for t in tuned.tuning.trials if t.gap <= 0]
+    assert tuned.untouched == pytest.approx(believed(w.original, request.validation) - 0.05, abs=1e-6)
+    assert tuned.untouched > 0.1, "what it has is no less believed than what it hasn't, and yet not forgotten"
+    forgot = [t for t in tuned.trials if t.gap <= 0]
     assert forgot
-    assert tuned.tuning.chosen == min(t.strength for t in forgot)
-    done = tuned.method.unlearn(w.original, Job(request, w.task, seeded(0), CPU))
+    assert tuned.chosen == min(t.strength for t in forgot)
+    done = Dial().scaled(tuned.chosen).unlearn(w.original, Job(request, w.task, seeded(0), CPU))
     assert believed(done, request.validation) <= 0.05
-    assert "attacker" in tuned.tuning.criterion
-    assert "at most 0.05" in tuned.tuning.criterion
-    assert "none that was tried" not in tuned.tuning.criterion
+    assert "attacker" in tuned.criterion
+    assert "at most 0.05" in tuned.criterion
+    assert "none that was tried" not in tuned.criterion
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def test_pairs_are_judged_by_their_class_and_chance(kind: Any) -> None:
 
     forget, validation = taken_for_red(red[:4]), taken_for_red(red[4:7])
     expected = {"concept": max(forget, validation), "backdoor": validation}[kind] - 1 / 4
-    found = tune(Nothing(), model, Job(request, task, seeded(0), CPU), trials=1).tuning
+    found = tune(Nothing(), model, Job(request, task, seeded(0), CPU), trials=1)
     assert found.untouched == pytest.approx(expected, abs=1e-5)
     assert [t.gap for t in found.trials] == [pytest.approx(expected, abs=1e-5)]
     assert "at most 0.25" in found.criterion
@@ -191,7 +189,7 @@ def test_pairs_are_judged_by_their_class_and_chance(kind: Any) -> None:
 
 def test_what_comes_nearest_is_called_so(class_world: World) -> None:
     w = class_world
-    found = tune(Nothing(), w.original, Job(w.request, w.task, seeded(0), CPU), trials=2).tuning
+    found = tune(Nothing(), w.original, Job(w.request, w.task, seeded(0), CPU), trials=2)
     assert found.untouched == pytest.approx(believed(w.original, w.request.forget) - 0.05, abs=1e-6)
     assert found.trials[0].gap > 0
     assert "none that was tried" in found.criterion
@@ -233,16 +231,16 @@ def test_same_seed_same_choice_and_the_search_is_bounded(samples_world: World) -
     w = samples_world
     first, again = (tune(Dial(), w.original, Job(w.request, w.task, seeded(3), CPU), trials=5) for _ in range(2))
     assert first == again
-    assert len(first.tuning.trials) <= 5
+    assert len(first.trials) <= 5
     assert Dial.strength is not None
-    assert all(Dial.strength.low <= t.strength <= Dial.strength.high for t in first.tuning.trials)
+    assert all(Dial.strength.low <= t.strength <= Dial.strength.high for t in first.trials)
 
 
 def test_a_real_method_is_tuned_towards_the_gap(samples_world: World) -> None:
     w = samples_world
     tuned = tune(NegGradPlus(), w.original, Job(w.request, w.task, seeded(0), CPU), trials=5, retain_drop=0.1)
-    chosen = next(t for t in tuned.tuning.trials if t.strength == tuned.tuning.chosen)
-    plain = next(t for t in tuned.tuning.trials if t.strength == 1.0)
+    chosen = next(t for t in tuned.trials if t.strength == tuned.chosen)
+    plain = next(t for t in tuned.trials if t.strength == 1.0)
     assert abs(chosen.gap) <= abs(plain.gap)
 
 

@@ -90,15 +90,17 @@ def test_without_a_folder_nothing_is_kept(samples_world: World) -> None:
 
 def test_what_is_not_judged_is_not_kept(tmp_path: Path) -> None:
     frame = report_of(Loss())
-    assert keep_scores([Finding(frame, [])], tmp_path) == {}
+    assert keep_scores([Finding(report=frame, measurements=[])], tmp_path) == {}
     assert not (tmp_path / SCORES).exists()
-    assert keep_scores([Finding(frame, [], {"a": np.zeros(2, np.float32)})], tmp_path).keys() == {"loss"}
+    assert keep_scores(
+        [Finding(report=frame, measurements=[], scores={"a": np.zeros(2, np.float32)})], tmp_path
+    ).keys() == {"loss"}
 
 
 def test_arrays_are_written_as_they_read_whatever_their_strides(tmp_path: Path) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     views = {"rows": array, "columns": array[:, [2, 0]], "transposed": array.T}
-    keep_scores([Finding(report_of(Loss()), [], views)], tmp_path)
+    keep_scores([Finding(report=report_of(Loss()), measurements=[], scores=views)], tmp_path)
     back = load_file(tmp_path / SCORES / "loss.safetensors")
     assert all(back[name].tolist() == view.tolist() for name, view in views.items())
 

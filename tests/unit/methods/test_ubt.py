@@ -22,7 +22,6 @@ from unrecall.methods.ubt import UBT, influences, likeness, likeness_of_stranger
 from unrecall.models.observe import batches
 from unrecall.scenarios.clip_backdoor import triggered
 from unrecall.tasks import Contrastive
-from unrecall.tasks.pairs import Pairs
 from unrecall.tasks.protocols import Composed, Embedded
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, fit
@@ -100,7 +99,7 @@ class Fixed:
 
 
 def test_rows_of_fixed_length_stay_as_long() -> None:
-    task = Pairs(Fixed())
+    task = Contrastive(Fixed())
     batch = task.collate([simple("a red cat", 1, 0, 0)])
     assert task.parts(batch).tolist() == [[False, True, True, True, False, False]]
     found = task.only(batch, torch.tensor([[False, True, False, True, False, False]]))

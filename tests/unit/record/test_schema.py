@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,22 +209,38 @@ def test_weights_beside_the_record_must_be_those_that_were_audited(place: str, t
     assert problem == f"{Path(place).name}: its weights are not those that were audited."
 
 
+def finding_with(name: str, scores: dict[str, np.ndarray]) -> Finding:
+    """What an attack of that name leaves, without a measurement."""
+    report = AttackReport(name=name, title=name, threat=ThreatModel(access="", data="", budget=""))
+    return Finding(report=report, measurements=[], scores=scores)
+
+
 @pytest.mark.parametrize("home", [".", "parts"])
 def test_scores_beside_the_record_must_be_those_that_it_was_made_from(home: str, tmp_path: Path) -> None:
-    file, record = tmp_path / home / SCORES / "loss.safetensors", judged(scores={"loss": "0" * 64})
-    finding = Finding(AttackReport(name="loss", title="Loss", threat=ThreatModel(access="", data="", budget="")), [])
+    file, record = tmp_path / home / SCORES / "relearn.safetensors", judged(scores={"relearn": "0" * 64})
     arrays = {"unlearned/forget": np.array([[0.25, 0.5]], np.float32)}
-    digests = keep_scores([replace(finding, scores=arrays)], tmp_path / home)
+    digests = keep_scores([finding_with("relearn", arrays)], tmp_path / home)
     record.model_copy(update={"scores": digests}).save(tmp_path / "record.json")
     assert recheck(tmp_path / "record.json", DECLARED).problems == []
     whole = bytearray(file.read_bytes())
     whole[-1] ^= 1
     file.write_bytes(bytes(whole))
     (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
-    assert problem == "scores of loss: the file is not the one that the record was made from."
+    assert problem == "scores of relearn: the file is not the one that the record was made from."
     file.unlink()
     (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
-    assert problem.startswith("scores of loss: missing. Expected scores/loss.safetensors beside the record")
+    assert problem.startswith("scores of relearn: missing. Expected scores/relearn.safetensors beside the record")
+
+
+def test_scores_that_no_attack_owns_are_named(tmp_path: Path) -> None:
+    arrays = {"unlearned/forget": np.array([[0.25, 0.5]], np.float32)}
+    scores = keep_scores([finding_with("renamed", arrays)], tmp_path)
+    judged(scores=scores).save(tmp_path / "record.json")
+    (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
+    assert problem == "scores of renamed: the record holds no report of an attack of that name."
+    judged().save(tmp_path / "record.json")
+    (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
+    assert problem == "scores/renamed.safetensors: the record names no such scores."
 
 
 def test_a_check_says_what_it_can_not_see(tmp_path: Path) -> None:

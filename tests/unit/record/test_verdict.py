@@ -73,7 +73,9 @@ def test_few_or_unlike_references_are_inconclusive_but_never_excuse_a_value_far_
     (found,), verdict = judge([row(0.5, [0.5])])
     assert found.verdict == "inconclusive"
     assert "at least 2 are needed" in found.note
-    assert "nothing could be judged" in verdict.line
+    assert "nothing could be judged, with fewer than 2 retrained models." in verdict.line
+    assert "nothing could be judged, for want of retrained models." in judge([row(0.5, [])])[1].line
+    assert "nothing could be judged, for want of values." in judge([row(None, TIGHT)])[1].line
     assert judge([])[1].label == "inconclusive"
 
 
