@@ -1,7 +1,5 @@
 """The command line: three verbs, unlearn, attack, report, and what goes around them. Heavy imports wait."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict
@@ -77,15 +75,16 @@ def run(
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
-    from unrecall.disk.run_folder import claimed, files_named
+    from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell
+    from unrecall.spec.lines import paths
 
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, suite, tune)
     labels(fail_on)
     command = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
-    with claimed(out, command | {"files": files_named(scenario, method, suite)}) as folder:
+    with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
         cells = [Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
         _finish(cells, folder, fail_on)
 
@@ -111,11 +110,12 @@ def unlearn(
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, "quick", tune)
-    from unrecall.disk.run_folder import claimed, files_named
+    from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell, checkpoint
+    from unrecall.spec.lines import paths
 
     command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
-    with claimed(out, command | {"files": files_named(scenario, method)}) as folder:
+    with claimed(out, command | {"files": content_keys(*paths(scenario, method))}) as folder:
         print(checkpoint(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
 
 
@@ -134,12 +134,14 @@ def audit(
     """Somebody else's checkpoint against a suite of attacks; models that aren't named are trained where possible."""
     check_names(scenario, None, suite)
     labels(fail_on)
-    from unrecall.disk.run_folder import claimed, files_named
+    from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell, examine
+    from unrecall.spec.lines import paths
 
     command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
-    with claimed(out, command | {"files": files_named(scenario, suite)}) as folder:
+    given = (str(path) for path in (model, original, *(retrained or [])) if path is not None)
+    with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         cell = Cell(scenario, model.name, suite, seed, False, str(folder), device)
         _show([examine(cell, model, original, retrained or [])], folder, fail_on)
 
@@ -156,9 +158,9 @@ def bench(
     device: Device = None,
 ) -> None:
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
-    from unrecall.disk.run_folder import claimed, file_name, files_named
+    from unrecall.disk.run_folder import claimed, content_keys, file_name
     from unrecall.experiment.grid import Cell
-    from unrecall.spec.lines import parse
+    from unrecall.spec.lines import parse, paths
 
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     for name in names:
@@ -167,7 +169,7 @@ def bench(
     for name in sorted(name for name in tuned if tune and not tuned[name]):
         print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
-    with claimed(out, command | {"files": files_named(scenario, suite)}) as folder:
+    with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
         cells = [
             Cell(scenario, name, suite, n, tuned[name], str(folder / file_name(name) / f"seed-{n}"), device)
             for name in names

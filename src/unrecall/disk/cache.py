@@ -1,7 +1,5 @@
 """The one cache: what was computed once is kept under everything that decides it."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import inspect
@@ -23,7 +21,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from unrecall.disk.files import content_key, intact, read_text, seal, sweep, writing
+from unrecall.disk.files import content_key, intact, read_text, sealed_as, sweep, writing
 from unrecall.errors import BadInput
 
 T = TypeVar("T")
@@ -62,18 +60,18 @@ class Cache:
             value: T = self.memory[name]
             return value
         path = self.folder / name
-        if path.exists():
+        for file in sealed_as(path):
             try:
-                if intact(path):
-                    return form.read(path)
+                if intact(file):
+                    return form.read(file)
             except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
                 pass
-            warnings.warn(f"{path}: damaged, so it is made anew.", stacklevel=2)
+            warnings.warn(f"{file}: damaged, so it is made anew.", stacklevel=2)
+            file.unlink(missing_ok=True)
         _sweep_once(self.folder)
-        with writing(path) as temporary:
+        with writing(path, sealed=True) as temporary:
             form.write(temporary, compute())
-        seal(path)
-        return form.read(path)
+        return form.read(sealed_as(path)[0])
 
 
 @cache
@@ -195,11 +193,20 @@ def _needed(start: Path) -> frozenset[Path]:
     return frozenset(needed)
 
 
+def own_files(start: Path) -> set[Path]:
+    """A user's Python file, and the files beside it that it needs."""
+    return {path for path in _needed(start.resolve()) if not path.is_relative_to(PACKAGE)}
+
+
 @cache
 def _imports(path: Path) -> tuple[Path, ...]:
     """The files of unrecall, and those beside a user's file, that it imports anywhere; none of an installed package."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):  # what imports it will say so
+        return ()
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):

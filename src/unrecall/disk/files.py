@@ -1,7 +1,6 @@
 """Files that are whole or absent: everything is written to a temporary name and renamed."""
 
-from __future__ import annotations
-
+import glob
 import hashlib
 import json
 import os
@@ -23,10 +22,11 @@ UNFINISHED = ".part"
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name once the block ends well, and vanishes if it does not.
 
-    It is locked for as long as the block lasts, so that `sweep` of another process leaves it alone.
+    It is locked for as long as the block lasts, so that `sweep` of another process leaves it alone. `sealed`: the name
+    gets the start of the file's sha256 before its suffix, so that damage shows; `sealed_as` finds it again.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
     try:
         yield temporary
-        temporary.replace(path)
+        temporary.replace(path.with_name(f"{path.stem}.{_seal(temporary)}{path.suffix}") if sealed else path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
@@ -83,27 +83,19 @@ def sweep(folder: Path) -> None:
             continue
 
 
-def seal(path: Path) -> None:
-    """Writes the sha256 of a file beside it, as `sha256sum` does."""
-    write_text(_seal_of(path), f"{file_key(path)}  {path.name}\n")
+def _seal(path: Path) -> str:
+    return file_key(path)[:16]
+
+
+def sealed_as(path: Path) -> list[Path]:
+    """The files that were written as `path`, with their seals in their names; the newest first."""
+    beside = path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}")
+    return sorted(beside, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
 def intact(path: Path) -> bool:
-    """Whether a file is there and is, byte for byte, the one that was sealed."""
-    try:
-        return _seal_of(path).read_text(encoding="utf-8").split()[:1] == [file_key(path)]
-    except (OSError, ValueError):
-        return False
-
-
-def unseal(path: Path) -> None:
-    """Removes a file and its seal."""
-    path.unlink(missing_ok=True)
-    _seal_of(path).unlink(missing_ok=True)
-
-
-def _seal_of(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+    """Whether a sealed file is, byte for byte, as it was written."""
+    return path.stem.rpartition(".")[2] == _seal(path)
 
 
 def unwritable(path: Path, error: Exception) -> BadInput:

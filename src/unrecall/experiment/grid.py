@@ -1,7 +1,5 @@
 """A grid of methods and seeds over one scenario; a finished cell is never done again."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +10,14 @@ from torch import nn
 from unrecall.disk import weights
 from unrecall.disk.files import writing
 from unrecall.errors import BadInput, MissingDependency, UnrecallError
+from unrecall.experiment.identity import finished, identity
 from unrecall.experiment.run import Start, experiment, loaded, references
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
-from unrecall.record.schema import Record, Run, load
+from unrecall.record.schema import Record, Run
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.spec.lines import parse, show
+from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import Exportable, export, offers
 from unrecall.training.randomness import own_randomness
 from unrecall.training.session import Session
@@ -79,13 +79,15 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
 
 def perform(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
-    if cell.record.exists():
-        return load(cell.record)
-    folder = Path(cell.folder)
-    session, scenario = cell.session, scenario_of(cell.scenario)
-    method, attacks = parse(cell.method, "methods"), suite(*cell.suite.split())
+    scenario, method, attacks = scenario_of(cell.scenario), parse(cell.method, "methods"), suite(*cell.suite.split())
+    expected = identity(scenario, method, attacks.suiting(scenario.task), cell.seed, cell.tuned)
+    if (before := finished(cell.record, expected)) is not None:
+        return before
+    session, folder = cell.session, Path(cell.folder)
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
     for kept in (folder / "parts").glob("unlearned-*.safetensors"):
+        if weights.digest_of_file(kept) != record.provenance.weights["unlearned"]:
+            continue  # another run's, in the same folder
         with writing(folder / "unlearned.safetensors") as temporary:
             shutil.copyfile(kept, temporary)
         if offers(scenario.task, Exportable):
@@ -100,7 +102,7 @@ def checkpoint(cell: Cell) -> str:
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
     start = Start(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
-    scenario.task.check(start.original, scenario.request)
+    check_inputs(scenario.task, start.original, scenario.request)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
     weights.save(unlearned, folder / "unlearned.safetensors")
@@ -115,7 +117,13 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
     like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
     before, after = loaded(like, original) if original else like, loaded(like, model)
     scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)
-    run = Run(scenario=scenario.name, summary=scenario.summary, method=cell.method, title=f"Checkpoint {cell.method}")
+    run = Run(
+        scenario=scenario.name,
+        summary=scenario.summary,
+        method=cell.method,
+        title=f"Checkpoint {cell.method}",
+        identity=identity(scenario, None, attacks.suiting(scenario.task), cell.seed),
+    )
     record = audit(
         original=before,
         unlearned=after,

@@ -1,7 +1,5 @@
 """The whole story on one screen: a scenario, an unlearning, an audit, a record."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +10,8 @@ from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
-from unrecall.evidence.setting import Defender
+from unrecall.evidence.setting import Defender, behaviour, model_key
+from unrecall.experiment.identity import data_key, identity
 from unrecall.experiment.tune import tune
 from unrecall.harness.audit import audit
 from unrecall.harness.requests import check_requests
@@ -64,6 +63,7 @@ def experiment(
         summary=scenario.summary,
         costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
         tuning=tuning,
+        identity=identity(scenario, method, suiting, seed, tuned),
         reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
     return audit(
@@ -152,5 +152,6 @@ class Start:
         return Job(self.scenario.request, self.scenario.task, seeded(self.seed), session)
 
     def _key(self, method: Method) -> tuple[str, ...]:
-        data, task = self.scenario.request.fingerprint, repr(self.scenario.task)
-        return (repr(method), weights.digest_of(self.original), data, task, str(self.seed), code_key(method))
+        request, task = self.scenario.request, self.scenario.task
+        original = (model_key(self.original), behaviour(self.original, task, request))
+        return (repr(method), *original, data_key(request), repr(task), str(self.seed), code_key(method))

@@ -1,7 +1,5 @@
 """An audit on one screen: a setting, what every metric measures in it, what every attack finds, a record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -125,7 +123,7 @@ def _record(
         readings=[reading for part in measured for reading in part.readings],
         matrices=[matrix for part in measured for matrix in part.matrices],
         costs=run.costs,
-        provenance=provenance(setting.request.fingerprint, setting.digests, setting.session.place()),
+        provenance=provenance(setting.request.fingerprint, setting.digests, setting.session.place(), run.identity),
         reported=run.reported,
         scores=keep_scores(findings, setting.session.folder),
     )

@@ -1,7 +1,5 @@
 """CF-k: catastrophic forgetting in the last k layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Gradient ascent on forget, "GA" in the papers' tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

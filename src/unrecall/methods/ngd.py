@@ -1,7 +1,5 @@
 """Noisy gradient descent on retain, "NGD" in the papers' tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """NPO: preference optimisation with forget as the answers that are not wanted, and none that are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

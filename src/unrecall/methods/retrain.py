@@ -1,7 +1,5 @@
 """Training anew on retain: what every other method is held against."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """RURK: unlearning that is robust against residual knowledge."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """SalUn: another method's training, on the weights that matter most to forget alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """SimNPO: NPO without a reference, on the mean loss in place of the sum."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

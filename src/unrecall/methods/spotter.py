@@ -1,7 +1,5 @@
 """Spotter: forgets around the forgotten examples too, and scatters their features; alone or around another method."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -138,7 +136,7 @@ class Terms(NamedTuple):
 
     method: Spotter | SpotterAround
     job: Job
-    around: Surroundings | None
+    around: "Surroundings | None"
 
     @property
     def streams(self) -> dict[str, Examples]:

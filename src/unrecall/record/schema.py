@@ -1,7 +1,5 @@
 """What an audit leaves behind: typed, JSON in and out, with a schema version. Needs no torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -196,7 +194,7 @@ class Cost(Frozen):
 
 
 class Provenance(Frozen):
-    """Where the numbers come from."""
+    """Where the numbers come from. `identity`: a key of each thing that decides them, by its name."""
 
     created: str
     command: str
@@ -206,6 +204,7 @@ class Provenance(Frozen):
     device: str
     fingerprint: str
     weights: dict[str, str]
+    identity: dict[str, str] = Field(default_factory=dict)
 
 
 class Verdict(Frozen):
@@ -223,8 +222,8 @@ class Run(Frozen):
     """What a record says of how the unlearned model was made, beside its numbers.
 
     `method`: the line that the command line reads, such as "rurk:tau=0.05"; `title`: what people call it. `parameters`:
-    the method's. `costs`: what original, unlearned and retrained models took. `reported`: a paper's values, by
-    measurement.
+    the method's. `costs`: what original, unlearned and retrained models took. `identity`: see `Provenance`.
+    `reported`: a paper's values, by measurement.
     """
 
     scenario: str = "custom"
@@ -234,6 +233,7 @@ class Run(Frozen):
     parameters: dict[str, Any] = Field(default_factory=dict)
     costs: dict[str, Cost] = Field(default_factory=dict)
     tuning: Tuning | None = None
+    identity: dict[str, str] = Field(default_factory=dict)
     reported: dict[str, float] = Field(default_factory=dict)
 
 

@@ -4,8 +4,6 @@ An interval that would not cover what it claims is left out, with the reason in 
 often each covers, in small samples and near the edges of its range.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple

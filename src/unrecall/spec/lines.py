@@ -3,8 +3,6 @@
 spec = name [ "(" spec ")" ] [ ":" key=value { "," key=value } ]     name = a built-in, or FILE.py:NAME
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import inspect
@@ -43,6 +41,18 @@ def split(text: str) -> Spec:
     if rest and not rest.startswith(":"):
         raise BadInput(f"'{text}': expected ':' and parameters after ')', got '{rest}'.")
     return Spec(name.strip(), base, dict(_pairs(rest.removeprefix(":"), text)))
+
+
+def paths(*texts: str) -> Iterator[str]:
+    """What lines name that can be a file or a folder: the FILE.py of a name, and the values of parameters."""
+    for text in texts:
+        spec = split(text)
+        if ".py:" in spec.name:
+            yield spec.name.rpartition(":")[0]
+        if spec.base is not None:
+            yield from paths(spec.base)
+        for value in spec.values.values():
+            yield from {value, *value.split("+")}
 
 
 def _closing(text: str, whole: str) -> int:

@@ -1,7 +1,5 @@
 """What a piece of work takes: seconds, passes, steps and peak memory."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +18,7 @@ class metered:  # noqa: N801
         self.session = session
         self.cost = Cost(seconds=0.0, passes=0, steps=0, peak_mib=0.0)
 
-    def __enter__(self) -> metered:
+    def __enter__(self) -> "metered":
         """Starts the clock and forgets earlier peaks."""
         self._first = len(self.session.efforts)
         _reset_peak()

@@ -1,7 +1,5 @@
 """What an interrupted run of the loop leaves behind, so that it ends the same when it is started again."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Mapping
@@ -12,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unrecall.disk.files import intact, seal, unseal, unwritable, writing
+from unrecall.disk.files import intact, sealed_as, unwritable, writing
 from unrecall.training.session import Effort, Session
 
 
@@ -67,33 +65,34 @@ class Saved:
 
         A damaged file is left out, with a warning: the training starts anew.
         """
-        if self.path is None or not self.path.exists():
-            return 0
-        if not intact(self.path):
-            warnings.warn(f"{self.path}: damaged, so this training starts anew.", stacklevel=2)
-            unseal(self.path)
-            return 0
-        progress.load(torch.load(self.path, weights_only=True, map_location="cpu"))
-        self.good = progress.effort.steps
-        return self.good
+        for file in [] if self.path is None else sealed_as(self.path):
+            if intact(file):
+                progress.load(torch.load(file, weights_only=True, map_location="cpu"))
+                self.good = progress.effort.steps
+                return self.good
+            warnings.warn(f"{file}: damaged, so this training starts anew.", stacklevel=2)
+            file.unlink(missing_ok=True)
+        return 0
 
     def keep(self, progress: Progress) -> None:
         """Writes the progress, unless the last writing was less than `session.every` seconds ago."""
         if self.path is None or time.monotonic() - self.at < self.session.every:
             return
+        older = sealed_as(self.path)
         try:
-            with writing(self.path) as temporary:
+            with writing(self.path, sealed=True) as temporary:
                 torch.save(progress.state(), temporary)
         except RuntimeError as error:
             raise unwritable(self.path, error) from error
-        seal(self.path)
+        for file in older:
+            file.unlink(missing_ok=True)
         self.good, self.at = progress.effort.steps, time.monotonic()
 
     def last_good(self) -> str:
         """A sentence that names the last good state, for the message of a divergence."""
         if self.path is None or not self.good:
             return "The model given is untouched; no earlier state of this run was kept."
-        return f"The last good state, at step {self.good}, is in {self.path}."
+        return f"The last good state, at step {self.good}, is in {sealed_as(self.path)[0]}."
 
     def end(self) -> None:
         """Leaves the state of a run that has ended well to the session, which drops it once the result is kept."""

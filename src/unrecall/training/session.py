@@ -1,7 +1,5 @@
 """Where and how long work runs: the device, the folder that lets it resume, and what a person sees meanwhile."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from unrecall.disk.files import unseal
+from unrecall.disk.files import sealed_as
 from unrecall.errors import BadInput
 
 if TYPE_CHECKING:
@@ -58,21 +56,22 @@ class Session:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BadInput("device: expected a GPU that PyTorch can use for 'cuda', got none. Choose cpu.")
 
-    def quiet(self) -> Session:
+    def quiet(self) -> "Session":
         """The same device and the same list of efforts, with nothing shown and nothing kept on the way."""
         return replace(self, folder=None, show=False)
 
-    def named(self, name: str, key: str = "") -> Session:
+    def named(self, name: str, key: str = "") -> "Session":
         """The same session, in which `name` is trained; with a key, what is decided by that."""
         return replace(self, name=name, key=key or self.key)
 
     def drop_states(self) -> None:
         """Removes the states of trainings that ended, once what they made is kept."""
         for path in self.states:
-            unseal(path)
+            for file in sealed_as(path):
+                file.unlink(missing_ok=True)
         self.states.clear()
 
-    def accelerator(self) -> Accelerator:
+    def accelerator(self) -> "Accelerator":
         """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""
         from accelerate import Accelerator
 

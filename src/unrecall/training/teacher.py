@@ -1,7 +1,5 @@
 """A frozen model's outputs, computed once over a data set and looked up by index ever after."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import TypeAlias

@@ -1,7 +1,5 @@
 """What was computed once comes again under its own key, in memory and in files; a key holds the code that decides."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import types
@@ -17,8 +15,8 @@ import torch
 from unrecall.attacks.loss import Loss
 from unrecall.data.signals import Signals
 from unrecall.disk import cache as room
+from unrecall.disk import files as storage
 from unrecall.disk.cache import ARRAYS, JSON, Cache, cache_folder, code_key, model_form, shared
-from unrecall.disk.files import seal
 from unrecall.errors import BadInput
 from unrecall.record.schema import Cost
 from unrecall.spec.lines import parse
@@ -58,9 +56,9 @@ def test_the_second_time_nothing_is_computed(name: str, on_disk: bool, tmp_path:
     for _ in range(3):
         assert same(cache.get("what", ("a", "b"), form, compute), value)
     assert len(calls) == 1
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert [name.endswith((form.suffix, ".sha256")) for name in files] == [True, True] * on_disk
-    assert all(name.startswith("what-") for name in files)
+    files = [path.name for path in tmp_path.iterdir()]
+    assert len(files) == on_disk
+    assert all(name.startswith("what-") and name.endswith(form.suffix) for name in files)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -106,11 +104,11 @@ def test_a_damaged_file_is_named_and_made_anew(name: str, damage: Callable[[byte
     form, value = VALUES[name]
     cache = Cache(tmp_path)
     cache.get("what", ("a",), form, lambda: value)
-    for path in tmp_path.iterdir():
-        path.write_bytes(damage(path.read_bytes()))
-        with pytest.warns(UserWarning, match="damaged, so it is made anew"):
-            assert same(cache.get("what", ("a",), form, lambda: value), value)
-        assert same(cache.get("what", ("a",), form, lambda: 1 / 0), value), "and kept"
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match=f"{path.name}: damaged, so it is made anew"):
+        assert same(cache.get("what", ("a",), form, lambda: value), value)
+    assert same(cache.get("what", ("a",), form, lambda: 1 / 0), value), "and kept"
 
 
 def test_one_turned_bit_is_noticed(tmp_path: Path) -> None:
@@ -146,7 +144,7 @@ def test_a_pickle_among_the_arrays_is_not_opened(tmp_path: Path) -> None:
     cache.get("what", ("a",), ARRAYS, lambda: {"a": np.zeros(1)})
     path = next(tmp_path.glob("*.npz"))
     np.savez(path, a=np.array([{}], dtype=object))
-    seal(path)
+    path.rename(path.with_name(f"{path.name[:-21]}.{storage._seal(path)}.npz"))
     with pytest.warns(UserWarning, match="damaged"):
         assert cache.get("what", ("a",), ARRAYS, lambda: {"a": np.ones(1)})["a"][0] == 1
 

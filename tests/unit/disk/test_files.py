@@ -1,7 +1,5 @@
 """Files are whole or absent, and opening one never runs code."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -21,8 +19,9 @@ from torch import nn
 from tests.worlds import network
 from unrecall.disk import files as storage
 from unrecall.disk import weights
-from unrecall.disk.files import write_json, write_text, writing
-from unrecall.disk.run_folder import ASKED, claim, claimed, file_name, files_named, records_in
+from unrecall.disk.cache import _imports, _needed
+from unrecall.disk.files import sweep, write_json, write_text, writing
+from unrecall.disk.run_folder import ASKED, claim, claimed, content_keys, file_name, records_in
 from unrecall.errors import BadInput
 from unrecall.scenarios.cifar_data import load_resnet, read_cifar10
 from unrecall.scenarios.networks import resnet20, small_cnn
@@ -70,6 +69,7 @@ def test_a_really_full_disk(what: str, tmp_path: Path) -> None:
 import resource, torch
 from pathlib import Path
 from unrecall.disk import weights
+from unrecall.disk.cache import _imports, _needed
 from unrecall.errors import BadInput
 from unrecall.training.resume import Progress, Saved
 from unrecall.training.session import Session
@@ -264,11 +264,55 @@ def test_files_that_a_run_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     Path("case.py").write_text("1")
     Path("indices.txt").write_text("2")
-    named = files_named("digits:forget=indices.txt,train=300", "spotter(case.py:Mine:tau=1)")
-    assert list(named) == ["case.py", "indices.txt"]
+    Path("my idx.txt").write_text("2")
+    named = content_keys("case.py", "indices.txt", "my idx.txt", "share:0.25", "")
+    assert list(named) == ["case.py", "indices.txt", "my idx.txt"]
     Path("case.py").write_text("2")
-    assert files_named("case.py:make")["case.py"] == named["indices.txt"] != named["case.py"]
-    assert file_name("spotter(salun):lambda_1=0.5") == "spotter-salun--lambda_1=0.5"
+    assert content_keys("case.py")["case.py"] == named["indices.txt"] != named["case.py"]
+
+
+def test_a_python_file_counts_with_what_it_imports_and_a_folder_with_all_that_lies_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("case.py").write_text("import helper, torch")
+    Path("model/deep").mkdir(parents=True)
+    keys = []
+    for number in range(2):
+        _imports.cache_clear()
+        _needed.cache_clear()
+        Path("helper.py").write_text(f"SCALE = {number}")
+        Path("model/deep/weights").write_text(str(number))
+        os.utime("model/deep/weights", (0, 0))
+        keys.append(content_keys("case.py", "model"))
+    assert all(keys[0][name] != keys[1][name] for name in ("case.py", "model"))
+
+
+def test_names_of_folders_differ_where_the_texts_do() -> None:
+    texts = ["finetune:lr=1e-1", "finetune:lr=1e+1", "spotter(salun):share=0.5", "spotter(salun:share=0.5)", "rurk"]
+    names = [file_name(text) for text in texts]
+    assert len(set(names)) == len(texts)
+    assert names[-1] == "rurk"
+    assert names[2].startswith("spotter-salun--share=0.5-")
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    with writing(tmp_path / "a" / "whole") as alive:
+        orphan = tmp_path / "a" / ".lost.x1.part"
+        orphan.write_text("half")
+        sweep(tmp_path)
+        assert alive.exists()
+        assert not orphan.exists()
+    assert (tmp_path / "a" / "whole").exists()
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with writing(tmp_path / "file") as first, writing(tmp_path / "file") as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert (tmp_path / "file").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_records_are_found_below_folders(tmp_path: Path) -> None:

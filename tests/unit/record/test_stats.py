@@ -1,7 +1,5 @@
 """Statistics against scipy, scikit-learn, brute force and simulation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A line of text and the object it stands for are the same thing."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,11 +17,10 @@ from unrecall.methods.salun import SalUn
 from unrecall.methods.spotter import SpotterAround
 from unrecall.scenarios import Digits, SmallCifar5
 from unrecall.spec.catalog import entries
-from unrecall.spec.lines import parse, show, split
+from unrecall.spec.lines import parse, paths, show, split
 from unrecall.spec.parameters import Count, Parameters, Positive, Share
 
 METHOD_FILE = """
-from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 from unrecall.methods.base import Fit, GradientMethod, Method, Phase
@@ -221,3 +218,10 @@ def test_where_there_are_several_recipes_each_has_its_name_and_the_bare_one_is_f
     assert parse("rurk:fit.lr=0.5", "methods") == parse("rurk:lr=0.5", "methods")
     with pytest.raises(BadInput, match="unknown parameter 'lr'"):
         parse("our:lr=0.5", "methods")
+
+
+def test_the_files_that_lines_name_come_from_the_parsed_line() -> None:
+    named = list(paths("digits:forget=my idx.txt,train=300", "spotter(d/case.py:Mine:tau=1):share=0.1", "rurk"))
+    assert named[:2] == ["my idx.txt", "300"]
+    assert {"d/case.py", "1", "0.1"} == set(named[2:])
+    assert set(paths("texts:forget=a+b")) == {"a+b", "a", "b"}

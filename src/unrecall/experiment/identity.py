@@ -1,0 +1,65 @@
+"""What decides the numbers of a record, so that a finished record is believed only by the run that made it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unrecall.attacks.base import Attack
+from unrecall.data.examples import digest, iterate
+from unrecall.data.request import Request
+from unrecall.disk.cache import code_key, environment
+from unrecall.disk.files import content_key
+from unrecall.disk.weights import digest_of
+from unrecall.errors import BadInput
+from unrecall.harness.suites import judged_names
+from unrecall.methods.base import Method
+from unrecall.record.recheck import recheck
+from unrecall.record.schema import Record
+from unrecall.scenarios.base import Scenario
+
+REMADE = {"method"}
+"""What may differ from a finished record without a complaint: the record is then made anew."""
+
+
+def data_key(request: Request) -> str:
+    """What decides which examples there are, those of validation among them."""
+    return content_key(request.fingerprint, *(digest(item) for item in iterate(request.validation or ())))
+
+
+def identity(
+    scenario: Scenario, method: Method | None, attacks: Sequence[Attack], seed: int, tuned: bool = False
+) -> dict[str, str]:
+    """A key of each thing that decides a record's numbers, by its name."""
+    models = [digest_of(model) for model in (scenario.original, *scenario.retrained) if model is not None]
+    recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.references)
+    return {
+        "scenario": content_key(repr(recipe), code_key(scenario.build, scenario.task), *models),
+        "data": data_key(scenario.request),
+        "method": content_key(repr(method), code_key(method)),
+        "attacks": content_key(*(f"{attack!r} {code_key(attack)}" for attack in attacks)),
+        "seed": str(seed),
+        "tuning": str(tuned),
+        **environment(),
+    }
+
+
+def finished(path: Path, expected: dict[str, str]) -> Record | None:
+    """The finished record at `path`, if this very run made it and it agrees with itself; None where it must be made.
+
+    BadInput where it doesn't agree with itself, or another run made it.
+    """
+    if not path.exists():
+        return None
+    record, problems, _ = recheck(path, judged_names())
+    if problems:
+        raise BadInput(
+            f"{path}: expected the record that was made here, got one that doesn't hold: {problems[0]} "
+            "Remove it to make it again, or choose another --out."
+        )
+    written = record.provenance.identity
+    differing = sorted(key for key in expected.keys() | written.keys() if expected.get(key) != written.get(key))
+    if set(differing) - REMADE:
+        raise BadInput(
+            f"{path}: expected the record of this same run, got another's (its {', '.join(differing)} differ). "
+            "Choose another --out."
+        )
+    return None if differing else record
