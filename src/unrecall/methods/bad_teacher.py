@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +11,9 @@ from torch.utils.data import ConcatDataset
 
 from unrecall.data.examples import Examples, Part
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, reinitialise
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, reinitialise
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import Positive, Share
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import frozen_copy, remembered
 
 
@@ -44,14 +40,14 @@ class BadTeacher(GradientMethod):
     as we know it, not checked against the text.
     """
 
-    title: ClassVar[str] = "Bad Teacher"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Bad Teacher"
+    strength = Strength(("fit.lr",))
 
     share: Share = 0.3
     temperature: Positive = 1.0
     fit: Fit = Fit(optimizer="adam", lr=1e-4, weight_decay=0.0, batch_size=256)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over the mixture, forget first in its numbering."""
         request, task, generator = job.request, job.task, job.generator
         incompetent = frozen_copy(original)

@@ -22,6 +22,8 @@ from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
+__all__ = ["Batches", "Fit", "Job", "Phase"]  # what a method is written with that stands elsewhere, given on
+
 P = TypeVar("P", bound=Parameters)
 
 
@@ -269,25 +271,3 @@ def _start_from_within(module: nn.Module, start: Callable[[nn.Module], None]) ->
     for child in module.children():
         _start_from_within(child, getattr(child, "_init_weights", start))
     start(module)
-
-
-__all__ = [
-    "Around",
-    "Fit",
-    "GradientMethod",
-    "Method",
-    "Null",
-    "Phase",
-    "Plugin",
-    "Strength",
-    "Wrapper",
-    "beside_own",
-    "beside_retain",
-    "classified",
-    "copy_of",
-    "finish",
-    "loss_on",
-    "reinitialise",
-    "session_of_copy",
-    "train",
-]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import move
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, classified
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, classified
 from unrecall.models.observe import device_of
 from unrecall.nn.functional import contrastive_forgetting
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,8 @@ class ContrastiveUnlearning(GradientMethod):
     guard; and in the stop for a class, which looks at unseen examples of it there.
     """
 
-    title: ClassVar[str] = "Contrastive unlearning"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Contrastive unlearning"
+    strength = Strength(("fit.lr",))
 
     temperature: Positive = 0.7
     lambda_ul: NonNegative = 3.0
@@ -62,7 +58,7 @@ class ContrastiveUnlearning(GradientMethod):
     omega: Count = 4
     fit: Fit = Fit(lr=1e-3, weight_decay=0.0, epochs=3, batch_size=64, batchnorm="frozen")
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, `omega` times as long as `fit` says, with retain cycling beside it."""
         request, task = job.request, job.task
         classed = classified(task, "ContrastiveUnlearning")

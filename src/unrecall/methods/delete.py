@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.nn.functional import kl, one_hot_mask
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
 
@@ -38,12 +34,12 @@ class Delete(GradientMethod):
     masked in every row, as in Spotter's code.
     """
 
-    title: ClassVar[str] = "DELETE"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "DELETE"
+    strength = Strength(("fit.lr",))
 
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget; the teacher's outputs are computed once."""
         request, task = job.request, job.task
         teacher = remembered(original, task, request.forget)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +13,10 @@ from torch import Tensor, nn
 from unrecall.data.examples import iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import Textual
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered_losses
 
 Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
@@ -67,15 +64,15 @@ class DPO(GradientMethod):
     forget term the size that NPO's has, and matters only beside retain.
     """
 
-    title: ClassVar[str] = "DPO"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "DPO"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta: Positive = 0.1
     retain_weight: NonNegative = 1.0
     refusals: Annotated[tuple[Refusal, ...], Field(min_length=1)] = REFUSALS
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         request, task, generator = job.request, job.task, job.generator
         if not isinstance(task, Textual):

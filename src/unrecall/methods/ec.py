@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,10 @@ from unrecall.data.examples import Batch, Examples, move
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.methods.base import (
+    Batches,
     Fit,
     GradientMethod,
+    Job,
     Method,
     Phase,
     Strength,
@@ -32,8 +34,7 @@ from unrecall.nn.functional import contrastive_forgetting, nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, fit
+from unrecall.training.loop import fit
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.teacher import frozen_copy
 
@@ -80,8 +81,8 @@ class EC(Method):
     2025, arXiv 2401.10458. Differs from the paper in nothing else known.
     """
 
-    title: ClassVar[str] = "EC"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "EC"
+    strength = Strength(("fit.lr",))
 
     temperature: Positive = 0.7
     lambda_ul: NonNegative = 3.0
@@ -117,7 +118,7 @@ class ECAround(Wrapper):
         eta: weight of L; 0 is the base, bit for bit.
     """
 
-    title: ClassVar[str] = "EC"
+    title = "EC"
 
     temperature: Positive = 0.7
     lambda_ul: NonNegative = 3.0

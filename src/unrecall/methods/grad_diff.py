@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
 
@@ -40,15 +37,15 @@ class GradDiff(GradientMethod):
     the defaults, which are those of later comparisons (TOFU itself: lr 1e-5, 5 epochs).
     """
 
-    title: ClassVar[str] = "GradDiff"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "GradDiff"
+    strength = Strength(("fit.lr",), high=2**10)
 
     gamma: Positive = 1.0
     alpha: NonNegative = 1.0
     hold: Literal["nll", "kl"] = "nll"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
         before = remembered(original, task, request.retain) if self.hold == "kl" else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part, batch_size, move, repeat
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.importance import Weights
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
@@ -21,8 +21,6 @@ from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Perturbable, perturbable
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class L2UL(GradientMethod):
     passes at learning rate 0, say) would go on for 1000 passes. goal="relabel" ends by forget accuracy too.
     """
 
-    title: ClassVar[str] = "L2UL"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "L2UL"
+    strength = Strength(("fit.lr",))
 
     goal: Literal["misclassify", "relabel"] = "misclassify"
     per_example: Index = 20
@@ -78,7 +76,7 @@ class L2UL(GradientMethod):
     lambda_: NonNegative = 1.0
     fit: Fit = Fit(lr=1e-3, weight_decay=1e-4, epochs=1000, steps=500, batch_size=32, until=0.0, check_every=1)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over the adversarial examples with forget cycling beside them, or over forget alone."""
         request, task, generator = job.request, job.task, job.generator
         self._check(task)

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -16,12 +16,11 @@ from torch import nn
 
 from unrecall.data.examples import move
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
-from unrecall.methods.base import GradientMethod, Wrapper, copy_of, train
+from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import is_linear
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
-from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, own_randomness
 
 
@@ -60,7 +59,7 @@ class LoRA(Wrapper):
     (Kaiming uniform), the paper's is Gaussian.
     """
 
-    title: ClassVar[str] = "LoRA"
+    title = "LoRA"
 
     base: GradientMethod = field(default_factory=_npo)
     r: Count = 16

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from unrecall.data.examples import Batch
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import other_classes
@@ -21,8 +20,7 @@ from unrecall.nn.hooks import frozen, mode
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import perturbable
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, StepState
+from unrecall.training.loop import StepState
 from unrecall.training.randomness import draw_seed, seeded
 
 LOWEST = "lowest"
@@ -63,15 +61,15 @@ class MUMis(GradientMethod):
     and that the mean of norms is followed, is our reading. Differs from the paper in nothing else known.
     """
 
-    title: ClassVar[str] = "MU-Mis"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "MU-Mis"
+    strength = Strength(("fit.lr",), high=2**10)
 
     delta: Positive = 1.5
     alpha: NonNegative = 1.0
     alpha_other: NonNegative = 1.0
     fit: Fit = Fit(lr=1e-4, weight_decay=0.0, epochs=20, batchnorm="frozen")
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, until the other classes' sensitivity has fallen and come back."""
         request, task, generator = job.request, job.task, job.generator
         perturbable(task)

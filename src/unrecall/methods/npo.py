@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered_losses
 
 
@@ -40,14 +36,14 @@ class NPO(GradientMethod):
     tokens in place of the sum is another method.
     """
 
-    title: ClassVar[str] = "NPO"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "NPO"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta: Positive = 0.1
     retain_weight: NonNegative = 1.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
         before = remembered_losses(original, task, request.forget)

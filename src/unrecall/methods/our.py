@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.layers import named, pooled
 from unrecall.models.perturb import other_classes
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 TAPS = 3
 """How many layers are looked at unless they are named."""
@@ -82,8 +80,8 @@ class OUR(GradientMethod):
     means: three different layers, and the original's features for ResNets too.
     """
 
-    title: ClassVar[str] = "OUR"
-    strength: ClassVar[Strength | None] = Strength(("destroy.lr", "destroy_class.lr"))
+    title = "OUR"
+    strength = Strength(("destroy.lr", "destroy_class.lr"))
 
     form: Literal["auto", "sample", "class"] = "auto"
     layers: tuple[str, ...] = ()
@@ -96,7 +94,7 @@ class OUR(GradientMethod):
     replay: Fit = Fit(lr=0.04, batch_size=256)
     replay_class: Fit = Fit(lr=0.005, batch_size=64)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, and three over retain."""
         request, task, generator = job.request, job.task, job.generator
         names = self.layers or taps(task, student)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.importance import Weights
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of, repeated
@@ -24,8 +23,7 @@ from unrecall.nn.functional import own_moments
 from unrecall.nn.hooks import capture, is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, StepState, plain_step
+from unrecall.training.loop import StepState, plain_step
 
 FLOATS = 2**24
 """Layer inputs that are turned into rows at once: 128 MB in float64."""
@@ -72,8 +70,8 @@ class PGU(GradientMethod):
     which there skips a layer; and in k, to which its script for classes adds 1.
     """
 
-    title: ClassVar[str] = "PGU"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "PGU"
+    strength = Strength(("fit.lr",))
 
     retained_var: Share = 0.95
     offset: Positive = 0.05
@@ -83,7 +81,7 @@ class PGU(GradientMethod):
         lr=0.05, momentum=0.0, weight_decay=0.0, epochs=100, schedule="exponential", final=0.2, batchnorm="frozen"
     )
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget; all weights without a P are frozen."""
         request, task = job.request, job.task
         free = {

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.perturb import other_classes
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -41,14 +37,14 @@ class RandomLabel(GradientMethod):
     often here. Amnesiac draws labels once and trains with Adam, lr 1e-4, 3 epochs.
     """
 
-    title: ClassVar[str] = "Random label"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Random label"
+    strength = Strength(("fit.lr",))
 
     exclude_true: bool = False
     retain_weight: NonNegative = 1.0
     fit: Fit = Fit(lr=0.013, weight_decay=5e-4, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with forget cycling beside it; over forget alone where retain has no weight."""
         request, task, generator = job.request, job.task, job.generator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, move
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import until
 from unrecall.spec.parameters import Index, NonNegative, Positive
 from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 PAPER = 7
 """The layer of a model with 32 that the paper steers."""
@@ -53,8 +51,8 @@ class RMU(GradientMethod):
     Zephyr has c 6.5, alpha 1200 and 150 steps.
     """
 
-    title: ClassVar[str] = "RMU"
-    strength: ClassVar[Strength | None] = Strength(("c", "fit.lr"), high=2**10)
+    title = "RMU"
+    strength = Strength(("c", "fit.lr"), high=2**10)
 
     layer: Index | None = None
     update: Literal["down", "all"] = "down"
@@ -62,7 +60,7 @@ class RMU(GradientMethod):
     alpha: NonNegative = 100.0
     fit: Fit = Fit(optimizer="adamw", lr=5e-5, weight_decay=0.01, batch_size=4, epochs=80, steps=80)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
         request, task, generator = job.request, job.task, job.generator
         parts, index = layers(task, student), self._number(student, task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.layers import named
 from unrecall.models.observe import batches as in_order
@@ -23,8 +23,6 @@ from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms, mode
 from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 Labels: TypeAlias = Callable[[Batch, Rows], Tensor]
 """The class that each row of a batch counts as, `[rows]`."""
@@ -71,8 +69,8 @@ class ROKA(GradientMethod):
     optimiser, clipping, R by each example's own class, and leaving out the forgotten class among siblings.
     """
 
-    title: ClassVar[str] = "ROKA"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "ROKA"
+    strength = Strength(("fit.lr",), high=2**10)
 
     form: Literal["auto", "targeted", "non-targeted"] = "auto"
     alpha: NonNegative = 5.0
@@ -81,7 +79,7 @@ class ROKA(GradientMethod):
     layers: tuple[str, ...] = ()
     fit: Fit = Fit(lr=2e-3, momentum=0.0, weight_decay=0.0, epochs=200, steps=200, clip=1.0, batchnorm="frozen")
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
         self._check(student, request)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, batch_size, repeat
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.perturb import Walk, fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,8 @@ class RURK(GradientMethod):
     (steps=200 is the hard stop).
     """
 
-    title: ClassVar[str] = "RURK"
-    strength: ClassVar[Strength | None] = Strength(("lambda_f", "lambda_a"))
+    title = "RURK"
+    strength = Strength(("lambda_f", "lambda_a"))
 
     tau: NonNegative = 0.03
     lambda_f: NonNegative = 0.03
@@ -62,7 +59,7 @@ class RURK(GradientMethod):
     pgd_step: NonNegative = 2 / 255
     fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=2)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with forget cycling beside it."""
         request, task, generator = job.request, job.task, job.generator
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.methods.base import Around, GradientMethod, Plugin
+from unrecall.methods.base import Around, GradientMethod, Job, Plugin
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Share
-from unrecall.training.job import Job
 from unrecall.training.loop import Step, StepState
 
 
@@ -44,7 +42,7 @@ class SalUn(Plugin):
     setting for a random tenth of CIFAR-10.
     """
 
-    title: ClassVar[str] = "SalUn"
+    title = "SalUn"
 
     base: GradientMethod = field(default_factory=_random_label)
     share: Share = 0.5

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,8 @@ class SatImp(GradientMethod):
     readme; open-unlearning's configuration has them the other way round.
     """
 
-    title: ClassVar[str] = "SatImp"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "SatImp"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta1: NonNegative = 5.0
     beta2: NonNegative = 1.0
@@ -51,7 +47,7 @@ class SatImp(GradientMethod):
     alpha: NonNegative = 0.1
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=5)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         task = job.task
 

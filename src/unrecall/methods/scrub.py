@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
 
@@ -46,8 +42,8 @@ class SCRUB(GradientMethod):
     rewinding to an earlier checkpoint (SCRUB+R).
     """
 
-    title: ClassVar[str] = "SCRUB"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "SCRUB"
+    strength = Strength(("fit.lr",))
 
     alpha: NonNegative = 0.001
     gamma: NonNegative = 1.0
@@ -56,7 +52,7 @@ class SCRUB(GradientMethod):
     forget_batch: Count = 64
     fit: Fit = Fit(lr=5e-4, weight_decay=5e-4, epochs=3)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes, for each epoch, a phase over forget (in the first `max_epochs`) and one over retain."""
         request, task = job.request, job.task
         on_forget = remembered(original, task, request.forget)

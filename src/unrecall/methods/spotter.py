@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,18 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples, Part
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Around, Fit, GradientMethod, Phase, Plugin, Strength, Wrapper, beside_own
+from unrecall.methods.base import (
+    Around,
+    Batches,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    Plugin,
+    Strength,
+    Wrapper,
+    beside_own,
+)
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import Walk, pgd, strongest_other
@@ -22,8 +32,6 @@ from unrecall.nn.functional import kl, margin, one_hot_mask, pairwise_same_label
 from unrecall.spec.parameters import Count, NonNegative, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import perturbable
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
 Direction: TypeAlias = Literal["as_code", "towards_boundary"]
@@ -60,8 +68,8 @@ class Spotter(GradientMethod):
     mask (it adds 1e-10). beta and the stop rule are our reading of the paper's set; its value was not found.
     """
 
-    title: ClassVar[str] = "Spotter"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Spotter"
+    strength = Strength(("fit.lr",))
 
     lambda_1: Share = 0.7
     lambda_2: NonNegative = 1.0
@@ -77,7 +85,7 @@ class Spotter(GradientMethod):
         """Gives the class of Spotter around a base."""
         return SpotterAround
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with perturbed forget cycling beside it."""
         request, task = job.request, job.task
         terms = added_terms(self, original, job)
@@ -106,7 +114,7 @@ class SpotterAround(Plugin):
         lambda_1, lambda_2, eps, step, steps, direction, beta: as in `Spotter`.
     """
 
-    title: ClassVar[str] = "Spotter"
+    title = "Spotter"
 
     lambda_1: Share = 0.7
     lambda_2: NonNegative = 1.0

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.data import ConcatDataset
 
 from unrecall.data.examples import Examples
-from unrecall.methods.base import Method, Strength, copy_of
+from unrecall.methods.base import Job, Method, Strength, copy_of
 from unrecall.models.importance import Weights, batch_mean, exact
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
-from unrecall.training.job import Job
 from unrecall.training.session import Effort
 
 
@@ -49,8 +48,8 @@ class SSD(Method):
     squaring the gradients of batches, as its code does; its code's batches are of 64.
     """
 
-    title: ClassVar[str] = "SSD"
-    strength: ClassVar[Strength | None] = Strength(("alpha", "dampening"), inverse=True, high=2**10)
+    title = "SSD"
+    strength = Strength(("alpha", "dampening"), inverse=True, high=2**10)
 
     alpha: Positive = 10.0
     dampening: Positive = 1.0

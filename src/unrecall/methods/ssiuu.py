@@ -6,20 +6,19 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Around, GradientMethod, Plugin
+from unrecall.methods.base import Around, Batches, GradientMethod, Job, Phase, Plugin
 from unrecall.models.importance import Weights
 from unrecall.models.influence import Probability, weight_gradients
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import NonNegative
 from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Phase, Step, StepState
+from unrecall.training.loop import Step, StepState
 
 ATTRIBUTION = "attribution"
 """Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""
@@ -65,8 +64,8 @@ class SSIUU(Plugin):
     its defaults, but for the base's learning rate, batch size and number of epochs, which it does not give.
     """
 
-    title: ClassVar[str] = "SSIUU"
-    advice: ClassVar[str] = "Set fixed_batch=True."
+    title = "SSIUU"
+    advice = "Set fixed_batch=True."
 
     base: GradientMethod = field(default_factory=_grad_diff)
     lambda_: NonNegative = 1e-4

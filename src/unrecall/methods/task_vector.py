@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
 
-from unrecall.methods.base import Fit, Method, Phase, Strength, copy_of, loss_on, train
+from unrecall.methods.base import Fit, Job, Method, Phase, Strength, copy_of, loss_on, train
 from unrecall.spec.parameters import Positive
-from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class TaskVector(Method):
     whose theta, like ours, has learned forget.
     """
 
-    title: ClassVar[str] = "Task vector"
-    strength: ClassVar[Strength | None] = Strength(("alpha",), high=2**10)
+    title = "Task vector"
+    strength = Strength(("alpha",), high=2**10)
 
     alpha: Positive = 1.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10, batchnorm="frozen")

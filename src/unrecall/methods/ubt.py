@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part, move
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, session_of_copy
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, session_of_copy
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of, repeated
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Composed, Embedded
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, StepState, fit
+from unrecall.training.loop import StepState, fit
 
 LOOKED = 8
 """Pairs whose parts are left out at once."""
@@ -66,8 +64,8 @@ class UBT(GradientMethod):
     better than g after much overfitting, and no better than chance after little.
     """
 
-    title: ClassVar[str] = "UBT"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "UBT"
+    strength = Strength(("fit.lr",), high=2**10)
 
     weak: Share = 0.5
     lambda_: NonNegative = 10.0
@@ -79,7 +77,7 @@ class UBT(GradientMethod):
     overfit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=64, epochs=5)
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=64, epochs=50)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over parts of the pairs most suspected, with clean ones cycling beside them."""
         request, task, generator = job.request, job.task, job.generator
         able = composed(task)

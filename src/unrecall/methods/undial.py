@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
 from unrecall.nn.functional import one_hot_mask
 from unrecall.spec.parameters import NonNegative
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
 
@@ -40,14 +36,14 @@ class UNDIAL(GradientMethod):
     trains LoRA of rank 8 (alpha 16), which is `lora(undial):r=8` here, and the learning rate is meant for that.
     """
 
-    title: ClassVar[str] = "UNDIAL"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "UNDIAL"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta: NonNegative = 10.0
     retain_weight: NonNegative = 0.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=16, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it where it has a weight."""
         request, task = job.request, job.task
         before = remembered(original, task, request.forget)

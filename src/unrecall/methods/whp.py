@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on, session_of_copy
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on, session_of_copy
 from unrecall.spec.parameters import Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, fit
+from unrecall.training.loop import fit
 from unrecall.training.teacher import remembered
 
 
@@ -42,15 +40,15 @@ class WHP(GradientMethod):
     comparisons.
     """
 
-    title: ClassVar[str] = "WHP"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr", "reinforce.lr"), high=2**10)
+    title = "WHP"
+    strength = Strength(("fit.lr", "reinforce.lr"), high=2**10)
 
     alpha: Positive = 5.0
     targets: Literal["hard", "soft"] = "hard"
     reinforce: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, after a copy was reinforced on it."""
         request, task = job.request, job.task
         shared = {id(p): p for p in student.parameters() if not p.requires_grad}
