@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -11,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.func import jvp
 
 from unrecall.attacks.deletion import Candidates, DeletionAttack
 from unrecall.data.examples import Batch, Examples, Part
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.contribution import contributions
-from unrecall.models.importance import Weights, trainable
+from unrecall.models.importance import Losses, Weights, trainable
 from unrecall.models.observe import batches, device_of, observe
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
@@ -147,17 +148,6 @@ class Indirect(DeletionAttack):
         return scores
 
 
-class _Losses(nn.Module):
-    """The loss of each example as what a module gives, because `functional_call` swaps the weights of modules."""
-
-    def __init__(self, model: nn.Module, task: Task) -> None:
-        super().__init__()
-        self.model, self.task = model, task
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.task.losses(self.model, batch)
-
-
 def slope(model: nn.Module, task: Task, examples: Examples, towards: int | None = None) -> Weights:
     """The gradient of the mean loss towards a class, or each example's own, by weight; the model in eval mode."""
     weights = dict(model.named_parameters())
@@ -182,19 +172,13 @@ def alignments(model: nn.Module, task: Task, examples: Examples, direction: Weig
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    losses, weights = _Losses(model, task), trainable(model)
-    tangents = {f"model.{name}": direction[name] for name in weights}
+    losses, weights = Losses(model, task), trainable(model)
+    tangents = {name: direction[name] for name in weights}
     products = []
     with mode(model, training=False), sdpa_kernel(SDPBackend.MATH):
         for batch in batches(examples, task, device=device_of(model)):
-
-            def losses_at(swapped: Weights, batch: Batch = batch) -> Tensor:
-                value: Tensor = functional_call(losses, swapped, (batch,))
-                return value
-
             try:
-                point = {f"model.{name}": weight for name, weight in weights.items()}
-                products.append(jvp(losses_at, (point,), (tangents,))[1].detach())
+                products.append(jvp(partial(losses.under, batch=batch), (weights,), (tangents,))[1].detach())
             except RuntimeError:
                 products.append(_one_by_one(model, task, batch, direction))
     return torch.cat(products).double().cpu().numpy()

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
-from unrecall.data.examples import Examples, Part
+from unrecall.data.examples import Batch, Examples, Part
+from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, reinitialise
-from unrecall.nn.functional import kl
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, loss_on, reinitialise
 from unrecall.spec.parameters import Positive, Share
-from unrecall.training.teacher import frozen_copy, remembered
+from unrecall.training.teacher import distance, frozen_copy, remembered
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,9 @@ class BadTeacher(GradientMethod):
         mixed: Examples = ConcatDataset(parts)  # type: ignore[arg-type]
         ignorant, knowing = remembered(incompetent, task, mixed), remembered(original, task, mixed)
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            batch = batches["mixed"]
-            rows = task.rows(model, batch)
+        def loss(rows: Rows, batch: Batch) -> Tensor:
             forget = batch["index"][rows.example] < len(request.forget)
             target = torch.where(forget[:, None], ignorant(batch), knowing(batch))
-            log_p, log_q = (F.log_softmax(logits / self.temperature, 1) for logits in (target, rows.logits))
-            return rows.per_example(kl(log_p, log_q)).mean()
+            return distance(rows, target, self.temperature)
 
-        return [Phase(loss, {"mixed": mixed}, self.fit)]
+        return [Phase(loss_on("mixed", task, loss), {"mixed": mixed}, self.fit)]

@@ -6,11 +6,14 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
+from typing import ClassVar, Literal, NamedTuple, Self, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.examples import Batch, Examples
+from unrecall.data.request import Split
+from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
@@ -129,6 +132,9 @@ class GradientMethod(Method):
         return finish(student, model)
 
 
+RowsLoss: TypeAlias = Callable[[Rows, Batch], Tensor]
+"""A loss of what a model said about a batch, and of that batch."""
+
 Around: TypeAlias = Callable[[Phase], Phase]
 """Makes a phase of the base into one of the plug-in's: another loss, or another step around the base's step."""
 
@@ -187,20 +193,33 @@ def finish(student: nn.Module, model: nn.Module) -> nn.Module:
     return student.eval()
 
 
-def loss_on(split: str, task: Task) -> Loss:
-    """Makes the loss CE(split): the mean over an example's rows, then over the examples of a batch."""
-    return lambda model, batches: task.rows(model, batches[split]).losses().mean()
+def mean_loss(rows: Rows, _: Batch) -> Tensor:
+    """Computes CE: the mean over an example's rows, then over the examples of a batch."""
+    return rows.losses().mean()
 
 
-def session_of_copy(model: nn.Module) -> Session:
-    """Makes the session in which a copy of `model` is trained on the way: in the same place, without a trace."""
-    return Session(device="cpu" if device_of(model).type == "cpu" else None)
+def loss_on(split: str, task: Task, of: RowsLoss = mean_loss) -> Loss:
+    """Makes the loss that `of` computes from a pass over a batch of one data set; CE unless it is named."""
+    return lambda model, batches: of(task.rows(model, batches[split]), batches[split])
 
 
-def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit) -> list[Phase]:
+def over(split: Split, job: Job, fit: Fit, of: RowsLoss = mean_loss) -> Phase:
+    """Makes a phase over one split of the request, which minimises what `of` computes from a pass; CE by default."""
+    return Phase(loss_on(split, job.task, of), {split: job.request[split]}, fit)
+
+
+def train_aside(model: nn.Module, phase: Phase, job: Job, name: str) -> None:
+    """Trains a copy that is needed on the way, in place: on the device where it is, and without a trace."""
+    session = Session(device="cpu" if device_of(model).type == "cpu" else None, name=name)
+    fit(model, job.task, phase, job.generator, session)
+
+
+def beside_retain(
+    forget: Loss, weight: float, job: Job, fit: Fit, leads: Literal["forget", "retain"] = "forget"
+) -> list[Phase]:
     """Makes one phase over forget that minimises `forget` + `weight` CE(retain); retain cycles beside it.
 
-    At weight 0 retain is not read.
+    `leads`: which of the two an epoch is a pass over. At weight 0 retain is not read.
     """
     request, retain = job.request, loss_on("retain", job.task)
     if weight == 0:
@@ -209,7 +228,8 @@ def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit) -> list[Phase
     def loss(model: nn.Module, batches: Batches) -> Tensor:
         return forget(model, batches) + weight * retain(model, batches)
 
-    return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit)]
+    streams: dict[str, Examples] = {leads: request[leads], "forget": request.forget, "retain": request.retain}
+    return [Phase(loss, streams, fit)]
 
 
 def beside_own(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:

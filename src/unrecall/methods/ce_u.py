@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
 from unrecall.nn.functional import masked_softmax, one_hot_mask
 from unrecall.spec.parameters import Index, NonNegative
 
@@ -46,11 +46,7 @@ class CEU(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it where it has a weight."""
-        task = job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return ce_u_loss(task.rows(model, batches["forget"]), self.skip)
-
+        loss = loss_on("forget", job.task, lambda rows, _: ce_u_loss(rows, self.skip))
         return beside_retain(loss, self.retain_weight, job, self.fit)
 
 

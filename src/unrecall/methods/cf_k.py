@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
 from unrecall.spec.parameters import Count
 
 
@@ -51,4 +51,4 @@ class CFk(GradientMethod):
                 module.requires_grad_(True)
         for parameter in frozen:
             parameter.requires_grad_(False)
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]
+        return [over("retain", job, self.fit)]

@@ -14,10 +14,9 @@ from unrecall.data.examples import iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
-from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import Textual
-from unrecall.training.teacher import remembered_losses
+from unrecall.training.teacher import remembered_losses, summed_losses
 
 Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
 
@@ -104,6 +103,6 @@ class DPO(GradientMethod):
 
 def dpo_loss(refusals: Rows, answers: Rows, before_refusals: Tensor, before_answers: Tensor, beta: float) -> Tensor:
     """Computes the forget term, given the original's summed negative log-likelihoods `[examples]` of both answers."""
-    up = before_refusals - refusals.summed(nll(refusals.logits, refusals.targets))
-    down = before_answers - answers.summed(nll(answers.logits, answers.targets))
+    up = before_refusals - summed_losses(refusals)
+    down = before_answers - summed_losses(answers)
     return -2 / beta * F.logsigmoid(beta * (up - down)).mean()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, loss_on, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, over, reinitialise
 from unrecall.spec.parameters import Count
 
 
@@ -50,4 +50,4 @@ class EUk(GradientMethod):
         reinitialise(last, job.generator)
         for module in last:
             module.requires_grad_(True)
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]
+        return [over("retain", job, self.fit)]

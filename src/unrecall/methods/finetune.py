@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ class Finetune(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain."""
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]
+        return [over("retain", job, self.fit)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,4 @@ class GradAscent(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget."""
-        request, task = job.request, job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return -task.rows(model, batches["forget"]).losses().mean()
-
-        return [Phase(loss, {"forget": request.forget}, self.fit)]
+        return [over("forget", job, self.fit, lambda rows, _: -rows.losses().mean())]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
-from unrecall.nn.functional import kl
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.teacher import remembered
+from unrecall.training.teacher import distance, remembered
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,6 @@ class GradDiff(GradientMethod):
             rows = task.rows(model, batches["retain"])
             if before is None:
                 return self.alpha * rows.losses().mean() - self.gamma * forget
-            truth, own = F.log_softmax(before(batches["retain"]), 1), F.log_softmax(rows.logits, 1)
-            return self.alpha * rows.per_example(kl(truth, own)).mean() - self.gamma * forget
+            return self.alpha * distance(rows, before(batches["retain"])) - self.gamma * forget
 
         return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on
 from unrecall.spec.parameters import NonNegative
 
 
@@ -44,12 +44,11 @@ class NegGradPlus(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with forget cycling beside it."""
-        request, task = job.request, job.task
+        request = job.request
+        on_retain, on_forget = loss_on("retain", job.task), loss_on("forget", job.task)
         share = 1.0 if self.form == "rurk" else 1 / (1 + self.beta)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            retain = task.rows(model, batches["retain"]).losses().mean()
-            forget = task.rows(model, batches["forget"]).losses().mean()
-            return share * (retain - self.beta * forget)
+            return share * (on_retain(model, batches) - self.beta * on_forget(model, batches))
 
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]

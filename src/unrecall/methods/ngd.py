@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import NonNegative
 from unrecall.training.loop import StepState
@@ -52,4 +52,4 @@ class NGD(GradientMethod):
             current.optimizer.step()
             return value
 
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit, step)]
+        return [replace(over("retain", job, self.fit), step=step)]

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
-from unrecall.nn.functional import nll
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.teacher import remembered_losses
+from unrecall.training.teacher import remembered_losses, summed_losses
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,12 @@ class NPO(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        request, task = job.request, job.task
-        before = remembered_losses(original, task, request.forget)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return npo_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
-
+        before = remembered_losses(original, job.task, job.request.forget)
+        loss = loss_on("forget", job.task, lambda rows, batch: npo_loss(rows, before(batch), self.beta))
         return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def npo_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:
     """Computes the forget term, given the original's summed negative log-likelihoods `before` `[examples]`."""
-    gained = before - rows.summed(nll(rows.logits, rows.targets))
+    gained = before - summed_losses(rows)
     return -2 / beta * F.logsigmoid(-beta * gained).mean()

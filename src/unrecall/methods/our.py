@@ -16,7 +16,7 @@ from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.layers import named, pooled
-from unrecall.models.perturb import other_classes
+from unrecall.models.perturb import any_classes, other_classes
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative
@@ -108,9 +108,7 @@ class OUR(GradientMethod):
             cosines = [
                 F.cosine_similarity(h, h0.detach(), 1).square().mean() for h, h0 in zip(features, past, strict=True)
             ]
-            labels = torch.randint(
-                rows.logits.shape[1], rows.targets.shape, generator=generator, device=generator.device
-            ).to(rows.targets)
+            labels = any_classes(rows.targets, rows.logits.shape[1], generator)
             wrong = rows.per_example(nll(rows.logits, labels)).mean()
             return self.gamma * torch.stack(cosines).sum() + self.label_weight * wrong
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples
+from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
 from unrecall.models.importance import Weights
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of, repeated
@@ -97,8 +98,7 @@ class PGU(GradientMethod):
             if name not in free:
                 weight.requires_grad_(False)
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            rows = task.rows(model, batches["forget"])
+        def loss(rows: Rows, _: Batch) -> Tensor:
             log_p = F.log_softmax(rows.logits, 1)
             p = log_p.gather(1, rows.targets[:, None]).squeeze(1).exp()
             terms = self.entropy * own_moments(log_p)[0] - torch.log(1 + self.offset - p)
@@ -113,7 +113,7 @@ class PGU(GradientMethod):
                         weight.copy_(start[name] + change)
             return value
 
-        return [Phase(loss, {"forget": request.forget}, self.fit, projected)]
+        return [replace(over("forget", job, self.fit, loss), step=projected)]
 
     def _moments(self, model: nn.Module, request: Request, task: Task) -> Weights:
         """Computes C_r, the second moment of what retain sends into each layer, by the name of its weight."""

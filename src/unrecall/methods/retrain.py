@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, loss_on, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, over, reinitialise
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,4 @@ class Retrain(GradientMethod):
         """Makes one phase over retain, on fresh weights."""
         reinitialise([student], job.generator)
         student.requires_grad_(True)
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]
+        return [over("retain", job, self.fit)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 
@@ -49,11 +49,7 @@ class SatImp(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        task = job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return self.gamma * satimp_loss(task.rows(model, batches["forget"]), self.beta1, self.beta2)
-
+        loss = loss_on("forget", job.task, lambda rows, _: self.gamma * satimp_loss(rows, self.beta1, self.beta2))
         return beside_retain(loss, self.alpha, job, self.fit)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
 from unrecall.spec.parameters import Finite, NonNegative, Positive
 
 
@@ -47,11 +47,7 @@ class SimNPO(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        task = job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return self.gamma * simnpo_loss(task.rows(model, batches["forget"]), self.beta, self.delta)
-
+        loss = loss_on("forget", job.task, lambda rows, _: self.gamma * simnpo_loss(rows, self.beta, self.delta))
         return beside_retain(loss, self.alpha, job, self.fit)
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part
@@ -28,11 +27,11 @@ from unrecall.methods.base import (
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import Walk, pgd, strongest_other
-from unrecall.nn.functional import kl, margin, one_hot_mask, pairwise_same_label_cosine
+from unrecall.nn.functional import margin, pairwise_same_label_cosine
 from unrecall.spec.parameters import Count, NonNegative, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import perturbable
-from unrecall.training.teacher import remembered
+from unrecall.training.teacher import masked_distance, remembered
 
 Direction: TypeAlias = Literal["as_code", "towards_boundary"]
 
@@ -95,7 +94,8 @@ class Spotter(GradientMethod):
             batch = batches["forget"]
             view = task.view(model, batch) if self.lambda_2 > 0 else None
             rows = task.rows(model, batch) if view is None else view.rows
-            return self.lambda_1 * _distance(rows, teacher(batch), request.masked) + terms.loss(model, batches, view)
+            own = self.lambda_1 * masked_distance(rows, teacher(batch), request.masked)
+            return own + terms.loss(model, batches, view)
 
         return [Phase(loss, {"forget": request.forget, **terms.streams}, self.fit)]
 
@@ -158,7 +158,7 @@ class Terms(NamedTuple):
         task, total = self.job.task, torch.zeros((), device=device_of(model))
         if self.around is not None:
             batch, answers = self.around.batch(task, batches["perturbed"])
-            distance = _distance(task.rows(model, batch), answers, self.job.request.masked)
+            distance = masked_distance(task.rows(model, batch), answers, self.job.request.masked)
             total = total + (1 - self.method.lambda_1) * distance
         if self.method.lambda_2 > 0:
             view = task.view(model, batches["forget"]) if view is None else view
@@ -174,16 +174,6 @@ def added_terms(method: Spotter | SpotterAround, original: nn.Module, job: Job) 
             "rows depend on their batch. Set lambda_1=1, lambda_2=0, or choose another method."
         )
     return Terms(method, job, surroundings(method, original, job) if method.lambda_1 < 1 else None)
-
-
-def _distance(rows: Rows, teacher: Tensor, masked: tuple[int, ...]) -> Tensor:
-    """Computes KL(mask(p) || q) from q's rows and the logits of p: the mean over examples."""
-    hidden = one_hot_mask(rows.targets, rows.logits.shape[1])
-    if masked:
-        hidden = torch.zeros_like(hidden)
-        hidden[:, list(masked)] = True
-    target = F.log_softmax(teacher.masked_fill(hidden, float("-inf")), 1)
-    return rows.per_example(kl(target, F.log_softmax(rows.logits, 1))).mean()
 
 
 def _similarity(view: View) -> Tensor:

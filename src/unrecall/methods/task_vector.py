@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unrecall.methods.base import Fit, Job, Method, Phase, Strength, copy_of, loss_on, train
+from unrecall.methods.base import Fit, Job, Method, Strength, copy_of, over, train
 from unrecall.spec.parameters import Positive
 
 
@@ -42,12 +42,7 @@ class TaskVector(Method):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Trains one copy on forget, and moves another away from it."""
         student, reinforced = copy_of(model, job), copy_of(model, job)
-        train(
-            reinforced,
-            [Phase(loss_on("forget", job.task), {"forget": job.request.forget}, self.fit)],
-            job,
-            "taskvector",
-        )
+        train(reinforced, [over("forget", job, self.fit)], job, "taskvector")
         with torch.no_grad():
             for weight, further in zip(student.parameters(), reinforced.parameters(), strict=True):
                 weight.sub_(self.alpha * (further - weight))

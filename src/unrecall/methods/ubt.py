@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part, move
-from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, session_of_copy
+from unrecall.errors import BadInput
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, train_aside
 from unrecall.models.observe import batches as in_order
 from unrecall.models.observe import device_of, repeated
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Composed, Embedded
-from unrecall.training.loop import StepState, fit
+from unrecall.tasks.protocols import Composed, Embedded, composed
+from unrecall.training.loop import StepState
 
 LOOKED = 8
 """Pairs whose parts are left out at once."""
@@ -80,7 +80,7 @@ class UBT(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over parts of the pairs most suspected, with clean ones cycling beside them."""
         request, task, generator = job.request, job.task, job.generator
-        able = composed(task)
+        able = composed(self, task)
         if min(self.clean, len(request.retain)) < 2:
             raise BadInput(
                 "UBT: expected at least 2 retain examples, and clean to be at least 2, for sides that don't belong "
@@ -109,7 +109,7 @@ class UBT(GradientMethod):
     def gains(self, model: nn.Module, job: Job) -> Tensor:
         """Computes g of each forget example `[n]`: how much more alike an overfitted copy finds its sides."""
         forget, task = job.request.forget, job.task
-        able = composed(task)
+        able = composed(self, task)
         before = likeness(able.embedded(model, forget))
         weakest = torch.argsort(before, stable=True)[: max(2, round(self.weak * len(before)))].tolist()
 
@@ -119,16 +119,8 @@ class UBT(GradientMethod):
 
         learner = copy.deepcopy(model)
         overfit = Phase(loss, {"forget": Part(forget, weakest)}, self.overfit)
-        fit(learner, task, overfit, job.generator, session_of_copy(model).named("ubt-0"))
+        train_aside(learner, overfit, job, "ubt-0")
         return (likeness(able.embedded(learner, forget)) - before).cpu()
-
-
-def composed(task: Task) -> Composed:
-    """Gives the task, if its examples are pairs with parts; NotSupported otherwise."""
-    if not isinstance(task, Composed):
-        name = type(task).__name__
-        raise NotSupported(f"UBT: expected pairs whose second sides have parts, got {name}. Choose another method.")
-    return task
 
 
 def likeness(pairs: Embedded) -> Tensor:
@@ -158,7 +150,7 @@ def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
 
 def reduce_to_parts(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
     """Leaves in each pair only the `count` parts of highest I, or all where there are no more."""
-    able, pairs = composed(task), list[Any]()
+    able, pairs = composed("UBT", task), list[Any]()
     for batch in in_order(examples, task, LOOKED, device_of(model)):
         order = influences(model, able, batch).argsort(dim=1, descending=True, stable=True)
         shown = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)

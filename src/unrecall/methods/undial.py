@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
 from unrecall.nn.functional import one_hot_mask
 from unrecall.spec.parameters import NonNegative
 from unrecall.training.teacher import remembered
@@ -45,12 +45,8 @@ class UNDIAL(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it where it has a weight."""
-        request, task = job.request, job.task
-        before = remembered(original, task, request.forget)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return undial_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
-
+        before = remembered(original, job.task, job.request.forget)
+        loss = loss_on("forget", job.task, lambda rows, batch: undial_loss(rows, before(batch), self.beta))
         return beside_retain(loss, self.retain_weight, job, self.fit)
 
 

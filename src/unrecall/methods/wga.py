@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from unrecall.data.signals import Rows
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 
@@ -45,11 +45,7 @@ class WGA(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        task = job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return self.gamma * wga_loss(task.rows(model, batches["forget"]), self.beta)
-
+        loss = loss_on("forget", job.task, lambda rows, _: self.gamma * wga_loss(rows, self.beta))
         return beside_retain(loss, self.alpha, job, self.fit)
 
 

@@ -9,9 +9,10 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on, session_of_copy
+from unrecall.data.examples import Batch
+from unrecall.data.signals import Rows
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over, train_aside
 from unrecall.spec.parameters import Positive
-from unrecall.training.loop import fit
 from unrecall.training.teacher import remembered
 
 
@@ -53,17 +54,15 @@ class WHP(GradientMethod):
         request, task = job.request, job.task
         shared = {id(p): p for p in student.parameters() if not p.requires_grad}
         reinforced = copy.deepcopy(student, {**shared})
-        reinforce = Phase(loss_on("forget", task), {"forget": request.forget}, self.reinforce)
-        fit(reinforced, task, reinforce, job.generator, session_of_copy(student).named("whp-0"))
+        train_aside(reinforced, over("forget", job, self.reinforce), job, "whp-0")
         base, more = remembered(original, task, request.forget), remembered(reinforced, task, request.forget)
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            rows = task.rows(model, batches["forget"])
-            v = generic(base(batches["forget"]), more(batches["forget"]), self.alpha)
+        def loss(rows: Rows, batch: Batch) -> Tensor:
+            v = generic(base(batch), more(batch), self.alpha)
             target = v.argmax(1) if self.targets == "hard" else v.softmax(1)
             return rows.per_example(F.cross_entropy(rows.logits, target, reduction="none")).mean()
 
-        return [Phase(loss, {"forget": request.forget}, self.fit)]
+        return [over("forget", job, self.fit, loss)]
 
 
 def generic(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:

@@ -34,6 +34,11 @@ def batches(
         yield batch if device is None else move(batch, device)
 
 
+def in_order(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> Iterator[Batch]:
+    """The same, on the device of `model`."""
+    return batches(examples, task, batch_size, device_of(model))
+
+
 def repeated(batch: Batch, count: int) -> int:
     """Counts the examples at the start of a batch, drawn in order, that are among the `count` before it."""
     return max(0, count - int(batch["index"][0]))
@@ -97,7 +102,7 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
     parts: dict[str, list[Tensor]] = {name: [] for name in Signals.__dataclass_fields__}
     offset = 0
     with mode(model, training=False):
-        for batch in batches(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             rows, features = task.view(model, batch)
             if before := repeated(batch, offset):
                 rows, features = without(rows, before), features[before:]
@@ -115,6 +120,16 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
             parts["deviation"].append(deviation)
             offset += rows.examples
     return Signals(**{name: _array(values) for name, values in parts.items()})
+
+
+def by_example(rows: Rows, values: Tensor) -> tuple[Tensor, ...]:
+    """Takes a per-row quantity apart, one tensor an example."""
+    return torch.split(values, torch.bincount(rows.example, minlength=rows.examples).tolist())
+
+
+def looked_up(table: Sequence[Tensor], batch: Batch) -> Tensor:
+    """Joins what a table has of a batch's examples, in the batch's order."""
+    return torch.cat([table[i] for i in batch["index"].tolist()])
 
 
 def without(rows: Rows, first: int) -> Rows:
@@ -154,7 +169,7 @@ def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int |
     """Computes the share of rows predicted right, per example `[n]`, in eval mode."""
     parts, count = [], 0
     with mode(model, training=False):
-        for batch in batches(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             rows = task.rows(model, batch)
             _, right = predicted(rows.logits, rows.targets)
             parts.append(rows.per_example(right.float())[repeated(batch, count) :])
@@ -167,7 +182,7 @@ def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int 
     """Computes the mean negative log-likelihood over examples, in nats, in eval mode."""
     total, count = 0.0, 0
     with mode(model, training=False):
-        for batch in batches(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             losses = task.rows(model, batch).losses()[repeated(batch, count) :]
             total, count = total + float(losses.double().sum()), count + len(losses)
     return total / len(examples)
