@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Rows
-from unrecall.errors import NotSupported
+from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed
+from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Loss, Phase, fit, set_training
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -167,12 +167,22 @@ class Plugin(Wrapper, GradientMethod):
 
 def classified(task: Task, owner: str) -> Task:
     """Gives the task whose rows are the examples' classes; NotSupported, in `owner`'s name, where they have none."""
-    if not isinstance(task, Classed):
-        raise NotSupported(
-            f"{owner}: expected examples with a class each, got {type(task).__name__}'s. "
-            "Choose a method that needs no classes, such as GradDiff."
-        )
-    return task.classified()
+    return classed(owner, task, "Choose a method that needs no classes, such as GradDiff.").classified()
+
+
+def last_blocks(model: nn.Module, count: int, task: Task, owner: str) -> list[nn.Module]:
+    """Gives the modules of the last `count` blocks; BadInput, in the name of `owner`, where the model has fewer."""
+    parts = task.blocks(model)
+    if count > len(parts):
+        raise BadInput(f"{owner}: expected blocks to be at most {len(parts)} (the model's), got {count}. Lower it.")
+    return [module for _, modules in parts[-count:] for module in modules]
+
+
+def train_only(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+    """Freezes all parameters of a model but these; what was frozen before stays frozen."""
+    free = {id(p) for p in parameters}
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.requires_grad and id(parameter) in free)
 
 
 def copy_of(model: nn.Module, job: Job) -> nn.Module:

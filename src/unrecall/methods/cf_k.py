@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, last_blocks, over, train_only
 from unrecall.spec.parameters import Count
 
 
@@ -39,16 +38,6 @@ class CFk(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with all but the last blocks frozen."""
-        parts = job.task.blocks(student)
-        if self.blocks > len(parts):
-            raise BadInput(
-                f"CFk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
-            )
-        frozen = [p for p in student.parameters() if not p.requires_grad]
-        student.requires_grad_(False)
-        for _, modules in parts[-self.blocks :]:
-            for module in modules:
-                module.requires_grad_(True)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+        last = last_blocks(student, self.blocks, job.task, "CFk")
+        train_only(student, (p for module in last for p in module.parameters()))
         return [over("retain", job, self.fit)]

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import iterate
 from unrecall.data.signals import Rows
-from unrecall.errors import NotSupported
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.protocols import Textual
+from unrecall.tasks.protocols import textual
 from unrecall.training.teacher import remembered_losses, summed_losses
 
 Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
@@ -73,30 +72,18 @@ class DPO(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        request, task, generator = job.request, job.task, job.generator
-        if not isinstance(task, Textual):
-            raise NotSupported(
-                f"DPO: expected a task with prompts and answers, got {type(task).__name__}. "
-                "Take NPO, which wants no other answer."
-            )
-        indices = torch.randint(len(self.refusals), (len(request.forget),), generator=generator).tolist()
+        forget, task = job.request.forget, job.task
+        text = textual(self, task, "Take NPO, which wants no other answer.")
+        indices = torch.randint(len(self.refusals), (len(forget),), generator=job.generator).tolist()
         refusals = [self.refusals[i] for i in indices]
-        refusal_examples = [
-            task.answered(item, text) for item, text in zip(iterate(request.forget), refusals, strict=True)
-        ]
-        before_refusals = remembered_losses(original, task, refusal_examples)
-        before_answers = remembered_losses(original, task, request.forget)
+        refusing = [text.answered(item, refusal) for item, refusal in zip(iterate(forget), refusals, strict=True)]
+        before_refusals, before_answers = (remembered_losses(original, task, data) for data in (refusing, forget))
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             batch = batches["forget"]
-            refusing = task.with_answers(batch, [refusals[i] for i in batch["index"].tolist()])
-            return dpo_loss(
-                task.rows(model, refusing),
-                task.rows(model, batch),
-                before_refusals(batch),
-                before_answers(batch),
-                self.beta,
-            )
+            wished = task.rows(model, text.with_answers(batch, [refusals[i] for i in batch["index"].tolist()]))
+            answers = task.rows(model, batch)
+            return dpo_loss(wished, answers, before_refusals(batch), before_answers(batch), self.beta)
 
         return beside_retain(loss, self.retain_weight, job, self.fit)
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, over, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, last_blocks, over, reinitialise
 from unrecall.spec.parameters import Count
 
 
@@ -40,13 +39,8 @@ class EUk(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with all but the last blocks frozen and those fresh."""
-        parts = job.task.blocks(student)
-        if self.blocks > len(parts):
-            raise BadInput(
-                f"EUk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
-            )
+        last = last_blocks(student, self.blocks, job.task, "EUk")
         student.requires_grad_(False)
-        last = [module for _, modules in parts[-self.blocks :] for module in modules]
         reinitialise(last, job.generator)
         for module in last:
             module.requires_grad_(True)

@@ -13,8 +13,7 @@ from unrecall.data.examples import Batch, Examples, Part, batch_size, move, repe
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.importance import Weights
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of
+from unrecall.models.observe import by_example, device_of, in_order, looked_up
 from unrecall.models.perturb import Walk, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
@@ -99,7 +98,7 @@ class L2UL(GradientMethod):
             if self.goal == "misclassify":
                 forgotten = -rows.losses().mean()
             else:
-                forgotten = rows.per_example(nll(rows.logits, _look_up(labels, forget["index"]))).mean()
+                forgotten = rows.per_example(nll(rows.logits, looked_up(labels, forget))).mean()
             total = total + n_f / (n_f + n_a) * forgotten
             weights = dict(student.named_parameters())
             for name, share in shares.items():
@@ -135,7 +134,8 @@ class Adversaries(NamedTuple):
         """Joins what all streams drew into one batch, and gives the classes that it was moved to, `[rows]`."""
         whole = {key: torch.cat([batch[key] for batch in batches.values()]) for key in next(iter(batches.values()))}
         index = torch.cat([i + len(batches) * batch["index"] for i, batch in enumerate(batches.values())])
-        return {**whole, "index": index}, _look_up(self.targets, index)
+        joined = {**whole, "index": index}
+        return joined, looked_up(self.targets, joined)
 
 
 def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adversaries:
@@ -143,34 +143,26 @@ def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adv
     task, generator = job.task, job.generator
     items: list[Any] = []
     targets: list[Tensor] = []
-    for batch in in_order(job.request.forget, task, max(1, task.at_once // per_example), device_of(model)):
+    for batch in in_order(model, task, job.request.forget, max(1, task.at_once // per_example)):
         copies = repeat(batch, per_example)
-        classes, by_example = _draw_others(model, task, copies, generator)
-        perturbed = pgd(model, task, copies, walk._replace(targets=classes), generator)
+        others = _draw_others(model, task, copies, generator)
+        perturbed = pgd(model, task, copies, walk._replace(targets=torch.cat(others)), generator)
         items += perturbable(task).items(move(perturbed, torch.device("cpu")))
-        targets += by_example
+        targets += others
     return Adversaries(items, targets)
 
 
 def other_answers(model: nn.Module, task: Task, examples: Examples, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Draws, for each row of each example, a class other than its own; `[rows]` for each example."""
-    classes = [_draw_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
-    return tuple(labels for batch in classes for labels in batch)
+    drawn = (_draw_others(model, task, batch, generator) for batch in in_order(model, task, examples))
+    return tuple(labels for batch in drawn for labels in batch)
 
 
 @torch.no_grad()
-def _draw_others(
-    model: nn.Module, task: Task, batch: Batch, generator: torch.Generator
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Draws another class for each row of a batch; gives all of them together, and by example."""
+def _draw_others(model: nn.Module, task: Task, batch: Batch, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draws another class for each row of each example of a batch."""
     rows = task.rows(model, batch)
-    classes = other_classes(rows.targets, rows.logits.shape[1], generator)
-    return classes, torch.split(classes, torch.bincount(rows.example, minlength=rows.examples).tolist())
-
-
-def _look_up(table: Sequence[Tensor], index: Tensor) -> Tensor:
-    """Joins the parts of `table` that `index` names, in its order."""
-    return torch.cat([table[i] for i in index.tolist()])
+    return by_example(rows, other_classes(rows.targets, rows.logits.shape[1], generator))
 
 
 def anchors(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:
@@ -187,7 +179,7 @@ def importance(model: nn.Module, task: Task, examples: Examples, batch_size: int
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     with mode(model, training=False), torch.enable_grad():
-        for batch in in_order(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             rows = task.rows(model, batch)
             length = rows.per_example(rows.logits.norm(dim=1)).mean()
             gradients = torch.autograd.grad(length, list(weights.values()), allow_unused=True, materialize_grads=True)

@@ -7,7 +7,7 @@ import importlib
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -17,17 +17,12 @@ from torch import nn
 from unrecall.data.examples import move
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
 from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
+from unrecall.methods.npo import NPO
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import is_linear
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
-
-
-def _npo() -> GradientMethod:
-    from unrecall.methods.npo import NPO
-
-    return NPO(fit=replace(NPO.fit, lr=1e-4))
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class LoRA(Wrapper):
 
     title = "LoRA"
 
-    base: GradientMethod = field(default_factory=_npo)
+    base: GradientMethod = NPO(fit=replace(NPO.fit, lr=1e-4))
     r: Count = 16
     alpha: Positive = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -13,8 +13,7 @@ from unrecall.data.examples import Batch
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of
+from unrecall.models.observe import in_order
 from unrecall.models.perturb import other_classes
 from unrecall.nn.hooks import frozen, mode
 from unrecall.spec.parameters import NonNegative, Positive
@@ -84,7 +83,7 @@ class MUMis(GradientMethod):
             """Measures the mean norm of another class's input gradient over forget, the same classes each time."""
             draws, total = seeded(seed), 0.0
             with frozen(model):
-                for batch in in_order(request.forget, task, device=device_of(model)):
+                for batch in in_order(model, task, request.forget):
                     response = respond(model, task, batch)
                     rivals = other_classes(response.rows.targets, response.rows.logits.shape[1], draws)
                     total += float(sensitivity(response, rivals).detach().sqrt().double().sum())

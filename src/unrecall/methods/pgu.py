@@ -16,10 +16,9 @@ from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over, train_only
 from unrecall.models.importance import Weights
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of, repeated
+from unrecall.models.observe import in_order, repeated
 from unrecall.nn.functional import own_moments
 from unrecall.nn.hooks import capture, is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
@@ -94,9 +93,7 @@ class PGU(GradientMethod):
                 "PGU: expected linear layers or 2-D convolutions that may be trained and share no weights, got none."
             )
         layers, start = projected_layers(student), dict(original.named_parameters())
-        for name, weight in student.named_parameters():
-            if name not in free:
-                weight.requires_grad_(False)
+        train_only(student, (weight for name, weight in student.named_parameters() if name in free))
 
         def loss(rows: Rows, _: Batch) -> Tensor:
             log_p = F.log_softmax(rows.logits, 1)
@@ -156,7 +153,7 @@ def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
             moments[name] = moments[name] + product if name in moments else product
 
     with mode(model, training=False), capture(layers, add, inputs=True):
-        for batch in in_order(examples, task, device=device_of(model)):
+        for batch in in_order(model, task, examples):
             batch = {name: value[repeated(batch, count) :] for name, value in batch.items()}  # noqa: PLW2901
             positions, count = task.positions(batch), count + len(batch["index"])
             task.rows(model, batch)

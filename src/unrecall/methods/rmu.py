@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, move
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, train_only
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import until
 from unrecall.spec.parameters import Index, NonNegative, Positive
@@ -94,18 +94,17 @@ class RMU(GradientMethod):
 
     def _free(self, student: nn.Module, updated: Sequence[Sequence[nn.Module]]) -> None:
         """Freezes all weights but those that are updated; what was frozen before stays frozen."""
-        free: set[int] = set()
+        free: list[nn.Parameter] = []
         for modules in updated:
             weights = [p for module in modules for p in module.parameters() if p.requires_grad]
             if self.update == "down":
                 weights = [p for p in weights if p.ndim > 1][-1:]
-            free |= {id(p) for p in weights}
+            free += weights
         if not free:
             raise BadInput(
                 "RMU: expected trainable weights in the updated layers, got none. Set layer to one with some."
             )
-        for parameter in student.parameters():
-            parameter.requires_grad_(id(parameter) in free)
+        train_only(student, free)
 
 
 def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:

@@ -17,8 +17,7 @@ from unrecall.errors import BadInput
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.layers import named
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of, repeated
+from unrecall.models.observe import by_example, in_order, looked_up, repeated
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms, mode
 from unrecall.spec.parameters import Count, NonNegative
@@ -152,7 +151,7 @@ class Initial(NamedTuple):
 
     def labels(self, batch: Batch) -> Tensor | None:
         """Looks up the pseudo-labels `[rows]` of a batch of forget; None where there are none."""
-        return torch.cat([self.predicted[i] for i in batch["index"].tolist()]) if self.predicted else None
+        return looked_up(self.predicted, batch) if self.predicted else None
 
     def of_rows(self, batch: Batch, rows: Rows) -> Tensor:
         """Looks up the pseudo-labels of a batch; its targets where there are none."""
@@ -165,13 +164,13 @@ def initial_view(model: nn.Module, task: Task, forget: Examples, layers: Sequenc
     predicted: list[Tensor] = []
     summed: list[Tensor] = []
     count = 0
-    for batch in in_order(forget, task, device=device_of(model)):
+    for batch in in_order(model, task, forget):
         labels = None
         if not task.rows_depend_on_batch:
             with mode(model, training=False), torch.no_grad():
                 rows = task.rows(model, batch)
             labels = rows.logits.argmax(1)
-            predicted += torch.split(labels, torch.bincount(rows.example, minlength=rows.examples).tolist())
+            predicted += by_example(rows, labels)
         vectors = contributions(model, task, batch, layers, labels).vectors[repeated(batch, count) :]
         summed.append(vectors.sum(0))
         count += len(vectors)

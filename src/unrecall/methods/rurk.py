@@ -88,10 +88,5 @@ class RURK(GradientMethod):
         with mode(model, training=False):
             if self.attack == "fgsm":
                 return fgsm(model, task, copies, radius=self.tau, targets=classes)
-            return pgd(
-                model,
-                task,
-                copies,
-                Walk(radius=self.tau, step=self.pgd_step, steps=self.pgd_steps, targets=classes),
-                generator,
-            )
+            walk = Walk(radius=self.tau, step=self.pgd_step, steps=self.pgd_steps, targets=classes)
+            return pgd(model, task, copies, walk, generator)

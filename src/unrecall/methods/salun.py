@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from unrecall.methods.base import Around, GradientMethod, Job, Plugin
+from unrecall.methods.random_label import RandomLabel
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Share
 from unrecall.training.loop import Step, StepState
-
-
-def _random_label() -> GradientMethod:
-    from unrecall.methods.random_label import RandomLabel
-
-    return RandomLabel()
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class SalUn(Plugin):
 
     title = "SalUn"
 
-    base: GradientMethod = field(default_factory=_random_label)
+    base: GradientMethod = RandomLabel()
     share: Share = 0.5
 
     def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:

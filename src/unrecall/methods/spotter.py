@@ -24,8 +24,7 @@ from unrecall.methods.base import (
     Wrapper,
     beside_own,
 )
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of
+from unrecall.models.observe import by_example, device_of, in_order, looked_up
 from unrecall.models.perturb import Walk, pgd, strongest_other
 from unrecall.nn.functional import margin, pairwise_same_label_cosine
 from unrecall.spec.parameters import Count, NonNegative, Positive, Share
@@ -199,7 +198,7 @@ class Surroundings(NamedTuple):
         """Puts the copies into a batch drawn from `examples`, and gives the answers to them [rows, classes]."""
         index = batch["index"]
         inputs = self.inputs[index.cpu()].to(index.device)
-        return perturbable(task).with_inputs(batch, inputs), torch.cat([self.answers[i] for i in index.tolist()])
+        return perturbable(task).with_inputs(batch, inputs), looked_up(self.answers, batch)
 
 
 def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) -> Surroundings:
@@ -218,14 +217,14 @@ def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) ->
     indices: list[int] = []
     inputs: list[Tensor] = []
     answers: list[Tensor] = []
-    for batch in in_order(examples, task, device=device_of(model)):
+    for batch in in_order(model, task, examples):
         with torch.no_grad():
             rival = strongest_other(task.rows(model, batch))
         perturbed = pgd(model, task, batch, walk._replace(targets=rival), job.generator)
         with torch.no_grad():
             rows = task.rows(model, perturbed)
         near = torch.ones(rows.examples, dtype=torch.bool, device=rival.device) if beta is None else _near(rows, beta)
-        logits = torch.split(rows.logits, torch.bincount(rows.example, minlength=rows.examples).tolist())
+        logits = by_example(rows, rows.logits)
         indices += batch["index"][near].tolist()
         inputs.append(perturbable(task).inputs(perturbed)[near].cpu())
         answers += [logits[i] for i in near.nonzero().flatten().tolist()]

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples, Part, move
 from unrecall.errors import BadInput
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, train_aside
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of, repeated
+from unrecall.models.observe import in_order, repeated
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.tasks.base import Task
@@ -151,7 +150,7 @@ def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
 def reduce_to_parts(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
     """Leaves in each pair only the `count` parts of highest I, or all where there are no more."""
     able, pairs = composed("UBT", task), list[Any]()
-    for batch in in_order(examples, task, LOOKED, device_of(model)):
+    for batch in in_order(model, task, examples, LOOKED):
         order = influences(model, able, batch).argsort(dim=1, descending=True, stable=True)
         shown = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
         reduced = able.items(move(able.only(batch, shown), torch.device("cpu")))
