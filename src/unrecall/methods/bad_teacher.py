@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset
 
-from unrecall.data.examples import Batch, Examples, Part
-from unrecall.data.signals import Rows
+from unrecall.data.examples import Joined, Part
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, loss_on, reinitialise
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on, reinitialise
 from unrecall.spec.parameters import Positive, Share
 from unrecall.training.teacher import distance, frozen_copy, remembered
 
@@ -55,8 +53,7 @@ class BadTeacher(GradientMethod):
         if all(torch.equal(fresh, trained) for fresh, trained in pairs):
             raise NotSupported("BadTeacher: expected layers with reset_parameters to make a teacher of, got none.")
         indices = torch.randperm(len(request.retain), generator=generator)[: round(self.share * len(request.retain))]
-        parts = [request.forget, Part(request.retain, indices.tolist())]
-        mixed: Examples = ConcatDataset(parts)  # type: ignore[arg-type]
+        mixed = Joined([request.forget, Part(request.retain, indices.tolist())])
         ignorant, knowing = remembered(incompetent, task, mixed), remembered(original, task, mixed)
 
         def loss(rows: Rows, batch: Batch) -> Tensor:

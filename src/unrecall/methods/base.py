@@ -20,12 +20,13 @@ from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Loss, Phase, fit, set_training
+from unrecall.training.loop import Batches, Fit, Loss, Phase, RowsLoss, fit, loss_on, mean_loss, set_training
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
-__all__ = ["Batches", "Fit", "Job", "Phase"]  # what a method is written with that stands elsewhere, given on
+# What a method is written with that stands elsewhere: given on from here.
+__all__ = ["Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
 
 P = TypeVar("P", bound=Parameters)
 
@@ -132,9 +133,6 @@ class GradientMethod(Method):
         return finish(student, model)
 
 
-RowsLoss: TypeAlias = Callable[[Rows, Batch], Tensor]
-"""A loss of what a model said about a batch, and of that batch."""
-
 Around: TypeAlias = Callable[[Phase], Phase]
 """Makes a phase of the base into one of the plug-in's: another loss, or another step around the base's step."""
 
@@ -201,16 +199,6 @@ def finish(student: nn.Module, model: nn.Module) -> nn.Module:
     for parameter, before in zip(student.parameters(), model.parameters(), strict=True):
         parameter.requires_grad_(before.requires_grad)
     return student.eval()
-
-
-def mean_loss(rows: Rows, _: Batch) -> Tensor:
-    """Computes CE: the mean over an example's rows, then over the examples of a batch."""
-    return rows.losses().mean()
-
-
-def loss_on(split: str, task: Task, of: RowsLoss = mean_loss) -> Loss:
-    """Makes the loss that `of` computes from a pass over a batch of one data set; CE unless it is named."""
-    return lambda model, batches: of(task.rows(model, batches[split]), batches[split])
 
 
 def over(split: Split, job: Job, fit: Fit, of: RowsLoss = mean_loss) -> Phase:

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import masked_softmax, one_hot_mask
 from unrecall.spec.parameters import Index, NonNegative
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import move
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, classified
-from unrecall.models.observe import device_of
+from unrecall.models.observe import in_order
 from unrecall.nn.functional import contrastive_forgetting
 from unrecall.spec.parameters import Count, NonNegative, Positive
 
@@ -74,6 +73,6 @@ class ContrastiveUnlearning(GradientMethod):
         fit = replace(self.fit, epochs=self.fit.epochs * self.omega)
         if request.kind == "class" and fit.until is None and classed is task:
             with torch.no_grad():
-                rows = task.rows(original, move(task.collate([request.forget[0]]), device_of(original)))
+                rows = task.rows(original, next(in_order(original, task, request.forget, 1)))
             fit = replace(fit, until=1 / rows.logits.shape[1])
         return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit)]

@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.data.examples import iterate
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, beside_retain
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import textual
 from unrecall.training.teacher import remembered_losses, summed_losses

@@ -10,17 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, move
-from unrecall.data.signals import Rows
+from unrecall.data.examples import Examples, move
 from unrecall.errors import NotSupported
 from unrecall.methods.base import (
+    Batch,
     Batches,
     Fit,
     GradientMethod,
     Job,
     Method,
     Phase,
+    Rows,
     Strength,
+    Task,
     Wrapper,
     beside_own,
     classified,
@@ -33,7 +35,6 @@ from unrecall.models.observe import device_of
 from unrecall.nn.functional import contrastive_forgetting, nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.base import Task
 from unrecall.training.loop import fit
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.teacher import frozen_copy

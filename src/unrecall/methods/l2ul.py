@@ -9,16 +9,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Part, batch_size, move, repeat
+from unrecall.data.examples import Examples, Part, batch_size, move, repeat
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task
 from unrecall.models.importance import Weights
 from unrecall.models.observe import by_example, device_of, in_order, looked_up
 from unrecall.models.perturb import Walk, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
-from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Perturbable, perturbable
 
 

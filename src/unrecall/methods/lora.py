@@ -14,11 +14,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from unrecall.data.examples import move
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
 from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
 from unrecall.methods.npo import NPO
-from unrecall.models.observe import device_of
+from unrecall.models.observe import in_order
 from unrecall.nn.hooks import is_linear
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
@@ -95,7 +94,7 @@ class LoRA(Wrapper):
         """Gives the names of the layers that are changed."""
         layers = _linear(model)
         try:
-            head = job.task.head(model, move(job.task.collate([job.request.forget[0]]), device_of(model)))
+            head = job.task.head(model, next(in_order(model, job.task, job.request.forget, 1)))
         except NotSupported:
             head = None
         body = [name for name, layer in layers.items() if layer is not head]

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unrecall.data.examples import Batch
-from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.observe import in_order
 from unrecall.models.perturb import other_classes
 from unrecall.nn.hooks import frozen, mode
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import perturbable
 from unrecall.training.loop import StepState
 from unrecall.training.randomness import draw_seed, seeded

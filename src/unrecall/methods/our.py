@@ -11,16 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
-from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.layers import named, pooled
 from unrecall.models.perturb import any_classes, other_classes
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks.base import Task
 
 TAPS = 3
 """How many layers are looked at unless they are named."""

@@ -11,18 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.examples import Examples
 from unrecall.data.request import Request
-from unrecall.data.signals import Rows
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over, train_only
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, Task, over, train_only
 from unrecall.models.importance import Weights
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.functional import own_moments
 from unrecall.nn.hooks import capture, is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
-from unrecall.tasks.base import Task
 from unrecall.training.loop import StepState, plain_step
 
 FLOATS = 2**24

@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.models.perturb import any_classes, other_classes
 from unrecall.spec.parameters import NonNegative
 

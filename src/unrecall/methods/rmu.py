@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, move
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, train_only
-from unrecall.models.observe import device_of
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_only
+from unrecall.models.observe import device_of, in_order
 from unrecall.nn.hooks import until
 from unrecall.spec.parameters import Index, NonNegative, Positive
-from unrecall.tasks.base import Task
 
 PAPER = 7
 """The layer of a model with 32 that the paper steers."""
@@ -66,7 +64,7 @@ class RMU(GradientMethod):
         parts, index = layers(task, student), self._number(student, task)
         self._free(student, parts[max(0, index - 2) : index + 1])
         own, before = parts[index][-1], layers(task, original)[index][-1]
-        example = move(task.collate([request.forget[0]]), device_of(original))
+        example = next(in_order(original, task, request.forget, 1))
         with torch.no_grad():
             goal = self.c * unit_vector(activations(original, before, task, example).shape[1], generator)
         goal = goal.to(device_of(original))

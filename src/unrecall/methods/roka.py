@@ -10,18 +10,16 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.examples import Examples
 from unrecall.data.request import Request
-from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.layers import named
 from unrecall.models.observe import by_example, in_order, looked_up, repeated
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms, mode
 from unrecall.spec.parameters import Count, NonNegative
-from unrecall.tasks.base import Task
 
 Labels: TypeAlias = Callable[[Batch, Rows], Tensor]
 """The class that each row of a batch counts as, `[rows]`."""

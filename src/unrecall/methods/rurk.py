@@ -8,14 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, batch_size, repeat
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.data.examples import batch_size, repeat
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.perturb import Walk, fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative
-from unrecall.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,10 @@ class RURK(GradientMethod):
             return -nll(perturbed.logits, perturbed.targets).mean()
         truth = forget.targets.repeat_interleave(batch_size(copies) // forget.examples)
         classes = other_classes(truth, forget.logits.shape[1], generator)
-        crafted = self._craft(model, task, copies, classes, generator)
-        return nll(task.rows(model, crafted).logits, classes).mean()
-
-    def _craft(self, model: nn.Module, task: Task, copies: Batch, classes: Tensor, generator: torch.Generator) -> Batch:
-        """Moves copies towards `classes`; in eval mode, so that BatchNorm's statistics stay as they are."""
-        with mode(model, training=False):
+        walk = Walk(self.tau, self.pgd_step, self.pgd_steps, targets=classes)
+        with mode(model, training=False):  # so that BatchNorm's statistics stay as they are
             if self.attack == "fgsm":
-                return fgsm(model, task, copies, radius=self.tau, targets=classes)
-            walk = Walk(radius=self.tau, step=self.pgd_step, steps=self.pgd_steps, targets=classes)
-            return pgd(model, task, copies, walk, generator)
+                crafted = fgsm(model, task, copies, radius=self.tau, targets=classes)
+            else:
+                crafted = pgd(model, task, copies, walk, generator)
+        return nll(task.rows(model, crafted).logits, classes).mean()

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 

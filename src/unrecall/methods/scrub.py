@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, over
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive
 from unrecall.training.teacher import distance, remembered
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, beside_retain, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.spec.parameters import Finite, NonNegative, Positive
 
 

@@ -9,26 +9,27 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Part
-from unrecall.data.signals import Rows, View
+from unrecall.data.examples import Examples, Part
+from unrecall.data.signals import View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import (
     Around,
+    Batch,
     Batches,
     Fit,
     GradientMethod,
     Job,
     Phase,
     Plugin,
+    Rows,
     Strength,
-    Wrapper,
+    Task,
     beside_own,
 )
 from unrecall.models.observe import by_example, device_of, in_order, looked_up
 from unrecall.models.perturb import Walk, pgd, strongest_other
 from unrecall.nn.functional import margin, pairwise_same_label_cosine
-from unrecall.spec.parameters import Count, NonNegative, Positive, Share
-from unrecall.tasks.base import Task
+from unrecall.spec.parameters import Count, NonNegative, Parameters, Positive, Share
 from unrecall.tasks.protocols import perturbable
 from unrecall.training.teacher import masked_distance, remembered
 
@@ -36,7 +37,20 @@ Direction: TypeAlias = Literal["as_code", "towards_boundary"]
 
 
 @dataclass(frozen=True)
-class Spotter(GradientMethod):
+class Guarded(Parameters):
+    """What Spotter adds, alone or around a base, and how its surroundings are made."""
+
+    lambda_1: Share = 0.7
+    lambda_2: NonNegative = 1.0
+    eps: NonNegative = 0.03
+    step: NonNegative = 0.01
+    steps: Count = 3
+    direction: Direction = "as_code"
+    beta: Positive | None = None
+
+
+@dataclass(frozen=True)
+class Spotter(Guarded, GradientMethod):
     """Distils the original without the forgotten classes into forget and its surroundings, and scatters its features.
 
         L     = lambda_1 L_u + (1 - lambda_1) L_o + lambda_2 L_sim
@@ -69,17 +83,10 @@ class Spotter(GradientMethod):
     title = "Spotter"
     strength = Strength(("fit.lr",))
 
-    lambda_1: Share = 0.7
-    lambda_2: NonNegative = 1.0
-    eps: NonNegative = 0.03
-    step: NonNegative = 0.01
-    steps: Count = 3
-    direction: Direction = "as_code"
-    beta: Positive | None = None
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
     @classmethod
-    def wrapper(cls) -> type[Wrapper]:
+    def wrapper(cls) -> type[SpotterAround]:
         """Gives the class of Spotter around a base."""
         return SpotterAround
 
@@ -100,7 +107,7 @@ class Spotter(GradientMethod):
 
 
 @dataclass(frozen=True)
-class SpotterAround(Plugin):
+class SpotterAround(Guarded, Plugin):
     """Spotter's two added terms beside a base's own loss, in each of its phases over forget.
 
         L = lambda_1 L_base + (1 - lambda_1) L_o + lambda_2 L_sim
@@ -114,14 +121,6 @@ class SpotterAround(Plugin):
     """
 
     title = "Spotter"
-
-    lambda_1: Share = 0.7
-    lambda_2: NonNegative = 1.0
-    eps: NonNegative = 0.03
-    step: NonNegative = 0.01
-    steps: Count = 3
-    direction: Direction = "as_code"
-    beta: Positive | None = None
 
     def touches(self, phase: Phase) -> bool:
         """Says that phases over forget are changed, and no others."""
@@ -143,7 +142,7 @@ class SpotterAround(Plugin):
 class Terms(NamedTuple):
     """What Spotter adds to a loss over forget: (1 - lambda_1) L_o + lambda_2 L_sim, each where it has a weight."""
 
-    method: Spotter | SpotterAround
+    method: Guarded
     job: Job
     around: Surroundings | None
 
@@ -165,7 +164,7 @@ class Terms(NamedTuple):
         return total
 
 
-def added_terms(method: Spotter | SpotterAround, original: nn.Module, job: Job) -> Terms:
+def added_terms(method: Guarded, original: nn.Module, job: Job) -> Terms:
     """Makes both terms of a method; NotSupported where rows depend on their batch."""
     if job.task.rows_depend_on_batch and (method.lambda_1 < 1 or method.lambda_2 > 0):
         raise NotSupported(
@@ -186,13 +185,12 @@ class Surroundings(NamedTuple):
     """Perturbed copies of examples, made once.
 
     `examples`: those that have a copy. `inputs` [examples, ...]: the copies, on the CPU. `answers`: what the original
-    says of each copy, logits [rows of the example, classes]. `share`: the share of all examples that have one.
+    says of each copy, logits [rows of the example, classes].
     """
 
     examples: Examples
     inputs: Tensor
     answers: tuple[Tensor, ...]
-    share: float
 
     def batch(self, task: Task, batch: Batch) -> tuple[Batch, Tensor]:
         """Puts the copies into a batch drawn from `examples`, and gives the answers to them [rows, classes]."""
@@ -201,7 +199,7 @@ class Surroundings(NamedTuple):
         return perturbable(task).with_inputs(batch, inputs), looked_up(self.answers, batch)
 
 
-def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) -> Surroundings:
+def surroundings(method: Guarded, model: nn.Module, job: Job) -> Surroundings:
     """Perturbs every forget example once against `model`, which is frozen and in eval mode.
 
         x' = clamp(x + U(-eps, eps));   steps times   x' <- clamp(project(x' +- step sign(d CE(z(x'), t) / d x')))
@@ -233,8 +231,7 @@ def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) ->
             f"Spotter: expected examples within beta={beta:g} of the boundary, got 0 of {len(examples)}. "
             "Raise beta, eps or steps, or set direction='towards_boundary'."
         )
-    share = len(indices) / len(examples)
-    return Surroundings(Part(examples, indices) if share < 1 else examples, torch.cat(inputs), tuple(answers), share)
+    return Surroundings(Part(examples, indices), torch.cat(inputs), tuple(answers))
 
 
 def _near(rows: Rows, beta: float) -> Tensor:

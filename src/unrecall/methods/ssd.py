@@ -8,13 +8,11 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset
 
-from unrecall.data.examples import Examples
-from unrecall.methods.base import Job, Method, Strength, copy_of
+from unrecall.data.examples import Examples, Joined
+from unrecall.methods.base import Job, Method, Strength, Task, copy_of
 from unrecall.models.importance import Weights, batch_mean, exact
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.base import Task
 from unrecall.training.session import Effort
 
 
@@ -61,9 +59,7 @@ class SSD(Method):
         """Computes both importances, and shrinks the weights of a copy."""
         request, task, start = job.request, job.task, time.perf_counter()
         student = copy_of(model, job).eval()
-        whole: Examples = request.retain
-        if self.against == "all":
-            whole = ConcatDataset([request.retain, request.forget])  # type: ignore[list-item]
+        whole = Joined([request.retain, request.forget] if self.against == "all" else [request.retain])
         forget, training = self._matters(student, task, request.forget), self._matters(student, task, whole)
         with torch.no_grad():
             for name, weight in student.named_parameters():

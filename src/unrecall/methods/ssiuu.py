@@ -11,13 +11,12 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Around, Batches, GradientMethod, Job, Phase, Plugin
+from unrecall.methods.base import Around, Batches, GradientMethod, Job, Phase, Plugin, Task
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.models.importance import Weights
 from unrecall.models.influence import Probability, weight_gradients
 from unrecall.models.observe import in_order
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks.base import Task
 from unrecall.training.loop import Step, StepState
 
 ATTRIBUTION = "attribution"

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Part, move
+from unrecall.data.examples import Examples, Part, move
 from unrecall.errors import BadInput
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, train_aside
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_aside
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
-from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Composed, Embedded, composed
 from unrecall.training.loop import StepState
 

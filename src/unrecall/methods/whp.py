@@ -9,9 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over, train_aside
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, over, train_aside
 from unrecall.spec.parameters import Positive
 from unrecall.training.teacher import remembered
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from unrecall.data.examples import Batch, Examples, move
 from unrecall.data.request import Request, Split
@@ -57,38 +55,10 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
     return min([task.at_once, *filter(None, map(len, sets))]) if task.rows_depend_on_batch else None
 
 
-def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
-    """Makes PyTorch's loader over groups of indices; each batch also carries its `index` [examples]."""
-    return DataLoader(
-        _Numbered(examples),  # type: ignore[arg-type]
-        batch_sampler=groups,
-        collate_fn=_Collate(task),
-        generator=torch.Generator(),
-    )
-
-
-class _Numbered:
-    """Each example with its index, so that what was computed once for it can be found again."""
-
-    def __init__(self, examples: Examples) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> tuple[int, Any]:
-        return index, self.examples[index]
-
-
-class _Collate:
-    """Makes a batch of numbered examples, and puts their numbers into it."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __call__(self, items: Sequence[tuple[int, Any]]) -> Batch:
-        batch = self.task.collate([item for _, item in items])
-        return {**batch, "index": torch.tensor([index for index, _ in items])}
+def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> Iterator[Batch]:
+    """Collates groups of examples by their indices; each batch also carries its `index` [examples]."""
+    for group in groups:
+        yield {**task.collate([examples[i] for i in group]), "index": torch.tensor(group)}
 
 
 def device_of(model: nn.Module) -> torch.device:
