@@ -27,7 +27,7 @@ from unrecall.spec.parameters import Count, Index
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, fit
+from unrecall.training.loop import Fit, Phase, fit, loss_on
 from unrecall.training.randomness import draw_seed
 
 Class = Annotated[int, Field(ge=-1)]
@@ -120,10 +120,7 @@ class Indirect(DeletionAttack):
     def rehearse(self, model: nn.Module, examples: Examples, job: Job) -> nn.Module:
         """A copy of the model after gradient ascent on the examples, by `fit`."""
         copied, task = copy.deepcopy(model), job.task
-
-        def loss(moved: nn.Module, drawn: Batches) -> Tensor:
-            return -task.rows(moved, drawn["forget"]).losses().mean()
-
+        loss = loss_on("forget", task, lambda rows, _: -rows.losses().mean())
         phase = Phase(loss, {"forget": examples}, self.fit)
         fit(copied, task, phase, job.generator, job.session.quiet().named("surrogate"))
         return copied.eval()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Joined, Part
+from unrecall.data.examples import Joined, split_off
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on, reinitialise
 from unrecall.spec.parameters import Positive, Share
@@ -52,8 +52,8 @@ class BadTeacher(GradientMethod):
         pairs = zip(incompetent.parameters(), original.parameters(), strict=True)
         if all(torch.equal(fresh, trained) for fresh, trained in pairs):
             raise NotSupported("BadTeacher: expected layers with reset_parameters to make a teacher of, got none.")
-        indices = torch.randperm(len(request.retain), generator=generator)[: round(self.share * len(request.retain))]
-        mixed = Joined([request.forget, Part(request.retain, indices.tolist())])
+        part, _ = split_off(request.retain, round(self.share * len(request.retain)), generator)
+        mixed = Joined([request.forget, part])
         ignorant, knowing = remembered(incompetent, task, mixed), remembered(original, task, mixed)
 
         def loss(rows: Rows, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.training.teacher import distance, remembered
 
@@ -46,13 +46,13 @@ class GradDiff(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
-        before = remembered(original, task, request.retain) if self.hold == "kl" else None
+        forget, retain = loss_on("forget", task), loss_on("retain", task)
+        if self.hold == "kl":
+            before = remembered(original, task, request.retain)
+            retain = loss_on("retain", task, lambda rows, batch: distance(rows, before(batch)))
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = task.rows(model, batches["forget"]).losses().mean()
-            rows = task.rows(model, batches["retain"])
-            if before is None:
-                return self.alpha * rows.losses().mean() - self.gamma * forget
-            return self.alpha * distance(rows, before(batches["retain"])) - self.gamma * forget
+            known = forget(model, batches)
+            return self.alpha * retain(model, batches) - self.gamma * known
 
         return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]

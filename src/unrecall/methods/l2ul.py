@@ -18,7 +18,7 @@ from unrecall.models.perturb import Walk, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
-from unrecall.tasks.protocols import Perturbable, perturbable
+from unrecall.tasks.protocols import Perturbable, check_own_rows, perturbable
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,8 @@ class L2UL(GradientMethod):
         name = type(task).__name__
         if self.per_example and not isinstance(task, Perturbable):
             raise NotSupported(f"L2UL: expected a task with continuous inputs, got {name}. Set per_example=0.")
-        if task.rows_depend_on_batch and (self.per_example or self.goal == "relabel"):
-            raise NotSupported(
-                f"L2UL: expected a task whose examples have classes of their own, got {name}. "
-                "Set per_example=0 and goal='misclassify'."
-            )
+        if self.per_example or self.goal == "relabel":
+            check_own_rows(self, task, "Set per_example=0 and goal='misclassify'.")
 
 
 class Adversaries(NamedTuple):

@@ -113,7 +113,10 @@ class LoRA(Wrapper):
 
     def _inject(self, student: nn.Module, layers: list[str]) -> dict[str, Any]:
         """Puts a trainable change of zero beside each of the layers, in place, and gives the changes by layer."""
-        peft = _peft()
+        try:
+            peft: Any = importlib.import_module("peft")
+        except ImportError as error:
+            raise MissingDependency("peft", "llm") from error
         config = peft.LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
@@ -127,13 +130,6 @@ class LoRA(Wrapper):
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
         return {name: student.get_submodule(name) for name in layers}
-
-
-def _peft() -> Any:
-    try:
-        return importlib.import_module("peft")
-    except ImportError as error:
-        raise MissingDependency("peft", "llm") from error
 
 
 def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unrecall.errors import NotSupported
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.observe import in_order
 from unrecall.models.perturb import other_classes
 from unrecall.nn.hooks import frozen, mode
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.protocols import perturbable
+from unrecall.tasks.protocols import check_own_rows, perturbable
 from unrecall.training.loop import StepState
 from unrecall.training.randomness import draw_seed, seeded
 
@@ -69,11 +68,7 @@ class MUMis(GradientMethod):
         """Makes one phase over forget, until the other classes' sensitivity has fallen and come back."""
         request, task, generator = job.request, job.task, job.generator
         perturbable(task)
-        if task.rows_depend_on_batch:
-            raise NotSupported(
-                f"MUMis: expected a task whose rows depend on their own example alone, got {type(task).__name__}, "
-                "whose rows depend on its batch. Choose another method."
-            )
+        check_own_rows(self, task, "Choose another method.")
         seed = draw_seed(generator)
 
         def followed(model: nn.Module) -> float:

@@ -122,17 +122,11 @@ class OUR(GradientMethod):
             return loss
 
         destroy, replay = (self.destroy_class, self.replay_class) if by_class else (self.destroy, self.replay)
-        return [
-            Phase(spread if by_class else turned, {"forget": request.forget}, destroy),
-            *(
-                Phase(
-                    partial(replayed, penalised=stage.penalised),
-                    {"retain": request.retain},
-                    replace(replay, lr=stage.share * replay.lr, epochs=stage.times * replay.epochs),
-                )
-                for stage in REPLAYS["class" if by_class else "sample"]
-            ),
-        ]
+        phases = [Phase(spread if by_class else turned, {"forget": request.forget}, destroy)]
+        for stage in REPLAYS["class" if by_class else "sample"]:
+            fit = replace(replay, lr=stage.share * replay.lr, epochs=stage.times * replay.epochs)
+            phases.append(Phase(partial(replayed, penalised=stage.penalised), {"retain": request.retain}, fit))
+        return phases
 
 
 def taps(task: Task, model: nn.Module) -> tuple[str, ...]:

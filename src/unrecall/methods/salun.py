@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,16 @@ class SalUn(Plugin):
         """Gives each phase a step that puts the held weights back."""
         free = most_salient(mean_gradient(student, job.task, job.request.forget), self.share)
         before = dict(original.named_parameters())
-        return lambda phase: replace(phase, step=holding(phase.step, student, free, before))
+
+        def holding(current: StepState, inner: Step) -> Tensor:
+            loss = inner(current)
+            with torch.no_grad():
+                for name, weight in student.named_parameters():
+                    if name in free:
+                        weight.copy_(torch.where(free[name], weight, before[name]))
+            return loss
+
+        return lambda phase: replace(phase, step=partial(holding, inner=phase.step))
 
 
 def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
@@ -57,17 +66,3 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
     free[order[: round(share * len(order))]] = True
     parts = torch.split(free, [value.numel() for value in gradient.values()])
     return {name: part.view_as(value) for (name, value), part in zip(gradient.items(), parts, strict=True)}
-
-
-def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Step:
-    """Makes of `step` one after which each weight of `student` that is not `free` is what it is in `before`."""
-
-    def restoring(current: StepState) -> Tensor:
-        loss = step(current)
-        with torch.no_grad():
-            for name, weight in student.named_parameters():
-                if name in free:
-                    weight.copy_(torch.where(free[name], weight, before[name]))
-        return loss
-
-    return restoring

@@ -30,7 +30,7 @@ from unrecall.models.observe import by_example, device_of, in_order, looked_up
 from unrecall.models.perturb import Walk, pgd, strongest_other
 from unrecall.nn.functional import margin, pairwise_same_label_cosine
 from unrecall.spec.parameters import Count, NonNegative, Parameters, Positive, Share
-from unrecall.tasks.protocols import perturbable
+from unrecall.tasks.protocols import check_own_rows, perturbable
 from unrecall.training.teacher import masked_distance, remembered
 
 Direction: TypeAlias = Literal["as_code", "towards_boundary"]
@@ -166,11 +166,8 @@ class Terms(NamedTuple):
 
 def added_terms(method: Guarded, original: nn.Module, job: Job) -> Terms:
     """Makes both terms of a method; NotSupported where rows depend on their batch."""
-    if job.task.rows_depend_on_batch and (method.lambda_1 < 1 or method.lambda_2 > 0):
-        raise NotSupported(
-            f"Spotter: expected examples with a class and logits of their own, got {type(job.task).__name__}'s, whose "
-            "rows depend on their batch. Set lambda_1=1, lambda_2=0, or choose another method."
-        )
+    if method.lambda_1 < 1 or method.lambda_2 > 0:
+        check_own_rows("Spotter", job.task, "Set lambda_1=1, lambda_2=0, or choose another method.")
     return Terms(method, job, surroundings(method, original, job) if method.lambda_1 < 1 else None)
 
 

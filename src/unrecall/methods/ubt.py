@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Part, move
+from unrecall.data.examples import Examples, Part, move, split_off
 from unrecall.errors import BadInput
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_aside
 from unrecall.models.observe import in_order, repeated
@@ -86,7 +86,7 @@ class UBT(GradientMethod):
             )
         order = torch.argsort(self.gains(student, job), descending=True, stable=True)
         suspects = Part(request.forget, order[: self.few].tolist())
-        clean = Part(request.retain, torch.randperm(len(request.retain), generator=generator)[: self.clean].tolist())
+        clean, _ = split_off(request.retain, self.clean, generator)
         level, start = likeness_of_strangers(able.embedded(original, clean)), dict(original.named_parameters())
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

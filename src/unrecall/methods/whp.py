@@ -50,8 +50,7 @@ class WHP(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, after a copy was reinforced on it."""
         request, task = job.request, job.task
-        shared = {id(p): p for p in student.parameters() if not p.requires_grad}
-        reinforced = copy.deepcopy(student, {**shared})
+        reinforced = copy.deepcopy(student, {id(p): p for p in student.parameters() if not p.requires_grad})
         train_aside(reinforced, over("forget", job, self.reinforce), job, "whp-0")
         base, more = remembered(original, task, request.forget), remembered(reinforced, task, request.forget)
 

@@ -13,10 +13,11 @@ from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
 
 from unrecall.data.examples import Batch, Examples, batch_size
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import BadInput
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import check_own_rows
 
 Weights: TypeAlias = dict[str, Tensor]
 """One tensor for each trainable parameter, by the parameter's name."""
@@ -55,11 +56,7 @@ def per_example(
     most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
     one.
     """
-    if task.rows_depend_on_batch:
-        raise NotSupported(
-            f"per_example: expected a task whose examples have a loss of their own, got {type(task).__name__}. "
-            "Use batch_mean."
-        )
+    check_own_rows("per_example", task, "Use batch_mean.")
     losses = Losses(model, task)
 
     def loss_of(weights: Weights, example: Batch) -> Tensor:
