@@ -108,8 +108,8 @@ class L2UL(GradientMethod):
 
     def _check(self, task: Task) -> None:
         """Raises NotSupported where the task lacks continuous inputs or classes that the parameters ask for."""
-        name = type(task).__name__
         if self.per_example and not isinstance(task, Perturbable):
+            name = type(task).__name__
             raise NotSupported(f"L2UL: expected a task with continuous inputs, got {name}. Set per_example=0.")
         if self.per_example or self.goal == "relabel":
             check_own_rows(self, task, "Set per_example=0 and goal='misclassify'.")

@@ -102,14 +102,15 @@ class LoRA(Wrapper):
             if not layers:
                 raise NotSupported("LoRA: expected linear layers that may be trained, got none. Use the base alone.")
             return body or list(layers)
-        for ending in self.target:
-            if not any(_ends(name, ending) for name in body):
+        chosen = {ending: [name for name in body if f".{name}".endswith(f".{ending}")] for ending in self.target}
+        for ending, names in chosen.items():
+            if not names:
                 endings = {name.rsplit(".", 1)[-1] for name in body}
                 raise BadInput(
                     "LoRA: expected target to be linear layers that may be trained, the head not among them, "
                     f"got '{ending}'. {nearest(ending, endings)}"
                 )
-        return [name for name in body if any(_ends(name, ending) for ending in self.target)]
+        return [name for name in body if any(name in names for names in chosen.values())]
 
     def _inject(self, student: nn.Module, layers: list[str]) -> dict[str, Any]:
         """Puts a trainable change of zero beside each of the layers, in place, and gives the changes by layer."""
@@ -149,8 +150,3 @@ def _linear(model: nn.Module) -> dict[str, nn.Module]:
         for name, layer in model.named_modules()
         if is_linear(layer) and owners[id(layer.weight)] == 1 and layer.weight.requires_grad and layer not in inside
     }
-
-
-def _ends(name: str, ending: str) -> bool:
-    """Says whether the last parts of a dotted name are `ending`."""
-    return f".{name}".endswith(f".{ending}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import nn
 
-from unrecall.data.examples import Examples, Joined
-from unrecall.methods.base import Job, Method, Strength, Task, copy_of
-from unrecall.models.importance import Weights, batch_mean, exact
+from unrecall.data.examples import Joined
+from unrecall.methods.base import Job, Method, Strength, copy_of
+from unrecall.models.importance import batch_mean, exact
 from unrecall.spec.parameters import Count, Positive
 from unrecall.training.session import Effort
 
@@ -60,7 +61,8 @@ class SSD(Method):
         request, task, start = job.request, job.task, time.perf_counter()
         student = copy_of(model, job).eval()
         whole = Joined([request.retain, request.forget] if self.against == "all" else [request.retain])
-        forget, training = self._matters(student, task, request.forget), self._matters(student, task, whole)
+        importance = exact if self.importance == "exact" else partial(batch_mean, batch_size=self.batch_size)
+        forget, training = importance(student, task, request.forget), importance(student, task, whole)
         with torch.no_grad():
             for name, weight in student.named_parameters():
                 if name in forget:
@@ -70,9 +72,3 @@ class SSD(Method):
         passes = len(request.forget) + len(whole)
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
         return student
-
-    def _matters(self, model: nn.Module, task: Task, examples: Examples) -> Weights:
-        """Computes I of each weight, over the examples."""
-        if self.importance == "exact":
-            return exact(model, task, examples)
-        return batch_mean(model, task, examples, self.batch_size)

@@ -128,10 +128,8 @@ def predicted(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _array(values: Sequence[Tensor]) -> np.ndarray:
-    joined = torch.cat(list(values)).cpu()
-    return joined.numpy().astype(
-        np.float64 if joined.ndim == 1 and joined.is_floating_point() else joined.numpy().dtype
-    )
+    joined = torch.cat(list(values)).cpu().numpy()
+    return joined.astype(np.float64) if joined.ndim == 1 and joined.dtype.kind == "f" else joined
 
 
 @torch.no_grad()
