@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, Self, TypeAlias, TypeVar, final
+from typing import ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -212,9 +212,7 @@ def train_aside(model: nn.Module, phase: Phase, job: Job, name: str) -> None:
     fit(model, job.task, phase, job.generator, session)
 
 
-def beside_retain(
-    forget: Loss, weight: float, job: Job, fit: Fit, leads: Literal["forget", "retain"] = "forget"
-) -> list[Phase]:
+def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit, leads: Split = "forget") -> list[Phase]:
     """Makes one phase over forget that minimises `forget` + `weight` CE(retain); retain cycles beside it.
 
     `leads`: which of the two an epoch is a pass over. At weight 0 retain is not read.

@@ -14,7 +14,7 @@ from unrecall.data.examples import iterate
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import textual
-from unrecall.training.teacher import remembered_losses, summed_losses
+from unrecall.training.teacher import remembered, summed_losses
 
 Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
 
@@ -76,7 +76,8 @@ class DPO(GradientMethod):
         indices = torch.randint(len(self.refusals), (len(forget),), generator=job.generator).tolist()
         refusals = [self.refusals[i] for i in indices]
         refusing = [text.answered(item, refusal) for item, refusal in zip(iterate(forget), refusals, strict=True)]
-        before_refusals, before_answers = (remembered_losses(original, task, data) for data in (refusing, forget))
+        before_refusals = remembered(original, task, refusing, summed_losses)
+        before_answers = remembered(original, task, forget, summed_losses)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             batch = batches["forget"]

@@ -192,11 +192,8 @@ class Reader(NamedTuple):
     def loss(self, model: nn.Module, batches: Batches) -> Tensor:
         """Computes L of a batch of forget and one of retain."""
         retain, forget = (look(model, self.layers, self.classed, batches[split]) for split in ("retain", "forget"))
-        depths = sum_over_layers(
-            self.method,
-            (self.auxiliary(forget.pooled), forget.rows.targets),
-            (self.auxiliary(retain.pooled), retain.rows.targets),
-        )
+        readings = [(self.auxiliary(seen.pooled), seen.rows.targets) for seen in (forget, retain)]
+        depths = sum_over_layers(self.method, *readings)
         rows = retain.rows if self.classed is self.job.task else self.job.task.rows(model, batches["retain"])
         return depths + rows.losses().mean()
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.teacher import remembered_losses, summed_losses
+from unrecall.training.teacher import remembered, summed_losses
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class NPO(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        before = remembered_losses(original, job.task, job.request.forget)
+        before = remembered(original, job.task, job.request.forget, summed_losses)
         loss = loss_on("forget", job.task, lambda rows, batch: npo_loss(rows, before(batch), self.beta))
         return beside_retain(loss, self.retain_weight, job, self.fit)
 

@@ -82,10 +82,8 @@ class PGU(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget; all weights without a P are frozen."""
         request, task = job.request, job.task
-        free = {
-            name: free_directions(moment, self.retained_var)
-            for name, moment in self._moments(student, request, task).items()
-        }
+        moments = self._moments(student, request, task)
+        free = {name: free_directions(moment, self.retained_var) for name, moment in moments.items()}
         if not free:
             raise NotSupported(
                 "PGU: expected linear layers or 2-D convolutions that may be trained and share no weights, got none."

@@ -75,11 +75,6 @@ def _size(model: nn.Module, task: Task, examples: Examples, answer: Teacher) -> 
     return sum(table.numel() * table.element_size() for table in tables) / len(few) * len(examples)
 
 
-def remembered_losses(model: nn.Module, task: Task, examples: Examples) -> Teacher:
-    """`model`'s *summed* negative log-likelihood of each example `[examples]`, remembered as its logits are."""
-    return remembered(model, task, examples, summed_losses)
-
-
 def summed_losses(rows: Rows) -> Tensor:
     """Sums the negative log-likelihoods of each example's rows, `[examples]`, in nats."""
     return rows.summed(nll(rows.logits, rows.targets))
