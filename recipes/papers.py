@@ -3,8 +3,6 @@
 python recipes/papers.py
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

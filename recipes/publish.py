@@ -3,8 +3,6 @@
 python recipes/publish.py RUN_FOLDER NAME
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

@@ -5,8 +5,6 @@ python recipes/roka_shape.py CIFAR10_FOLDER RESNET20_CHECKPOINT [CLASS ...]
 Writes results/roka-shape/curves.jsonl, one line a run, and continues where an earlier call stopped.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import sys

@@ -1,7 +1,5 @@
 """Runs every race: `make speed`, or `python -m speed NAME...`."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Alternating runs of two rivals, so that whatever else the machine does hits both."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

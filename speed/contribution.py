@@ -1,7 +1,5 @@
 """Contribution vectors of a batch from one backward pass, and neighbours from one product, each against a loop."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

@@ -1,7 +1,5 @@
 """Five references trained together by torch.func against one after another: why the cache trains them in turn."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -1,7 +1,5 @@
 """What methods for language models save: NPO reads its reference once, RMU's passes end at the layer they steer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

@@ -5,8 +5,6 @@ where they are; unlearning leaves the model it was given alone, and so ends with
 row, where a step is so small that the weights are all there is to remember.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import subprocess

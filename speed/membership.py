@@ -1,7 +1,5 @@
 """Five membership attacks from one pass against a pass for each attack; aimed at: at least 5 times faster."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Residual knowledge, 11 radii x 100 draws, against torchattacks draw by draw; aimed at: at least 3 times faster."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`unrecall list` against importing torch, each in a fresh process; aimed at: under 0.5 s."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Settings and worlds that all tests share."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import settings

@@ -9,8 +9,6 @@ The straight line, left to right:
     report                records -> one page
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -3,8 +3,6 @@
 Every message has the form `<Owner>: expected <constraint>, got <value>. <What to do.>`
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -6,8 +6,6 @@
 Numbers depend on the processor's last bits, so both folders must come from one machine under one setting.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

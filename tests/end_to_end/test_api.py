@@ -1,7 +1,5 @@
 """The few lines of the README, on somebody's own model and data."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

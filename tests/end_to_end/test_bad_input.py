@@ -1,7 +1,5 @@
 """Whatever can't be used is one clear line and exit code 2, and leaves the disk as it was."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

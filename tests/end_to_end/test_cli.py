@@ -1,7 +1,5 @@
 """The command line: verdict, page and exit code; one clear line for whatever can't be used, with nothing written."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What the documentation shows works as it stands: commands name options that there are, examples run."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from pathlib import Path
@@ -20,7 +18,6 @@ __all__ = ["case"]
 HOME = Path(__file__).parents[2]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md")), *sorted((HOME / "recipes").glob("*.sh"))]
 IMPORTS = """
-from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """One run from scenario to record, stopped anywhere and taken up again, ends with the same record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The comparison of golden runs sees any number that changed, and nothing else."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

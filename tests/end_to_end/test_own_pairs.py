@@ -1,7 +1,5 @@
 """Your own CLIP and JSON Lines by command line alone; whatever can't be used is one line, and nothing is written."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

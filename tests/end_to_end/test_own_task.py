@@ -1,7 +1,5 @@
 """A modality of one's own: what can run on it runs; a suite of which nothing can is one clear line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

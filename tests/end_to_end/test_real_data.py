@@ -1,7 +1,5 @@
 """What only real data can show; runs where UNRECALL_DATA names a folder that has them."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Imports go one way, modality stays in its adapter, and what needs no torch doesn't load it."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

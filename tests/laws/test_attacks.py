@@ -4,8 +4,6 @@ The law of arms is the one that a verdict rests on: no score may depend on which
 of. Whoever swaps the two sets in the request must get the same score for each example.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib
 import pkgutil

@@ -1,7 +1,5 @@
 """Every record that the repository keeps is read by the present schema and rule, and agrees with itself and both."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

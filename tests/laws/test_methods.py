@@ -1,7 +1,5 @@
 """The door to the package: what every method must do, whatever it does. Methods are found by walking the folder."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import pkgutil

@@ -1,7 +1,5 @@
 """What every metric must do, and the law of the judged: a verdict rests on what is declared, and on nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What stands in the repository beside the source is up to date with it: papers.md, the races, the recipes."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -3,8 +3,6 @@
 `python -m tests.laws.test_shape` prints the figures and the functions behind them.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

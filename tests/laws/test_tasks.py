@@ -1,7 +1,5 @@
 """The door to the package: what every task must do, whatever it is about. Tasks are found by walking the folder."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """Small worlds that every test can afford: a blob classifier with BatchNorm, and the request that goes with it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Records written by hand for the tests of the page: full, minimal, hostile, and many."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

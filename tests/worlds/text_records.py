@@ -1,7 +1,5 @@
 """Records of language models written by hand for the tests of the page."""
 
-from __future__ import annotations
-
 import math
 
 from tests.worlds.records import HOSTILE, curve, full, line, measurement, poisoned

@@ -1,7 +1,5 @@
 """Attribution: did what supported the answers go away, or did neurons learn to work against it?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -115,7 +113,7 @@ class Attribution(InspectionAttack):
             value = value.model_copy(update={"note": note})
         return Inspection(tuple(counts.tolist()), lines, value)
 
-    def _share(self, whole: Variation, support: float) -> Estimate:
+    def _share(self, whole: "Variation", support: float) -> Estimate:
         """sum of top D- over sum of top D- and top D+, by the ratio estimator over examples."""
         erased, hidden = (_of_top(changes.double(), self.top) for changes in whole)
         total = float((erased + hidden).mean())

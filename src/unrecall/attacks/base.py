@@ -5,8 +5,6 @@ There are three kinds: scored attacks say how much a model shows of each example
 look inside a model; deletion attacks (attacks/deletion.py) ask the method itself for deletions.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from abc import ABC, abstractmethod
@@ -262,7 +260,7 @@ class RecoveryAttack(ScoredAttack):
                 p.copy_(p.roll(1, 0))
         return copied
 
-    def control(self) -> tuple[str, RecoveryAttack] | None:
+    def control(self) -> "tuple[str, RecoveryAttack] | None":
         """What the control is made on, and the attack on it, drawn beside the others; it must bring back less."""
         return None
 
@@ -284,7 +282,7 @@ class FewShotAttack(RecoveryAttack):
         classes = len(request.masked)
         return min(max(self.ks) * (1 if classes < 2 else 3 * classes), n // 2)
 
-    def shots(self, model: nn.Module, pool: Pool, setting: Setting) -> Shots:
+    def shots(self, model: nn.Module, pool: Pool, setting: Setting) -> "Shots":
         """What the model says about the examples that the attacker holds; NotSupported where they serve no k."""
         name, request = type(self).__name__, setting.request
         if not len(pool.taught):

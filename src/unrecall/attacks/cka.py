@@ -1,7 +1,5 @@
 """CKA by layer: how much of another model's inner view of the examples a model shares."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple

@@ -1,7 +1,5 @@
 """What a deletion attack promises: it says which examples to have deleted, so that honouring that harms somebody."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple

@@ -1,7 +1,5 @@
 """The gradient-norm attack: examples on which training would change little were probably trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The indirect unlearning attack: an adversary has examples of its own deleted, and another class pays for it."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """What an attack promises that looks inside a model: lines over its layers or neurons, and one number."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

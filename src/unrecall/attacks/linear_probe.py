@@ -1,7 +1,5 @@
 """Linear probe: what a new linear layer reads off the features that the model has kept."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress

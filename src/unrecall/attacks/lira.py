@@ -1,7 +1,5 @@
 """LiRA: is the model surer of an example than models that never saw it?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Logit lens: what a model would answer if it stopped after each of its layers."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The loss attack: examples that the model finds easy were probably trained on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Min-K%: has the example no row that surprises the model?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

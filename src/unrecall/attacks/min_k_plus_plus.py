@@ -1,7 +1,5 @@
 """Min-K%++: are the example's least likely rows as likely as the model could make them?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Paraphrase probe: what is not said to the question as it was trained may be said to the same one in other words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias

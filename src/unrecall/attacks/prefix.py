@@ -1,7 +1,5 @@
 """Prefix probe: the attacker starts the true answer, and the model goes on with what it was to forget."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, TypeAlias

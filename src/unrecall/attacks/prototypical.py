@@ -1,7 +1,5 @@
 """Prototypical relearning: a forgotten class comes back from a handful of pictures, written into the last layer."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass

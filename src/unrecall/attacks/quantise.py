@@ -1,7 +1,5 @@
 """Quantisation: rounding weights to few bits undoes changes smaller than half a step, and what they hid returns."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass

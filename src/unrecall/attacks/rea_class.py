@@ -1,7 +1,5 @@
 """Reminiscence attack, class form: does a forgotten class come back sooner than a class that never was?"""
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Reminiscence attack, sample form: training on retain alone brings back what a model still held of forget."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Recalibration: BatchNorm statistics are re-estimated on unlabelled inputs; what only they had hidden comes back."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator

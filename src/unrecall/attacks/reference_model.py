@@ -1,7 +1,5 @@
 """The reference attack: does the model find an example easier than models that never saw it?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Relearning: a few optimiser steps on a part of what was forgotten, or on related data, to bring back the rest."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Re-learn time: how many epochs on the forget set until the model knows it as well as the original did."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """REMIND: does the loss around a forgotten text look different from the loss around a text never seen?"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

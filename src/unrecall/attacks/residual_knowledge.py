@@ -1,7 +1,5 @@
 """Residual knowledge: does the model still recognise forgotten examples that were slightly perturbed?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -116,7 +114,7 @@ class ResidualKnowledge(ScoredAttack):
             beside=tuple(np.stack([part[model] for model in others]) for part in shares) if crafted and others else (),
         )
 
-    def recognition(self, role: str, scores: Mapping[str, Scores], place: Place) -> Recognition:
+    def recognition(self, role: str, scores: Mapping[str, Scores], place: Place) -> "Recognition":
         """The counts of one model, and those of all retrained models but itself on the very same inputs."""
         crafted = scores[role].beside
         beside = [scores[name].at(place) for name in scores if name.startswith("retrained") and name != role]

@@ -1,7 +1,5 @@
 """RMIA: is the model more surprisingly sure of an example than of random members of the population?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

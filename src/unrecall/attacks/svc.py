@@ -1,7 +1,5 @@
 """The papers' SVC attack: a classifier that tells trained-on from unseen by the probability of the true class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

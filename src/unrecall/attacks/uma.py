@@ -1,7 +1,5 @@
 """Unlearning mapping attack: searches near each forgotten input for one on which the model answers as it used to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """The zlib attack: examples that the model finds easier than a compressor does were probably trained on."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The command line: three verbs, unlearn, attack, report, and what goes around them. Heavy imports wait."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The options of the command line, and what is checked of them before any work starts. Heavy imports wait."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Examples, and batches of them; nothing here knows a modality."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias

@@ -1,7 +1,5 @@
 """A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -98,7 +96,7 @@ class Request:
         text = f"{self.kind}{self.masked}|" + "|".join(f"{name}:{','.join(self.digests[name])}" for name in SPLITS)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def with_validation(self) -> Request:
+    def with_validation(self) -> "Request":
         """This request with examples for tuning: its own, or every second example of the holdout, taken out of it."""
         if self.validation is not None and len(self.validation):
             return self

@@ -1,7 +1,5 @@
 """What models say about examples: rows of one batch, signals of a whole split, and the evidence that attacks read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,11 +16,11 @@ from unrecall.nn.functional import nll
 class SplitSignals(dict[Split, "Signals"]):
     """Signals by split; MissingReference, with the reason, for a split that the request lacks."""
 
-    def __init__(self, signals: Mapping[Split, Signals], reasons: Mapping[Split, str]) -> None:
+    def __init__(self, signals: "Mapping[Split, Signals]", reasons: Mapping[Split, str]) -> None:
         super().__init__(signals)
         self.reasons = reasons
 
-    def __missing__(self, split: Split) -> Signals:
+    def __missing__(self, split: Split) -> "Signals":
         raise MissingReference(self.reasons.get(split, f"{split}: not looked at"))
 
 

@@ -1,7 +1,5 @@
 """The one cache: what was computed once is kept under everything that decides it."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import inspect

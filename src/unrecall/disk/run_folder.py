@@ -1,7 +1,5 @@
 """The folder of a run: what was asked, what is finished, and that nobody else's run is in it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

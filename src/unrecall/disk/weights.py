@@ -1,7 +1,5 @@
 """Weights on disk: safetensors only, so that opening a file never runs code."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ The examples in question are forget and holdout, the two *arms*. No score may de
 an attack for which that is not so declares it (`blind`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias

@@ -1,7 +1,5 @@
 """What an attack gives back: how much a model still shows of each tested example, for each budget that was spent."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +40,7 @@ class Scores:
     beside: tuple[np.ndarray, ...] = ()
 
     @staticmethod
-    def of(points: Sequence[Point]) -> Scores:
+    def of(points: Sequence[Point]) -> "Scores":
         """The scores that these points make up."""
         return Scores(
             np.array([point.budget for point in points], float),
@@ -64,7 +62,7 @@ class Scores:
         return named
 
     @staticmethod
-    def from_arrays(named: Mapping[str, np.ndarray]) -> Scores:
+    def from_arrays(named: Mapping[str, np.ndarray]) -> "Scores":
         """The scores that `arrays` gave as plain arrays."""
 
         def columns(name: str) -> tuple[np.ndarray, ...]:

@@ -1,7 +1,5 @@
 """What is constant over an audit: the models by role, the request, the task, the seed and where it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -151,11 +149,11 @@ class Setting:
         """One piece of work in this setting, quiet; the generator starts from the setting's seed unless given."""
         return Job(self.request, self.task, generator or seeded(self.seed), self.session.quiet())
 
-    def with_task(self, task: Task) -> Setting:
+    def with_task(self, task: Task) -> "Setting":
         """The same setting with another task, which sees the same examples in another form."""
         return self if task is self.task else replace(self, task=task)
 
-    def with_seed(self, seed: int) -> Setting:
+    def with_seed(self, seed: int) -> "Setting":
         """The same setting, whose jobs start from another seed; evidence and digests aren't computed again."""
         setting = replace(self, seed=seed)
         shared = ("evidence", "digests", "model_keys")

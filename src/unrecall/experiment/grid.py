@@ -1,7 +1,5 @@
 """A grid of methods and seeds over one scenario; a finished cell is never done again."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

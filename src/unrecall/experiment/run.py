@@ -1,7 +1,5 @@
 """The whole story on one screen: a scenario, an unlearning, an audit, a record."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Finding a method's strength on what a user really has, before any audit."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple

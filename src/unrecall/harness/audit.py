@@ -1,7 +1,5 @@
 """An audit on one screen: a setting, what every metric measures in it, what every attack finds, a record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any

@@ -1,7 +1,5 @@
 """Deletion attacks: the defender's own method honours an adversary's requests, and whoever is harmed is counted."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Runs a scored attack on every model, with one pool for all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What one attack found: a report with its curves and controls, and its measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What honoured requests did to the victim, in numbers: rows, curves, a sentence and controls."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Looks inside every model in the same way, and at a copy of the original that only hides, to see that it shows."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 

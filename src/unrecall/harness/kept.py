@@ -1,7 +1,5 @@
 """The scores of judged attacks, kept beside the record and hashed in it, so that every figure can be made again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What membership scores come to: how well they tell forget, as members, from holdout, as non-members."""
 
-from __future__ import annotations
-
 from unrecall.attacks.base import MembershipAttack
 from unrecall.harness.evaluation import Evaluation
 from unrecall.harness.finding import Finding, is_judged, report_of, show

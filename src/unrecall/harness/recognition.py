@@ -1,7 +1,5 @@
 """What residual knowledge comes to: how much more of the perturbed examples a model recognises than retrained ones."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """What recovery attacks come to: how much of the tested forget examples comes back over the attacker's budget."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Which requests are made: what an adversary may ask for, in which order, and the requests that it is compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

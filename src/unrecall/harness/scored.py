@@ -1,7 +1,5 @@
 """Scored attacks: every model gets its scores from one pool, and one file for each reading makes figures of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from unrecall.attacks.base import ScoredAttack, ScoreReading

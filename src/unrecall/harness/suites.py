@@ -1,7 +1,5 @@
 """Which attacks an audit runs, by name: standard, quick, all, or a list of one's own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias

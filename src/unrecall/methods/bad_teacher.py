@@ -1,7 +1,5 @@
 """Bad Teacher: forget is taught by a network that knows nothing, retain by the original."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """What a method promises: a model in, another model out, the first one untouched. It never measures itself."""
 
-from __future__ import annotations
-
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -55,11 +53,11 @@ class Method(Parameters, ABC):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Gives a new model, in eval mode, that was made to forget `job.request.forget`; `model` stays as it was."""
 
-    def moving(self) -> GradientMethod | None:
+    def moving(self) -> "GradientMethod | None":
         """Gives the method whose passes move BatchNorm statistics even at learning rate 0; None where none do."""
         return None
 
-    def core(self) -> Method:
+    def core(self) -> "Method":
         """Gives the innermost method below all wrappers: the one whose strength decides, and whose null there is."""
         return self
 
@@ -73,7 +71,7 @@ class Method(Parameters, ABC):
         return result
 
     @classmethod
-    def wrapper(cls) -> type[Wrapper] | None:
+    def wrapper(cls) -> "type[Wrapper] | None":
         """Gives the class that a line with a base in brackets means; None where the method wraps no other."""
         return None
 
@@ -88,7 +86,7 @@ def _scale(owner: P, path: Sequence[str], factor: float) -> P:
 class Wrapper(Method):
     """A method around another one, whose strength is the other's."""
 
-    base: GradientMethod
+    base: "GradientMethod"
 
     @final
     def core(self) -> Method:
@@ -101,7 +99,7 @@ class Wrapper(Method):
         return replace(self, base=self.base.scaled(factor))
 
     @classmethod
-    def wrapper(cls) -> type[Wrapper]:
+    def wrapper(cls) -> "type[Wrapper]":
         """Gives the class itself, for it takes a base already."""
         return cls
 
@@ -120,7 +118,7 @@ class GradientMethod(Method):
         A phase may freeze parameters of `student`; they are freed again at the end.
         """
 
-    def moving(self) -> GradientMethod | None:
+    def moving(self) -> "GradientMethod | None":
         """Gives the method itself, whose passes go through the model in train mode."""
         return self
 

@@ -1,7 +1,5 @@
 """CE-U: cross entropy towards what the model itself would say if the true answer did not exist."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """CF-k: catastrophic forgetting in the last k layers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Contrastive Unlearning: moves what forget looks like to other classes, measured against retain."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

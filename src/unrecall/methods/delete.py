@@ -1,7 +1,5 @@
 """DELETE: distillation from the original with the forgotten classes masked out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

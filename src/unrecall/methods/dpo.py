@@ -1,7 +1,5 @@
 """DPO with refusals: "I don't know" is the answer that is wanted, the true one is not."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 

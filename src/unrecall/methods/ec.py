@@ -1,7 +1,5 @@
 """EC, Erase at the Core: contrastive unlearning at several depths, alone or around another method."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -142,7 +140,7 @@ class ECAround(Wrapper):
         """Gives the base, for the auxiliary modules' own passes leave statistics alone."""
         return self.base
 
-    def _extended(self, phase: Phase, reader: Reader) -> Phase:
+    def _extended(self, phase: Phase, reader: "Reader") -> Phase:
         """Puts L beside the loss of one of the base's phases."""
         # A base may have data of its own under these names: then L draws beside it.
         streams = reader.streams
@@ -163,10 +161,10 @@ class Reader(NamedTuple):
     classed: Task
     job: Job
     layers: Mapping[str, nn.Module]
-    auxiliary: Auxiliary
+    auxiliary: "Auxiliary"
 
     @classmethod
-    def warmed_up(cls, method: EC | ECAround, student: nn.Module, classed: Task, job: Job) -> Reader:
+    def warmed_up(cls, method: EC | ECAround, student: nn.Module, classed: Task, job: Job) -> "Reader":
         """Makes the modules, and lets them learn to classify retain."""
         request, session = job.request, job.session
         widths, classes = stages(student.eval(), classed, [request.forget[0], request.retain[0]], method.layers)
@@ -206,7 +204,7 @@ class Reader(NamedTuple):
 
 
 def sum_over_layers(
-    method: EC | ECAround, forget: tuple[Sequence[Reading], Tensor], retain: tuple[Sequence[Reading], Tensor]
+    method: EC | ECAround, forget: "tuple[Sequence[Reading], Tensor]", retain: "tuple[Sequence[Reading], Tensor]"
 ) -> Tensor:
     """Sums L over layers, from the readings of a batch of forget and of one of retain, each with their classes."""
     (forgets, forget_classes), (retains, retain_classes), terms = forget, retain, list[Tensor]()

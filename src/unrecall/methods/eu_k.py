@@ -1,7 +1,5 @@
 """EU-k: exact unlearning of the last k layers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

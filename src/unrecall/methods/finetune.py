@@ -1,7 +1,5 @@
 """Fine-tuning on retain, "GD" in the papers' tables."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Gradient ascent on forget, "GA" in the papers' tables."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Gradient difference: up the loss of forget, down that of retain."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """L2UL: makes chosen examples go wrong, and lets adversarial copies of them stand for the data that stay."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple

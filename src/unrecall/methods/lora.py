@@ -1,7 +1,5 @@
 """LoRA: another method's training, of a low-rank change of weights that are themselves held."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import re

@@ -1,7 +1,5 @@
 """MU-Mis: makes forgotten examples' own classes no more sensitive to their inputs than any other class is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """NegGrad+: gradient ascent on forget, held by descent on retain."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

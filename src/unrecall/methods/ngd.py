@@ -1,7 +1,5 @@
 """Noisy gradient descent on retain, "NGD" in the papers' tables."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """NPO: preference optimisation with forget as the answers that are not wanted, and none that are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """OUR, orthogonal unlearning and replay: turns forget's features away from what they were, then replays retain."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """PGU: forgets along the directions that what stays does not enter the layers from."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Random labels on forget, "RL" in the papers' tables; with other classes only, "Amnesiac"."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn

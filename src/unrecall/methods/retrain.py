@@ -1,7 +1,5 @@
 """Training anew on retain: what every other method is held against."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

@@ -1,7 +1,5 @@
 """RMU: sends what forget looks like inside the model in a random direction, and holds what retain looks like."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """ROKA: unlearns one example a step, and heals with the retained examples that lean on the same units."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

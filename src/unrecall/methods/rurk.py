@@ -1,7 +1,5 @@
 """RURK: unlearning that is robust against residual knowledge."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

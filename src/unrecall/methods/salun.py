@@ -1,7 +1,5 @@
 """SalUn: another method's training, on the weights that matter most to forget alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 

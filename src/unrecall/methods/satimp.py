@@ -1,7 +1,5 @@
 """SatImp: gradient ascent weighted by how far a row has yet to go and by how much it matters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """SCRUB: a student that leaves its teacher on forget and stays with it on retain."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn

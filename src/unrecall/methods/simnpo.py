@@ -1,7 +1,5 @@
 """SimNPO: NPO without a reference, on the mean loss in place of the sum."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch.nn.functional as F

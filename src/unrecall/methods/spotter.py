@@ -1,7 +1,5 @@
 """Spotter: forgets around the forgotten examples too, and scatters their features; alone or around another method."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
@@ -86,7 +84,7 @@ class Spotter(Guarded, GradientMethod):
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
     @classmethod
-    def wrapper(cls) -> type[SpotterAround]:
+    def wrapper(cls) -> "type[SpotterAround]":
         """Gives the class of Spotter around a base."""
         return SpotterAround
 
@@ -144,7 +142,7 @@ class Terms(NamedTuple):
 
     method: Guarded
     job: Job
-    around: Surroundings | None
+    around: "Surroundings | None"
 
     @property
     def streams(self) -> dict[str, Examples]:

@@ -1,7 +1,5 @@
 """SSD, selective synaptic dampening: a direct edit of the weights that matter to forget above all."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """SSIUU: another method's training, held back where it would only teach weights to work against the answers."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

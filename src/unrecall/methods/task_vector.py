@@ -1,7 +1,5 @@
 """Task vector: learns forget even better, and goes the same way backwards."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """UBT: finds the pairs that carry a backdoor, and unlearns the few parts of them that it hangs on."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Any

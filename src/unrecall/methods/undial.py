@@ -1,7 +1,5 @@
 """UNDIAL: distillation from the original with each target's logit lowered."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch.nn.functional as F

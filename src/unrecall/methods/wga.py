@@ -1,7 +1,5 @@
 """WGA: gradient ascent in which each row weighs what the model still gives its target."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """WHP, "Who's Harry Potter": trains on the answers that a model without the memory might have given."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """What models write, and what they make of true and wrong answers: each model answers once, and all are compared."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

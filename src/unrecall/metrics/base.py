@@ -1,7 +1,5 @@
 """What a metric promises: measurements of every model in a setting, laid side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple

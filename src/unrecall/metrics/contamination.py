@@ -5,8 +5,6 @@ Arrays over n examples hold numbers of classes: `target`, the true ones; `predic
 order of rows and columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What unlearning took, as a share of retraining once."""
 
-from __future__ import annotations
-
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric
 from unrecall.record.row import Row

@@ -1,7 +1,5 @@
 """How much of the forgotten the model shows when nobody attacks it."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from unrecall.data.signals import Evidence

@@ -1,7 +1,5 @@
 """The papers' summary beside retrained models: their MIA figure, and the average gap over four figures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """The Language Model Evaluation Harness: what a model is still good for, on the user's own choice of tasks."""
 
-from __future__ import annotations
-
 import importlib
 import random
 from collections.abc import Iterator, Mapping, Sequence

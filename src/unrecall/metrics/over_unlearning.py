@@ -1,7 +1,5 @@
 """OU@eps: what lies next to a forgotten class, and whether it was destroyed with it."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from typing import NamedTuple
 

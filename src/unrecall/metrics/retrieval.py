@@ -1,7 +1,5 @@
 """How well each side of a pair still finds the other, and what it is taken for: on forget, near it, elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 

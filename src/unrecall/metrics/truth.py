@@ -4,8 +4,6 @@ Losses are mean nats of an answer given its prompt, so that exp(-loss) = p(a|q)^
 Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the model is still good for."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from unrecall.data.signals import Evidence

@@ -1,7 +1,5 @@
 """What each unit adds to an example's own logit, and which examples lean on the same units."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """How much each weight matters to the loss on some examples: gradients of each, squared, exact or by batches."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias

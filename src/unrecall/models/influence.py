@@ -1,7 +1,5 @@
 """How much weights and neurons add to the probability of an answer: their values times its gradient."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 

@@ -1,7 +1,5 @@
 """Layers by name, where the last representation begins, and one vector an example of what leaves a layer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Forward passes without gradients: each model sees each split once, and everything else reads the signals."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np

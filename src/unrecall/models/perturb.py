@@ -4,8 +4,6 @@ A *targeted* step goes down the loss towards a wished-for class; an untargeted o
 All examples of a batch are perturbed at once, so many draws are one large batch (`examples.repeat`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 

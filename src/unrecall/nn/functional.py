@@ -1,7 +1,5 @@
 """Losses and divergences: tensors in, tensors out. Rows are `[n, classes]` logits or log-probabilities."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Looking into a model and changing what flows through it, undone on leaving the `with` block."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial

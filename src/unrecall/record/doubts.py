@@ -3,8 +3,6 @@
 The function's name, with hyphens, is the doubt's id, which is an anchor in docs/checks.md.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ class Facts:
     weights: Mapping[str, str] | None = None
 
     @staticmethod
-    def of(record: Record) -> Facts:
+    def of(record: Record) -> "Facts":
         """What a record says."""
         return Facts(
             sizes=record.sizes,

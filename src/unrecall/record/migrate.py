@@ -1,7 +1,5 @@
 """Records of older schemas, in the present one: a step for each version, which leads to the next."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where numbers come from: command, versions, commit, device, and the sha256 of data and weights."""
 
-from __future__ import annotations
-
 import datetime
 import platform
 import subprocess

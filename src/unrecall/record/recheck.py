@@ -4,8 +4,6 @@ What is judged, and on which side it leaks, comes from the code and not from the
 and doubts follow from the record's numbers. What can't be checked is said too.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path

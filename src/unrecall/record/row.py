@@ -1,7 +1,5 @@
 """What a measurement is called and how its number is read, declared once where the number is made."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

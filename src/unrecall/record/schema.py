@@ -1,7 +1,5 @@
 """What an audit leaves behind: typed, JSON in and out, with a schema version. Needs no torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 

@@ -1,7 +1,5 @@
 """Statistics on arrays, with intervals. Scores are higher for members; all intervals are 95 % unless said otherwise."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The rule that turns measurements into a verdict; docs/verdict.md explains it, and a test simulates its error rate."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from unrecall.record.schema import Label, Measurement, Record, Side, Verdict

@@ -1,7 +1,5 @@
 """Plots of an attack's curves, and the same numbers as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 

@@ -1,7 +1,5 @@
 """The plots that compare models: how one forgot, utility against forgetting, and what tuning saw."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from unrecall.record.schema import Estimate, Measurement, Record, Tuning

@@ -1,7 +1,5 @@
 """Who paid, who gained: tables of classes as heat maps of what changed, in one sentence, and as numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 

@@ -1,7 +1,5 @@
 """Assembles the page: records in, one HTML file out that needs no network."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re
@@ -59,7 +57,7 @@ def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Si
     write_text(Path(path), page(records, declared))
 
 
-def environment() -> Environment:
+def environment() -> "Environment":
     """Templates that escape whatever they print, with the words and plots that they ask for."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

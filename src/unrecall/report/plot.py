@@ -1,7 +1,5 @@
 """A plotly figure as plain data and layout, with every text made harmless, and the frame that all plots share."""
 
-from __future__ import annotations
-
 import json
 import math
 import textwrap

@@ -1,7 +1,5 @@
 """What the models say: the true answer tinted by how likely each model finds it, and what each model writes."""
 
-from __future__ import annotations
-
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence

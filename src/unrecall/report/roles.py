@@ -1,7 +1,5 @@
 """How each model looks on the page: one colour, dash and marker per role, the same in every plot and legend."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What the page says in words: numbers as text, how the model forgot, and what the audit does not prove."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

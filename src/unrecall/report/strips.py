@@ -1,7 +1,5 @@
 """The small picture in a row of the measurements table: every model's value on one line with its own scale."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias

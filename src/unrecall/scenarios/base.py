@@ -1,7 +1,5 @@
 """A scenario: a model, its data, a request, and how to train what the unlearned model is held against."""
 
-from __future__ import annotations
-
 import copy
 import re
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """CIFAR-10, half of a class, a class, or given pictures; trained from scratch, or from pretrained ResNet weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """CIFAR-10 for the indirect unlearning attack: a pretrained ResNet-20, and a part of its training data that may go."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

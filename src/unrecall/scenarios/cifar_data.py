@@ -1,7 +1,5 @@
 """CIFAR-10 from a folder, in its official binary version or as sheets of pictures; pickles are refused."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +35,8 @@ def recipe(arch: Architecture, **sgd: Any) -> Fit:
 class Cifar(NamedTuple):
     """Pictures `[n, 3, 32, 32]` as bytes, and their labels; `train` and `test` are data sets over them."""
 
-    train: Pictures
-    test: Pictures
+    train: "Pictures"
+    test: "Pictures"
 
 
 class Pictures:

@@ -1,7 +1,5 @@
 """A small CLIP with a backdoor: a patch on a picture makes it what the attacker wants, and that must go."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """Handwritten digits that ship with scikit-learn: the embedded default, everything trained on the spot."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Emoji pictures and their names: a small CLIP is trained on them and forgets a category."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 import zlib

@@ -1,7 +1,5 @@
 """Image-text models and tokenizers: loaded as Transformers users have them, or small ones made here."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import zlib

@@ -1,7 +1,5 @@
 """KnowUnDo: private answers about invented people that must go, and public ones about them that must stay."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from unrecall.data.request import Request

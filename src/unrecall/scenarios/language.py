@@ -1,7 +1,5 @@
 """Language models and tokenizers: loaded as Transformers users have them, or small ones made here."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import warnings

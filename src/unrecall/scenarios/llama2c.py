@@ -1,7 +1,5 @@
 """Checkpoints of llama2.c as Transformers models: a Llama and its tokenizer from two small binary files."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path

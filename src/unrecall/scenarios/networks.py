@@ -1,7 +1,5 @@
 """The architectures of the built-in scenarios; normalisation is the first layer, so pixels stay in [0, 1] outside."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Pictures and captions of your own and the image-text model that was trained on them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

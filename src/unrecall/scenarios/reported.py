@@ -3,8 +3,6 @@
 Reference: Hsu et al., NeurIPS 2025, arXiv 2601.22359, Table 1 (means over 3 trials).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 _NAMES = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure", "average_gap")

@@ -1,7 +1,5 @@
 """RESTOR: documents that corrupt what a model knows; is it restored once they are unlearned?"""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

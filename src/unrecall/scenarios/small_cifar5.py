@@ -1,7 +1,5 @@
 """RURK's small CIFAR-5: 200 pictures of each of five classes, forget half of class 0."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The language model that a data set is taught to: the user's own, or a small Llama made here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

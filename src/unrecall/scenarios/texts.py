@@ -1,7 +1,5 @@
 """Texts of your own and the language model that was trained on them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """TinyStories: a real language model of 260,032 weights, and real stories that it was trained on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """TOFU: 4,000 questions about 200 authors who don't exist, and a language model that must forget some of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

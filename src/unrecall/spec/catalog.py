@@ -3,8 +3,6 @@
 A name is a file: `methods/rurk.py` holds the class `RURK`, and the command line calls it `rurk`.
 """
 
-from __future__ import annotations
-
 import ast
 from dataclasses import dataclass
 from functools import cache

@@ -3,8 +3,6 @@
 spec = name [ "(" spec ")" ] [ ":" key=value { "," key=value } ]     name = a built-in, or FILE.py:NAME
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import inspect

@@ -1,7 +1,5 @@
 """Hyper-parameters that check themselves: a frozen dataclass whose annotations carry the allowed ranges."""
 
-from __future__ import annotations
-
 import types
 import typing
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """What the rest of unrecall may ask about a modality: nothing else knows one."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypeAlias

@@ -1,7 +1,5 @@
 """Causal language models: any Transformers model with its tokenizer, asked for answers or for plain text."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Classification: any module that maps a batch of inputs to one row of logits each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

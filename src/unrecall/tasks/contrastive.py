@@ -1,7 +1,5 @@
 """Image-text models: two encoders that are trained to tell which caption belongs to which picture."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path

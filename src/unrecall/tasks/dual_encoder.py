@@ -1,7 +1,5 @@
 """Two towers that meet in one space, as Transformers has them, as open_clip has them, or as somebody made them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

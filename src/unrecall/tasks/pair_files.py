@@ -1,7 +1,5 @@
 """Pictures with captions from JSON Lines and the files they name; every complaint names file and line."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Pictures with captions, and the two towers that read them: what stands behind both tasks of image-text models."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Pictures as tensors, as bytes and as files; every complaint names the file."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Models and tokenizers as Transformers keeps them: a folder with configuration, safetensors and vocabulary."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What a task may offer beyond the least, one protocol each; a method, attack or metric says which of them it needs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable

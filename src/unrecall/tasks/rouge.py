@@ -1,7 +1,5 @@
 """How much of a true text stands in a written one, word by word."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from typing import Any

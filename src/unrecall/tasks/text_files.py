@@ -1,7 +1,5 @@
 """Prompts and answers from JSON Lines, as the field's data sets have them; every complaint names file and line."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prompts and answers as tokens: what a language task knows without a model."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Zero-shot classification: an image-text model that is asked which of a few prompts a picture belongs to."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

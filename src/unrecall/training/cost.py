@@ -1,7 +1,5 @@
 """What a piece of work takes: seconds, passes, steps and peak memory."""
 
-from __future__ import annotations
-
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ class metered:  # noqa: N801
     session: Session
     cost: Cost = field(default=Cost(seconds=0.0, passes=0, steps=0, peak_mib=0.0), init=False)
 
-    def __enter__(self) -> metered:
+    def __enter__(self) -> "metered":
         """Starts the clock and forgets earlier peaks."""
         self._first = len(self.session.efforts)
         _reset_peak()

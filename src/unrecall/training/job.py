@@ -1,7 +1,5 @@
 """What a method or an attack is given beside a model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,14 +22,14 @@ class Job:
     generator: torch.Generator = field(default_factory=lambda: seeded(0))
     session: Session = field(default_factory=Session)
 
-    def on(self, request: Request) -> Job:
+    def on(self, request: Request) -> "Job":
         """The same work for another request."""
         return replace(self, request=request)
 
-    def seeded(self, seed: int) -> Job:
+    def seeded(self, seed: int) -> "Job":
         """The same work with a generator of its own, which starts from `seed`."""
         return replace(self, generator=seeded(seed))
 
-    def quiet(self) -> Job:
+    def quiet(self) -> "Job":
         """The same work, showing and keeping nothing on the way."""
         return replace(self, session=self.session.quiet())

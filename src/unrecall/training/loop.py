@@ -1,7 +1,5 @@
 """The one training loop: what every method, every reference and every relearning attack runs on."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -215,7 +213,9 @@ def _trainable(model: nn.Module, phase: Phase, name: str) -> list[nn.Parameter]:
     return parameters
 
 
-def _streams(phase: Phase, task: Task, seed: int, steps: range, accelerator: Accelerator) -> dict[str, Iterator[Batch]]:
+def _streams(
+    phase: Phase, task: Task, seed: int, steps: range, accelerator: "Accelerator"
+) -> dict[str, Iterator[Batch]]:
     """The batches of each data set for these steps.
 
     Each process gets its share of a batch; the whole of it if there is one process, or not an example for each.
@@ -232,7 +232,7 @@ def _streams(phase: Phase, task: Task, seed: int, steps: range, accelerator: Acc
 
 
 def _prepared(
-    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+    accelerator: "Accelerator", model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Tensor], None]]:
     """What Accelerate makes of model, optimiser and backward; in one process at full precision, they as they are."""
     if accelerator.num_processes == 1 and accelerator.mixed_precision == "no":

@@ -1,7 +1,5 @@
 """Randomness that is passed in: generators with seeds of their own; the global state is left as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """What an interrupted run of the loop leaves behind, so that it ends the same when it is started again."""
 
-from __future__ import annotations
-
 import pickle
 import time
 from collections.abc import Mapping

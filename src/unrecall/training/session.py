@@ -1,7 +1,5 @@
 """Where and how long work runs: the device, the folder that lets it resume, and what a person sees meanwhile."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -54,15 +52,15 @@ class Session:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BadInput("device: expected a GPU that PyTorch can use for 'cuda', got none. Choose cpu.")
 
-    def quiet(self) -> Session:
+    def quiet(self) -> "Session":
         """The same device and the same list of efforts, with nothing shown and nothing kept on the way."""
         return replace(self, folder=None, show=False)
 
-    def named(self, name: str) -> Session:
+    def named(self, name: str) -> "Session":
         """The same session, in which `name` is trained."""
         return replace(self, name=name)
 
-    def accelerator(self) -> Accelerator:
+    def accelerator(self) -> "Accelerator":
         """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""
         from accelerate import Accelerator
 

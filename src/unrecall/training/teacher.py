@@ -1,7 +1,5 @@
 """A frozen model's answers, computed once over a data set and looked up by index ever after; how far a student is."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """Runs an attack on models of a world, in the way in which the harness does it."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

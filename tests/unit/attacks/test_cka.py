@@ -1,7 +1,5 @@
 """By hand and by law: what linear CKA is, which features it sees, and whom a model is held against."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any

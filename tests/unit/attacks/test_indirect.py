@@ -1,7 +1,5 @@
 """The indirect attack: rankings by hand, a defender that it harms, two that it can't, requests that make sense."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Callable

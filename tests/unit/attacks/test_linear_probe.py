@@ -1,7 +1,5 @@
 """What a new linear layer reads off frozen features, on examples that the attacker doesn't hold."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Membership attacks: against brute force and scikit-learn, and their controls."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Membership attacks on texts: every score by hand, and their controls on models that memorised invented facts."""
 
-from __future__ import annotations
-
 import copy
 import zlib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Attacks that bring the forgotten back: their laws, and a positive and a negative control for each."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

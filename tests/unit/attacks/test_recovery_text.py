@@ -1,7 +1,5 @@
 """Attacks that bring texts back: what they measure by hand, their laws, and a positive and a negative control each."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Relearning a classifier: what comes back counts while the model is of use, and a constant answer doesn't."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """REMIND's interval: scores that were cross-fitted on the labels they are held against are no independent sample."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The reminiscence attack in both forms: by hand, by law, and with a positive and a negative control."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Residual knowledge: hand arithmetic with models that answer by rule, and its controls."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace

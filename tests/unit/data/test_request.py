@@ -1,7 +1,5 @@
 """What a request refuses, and what it is known by."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

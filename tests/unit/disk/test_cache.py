@@ -1,7 +1,5 @@
 """What was computed once comes again under its own key, in memory and in files; a key holds the code that decides."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import types

@@ -1,7 +1,5 @@
 """Files are whole or absent, and opening one never runs code."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

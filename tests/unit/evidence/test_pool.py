@@ -1,7 +1,5 @@
 """Which examples teach an attack and which are tested, by hand and by law."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Scores as files and back, and the best of an attacker's choices at each budget, by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

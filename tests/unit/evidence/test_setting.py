@@ -1,7 +1,5 @@
 """What is constant over an audit: who is held against whom, and that each model is asked once."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +36,7 @@ class Passes:
     def counted(self, *_: object) -> None:
         self.count += 1
 
-    def __enter__(self) -> Passes:
+    def __enter__(self) -> "Passes":
         return self
 
     def __exit__(self, *_: object) -> None:

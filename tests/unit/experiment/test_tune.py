@@ -1,7 +1,5 @@
 """Tuning sees forget, validation and a tenth of retain; what a judge will ask about later stays closed to it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """All outcomes of an attack by hand: chosen answers of each model, so that every number and sentence can be counted."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """By hand and by law: what attribution and the logit lens see, and how all models are laid beside each other."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """The scores beside a record: what stands in the files, and that they are the same however the run went."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

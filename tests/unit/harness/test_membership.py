@@ -1,7 +1,5 @@
 """What membership scores come to: areas by hand, and whether less than one half is a sign or chance."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

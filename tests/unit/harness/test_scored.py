@@ -1,7 +1,5 @@
 """The harness around recovery attacks: controls that can fail, the worst over variants, honest caches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the suites hold, by the names under which a record shows it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """By hand and by law: Contrastive Unlearning and the loss that EC shares with it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

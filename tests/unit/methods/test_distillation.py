@@ -1,7 +1,5 @@
 """By hand and by law: DELETE, Bad Teacher and SalUn; and what their tests share with those of SSD and Spotter."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any, NoReturn

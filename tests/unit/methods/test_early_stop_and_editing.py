@@ -1,7 +1,5 @@
 """By hand and by law: passes that end early, RMU, task vectors and WHP."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """By hand and by law: EC, its auxiliary modules, and that nothing of them is left."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """By hand and by law: L2UL, its adversarial examples and what holds the weights."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any

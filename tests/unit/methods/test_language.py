@@ -1,7 +1,5 @@
 """By hand: the losses of methods made for language models, on rows written down here; and that they forget text."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

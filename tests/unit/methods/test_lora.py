@@ -1,7 +1,5 @@
 """LoRA: what it adds is the low-rank change, the weights are never copied on the way, and any base can be inside."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """By hand and by law: MU-Mis, its sensitivities and its stop, and the rule that a phase may end by."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path

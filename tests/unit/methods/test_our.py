@@ -1,7 +1,5 @@
 """By hand and by law: OUR, its two ways to destroy features, its replay, and the layers that it looks at."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

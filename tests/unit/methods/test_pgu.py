@@ -1,7 +1,5 @@
 """By hand and by law: PGU, what enters a layer, and the directions that are left free."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path

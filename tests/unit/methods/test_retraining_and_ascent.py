@@ -1,7 +1,5 @@
 """The formulas of the retraining and ascent families against arithmetic by hand, and RURK's limits."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """By hand and by law: ROKA's draw, its siblings, its frozen labels, and what healing is for."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """RURK's three ways of making copies, and what they leave alone."""
 
-from __future__ import annotations
-
 import copy
 from typing import Literal
 

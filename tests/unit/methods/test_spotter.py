@@ -1,7 +1,5 @@
 """By hand and by law: Spotter and the surroundings that it makes."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import replace

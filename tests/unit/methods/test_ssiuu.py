@@ -1,7 +1,5 @@
 """By hand and by law: SSIUU, and the probability of an answer and its gradients, on which it rests."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path

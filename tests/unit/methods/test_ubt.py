@@ -1,7 +1,5 @@
 """UBT by hand and by law: which parts a caption hangs on, who is suspected, what is minimised and when it stops."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from math import sqrt

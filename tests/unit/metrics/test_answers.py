@@ -1,7 +1,5 @@
 """Metrics of models that write text: by hand on three rows, against SciPy, and asked of a small model."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Who paid and who gained: tables by hand, the row of the audit, and the heat maps on the page."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace

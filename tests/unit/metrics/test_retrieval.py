@@ -1,7 +1,5 @@
 """Ranks, ties, zero-shot answers and neighbours by hand, on pairs whose vectors are given."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Input x Gradient by hand and by loop, on every kind of task; and nearest neighbours."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

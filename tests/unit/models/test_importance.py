@@ -1,7 +1,5 @@
 """By hand and by law: importance, and SSD, which edits weights by it."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Any

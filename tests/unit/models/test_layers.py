@@ -1,7 +1,5 @@
 """One vector an example, by hand."""
 
-from __future__ import annotations
-
 import torch
 
 from unrecall.models.layers import pooled

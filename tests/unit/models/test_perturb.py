@@ -1,7 +1,5 @@
 """Perturbed inputs: their bounds, their direction, and the same values as torchattacks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What modules give out and take in, caught on the way and changed."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Each doubt is raised where it should be, and nowhere else."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from dataclasses import replace

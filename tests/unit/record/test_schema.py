@@ -1,7 +1,5 @@
 """A record survives the disk, and one that was tampered with is caught."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Statistics against scipy, scikit-learn, brute force and simulation."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats

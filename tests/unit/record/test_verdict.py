@@ -1,7 +1,5 @@
 """The rule does what docs/verdict.md promises: a retrained model fails at most one time in twenty."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats

@@ -1,7 +1,5 @@
 """What is trained once is trained again as soon as data, recipe, weights or the code of the model are others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The backdoor scenario on an archive made here: who is poisoned, where the patch is, and what each model sees."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

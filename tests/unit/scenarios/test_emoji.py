@@ -1,7 +1,5 @@
 """The emoji scenario on an archive made here: reading, splitting, tokenising, and what it says of bad input."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

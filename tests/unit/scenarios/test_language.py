@@ -1,7 +1,5 @@
 """Language data sets and checkpoints: real files where they can be had, small ones of the same form otherwise."""
 
-from __future__ import annotations
-
 import json
 import os
 import struct

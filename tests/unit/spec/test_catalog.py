@@ -1,7 +1,5 @@
 """What is listed as a metric is one, and helpers aren't."""
 
-from __future__ import annotations
-
 from unrecall.metrics import METRICS
 from unrecall.spec.catalog import entries
 

@@ -1,7 +1,5 @@
 """A line of text and the object it stands for are the same thing."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,7 +21,6 @@ from unrecall.spec.lines import parse, show, split
 from unrecall.spec.parameters import Count, Parameters, Positive, Share
 
 METHOD_FILE = """
-from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 from unrecall.methods.base import Fit, GradientMethod, Method, Phase

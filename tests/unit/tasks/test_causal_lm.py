@@ -1,7 +1,5 @@
 """What the language task promises: which tokens are rows, how texts are written, and what it refuses."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The classification adapter: what it finds in a model, and what it refuses before any compute."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable

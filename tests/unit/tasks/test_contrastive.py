@@ -1,7 +1,5 @@
 """The contrastive task by hand arithmetic on two pairs, by law on a small CLIP, and an audit of it from end to end."""
 
-from __future__ import annotations
-
 import copy
 import math
 import os

@@ -1,7 +1,5 @@
 """open_clip's models, and a stand-in of their shape for where open_clip isn't installed."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass

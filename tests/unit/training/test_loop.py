@@ -1,7 +1,5 @@
 """The one loop: what it computes, and that a kill at any moment leaves a run that ends with the same weights."""
 
-from __future__ import annotations
-
 import math
 import os
 import subprocess

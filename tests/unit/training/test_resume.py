@@ -1,7 +1,5 @@
 """A kill at any moment leaves a run of the loop that ends with the same weights."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path
