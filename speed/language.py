@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from speed.clock import Race, race
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
+from unrecall.data.signals import Rows
 from unrecall.methods.base import Method
 from unrecall.methods.npo import NPO
 from unrecall.methods.rmu import RMU
-from unrecall.nn.functional import nll
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
@@ -44,7 +44,7 @@ def run() -> list[Race]:
         worst = max((a - b).abs().max().item() for a, b in pairs)
         return Race(name, *race(ours, theirs, rounds=3), rival, target, f"weights differ by {worst:.0e}")
 
-    reference = "unrecall.methods.npo.remembered_losses"
+    reference = "unrecall.methods.npo.remembered"
     each_step = "reference run each step"
     return [
         raced(
@@ -67,13 +67,12 @@ def run() -> list[Race]:
     ]
 
 
-def at_each_step(model: nn.Module, task: Task, examples: Examples) -> Teacher:
+def at_each_step(model: nn.Module, task: Task, examples: Examples, of: Callable[[Rows], Tensor]) -> Teacher:
     """The reference's summed losses from a pass of its own for every batch."""
 
     @torch.no_grad()
     def answer(batch: Batch) -> Tensor:
-        rows = task.rows(model, batch)
-        return rows.summed(nll(rows.logits, rows.targets))
+        return of(task.rows(model, batch))
 
     return answer
 

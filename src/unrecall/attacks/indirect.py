@@ -117,9 +117,10 @@ class Indirect(DeletionAttack):
 
     def rehearse(self, model: nn.Module, examples: Examples, job: Job) -> nn.Module:
         """A copy of the model after gradient ascent on the examples, by `fit`."""
-        copied, loss = copy.deepcopy(model), loss_on("forget", job.task)
-        phase = Phase(lambda moved, drawn: -loss(moved, drawn), {"forget": examples}, self.fit)
-        fit(copied, job.task, phase, job.generator, job.session.quiet().named("surrogate"))
+        copied, task = copy.deepcopy(model), job.task
+        loss = loss_on("forget", task, lambda rows, _: -rows.losses().mean())
+        phase = Phase(loss, {"forget": examples}, self.fit)
+        fit(copied, task, phase, job.generator, job.session.quiet().named("surrogate"))
         return copied.eval()
 
     def _harm_by_class(self, model: nn.Module, candidates: Candidates, task: Task, job: Job) -> np.ndarray:
@@ -172,7 +173,7 @@ def alignments(model: nn.Module, task: Task, examples: Examples, direction: Weig
     with mode(model, training=False), sdpa_kernel(SDPBackend.MATH):
         for batch in batches(examples, task, device=device_of(model)):
             try:
-                products.append(jvp(partial(losses.each, batch=batch), (weights,), (tangents,))[1].detach())
+                products.append(jvp(partial(losses.under, batch=batch), (weights,), (tangents,))[1].detach())
             except RuntimeError:
                 products.append(_one_by_one(model, task, batch, direction))
     return torch.cat(products).double().cpu().numpy()

@@ -1,84 +1,45 @@
 """All methods by what they do; the file's stem is the name on the command line."""
 
-from unrecall.methods.bad_teacher import BadTeacher
-from unrecall.methods.base import GradientMethod, Method, Plugin, Wrapper
-from unrecall.methods.ce_u import CEU
-from unrecall.methods.cf_k import CFk
-from unrecall.methods.contrastive_unlearning import ContrastiveUnlearning
-from unrecall.methods.delete import Delete
-from unrecall.methods.dpo import DPO
-from unrecall.methods.ec import EC, ECAround
-from unrecall.methods.eu_k import EUk
-from unrecall.methods.finetune import Finetune
-from unrecall.methods.grad_ascent import GradAscent
-from unrecall.methods.grad_diff import GradDiff
-from unrecall.methods.l2ul import L2UL
-from unrecall.methods.lora import LoRA
-from unrecall.methods.mu_mis import MUMis
-from unrecall.methods.neggrad_plus import NegGradPlus
-from unrecall.methods.ngd import NGD
-from unrecall.methods.npo import NPO
-from unrecall.methods.our import OUR
-from unrecall.methods.pgu import PGU
-from unrecall.methods.random_label import RandomLabel
-from unrecall.methods.retrain import Retrain
-from unrecall.methods.rmu import RMU
-from unrecall.methods.roka import ROKA
-from unrecall.methods.rurk import RURK
-from unrecall.methods.salun import SalUn
-from unrecall.methods.satimp import SatImp
-from unrecall.methods.scrub import SCRUB
-from unrecall.methods.simnpo import SimNPO
-from unrecall.methods.spotter import Spotter, SpotterAround
-from unrecall.methods.ssd import SSD
-from unrecall.methods.ssiuu import SSIUU
-from unrecall.methods.task_vector import TaskVector
-from unrecall.methods.ubt import UBT
-from unrecall.methods.undial import UNDIAL
-from unrecall.methods.wga import WGA
-from unrecall.methods.whp import WHP
-
-__all__ = [
-    "CEU",
-    "DPO",
-    "EC",
-    "L2UL",
-    "NGD",
-    "NPO",
-    "OUR",
-    "PGU",
-    "RMU",
-    "ROKA",
-    "RURK",
-    "SCRUB",
-    "SSD",
-    "SSIUU",
-    "UBT",
-    "UNDIAL",
-    "WGA",
-    "WHP",
-    "BadTeacher",
-    "CFk",
-    "ContrastiveUnlearning",
-    "Delete",
-    "ECAround",
-    "EUk",
-    "Finetune",
-    "GradAscent",
-    "GradDiff",
-    "GradientMethod",
-    "LoRA",
-    "MUMis",
-    "Method",
-    "NegGradPlus",
-    "Plugin",
-    "RandomLabel",
-    "Retrain",
-    "SalUn",
-    "SatImp",
-    "SimNPO",
-    "Spotter",
-    "SpotterAround",
-    "TaskVector",
-    "Wrapper",
-]
+# "X as X" gives a name on, so that type checkers and editors find it here.
+from unrecall.methods.bad_teacher import BadTeacher as BadTeacher
+from unrecall.methods.base import GradientMethod as GradientMethod
+from unrecall.methods.base import Method as Method
+from unrecall.methods.base import Plugin as Plugin
+from unrecall.methods.base import Wrapper as Wrapper
+from unrecall.methods.ce_u import CEU as CEU
+from unrecall.methods.cf_k import CFk as CFk
+from unrecall.methods.contrastive_unlearning import ContrastiveUnlearning as ContrastiveUnlearning
+from unrecall.methods.delete import Delete as Delete
+from unrecall.methods.dpo import DPO as DPO
+from unrecall.methods.ec import EC as EC
+from unrecall.methods.ec import ECAround as ECAround
+from unrecall.methods.eu_k import EUk as EUk
+from unrecall.methods.finetune import Finetune as Finetune
+from unrecall.methods.grad_ascent import GradAscent as GradAscent
+from unrecall.methods.grad_diff import GradDiff as GradDiff
+from unrecall.methods.l2ul import L2UL as L2UL
+from unrecall.methods.lora import LoRA as LoRA
+from unrecall.methods.mu_mis import MUMis as MUMis
+from unrecall.methods.neggrad_plus import NegGradPlus as NegGradPlus
+from unrecall.methods.ngd import NGD as NGD
+from unrecall.methods.npo import NPO as NPO
+from unrecall.methods.our import OUR as OUR
+from unrecall.methods.pgu import PGU as PGU
+from unrecall.methods.random_label import RandomLabel as RandomLabel
+from unrecall.methods.retrain import Retrain as Retrain
+from unrecall.methods.rmu import RMU as RMU
+from unrecall.methods.roka import ROKA as ROKA
+from unrecall.methods.rurk import RURK as RURK
+from unrecall.methods.salun import SalUn as SalUn
+from unrecall.methods.satimp import SatImp as SatImp
+from unrecall.methods.scrub import SCRUB as SCRUB
+from unrecall.methods.simnpo import SimNPO as SimNPO
+from unrecall.methods.spotter import Spotter as Spotter
+from unrecall.methods.spotter import SpotterAround as SpotterAround
+from unrecall.methods.ssd import SSD as SSD
+from unrecall.methods.ssiuu import SSIUU as SSIUU
+from unrecall.methods.task_vector import TaskVector as TaskVector
+from unrecall.methods.ubt import UBT as UBT
+from unrecall.methods.undial import UNDIAL as UNDIAL
+from unrecall.methods.wga import WGA as WGA
+from unrecall.methods.whp import WHP as WHP

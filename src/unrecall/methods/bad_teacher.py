@@ -1,22 +1,15 @@
 """Bad Teacher: forget is taught by a network that knows nothing, retain by the original."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset
 
-from unrecall.data.examples import Examples, Part
+from unrecall.data.examples import Joined, split_off
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, reinitialise
-from unrecall.nn.functional import kl
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on, reinitialise
 from unrecall.spec.parameters import Positive, Share
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
-from unrecall.training.teacher import frozen_copy, remembered
+from unrecall.training.teacher import distance, frozen_copy, remembered
 
 
 @dataclass(frozen=True)
@@ -42,14 +35,14 @@ class BadTeacher(GradientMethod):
     as we know it, not checked against the text.
     """
 
-    title: ClassVar[str] = "Bad Teacher"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Bad Teacher"
+    strength = Strength(("fit.lr",))
 
     share: Share = 0.3
     temperature: Positive = 1.0
     fit: Fit = Fit(optimizer="adam", lr=1e-4, weight_decay=0.0, batch_size=256)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over the mixture, forget first in its numbering."""
         request, task, generator = job.request, job.task, job.generator
         incompetent = frozen_copy(original)
@@ -57,17 +50,13 @@ class BadTeacher(GradientMethod):
         pairs = zip(incompetent.parameters(), original.parameters(), strict=True)
         if all(torch.equal(fresh, trained) for fresh, trained in pairs):
             raise NotSupported("BadTeacher: expected layers with reset_parameters to make a teacher of, got none.")
-        indices = torch.randperm(len(request.retain), generator=generator)[: round(self.share * len(request.retain))]
-        parts = [request.forget, Part(request.retain, indices.tolist())]
-        mixed: Examples = ConcatDataset(parts)  # type: ignore[arg-type]
+        part, _ = split_off(request.retain, round(self.share * len(request.retain)), generator)
+        mixed = Joined([request.forget, part])
         ignorant, knowing = remembered(incompetent, task, mixed), remembered(original, task, mixed)
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            batch = batches["mixed"]
-            rows = task.rows(model, batch)
+        def loss(rows: Rows, batch: Batch) -> Tensor:
             forget = batch["index"][rows.example] < len(request.forget)
             target = torch.where(forget[:, None], ignorant(batch), knowing(batch))
-            log_p, log_q = (F.log_softmax(logits / self.temperature, 1) for logits in (target, rows.logits))
-            return rows.per_example(kl(log_p, log_q)).mean()
+            return distance(rows, target, self.temperature)
 
-        return [Phase(loss, {"mixed": mixed}, self.fit)]
+        return [Phase(loss_on("mixed", task, loss), {"mixed": mixed}, self.fit)]

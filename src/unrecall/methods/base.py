@@ -9,16 +9,22 @@ from typing import ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from unrecall.errors import NotSupported
+from unrecall.data.examples import Batch, Examples
+from unrecall.data.request import Split
+from unrecall.data.signals import Rows
+from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed
+from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Loss, Phase, fit, loss_on, set_training
+from unrecall.training.loop import Batches, Fit, Loss, Phase, RowsLoss, fit, loss_on, mean_loss, set_training
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
+
+# What a method is written with that stands elsewhere: given on from here.
+__all__ = ["Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
 
 P = TypeVar("P", bound=Parameters)
 
@@ -157,12 +163,22 @@ class Plugin(Wrapper, GradientMethod):
 
 def classified(task: Task, owner: str) -> Task:
     """Gives the task whose rows are the examples' classes; NotSupported, in `owner`'s name, where they have none."""
-    if not isinstance(task, Classed):
-        raise NotSupported(
-            f"{owner}: expected examples with a class each, got {type(task).__name__}'s. "
-            "Choose a method that needs no classes, such as GradDiff."
-        )
-    return task.classified()
+    return classed(owner, task, "Choose a method that needs no classes, such as GradDiff.").classified()
+
+
+def last_blocks(model: nn.Module, count: int, task: Task, owner: str) -> list[nn.Module]:
+    """Gives the modules of the last `count` blocks; BadInput, in the name of `owner`, where the model has fewer."""
+    parts = task.blocks(model)
+    if count > len(parts):
+        raise BadInput(f"{owner}: expected blocks to be at most {len(parts)} (the model's), got {count}. Lower it.")
+    return [module for _, modules in parts[-count:] for module in modules]
+
+
+def train_only(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+    """Freezes all parameters of a model but these; what was frozen before stays frozen."""
+    free = {id(p) for p in parameters}
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.requires_grad and id(parameter) in free)
 
 
 def copy_of(model: nn.Module, job: Job) -> nn.Module:
@@ -183,15 +199,21 @@ def finish(student: nn.Module, model: nn.Module) -> nn.Module:
     return student.eval()
 
 
-def session_of_copy(model: nn.Module) -> Session:
-    """Makes the session in which a copy of `model` is trained on the way: in the same place, without a trace."""
-    return Session(device="cpu" if device_of(model).type == "cpu" else None)
+def over(split: Split, job: Job, fit: Fit, of: RowsLoss = mean_loss) -> Phase:
+    """Makes a phase over one split of the request, which minimises what `of` computes from a pass; CE by default."""
+    return Phase(loss_on(split, job.task, of), {split: job.request[split]}, fit)
 
 
-def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit) -> list[Phase]:
+def train_aside(model: nn.Module, phase: Phase, job: Job, name: str) -> None:
+    """Trains a copy that is needed on the way, in place: on the device where it is, and without a trace."""
+    session = Session(device="cpu" if device_of(model).type == "cpu" else None, name=name)
+    fit(model, job.task, phase, job.generator, session)
+
+
+def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit, leads: Split = "forget") -> list[Phase]:
     """Makes one phase over forget that minimises `forget` + `weight` CE(retain); retain cycles beside it.
 
-    At weight 0 retain is not read.
+    `leads`: which of the two an epoch is a pass over. At weight 0 retain is not read.
     """
     request, retain = job.request, loss_on("retain", job.task)
     if weight == 0:
@@ -200,7 +222,8 @@ def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit) -> list[Phase
     def loss(model: nn.Module, batches: Batches) -> Tensor:
         return forget(model, batches) + weight * retain(model, batches)
 
-    return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit)]
+    streams: dict[str, Examples] = {leads: request[leads], "forget": request.forget, "retain": request.retain}
+    return [Phase(loss, streams, fit)]
 
 
 def beside_own(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
@@ -262,25 +285,3 @@ def _start_from_within(module: nn.Module, start: Callable[[nn.Module], None]) ->
     for child in module.children():
         _start_from_within(child, getattr(child, "_init_weights", start))
     start(module)
-
-
-__all__ = [
-    "Around",
-    "Fit",
-    "GradientMethod",
-    "Method",
-    "Null",
-    "Phase",
-    "Plugin",
-    "Strength",
-    "Wrapper",
-    "beside_own",
-    "beside_retain",
-    "classified",
-    "copy_of",
-    "finish",
-    "loss_on",
-    "reinitialise",
-    "session_of_copy",
-    "train",
-]

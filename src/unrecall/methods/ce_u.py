@@ -1,19 +1,14 @@
 """CE-U: cross entropy towards what the model itself would say if the true answer did not exist."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import masked_softmax, one_hot_mask
 from unrecall.spec.parameters import Index, NonNegative
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -39,20 +34,16 @@ class CEU(GradientMethod):
     student's own.
     """
 
-    title: ClassVar[str] = "CE-U"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "CE-U"
+    strength = Strength(("fit.lr",), high=2**10)
 
     skip: Index = 1
     retain_weight: NonNegative = 0.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it where it has a weight."""
-        task = job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return ce_u_loss(task.rows(model, batches["forget"]), self.skip)
-
+        loss = loss_on("forget", job.task, lambda rows, _: ce_u_loss(rows, self.skip))
         return beside_retain(loss, self.retain_weight, job, self.fit)
 
 

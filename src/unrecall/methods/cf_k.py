@@ -1,15 +1,11 @@
 """CF-k: catastrophic forgetting in the last k layers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, last_blocks, over, train_only
 from unrecall.spec.parameters import Count
-from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -32,24 +28,14 @@ class CFk(GradientMethod):
     in counting blocks; its k = 5 counts weight layers, the head and two in each of two residual blocks.
     """
 
-    title: ClassVar[str] = "CF-k"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "CF-k"
+    strength = Strength(("fit.lr",))
 
     blocks: Count = 3
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with all but the last blocks frozen."""
-        parts = job.task.blocks(student)
-        if self.blocks > len(parts):
-            raise BadInput(
-                f"CFk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
-            )
-        frozen = [p for p in student.parameters() if not p.requires_grad]
-        student.requires_grad_(False)
-        for _, modules in parts[-self.blocks :]:
-            for module in modules:
-                module.requires_grad_(True)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]
+        last = last_blocks(student, self.blocks, job.task, "CFk")
+        train_only(student, (p for module in last for p in module.parameters()))
+        return [over("retain", job, self.fit)]

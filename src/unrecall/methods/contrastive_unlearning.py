@@ -1,19 +1,14 @@
 """Contrastive Unlearning: moves what forget looks like to other classes, measured against retain."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import move
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, classified
-from unrecall.models.observe import device_of
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, classified
+from unrecall.models.observe import in_order
 from unrecall.nn.functional import contrastive_forgetting
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -51,8 +46,8 @@ class ContrastiveUnlearning(GradientMethod):
     guard; and in the stop for a class, which looks at unseen examples of it there.
     """
 
-    title: ClassVar[str] = "Contrastive unlearning"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Contrastive unlearning"
+    strength = Strength(("fit.lr",))
 
     temperature: Positive = 0.7
     lambda_ul: NonNegative = 3.0
@@ -60,7 +55,7 @@ class ContrastiveUnlearning(GradientMethod):
     omega: Count = 4
     fit: Fit = Fit(lr=1e-3, weight_decay=0.0, epochs=3, batch_size=64, batchnorm="frozen")
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, `omega` times as long as `fit` says, with retain cycling beside it."""
         request, task = job.request, job.task
         classed = classified(task, "ContrastiveUnlearning")
@@ -76,6 +71,6 @@ class ContrastiveUnlearning(GradientMethod):
         fit = replace(self.fit, epochs=self.fit.epochs * self.omega)
         if request.kind == "class" and fit.until is None and classed is task:
             with torch.no_grad():
-                rows = task.rows(original, move(task.collate([request.forget[0]]), device_of(original)))
+                rows = task.rows(original, next(in_order(original, task, request.forget, 1)))
             fit = replace(fit, until=1 / rows.logits.shape[1])
         return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit)]

@@ -1,18 +1,11 @@
 """DELETE: distillation from the original with the forgotten classes masked out."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.nn.functional import kl, one_hot_mask
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
-from unrecall.training.teacher import remembered
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, over
+from unrecall.training.teacher import masked_distance, remembered
 
 
 @dataclass(frozen=True)
@@ -36,23 +29,16 @@ class Delete(GradientMethod):
     masked in every row, as in Spotter's code.
     """
 
-    title: ClassVar[str] = "DELETE"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "DELETE"
+    strength = Strength(("fit.lr",))
 
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget; the teacher's outputs are computed once."""
-        request, task = job.request, job.task
-        teacher = remembered(original, task, request.forget)
+        teacher = remembered(original, job.task, job.request.forget)
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            rows = task.rows(model, batches["forget"])
-            hidden = one_hot_mask(rows.targets, rows.logits.shape[1])
-            if request.masked:
-                hidden = torch.zeros_like(hidden)
-                hidden[:, list(request.masked)] = True
-            target = F.log_softmax(teacher(batches["forget"]).masked_fill(hidden, float("-inf")), 1)
-            return rows.per_example(kl(target, F.log_softmax(rows.logits, 1))).mean()
+        def loss(rows: Rows, batch: Batch) -> Tensor:
+            return masked_distance(rows, teacher(batch), job.request.masked)
 
-        return [Phase(loss, {"forget": request.forget}, self.fit)]
+        return [over("forget", job, self.fit, loss)]

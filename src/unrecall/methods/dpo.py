@@ -1,8 +1,7 @@
 """DPO with refusals: "I don't know" is the answer that is wanted, the true one is not."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.data.examples import iterate
-from unrecall.data.signals import Rows
-from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
-from unrecall.nn.functional import nll
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.protocols import Textual
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
-from unrecall.training.teacher import remembered_losses
+from unrecall.tasks.protocols import textual
+from unrecall.training.teacher import remembered, summed_losses
 
 Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
 
@@ -65,46 +59,35 @@ class DPO(GradientMethod):
     forget term the size that NPO's has, and matters only beside retain.
     """
 
-    title: ClassVar[str] = "DPO"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "DPO"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta: Positive = 0.1
     retain_weight: NonNegative = 1.0
     refusals: Annotated[tuple[Refusal, ...], Field(min_length=1)] = REFUSALS
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        request, task, generator = job.request, job.task, job.generator
-        if not isinstance(task, Textual):
-            raise NotSupported(
-                f"DPO: expected a task with prompts and answers, got {type(task).__name__}. "
-                "Take NPO, which wants no other answer."
-            )
-        indices = torch.randint(len(self.refusals), (len(request.forget),), generator=generator).tolist()
+        forget, task = job.request.forget, job.task
+        text = textual(self, task, "Take NPO, which wants no other answer.")
+        indices = torch.randint(len(self.refusals), (len(forget),), generator=job.generator).tolist()
         refusals = [self.refusals[i] for i in indices]
-        refusal_examples = [
-            task.answered(item, text) for item, text in zip(iterate(request.forget), refusals, strict=True)
-        ]
-        before_refusals = remembered_losses(original, task, refusal_examples)
-        before_answers = remembered_losses(original, task, request.forget)
+        refusing = [text.answered(item, refusal) for item, refusal in zip(iterate(forget), refusals, strict=True)]
+        before_refusals = remembered(original, task, refusing, summed_losses)
+        before_answers = remembered(original, task, forget, summed_losses)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             batch = batches["forget"]
-            refusing = task.with_answers(batch, [refusals[i] for i in batch["index"].tolist()])
-            return dpo_loss(
-                task.rows(model, refusing),
-                task.rows(model, batch),
-                before_refusals(batch),
-                before_answers(batch),
-                self.beta,
-            )
+            wished = task.rows(model, text.with_answers(batch, [refusals[i] for i in batch["index"].tolist()]))
+            answers = task.rows(model, batch)
+            return dpo_loss(wished, answers, before_refusals(batch), before_answers(batch), self.beta)
 
         return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def dpo_loss(refusals: Rows, answers: Rows, before_refusals: Tensor, before_answers: Tensor, beta: float) -> Tensor:
     """Computes the forget term, given the original's summed negative log-likelihoods `[examples]` of both answers."""
-    up = before_refusals - refusals.summed(nll(refusals.logits, refusals.targets))
-    down = before_answers - answers.summed(nll(answers.logits, answers.targets))
+    up = before_refusals - summed_losses(refusals)
+    down = before_answers - summed_losses(answers)
     return -2 / beta * F.logsigmoid(beta * (up - down)).mean()

@@ -2,21 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, move
-from unrecall.data.signals import Rows
+from unrecall.data.examples import Examples, move
 from unrecall.errors import NotSupported
 from unrecall.methods.base import (
+    Batch,
+    Batches,
     Fit,
     GradientMethod,
+    Job,
     Method,
     Phase,
+    Rows,
     Strength,
+    Task,
     Wrapper,
     beside_own,
     classified,
@@ -29,9 +33,7 @@ from unrecall.models.observe import device_of
 from unrecall.nn.functional import contrastive_forgetting, nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, fit
+from unrecall.training.loop import fit
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.teacher import frozen_copy
 
@@ -78,8 +80,8 @@ class EC(Method):
     2025, arXiv 2401.10458. Differs from the paper in nothing else known.
     """
 
-    title: ClassVar[str] = "EC"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "EC"
+    strength = Strength(("fit.lr",))
 
     temperature: Positive = 0.7
     lambda_ul: NonNegative = 3.0
@@ -115,7 +117,7 @@ class ECAround(Wrapper):
         eta: weight of L; 0 is the base, bit for bit.
     """
 
-    title: ClassVar[str] = "EC"
+    title = "EC"
 
     temperature: Positive = 0.7
     lambda_ul: NonNegative = 3.0
@@ -188,11 +190,8 @@ class Reader(NamedTuple):
     def loss(self, model: nn.Module, batches: Batches) -> Tensor:
         """Computes L of a batch of forget and one of retain."""
         retain, forget = (look(model, self.layers, self.classed, batches[split]) for split in ("retain", "forget"))
-        depths = sum_over_layers(
-            self.method,
-            (self.auxiliary(forget.pooled), forget.rows.targets),
-            (self.auxiliary(retain.pooled), retain.rows.targets),
-        )
+        readings = [(self.auxiliary(seen.pooled), seen.rows.targets) for seen in (forget, retain)]
+        depths = sum_over_layers(self.method, *readings)
         rows = retain.rows if self.classed is self.job.task else self.job.task.rows(model, batches["retain"])
         return depths + rows.losses().mean()
 

@@ -1,15 +1,11 @@
 """EU-k: exact unlearning of the last k layers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Phase, loss_on, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, last_blocks, over, reinitialise
 from unrecall.spec.parameters import Count
-from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -33,22 +29,17 @@ class EUk(GradientMethod):
     in counting blocks; its k = 5 counts weight layers, the head and two in each of two residual blocks.
     """
 
-    title: ClassVar[str] = "EU-k"
-    has_null: ClassVar[bool] = False
+    title = "EU-k"
+    has_null = False
 
     blocks: Count = 3
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with all but the last blocks frozen and those fresh."""
-        parts = job.task.blocks(student)
-        if self.blocks > len(parts):
-            raise BadInput(
-                f"EUk: expected blocks to be at most {len(parts)} (the model's), got {self.blocks}. Lower it."
-            )
+        last = last_blocks(student, self.blocks, job.task, "EUk")
         student.requires_grad_(False)
-        last = [module for _, modules in parts[-self.blocks :] for module in modules]
         reinitialise(last, job.generator)
         for module in last:
             module.requires_grad_(True)
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]
+        return [over("retain", job, self.fit)]

@@ -1,13 +1,10 @@
 """Fine-tuning on retain, "GD" in the papers' tables."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on
-from unrecall.training.job import Job
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
 
 
 @dataclass(frozen=True)
@@ -25,11 +22,11 @@ class Finetune(GradientMethod):
     Perturbed Samples", NeurIPS 2025, arXiv 2601.22359, appendix B.3.
     """
 
-    title: ClassVar[str] = "Fine-tune"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Fine-tune"
+    strength = Strength(("fit.lr",))
 
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain."""
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]
+        return [over("retain", job, self.fit)]

@@ -1,14 +1,10 @@
 """Gradient ascent on forget, "GA" in the papers' tables."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
 
 
 @dataclass(frozen=True)
@@ -28,16 +24,11 @@ class GradAscent(GradientMethod):
     Perturbed Samples", NeurIPS 2025, arXiv 2601.22359, appendix B.3. Differs from the paper in nothing known.
     """
 
-    title: ClassVar[str] = "Gradient ascent"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), low=2**-4, high=2**12)
+    title = "Gradient ascent"
+    strength = Strength(("fit.lr",), low=2**-4, high=2**12)
 
     fit: Fit = Fit(lr=1e-5, weight_decay=1e-4, clip=1.0, epochs=1)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget."""
-        request, task = job.request, job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return -task.rows(model, batches["forget"]).losses().mean()
-
-        return [Phase(loss, {"forget": request.forget}, self.fit)]
+        return [over("forget", job, self.fit, lambda rows, _: -rows.losses().mean())]

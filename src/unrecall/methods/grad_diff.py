@@ -1,18 +1,13 @@
 """Gradient difference: up the loss of forget, down that of retain."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.nn.functional import kl
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
-from unrecall.training.teacher import remembered
+from unrecall.training.teacher import distance, remembered
 
 
 @dataclass(frozen=True)
@@ -38,25 +33,24 @@ class GradDiff(GradientMethod):
     the defaults, which are those of later comparisons (TOFU itself: lr 1e-5, 5 epochs).
     """
 
-    title: ClassVar[str] = "GradDiff"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "GradDiff"
+    strength = Strength(("fit.lr",), high=2**10)
 
     gamma: Positive = 1.0
     alpha: NonNegative = 1.0
     hold: Literal["nll", "kl"] = "nll"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
-        before = remembered(original, task, request.retain) if self.hold == "kl" else None
+        forget, retain = loss_on("forget", task), loss_on("retain", task)
+        if self.hold == "kl":
+            before = remembered(original, task, request.retain)
+            retain = loss_on("retain", task, lambda rows, batch: distance(rows, before(batch)))
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = task.rows(model, batches["forget"]).losses().mean()
-            rows = task.rows(model, batches["retain"])
-            if before is None:
-                return self.alpha * rows.losses().mean() - self.gamma * forget
-            truth, own = F.log_softmax(before(batches["retain"]), 1), F.log_softmax(rows.logits, 1)
-            return self.alpha * rows.per_example(kl(truth, own)).mean() - self.gamma * forget
+            known = forget(model, batches)
+            return self.alpha * retain(model, batches) - self.gamma * known
 
         return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]

@@ -2,25 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Part, batch_size, move, repeat
+from unrecall.data.examples import Examples, Part, batch_size, move, repeat
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task
 from unrecall.models.importance import Weights
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of
+from unrecall.models.observe import by_example, device_of, in_order, looked_up
 from unrecall.models.perturb import Walk, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
-from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Perturbable, perturbable
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
+from unrecall.tasks.protocols import Perturbable, check_own_rows, perturbable
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,8 @@ class L2UL(GradientMethod):
     passes at learning rate 0, say) would go on for 1000 passes. goal="relabel" ends by forget accuracy too.
     """
 
-    title: ClassVar[str] = "L2UL"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "L2UL"
+    strength = Strength(("fit.lr",))
 
     goal: Literal["misclassify", "relabel"] = "misclassify"
     per_example: Index = 20
@@ -76,7 +72,7 @@ class L2UL(GradientMethod):
     lambda_: NonNegative = 1.0
     fit: Fit = Fit(lr=1e-3, weight_decay=1e-4, epochs=1000, steps=500, batch_size=32, until=0.0, check_every=1)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over the adversarial examples with forget cycling beside them, or over forget alone."""
         request, task, generator = job.request, job.task, job.generator
         self._check(task)
@@ -99,7 +95,7 @@ class L2UL(GradientMethod):
             if self.goal == "misclassify":
                 forgotten = -rows.losses().mean()
             else:
-                forgotten = rows.per_example(nll(rows.logits, _look_up(labels, forget["index"]))).mean()
+                forgotten = rows.per_example(nll(rows.logits, looked_up(labels, forget))).mean()
             total = total + n_f / (n_f + n_a) * forgotten
             weights = dict(student.named_parameters())
             for name, share in shares.items():
@@ -110,14 +106,11 @@ class L2UL(GradientMethod):
 
     def _check(self, task: Task) -> None:
         """Raises NotSupported where the task lacks continuous inputs or classes that the parameters ask for."""
-        name = type(task).__name__
         if self.per_example and not isinstance(task, Perturbable):
+            name = type(task).__name__
             raise NotSupported(f"L2UL: expected a task with continuous inputs, got {name}. Set per_example=0.")
-        if task.rows_depend_on_batch and (self.per_example or self.goal == "relabel"):
-            raise NotSupported(
-                f"L2UL: expected a task whose examples have classes of their own, got {name}. "
-                "Set per_example=0 and goal='misclassify'."
-            )
+        if self.per_example or self.goal == "relabel":
+            check_own_rows(self, task, "Set per_example=0 and goal='misclassify'.")
 
 
 class Adversaries(NamedTuple):
@@ -135,7 +128,8 @@ class Adversaries(NamedTuple):
         """Joins what all streams drew into one batch, and gives the classes that it was moved to, `[rows]`."""
         whole = {key: torch.cat([batch[key] for batch in batches.values()]) for key in next(iter(batches.values()))}
         index = torch.cat([i + len(batches) * batch["index"] for i, batch in enumerate(batches.values())])
-        return {**whole, "index": index}, _look_up(self.targets, index)
+        joined = {**whole, "index": index}
+        return joined, looked_up(self.targets, joined)
 
 
 def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adversaries:
@@ -143,34 +137,26 @@ def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adv
     task, generator = job.task, job.generator
     items: list[Any] = []
     targets: list[Tensor] = []
-    for batch in in_order(job.request.forget, task, max(1, task.at_once // per_example), device_of(model)):
+    for batch in in_order(model, task, job.request.forget, max(1, task.at_once // per_example)):
         copies = repeat(batch, per_example)
-        classes, by_example = _draw_others(model, task, copies, generator)
-        perturbed = pgd(model, task, copies, walk._replace(targets=classes), generator)
+        others = _draw_others(model, task, copies, generator)
+        perturbed = pgd(model, task, copies, walk._replace(targets=torch.cat(others)), generator)
         items += perturbable(task).items(move(perturbed, torch.device("cpu")))
-        targets += by_example
+        targets += others
     return Adversaries(items, targets)
 
 
 def other_answers(model: nn.Module, task: Task, examples: Examples, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Draws, for each row of each example, a class other than its own; `[rows]` for each example."""
-    classes = [_draw_others(model, task, b, generator)[1] for b in in_order(examples, task, device=device_of(model))]
-    return tuple(labels for batch in classes for labels in batch)
+    drawn = (_draw_others(model, task, batch, generator) for batch in in_order(model, task, examples))
+    return tuple(labels for batch in drawn for labels in batch)
 
 
 @torch.no_grad()
-def _draw_others(
-    model: nn.Module, task: Task, batch: Batch, generator: torch.Generator
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Draws another class for each row of a batch; gives all of them together, and by example."""
+def _draw_others(model: nn.Module, task: Task, batch: Batch, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draws another class for each row of each example of a batch."""
     rows = task.rows(model, batch)
-    classes = other_classes(rows.targets, rows.logits.shape[1], generator)
-    return classes, torch.split(classes, torch.bincount(rows.example, minlength=rows.examples).tolist())
-
-
-def _look_up(table: Sequence[Tensor], index: Tensor) -> Tensor:
-    """Joins the parts of `table` that `index` names, in its order."""
-    return torch.cat([table[i] for i in index.tolist()])
+    return by_example(rows, other_classes(rows.targets, rows.logits.shape[1], generator))
 
 
 def anchors(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:
@@ -187,7 +173,7 @@ def importance(model: nn.Module, task: Task, examples: Examples, batch_size: int
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     with mode(model, training=False), torch.enable_grad():
-        for batch in in_order(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             rows = task.rows(model, batch)
             length = rows.per_example(rows.logits.norm(dim=1)).mean()
             gradients = torch.autograd.grad(length, list(weights.values()), allow_unused=True, materialize_grads=True)

@@ -5,28 +5,21 @@ import importlib
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from unrecall.data.examples import move
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
-from unrecall.methods.base import GradientMethod, Wrapper, copy_of, train
-from unrecall.models.observe import device_of
+from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
+from unrecall.methods.npo import NPO
+from unrecall.models.observe import in_order
 from unrecall.nn.hooks import is_linear
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
-from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, own_randomness
-
-
-def _npo() -> GradientMethod:
-    from unrecall.methods.npo import NPO
-
-    return NPO(fit=replace(NPO.fit, lr=1e-4))
 
 
 @dataclass(frozen=True)
@@ -58,9 +51,9 @@ class LoRA(Wrapper):
     (Kaiming uniform), the paper's is Gaussian.
     """
 
-    title: ClassVar[str] = "LoRA"
+    title = "LoRA"
 
-    base: GradientMethod = field(default_factory=_npo)
+    base: GradientMethod = NPO(fit=replace(NPO.fit, lr=1e-4))
     r: Count = 16
     alpha: Positive = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -99,7 +92,7 @@ class LoRA(Wrapper):
         """Gives the names of the layers that are changed."""
         layers = _linear(model)
         try:
-            head = job.task.head(model, move(job.task.collate([job.request.forget[0]]), device_of(model)))
+            head = job.task.head(model, next(in_order(model, job.task, job.request.forget, 1)))
         except NotSupported:
             head = None
         body = [name for name, layer in layers.items() if layer is not head]
@@ -107,18 +100,22 @@ class LoRA(Wrapper):
             if not layers:
                 raise NotSupported("LoRA: expected linear layers that may be trained, got none. Use the base alone.")
             return body or list(layers)
-        for ending in self.target:
-            if not any(_ends(name, ending) for name in body):
+        chosen = {ending: [name for name in body if f".{name}".endswith(f".{ending}")] for ending in self.target}
+        for ending, names in chosen.items():
+            if not names:
                 endings = {name.rsplit(".", 1)[-1] for name in body}
                 raise BadInput(
                     "LoRA: expected target to be linear layers that may be trained, the head not among them, "
                     f"got '{ending}'. {nearest(ending, endings)}"
                 )
-        return [name for name in body if any(_ends(name, ending) for ending in self.target)]
+        return [name for name in body if any(name in names for names in chosen.values())]
 
     def _inject(self, student: nn.Module, layers: list[str]) -> dict[str, Any]:
         """Puts a trainable change of zero beside each of the layers, in place, and gives the changes by layer."""
-        peft = _peft()
+        try:
+            peft: Any = importlib.import_module("peft")
+        except ImportError as error:
+            raise MissingDependency("peft", "llm") from error
         config = peft.LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
@@ -132,13 +129,6 @@ class LoRA(Wrapper):
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
         return {name: student.get_submodule(name) for name in layers}
-
-
-def _peft() -> Any:
-    try:
-        return importlib.import_module("peft")
-    except ImportError as error:
-        raise MissingDependency("peft", "llm") from error
 
 
 def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:
@@ -158,8 +148,3 @@ def _linear(model: nn.Module) -> dict[str, nn.Module]:
         for name, layer in model.named_modules()
         if is_linear(layer) and owners[id(layer.weight)] == 1 and layer.weight.requires_grad and layer not in inside
     }
-
-
-def _ends(name: str, ending: str) -> bool:
-    """Says whether the last parts of a dotted name are `ending`."""
-    return f".{name}".endswith(f".{ending}")

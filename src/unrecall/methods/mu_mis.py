@@ -1,26 +1,19 @@
 """MU-Mis: makes forgotten examples' own classes no more sensitive to their inputs than any other class is."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unrecall.data.examples import Batch
-from unrecall.data.signals import Rows
-from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
+from unrecall.models.observe import in_order
 from unrecall.models.perturb import other_classes
 from unrecall.nn.hooks import frozen, mode
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import perturbable
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, StepState
+from unrecall.tasks.protocols import check_own_rows, perturbable
+from unrecall.training.loop import StepState
 from unrecall.training.randomness import draw_seed, seeded
 
 LOWEST = "lowest"
@@ -61,30 +54,26 @@ class MUMis(GradientMethod):
     and that the mean of norms is followed, is our reading. Differs from the paper in nothing else known.
     """
 
-    title: ClassVar[str] = "MU-Mis"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "MU-Mis"
+    strength = Strength(("fit.lr",), high=2**10)
 
     delta: Positive = 1.5
     alpha: NonNegative = 1.0
     alpha_other: NonNegative = 1.0
     fit: Fit = Fit(lr=1e-4, weight_decay=0.0, epochs=20, batchnorm="frozen")
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, until the other classes' sensitivity has fallen and come back."""
         request, task, generator = job.request, job.task, job.generator
         perturbable(task)
-        if task.rows_depend_on_batch:
-            raise NotSupported(
-                f"MUMis: expected a task whose rows depend on their own example alone, got {type(task).__name__}, "
-                "whose rows depend on its batch. Choose another method."
-            )
+        check_own_rows(self, task, "Choose another method.")
         seed = draw_seed(generator)
 
         def followed(model: nn.Module) -> float:
             """Measures the mean norm of another class's input gradient over forget, the same classes each time."""
             draws, total = seeded(seed), 0.0
             with frozen(model):
-                for batch in in_order(request.forget, task, device=device_of(model)):
+                for batch in in_order(model, task, request.forget):
                     response = respond(model, task, batch)
                     rivals = other_classes(response.rows.targets, response.rows.logits.shape[1], draws)
                     total += float(sensitivity(response, rivals).detach().sqrt().double().sum())

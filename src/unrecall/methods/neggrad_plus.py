@@ -1,15 +1,12 @@
 """NegGrad+: gradient ascent on forget, held by descent on retain."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on
 from unrecall.spec.parameters import NonNegative
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -36,21 +33,20 @@ class NegGradPlus(GradientMethod):
     makes no difference.
     """
 
-    title: ClassVar[str] = "NegGrad+"
-    strength: ClassVar[Strength | None] = Strength(("beta",), high=2**10)
+    title = "NegGrad+"
+    strength = Strength(("beta",), high=2**10)
 
     beta: NonNegative = 0.001
     form: Literal["rurk", "scrub"] = "rurk"
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, clip=1.0, epochs=1)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with forget cycling beside it."""
-        request, task = job.request, job.task
+        request = job.request
+        on_retain, on_forget = loss_on("retain", job.task), loss_on("forget", job.task)
         share = 1.0 if self.form == "rurk" else 1 / (1 + self.beta)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            retain = task.rows(model, batches["retain"]).losses().mean()
-            forget = task.rows(model, batches["forget"]).losses().mean()
-            return share * (retain - self.beta * forget)
+            return share * (on_retain(model, batches) - self.beta * on_forget(model, batches))
 
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]

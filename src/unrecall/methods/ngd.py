@@ -1,15 +1,12 @@
 """Noisy gradient descent on retain, "NGD" in the papers' tables."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import NonNegative
-from unrecall.training.job import Job
 from unrecall.training.loop import StepState
 
 
@@ -36,13 +33,13 @@ class NGD(GradientMethod):
     with it, the same sigma would move weights ten times as far.
     """
 
-    title: ClassVar[str] = "Noisy gradient descent"
-    strength: ClassVar[Strength | None] = Strength(("sigma",))
+    title = "Noisy gradient descent"
+    strength = Strength(("sigma",))
 
     sigma: NonNegative = 0.03
     fit: Fit = Fit(lr=0.1, momentum=0.0, weight_decay=1e-4, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with noise between the gradient and the step."""
 
         def step(current: StepState) -> Tensor:
@@ -53,4 +50,4 @@ class NGD(GradientMethod):
             current.optimizer.step()
             return value
 
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit, step)]
+        return [replace(over("retain", job, self.fit), step=step)]

@@ -1,19 +1,13 @@
 """NPO: preference optimisation with forget as the answers that are not wanted, and none that are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
-from unrecall.nn.functional import nll
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
-from unrecall.training.teacher import remembered_losses
+from unrecall.training.teacher import remembered, summed_losses
 
 
 @dataclass(frozen=True)
@@ -38,25 +32,21 @@ class NPO(GradientMethod):
     tokens in place of the sum is another method.
     """
 
-    title: ClassVar[str] = "NPO"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "NPO"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta: Positive = 0.1
     retain_weight: NonNegative = 1.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        request, task = job.request, job.task
-        before = remembered_losses(original, task, request.forget)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return npo_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
-
+        before = remembered(original, job.task, job.request.forget, summed_losses)
+        loss = loss_on("forget", job.task, lambda rows, batch: npo_loss(rows, before(batch), self.beta))
         return beside_retain(loss, self.retain_weight, job, self.fit)
 
 
 def npo_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:
     """Computes the forget term, given the original's summed negative log-likelihoods `before` `[examples]`."""
-    gained = before - rows.summed(nll(rows.logits, rows.targets))
+    gained = before - summed_losses(rows)
     return -2 / beta * F.logsigmoid(-beta * gained).mean()

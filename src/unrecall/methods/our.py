@@ -1,26 +1,21 @@
 """OUR, orthogonal unlearning and replay: turns forget's features away from what they were, then replays retain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
-from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.layers import named, pooled
-from unrecall.models.perturb import other_classes
+from unrecall.models.perturb import any_classes, other_classes
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 TAPS = 3
 """How many layers are looked at unless they are named."""
@@ -80,8 +75,8 @@ class OUR(GradientMethod):
     means: three different layers, and the original's features for ResNets too.
     """
 
-    title: ClassVar[str] = "OUR"
-    strength: ClassVar[Strength | None] = Strength(("destroy.lr", "destroy_class.lr"))
+    title = "OUR"
+    strength = Strength(("destroy.lr", "destroy_class.lr"))
 
     form: Literal["auto", "sample", "class"] = "auto"
     layers: tuple[str, ...] = ()
@@ -94,7 +89,7 @@ class OUR(GradientMethod):
     replay: Fit = Fit(lr=0.04, batch_size=256)
     replay_class: Fit = Fit(lr=0.005, batch_size=64)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, and three over retain."""
         request, task, generator = job.request, job.task, job.generator
         names = self.layers or taps(task, student)
@@ -108,9 +103,7 @@ class OUR(GradientMethod):
             cosines = [
                 F.cosine_similarity(h, h0.detach(), 1).square().mean() for h, h0 in zip(features, past, strict=True)
             ]
-            labels = torch.randint(
-                rows.logits.shape[1], rows.targets.shape, generator=generator, device=generator.device
-            ).to(rows.targets)
+            labels = any_classes(rows.targets, rows.logits.shape[1], generator)
             wrong = rows.per_example(nll(rows.logits, labels)).mean()
             return self.gamma * torch.stack(cosines).sum() + self.label_weight * wrong
 
@@ -127,17 +120,11 @@ class OUR(GradientMethod):
             return loss
 
         destroy, replay = (self.destroy_class, self.replay_class) if by_class else (self.destroy, self.replay)
-        return [
-            Phase(spread if by_class else turned, {"forget": request.forget}, destroy),
-            *(
-                Phase(
-                    partial(replayed, penalised=stage.penalised),
-                    {"retain": request.retain},
-                    replace(replay, lr=stage.share * replay.lr, epochs=stage.times * replay.epochs),
-                )
-                for stage in REPLAYS["class" if by_class else "sample"]
-            ),
-        ]
+        phases = [Phase(spread if by_class else turned, {"forget": request.forget}, destroy)]
+        for stage in REPLAYS["class" if by_class else "sample"]:
+            fit = replace(replay, lr=stage.share * replay.lr, epochs=stage.times * replay.epochs)
+            phases.append(Phase(partial(replayed, penalised=stage.penalised), {"retain": request.retain}, fit))
+        return phases
 
 
 def taps(task: Task, model: nn.Module) -> tuple[str, ...]:

@@ -1,10 +1,9 @@
 """PGU: forgets along the directions that what stays does not enter the layers from."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +13,13 @@ from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, Task, over, train_only
 from unrecall.models.importance import Weights
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of, repeated
+from unrecall.models.observe import in_order, repeated
 from unrecall.nn.functional import own_moments
 from unrecall.nn.hooks import capture, is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
-from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, StepState, plain_step
+from unrecall.training.loop import StepState, plain_step
 
 FLOATS = 2**24
 """Layer inputs that are turned into rows at once: 128 MB in float64."""
@@ -70,8 +66,8 @@ class PGU(GradientMethod):
     which there skips a layer; and in k, to which its script for classes adds 1.
     """
 
-    title: ClassVar[str] = "PGU"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "PGU"
+    strength = Strength(("fit.lr",))
 
     retained_var: Share = 0.95
     offset: Positive = 0.05
@@ -81,24 +77,19 @@ class PGU(GradientMethod):
         lr=0.05, momentum=0.0, weight_decay=0.0, epochs=100, schedule="exponential", final=0.2, batchnorm="frozen"
     )
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget; all weights without a P are frozen."""
         request, task = job.request, job.task
-        free = {
-            name: free_directions(moment, self.retained_var)
-            for name, moment in self._moments(student, request, task).items()
-        }
+        moments = self._moments(student, request, task)
+        free = {name: free_directions(moment, self.retained_var) for name, moment in moments.items()}
         if not free:
             raise NotSupported(
                 "PGU: expected linear layers or 2-D convolutions that may be trained and share no weights, got none."
             )
         layers, start = projected_layers(student), dict(original.named_parameters())
-        for name, weight in student.named_parameters():
-            if name not in free:
-                weight.requires_grad_(False)
+        train_only(student, (weight for name, weight in student.named_parameters() if name in free))
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            rows = task.rows(model, batches["forget"])
+        def loss(rows: Rows, _: Batch) -> Tensor:
             log_p = F.log_softmax(rows.logits, 1)
             p = log_p.gather(1, rows.targets[:, None]).squeeze(1).exp()
             terms = self.entropy * own_moments(log_p)[0] - torch.log(1 + self.offset - p)
@@ -113,7 +104,7 @@ class PGU(GradientMethod):
                         weight.copy_(start[name] + change)
             return value
 
-        return [Phase(loss, {"forget": request.forget}, self.fit, projected)]
+        return [replace(over("forget", job, self.fit, loss), step=projected)]
 
     def _moments(self, model: nn.Module, request: Request, task: Task) -> Weights:
         """Computes C_r, the second moment of what retain sends into each layer, by the name of its weight."""
@@ -156,7 +147,7 @@ def second_moments(model: nn.Module, task: Task, examples: Examples) -> Weights:
             moments[name] = moments[name] + product if name in moments else product
 
     with mode(model, training=False), capture(layers, add, inputs=True):
-        for batch in in_order(examples, task, device=device_of(model)):
+        for batch in in_order(model, task, examples):
             batch = {name: value[repeated(batch, count) :] for name, value in batch.items()}  # noqa: PLW2901
             positions, count = task.positions(batch), count + len(batch["index"])
             task.rows(model, batch)

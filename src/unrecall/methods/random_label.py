@@ -1,18 +1,12 @@
 """Random labels on forget, "RL" in the papers' tables; with other classes only, "Amnesiac"."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.models.perturb import other_classes
-from unrecall.nn.functional import nll
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.models.perturb import any_classes, other_classes
 from unrecall.spec.parameters import NonNegative
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -39,35 +33,19 @@ class RandomLabel(GradientMethod):
     often here. Amnesiac draws labels once and trains with Adam, lr 1e-4, 3 epochs.
     """
 
-    title: ClassVar[str] = "Random label"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Random label"
+    strength = Strength(("fit.lr",))
 
     exclude_true: bool = False
     retain_weight: NonNegative = 1.0
     fit: Fit = Fit(lr=0.013, weight_decay=5e-4, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with forget cycling beside it; over forget alone where retain has no weight."""
-        request, task, generator = job.request, job.task, job.generator
+        draw = other_classes if self.exclude_true else any_classes
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = task.rows(model, batches["forget"])
-            classes = forget.logits.shape[1]
-            if self.exclude_true:
-                labels = other_classes(forget.targets, classes, generator)
-            else:
-                labels = any_class(forget.targets, classes, generator)
-            wrong = forget.per_example(nll(forget.logits, labels)).mean()
-            if self.retain_weight == 0:
-                return wrong
-            return wrong + self.retain_weight * task.rows(model, batches["retain"]).losses().mean()
+        def wrong(rows: Rows, _: Batch) -> Tensor:
+            labels = draw(rows.targets, rows.logits.shape[1], job.generator)
+            return replace(rows, targets=labels).losses().mean()
 
-        forget_only = {"forget": request.forget}
-        streams = forget_only if self.retain_weight == 0 else {"retain": request.retain, **forget_only}
-        return [Phase(loss, streams, self.fit)]
-
-
-def any_class(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """Draws a class for each row `[rows]`, all equally likely, the target's own among them."""
-    drawn = torch.randint(classes, targets.shape, generator=generator, device=generator.device)
-    return drawn.to(targets)
+        return beside_retain(loss_on("forget", job.task, wrong), self.retain_weight, job, self.fit, leads="retain")

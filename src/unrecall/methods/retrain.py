@@ -1,13 +1,10 @@
 """Training anew on retain: what every other method is held against."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, loss_on, reinitialise
-from unrecall.training.job import Job
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, over, reinitialise
 
 
 @dataclass(frozen=True)
@@ -31,13 +28,13 @@ class Retrain(GradientMethod):
     0.01 on CIFAR-10, and on small CIFAR-5 a start from weights pre-trained on all of CIFAR-10.
     """
 
-    title: ClassVar[str] = "Retrain"
-    has_null: ClassVar[bool] = False
+    title = "Retrain"
+    has_null = False
 
     fit: Fit = Fit(lr=0.1, weight_decay=5e-4, schedule="cosine", epochs=30)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, on fresh weights."""
         reinitialise([student], job.generator)
         student.requires_grad_(True)
-        return [Phase(loss_on("retain", job.task), {"retain": job.request.retain}, self.fit)]
+        return [over("retain", job, self.fit)]

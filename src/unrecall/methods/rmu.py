@@ -2,21 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, move
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.models.observe import device_of
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_only
+from unrecall.models.observe import device_of, in_order
 from unrecall.nn.hooks import until
 from unrecall.spec.parameters import Index, NonNegative, Positive
-from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 PAPER = 7
 """The layer of a model with 32 that the paper steers."""
@@ -51,8 +47,8 @@ class RMU(GradientMethod):
     Zephyr has c 6.5, alpha 1200 and 150 steps.
     """
 
-    title: ClassVar[str] = "RMU"
-    strength: ClassVar[Strength | None] = Strength(("c", "fit.lr"), high=2**10)
+    title = "RMU"
+    strength = Strength(("c", "fit.lr"), high=2**10)
 
     layer: Index | None = None
     update: Literal["down", "all"] = "down"
@@ -60,13 +56,13 @@ class RMU(GradientMethod):
     alpha: NonNegative = 100.0
     fit: Fit = Fit(optimizer="adamw", lr=5e-5, weight_decay=0.01, batch_size=4, epochs=80, steps=80)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it; all but the updated weights are frozen."""
         request, task, generator = job.request, job.task, job.generator
         parts, index = layers(task, student), self._number(student, task)
         self._free(student, parts[max(0, index - 2) : index + 1])
         own, before = parts[index][-1], layers(task, original)[index][-1]
-        example = move(task.collate([request.forget[0]]), device_of(original))
+        example = next(in_order(original, task, request.forget, 1))
         with torch.no_grad():
             goal = self.c * unit_vector(activations(original, before, task, example).shape[1], generator)
         goal = goal.to(device_of(original))
@@ -94,18 +90,17 @@ class RMU(GradientMethod):
 
     def _free(self, student: nn.Module, updated: Sequence[Sequence[nn.Module]]) -> None:
         """Freezes all weights but those that are updated; what was frozen before stays frozen."""
-        free: set[int] = set()
+        free: list[nn.Parameter] = []
         for modules in updated:
             weights = [p for module in modules for p in module.parameters() if p.requires_grad]
             if self.update == "down":
                 weights = [p for p in weights if p.ndim > 1][-1:]
-            free |= {id(p) for p in weights}
+            free += weights
         if not free:
             raise BadInput(
                 "RMU: expected trainable weights in the updated layers, got none. Set layer to one with some."
             )
-        for parameter in student.parameters():
-            parameter.requires_grad_(id(parameter) in free)
+        train_only(student, free)
 
 
 def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:

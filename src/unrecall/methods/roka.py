@@ -3,26 +3,21 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.examples import Examples
 from unrecall.data.request import Request
-from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.layers import named
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of, repeated
+from unrecall.models.observe import by_example, in_order, looked_up, repeated
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms, mode
 from unrecall.spec.parameters import Count, NonNegative
-from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 Labels: TypeAlias = Callable[[Batch, Rows], Tensor]
 """The class that each row of a batch counts as, `[rows]`."""
@@ -69,8 +64,8 @@ class ROKA(GradientMethod):
     optimiser, clipping, R by each example's own class, and leaving out the forgotten class among siblings.
     """
 
-    title: ClassVar[str] = "ROKA"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "ROKA"
+    strength = Strength(("fit.lr",), high=2**10)
 
     form: Literal["auto", "targeted", "non-targeted"] = "auto"
     alpha: NonNegative = 5.0
@@ -79,7 +74,7 @@ class ROKA(GradientMethod):
     layers: tuple[str, ...] = ()
     fit: Fit = Fit(lr=2e-3, momentum=0.0, weight_decay=0.0, epochs=200, steps=200, clip=1.0, batchnorm="frozen")
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
         self._check(student, request)
@@ -152,7 +147,7 @@ class Initial(NamedTuple):
 
     def labels(self, batch: Batch) -> Tensor | None:
         """Looks up the pseudo-labels `[rows]` of a batch of forget; None where there are none."""
-        return torch.cat([self.predicted[i] for i in batch["index"].tolist()]) if self.predicted else None
+        return looked_up(self.predicted, batch) if self.predicted else None
 
     def of_rows(self, batch: Batch, rows: Rows) -> Tensor:
         """Looks up the pseudo-labels of a batch; its targets where there are none."""
@@ -165,13 +160,13 @@ def initial_view(model: nn.Module, task: Task, forget: Examples, layers: Sequenc
     predicted: list[Tensor] = []
     summed: list[Tensor] = []
     count = 0
-    for batch in in_order(forget, task, device=device_of(model)):
+    for batch in in_order(model, task, forget):
         labels = None
         if not task.rows_depend_on_batch:
             with mode(model, training=False), torch.no_grad():
                 rows = task.rows(model, batch)
             labels = rows.logits.argmax(1)
-            predicted += torch.split(labels, torch.bincount(rows.example, minlength=rows.examples).tolist())
+            predicted += by_example(rows, labels)
         vectors = contributions(model, task, batch, layers, labels).vectors[repeated(batch, count) :]
         summed.append(vectors.sum(0))
         count += len(vectors)

@@ -1,22 +1,17 @@
 """RURK: unlearning that is robust against residual knowledge."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, batch_size, repeat
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
+from unrecall.data.examples import batch_size, repeat
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.perturb import Walk, fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative
-from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,8 @@ class RURK(GradientMethod):
     (steps=200 is the hard stop).
     """
 
-    title: ClassVar[str] = "RURK"
-    strength: ClassVar[Strength | None] = Strength(("lambda_f", "lambda_a"))
+    title = "RURK"
+    strength = Strength(("lambda_f", "lambda_a"))
 
     tau: NonNegative = 0.03
     lambda_f: NonNegative = 0.03
@@ -60,7 +55,7 @@ class RURK(GradientMethod):
     pgd_step: NonNegative = 2 / 255
     fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=2)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with forget cycling beside it."""
         request, task, generator = job.request, job.task, job.generator
 
@@ -81,18 +76,10 @@ class RURK(GradientMethod):
             return -nll(perturbed.logits, perturbed.targets).mean()
         truth = forget.targets.repeat_interleave(batch_size(copies) // forget.examples)
         classes = other_classes(truth, forget.logits.shape[1], generator)
-        crafted = self._craft(model, task, copies, classes, generator)
-        return nll(task.rows(model, crafted).logits, classes).mean()
-
-    def _craft(self, model: nn.Module, task: Task, copies: Batch, classes: Tensor, generator: torch.Generator) -> Batch:
-        """Moves copies towards `classes`; in eval mode, so that BatchNorm's statistics stay as they are."""
-        with mode(model, training=False):
+        walk = Walk(self.tau, self.pgd_step, self.pgd_steps, targets=classes)
+        with mode(model, training=False):  # so that BatchNorm's statistics stay as they are
             if self.attack == "fgsm":
-                return fgsm(model, task, copies, radius=self.tau, targets=classes)
-            return pgd(
-                model,
-                task,
-                copies,
-                Walk(radius=self.tau, step=self.pgd_step, steps=self.pgd_steps, targets=classes),
-                generator,
-            )
+                crafted = fgsm(model, task, copies, radius=self.tau, targets=classes)
+            else:
+                crafted = pgd(model, task, copies, walk, generator)
+        return nll(task.rows(model, crafted).logits, classes).mean()

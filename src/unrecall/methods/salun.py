@@ -1,23 +1,16 @@
 """SalUn: another method's training, on the weights that matter most to forget alone."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.methods.base import Around, GradientMethod, Plugin
+from unrecall.methods.base import Around, GradientMethod, Job, Plugin
+from unrecall.methods.random_label import RandomLabel
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Share
-from unrecall.training.job import Job
 from unrecall.training.loop import Step, StepState
-
-
-def _random_label() -> GradientMethod:
-    from unrecall.methods.random_label import RandomLabel
-
-    return RandomLabel()
 
 
 @dataclass(frozen=True)
@@ -42,16 +35,25 @@ class SalUn(Plugin):
     setting for a random tenth of CIFAR-10.
     """
 
-    title: ClassVar[str] = "SalUn"
+    title = "SalUn"
 
-    base: GradientMethod = field(default_factory=_random_label)
+    base: GradientMethod = RandomLabel()
     share: Share = 0.5
 
     def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
         """Gives each phase a step that puts the held weights back."""
         free = most_salient(mean_gradient(student, job.task, job.request.forget), self.share)
         before = dict(original.named_parameters())
-        return lambda phase: replace(phase, step=holding(phase.step, student, free, before))
+
+        def holding(current: StepState, inner: Step) -> Tensor:
+            loss = inner(current)
+            with torch.no_grad():
+                for name, weight in student.named_parameters():
+                    if name in free:
+                        weight.copy_(torch.where(free[name], weight, before[name]))
+            return loss
+
+        return lambda phase: replace(phase, step=partial(holding, inner=phase.step))
 
 
 def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
@@ -62,17 +64,3 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
     free[order[: round(share * len(order))]] = True
     parts = torch.split(free, [value.numel() for value in gradient.values()])
     return {name: part.view_as(value) for (name, value), part in zip(gradient.items(), parts, strict=True)}
-
-
-def holding(step: Step, student: nn.Module, free: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Step:
-    """Makes of `step` one after which each weight of `student` that is not `free` is what it is in `before`."""
-
-    def restoring(current: StepState) -> Tensor:
-        loss = step(current)
-        with torch.no_grad():
-            for name, weight in student.named_parameters():
-                if name in free:
-                    weight.copy_(torch.where(free[name], weight, before[name]))
-        return loss
-
-    return restoring

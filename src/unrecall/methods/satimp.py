@@ -1,17 +1,12 @@
 """SatImp: gradient ascent weighted by how far a row has yet to go and by how much it matters."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -40,8 +35,8 @@ class SatImp(GradientMethod):
     readme; open-unlearning's configuration has them the other way round.
     """
 
-    title: ClassVar[str] = "SatImp"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "SatImp"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta1: NonNegative = 5.0
     beta2: NonNegative = 1.0
@@ -49,13 +44,9 @@ class SatImp(GradientMethod):
     alpha: NonNegative = 0.1
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=5)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        task = job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return self.gamma * satimp_loss(task.rows(model, batches["forget"]), self.beta1, self.beta2)
-
+        loss = loss_on("forget", job.task, lambda rows, _: self.gamma * satimp_loss(rows, self.beta1, self.beta2))
         return beside_retain(loss, self.alpha, job, self.fit)
 
 

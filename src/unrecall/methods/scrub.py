@@ -1,18 +1,12 @@
 """SCRUB: a student that leaves its teacher on forget and stays with it on retain."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.nn.functional import kl
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, over
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
-from unrecall.training.teacher import remembered
+from unrecall.training.teacher import distance, remembered
 
 
 @dataclass(frozen=True)
@@ -44,8 +38,8 @@ class SCRUB(GradientMethod):
     rewinding to an earlier checkpoint (SCRUB+R).
     """
 
-    title: ClassVar[str] = "SCRUB"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "SCRUB"
+    strength = Strength(("fit.lr",))
 
     alpha: NonNegative = 0.001
     gamma: NonNegative = 1.0
@@ -54,28 +48,23 @@ class SCRUB(GradientMethod):
     forget_batch: Count = 64
     fit: Fit = Fit(lr=5e-4, weight_decay=5e-4, epochs=3)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes, for each epoch, a phase over forget (in the first `max_epochs`) and one over retain."""
         request, task = job.request, job.task
         on_forget = remembered(original, task, request.forget)
         on_retain = remembered(original, task, request.retain)
 
-        def leave(model: nn.Module, batches: Batches) -> Tensor:
-            return -self._distance(on_forget(batches["forget"]), task.rows(model, batches["forget"]))
+        def apart(rows: Rows, teacher: Tensor) -> Tensor:
+            return self.temperature**2 * distance(rows, teacher, self.temperature)
 
-        def stay(model: nn.Module, batches: Batches) -> Tensor:
-            rows = task.rows(model, batches["retain"])
-            near = self._distance(on_retain(batches["retain"]), rows)
-            return self.alpha * near + self.gamma * rows.losses().mean()
+        def leave(rows: Rows, batch: Batch) -> Tensor:
+            return -apart(rows, on_forget(batch))
+
+        def stay(rows: Rows, batch: Batch) -> Tensor:
+            return self.alpha * apart(rows, on_retain(batch)) + self.gamma * rows.losses().mean()
 
         once = replace(self.fit, epochs=1)
-        minimum = Phase(stay, {"retain": request.retain}, once)
-        maximum = Phase(leave, {"forget": request.forget}, replace(once, batch_size=self.forget_batch))
+        minimum = over("retain", job, once, stay)
+        maximum = over("forget", job, replace(once, batch_size=self.forget_batch), leave)
         early = min(self.max_epochs, self.fit.epochs)
         return [maximum, minimum] * early + [minimum] * (self.fit.epochs - early)
-
-    def _distance(self, teacher: Tensor, student: Rows) -> Tensor:
-        """Computes D from the teacher's logits `[rows, classes]` and the student's rows."""
-        log_p = (teacher / self.temperature).log_softmax(-1)
-        log_q = (student.logits / self.temperature).log_softmax(-1)
-        return self.temperature**2 * student.per_example(kl(log_p, log_q)).mean()

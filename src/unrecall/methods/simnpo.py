@@ -1,17 +1,12 @@
 """SimNPO: NPO without a reference, on the mean loss in place of the sum."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.spec.parameters import Finite, NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,8 @@ class SimNPO(GradientMethod):
     open-unlearning; the paper tunes beta and gamma for each data set.
     """
 
-    title: ClassVar[str] = "SimNPO"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "SimNPO"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta: Positive = 4.5
     delta: Finite = 0.0
@@ -47,13 +42,9 @@ class SimNPO(GradientMethod):
     alpha: NonNegative = 1.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        task = job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return self.gamma * simnpo_loss(task.rows(model, batches["forget"]), self.beta, self.delta)
-
+        loss = loss_on("forget", job.task, lambda rows, _: self.gamma * simnpo_loss(rows, self.beta, self.delta))
         return beside_retain(loss, self.alpha, job, self.fit)
 
 

@@ -1,34 +1,54 @@
 """Spotter: forgets around the forgotten examples too, and scatters their features; alone or around another method."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Part
-from unrecall.data.signals import Rows, View
+from unrecall.data.examples import Examples, Part
+from unrecall.data.signals import View
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Around, Fit, GradientMethod, Phase, Plugin, Strength, Wrapper, beside_own
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of
+from unrecall.methods.base import (
+    Around,
+    Batch,
+    Batches,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    Plugin,
+    Rows,
+    Strength,
+    Task,
+    beside_own,
+)
+from unrecall.models.observe import by_example, device_of, in_order, looked_up
 from unrecall.models.perturb import Walk, pgd, strongest_other
-from unrecall.nn.functional import kl, margin, one_hot_mask, pairwise_same_label_cosine
-from unrecall.spec.parameters import Count, NonNegative, Positive, Share
-from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import perturbable
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
-from unrecall.training.teacher import remembered
+from unrecall.nn.functional import margin, pairwise_same_label_cosine
+from unrecall.spec.parameters import Count, NonNegative, Parameters, Positive, Share
+from unrecall.tasks.protocols import check_own_rows, perturbable
+from unrecall.training.teacher import masked_distance, remembered
 
 Direction: TypeAlias = Literal["as_code", "towards_boundary"]
 
 
 @dataclass(frozen=True)
-class Spotter(GradientMethod):
+class Guarded(Parameters):
+    """What Spotter adds, alone or around a base, and how its surroundings are made."""
+
+    lambda_1: Share = 0.7
+    lambda_2: NonNegative = 1.0
+    eps: NonNegative = 0.03
+    step: NonNegative = 0.01
+    steps: Count = 3
+    direction: Direction = "as_code"
+    beta: Positive | None = None
+
+
+@dataclass(frozen=True)
+class Spotter(Guarded, GradientMethod):
     """Distils the original without the forgotten classes into forget and its surroundings, and scatters its features.
 
         L     = lambda_1 L_u + (1 - lambda_1) L_o + lambda_2 L_sim
@@ -58,24 +78,17 @@ class Spotter(GradientMethod):
     mask (it adds 1e-10). beta and the stop rule are our reading of the paper's set; its value was not found.
     """
 
-    title: ClassVar[str] = "Spotter"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",))
+    title = "Spotter"
+    strength = Strength(("fit.lr",))
 
-    lambda_1: Share = 0.7
-    lambda_2: NonNegative = 1.0
-    eps: NonNegative = 0.03
-    step: NonNegative = 0.01
-    steps: Count = 3
-    direction: Direction = "as_code"
-    beta: Positive | None = None
     fit: Fit = Fit(lr=1e-4, weight_decay=5e-4, epochs=10, batchnorm="frozen")
 
     @classmethod
-    def wrapper(cls) -> type[Wrapper]:
+    def wrapper(cls) -> "type[SpotterAround]":
         """Gives the class of Spotter around a base."""
         return SpotterAround
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with perturbed forget cycling beside it."""
         request, task = job.request, job.task
         terms = added_terms(self, original, job)
@@ -85,13 +98,14 @@ class Spotter(GradientMethod):
             batch = batches["forget"]
             view = task.view(model, batch) if self.lambda_2 > 0 else None
             rows = task.rows(model, batch) if view is None else view.rows
-            return self.lambda_1 * _distance(rows, teacher(batch), request.masked) + terms.loss(model, batches, view)
+            own = self.lambda_1 * masked_distance(rows, teacher(batch), request.masked)
+            return own + terms.loss(model, batches, view)
 
         return [Phase(loss, {"forget": request.forget, **terms.streams}, self.fit)]
 
 
 @dataclass(frozen=True)
-class SpotterAround(Plugin):
+class SpotterAround(Guarded, Plugin):
     """Spotter's two added terms beside a base's own loss, in each of its phases over forget.
 
         L = lambda_1 L_base + (1 - lambda_1) L_o + lambda_2 L_sim
@@ -104,15 +118,7 @@ class SpotterAround(Plugin):
         lambda_1, lambda_2, eps, step, steps, direction, beta: as in `Spotter`.
     """
 
-    title: ClassVar[str] = "Spotter"
-
-    lambda_1: Share = 0.7
-    lambda_2: NonNegative = 1.0
-    eps: NonNegative = 0.03
-    step: NonNegative = 0.01
-    steps: Count = 3
-    direction: Direction = "as_code"
-    beta: Positive | None = None
+    title = "Spotter"
 
     def touches(self, phase: Phase) -> bool:
         """Says that phases over forget are changed, and no others."""
@@ -134,7 +140,7 @@ class SpotterAround(Plugin):
 class Terms(NamedTuple):
     """What Spotter adds to a loss over forget: (1 - lambda_1) L_o + lambda_2 L_sim, each where it has a weight."""
 
-    method: Spotter | SpotterAround
+    method: Guarded
     job: Job
     around: "Surroundings | None"
 
@@ -148,7 +154,7 @@ class Terms(NamedTuple):
         task, total = self.job.task, torch.zeros((), device=device_of(model))
         if self.around is not None:
             batch, answers = self.around.batch(task, batches["perturbed"])
-            distance = _distance(task.rows(model, batch), answers, self.job.request.masked)
+            distance = masked_distance(task.rows(model, batch), answers, self.job.request.masked)
             total = total + (1 - self.method.lambda_1) * distance
         if self.method.lambda_2 > 0:
             view = task.view(model, batches["forget"]) if view is None else view
@@ -156,24 +162,11 @@ class Terms(NamedTuple):
         return total
 
 
-def added_terms(method: Spotter | SpotterAround, original: nn.Module, job: Job) -> Terms:
+def added_terms(method: Guarded, original: nn.Module, job: Job) -> Terms:
     """Makes both terms of a method; NotSupported where rows depend on their batch."""
-    if job.task.rows_depend_on_batch and (method.lambda_1 < 1 or method.lambda_2 > 0):
-        raise NotSupported(
-            f"Spotter: expected examples with a class and logits of their own, got {type(job.task).__name__}'s, whose "
-            "rows depend on their batch. Set lambda_1=1, lambda_2=0, or choose another method."
-        )
+    if method.lambda_1 < 1 or method.lambda_2 > 0:
+        check_own_rows("Spotter", job.task, "Set lambda_1=1, lambda_2=0, or choose another method.")
     return Terms(method, job, surroundings(method, original, job) if method.lambda_1 < 1 else None)
-
-
-def _distance(rows: Rows, teacher: Tensor, masked: tuple[int, ...]) -> Tensor:
-    """Computes KL(mask(p) || q) from q's rows and the logits of p: the mean over examples."""
-    hidden = one_hot_mask(rows.targets, rows.logits.shape[1])
-    if masked:
-        hidden = torch.zeros_like(hidden)
-        hidden[:, list(masked)] = True
-    target = F.log_softmax(teacher.masked_fill(hidden, float("-inf")), 1)
-    return rows.per_example(kl(target, F.log_softmax(rows.logits, 1))).mean()
 
 
 def _similarity(view: View) -> Tensor:
@@ -187,22 +180,21 @@ class Surroundings(NamedTuple):
     """Perturbed copies of examples, made once.
 
     `examples`: those that have a copy. `inputs` [examples, ...]: the copies, on the CPU. `answers`: what the original
-    says of each copy, logits [rows of the example, classes]. `share`: the share of all examples that have one.
+    says of each copy, logits [rows of the example, classes].
     """
 
     examples: Examples
     inputs: Tensor
     answers: tuple[Tensor, ...]
-    share: float
 
     def batch(self, task: Task, batch: Batch) -> tuple[Batch, Tensor]:
         """Puts the copies into a batch drawn from `examples`, and gives the answers to them [rows, classes]."""
         index = batch["index"]
         inputs = self.inputs[index.cpu()].to(index.device)
-        return perturbable(task).with_inputs(batch, inputs), torch.cat([self.answers[i] for i in index.tolist()])
+        return perturbable(task).with_inputs(batch, inputs), looked_up(self.answers, batch)
 
 
-def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) -> Surroundings:
+def surroundings(method: Guarded, model: nn.Module, job: Job) -> Surroundings:
     """Perturbs every forget example once against `model`, which is frozen and in eval mode.
 
         x' = clamp(x + U(-eps, eps));   steps times   x' <- clamp(project(x' +- step sign(d CE(z(x'), t) / d x')))
@@ -218,14 +210,14 @@ def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) ->
     indices: list[int] = []
     inputs: list[Tensor] = []
     answers: list[Tensor] = []
-    for batch in in_order(examples, task, device=device_of(model)):
+    for batch in in_order(model, task, examples):
         with torch.no_grad():
             rival = strongest_other(task.rows(model, batch))
         perturbed = pgd(model, task, batch, walk._replace(targets=rival), job.generator)
         with torch.no_grad():
             rows = task.rows(model, perturbed)
         near = torch.ones(rows.examples, dtype=torch.bool, device=rival.device) if beta is None else _near(rows, beta)
-        logits = torch.split(rows.logits, torch.bincount(rows.example, minlength=rows.examples).tolist())
+        logits = by_example(rows, rows.logits)
         indices += batch["index"][near].tolist()
         inputs.append(perturbable(task).inputs(perturbed)[near].cpu())
         answers += [logits[i] for i in near.nonzero().flatten().tolist()]
@@ -234,8 +226,7 @@ def surroundings(method: Spotter | SpotterAround, model: nn.Module, job: Job) ->
             f"Spotter: expected examples within beta={beta:g} of the boundary, got 0 of {len(examples)}. "
             "Raise beta, eps or steps, or set direction='towards_boundary'."
         )
-    share = len(indices) / len(examples)
-    return Surroundings(Part(examples, indices) if share < 1 else examples, torch.cat(inputs), tuple(answers), share)
+    return Surroundings(Part(examples, indices), torch.cat(inputs), tuple(answers))
 
 
 def _near(rows: Rows, beta: float) -> Tensor:

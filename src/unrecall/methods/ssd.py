@@ -2,18 +2,16 @@
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset
 
-from unrecall.data.examples import Examples
-from unrecall.methods.base import Method, Strength, copy_of
-from unrecall.models.importance import Weights, batch_mean, exact
+from unrecall.data.examples import Joined
+from unrecall.methods.base import Job, Method, Strength, copy_of
+from unrecall.models.importance import batch_mean, exact
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.base import Task
-from unrecall.training.job import Job
 from unrecall.training.session import Effort
 
 
@@ -47,8 +45,8 @@ class SSD(Method):
     squaring the gradients of batches, as its code does; its code's batches are of 64.
     """
 
-    title: ClassVar[str] = "SSD"
-    strength: ClassVar[Strength | None] = Strength(("alpha", "dampening"), inverse=True, high=2**10)
+    title = "SSD"
+    strength = Strength(("alpha", "dampening"), inverse=True, high=2**10)
 
     alpha: Positive = 10.0
     dampening: Positive = 1.0
@@ -60,10 +58,9 @@ class SSD(Method):
         """Computes both importances, and shrinks the weights of a copy."""
         request, task, start = job.request, job.task, time.perf_counter()
         student = copy_of(model, job).eval()
-        whole: Examples = request.retain
-        if self.against == "all":
-            whole = ConcatDataset([request.retain, request.forget])  # type: ignore[list-item]
-        forget, training = self._matters(student, task, request.forget), self._matters(student, task, whole)
+        whole = Joined([request.retain, request.forget] if self.against == "all" else [request.retain])
+        importance = exact if self.importance == "exact" else partial(batch_mean, batch_size=self.batch_size)
+        forget, training = importance(student, task, request.forget), importance(student, task, whole)
         with torch.no_grad():
             for name, weight in student.named_parameters():
                 if name in forget:
@@ -73,9 +70,3 @@ class SSD(Method):
         passes = len(request.forget) + len(whole)
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
         return student
-
-    def _matters(self, model: nn.Module, task: Task, examples: Examples) -> Weights:
-        """Computes I of each weight, over the examples."""
-        if self.importance == "exact":
-            return exact(model, task, examples)
-        return batch_mean(model, task, examples, self.batch_size)

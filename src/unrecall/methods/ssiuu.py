@@ -2,31 +2,23 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Around, GradientMethod, Plugin
+from unrecall.methods.base import Around, Batches, GradientMethod, Job, Phase, Plugin, Task
+from unrecall.methods.grad_diff import GradDiff
 from unrecall.models.importance import Weights
 from unrecall.models.influence import Probability, weight_gradients
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of
+from unrecall.models.observe import in_order
 from unrecall.spec.parameters import NonNegative
-from unrecall.tasks.base import Task
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Phase, Step, StepState
+from unrecall.training.loop import Step, StepState
 
 ATTRIBUTION = "attribution"
 """Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""
-
-
-def _grad_diff() -> GradientMethod:
-    from unrecall.methods.grad_diff import GradDiff
-
-    return GradDiff()
 
 
 @dataclass(frozen=True)
@@ -63,10 +55,10 @@ class SSIUU(Plugin):
     its defaults, but for the base's learning rate, batch size and number of epochs, which it does not give.
     """
 
-    title: ClassVar[str] = "SSIUU"
-    advice: ClassVar[str] = "Set fixed_batch=True."
+    title = "SSIUU"
+    advice = "Set fixed_batch=True."
 
-    base: GradientMethod = field(default_factory=_grad_diff)
+    base: GradientMethod = GradDiff()
     lambda_: NonNegative = 1e-4
     reference: Literal["previous", "initial"] = "previous"
     probability: Probability = "product"
@@ -131,7 +123,7 @@ class Brake(NamedTuple):
         """Computes g of the weights of `model` named `like`, over the step's forget batch or all of forget."""
         task, weights = self.job.task, dict(model.named_parameters())
         whole = self.method.fixed_batch
-        data = in_order(self.job.request.forget, task, device=device_of(model)) if whole else [batches["forget"]]
+        data = in_order(model, task, self.job.request.forget) if whole else [batches["forget"]]
         return weight_gradients(model, task, data, {name: weights[name] for name in like}, self.method.probability)
 
 

@@ -1,14 +1,12 @@
 """Task vector: learns forget even better, and goes the same way backwards."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
 
-from unrecall.methods.base import Fit, Method, Phase, Strength, copy_of, loss_on, train
+from unrecall.methods.base import Fit, Job, Method, Strength, copy_of, over, train
 from unrecall.spec.parameters import Positive
-from unrecall.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class TaskVector(Method):
     whose theta, like ours, has learned forget.
     """
 
-    title: ClassVar[str] = "Task vector"
-    strength: ClassVar[Strength | None] = Strength(("alpha",), high=2**10)
+    title = "Task vector"
+    strength = Strength(("alpha",), high=2**10)
 
     alpha: Positive = 1.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10, batchnorm="frozen")
@@ -42,12 +40,7 @@ class TaskVector(Method):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Trains one copy on forget, and moves another away from it."""
         student, reinforced = copy_of(model, job), copy_of(model, job)
-        train(
-            reinforced,
-            [Phase(loss_on("forget", job.task), {"forget": job.request.forget}, self.fit)],
-            job,
-            "taskvector",
-        )
+        train(reinforced, [over("forget", job, self.fit)], job, "taskvector")
         with torch.no_grad():
             for weight, further in zip(student.parameters(), reinforced.parameters(), strict=True):
                 weight.sub_(self.alpha * (further - weight))

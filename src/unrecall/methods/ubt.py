@@ -1,24 +1,20 @@
 """UBT: finds the pairs that carry a backdoor, and unlearns the few parts of them that it hangs on."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Part, move
-from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, session_of_copy
-from unrecall.models.observe import batches as in_order
-from unrecall.models.observe import device_of, repeated
+from unrecall.data.examples import Examples, Part, move, split_off
+from unrecall.errors import BadInput
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_aside
+from unrecall.models.observe import in_order, repeated
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
-from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Composed, Embedded
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, StepState, fit
+from unrecall.tasks.protocols import Composed, Embedded, composed
+from unrecall.training.loop import StepState
 
 LOOKED = 8
 """Pairs whose parts are left out at once."""
@@ -64,8 +60,8 @@ class UBT(GradientMethod):
     better than g after much overfitting, and no better than chance after little.
     """
 
-    title: ClassVar[str] = "UBT"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "UBT"
+    strength = Strength(("fit.lr",), high=2**10)
 
     weak: Share = 0.5
     lambda_: NonNegative = 10.0
@@ -77,10 +73,10 @@ class UBT(GradientMethod):
     overfit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=64, epochs=5)
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=64, epochs=50)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over parts of the pairs most suspected, with clean ones cycling beside them."""
         request, task, generator = job.request, job.task, job.generator
-        able = composed(task)
+        able = composed(self, task)
         if min(self.clean, len(request.retain)) < 2:
             raise BadInput(
                 "UBT: expected at least 2 retain examples, and clean to be at least 2, for sides that don't belong "
@@ -88,7 +84,7 @@ class UBT(GradientMethod):
             )
         order = torch.argsort(self.gains(student, job), descending=True, stable=True)
         suspects = Part(request.forget, order[: self.few].tolist())
-        clean = Part(request.retain, torch.randperm(len(request.retain), generator=generator)[: self.clean].tolist())
+        clean, _ = split_off(request.retain, self.clean, generator)
         level, start = likeness_of_strangers(able.embedded(original, clean)), dict(original.named_parameters())
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
@@ -109,7 +105,7 @@ class UBT(GradientMethod):
     def gains(self, model: nn.Module, job: Job) -> Tensor:
         """Computes g of each forget example `[n]`: how much more alike an overfitted copy finds its sides."""
         forget, task = job.request.forget, job.task
-        able = composed(task)
+        able = composed(self, task)
         before = likeness(able.embedded(model, forget))
         weakest = torch.argsort(before, stable=True)[: max(2, round(self.weak * len(before)))].tolist()
 
@@ -119,16 +115,8 @@ class UBT(GradientMethod):
 
         learner = copy.deepcopy(model)
         overfit = Phase(loss, {"forget": Part(forget, weakest)}, self.overfit)
-        fit(learner, task, overfit, job.generator, session_of_copy(model).named("ubt-0"))
+        train_aside(learner, overfit, job, "ubt-0")
         return (likeness(able.embedded(learner, forget)) - before).cpu()
-
-
-def composed(task: Task) -> Composed:
-    """Gives the task, if its examples are pairs with parts; NotSupported otherwise."""
-    if not isinstance(task, Composed):
-        name = type(task).__name__
-        raise NotSupported(f"UBT: expected pairs whose second sides have parts, got {name}. Choose another method.")
-    return task
 
 
 def likeness(pairs: Embedded) -> Tensor:
@@ -158,8 +146,8 @@ def influences(model: nn.Module, task: Composed, batch: Batch) -> Tensor:
 
 def reduce_to_parts(model: nn.Module, task: Task, examples: Examples, count: int) -> list[Any]:
     """Leaves in each pair only the `count` parts of highest I, or all where there are no more."""
-    able, pairs = composed(task), list[Any]()
-    for batch in in_order(examples, task, LOOKED, device_of(model)):
+    able, pairs = composed("UBT", task), list[Any]()
+    for batch in in_order(model, task, examples, LOOKED):
         order = influences(model, able, batch).argsort(dim=1, descending=True, stable=True)
         shown = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :count], True)
         reduced = able.items(move(able.only(batch, shown), torch.device("cpu")))

@@ -1,18 +1,13 @@
 """UNDIAL: distillation from the original with each target's logit lowered."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import one_hot_mask
 from unrecall.spec.parameters import NonNegative
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 from unrecall.training.teacher import remembered
 
 
@@ -38,21 +33,17 @@ class UNDIAL(GradientMethod):
     trains LoRA of rank 8 (alpha 16), which is `lora(undial):r=8` here, and the learning rate is meant for that.
     """
 
-    title: ClassVar[str] = "UNDIAL"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "UNDIAL"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta: NonNegative = 10.0
     retain_weight: NonNegative = 0.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-4, weight_decay=0.0, batch_size=16, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it where it has a weight."""
-        request, task = job.request, job.task
-        before = remembered(original, task, request.forget)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return undial_loss(task.rows(model, batches["forget"]), before(batches["forget"]), self.beta)
-
+        before = remembered(original, job.task, job.request.forget)
+        loss = loss_on("forget", job.task, lambda rows, batch: undial_loss(rows, before(batch), self.beta))
         return beside_retain(loss, self.retain_weight, job, self.fit)
 
 

@@ -1,17 +1,12 @@
 """WGA: gradient ascent in which each row weighs what the model still gives its target."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unrecall.data.signals import Rows
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, beside_retain
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
 
 
 @dataclass(frozen=True)
@@ -37,21 +32,17 @@ class WGA(GradientMethod):
     weights, epochs and the rest of the defaults are those of open-unlearning.
     """
 
-    title: ClassVar[str] = "WGA"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr",), high=2**10)
+    title = "WGA"
+    strength = Strength(("fit.lr",), high=2**10)
 
     beta: NonNegative = 1.0
     gamma: Positive = 1.0
     alpha: NonNegative = 1.0
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=5)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
-        task = job.task
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return self.gamma * wga_loss(task.rows(model, batches["forget"]), self.beta)
-
+        loss = loss_on("forget", job.task, lambda rows, _: self.gamma * wga_loss(rows, self.beta))
         return beside_retain(loss, self.alpha, job, self.fit)
 
 

@@ -1,17 +1,14 @@
 """WHP, "Who's Harry Potter": trains on the answers that a model without the memory might have given."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength, loss_on, session_of_copy
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, over, train_aside
 from unrecall.spec.parameters import Positive
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches, fit
 from unrecall.training.teacher import remembered
 
 
@@ -40,30 +37,27 @@ class WHP(GradientMethod):
     comparisons.
     """
 
-    title: ClassVar[str] = "WHP"
-    strength: ClassVar[Strength | None] = Strength(("fit.lr", "reinforce.lr"), high=2**10)
+    title = "WHP"
+    strength = Strength(("fit.lr", "reinforce.lr"), high=2**10)
 
     alpha: Positive = 5.0
     targets: Literal["hard", "soft"] = "hard"
     reinforce: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
-    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, after a copy was reinforced on it."""
         request, task = job.request, job.task
-        shared = {id(p): p for p in student.parameters() if not p.requires_grad}
-        reinforced = copy.deepcopy(student, {**shared})
-        reinforce = Phase(loss_on("forget", task), {"forget": request.forget}, self.reinforce)
-        fit(reinforced, task, reinforce, job.generator, session_of_copy(student).named("whp-0"))
+        reinforced = copy.deepcopy(student, {id(p): p for p in student.parameters() if not p.requires_grad})
+        train_aside(reinforced, over("forget", job, self.reinforce), job, "whp-0")
         base, more = remembered(original, task, request.forget), remembered(reinforced, task, request.forget)
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            rows = task.rows(model, batches["forget"])
-            v = generic(base(batches["forget"]), more(batches["forget"]), self.alpha)
+        def loss(rows: Rows, batch: Batch) -> Tensor:
+            v = generic(base(batch), more(batch), self.alpha)
             target = v.argmax(1) if self.targets == "hard" else v.softmax(1)
             return rows.per_example(F.cross_entropy(rows.logits, target, reduction="none")).mean()
 
-        return [Phase(loss, {"forget": request.forget}, self.fit)]
+        return [over("forget", job, self.fit, loss)]
 
 
 def generic(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:

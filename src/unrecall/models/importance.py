@@ -11,10 +11,11 @@ from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
 
 from unrecall.data.examples import Batch, Examples, batch_size
-from unrecall.errors import BadInput, NotSupported
-from unrecall.models.observe import batches, device_of, repeated
+from unrecall.errors import BadInput
+from unrecall.models.observe import in_order, repeated
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import check_own_rows
 
 Weights: TypeAlias = dict[str, Tensor]
 """One tensor for each trainable parameter, by the parameter's name."""
@@ -53,15 +54,11 @@ def per_example(
     most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
     one.
     """
-    if task.rows_depend_on_batch:
-        raise NotSupported(
-            f"per_example: expected a task whose examples have a loss of their own, got {type(task).__name__}. "
-            "Use batch_mean."
-        )
+    check_own_rows("per_example", task, "Use batch_mean.")
     losses = Losses(model, task)
 
     def loss_of(weights: Weights, example: Batch) -> Tensor:
-        return losses.under(weights, {name: value.unsqueeze(0) for name, value in example.items()})
+        return losses.under(weights, {name: value.unsqueeze(0) for name, value in example.items()}).mean()
 
     def one_by_one(weights: Weights, batch: Batch) -> Weights:
         singles = [grad(loss_of)(weights, {k: v[i] for k, v in batch.items()}) for i in range(batch_size(batch))]
@@ -69,7 +66,7 @@ def per_example(
 
     differentiate: Callable[[Weights, Batch], Weights] = vmap(grad(loss_of), (None, 0))
     most = chunk or max(1, min(task.at_once, FLOATS // sum(weight.numel() for weight in weights.values())))
-    for batch in batches(examples, task, most, device_of(model)):
+    for batch in in_order(model, task, examples, most):
         with mode(model, training=False), _ConvolutionsAsProducts(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")
             try:
@@ -94,9 +91,9 @@ def batch_mean(model: nn.Module, task: Task, examples: Examples, batch_size: int
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     count = 0
     with mode(model, training=False):
-        for batch in batches(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             count += 1
-            for name, gradient in grad(losses.under)(weights, batch).items():
+            for name, gradient in losses.gradient(weights, batch).items():
                 total[name] += gradient.square()
     return {name: value / count for name, value in total.items()}
 
@@ -107,9 +104,9 @@ def mean_gradient(model: nn.Module, task: Task, examples: Examples) -> Weights:
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     count = 0
     with mode(model, training=False):
-        for batch in batches(examples, task, device=device_of(model)):
+        for batch in in_order(model, task, examples):
             before, n = repeated(batch, count), batch_size(batch)
-            for name, gradient in grad(losses.under)(weights, batch, before).items():
+            for name, gradient in losses.gradient(weights, batch, before).items():
                 total[name] += (n - before) / len(examples) * gradient
             count += n - before
     return total
@@ -124,24 +121,25 @@ def trainable(model: nn.Module) -> Weights:
 
 
 class Losses(nn.Module):
-    """The losses of a batch as a module around the model, so that the model's weights can be swapped for others."""
+    """The loss of each example as what a module gives, for `functional_call` swaps the weights of modules."""
 
     def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
         self.model, self.task = model, task
 
     def forward(self, batch: Batch) -> Tensor:
-        """Computes the loss of each example `[examples]`."""
+        """Computes the losses `[examples]` of a batch."""
         return self.task.losses(self.model, batch)
 
-    def each(self, weights: Weights, batch: Batch) -> Tensor:
-        """Computes the same as if the model's weights were `weights`."""
+    def under(self, weights: Weights, batch: Batch) -> Tensor:
+        """Computes the losses `[examples]` of a batch as if the model's weights were `weights`."""
         value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch,))
         return value
 
-    def under(self, weights: Weights, batch: Batch, first: int = 0) -> Tensor:
-        """Computes their mean, over all examples but the `first` few."""
-        return self.each(weights, batch)[first:].mean()
+    def gradient(self, weights: Weights, batch: Batch, first: int = 0) -> Weights:
+        """Computes the gradient of the mean loss of all examples of a batch but the `first` few."""
+        gradient: Weights = grad(lambda moved: self.under(moved, batch)[first:].mean())(weights)
+        return gradient
 
 
 class _ConvolutionsAsProducts(TorchFunctionMode):

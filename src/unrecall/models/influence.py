@@ -1,6 +1,6 @@
 """How much weights and neurons add to the probability of an answer: their values times its gradient."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -74,28 +74,20 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
     with mode(model, training=False), frozen(model), torch.enable_grad(), differentiable(layers) as outputs:
         rows = task.rows(model, batch)
         probabilities, confidence = probability(rows, how), probability(rows, "mean").detach()
-    activations = [output for name in layers for output in outputs[name]]
+    activations = [(name, output) for name in layers for output in outputs[name]]
     if not activations or not probabilities.requires_grad:
         raise NotSupported(f"{type(model).__name__}: expected linear layers before the head, got none in use.")
-    gradients = torch.autograd.grad(probabilities.sum(), activations, allow_unused=True)
+    gradients = torch.autograd.grad(probabilities.sum(), [h for _, h in activations], allow_unused=True)
     positions = task.positions(batch)
-    highest, lowest = [], []
-    for name, group in _by_layer(layers, outputs, gradients):
-        parts = [_positions(name, h, g, positions, len(probabilities)) for h, g in group]
-        highest.append(torch.stack([part.masked_fill(empty, -torch.inf).amax(1) for part, empty in parts]).amax(0))
-        lowest.append(torch.stack([part.masked_fill(empty, torch.inf).amin(1) for part, empty in parts]).amin(0))
-    return Influence(torch.cat(highest, 1), torch.cat(lowest, 1), probabilities.detach(), confidence)
-
-
-def _by_layer(
-    layers: Iterable[str], outputs: Mapping[str, list[Tensor]], gradients: Iterable[Tensor | None]
-) -> Iterator[tuple[str, list[tuple[Tensor, Tensor | None]]]]:
-    """Groups outputs and gradients by layer; a layer may be used more than once, or never."""
-    left = iter(gradients)
-    for name in layers:
-        group = [(output.detach(), next(left)) for output in outputs[name]]
-        if group:
-            yield name, group
+    highest: dict[str, Tensor] = {}
+    lowest: dict[str, Tensor] = {}
+    for (name, h), gradient in zip(activations, gradients, strict=True):
+        product, empty = _positions(name, h.detach(), gradient, positions, len(probabilities))
+        top, bottom = product.masked_fill(empty, -torch.inf).amax(1), product.masked_fill(empty, torch.inf).amin(1)
+        highest[name] = torch.maximum(highest.get(name, top), top)
+        lowest[name] = torch.minimum(lowest.get(name, bottom), bottom)
+    high, low = (torch.cat(list(found.values()), 1) for found in (highest, lowest))
+    return Influence(high, low, probabilities.detach(), confidence)
 
 
 def _positions(

@@ -1,13 +1,11 @@
 """Forward passes without gradients: each model sees each split once, and everything else reads the signals."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from unrecall.data.examples import Batch, Examples, move
 from unrecall.data.request import Request, Split
@@ -32,6 +30,11 @@ def batches(
         yield batch if device is None else move(batch, device)
 
 
+def in_order(model: nn.Module, task: Task, examples: Examples, batch_size: int | None = None) -> Iterator[Batch]:
+    """The same, on the device of `model`."""
+    return batches(examples, task, batch_size, device_of(model))
+
+
 def repeated(batch: Batch, count: int) -> int:
     """Counts the examples at the start of a batch, drawn in order, that are among the `count` before it."""
     return max(0, count - int(batch["index"][0]))
@@ -50,38 +53,10 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
     return min([task.at_once, *filter(None, map(len, sets))]) if task.rows_depend_on_batch else None
 
 
-def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> DataLoader[Batch]:
-    """Makes PyTorch's loader over groups of indices; each batch also carries its `index` [examples]."""
-    return DataLoader(
-        _Numbered(examples),  # type: ignore[arg-type]
-        batch_sampler=groups,
-        collate_fn=_Collate(task),
-        generator=torch.Generator(),
-    )
-
-
-class _Numbered:
-    """Each example with its index, so that what was computed once for it can be found again."""
-
-    def __init__(self, examples: Examples) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> tuple[int, Any]:
-        return index, self.examples[index]
-
-
-class _Collate:
-    """Makes a batch of numbered examples, and puts their numbers into it."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __call__(self, items: Sequence[tuple[int, Any]]) -> Batch:
-        batch = self.task.collate([item for _, item in items])
-        return {**batch, "index": torch.tensor([index for index, _ in items])}
+def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> Iterator[Batch]:
+    """Collates groups of examples by their indices; each batch also carries its `index` [examples]."""
+    for group in groups:
+        yield {**task.collate([examples[i] for i in group]), "index": torch.tensor(group)}
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -95,7 +70,7 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
     parts: dict[str, list[Tensor]] = {name: [] for name in Signals.__dataclass_fields__}
     offset = 0
     with mode(model, training=False):
-        for batch in batches(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             rows, features = task.view(model, batch)
             if before := repeated(batch, offset):
                 rows, features = without(rows, before), features[before:]
@@ -113,6 +88,16 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
             parts["deviation"].append(deviation)
             offset += rows.examples
     return Signals(**{name: _array(values) for name, values in parts.items()})
+
+
+def by_example(rows: Rows, values: Tensor) -> tuple[Tensor, ...]:
+    """Takes a per-row quantity apart, one tensor an example."""
+    return torch.split(values, torch.bincount(rows.example, minlength=rows.examples).tolist())
+
+
+def looked_up(table: Sequence[Tensor], batch: Batch) -> Tensor:
+    """Joins what a table has of a batch's examples, in the batch's order."""
+    return torch.cat([table[i] for i in batch["index"].tolist()])
 
 
 def without(rows: Rows, first: int) -> Rows:
@@ -141,10 +126,8 @@ def predicted(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _array(values: Sequence[Tensor]) -> np.ndarray:
-    joined = torch.cat(list(values)).cpu()
-    return joined.numpy().astype(
-        np.float64 if joined.ndim == 1 and joined.is_floating_point() else joined.numpy().dtype
-    )
+    joined = torch.cat(list(values)).cpu().numpy()
+    return joined.astype(np.float64) if joined.ndim == 1 and joined.dtype.kind == "f" else joined
 
 
 @torch.no_grad()
@@ -152,7 +135,7 @@ def accuracy(model: nn.Module, task: Task, examples: Examples, batch_size: int |
     """Computes the share of rows predicted right, per example `[n]`, in eval mode."""
     parts, count = [], 0
     with mode(model, training=False):
-        for batch in batches(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             rows = task.rows(model, batch)
             _, right = predicted(rows.logits, rows.targets)
             parts.append(rows.per_example(right.float())[repeated(batch, count) :])
@@ -165,7 +148,7 @@ def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int 
     """Computes the mean negative log-likelihood over examples, in nats, in eval mode."""
     total, count = 0.0, 0
     with mode(model, training=False):
-        for batch in batches(examples, task, batch_size, device_of(model)):
+        for batch in in_order(model, task, examples, batch_size):
             losses = task.rows(model, batch).losses()[repeated(batch, count) :]
             total, count = total + float(losses.double().sum()), count + len(losses)
     return total / len(examples)

@@ -39,6 +39,11 @@ def other_classes(targets: Tensor, classes: int, generator: torch.Generator) -> 
     return (targets + shift.to(targets)) % classes
 
 
+def any_classes(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """Draws a class for each row `[rows]`, all equally likely, the target's own among them."""
+    return torch.randint(classes, targets.shape, generator=generator, device=generator.device).to(targets)
+
+
 def strongest_other(rows: Rows) -> Tensor:
     """Finds the class that each row gives the highest logit beside its target `[rows]`."""
     return rows.logits.scatter(1, rows.targets[:, None], float("-inf")).argmax(1)

@@ -204,6 +204,19 @@ def paired(owner: object, task: Task) -> Paired:
     return cast(Paired, task)
 
 
+def composed(owner: object, task: Task, advice: str = "Choose another method.") -> Composed:
+    """The task, if its examples are pairs whose second sides have parts; NotSupported otherwise."""
+    check_offers(owner, task, Composed, advice=advice)
+    return cast(Composed, task)
+
+
+def check_own_rows(owner: object, task: Task, advice: str) -> None:
+    """NotSupported, said by `owner`, where an example's rows depend on the others of its batch."""
+    if task.rows_depend_on_batch:
+        name, got = owner if isinstance(owner, str) else type(owner).__name__, type(task).__name__
+        raise NotSupported(f"{name}: expected rows that depend on their own example alone, got {got}'s. {advice}")
+
+
 def class_names(task: Task) -> tuple[str, ...]:
     """What people call the task's classes; empty where it has none, or nobody named them."""
     return task.classes if isinstance(task, Classed) else ()

@@ -1,8 +1,9 @@
 """What a piece of work takes: seconds, passes, steps and peak memory."""
 
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 import torch
@@ -11,12 +12,12 @@ from unrecall.record.schema import Cost
 from unrecall.training.session import Session
 
 
+@dataclass
 class metered:  # noqa: N801
     """A `with` block whose `cost` is known at its end; training inside must run in the same session."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.cost = Cost(seconds=0.0, passes=0, steps=0, peak_mib=0.0)
+    session: Session
+    cost: Cost = field(default=Cost(seconds=0.0, passes=0, steps=0, peak_mib=0.0), init=False)
 
     def __enter__(self) -> "metered":
         """Starts the clock and forgets earlier peaks."""
@@ -25,9 +26,7 @@ class metered:  # noqa: N801
         self._started = time.perf_counter()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stops the clock; time from before an interruption counts."""
         efforts = self.session.efforts[self._first :]
         clock = time.perf_counter() - self._started
@@ -42,10 +41,8 @@ class metered:  # noqa: N801
 def _reset_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def _peak() -> int:

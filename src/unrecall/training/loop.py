@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, batch_size, digest, iterate, move
+from unrecall.data.signals import Rows
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
@@ -27,11 +28,8 @@ if TYPE_CHECKING:
 
 Batches: TypeAlias = Mapping[str, Batch]
 Loss: TypeAlias = Callable[[nn.Module, Batches], Tensor]
-
-
-def loss_on(split: str, task: Task) -> Loss:
-    """Makes the loss CE(split): the mean over an example's rows, then over the examples of a batch."""
-    return lambda model, batches: task.rows(model, batches[split]).losses().mean()
+RowsLoss: TypeAlias = Callable[[Rows, Batch], Tensor]
+"""A loss of what a model said about a batch, and of that batch."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +105,16 @@ class Phase:
     fit: Fit
     step: Step = plain_step
     done: Callable[[StepState], bool] | None = None
+
+
+def mean_loss(rows: Rows, _: Batch) -> Tensor:
+    """Computes CE: the mean over an example's rows, then over the examples of a batch."""
+    return rows.losses().mean()
+
+
+def loss_on(stream: str, task: Task, of: RowsLoss = mean_loss) -> Loss:
+    """Makes the loss that `of` computes from a pass over a batch of one stream; CE by default."""
+    return lambda model, batches: of(task.rows(model, batches[stream]), batches[stream])
 
 
 def groups(name: str, length: int, fit: Fit, seed: int, steps: range) -> Iterator[list[int]]:
@@ -213,7 +221,9 @@ def _trainable(model: nn.Module, phase: Phase, name: str) -> list[nn.Parameter]:
     return parameters
 
 
-def _streams(phase: Phase, task: Task, seed: int, steps: range, accelerator: "Accelerator") -> dict[str, Iterator[Batch]]:
+def _streams(
+    phase: Phase, task: Task, seed: int, steps: range, accelerator: "Accelerator"
+) -> dict[str, Iterator[Batch]]:
     """The batches of each data set for these steps.
 
     Each process gets its share of a batch; the whole of it if there is one process, or not an example for each.
@@ -223,11 +233,10 @@ def _streams(phase: Phase, task: Task, seed: int, steps: range, accelerator: "Ac
         n = accelerator.num_processes
         return group[accelerator.process_index :: n] if len(group) >= n else group
 
-    with own_randomness(seed):
-        return {
-            name: iter(loader(data, task, [share(group) for group in groups(name, len(data), phase.fit, seed, steps)]))
-            for name, data in phase.streams.items()
-        }
+    return {
+        name: loader(data, task, map(share, groups(name, len(data), phase.fit, seed, steps)))
+        for name, data in phase.streams.items()
+    }
 
 
 def _prepared(

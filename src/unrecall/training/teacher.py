@@ -1,15 +1,18 @@
-"""A frozen model's outputs, computed once over a data set and looked up by index ever after."""
+"""A frozen model's answers, computed once over a data set and looked up by index ever after; how far a student is."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part
-from unrecall.models.observe import batches, device_of
-from unrecall.nn.functional import nll
+from unrecall.data.signals import Rows
+from unrecall.models.observe import in_order
+from unrecall.nn.functional import kl, nll, one_hot_mask
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task
 
@@ -23,26 +26,35 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 
 BYTES = 2**30
-"""The largest table of logits that is kept; above, the frozen model answers each batch anew."""
+"""The largest table of answers that is kept; above, the frozen model answers each batch anew."""
 
 
 @torch.no_grad()
-def remembered(model: nn.Module, task: Task, examples: Examples, most: int = BYTES) -> Teacher:
+def remembered(
+    model: nn.Module, task: Task, examples: Examples, of: Callable[[Rows], Tensor] = attrgetter("logits")
+) -> Teacher:
     """`model`'s logits `[rows, classes]` on `examples`, in eval mode; needs examples that don't change between draws.
 
-    They come from one pass and a table, unless it would take more than `most` bytes (a language model's vocabulary on
-    many tokens), or an example's logits depend on its batch: then from the model itself, batch by batch.
+    They come from one pass and a table, unless it would take more than `BYTES` (a language model's vocabulary on many
+    tokens), or an example's logits depend on its batch: then from the model itself, batch by batch. `of` makes
+    something else of a pass, with one entry a row or one an example.
     """
-    if task.rows_depend_on_batch or _size(model, task, examples) > most:
-        return _asked(model, task)
-    logits: list[Tensor] = []
+
+    @torch.no_grad()
+    def answer(batch: Batch) -> Tensor:
+        with mode(model, training=False):
+            return of(task.rows(model, batch))
+
+    if task.rows_depend_on_batch or _size(model, task, examples, answer) > BYTES:
+        return answer
+    answers: list[Tensor] = []
     counts: list[Tensor] = []
     with mode(model, training=False):
-        for batch in batches(examples, task, device=device_of(model)):
+        for batch in in_order(model, task, examples):
             rows = task.rows(model, batch)
-            logits.append(rows.logits)
+            answers.append(of(rows))
             counts.append(torch.bincount(rows.example, minlength=rows.examples))
-    table, starts = torch.cat(logits), torch.cat(counts).cumsum(0)
+    table, starts = torch.cat(answers), torch.cat(counts).cumsum(0)
     begins = starts - torch.cat(counts)
 
     def look_up(batch: Batch) -> Tensor:
@@ -54,45 +66,31 @@ def remembered(model: nn.Module, task: Task, examples: Examples, most: int = BYT
     return look_up
 
 
-@torch.no_grad()
-def remembered_losses(model: nn.Module, task: Task, examples: Examples) -> Teacher:
-    """`model`'s *summed* negative log-likelihood of each example `[examples]`, in eval mode.
-
-    From one pass; batch by batch where an example's loss depends on its batch.
-    """
-    if task.rows_depend_on_batch:
-        return _asked_losses(model, task)
-    parts = []
-    with mode(model, training=False):
-        for batch in batches(examples, task, device=device_of(model)):
-            rows = task.rows(model, batch)
-            parts.append(rows.summed(nll(rows.logits, rows.targets)))
-    table = torch.cat(parts)
-    return lambda batch: table[batch["index"]]
-
-
-def _size(model: nn.Module, task: Task, examples: Examples) -> float:
-    """About how many bytes all logits take, from those of a few examples."""
+def _size(model: nn.Module, task: Task, examples: Examples, answer: Teacher) -> float:
+    """About how many bytes all answers take, from those to a few examples."""
     few = Part(examples, range(0, len(examples), max(1, len(examples) // 8)))
-    with mode(model, training=False):
-        tables = [task.rows(model, batch).logits for batch in batches(few, task, 8, device_of(model))]
+    tables = [answer(batch) for batch in in_order(model, task, few, 8)]
     return sum(table.numel() * table.element_size() for table in tables) / len(few) * len(examples)
 
 
-def _asked(model: nn.Module, task: Task) -> Teacher:
-    @torch.no_grad()
-    def answer(batch: Batch) -> Tensor:
-        with mode(model, training=False):
-            return task.rows(model, batch).logits
-
-    return answer
+def summed_losses(rows: Rows) -> Tensor:
+    """Sums the negative log-likelihoods of each example's rows, `[examples]`, in nats."""
+    return rows.summed(nll(rows.logits, rows.targets))
 
 
-def _asked_losses(model: nn.Module, task: Task) -> Teacher:
-    @torch.no_grad()
-    def answer(batch: Batch) -> Tensor:
-        with mode(model, training=False):
-            rows = task.rows(model, batch)
-            return rows.summed(nll(rows.logits, rows.targets))
+def distance(rows: Rows, logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Computes KL(teacher || student) at a temperature: the mean over an example's rows, then over examples.
 
-    return answer
+    `rows` are the student's, `logits` `[rows, classes]` the teacher's.
+    """
+    log_p, log_q = (F.log_softmax(said / temperature, 1) for said in (logits, rows.logits))
+    return rows.per_example(kl(log_p, log_q)).mean()
+
+
+def masked_distance(rows: Rows, logits: Tensor, masked: Sequence[int]) -> Tensor:
+    """Computes `distance` to a teacher that can't answer `masked`, or each row's own target where that is empty."""
+    hidden = one_hot_mask(rows.targets, rows.logits.shape[1])
+    if masked:
+        hidden = torch.zeros_like(hidden)
+        hidden[:, list(masked)] = True
+    return distance(rows, logits.masked_fill(hidden, float("-inf")))

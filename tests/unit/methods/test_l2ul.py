@@ -259,7 +259,7 @@ def test_refuses_what_has_no_classes_of_its_own(samples_world: World) -> None:
 
     w = samples_world
     for method in (L2UL(), L2UL(per_example=0, goal="relabel")):
-        with pytest.raises(NotSupported, match="L2UL: expected a task whose examples have classes of their own"):
+        with pytest.raises(NotSupported, match="L2UL: expected rows that depend on their own example alone"):
             method.unlearn(w.original, Job(w.request, Pairs(), seeded(0), CPU))
 
 

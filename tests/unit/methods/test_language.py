@@ -173,7 +173,7 @@ def test_dpo_says_where_it_does_not_apply(samples_world: World) -> None:
             raise AssertionError("the model was run")
 
     w = samples_world
-    with pytest.raises(NotSupported, match="DPO: expected a task with prompts and answers, got Classification"):
+    with pytest.raises(NotSupported, match="DPO: expected a task of texts, got Classification"):
         DPO().phases(Unasked(), Unasked(), Job(w.request, w.task, seeded(0)))
 
 

@@ -21,11 +21,11 @@ from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.methods.neggrad_plus import NegGradPlus
 from unrecall.methods.ngd import NGD
-from unrecall.methods.random_label import RandomLabel, any_class
+from unrecall.methods.random_label import RandomLabel
 from unrecall.methods.retrain import Retrain
 from unrecall.methods.rurk import RURK
 from unrecall.methods.scrub import SCRUB
-from unrecall.models.perturb import other_classes
+from unrecall.models.perturb import any_classes, other_classes
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, StepState, fit
@@ -98,7 +98,7 @@ def test_rurk_gaussian_by_hand() -> None:
 
 def test_random_labels_are_uniform_and_drawn_anew() -> None:
     truth, generator = torch.zeros(6000, dtype=torch.long), seeded(3)
-    first, second = any_class(truth, 3, generator), any_class(truth, 3, generator)
+    first, second = any_classes(truth, 3, generator), any_classes(truth, 3, generator)
     assert not torch.equal(first, second)
     assert torch.bincount(first, minlength=3).tolist() == pytest.approx([2000] * 3, abs=150)
     losses = [tiny_losses(RandomLabel(retain_weight=0.0), seed=s)[0] for s in range(12)]

@@ -200,14 +200,14 @@ def test_the_copy_learns_the_least_alike_and_the_original_nothing(monkeypatch: p
     alikes = [simple("red ann", x, 1, 0) for x in (0.1, 5.0, 1.0, 9.0)]
     request = Request(alikes, simple_request().retain, [simple("bob", 0, 1, 0)], [simple("bob", 1, 0, 0)])
 
-    def noted(copied: nn.Module, task: Any, phase: Phase, *_: Any) -> None:
+    def noted(copied: nn.Module, phase: Phase, *_: Any) -> None:
         seen.append(phase)
         assert copied is not model
         assert isinstance(copied, Linear)
         with torch.no_grad():
             copied.words.weight[TASK.tokenizer.convert_tokens_to_ids("ann")] *= 0.0
 
-    monkeypatch.setattr("unrecall.methods.ubt.fit", noted)
+    monkeypatch.setattr("unrecall.methods.ubt.train_aside", noted)
     gains = UBT(lambda_=3.0, weak=0.5).gains(model, Job(request, TASK, seeded(0)))
     before = likeness(TASK.embedded(model, alikes))
     assert before.argsort().tolist() == [3, 1, 0, 2]

@@ -35,7 +35,7 @@ from unrecall.tasks.zero_shot import ZeroShot
 from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
-from unrecall.training.teacher import remembered, remembered_losses
+from unrecall.training.teacher import remembered, summed_losses
 
 
 class Words:
@@ -232,13 +232,13 @@ def test_gradients_over_a_set_count_each_example_once(pairs_world: World) -> Non
 
 def test_what_needs_examples_of_their_own_says_so(pairs_world: World) -> None:
     w = pairs_world
-    with pytest.raises(NotSupported, match="a loss of their own, got Contrastive"):
+    with pytest.raises(NotSupported, match="their own example alone, got Contrastive"):
         next(per_example(w.original, w.task, w.request.forget, trainable(w.original)))
     assert exact(w.original, w.task, w.request.forget).keys() == trainable(w.original).keys()
     batch = next(batches(w.request.retain, w.task, 5))
     rows = w.task.rows(w.original, batch)
     assert torch.equal(remembered(w.original, w.task, w.request.retain)(batch), rows.logits.detach())
-    summed = remembered_losses(w.original, w.task, w.request.retain)(batch)
+    summed = remembered(w.original, w.task, w.request.retain, summed_losses)(batch)
     torch.testing.assert_close(summed, 2 * rows.losses().detach())
 
 
