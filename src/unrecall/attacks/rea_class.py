@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, copies, head_of
-from unrecall.data.examples import Batch, Examples, split_off
+from unrecall.data.examples import Examples, concatenated, split_off
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool
@@ -61,7 +61,7 @@ class ReaClass(RecoveryAttack):
 
     Reference: Xiao, Ye, Hu, Zheng, Hu, Liang, Li, Jiao, "Reminiscence Attack on Residuals: Exploiting Approximate
     Machine Unlearning for Privacy", ICCV 2025, arXiv 2507.20573, from its code. Differs from the code in the control
-    class, and in counting steps from 1.
+    class, in counting steps from 1, and in going round a probe of fewer examples than `steps` (one pass over it there).
     """
 
     title: ClassVar[str] = "Reminiscence attack, class form"
@@ -138,7 +138,7 @@ class ReaClass(RecoveryAttack):
         singles = itertools.cycle(list(batches(examples, task, 1, job.session.place())))
 
         def loss(trained: nn.Module, drawn: Batches) -> Tensor:
-            return task.rows(trained, joined(next(singles), drawn["retain"])).losses().mean()
+            return task.rows(trained, concatenated([next(singles), drawn["retain"]])).losses().mean()
 
         recipe = replace(self.fit, lr=rate, epochs=self.steps, steps=self.steps)
         phase = Phase(loss, {"retain": job.request.retain}, recipe)
@@ -150,11 +150,6 @@ class ReaClass(RecoveryAttack):
 def first(accuracies: Iterable[float], threshold: float, never: int) -> int:
     """After how many steps the accuracy is at least `threshold` for the first time; `never` where it isn't."""
     return next((step for step, accuracy in enumerate(accuracies, 1) if accuracy >= threshold), never)
-
-
-def joined(first: Batch, second: Batch) -> Batch:
-    """Both batches as one, on the device of the second."""
-    return {name: torch.cat([value.to(second[name].device), second[name]]) for name, value in first.items()}
 
 
 def shuffled(task: Task, examples: Examples) -> list[Any]:

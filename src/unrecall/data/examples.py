@@ -106,6 +106,11 @@ def repeat(batch: Batch, times: int) -> Batch:
     return {name: value.repeat_interleave(times, 0) for name, value in batch.items()}
 
 
+def concatenated(batches: Sequence[Batch]) -> Batch:
+    """Several batches, one after another, as one, on the device of the last."""
+    return {name: torch.cat([batch[name].to(value.device) for batch in batches]) for name, value in batches[-1].items()}
+
+
 class Joined:
     """Several data sets, one after another."""
 

@@ -1,12 +1,13 @@
 """RURK: unlearning that is robust against residual knowledge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import batch_size, repeat
+from unrecall.data.examples import batch_size, concatenated, repeat
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
 from unrecall.models.perturb import Walk, fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll
@@ -22,9 +23,8 @@ class RURK(GradientMethod):
         fgsm, pgd:  L = CE(X_r, Y_r) - lambda_f CE(X_f, Y_f) + lambda_a (1/v) sum_i CE(X'_i, Y'_i),  Y'_i != Y_f random,
                     X'_i crafted towards Y'_i against the model being trained
 
-    One forget batch is drawn per retain batch. Retain, forget and perturbed copies go through the model in three
-    separate passes, BatchNorm in train mode, as in the paper's Algorithm 1. Where an example's loss depends on its
-    batch, each i has a pass of its own, so that copies are compared with copies of others and not with each other.
+    One forget batch is drawn per retain batch. Where an example's loss depends on its batch, copies i have passes of
+    their own, so that they are compared with copies of others and not with each other.
 
     Args:
         tau: perturbation size in input units; about 8/255.
@@ -32,7 +32,11 @@ class RURK(GradientMethod):
         lambda_a: weight of the perturbed forget loss (the paper: 0.03 on small CIFAR-5, 0.00045 on CIFAR-10).
         v: perturbed copies per forget example.
         attack: how copies are made; pgd takes `pgd_steps` steps of `pgd_step` from a random start.
+        passes: whether retain, forget and copies go through the model as one "joint" batch or in "separate" ones. To
+            BatchNorm in train mode it matters a great deal, to nothing else. Rows that depend on their batch always
+            have separate passes.
         fit: SGD 1e-2, momentum 0.9, weight decay 5e-4, clip 1, cosine over 200 steps, 2 epochs over retain.
+            `fit.batchnorm="frozen"` leaves BatchNorm's statistics as they were.
 
     Expected to fail: where lambda_a does not fit the model it over-forgets; the paper's values were set for ResNet-18.
 
@@ -51,35 +55,62 @@ class RURK(GradientMethod):
     lambda_a: NonNegative = 0.03
     v: Count = 1
     attack: Literal["gaussian", "fgsm", "pgd"] = "gaussian"
+    passes: Literal["joint", "separate"] = "joint"
     pgd_steps: Count = 10
     pgd_step: NonNegative = 2 / 255
     fit: Fit = Fit(lr=1e-2, weight_decay=5e-4, clip=1.0, schedule="cosine", period=200, epochs=2)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with forget cycling beside it."""
-        request, task, generator = job.request, job.task, job.generator
+        request, task = job.request, job.task
+        joint = self.passes == "joint" and not task.rows_depend_on_batch
+        draws, times = (self.v, 1) if task.rows_depend_on_batch else (1, self.v)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            retain = task.rows(model, batches["retain"]).losses().mean()
-            forget = task.rows(model, batches["forget"])
-            passes, times = (self.v, 1) if task.rows_depend_on_batch else (1, self.v)
-            copies = repeat(batches["forget"], times)
-            terms = [self._term(model, task, copies, forget, generator) for _ in range(passes)]
-            return retain - self.lambda_f * forget.losses().mean() + self.lambda_a * torch.stack(terms).mean()
+            copies = [self._copies(model, task, repeat(batches["forget"], times), job.generator) for _ in range(draws)]
+            parts = [batches["retain"], batches["forget"], *(made.batch for made in copies)]
+            rows = in_one_pass(model, task, parts) if joint else [task.rows(model, part) for part in parts]
+            retain, forget, *perturbed = rows
+            terms = [made.term(told) for made, told in zip(copies, perturbed, strict=True)]
+            total = retain.losses().mean() - self.lambda_f * forget.losses().mean()
+            return total + self.lambda_a * torch.stack(terms).mean()
 
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]
 
-    def _term(self, model: nn.Module, task: Task, copies: Batch, forget: Rows, generator: torch.Generator) -> Tensor:
-        """Computes the term of perturbed copies: minus their loss, or their loss under other classes."""
+    def _copies(self, model: nn.Module, task: Task, batch: Batch, generator: torch.Generator) -> "Copies":
+        """Makes one copy of each example; attacks meet the model in eval mode, which leaves its statistics alone."""
         if self.attack == "gaussian":
-            perturbed = task.rows(model, gaussian(task, copies, self.tau, generator))
-            return -nll(perturbed.logits, perturbed.targets).mean()
-        truth = forget.targets.repeat_interleave(batch_size(copies) // forget.examples)
-        classes = other_classes(truth, forget.logits.shape[1], generator)
-        walk = Walk(self.tau, self.pgd_step, self.pgd_steps, targets=classes)
-        with mode(model, training=False):  # so that BatchNorm's statistics stay as they are
+            return Copies(gaussian(task, batch, self.tau, generator))
+        with mode(model, training=False):
+            with torch.no_grad():
+                rows = task.rows(model, batch)
+            wrong = other_classes(rows.targets, rows.logits.shape[1], generator)
             if self.attack == "fgsm":
-                crafted = fgsm(model, task, copies, radius=self.tau, targets=classes)
-            else:
-                crafted = pgd(model, task, copies, walk, generator)
-        return nll(task.rows(model, crafted).logits, classes).mean()
+                return Copies(fgsm(model, task, batch, radius=self.tau, targets=wrong), wrong)
+            walk = Walk(self.tau, self.pgd_step, self.pgd_steps, targets=wrong)
+            return Copies(pgd(model, task, batch, walk, generator), wrong)
+
+
+class Copies(NamedTuple):
+    """Perturbed examples; with the class that each row was moved towards, or none where it was moved at random."""
+
+    batch: Batch
+    towards: Tensor | None = None
+
+    def term(self, rows: Rows) -> Tensor:
+        """Computes minus their mean loss; or their mean loss under the classes that they were moved towards."""
+        if self.towards is None:
+            return -nll(rows.logits, rows.targets).mean()
+        return nll(rows.logits, self.towards).mean()
+
+
+def in_one_pass(model: nn.Module, task: Task, batches: Sequence[Batch]) -> list[Rows]:
+    """Gives the rows of each batch, from one pass of all of them together, in which BatchNorm sees them as one."""
+    sizes = [batch_size(batch) for batch in batches]
+    rows = task.rows(model, concatenated(batches))
+    first, parts = 0, []
+    for size in sizes:
+        own = (rows.example >= first) & (rows.example < first + size)
+        parts.append(Rows(rows.logits[own], rows.targets[own], rows.example[own] - first, size))
+        first += size
+    return parts

@@ -13,9 +13,9 @@ from tests.unit.attacks import running
 from tests.unit.attacks.running import draw_of, job_of, setting_of
 from tests.worlds import CPU, World, blobs, word_tokenizer
 from unrecall.attacks.lira import Lira
-from unrecall.attacks.rea_class import ReaClass, first, joined, relabelled, shuffled
+from unrecall.attacks.rea_class import ReaClass, first, relabelled, shuffled
 from unrecall.attacks.rea_sample import ReaSample
-from unrecall.data.examples import Absent, Batch, digest, iterate
+from unrecall.data.examples import Absent, Batch, concatenated, digest, iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting
@@ -75,7 +75,7 @@ def test_unseen_examples_get_the_labels_of_the_probe() -> None:
 def test_batches_are_joined() -> None:
     task = Classification()
     one, more = task.collate(blobs(1, 4, 0)), task.collate(blobs(3, 4, 1))
-    both = joined(one, more)
+    both = concatenated([one, more])
     assert both["targets"].tolist() == [0, 0, 1, 2]
     assert torch.equal(both["inputs"][:1], one["inputs"])
 
