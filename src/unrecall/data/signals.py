@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference
 from unrecall.nn.functional import nll
+
+Average: TypeAlias = Literal["example", "row"]
+"""What a mean is taken over: examples, which weigh the same; or rows (tokens), so that long examples weigh more."""
 
 
 class SplitSignals(dict[Split, "Signals"]):
@@ -45,6 +48,10 @@ class Rows:
         """The sum of a per-row quantity over each example's rows: `[rows]` -> `[examples]`."""
         zeros = torch.zeros(self.examples, dtype=values.dtype, device=values.device)
         return zeros.index_add(0, self.example, values)
+
+    def mean(self, values: Tensor, over: Average = "example") -> Tensor:
+        """The mean of a per-row quantity `[rows]`: over an example's rows, then over examples; or over all rows."""
+        return (self.per_example(values) if over == "example" else values).mean()
 
     def losses(self) -> Tensor:
         """Mean negative log-likelihood of each example, `[examples]`, in nats."""

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
-from unrecall.data.signals import Rows
+from unrecall.data.signals import Average, Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Loss, Phase, RowsLoss, fit, loss_on, mean_loss, set_training
+from unrecall.training.loop import Batches, Fit, Loss, Phase, RowsLoss, averaged, fit, loss_on, mean_loss, set_training
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 # What a method is written with that stands elsewhere: given on from here.
-__all__ = ["Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
+__all__ = ["Average", "Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
 
 P = TypeVar("P", bound=Parameters)
 
@@ -210,17 +210,24 @@ def train_aside(model: nn.Module, phase: Phase, job: Job, name: str) -> None:
     fit(model, job.task, phase, job.generator, session)
 
 
-def beside_retain(forget: Loss, weight: float, job: Job, fit: Fit, leads: Split = "forget") -> list[Phase]:
-    """Makes one phase over forget that minimises `forget` + `weight` CE(retain); retain cycles beside it.
+class Kept(NamedTuple):
+    """The weight of CE(retain) beside a loss of forget (at 0 retain is not read), and what that CE is the mean over."""
 
-    `leads`: which of the two an epoch is a pass over. At weight 0 retain is not read.
+    weight: float
+    average: Average = "example"
+
+
+def beside_retain(forget: Loss, kept: Kept, job: Job, fit: Fit, leads: Split = "forget") -> list[Phase]:
+    """Makes one phase over forget that minimises `forget` + weight CE(retain); retain cycles beside it.
+
+    `leads`: which of the two an epoch is a pass over.
     """
-    request, retain = job.request, loss_on("retain", job.task)
-    if weight == 0:
+    request, retain = job.request, loss_on("retain", job.task, averaged(kept.average))
+    if kept.weight == 0:
         return [Phase(forget, {"forget": request.forget}, fit)]
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:
-        return forget(model, batches) + weight * retain(model, batches)
+        return forget(model, batches) + kept.weight * retain(model, batches)
 
     streams: dict[str, Examples] = {leads: request[leads], "forget": request.forget, "retain": request.retain}
     return [Phase(loss, streams, fit)]

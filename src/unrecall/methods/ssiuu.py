@@ -4,8 +4,9 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
@@ -17,6 +18,11 @@ from unrecall.models.observe import in_order
 from unrecall.spec.parameters import NonNegative
 from unrecall.training.loop import Step, StepState
 
+Norm: TypeAlias = Literal["square", "absolute"]
+RATIO = "SSIUU: gradient of the penalty over that of the base, norms"
+"""Under which name a record holds the median over steps."""
+TINY = 1e-30
+"""A norm below which a gradient is none; it keeps the ratio finite."""
 ATTRIBUTION = "attribution"
 """Under which name the optimiser's state holds A of the step before, so that an interrupted run goes on the same."""
 
@@ -26,17 +32,23 @@ class SSIUU(Plugin):
     """Adds a penalty to the base's loss that keeps negative influence where it is, so that forgetting has to erase.
 
         A_t     = phi * g_t,    g_t = d/dphi sum P(y|x) over the step's forget batch, P = product of row probabilities
-        L_SSIUU = lambda sum_j (A_{t-1,j} - A_{t,j})^2 over all weights j with A_{t,j} < 0;    0 at the first step
-        grad_j  = dL_base/dphi_j + 2 lambda (A_{t,j} - A_{t-1,j}) g_{t,j} 1[A_{t,j} < 0]
+        L_SSIUU = lambda sum_j c(A_{t,j} - A_{t-1,j}) over all weights j with A_{t,j} < 0;    0 at the first step
+        grad_j  = dL_base/dphi_j + lambda c'(A_{t,j} - A_{t-1,j}) g_{t,j} 1[A_{t,j} < 0]
+        square:   c(d) = d^2,  c' = 2 d           absolute: c(d) = |d|,  c' = sign d
 
     g counts as a constant (first order; no Hessian), and so does A_{t-1}. A is float32, and P that of eval mode. The
     penalty is part of the loss: `fit.clip` bounds the gradient of both together, and a run's losses hold L_SSIUU. Each
-    phase of the base has a first step of its own. Weights that the base gives no gradient are left alone. Needs the
-    memory of two more copies of the trainable weights (and of a model for `reference="initial"`), and one more pass,
-    forward and back, over each forget batch (two for "initial").
+    phase of the base has a first step of its own. The record's costs hold |gradient of the penalty| / |gradient of the
+    base|, the median over steps, before clipping (in one process at full precision). Weights that the base gives no
+    gradient are left alone. Needs the memory of two more copies of the trainable weights (and of a model for
+    `reference="initial"`), and one more pass, forward and back, over each forget batch (two for "initial").
 
     Args:
         base: the method that is held back; gradient difference by default. Its `fit.until` is the paper's early stop.
+        norm: "square", or "absolute". The paper contradicts itself: its equation 3 sums norms, which of one number are
+            absolute values, and its appendix B and Algorithm 1 square them. The default is what the algorithm runs.
+            The square's gradient is next to nothing, and falls with the size of a model, for each d is a small part of
+            P; the absolute's does not shrink with d.
         lambda_: the paper: 1e-4 on TOFU, 1e-3 on FaithUn; above 1e-2 it costs use. 0 is the base, bit for bit.
         reference: what A_t is held against: that of the "previous" step, as Algorithm 1 does (and of its batch, so that
             the difference between batches counts too), or that of the "initial" weights on the same batch, as the
@@ -59,6 +71,7 @@ class SSIUU(Plugin):
     advice = "Set fixed_batch=True."
 
     base: GradientMethod = GradDiff()
+    norm: Norm = "square"
     lambda_: NonNegative = 1e-4
     reference: Literal["previous", "initial"] = "previous"
     probability: Probability = "product"
@@ -99,7 +112,7 @@ class Brake(NamedTuple):
         gradients = self.gradients(student, current.batches, trained)
         now = influence(student, gradients)
         penalties = {
-            name: penalty(influences, before.pop(name), gradients.pop(name), self.method.lambda_)
+            name: penalty(influences, before.pop(name), gradients.pop(name), self.method.lambda_, self.method.norm)
             for name, influences in now.items()
             if name in before
         }
@@ -112,7 +125,14 @@ class Brake(NamedTuple):
                 total = total + pull.value + (linear - linear.detach())
             return total
 
-        value = inner(replace(current, loss=loss))
+        def backward(total: Tensor) -> None:
+            current.backward(total)
+            if penalties:
+                pulls = {trained[name]: pull.gradient for name, pull in penalties.items()}
+                current.notes.setdefault(RATIO, []).append(ratio(pulls, student.parameters()))
+
+        plain = current.backward is Tensor.backward  # other gradients are scaled, or those of several processes
+        value = inner(replace(current, loss=loss, backward=backward if plain else current.backward))
         if self.initial is None:
             for name, influences in now.items():
                 if trained[name].grad is not None:
@@ -139,10 +159,20 @@ class Penalty(NamedTuple):
     gradient: Tensor
 
 
-def penalty(now: Tensor, before: Tensor, gradient: Tensor, lambda_: float) -> Penalty:
-    """Computes lambda sum (A_{t-1} - A_t)^2 where A_t < 0, and 2 lambda (A_t - A_{t-1}) g_t there, 0 elsewhere."""
+def penalty(now: Tensor, before: Tensor, gradient: Tensor, lambda_: float, norm: Norm = "square") -> Penalty:
+    """Computes lambda sum c(A_t - A_{t-1}) where A_t < 0, and lambda c'(A_t - A_{t-1}) g_t there, 0 elsewhere."""
     difference = (now - before) * (now < 0)
+    if norm == "absolute":
+        return Penalty(lambda_ * difference.abs().sum(), lambda_ * difference.sign() * gradient)
     return Penalty(lambda_ * difference.square().sum(), 2 * lambda_ * difference * gradient)
+
+
+def ratio(pulls: Mapping[nn.Parameter, Tensor], weights: Iterable[nn.Parameter]) -> float:
+    """Computes |gradient of the penalty| / |gradient of the base|, L2 over all weights, where they hold the sum."""
+    base = [p.grad - pulls[p] if p in pulls else p.grad for p in weights if p.grad is not None]
+    sizes = (torch.stack([part.float().norm() for part in parts]).norm() for parts in (pulls.values(), base))
+    pull, own = (float(size) for size in sizes)
+    return pull / max(own, TINY)
 
 
 def _matrices(model: nn.Module, task: Task) -> set[str]:

@@ -185,12 +185,16 @@ class Tuning(Frozen):
 
 
 class Cost(Frozen):
-    """What unlearning took: seconds, examples passed forward, optimiser steps, peak memory in MiB."""
+    """What unlearning took: seconds, examples passed forward, optimiser steps, peak memory in MiB.
+
+    `notes`: what the method noted of its steps, by name; the median over steps.
+    """
 
     seconds: float
     passes: int
     steps: int
     peak_mib: float
+    notes: dict[str, float] = Field(default_factory=dict)
 
 
 class Provenance(Frozen):

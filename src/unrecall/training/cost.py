@@ -1,15 +1,17 @@
 """What a piece of work takes: seconds, passes, steps and peak memory."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import psutil
 import torch
 
 from unrecall.record.schema import Cost
-from unrecall.training.session import Session
+from unrecall.training.session import Effort, Session
 
 
 @dataclass
@@ -35,7 +37,14 @@ class metered:  # noqa: N801
             passes=sum(effort.passes for effort in efforts),
             steps=sum(effort.steps for effort in efforts),
             peak_mib=_peak() / 2**20,
+            notes={name: median(figures) for name, figures in _notes(efforts).items()},
         )
+
+
+def _notes(efforts: Sequence[Effort]) -> dict[str, list[float]]:
+    """What the steps of all runs noted, by name."""
+    names = dict.fromkeys(name for effort in efforts for name in effort.notes)
+    return {name: [figure for effort in efforts for figure in effort.notes.get(name, [])] for name in names}
 
 
 def _reset_peak() -> None:

@@ -3,19 +3,20 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, batch_size, digest, iterate, move
-from unrecall.data.signals import Rows
+from unrecall.data.signals import Average, Rows
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.observe import accuracy, loader
+from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.parameters import Count, NonNegative, Parameters, Positive, Share
 from unrecall.tasks.base import Task
@@ -62,7 +63,7 @@ class Fit(Parameters):
 
 @dataclass
 class StepState:
-    """Everything that one optimisation step may touch."""
+    """Everything that one optimisation step may touch. `notes`: where it may note figures of itself, by name."""
 
     model: nn.Module
     batches: Batches
@@ -70,6 +71,7 @@ class StepState:
     optimizer: torch.optim.Optimizer
     clip: float | None
     backward: Callable[[Tensor], None]
+    notes: dict[str, list[float]] = field(default_factory=dict)
 
     def differentiate(self) -> Tensor:
         """Computes the loss and its gradients, clips them, and gives the detached loss."""
@@ -110,6 +112,11 @@ class Phase:
 def mean_loss(rows: Rows, _: Batch) -> Tensor:
     """Computes CE: the mean over an example's rows, then over the examples of a batch."""
     return rows.losses().mean()
+
+
+def averaged(over: Average) -> RowsLoss:
+    """Makes CE as the mean over an example's rows, then over examples; or over all rows of a batch alike."""
+    return lambda rows, _: rows.mean(nll(rows.logits, rows.targets), over)
 
 
 def loss_on(stream: str, task: Task, of: RowsLoss = mean_loss) -> Loss:
@@ -181,7 +188,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
             batches = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
-            current = StepState(wrapped, batches, phase.loss, prepared, recipe.clip, backward)
+            current = StepState(wrapped, batches, phase.loss, prepared, recipe.clip, backward, effort.notes)
             loss = phase.step(current)
         progress.scheduler.step()
         epoch_ends = (step + 1) % epoch_steps(phase) == 0 or step + 1 == total

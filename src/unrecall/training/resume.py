@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Progress:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "generator": self.generator.get_state(),
-            "effort": [self.effort.steps, self.effort.passes, self.effort.seconds, self.effort.losses],
+            "effort": asdict(self.effort),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -40,7 +40,8 @@ class Progress:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"])
-        self.effort.steps, self.effort.passes, self.effort.seconds, self.effort.losses = state["effort"]
+        for name, value in state["effort"].items():
+            setattr(self.effort, name, value)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Part
-from unrecall.data.signals import Rows
+from unrecall.data.signals import Average, Rows
 from unrecall.models.observe import in_order
 from unrecall.nn.functional import kl, nll, one_hot_mask
 from unrecall.nn.hooks import mode
@@ -78,13 +78,13 @@ def summed_losses(rows: Rows) -> Tensor:
     return rows.summed(nll(rows.logits, rows.targets))
 
 
-def distance(rows: Rows, logits: Tensor, temperature: float = 1.0) -> Tensor:
+def distance(rows: Rows, logits: Tensor, temperature: float = 1.0, average: Average = "example") -> Tensor:
     """Computes KL(teacher || student) at a temperature: the mean over an example's rows, then over examples.
 
-    `rows` are the student's, `logits` `[rows, classes]` the teacher's.
+    `rows` are the student's, `logits` `[rows, classes]` the teacher's. `average` "row": the mean over all rows alike.
     """
     log_p, log_q = (F.log_softmax(said / temperature, 1) for said in (logits, rows.logits))
-    return rows.per_example(kl(log_p, log_q)).mean()
+    return rows.mean(kl(log_p, log_q), average)
 
 
 def masked_distance(rows: Rows, logits: Tensor, masked: Sequence[int]) -> Tensor:

@@ -23,9 +23,10 @@ from unrecall.methods.grad_ascent import GradAscent
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.methods.ngd import NGD
 from unrecall.methods.salun import SalUn
-from unrecall.methods.ssiuu import ATTRIBUTION, SSIUU, influence, penalty
+from unrecall.methods.ssiuu import ATTRIBUTION, RATIO, SSIUU, influence, penalty
 from unrecall.models.influence import probability, weight_gradients
 from unrecall.models.observe import accuracy, batches, observe
+from unrecall.training.cost import metered
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, StepState, fit
 from unrecall.training.randomness import seeded
@@ -137,6 +138,17 @@ def test_penalty_against_finite_differences() -> None:
     assert bool((found.gradient[phi * g < 0] != 0).all())
 
 
+def test_absolute_penalty_by_hand() -> None:
+    """Equation 3: lambda |A_t - A_{t-1}|, whose gradient does not shrink with the difference."""
+    now, before, g = torch.tensor([-3.0, 2.0, -1.0]), torch.tensor([-1.0, 1.0, -1.0]), torch.tensor([1.0, 2.0, 4.0])
+    found = penalty(now, before, g, 0.5, "absolute")
+    assert float(found.value) == 0.5 * 2
+    assert found.gradient.tolist() == [-0.5 * 1, 0, 0]
+    nearer = penalty(before + (now - before) / 1000, before, g, 0.5, "absolute")
+    assert nearer.gradient.tolist() == found.gradient.tolist()
+    assert abs(float(penalty(before + (now - before) / 1000, before, g, 0.5).gradient[0])) < 0.01
+
+
 def by_hand(model: nn.Module, world: World, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """g and A with no help from unrecall but the rows."""
     rows = world.task.rows(model, batch)
@@ -188,6 +200,22 @@ def test_gradient_of_two_steps(text_world: World) -> None:
         )
 
 
+@pytest.mark.parametrize("norm", ["square", "absolute"])
+def test_cost_holds_the_ratio_of_gradient_norms(text_world: World, norm: Any) -> None:
+    """Of every step but the first; in proportion to lambda where that is too small to change the run; clip or not."""
+    w, found = text_world, {}
+    for lambda_ in (1e-7, 1e-6):
+        base = GradDiff(fit=replace(ADAM, clip=0.1))
+        meter = metered(Session(device="cpu"))
+        with meter:
+            unlearned(SSIUU(norm=norm, lambda_=lambda_, base=base), w, meter.session)
+        steps = meter.session.efforts[-1].notes[RATIO]
+        assert len(steps) == meter.session.efforts[-1].steps - 1
+        found[lambda_] = meter.cost.notes[RATIO]
+    assert found[1e-6] > 0
+    assert found[1e-6] == pytest.approx(10 * found[1e-7], rel=0.1)
+
+
 # The plug-in.
 
 
@@ -227,6 +255,7 @@ def test_switches_change_what_they_say(text_world: World) -> None:
     usual = unlearned(method, w)
     for other in (
         replace(method, reference="initial"),
+        replace(method, norm="absolute"),
         replace(method, probability="mean"),
         replace(method, probability="log"),
         replace(method, fixed_batch=True),
