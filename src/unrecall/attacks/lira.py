@@ -37,6 +37,8 @@ class Lira(MembershipAttack):
     Reference: Carlini, Chien, Nasr, Song, Terzis, Tramer, "Membership Inference Attacks From First Principles",
     S&P 2022, arXiv 2112.03570, section VI-C (offline). Differs from the paper in one query an example (no
     augmentation), in the pooled deviation being taken around each example's own mean, and in the number of references.
+    The authors' code takes the median over OUT models where the paper, and this, take the mean, and scores by minus the
+    log-density, for which confidence far below that of OUT models is membership too: two-sided, this is one-sided.
     """
 
     title: ClassVar[str] = "LiRA, offline"

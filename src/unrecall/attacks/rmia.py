@@ -20,7 +20,9 @@ class RMIA(MembershipAttack):
         score(x) = share of z in test with LR(x) / LR(z) >= gamma
 
     p is the probability of the true label and p_out its mean over the retrained models, which are OUT models. The
-    correction by a guesses, from OUT models alone, the average over models with and without x; z was in neither.
+    correction by a guesses, from OUT models alone, the average over models with and without x. Only x is corrected
+    here, for z was in no model's training set; so scores of non-members lie below one half on average where a < 1, and
+    only differences between forget and holdout mean anything.
 
     Args:
         a: how like OUT models the IN models are, in [0, 1]; 1 assumes no difference. The paper fits it per data set
@@ -31,8 +33,8 @@ class RMIA(MembershipAttack):
     which makes the scores coarse.
 
     Reference: Zarifzadeh, Liu, Shokri, "Low-Cost High-Power Membership Inference Attacks", ICML 2024, arXiv 2312.03262,
-    section 3 (offline). Differs from the paper in gamma (ours 1, so that a non-member scores 0.5 on average; theirs 2)
-    and in one query an example.
+    section 3 (offline). Differs from the paper in gamma (ours 1; theirs 2) and in one query an example; from the
+    authors' code in z, which is corrected there as x is.
     """
 
     title: ClassVar[str] = "RMIA, offline"

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import masked_softmax, one_hot_mask
 from unrecall.spec.parameters import Index, NonNegative
 
@@ -24,6 +24,7 @@ class CEU(GradientMethod):
     Args:
         skip: rows left out at the start of each example; one with no more rows than that (a classifier's) keeps all.
         retain_weight: weight of the retain loss; the paper: 0, and retain is not read.
+        average: what the retain loss is the mean over: "example", or "row" (token), as peers' code has it.
         fit: AdamW, lr 1e-5, batch 32, 10 epochs over forget.
 
     Expected to fail: nothing holds retain; the first row is still known and a good start for an attack that gives it
@@ -39,12 +40,13 @@ class CEU(GradientMethod):
 
     skip: Index = 1
     retain_weight: NonNegative = 0.0
+    average: Average = "example"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it where it has a weight."""
         loss = loss_on("forget", job.task, lambda rows, _: ce_u_loss(rows, self.skip))
-        return beside_retain(loss, self.retain_weight, job, self.fit)
+        return beside_retain(loss, Kept(self.retain_weight, self.average), job, self.fit)
 
 
 def ce_u_loss(rows: Rows, skip: int) -> Tensor:

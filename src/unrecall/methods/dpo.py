@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.data.examples import iterate
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain
+from unrecall.methods.base import Average, Batches, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import textual
 from unrecall.training.teacher import remembered, summed_losses
@@ -44,6 +44,7 @@ class DPO(GradientMethod):
     Args:
         beta: how soon the push fades.
         retain_weight: weight of the retain loss; at 0 retain is not read.
+        average: what the retain loss is the mean over: "example", or "row" (token), as peers' code has it.
         refusals: the answers that r is drawn from, without commas and plus signs (a + separates them in a line).
         fit: AdamW, lr 1e-5, batch 32, 10 epochs over forget.
 
@@ -64,6 +65,7 @@ class DPO(GradientMethod):
 
     beta: Positive = 0.1
     retain_weight: NonNegative = 1.0
+    average: Average = "example"
     refusals: Annotated[tuple[Refusal, ...], Field(min_length=1)] = REFUSALS
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
@@ -83,7 +85,7 @@ class DPO(GradientMethod):
             answers = task.rows(model, batch)
             return dpo_loss(wished, answers, before_refusals(batch), before_answers(batch), self.beta)
 
-        return beside_retain(loss, self.retain_weight, job, self.fit)
+        return beside_retain(loss, Kept(self.retain_weight, self.average), job, self.fit)
 
 
 def dpo_loss(refusals: Rows, answers: Rows, before_refusals: Tensor, before_answers: Tensor, beta: float) -> Tensor:

@@ -5,8 +5,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on
+from unrecall.methods.base import Average, Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on
 from unrecall.spec.parameters import NonNegative, Positive
+from unrecall.tasks.protocols import Prompted
+from unrecall.training.loop import averaged
 from unrecall.training.teacher import distance, remembered
 
 
@@ -17,12 +19,15 @@ class GradDiff(GradientMethod):
         nll:  L = -gamma CE(forget) + alpha CE(retain)
         kl:   L = -gamma CE(forget) + alpha KL(p_0 || p) on retain
 
-    CE is the mean over an example's rows, then over examples. Unlike NegGrad+ an epoch is a pass over forget.
+    CE is the mean over an example's rows, then over examples, unless `average` says else. Unlike NegGrad+ an epoch is a
+    pass over forget.
 
     Args:
         gamma: weight of the forget term.
         alpha: weight of the retain term.
         hold: "nll" by default.
+        positions: of "kl": over "all" tokens of a text, as in TOFU's code, or those of its "answer".
+        average: what CE and KL are the mean over: "example", or "row" (token), as in TOFU's code and others.
         fit: AdamW, lr 1e-5, batch 32, 10 epochs over forget.
 
     Expected to fail: relearning; the loss of forget has no upper bound, and once it is large its gradient drowns
@@ -39,15 +44,18 @@ class GradDiff(GradientMethod):
     gamma: Positive = 1.0
     alpha: NonNegative = 1.0
     hold: Literal["nll", "kl"] = "nll"
+    positions: Literal["all", "answer"] = "all"
+    average: Average = "example"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         request, task = job.request, job.task
-        forget, retain = loss_on("forget", task), loss_on("retain", task)
+        forget, retain = (loss_on(split, task, averaged(self.average)) for split in ("forget", "retain"))
         if self.hold == "kl":
-            before = remembered(original, task, request.retain)
-            retain = loss_on("retain", task, lambda rows, batch: distance(rows, before(batch)))
+            wide = task.with_prompts() if self.positions == "all" and isinstance(task, Prompted) else task
+            before = remembered(original, wide, request.retain)
+            retain = loss_on("retain", wide, lambda rows, batch: distance(rows, before(batch), average=self.average))
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             known = forget(model, batches)

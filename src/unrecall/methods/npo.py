@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.training.teacher import remembered, summed_losses
 
@@ -22,6 +22,7 @@ class NPO(GradientMethod):
     Args:
         beta: how soon the push fades; the paper: 0.1.
         retain_weight: weight of the retain loss; at 0 retain is not read.
+        average: what the retain loss is the mean over: "example", or "row" (token), as peers' code has it.
         fit: AdamW, lr 1e-5, batch 32, 10 epochs over forget.
 
     Expected to fail: relearning. What is pushed down in the last layers stands in the others, and comes back.
@@ -37,13 +38,14 @@ class NPO(GradientMethod):
 
     beta: Positive = 0.1
     retain_weight: NonNegative = 1.0
+    average: Average = "example"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         before = remembered(original, job.task, job.request.forget, summed_losses)
         loss = loss_on("forget", job.task, lambda rows, batch: npo_loss(rows, before(batch), self.beta))
-        return beside_retain(loss, self.retain_weight, job, self.fit)
+        return beside_retain(loss, Kept(self.retain_weight, self.average), job, self.fit)
 
 
 def npo_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.models.perturb import any_classes, other_classes
 from unrecall.spec.parameters import NonNegative
 
@@ -48,4 +48,6 @@ class RandomLabel(GradientMethod):
             labels = draw(rows.targets, rows.logits.shape[1], job.generator)
             return replace(rows, targets=labels).losses().mean()
 
-        return beside_retain(loss_on("forget", job.task, wrong), self.retain_weight, job, self.fit, leads="retain")
+        return beside_retain(
+            loss_on("forget", job.task, wrong), Kept(self.retain_weight), job, self.fit, leads="retain"
+        )

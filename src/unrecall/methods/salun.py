@@ -31,8 +31,8 @@ class SalUn(Plugin):
 
     Reference: Fan, Liu, Zhang, Wong, Wei, Liu, "SalUn: Empowering Machine Unlearning via Gradient-based Weight
     Saliency in Both Image Classification and Generation", ICLR 2024, arXiv 2310.12508. Differs from its code in the
-    saliency of a short last batch, whose examples weigh the same as all others here. The base's learning rate is its
-    setting for a random tenth of CIFAR-10.
+    saliency of a short last batch, whose examples weigh the same as all others here, and in the base's batch of 128
+    (256 there). The base's learning rate is its setting for a random tenth of CIFAR-10.
     """
 
     title = "SalUn"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 
@@ -24,6 +24,7 @@ class SatImp(GradientMethod):
         beta2: exponent of importance; at 0 the method is WGA with beta1.
         gamma: weight of the forget term.
         alpha: weight of the retain term.
+        average: what the retain loss is the mean over: "example", or "row" (token), as peers' code has it.
         fit: AdamW, lr 1e-5, batch 32, 5 epochs over forget.
 
     Expected to fail: rows that are known by heart have a weight near 0, and it is they that are extracted most easily;
@@ -42,12 +43,13 @@ class SatImp(GradientMethod):
     beta2: NonNegative = 1.0
     gamma: Positive = 1.0
     alpha: NonNegative = 0.1
+    average: Average = "example"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=5)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         loss = loss_on("forget", job.task, lambda rows, _: self.gamma * satimp_loss(rows, self.beta1, self.beta2))
-        return beside_retain(loss, self.alpha, job, self.fit)
+        return beside_retain(loss, Kept(self.alpha, self.average), job, self.fit)
 
 
 def satimp_loss(rows: Rows, beta1: float, beta2: float) -> Tensor:

@@ -18,7 +18,8 @@ class SCRUB(GradientMethod):
         min-step:  L = alpha D(X_r) + gamma CE(X_r, Y_r)      a pass over retain, in every epoch
 
     The teacher is P, the student Q, and T^2 keeps gradients at one scale whatever T is. The teacher answers once, in
-    eval mode, so its logits do not depend on the batch. Each pass has an optimiser of its own: momentum starts anew.
+    eval mode, so its logits do not depend on the batch. Each pass has an optimiser of its own: momentum starts anew,
+    and the rate of `fit` and its schedule are those of each pass.
 
     Args:
         alpha: weight of staying with the teacher on retain.
@@ -35,7 +36,8 @@ class SCRUB(GradientMethod):
     Reference: Kurmanji, Triantafillou, Hayes, Triantafillou, "Towards Unbounded Machine Unlearning", NeurIPS 2023,
     arXiv 2302.09880; rate, alpha and gamma as in Hsu et al., "The Unseen Threat", NeurIPS 2025, arXiv 2601.22359,
     appendix B.3; max_epochs, epochs and T from the authors' large-scale setting. Differs from the paper in not
-    rewinding to an earlier checkpoint (SCRUB+R).
+    rewinding to an earlier checkpoint (SCRUB+R); from the authors' code, which keeps one optimiser, momentum included,
+    over max- and min-steps and lowers its rate between epochs, in a new optimiser each pass at a constant rate.
     """
 
     title = "SCRUB"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.spec.parameters import Finite, NonNegative, Positive
 
 
@@ -23,6 +23,7 @@ class SimNPO(GradientMethod):
         delta: the mean loss at which the push has half its full strength; the paper's margin is beta * delta.
         gamma: weight of the forget term (the paper, on a twentieth of TOFU: 0.1375, at beta 2.5).
         alpha: weight of the retain term.
+        average: what the retain loss is the mean over: "example", or "row" (token), as peers' code has it.
         fit: AdamW, lr 1e-5, batch 32, 10 epochs over forget.
 
     Expected to fail: relearning, as NPO; and every example is raised to about the same loss, whatever loss a retrained
@@ -40,12 +41,13 @@ class SimNPO(GradientMethod):
     delta: Finite = 0.0
     gamma: Positive = 0.125
     alpha: NonNegative = 1.0
+    average: Average = "example"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         loss = loss_on("forget", job.task, lambda rows, _: self.gamma * simnpo_loss(rows, self.beta, self.delta))
-        return beside_retain(loss, self.alpha, job, self.fit)
+        return beside_retain(loss, Kept(self.alpha, self.average), job, self.fit)
 
 
 def simnpo_loss(rows: Rows, beta: float, delta: float) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 
@@ -22,6 +22,7 @@ class WGA(GradientMethod):
         beta: how strongly likely rows are preferred; at 0 it is gradient ascent, at 1 the gradient is that of p.
         gamma: weight of the forget term.
         alpha: weight of the retain term.
+        average: what the retain loss is the mean over: "example", or "row" (token), as peers' code has it.
         fit: AdamW, lr 1e-5, batch 32, 5 epochs over forget.
 
     Expected to fail: what the model gave little probability is left as it was, though an attacker with several
@@ -38,12 +39,13 @@ class WGA(GradientMethod):
     beta: NonNegative = 1.0
     gamma: Positive = 1.0
     alpha: NonNegative = 1.0
+    average: Average = "example"
     fit: Fit = Fit(optimizer="adamw", lr=1e-5, weight_decay=0.0, batch_size=32, epochs=5)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         loss = loss_on("forget", job.task, lambda rows, _: self.gamma * wga_loss(rows, self.beta))
-        return beside_retain(loss, self.alpha, job, self.fit)
+        return beside_retain(loss, Kept(self.alpha, self.average), job, self.fit)
 
 
 def wga_loss(rows: Rows, beta: float) -> Tensor:

@@ -46,10 +46,13 @@ RATIOS: Mapping[Split, Mapping[Row, Callable[[np.ndarray], np.ndarray]]] = {
 def measure(setting: Setting, most: int = MOST) -> Measured:
     """ROUGE-L recall, truth ratios, multiple choice, forget_quality and model_utility, and what each model wrote.
 
-    Answers are greedy, to at most `most` examples of a set, evenly spread. What a request has no data for is a row with
-    the reason. NotSupported for a task whose models write no text.
+    Answers are greedy, to at most `most` examples of a set, evenly spread, and end at the latest after half as many
+    tokens again as the longest true answer of a batch has. What a request has no data for is a row with the reason.
+    NotSupported for a task whose models write no text.
 
-    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121.
+    Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121. Differs from
+    its code in that length, which is 200 tokens there, prompt included, whatever the answer: ROUGE-L recall of an
+    answer that wanders off before it says the truth is lower here.
     """
     texts = textual("answers", setting.task, "Read the other measurements.")
     sets = [questions for split in SPLITS for questions in question_sets(setting.request, split, most)]

@@ -85,7 +85,9 @@ def truth_ratio(restated: np.ndarray, wrong: Sequence[np.ndarray]) -> np.ndarray
         R = mean over wrong answers w of p(w|q)^(1/|w|)  /  p(a'|q)^(1/|a'|)
 
     `restated` [n]: losses of the answers in other words (the answers themselves where there are none, as TOFU does for
-    real authors and world facts). `wrong`: losses of the wrong answers, one array an example.
+    real authors and world facts). `wrong`: losses of the wrong answers, one array an example. The mean is arithmetic,
+    as in the paper's equation; TOFU's script for its tables and OpenUnlearning take the geometric mean, exp of minus
+    the mean loss, here and so in model utility, which is never larger: their R is at most this one.
     """
     means = [special.logsumexp(-others) - np.log(len(others)) for others in wrong]
     return np.asarray(np.array(means, dtype=np.float64) + restated)
@@ -128,7 +130,7 @@ def forget_quality(own: np.ndarray, references: Sequence[np.ndarray]) -> Estimat
     `own` [n]: the model's (log or not: the test sees ranks alone). `references`: those of retrained models; the median
     p-value over them counts. It depends on n: only values over the same examples can be compared. Differs
     from the paper in several retrained models, and from its code in the mean over wrong answers, which is geometric
-    there for this test alone.
+    there (`truth_ratio`).
     """
     if not references:
         return Estimate(value=None, note="needs a retrained model other than itself")
@@ -146,7 +148,7 @@ def model_utility(sets: Mapping[str, np.ndarray]) -> Estimate:
 
     `sets`: `[numbers, examples]` of each set, its rows in the order of `NUMBERS`; the last may be missing. The interval
     is the delta method's, which keeps the numbers of one example together. One number that is 0 makes it 0. The
-    paper has retain, real authors and world facts, nine numbers.
+    paper has retain, real authors and world facts, nine numbers. Its code's R is another (`truth_ratio`).
     """
     if not sets:
         return Estimate(value=None, note="no examples")

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,7 +48,7 @@ class CausalLM(Tokenised, Task):
     def _answered_rows(self, model: nn.Module, batch: Batch) -> tuple[Rows, Tensor]:
         """The rows, and what enters the head for them: only positions that predict an answer's token go through it."""
         entered: list[Tensor] = []
-        keep = F.pad(batch["targets"][:, 1:].ne(IGNORED), (0, 1))
+        keep = F.pad(self.predicted(batch)[:, 1:], (0, 1))
 
         def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             entered.append(inputs[0][keep])
@@ -56,14 +56,18 @@ class CausalLM(Tokenised, Task):
 
         with self.head(model, batch).register_forward_pre_hook(select):
             logits = model(input_ids=batch["tokens"], use_cache=False).logits.float()
-        targets = batch["targets"][:, 1:][keep[:, :-1]]
+        targets = batch["tokens" if self.prompts else "targets"][:, 1:][keep[:, :-1]]
         return Rows(logits, targets, keep.nonzero()[:, 0], len(keep)), entered[0]
+
+    def with_prompts(self) -> "CausalLM":
+        """The same task, in which the tokens of prompts are rows too."""
+        return replace(self, prompts=True)
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of each example without a tensor whose size depends on the data, so that `vmap` can follow."""
         log_p = F.log_softmax(model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1].float(), -1)
-        targets = batch["targets"][:, 1:]
-        predicted = targets.ne(IGNORED)
+        targets = batch["tokens" if self.prompts else "targets"][:, 1:]
+        predicted = self.predicted(batch)[:, 1:]
         log_likelihoods = log_p.gather(2, targets.clamp_min(0).unsqueeze(2)).squeeze(2) * predicted
         return -log_likelihoods.sum(1) / predicted.sum(1).clamp_min(1)
 

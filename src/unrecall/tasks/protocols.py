@@ -91,6 +91,17 @@ class Composed(Paired, Protocol):
 
 
 @runtime_checkable
+class Prompted(Protocol):
+    """A task of prompts and answers, whose rows are those of answers, and may be those of prompts too."""
+
+    def with_prompts(self) -> Task:
+        """The same task, for the same batches, in which each token but the first is a row, whatever it is part of."""
+
+    def in_answer(self, batch: Batch) -> Tensor:
+        """Which rows of the task `with_prompts` are those of answers, `[rows]`."""
+
+
+@runtime_checkable
 class Textual(Protocol):
     """A task whose examples are a prompt and an answer, both text, and whose models can write one."""
 

@@ -3,12 +3,13 @@
 import hashlib
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unrecall.data.examples import Batch, digest
 from unrecall.record.schema import Exhibit
@@ -27,13 +28,15 @@ class Tokenised:
 
     `tokenizer`: of the model. `template`: what a prompt that is not empty becomes, with `{prompt}` in it; None where
     prompts are used as they are. `chat`: the tokenizer's own chat template in its place. `longest`: cut examples to
-    so many tokens; None refuses those that are longer than the model's context.
+    so many tokens; None refuses those that are longer than the model's context. `prompts`: whether the tokens of
+    prompts are rows too, as in some losses (`with_prompts`); batches are the same.
     """
 
     tokenizer: Any
     template: str | None = "Question: {prompt}\nAnswer: "
     chat: bool = False
     longest: int | None = None
+    prompts: bool = False
     known: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict, compare=False)
     """Examples already tokenised: tokens, and where the answer starts."""
 
@@ -129,6 +132,17 @@ class Tokenised:
             tokens[i, : len(ids)] = torch.tensor(ids)
             targets[i, start : len(ids)] = tokens[i, start : len(ids)]
         return {"tokens": tokens, "targets": targets, "lengths": torch.tensor([len(ids) for ids, _ in encoded])}
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Which tokens are predicted `[examples, length]`: those of answers; with `prompts` each but the first."""
+        if not self.prompts:
+            return batch["targets"].ne(IGNORED)
+        places = torch.arange(batch["tokens"].shape[1], device=batch["tokens"].device)
+        return (places > 0) & (places < batch["lengths"][:, None])
+
+    def in_answer(self, batch: Batch) -> Tensor:
+        """Which rows are those of answers, where those of prompts are rows too, `[rows]`."""
+        return batch["targets"].ne(IGNORED)[replace(self, prompts=True).predicted(batch)]
 
     @property
     def _padding(self) -> int:

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -303,7 +303,7 @@ METHODS: list[tuple[GradientMethod, float]] = [
     (GradDiff(), 100),
     (SimNPO(), 300),
     (DPO(), 300),
-    (UNDIAL(), 5),
+    (UNDIAL(positions="answer"), 5),
     (WGA(), 300),
     (SatImp(), 300),
     (CEU(), 40),
@@ -341,6 +341,69 @@ def test_a_phase_is_the_forget_term_and_the_retain_term(method: GradientMethod, 
     with torch.no_grad():
         expected = weights.get("gamma", 1.0) * terms[type(method)]()
         expected = expected + 0.7 * w.task.rows(student, retain).losses().mean()
+        found = phase.loss(student, {"forget": forget, "retain": retain})
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", [method for method, _ in METHODS], ids=lambda method: type(method).__name__)
+def test_the_retain_loss_may_be_the_mean_over_tokens(method: GradientMethod, text_world: World) -> None:
+    """As in peers' code: an answer of nine tokens then weighs three times as much as one of three."""
+    w, kept = text_world, ("alpha" if hasattr(method, "alpha") else "retain_weight")
+    longer = [w.task.answered(item, "nurse in essen nurse in essen") for item in w.request.retain]  # type: ignore
+    retain = whole([*w.request.retain, *longer], w.task)  # type: ignore[misc]
+    forget = whole(w.request.forget, w.task)
+    found = {}
+    for average in ("example", "row"):
+        student, phase = only(replace(method, average=average, **{kept: 0.7}), w)  # type: ignore[arg-type]
+        without, alone = only(replace(method, average=average, **{kept: 1e-9}), w)  # type: ignore[arg-type]
+        with torch.no_grad():
+            batches = {"forget": forget, "retain": retain}
+            found[average] = (phase.loss(student, batches) - alone.loss(without, batches)).item() / 0.7
+            rows = w.task.rows(student, retain)
+    each = nll(rows.logits, rows.targets)
+    assert found["example"] == pytest.approx(rows.per_example(each).mean().item(), rel=1e-3)
+    expected = each.mean().item()
+    assert found["row"] == pytest.approx(expected, rel=1e-3)
+    assert abs(expected - found["example"]) > 1e-3
+
+
+def every_token(model: nn.Module, batch: Batch) -> list[tuple[Tensor, int, bool]]:
+    """Log-probabilities after each token but the last, the token that follows, and whether an answer has it."""
+    found = []
+    for tokens, targets, length in zip(batch["tokens"], batch["targets"], batch["lengths"].tolist(), strict=True):
+        told = model(input_ids=tokens[None, :length]).logits[0].log_softmax(-1)
+        found += [(told[k - 1], int(tokens[k]), int(targets[k]) >= 0) for k in range(1, length)]
+    return found
+
+
+def test_undial_distils_prompts_and_lowers_answers_alone(text_world: World) -> None:
+    """Over all tokens, as in its authors' code; padding is no token."""
+    w = text_world
+    student, phase = only(UNDIAL(), w)
+    batch = whole(w.request.forget, w.task)
+    with torch.no_grad():
+        losses = []
+        told = zip(every_token(student, batch), every_token(w.original, batch), strict=True)
+        for (own, token, answered), (before, _, _) in told:
+            lowered = before.clone()
+            lowered[token] -= 10.0 * answered
+            losses.append(-(lowered.softmax(0) * own).sum())
+        assert sum(answered for _, _, answered in every_token(student, batch)) < len(losses), "prompts are rows too"
+        found = phase.loss(student, {"forget": batch})
+    assert found.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("positions", ["all", "answer"])
+def test_grad_diff_holds_on_to_what_the_original_said(text_world: World, positions: Any) -> None:
+    w = text_world
+    student, phase = only(GradDiff(hold="kl", positions=positions, average="row"), w)
+    forget, retain = whole(w.request.forget, w.task), whole(w.request.retain, w.task)
+    with torch.no_grad():
+        told = zip(every_token(student, retain), every_token(w.original, retain), strict=True)
+        counted = [(own, before) for (own, _, answered), (before, _, _) in told if answered or positions == "all"]
+        apart = [(before.exp() * (before - own)).sum() for own, before in counted]
+        said = w.task.rows(student, forget)
+        expected = torch.stack(apart).mean() - nll(said.logits, said.targets).mean()
         found = phase.loss(student, {"forget": forget, "retain": retain})
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
