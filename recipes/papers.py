@@ -212,6 +212,28 @@ def curve_table(path: Path) -> list[str]:
     return lines
 
 
+def layout_table(path: Path) -> list[str]:
+    """Retain, forget and test accuracy of each setting: reported, and measured under each layout; and how far it is."""
+    runs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    layouts = list(dict.fromkeys(run["layout"] for run in runs))
+    lines = ["| setting | reported | " + " | ".join(layouts) + " |", "|---|---|" + "---|" * len(layouts)]
+    for setting in dict.fromkeys(run["setting"] for run in runs):
+        own = {run["layout"]: run for run in runs if run["setting"] == setting}
+        reported = next(iter(own.values()))["reported"]
+        cells = [" / ".join(f"{x:.1f}" for x in own[k]["measured"]) if k in own else "" for k in layouts]
+        lines.append(f"| {setting} | {' / '.join(f'{x:.1f}' for x in reported)} | {' | '.join(cells)} |")
+    common = set.intersection(*({run["setting"] for run in runs if run["layout"] == layout} for layout in layouts))
+    far = {k: [off(run) for run in runs if run["layout"] == k and run["setting"] in common] for k in layouts}
+    cells = [f"{statistics.mean(far[layout]):.1f}" for layout in layouts]
+    name = f"*forget and test, points off, mean over the {len(common)} settings that all layouts have*"
+    return [*lines, f"| {name} | | {' | '.join(cells)} |"]
+
+
+def off(run: dict[str, list[float]]) -> float:
+    """By how many points forget and test accuracy miss what is reported, on average."""
+    return statistics.mean(abs(a - b) for a, b in zip(run["measured"][1:], run["reported"][1:], strict=True))
+
+
 def tabled(records: list[Record]) -> list[str]:
     """The table that suits what was measured."""
     first = records[0]
@@ -224,6 +246,12 @@ def tabled(records: list[Record]) -> list[str]:
     return table(records)
 
 
+def lines_table(folder: Path) -> list[str]:
+    """The table of a folder that holds no records but lines of runs."""
+    curves = folder / "curves.jsonl"
+    return curve_table(curves) if curves.exists() else layout_table(folder / "rows.jsonl")
+
+
 def papers() -> str:
     """The whole text of papers.md."""
     parts = [HEAD, *references(), ""]
@@ -231,7 +259,7 @@ def papers() -> str:
         records = [judged(load(path)) for path in folder.glob("*.json")]
         records.sort(key=lambda record: (record.tuning is not None, record.method, record.seed))
         parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]
-        parts += [*(tabled(records) if records else curve_table(folder / "curves.jsonl")), ""]
+        parts += [*(tabled(records) if records else lines_table(folder)), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -8,6 +8,7 @@ python recipes/rurk_ablation.py CIFAR10_FOLDER RESNET20_CHECKPOINT
 Writes results/rurk-ablation/rows.jsonl, one line a run, and continues where an earlier call stopped.
 """
 
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -55,19 +56,19 @@ def main(data: str, weights: str) -> None:
     original = made.train_original(0, session).model
     OUT.parent.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["run"] for line in OUT.read_text().splitlines()} if OUT.exists() else set()
-    for setting, reported in REPORTED.items():
-        tau, weight = numbers(setting)
-        for layout, method in LAYOUTS.items():
+    for layouts in (("joint", "frozen"), ("separate",)):
+        for setting, layout in itertools.product(REPORTED, layouts):
             if (run := f"{setting}: {layout}") in done:
                 continue
-            tried = replace(method, tau=tau, lambda_f=weight, lambda_a=weight)
+            tau, weight = numbers(setting)
+            tried = replace(LAYOUTS[layout], tau=tau, lambda_f=weight, lambda_a=weight)
             model = tried.unlearn(original, Job(made.request, made.task, seeded(0), session))
             splits = [made.request[split] for split in ("retain", "forget", "test")]
             found = [round(100 * float(accuracy(model, made.task, examples).mean()), 2) for examples in splits]
-            line = {"setting": setting, "layout": layout, "reported": reported, "measured": found, "run": run}
+            line = {"setting": setting, "layout": layout, "reported": REPORTED[setting], "measured": found, "run": run}
             with OUT.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            print(run, found, reported, flush=True)
+            print(run, found, REPORTED[setting], flush=True)
 
 
 if __name__ == "__main__":

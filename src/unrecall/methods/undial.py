@@ -31,8 +31,8 @@ class UNDIAL(GradientMethod):
 
         L = mean over rows of CE(softmax(z_0 - beta onehot(y)), p)  + retain_weight CE(retain)
 
-    z_0 are the original's logits. Rows are all tokens; of a prompt's own tokens none is lowered. The target is
-    fixed and the loss has a minimum, so training converges where ascent runs away. The mean is over all rows of the batch
+    z_0 are the original's logits. Rows are all tokens; of a prompt's own tokens none is lowered. The target is fixed
+    and the loss has a minimum, so training converges where ascent runs away. The mean is over all rows of a batch
     together, so that long answers weigh more.
 
     Args:
