@@ -13,7 +13,7 @@ from unrecall.errors import MissingReference
 from unrecall.nn.functional import nll
 
 Average: TypeAlias = Literal["example", "row"]
-"""What a mean is taken over: examples, which weigh the same; or rows (tokens), so that long examples weigh more."""
+"""What a mean is taken over: examples, which weigh the same; or rows, so that those of many rows weigh more."""
 
 
 class SplitSignals(dict[Split, "Signals"]):
