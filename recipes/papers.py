@@ -109,6 +109,7 @@ TEXT_FIGURES = {
     "relearn_worst": "relearned, 30 %",
     "relearn_benign_alpaca_en_demo_worst": "relearned, benign",
     "quantise_worst": "4 or 8 bits",
+    "attribution": "of the change, hides",
     "loss_auc": "loss AUC",
 }
 """What stands in the table of a language scenario: one row a method, mean and standard deviation over seeds."""
@@ -138,9 +139,18 @@ def mean_table(records: list[Record], figures: dict[str, str]) -> list[str]:
     for role in ("original", "retrained"):
         seeds = {record.seed: record for record in records}
         lines.append(mean_row(f"*{role}*", list(seeds.values()), role, known))
-    return lines + [
-        mean_row(f"`{short(m)}`", [r for r in records if r.method == m], "unlearned", known) for m in methods
-    ]
+    for method in methods:
+        own = [record for record in records if record.method == method]
+        lines.append(mean_row(f"`{short(method)}`{noted(own)}", own, "unlearned", known))
+    return lines
+
+
+def noted(records: list[Record]) -> str:
+    """What the method noted of its steps, the mean over seeds."""
+    found = [record.costs["unlearned"].notes for record in records if "unlearned" in record.costs]
+    names = dict.fromkeys(name for notes in found for name in notes)
+    means = {name: statistics.mean(notes[name] for notes in found if name in notes) for name in names}
+    return "".join(f", {name}: {mean:.2g}" for name, mean in means.items())
 
 
 def measured(record: Record, figure: str) -> bool:

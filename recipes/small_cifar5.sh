@@ -6,7 +6,7 @@ set -euo pipefail
 : "${DATA:?}" "${WEIGHTS:?}" "${OUT:?}"
 scenario="small-cifar5:data=$DATA,weights=$WEIGHTS,arch=resnet20,references=${REFERENCES:-3}"
 attacks="recalibration residual_knowledge:points=5,draws=20 relearn_time svc rmia"
-methods=${METHODS:-"finetune ngd grad_ascent neggrad_plus eu_k cf_k scrub ssd:alpha=100,importance=exact rurk random_label salun bad_teacher"}
+methods=${METHODS:-"finetune ngd grad_ascent neggrad_plus eu_k cf_k scrub ssd:alpha=100,importance=exact rurk rurk:batchnorm=frozen rurk:passes=separate random_label salun bad_teacher"}
 unrecall bench --scenario "$scenario" --methods "$methods" --suite "$attacks" --seeds "${SEEDS:-1}" --device cpu --out "$OUT/untuned"
-unrecall bench --scenario "$scenario" --methods "${TUNED:-rurk scrub neggrad_plus}" --suite "$attacks" --tune --seeds "${SEEDS:-1}" \
+unrecall bench --scenario "$scenario" --methods "${TUNED:-rurk rurk:batchnorm=frozen scrub neggrad_plus}" --suite "$attacks" --tune --seeds "${SEEDS:-1}" \
   --device cpu --out "$OUT/tuned"

@@ -23,9 +23,14 @@ def test_a_kept_record_holds(path: Path) -> None:
 
 
 def test_a_record_of_schema_1_is_read_with_every_number_that_it_has() -> None:
-    for path in (path for path in KEPT if path.parent.name in ("small-cifar5", "tofu", "emoji")):
-        written, record = json.loads(path.read_text(encoding="utf-8")), load(path)
-        assert (written["schema_version"], record.schema_version, record.verdict.rule) == (1, SCHEMA, RULE)
+    texts = {path: json.loads(path.read_text(encoding="utf-8")) for path in KEPT}
+    old = {path: written for path, written in texts.items() if written["schema_version"] == 1}
+    assert {path.parent.name for path in old} >= {"small-cifar5", "tofu", "emoji"}
+    for path, written in old.items():
+        if path.parent.name not in ("small-cifar5", "tofu", "emoji"):
+            continue
+        record = load(path)
+        assert (record.schema_version, record.verdict.rule) == (SCHEMA, RULE)
         assert record.scores == {}
         assert [attack.parameters for attack in record.attacks] == [{}] * len(record.attacks)
         read = record.model_dump(mode="json")
@@ -39,7 +44,7 @@ def test_a_record_of_schema_1_is_read_with_every_number_that_it_has() -> None:
 
 
 def test_what_schema_1_said_in_a_note_is_a_number() -> None:
-    row = load(HOME / "results" / "small-cifar5" / "rurk-0.json").measurement("residual_knowledge")
+    row = load(HOME / "results" / "small-cifar5" / "scrub-0.json").measurement("residual_knowledge")
     assert row is not None
     assert (row.unlearned.note, row.undefined) == ("35 zero denominators", 35)
 

@@ -60,7 +60,8 @@ class SSIUU(Plugin):
             last (attention and feed-forward of a language model).
 
     Expected to fail: where P is next to 0, for answers are long or already forgotten, the penalty is too, and the base
-    goes on alone; where batches differ more than a step changes A, it is noise.
+    goes on alone; where batches differ more than a step changes A, it is noise. On a small Llama that knew its answers
+    by heart no form kept negative influence from growing and still forgot (papers.md, by-heart).
 
     Reference: Yang, Kim, Kwon, Kim, Jung, Cha, "Erase or Hide? Suppressing Spurious Unlearning Neurons", ICLR 2026,
     arXiv 2509.22263, Algorithm 1, from notes; no official code was found. Differs from the paper in nothing known in
