@@ -17,6 +17,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
 from unrecall.errors import BadInput, MissingReference
+from unrecall.evidence.setting import model_key
 from unrecall.models.observe import observe
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters
@@ -128,16 +129,17 @@ class Lesson(NamedTuple):
 def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session: Session) -> Trained:
     """`model` after the lesson, in eval mode; from the cache where the same model was taught the same before.
 
-    That is a model of the same role, untrained weights and answers to the probe, with the same task, recipe, seed, data
-    and code of the loop.
+    That is a model of the same role, untrained weights, layers with their settings and code, and answers to the probe,
+    with the same task, recipe, seed, data and code of the loop.
     """
     task, seed = lesson.task, lesson.seed
     model.to(session.place())
-    behaviour = digest(observe(model, task, lesson.probe).loss.round(4)) + repr(task)
+    answers = observe(model, task, lesson.probe)
     key = (
         role,
-        weights.digest_of(model),
-        behaviour,
+        model_key(model),
+        digest((answers.log_prob, answers.features)),
+        repr(task),
         repr(lesson.recipe),
         lesson.data_key,
         str(seed),

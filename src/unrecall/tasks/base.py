@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,16 @@ from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput
 from unrecall.record.schema import Exhibit
 
-Modality: TypeAlias = Literal["classification", "language", "contrastive"]
 Parts: TypeAlias = list[tuple[str, nn.Module]]
 
 
 class Task(ABC):
     """How one modality is trained and observed; an adapter between a model, its data and everything else.
 
-    `modality`: which attacks an audit runs unless told otherwise. `at_once`: examples in a forward pass without
-    gradients. `rows_depend_on_batch`: whether an example's rows depend on the other examples of its batch.
+    `at_once`: examples in a forward pass without gradients. `rows_depend_on_batch`: whether an example's rows depend on
+    the other examples of its batch.
     """
 
-    modality: ClassVar[Modality]
     at_once: ClassVar[int] = 256
     rows_depend_on_batch: ClassVar[bool] = False
 

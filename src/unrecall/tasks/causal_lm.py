@@ -15,7 +15,7 @@ from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.hooks import mode
-from unrecall.tasks.base import Modality, Task, check_finite, opened, parts_of, split_after_layers
+from unrecall.tasks.base import Task, check_finite, opened, parts_of, split_after_layers
 from unrecall.tasks.pretrained import save
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
@@ -24,7 +24,6 @@ from unrecall.tasks.tokenised import IGNORED, Tokenised
 class CausalLM(Tokenised, Task):
     """What `Tokenised` says of examples and batches; rows are the tokens of answers."""
 
-    modality: ClassVar[Modality] = "language"
     at_once: ClassVar[int] = 32
 
     def fits(self, model: nn.Module, item: Any) -> bool:

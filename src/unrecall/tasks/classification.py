@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.hooks import mode
 from unrecall.record.schema import Exhibit
-from unrecall.tasks.base import Modality, Task, check_class_request, check_finite, opened, parts_of
+from unrecall.tasks.base import Task, check_class_request, check_finite, opened, parts_of
 from unrecall.tasks.pictures import coarse, png
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -28,8 +28,6 @@ class Classification(Task):
     `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default.
     `classes`: names of the classes, for people.
     """
-
-    modality: ClassVar[Modality] = "classification"
 
     head_name: str | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
