@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +177,16 @@ def test_more_seeds_extend_a_run() -> None:
     assert load(Path("out/seed-1/record.json")).seed == 1
 
 
-@pytest.mark.parametrize("what", ["write_text", "touch", "mkdir"])
+@pytest.mark.parametrize(("owner", "what"), [(Path, "write_text"), (tempfile, "mkstemp"), (Path, "mkdir")])
 def test_a_full_disk(
-    what: str, case: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    owner: object, what: str, case: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     before = tree(case)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, what, full)
+        patch.setattr(owner, what, full)
         assert call(*RUN) == 2
     assert re.search("^error: .*No space left on device", one_line(capsys))
     assert tree(case) == before

@@ -47,7 +47,7 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
 
     BadInput where it doesn't agree with itself, or another run made it.
     """
-    if not path.exists():
+    if not path.is_file():
         return None
     record, problems, _ = recheck(path, judged_names())
     if problems:

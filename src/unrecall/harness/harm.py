@@ -154,9 +154,8 @@ def _answer_rows(outcomes: Outcomes) -> Iterator[Measurement]:
 
 
 def _beyond(harm: np.ndarray, random: np.ndarray) -> Estimate:
-    """Their mean difference; -1 is possible as well as 0 and 1, so that the interval is Student's where any differ."""
-    difference = harm - random
-    return stats.ratio(difference, np.ones(len(difference))) if np.ptp(difference) else stats.mean(difference)
+    """Their mean difference."""
+    return stats.difference(harm - random)
 
 
 def _curves(outcomes: Outcomes, title: str) -> list[Curve]:
