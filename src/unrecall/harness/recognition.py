@@ -107,4 +107,4 @@ def _over_radius(
         for role, counts in by_role.items()
     ]
     y_label = "share" if level is share_above_one else "r (1 = retrained)"
-    return Curve(name=name, title=title, x_label="radius (input units)", y_label=y_label, series=lines)
+    return Curve(name=name, title=title, x_label="radius (share of the inputs' range)", y_label=y_label, series=lines)

@@ -40,7 +40,7 @@ class L2UL(GradientMethod):
             makes none, which is all that is left where inputs are not continuous.
         ratio: how many batches of adversarial examples a step draws beside one of forget, all of `fit.batch_size`; 8
             makes 256 beside 32.
-        eps: radius of the l2 ball, in input units; 4 in a CIFAR-10 picture of [0, 1] (the paper: 1 to 5).
+        eps: radius of the l2 ball, as a share of the bounds' width; 4 in a CIFAR-10 picture of [0, 1] (the paper: 1 to 5).
         step: length of a PGD step.
         steps: PGD steps.
         lambda_: weight of the penalty; 0 leaves it out.

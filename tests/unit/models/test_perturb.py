@@ -201,3 +201,29 @@ def test_l2_pgd_equals_torchattacks_from_the_same_random_start(peer: Any, model:
         theirs = attack(batch["inputs"], wished)
     ours = pgd(model, TASK, batch, Walk(radius=0.5, step=0.1, steps=1, targets=wished, norm="l2"), seeded(9))
     assert torch.allclose(ours["inputs"], theirs, atol=1e-5)
+
+
+class Bytes(nn.Module):
+    """A model of inputs in [0, 255] that computes what another computes of inputs in [0, 1]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scaled: Tensor = self.model(inputs / 256)
+        return scaled
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_radii_are_shares_of_the_bounds(model: nn.Module, batch: Batch, norm: Any) -> None:
+    wide = {**batch, "inputs": batch["inputs"] * 256}
+    large = Classification(bounds=(0.0, 256.0))
+    walk = Walk(0.1, 0.03, 4, norm)
+    pairs = [
+        (gaussian(TASK, batch, 0.1, seeded(1)), gaussian(large, wide, 0.1, seeded(1))),
+        (fgsm(model, TASK, batch, radius=0.1), fgsm(Bytes(model), large, wide, radius=0.1)),
+        (pgd(model, TASK, batch, walk, seeded(1)), pgd(Bytes(model), large, wide, walk, seeded(1))),
+    ]
+    for small, scaled in pairs:
+        assert torch.allclose(small["inputs"] * 256, scaled["inputs"], atol=1e-3)
