@@ -92,7 +92,7 @@ def test_pgd_stays_in_the_l2_ball_and_in_bounds(
 
 def test_an_l2_step_goes_along_the_gradient_as_far_as_it_says(model: nn.Module, batch: Batch) -> None:
     wide = Classification(bounds=(-9.0, 9.0))
-    moved = pgd(model, wide, batch, Walk(radius=1.0, step=0.07, steps=1, norm="l2"))
+    moved = pgd(model, wide, batch, Walk(radius=1.0, step=0.07 / 18, steps=1, norm="l2"))
     given = {**batch, "inputs": batch["inputs"].clone().requires_grad_(True)}
     (gradient,) = torch.autograd.grad(nll(model(given["inputs"]), batch["targets"]).sum(), given["inputs"])
     ahead = gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
