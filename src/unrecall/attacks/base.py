@@ -311,6 +311,14 @@ class Shots(NamedTuple):
     ks: list[int]
 
 
+def own_copy(model: nn.Module) -> nn.Module:
+    """The attacker's copy: all weights can be trained, whichever a method or the user froze."""
+    copied = copy.deepcopy(model)
+    for parameter in copied.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return copied
+
+
 def copies(
     model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session
 ) -> Iterator[tuple[int, nn.Module]]:
@@ -318,7 +326,7 @@ def copies(
 
     Where the copy diverges that is the end, and the session says so.
     """
-    student = copy.deepcopy(model)
+    student = own_copy(model)
     try:
         for step in training(student, task, phase, generator, session.quiet()):
             yield step, student

@@ -62,9 +62,7 @@ def tiny_losses(method: GradientMethod, teacher: float = 1.0, seed: int = 0) -> 
     return [float(p.loss(linear(1.0), {key: batches[key] for key in p.streams}).detach()) for p in phases]
 
 
-CORNER = log(
-    1 + exp(log(2) - 2 * 0.3)
-)  # CE to class 1 at (ln 2 - r, r), r = tau x 10, where every targeted attack ends
+CORNER = log(1 + exp(log(2) - 2 * 0.3))  # CE to class 1 at (ln 2 - r, r), r = 10 tau, where targeted attacks end
 
 
 BY_HAND: dict[str, tuple[GradientMethod, float]] = {
