@@ -176,7 +176,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)
     saved = Saved(session, _key(model, phase, seed, session) if session.folder else "")
     steps, effort = range(saved.restore(progress), total), progress.effort
-    streams = _streams(phase, task, seed, steps, accelerator)
+    streams = _streams(phase, task, seed, steps)
     set_training(model, recipe)
     for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
@@ -221,20 +221,14 @@ def _trainable(model: nn.Module, phase: Phase, name: str) -> list[nn.Parameter]:
     return parameters
 
 
-def _streams(
-    phase: Phase, task: Task, seed: int, steps: range, accelerator: "Accelerator"
-) -> dict[str, Iterator[Batch]]:
+def _streams(phase: Phase, task: Task, seed: int, steps: range) -> dict[str, Iterator[Batch]]:
     """The batches of each data set for these steps.
 
-    Each process gets its share of a batch; the whole of it if there is one process, or not an example for each.
+    They are whole in each of several processes: BatchNorm, dropout and many losses hang on all of a batch, so that the
+    processes' shares of it would add up to another training.
     """
-
-    def share(group: list[int]) -> list[int]:
-        n = accelerator.num_processes
-        return group[accelerator.process_index :: n] if len(group) >= n else group
-
     return {
-        name: loader(data, task, map(share, groups(name, len(data), phase.fit, seed, steps)))
+        name: loader(data, task, groups(name, len(data), phase.fit, seed, steps))
         for name, data in phase.streams.items()
     }
 
@@ -242,11 +236,14 @@ def _streams(
 def _prepared(
     accelerator: "Accelerator", model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Tensor], None]]:
-    """What Accelerate makes of model, optimiser and backward; in one process at full precision, they as they are."""
-    if accelerator.num_processes == 1 and accelerator.mixed_precision == "no":
+    """What Accelerate's number format makes of model, optimiser and backward; at full precision, they as they are.
+
+    Gradients are this process's own: it has the whole of each batch.
+    """
+    if accelerator.mixed_precision == "no":
         return model, optimizer, Tensor.backward
-    wrapped, prepared = accelerator.prepare(model, optimizer)
-    return wrapped, prepared, accelerator.backward
+    wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # or several processes would share gradients
+    return wrapped, accelerator.prepare_optimizer(optimizer), accelerator.backward
 
 
 def _finite(parameters: list[nn.Parameter]) -> bool:

@@ -1,5 +1,6 @@
 """Where and how long work runs: the device, the folder that lets it resume, and what a person sees meanwhile."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -72,8 +73,15 @@ class Session:
         self.states.clear()
 
     def accelerator(self) -> "Accelerator":
-        """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""
+        """Accelerate's view of the hardware and of the number format; BadInput where it is told to split a model."""
         from accelerate import Accelerator
+
+        for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+            if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("true", "1"):
+                raise BadInput(
+                    f"Accelerate: expected settings that leave a model whole, got ACCELERATE_USE_{kind}. "
+                    "Choose others with 'accelerate config', or start unrecall without Accelerate's launcher."
+                )
 
         return Accelerator(cpu=self.device == "cpu")
 
