@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,6 @@ from unrecall.tasks.base import Task
 from unrecall.training.randomness import draw_seed, own_randomness, seeded
 from unrecall.training.resume import Progress, Saved
 from unrecall.training.session import Effort, Session
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 Batches: TypeAlias = Mapping[str, Batch]
 Loss: TypeAlias = Callable[[nn.Module, Batches], Tensor]
@@ -69,13 +66,12 @@ class StepState:
     loss: Loss
     optimizer: torch.optim.Optimizer
     clip: float | None
-    backward: Callable[[Tensor], None]
 
     def differentiate(self) -> Tensor:
         """Computes the loss and its gradients, clips them, and gives the detached loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(self.model, self.batches)
-        self.backward(loss)
+        torch.autograd.backward(loss)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         return loss.detach()
@@ -169,10 +165,9 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
     seed = draw_seed(generator)
     parameters = _trainable(model, phase, session.name)
-    accelerator = session.accelerator()
-    model.to(accelerator.device)
+    device = session.place()
+    model.to(device)
     optimizer = _optimizer(recipe, parameters)
-    wrapped, prepared, backward = _prepared(accelerator, model, optimizer)
     progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)
     saved = Saved(session, _key(model, phase, seed, session) if session.folder else "")
     steps, effort = range(saved.restore(progress), total), progress.effort
@@ -180,8 +175,8 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     set_training(model, recipe)
     for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
-            batches = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
-            current = StepState(wrapped, batches, phase.loss, prepared, recipe.clip, backward)
+            batches = {key: move(next(stream), device) for key, stream in streams.items()}
+            current = StepState(model, batches, phase.loss, optimizer, recipe.clip)
             loss = phase.step(current)
         progress.scheduler.step()
         epoch_ends = (step + 1) % epoch_steps(phase) == 0 or step + 1 == total
@@ -231,19 +226,6 @@ def _streams(phase: Phase, task: Task, seed: int, steps: range) -> dict[str, Ite
         name: loader(data, task, groups(name, len(data), phase.fit, seed, steps))
         for name, data in phase.streams.items()
     }
-
-
-def _prepared(
-    accelerator: "Accelerator", model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Tensor], None]]:
-    """What Accelerate's number format makes of model, optimiser and backward; at full precision, they as they are.
-
-    Gradients are this process's own: it has the whole of each batch.
-    """
-    if accelerator.mixed_precision == "no":
-        return model, optimizer, Tensor.backward
-    wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # or several processes would share gradients
-    return wrapped, accelerator.prepare_optimizer(optimizer), accelerator.backward
 
 
 def _finite(parameters: list[nn.Parameter]) -> bool:

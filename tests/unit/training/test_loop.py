@@ -302,7 +302,6 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[3])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     settings = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # asked for by Accelerate, used by nobody
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TOGETHER, str(tmp_path)],
