@@ -23,7 +23,9 @@ def works(surroundings: MutableMapping[str, str]) -> bool:
     others. BadInput for processes on several machines, whose launchers don't wait long for one that works on.
     """
     size = _number(surroundings, SIZE, 1)
-    if size > 1 and _number(surroundings, RANK, 0) > 0:
+    rank = _number(surroundings, RANK, 0) if size > 1 else 0
+    if rank > 0:
+        print(f"process {rank} of {size}: does nothing, for process 0 does all the work.", file=sys.stderr)
         return False
     here = _number(surroundings, LOCAL_SIZE, size) if size > 1 else size
     for name in (*SIZE, *RANK, *LOCAL_SIZE, *LOCAL_RANK):
@@ -33,7 +35,7 @@ def works(surroundings: MutableMapping[str, str]) -> bool:
             f"unrecall: expected all processes on one machine, got {here} of {size} on this one. Start one process."
         )
     if size > 1:
-        print(f"{size} processes were started: the first does all the work, the others end at once.", file=sys.stderr)
+        print(f"process 0 of {size}: does all the work, in whole batches; the others end at once.", file=sys.stderr)
     return True
 
 
