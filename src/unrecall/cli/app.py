@@ -1,6 +1,7 @@
 """The command line: three verbs, unlearn, attack, report, and what goes around them. Heavy imports wait."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unrecall.cli import options
+from unrecall.cli.launched import works
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
 from unrecall.errors import BadInput, UnrecallError, nearest
 from unrecall.spec.catalog import KINDS, entries
@@ -243,9 +245,12 @@ def _show(records: list[Any], folder: Path, fail_on: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; a known error is one line on stderr and exit code 2, an interruption 130."""
+    """Runs the command line; a known error is one line on stderr and exit code 2, an interruption 130.
+
+    Of several processes that a launcher started, the first alone does anything.
+    """
     try:
-        code = app(arguments, standalone_mode=False) or 0
+        code = app(arguments, standalone_mode=False) or 0 if works(os.environ) else 0
     except typer.TyperException as error:
         code = _complain(error.format_message())
     except UnrecallError as error:

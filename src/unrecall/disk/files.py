@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,8 +89,11 @@ def _seal(path: Path) -> str:
 
 def sealed_as(path: Path) -> list[Path]:
     """The files that were written as `path`, with their seals in their names; the newest first."""
-    beside = path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}")
-    return sorted(beside, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    written: dict[Path, int] = {}
+    for file in path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}"):
+        with suppress(FileNotFoundError):  # another process of the same run has just taken it away
+            written[file] = file.stat().st_mtime_ns
+    return sorted(written, key=lambda file: written[file], reverse=True)
 
 
 def intact(path: Path) -> bool:

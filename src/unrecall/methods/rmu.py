@@ -112,7 +112,7 @@ def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:
 
 def activations(model: nn.Module, module: nn.Module, task: Task, batch: Batch) -> Tensor:
     """Gives what leaves `module` at every position that is not padding, `[positions, d]`; the pass ends there."""
-    output = until(model, module, lambda: task.rows(model, batch))
+    output = until(module, lambda: task.rows(model, batch))
     if output is None or (torch.is_grad_enabled() and not output.requires_grad):
         raise NotSupported(
             f"RMU: expected {type(module).__name__} to take part in a pass that records gradients, got one where it "

@@ -63,13 +63,17 @@ class Saved:
     def restore(self, progress: Progress) -> int:
         """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
 
-        A damaged file is left out, with a warning: the training starts anew.
+        A damaged file is left out, with a warning: the training starts anew. So it does, without one, where another
+        process that trains the same has just taken the file away.
         """
         for file in [] if self.path is None else sealed_as(self.path):
-            if intact(file):
-                progress.load(torch.load(file, weights_only=True, map_location="cpu"))
-                self.good = progress.effort.steps
-                return self.good
+            try:
+                if intact(file):
+                    progress.load(torch.load(file, weights_only=True, map_location="cpu"))
+                    self.good = progress.effort.steps
+                    return self.good
+            except FileNotFoundError:
+                continue
             warnings.warn(f"{file}: damaged, so this training starts anew.", stacklevel=2)
             file.unlink(missing_ok=True)
         return 0
@@ -90,9 +94,10 @@ class Saved:
 
     def last_good(self) -> str:
         """A sentence that names the last good state, for the message of a divergence."""
-        if self.path is None or not self.good:
+        kept = sealed_as(self.path) if self.path is not None and self.good else []
+        if not kept:
             return "The model given is untouched; no earlier state of this run was kept."
-        return f"The last good state, at step {self.good}, is in {sealed_as(self.path)[0]}."
+        return f"The last good state, at step {self.good}, is in {kept[0]}."
 
     def end(self) -> None:
         """Leaves the state of a run that has ended well to the session, which drops it once the result is kept."""

@@ -1,21 +1,21 @@
 """Where and how long work runs: the device, the folder that lets it resume, and what a person sees meanwhile."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 
 from unrecall.disk.files import sealed_as
 from unrecall.errors import BadInput
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 T = TypeVar("T")
+LEFT_ALONE = ("MIXED_PRECISION", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
+"""What Accelerate's launcher may ask for that would make other models of those that are measured."""
 
 
 @dataclass
@@ -71,17 +71,19 @@ class Session:
                 file.unlink(missing_ok=True)
         self.states.clear()
 
-    def accelerator(self) -> "Accelerator":
-        """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""
-        from accelerate import Accelerator
-
-        return Accelerator(cpu=self.device == "cpu")
-
     def place(self) -> torch.device:
-        """The device that models and batches go to."""
+        """The device that models and batches go to; BadInput where Accelerate is told to split models or round them."""
+        for name in LEFT_ALONE:
+            if (value := os.environ.get(f"ACCELERATE_{name}", "no").lower()) not in ("", "no", "0", "false"):
+                raise BadInput(
+                    f"ACCELERATE_{name}: expected models that stay whole and as precise as they are, got '{value}'. "
+                    "Unset it, or say no to it in 'accelerate config'."
+                )
         if self.device is not None:
             return torch.device(self.device)
-        device: torch.device = self.accelerator().device
+        from accelerate import Accelerator
+
+        device: torch.device = Accelerator().device
         return device
 
     def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:

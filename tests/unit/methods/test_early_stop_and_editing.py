@@ -133,7 +133,7 @@ def test_a_pass_ends_after_the_module(text_world: World) -> None:
     wished = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     with counted(first) as reached, counted(second) as beyond, counted(model.lm_head) as head:
-        found = until(model, first, lambda: text_world.task.rows(model, batch))
+        found = until(first, lambda: text_world.task.rows(model, batch))
     assert (reached, beyond, head) == ([1], [0], [0])
     assert found is not None
     assert torch.equal(found, truth)
@@ -147,8 +147,8 @@ def test_a_pass_ends_after_the_module(text_world: World) -> None:
 def test_a_pass_that_breaks_or_never_comes_by_leaves_no_hook() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(3, 3))
     with pytest.raises(RuntimeError, match="mat1"):
-        until(model, model[1], lambda: model(torch.ones(1, 2)))
-    assert until(model, model[1], lambda: model[0](torch.ones(1, 2))) is None
+        until(model[1], lambda: model(torch.ones(1, 2)))
+    assert until(model[1], lambda: model[0](torch.ones(1, 2))) is None
     assert how_many_hooks(model) == 0
 
 
@@ -157,10 +157,10 @@ def test_passes_within_passes_end_where_they_were_asked_to() -> None:
     inner: list[Tensor | None] = []
 
     def both() -> None:
-        inner.append(until(model, model[2], lambda: model(x)))
+        inner.append(until(model[2], lambda: model(x)))
         raise AssertionError("the outer module comes first")
 
-    outer = until(model, model[0], both)
+    outer = until(model[0], both)
     assert not inner
     assert outer is not None
     assert torch.equal(outer, model[0](x))
@@ -185,30 +185,14 @@ def test_inside_a_checkpoint_gradients_are_the_same_or_there_are_none() -> None:
     model.blocks[1](model.blocks[0](x)).square().sum().backward()
     wished = [p.grad for p in model.parameters()]
     model.zero_grad()
-    found = until(model, model.blocks[1], lambda: model(x))
+    found = until(model.blocks[1], lambda: model(x))
     assert found is not None
     found.square().sum().backward()  # type: ignore[no-untyped-call]
     assert all(torch.equal(p.grad, w) for p, w in zip(model.parameters(), wished, strict=True))  # type: ignore[arg-type]
     reentrant = Checkpointed(reentrant=True)
-    found = until(reentrant, reentrant.blocks[1], lambda: reentrant(x.requires_grad_()))
+    found = until(reentrant.blocks[1], lambda: reentrant(x.requires_grad_()))
     assert found is not None
     assert not found.requires_grad
-
-
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-def test_a_model_spread_over_processes_runs_to_its_end() -> None:
-    """Or its gradients would never be shared."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        inner = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
-        spread = nn.parallel.DistributedDataParallel(inner)
-        with counted(inner[1]) as beyond:
-            found = until(spread, inner[0], lambda: spread(torch.ones(1, 2)))
-    finally:
-        torch.distributed.destroy_process_group()
-    assert beyond == [1]
-    assert found is not None
-    assert torch.equal(found, inner[0](torch.ones(1, 2)))
 
 
 # RMU.

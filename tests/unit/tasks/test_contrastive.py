@@ -80,7 +80,7 @@ class Toy(nn.Module):
 
 
 class Wrapped(nn.Module):
-    """What Accelerate makes of a model over several processes."""
+    """A model in another, as DataParallel wraps one."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """A kill at any moment leaves a run of the loop that ends with the same weights."""
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,36 @@ def test_a_damaged_state_is_named_and_the_training_starts_anew(tmp_path: Path) -
         with pytest.warns(UserWarning, match=rf"{path.name}: damaged, so this training starts anew"):
             assert same(run(None, session), whole)
         session.drop_states()
+
+
+@pytest.mark.parametrize("when", ["listed", "read"])
+def test_a_state_that_another_process_takes_away_is_passed_over(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes train the same in one folder, and each removes the states that are older than its own."""
+    session = Session(folder=tmp_path, device="cpu", every=0)
+
+    def run(killed_at: int | None, where: Session) -> nn.Module:
+        generator = seeded(5)
+        phase, model = noisy(killed_at, generator)
+        fit(model, TASK, phase, generator, where)
+        return model
+
+    def sound_and_gone(path: Path) -> bool:
+        path.unlink()
+        return True
+
+    with pytest.raises(Killed):
+        run(4, session)
+    (state,) = tmp_path.glob("*.ckpt")
+    if when == "listed":
+        state.unlink()
+        state.symlink_to(tmp_path / "gone")  # listed, and not there any more
+    else:
+        monkeypatch.setattr("unrecall.training.resume.intact", sound_and_gone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(run(None, session), run(None, Session(device="cpu")))
 
 
 @pytest.mark.parametrize("what", ["data", "loss", "key"])
