@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.nn.functional import nll
+from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import differentiable, frozen, is_linear, mode
 from unrecall.tasks.base import Task
 
@@ -21,10 +21,10 @@ def probability(rows: Rows, how: Probability = "product") -> Tensor:
 
     product: p_1 ... p_K;  mean: (p_1 ... p_K)^(1/K), which doesn't shrink with K;  log: log p_1 + ... + log p_K
     """
-    log_p = -nll(rows.logits.float(), rows.targets)
+    log_p = -exact_nll(rows.logits, rows.targets)
     if how == "log":
-        return rows.summed(log_p)
-    return (rows.summed(log_p) if how == "product" else rows.per_example(log_p)).exp()
+        return rows.summed(log_p).float()
+    return (rows.summed(log_p) if how == "product" else rows.per_example(log_p)).exp().float()
 
 
 def weight_gradients(

@@ -41,8 +41,8 @@ class Task(ABC):
         """One forward pass: logits and target of each predicted unit. Nearly every loss is a function of rows."""
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood of each example, `[examples]`, in nats; `vmap` can follow it where it must."""
-        return self.rows(model, batch).losses()
+        """Mean negative log-likelihood of each example `[examples]`, in float64; `vmap` can follow it where it must."""
+        return self.rows(model, batch).exact_losses()
 
     def positions(self, batch: Batch) -> Tensor | None:
         """Which positions of an activation `[examples, positions, d]` hold input; None where all of them do."""

@@ -14,6 +14,7 @@ from unrecall.data.examples import Batch, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
+from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Modality, Task, check_finite, opened, parts_of, split_after_layers
 from unrecall.tasks.pretrained import save
@@ -61,11 +62,11 @@ class CausalLM(Tokenised, Task):
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of each example without a tensor whose size depends on the data, so that `vmap` can follow."""
-        log_p = F.log_softmax(model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1].float(), -1)
+        logits = model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1]
         targets = batch["targets"][:, 1:]
         predicted = targets.ne(IGNORED)
-        log_likelihoods = log_p.gather(2, targets.clamp_min(0).unsqueeze(2)).squeeze(2) * predicted
-        return -log_likelihoods.sum(1) / predicted.sum(1).clamp_min(1)
+        losses = exact_nll(logits.flatten(0, 1), targets.clamp_min(0).flatten()).view(targets.shape) * predicted
+        return losses.sum(1) / predicted.sum(1).clamp_min(1)
 
     def positions(self, batch: Batch) -> Tensor:
         """Every token but padding `[examples, length]`."""
