@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
+from unrecall.models.observe import predicted
 from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import differentiable, frozen, is_linear, mode
 from unrecall.tasks.base import Task
@@ -53,13 +54,14 @@ class Influence(NamedTuple):
     """h * dP/dh of every neuron, in float32, at the position where it is highest and where it is lowest.
 
     `highest`, `lowest` `[examples, neurons]`; `probability` `[examples]`: P(y|x); `confidence` `[examples]`: the
-    geometric mean of the rows' probabilities, whatever P is.
+    geometric mean of the rows' probabilities, whatever P is; `right` `[examples]`: the share of rows predicted right.
     """
 
     highest: Tensor
     lowest: Tensor
     probability: Tensor
     confidence: Tensor = torch.ones(1)
+    right: Tensor = torch.ones(1)
 
 
 def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probability = "product") -> Influence:
@@ -74,6 +76,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
     with mode(model, training=False), frozen(model), torch.enable_grad(), differentiable(layers) as outputs:
         rows = task.rows(model, batch)
         probabilities, confidence = probability(rows, how), probability(rows, "mean").detach()
+        right = rows.per_example(predicted(rows.logits, rows.targets)[1].float())
     activations = [(name, output) for name in layers for output in outputs[name]]
     if not activations or not probabilities.requires_grad:
         raise NotSupported(f"{type(model).__name__}: expected linear layers before the head, got none in use.")
@@ -87,7 +90,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
         highest[name] = torch.maximum(highest.get(name, top), top)
         lowest[name] = torch.minimum(lowest.get(name, bottom), bottom)
     high, low = (torch.cat(list(found.values()), 1) for found in (highest, lowest))
-    return Influence(high, low, probabilities.detach(), confidence)
+    return Influence(high, low, probabilities.detach(), confidence, right)
 
 
 def _positions(
