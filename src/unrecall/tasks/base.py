@@ -71,6 +71,18 @@ class Task(ABC):
     def check(self, model: nn.Module, request: Request) -> None:
         """Raises BadInput where model and data do not fit, before any compute: shapes, labels, NaN, probabilities."""
 
+    def settled(self, model: nn.Module | None, request: Request) -> "Task":
+        """The task with what it left open decided by looking at the model before unlearning; itself where nothing is.
+
+        None: the model is still to be trained, by this task.
+        """
+        return self
+
+    @property
+    def remark(self) -> str:
+        """What people must know of the rows beside numbers that are made of them; empty where there is nothing."""
+        return ""
+
     @abstractmethod
     def exhibit(self, item: Any, caption: str) -> Exhibit:
         """An example as a person would look at it."""
