@@ -86,8 +86,8 @@ class Attribution(InspectionAttack):
         if found.value.value is None or before.right == 0 or fell:
             return found
         note = (
-            f"nothing was forgotten that could be erased or hidden: {before.right:.3f} of the rows of forget were right "
-            f"and {after.right:.3f} are, at a probability of {before.sure:.2g} and {after.sure:.2g}"
+            f"nothing was forgotten that could be erased or hidden: {before.right:.3f} of the rows of forget were "
+            f"right and {after.right:.3f} are, at a probability of {before.sure:.2g} and {after.sure:.2g}"
         )
         return found._replace(value=Estimate(value=None, n=found.value.n, note=note))
 
