@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference
-from unrecall.nn.functional import nll
+from unrecall.nn.functional import exact_nll, nll
 
 
 class SplitSignals(dict[Split, "Signals"]):
@@ -49,6 +49,10 @@ class Rows:
     def losses(self) -> Tensor:
         """Mean negative log-likelihood of each example, `[examples]`, in nats."""
         return self.per_example(nll(self.logits, self.targets))
+
+    def exact_losses(self) -> Tensor:
+        """The same in float64, for scores: losses that float32 rounds to 0 alike keep their order."""
+        return self.per_example(exact_nll(self.logits, self.targets))
 
 
 class View(NamedTuple):

@@ -70,6 +70,7 @@ def audit(
         for _, model in setting.subjects:
             stack.enter_context(mode(model.to(session.place()), training=False))
             check_inputs(task, model, request)
+        setting = setting.with_task(task.settled(original, request))
         setting.check_roles()
         measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
         findings = [finding_of(attack, setting) for attack in suiting]

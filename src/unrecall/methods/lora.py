@@ -62,7 +62,7 @@ class LoRA(Wrapper):
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Runs the base's phases on a view of `model`'s weights with the change beside them; the result has its own."""
-        name = type(self.base).__name__
+        job, name = job.settled(model), type(self.base).__name__
         if not self.base.has_null:
             raise NotSupported(f"LoRA: expected a base that only trains, got {name}, which writes weights itself.")
         if hasattr(model, "peft_config"):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Examples, Joined, Part, digest
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk import weights
-from unrecall.disk.cache import Form, code_key, shared
+from unrecall.disk.cache import Cache, Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
 from unrecall.errors import BadInput, MissingReference
 from unrecall.evidence.setting import model_key
@@ -60,6 +60,9 @@ class Scenario:
     references: int = 5
     reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task.settled(self.original, self.request))
+
     def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
         if self.original is not None:
@@ -93,6 +96,22 @@ class Scenario:
         check_inputs(self.task, model.to(session.place()), self.request)
         lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
         return trained_once(self.name, role, model, lesson, session)
+
+
+def kept_or_made(
+    cache: Cache, role: str, key: Sequence[str], form: Form[Trained], make: Callable[[], Trained]
+) -> Trained:
+    """The model that is kept under the key, without the seconds that it took then; or the one that is made now."""
+    made: list[Trained] = []
+
+    def made_now() -> Trained:
+        made.append(make())
+        return made[-1]
+
+    model, cost = cache.get(role, key, form, made_now)
+    if cost is not None and not made:
+        cost = cost.model_copy(update={"seconds": None})
+    return Trained(model, cost)
 
 
 def trained_form(like: nn.Module, session: Session) -> Form[Trained]:
@@ -156,7 +175,7 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
             fit(model, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
-    trained = shared(on_disk=True).get(f"{name}-{role}", key, trained_form(model, session), train)
+    trained = kept_or_made(shared(on_disk=True), f"{name}-{role}", key, trained_form(model, session), train)
     session.drop_states()
     return trained
 

@@ -28,7 +28,8 @@ class Texts(Builder):
     on. `base`: the model before it was trained on forget and retain; `references` models are trained from it on retain
     alone (AdamW, `lr`, `epochs`, batches of 32, cosine), and without it there is nothing to judge by. `adapter`: a LoRA
     adapter that is merged into `model` first. `longest`: cut texts to so many tokens. `chat`: use the tokenizer's chat
-    template; `template`: use this for prompts, none for prompts as they are; "\\n" in it is a new line.
+    template; `template`: use this for prompts, none for prompts as they are; "\\n" in it is a new line. `ends`: whether
+    the end token is part of each answer; left out, the model shows whether it was taught it.
     """
 
     model: str = ""
@@ -45,6 +46,7 @@ class Texts(Builder):
     longest: Count | None = None
     chat: bool = False
     template: str | None = "Question: {prompt}\nAnswer: "
+    ends: bool | None = None
 
     def make(self) -> Scenario:
         """Reads the texts, then the model, and checks that they fit before anything is computed."""
@@ -54,7 +56,7 @@ class Texts(Builder):
         loaded = load(self.model, self.precision, self.adapter)
         if self.chat and not loaded.tokenizer.chat_template:
             raise BadInput(f"{self.model}: expected a chat template for chat=true, got a tokenizer without one.")
-        task = CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest)
+        task = CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest, ends=self.ends)
         try:
             request = Request(forget, retain, holdout, test)
             task.check(loaded.model, request)

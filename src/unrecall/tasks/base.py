@@ -39,8 +39,8 @@ class Task(ABC):
         """One forward pass: logits and target of each predicted unit. Nearly every loss is a function of rows."""
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood of each example, `[examples]`, in nats; `vmap` can follow it where it must."""
-        return self.rows(model, batch).losses()
+        """Mean negative log-likelihood of each example `[examples]`, in float64; `vmap` can follow it where it must."""
+        return self.rows(model, batch).exact_losses()
 
     def positions(self, batch: Batch) -> Tensor | None:
         """Which positions of an activation `[examples, positions, d]` hold input; None where all of them do."""
@@ -68,6 +68,18 @@ class Task(ABC):
     @abstractmethod
     def check(self, model: nn.Module, request: Request) -> None:
         """Raises BadInput where model and data do not fit, before any compute: shapes, labels, NaN, probabilities."""
+
+    def settled(self, model: nn.Module | None, request: Request) -> "Task":
+        """The task with what it left open decided by looking at the model before unlearning; itself where nothing is.
+
+        None: the model is still to be trained, by this task.
+        """
+        return self
+
+    @property
+    def remark(self) -> str:
+        """What people must know of the rows beside numbers that are made of them; empty where there is nothing."""
+        return ""
 
     @abstractmethod
     def exhibit(self, item: Any, caption: str) -> Exhibit:

@@ -23,24 +23,27 @@ class Tokenised:
     """Examples are mappings with an `answer` and a `prompt` (empty for plain text).
 
     A batch holds `tokens` and `targets` `[examples, length]`, padded on the right, so that causal attention never
-    sees padding and needs no mask. The end-of-text token, where the tokenizer has one, is the answer's last row.
+    sees padding and needs no mask.
 
     `tokenizer`: of the model. `template`: what a prompt that is not empty becomes, with `{prompt}` in it; None where
     prompts are used as they are. `chat`: the tokenizer's own chat template in its place. `longest`: cut examples to
-    so many tokens; None refuses those that are longer than the model's context.
+    so many tokens; None refuses those that are longer than the model's context. `ends`: whether the end-of-text token
+    is the last row of each answer, in training and in scores alike, which it is where the tokenizer has one; False is
+    for models that were never taught it. None: an audit, a method and a scenario look whether the model was.
     """
 
     tokenizer: Any
     template: str | None = "Question: {prompt}\nAnswer: "
     chat: bool = False
     longest: int | None = None
+    ends: bool | None = None
     known: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict, compare=False)
     """Examples already tokenised: tokens, and where the answer starts."""
 
     def __repr__(self) -> str:
         ends = [getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
         turns = getattr(self.tokenizer, "chat_template", None) if self.chat else None
-        text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}"
+        text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}|{self._end}"
         return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
     @cached_property
@@ -81,11 +84,15 @@ class Tokenised:
         if key not in self.known:
             tokens = self._opening(key[0])
             start = max(1, len(tokens))
-            tokens = tokens + self._plain(self._space(key[0]) + key[1])
-            if self.tokenizer.eos_token_id is not None:
-                tokens.append(self.tokenizer.eos_token_id)
+            tokens = tokens + self._plain(self._space(key[0]) + key[1]) + self._end
             self.known[key] = tokens[: self.longest], start
         return self.known[key]
+
+    @property
+    def _end(self) -> list[int]:
+        """What ends every answer: the end-of-text token, or nothing."""
+        token = self.tokenizer.eos_token_id
+        return [] if token is None or self.ends is False else [token]
 
     def _opening(self, prompt: str) -> list[int]:
         """The tokens before an answer; for plain text only what the tokenizer puts in front of every text."""
@@ -139,11 +146,10 @@ class Tokenised:
     def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
         """The same prompts with other answers."""
         starts = batch["targets"].ne(IGNORED).int().argmax(1).tolist()
-        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
         encoded = []
         for row, start, answer in zip(batch["tokens"], starts, answers, strict=True):
             space = self._space("" if start <= max(1, len(self._begin)) else "a prompt")
-            ids = row[:start].tolist() + self._plain(space + answer) + end
+            ids = row[:start].tolist() + self._plain(space + answer) + self._end
             encoded.append((ids[: self.longest], start))
         device = batch["tokens"].device
         return {name: value.to(device) for name, value in self._padded(encoded).items()}
@@ -151,7 +157,7 @@ class Tokenised:
     def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
         """The tokens that are given, and those that are left to be written; what ends the answer is never given."""
         tokens, start = self.encode(item)
-        ends = tokens[-1] == self.tokenizer.eos_token_id
+        ends = tokens[-1:] == self._end
         cut = start + int(share * (len(tokens) - start - ends))
         return tokens[:cut], tokens[cut:]
 

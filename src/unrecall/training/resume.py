@@ -41,6 +41,7 @@ class Progress:
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"])
         self.effort.steps, self.effort.passes, self.effort.seconds, self.effort.losses = state["effort"]
+        self.effort.resumed = True
 
 
 @dataclass

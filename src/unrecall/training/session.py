@@ -20,12 +20,16 @@ LEFT_ALONE = ("MIXED_PRECISION", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM",
 
 @dataclass
 class Effort:
-    """What a run of the loop took. `passes`: examples drawn over all streams; `losses`: one a step."""
+    """What a run of the loop took. `passes`: examples drawn over all streams; `losses`: one a step.
+
+    `resumed`: whether it began in another run, whose seconds are among its own.
+    """
 
     steps: int = 0
     passes: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    resumed: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tests.unit.training.test_loop import DATA, RECIPE, TASK, Killed, classify, 
 from tests.worlds import CPU, network
 from unrecall.data.examples import Examples
 from unrecall.errors import Diverged
+from unrecall.training.cost import metered
 from unrecall.training.loop import Batches, Loss, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -79,7 +80,12 @@ def test_time_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             with pytest.raises(Killed):
                 fit(model, TASK, phase, generator, session)
         else:
-            assert fit(model, TASK, phase, generator, session).seconds >= 9
+            with metered(session) as meter:
+                effort = fit(model, TASK, phase, generator, session)
+            assert effort.seconds >= 9
+            assert effort.resumed
+            assert meter.cost.seconds is None, "no clock of one run measured all of it"
+            assert meter.cost.steps == effort.steps
 
 
 def test_a_damaged_state_is_named_and_the_training_starts_anew(tmp_path: Path) -> None:
