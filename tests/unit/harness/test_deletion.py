@@ -251,19 +251,20 @@ def test_where_all_are_harmed_and_none_at_random() -> None:
 
 
 def test_the_negative_controls_harm_at_most_half_as_much() -> None:
-    """3 of 8 is half of 6 of 8, and so allowed; 4 of 8, of any of the three, is not."""
-    report = finding_of().report
+    """3 of 8 is less than half of 7 of 8, and so allowed; 4 of 8, of any of the three, is not."""
+    most = [outcome(0, 1, 2, 3, 4, 5, 6)] * 3
+    report = finding_of(chosen=most).report
     assert report.negative_holds is True
     assert report.negative_control == (
-        "these harm at most half as much as its 0.75: random requests 0.19, one for others as hard 0.38, "
+        "these harm at most half as much as its 0.88: random requests 0.19, one for others as hard 0.38, "
         "retraining without it 0.06"
     )
-    assert finding_of(as_hard=[outcome(0, 1, 2, 3)]).report.negative_holds is False
-    assert finding_of(retrained=[outcome(0, 1, 2, 3)]).report.negative_holds is False
-    alone = finding_of(as_hard=[], retrained=[]).report
-    assert alone.negative_holds is True and alone.negative_control.endswith("its 0.75: random requests 0.19")
+    assert finding_of(chosen=most, as_hard=[outcome(0, 1, 2, 3)]).report.negative_holds is False
+    assert finding_of(chosen=most, retrained=[outcome(0, 1, 2, 3)]).report.negative_holds is False
+    alone = finding_of(chosen=most, as_hard=[], retrained=[]).report
+    assert alone.negative_holds is True and alone.negative_control.endswith("its 0.88: random requests 0.19")
     # 7 of 8, and random requests 0.5 on average: 1 and six times 0.5, which are six that it exceeds.
-    harmful = {"chosen": [outcome(0, 1, 2, 3, 4, 5, 6)] * 3, "as_hard": [], "retrained": []}
+    harmful = {"chosen": most, "as_hard": [], "retrained": []}
     blind = finding_of(**harmful, random=[[outcome(0, 1, 2, 3), outcome(0, 4, 5, 6)]] * 3).report
     assert blind.negative_control == "these harm at most half as much as its 0.88: random requests 0.50"
     assert blind.negative_holds is False
