@@ -116,8 +116,9 @@ class Evidence:
         """The evidence as if these examples of the holdout, by their places in it, were forget and holdout."""
         arms: dict[Split, np.ndarray] = {"forget": forget, "holdout": holdout}
 
-        def moved(signals: Mapping[Split, Signals]) -> dict[Split, Signals]:
-            return dict(signals) | {arm: signals["holdout"].part(chosen) for arm, chosen in arms.items()}
+        def moved(signals: Mapping[Split, Signals]) -> SplitSignals:
+            reasons = signals.reasons if isinstance(signals, SplitSignals) else {}
+            return SplitSignals({**signals, **{arm: signals["holdout"].part(arms[arm]) for arm in arms}}, reasons)
 
         looked = {arm: self.looked["holdout"][chosen] for arm, chosen in arms.items() if "holdout" in self.looked}
         references = tuple(map(moved, self.references))
