@@ -117,14 +117,14 @@ def collapse(facts: Facts) -> Raised:
 
 
 def positive_control(facts: Facts) -> Raised:
-    """An attack that fails where it must succeed says nothing where it fails."""
+    """An attack that does not see what is known to be there says nothing where it sees nothing."""
     failed = [f"{r.title} ({r.positive_control})" for r in facts.reports if r.positive_holds is False]
     if failed:
         yield "warning", f"The positive control failed, so failure means nothing: {'; '.join(failed)}."
 
 
 def negative_control(facts: Facts) -> Raised:
-    """An attack that never fails says nothing at all."""
+    """An attack that finds something where nothing can be says nothing where it finds something."""
     failed = [f"{r.title} ({r.negative_control})" for r in facts.reports if r.negative_holds is False]
     if failed:
         yield "warning", f"The negative control failed, so success means nothing: {'; '.join(failed)}."
