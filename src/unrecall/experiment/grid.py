@@ -9,7 +9,7 @@ from torch import nn
 
 from unrecall.disk import weights
 from unrecall.disk.files import writing
-from unrecall.errors import BadInput, MissingDependency, UnrecallError
+from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.identity import finished, identity
 from unrecall.experiment.run import Start, experiment, loaded, references
 from unrecall.harness.audit import audit
@@ -52,18 +52,9 @@ class Cell:
 
 
 def scenario_of(text: str) -> Scenario:
-    """The scenario that a line names: a built-in, or what a function of the user's file gives.
-
-    Whatever that function raises is BadInput; an error of a built-in is not the user's and passes through.
-    """
+    """The scenario that a line names: a built-in, or what a function of the user's file gives."""
     maker = parse(text, "scenarios")
-    try:
-        scenario = maker.make() if isinstance(maker, Builder) else maker()
-    except Exception as error:
-        if ".py:" not in text or isinstance(error, UnrecallError):
-            raise
-        raised = f"{type(error).__name__}: {error}"
-        raise BadInput(f"{text}: expected a Scenario, but this function raised {raised}. Correct the file.") from error
+    scenario = maker.make() if isinstance(maker, Builder) else maker()
     if not isinstance(scenario, Scenario):
         raise BadInput(f"'{text}': expected a Scenario, got {type(scenario).__name__}. See docs/own-scenario.md.")
     return scenario
@@ -156,8 +147,10 @@ def _attempt(cell: Cell) -> Record | str:
     """The record of a cell, or the line that says why there is none."""
     try:
         return perform(cell)
-    except UnrecallError as error:
-        return f"{cell.method}, seed {cell.seed}: {error}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's code raises, SystemExit too, is this cell's alone
+        return f"{cell.method}, seed {cell.seed}: {told(error)}"
 
 
 def _on_ray(cells: Sequence[Cell], address: str) -> list[Record | str]:

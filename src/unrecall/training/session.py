@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from unrecall.disk.files import sealed_as
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, visible
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -102,4 +102,4 @@ class Session:
     def say(self, line: str) -> None:
         """One line for the person who waits; silent unless `show`."""
         if self.show:
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
