@@ -158,12 +158,14 @@ def audit(
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell, examine
+    from unrecall.report import check_place
     from unrecall.spec.lines import paths
 
     command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
     given = (str(path) for path in (model, original, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
+        check_place(folder / "report.html")
         cell = Cell(scenario, model.name, suite, seed, False, str(folder), device)
         _show([examine(cell, model, original, retrained or [])], folder, fail_on)
 
@@ -209,8 +211,9 @@ def report(
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load
-    from unrecall.report import write
+    from unrecall.report import check_place, write
 
+    check_place(out)
     records, errors, found = [], [], records_in(paths)
     for path in found:
         try:
@@ -246,7 +249,9 @@ def check(record: Annotated[Path, typer.Argument(help="a record, or a folder tha
 def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
     """Performs all cells and shows those that finished; UnrecallError where some did not."""
     from unrecall.experiment.grid import perform_all
+    from unrecall.report import check_place
 
+    check_place(folder / "report.html")
     records, failures = perform_all(cells, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)

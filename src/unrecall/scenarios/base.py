@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk import weights
 from unrecall.disk.cache import Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
-from unrecall.errors import BadInput, MissingReference
+from unrecall.errors import BadInput, MissingReference, visible
 from unrecall.models.observe import observe
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters
@@ -28,6 +28,8 @@ from unrecall.training.session import Session
 
 T = TypeVar("T")
 FIRST_REFERENCE_SEED = 10_001
+DIGITS = 18
+"""The longest number that is read as an index or a class."""
 
 
 class Trained(NamedTuple):
@@ -35,6 +37,34 @@ class Trained(NamedTuple):
 
     model: nn.Module
     cost: Cost | None
+
+
+def _is_name(value: object) -> bool:
+    """Whether a text can be the start of a file's name, wherever it is made."""
+    if not isinstance(value, str) or value != value.strip() or visible(value) != value or value.startswith("."):
+        return False
+    return 0 < len(value.encode()) <= 100 and not set(value) & set('/\\:*?"<>|\n\t')
+
+
+def _a(*kinds: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+NOTHING = type(None)
+FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is_name, 'a name of at most 100 bytes without / \\ : * ? " < > | that starts with no dot'),
+    "summary": (_a(str), "a text"),
+    "task": (_a(Task), "a Task, as ur.tasks.Classification() is"),
+    "request": (_a(Request), "a Request"),
+    "build": (lambda value: value is None or callable(value), "a function of seed and session, or None"),
+    "recipe": (_a(Fit, NOTHING), "a Fit or None"),
+    "rerecipe": (_a(Fit, NOTHING), "a Fit or None"),
+    "original": (_a(nn.Module, NOTHING), "an nn.Module or None"),
+    "retrained": (lambda value: isinstance(value, tuple) and all(map(_a(nn.Module), value)), "a tuple of nn.Modules"),
+    "references": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
+    "reported": (_a(Mapping), "values by method and measurement"),
+}
+"""What each field of a scenario must be: a test, and how it is said."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +88,14 @@ class Scenario:
     retrained: tuple[nn.Module, ...] = ()
     references: int = 5
     reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fields of a wrong type, and a name that can't be part of a file's, are refused at once."""
+        if isinstance(self.retrained, list):
+            object.__setattr__(self, "retrained", tuple(self.retrained))
+        for name, (right, expected) in FIELDS.items():
+            if not right(value := getattr(self, name)):
+                raise BadInput(f"Scenario: expected {name} to be {expected}, got {str(value)[:80]!r}. Correct it.")
 
     def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
@@ -209,8 +247,8 @@ def read_indices(path: Path, total: int) -> list[int]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        if not text.isdecimal():
-            raise BadInput(f"{path}:{number}: expected an index, got '{text}'.")
+        if not text.isdecimal() or len(text) > DIGITS:
+            raise BadInput(f"{path}:{number}: expected an index, got '{text[:DIGITS]}'.")
         if int(text) >= total:
             raise BadInput(f"{path}:{number}: expected an index in 0..{total - 1}, got {text}.")
         if int(text) in lines:
@@ -256,7 +294,7 @@ def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chose
     if how not in ("half", "class") or not which:
         indices = read_indices(Path(forget), len(labels))
         return Chosen(indices, {labels[i] for i in indices}, ())
-    if not which.isdecimal() or int(which) >= classes:
+    if not which.isdecimal() or len(which) > DIGITS or int(which) >= classes:
         raise BadInput(f"forget: expected a class in 0..{classes - 1}, got '{which}'.")
     members = shuffled([i for i, y in enumerate(labels) if y == int(which)], seed)
     if how == "half":
