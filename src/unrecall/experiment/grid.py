@@ -11,7 +11,7 @@ from torch import nn
 
 from unrecall.disk import weights
 from unrecall.disk.cache import cache_folder
-from unrecall.disk.files import check_writable, writing
+from unrecall.disk.files import check_writable, content_key, writing
 from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.identity import finished, identity
 from unrecall.experiment.run import Start, experiment, loaded, references
@@ -77,15 +77,16 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
 def perform(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     scenario, method, attacks = scenario_of(cell.scenario), parse(cell.method, "methods"), suite(*cell.suite.split())
-    expected = identity(scenario, method, attacks.suiting(scenario.task), cell.seed, cell.tuned)
+    session, folder = cell.session, Path(cell.folder)
+    expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seed, session), cell.tuned)
     if (before := finished(cell.record, expected)) is not None:
         return before
-    session, folder = cell.session, Path(cell.folder)
     check_writable(cell.record, folder / "unlearned.safetensors", folder / "parts" / "part", cache_folder() / "value")
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
     for kept in (folder / "parts").glob("unlearned-*.safetensors"):
         if weights.digest_of_file(kept) != record.provenance.weights["unlearned"]:
-            continue  # another run's, in the same folder
+            kept.unlink()  # of the method before it was edited
+            continue
         with writing(folder / "unlearned.safetensors") as temporary:
             shutil.copyfile(kept, temporary)
         if offers(scenario.task, Exportable):
@@ -112,20 +113,24 @@ def checkpoint(cell: Cell) -> str:
 def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
     scenario, attacks, session = scenario_of(cell.scenario), suite(*cell.suite.split()), cell.session
-    attacks.suiting(scenario.task)
+    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session))
+    given = [model, *([original] if original else []), *retrained]
+    expected["checkpoints"] = content_key(*map(weights.digest_of_file, given))
+    if (before := finished(cell.record, expected)) is not None:
+        return before
     check_writable(cell.record, Path(cell.folder) / "parts" / "part", cache_folder() / "value")
     like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
-    before, after = loaded(like, original) if original else like, loaded(like, model)
+    source, after = loaded(like, original) if original else like, loaded(like, model)
     scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)
     run = Run(
         scenario=scenario.name,
         summary=scenario.summary,
         method=cell.method,
         title=f"Checkpoint {cell.method}",
-        identity=identity(scenario, None, attacks.suiting(scenario.task), cell.seed),
+        identity=expected,
     )
     record = audit(
-        original=before,
+        original=source,
         unlearned=after,
         retrained=[reference.model for reference in references(scenario, session)],
         request=scenario.request,

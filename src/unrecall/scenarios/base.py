@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Joined, Part, digest
+from unrecall.data.examples import Examples, Joined, Part
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk import weights
 from unrecall.disk.cache import Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
 from unrecall.errors import BadInput, MissingReference, visible
-from unrecall.models.observe import observe
+from unrecall.evidence.setting import answers, behaviour, few, model_key, reading
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task, check_inputs
@@ -88,6 +88,8 @@ class Scenario:
     retrained: tuple[nn.Module, ...] = ()
     references: int = 5
     reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    keys: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `start_key` gave, by seed."""
 
     def __post_init__(self) -> None:
         """Fields of a wrong type, and a name that can't be part of a file's, are refused at once."""
@@ -96,6 +98,28 @@ class Scenario:
         for name, (right, expected) in FIELDS.items():
             if not right(value := getattr(self, name)):
                 raise BadInput(f"Scenario: expected {name} to be {expected}, got {str(value)[:80]!r}. Correct it.")
+
+    def start_key(self, seed: int, session: Session) -> str:
+        """What decides how data are read, and what the user's own models and the one to be trained compute.
+
+        BadInput where they don't fit the data.
+        """
+        if seed not in self.keys:
+            models = [model for model in (self.original, *self.retrained) if model is not None]
+            if self.build is not None:
+                models.append(self._built(seed, session))
+            for model in models:
+                check_inputs(self.task, model.to(session.place()), self.request)
+            told = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
+            self.keys[seed] = content_key(*told, reading(self.task, few(self.request)))
+        return self.keys[seed]
+
+    def _built(self, seed: int, session: Session) -> nn.Module:
+        """A fresh model; `build` may give the same object each time."""
+        if self.build is None:
+            raise BadInput(f"{self.name}: expected build to make a model, got None.")
+        with own_randomness(seed):
+            return copy.deepcopy(self.build(seed, session))
 
     def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
@@ -123,10 +147,7 @@ class Scenario:
         return self.build is not None and (self.rerecipe or self.recipe) is not None
 
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
-        if self.build is None:
-            raise BadInput(f"{self.name}: expected build to make a model, got None.")
-        with own_randomness(seed):
-            model = copy.deepcopy(self.build(seed, session))  # it may give the same object each time
+        model = self._built(seed, session)
         check_inputs(self.task, model.to(session.place()), self.request)
         lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
         return trained_once(self.name, role, model, lesson, session)
@@ -166,16 +187,17 @@ class Lesson(NamedTuple):
 def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session: Session) -> Trained:
     """`model` after the lesson, in eval mode; from the cache where the same model was taught the same before.
 
-    That is a model of the same role, untrained weights and answers to the probe, with the same task, recipe, seed, data
-    and code of the loop.
+    That is a model of the same role, untrained weights, settings and answers to the probe, with the same task, recipe,
+    seed, data and code of the loop.
     """
     task, seed = lesson.task, lesson.seed
     model.to(session.place())
-    behaviour = digest(observe(model, task, lesson.probe).loss.round(4)) + repr(task)
     key = (
         role,
-        weights.digest_of(model),
-        behaviour,
+        model_key(model),
+        answers(model, task, lesson.probe),
+        reading(task, lesson.probe),
+        repr(task),
         repr(lesson.recipe),
         lesson.data_key,
         str(seed),
