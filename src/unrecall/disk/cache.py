@@ -7,7 +7,6 @@ import json
 import marshal
 import os
 import platform
-import sysconfig
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -22,13 +21,10 @@ import numpy as np
 from pydantic import BaseModel
 
 from unrecall.disk.files import content_key, intact, read_text, sealed_as, sweep, writing
-from unrecall.errors import BadInput
+from unrecall.errors import INSTALLED, PACKAGE, BadInput
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-PACKAGE = Path(__file__).parents[1]
-INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
-"""Where Python and installed packages stand."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,10 @@ def shared(*, on_disk: bool) -> Cache:
 def cache_folder() -> Path:
     """Where trained originals and references are kept: $UNRECALL_CACHE, or ~/.cache/unrecall."""
     named = os.environ.get("UNRECALL_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "unrecall"
+    try:
+        return Path(named) if named else Path.home() / ".cache" / "unrecall"
+    except RuntimeError as error:  # neither HOME nor an entry of this user
+        raise BadInput("cache: expected UNRECALL_CACHE or a home folder, got neither. Set UNRECALL_CACHE.") from error
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -29,7 +29,10 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
     gets the start of the file's sha256 before its suffix, so that damage shows; `sealed_as` finds it again.
     """
     try:
+        str(path).encode()  # ValueError for a name that is no text, which not every library can write
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise OSError("something else than a file is there")
         temporary, lock = _temporary(path)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
@@ -41,6 +44,17 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         lock.close()
+
+
+def check_writable(*paths: Path) -> None:
+    """BadInput where one of these files could not be written; nothing is changed. For before the work is done."""
+
+    class Done(Exception):
+        pass
+
+    for path in paths:
+        with suppress(Done), writing(path):
+            raise Done
 
 
 def _temporary(path: Path) -> tuple[Path, BinaryIO]:
@@ -130,10 +144,21 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """What a JSON file that the user named holds; BadInput where it is none."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, place: str, expected: str = "JSON") -> Any:
+    """The value of a JSON text that stands at `place`; BadInput where it is none, or none that can be held."""
+    cause: Exception
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: expected JSON, got {error.msg} at line {error.lineno}. Check the path.") from error
+        got, cause = f"{error.msg} at line {error.lineno}", error
+    except RecursionError as error:
+        got, cause = "lists or objects nested too deep", error
+    except ValueError as error:  # Python reads no integer of more than some thousand digits
+        got, cause = "a number of too many digits", error
+    raise BadInput(f"{place}: expected {expected}, got {got}. Check the path.") from cause
 
 
 def file_key(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.data.examples import Absent, Joined, Part, digest, iterate
+from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.data.signals import Evidence, Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
@@ -129,7 +129,7 @@ class Setting:
     @cached_property
     def reading(self) -> str:
         """sha256 of what the task reads of a few examples: a chat template may say otherwise tomorrow."""
-        return digest(self.task.collate(list(iterate(few(self.request)))))
+        return reading(self.task, few(self.request))
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
@@ -211,8 +211,18 @@ def model_key(model: nn.Module, weights: str = "") -> str:
 
 def behaviour(model: nn.Module, task: Task, request: Request) -> str:
     """sha256 of what a model answers to a few examples: what neither weights nor code show decides it too."""
-    signals = observe(model, task, few(request))
+    return answers(model, task, few(request))
+
+
+def answers(model: nn.Module, task: Task, examples: Examples) -> str:
+    """sha256 of what a model answers to these examples, and of what enters its head."""
+    signals = observe(model, task, examples)
     return digest((signals.log_prob, signals.prediction, signals.features))
+
+
+def reading(task: Task, examples: Examples) -> str:
+    """sha256 of what a task reads of these examples: a chat template may say otherwise tomorrow."""
+    return digest(task.collate(list(iterate(examples))))
 
 
 def few(request: Request) -> Joined:

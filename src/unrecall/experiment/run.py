@@ -65,7 +65,7 @@ def experiment(
         summary=scenario.summary,
         costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
         tuning=tuning,
-        identity=identity(scenario, method, suiting, seed, tuned),
+        identity=identity(scenario, method, suiting, (seed, session), tuned),
         reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
     return audit(

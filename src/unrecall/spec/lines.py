@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from unrecall.errors import BadInput, nearest
+from unrecall.errors import BadInput, UnrecallError, nearest, told
 from unrecall.spec.catalog import Kind, class_name, entries
 from unrecall.spec.parameters import Parameters, annotated, checked, nested_types
 
@@ -177,8 +177,8 @@ def _user_object(name: str) -> Any:
     sys.modules[file] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code may raise
-        raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
+        raise error if isinstance(error, UnrecallError) else BadInput(told(error)) from error
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     if attribute not in public:
         raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, public)}")

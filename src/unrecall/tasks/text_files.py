@@ -1,10 +1,10 @@
 """Prompts and answers from JSON Lines, as the field's data sets have them; every complaint names file and line."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from unrecall.disk.files import parse_json
 from unrecall.errors import BadInput
 
 Text: TypeAlias = dict[str, Any]
@@ -38,20 +38,12 @@ def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     text = _decoded(path)
     located: list[tuple[str, Any]] = []
     if text.lstrip().startswith("["):
-        try:
-            located = [(f"{path}[{i}]", value) for i, value in enumerate(json.loads(text))]
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}:{error.lineno}: expected JSON, got {error.msg}.") from error
+        located = [(f"{path}[{i}]", value) for i, value in enumerate(parse_json(text, str(path)))]
         text = ""
     for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            located.append((f"{path}:{number}", json.loads(line)))
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}:{number}: expected one JSON object a line, got {error.msg}.") from error
-        except RecursionError as error:
-            raise BadInput(f"{path}:{number}: expected one JSON object a line, got one nested too deep.") from error
+        if line.strip():
+            place = f"{path}:{number}"
+            located.append((place, parse_json(line, place, "one JSON object a line")))
     if not located:
         raise BadInput(f"{path}: expected at least one record, got an empty file.")
     for where, record in located:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from unrecall.disk.files import sealed_as
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, visible
 
 T = TypeVar("T")
 LEFT_ALONE = ("MIXED_PRECISION", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
@@ -108,4 +108,4 @@ class Session:
     def say(self, line: str) -> None:
         """One line for the person who waits; silent unless `show`."""
         if self.show:
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
