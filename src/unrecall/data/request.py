@@ -70,12 +70,7 @@ class Request:
         sets = {str(name): self[name] for name in SPLITS} | {"validation": self.validation or ()}
         for name, examples in sets.items():
             for i in {0, len(examples) // 2} if len(examples) else ():
-                if digest(examples[i]) != digest(examples[i]):
-                    raise BadInput(
-                        f"Request: expected {name}[{i}] to be the same whenever it is read, got two different "
-                        "contents, as random augmentation gives. Give the data without it, or freeze them: "
-                        f"{name}=[data[i] for i in range(len(data))]."
-                    )
+                check_same(digest(examples[i]), digest(examples[i]), f"{name}[{i}]")
 
     def check_apart(self, digests: Mapping[Split, Sequence[str]], content: Callable[[Any], str]) -> None:
         """BadInput where forget has an example twice, or two sets share one.
@@ -122,6 +117,16 @@ class Request:
             raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")
         whole = self.holdout
         return replace(self, validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
+
+
+def check_same(before: str, now: str, where: str) -> None:
+    """BadInput where an example has another digest than before."""
+    if before != now:
+        name = where.partition("[")[0]
+        raise BadInput(
+            f"Request: expected {where} to be the same whenever it is read, got two different contents, as random "
+            f"augmentation gives. Give the data without it, or freeze them: {name}=[data[i] for i in range(len(data))]."
+        )
 
 
 def _places(digests: Sequence[str]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from unrecall.data.request import SPLITS, Request, Split
 from unrecall.data.signals import Evidence, Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.files import content_key
-from unrecall.disk.weights import digest_of
+from unrecall.disk.weights import digest_of, digest_without_names
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import Cost
@@ -106,10 +106,11 @@ class Setting:
         return content_key(model_key(model, weights), behaviour(model, self.task, self.request))
 
     def check_roles(self) -> None:
-        """BadInput where a retrained model has the weights of a model of another role: it is no reference then."""
-        roles = {weights: role for role, weights in reversed(self.digests.items())}
-        for role in self.models.references():
-            if (other := roles[self.digests[role]]) != role:
+        """BadInput where a retrained model has the weights of a model of another role, whatever it calls them."""
+        roles: dict[str, str] = {}
+        for role, model in self.subjects:
+            other = roles.setdefault(digest_without_names(model), role)
+            if other != role and role in self.models.references():
                 raise BadInput(
                     f"{role}: expected a model of its own, got the same weights as {other}. Give each retrained model "
                     "once, and none that plays another role."

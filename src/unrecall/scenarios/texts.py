@@ -10,6 +10,7 @@ from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
 from unrecall.scenarios.language import Precision, load
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
+from unrecall.tasks.base import check_inputs
 from unrecall.tasks.text_files import read, records, without_repeats
 
 ABSENT = {
@@ -59,7 +60,7 @@ class Texts(Builder):
         task = CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest, ends=self.ends)
         try:
             request = Request(forget, retain, holdout, test)
-            task.check(loaded.model, request)
+            check_inputs(task, loaded.model, request)
         except BadInput as error:
             raise BadInput(placed(str(error), self._place)) from error
         return Scenario(

@@ -1,14 +1,14 @@
 """What the rest of unrecall may ask about a modality: nothing else knows one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, digest, iterate
-from unrecall.data.request import SPLITS, Request
+from unrecall.data.request import SPLITS, Request, Split, check_same
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput
 from unrecall.record.schema import Exhibit
@@ -32,7 +32,7 @@ class Task(ABC):
 
     def content(self, item: Any) -> str:
         """sha256 of what the task reads of an example: examples that it can't tell apart have the same."""
-        return digest(self.collate([item]))
+        return digest({name: value + 0 for name, value in self.collate([item]).items()})  # -0.0 is 0.0
 
     @abstractmethod
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
@@ -91,13 +91,22 @@ class Task(ABC):
 
 
 def check_inputs(task: Task, model: nn.Module, request: Request) -> None:
-    """BadInput where model and data don't fit (`Task.check`), or sets share an example as the task reads them."""
+    """BadInput where model and data don't fit (`Task.check`), examples change, or sets share one as the task reads it.
+
+    A request is read for the last two once a task.
+    """
     task.check(model, request)
     if (looked_for := f"apart as {task!r}") not in request.checked:
-        request.check_apart(
-            {split: [task.content(item) for item in iterate(request[split])] for split in SPLITS}, task.content
-        )
+        contents = {split: list(_contents(task, request, split)) for split in SPLITS}
+        request.check_apart(contents, task.content)
         request.checked.add(looked_for)
+
+
+def _contents(task: Task, request: Request, split: Split) -> Iterator[str]:
+    """What each example of a split is to the task; BadInput where one isn't what it was when it was first read."""
+    for i, (item, before) in enumerate(zip(iterate(request[split]), request.digests[split], strict=True)):
+        check_same(before, digest(item), f"{split}[{i}]")
+        yield task.content(item)
 
 
 def check_finite(model: nn.Module) -> None:
