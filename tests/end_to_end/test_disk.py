@@ -16,6 +16,7 @@ from tests.end_to_end.test_cli import METHOD, RUN, WHO, call, case, one_line, wi
 from tests.worlds import blobs, network
 from tests.worlds.records import full
 from unrecall import Fit, Request, Scenario
+from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.experiment import grid
 from unrecall.report import page, write
@@ -97,12 +98,13 @@ def test_a_folder_in_the_place_of_a_file_is_said_before_training(
 def test_a_cache_that_cant_be_written_is_said_before_training(
     command: str, case: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    weights.save(network(), Path("x.safetensors"))
     monkeypatch.setenv("UNRECALL_CACHE", "case.py/cache")
     before = tree(case)
     commands = {
         "run": QUICK,
         "unlearn": ["unlearn", *WHO, "--method", METHOD, "--out", "out"],
-        "audit": ["audit", *WHO, "--model", "case.py", "--suite", "rmia", "--out", "out"],
+        "audit": ["audit", *WHO, "--model", "x.safetensors", "--suite", "rmia", "--out", "out"],
     }
     assert call(*commands[command]) == 2
     assert "case.py/cache" in one_line(capsys)

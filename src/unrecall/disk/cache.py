@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from unrecall.disk.files import content_key, intact, read_text, sealed_as, sweep, writing
+from unrecall.disk.files import check_writable, content_key, intact, read_text, sealed_as, sweep, writing
 from unrecall.errors import INSTALLED, PACKAGE, BadInput
 
 T = TypeVar("T")
@@ -42,6 +42,11 @@ class Cache:
 
     folder: Path | None = None
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def check(self) -> None:
+        """BadInput where nothing could be kept; nothing is changed."""
+        if self.folder is not None:
+            check_writable(self.folder / "value")
 
     def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
         """The value that was computed before under this key and in this environment, or what `compute` gives now.

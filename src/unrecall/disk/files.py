@@ -31,7 +31,7 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
     try:
         str(path).encode()  # ValueError for a name that is no text, which not every library can write
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
+        if not path.is_file() and path.exists():
             raise OSError("something else than a file is there")
         temporary, lock = _temporary(path)
     except (OSError, ValueError) as error:

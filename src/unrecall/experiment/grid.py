@@ -10,7 +10,7 @@ from threading import Thread
 from torch import nn
 
 from unrecall.disk import weights
-from unrecall.disk.cache import cache_folder
+from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, writing
 from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.identity import finished, identity
@@ -81,7 +81,8 @@ def perform(cell: Cell) -> Record:
     expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seed, session), cell.tuned)
     if (before := finished(cell.record, expected)) is not None:
         return before
-    check_writable(cell.record, folder / "unlearned.safetensors", folder / "parts" / "part", cache_folder() / "value")
+    check_writable(cell.record, folder / "unlearned.safetensors", folder / "parts" / "part")
+    shared(on_disk=True).check()
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
     for kept in (folder / "parts").glob("unlearned-*.safetensors"):
         if weights.digest_of_file(kept) != record.provenance.weights["unlearned"]:
@@ -100,7 +101,8 @@ def checkpoint(cell: Cell) -> str:
     """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
-    check_writable(folder / "unlearned.safetensors", folder / "parts" / "part", cache_folder() / "value")
+    check_writable(folder / "unlearned.safetensors", folder / "parts" / "part")
+    shared(on_disk=True).check()
     start = Start(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
     check_inputs(scenario.task, start.original, scenario.request)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
@@ -118,7 +120,8 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
     expected["checkpoints"] = content_key(*map(weights.digest_of_file, given))
     if (before := finished(cell.record, expected)) is not None:
         return before
-    check_writable(cell.record, Path(cell.folder) / "parts" / "part", cache_folder() / "value")
+    check_writable(cell.record, Path(cell.folder) / "parts" / "part")
+    shared(on_disk=True).check()
     like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
     source, after = loaded(like, original) if original else like, loaded(like, model)
     scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)

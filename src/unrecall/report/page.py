@@ -78,7 +78,7 @@ def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Si
 def check_place(path: Path) -> None:
     """BadInput where a page can't be written, or something else than a page is there; nothing is changed."""
     check_writable(path)
-    if path.exists():
+    if path.is_file():
         with path.open("rb") as file:
             start = file.read(LEAD)
         if start.strip() and not START.match(start):
