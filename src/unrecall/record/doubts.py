@@ -21,6 +21,7 @@ class Facts:
     reports: Sequence[AttackReport]
     references: int
     kind: str = "samples"
+    cuts: Sequence[str] = ()
     tuning: Tuning | None = None
     dirty: bool | None = None
     weights: Mapping[str, str] | None = None
@@ -34,11 +35,15 @@ class Facts:
             reports=record.attacks,
             references=max((len(m.references) for m in record.measurements), default=0),
             kind=record.kind,
+            cuts=next((_said(doubt.message) for doubt in record.doubts if doubt.id == "cut-texts"), ()),
             tuning=record.tuning,
             dirty=record.provenance.dirty,
             weights=record.provenance.weights,
         )
 
+
+CUT = "Long texts are cut: "
+UNREAD = ". What is cut off is neither unlearned nor audited: set longest higher, or give the texts in pieces."
 
 Raised: TypeAlias = Iterator[tuple[Severity, str]]
 """How serious each doubt of one kind is, and its message."""
@@ -79,6 +84,13 @@ def weak_references(facts: Facts) -> Raised:
             f"{m.original.value:.2f}): a ruined model would be like them, so nothing is like retrained on use, and "
             "little of forget proves little. Retrain them as the original was trained: more epochs, a higher lr.",
         )
+
+
+def cut_texts(facts: Facts) -> Raised:
+    """What is cut off is neither unlearned nor audited."""
+    if facts.cuts:
+        severity: Severity = "serious" if any(" forget " in part for part in facts.cuts) else "warning"
+        yield severity, f"{CUT}{'; '.join(facts.cuts)}{UNREAD}"
 
 
 def few_references(facts: Facts) -> Raised:
@@ -223,6 +235,11 @@ def modified(facts: Facts) -> Raised:
         yield "note", "The code differed from its commit when this was made."
 
 
+def _said(message: str) -> tuple[str, ...]:
+    """What each split loses, out of the doubt that says it."""
+    return tuple(message.removeprefix(CUT).removesuffix(UNREAD).split("; "))
+
+
 def _least_known(measurements: Mapping[str, Measurement], kind: str) -> Measurement | None:
     """The measurement by which the original doesn't know forget; None where it does, or nothing says so.
 
@@ -253,6 +270,7 @@ def _original_within(m: Measurement) -> bool:
 
 
 CHECKS: tuple[Callable[[Facts], Raised], ...] = (
-    forget_unknown, weak_references, few_references, small_sets, unchanged, statistics, same_as_null, nothing_to_forget,
-    collapse, positive_control, negative_control, stands_out, unlike_holdout, no_ratio, tuning, modified,
+    forget_unknown, weak_references, cut_texts, few_references, small_sets, unchanged, statistics, same_as_null,
+    nothing_to_forget, collapse, positive_control, negative_control, stands_out, unlike_holdout, no_ratio, tuning,
+    modified,
 )  # fmt: skip

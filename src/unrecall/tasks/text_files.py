@@ -26,8 +26,8 @@ EXTRAS = {
 def read(path: Path) -> list[Text]:
     """Records of a JSON Lines file or a JSON list: question and answer in any of the usual keys, or `text` alone.
 
-    Raises BadInput with the line's number where the file is empty, not UTF-8, not JSON, a key is missing or an answer is
-    blank. `ignored` names the keys that nothing is made of.
+    Raises BadInput with the line's number where the file is empty, not UTF-8, not JSON, a key is missing, or an answer
+    is blank. `ignored` names the keys that nothing is made of.
     """
     return [_text(record, where) for where, record in records(path)]
 

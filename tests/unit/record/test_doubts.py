@@ -117,6 +117,8 @@ CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ),
     ("weak-references", "serious", lambda: weak("retain_accuracy", 1.0, 0.41)),
     ("weak-references", "serious", lambda: weak("retain_probability", 0.5, 0.4)),
+    ("cut-texts", "serious", lambda: replace(healthy(), cuts=["3 of 4 forget examples lose 84 % of their tokens"])),
+    ("cut-texts", "warning", lambda: replace(healthy(), cuts=["3 of 9 retain examples lose 4 % of their tokens"])),
     ("few-references", "serious", lambda: replace(healthy(), references=1)),
     ("few-references", "warning", lambda: replace(healthy(), references=4)),
     ("small-sets", "note", lambda: replace(healthy(), sizes=sizes(forget=49))),
