@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from unrecall.record.provenance import provenance
 from unrecall.record.schema import Exhibit, Record, Run
 from unrecall.record.verdict import judge
 from unrecall.spec import lines
-from unrecall.tasks.base import Task, check_inputs
+from unrecall.tasks.base import Task, check_inputs, cuts
 from unrecall.training.session import Session
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
@@ -128,7 +129,8 @@ def _record(
         reported=run.reported,
         scores=keep_scores(findings, setting.session.folder),
     )
-    return record.model_copy(update={"doubts": doubts(Facts.of(record))})
+    facts = replace(Facts.of(record), cuts=cuts(setting.task, setting.request))
+    return record.model_copy(update={"doubts": doubts(facts)})
 
 
 def _worst(setting: Setting, count: int = 8) -> Iterator[Exhibit]:

@@ -11,7 +11,7 @@ from unrecall.scenarios.language import Precision, load
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.text_files import read, records, without_repeats
+from unrecall.tasks.text_files import ignored, read, records, without_repeats
 
 ABSENT = {
     "holdout": "no holdout was given: name a file of texts like forget that the model was never trained on (--holdout)",
@@ -66,7 +66,7 @@ class Texts(Builder):
         return Scenario(
             name="texts",
             summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
-            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}",
+            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}{self._ignored()}",
             task=task,
             request=request,
             original=loaded.model,
@@ -78,6 +78,16 @@ class Texts(Builder):
     def _read(self, split: Split) -> Examples:
         path = getattr(self, split)
         return without_repeats(read(Path(path))) if path else Absent(ABSENT[split])
+
+    def _ignored(self) -> str:
+        """Which keys of which files nothing is made of, for the record and its reader."""
+        files = dict.fromkeys(path for split in SPLITS if (path := getattr(self, split)))
+        told = [
+            f"{key} in {count} {'record' if count == 1 else 'records'} of {Path(path).name}"
+            for path in files
+            for key, count in ignored(Path(path)).items()
+        ]
+        return f"; keys that were ignored: {', '.join(told)}" if told else ""
 
     def _template(self) -> str | None:
         """The template with its new lines; BadInput where prompts have no place in it."""

@@ -34,6 +34,10 @@ class Task(ABC):
         """sha256 of what the task reads of an example: examples that it can't tell apart have the same."""
         return digest({name: value + 0 for name, value in self.collate([item]).items()})  # -0.0 is 0.0
 
+    def cut_off(self, item: Any) -> float:
+        """The share of an example that the task never reads, since it cuts what is too long."""
+        return 0.0
+
     @abstractmethod
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One forward pass: logits and target of each predicted unit. Nearly every loss is a function of rows."""
@@ -107,6 +111,17 @@ def _contents(task: Task, request: Request, split: Split) -> Iterator[str]:
     for i, (item, before) in enumerate(zip(iterate(request[split]), request.digests[split], strict=True)):
         check_same(before, digest(item), f"{split}[{i}]")
         yield task.content(item)
+
+
+def cuts(task: Task, request: Request) -> list[str]:
+    """What each split loses by being cut, a sentence for each that loses something."""
+    told = []
+    for split in SPLITS:
+        shares = [task.cut_off(item) for item in iterate(request[split])]
+        if lost := [share for share in shares if share > 0]:
+            mean = 100 * sum(lost) / len(lost)
+            told.append(f"{len(lost)} of {len(shares)} {split} examples lose {mean:.0f} % of their tokens")
+    return told
 
 
 def check_finite(model: nn.Module) -> None:

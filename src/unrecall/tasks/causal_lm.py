@@ -18,6 +18,7 @@ from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task, check_finite, opened, parts_of, split_after_layers
 from unrecall.tasks.pretrained import save
+from unrecall.tasks.text_files import readable
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
 LOOKED = 64
@@ -225,6 +226,6 @@ class CausalLM(Tokenised, Task):
             raise BadInput(f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}.")
         tokens, start = self.encode(item)
         written = [token for token in tokens[start:] if token != self.tokenizer.eos_token_id]
-        if not written:
+        if not written or not readable(self.answer(item)):
             raise BadInput(f"{where}: expected an answer of at least one token, got {self.answer(item)!r:.60}.")
         return tokens

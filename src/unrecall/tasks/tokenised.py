@@ -82,17 +82,28 @@ class Tokenised:
         """An example's tokens, and the index of the first that is predicted: at least 1, for the first has no row."""
         key = (self.prompt(item), self.answer(item))
         if key not in self.known:
-            tokens = self._opening(key[0])
-            start = max(1, len(tokens))
-            tokens = tokens + self._plain(self._space(key[0]) + key[1]) + self._end
+            tokens, start = self._whole(*key)
             self.known[key] = tokens[: self.longest], start
         return self.known[key]
+
+    def _whole(self, prompt: str, answer: str) -> tuple[list[int], int]:
+        """All tokens of an example, however many, and the index of the first that is predicted."""
+        tokens = self._opening(prompt)
+        start = max(1, len(tokens))
+        return tokens + self._plain(self._space(prompt) + answer) + self._end, start
 
     @property
     def _end(self) -> list[int]:
         """What ends every answer: the end-of-text token, or nothing."""
         token = self.tokenizer.eos_token_id
         return [] if token is None or self.ends is False else [token]
+
+    def cut_off(self, item: Any) -> float:
+        """The share of an example's tokens that `longest` cuts off."""
+        kept = len(self.encode(item)[0])
+        if kept != self.longest:
+            return 0.0
+        return 1 - kept / len(self._whole(self.prompt(item), self.answer(item))[0])
 
     def _opening(self, prompt: str) -> list[int]:
         """The tokens before an answer; for plain text only what the tokenizer puts in front of every text."""

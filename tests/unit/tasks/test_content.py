@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worlds import World, blobs, network
+from tests.worlds import CPU, World, blobs, network, word_tokenizer
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
+from unrecall.harness.audit import audit
+from unrecall.harness.suites import suite
+from unrecall.record.doubts import Facts, doubts
 from unrecall.tasks import CausalLM, Classification
-from unrecall.tasks.base import check_inputs
+from unrecall.tasks.base import check_inputs, cuts
 
 Rewrite = Callable[[Any], Any]
 DATA = blobs(40, 4, 1)
@@ -92,3 +95,23 @@ def test_a_pair_is_its_picture_its_caption_and_its_label(pairs_world: World) -> 
         {**item, "label": item["label"] + 1},
     ]
     assert task.content(item) not in {task.content(other) for other in others}
+
+
+def test_cut_texts_are_counted_and_a_record_says_so(text_world: World) -> None:
+    w = text_world
+    task = CausalLM(word_tokenizer(), template=None, longest=8)
+    long = {"prompt": "", "answer": " ".join(["ann"] * 38)}
+    forget = [w.request.forget[0], {**long, "answer": f"{long['answer']} bob"}, long]
+    assert task.cut_off({"prompt": "", "answer": "ann bob"}) == 0
+    assert task.cut_off(long) == pytest.approx(1 - 8 / 40)
+    request = Request(forget[2:], w.request.retain, w.request.holdout, w.request.test)
+    lost = "1 of 1 forget examples lose 80 % of their tokens"
+    assert cuts(task, request)[0] == lost
+    record = audit(
+        original=w.original, unlearned=w.retrained[0], request=request, task=task, attacks=suite("loss"), session=CPU
+    )
+    (said,) = (doubt for doubt in record.doubts if doubt.id == "cut-texts")
+    assert said.severity == "serious"
+    assert lost in said.message
+    assert said in doubts(Facts.of(record)), "a check of the record comes to the same"
+    assert cuts(w.task, w.request) == []
