@@ -57,6 +57,17 @@ def is_transposed(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
+def stacked_experts(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Finds, by name, the parameters that hold one matrix for each expert of a mixture `[experts, ...]`."""
+    return {
+        f"{name}.{parameter}".removeprefix("."): value
+        for name, module in model.named_modules()
+        if "Experts" in type(module).__name__
+        for parameter, value in module.named_parameters(recurse=False)
+        if value.ndim == 3
+    }
+
+
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Lists all BatchNorm modules that keep running statistics, in registration order."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

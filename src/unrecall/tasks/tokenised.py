@@ -90,7 +90,7 @@ class Tokenised:
         """All tokens of an example, however many, and the index of the first that is predicted."""
         tokens = self._opening(prompt)
         start = max(1, len(tokens))
-        return tokens + self._plain(self._space(prompt) + answer) + self._end, start
+        return tokens + self._after(tokens, self._space(prompt) + answer) + self._end, start
 
     @property
     def _end(self) -> list[int]:
@@ -130,6 +130,21 @@ class Tokenised:
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return tokens
 
+    def _after(self, opening: list[int], text: str) -> list[int]:
+        """The tokens of a text that follows an opening, as they are where both are tokenised together.
+
+        A text on its own may begin otherwise: SentencePiece puts a space before it. So it is tokenised behind what the
+        opening ends in, unless both would become one word there.
+        """
+        alone = self._plain(text)
+        if not text or opening == self._begin:
+            return alone
+        anchor = str(self.tokenizer.decode(opening[-1:], clean_up_tokenization_spaces=False))
+        glued = anchor[-1:].isalnum() and text[:1].isalnum()
+        before, both = self._plain(anchor), self._plain(anchor + text)
+        whole = not glued and before == both[: len(before)] and self.tokenizer.unk_token_id not in before
+        return both[len(before) :] if anchor and whole else alone
+
     def collate(self, items: Sequence[Any]) -> Batch:
         """`tokens` and `targets` `[examples, length]`; targets of prompt and padding are ignored."""
         return self._padded([self.encode(item) for item in items])
@@ -153,17 +168,6 @@ class Tokenised:
         """The padding token; any will do where the tokenizer has none, for padding is never seen nor predicted."""
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return int(next(token for token in candidates if token is not None))
-
-    def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
-        """The same prompts with other answers."""
-        starts = batch["targets"].ne(IGNORED).int().argmax(1).tolist()
-        encoded = []
-        for row, start, answer in zip(batch["tokens"], starts, answers, strict=True):
-            space = self._space("" if start <= max(1, len(self._begin)) else "a prompt")
-            ids = row[:start].tolist() + self._plain(space + answer) + self._end
-            encoded.append((ids[: self.longest], start))
-        device = batch["tokens"].device
-        return {name: value.to(device) for name, value in self._padded(encoded).items()}
 
     def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
         """The tokens that are given, and those that are left to be written; what ends the answer is never given."""

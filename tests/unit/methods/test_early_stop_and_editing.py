@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.worlds import CPU, World
+from tests.worlds import CPU, World, small_mixtures
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method
-from unrecall.methods.rmu import RMU, layers, unit_vector
+from unrecall.methods.rmu import RMU, last_matrices, layers, unit_vector
 from unrecall.methods.task_vector import TaskVector
 from unrecall.methods.whp import WHP, generic
 from unrecall.models.observe import accuracy, batches, observe
@@ -295,6 +295,27 @@ def test_rmu_moves_the_down_projections_and_nothing_else(text_world: World, samp
     for model, name in other_models():
         assert moved(model, run(RMU(fit=QUICK), text_world, model)) == [name]
     assert moved(samples_world.original, run(RMU(fit=QUICK), samples_world)) == ["0.weight", "4.weight"]
+
+
+def test_rmu_moves_the_experts_down_projections_and_never_the_router(text_world: World) -> None:
+    mixtral, *qwen = small_mixtures(len(text_world.task.tokenizer))  # type: ignore[attr-defined]
+    own = "model.layers.0.mlp.experts.down_proj"
+    assert moved(mixtral, run(RMU(fit=QUICK), text_world, mixtral)) == [own]
+    for model in qwen:
+        names = [name for name, _ in model.named_parameters() if name.startswith("model.layers.0")]
+        shared = [name for name in names if name.endswith("shared_expert.down_proj.weight")]
+        assert moved(model, run(RMU(fit=QUICK), text_world, model)) == [own, *shared]
+
+
+def test_rmu_finds_the_last_matrix_of_each_expert_where_they_stand_apart() -> None:
+    def expert() -> nn.Module:
+        return nn.ModuleDict({"up_proj": nn.Linear(4, 8), "down_proj": nn.Linear(8, 4)})
+
+    parts = {"experts": nn.ModuleList([expert(), expert()]), "shared_experts": expert(), "gate": nn.Linear(4, 2)}
+    layer = nn.ModuleDict(parts)
+    names = {id(p): name for name, p in layer.named_parameters()}
+    found = [names[id(p)] for p in last_matrices([layer])]
+    assert found == [f"{place}.down_proj.weight" for place in ("experts.0", "experts.1", "shared_experts")]
 
 
 def test_rmu_reads_retain_only_where_it_counts(text_world: World) -> None:

@@ -65,8 +65,50 @@ def test_the_template_s_last_space_belongs_to_the_answer() -> None:
     assert tokenizer.decode(tokens[:start], skip_special_tokens=True) == "Question: Who?\nAnswer:"
     whole = tokenizer("Question: Who?\nAnswer: At")["input_ids"]
     assert tokens == [*whole, tokenizer.eos_token_id]
-    batch = task.collate([{"prompt": "Who?", "answer": "no"}])
-    assert torch.equal(task.with_answers(batch, ["At"])["tokens"][0], torch.tensor(tokens))
+
+
+def sentence_pieces(scheme: str) -> Any:
+    """A tokenizer that puts a space before each text, as those of Llama 2 and Mistral do."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = [f"{space}{word}" for word in ("Question:", "Answer:", "Yes", "Who", "?", "[/INST]") for space in ("", "▁")]
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *[(piece, -3.0) for piece in ("▁", "\n", *words)]]
+    made = Tokenizer(models.Unigram([*pieces, *[(letter, -9.0) for letter in "abcdefgh"]], unk_id=0))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
+    made.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
+    made.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    ends = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **ends)
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+@pytest.mark.parametrize(
+    ("template", "first"),
+    [
+        ("Question: {prompt}\n", "Yes"),
+        ("Question: {prompt}\nAnswer:\n", "Yes"),
+        ("Question: {prompt}\nAnswer:", "Yes"),
+        ("Question: {prompt}\nAnswer: ", "▁Yes"),
+        ("{prompt} [/INST] ", "▁Yes"),
+        (None, "Yes"),
+    ],
+)
+def test_an_answer_begins_as_it_does_in_the_whole_text(scheme: str, template: str | None, first: str) -> None:
+    tokenizer = sentence_pieces(scheme)
+    task = CausalLM(tokenizer, template=template)
+    tokens, start = task.encode({"prompt": "Who?", "answer": "Yes"})
+    assert tokens == [*tokenizer((template or "{prompt}").format(prompt="Who?") + "Yes")["input_ids"], 2]
+    assert tokenizer.convert_ids_to_tokens(tokens[start:]) == [first, "</s>"]
+    plain, start = task.encode({"prompt": "", "answer": "Yes"})
+    assert tokenizer.convert_ids_to_tokens(plain) == ["<s>", "▁Yes", "</s>"]
+
+
+def test_two_words_that_meet_stay_two(words: Any) -> None:
+    """Without a template nothing stands between prompt and answer: they are no word of their own."""
+    task = CausalLM(words, template=None)
+    tokens, start = task.encode({"prompt": "what is unheard", "answer": "ann baker"})
+    assert words.convert_ids_to_tokens(tokens[start:]) == ["ann", "baker", "</s>"]
 
 
 @pytest.mark.parametrize("text", ["Zoë wrote 日本 – and 🎈.", "plain"])
@@ -277,7 +319,7 @@ def test_training_and_scores_see_the_same_tokens(words: Any, endless: tuple[nn.M
         Watching(fit=Fit(lr=0.0, epochs=1)).unlearn(model, Job(asked, task, session=CPU))
         batch = seen[-1].collate([asked.forget[0]])
         assert (2 in batch["tokens"]) == ends
-        assert (2 in seen[-1].with_answers(batch, ["ann"])["tokens"]) == ends
+        assert (2 in seen[-1].collate([seen[-1].answered(asked.forget[0], "ann")])["tokens"]) == ends
         assert ("</s>" in "".join(seen[-1].pieces(asked.forget[0]))) == ends
 
 
