@@ -43,7 +43,7 @@ class Copy(NamedTuple):
     """What an attack shows of each example: of the original, and of a copy of it that hides some of them.
 
     `hides` [n]: by how much a plain look finds less in the copy. `original` [n]: before the attack. `before` [n] and
-    `attacked` [points, n]: of the copy, before the attack and at each point that the attacker reached.
+    `attacked` [choices, n]: of the copy, before the attack and with each of the attacker's choices at its largest budget.
     """
 
     hides: np.ndarray
@@ -81,14 +81,14 @@ def recognises(ratio: Estimate) -> Control:
 
 
 def brings_back(copy: Copy) -> Control:
-    """Recovery, positive: of what a copy of the original only hides, half or more comes back at the best point.
+    """Recovery, positive: of what a copy of the original only hides, half or more comes back by the best choice.
 
     Only examples count that a plain look finds hidden, so that an attack whose own look is blind fails.
     """
     sentence, hidden, points = "brings back what a copy of the original only hides", copy.hides >= SHARE, copy.attacked
     count = int(hidden.sum())
     if no_pairs(count, len(points)):
-        few = f"the copy hides {count} of the {len(hidden)} tested examples, too few for {len(points)} points"
+        few = f"the copy hides {count} of the {len(hidden)} tested examples, too few for {len(points)} choices"
         return Control(f"{sentence} (no test: {few})")
     there, before = copy.original[hidden].mean(), copy.before[hidden].mean()
     best = max(points[:, hidden], key=lambda shown: float(shown.mean()))

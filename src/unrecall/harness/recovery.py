@@ -105,8 +105,9 @@ def _positive(evaluation: Evaluation, traces: Traces) -> Control:
     attack, place, setting = traces.attack, evaluation.places["forget"], evaluation.setting
     hidden, original = score_hidden(attack, setting), traces.by_role["original"]
     if hidden is not None:
-        shown, later = hidden.scores.at(place), hidden.scores.budgets > 0
-        attacked = shown[later] if later.any() else shown
+        shown, variants = hidden.scores.at(place), hidden.scores.variants
+        last = {variant: i for i, variant in enumerate(variants) if hidden.scores.budgets[i] > 0}
+        attacked = shown[list(last.values()) or [0]]
         return brings_back(Copy(hidden.hides[place.indices], original.shown[0], shown[0], attacked))
     others = [np.mean(traces.by_role[role].reached, axis=0) for role in setting.models.references()]
     elsewhere, holdout = evaluation.places.get("holdout"), np.empty(0)

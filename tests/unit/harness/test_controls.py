@@ -170,7 +170,7 @@ def test_a_copy_that_hides_too_little_is_no_control() -> None:
     hides = np.r_[np.ones(4), np.full(16, 0.05)]
     control = controls.brings_back(Copy(hides, np.ones(20), 1 - hides, np.ones((1, 20))))
     assert control.holds is None
-    assert control.sentence.endswith("(no test: the copy hides 4 of the 20 tested examples, too few for 1 points)")
+    assert control.sentence.endswith("(no test: the copy hides 4 of the 20 tested examples, too few for 1 choices)")
 
 
 @each_noise
