@@ -100,7 +100,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("other architecture", ["architecture", *AUDIT], "expected the weights of this architecture"),
     ("truncated checkpoint", ["truncated", *AUDIT], "got a damaged or truncated one"),
     ("pickle", ["pickle", *AUDIT], "expected safetensors, got a pickle, which can run code"),
-    ("NaN in a checkpoint", ["nan", *AUDIT], "expected finite weights, got NaN or infinity in 6.bias"),
+    ("NaN in a checkpoint", ["nan", *AUDIT], "finite weights in float32, got NaN or infinity in 6.bias"),
     ("missing record", ["check", "nowhere.json"], "expected a record or a folder of records, got nothing there"),
     ("folder for a record", ["check", "."], r"at least one record\.json below it, got none\. Name a record"),
     ("no record", ["check", "case.py"], "expected JSON"),
