@@ -42,8 +42,8 @@ class Arms(NamedTuple):
 class Copy(NamedTuple):
     """What an attack shows of each example: of the original, and of a copy of it that hides some of them.
 
-    `hides` [n]: by how much a plain look finds less in the copy. `original` [n]: before the attack. `before` [n] and
-    `attacked` [choices, n]: of the copy, before the attack and with each of the attacker's choices at its largest budget.
+    `hides` [n]: by how much a plain look finds less in the copy. `original` [n]: before the attack. Of the copy,
+    `before` [n] is before the attack, and `attacked` [choices, n] by each of the attacker's choices at its largest budget.
     """
 
     hides: np.ndarray
