@@ -536,7 +536,7 @@ def test_quantisation_leaves_both_projections(pairs_world: World) -> None:
 
 
 def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The original itself is given as unlearned: every judged figure of forgetting stands out, and no control fails that has something to see.
+    """The original itself is given as unlearned: every judged figure of forgetting stands out, and controls hold.
 
     With few pairs, relearning at one rate or another brings little back by chance: here it tries more, which leaves too
     few hidden pairs for a control.
