@@ -43,14 +43,15 @@ class Copy(NamedTuple):
     """What an attack shows of each example: of the original, and of a copy of it that hides some of them.
 
     `hides` [n]: by how much a plain look finds less in the copy. `original` [n]: before the attack. `before` [n] and
-    `attacked` [choices, n]: of the copy, before the attack and with each of the attacker's choices at its largest
-    budget.
+    `attacked` [points, n]: of the copy, before the attack and at each point that it reached. `spent`: the places of the
+    points at which each of the attacker's choices (a learning rate, say) has spent its largest budget.
     """
 
     hides: np.ndarray
     original: np.ndarray
     before: np.ndarray
     attacked: np.ndarray
+    spent: Sequence[int]
 
 
 def with_positive(report: AttackReport, control: Control) -> AttackReport:
@@ -82,19 +83,26 @@ def recognises(ratio: Estimate) -> Control:
 
 
 def brings_back(copy: Copy) -> Control:
-    """Recovery, positive: of what a copy of the original only hides, half or more comes back by the best choice.
+    """Recovery, positive: of what a copy of the original only hides, half or more comes back, and not by chance.
 
-    Only examples count that a plain look finds hidden, so that an attack whose own look is blind fails.
+    Only examples count that a plain look finds hidden, so that an attack whose own look is blind fails. Half must come
+    back at the best point; chance is ruled out at the largest budgets, for the best of many points is high by chance.
     """
-    sentence, hidden, points = "brings back what a copy of the original only hides", copy.hides >= SHARE, copy.attacked
-    count = int(hidden.sum())
-    if no_pairs(count, len(points)):
-        few = f"the copy hides {count} of the {len(hidden)} tested examples, too few for {len(points)} choices"
-        return Control(f"{sentence} (no test: {few})")
-    there, before = copy.original[hidden].mean(), copy.before[hidden].mean()
-    best = max(points[:, hidden], key=lambda shown: float(shown.mean()))
-    back = bool(best.mean() - before >= 0.5 * (there - before)) and more(best, copy.before[hidden], len(points))
-    return Control(f"{sentence}: {before:.2f} to {best.mean():.2f} of {there:.2f}, on {count} examples", back)
+    sentence, hidden = "brings back what a copy of the original only hides", copy.hides >= SHARE
+    count, choices = int(hidden.sum()), copy.attacked[copy.spent][:, hidden]
+    few = f"(no test: the copy hides {count} of the {len(hidden)} tested examples, too few for {len(choices)} choices)"
+    if no_pairs(count, len(choices)):
+        return Control(f"{sentence} {few}")
+    there, before, best = (
+        float(shown[..., hidden].mean(-1).max()) for shown in (copy.original, copy.before, copy.attacked)
+    )
+    sentence = f"{sentence}: {before:.2f} to {best:.2f} of {there:.2f}, on {count} examples"
+    if best - before < 0.5 * (there - before):
+        return Control(sentence, False)
+    last = max(choices, key=lambda shown: float(shown.mean()))
+    if more(last, copy.before[hidden], len(choices)):
+        return Control(sentence, True)
+    return Control(f"{sentence} {few}") if no_pairs(count // 2, len(choices)) else Control(sentence, False)
 
 
 def shows(original: np.ndarray, others: np.ndarray, holdout: np.ndarray) -> Control:

@@ -106,9 +106,9 @@ def _positive(evaluation: Evaluation, traces: Traces) -> Control:
     hidden, original = score_hidden(attack, setting), traces.by_role["original"]
     if hidden is not None:
         shown, variants = hidden.scores.at(place), hidden.scores.variants
-        last = {variant: i for i, variant in enumerate(variants) if hidden.scores.budgets[i] > 0}
-        attacked = shown[list(last.values()) or [0]]
-        return brings_back(Copy(hidden.hides[place.indices], original.shown[0], shown[0], attacked))
+        spent = {variant: i for i, variant in enumerate(variants) if hidden.scores.budgets[i] > 0}
+        hides = hidden.hides[place.indices]
+        return brings_back(Copy(hides, original.shown[0], shown[0], shown, [*spent.values()] or [0]))
     others = [np.mean(traces.by_role[role].reached, axis=0) for role in setting.models.references()]
     elsewhere, holdout = evaluation.places.get("holdout"), np.empty(0)
     if elsewhere is not None and not one_sided(attack, setting.request):

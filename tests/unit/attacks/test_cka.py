@@ -271,7 +271,7 @@ def test_one_retrained_model_has_nobody_to_be_held_against(samples_world: World)
 def test_every_model_beside_the_original(class_world: World) -> None:
     """A copy that only hides is seen; retrained models are less like the original."""
     w = class_world
-    setting = Setting(Models(w.original, w.retrained[0], w.retrained[1:], w.original), w.request, w.task)
+    setting = Setting(Models(w.original, w.retrained[0], w.retrained, w.original), w.request, w.task)
     finding = inspected(CKA(), setting)
     report, (row,) = finding.report, finding.measurements
     assert (row.name, row.group, row.leak, row.judged) == ("cka", "inside", "above", False)

@@ -138,12 +138,14 @@ def test_recognition_that_sees_nothing_fails_and_one_that_sees_passes() -> None:
 # Recovery.
 
 
-def copy_of(rng: np.random.Generator, noise: Draw, *, back: float, points: int = 6) -> Copy:
-    """A copy that hides 12 of 30 examples, by a plain look; an attack whose own look is noise, but for `back`."""
-    hides = np.r_[np.ones(12), np.zeros(18)]
-    before = noise(rng, 30)
-    attacked = np.stack([noise(rng, 30) + back * hides for _ in range(points)])
-    return Copy(hides, noise(rng, 30) + back * hides, before, attacked)
+def copy_of(rng: np.random.Generator, noise: Draw, *, back: float, choices: int = 3) -> Copy:
+    """A copy that hides 20 of 50 examples, by a plain look; an attack whose own look is noise, but for `back`.
+
+    Each of its choices has five budgets.
+    """
+    hides = np.r_[np.ones(20), np.zeros(30)]
+    points = np.stack([noise(rng, 50) + back * hides for _ in range(5 * choices)])
+    return Copy(hides, noise(rng, 50) + back * hides, noise(rng, 50), points, range(4, 5 * choices, 5))
 
 
 @each_noise
@@ -157,20 +159,26 @@ def test_recovery_that_brings_back_passes_its_positive_control() -> None:
 
 
 def test_half_of_what_is_hidden_must_come_back() -> None:
-    """Ten of twenty are hidden; those that the copy shows all along don't count."""
-    hides = np.repeat([1.0, 0.0], 10)
+    """Twenty of forty are hidden; those that the copy shows all along don't count."""
+    hides = np.repeat([1.0, 0.0], 20)
 
     def back(share: float) -> bool | None:
-        return controls.brings_back(Copy(hides, np.ones(20), 1 - hides, np.stack([1 - hides, 1 - hides * share]))).holds
+        attacked = np.stack([1 - hides, 1 - hides * share])
+        return controls.brings_back(Copy(hides, np.ones(40), 1 - hides, attacked, [1])).holds
 
     assert (back(0.5), back(0.51), back(1.0)) == (True, False, False)
 
 
-def test_a_copy_that_hides_too_little_is_no_control() -> None:
-    hides = np.r_[np.ones(4), np.full(16, 0.05)]
-    control = controls.brings_back(Copy(hides, np.ones(20), 1 - hides, np.ones((1, 20))))
-    assert control.holds is None
-    assert control.sentence.endswith("(no test: the copy hides 4 of the 20 tested examples, too few for 1 choices)")
+@pytest.mark.parametrize(("hidden", "known"), [(4, None), (6, None), (20, False)])
+def test_a_copy_that_hides_too_little_is_no_control(hidden: int, known: bool | None) -> None:
+    """Four can't show that anything came back, and six can't where half of them does; twenty can, and here don't."""
+    hides = np.r_[np.ones(hidden), np.full(20, 0.05)]
+    back = np.where(np.arange(len(hides)) < hidden // 2, 1.0, 1 - hides)
+    attacked = np.stack([back, 1 - hides])  # gone again at the largest budget
+    control = controls.brings_back(Copy(hides, np.ones(len(hides)), 1 - hides, attacked, [1]))
+    assert control.holds is known
+    few = f"(no test: the copy hides {hidden} of the {len(hides)} tested examples, too few for 1 choices)"
+    assert control.sentence.endswith(few) is (known is None)
 
 
 @each_noise
