@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import beta
 from torch import nn
 
 from tests.worlds import CPU
@@ -16,6 +17,7 @@ from unrecall.harness.finding import Finding
 from unrecall.harness.harm import NONE, Answers, Outcomes, Trial, harm_finding
 from unrecall.harness.requests import Adversary, Predictions
 from unrecall.record.schema import Curve, Measurement
+from unrecall.record.stats import SKEWED
 from unrecall.tasks import Classification
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -144,19 +146,24 @@ def test_titles_and_notes() -> None:
 
 
 def test_the_interval_of_a_share_stays_a_share() -> None:
-    """Random requests harm 1, 0.5 and six times 0: Student's interval begins below 0. A difference may."""
+    """Random requests harm 1, 0.5 and six times 0, retraining 0.5 and seven times 0: Student's begin below 0.
+
+    Fewer than three whole ones each, so they are the exact intervals of 1.5 and of 0.5 of eight. A difference may.
+    """
     finding = finding_of()
     row = rows(finding)
-    assert row["random"].unlearned.low == row["retrained"].unlearned.low == 0
-    assert row["random"].unlearned.high == pytest.approx(3 / 16 + 2.36462 * np.sqrt(31 / 224 / 8), abs=1e-4)
+    for name, ones in (("random", 1.5), ("retrained", 0.5)):
+        low, high = beta.ppf(0.025, ones, 9 - ones), beta.ppf(0.975, ones + 1, 8 - ones)
+        assert (row[name].unlearned.low, row[name].unlearned.high) == (pytest.approx(low), pytest.approx(high))
+    assert (row["transfer"].unlearned.low, row["transfer"].unlearned.note) == (None, SKEWED)
     for name, measurement in row.items():
         low, high = measurement.unlearned.low, measurement.unlearned.high
-        assert low is not None and high is not None
-        assert name in ("excess", "transfer") or 0 <= low <= high <= 1
-    # 0, 1, 1, 1, 1, 1, -0.5, 0: their variance is (5.25 - 8 * 0.5625 ** 2) / 7.
-    half = 2.36462 * np.sqrt((5.25 - 8 * 0.5625**2) / 7 / 8)
-    assert row["excess"].unlearned.low == pytest.approx(0.5625 - half, abs=1e-4)
-    assert row["excess"].unlearned.high == pytest.approx(0.5625 + half, abs=1e-4) and 0.5625 + half > 1
+        assert name == "transfer" or (low is not None and high is not None)
+        assert name in ("excess", "transfer") or 0 <= (low or 0) <= (high or 0) <= 1
+    # 0, 1, 1, 1, 1, 1, -0.5, 0: half of each and 1, of which 6.25 of eight are whole, and fewer than three are not.
+    low, high = beta.ppf(0.025, 6.25, 2.75), beta.ppf(0.975, 7.25, 1.75)
+    excess = row["excess"].unlearned
+    assert (excess.low, excess.high) == (pytest.approx(2 * low - 1), pytest.approx(2 * high - 1))
     for curve in finding.report.curves:
         for series in curve.series:
             ends = [end for end in (*(series.low or []), *(series.high or [])) if end is not None]
@@ -239,14 +246,14 @@ def test_four_of_eight_tell_nothing(cats: tuple[int, ...], tells: bool) -> None:
 
 
 def test_where_all_are_harmed_and_none_at_random() -> None:
-    """Eight of eight newly called dogs: the exact interval of that share begins at 0.025 ** (1/8)."""
+    """Eight of eight newly called dogs. A difference lies in [-1, 1]: the exact interval of (1 + 1) / 2, stretched."""
     dogs = Answers(np.where(np.array(TRUTH) == 1, 3, 0), np.empty(0, int), np.ones(3))
     finding = finding_of(
         attack=replace(ATTACK, wished=3), chosen=[dogs] * 3, surrogate=[dogs] * 3, random=[[outcome()]] * 3,
         random_surrogate=[outcome()], as_hard=[], retrained=[],
     )  # fmt: skip
     excess = rows(finding)["excess"].unlearned
-    assert excess.value == 1 and excess.low == pytest.approx(0.025 ** (1 / 8))
+    assert excess.value == 1 and excess.low == pytest.approx(2 * 0.025 ** (1 / 8) - 1)
     assert finding.report.positive_holds is finding.report.negative_holds is True
 
 
