@@ -1,10 +1,10 @@
 """A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from unrecall.data.examples import Absent, Examples, Part, digest, iterate
 from unrecall.errors import BadInput, MissingReference
@@ -53,6 +53,7 @@ class Request:
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
 
     def __post_init__(self) -> None:
+        """What is refused at once: too few examples, data that change, examples that two sets share."""
         for name, hint in EMPTY.items():
             if len(self[name]) == 0 and not (name in ("holdout", "test") and isinstance(self[name], Absent)):
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
@@ -61,19 +62,30 @@ class Request:
                 f"Request: expected masked to name the forgotten classes for kind='class' and for no other, and kind "
                 f"to be one of {', '.join(get_args(Kind))}, got kind='{self.kind}' and masked={self.masked}."
             )
-        self._check_apart()
+        self._check_lasting()
+        self.check_apart(self.digests, digest)
 
-    def _check_apart(self) -> None:
-        """BadInput where forget has an example twice, or two sets share one."""
-        places: dict[str, dict[str, int]] = {name: _places(self.digests[name]) for name in SPLITS}
-        for i, key in enumerate(self.digests["forget"]):
+    def _check_lasting(self) -> None:
+        """BadInput where an example isn't the same when it is read again: the first and the middle one of each set."""
+        sets = {str(name): self[name] for name in SPLITS} | {"validation": self.validation or ()}
+        for name, examples in sets.items():
+            for i in {0, len(examples) // 2} if len(examples) else ():
+                check_same(digest(examples[i]), digest(examples[i]), f"{name}[{i}]")
+
+    def check_apart(self, digests: Mapping[Split, Sequence[str]], content: Callable[[Any], str]) -> None:
+        """BadInput where forget has an example twice, or two sets share one.
+
+        `digests`: what each example of each split is, as `content` says it, which is asked of validation.
+        """
+        places: dict[str, dict[str, int]] = {name: _places(digests[name]) for name in SPLITS}
+        for i, key in enumerate(digests["forget"]):
             if places["forget"][key] != i:
                 raise BadInput(
                     f"Request: expected each forget example once, got example {i} equal to {places['forget'][key]}. "
                     "Remove the duplicate."
                 )
         if self.validation is not None:
-            places["validation"] = _places([digest(item) for item in iterate(self.validation)])
+            places["validation"] = _places([content(item) for item in iterate(self.validation)])
         for first, second in ((first, second) for first, others in APART.items() for second in others):
             if {first, second} <= places.keys() and (shared := places[first].keys() & places[second].keys()):
                 i, j = min((places[first][key], places[second][key]) for key in shared)
@@ -105,6 +117,16 @@ class Request:
             raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")
         whole = self.holdout
         return replace(self, validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
+
+
+def check_same(before: str, now: str, where: str) -> None:
+    """BadInput where an example has another digest than before."""
+    if before != now:
+        name = where.partition("[")[0]
+        raise BadInput(
+            f"Request: expected {where} to be the same whenever it is read, got two different contents, as random "
+            f"augmentation gives. Give the data without it, or freeze them: {name}=[data[i] for i in range(len(data))]."
+        )
 
 
 def _places(digests: Sequence[str]) -> dict[str, int]:

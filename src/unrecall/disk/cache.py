@@ -6,27 +6,30 @@ import inspect
 import json
 import marshal
 import os
+import platform
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
 
-from unrecall.disk.files import content_key, read_text, write_text, writing
-from unrecall.errors import BadInput
+from unrecall.disk.files import check_writable, content_key, intact, read_text, sealed_as, sweep, writing
+from unrecall.errors import INSTALLED, PACKAGE, BadInput
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
 class Form(Generic[T]):
-    """How a value becomes a file and is read back from it."""
+    """How a value becomes a file and is read back from it; `write` fills the file that is there."""
 
     suffix: str
     write: Callable[[Path, T], None]
@@ -40,27 +43,64 @@ class Cache:
     folder: Path | None = None
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
-        """The value that was computed before under this key, or what `compute` gives now.
+    def check(self) -> None:
+        """BadInput where nothing could be kept; nothing is changed."""
+        if self.folder is not None:
+            check_writable(self.folder / "value")
 
-        `key`: everything that decides the value: data, weights, parameters, seed, and the code (see `code_key`).
-        BadInput where a file was damaged.
+    def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
+        """The value that was computed before under this key and in this environment, or what `compute` gives now.
+
+        `key`: everything that decides the value: data, weights, parameters, seed, and the code (see `code_key`). A
+        damaged file is made anew, with a warning. BadInput, before anything is computed, where it can't be written.
         """
-        name = f"{what}-{content_key(*key)}{form.suffix}"
+        name = f"{what}-{content_key(*key, *environment().values())}{form.suffix}"
         if self.folder is None:
             if name not in self.memory:
                 self.memory[name] = compute()
             value: T = self.memory[name]
             return value
         path = self.folder / name
-        if not path.exists():
-            form.write(path, compute())
-        try:
-            return form.read(path)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise BadInput(
-                f"{path}: expected what was computed before, got a damaged file. Remove it, and it is computed again."
-            ) from error
+        for file in sealed_as(path):
+            try:
+                if intact(file):
+                    return form.read(file)
+            except FileNotFoundError:  # another process has just taken it away
+                continue
+            except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
+                pass
+            warnings.warn(f"{file}: damaged, so it is made anew.", stacklevel=2)
+            file.unlink(missing_ok=True)
+        _sweep_once(self.folder)
+        with writing(path, sealed=True) as temporary:
+            form.write(temporary, compute())
+        return form.read(sealed_as(path)[0])
+
+
+@cache
+def _sweep_once(folder: Path) -> None:
+    sweep(folder)
+
+
+def environment() -> dict[str, str]:
+    """What decides the last bits of every number beside data and code: versions, processor, threads."""
+    import torch
+
+    return {
+        **_versions(),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """The versions of Python and of the packages that compute, where they are installed."""
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "scipy", "scikit-learn", "transformers", "tokenizers", "peft", "accelerate"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def shared(*, on_disk: bool) -> Cache:
@@ -71,11 +111,14 @@ def shared(*, on_disk: bool) -> Cache:
 def cache_folder() -> Path:
     """Where trained originals and references are kept: $UNRECALL_CACHE, or ~/.cache/unrecall."""
     named = os.environ.get("UNRECALL_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "unrecall"
+    try:
+        return Path(named) if named else Path.home() / ".cache" / "unrecall"
+    except RuntimeError as error:  # neither HOME nor an entry of this user
+        raise BadInput("cache: expected UNRECALL_CACHE or a home folder, got neither. Set UNRECALL_CACHE.") from error
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with writing(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -88,7 +131,10 @@ ARRAYS: Form[dict[str, np.ndarray]] = Form(".npz", _write_arrays, _read_arrays)
 
 
 def _json_form(dump: Callable[[T], str], load: Callable[[str], T]) -> Form[T]:
-    return Form(".json", lambda path, value: write_text(path, dump(value)), lambda path: load(read_text(path)))
+    def write(path: Path, value: T) -> None:
+        path.write_text(dump(value), encoding="utf-8")
+
+    return Form(".json", write, lambda path: load(read_text(path)))
 
 
 JSON: Form[Any] = _json_form(json.dumps, json.loads)
@@ -102,9 +148,9 @@ def model_form(kind: type[M]) -> Form[M]:
 def code_key(*owners: Any) -> str:
     """sha256 of the code that decides what these classes, functions or objects compute.
 
-    That is the files in which they and their base classes stand, and every file of unrecall that those import, directly
-    or through others; what stands in files beside them can't change a result. Of what stands in no file, as in a
-    notebook, it is the compiled functions.
+    That is the files in which they and their base classes stand, and every file of unrecall, and every file beside a
+    user's file, that those import, directly or through others. Of what stands in no file, as in a notebook, it is the
+    compiled functions. Installed packages count by their version (see `environment`).
     """
     state = hashlib.sha256()
     files: set[Path] = set()
@@ -114,7 +160,7 @@ def code_key(*owners: Any) -> str:
             source = _source(part)
             if source is not None:
                 files |= _needed(source)
-            else:
+            if source is None or inspect.isfunction(part):  # a file may hold several functions
                 state.update(_compiled(part))
     for path in sorted(files):
         state.update(_digest(path))
@@ -143,25 +189,36 @@ def _digest(path: Path) -> bytes:
 
 @cache
 def _needed(start: Path) -> frozenset[Path]:
-    """A file and all files of unrecall that it needs; of a file from elsewhere, itself and those."""
+    """A file, and all files of unrecall and of the user that it needs."""
     needed, waiting = set[Path](), [start]
     while waiting:
         path = waiting.pop()
-        if path not in needed and (path == start or path.is_relative_to(PACKAGE)):
+        if path not in needed:
             needed.add(path)
             waiting += _imports(path)
     return frozenset(needed)
 
 
+def own_files(start: Path) -> set[Path]:
+    """A user's Python file, and the files beside it that it needs."""
+    return {path for path in _needed(start.resolve()) if not path.is_relative_to(PACKAGE)}
+
+
 @cache
 def _imports(path: Path) -> tuple[Path, ...]:
-    """The files of unrecall that a file imports anywhere."""
+    """The files of unrecall, and those beside a user's file, that it imports anywhere; none of an installed package."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):  # what imports it will say so
+        return ()
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
     homes = [PACKAGE.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "unrecall"]
+    if not path.is_relative_to(PACKAGE) and not any(path.is_relative_to(home) for home in INSTALLED):
+        homes += [path.parent.joinpath(*name.split(".")) for name in names]
     files = (file for home in homes for file in (home.with_suffix(".py"), home / "__init__.py"))
     return tuple(file for file in files if file.is_file())

@@ -1,12 +1,19 @@
 """Files that are whole or absent: everything is written to a temporary name and renamed."""
 
+import glob
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 from unrecall.errors import BadInput
 
@@ -15,21 +22,97 @@ UNFINISHED = ".part"
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name once the block ends well, and vanishes if it does not."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}{UNFINISHED}"
+def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name once the block ends well, and vanishes if it does not.
+
+    It is locked for as long as the block lasts, so that `sweep` of another process leaves it alone. `sealed`: the name
+    gets the start of the file's sha256 before its suffix, so that damage shows; `sealed_as` finds it again.
+    """
     try:
+        str(path).encode()  # ValueError for a name that is no text, which not every library can write
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-    except OSError as error:
+        if not path.is_file() and path.exists():
+            raise OSError("something else than a file is there")
+        temporary, lock = _temporary(path)
+    except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
     try:
         yield temporary
-        temporary.replace(path)
+        temporary.replace(path.with_name(f"{path.stem}.{_seal(temporary)}{path.suffix}") if sealed else path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        lock.close()
+
+
+def check_writable(*paths: Path) -> None:
+    """BadInput where one of these files could not be written; nothing is changed. For before the work is done."""
+
+    class Done(Exception):
+        pass
+
+    for path in paths:
+        with suppress(Done), writing(path):
+            raise Done
+
+
+def _temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """An empty file beside `path` whose name nobody else has, and the handle that locks it."""
+    while True:
+        number, name = tempfile.mkstemp(UNFINISHED, f".{path.name[:80]}.", path.parent)
+        Path(name).chmod(0o666 & ~_umask())
+        file = os.fdopen(number, "rb")
+        if _lock(file) and Path(name).exists():
+            return Path(name), file
+        file.close()
+
+
+def _umask() -> int:
+    """What the user's files may not be by default; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether the file could be locked, which it can't while another handle holds it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder and below; what is being written stays."""
+    for path in folder.rglob(f".*{UNFINISHED}"):
+        try:
+            with path.open("rb") as file:
+                if fcntl is not None and _lock(file):
+                    path.unlink(missing_ok=True)
+        except OSError:
+            continue
+
+
+def _seal(path: Path) -> str:
+    return file_key(path)[:16]
+
+
+def sealed_as(path: Path) -> list[Path]:
+    """The files that were written as `path`, with their seals in their names; the newest first."""
+    written: dict[Path, int] = {}
+    for file in path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}"):
+        with suppress(FileNotFoundError):  # another process of the same run has just taken it away
+            written[file] = file.stat().st_mtime_ns
+    return sorted(written, key=lambda file: written[file], reverse=True)
+
+
+def intact(path: Path) -> bool:
+    """Whether a sealed file is, byte for byte, as it was written."""
+    return path.stem.rpartition(".")[2] == _seal(path)
 
 
 def unwritable(path: Path, error: Exception) -> BadInput:
@@ -61,10 +144,21 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """What a JSON file that the user named holds; BadInput where it is none."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, place: str, expected: str = "JSON") -> Any:
+    """The value of a JSON text that stands at `place`; BadInput where it is none, or none that can be held."""
+    cause: Exception
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: expected JSON, got {error.msg} at line {error.lineno}. Check the path.") from error
+        got, cause = f"{error.msg} at line {error.lineno}", error
+    except RecursionError as error:
+        got, cause = "lists or objects nested too deep", error
+    except ValueError as error:  # Python reads no integer of more than some thousand digits
+        got, cause = "a number of too many digits", error
+    raise BadInput(f"{place}: expected {expected}, got {got}. Check the path.") from cause
 
 
 def file_key(path: Path) -> str:

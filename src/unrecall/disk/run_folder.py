@@ -1,13 +1,13 @@
 """The folder of a run: what was asked, what is finished, and that nobody else's run is in it."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unrecall.disk.files import UNFINISHED, content_key, file_key, read_json, unwritable, write_json
-from unrecall.errors import BadInput, UnrecallError
+from unrecall.disk.cache import own_files
+from unrecall.disk.files import UNFINISHED, content_key, file_key, read_json, sweep, unwritable, write_json
+from unrecall.errors import BadInput
 
 ASKED = "run.json"
 
@@ -22,6 +22,7 @@ def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
             differing = sorted(key for key in before.keys() | asked_for.keys() if before.get(key) != asked_for.get(key))
             what = "files that are no run's" if not before else f"another run (its {', '.join(differing)} differ)"
             raise BadInput(f"{folder}: expected an empty folder or this same run, got {what}. Choose another --out.")
+        sweep(folder)
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,8 +40,8 @@ def claimed(folder: Path, asked_for: dict[str, Any]) -> Iterator[Path]:
         claim(folder, asked_for)
         ours = True
         yield folder
-    except (UnrecallError, OSError):
-        if ours and folder.exists():
+    except BaseException as error:
+        if ours and folder.exists() and not isinstance(error, KeyboardInterrupt):
             _abandon(folder, new)
         raise
 
@@ -57,23 +58,26 @@ def _abandon(folder: Path, new: bool) -> None:
 
 
 def file_name(text: str) -> str:
-    """The text as one name that any file system takes."""
-    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)
+    """The text as one name that any file system takes; texts that differ have names that do."""
+    name = "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)
+    return name if name == text else f"{name}-{content_key(text)[:6]}"
 
 
-def files_named(*specs: str) -> dict[str, str]:
-    """sha256 of each file that a scenario or a method names, so that a changed file makes another run.
+def content_keys(*names: str) -> dict[str, str]:
+    """What stands in the files and folders among these names, so that a changed file makes another run.
 
-    A folder counts by names, sizes and times of what lies in it: a model's weights are too large to read each time.
+    A Python file counts with the files beside it that it imports, a folder with all that lies in it.
     """
-    words = {word for spec in specs for word in re.split(r"[:,=()\s]", spec) if word}
-    keys = {word: file_key(Path(word)) for word in sorted(words) if Path(word).is_file()}
-    return keys | {word: _folder_key(Path(word)) for word in sorted(words) if Path(word).is_dir()}
+    return {name: _content_key(Path(name)) for name in sorted(set(names)) if name and Path(name).exists()}
 
 
-def _folder_key(folder: Path) -> str:
-    inside = sorted(path for path in folder.iterdir() if path.is_file())
-    return content_key(*(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in inside))
+def _content_key(path: Path) -> str:
+    """sha256 of a file, of a Python file and what it imports from beside it, or of a folder and all that lies in it."""
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        return content_key(*(f"{file.relative_to(path)} {file_key(file)}" for file in inside))
+    files = sorted(own_files(path)) if path.suffix == ".py" else [path]
+    return file_key(path) if len(files) == 1 else content_key(*map(file_key, files))
 
 
 def _asked(folder: Path) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.data.examples import Absent
+from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.data.signals import Evidence, Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.files import content_key
-from unrecall.disk.weights import digest_of
+from unrecall.disk.weights import digest_of, digest_without_names
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import Cost
@@ -92,12 +92,29 @@ class Setting:
     def digests(self) -> dict[str, str]:
         """sha256 of each model's weights, by role; a model that plays several roles is read once."""
         by_model = {model: digest_of(model) for model in dict.fromkeys(self.models.by_role().values())}
-        return {role: by_model[model] for role, model in self.models.by_role().items()}
+        return {role: by_model[model] for role, model in self.subjects}
 
     @cached_property
     def model_keys(self) -> dict[str, str]:
         """What decides what each model computes, by role; see `model_key`."""
-        return {role: model_key(model, self.digests[role]) for role, model in self.subjects}
+        roles = {model: role for role, model in self.subjects}
+        by_model = {model: self.model_key(model, self.digests[role]) for model, role in roles.items()}
+        return {role: by_model[model] for role, model in self.subjects}
+
+    def model_key(self, model: nn.Module, weights: str = "") -> str:
+        """What decides what a model computes (see `model_key`), and what it answers to a few examples."""
+        return content_key(model_key(model, weights), behaviour(model, self.task, self.request))
+
+    def check_roles(self) -> None:
+        """BadInput where a retrained model has the weights of a model of another role, whatever it calls them."""
+        roles: dict[str, str] = {}
+        for role, model in self.subjects:
+            other = roles.setdefault(digest_without_names(model), role)
+            if other != role and role in self.models.references():
+                raise BadInput(
+                    f"{role}: expected a model of its own, got the same weights as {other}. Give each retrained model "
+                    "once, and none that plays another role."
+                )
 
     @cached_property
     def cache(self) -> Cache:
@@ -108,7 +125,12 @@ class Setting:
     def key(self) -> tuple[str, ...]:
         """What decides every value of this setting but the model that is asked: data, task, original and device."""
         place = str(self.session.place())
-        return (self.request.fingerprint, repr(self.task), self.model_keys["original"], place)
+        return (self.request.fingerprint, repr(self.task), self.reading, self.model_keys["original"], place)
+
+    @cached_property
+    def reading(self) -> str:
+        """sha256 of what the task reads of a few examples: a chat template may say otherwise tomorrow."""
+        return reading(self.task, few(self.request))
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
@@ -175,17 +197,38 @@ class Setting:
             yield split, Signals(**self.cache.get("signals", key, ARRAYS, arrays))
 
 
-def model_key(model: nn.Module, digest: str = "") -> str:
+def model_key(model: nn.Module, weights: str = "") -> str:
     """What decides what a model computes: its weights and, of each module, its class, that class's code and settings.
 
     Settings are a module's public attributes that are numbers, texts, truth values, None, or lists and tuples of such.
-    `digest`: that of the weights, where it is known.
+    `weights`: their digest, where it is known.
     """
     parts = [
         (name, type(module).__qualname__, {key: value for key, value in vars(module).items() if _setting(key, value)})
         for name, module in model.named_modules()
     ]
-    return content_key(digest or digest_of(model), repr(parts), code_key(*dict.fromkeys(map(type, model.modules()))))
+    return content_key(weights or digest_of(model), repr(parts), code_key(*dict.fromkeys(map(type, model.modules()))))
+
+
+def behaviour(model: nn.Module, task: Task, request: Request) -> str:
+    """sha256 of what a model answers to a few examples: what neither weights nor code show decides it too."""
+    return answers(model, task, few(request))
+
+
+def answers(model: nn.Module, task: Task, examples: Examples) -> str:
+    """sha256 of what a model answers to these examples, and of what enters its head."""
+    signals = observe(model, task, examples)
+    return digest((signals.log_prob, signals.prediction, signals.features))
+
+
+def reading(task: Task, examples: Examples) -> str:
+    """sha256 of what a task reads of these examples: a chat template may say otherwise tomorrow."""
+    return digest(task.collate(list(iterate(examples))))
+
+
+def few(request: Request) -> Joined:
+    """The first two examples of each split."""
+    return Joined([Part(request[split], range(min(2, len(request[split])))) for split in SPLITS])
 
 
 def _setting(name: str, value: object) -> bool:

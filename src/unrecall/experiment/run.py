@@ -9,7 +9,9 @@ from torch import nn
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
-from unrecall.evidence.setting import Defender
+from unrecall.disk.files import content_key
+from unrecall.evidence.setting import Defender, behaviour, model_key
+from unrecall.experiment.identity import data_key, identity
 from unrecall.experiment.tune import tune
 from unrecall.harness.audit import audit
 from unrecall.harness.requests import check_requests
@@ -18,8 +20,9 @@ from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.layers import named
 from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import Record, Run, Tuning
-from unrecall.scenarios.base import Scenario, Trained, trained_form
+from unrecall.scenarios.base import Scenario, Trained, kept_or_made, trained_form
 from unrecall.spec import lines
+from unrecall.tasks.base import check_inputs
 from unrecall.training.cost import metered
 from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
@@ -46,7 +49,7 @@ def experiment(
     suiting = attacks.suiting(scenario.task)
     check_requests(suiting, request, scenario.task)
     original = scenario.train_original(seed, session)
-    scenario.task.check(original.model, request)
+    check_inputs(scenario.task, original.model, request)
     for part in (method, method.core(), *suiting):
         named(original.model, getattr(part, "layers", ()))  # BadInput where they are none of the model's
     retrained = references(scenario, session)
@@ -54,12 +57,15 @@ def experiment(
     tuning = start.tuned(method) if tuned else None
     chosen = method if tuning is None else method.scaled(tuning.chosen)
     unlearned = start.unlearned(chosen)
-    costs = {"original": original, "unlearned": unlearned} | ({"retrained": retrained[0]} if retrained else {})
+    timed = [trained for trained in retrained if trained.cost is not None and trained.cost.seconds is not None]
+    costs = {"original": original, "unlearned": unlearned}
+    costs |= {"retrained": (timed or retrained)[0]} if retrained else {}
     run = Run(
         scenario=scenario.name,
         summary=scenario.summary,
         costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
         tuning=tuning,
+        identity=identity(scenario, method, suiting, (seed, session), tuned),
         reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
     return audit(
@@ -105,11 +111,13 @@ class Start:
             self.session.say(f"{role}: {lines.show(method.base if isinstance(method, Null) else method)}")
             meter = metered(self.session)
             with meter:
-                model = method.unlearn(self.original, self.job(self.session))
+                model = method.unlearn(self.original, self.job(self.session.named(role, content_key(*key))))
             return Trained(model, meter.cost)
 
-        form = trained_form(self.original, self.session)
-        return Cache(self.session.folder).get(role, self._key(method), form, compute)
+        key, form = self._key(method), trained_form(self.original, self.session)
+        trained = kept_or_made(Cache(self.session.folder), role, key, form, compute)
+        self.session.drop_states()
+        return trained
 
     def null(self, method: Method) -> nn.Module | None:
         """The model after the same passes at learning rate 0; the original where they move no BatchNorm statistics.
@@ -146,5 +154,6 @@ class Start:
         return Job(self.scenario.request, self.scenario.task, seeded(self.seed), session)
 
     def _key(self, method: Method) -> tuple[str, ...]:
-        data, task = self.scenario.request.fingerprint, repr(self.scenario.task)
-        return (repr(method), weights.digest_of(self.original), data, task, str(self.seed), code_key(method))
+        request, task = self.scenario.request, self.scenario.task
+        original = (model_key(self.original), behaviour(self.original, task, request))
+        return (repr(method), *original, data_key(request), repr(task), str(self.seed), code_key(method))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from unrecall.record.provenance import provenance
 from unrecall.record.schema import Exhibit, Record, Run
 from unrecall.record.verdict import judge
 from unrecall.spec import lines
-from unrecall.tasks.base import Task
+from unrecall.tasks.base import Task, check_inputs, cuts
 from unrecall.training.session import Session
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
@@ -69,7 +70,9 @@ def audit(
     with ExitStack() as stack:
         for _, model in setting.subjects:
             stack.enter_context(mode(model.to(session.place()), training=False))
-            task.check(model, request)
+            check_inputs(task, model, request)
+        setting = setting.with_task(task.settled(original, request))
+        setting.check_roles()
         measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
         findings = [finding_of(attack, setting) for attack in suiting]
         exhibits = list(_worst(setting))
@@ -122,11 +125,12 @@ def _record(
         readings=[reading for part in measured for reading in part.readings],
         matrices=[matrix for part in measured for matrix in part.matrices],
         costs=run.costs,
-        provenance=provenance(setting.request.fingerprint, setting.digests, setting.session.place()),
+        provenance=provenance(setting.request.fingerprint, setting.digests, setting.session.place(), run.identity),
         reported=run.reported,
         scores=keep_scores(findings, setting.session.folder),
     )
-    return record.model_copy(update={"doubts": doubts(Facts.of(record))})
+    facts = replace(Facts.of(record), cuts=cuts(setting.task, setting.request))
+    return record.model_copy(update={"doubts": doubts(facts)})
 
 
 def _worst(setting: Setting, count: int = 8) -> Iterator[Exhibit]:

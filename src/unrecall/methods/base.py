@@ -125,7 +125,7 @@ class GradientMethod(Method):
     @final
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Copies the model and runs each phase on the copy."""
-        student = copy_of(model, job)
+        student, job = copy_of(model, job), job.settled(model)
         original = frozen_copy(student)
         train(student, self.phases(student, original, job), job, type(self).__name__.lower())
         return finish(student, model)

@@ -13,7 +13,9 @@ import torch
 from unrecall.record.schema import Provenance
 
 
-def provenance(fingerprint: str, digests: Mapping[str, str], device: torch.device) -> Provenance:
+def provenance(
+    fingerprint: str, digests: Mapping[str, str], device: torch.device, identity: Mapping[str, str]
+) -> Provenance:
     """The present state of all that a record's numbers depend on."""
     packages = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
     return Provenance(
@@ -25,6 +27,7 @@ def provenance(fingerprint: str, digests: Mapping[str, str], device: torch.devic
         device=f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
         fingerprint=fingerprint,
         weights=dict(digests),
+        identity=dict(identity),
     )
 
 

@@ -185,16 +185,19 @@ class Tuning(Frozen):
 
 
 class Cost(Frozen):
-    """What unlearning took: seconds, examples passed forward, optimiser steps, peak memory in MiB."""
+    """What a model took: seconds, examples passed forward, optimiser steps, peak memory in MiB.
 
-    seconds: float
+    No seconds: another run made the model, or began to; its clock can't be held against this run's.
+    """
+
+    seconds: float | None
     passes: int
     steps: int
     peak_mib: float
 
 
 class Provenance(Frozen):
-    """Where the numbers come from."""
+    """Where the numbers come from. `identity`: a key of each thing that decides them, by its name."""
 
     created: str
     command: str
@@ -204,6 +207,7 @@ class Provenance(Frozen):
     device: str
     fingerprint: str
     weights: dict[str, str]
+    identity: dict[str, str] = Field(default_factory=dict)
 
 
 class Verdict(Frozen):
@@ -221,8 +225,8 @@ class Run(Frozen):
     """What a record says of how the unlearned model was made, beside its numbers.
 
     `method`: the line that the command line reads, such as "rurk:tau=0.05"; `title`: what people call it. `parameters`:
-    the method's. `costs`: what original, unlearned and retrained models took. `reported`: a paper's values, by
-    measurement.
+    the method's. `costs`: what original, unlearned and retrained models took. `identity`: see `Provenance`.
+    `reported`: a paper's values, by measurement.
     """
 
     scenario: str = "custom"
@@ -232,6 +236,7 @@ class Run(Frozen):
     parameters: dict[str, Any] = Field(default_factory=dict)
     costs: dict[str, Cost] = Field(default_factory=dict)
     tuning: Tuning | None = None
+    identity: dict[str, str] = Field(default_factory=dict)
     reported: dict[str, float] = Field(default_factory=dict)
 
 

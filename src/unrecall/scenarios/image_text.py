@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from unrecall.disk.files import read_text
+from unrecall.disk.files import read_json
 from unrecall.errors import BadInput
 from unrecall.scenarios.language import Loaded, check_whole, opened, transformers
 
@@ -42,7 +42,7 @@ def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if not path.is_file():
             continue
         try:
-            settings = json.loads(read_text(path))
+            settings = read_json(path)
             settings = settings.get("image_processor", settings)
             if not settings.get("do_normalize", True):
                 return (), ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from unrecall.errors import BadInput, nearest
+from unrecall.errors import BadInput, UnrecallError, nearest, told
 from unrecall.spec.catalog import Kind, class_name, entries
 from unrecall.spec.parameters import Parameters, annotated, checked, nested_types
 
@@ -41,6 +41,18 @@ def split(text: str) -> Spec:
     if rest and not rest.startswith(":"):
         raise BadInput(f"'{text}': expected ':' and parameters after ')', got '{rest}'.")
     return Spec(name.strip(), base, dict(_pairs(rest.removeprefix(":"), text)))
+
+
+def paths(*texts: str) -> Iterator[str]:
+    """What lines name that can be a file or a folder: the FILE.py of a name, and the values of parameters."""
+    for text in texts:
+        spec = split(text)
+        if ".py:" in spec.name:
+            yield spec.name.rpartition(":")[0]
+        if spec.base is not None:
+            yield from paths(spec.base)
+        for value in spec.values.values():
+            yield from {value, *value.split("+")}
 
 
 def _closing(text: str, whole: str) -> int:
@@ -72,6 +84,8 @@ def parse(text: str, kind: Kind) -> Any:
     promised = getattr(importlib.import_module(f"unrecall.{kind}.base"), BASES[kind])
     if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
         raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
+    if lacking := list(_undeclared(owner)):
+        raise BadInput(f"'{text}': expected {owner.__name__} to say its {', '.join(lacking)}, got none. Add them.")
     arguments: dict[str, Any] = {}
     if spec.base is not None:
         owner = getattr(owner, "wrapper", lambda: None)()
@@ -79,6 +93,14 @@ def parse(text: str, kind: Kind) -> Any:
             raise BadInput(f"'{text}': expected a method that wraps another, got {spec.name}, which takes no base.")
         arguments["base"] = parse(spec.base, kind)
     return _configured(owner, arguments, spec.values)
+
+
+def _undeclared(owner: type) -> Iterator[str]:
+    """What the bases of a class declare that each class must say of itself, and this one doesn't."""
+    for base in owner.__mro__:
+        for name, hint in inspect.get_annotations(base).items():
+            if "ClassVar" in str(hint) and not hasattr(owner, name):
+                yield name
 
 
 def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapping[str, str]) -> Parameters:
@@ -155,8 +177,8 @@ def _user_object(name: str) -> Any:
     sys.modules[file] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code may raise
-        raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
+        raise error if isinstance(error, UnrecallError) else BadInput(told(error)) from error
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     if attribute not in public:
         raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, public)}")

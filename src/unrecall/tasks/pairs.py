@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, iterate
+from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
@@ -76,6 +77,14 @@ class Pairs(Task):
             self.known[caption] = self._tokens(caption)
         return self.known[caption]
 
+    def cut_off(self, item: Any) -> float:
+        """The share of a caption's tokens that `longest` cuts off; 0 where the tokenizer doesn't tell."""
+        caption = item["caption"]
+        kept = len(self.encode(caption))
+        if kept < self.longest or not hasattr(self.tokenizer, "pad_token_id"):
+            return 0.0
+        return 1 - kept / len(self.tokenizer(caption, truncation=False, verbose=False)["input_ids"])
+
     def _tokens(self, caption: str) -> list[int]:
         if hasattr(self.tokenizer, "pad_token_id"):
             return list(self.tokenizer(caption, truncation=True, max_length=self.longest)["input_ids"])
@@ -119,6 +128,11 @@ class Pairs(Task):
         images = torch.stack([torch.as_tensor(item["image"], dtype=torch.float32) for item in items])
         labels = torch.tensor([int(item.get("label", UNKNOWN)) for item in items])
         return {"images": images, "tokens": tokens, "mask": mask, "labels": labels}
+
+    def content(self, item: Any) -> str:
+        """sha256 of picture, label and caption, whatever the caption's white space and Unicode form."""
+        caption = " ".join(unicodedata.normalize("NFKC", item["caption"]).split())
+        return digest((torch.as_tensor(item["image"], dtype=torch.float32), caption, int(item.get("label", UNKNOWN))))
 
     def normalised(self, images: Tensor) -> Tensor:
         """The images with the channels' means subtracted, divided by their deviations; as they are without any."""

@@ -1,7 +1,7 @@
 """What an interrupted run of the loop leaves behind, so that it ends the same when it is started again."""
 
-import pickle
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unrecall.disk.files import unwritable, writing
-from unrecall.errors import BadInput
+from unrecall.disk.files import intact, sealed_as, unwritable, writing
 from unrecall.training.session import Effort, Session
 
 
@@ -42,6 +41,7 @@ class Progress:
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"])
         self.effort.steps, self.effort.passes, self.effort.seconds, self.effort.losses = state["effort"]
+        self.effort.resumed = True
 
 
 @dataclass
@@ -62,37 +62,45 @@ class Saved:
         return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}.ckpt"
 
     def restore(self, progress: Progress) -> int:
-        """Puts everything back as it was written and gives the step to go on from; 0 where nothing was."""
-        if self.path is None or not self.path.exists():
-            return 0
-        try:
-            state = torch.load(self.path, weights_only=True, map_location="cpu")
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise BadInput(
-                f"{self.path}: expected the state of an unfinished run, got a damaged file. Remove it to start anew."
-            ) from error
-        progress.load(state)
-        self.good = progress.effort.steps
-        return self.good
+        """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
+
+        A damaged file is left out, with a warning: the training starts anew. So it does, without one, where another
+        process that trains the same has just taken the file away.
+        """
+        for file in [] if self.path is None else sealed_as(self.path):
+            try:
+                if intact(file):
+                    progress.load(torch.load(file, weights_only=True, map_location="cpu"))
+                    self.good = progress.effort.steps
+                    return self.good
+            except FileNotFoundError:
+                continue
+            warnings.warn(f"{file}: damaged, so this training starts anew.", stacklevel=2)
+            file.unlink(missing_ok=True)
+        return 0
 
     def keep(self, progress: Progress) -> None:
         """Writes the progress, unless the last writing was less than `session.every` seconds ago."""
         if self.path is None or time.monotonic() - self.at < self.session.every:
             return
+        older = sealed_as(self.path)
         try:
-            with writing(self.path) as temporary:
+            with writing(self.path, sealed=True) as temporary:
                 torch.save(progress.state(), temporary)
         except RuntimeError as error:
             raise unwritable(self.path, error) from error
+        for file in older:
+            file.unlink(missing_ok=True)
         self.good, self.at = progress.effort.steps, time.monotonic()
 
     def last_good(self) -> str:
         """A sentence that names the last good state, for the message of a divergence."""
-        if self.path is None or not self.good:
+        kept = sealed_as(self.path) if self.path is not None and self.good else []
+        if not kept:
             return "The model given is untouched; no earlier state of this run was kept."
-        return f"The last good state, at step {self.good}, is in {self.path}."
+        return f"The last good state, at step {self.good}, is in {kept[0]}."
 
-    def forget(self) -> None:
-        """Removes the state of a run that has ended well."""
+    def end(self) -> None:
+        """Leaves the state of a run that has ended well to the session, which drops it once the result is kept."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            self.session.states.append(self.path)

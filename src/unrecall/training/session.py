@@ -1,30 +1,35 @@
 """Where and how long work runs: the device, the folder that lets it resume, and what a person sees meanwhile."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 
-from unrecall.errors import BadInput
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from unrecall.disk.files import sealed_as
+from unrecall.errors import BadInput, visible
 
 T = TypeVar("T")
+LEFT_ALONE = ("MIXED_PRECISION", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
+"""What Accelerate's launcher may ask for that would make other models of those that are measured."""
 
 
 @dataclass
 class Effort:
-    """What a run of the loop took. `passes`: examples drawn over all streams; `losses`: one a step."""
+    """What a run of the loop took. `passes`: examples drawn over all streams; `losses`: one a step.
+
+    `resumed`: whether it began in another run, whose seconds are among its own.
+    """
 
     steps: int = 0
     passes: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class Session:
     `folder`: where unfinished training leaves what it needs to resume; None keeps nothing. `device`: "cpu", "cuda",
     or None for what Accelerate finds. `every`: least seconds between two savings. `show`: progress on stderr.
     `efforts`: what each run of the loop in this session took, in order. `name`: what is trained, for people and for
-    the names of files.
+    the names of files. `key`: what decides its outcome beyond what the loop is given (a method's parameters, say), so
+    that nothing else is resumed. `states`: resumable states of trainings that ended, until their result is kept.
     """
 
     folder: Path | None = None
@@ -43,6 +49,8 @@ class Session:
     show: bool = False
     efforts: list[Effort] = field(default_factory=list)
     name: str = "fit"
+    key: str = ""
+    states: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.folder is not None:
@@ -56,21 +64,30 @@ class Session:
         """The same device and the same list of efforts, with nothing shown and nothing kept on the way."""
         return replace(self, folder=None, show=False)
 
-    def named(self, name: str) -> "Session":
-        """The same session, in which `name` is trained."""
-        return replace(self, name=name)
+    def named(self, name: str, key: str = "") -> "Session":
+        """The same session, in which `name` is trained; with a key, what is decided by that."""
+        return replace(self, name=name, key=key or self.key)
 
-    def accelerator(self) -> "Accelerator":
-        """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""
-        from accelerate import Accelerator
-
-        return Accelerator(cpu=self.device == "cpu")
+    def drop_states(self) -> None:
+        """Removes the states of trainings that ended, once what they made is kept."""
+        for path in self.states:
+            for file in sealed_as(path):
+                file.unlink(missing_ok=True)
+        self.states.clear()
 
     def place(self) -> torch.device:
-        """The device that models and batches go to."""
+        """The device that models and batches go to; BadInput where Accelerate is told to split models or round them."""
+        for name in LEFT_ALONE:
+            if (value := os.environ.get(f"ACCELERATE_{name}", "no").lower()) not in ("", "no", "0", "false"):
+                raise BadInput(
+                    f"ACCELERATE_{name}: expected models that stay whole and as precise as they are, got '{value}'. "
+                    "Unset it, or say no to it in 'accelerate config'."
+                )
         if self.device is not None:
             return torch.device(self.device)
-        device: torch.device = self.accelerator().device
+        from accelerate import Accelerator
+
+        device: torch.device = Accelerator().device
         return device
 
     def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
@@ -91,4 +108,4 @@ class Session:
     def say(self, line: str) -> None:
         """One line for the person who waits; silent unless `show`."""
         if self.show:
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from unrecall.attacks.loss import Loss
 from unrecall.data.signals import Signals
 from unrecall.disk import cache as room
+from unrecall.disk import files as storage
 from unrecall.disk.cache import ARRAYS, JSON, Cache, cache_folder, code_key, model_form, shared
 from unrecall.errors import BadInput
 from unrecall.record.schema import Cost
@@ -98,25 +100,53 @@ def test_nothing_is_left_of_a_value_that_could_not_be_computed(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"hello"])
-def test_a_damaged_file_is_one_clear_error(name: str, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_and_made_anew(name: str, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     form, value = VALUES[name]
     cache = Cache(tmp_path)
     cache.get("what", ("a",), form, lambda: value)
     (path,) = tmp_path.iterdir()
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(BadInput, match=rf"{path.name}: expected what was computed before, got a damaged file\. Remove"):
-        cache.get("what", ("a",), form, lambda: value)
-    path.unlink()
-    assert same(cache.get("what", ("a",), form, lambda: value), value)
+    with pytest.warns(UserWarning, match=f"{path.name}: damaged, so it is made anew"):
+        assert same(cache.get("what", ("a",), form, lambda: value), value)
+    assert same(cache.get("what", ("a",), form, lambda: 1 / 0), value), "and kept"
+
+
+def test_one_turned_bit_is_noticed(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.get("what", ("a",), ARRAYS, lambda: {"a": np.zeros(100)})
+    path = next(tmp_path.glob("*.npz"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match=path.name):
+        assert same(cache.get("what", ("a",), ARRAYS, lambda: {"a": np.ones(100)}), {"a": np.ones(100)})
+
+
+def test_the_environment_is_part_of_every_key(tmp_path: Path) -> None:
+    cache, threads = Cache(tmp_path), torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            assert cache.get("what", ("a",), JSON, lambda number=number: number) == number  # type: ignore[misc]
+    finally:
+        torch.set_num_threads(threads)
+    assert {"python", "torch", "numpy", "processor", "threads"} <= room.environment().keys()
+
+
+def test_what_can_not_be_written_is_said_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="expected to be able to write it"):
+        Cache(tmp_path / "file").get("what", ("a",), JSON, lambda: 1 / 0)
 
 
 def test_a_pickle_among_the_arrays_is_not_opened(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     cache.get("what", ("a",), ARRAYS, lambda: {"a": np.zeros(1)})
-    (path,) = tmp_path.iterdir()
+    path = next(tmp_path.glob("*.npz"))
     np.savez(path, a=np.array([{}], dtype=object))
-    with pytest.raises(BadInput, match="damaged file"):
-        cache.get("what", ("a",), ARRAYS, dict)
+    path.rename(path.with_name(f"{path.name[:-21]}.{storage._seal(path)}.npz"))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert cache.get("what", ("a",), ARRAYS, lambda: {"a": np.ones(1)})["a"][0] == 1
 
 
 # Which code is in a key.
@@ -246,5 +276,15 @@ def test_a_dataclass_without_methods_hangs_on_its_file() -> None:
     class Here:
         value: int = 0
 
-    assert code_key(Here) == code_key(Here(3)) == code_key(test_plain_values_have_no_code)
-    assert code_key(Here) != code_key(Signals)
+    assert code_key(Here) == code_key(Here(3)) != code_key(Signals)
+
+
+def test_two_functions_of_one_file_have_keys_of_their_own() -> None:
+    assert code_key(counted) == code_key(counted) != code_key(same)
+
+
+def test_the_key_of_a_users_file_holds_the_files_beside_it_that_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import helper\n\n\nclass Mine:\n    pass\n")
+    (tmp_path / "helper.py").write_text("SCALE = 1\n")
+    needed = room._needed(tmp_path / "mine.py")
+    assert needed == {tmp_path / "mine.py", tmp_path / "helper.py"}

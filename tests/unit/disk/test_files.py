@@ -19,8 +19,9 @@ from torch import nn
 from tests.worlds import network
 from unrecall.disk import files as storage
 from unrecall.disk import weights
-from unrecall.disk.files import write_json, write_text, writing
-from unrecall.disk.run_folder import ASKED, claim, claimed, file_name, files_named, records_in
+from unrecall.disk.cache import _imports, _needed
+from unrecall.disk.files import sweep, write_json, write_text, writing
+from unrecall.disk.run_folder import ASKED, claim, claimed, content_keys, file_name, records_in
 from unrecall.errors import BadInput
 from unrecall.scenarios.cifar_data import load_resnet, read_cifar10
 from unrecall.scenarios.networks import resnet20, small_cnn
@@ -68,6 +69,7 @@ def test_a_really_full_disk(what: str, tmp_path: Path) -> None:
 import resource, torch
 from pathlib import Path
 from unrecall.disk import weights
+from unrecall.disk.cache import _imports, _needed
 from unrecall.errors import BadInput
 from unrecall.training.resume import Progress, Saved
 from unrecall.training.session import Session
@@ -115,6 +117,56 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     weights.save(model, path := tmp_path / "a.safetensors")
     assert weights.digest_of_file(path) == weights.digest_of(model) != weights.digest_of(other)
     assert weights.digest_of(weights.load(other, path)) == weights.digest_of(model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_weights_of_a_wrapped_or_compiled_model_are_read(prefix: str, tmp_path: Path) -> None:
+    model, wrapped = network(seed=1), nn.Module()
+    save_file({prefix + name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    assert weights.digest_of(weights.load(network(seed=2), tmp_path / "w.safetensors")) == weights.digest_of(model)
+    weights.save(model, tmp_path / "plain.safetensors")
+    wrapped.add_module(prefix.split(".", maxsplit=1)[0], network(seed=2))
+    weights.load(wrapped, tmp_path / "plain.safetensors")
+    assert weights.digest_of(wrapped.get_submodule(prefix.split(".", maxsplit=1)[0])) == weights.digest_of(model)
+
+
+def test_a_folder_of_several_files_is_read_by_its_index(tmp_path: Path) -> None:
+    model = network(seed=1)
+    named = {name: value.clone() for name, value in model.state_dict().items()}
+    places = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(named)}
+    for file in set(places.values()):
+        save_file({name: value for name, value in named.items() if places[name] == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    assert weights.digest_of(weights.load(network(seed=2), tmp_path)) == weights.digest_of(model)
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"model-1\.safetensors: expected a checkpoint file, got none there"):
+        weights.read(tmp_path)
+    for broken in ("[]", "{}", '{"weight_map": {"a": "../a"}}'):
+        index.write_text(broken)
+        with pytest.raises(BadInput, match=r"index\.json: expected"):
+            weights.read(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.uint8])
+def test_weights_of_another_kind_of_number_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = network()
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    stored["6.weight"] = stored["6.weight"].mul(100).to(dtype)
+    save_file(stored, tmp_path / "w.safetensors")
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(BadInput, match=rf"expected 6\.weight in float32, got {kind}\. Give the weights before"):
+        weights.load(model, tmp_path / "w.safetensors")
+
+
+def test_half_precision_weights_are_read_and_what_overflows_is_refused(tmp_path: Path) -> None:
+    model = network()
+    half = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    save_file(half, tmp_path / "half.safetensors")
+    assert weights.load(network(seed=2), tmp_path / "half.safetensors")[6].weight.dtype == torch.float32  # type: ignore[index]
+    save_file({"weight": torch.full((2, 2), 1e6), "bias": torch.zeros(2)}, tmp_path / "large.safetensors")
+    with pytest.raises(BadInput, match="expected finite weights in float16, got NaN or infinity in weight"):
+        weights.load(nn.Linear(2, 2).half(), tmp_path / "large.safetensors")
 
 
 def test_digest_sees_every_weight_and_buffer() -> None:
@@ -171,8 +223,8 @@ def an_old_pickle(path: Path) -> None:
         (lambda path: weights.save(small_cnn(), path), r"expected the weights of this architecture, got missing \["),
         (lambda path: weights.save(nn.Sequential(*network(), nn.Linear(4, 4)), path), r"got unknown \['7.bias', '7.w"),
         (spoiled(lambda t: t.update({"6.bias": torch.zeros(5)})), r"expected 6.bias of shape \(4,\), got \(5,\)"),
-        (spoiled(lambda t: t["6.bias"].fill_(torch.nan)), "expected finite weights, got NaN or infinity in 6.bias"),
-        (spoiled(lambda t: t["1.running_var"].fill_(torch.inf)), "expected finite weights, .* in 1.running_var"),
+        (spoiled(lambda t: t["6.bias"].fill_(torch.nan)), "finite weights in float32, got NaN or infinity in 6.bias"),
+        (spoiled(lambda t: t["1.running_var"].fill_(torch.inf)), "finite weights in float32, .* in 1.running_var"),
     ],
     ids=["missing", "folder", "truncated", "empty", "text", "pickle", "old pickle", "other network", "more layers",
          "shape", "nan", "infinite statistics"],
@@ -262,11 +314,55 @@ def test_files_that_a_run_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     Path("case.py").write_text("1")
     Path("indices.txt").write_text("2")
-    named = files_named("digits:forget=indices.txt,train=300", "spotter(case.py:Mine:tau=1)")
-    assert list(named) == ["case.py", "indices.txt"]
+    Path("my idx.txt").write_text("2")
+    named = content_keys("case.py", "indices.txt", "my idx.txt", "share:0.25", "")
+    assert list(named) == ["case.py", "indices.txt", "my idx.txt"]
     Path("case.py").write_text("2")
-    assert files_named("case.py:make")["case.py"] == named["indices.txt"] != named["case.py"]
-    assert file_name("spotter(salun):lambda_1=0.5") == "spotter-salun--lambda_1=0.5"
+    assert content_keys("case.py")["case.py"] == named["indices.txt"] != named["case.py"]
+
+
+def test_a_python_file_counts_with_what_it_imports_and_a_folder_with_all_that_lies_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("case.py").write_text("import helper, torch")
+    Path("model/deep").mkdir(parents=True)
+    keys = []
+    for number in range(2):
+        _imports.cache_clear()
+        _needed.cache_clear()
+        Path("helper.py").write_text(f"SCALE = {number}")
+        Path("model/deep/weights").write_text(str(number))
+        os.utime("model/deep/weights", (0, 0))
+        keys.append(content_keys("case.py", "model"))
+    assert all(keys[0][name] != keys[1][name] for name in ("case.py", "model"))
+
+
+def test_names_of_folders_differ_where_the_texts_do() -> None:
+    texts = ["finetune:lr=1e-1", "finetune:lr=1e+1", "spotter(salun):share=0.5", "spotter(salun:share=0.5)", "rurk"]
+    names = [file_name(text) for text in texts]
+    assert len(set(names)) == len(texts)
+    assert names[-1] == "rurk"
+    assert names[2].startswith("spotter-salun--share=0.5-")
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    with writing(tmp_path / "a" / "whole") as alive:
+        orphan = tmp_path / "a" / ".lost.x1.part"
+        orphan.write_text("half")
+        sweep(tmp_path)
+        assert alive.exists()
+        assert not orphan.exists()
+    assert (tmp_path / "a" / "whole").exists()
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with writing(tmp_path / "file") as first, writing(tmp_path / "file") as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert (tmp_path / "file").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_records_are_found_below_folders(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from tests.laws.test_methods import same, storages
-from tests.worlds import CPU, World, small_llama, word_tokenizer
+from tests.unit.methods.test_distillation import whole
+from tests.worlds import CPU, World, small_llama, small_mixtures, word_tokenizer
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Null
@@ -244,6 +245,32 @@ def test_gpt2_s_transposed_layers_change_too(text_world: World) -> None:
     moved = result.state_dict()[name] - model.state_dict()[name]
     assert moved.shape == (32, 96)
     torch.testing.assert_close(moved, (b @ a).T.detach(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_the_experts_of_a_mixture_change_too(place: int, text_world: World) -> None:
+    """What was trained beside them is what is added to them; the router stays."""
+    model = small_mixtures(len(text_world.task.tokenizer))[place].eval()  # type: ignore[attr-defined]
+    world, kept = world_of(model, text_world), {}
+
+    def look(student: nn.Module, _: nn.Module) -> None:
+        kept["student"] = student
+
+    result = watched(world, look)
+    before = model.state_dict()
+    changed = {name for name, weight in result.state_dict().items() if not torch.equal(weight, before[name])}
+    matrices = {name for name in before if ".layers." in name and "norm" not in name and ".bias" not in name}
+    routers = {name for name in before if name.endswith(".gate.weight")}
+    assert changed == matrices - routers
+    batch = whole(world.request.forget, world.task)
+    with torch.no_grad():
+        expected = world.task.rows(kept["student"].eval(), batch).logits
+        torch.testing.assert_close(world.task.rows(result, batch).logits, expected, atol=1e-4, rtol=1e-3)
+    named = watched(world, look, target=("down_proj",))
+    differ = {name for name, weight in named.state_dict().items() if not torch.equal(weight, before[name])}
+    assert differ == {name for name in matrices if "down_proj" in name}
+    with pytest.raises(BadInput, match=r"expected dropout to be 0 where experts are changed, got 0\.1"):
+        watched(world, look, dropout=0.1)
 
 
 @pytest.mark.parametrize("base", [Finetune(), SalUn(), SSIUU(), RMU()], ids=lambda base: base.title)

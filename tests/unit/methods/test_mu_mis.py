@@ -267,7 +267,7 @@ class Mixing(Classification):
 
 
 def test_what_it_does_not_apply_to(class_world: World) -> None:
-    w, texts = class_world, CausalLM(word_tokenizer(), template=None)
+    w, texts = class_world, CausalLM(word_tokenizer(), template=None, ends=True)
     with pytest.raises(NotSupported, match="CausalLM: expected a task with continuous inputs"):
         MUMis().unlearn(w.original, Job(w.request, texts, seeded(0), CPU))
     with pytest.raises(NotSupported, match="MUMis: expected rows that depend on their own example alone"):

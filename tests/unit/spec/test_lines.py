@@ -17,7 +17,7 @@ from unrecall.methods.salun import SalUn
 from unrecall.methods.spotter import SpotterAround
 from unrecall.scenarios import Digits, SmallCifar5
 from unrecall.spec.catalog import entries
-from unrecall.spec.lines import parse, show, split
+from unrecall.spec.lines import parse, paths, show, split
 from unrecall.spec.parameters import Count, Parameters, Positive, Share
 
 METHOD_FILE = """
@@ -156,8 +156,8 @@ def test_no_text_is_more_than_a_bad_input(text: str) -> None:
         ("case.py:make", "'case.py:make': expected a class made from Method, got <function make"),
         ("case.py:GradientMethod", "expected a class made from Method"),
         ("case.py:Mine:tau=0", "Mine: expected tau to be greater than 0, got '0'"),
-        ("broken.py:Mine", "broken.py: expected a Python file that runs, got ZeroDivisionError"),
-        ("wrong.py:Mine", "wrong.py: expected a Python file that runs, got SyntaxError"),
+        ("broken.py:Mine", "broken.py:1: expected code that runs to its end, got ZeroDivisionError"),
+        ("wrong.py:Mine", "wrong.py:1: expected code that runs to its end, got SyntaxError"),
     ],
 )
 def test_bad_input_says_what_was_expected(text: str, message: str, case: Path) -> None:
@@ -218,3 +218,10 @@ def test_where_there_are_several_recipes_each_has_its_name_and_the_bare_one_is_f
     assert parse("rurk:fit.lr=0.5", "methods") == parse("rurk:lr=0.5", "methods")
     with pytest.raises(BadInput, match="unknown parameter 'lr'"):
         parse("our:lr=0.5", "methods")
+
+
+def test_the_files_that_lines_name_come_from_the_parsed_line() -> None:
+    named = list(paths("digits:forget=my idx.txt,train=300", "spotter(d/case.py:Mine:tau=1):share=0.1", "rurk"))
+    assert named[:2] == ["my idx.txt", "300"]
+    assert {"d/case.py", "1", "0.1"} == set(named[2:])
+    assert set(paths("texts:forget=a+b")) == {"a+b", "a", "b"}
