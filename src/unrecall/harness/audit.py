@@ -28,7 +28,7 @@ from unrecall.record.provenance import provenance
 from unrecall.record.schema import Exhibit, Record, Run
 from unrecall.record.verdict import judge
 from unrecall.spec import lines
-from unrecall.tasks.base import Task, check_inputs
+from unrecall.tasks.base import Task, check_inputs, check_model
 from unrecall.training.session import Session
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
@@ -68,6 +68,7 @@ def audit(
     suiting = (attacks or suite("standard")).suiting(task)
     with ExitStack() as stack:
         for _, model in setting.subjects:
+            check_model(model)
             stack.enter_context(mode(model.to(session.place()), training=False))
             check_inputs(task, model, request)
         setting.check_roles()
