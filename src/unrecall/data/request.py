@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,7 @@ class Request:
     masked: tuple[int, ...] = ()
     checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
+    _parts: dict[tuple[str, ...], "Request"] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """What is refused at once: no data sets, too few examples, data that change, examples that two sets share."""
@@ -134,6 +136,20 @@ class Request:
             raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")
         whole = self.holdout
         return self.with_own(validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
+
+    def only(self, *names: str) -> "Request":
+        """This request without the sets that aren't named, for those who may not read them; the same each time."""
+        if names not in self._parts:
+            part = copy(self)  # what was compared when this request was made needn't be again
+            for name in {*SPLITS, "validation"} - {*names}:
+                hidden = None if name == "validation" else Absent("not to be read here")
+                object.__setattr__(part, name, hidden)
+            object.__setattr__(part, "checked", set())
+            vars(part).pop("digests", None)
+            vars(part).pop("fingerprint", None)
+            self._parts[names] = part
+        self._parts[names].checked.update(self.checked)
+        return self._parts[names]
 
     def with_own(self, **changes: Any) -> "Request":
         """This request with its own examples in other sets; what a task has looked for in them it needn't again."""

@@ -52,8 +52,8 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
     validation = request.validation
     if strength is None or validation is None:
         raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, without one.")
-    check_inputs(job.task, model, request)
     goal, seed = goal_of(job.task, request, validation), draw_seed(job.generator)
+    check_inputs(job.task, model, request.only("forget", "retain", "validation"))
     search = Search(method, model, job.on(tuning_request(request, validation, seed)), seed, goal, retain_drop)
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)

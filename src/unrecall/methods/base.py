@@ -90,11 +90,11 @@ Unlearn: TypeAlias = Callable[[Any, nn.Module, Job], nn.Module]
 
 
 def _after_check(unlearn: Unlearn) -> Unlearn:
-    """Makes an `unlearn` that looks at model and data before it does anything."""
+    """Makes an `unlearn` that looks at the model and at what it may read of the data before it does anything."""
 
     @wraps(unlearn)
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
-        check_inputs(job.task, model, job.request)
+        check_inputs(job.task, model, job.request.only("forget", "retain"))
         return unlearn(self, model, job)
 
     return checked

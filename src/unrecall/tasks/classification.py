@@ -135,8 +135,8 @@ class Classification(Task):
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 line = str(error).splitlines()[0]
                 raise BadInput(
-                    f"model: expected to accept inputs {tuple(probe['inputs'].shape)} in float32, got: {line}. "
-                    "Wrap the model in a module that brings inputs into its shape and precision, or change the data."
+                    f"model: expected to accept inputs {tuple(probe['inputs'].shape)}, got: {line}. "
+                    "Wrap the model in a module that brings float32 inputs into its shape and precision."
                 ) from error
         if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(probe["inputs"]):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
