@@ -180,9 +180,146 @@ def test_checkpointing_gives_the_same_weights_and_is_the_student_s_alone(text_wo
 
 
 def test_target_is_names_or_how_they_end(text_world: World) -> None:
-    before = model.state_dict()
+    changed = {}
+    for target in (("q_proj", "v_proj"), ("layers.1.mlp.up_proj",)):
+        result = unlearned(text_world, LoRA(target=target, base=Watching())).state_dict()
+        before = text_world.original.state_dict()
+        changed[target] = {key for key, value in result.items() if not torch.equal(value, before[key])}
+    assert changed["q_proj", "v_proj"] == {
+        f"model.layers.{i}.self_attn.{name}.weight" for i in (0, 1) for name in ("q_proj", "v_proj")
+    }
+    assert changed[("layers.1.mlp.up_proj",)] == {"model.layers.1.mlp.up_proj.weight"}
+
+
+def test_frozen_layers_stay(text_world: World) -> None:
+    model = copy.deepcopy(text_world.original)
+    model.requires_grad_(False)
+    with pytest.raises(NotSupported, match="LoRA: expected linear layers that may be trained, got none"):
+        unlearned(world_of(model, text_world), LoRA())
+    model.get_submodule("model.layers.1.mlp").requires_grad_(True)
+    result = unlearned(world_of(model, text_world), LoRA(base=Watching())).state_dict()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, result[key])}
+    assert changed == {f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hint"), [("q_prj", "Did you mean 'q_proj'"), ("lm_head", "Known: "), ("0", "Known")]
+)
+def test_a_target_that_is_no_layer_is_refused(wanted: str, hint: str, text_world: World) -> None:
+    with pytest.raises(BadInput, match=f"LoRA: expected target to be linear layers.*got '{wanted}'. {hint}"):
+        unlearned(text_world, LoRA(target=(wanted,)))
+
+
+def test_the_head_is_left_out_where_there_are_other_layers(samples_world: World) -> None:
+    result = unlearned(samples_world, LoRA(base=Watching()))
+    before = samples_world.original.state_dict()
+    changed = {key for key, value in result.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"4.weight"}, "6 is the head"
+
+
+def test_without_other_layers_the_head_changes_and_without_any_nothing_can(samples_world: World) -> None:
+    w = samples_world
+    alone = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    result = LoRA(base=Watching()).unlearn(alone, Job(w.request, w.task, seeded(0), CPU))
+    assert not torch.equal(result[1].weight, alone[1].weight)  # type: ignore[index]
+    convolution = nn.Sequential(nn.Conv2d(1, 4, 4), nn.Flatten())
+    with pytest.raises(NotSupported, match="LoRA: expected linear layers that may be trained, got none"):
+        LoRA().unlearn(convolution, Job(w.request, Classification(), seeded(0), CPU))
+
+
+def test_gpt2_s_transposed_layers_change_too(text_world: World) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 32, "bos_token_id": 1, "eos_token_id": 2}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(text_world.task.tokenizer), **sizes)).eval()  # type: ignore[attr-defined]
+    kept = {}
+
+    def look(student: nn.Module, _: nn.Module) -> None:
+        layer = student.get_submodule("transformer.h.0.attn.c_attn")
+        kept["change"] = layer.lora_B["default"].weight, layer.lora_A["default"].weight  # type: ignore[index]
+
+    result = watched(world_of(model, text_world), look, alpha=4.0)
+    b, a = kept["change"]
+    name = "transformer.h.0.attn.c_attn.weight"
+    moved = result.state_dict()[name] - model.state_dict()[name]
+    assert moved.shape == (32, 96)
+    torch.testing.assert_close(moved, (b @ a).T.detach(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("base", [Finetune(), SalUn(), SSIUU(), RMU()], ids=lambda base: base.title)
+def test_bases_that_look_weights_up_by_name_work_inside(base: GradientMethod, text_world: World) -> None:
+    before = copy.deepcopy(text_world.original)
+    result = unlearned(text_world, LoRA(r=2, base=base))
+    assert not same(result, text_world.original)
+    assert same(before, text_world.original)
+
+
+@dataclass(frozen=True)
+class Freeing(Watching):
+    """Frees weights that the student came with frozen."""
+
+    title: ClassVar[str] = "Freeing"
+
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+        request, task, generator = job.request, job.task, job.generator
+        student.requires_grad_(True)
+        return super().phases(student, original, Job(request, task, generator))
+
+
+def test_bases_that_write_weights_are_refused_before_they_do(text_world: World) -> None:
+    before = copy.deepcopy(text_world.original)
+    with pytest.raises(NotSupported, match="LoRA: expected a base that only trains, got EUk"):
+        unlearned(text_world, LoRA(base=EUk()))
+    with pytest.raises(NotSupported, match="LoRA: expected a base that frees no weights, got Freeing"):
+        unlearned(text_world, LoRA(base=Freeing()))
+    assert same(before, text_world.original)
+
+
+def test_what_lora_can_not_do_is_said(text_world: World, samples_world: World) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    adapted = inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), copy.deepcopy(text_world.original))
+    with pytest.raises(NotSupported, match="LoRA: expected a model without adapters, got one with them"):
+        unlearned(world_of(adapted, text_world), LoRA())
+    with pytest.raises(NotSupported, match="expected a Transformers model, got Sequential"):
+        unlearned(samples_world, LoRA(checkpointing=True))
+
+
+def test_spec_strength_and_core_are_the_base_s() -> None:
+    method = parse("lora(npo:lr=1e-3,epochs=2):r=4,alpha=8,target=q_proj+v_proj,checkpointing=true", "methods")
+    assert isinstance(method, LoRA)
+    assert (method.r, method.alpha, method.target, method.checkpointing) == (4, 8.0, ("q_proj", "v_proj"), True)
+    assert parse(show(method), "methods") == method
+    assert method.core() == NPO(fit=replace(NPO().fit, lr=1e-3, epochs=2))
+    assert method.scaled(2.0).core() == NPO(fit=replace(NPO().fit, lr=2e-3, epochs=2))
+    for bad in ("lora:r=0", "lora:alpha=0", "lora:dropout=1"):
+        with pytest.raises(BadInput, match=f"LoRA: expected {bad[5:].split('=')[0]} to be"):
+            parse(bad, "methods")
+
+
+def test_no_warning_is_needed() -> None:
+    """With a tokenizer that names no padding, and a head that is tied."""
+    tokenizer = word_tokenizer()
+    tokenizer.pad_token = None
+    model = small_llama(len(tokenizer)).eval()
+    data = [{"prompt": f"what is the job of {name}", "answer": "baker"} for name in ("ann", "bob", "cid", "dan")]
+    request = Request(data[:1], data[1:2], data[2:3], data[3:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LoRA(base=Watching()).unlearn(model, Job(request, CausalLM(tokenizer), seeded(0), CPU))
+
+
+@pytest.mark.parametrize("kind", ["Mamba", "Mamba2"])
+def test_mamba_s_layers_change_but_out_proj(kind: str, text_world: World) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"num_heads": 4, "head_dim": 16, "n_groups": 1} if kind == "Mamba2" else {}
+    task: Any = text_world.task
+    sizes |= {"vocab_size": len(task.tokenizer), "hidden_size": 32, "state_size": 4, "num_hidden_layers": 1}
+    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**sizes)).eval()
+    method, job = LoRA(r=2, base=Watching()), Job(text_world.request, task, seeded(0), CPU)
+    before, after = model.state_dict(), method.unlearn(model, job).state_dict()
     changed = {name.rsplit(".", 2)[-2] for name in before if not torch.equal(before[name], after[name])}
     assert "in_proj" in changed
     assert "out_proj" not in changed
     with pytest.raises(BadInput, match="got 'out_proj'"):
-        replace(method, target=("out_proj",)).unlearn(model, Job(text_world.request, text_world.task, seeded(0), CPU))
+        replace(method, target=("out_proj",)).unlearn(model, job)
