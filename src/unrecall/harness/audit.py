@@ -29,7 +29,7 @@ from unrecall.record.provenance import provenance
 from unrecall.record.schema import Exhibit, Record, Run
 from unrecall.record.verdict import judge
 from unrecall.spec import lines
-from unrecall.tasks.base import Task, check_inputs, cuts
+from unrecall.tasks.base import Task, check_inputs, check_model, cuts
 from unrecall.training.session import Session
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
@@ -69,6 +69,7 @@ def audit(
     suiting = (attacks or suite("standard")).suiting(task)
     with ExitStack() as stack:
         for _, model in setting.subjects:
+            check_model(model)
             stack.enter_context(mode(model.to(session.place()), training=False))
             check_inputs(task, model, request)
         setting = setting.with_task(task.settled(original, request))

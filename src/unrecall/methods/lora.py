@@ -21,6 +21,12 @@ from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
 
+STATE_SPACE = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""Transformers' names for models with Mamba's layers."""
+
+UNREAD = "out_proj"
+"""The layer of Mamba's whose matrix its kernels read themselves, so that PEFT refuses to put a change beside it."""
+
 
 @dataclass(frozen=True)
 class LoRA(Wrapper):
@@ -41,7 +47,8 @@ class LoRA(Wrapper):
         dropout: share of a layer's inputs that the change does not see, drawn anew each step.
         target: names of linear layers, or how they end (q_proj+v_proj); all-linear is each of them but the head, and
             the head where there is no other, and the experts of a mixture, whose matrices have names too
-            (down_proj). Never a layer whose weights are frozen or another's too.
+            (down_proj). Never a layer whose weights are frozen or another's too, nor Mamba's out_proj, whose matrix
+            its kernels read past any change.
         checkpointing: activations are computed again on the way back and not kept; Transformers models only.
 
     Expected to fail: as the base does. What must change in more directions than r, in layers that are left out, or in
@@ -97,7 +104,9 @@ class LoRA(Wrapper):
             head = job.task.head(model, next(in_order(model, job.task, job.request.forget, 1)))
         except NotSupported:
             head = None
-        body = [name for name, layer in layers.items() if layer is not head]
+        kind = str(getattr(getattr(model, "config", None), "model_type", ""))
+        unread = UNREAD if kind in STATE_SPACE else ""
+        body = [name for name, layer in layers.items() if layer is not head and name.rsplit(".", 1)[-1] != unread]
         if self.target == ("all-linear",):
             if not layers:
                 raise NotSupported("LoRA: expected linear layers that may be trained, got none. Use the base alone.")
@@ -134,7 +143,14 @@ class LoRA(Wrapper):
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # it is set right, for each layer alone
-            peft.inject_adapter_in_model(config, student)
+            try:
+                peft.inject_adapter_in_model(config, student)
+            except ValueError as error:
+                line = " ".join(str(error).split())[:300]
+                raise NotSupported(
+                    f"LoRA: expected layers that PEFT can change, got: {line}. Name others in target, or use the base "
+                    "alone."
+                ) from error
         for parameter in student.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))

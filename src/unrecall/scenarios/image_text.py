@@ -11,7 +11,7 @@ from torch import nn
 
 from unrecall.disk.files import read_json
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import Loaded, check_whole, opened, transformers
+from unrecall.scenarios.language import Loaded, check_unquantised, check_whole, opened, transformers
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's, of each channel."""
@@ -23,6 +23,7 @@ def load_clip(name: str) -> Loaded:
     library = transformers()
     if not Path(name).is_dir():
         raise BadInput(f"{name or 'model'}: expected a folder with a Transformers CLIP, got nothing there.")
+    check_unquantised(name, Path(name) / "config.json")
     expected = f"{name}: expected a Transformers CLIP and its tokenizer"
     model, report = opened(
         expected,

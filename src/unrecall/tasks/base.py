@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from unrecall.data.examples import Batch, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split, check_same
@@ -97,8 +98,9 @@ class Task(ABC):
 def check_inputs(task: Task, model: nn.Module, request: Request) -> None:
     """BadInput where model and data don't fit (`Task.check`), examples change, or sets share one as the task reads it.
 
-    A request is read for the last two once a task.
+    What audits, unlearns, tunes or trains asks it first. A request is read for the last two once a task.
     """
+    check_model(model)
     task.check(model, request)
     if (looked_for := f"apart as {task!r}") not in request.checked:
         contents = {split: list(_contents(task, request, split)) for split in SPLITS}
@@ -122,6 +124,53 @@ def cuts(task: Task, request: Request) -> list[str]:
             mean = 100 * sum(lost) / len(lost)
             told.append(f"{len(lost)} of {len(shares)} {split} examples lose {mean:.0f} % of their tokens")
     return told
+
+
+def check_model(model: nn.Module) -> None:
+    """BadInput where a model isn't one of Python modules with weights in floats, which can be looked into and changed.
+
+    Quantised ones, of whatever library, hold their weights in whole numbers, in single bytes or in packed objects.
+    """
+    if not isinstance(model, nn.Module):
+        raise BadInput(
+            f"model: expected a torch.nn.Module, got {type(model).__name__}. Build the network, and load its weights."
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadInput(
+            f"model: expected a module of Python code, got a scripted or traced one ({type(model).__name__}). Give the "
+            "model that it was made from: build it, and load the scripted one's state_dict()."
+        )
+    if form := _quantised(model):
+        raise BadInput(f"model: expected weights in floats, got quantised ones ({form}). {BEFORE_QUANTISING}")
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise BadInput(
+                f"model: expected weights, got none yet in '{name}'. Pass an example through the model first."
+            )
+        if parameter.is_meta:
+            raise BadInput(f"model: expected weights, got none in '{name}' (on meta). Load the checkpoint first.")
+    if next(model.parameters(), None) is None:
+        raise BadInput("model: expected weights to change, got a model without parameters. Give one that was trained.")
+
+
+BEFORE_QUANTISING = "Give the model as it was before it was quantised, and quantise what was unlearned."
+"""What to do about a quantised model."""
+
+
+def _quantised(model: nn.Module) -> str:
+    """What shows that a model is quantised: a module's class or a weight's number format; empty where nothing does."""
+    for name, module in model.named_modules():
+        kind = type(module)
+        if ".quantized" in kind.__module__:
+            return f"{module._get_name()} at '{name}'"
+    for name, value in model.named_parameters():
+        held = type(value.data) if not is_lazy(value) else Tensor
+        if not value.is_floating_point() or value.dtype.itemsize == 1 or "quant" in held.__name__.lower():
+            return f"{name} in {str(value.dtype).removeprefix('torch.')}"
+    for name, buffer in model.named_buffers():
+        if buffer.is_quantized or name.rsplit(".", 1)[-1] in ("qweight", "weight_packed"):
+            return f"{name} in {str(buffer.dtype).removeprefix('torch.')}"
+    return ""
 
 
 def check_finite(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, evenly, iterate, move
-from unrecall.data.request import SPLITS, Request
+from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.functional import exact_nll
@@ -202,8 +202,8 @@ class CausalLM(Tokenised, Task):
         if looked_for in request.checked:
             return
         forgotten: dict[tuple[str, str], int] = {}
-        for split in SPLITS:
-            for i, item in enumerate(iterate(request[split])):
+        for split, examples in request.sets.items():
+            for i, item in enumerate(iterate(examples)):
                 tokens = self._checked(item, f"{split}[{i}]")
                 if context is not None and len(tokens) > context:
                     raise BadInput(

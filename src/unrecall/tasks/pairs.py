@@ -201,10 +201,10 @@ class Pairs(Task):
             self._check_tokens(self.prompt.replace("{}", name), f"prompt of '{name}'", limits)
         looked_for = f"{self!r} {tuple(shape)} {limits}"
         if looked_for not in request.checked:
-            for split in SPLITS:
-                if len(request[split]) == 1:
+            for split, examples in request.sets.items():
+                if len(examples) == 1:
                     raise BadInput(f"{split}: expected 2 pairs or more, each to be told from the others, got 1.")
-                for i, item in enumerate(iterate(request[split])):
+                for i, item in enumerate(iterate(examples)):
                     self._check_pair(item, f"{split}[{i}]", shape)
                     self._check_tokens(item["caption"], f"{split}[{i}]", limits)
             if request.kind == "class":

@@ -334,3 +334,19 @@ def test_no_warning_is_needed() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LoRA(base=Watching()).unlearn(model, Job(request, CausalLM(tokenizer), seeded(0), CPU))
+
+
+@pytest.mark.parametrize("kind", ["Mamba", "Mamba2"])
+def test_mamba_s_layers_change_but_out_proj(kind: str, text_world: World) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"num_heads": 4, "head_dim": 16, "n_groups": 1} if kind == "Mamba2" else {}
+    task: Any = text_world.task
+    sizes |= {"vocab_size": len(task.tokenizer), "hidden_size": 32, "state_size": 4, "num_hidden_layers": 1}
+    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**sizes)).eval()
+    method, job = LoRA(r=2, base=Watching()), Job(text_world.request, task, seeded(0), CPU)
+    before, after = model.state_dict(), method.unlearn(model, job).state_dict()
+    changed = {name.rsplit(".", 2)[-2] for name in before if not torch.equal(before[name], after[name])}
+    assert "in_proj" in changed
+    assert "out_proj" not in changed
+    with pytest.raises(BadInput, match="got 'out_proj'"):
+        replace(method, target=("out_proj",)).unlearn(model, job)
