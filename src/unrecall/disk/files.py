@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,12 +91,23 @@ def _seal(path: Path) -> str:
 def sealed_as(path: Path) -> list[Path]:
     """The files that were written as `path`, with their seals in their names; the newest first."""
     beside = path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}")
-    return sorted(beside, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    return sorted(beside, key=lambda file: file.lstat().st_mtime_ns, reverse=True)
 
 
 def intact(path: Path) -> bool:
-    """Whether a sealed file is, byte for byte, as it was written."""
-    return path.stem.rpartition(".")[2] == _seal(path)
+    """Whether a sealed file is, byte for byte, as it was written; what is no file that can be read isn't."""
+    try:
+        return path.stem.rpartition(".")[2] == _seal(path)
+    except OSError:
+        return False
+
+
+def discard(path: Path) -> None:
+    """Removes a damaged file of our own, or whatever stands in its place."""
+    try:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def unwritable(path: Path, error: Exception) -> BadInput:

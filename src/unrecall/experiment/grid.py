@@ -82,6 +82,7 @@ def perform(cell: Cell) -> Record:
     scenario, method, attacks = scenario_of(cell.scenario), parse(cell.method, "methods"), suite(*cell.suite.split())
     expected = identity(scenario, method, attacks.suiting(scenario.task), cell.seed, cell.tuned)
     if (before := finished(cell.record, expected)) is not None:
+        cell.session.end()
         return before
     session, folder = cell.session, Path(cell.folder)
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
@@ -94,6 +95,7 @@ def perform(cell: Cell) -> Record:
             unlearned = loaded(architecture(scenario, cell.seed, session), kept)
             export(scenario.task, unlearned, folder / "unlearned")
     record.save(cell.record)
+    session.end()
     return record
 
 
@@ -107,6 +109,7 @@ def checkpoint(cell: Cell) -> str:
     unlearned = start.unlearned(chosen).model
     weights.save(unlearned, folder / "unlearned.safetensors")
     export(scenario.task, unlearned, folder / "unlearned")
+    session.end()
     return f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
@@ -136,6 +139,7 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
         run=run,
     )
     record.save(cell.record)
+    session.end()
     return record
 
 

@@ -10,9 +10,8 @@ from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
-from unrecall.harness.suites import judged_names
+from unrecall.harness.checking import check
 from unrecall.methods.base import Method
-from unrecall.record.recheck import recheck
 from unrecall.record.schema import Record
 from unrecall.scenarios.base import Scenario
 
@@ -47,9 +46,9 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
 
     BadInput where it doesn't agree with itself, or another run made it.
     """
-    if not path.exists():
+    if not path.is_file():
         return None
-    record, problems, _ = recheck(path, judged_names())
+    record, problems, _ = check(path)
     if problems:
         raise BadInput(
             f"{path}: expected the record that was made here, got one that doesn't hold: {problems[0]} "

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+STATE = ".ckpt"
+"""How a file ends that holds the state of a training."""
 
 
 @dataclass
@@ -69,6 +71,12 @@ class Session:
         for path in self.states:
             for file in sealed_as(path):
                 file.unlink(missing_ok=True)
+        self.states.clear()
+
+    def end(self) -> None:
+        """Removes all states, at the end of a run: one that was killed may have left some of trainings that ended."""
+        for file in [] if self.folder is None else self.folder.glob(f"*{STATE}"):
+            file.unlink(missing_ok=True)
         self.states.clear()
 
     def accelerator(self) -> "Accelerator":
