@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +31,7 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path.parent.glob(f".{glob.escape(path.name[:80])}.*{UNFINISHED}"))
         temporary, lock = _temporary(path)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
@@ -75,7 +76,12 @@ def _lock(file: BinaryIO) -> bool:
 
 def sweep(folder: Path) -> None:
     """Removes what killed processes left half-written in a folder and below; what is being written stays."""
-    for path in folder.rglob(f".*{UNFINISHED}"):
+    _remove_left(folder.rglob(f".*{UNFINISHED}"))
+
+
+def _remove_left(paths: Iterable[Path]) -> None:
+    """Removes those of the unfinished files that nobody is writing."""
+    for path in paths:
         try:
             with path.open("rb") as file:
                 if fcntl is not None and _lock(file):
