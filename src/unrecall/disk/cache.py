@@ -64,6 +64,8 @@ class Cache:
             try:
                 if intact(file):
                     return form.read(file)
+            except FileNotFoundError:  # another process has just taken it away
+                continue
             except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
                 pass
             warnings.warn(f"{file}: damaged, so it is made anew.", stacklevel=2)

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -96,15 +96,22 @@ def _seal(path: Path) -> str:
 
 def sealed_as(path: Path) -> list[Path]:
     """The files that were written as `path`, with their seals in their names; the newest first."""
-    beside = path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}")
-    return sorted(beside, key=lambda file: file.lstat().st_mtime_ns, reverse=True)
+    written: dict[Path, int] = {}
+    for file in path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}"):
+        with suppress(FileNotFoundError):  # another process of the same run has just taken it away
+            written[file] = file.lstat().st_mtime_ns
+    return sorted(written, key=lambda file: written[file], reverse=True)
 
 
 def intact(path: Path) -> bool:
-    """Whether a sealed file is, byte for byte, as it was written; what is no file that can be read isn't."""
+    """Whether a sealed file is, byte for byte, as it was written; what is no file that can be read isn't.
+
+    FileNotFoundError where nothing is there, since another process has taken it away.
+    """
     try:
         return path.stem.rpartition(".")[2] == _seal(path)
     except OSError:
+        path.lstat()
         return False
 
 

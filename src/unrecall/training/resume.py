@@ -63,13 +63,17 @@ class Saved:
     def restore(self, progress: Progress) -> int:
         """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
 
-        A damaged file is left out, with a warning: the training starts anew.
+        A damaged file is left out, with a warning: the training starts anew. So it does, without one, where another
+        process that trains the same has just taken the file away.
         """
         for file in [] if self.path is None else sealed_as(self.path):
-            if intact(file):
-                progress.load(torch.load(file, weights_only=True, map_location="cpu"))
-                self.good = progress.effort.steps
-                return self.good
+            try:
+                if intact(file):
+                    progress.load(torch.load(file, weights_only=True, map_location="cpu"))
+                    self.good = progress.effort.steps
+                    return self.good
+            except FileNotFoundError:
+                continue
             warnings.warn(f"{file}: damaged, so this training starts anew.", stacklevel=2)
             discard(file)
         return 0
