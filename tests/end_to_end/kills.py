@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tests.end_to_end.fuzz import called, standing
 from tests.end_to_end.test_cli import CASE, FAST, METHOD, WHO
 from tests.worlds import network
 from unrecall.cli import app as cli
@@ -170,6 +171,12 @@ def saving_always() -> Iterator[None]:
         Session.__init__.__defaults__ = defaults
 
 
+def warm_up(home: Path) -> None:
+    """Runs a command here, so that each child finds loaded and parsed what it needs."""
+    with standing(placed(home) / "work"):
+        assert called(COMMANDS["run"]).code == 0
+
+
 def main(arguments: list[str], say: Callable[[str], None] = print) -> int:
     """Kills that many commands, all kinds alike, and says what went wrong."""
     numbers = [int(word) for word in arguments]
@@ -178,6 +185,7 @@ def main(arguments: list[str], say: Callable[[str], None] = print) -> int:
     with tempfile.TemporaryDirectory() as folder, saving_always():
         place = Path(folder)
         names = list(COMMANDS)[:count]
+        warm_up(place / "first")
         expected = {name: whole(name, place) for name in names}
         for i in range(count):
             name, home = names[i % len(names)], place / "try"
