@@ -98,8 +98,8 @@ def sealed_as(path: Path) -> list[Path]:
     """The files that were written as `path`, with their seals in their names; the newest first."""
     written: dict[Path, int] = {}
     for file in path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}"):
-        with suppress(FileNotFoundError):  # another process of the same run has just taken it away
-            written[file] = file.lstat().st_mtime_ns
+        with suppress(OSError):  # another process of the same run has just taken it away, or it is a link to nothing
+            written[file] = file.stat().st_mtime_ns
     return sorted(written, key=lambda file: written[file], reverse=True)
 
 
@@ -110,8 +110,9 @@ def intact(path: Path) -> bool:
     """
     try:
         return path.stem.rpartition(".")[2] == _seal(path)
+    except FileNotFoundError:
+        raise
     except OSError:
-        path.lstat()
         return False
 
 
