@@ -231,10 +231,9 @@ def report(
 def check(record: Annotated[Path, typer.Argument(help="a record, or a folder that holds some")]) -> None:
     """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
     from unrecall.disk.run_folder import records_in
-    from unrecall.harness.suites import judged_names
-    from unrecall.record.recheck import recheck
+    from unrecall.harness.checking import check as checked_again
 
-    checks = {path: recheck(path, judged_names()) for path in records_in([record])}
+    checks = {path: checked_again(path) for path in records_in([record])}
     for path, checked in checks.items():
         _say(f"{path}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
         _say(checked.record.verdict.line)

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from unrecall.disk.files import check_writable, content_key, intact, read_text, sealed_as, sweep, writing
+from unrecall.disk.files import check_writable, content_key, discard, intact, read_text, sealed_as, sweep, writing
 from unrecall.errors import INSTALLED, PACKAGE, BadInput
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Cache:
             except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
                 pass
             warnings.warn(f"{file}: damaged, so it is made anew.", stacklevel=2)
-            file.unlink(missing_ok=True)
+            discard(file)
         _sweep_once(self.folder)
         with writing(path, sealed=True) as temporary:
             form.write(temporary, compute())

@@ -4,8 +4,9 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +34,7 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() and path.exists():
             raise OSError("something else than a file is there")
+        _remove_left(path.parent.glob(f".{glob.escape(path.name[:80])}.*{UNFINISHED}"))
         temporary, lock = _temporary(path)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
@@ -88,7 +90,12 @@ def _lock(file: BinaryIO) -> bool:
 
 def sweep(folder: Path) -> None:
     """Removes what killed processes left half-written in a folder and below; what is being written stays."""
-    for path in folder.rglob(f".*{UNFINISHED}"):
+    _remove_left(folder.rglob(f".*{UNFINISHED}"))
+
+
+def _remove_left(paths: Iterable[Path]) -> None:
+    """Removes those of the unfinished files that nobody is writing."""
+    for path in paths:
         try:
             with path.open("rb") as file:
                 if fcntl is not None and _lock(file):
@@ -105,14 +112,30 @@ def sealed_as(path: Path) -> list[Path]:
     """The files that were written as `path`, with their seals in their names; the newest first."""
     written: dict[Path, int] = {}
     for file in path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}"):
-        with suppress(FileNotFoundError):  # another process of the same run has just taken it away
+        with suppress(OSError):  # another process of the same run has just taken it away, or it is a link to nothing
             written[file] = file.stat().st_mtime_ns
     return sorted(written, key=lambda file: written[file], reverse=True)
 
 
 def intact(path: Path) -> bool:
-    """Whether a sealed file is, byte for byte, as it was written."""
-    return path.stem.rpartition(".")[2] == _seal(path)
+    """Whether a sealed file is, byte for byte, as it was written; what is no file that can be read isn't.
+
+    FileNotFoundError where nothing is there, since another process has taken it away.
+    """
+    try:
+        return path.stem.rpartition(".")[2] == _seal(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+
+
+def discard(path: Path) -> None:
+    """Removes a damaged file of our own, or whatever stands in its place."""
+    try:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def unwritable(path: Path, error: Exception) -> BadInput:

@@ -28,6 +28,7 @@ def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
+    sweep(folder)
     write_json(folder / ASKED, asked_for)
     return folder
 

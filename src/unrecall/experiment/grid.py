@@ -80,6 +80,7 @@ def perform(cell: Cell) -> Record:
     session, folder = cell.session, Path(cell.folder)
     expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seed, session), cell.tuned)
     if (before := finished(cell.record, expected)) is not None:
+        cell.session.end()
         return before
     check_writable(cell.record, folder / "unlearned.safetensors", folder / "parts" / "part")
     shared(on_disk=True).check()
@@ -94,6 +95,7 @@ def perform(cell: Cell) -> Record:
             unlearned = loaded(architecture(scenario, cell.seed, session), kept)
             export(scenario.task, unlearned, folder / "unlearned")
     record.save(cell.record)
+    session.end()
     return record
 
 
@@ -109,6 +111,7 @@ def checkpoint(cell: Cell) -> str:
     unlearned = start.unlearned(chosen).model
     weights.save(unlearned, folder / "unlearned.safetensors")
     export(scenario.task, unlearned, folder / "unlearned")
+    session.end()
     return f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
@@ -144,6 +147,7 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
         run=run,
     )
     record.save(cell.record)
+    session.end()
     return record
 
 

@@ -9,9 +9,8 @@ from unrecall.data.request import Request
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.errors import BadInput
-from unrecall.harness.suites import judged_names
+from unrecall.harness.checking import check
 from unrecall.methods.base import Method
-from unrecall.record.recheck import recheck
 from unrecall.record.schema import Record
 from unrecall.scenarios.base import Scenario
 from unrecall.training.session import Session
@@ -54,7 +53,7 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
     """
     if not path.is_file():
         return None
-    record, problems, _ = recheck(path, judged_names())
+    record, problems, _ = check(path)
     written = record.provenance.identity
     differing = sorted(key for key in expected.keys() | written.keys() if expected.get(key) != written.get(key))
     if set(differing) - REMADE:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unrecall.disk.files import intact, sealed_as, unwritable, writing
-from unrecall.training.session import Effort, Session
+from unrecall.disk.files import discard, intact, sealed_as, unwritable, writing
+from unrecall.training.session import STATE, Effort, Session
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Saved:
     @property
     def path(self) -> Path | None:
         """Where the state goes; None where the session keeps nothing."""
-        return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}.ckpt"
+        return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}{STATE}"
 
     def restore(self, progress: Progress) -> int:
         """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
@@ -76,7 +76,7 @@ class Saved:
             except FileNotFoundError:
                 continue
             warnings.warn(f"{file}: damaged, so this training starts anew.", stacklevel=2)
-            file.unlink(missing_ok=True)
+            discard(file)
         return 0
 
     def keep(self, progress: Progress) -> None:

@@ -16,6 +16,8 @@ from unrecall.errors import BadInput, visible
 T = TypeVar("T")
 LEFT_ALONE = ("MIXED_PRECISION", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
 """What Accelerate's launcher may ask for that would make other models of those that are measured."""
+STATE = ".ckpt"
+"""How a file ends that holds the state of a training."""
 
 
 @dataclass
@@ -73,6 +75,12 @@ class Session:
         for path in self.states:
             for file in sealed_as(path):
                 file.unlink(missing_ok=True)
+        self.states.clear()
+
+    def end(self) -> None:
+        """Removes all states, at the end of a run: one that was killed may have left some of trainings that ended."""
+        for file in [] if self.folder is None else self.folder.glob(f"*{STATE}"):
+            file.unlink(missing_ok=True)
         self.states.clear()
 
     def place(self) -> torch.device:

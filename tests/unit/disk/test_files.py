@@ -376,3 +376,16 @@ def test_records_are_found_below_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"expected at least one record\.json below it"):
         records_in([tmp_path / "empty"])
+
+
+def test_a_file_that_was_being_written_when_its_writer_was_killed_goes_with_the_next_writing(tmp_path: Path) -> None:
+    (tmp_path / ".page.html.x1.part").write_text("half")
+    (tmp_path / ".other.html.x1.part").write_text("half of another")
+    write_text(tmp_path / "page.html", "whole")
+    assert contents(tmp_path) == {"page.html": b"whole", ".other.html.x1.part": b"half of another"}
+
+
+def test_a_run_that_was_killed_while_it_claimed_its_folder_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".run.json.x1.part").write_text("{")
+    assert claim(tmp_path, {"command": "run"}) == tmp_path
+    assert list(contents(tmp_path)) == [ASKED]

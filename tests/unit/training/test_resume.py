@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,37 @@ def test_killed_at_any_step_and_resumed_gives_the_same_weights(optimizer: str, t
         assert same(run(None, session), whole)
         session.drop_states()
         assert not list(folder.glob("*")), "and removed once the result is kept"
+
+
+def test_the_end_of_a_run_removes_the_states_that_killed_ones_left(tmp_path: Path) -> None:
+    (tmp_path / f"unlearned.key.{'0' * 16}.ckpt").write_bytes(b"of a training whose result is kept")
+    (tmp_path / "unlearned.safetensors").write_bytes(b"the result")
+    Session(folder=tmp_path, device="cpu").end()
+    assert [path.name for path in tmp_path.iterdir()] == ["unlearned.safetensors"]
+
+
+@pytest.mark.parametrize("place", ["folder", "link", "loop"])
+def test_whatever_stands_in_the_place_of_a_state_gives_way(place: str, tmp_path: Path) -> None:
+    session = Session(folder=tmp_path, device="cpu", every=0)
+    generator = seeded(5)
+    phase, model = noisy(4, generator)
+    with pytest.raises(Killed):
+        fit(model, TASK, phase, generator, session)
+    (state,) = tmp_path.glob("*.ckpt")
+    state.unlink()
+    if place == "folder":
+        (state / "inside").mkdir(parents=True)
+    else:
+        state.symlink_to("nowhere" if place == "link" else state.name)
+    generator = seeded(5)
+    phase, again = noisy(None, generator)
+    said = pytest.warns(UserWarning, match="damaged, so this training starts anew")
+    with said if place == "folder" else nullcontext():
+        fit(again, TASK, phase, generator, session)
+    generator = seeded(5)
+    phase, whole = noisy(None, generator)
+    fit(whole, TASK, phase, generator, CPU)
+    assert same(again, whole)
 
 
 def test_a_run_may_be_killed_more_than_once(tmp_path: Path) -> None:
