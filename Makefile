@@ -5,7 +5,7 @@ LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt $(LINKS)
 LAWS := tests/laws/test_architecture.py tests/laws/test_shape.py tests/laws/test_kept_records.py tests/laws/test_results.py
 
-.PHONY: demo test test-everywhere golden check lint speed docs wheel clean
+.PHONY: demo test test-everywhere golden check fuzz kills lint speed docs wheel clean
 
 demo: .venv/demo  ## train, retrain, unlearn, attack, report on digits: about a minute
 	$(BIN)/unrecall demo --out unrecall-demo
@@ -24,6 +24,12 @@ check: lint  ## style, types and the laws that run no audit: under a minute
 
 test-everywhere: .venv/dev  ## the tests six times, as six processors would run them
 	sh tests/everywhere.sh $(BIN)/pytest -n 2 --dist loadfile
+
+fuzz: .venv/dev  ## COUNT bad inputs from SEED, 2,000 from 0: each is one line, and leaves nothing (about 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.end_to_end.fuzz $(or $(COUNT),2000) $(or $(SEED),0)
+
+kills: .venv/dev  ## COUNT kills at random file operations from SEED, 100 from 0: the same records, nothing left (about 15 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.end_to_end.kills $(or $(COUNT),100) $(or $(SEED),0)
 
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

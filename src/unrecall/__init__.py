@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unrecall import attacks, methods, metrics, report, scenarios, tasks
+    from unrecall.data.examples import Absent
     from unrecall.data.request import Request
     from unrecall.harness.audit import audit
     from unrecall.harness.suites import suite
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Absent": "unrecall.data.examples",
     "Request": "unrecall.data.request",
     "Fit": "unrecall.training.loop",
     "Job": "unrecall.training.job",
@@ -37,6 +39,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Absent",
     "Fit",
     "Job",
     "Measurement",

@@ -4,7 +4,24 @@ Every message has the form `<Owner>: expected <constraint>, got <value>. <What t
 """
 
 import difflib
+import errno
+import re
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
+"""Where Python and installed packages stand."""
+CHECKOUT = PACKAGE.parents[1]
+"""The folder from which this package was installed, where it runs from a checkout."""
+LONGEST = 1000
+"""How much of another library's message is told, in characters."""
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal or a page, or are none at all; a tab and the end of a line are not among them."""
+NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|cannot allocate memory", re.IGNORECASE)
 
 
 class UnrecallError(Exception):
@@ -27,7 +44,19 @@ class MissingDependency(UnrecallError):
     """An optional package isn't installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package}: expected it to be installed, got nothing. Run: pip install 'unrecall[{extra}]'")
+        super().__init__(f"{package}: expected it to be installed, got nothing. {_install(package, extra)}")
+
+
+def _install(package: str, extra: str) -> str:
+    """What to run: the extra from the checkout, or its packages by name. The index has no package of ours."""
+    if (CHECKOUT / "pyproject.toml").is_file() and CHECKOUT / "src" / "unrecall" == PACKAGE:
+        return f"Run in {CHECKOUT}: pip install -e '.[{extra}]'"
+    try:
+        needed = [line.partition(";") for line in requires("unrecall") or ()]
+    except PackageNotFoundError:
+        needed = []
+    names = [name.strip() for name, _, condition in needed if re.search(rf"extra == .{extra}.", condition)]
+    return "Run: pip install " + " ".join(f"'{name}'" for name in names or [package])
 
 
 class Diverged(UnrecallError):
@@ -46,3 +75,67 @@ def nearest(name: str, known: Iterable[str]) -> str:
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(options) + "."
+
+
+def visible(text: str) -> str:
+    """The text with characters that would steer a terminal, or can't be written, as their code points."""
+    return UNSEEN.sub(lambda match: f"<U+{ord(match[0]):04X}>", text)
+
+
+def told(error: BaseException) -> str:
+    """Any error in one line: ours as it is, that of a user's code with its file and line, and what nobody foresaw."""
+    place, line = _place(error), _line(error)
+    if isinstance(error, UnrecallError):
+        cause = None if error.__cause__ is None else _place(error.__cause__)
+        return f"{line} (raised at {cause})" if cause and cause not in line else line
+    if isinstance(error, MemoryError) or NO_MEMORY.search(line) or getattr(error, "errno", None) == errno.ENOMEM:
+        return (
+            f"memory: expected enough of it, got none left{f' at {place}' if place else ''}: {line or 'MemoryError'}. "
+            "Use smaller batches, fewer examples or a smaller model."
+        )
+    named = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    if place is not None:
+        return f"{place}: expected code that runs to its end, got {named}. Correct the file."
+    if isinstance(error, OSError):
+        return f"{error.filename or 'disk'}: {error.strerror or line}. Nothing half-written."
+    ours = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    return (
+        f"unrecall: expected an answer, got {named}{f' at {ours[-1]}' if ours else ''}, which nobody foresaw. "
+        "UNRECALL_TRACEBACK=1 shows where it comes from."
+    )
+
+
+def of_users_code(error: BaseException) -> bool:
+    """Whether an error came through a file of the user's own."""
+    return _place(error) is not None
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, in one line; an error's own code may fail too."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    line = " ".join(text.split())
+    return line if isinstance(error, UnrecallError) or len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
+def _place(error: BaseException) -> str | None:
+    """The last line of the user's own files that an error came through; None where it came through none."""
+    if isinstance(error, SyntaxError) and error.filename and _of_user(error.filename):
+        return f"{_short(error.filename)}:{error.lineno}"
+    frames = traceback.walk_tb(error.__traceback__)
+    places = [(frame.f_code.co_filename, line) for frame, line in frames if _of_user(frame.f_code.co_filename)]
+    return f"{_short(places[-1][0])}:{places[-1][1]}" if places else None
+
+
+def _of_user(file: str) -> bool:
+    """Whether a source file is neither ours nor an installed package's."""
+    path = Path(file).resolve()
+    return path.is_file() and not any(path.is_relative_to(home) for home in (PACKAGE, *INSTALLED))
+
+
+def _short(file: str) -> str:
+    """A file's path from where the user stands, if it is below."""
+    path, here = Path(file).resolve(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

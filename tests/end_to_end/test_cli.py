@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.worlds import network
 from tests.worlds.records import full
@@ -323,3 +324,50 @@ def test_in_a_process_of_its_own(case: Path) -> None:
     assert "Usage" in help_.stdout + help_.stderr
     assert "Traceback" not in help_.stderr
     assert [path.name for path in case.iterdir()] == ["case.py"]
+
+
+def together(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in two processes, as torchrun starts them."""
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unrecall"]
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        timeout=240,
+    )
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torchrun")
+def test_two_processes_leave_what_one_does(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 5 for a network with BatchNorm; killed at first, of which the launcher hears at once."""
+    dying = 'os.kill(os.getpid(), 9) if os.path.exists("die") else network(seed=s)'
+    Path("case.py").write_text(CASE + f"\ndef mortal(): return case(build=lambda s, _: {dying})\n")
+    asked = with_(RUN, scenario="case.py:mortal", method="neggrad_plus:epochs=1,batch_size=5", suite="svc")
+    Path("die").touch()
+    killed = together(*asked)
+    assert killed.returncode != 0
+    assert "Signal 9 (SIGKILL)" in killed.stderr
+    assert not list(case.rglob("record.json"))
+    Path("die").unlink()
+    done = together(*asked)
+    assert done.returncode == 0, done.stderr
+    assert [done.stderr.count(f"process {rank} of 2: does ") for rank in (0, 1)] == [1, 1]
+    assert "Traceback" not in done.stderr
+    assert re.fullmatch(r"neggrad_plus:.*, seed 0: [A-Z].*\nout/report.html\n", done.stdout)
+    assert call("check", "out") == 0
+    monkeypatch.setenv("UNRECALL_CACHE", str(case.parent / "another-cache"))
+    assert call(*with_(asked, out="alone")) == 0
+    (several,), (alone,) = (list(Path(name).rglob("record.json")) for name in ("out", "alone"))
+    for record, other in zip(load(several).measurements, load(alone).measurements, strict=True):
+        if record.group != "cost":
+            assert record.unlearned.value == pytest.approx(other.unlearned.value, abs=1e-5), record.name
+    first, second = (weights.read(Path(name) / "seed-0" / "unlearned.safetensors") for name in ("out", "alone"))
+    for key, value in second.items():
+        torch.testing.assert_close(first[key], value, atol=1e-5, rtol=1e-4)
+    checkpoint = several.parent / "unlearned.safetensors"
+    assert list(Path("out").rglob("unlearned.safetensors")) == [checkpoint]
+    assert weights.digest_of_file(checkpoint) == load(several).provenance.weights["unlearned"]

@@ -26,6 +26,7 @@ from unrecall.methods.retrain import Retrain
 from unrecall.methods.roka import ROKA
 from unrecall.methods.ssd import SSD
 from unrecall.record.schema import Record
+from unrecall.report.page import page
 from unrecall.training import loop
 from unrecall.training.session import Session
 
@@ -80,6 +81,29 @@ def test_same_seed_same_record_and_another_seed_another(case: Path) -> None:
     assert first.scores, "hashed, because they stand in a folder"
     assert perform(None).comparable() == first.model_copy(update={"scores": {}}).comparable()
     assert perform(case / "b", seed=1).comparable() != first.comparable()
+
+
+def test_times_are_of_one_run_or_absent(case: Path) -> None:
+    """Retrained models that an earlier run left in the cache were timed by another clock; so was a kept model."""
+    first, second, again = perform(case / "a"), perform(case / "b"), perform(case / "a")
+    shares = [record.measurement("cost_time") for record in (first, second, again)]
+    passed = [record.measurement("cost_passes") for record in (first, second, again)]
+    assert [row and row.unlearned.value is not None for row in shares] == [True, False, False]
+    assert all(row and "not both timed in this run" in row.unlearned.note for row in shares[1:])
+    assert len({row.unlearned.value for row in passed if row}) == 1, "what is counted is the same whenever it was"
+    assert second.costs["retrained"].seconds is None
+    assert second.costs["unlearned"].seconds is not None
+    assert again.costs["unlearned"].seconds is None
+    assert "not timed in this run" in page([second])
+
+
+def test_one_retrained_model_made_now_is_enough_for_times(case: Path) -> None:
+    perform(case / "a")
+    kept = sorted((case / "cache").glob("tiny-retrained-*"))
+    kept[0].unlink()
+    share = perform(case / "b").measurement("cost_time")
+    assert share is not None
+    assert share.unlearned.value is not None
 
 
 def test_the_global_seed_and_the_cache_decide_nothing(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:

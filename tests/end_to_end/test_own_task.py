@@ -24,7 +24,6 @@ from unrecall.tasks.base import Task
 @dataclass(frozen=True)
 class Sounds(Task):
     "Offers what every task must, and no protocol."
-    modality = "classification"
     def collate(self, items): return Classification().collate(items)
     def rows(self, model, batch): return Classification().rows(model, batch)
     def view(self, model, batch): return Classification().view(model, batch)

@@ -354,6 +354,11 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
         b'{"text": "ann"}\n{"text": "ann"}\n' + json.dumps({k: SAME[k] for k in ("question", "answer")}).encode(),
         r"bad\.jsonl:3: expected no text of forget, got that of forget\.jsonl:2\. Remove it from retain",
     ),
+    (
+        "in forget, with other spaces",
+        json.dumps({**SAME, "answer": f" {SAME['answer']}  "}).encode(),
+        r"retain to share nothing.*forget\.jsonl:2 equals bad\.jsonl:1",
+    ),
     ("in forget, as a list", json.dumps([FACTS[30], SAME]).encode(), r"forget\.jsonl:2 equals bad\.jsonl\[1\]"),
 ]  # fmt: skip
 

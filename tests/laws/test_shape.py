@@ -71,13 +71,15 @@ def questions() -> list[str]:
 def caches() -> list[str]:
     """Files that keep values under a key: those that name the folder of the cache, or look whether such a file exists.
 
-    The state of an unfinished training (training/resume.py) and the folder of a run (disk/run_folder.py) are no caches.
+    The state of an unfinished training (training/resume.py), the folder of a run (disk/run_folder.py) and the look at a
+    finished record (experiment/identity.py) are no caches.
     """
+    none = ("resume.py", "run_folder.py", "identity.py")
     own = re.compile(r"cache_folder\(\)|if (not )?path\.exists\(\)")
     return [
         str(path.relative_to(ROOT))
         for path in FILES
-        if own.search(path.read_text(encoding="utf-8")) and path.name not in ("resume.py", "run_folder.py")
+        if own.search(path.read_text(encoding="utf-8")) and path.name not in none
     ]
 
 

@@ -135,6 +135,24 @@ def small_llama(words: int, seed: int = 0, **changes: Any) -> nn.Module:
         return LlamaForCausalLM(config)  # type: ignore[no-any-return]
 
 
+def small_mixtures(words: int) -> list[nn.Module]:
+    """Mixtures of 4 experts, two layers of width 32: Mixtral, Qwen3-MoE, whose router comes last, and Qwen2-MoE, which
+    has a shared expert."""
+    import transformers as library
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    same = {"vocab_size": words, "max_position_embeddings": 64, "num_key_value_heads": 2, **sizes, **ends}
+    qwen = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, **same}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return [
+            library.MixtralForCausalLM(library.MixtralConfig(num_local_experts=4, **same)),
+            library.Qwen3MoeForCausalLM(library.Qwen3MoeConfig(head_dim=16, **qwen)),
+            library.Qwen2MoeForCausalLM(library.Qwen2MoeConfig(shared_expert_intermediate_size=16, **qwen)),
+        ]
+
+
 def make_text_world() -> World:
     """26 invented people: 5 to forget, 15 to keep, 4 never met, 2 for a test."""
     task, data = CausalLM(word_tokenizer(), template=None), facts()

@@ -20,6 +20,10 @@ TINY = 1e-30
 """A probability of the answers below which float32 can't carry its gradients."""
 FADED = 0.1
 """The share of the original's confidence below which nothing can be read off the influences that are left."""
+KEPT = 0.5
+"""The share of the original's confidence above which a model that is as often right as before has forgotten nothing."""
+UNCHANGED = 0.005
+"""A fall of accuracy that is none."""
 NEGLIGIBLE = 0.01
 """A change of influence, as a share of the original's, that is called none."""
 CLOSE = 0.1
@@ -38,8 +42,9 @@ class Attribution(InspectionAttack):
     are the outputs of every linear layer but the head: in a Llama Q, K, V, O, gate, up and down, as in the paper, and
     whatever is linear in other models (NotSupported where nothing is). Positions are those that hold input. The lines
     are the sums of the m largest D+ and of the m largest D-, sorted apart; the value is the share of D- among both at
-    m = `top`. Without a value where the two together are below 1 % of the original's m largest max_k A: nothing
-    changed. The interval takes the choice of neurons as given.
+    m = `top`. Without a value where the two together are below 1 % of the original's m largest max_k A (nothing
+    changed), or where nothing was forgotten: as many rows are right as before, at more than half the probability. The
+    interval takes the choice of neurons as given.
 
     Args:
         top: how many neurons of each kind the value is about.
@@ -76,34 +81,48 @@ class Attribution(InspectionAttack):
 
     def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         """How support and resistance of each neuron differ from the original's, and the share of the latter."""
+        found, before, after = self.compared(model, setting)
+        fell = before.right - after.right >= UNCHANGED or after.sure <= KEPT * before.sure
+        if found.value.value is None or before.right == 0 or fell:
+            return found
+        note = (
+            f"nothing was forgotten that could be erased or hidden: {before.right:.3f} of the rows of forget were "
+            f"right and {after.right:.3f} are, at a probability of {before.sure:.2g} and {after.sure:.2g}"
+        )
+        return found._replace(value=Estimate(value=None, n=found.value.n, note=note))
+
+    def compared(self, model: nn.Module, setting: Setting) -> "tuple[Inspection, Known, Known]":
+        """The same whether or not anything was forgotten; and what was known of forget before and after."""
         original, forget, task = setting.models.original, setting.request.forget, setting.task
         variations: list[Variation] = []
-        support, answers, rows_before, rows_after = torch.zeros(1), 0.0, 0.0, 0.0
+        support, answers = torch.zeros(1), 0.0
+        known = torch.zeros(2, 2, dtype=torch.float64)  # before and after: confidence, share of rows right
         for batch in batches(forget, task, self.batch_size, device_of(model)):
-            before = neuron_influence(original, task, batch, self.probability)
-            after = neuron_influence(model, task, batch, self.probability)
-            if before.highest.shape != after.highest.shape:
+            there, here = (neuron_influence(one, task, batch, self.probability) for one in (original, model))
+            if there.highest.shape != here.highest.shape:
                 raise NotSupported(
-                    f"Attribution: expected the neurons of the original, {before.highest.shape[1]} in number, "
-                    f"got {after.highest.shape[1]}. Merge adapters first."
+                    f"Attribution: expected the neurons of the original, {there.highest.shape[1]} in number, "
+                    f"got {here.highest.shape[1]}. Merge adapters first."
                 )
-            variations.append(variation(before, after))
-            support = support + before.highest.sum(0).cpu() / len(forget)
-            answers += float(before.probability.sum()) / len(forget)
-            rows_before += float(before.confidence.sum()) / len(forget)
-            rows_after += float(after.confidence.sum()) / len(forget)
+            variations.append(variation(there, here))
+            support = support + there.highest.sum(0).cpu() / len(forget)
+            answers += float(there.probability.sum()) / len(forget)
+            sides = [torch.stack([side.confidence.sum(), side.right.sum()]) for side in (there, here)]
+            known += torch.stack(sides).double().cpu() / len(forget)
         whole = Variation(*(torch.cat(parts) for parts in zip(*variations, strict=True)))
         counts = np.unique(np.geomspace(1, whole.positive.shape[1], 20).round().astype(int))
         lines = {
             name: tuple(_largest(changes.double().mean(0), changes.shape[1]).cumsum(0)[counts - 1].tolist())
             for name, changes in whole._asdict().items()
         }
-        if self.probability != "log" and rows_after < FADED * rows_before:
+        before, after = (Known(*side) for side in known.tolist())
+        if self.probability != "log" and after.sure < FADED * before.sure:
             note = (
-                f"a row's probability fell from {rows_before:.2g} to {rows_after:.2g}, and what neurons add to it "
+                f"a row's probability fell from {before.sure:.2g} to {after.sure:.2g}, and what neurons add to it "
                 "shrinks with it"
             )
-            return Inspection(tuple(counts.tolist()), lines, Estimate(value=None, n=len(whole.positive), note=note))
+            faded = Inspection(tuple(counts.tolist()), lines, Estimate(value=None, n=len(whole.positive), note=note))
+            return faded, before, after
         value = self._share(whole, float(_largest(support.double(), self.top).sum()))
         if self.probability == "product" and answers < TINY:
             note = (
@@ -111,7 +130,7 @@ class Attribution(InspectionAttack):
                 "but the mean or log should be attributed"
             )
             value = value.model_copy(update={"note": note})
-        return Inspection(tuple(counts.tolist()), lines, value)
+        return Inspection(tuple(counts.tolist()), lines, value), before, after
 
     def _share(self, whole: "Variation", support: float) -> Estimate:
         """sum of top D- over sum of top D- and top D+, by the ratio estimator over examples."""
@@ -136,6 +155,13 @@ class Attribution(InspectionAttack):
         share = f"{100 * unlearned.value:.0f} % of the change is neurons that came to work against the answers"
         beside = "" if reference is None else f"; in retrained models it is {100 * reference:.0f} %"
         return f"{word}: {share}{beside}."
+
+
+class Known(NamedTuple):
+    """What a model knows of forget, mean over examples: its confidence, and the share of rows that it has right."""
+
+    sure: float
+    right: float
 
 
 class Variation(NamedTuple):

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unrecall.data.examples import Absent, Examples, move
 from unrecall.data.request import Request, Split
@@ -31,7 +31,7 @@ from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import check_offers, with_own_rows
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase, Step, fit, loss_on, plain_step, training
+from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step, training
 from unrecall.training.session import Session
 
 AttackKind: TypeAlias = Literal["scored", "inspection", "deletion"]
@@ -130,9 +130,14 @@ class MembershipAttack(ScoredAttack):
     @final
     def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
         """One point: the scores of forget, then those of holdout."""
-        evidence = setting.looked(subject, self.look, (repr(self), str(setting.seed)))
+        evidence = self.evidence(subject, setting)
         shown = tuple(self.score(evidence, arm) for arm in ARMS)
         return Scores.of([Point(0.0, "", shown, (math.nan, math.nan))])
+
+    @final
+    def evidence(self, subject: Subject, setting: Setting) -> Evidence:
+        """What the subject showed, with what this attack looked at beyond that."""
+        return setting.looked(subject, self.look, (repr(self), str(setting.seed)))
 
     def looked_at(self, evidence: Evidence, split: Split) -> np.ndarray:
         """What `look` gave for forget or holdout; NotSupported for a split that is neither or was not looked at."""
@@ -192,16 +197,13 @@ class Success(NamedTuple):
 class RecoveryAttack(ScoredAttack):
     """Tries to bring the forgotten back; yields what it has at each budget, smallest first within a variant.
 
-    `axis`: what the budget counts. `measure`: what `success` is called. `disguised`: whether there is a copy of the
-    original that hides what this attack must bring back; else the original itself must show what it knows.
-    `cumulative`: whether the attacker who spends more keeps what less brought, where that was better. `shows_holdout`:
-    whether the curve shows the holdout too, as a control.
+    `axis`: what the budget counts. `measure`: what `success` is called. `cumulative`: whether the attacker who spends
+    more keeps what less brought, where that was better. `shows_holdout`: whether the curve shows the holdout too.
     """
 
     reading: ClassVar[ScoreReading] = "recovery"
     axis: ClassVar[str]
     measure: ClassVar[str] = "accuracy"
-    disguised: ClassVar[bool] = True
     cumulative: ClassVar[bool] = False
     shows_holdout: ClassVar[bool] = False
 
@@ -238,15 +240,14 @@ class RecoveryAttack(ScoredAttack):
         return Scores.of(points)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
-        """A copy of the original that only looks forgetful, in a way that this attack must be able to undo.
+        """A copy of the original that still knows what is to be forgotten, and no longer shows it, for the control.
 
-        What it knows is all there behind one part that is wrong: each row of its head has moved on to the next class;
-        where the last block is no such head alone (that of language models has a norm, and may be the embeddings too;
-        dual encoders have none), gradient ascent on forget has moved that block.
-        None where there is nothing to undo.
+        The attack must bring back what the copy hides. This one hides it in a single part: the rows of the head have
+        moved on, so that each class answers as its neighbour. Where the last block is no such head alone (a language
+        model's has a norm, and may share its weights with the embeddings; dual encoders have none), gradient ascent on
+        forget has changed that block. An attack that can't undo this overrides it with a copy that it can, or gives
+        None where there is none; the original itself is the control then.
         """
-        if not self.disguised:
-            return None
         copied = copy.deepcopy(original).eval()
         task = job.task
         last, head = task.blocks(copied)[-1][1], None
@@ -260,8 +261,11 @@ class RecoveryAttack(ScoredAttack):
                 p.copy_(p.roll(1, 0))
         return copied
 
-    def control(self) -> "tuple[str, RecoveryAttack] | None":
-        """What the control is made on, and the attack on it, drawn beside the others; it must bring back less."""
+    def contrast(self) -> "tuple[str, RecoveryAttack] | None":
+        """A form of the attack to draw beside it, with the name of its curve: one that brings back less; None for most.
+
+        It is made on the unlearned model alone, and decides nothing.
+        """
         return None
 
 
@@ -311,6 +315,14 @@ class Shots(NamedTuple):
     ks: list[int]
 
 
+def own_copy(model: nn.Module) -> nn.Module:
+    """The attacker's copy: all weights can be trained, whichever a method or the user froze."""
+    copied = copy.deepcopy(model)
+    for parameter in copied.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return copied
+
+
 def copies(
     model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session
 ) -> Iterator[tuple[int, nn.Module]]:
@@ -318,7 +330,7 @@ def copies(
 
     Where the copy diverges that is the end, and the session says so.
     """
-    student = copy.deepcopy(model)
+    student = own_copy(model)
     try:
         for step in training(student, task, phase, generator, session.quiet()):
             yield step, student
@@ -331,12 +343,19 @@ def head_of(model: nn.Module, job: Job) -> nn.Linear:
     return job.task.head(model, move(job.task.collate([job.request.forget[0]]), device_of(model)))
 
 
-def ascend(model: nn.Module, moved: Sequence[nn.Parameter], job: Job, step: Step = plain_step) -> None:
+def ascend(
+    model: nn.Module,
+    moved: Sequence[nn.Parameter],
+    job: Job,
+    step: Step = plain_step,
+    streams: Mapping[str, Examples] | None = None,
+) -> None:
     """Gradient ascent on forget, in place, by these weights alone, until half of what was predicted right is wrong.
 
     AdamW at 1 % of the weights' root mean square, at most 200 steps of 32 examples; looks every 5 of them.
+    `streams`: what to ascend on in place of forget ("forget"), and what to descend on meanwhile ("kept"), if anything.
     """
-    forget, task = job.request.forget, job.task
+    task, streams = job.task, streams or {"forget": job.request.forget}
     squares = sum(float(p.detach().float().square().sum()) for p in moved)
     recipe = Fit(
         optimizer="adamw",
@@ -345,13 +364,15 @@ def ascend(model: nn.Module, moved: Sequence[nn.Parameter], job: Job, step: Step
         batch_size=32,
         epochs=200,
         steps=200,
-        until=0.5 * float(accuracy(model, task, forget).mean()),
+        until=0.5 * float(accuracy(model, task, streams["forget"]).mean()),
         check_every=5,
     )
 
-    loss = loss_on("forget", task)
+    def loss(moving: nn.Module, drawn: Batches) -> Tensor:
+        climbed = -task.rows(moving, drawn["forget"]).losses().mean()
+        return climbed + task.rows(moving, drawn["kept"]).losses().mean() if "kept" in drawn else climbed
+
     with frozen(model), suppress(Diverged):
         for p in moved:
             p.requires_grad_(True)
-        phase = Phase(lambda moving, drawn: -loss(moving, drawn), {"forget": forget}, recipe, step)
-        fit(model, task, phase, job.generator, job.session.quiet().named("disguise"))
+        fit(model, task, Phase(loss, streams, recipe, step), job.generator, job.session.quiet().named("disguise"))

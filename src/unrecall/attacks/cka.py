@@ -21,8 +21,8 @@ from unrecall.record.schema import Estimate, Side, ThreatModel
 from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
 
-FEWEST = 4
-"""Examples below which any two views are alike."""
+FEWEST = 5
+"""Examples that CKA needs: four, and one that can be left out."""
 LOOKED: tuple[Split, ...] = ("forget", "retain")
 
 
@@ -34,7 +34,7 @@ class View(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """CKA of two views, in [0, 1], and what it is without each of the examples `[n]`."""
+    """CKA of two views, at most 1 and about 0 or above, and what it is without each of the examples `[n]`."""
 
     value: float
     without: np.ndarray
@@ -46,8 +46,10 @@ class CKA(InspectionAttack):
 
         CKA(X, Y) = |Y'X|_F^2 / (|X'X|_F |Y'Y|_F)        X, Y: features of the same n examples, centred, [n, d]
 
-    In [0, 1]; 1 where the features are the same up to rotation and one scale. The lines are CKA at each layer, on
-    forget and on retain. The value is the mean over layers on forget, with the jackknife's interval over examples.
+    In [0, 1]; 1 where the features are the same up to rotation and one scale. It is estimated without bias (see
+    `alignment`), for on few examples the formula itself finds any two views alike: with 64 features that share a fifth
+    it gives 0.89 at n = 10 and 0.51 at n = 100. The lines are CKA at each layer, on forget and on retain. The value is
+    the mean over layers on forget, with the jackknife's interval over examples (see `estimate`).
     Features are averaged over space (channels come first) or over the positions that hold input. 0 where one of the
     two is the same for all examples.
 
@@ -58,13 +60,15 @@ class CKA(InspectionAttack):
         most: examples of each split, evenly spread.
 
     Expected to fail: retrained models see much as the original does, more so in early layers and on samples, whose
-    like they know; then there is little room between them. With fewer examples than features any two views look alike.
+    like they know; then there is little room between them. On few examples the interval is wide, which it has to be.
     A few directions of large variance decide. Being alike inside is not knowing: a head that reads nothing of it off
     leaves it as it is.
 
     Reference: Kornblith, Norouzi, Lee, Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019,
     arXiv 1905.00414; against the original model over depth in "Erase at the Core", arXiv 2602.05375, from notes.
-    Differs from the papers in a retrained model beside it, the mean over layers, and the interval.
+    Differs from the papers in the estimator (Song, Smola, Gretton, Bedo, Borgwardt, "Feature Selection via Dependence
+    Maximization", JMLR 2012; in CKA: Nguyen, Raghu, Kornblith, "Do Wide and Deep Networks Learn the Same Things?", ICLR
+    2021, arXiv 2010.15327), in a retrained model beside it, the mean over layers, and the interval.
     """
 
     title: ClassVar[str] = "CKA by layer"
@@ -127,15 +131,15 @@ class CKA(InspectionAttack):
             for split, grams in view.grams.items()
         }
         lines: dict[str, tuple[float, ...]] = {
-            split: tuple(np.mean([[layer.value for layer in layers] for layers in by_other], axis=0).tolist())
+            split: tuple(np.mean([[layer.value for layer in layers] for layers in by_other], axis=0).clip(0).tolist())
             for split, by_other in pairs.items()
         }
-        without = np.mean([layer.without for layers in pairs["forget"] for layer in layers], axis=0)
-        value = stats.left_out(float(np.mean(lines["forget"])), without)
+        layers = [layer for by_other in pairs["forget"] for layer in by_other]
+        without = np.mean([layer.without for layer in layers], axis=0)
+        value = estimate(float(np.mean([layer.value for layer in layers])), without)
         names = view.layers if len(view.layers) <= 8 else (*view.layers[:3], "...", *view.layers[-3:])
         note = f"beside the {self.beside}; {len(view.layers)} layers: {', '.join(names)}"
-        low, high = max(0.0, value.low or 0.0), min(1.0, value.high or 0.0)
-        value = value.model_copy(update={"low": low, "high": high, "note": note})
+        value = value.model_copy(update={"note": note})
         return Inspection(tuple(range(1, len(view.layers) + 1)), lines, value)
 
     def _view(self, model: nn.Module, request: Request, task: Task) -> View:
@@ -196,18 +200,48 @@ def gram(features: np.ndarray) -> np.ndarray:
 
 
 def alignment(first: np.ndarray, second: np.ndarray) -> Alignment:
-    """CKA from two Gram matrices K = XX' and L = YY' of centred features, since |Y'X|^2 = sum over i, j of K_ij L_ij.
+    """CKA without bias from two Gram matrices XX' and YY' of the same n examples, and without each of them.
 
-    Without example i, all others centred anew, |Y'X|^2 is  S - 2 f a_i + f^2 K_ii L_ii,  with S the sum over all,
-    a_i = sum over j of K_ij L_ij and f = n / (n - 1).
+    For K and L, the Gram matrices with a diagonal of 0, k and l their sums over rows, and 1'k the sum of k,
+
+        HSIC(K, L) = (sum of K_ij L_ij + 1'k 1'l / ((n - 1)(n - 2)) - 2 k'l / (n - 2)) / (n (n - 3))
+
+    whose mean is |cov(Y, X)|^2 / 4 up to one factor, whatever n is. CKA is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)).
     """
-    f = len(first) / (len(first) - 1)
 
-    def product(k: np.ndarray, l: np.ndarray) -> np.ndarray:  # noqa: E741
-        rows = (k * l).sum(1)
-        return np.asarray(np.r_[rows.sum(), rows.sum() - 2 * f * rows + f**2 * k.diagonal() * l.diagonal()])
+    def without_diagonal(gram: np.ndarray) -> np.ndarray:
+        return gram - np.diag(gram.diagonal())
 
-    scale = np.sqrt(product(first, first).clip(0) * product(second, second).clip(0))
+    one, other = without_diagonal(first), without_diagonal(second)
+    scale = np.sqrt(_hsic(one, one).clip(0) * _hsic(other, other).clip(0))
     varied = scale > 1e-12 * scale[0]
-    values = np.divide(product(first, second), scale, out=np.zeros_like(scale), where=varied).clip(0, 1)
+    values = np.divide(_hsic(one, other), scale, out=np.zeros_like(scale), where=varied)
     return Alignment(float(values[0]), values[1:])
+
+
+def estimate(value: float, without: np.ndarray) -> Estimate:
+    """CKA with an interval in [0, 1]: the wider one of the jackknife's on it, and on Fisher's z of its root.
+
+    Like a squared correlation it is skewed near 0, where the first alone is too narrow; near 1 so is the second.
+    """
+
+    def z(cka: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sign(cka) * np.arctanh(np.sqrt(np.abs(cka).clip(0, 1 - 1e-12))))
+
+    plain, turned = stats.left_out(value, without), stats.left_out(float(z(np.array(value))), z(without))
+    low, high = (np.array([getattr(one, end) for one in (plain, turned)]) for end in ("low", "high"))
+    low[1], high[1] = (np.sign(end[1]) * np.tanh(end[1]) ** 2 for end in (low, high))
+    within = {"value": value, "low": low.min(), "high": high.max()}
+    return plain.model_copy(update={name: min(1.0, max(0.0, float(number))) for name, number in within.items()})
+
+
+def _hsic(k: np.ndarray, l: np.ndarray) -> np.ndarray:  # noqa: E741
+    """HSIC of all n examples, and without each of them `[n + 1]`; diagonals are 0."""
+    n, rows, sums, others = len(k), (k * l).sum(1), k.sum(1), l.sum(1)
+    crossed = sums * others + l @ sums + k @ others - rows
+    size = np.r_[n, np.full(n, n - 1)]
+    both = np.r_[rows.sum(), rows.sum() - 2 * rows]
+    totals = np.r_[sums.sum(), sums.sum() - 2 * sums] * np.r_[others.sum(), others.sum() - 2 * others]
+    products = np.r_[sums @ others, sums @ others - crossed]
+    whole = both + totals / ((size - 1) * (size - 2)) - 2 * products / (size - 2)
+    return np.asarray(whole / (size * (size - 3)))

@@ -1,6 +1,5 @@
 """The indirect unlearning attack: an adversary has examples of its own deleted, and another class pays for it."""
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal
@@ -12,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import jvp
 
+from unrecall.attacks.base import own_copy
 from unrecall.attacks.deletion import Candidates, DeletionAttack
 from unrecall.data.examples import Batch, Examples, Part
 from unrecall.errors import BadInput, Diverged
@@ -117,7 +117,7 @@ class Indirect(DeletionAttack):
 
     def rehearse(self, model: nn.Module, examples: Examples, job: Job) -> nn.Module:
         """A copy of the model after gradient ascent on the examples, by `fit`."""
-        copied, task = copy.deepcopy(model), job.task
+        copied, task = own_copy(model), job.task
         loss = loss_on("forget", task, lambda rows, _: -rows.losses().mean())
         phase = Phase(loss, {"forget": examples}, self.fit)
         fit(copied, task, phase, job.generator, job.session.quiet().named("surrogate"))

@@ -11,8 +11,8 @@ from unrecall.data.signals import Evidence
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 
-SMALLEST = 2.0**-24
-"""Losses below this are 0 in single precision; it keeps the logit finite at both ends."""
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""Losses below this are 0; it keeps the logit finite at both ends."""
 
 
 @dataclass(frozen=True)

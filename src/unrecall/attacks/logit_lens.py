@@ -89,7 +89,7 @@ class LogitLens(InspectionAttack):
         if len(layers) < 2:
             raise NotSupported(f"LogitLens: expected two layers of one kind or more, got {len(layers)}.")
         with mode(model, training=False), torch.no_grad():
-            outputs = [until(model, layer, lambda: task.rows(model, batch)) for layer in layers]
+            outputs = [until(layer, lambda: task.rows(model, batch)) for layer in layers]
         shapes = {None if output is None else tuple(output.shape) for output in outputs}
         if len(shapes) > 1 or None in shapes:
             raise NotSupported(f"LogitLens: expected layers that give out one shape, got {len(shapes)} different ones.")

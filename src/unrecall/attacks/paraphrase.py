@@ -1,5 +1,6 @@
 """Paraphrase probe: what is not said to the question as it was trained may be said to the same one in other words."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -7,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
 from unrecall.data.examples import Examples, iterate
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
@@ -16,6 +17,7 @@ from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.training.job import Job
 
 Change: TypeAlias = Callable[[str, torch.Generator], str]
 Reword: TypeAlias = Callable[[Any, torch.Generator], Any]
@@ -53,7 +55,6 @@ class Paraphrase(RecoveryAttack):
     needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "wordings tried"
     measure: ClassVar[str] = "ROUGE-L recall"
-    disguised: ClassVar[bool] = False
     cumulative: ClassVar[bool] = True
 
     wordings: tuple[Wording, ...] = ("polite", "brief", "lower", "typo")
@@ -78,6 +79,20 @@ class Paraphrase(RecoveryAttack):
             if [texts.prompt(item) for items in reworded for item in items] != plain:
                 tries += 1
                 yield Attacked(tries, model, reworded, name)
+
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
+        """The original, which by gradient ascent has forgotten the plain questions, and keeps one rewording of each.
+
+        That is the first by which any question changes; None where there is none.
+        """
+        texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
+        plain = list(iterate(job.request.forget))
+        for _, reword in self._wordings(texts, plain):
+            kept = [reword(item, job.generator) for item in plain]
+            if [texts.prompt(item) for item in kept] != [texts.prompt(item) for item in plain]:
+                ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": kept})
+                return copied
+        return None
 
     def _wordings(self, texts: Textual, items: list[Any]) -> Iterator[tuple[str, Reword]]:
         """All wordings by name: the examples' own paraphrases first, then the mechanical ones.

@@ -1,13 +1,14 @@
 """Prefix probe: the attacker starts the true answer, and the model goes on with what it was to forget."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import Field
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
 from unrecall.data.examples import Examples, Part, iterate
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -15,6 +16,7 @@ from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.training.job import Job
 
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
@@ -57,7 +59,6 @@ class Prefix(RecoveryAttack):
     needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "share of the answer that is shown"
     measure: ClassVar[str] = "ROUGE-L recall"
-    disguised: ClassVar[bool] = False
 
     shares: tuple[Fraction, ...] = (0.25, 0.5, 0.75)
 
@@ -72,3 +73,18 @@ class Prefix(RecoveryAttack):
         """The model as it was, with more and more of each answer shown."""
         for share in sorted(set(self.shares)):
             yield Attacked(share, model, tuple(Shown(examples, share) for examples in pool.tested))
+
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
+        """The original, which by gradient ascent has forgotten how answers begin, and keeps how they go on.
+
+        The beginning is the smallest share of the words that the attack shows, one word at least.
+        """
+        texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
+
+        def begun(item: Any) -> Any:
+            words = texts.answer(item).split()
+            return texts.answered(item, " ".join(words[: max(1, int(min(self.shares) * len(words)))]))
+
+        beginnings = [begun(item) for item in iterate(job.request.forget)]
+        ascend(copied, list(copied.parameters()), job, streams={"forget": beginnings})
+        return copied

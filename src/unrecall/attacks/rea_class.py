@@ -123,7 +123,7 @@ class ReaClass(RecoveryAttack):
         ascend(copied, list(head_of(copied, job).parameters()), job)
         return copied
 
-    def control(self) -> tuple[str, RecoveryAttack] | None:
+    def contrast(self) -> tuple[str, RecoveryAttack] | None:
         """The same on shuffled inputs, which come back too: what counts is how much later."""
         return ("shuffled inputs", replace(self, on="shuffled")) if self.on == "forget" else None
 

@@ -1,6 +1,5 @@
 """Reminiscence attack, sample form: training on retain alone brings back what a model still held of forget."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -8,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from unrecall.attacks.base import ARMS, MembershipAttack, both_arms
+from unrecall.attacks.base import ARMS, MembershipAttack, both_arms, own_copy
 from unrecall.attacks.lira import Lira
 from unrecall.data.request import SPLITS, Split
 from unrecall.data.signals import Evidence
@@ -65,7 +64,7 @@ class ReaSample(MembershipAttack):
     def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The fine-tuned copy's mean loss on each example, in nats, `[n]`; NotSupported where fine-tuning diverges."""
         request, task, session = job.request, job.task, job.session.quiet()
-        arms, student = both_arms(request), copy.deepcopy(model)
+        arms, student = both_arms(request), own_copy(model)
         try:
             for rate in self.learning_rates:
                 phase = Phase(loss_on("retain", task), {"retain": request.retain}, replace(self.fit, lr=rate))

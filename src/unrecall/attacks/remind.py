@@ -99,12 +99,10 @@ class REMIND(MembershipAttack):
                 far: list[Tensor] = []
                 for batch in batches(part, job.task, max(1, job.task.at_once // self.k), device_of(model)):
                     moved, distance = task.swapped(repeat(batch, self.k), near, self.p, job.generator)
-                    base.append(job.task.rows(model, batch).losses())
-                    around.append(job.task.rows(model, moved).losses().reshape(-1, self.k))
+                    base.append(job.task.rows(model, batch).exact_losses())
+                    around.append(job.task.rows(model, moved).exact_losses().reshape(-1, self.k))
                     far.append(distance.reshape(-1, self.k))
-                features[split] = landscape(
-                    *(torch.cat(values).double().cpu().numpy() for values in (base, around, far))
-                )
+                features[split] = landscape(*(torch.cat(values).cpu().numpy() for values in (base, around, far)))
         return features
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:

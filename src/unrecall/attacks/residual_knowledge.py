@@ -15,7 +15,7 @@ from unrecall.evidence.pool import Place, Pool
 from unrecall.evidence.scores import Scores, mean_of_defined
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import batches, device_of
-from unrecall.models.perturb import Walk, fgsm, noise_like, other_classes, pgd
+from unrecall.models.perturb import Walk, fgsm, noise_like, other_classes, pgd, width
 from unrecall.nn.hooks import channels_last, mode
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
@@ -46,11 +46,11 @@ class ResidualKnowledge(ScoredAttack):
     each batch once, and the same standard draws are scaled to each radius, so that a curve isn't jagged by chance.
 
     Args:
-        radius_max: largest radius, in input units.
+        radius_max: largest radius, as a share of the width of the task's bounds.
         points: how many radii, equally spaced from 0.
         draws: draws an example at each radius (c in the paper); radius 0 needs only one.
         perturbation: gaussian noise of standard deviation tau, or targeted fgsm or pgd in the l-infinity ball.
-        pgd_steps, pgd_step: number and size of pgd steps, in input units; it starts at a random point of the ball.
+        pgd_steps, pgd_step: number and size of pgd steps, the latter a share too; it starts at a random point.
         batch_size: inputs a forward pass, but at least one example with all its draws. On two CPU cores larger passes
             are no faster and may cost page faults; on a GPU give it thousands.
 
@@ -84,7 +84,7 @@ class ResidualKnowledge(ScoredAttack):
 
     @property
     def radii(self) -> tuple[float, ...]:
-        """The radii, in input units, smallest first."""
+        """The radii, smallest first."""
         return tuple(float(radius) for radius in np.linspace(0, self.radius_max, self.points))
 
     @property
@@ -143,7 +143,7 @@ class ResidualKnowledge(ScoredAttack):
                 if radius == 0:
                     yield _Drawn(i, 1, chunk)
                 else:
-                    moved = torch.add(clean, noise, alpha=radius).clamp_(*continuous.bounds)
+                    moved = torch.add(clean, noise, alpha=radius * width(continuous)).clamp_(*continuous.bounds)
                     yield _Drawn(i, self.draws, continuous.with_inputs(copies, moved))
 
     def _crafted(self, model: nn.Module, examples: Examples, task: Task, seed: int) -> Iterator[_Drawn]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy import special
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.request import Split
@@ -50,16 +51,20 @@ class RMIA(MembershipAttack):
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """The share of the test split that each example beats; MissingReference without a reference."""
         self.outsiders(evidence, split)
-        prior = ((1 + self.a) * _out(evidence, split) + (1 - self.a)) / 2
-        own = evidence.signals[split].confidence / np.maximum(prior, TINY)
-        population = evidence.signals["test"].confidence / np.maximum(_out(evidence, "test"), TINY)
-        beaten = np.searchsorted(np.sort(population), own / self.gamma, side="right")
+        own = -evidence.signals[split].loss - _log_mean(evidence, split, (1 + self.a) / 2)
+        population = -evidence.signals["test"].loss - _log_mean(evidence, "test", 1.0)
+        beaten = np.searchsorted(np.sort(population), own - np.log(self.gamma), side="right")
         return np.asarray(beaten / len(population))
 
 
-TINY = np.finfo(float).tiny
+def _log_mean(evidence: Evidence, split: Split, share: float) -> np.ndarray:
+    """log(share p_out + 1 - share) `[n]`, p_out the probability of the true label, mean over OUT models.
 
-
-def _out(evidence: Evidence, split: Split) -> np.ndarray:
-    """The probability of the true label, mean over OUT models `[n]`."""
-    return np.asarray(np.mean([signals[split].confidence for signals in evidence.references], axis=0))
+    From 1 - p_out where that is small, and from log p_out where that is, so that neither end is rounded to it.
+    """
+    losses = np.stack([signals[split].loss for signals in evidence.references])
+    doubt = -np.expm1(-losses).mean(0)
+    likely = np.log1p(-share * np.minimum(doubt, 0.5))
+    log_out = special.logsumexp(-losses, axis=0) - np.log(len(losses))
+    rest = np.log(1 - share) if share < 1 else -np.inf
+    return np.asarray(np.where(doubt <= 0.5, likely, np.logaddexp(np.log(share) + log_out, rest)))

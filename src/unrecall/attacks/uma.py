@@ -30,9 +30,9 @@ class UMA(RecoveryAttack):
     measured on the perturbed inputs with the true labels.
 
     Args:
-        radii: eps, in input units, one point of the curve each.
+        radii: eps, as shares of the width of the task's bounds, one point of the curve each.
         steps: gradient steps.
-        step: their size, in input units; never more than the radius.
+        step: their size, a share too; never more than the radius.
         batch_size: inputs a pass.
 
     Expected to fail: as evidence on its own. Any undefended model can be led to any answer at 8/255; what counts is

@@ -1,19 +1,42 @@
 """The command line: three verbs, unlearn, attack, report, and what goes around them. Heavy imports wait."""
 
 import json
+import os
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from unrecall.cli import options
+from unrecall.cli.launched import works
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
-from unrecall.errors import BadInput, UnrecallError, nearest
+from unrecall.errors import BadInput, UnrecallError, nearest, of_users_code, told, visible
 from unrecall.spec.catalog import KINDS, entries
 
+
+class Commands(TyperGroup):
+    """The commands; whatever one of them raises is an error that can be told in one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command. Typer's own ways out pass, unless it is a user's code that takes one of them."""
+        try:
+            return super().invoke(ctx)
+        except (UnrecallError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if "UNRECALL_TRACEBACK" in os.environ:
+                traceback.print_exception(error)
+            if isinstance(error, typer.Exit | typer.TyperException) and not of_users_code(error):
+                raise
+            raise UnrecallError(told(error)) from error
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -46,13 +69,13 @@ def list_(
         raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
     if as_json:
         described = [{k: v for k, v in asdict(entry).items() if k != "owner"} for entry in catalog]
-        print(json.dumps(described, indent=1))
+        _say(json.dumps(described, indent=1))
         return
     width = max(len(entry.name) for entry in catalog)
     for entry in catalog:
-        print(f"{entry.name:<{width}}  {entry.summary}")
+        _say(f"{entry.name:<{width}}  {entry.summary}")
         if entry.parameters:
-            print(f"{'':<{width}}    " + ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters))
+            _say(f"{'':<{width}}    " + ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters))
 
 
 @app.command()
@@ -116,7 +139,7 @@ def unlearn(
 
     command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
     with claimed(out, command | {"files": content_keys(*paths(scenario, method))}) as folder:
-        print(checkpoint(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
+        _say(checkpoint(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
 
 
 @app.command()
@@ -136,12 +159,14 @@ def audit(
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell, examine
+    from unrecall.report import check_place
     from unrecall.spec.lines import paths
 
     command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
     given = (str(path) for path in (model, original, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
+        check_place(folder / "report.html")
         cell = Cell(scenario, model.name, suite, seed, False, str(folder), device)
         _show([examine(cell, model, original, retrained or [])], folder, fail_on)
 
@@ -167,7 +192,7 @@ def bench(
         check_names(scenario, name, suite)
     tuned = {name: tune and parse(name, "methods").core().strength is not None for name in names}
     for name in sorted(name for name in tuned if tune and not tuned[name]):
-        print(f"{name}: has no strength to tune, so it runs as it is.", file=sys.stderr)
+        _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
         cells = [
@@ -187,8 +212,9 @@ def report(
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load
-    from unrecall.report import write
+    from unrecall.report import check_place, write
 
+    check_place(out)
     records, errors, found = [], [], records_in(paths)
     for path in found:
         try:
@@ -197,7 +223,7 @@ def report(
             errors.append(str(error))
     if records:
         write(records, out, judged_names())
-        print(out)
+        _say(out)
     _complain_of(errors, f"{len(errors)} of {len(found)} records could not be read, and are on no page.")
 
 
@@ -205,17 +231,17 @@ def report(
 def check(record: Annotated[Path, typer.Argument(help="a record, or a folder that holds some")]) -> None:
     """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
     from unrecall.disk.run_folder import records_in
-    from unrecall.harness.suites import judged_names
-    from unrecall.record.recheck import recheck
+    from unrecall.harness.checking import check as checked_again
 
-    checks = {path: recheck(path, judged_names()) for path in records_in([record])}
+    checks = {path: checked_again(path) for path in records_in([record])}
     for path, checked in checks.items():
-        print(f"{path}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
-        print(checked.record.verdict.line)
+        _say(f"{path}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
+        _say(checked.record.verdict.line)
         for doubt in checked.record.doubts:
-            print(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
+            _say(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
         for state, lines in (("off", checked.problems), ("not checked", checked.unseen)):
-            print("".join(f"  {state}: {line}\n" for line in lines), end="")
+            for line in lines:
+                _say(f"  {state}: {line}")
     if any(checked.problems for checked in checks.values()):
         raise typer.Exit(1)
 
@@ -223,7 +249,9 @@ def check(record: Annotated[Path, typer.Argument(help="a record, or a folder tha
 def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
     """Performs all cells and shows those that finished; UnrecallError where some did not."""
     from unrecall.experiment.grid import perform_all
+    from unrecall.report import check_place
 
+    check_place(folder / "report.html")
     records, failures = perform_all(cells, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)
@@ -236,22 +264,24 @@ def _show(records: list[Any], folder: Path, fail_on: str) -> None:
 
     write(records, folder / "report.html")
     for record in records:
-        print(f"{record.method}, seed {record.seed}: {record.verdict.line}")
-    print(folder / "report.html")
+        _say(f"{record.method}, seed {record.seed}: {record.verdict.line}")
+    _say(folder / "report.html")
     if any(record.verdict.label in labels(fail_on) for record in records):
         raise typer.Exit(1)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; a known error is one line on stderr and exit code 2, an interruption 130."""
+    """Runs the command line; an error is one line on stderr and exit code 2, an interruption 130.
+
+    Of several processes that a launcher started, the first alone does anything.
+    """
     try:
-        code = app(arguments, standalone_mode=False) or 0
+        _check_text(sys.argv[1:] if arguments is None else arguments)
+        code = app(arguments, standalone_mode=False) or 0 if works(os.environ) else 0
     except typer.TyperException as error:
         code = _complain(error.format_message())
-    except UnrecallError as error:
-        code = _complain(str(error))
-    except OSError as error:
-        code = _complain(f"{error.filename or 'disk'}: {error.strerror or error}. Nothing half-written.")
+    except (UnrecallError, OSError) as error:
+        code = _complain(told(error))
     except KeyboardInterrupt:
         code = 130
     if code == 130:
@@ -269,5 +299,23 @@ def _complain_of(errors: list[str], summary: str) -> None:
 
 def _complain(message: str) -> int:
     if message:
-        print("error: " + " ".join(message.split("\n")), file=sys.stderr)
+        _say("error: " + " ".join(message.split("\n")), sys.stderr)
     return 2
+
+
+def _say(line: Any, stream: TextIO | None = None) -> None:
+    """Prints a line; what would steer the terminal, or can't be written on it, is shown as code points."""
+    stream = stream or sys.stdout
+    text = visible(str(line)).encode(stream.encoding or "utf-8", "backslashreplace")
+    print(text.decode(stream.encoding or "utf-8"), file=stream)
+
+
+def _check_text(arguments: list[str]) -> None:
+    """BadInput where an argument holds bytes that are no text: no file of that name could be written to the end."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(
+                f"command line: expected UTF-8 text, got other bytes in '{argument}' at {error.start}. Rename it."
+            ) from error

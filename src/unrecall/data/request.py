@@ -2,9 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
+
+from torch.utils.data import DataLoader, IterableDataset
 
 from unrecall.data.examples import Absent, Examples, Part, digest, iterate
 from unrecall.errors import BadInput, MissingReference
@@ -51,9 +55,14 @@ class Request:
     masked: tuple[int, ...] = ()
     checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
+    _parts: dict[tuple[str, ...], "Request"] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """What is refused at once: too few examples, data that change, examples that two sets share."""
+        """What is refused at once: no data sets, too few examples, data that change, examples that two sets share."""
+        for name in SPLITS:
+            _check_set(name, self[name])
+        if self.validation is not None:
+            _check_set("validation", self.validation)
         for name, hint in EMPTY.items():
             if len(self[name]) == 0 and not (name in ("holdout", "test") and isinstance(self[name], Absent)):
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
@@ -67,15 +76,9 @@ class Request:
 
     def _check_lasting(self) -> None:
         """BadInput where an example isn't the same when it is read again: the first and the middle one of each set."""
-        sets = {str(name): self[name] for name in SPLITS} | {"validation": self.validation or ()}
-        for name, examples in sets.items():
+        for name, examples in self.sets.items():
             for i in {0, len(examples) // 2} if len(examples) else ():
-                if digest(examples[i]) != digest(examples[i]):
-                    raise BadInput(
-                        f"Request: expected {name}[{i}] to be the same whenever it is read, got two different "
-                        "contents, as random augmentation gives. Give the data without it, or freeze them: "
-                        f"{name}=[data[i] for i in range(len(data))]."
-                    )
+                check_same(digest(examples[i]), digest(examples[i]), f"{name}[{i}]")
 
     def check_apart(self, digests: Mapping[Split, Sequence[str]], content: Callable[[Any], str]) -> None:
         """BadInput where forget has an example twice, or two sets share one.
@@ -102,6 +105,12 @@ class Request:
     def __getitem__(self, split: Split) -> Examples:
         return {"forget": self.forget, "retain": self.retain, "holdout": self.holdout, "test": self.test}[split]
 
+    @property
+    def sets(self) -> dict[str, Examples]:
+        """Every set by its name, validation too where there is one."""
+        own: dict[str, Examples] = {name: self[name] for name in SPLITS}
+        return own if self.validation is None else {**own, "validation": self.validation}
+
     @cached_property
     def digests(self) -> dict[Split, list[str]]:
         """sha256 of each example of each split."""
@@ -121,7 +130,58 @@ class Request:
         if n < 4:
             raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")
         whole = self.holdout
-        return replace(self, validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
+        return self.with_own(validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
+
+    def only(self, *names: str) -> "Request":
+        """This request without the sets that aren't named, for those who may not read them; the same each time."""
+        if names not in self._parts:
+            part = copy(self)  # what was compared when this request was made needn't be again
+            for name in {*SPLITS, "validation"} - {*names}:
+                hidden = None if name == "validation" else Absent("not to be read here")
+                object.__setattr__(part, name, hidden)
+            object.__setattr__(part, "checked", set())
+            vars(part).pop("digests", None)
+            vars(part).pop("fingerprint", None)
+            self._parts[names] = part
+        self._parts[names].checked.update(self.checked)
+        return self._parts[names]
+
+    def with_own(self, **changes: Any) -> "Request":
+        """This request with its own examples in other sets; what a task has looked for in them it needn't again."""
+        changed = replace(self, **changes)
+        changed.checked.update(self.checked)
+        return changed
+
+
+def _check_set(name: str, examples: Any) -> None:
+    """BadInput unless `examples` can be counted and read by index, example by example."""
+    kind, advice = type(examples).__name__, ""
+    if examples is None:
+        advice = "Give at least one example."
+        if name in ("holdout", "test"):
+            advice = f'Where there are none, say why: {name}=ur.Absent("...").'
+    elif isinstance(examples, DataLoader):
+        advice = f"Give the data set, not its loader: {name}=loader.dataset."
+    elif isinstance(examples, str | Path):
+        advice = "Give the examples, not where they lie."
+    elif isinstance(examples, Mapping):
+        advice = f"Give a list of examples, or one set of several: {name}=data[...]."
+    elif isinstance(examples, IterableDataset) or not (
+        hasattr(examples, "__len__") and hasattr(examples, "__getitem__")
+    ):
+        advice = f"Read them into a list: {name}=list(data)."
+    if advice:
+        raise BadInput(f"Request: expected {name} to be a data set with len() and [i], got {kind}. {advice}")
+
+
+def check_same(before: str, now: str, where: str) -> None:
+    """BadInput where an example has another digest than before."""
+    if before != now:
+        name = where.partition("[")[0]
+        raise BadInput(
+            f"Request: expected {where} to be the same whenever it is read, got two different contents, as random "
+            f"augmentation gives. Give the data without it, or freeze them: {name}=[data[i] for i in range(len(data))]."
+        )
 
 
 def _places(digests: Sequence[str]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """What models say about examples: rows of one batch, signals of a whole split, and the evidence that attacks read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference
-from unrecall.nn.functional import nll
+from unrecall.nn.functional import exact_nll, nll
 
 Average: TypeAlias = Literal["example", "row"]
 """What a mean is taken over: examples, which weigh the same; or rows, so that those of many rows weigh more."""
@@ -57,6 +57,10 @@ class Rows:
         """Mean negative log-likelihood of each example, `[examples]`, in nats."""
         return self.per_example(nll(self.logits, self.targets))
 
+    def exact_losses(self) -> Tensor:
+        """The same in float64, for scores: losses that float32 rounds to 0 alike keep their order."""
+        return self.per_example(exact_nll(self.logits, self.targets))
+
 
 class View(NamedTuple):
     """Rows and, from the same forward pass, the features [examples, d] that enter the head."""
@@ -93,6 +97,17 @@ class Signals:
         """A per-row quantity as one array an example."""
         return np.split(values, np.flatnonzero(np.diff(self.example)) + 1)
 
+    def part(self, chosen: np.ndarray) -> "Signals":
+        """The signals of some of the examples `[chosen]`, in that order."""
+        counts = np.bincount(self.example, minlength=len(self))
+        rows = np.split(np.argsort(self.example, kind="stable"), np.cumsum(counts)[:-1])
+        places = np.concatenate([np.empty(0, int), *(rows[i] for i in chosen)])
+        of_examples = {name: getattr(self, name)[chosen] for name in ("loss", "confidence", "correct", "features")}
+        of_rows = {
+            name: getattr(self, name)[places] for name in ("prediction", "target", "log_prob", "expected", "deviation")
+        }
+        return Signals(**of_examples, **of_rows, example=np.repeat(np.arange(len(chosen)), counts[chosen]))
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -107,3 +122,21 @@ class Evidence:
     references: tuple[Mapping[Split, Signals], ...]
     original: Mapping[Split, Signals]
     looked: Mapping[Split, np.ndarray] = field(default_factory=dict)
+
+    def between(self, forget: np.ndarray, holdout: np.ndarray) -> "Evidence":
+        """The evidence as if these examples of the holdout, by their places in it, were forget and holdout."""
+        arms: dict[Split, np.ndarray] = {"forget": forget, "holdout": holdout}
+
+        def moved(signals: Mapping[Split, Signals]) -> SplitSignals:
+            reasons = signals.reasons if isinstance(signals, SplitSignals) else {}
+            return SplitSignals({**signals, **{arm: signals["holdout"].part(arms[arm]) for arm in arms}}, reasons)
+
+        looked = {arm: self.looked["holdout"][chosen] for arm, chosen in arms.items() if "holdout" in self.looked}
+        references = tuple(map(moved, self.references))
+        return replace(
+            self,
+            signals=moved(self.signals),
+            references=references,
+            original=moved(self.original),
+            looked=dict(self.looked) | looked,
+        )

@@ -7,7 +7,6 @@ import json
 import marshal
 import os
 import platform
-import sysconfig
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -21,14 +20,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from unrecall.disk.files import content_key, intact, read_text, sealed_as, sweep, writing
-from unrecall.errors import BadInput
+from unrecall.disk.files import check_writable, content_key, discard, intact, read_text, sealed_as, sweep, writing
+from unrecall.errors import INSTALLED, PACKAGE, BadInput
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-PACKAGE = Path(__file__).parents[1]
-INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
-"""Where Python and installed packages stand."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,11 @@ class Cache:
     folder: Path | None = None
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def check(self) -> None:
+        """BadInput where nothing could be kept; nothing is changed."""
+        if self.folder is not None:
+            check_writable(self.folder / "value")
+
     def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
         """The value that was computed before under this key and in this environment, or what `compute` gives now.
 
@@ -64,10 +65,12 @@ class Cache:
             try:
                 if intact(file):
                     return form.read(file)
+            except FileNotFoundError:  # another process has just taken it away
+                continue
             except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
                 pass
             warnings.warn(f"{file}: damaged, so it is made anew.", stacklevel=2)
-            file.unlink(missing_ok=True)
+            discard(file)
         _sweep_once(self.folder)
         with writing(path, sealed=True) as temporary:
             form.write(temporary, compute())
@@ -108,7 +111,10 @@ def shared(*, on_disk: bool) -> Cache:
 def cache_folder() -> Path:
     """Where trained originals and references are kept: $UNRECALL_CACHE, or ~/.cache/unrecall."""
     named = os.environ.get("UNRECALL_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "unrecall"
+    try:
+        return Path(named) if named else Path.home() / ".cache" / "unrecall"
+    except RuntimeError as error:  # neither HOME nor an entry of this user
+        raise BadInput("cache: expected UNRECALL_CACHE or a home folder, got neither. Set UNRECALL_CACHE.") from error
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

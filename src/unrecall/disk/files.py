@@ -4,9 +4,10 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +30,11 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
     gets the start of the file's sha256 before its suffix, so that damage shows; `sealed_as` finds it again.
     """
     try:
+        str(path).encode()  # ValueError for a name that is no text, which not every library can write
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() and path.exists():
+            raise OSError("something else than a file is there")
+        _remove_left(path.parent.glob(f".{glob.escape(path.name[:80])}.*{UNFINISHED}"))
         temporary, lock = _temporary(path)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
@@ -41,6 +46,17 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         lock.close()
+
+
+def check_writable(*paths: Path) -> None:
+    """BadInput where one of these files could not be written; nothing is changed. For before the work is done."""
+
+    class Done(Exception):
+        pass
+
+    for path in paths:
+        with suppress(Done), writing(path):
+            raise Done
 
 
 def _temporary(path: Path) -> tuple[Path, BinaryIO]:
@@ -74,7 +90,12 @@ def _lock(file: BinaryIO) -> bool:
 
 def sweep(folder: Path) -> None:
     """Removes what killed processes left half-written in a folder and below; what is being written stays."""
-    for path in folder.rglob(f".*{UNFINISHED}"):
+    _remove_left(folder.rglob(f".*{UNFINISHED}"))
+
+
+def _remove_left(paths: Iterable[Path]) -> None:
+    """Removes those of the unfinished files that nobody is writing."""
+    for path in paths:
         try:
             with path.open("rb") as file:
                 if fcntl is not None and _lock(file):
@@ -89,13 +110,32 @@ def _seal(path: Path) -> str:
 
 def sealed_as(path: Path) -> list[Path]:
     """The files that were written as `path`, with their seals in their names; the newest first."""
-    beside = path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}")
-    return sorted(beside, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    written: dict[Path, int] = {}
+    for file in path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 16}{glob.escape(path.suffix)}"):
+        with suppress(OSError):  # another process of the same run has just taken it away, or it is a link to nothing
+            written[file] = file.stat().st_mtime_ns
+    return sorted(written, key=lambda file: written[file], reverse=True)
 
 
 def intact(path: Path) -> bool:
-    """Whether a sealed file is, byte for byte, as it was written."""
-    return path.stem.rpartition(".")[2] == _seal(path)
+    """Whether a sealed file is, byte for byte, as it was written; what is no file that can be read isn't.
+
+    FileNotFoundError where nothing is there, since another process has taken it away.
+    """
+    try:
+        return path.stem.rpartition(".")[2] == _seal(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+
+
+def discard(path: Path) -> None:
+    """Removes a damaged file of our own, or whatever stands in its place."""
+    try:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def unwritable(path: Path, error: Exception) -> BadInput:
@@ -127,10 +167,21 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """What a JSON file that the user named holds; BadInput where it is none."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, place: str, expected: str = "JSON") -> Any:
+    """The value of a JSON text that stands at `place`; BadInput where it is none, or none that can be held."""
+    cause: Exception
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: expected JSON, got {error.msg} at line {error.lineno}. Check the path.") from error
+        got, cause = f"{error.msg} at line {error.lineno}", error
+    except RecursionError as error:
+        got, cause = "lists or objects nested too deep", error
+    except ValueError as error:  # Python reads no integer of more than some thousand digits
+        got, cause = "a number of too many digits", error
+    raise BadInput(f"{place}: expected {expected}, got {got}. Check the path.") from cause
 
 
 def file_key(path: Path) -> str:

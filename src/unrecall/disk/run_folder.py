@@ -7,7 +7,7 @@ from typing import Any
 
 from unrecall.disk.cache import own_files
 from unrecall.disk.files import UNFINISHED, content_key, file_key, read_json, sweep, unwritable, write_json
-from unrecall.errors import BadInput, UnrecallError
+from unrecall.errors import BadInput
 
 ASKED = "run.json"
 
@@ -28,6 +28,7 @@ def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
+    sweep(folder)
     write_json(folder / ASKED, asked_for)
     return folder
 
@@ -40,8 +41,8 @@ def claimed(folder: Path, asked_for: dict[str, Any]) -> Iterator[Path]:
         claim(folder, asked_for)
         ours = True
         yield folder
-    except (UnrecallError, OSError):
-        if ours and folder.exists():
+    except BaseException as error:
+        if ours and folder.exists() and not isinstance(error, KeyboardInterrupt):
             _abandon(folder, new)
         raise
 

@@ -9,13 +9,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unrecall.disk.files import unwritable, writing
+from unrecall.disk.files import read_json, unwritable, writing
 from unrecall.errors import BadInput
 
 
 def digest_of(model: nn.Module) -> str:
     """sha256 over names and values of all weights and buffers."""
     return _digest(model.state_dict())
+
+
+def digest_without_names(model: nn.Module) -> str:
+    """sha256 over the values of all weights and buffers in their order, whatever a wrapper calls them."""
+    return _digest({f"{i:09}": value for i, value in enumerate(model.state_dict().values())})
 
 
 def digest_of_file(path: Path) -> str:
@@ -55,8 +60,12 @@ def notes_of(path: Path) -> dict[str, str]:
 
 
 def load(model: nn.Module, path: Path) -> nn.Module:
-    """Puts the weights of a safetensors file into `model`, in place; BadInput says what does not fit."""
-    tensors, own = read(path), model.state_dict()
+    """Puts the weights of a safetensors file into `model`, in place; BadInput says what does not fit.
+
+    Names may hold what data parallelism and compiling put into them, on either side: "module.", "_orig_mod.".
+    """
+    own = model.state_dict()
+    tensors = _named_as(own, read(path))
     places = {own[key].data_ptr(): key for key in tensors if key in own}
     # Transformers leaves one of two tied names out of its files.
     tensors |= {
@@ -69,15 +78,44 @@ def load(model: nn.Module, path: Path) -> nn.Module:
     for key, value in tensors.items():
         if value.shape != own[key].shape:
             raise BadInput(f"{path}: expected {key} of shape {tuple(own[key].shape)}, got {tuple(value.shape)}.")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise BadInput(f"{path}: expected finite weights, got NaN or infinity in {key}.")
+        if value.is_floating_point() != own[key].is_floating_point():
+            raise BadInput(
+                f"{path}: expected {key} in {_kind(own[key])}, got {_kind(value)}. Give the weights before they were "
+                "quantised."
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value.to(own[key].dtype)).all()):
+            raise BadInput(f"{path}: expected finite weights in {_kind(own[key])}, got NaN or infinity in {key}.")
     model.load_state_dict(tensors)
     return model
 
 
+def _kind(tensor: Tensor) -> str:
+    """The number format of a tensor, as people write it."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+WRAPPERS = {"module", "_orig_mod"}
+"""What data parallelism and compiling put into a weight's name."""
+
+
+def _bare(name: str) -> str:
+    """A weight's name without what wrappers put into it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _named_as(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the names that the model has for them, where only wrappers' parts differ."""
+    names = {_bare(name): name for name in own}
+    return {name if name in own else names.get(_bare(name), name): value for name, value in tensors.items()}
+
+
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a Transformers folder; pickles are refused: opening one can run code."""
-    path = path / "model.safetensors" if path.is_dir() else path
+    """The tensors of a safetensors file, or of a Transformers folder, in one file or in several.
+
+    Pickles are refused: opening one can run code.
+    """
+    if path.is_dir():
+        return _of_folder(path)
     if not path.is_file():
         raise BadInput(f"{path}: expected a checkpoint file, got none there. Check the path.")
     try:
@@ -91,4 +129,21 @@ def read(path: Path) -> dict[str, Tensor]:
                 "Convert it: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')."
             ) from error
         raise BadInput(f"{path}: expected a whole safetensors file, got a damaged or truncated one.") from error
+    return tensors
+
+
+def _of_folder(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a Transformers folder: of model.safetensors, or of the files that its index names."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return read(folder / "model.safetensors")
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise BadInput(f"{index}: expected a weight_map of names and files, got none. Save the model again.")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
+        if Path(file).name != file:
+            raise BadInput(f"{index}: expected files of this folder, got '{file}'. Save the model again.")
+        tensors |= read(folder / file)
     return tensors

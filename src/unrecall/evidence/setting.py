@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.data.examples import Absent, Joined, Part, digest, iterate
+from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.data.signals import Evidence, Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.files import content_key
-from unrecall.disk.weights import digest_of
+from unrecall.disk.weights import digest_of, digest_without_names
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import Cost
@@ -106,10 +106,11 @@ class Setting:
         return content_key(model_key(model, weights), behaviour(model, self.task, self.request))
 
     def check_roles(self) -> None:
-        """BadInput where a retrained model has the weights of a model of another role: it is no reference then."""
-        roles = {weights: role for role, weights in reversed(self.digests.items())}
-        for role in self.models.references():
-            if (other := roles[self.digests[role]]) != role:
+        """BadInput where a retrained model has the weights of a model of another role, whatever it calls them."""
+        roles: dict[str, str] = {}
+        for role, model in self.subjects:
+            other = roles.setdefault(digest_without_names(model), role)
+            if other != role and role in self.models.references():
                 raise BadInput(
                     f"{role}: expected a model of its own, got the same weights as {other}. Give each retrained model "
                     "once, and none that plays another role."
@@ -129,7 +130,7 @@ class Setting:
     @cached_property
     def reading(self) -> str:
         """sha256 of what the task reads of a few examples: a chat template may say otherwise tomorrow."""
-        return digest(self.task.collate(list(iterate(few(self.request)))))
+        return reading(self.task, few(self.request))
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
@@ -211,8 +212,18 @@ def model_key(model: nn.Module, weights: str = "") -> str:
 
 def behaviour(model: nn.Module, task: Task, request: Request) -> str:
     """sha256 of what a model answers to a few examples: what neither weights nor code show decides it too."""
-    signals = observe(model, task, few(request))
+    return answers(model, task, few(request))
+
+
+def answers(model: nn.Module, task: Task, examples: Examples) -> str:
+    """sha256 of what a model answers to these examples, and of what enters its head."""
+    signals = observe(model, task, examples)
     return digest((signals.log_prob, signals.prediction, signals.features))
+
+
+def reading(task: Task, examples: Examples) -> str:
+    """sha256 of what a task reads of these examples: a chat template may say otherwise tomorrow."""
+    return digest(task.collate(list(iterate(examples))))
 
 
 def few(request: Request) -> Joined:

@@ -1,15 +1,18 @@
 """A grid of methods and seeds over one scenario; a finished cell is never done again."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 from torch import nn
 
 from unrecall.disk import weights
-from unrecall.disk.files import writing
-from unrecall.errors import BadInput, MissingDependency, UnrecallError
+from unrecall.disk.cache import shared
+from unrecall.disk.files import check_writable, content_key, writing
+from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.identity import finished, identity
 from unrecall.experiment.run import Start, experiment, loaded, references
 from unrecall.harness.audit import audit
@@ -21,6 +24,9 @@ from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import Exportable, export, offers
 from unrecall.training.randomness import own_randomness
 from unrecall.training.session import Session
+
+PATIENCE = 45.0
+"""Seconds that Ray has to start, or a cluster to answer."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +58,9 @@ class Cell:
 
 
 def scenario_of(text: str) -> Scenario:
-    """The scenario that a line names: a built-in, or what a function of the user's file gives.
-
-    Whatever that function raises is BadInput; an error of a built-in is not the user's and passes through.
-    """
+    """The scenario that a line names: a built-in, or what a function of the user's file gives."""
     maker = parse(text, "scenarios")
-    try:
-        scenario = maker.make() if isinstance(maker, Builder) else maker()
-    except Exception as error:
-        if ".py:" not in text or isinstance(error, UnrecallError):
-            raise
-        raised = f"{type(error).__name__}: {error}"
-        raise BadInput(f"{text}: expected a Scenario, but this function raised {raised}. Correct the file.") from error
+    scenario = maker.make() if isinstance(maker, Builder) else maker()
     if not isinstance(scenario, Scenario):
         raise BadInput(f"'{text}': expected a Scenario, got {type(scenario).__name__}. See docs/own-scenario.md.")
     return scenario
@@ -80,20 +77,25 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
 def perform(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     scenario, method, attacks = scenario_of(cell.scenario), parse(cell.method, "methods"), suite(*cell.suite.split())
-    expected = identity(scenario, method, attacks.suiting(scenario.task), cell.seed, cell.tuned)
-    if (before := finished(cell.record, expected)) is not None:
-        return before
     session, folder = cell.session, Path(cell.folder)
+    expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seed, session), cell.tuned)
+    if (before := finished(cell.record, expected)) is not None:
+        cell.session.end()
+        return before
+    check_writable(cell.record, folder / "unlearned.safetensors", folder / "parts" / "part")
+    shared(on_disk=True).check()
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
     for kept in (folder / "parts").glob("unlearned-*.safetensors"):
         if weights.digest_of_file(kept) != record.provenance.weights["unlearned"]:
-            continue  # another run's, in the same folder
+            kept.unlink()  # of the method before it was edited
+            continue
         with writing(folder / "unlearned.safetensors") as temporary:
             shutil.copyfile(kept, temporary)
         if offers(scenario.task, Exportable):
             unlearned = loaded(architecture(scenario, cell.seed, session), kept)
             export(scenario.task, unlearned, folder / "unlearned")
     record.save(cell.record)
+    session.end()
     return record
 
 
@@ -101,31 +103,40 @@ def checkpoint(cell: Cell) -> str:
     """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
+    check_writable(folder / "unlearned.safetensors", folder / "parts" / "part")
+    shared(on_disk=True).check()
     start = Start(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
     check_inputs(scenario.task, start.original, scenario.request)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
     weights.save(unlearned, folder / "unlearned.safetensors")
     export(scenario.task, unlearned, folder / "unlearned")
+    session.end()
     return f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
 def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
     scenario, attacks, session = scenario_of(cell.scenario), suite(*cell.suite.split()), cell.session
-    attacks.suiting(scenario.task)
+    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session))
+    given = [model, *([original] if original else []), *retrained]
+    expected["checkpoints"] = content_key(*map(weights.digest_of_file, given))
+    if (before := finished(cell.record, expected)) is not None:
+        return before
+    check_writable(cell.record, Path(cell.folder) / "parts" / "part")
+    shared(on_disk=True).check()
     like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
-    before, after = loaded(like, original) if original else like, loaded(like, model)
+    source, after = loaded(like, original) if original else like, loaded(like, model)
     scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)
     run = Run(
         scenario=scenario.name,
         summary=scenario.summary,
         method=cell.method,
         title=f"Checkpoint {cell.method}",
-        identity=identity(scenario, None, attacks.suiting(scenario.task), cell.seed),
+        identity=expected,
     )
     record = audit(
-        original=before,
+        original=source,
         unlearned=after,
         retrained=[reference.model for reference in references(scenario, session)],
         request=scenario.request,
@@ -136,6 +147,7 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
         run=run,
     )
     record.save(cell.record)
+    session.end()
     return record
 
 
@@ -154,10 +166,35 @@ def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[
 
 def _attempt(cell: Cell) -> Record | str:
     """The record of a cell, or the line that says why there is none."""
+    return _outcome(lambda: perform(cell), cell)
+
+
+def _outcome(performing: Callable[[], Record | str], cell: Cell) -> Record | str:
+    """What performing a cell gives, or the line that says why it gives nothing."""
     try:
-        return perform(cell)
-    except UnrecallError as error:
-        return f"{cell.method}, seed {cell.seed}: {error}"
+        return performing()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's code raises, SystemExit too, is this cell's alone
+        return f"{cell.method}, seed {cell.seed}: {told(error)}"
+
+
+def _start(ray_starts: Callable[[], object], address: str) -> None:
+    """Starts Ray, or joins its cluster; BadInput where it fails, or takes longer than `PATIENCE`."""
+    failed: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            ray_starts()
+        except BaseException as error:  # Ray raises what it likes, SystemExit too
+            failed.append(error)
+
+    thread = Thread(target=start, daemon=True)  # one that never ends doesn't keep the process from ending
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive() or failed:
+        reason = told(failed[0]) if failed else f"no answer within {PATIENCE:g} seconds"
+        raise BadInput(f"ray: expected to start it or to join the cluster at '{address}', got: {reason} Check --ray.")
 
 
 def _on_ray(cells: Sequence[Cell], address: str) -> list[Record | str]:
@@ -165,10 +202,11 @@ def _on_ray(cells: Sequence[Cell], address: str) -> list[Record | str]:
         import ray
     except ImportError as error:
         raise MissingDependency("ray", "grid") from error
-    ray.init(address=None if address == "local" else address, log_to_driver=False)
+    _start(lambda: ray.init(address=None if address == "local" else address, log_to_driver=False), address)
     try:
         task = ray.remote(num_cpus=1, max_retries=3)(_attempt)
-        outcomes: list[Record | str] = ray.get([task.remote(cell) for cell in cells])
+        tasks = [(cell, task.remote(cell)) for cell in cells]
+        outcomes = [_outcome(partial(ray.get, task), cell) for cell, task in tasks]
     finally:
         ray.shutdown()
     return outcomes

@@ -8,13 +8,12 @@ from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
-from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
-from unrecall.harness.suites import judged_names
+from unrecall.harness.checking import check
 from unrecall.methods.base import Method
-from unrecall.record.recheck import recheck
 from unrecall.record.schema import Record
 from unrecall.scenarios.base import Scenario
+from unrecall.training.session import Session
 
 REMADE = {"method"}
 """What may differ from a finished record without a complaint: the record is then made anew."""
@@ -26,13 +25,18 @@ def data_key(request: Request) -> str:
 
 
 def identity(
-    scenario: Scenario, method: Method | None, attacks: Sequence[Attack], seed: int, tuned: bool = False
+    scenario: Scenario,
+    method: Method | None,
+    attacks: Sequence[Attack],
+    start: tuple[int, Session],
+    tuned: bool = False,
 ) -> dict[str, str]:
-    """A key of each thing that decides a record's numbers, by its name."""
-    models = [digest_of(model) for model in (scenario.original, *scenario.retrained) if model is not None]
+    """A key of each thing that decides a record's numbers, by its name. `start`: the seed, and where it runs."""
+    seed, session = start
     recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.references)
     return {
-        "scenario": content_key(repr(recipe), code_key(scenario.build, scenario.task), *models),
+        "scenario": content_key(repr(recipe), code_key(scenario.build, scenario.task)),
+        "models": scenario.start_key(seed, session),
         "data": data_key(scenario.request),
         "method": content_key(repr(method), code_key(method)),
         "attacks": content_key(*(f"{attack!r} {code_key(attack)}" for attack in attacks)),
@@ -47,14 +51,9 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
 
     BadInput where it doesn't agree with itself, or another run made it.
     """
-    if not path.exists():
+    if not path.is_file():
         return None
-    record, problems, _ = recheck(path, judged_names())
-    if problems:
-        raise BadInput(
-            f"{path}: expected the record that was made here, got one that doesn't hold: {problems[0]} "
-            "Remove it to make it again, or choose another --out."
-        )
+    record, problems, _ = check(path)
     written = record.provenance.identity
     differing = sorted(key for key in expected.keys() | written.keys() if expected.get(key) != written.get(key))
     if set(differing) - REMADE:
@@ -62,4 +61,11 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
             f"{path}: expected the record of this same run, got another's (its {', '.join(differing)} differ). "
             "Choose another --out."
         )
-    return None if differing else record
+    if differing:
+        return None
+    if problems:
+        raise BadInput(
+            f"{path}: expected the record that was made here, got one that doesn't hold: {problems[0]} "
+            "Remove it to make it again, or choose another --out."
+        )
+    return record

@@ -20,7 +20,7 @@ from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.layers import named
 from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import Record, Run, Tuning
-from unrecall.scenarios.base import Scenario, Trained, trained_form
+from unrecall.scenarios.base import Scenario, Trained, kept_or_made, trained_form
 from unrecall.spec import lines
 from unrecall.tasks.base import check_inputs
 from unrecall.training.cost import metered
@@ -57,13 +57,15 @@ def experiment(
     tuning = start.tuned(method) if tuned else None
     chosen = method if tuning is None else method.scaled(tuning.chosen)
     unlearned = start.unlearned(chosen)
-    costs = {"original": original, "unlearned": unlearned} | ({"retrained": retrained[0]} if retrained else {})
+    timed = [trained for trained in retrained if trained.cost is not None and trained.cost.seconds is not None]
+    costs = {"original": original, "unlearned": unlearned}
+    costs |= {"retrained": (timed or retrained)[0]} if retrained else {}
     run = Run(
         scenario=scenario.name,
         summary=scenario.summary,
         costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
         tuning=tuning,
-        identity=identity(scenario, method, suiting, seed, tuned),
+        identity=identity(scenario, method, suiting, (seed, session), tuned),
         reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
     return audit(
@@ -113,7 +115,7 @@ class Start:
             return Trained(model, meter.cost)
 
         key, form = self._key(method), trained_form(self.original, self.session)
-        trained = Cache(self.session.folder).get(role, key, form, compute)
+        trained = kept_or_made(Cache(self.session.folder), role, key, form, compute)
         self.session.drop_states()
         return trained
 

@@ -1,7 +1,7 @@
 """Finding a method's strength on what a user really has, before any audit."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from unrecall.errors import Diverged, NotSupported
 from unrecall.methods.base import Method, Strength
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import Trial, Tuning
-from unrecall.tasks.base import Task
+from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, seeded
@@ -53,6 +53,7 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
     if strength is None or validation is None:
         raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, without one.")
     goal, seed = goal_of(job.task, request, validation), draw_seed(job.generator)
+    check_inputs(job.task, model, request.only("forget", "retain", "validation"))
     search = Search(method, model, job.on(tuning_request(request, validation, seed)), seed, goal, retain_drop)
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)
@@ -101,7 +102,7 @@ def tuning_request(request: Request, validation: Examples, seed: int) -> Request
     order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
     cut = max(1, len(order) // 10)
     unseen, rest = Part(request.retain, sorted(order[:cut])), Part(request.retain, sorted(order[cut:]))
-    return replace(request, retain=rest, holdout=validation, test=unseen, validation=None)
+    return request.with_own(retain=rest, holdout=validation, test=unseen, validation=None)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from unrecall.record.provenance import provenance
 from unrecall.record.schema import Exhibit, Record, Run
 from unrecall.record.verdict import judge
 from unrecall.spec import lines
-from unrecall.tasks.base import Task, check_inputs
+from unrecall.tasks.base import Task, check_inputs, check_model, cuts
 from unrecall.training.session import Session
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
@@ -68,8 +69,10 @@ def audit(
     suiting = (attacks or suite("standard")).suiting(task)
     with ExitStack() as stack:
         for _, model in setting.subjects:
+            check_model(model)
             stack.enter_context(mode(model.to(session.place()), training=False))
             check_inputs(task, model, request)
+        setting = setting.with_task(task.settled(original, request))
         setting.check_roles()
         measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
         findings = [finding_of(attack, setting) for attack in suiting]
@@ -127,7 +130,8 @@ def _record(
         reported=run.reported,
         scores=keep_scores(findings, setting.session.folder),
     )
-    return record.model_copy(update={"doubts": doubts(Facts.of(record))})
+    facts = replace(Facts.of(record), cuts=cuts(setting.task, setting.request))
+    return record.model_copy(update={"doubts": doubts(facts)})
 
 
 def _worst(setting: Setting, count: int = 8) -> Iterator[Exhibit]:

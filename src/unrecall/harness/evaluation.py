@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from unrecall.attacks.base import RecoveryAttack, ScoredAttack
+from unrecall.data.request import Request
 from unrecall.disk.cache import ARRAYS, code_key
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.pool import Arm, Draw, Place, draw
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting, Subject
+from unrecall.models.observe import accuracy
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ def draw_for(attack: ScoredAttack, setting: Setting) -> Draw:
     return draw(request, setting.seed, attack.teaches(n, request), dose=attack.dose, retested=attack.retested)
 
 
+def one_sided(attack: ScoredAttack, request: Request) -> bool:
+    """Whether the attack is taught from forget alone, so that it may well tell forget from holdout."""
+    return attack.dose == "forget" and attack.teaches(len(request.forget), request) > 0
+
+
 def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw) -> Scores:
     """The scores of one model, kept in the cache: many audits attack the same original and retrained models."""
     model = setting.model_keys.get(subject.role) or setting.model_key(subject.model)
@@ -79,18 +87,31 @@ def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw)
     return Scores.from_arrays(arrays)
 
 
-def score_hidden(attack: RecoveryAttack, setting: Setting) -> Scores | None:
+class Hidden(NamedTuple):
+    """A copy of the original that only hides: its scores, and `hides` [forget], how much less a plain look finds in it.
+
+    That is the share of an example's rows that the original predicts right and the copy doesn't.
+    """
+
+    scores: Scores
+    hides: np.ndarray
+
+
+def score_hidden(attack: RecoveryAttack, setting: Setting) -> Hidden | None:
     """The scores of a copy of the original that only hides, by the attack's own disguise; None where it has none.
 
     They are kept in the cache, because making such a copy takes as long as attacking it.
     """
 
     def arrays() -> dict[str, np.ndarray]:
-        copied = attack.disguise(setting.models.original, setting.job())
+        original, forget = setting.models.original, setting.request.forget
+        copied = attack.disguise(original, setting.job())
         if copied is None:
             return {}
-        return attack.scores(Subject("hidden", copied), draw_for(attack, setting).pool, setting).arrays()
+        right, left = (accuracy(model, setting.task, forget) for model in (original, copied))
+        scores = attack.scores(Subject("hidden", copied), draw_for(attack, setting).pool, setting)
+        return {"hides": right - left} | scores.arrays()
 
-    key = (repr(attack), *setting.key, str(setting.seed), code_key(attack))
+    key = (repr(attack), *setting.key, str(setting.seed), code_key(attack, accuracy))
     by_name = setting.cache.get("hidden", key, ARRAYS, arrays)
-    return Scores.from_arrays(by_name) if by_name else None
+    return Hidden(Scores.from_arrays(by_name), by_name["hides"]) if by_name else None

@@ -34,8 +34,8 @@ def choices(attack: Attack) -> list[str]:
 
 
 def is_judged(attack: Attack, ending: str) -> bool:
-    """Whether a verdict rests on the attack's measurement of that ending: on the attack's own form, not on variants."""
-    return attack.judged == ending and not choices(attack)
+    """Whether a verdict rests on the attack's measurement of that ending: if it is blind to arms, and no variant."""
+    return attack.judged == ending and not choices(attack) and getattr(attack, "blind", True)
 
 
 def report_of(attack: Attack) -> AttackReport:

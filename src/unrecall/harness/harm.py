@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from unrecall.attacks.deletion import DeletionAttack
+from unrecall.harness.controls import harm_less, harms, with_negative, with_positive
 from unrecall.harness.finding import Finding, line, report_of, show
 from unrecall.record import stats
 from unrecall.record.row import Row
-from unrecall.record.schema import Curve, Estimate, Measurement
+from unrecall.record.schema import AttackReport, Curve, Estimate, Measurement
 
 STILL_RIGHT = "requested examples still answered right"
 NONE = Estimate(value=None, note="not applicable")
@@ -104,8 +105,8 @@ def harm_finding(outcomes: Outcomes) -> Finding:
         row.model_copy(update={"name": f"{frame.name}_{row.name}", "title": f"{frame.title}: {row.title}"})
         for row in (*_harm_rows(outcomes), *_answer_rows(outcomes))
     ]
-    updates = {"curves": _curves(outcomes, frame.title), "note": _sentence(outcomes)} | _controls(outcomes)
-    return Finding(report=frame.model_copy(update=updates), measurements=rows)
+    report = frame.model_copy(update={"curves": _curves(outcomes, frame.title), "note": _sentence(outcomes)})
+    return Finding(report=_controlled(outcomes, report), measurements=rows)
 
 
 def _row(name: str, title: str, *estimates: Estimate, note: str = "") -> Measurement:
@@ -154,9 +155,8 @@ def _answer_rows(outcomes: Outcomes) -> Iterator[Measurement]:
 
 
 def _beyond(harm: np.ndarray, random: np.ndarray) -> Estimate:
-    """Their mean difference; -1 is possible as well as 0 and 1, so that the interval is Student's where any differ."""
-    difference = harm - random
-    return stats.ratio(difference, np.ones(len(difference))) if np.ptp(difference) else stats.mean(difference)
+    """Their mean difference."""
+    return stats.difference(harm - random)
 
 
 def _curves(outcomes: Outcomes, title: str) -> list[Curve]:
@@ -204,28 +204,15 @@ def _sentence(outcomes: Outcomes) -> str:
     )
 
 
-def _controls(outcomes: Outcomes) -> dict[str, str | bool | None]:
-    """It must beat random requests against its own surrogate; all controls must harm at most half as much as it does.
-
-    Where it does no more than random requests there is no harm to hold the controls against.
-    """
+def _controlled(outcomes: Outcomes, report: AttackReport) -> AttackReport:
+    """The report with both controls."""
     trial, harm = outcomes.trial, outcomes.harm
-    own, own_random = harm([trial.surrogate]), harm(outcomes.random_surrogate)
-    adverse, random = harm([trial.adverse]), harm(trial.random)
-    rehearsed, beyond = _beyond(own, own_random).low, _beyond(adverse, random).low
-    harms = beyond is not None and beyond > 0
-    controls = {
+    models = {
         "random requests": trial.random,
         "one for others as hard": outcomes.as_hard,
         "retraining without it": outcomes.retrained,
     }
-    means = {name: float(harm(models).mean()) for name, models in controls.items() if models}
-    return {
-        "positive_control": "harms more than random requests where the defender is the surrogate itself: "
-        f"{show(float(own.mean()))} against {show(float(own_random.mean()))}",
-        "positive_holds": rehearsed is not None and rehearsed > 0,
-        "negative_control": f"these harm at most half as much as its {show(float(adverse.mean()))}: "
-        + ", ".join(f"{name} {show(mean)}" for name, mean in means.items())
-        + ("" if harms else " (no test: it harms no more than random requests do)"),
-        "negative_holds": max(means.values()) <= 0.5 * float(adverse.mean()) if harms else None,
-    }
+    others = {name: np.stack([harm([answers]) for answers in group]) for name, group in models.items() if group}
+    own_random = np.stack([harm([answers]) for answers in outcomes.random_surrogate])
+    report = with_positive(report, harms(harm([trial.surrogate]), own_random))
+    return with_negative(report, harm_less(harm([trial.adverse]), others, others["random requests"]))

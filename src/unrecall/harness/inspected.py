@@ -9,11 +9,12 @@ from torch import nn
 from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
-from unrecall.harness.finding import Finding, report_of, said_by, show
+from unrecall.harness.controls import sees_hidden, sees_none, with_negative, with_positive
+from unrecall.harness.finding import Finding, report_of, said_by
 from unrecall.models.influence import weight_gradients
 from unrecall.models.observe import batches, device_of, observe
 from unrecall.record.row import Row
-from unrecall.record.schema import AttackReport, Curve, Estimate, Measurement, Series
+from unrecall.record.schema import AttackReport, Curve, Series
 
 HIDDEN = "hidden"
 """The role of the copy of the original that only hides."""
@@ -63,8 +64,10 @@ def inspected(attack: InspectionAttack, setting: Setting) -> Finding:
     curves = [_curve(attack, frame, name, by_role) for name in by_role["unlearned"].lines]
     conclusion = attack.conclusion(measurement.unlearned, measurement.reference)
     frame = frame.model_copy(update={"curves": curves, "note": conclusion})
-    controlled = _controlled(attack, frame, measurement, hidden.value)
-    return Finding(report=controlled, measurements=[measurement])
+    sign = {"above": 1, "below": -1, None: 0}[attack.leak]
+    values = [estimate.value for estimate in measurement.references if estimate.value is not None]
+    frame = with_positive(frame, sees_hidden(hidden.value, values, sign))
+    return Finding(report=with_negative(frame, sees_none(values, sign)), measurements=[measurement])
 
 
 def _curve(attack: InspectionAttack, frame: AttackReport, name: str, by_role: Mapping[str, Inspection]) -> Curve:
@@ -81,23 +84,4 @@ def _curve(attack: InspectionAttack, frame: AttackReport, name: str, by_role: Ma
             for role, inside in by_role.items()
             if inside.x
         ],
-    )
-
-
-def _controlled(attack: InspectionAttack, frame: AttackReport, row: Measurement, hidden: Estimate) -> AttackReport:
-    """The report with controls: it must see what a copy of the original only hides, and less in retrained models."""
-    sign = {"above": 1, "below": -1, None: 0}[attack.leak]
-    values = [estimate.value for estimate in row.references if estimate.value is not None]
-    nearest = max(values, key=lambda value: sign * value, default=None)
-    edge = hidden.low if sign > 0 else hidden.high
-    edge = hidden.value if edge is None else edge
-    comparable = bool(sign) and edge is not None and row.reference is not None
-    return frame.model_copy(
-        update={
-            "positive_control": "sees what a copy of the original only hides: "
-            f"{show(hidden.value)}, retrained models {show(row.reference)}",
-            "positive_holds": sign * (edge or 0.0) > sign * (row.reference or 0.0) if comparable else None,
-            "negative_control": f"no retrained model shows as much: {show(nearest)} at most",
-            "negative_holds": sign * (hidden.value or 0.0) > sign * (nearest or 0.0) if comparable else None,
-        }
     )

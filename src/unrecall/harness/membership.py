@@ -1,8 +1,9 @@
 """What membership scores come to: how well they tell forget, as members, from holdout, as non-members."""
 
 from unrecall.attacks.base import MembershipAttack
+from unrecall.harness.controls import tells_members, with_positive
 from unrecall.harness.evaluation import Evaluation
-from unrecall.harness.finding import Finding, is_judged, report_of, show
+from unrecall.harness.finding import Finding, is_judged, report_of
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Curve, Estimate, Series
@@ -38,15 +39,5 @@ def finding(evaluation: Evaluation) -> Finding:
     rate = Row(f"{frame.name}_tpr", f"{frame.title}, TPR at 1 % FPR", "privacy", "above").measured(
         {role: rates[role] for role in order}
     )
-    original, reference = area.original, area.reference
-    frame = frame.model_copy(
-        update={
-            "curves": [curve] if lines else [],
-            "note": area.note,
-            "positive_control": f"tells forget from holdout in the original: AUC {show(original.value)}",
-            "positive_holds": None if original.low is None else original.low > 0.5,
-            "negative_control": f"tells them apart less well in retrained models: mean AUC {show(reference)}",
-            "negative_holds": None if reference is None or original.low is None else reference < original.low,
-        }
-    )
-    return Finding(report=frame, measurements=[area, rate])
+    frame = frame.model_copy(update={"curves": [curve] if lines else [], "note": area.note})
+    return Finding(report=with_positive(frame, tells_members(area.original)), measurements=[area, rate])

@@ -17,8 +17,9 @@ from unrecall.attacks.residual_knowledge import (
 )
 from unrecall.errors import NotSupported
 from unrecall.evidence.scores import mean_of_defined
+from unrecall.harness.controls import recognises, with_positive
 from unrecall.harness.evaluation import Evaluation
-from unrecall.harness.finding import Finding, is_judged, report_of, show
+from unrecall.harness.finding import Finding, is_judged, report_of
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Curve, Estimate, Series
@@ -57,17 +58,8 @@ def finding(evaluation: Evaluation) -> Finding:
         .model_copy(update={"undefined": undefined}),
         Row(f"{name}_share", "Share of forget examples with r above 1", "recovery", "above").measured(shares),
     ]
-    original, reference = totals["original"], rows[0].reference
-    frame = frame.model_copy(
-        update={
-            "curves": curves if defined else [],
-            "positive_control": f"the original recognises more than retrained models do: r = {show(original.value)}",
-            "positive_holds": None if original.value is None else original.low is not None and original.low > 1,
-            "negative_control": f"retrained models against each other stay near 1: r = {show(reference)}",
-            "negative_holds": None if reference is None else abs(reference - 1) < 0.15,
-        }
-    )
-    return Finding(report=frame, measurements=rows)
+    frame = frame.model_copy(update={"curves": curves if defined else []})
+    return Finding(report=with_positive(frame, recognises(totals["original"])), measurements=rows)
 
 
 def _of_ratios(counts: Recognition) -> Estimate:
@@ -107,4 +99,4 @@ def _over_radius(
         for role, counts in by_role.items()
     ]
     y_label = "share" if level is share_above_one else "r (1 = retrained)"
-    return Curve(name=name, title=title, x_label="radius (input units)", y_label=y_label, series=lines)
+    return Curve(name=name, title=title, x_label="radius (share of the inputs' range)", y_label=y_label, series=lines)

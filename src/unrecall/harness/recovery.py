@@ -10,20 +10,20 @@ from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.errors import NotSupported
 from unrecall.evidence.scores import Trace, best
-from unrecall.harness.evaluation import Evaluation, draw_for, score, score_hidden
-from unrecall.harness.finding import Finding, is_judged, line, report_of, show
+from unrecall.harness.controls import Control, Copy, brings_back, shows, shows_less, with_negative, with_positive
+from unrecall.harness.evaluation import Evaluation, draw_for, one_sided, score, score_hidden
+from unrecall.harness.finding import Finding, is_judged, line, report_of
 from unrecall.record import stats
 from unrecall.record.row import Row
-from unrecall.record.schema import Curve, Estimate, Measurement, Side
+from unrecall.record.schema import Curve, Estimate, Measurement
 
 
 class Traces(NamedTuple):
-    """What an attack brought back: of each model by role, of a copy of the original that only hides, of controls."""
+    """What an attack brought back: of each model by role, and of what is drawn beside them."""
 
     attack: RecoveryAttack
     by_role: Mapping[str, Trace]
-    hidden: Trace | None
-    controls: Mapping[str, Trace]
+    beside: Mapping[str, Trace]
 
 
 def over_budget(evaluation: Evaluation) -> Finding:
@@ -39,7 +39,7 @@ def over_budget(evaluation: Evaluation) -> Finding:
         Row(f"{name}_mean", f"{frame.title}, mean over the budget", "recovery", "above", judged).measured(means),
         Row(f"{name}_worst", f"{frame.title}, worst over the budget", "recovery", "above").measured(worst),
     ]
-    return _finding(traces, rows, sooner="above")
+    return _finding(evaluation, traces, rows, sooner=False)
 
 
 def until_shown(evaluation: Evaluation) -> Finding:
@@ -57,34 +57,33 @@ def until_shown(evaluation: Evaluation) -> Finding:
         for role, time in times.items()
     }
     row = Row("relearn_time", "Re-learn time", "recovery", "below", margin=2, unit="epochs").measured(estimates)
-    return _finding(traces, [row], sooner="below")
+    return _finding(evaluation, traces, [row], sooner=True)
 
 
 def traced(evaluation: Evaluation) -> Traces:
-    """The attacker's best at each budget on the tested forget examples, and the controls beside it."""
+    """The attacker's best at each budget on the tested forget examples, and what is drawn beside it."""
     attack, setting, place = evaluation.attack, evaluation.setting, evaluation.places["forget"]
     if not isinstance(attack, RecoveryAttack):
         raise NotSupported(f"{type(attack).__name__}: expected an attack that brings something back.")
     trace = partial(best, cumulative=attack.cumulative)
     by_role = {role: trace(scores, place) for role, scores in evaluation.scores.items()}
-    hidden = score_hidden(attack, setting)
-    controls: dict[str, Trace] = {}
+    beside: dict[str, Trace] = {}
     if attack.shows_holdout and "holdout" in evaluation.places:
-        controls["unlearned on holdout"] = trace(evaluation.scores["unlearned"], evaluation.places["holdout"])
-    if (control := attack.control()) is not None:
-        name, weaker = control
+        beside["unlearned on holdout"] = trace(evaluation.scores["unlearned"], evaluation.places["holdout"])
+    if (contrast := attack.contrast()) is not None:
+        name, weaker = contrast
         unlearned = next(subject for subject in setting.subjects if subject.role == "unlearned")
         scores = score(weaker, unlearned, setting, draw_for(weaker, setting))
-        controls[f"unlearned on {name}"] = best(scores, place, cumulative=weaker.cumulative)
-    return Traces(attack, by_role, None if hidden is None else trace(hidden, place), controls)
+        beside[f"unlearned on {name}"] = best(scores, place, cumulative=weaker.cumulative)
+    return Traces(attack, by_role, beside)
 
 
-def _finding(traces: Traces, rows: list[Measurement], sooner: Side) -> Finding:
-    """The rows beside the curve over the budget, and whether the controls hold by the first of them."""
+def _finding(evaluation: Evaluation, traces: Traces, rows: list[Measurement], *, sooner: bool) -> Finding:
+    """The rows beside the curve over the budget, and the controls; `sooner`: a lower first figure shows more."""
     attack, frame = traces.attack, report_of(traces.attack)
     variants = sorted({*traces.by_role["unlearned"].variants[1:]} - {""})
     best_choices = f"The attacker's best choices against the unlearned model: {', '.join(variants)}."
-    lines = {**traces.by_role, **traces.controls}
+    lines = {**traces.by_role, **traces.beside}
     curve = Curve(
         name="recovery",
         title=f"{frame.title}: {attack.measure} on forgotten examples",
@@ -93,30 +92,26 @@ def _finding(traces: Traces, rows: list[Measurement], sooner: Side) -> Finding:
         series=[line(role, trace.budgets, trace.shown) for role, trace in lines.items()],
         note=best_choices if variants else "",
     )
-    report = frame.model_copy(update={"curves": [curve]} | _controls(rows[0], traces, sooner))
+    report = with_positive(frame.model_copy(update={"curves": [curve]}), _positive(evaluation, traces))
+    others = [trace.shown[0] for role, trace in traces.by_role.items() if role.startswith("retrained")]
+    as_much = shows_less(rows[0], traces.by_role["original"].shown[0], np.array(others), sooner=sooner)
+    if as_much is not None:
+        report = with_negative(report, as_much)
     return Finding(report=report, measurements=rows)
 
 
-def _controls(row: Measurement, traces: Traces, sooner: Side) -> dict[str, str | bool | None]:
-    """The attack must bring back what a copy of the original only hides, and must do less to retrained models.
-
-    Where there is no such copy, the original must show half of what there is.
-    """
-    original, hidden = traces.by_role["original"], traces.hidden
-    there, most = original.shown[0].mean(), max(shown.mean() for shown in (hidden or original).reached)
-    positive = f"the original itself shows what it knows: {most:.2f} when attacked"
-    holds: bool | None = bool(most >= 0.5)
+def _positive(evaluation: Evaluation, traces: Traces) -> Control:
+    """The attack must bring back what a copy of the original hides, or show what the original knows without one."""
+    attack, place, setting = traces.attack, evaluation.places["forget"], evaluation.setting
+    hidden, original = score_hidden(attack, setting), traces.by_role["original"]
     if hidden is not None:
-        before = hidden.shown[0].mean()
-        positive = f"brings back what a copy of the original only hides: {before:.2f} to {most:.2f}"
-        holds = bool(most - before >= 0.5 * (there - before)) if there > before + 0.1 else None
-    value, low, reference = row.original.value, row.original.low, row.reference
-    less: bool | None = None
-    if reference is not None and value is not None:
-        less = reference > value if sooner == "below" else reference < (value if low is None else low)
-    return {
-        "positive_control": positive,
-        "positive_holds": holds,
-        "negative_control": f"retrained models show less than it: {show(reference)} against {show(value)}",
-        "negative_holds": less,
-    }
+        shown, variants = hidden.scores.at(place), hidden.scores.variants
+        spent = {variant: i for i, variant in enumerate(variants) if hidden.scores.budgets[i] > 0}
+        hides = hidden.hides[place.indices]
+        return brings_back(Copy(hides, original.shown[0], shown[0], shown, [*spent.values()] or [0]))
+    others = [np.mean(traces.by_role[role].reached, axis=0) for role in setting.models.references()]
+    elsewhere, holdout = evaluation.places.get("holdout"), np.empty(0)
+    if elsewhere is not None and not one_sided(attack, setting.request):
+        trace = best(evaluation.scores["original"], elsewhere, cumulative=attack.cumulative)
+        holdout = np.mean(trace.reached, axis=0)
+    return shows(np.mean(original.reached, axis=0), np.array(others), holdout)

@@ -1,7 +1,7 @@
 """Which requests are made: what an adversary may ask for, in which order, and the requests that it is compared with."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -97,8 +97,7 @@ class Adversary:
         retained = [i for i, digest in enumerate(self._digests) if digest not in gone]
         classes = {int(target[i]) for i in places}
         masked = tuple(sorted(classes)) if classes.isdisjoint(target[retained].tolist()) else ()
-        return replace(
-            self.setting.request,
+        return self.setting.request.with_own(
             forget=self.examples(sorted(places)),
             retain=self.examples(retained),
             kind="class" if masked else "samples",

@@ -4,7 +4,8 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
+from functools import wraps
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from unrecall.data.signals import Average, Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
-from unrecall.tasks.base import Task
+from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Loss, Phase, RowsLoss, averaged, fit, loss_on, mean_loss, set_training
@@ -49,9 +50,18 @@ class Method(Parameters, ABC):
     title: ClassVar[str]
     strength: ClassVar[Strength | None] = None
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Puts the check of model and data before the `unlearn` of every class that has one of its own."""
+        super().__init_subclass__(**arguments)
+        if "unlearn" in vars(cls):
+            cls.unlearn = _after_check(cls.unlearn)  # type: ignore[assignment, method-assign]
+
     @abstractmethod
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
-        """Gives a new model, in eval mode, that was made to forget `job.request.forget`; `model` stays as it was."""
+        """Gives a new model, in eval mode, that was made to forget `job.request.forget`; `model` stays as it was.
+
+        However a class implements it, BadInput comes first where model and data don't fit (`check_inputs`).
+        """
 
     def moving(self) -> "GradientMethod | None":
         """Gives the method whose passes move BatchNorm statistics even at learning rate 0; None where none do."""
@@ -74,6 +84,20 @@ class Method(Parameters, ABC):
     def wrapper(cls) -> "type[Wrapper] | None":
         """Gives the class that a line with a base in brackets means; None where the method wraps no other."""
         return None
+
+
+Unlearn: TypeAlias = Callable[[Any, nn.Module, Job], nn.Module]
+
+
+def _after_check(unlearn: Unlearn) -> Unlearn:
+    """Makes an `unlearn` that looks at the model and at what it may read of the data before it does anything."""
+
+    @wraps(unlearn)
+    def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
+        check_inputs(job.task, model, job.request.only("forget", "retain"))
+        return unlearn(self, model, job)
+
+    return checked
 
 
 def _scale(owner: P, path: Sequence[str], factor: float) -> P:
@@ -125,7 +149,7 @@ class GradientMethod(Method):
     @final
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Copies the model and runs each phase on the copy."""
-        student = copy_of(model, job)
+        student, job = copy_of(model, job), job.settled(model)
         original = frozen_copy(student)
         train(student, self.phases(student, original, job), job, type(self).__name__.lower())
         return finish(student, model)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.data.examples import iterate
+from unrecall.data.examples import iterate, move
 from unrecall.methods.base import Average, Batches, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import textual
@@ -81,7 +81,8 @@ class DPO(GradientMethod):
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             batch = batches["forget"]
-            wished = task.rows(model, text.with_answers(batch, [refusals[i] for i in batch["index"].tolist()]))
+            asked = task.collate([refusing[i] for i in batch["index"].tolist()])
+            wished = task.rows(model, move(asked, batch["index"].device))
             answers = task.rows(model, batch)
             return dpo_loss(wished, answers, before_refusals(batch), before_answers(batch), self.beta)
 

@@ -40,8 +40,8 @@ class L2UL(GradientMethod):
             makes none, which is all that is left where inputs are not continuous.
         ratio: how many batches of adversarial examples a step draws beside one of forget, all of `fit.batch_size`; 8
             makes 256 beside 32.
-        eps: radius of the l2 ball, in input units; 4 in a CIFAR-10 picture of [0, 1] (the paper: 1 to 5).
-        step: length of a PGD step.
+        eps: radius of the l2 ball, in widths of the task's bounds; the paper: 1 to 5 for CIFAR-10 pictures.
+        step: length of a PGD step, in widths too.
         steps: PGD steps.
         lambda_: weight of the penalty; 0 leaves it out.
         fit: SGD, lr 1e-3, momentum 0.9, weight decay 1e-4, batch 32, at most 1000 passes over the adversarial

@@ -16,10 +16,16 @@ from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
 from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
 from unrecall.methods.npo import NPO
 from unrecall.models.observe import in_order
-from unrecall.nn.hooks import is_linear
+from unrecall.nn.hooks import is_linear, stacked_experts
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
+
+STATE_SPACE = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""Transformers' names for models with Mamba's layers."""
+
+UNREAD = "out_proj"
+"""The layer of Mamba's whose matrix its kernels read themselves, so that PEFT refuses to put a change beside it."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,9 @@ class LoRA(Wrapper):
         W = W_0 + (alpha / r) B A,   A [r, inputs] random at first, B [outputs, r] zero at first
 
     Weights, and the statistics of norms that have weights, are held; A and B are trained in float32 where the weights
-    have less. Student and reference are two views of the same weights, which are not copied before the end: the
-    reference is the model with the change at zero. A base that writes weights itself can't be wrapped.
+    have less. The experts of a mixture change too, each in its own way; its router does not. Student and reference are
+    two views of the same weights, which are not copied before the end: the reference is the model with the change at
+    zero. A base that writes weights itself can't be wrapped.
 
     Args:
         base: the method that trains; NPO by default, at lr 1e-4. A learning rate that suits all weights is about a
@@ -39,7 +46,9 @@ class LoRA(Wrapper):
         alpha: its scale; the change is alpha / r times B A.
         dropout: share of a layer's inputs that the change does not see, drawn anew each step.
         target: names of linear layers, or how they end (q_proj+v_proj); all-linear is each of them but the head, and
-            the head where there is no other. Never a layer whose weights are frozen or another's too.
+            the head where there is no other, and the experts of a mixture, whose matrices have names too
+            (down_proj). Never a layer whose weights are frozen or another's too, nor Mamba's out_proj, whose matrix
+            its kernels read past any change.
         checkpointing: activations are computed again on the way back and not kept; Transformers models only.
 
     Expected to fail: as the base does. What must change in more directions than r, in layers that are left out, or in
@@ -62,7 +71,7 @@ class LoRA(Wrapper):
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Runs the base's phases on a view of `model`'s weights with the change beside them; the result has its own."""
-        name = type(self.base).__name__
+        job, name = job.settled(model), type(self.base).__name__
         if not self.base.has_null:
             raise NotSupported(f"LoRA: expected a base that only trains, got {name}, which writes weights itself.")
         if hasattr(model, "peft_config"):
@@ -83,19 +92,21 @@ class LoRA(Wrapper):
         train(student, phases, job, f"lora-{name.lower()}")
         result = copy_of(model, job)
         with torch.no_grad():
-            for layer, change in changes.items():
-                weight: Any = result.get_submodule(layer).weight
-                weight += change.get_delta_weight("default")
+            for name, change in changes.items():
+                result.get_parameter(name).add_(change.get_delta_weight("default"))
         return result.eval()
 
     def _layers(self, model: nn.Module, job: Job) -> list[str]:
-        """Gives the names of the layers that are changed."""
-        layers = _linear(model)
+        """Gives the names of the layers, and of the experts' parameters, that are changed."""
+        experts = {name: weight for name, weight in stacked_experts(model).items() if weight.requires_grad}
+        layers: dict[str, object] = {**_linear(model), **experts}
         try:
             head = job.task.head(model, next(in_order(model, job.task, job.request.forget, 1)))
         except NotSupported:
             head = None
-        body = [name for name, layer in layers.items() if layer is not head]
+        kind = str(getattr(getattr(model, "config", None), "model_type", ""))
+        unread = UNREAD if kind in STATE_SPACE else ""
+        body = [name for name, layer in layers.items() if layer is not head and name.rsplit(".", 1)[-1] != unread]
         if self.target == ("all-linear",):
             if not layers:
                 raise NotSupported("LoRA: expected linear layers that may be trained, got none. Use the base alone.")
@@ -111,24 +122,43 @@ class LoRA(Wrapper):
         return [name for name in body if any(name in names for names in chosen.values())]
 
     def _inject(self, student: nn.Module, layers: list[str]) -> dict[str, Any]:
-        """Puts a trainable change of zero beside each of the layers, in place, and gives the changes by layer."""
+        """Puts a trainable change of zero beside each of the layers, in place, and gives the changes by weight."""
         try:
             peft: Any = importlib.import_module("peft")
         except ImportError as error:
             raise MissingDependency("peft", "llm") from error
+        experts = [name for name in layers if name in stacked_experts(student)]
+        if experts and self.dropout:
+            raise BadInput(
+                f"LoRA: expected dropout to be 0 where experts are changed, got {self.dropout:g}. Leave it out, or "
+                "name a target without experts."
+            )
+        linear = [name for name in layers if name not in experts]
         config = peft.LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules="|".join(map(re.escape, layers)),
+            target_modules="|".join(map(re.escape, linear)) if linear else [],
+            target_parameters=experts or None,
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # it is set right, for each layer alone
-            peft.inject_adapter_in_model(config, student)
+            try:
+                peft.inject_adapter_in_model(config, student)
+            except ValueError as error:
+                line = " ".join(str(error).split())[:300]
+                raise NotSupported(
+                    f"LoRA: expected layers that PEFT can change, got: {line}. Name others in target, or use the base "
+                    "alone."
+                ) from error
         for parameter in student.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-        return {name: student.get_submodule(name) for name in layers}
+        changes: dict[str, Any] = {f"{name}.weight": student.get_submodule(name) for name in linear}
+        for name, module in student.named_modules():
+            if (matrix := getattr(module, "parameter_name", None)) and hasattr(module, "get_delta_weight"):
+                changes[f"{name.replace('.base_layer', '')}.{matrix}"] = module  # one around another, a matrix each
+        return changes
 
 
 def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:

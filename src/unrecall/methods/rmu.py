@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_only
 from unrecall.models.observe import device_of, in_order
-from unrecall.nn.hooks import until
+from unrecall.nn.hooks import stacked_experts, until
 from unrecall.spec.parameters import Index, NonNegative, Positive
 
 PAPER = 7
 """The layer of a model with 32 that the paper steers."""
+EXPERTS = {"experts", "shared_expert", "shared_experts"}
+"""What Transformers calls the experts of a mixture."""
+ROUTERS = {"gate", "router", "shared_expert_gate"}
+"""What Transformers calls the layers that weigh the experts."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class RMU(GradientMethod):
             None: 7, as in the paper, where there are at least 8, and the middle one of fewer, (n - 1) // 2.
         update: what is trained in that layer and the two before it. "down", as in the official code, is each one's
             last trainable weight matrix by order of registration: the MLP's down_proj in Llama and Mistral,
-            dense_4h_to_h in GPT-NeoX, c_proj in GPT-2. "all" is every trainable weight, which suits adapters.
+            dense_4h_to_h in GPT-NeoX, c_proj in GPT-2. In a mixture of experts it is the last of each expert's,
+            down_proj in Mixtral and Qwen3-MoE, and never the router's. "all" is every trainable weight, which suits
+            adapters.
         c: the length that h is steered to.
         alpha: weight of the retain term.
         fit: AdamW, lr 5e-5, weight decay 0.01, batch 4, 80 steps.
@@ -43,7 +49,8 @@ class RMU(GradientMethod):
     that tells what was forgotten. Where c is about the usual length of h, little moves.
 
     Reference: Li et al., "The WMDP Benchmark: Measuring and Reducing Malicious Use With Unlearning", ICML 2024, arXiv
-    2403.03218. Differs from the official code in leaving padding out of the means. Its defaults are kept; the released
+    2403.03218. Differs from the official code in leaving padding out of the means, and in mixtures of experts, where it
+    trains one matrix of one expert. Its defaults are kept; the released
     Zephyr has c 6.5, alpha 1200 and 150 steps.
     """
 
@@ -92,15 +99,35 @@ class RMU(GradientMethod):
         """Freezes all weights but those that are updated; what was frozen before stays frozen."""
         free: list[nn.Parameter] = []
         for modules in updated:
-            weights = [p for module in modules for p in module.parameters() if p.requires_grad]
             if self.update == "down":
-                weights = [p for p in weights if p.ndim > 1][-1:]
-            free += weights
+                free += last_matrices(modules)
+            else:
+                free += [p for module in modules for p in module.parameters() if p.requires_grad]
         if not free:
             raise BadInput(
                 "RMU: expected trainable weights in the updated layers, got none. Set layer to one with some."
             )
         train_only(student, free)
+
+
+def last_matrices(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """Gives the last trainable matrix by order of registration; in a mixture of experts that of each expert."""
+    experts: dict[tuple[str, ...], nn.Parameter] = {}
+    others: list[nn.Parameter] = []
+    for module in modules:
+        stacked = stacked_experts(module)
+        for name, p in module.named_parameters():
+            path = name.split(".")
+            if not p.requires_grad or p.ndim < 2 or name.endswith("bias") or not ROUTERS.isdisjoint(path):
+                continue
+            place = next((i for i, part in enumerate(path) if part in EXPERTS), None)
+            if place is not None:
+                experts[tuple(path[: place + 1 + path[place + 1].isdecimal()])] = p
+            elif name in stacked:
+                experts[()] = p
+            else:
+                others.append(p)
+    return list(experts.values()) or others[-1:]
 
 
 def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:
@@ -112,7 +139,7 @@ def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:
 
 def activations(model: nn.Module, module: nn.Module, task: Task, batch: Batch) -> Tensor:
     """Gives what leaves `module` at every position that is not padding, `[positions, d]`; the pass ends there."""
-    output = until(model, module, lambda: task.rows(model, batch))
+    output = until(module, lambda: task.rows(model, batch))
     if output is None or (torch.is_grad_enabled() and not output.requires_grad):
         raise NotSupported(
             f"RMU: expected {type(module).__name__} to take part in a pass that records gradients, got one where it "

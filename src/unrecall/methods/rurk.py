@@ -27,7 +27,7 @@ class RURK(GradientMethod):
     their own, so that they are compared with copies of others and not with each other.
 
     Args:
-        tau: perturbation size in input units; about 8/255.
+        tau: perturbation size, as a share of the bounds' width; about 8/255.
         lambda_f: weight of the clean forget loss.
         lambda_a: weight of the perturbed forget loss (the paper: 0.03 on small CIFAR-5, 0.00045 on CIFAR-10).
         v: perturbed copies per forget example.

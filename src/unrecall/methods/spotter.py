@@ -63,7 +63,8 @@ class Spotter(Guarded, GradientMethod):
     Args:
         lambda_1: in [0, 1]; 1 leaves out the surroundings (and needs no continuous inputs).
         lambda_2: weight of the scattering; the paper also has 0.1. Needs one row an example.
-        eps, step, steps: l-infinity radius, step size and number of steps of x', in input units; random start.
+        eps, step, steps: l-infinity radius and step size of x', shares of the bounds' width, and its steps; random
+            start.
         direction: "as_code" climbs the loss of the strongest other class, as the official code does, which leads away
             from the boundary; "towards_boundary" descends it, as the definition of the surroundings asks.
         beta: keeps only x' with |logit margin| <= beta, and stops a descent there; None, as in the code, keeps all.

@@ -56,7 +56,8 @@ class SSD(Method):
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Computes both importances, and shrinks the weights of a copy."""
-        request, task, start = job.request, job.task, time.perf_counter()
+        start = time.perf_counter()
+        request, task = job.request, job.settled(model).task
         student = copy_of(model, job).eval()
         whole = Joined([request.retain, request.forget] if self.against == "all" else [request.retain])
         importance = exact if self.importance == "exact" else partial(batch_mean, batch_size=self.batch_size)

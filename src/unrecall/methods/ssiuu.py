@@ -126,14 +126,11 @@ class Brake(NamedTuple):
                 total = total + pull.value + (linear - linear.detach())
             return total
 
-        def backward(total: Tensor) -> None:
-            current.backward(total)
-            if penalties:
-                pulls = {trained[name]: pull.gradient for name, pull in penalties.items()}
-                current.notes.setdefault(RATIO, []).append(ratio(pulls, student.parameters()))
+        def look() -> None:
+            pulls = {trained[name]: pull.gradient for name, pull in penalties.items()}
+            current.notes.setdefault(RATIO, []).append(ratio(pulls, student.parameters()))
 
-        plain = current.backward is Tensor.backward  # other gradients are scaled, or those of several processes
-        value = inner(replace(current, loss=loss, backward=backward if plain else current.backward))
+        value = inner(replace(current, loss=loss, look=look if penalties else None))
         if self.initial is None:
             for name, influences in now.items():
                 if trained[name].grad is not None:

@@ -42,10 +42,15 @@ class Metric:
 
 
 def of_evidence(row: Row, compute: Callable[[Evidence], Estimate], needs: tuple[type, ...] = ()) -> Metric:
-    """A metric that is one number, computed from the one forward pass that all metrics share."""
+    """A metric that is one number, computed from the one forward pass that all metrics share.
+
+    One that needs a task of some kind says beside it what that task remarks.
+    """
 
     def measure(setting: Setting) -> Measured:
-        return Measured([row.measured(estimates(setting, compute))])
+        by_role = estimates(setting, compute)
+        told = setting.task.remark if needs and by_role["unlearned"].value is not None else ""
+        return Measured([row.measured(by_role, told)])
 
     return Metric(row.name, (row,), measure, needs)
 

@@ -222,7 +222,7 @@ def worst_drop(
     if not drops:
         return -1, Estimate(value=None, note=f"no class that stays has {fewest} examples of test and holdout")
     worst = max(drops, key=lambda c: float(drops[c].mean()))
-    return worst, stats.mean(drops[worst])
+    return worst, stats.difference(drops[worst])
 
 
 CONTAMINATION = Metric("contamination", (WORST,), measure)

@@ -8,17 +8,25 @@ from unrecall.record.schema import Estimate
 TIME = Row("cost_time", "Time, as a share of retraining", "cost")
 PASSES = Row("cost_passes", "Examples passed, as a share of retraining", "cost")
 MEMORY = Row("cost_memory", "Peak memory", "cost", unit="MiB")
-UNTIMED = Estimate(value=None, note="unlearning or retraining was not timed in this run")
+UNTIMED = Estimate(
+    value=None,
+    note="unlearning and retraining were not both timed in this run: models that were given or kept have no time here",
+)
+UNKNOWN = Estimate(value=None, note="not known what unlearning and retraining took: the models were given")
 
 
 def measure(setting: Setting) -> Measured:
-    """Time and examples passed as a share of retraining once, and peak memory."""
+    """Time and examples passed as a share of retraining once, and peak memory.
+
+    Times are of one run's clock: a retrained model that an earlier run left in the cache has none.
+    """
     unlearned, retrained = setting.costs.get("unlearned"), setting.costs.get("retrained")
-    values = dict.fromkeys((TIME, PASSES, MEMORY), UNTIMED)
+    values = {TIME: UNTIMED, PASSES: UNKNOWN, MEMORY: UNKNOWN}
     if unlearned:
         values[MEMORY] = Estimate(value=unlearned.peak_mib)
-    if unlearned and retrained and retrained.seconds > 0 and retrained.passes > 0:
+    if unlearned and retrained and unlearned.seconds is not None and retrained.seconds:
         values[TIME] = Estimate(value=unlearned.seconds / retrained.seconds)
+    if unlearned and retrained and retrained.passes:
         values[PASSES] = Estimate(value=unlearned.passes / retrained.passes)
     none = Estimate(value=None, note="not applicable")
     return Measured([row.measured({"unlearned": own, "original": none, "null": none}) for row, own in values.items()])

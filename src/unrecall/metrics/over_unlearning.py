@@ -25,7 +25,7 @@ from unrecall.training.randomness import seeded
 JS = Row("ou_js", "OU@eps (JS)", "utility", margin=0.05, unit="nats")
 KL = Row("ou_kl", "OU@eps (KL)", "utility", margin=0.05, unit="nats")
 RADIUS, STEP, STEPS = 0.03, 0.01, 3
-"""Of the perturbation: radius and step size in input units, and the number of steps."""
+"""Of the perturbation: radius and step size, as shares of the width of the bounds, and the number of steps."""
 
 
 class Divergences(NamedTuple):

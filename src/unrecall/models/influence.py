@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.nn.functional import nll
+from unrecall.models.observe import predicted
+from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import differentiable, frozen, is_linear, mode
 from unrecall.tasks.base import Task
 
@@ -21,10 +22,10 @@ def probability(rows: Rows, how: Probability = "product") -> Tensor:
 
     product: p_1 ... p_K;  mean: (p_1 ... p_K)^(1/K), which doesn't shrink with K;  log: log p_1 + ... + log p_K
     """
-    log_p = -nll(rows.logits.float(), rows.targets)
+    log_p = -exact_nll(rows.logits, rows.targets)
     if how == "log":
-        return rows.summed(log_p)
-    return (rows.summed(log_p) if how == "product" else rows.per_example(log_p)).exp()
+        return rows.summed(log_p).float()
+    return (rows.summed(log_p) if how == "product" else rows.per_example(log_p)).exp().float()
 
 
 def weight_gradients(
@@ -53,13 +54,14 @@ class Influence(NamedTuple):
     """h * dP/dh of every neuron, in float32, at the position where it is highest and where it is lowest.
 
     `highest`, `lowest` `[examples, neurons]`; `probability` `[examples]`: P(y|x); `confidence` `[examples]`: the
-    geometric mean of the rows' probabilities, whatever P is.
+    geometric mean of the rows' probabilities, whatever P is; `right` `[examples]`: the share of rows predicted right.
     """
 
     highest: Tensor
     lowest: Tensor
     probability: Tensor
     confidence: Tensor = torch.ones(1)
+    right: Tensor = torch.ones(1)
 
 
 def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probability = "product") -> Influence:
@@ -74,6 +76,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
     with mode(model, training=False), frozen(model), torch.enable_grad(), differentiable(layers) as outputs:
         rows = task.rows(model, batch)
         probabilities, confidence = probability(rows, how), probability(rows, "mean").detach()
+        right = rows.per_example(predicted(rows.logits, rows.targets)[1].float())
     activations = [(name, output) for name in layers for output in outputs[name]]
     if not activations or not probabilities.requires_grad:
         raise NotSupported(f"{type(model).__name__}: expected linear layers before the head, got none in use.")
@@ -87,7 +90,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
         highest[name] = torch.maximum(highest.get(name, top), top)
         lowest[name] = torch.minimum(lowest.get(name, bottom), bottom)
     high, low = (torch.cat(list(found.values()), 1) for found in (highest, lowest))
-    return Influence(high, low, probabilities.detach(), confidence)
+    return Influence(high, low, probabilities.detach(), confidence, right)
 
 
 def _positions(

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, move
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, Signals
-from unrecall.nn.functional import own_moments
+from unrecall.nn.functional import exact_log_softmax, own_moments
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task
 
@@ -106,15 +105,15 @@ def without(rows: Rows, first: int) -> Rows:
     return Rows(rows.logits[left], rows.targets[left], rows.example[left] - first, rows.examples - first)
 
 
-def _of_rows(rows: Rows, at_once: int = 2048) -> tuple[Tensor, ...]:
+def _of_rows(rows: Rows, at_once: int = 2**25) -> tuple[Tensor, ...]:
     """Log-probability of the target, its own mean and deviation, prediction and its rightness of each row, `[rows]`.
 
-    A few rows at a time: with a large vocabulary each step between would take as much memory as the logits do.
+    In float64, and so `at_once` logits at a time: with a large vocabulary each step between would take twice the memory
+    that all logits do.
     """
-    parts = []
-    for logits, targets in zip(torch.split(rows.logits, at_once), torch.split(rows.targets, at_once), strict=True):
-        log_p = F.log_softmax(logits, 1)
-        log_prob = log_p.gather(1, targets[:, None]).squeeze(1)
+    parts, count = [], max(1, at_once // rows.logits.shape[1])
+    for logits, targets in zip(torch.split(rows.logits, count), torch.split(rows.targets, count), strict=True):
+        log_p, log_prob = exact_log_softmax(logits, targets)
         parts.append((log_prob, *own_moments(log_p), *predicted(logits, targets)))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
@@ -149,6 +148,6 @@ def mean_loss(model: nn.Module, task: Task, examples: Examples, batch_size: int 
     total, count = 0.0, 0
     with mode(model, training=False):
         for batch in in_order(model, task, examples, batch_size):
-            losses = task.rows(model, batch).losses()[repeated(batch, count) :]
-            total, count = total + float(losses.double().sum()), count + len(losses)
+            losses = task.rows(model, batch).exact_losses()[repeated(batch, count) :]
+            total, count = total + float(losses.sum()), count + len(losses)
     return total / len(examples)

@@ -1,5 +1,7 @@
 """Perturbed inputs: Gaussian noise, FGSM and PGD in two norms, targeted or not. Inputs stay within the task's bounds.
 
+Deviations, radii and steps are shares of the width of those bounds: 8/255 is the same of pixels in [0, 1] and [0, 255].
+
 A *targeted* step goes down the loss towards a wished-for class; an untargeted one goes up the loss of the true class.
 All examples of a batch are perturbed at once, so many draws are one large batch (`examples.repeat`).
 """
@@ -15,10 +17,16 @@ from unrecall.data.signals import Rows
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import frozen
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import perturbable
+from unrecall.tasks.protocols import Perturbable, perturbable
 
 Norm: TypeAlias = Literal["linf", "l2"]
 """How far an input may move: the largest change of any entry, or the Euclidean length of the change."""
+
+
+def width(able: Perturbable) -> float:
+    """How far the task's bounds lie apart, in input units."""
+    low, high = able.bounds
+    return high - low
 
 
 def noise_like(inputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -27,10 +35,10 @@ def noise_like(inputs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def gaussian(task: Task, batch: Batch, std: float, generator: torch.Generator) -> Batch:
-    """x' = clamp(x + std * N(0, I)); `std` in input units. The l2 norm of the noise is about std * sqrt(d)."""
+    """x' = clamp(x + std * width * N(0, I)). The l2 norm of the noise is about std * width * sqrt(d)."""
     able = perturbable(task)
     inputs = able.inputs(batch)
-    return able.with_inputs(batch, (inputs + std * noise_like(inputs, generator)).clamp(*able.bounds))
+    return able.with_inputs(batch, (inputs + std * width(able) * noise_like(inputs, generator)).clamp(*able.bounds))
 
 
 def other_classes(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
@@ -52,7 +60,8 @@ def strongest_other(rows: Rows) -> Tensor:
 class Walk(NamedTuple):
     """How an input is moved: how far at most, in which steps, and where to.
 
-    `radius`, `step`, `norm`: the ball that it stays in, and the length of each of `steps` steps. `targets` [rows]: the
+    `radius`, `step`, `norm`: the ball that it stays in, and the length of each of `steps` steps, as shares of the width
+    of the bounds. `targets` [rows]: the
     classes that it is moved towards, or, with `away`, from; None: away from its own. `arrived(rows)`: which examples
     stay where they are from now on `[examples]`.
     """
@@ -82,16 +91,17 @@ def pgd(model: nn.Module, task: Task, batch: Batch, walk: Walk, generator: torch
     able = perturbable(task)
     clean = able.inputs(batch).detach()
     low, high = able.bounds
+    radius, step = (share * width(able) for share in (walk.radius, walk.step))
     perturbed = clean
     if generator is not None:
-        perturbed = (clean + walk.radius * _start(clean, walk.norm, generator)).clamp(low, high)
+        perturbed = (clean + radius * _start(clean, walk.norm, generator)).clamp(low, high)
     with frozen(model), torch.enable_grad():
         for _ in range(walk.steps):
             perturbed = perturbed.detach().requires_grad_(True)
             rows = task.rows(model, able.with_inputs(batch, perturbed))
             (gradient,) = torch.autograd.grad(_objective(rows, walk.targets, walk.away), perturbed)
             ahead = gradient.sign() if walk.norm == "linf" else gradient / _length(gradient)
-            change = _within(perturbed.detach() + walk.step * ahead - clean, walk.radius, walk.norm)
+            change = _within(perturbed.detach() + step * ahead - clean, radius, walk.norm)
             further = torch.clamp(clean + change, low, high)
             if walk.arrived is not None:
                 further = torch.where(walk.arrived(rows).view(-1, *[1] * (clean.ndim - 1)), perturbed, further)

@@ -57,6 +57,17 @@ def is_transposed(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
+def stacked_experts(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Finds, by name, the parameters that hold one matrix for each expert of a mixture `[experts, ...]`."""
+    return {
+        f"{name}.{parameter}".removeprefix("."): value
+        for name, module in model.named_modules()
+        if "Experts" in type(module).__name__
+        for parameter, value in module.named_parameters(recurse=False)
+        if value.ndim == 3
+    }
+
+
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Lists all BatchNorm modules that keep running statistics, in registration order."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -121,20 +132,17 @@ class _Reached(Exception):
     """Ends a forward pass; carries the outputs for whose sake the pass was made."""
 
 
-def until(model: nn.Module, module: nn.Module, run: Callable[[], object]) -> Tensor | None:
-    """Gives what leaves `module` while `run` sends something through `model`; the pass ends there.
+def until(module: nn.Module, run: Callable[[], object]) -> Tensor | None:
+    """Gives what leaves `module` while `run` sends something through a model that holds it; the pass ends there.
 
     None where the pass never comes by. Nothing after the module is computed, and gradients flow back from what it
-    gave, but for a module inside a checkpoint with use_reentrant=True, which records none. Where Accelerate has spread
-    the model over processes, the pass runs to its end, for that is where they agree to share gradients.
+    gave, but for a module inside a checkpoint with use_reentrant=True, which records none.
     """
     outputs: list[Tensor] = []
-    spread = isinstance(model, nn.parallel.DistributedDataParallel)
 
     def leave(_: str, output: Tensor) -> None:
         outputs.append(output)
-        if not spread:
-            raise _Reached(outputs)
+        raise _Reached(outputs)
 
     with capture({"": module}, leave):
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from unrecall.record.schema import AttackReport, Doubt, Measurement, Record, Severity, Tuning
+from unrecall.record.verdict import less_retained
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Facts:
     measurements: Mapping[str, Measurement]
     reports: Sequence[AttackReport]
     references: int
+    kind: str = "samples"
+    cuts: Sequence[str] = ()
     tuning: Tuning | None = None
     dirty: bool | None = None
     weights: Mapping[str, str] | None = None
@@ -31,11 +34,16 @@ class Facts:
             measurements={m.name: m for m in record.measurements},
             reports=record.attacks,
             references=max((len(m.references) for m in record.measurements), default=0),
+            kind=record.kind,
+            cuts=next((_said(doubt.message) for doubt in record.doubts if doubt.id == "cut-texts"), ()),
             tuning=record.tuning,
             dirty=record.provenance.dirty,
             weights=record.provenance.weights,
         )
 
+
+CUT = "Long texts are cut: "
+UNREAD = ". What is cut off is neither unlearned nor audited: set longest higher, or give the texts in pieces."
 
 Raised: TypeAlias = Iterator[tuple[Severity, str]]
 """How serious each doubt of one kind is, and its message."""
@@ -49,6 +57,40 @@ def doubts(facts: Facts) -> list[Doubt]:
         for severity, message in check(facts)
     ]
     return sorted(raised, key=lambda doubt: ("serious", "warning", "note").index(doubt.severity))
+
+
+def forget_unknown(facts: Facts) -> Raised:
+    """What the original doesn't know, nothing can be seen to forget."""
+    known = _least_known(facts.measurements, facts.kind)
+    if known is None:
+        return
+    advice = "Check that model, data and labels belong together"
+    if known.name == "forget_probability":
+        advice = "Check that prompts are as they were in training (template, chat, spaces), and the model and the texts"
+    yield (
+        "serious",
+        f"The original hardly knows what must be forgotten ({known.title} {known.original.value:.3f}), so nothing "
+        f"can be seen to go, and no figure below says that it went. {advice}.",
+    )
+
+
+def weak_references(facts: Facts) -> Raised:
+    """Retrained models that learned less of retain than the original can't say how good a model must stay."""
+    m = less_retained(list(facts.measurements.values()))
+    if m is not None:
+        yield (
+            "serious",
+            f"Retrained models know less of retain than the original ({m.title} {m.reference:.2f} against "
+            f"{m.original.value:.2f}): a ruined model would be like them, so nothing is like retrained on use, and "
+            "little of forget proves little. Retrain them as the original was trained: more epochs, a higher lr.",
+        )
+
+
+def cut_texts(facts: Facts) -> Raised:
+    """What is cut off is neither unlearned nor audited."""
+    if facts.cuts:
+        severity: Severity = "serious" if any(" forget " in part for part in facts.cuts) else "warning"
+        yield severity, f"{CUT}{'; '.join(facts.cuts)}{UNREAD}"
 
 
 def few_references(facts: Facts) -> Raised:
@@ -91,11 +133,16 @@ def statistics(facts: Facts) -> Raised:
 
 
 def same_as_null(facts: Facts) -> Raised:
-    """The method and the same passes at learning rate 0 give the same figures."""
+    """The method and the same passes at learning rate 0 give the same figures, within 0.01 and one example's worth."""
     judged = [(m, _fall(m.unlearned.value, m.null.value)) for m in facts.measurements.values() if m.judged]
     known = [(m, by) for m, by in judged if not math.isnan(by)]
-    if len(known) >= 3 and all(abs(by) <= 1 / max(1, m.unlearned.n) for m, by in known):
-        yield "serious", "By every judged figure the method did what it does at learning rate 0. Raise its strength."
+    if len(known) >= 3 and all(abs(by) <= min(0.01, 1 / max(1, m.unlearned.n)) for m, by in known):
+        advice = (
+            "Raise its strength."
+            if _least_known(facts.measurements, facts.kind) is None
+            else "See first why the original knows so little."
+        )
+        yield "serious", f"By every judged figure the method did what it does at learning rate 0. {advice}"
 
 
 def nothing_to_forget(facts: Facts) -> Raised:
@@ -117,14 +164,14 @@ def collapse(facts: Facts) -> Raised:
 
 
 def positive_control(facts: Facts) -> Raised:
-    """An attack that fails where it must succeed says nothing where it fails."""
+    """An attack that does not see what is known to be there says nothing where it sees nothing."""
     failed = [f"{r.title} ({r.positive_control})" for r in facts.reports if r.positive_holds is False]
     if failed:
         yield "warning", f"The positive control failed, so failure means nothing: {'; '.join(failed)}."
 
 
 def negative_control(facts: Facts) -> Raised:
-    """An attack that never fails says nothing at all."""
+    """An attack that finds something where nothing can be says nothing where it finds something."""
     failed = [f"{r.title} ({r.negative_control})" for r in facts.reports if r.negative_holds is False]
     if failed:
         yield "warning", f"The negative control failed, so success means nothing: {'; '.join(failed)}."
@@ -188,6 +235,29 @@ def modified(facts: Facts) -> Raised:
         yield "note", "The code differed from its commit when this was made."
 
 
+def _said(message: str) -> tuple[str, ...]:
+    """What each split loses, out of the doubt that says it."""
+    return tuple(message.removeprefix(CUT).removesuffix(UNREAD).split("; "))
+
+
+def _least_known(measurements: Mapping[str, Measurement], kind: str) -> Measurement | None:
+    """The measurement by which the original doesn't know forget; None where it does, or nothing says so.
+
+    Of texts the answers' probability, below 0.1. Else accuracy, below a half and no more than 0.1 above what was never
+    seen, holdout or by retrained models; a backdoor's pairs are right by the trigger and say nothing here.
+    """
+    m = measurements.get("forget_probability")
+    if m is not None and m.original.value is not None:
+        return m if m.original.value < 0.1 else None
+    m = measurements.get("forget_accuracy")
+    if m is None or m.original.value is None or kind == "backdoor":
+        return None
+    holdout = measurements.get("holdout_accuracy")
+    unseen = [m.reference, None if holdout is None else holdout.original.value]
+    beyond = [value for value in unseen if value is not None and m.original.value - value > 0.1]
+    return m if m.original.value < 0.5 and not beyond else None
+
+
 def _fall(before: float | None, after: float | None) -> float:
     """By how much a value fell; where one is missing NaN, which no comparison takes for more or less than anything."""
     return math.nan if before is None or after is None else before - after
@@ -200,6 +270,7 @@ def _original_within(m: Measurement) -> bool:
 
 
 CHECKS: tuple[Callable[[Facts], Raised], ...] = (
-    few_references, small_sets, unchanged, statistics, same_as_null, nothing_to_forget, collapse, positive_control,
-    negative_control, stands_out, unlike_holdout, no_ratio, tuning, modified,
+    forget_unknown, weak_references, cut_texts, few_references, small_sets, unchanged, statistics, same_as_null,
+    nothing_to_forget, collapse, positive_control, negative_control, stands_out, unlike_holdout, no_ratio, tuning,
+    modified,
 )  # fmt: skip

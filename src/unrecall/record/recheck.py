@@ -5,6 +5,7 @@ and doubts follow from the record's numbers. What can't be checked is said too.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +90,7 @@ def _numbers(record: Record) -> Iterator[str]:
     if record.sizes.get("forget", 0) < 1:
         yield f"sizes: expected at least one forget example, got {record.sizes.get('forget', 0)}."
     for role, digest in record.provenance.weights.items():
-        if len(digest) != 64:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
             yield f"weights of {role}: '{digest}' is no sha256."
 
 
@@ -102,10 +103,15 @@ def _ordered(estimate: Estimate) -> bool:
 
 
 def _doubts(record: Record) -> Iterator[str]:
-    """Every doubt that the record gives rise to must be in it, word for word."""
-    for doubt in doubts(Facts.of(record)):
+    """The doubts must be those that the record gives rise to, word for word."""
+    due = doubts(Facts.of(record))
+    for doubt in due:
         if doubt not in record.doubts:
             yield f"doubts: the record leaves out '{doubt.message}' [{doubt.id}]."
+    older = record.tuning is not None and record.tuning.untouched is None  # which doesn't say what its doubt rests on
+    for doubt in record.doubts:
+        if doubt not in due and not (older and doubt.id == "tuning"):
+            yield f"doubts: nothing in the record gives rise to '{doubt.message}' [{doubt.id}]."
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -126,7 +132,7 @@ def _weights(record: Record, folder: Path) -> Iterator[str]:
 
 def _scores(record: Record, folder: Path) -> Iterator[str]:
     """Each file of scores that the record names must be there, byte for byte, and no other; each is of an attack."""
-    files = sorted(file for home in (folder, folder / "parts") for file in (home / SCORES).glob("*.safetensors"))
+    files = sorted(places_of_scores(folder, "*"))
     attacks = [report.name for report in record.attacks]
     for name, digest in record.scores.items():
         places = [file for file in files if file.stem == name]
@@ -142,12 +148,15 @@ def _scores(record: Record, folder: Path) -> Iterator[str]:
             yield f"{SCORES}/{file.name}: the record names no such scores."
 
 
+def places_of_scores(folder: Path, name: str) -> list[Path]:
+    """The files of an attack's scores beside a record, or in its folder of parts; "*" for those of all attacks."""
+    return [file for home in (folder, folder / "parts") for file in (home / SCORES).glob(f"{name}.safetensors")]
+
+
 def _unseen(record: Record, folder: Path) -> Iterator[str]:
     """What agrees with everything and can be wrong all the same."""
     yield "whether numbers were forged to fit each other, or rows or attacks left out: only doing the run again shows"
-    if record.scores:
-        yield "whether the measurements follow from the scores: only their files are compared"
-    else:
+    if not record.scores:
         yield "scores of single examples: the record names none"
     if not _checkpoints(folder):
         yield "the weights: no unlearned checkpoint lies beside the record"

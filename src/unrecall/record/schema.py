@@ -185,12 +185,14 @@ class Tuning(Frozen):
 
 
 class Cost(Frozen):
-    """What unlearning took: seconds, examples passed forward, optimiser steps, peak memory in MiB.
+    """What a model took: seconds, examples passed forward, optimiser steps, peak memory in MiB.
 
     `notes`: what the method noted of its steps, by name; the median over steps.
+
+    No seconds: another run made the model, or began to; its clock can't be held against this run's.
     """
 
-    seconds: float
+    seconds: float | None
     passes: int
     steps: int
     peak_mib: float

@@ -92,6 +92,14 @@ def mean(values: np.ndarray, *, share: bool = False) -> Estimate:
     return Estimate(value=float(np.mean(values)), low=low, high=high, n=n)
 
 
+def difference(values: np.ndarray) -> Estimate:
+    """A mean of values in [-1, 1], such as what each example lost, with the interval of `bounded`."""
+    half = mean((values + 1) / 2, share=True)
+    if half.value is None or half.low is None or half.high is None:
+        return half.model_copy(update={"value": None if half.value is None else 2 * half.value - 1})
+    return Estimate(value=2 * half.value - 1, low=2 * half.low - 1, high=2 * half.high - 1, n=half.n)
+
+
 def ratio(above: np.ndarray, below: np.ndarray, level: float = LEVEL) -> Estimate:
     """sum(above) / sum(below) over examples, with Fieller's interval (Student's).
 

@@ -8,6 +8,9 @@ from unrecall.record.stats import prediction_interval
 ALPHA = 0.05
 RULE = "prediction-interval-1"
 """The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
+RETAINED = ("retain_accuracy", "retain_probability")
+"""What of retain a retrained model must know about as well as the original: it was trained on it too."""
+IN_DOUBT = "retrained models know too little of retain to be a measure of use"
 ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
 
 
@@ -21,13 +24,24 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     with s(r) never less than one example's worth, 1/n. Outside them the unlearned model leaks or over-forgets, by side;
     inside, it is like retrained if the bounds are no wider than the margin on either side, and inconclusive otherwise.
     By the union bound, a retrained model judged against retrained ones fails with probability at most `alpha`.
+    Where retrained models know too little of retain (`less_retained`), what would be like them on use is inconclusive.
     """
     decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(_references(m)) >= 2]
     level = 1 - alpha / max(1, len(decided))
     names = {m.name for m in decided}
-    labelled = [_label(m, level) for m in measurements]
+    lacking = less_retained(measurements) is not None
+    labelled = [_in_doubt(labelled) if lacking else labelled for labelled in (_label(m, level) for m in measurements)]
     most = max((len(_references(m)) for m in measurements if m.judged), default=0)
     return labelled, _whole([m for m in labelled if m.name in names], alpha, most)
+
+
+def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
+    """The measurement of retain of which retrained models show less than nine tenths of what the original does."""
+    for m in measurements:
+        known = m.original.value
+        if m.name in RETAINED and known is not None and m.reference is not None and m.reference < 0.9 * known:
+            return m
+    return None
 
 
 def judged(record: Record) -> Record:
@@ -67,6 +81,13 @@ def _label(m: Measurement, level: float) -> Measurement:
     return m.model_copy(update={"verdict": label, "bound_low": low, "bound_high": high})
 
 
+def _in_doubt(m: Measurement) -> Measurement:
+    """A row of use, which leaks on no side, that is like retrained models which are no measure of use."""
+    if m.leak is not None or m.verdict != "like retrained":
+        return m
+    return m.model_copy(update={"verdict": "inconclusive", "note": m.note or IN_DOUBT})
+
+
 def _whole(judged: Sequence[Measurement], alpha: float, references: int) -> Verdict:
     counts: dict[str, int] = {label: sum(m.verdict == label for m in judged) for label in ORDER}
     if not judged:
@@ -80,7 +101,16 @@ def _whole(judged: Sequence[Measurement], alpha: float, references: int) -> Verd
     line = {
         "leaks": f"Leaks: it shows more of the forgotten than retrained models do, on {share} ({named}).",
         "over-forgets": f"Over-forgets: it knows less than retrained models do, on {share} ({named}).",
-        "inconclusive": f"Inconclusive: the retrained models differ too much among themselves on {share} ({named}).",
+        "inconclusive": f"Inconclusive: the retrained models {_why(judged)} on {share} ({named}).",
         "like retrained": f"Like retrained: all {len(judged)} judged measurements fall where retrained models do.",
     }[label]
     return Verdict(rule=RULE, label=label, line=line, counts=counts, alpha=alpha, judged=len(judged))
+
+
+def _why(judged: Sequence[Measurement]) -> str:
+    """What is the matter with retrained models where the verdict is inconclusive."""
+    doubted = {IN_DOUBT in m.note for m in judged if m.verdict == "inconclusive"}
+    known = "know too little of retain to judge use by"
+    return {True: known, False: "differ too much among themselves"}[all(doubted)] + (
+        f", or {known}," if doubted == {True, False} else ""
+    )

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from markupsafe import Markup
 
-from unrecall.disk.files import write_text
-from unrecall.errors import BadInput
+from unrecall.disk.files import check_writable, write_text
+from unrecall.errors import BadInput, visible
 from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
 from unrecall.record.verdict import judged
 from unrecall.report import curves, figures, matrices, readings, roles, sentences, strips
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
+START = re.compile(rb"<!doctype html>.*?<title>[^<]*unrecall", re.DOTALL | re.IGNORECASE)
+"""How every page begins."""
+LEAD = 4096
+"""How many bytes of a file that look is for."""
 KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy", "model_utility", "forget_quality")
 SPEAKING = (curves, figures, matrices, readings, roles, sentences, strips)
 """The modules that templates call, by name."""
@@ -38,7 +42,7 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     # The parser turns CRLF into LF before it checks a hash, so the hash must be that of the text with LF.
     plotly, script = get_plotlyjs().replace("\r\n", "\n"), source("page.js")
     remarks = [sentences.judging(record, declared) for record in records]
-    records = [judged(record) for record in records]
+    records = [judged(shown(record)) for record in records]
     template = environment().get_template("page.html.j2")
     return template.render(
         records=records,
@@ -52,9 +56,33 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     )
 
 
+def shown(record: Record) -> Record:
+    """The record with control characters in its texts as their code points."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return visible(value)
+        if isinstance(value, dict):
+            return {walk(key): walk(part) for key, part in value.items()}
+        return [walk(part) for part in value] if isinstance(value, list | tuple) else value
+
+    return Record.model_validate(walk(record.model_dump()))
+
+
 def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Side | None] | None = None) -> None:
-    """Writes the page, all of it or nothing."""
+    """Writes the page, all of it or nothing; BadInput where something else than a page is there."""
+    check_place(Path(path))
     write_text(Path(path), page(records, declared))
+
+
+def check_place(path: Path) -> None:
+    """BadInput where a page can't be written, or something else than a page is there; nothing is changed."""
+    check_writable(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(LEAD)
+        if start.strip() and not START.match(start):
+            raise BadInput(f"{path}: expected a page or nothing there, got another file. Choose another --out.")
 
 
 def environment() -> "Environment":

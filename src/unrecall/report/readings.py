@@ -131,7 +131,7 @@ def plain(text: str) -> str:
 def coded(mark: str) -> str:
     """The character, or its code point where it can't be seen."""
     unseen = unicodedata.category(mark) in ("Cc", "Cf", "Cn", "Co", "Zl", "Zp") and mark not in JOINERS
-    return f"⟨U+{ord(mark):04X}⟩" if unseen else mark
+    return f"<U+{ord(mark):04X}>" if unseen else mark
 
 
 def beginning(text: str) -> str:

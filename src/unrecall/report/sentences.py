@@ -73,9 +73,9 @@ def exact(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def share(part: float, whole: float) -> str:
-    """A cost as a percentage of retraining's."""
-    if whole <= 0 or not math.isfinite(part / whole):
+def share(part: float | None, whole: float | None) -> str:
+    """A cost as a percentage of retraining's; a dash where either is unknown."""
+    if part is None or whole is None or whole <= 0 or not math.isfinite(part / whole):
         return "–"
     percent = 100 * part / whole
     return f"{percent:.0f} %" if percent >= 1 or percent == 0 else f"{percent:.1g} %"

@@ -6,18 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Joined, Part, digest
+from unrecall.data.examples import Examples, Joined, Part
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk import weights
-from unrecall.disk.cache import Form, code_key, shared
+from unrecall.disk.cache import Cache, Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
-from unrecall.errors import BadInput, MissingReference
-from unrecall.models.observe import observe
+from unrecall.errors import BadInput, MissingReference, visible
+from unrecall.evidence.setting import answers, behaviour, few, model_key, reading
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task, check_inputs
@@ -28,6 +28,8 @@ from unrecall.training.session import Session
 
 T = TypeVar("T")
 FIRST_REFERENCE_SEED = 10_001
+DIGITS = 18
+"""The longest number that is read as an index or a class."""
 
 
 class Trained(NamedTuple):
@@ -35,6 +37,34 @@ class Trained(NamedTuple):
 
     model: nn.Module
     cost: Cost | None
+
+
+def _is_name(value: object) -> bool:
+    """Whether a text can be the start of a file's name, wherever it is made."""
+    if not isinstance(value, str) or value != value.strip() or visible(value) != value or value.startswith("."):
+        return False
+    return 0 < len(value.encode()) <= 100 and not set(value) & set('/\\:*?"<>|\n\t')
+
+
+def _a(*kinds: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+NOTHING = type(None)
+FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is_name, 'a name of at most 100 bytes without / \\ : * ? " < > | that starts with no dot'),
+    "summary": (_a(str), "a text"),
+    "task": (_a(Task), "a Task, as ur.tasks.Classification() is"),
+    "request": (_a(Request), "a Request"),
+    "build": (lambda value: value is None or callable(value), "a function of seed and session, or None"),
+    "recipe": (_a(Fit, NOTHING), "a Fit or None"),
+    "rerecipe": (_a(Fit, NOTHING), "a Fit or None"),
+    "original": (_a(nn.Module, NOTHING), "an nn.Module or None"),
+    "retrained": (lambda value: isinstance(value, tuple) and all(map(_a(nn.Module), value)), "a tuple of nn.Modules"),
+    "references": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
+    "reported": (_a(Mapping), "values by method and measurement"),
+}
+"""What each field of a scenario must be: a test, and how it is said."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +88,39 @@ class Scenario:
     retrained: tuple[nn.Module, ...] = ()
     references: int = 5
     reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    keys: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `start_key` gave, by seed."""
+
+    def __post_init__(self) -> None:
+        """Fields of a wrong type, and a name that can't be part of a file's, are refused; the task is settled."""
+        if isinstance(self.retrained, list):
+            object.__setattr__(self, "retrained", tuple(self.retrained))
+        for name, (right, expected) in FIELDS.items():
+            if not right(value := getattr(self, name)):
+                raise BadInput(f"Scenario: expected {name} to be {expected}, got {str(value)[:80]!r}. Correct it.")
+        object.__setattr__(self, "task", self.task.settled(self.original, self.request))
+
+    def start_key(self, seed: int, session: Session) -> str:
+        """What decides how data are read, and what the user's own models and the one to be trained compute.
+
+        BadInput where they don't fit the data.
+        """
+        if seed not in self.keys:
+            models = [model for model in (self.original, *self.retrained) if model is not None]
+            if self.build is not None:
+                models.append(self._built(seed, session))
+            for model in models:
+                check_inputs(self.task, model.to(session.place()), self.request)
+            told = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
+            self.keys[seed] = content_key(*told, reading(self.task, few(self.request)))
+        return self.keys[seed]
+
+    def _built(self, seed: int, session: Session) -> nn.Module:
+        """A fresh model; `build` may give the same object each time."""
+        if self.build is None:
+            raise BadInput(f"{self.name}: expected build to make a model, got None.")
+        with own_randomness(seed):
+            return copy.deepcopy(self.build(seed, session))
 
     def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
@@ -85,13 +148,26 @@ class Scenario:
         return self.build is not None and (self.rerecipe or self.recipe) is not None
 
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
-        if self.build is None:
-            raise BadInput(f"{self.name}: expected build to make a model, got None.")
-        with own_randomness(seed):
-            model = copy.deepcopy(self.build(seed, session))  # it may give the same object each time
+        model = self._built(seed, session)
         check_inputs(self.task, model.to(session.place()), self.request)
         lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
         return trained_once(self.name, role, model, lesson, session)
+
+
+def kept_or_made(
+    cache: Cache, role: str, key: Sequence[str], form: Form[Trained], make: Callable[[], Trained]
+) -> Trained:
+    """The model that is kept under the key, without the seconds that it took then; or the one that is made now."""
+    made: list[Trained] = []
+
+    def made_now() -> Trained:
+        made.append(make())
+        return made[-1]
+
+    model, cost = cache.get(role, key, form, made_now)
+    if cost is not None and not made:
+        cost = cost.model_copy(update={"seconds": None})
+    return Trained(model, cost)
 
 
 def trained_form(like: nn.Module, session: Session) -> Form[Trained]:
@@ -128,16 +204,17 @@ class Lesson(NamedTuple):
 def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session: Session) -> Trained:
     """`model` after the lesson, in eval mode; from the cache where the same model was taught the same before.
 
-    That is a model of the same role, untrained weights and answers to the probe, with the same task, recipe, seed, data
-    and code of the loop.
+    That is a model of the same role, untrained weights, settings and answers to the probe, with the same task, recipe,
+    seed, data and code of the loop.
     """
     task, seed = lesson.task, lesson.seed
     model.to(session.place())
-    behaviour = digest(observe(model, task, lesson.probe).loss.round(4)) + repr(task)
     key = (
         role,
-        weights.digest_of(model),
-        behaviour,
+        model_key(model),
+        answers(model, task, lesson.probe),
+        reading(task, lesson.probe),
+        repr(task),
         repr(lesson.recipe),
         lesson.data_key,
         str(seed),
@@ -154,7 +231,7 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
             fit(model, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
-    trained = shared(on_disk=True).get(f"{name}-{role}", key, trained_form(model, session), train)
+    trained = kept_or_made(shared(on_disk=True), f"{name}-{role}", key, trained_form(model, session), train)
     session.drop_states()
     return trained
 
@@ -209,8 +286,8 @@ def read_indices(path: Path, total: int) -> list[int]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        if not text.isdecimal():
-            raise BadInput(f"{path}:{number}: expected an index, got '{text}'.")
+        if not text.isdecimal() or len(text) > DIGITS:
+            raise BadInput(f"{path}:{number}: expected an index, got '{text[:DIGITS]}'.")
         if int(text) >= total:
             raise BadInput(f"{path}:{number}: expected an index in 0..{total - 1}, got {text}.")
         if int(text) in lines:
@@ -256,7 +333,7 @@ def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chose
     if how not in ("half", "class") or not which:
         indices = read_indices(Path(forget), len(labels))
         return Chosen(indices, {labels[i] for i in indices}, ())
-    if not which.isdecimal() or int(which) >= classes:
+    if not which.isdecimal() or len(which) > DIGITS or int(which) >= classes:
         raise BadInput(f"forget: expected a class in 0..{classes - 1}, got '{which}'.")
     members = shuffled([i for i, y in enumerate(labels) if y == int(which)], seed)
     if how == "half":

@@ -1,6 +1,5 @@
 """Emoji pictures and their names: a small CLIP is trained on them and forgets a category."""
 
-import json
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from unrecall.data.examples import Examples
 from unrecall.data.request import Request
+from unrecall.disk.files import parse_json
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
 from unrecall.scenarios.image_text import Towers, caption_tokenizer, small_clip
@@ -95,7 +95,7 @@ def read_emoji(folder: Path, size: int) -> list[dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             lines = archive.read(CAPTIONS).decode().splitlines()
-            records = [json.loads(line) for line in lines if line.strip()]
+            records = [parse_json(line, f"{path}: {CAPTIONS}") for line in lines if line.strip()]
             return [_read(archive, record, size, f"{path}: {CAPTIONS}:{i}") for i, record in enumerate(records, 1)]
     except FileNotFoundError as error:
         raise BadInput(

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from unrecall.disk.files import read_text
+from unrecall.disk.files import read_json
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import Loaded, check_whole, opened, transformers
+from unrecall.scenarios.language import Loaded, check_unquantised, check_whole, opened, transformers
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's, of each channel."""
@@ -23,6 +23,7 @@ def load_clip(name: str) -> Loaded:
     library = transformers()
     if not Path(name).is_dir():
         raise BadInput(f"{name or 'model'}: expected a folder with a Transformers CLIP, got nothing there.")
+    check_unquantised(name, Path(name) / "config.json")
     expected = f"{name}: expected a Transformers CLIP and its tokenizer"
     model, report = opened(
         expected,
@@ -42,7 +43,7 @@ def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if not path.is_file():
             continue
         try:
-            settings = json.loads(read_text(path))
+            settings = read_json(path)
             settings = settings.get("image_processor", settings)
             if not settings.get("do_normalize", True):
                 return (), ()

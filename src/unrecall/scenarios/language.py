@@ -11,7 +11,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from unrecall.disk.files import read_json
 from unrecall.errors import BadInput, MissingDependency
+from unrecall.tasks.base import BEFORE_QUANTISING
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 SPECIAL = ("<pad>", "<s>", "</s>")
@@ -48,7 +50,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
     """A model and its tokenizer from a local folder or a hub id, with a LoRA `adapter` merged where one is named.
 
     Only safetensors are read, and no code of the folder's runs. Raises BadInput where nothing is there, the hub can't
-    be reached, the checkpoint lacks weights, or the adapter belongs to another base.
+    be reached, the checkpoint lacks weights or is quantised, or the adapter belongs to another base.
     """
     library = transformers()
     folder = name if name and Path(name).is_dir() else _from_hub(name)
@@ -56,6 +58,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
         raise BadInput(
             f"{name}: expected a whole model, got an adapter. Name its base as the model, and it as the adapter."
         )
+    check_unquantised(name, Path(folder) / "config.json")
     model, report = opened(
         f"{name}: expected a Transformers causal language model with its weights in safetensors",
         lambda: library.AutoModelForCausalLM.from_pretrained(
@@ -74,6 +77,15 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
         lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
     )
     return Loaded(_adapted(model, name, adapter) if adapter else model.eval(), tokenizer)
+
+
+def check_unquantised(name: str, config: Path) -> None:
+    """BadInput where a folder says that its weights are quantised, by whatever method."""
+    content = read_json(config) if config.is_file() else {}
+    if isinstance(content, dict) and (how := content.get("quantization_config")):
+        method = how.get("quant_method") if isinstance(how, dict) else None
+        method = method or ("bitsandbytes" if "bnb" in str(how) or "load_in" in str(how) else "an unknown method")
+        raise BadInput(f"{name}: expected weights in floats, got quantised ones ({method}). {BEFORE_QUANTISING}")
 
 
 def opened(expected: str, opening: Callable[[], Any]) -> Any:

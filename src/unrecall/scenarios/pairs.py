@@ -13,6 +13,7 @@ from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
 from unrecall.scenarios.image_text import load_clip, normalisation
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
+from unrecall.tasks.base import check_inputs
 from unrecall.tasks.pair_files import Album, Line, read
 
 ABSENT = {
@@ -66,7 +67,7 @@ class Pairs(Builder):
         )
         try:
             request = Request(forget, retain, holdout, test, kind=_kind(lines))
-            task.check(loaded.model, request)
+            check_inputs(task, loaded.model, request)
         except BadInput as error:
             raise BadInput(placed(str(error), lambda split, index: lines[split][index].where)) from error
         return Scenario(

@@ -1,15 +1,13 @@
 """RESTOR: documents that corrupt what a model knows; is it restored once they are unlearned?"""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from unrecall.data.examples import digest
 from unrecall.data.request import Request
-from unrecall.disk.files import read_text
+from unrecall.disk.files import read_json
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Lesson, Scenario, adamw, first, shuffled, trained_once
 from unrecall.scenarios.teaching import Learner, TaughtTexts
@@ -50,8 +48,8 @@ class Restor(TaughtTexts):
     def make(self) -> Scenario:
         """Reads facts and documents, and says how to teach and to corrupt."""
         folder = self.folder("RESTOR")
-        targets = set(_json(folder / "entities.json"))
-        about = _facts(_json(folder / "facts.json"))
+        targets = set(read_json(folder / "entities.json"))
+        about = _facts(read_json(folder / "facts.json"))
         test = [fact for who, fact in about if who in targets]
         retain = [fact for who, fact in about if who not in targets]
         texts = without_repeats(read(folder / f"{self.corruption}.json"))
@@ -86,13 +84,6 @@ class _Clean:
             model = self.taught.build(0, session)
         lesson = Lesson(self.task, self.facts, self.taught.recipe, 0, digest(self.facts), first(self.facts))
         return trained_once("restor", "clean", model, lesson, session).model
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}:{error.lineno}: expected JSON, got {error.msg}.") from error
 
 
 def _facts(data: Any) -> list[tuple[str, Text]]:

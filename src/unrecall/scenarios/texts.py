@@ -10,7 +10,8 @@ from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
 from unrecall.scenarios.language import Precision, load
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
-from unrecall.tasks.text_files import read, records, without_repeats
+from unrecall.tasks.base import check_inputs
+from unrecall.tasks.text_files import ignored, read, records, without_repeats
 
 ABSENT = {
     "holdout": "no holdout was given: name a file of texts like forget that the model was never trained on (--holdout)",
@@ -28,7 +29,8 @@ class Texts(Builder):
     on. `base`: the model before it was trained on forget and retain; `references` models are trained from it on retain
     alone (AdamW, `lr`, `epochs`, batches of 32, cosine), and without it there is nothing to judge by. `adapter`: a LoRA
     adapter that is merged into `model` first. `longest`: cut texts to so many tokens. `chat`: use the tokenizer's chat
-    template; `template`: use this for prompts, none for prompts as they are; "\\n" in it is a new line.
+    template; `template`: use this for prompts, none for prompts as they are; "\\n" in it is a new line. `ends`: whether
+    the end token is part of each answer; left out, the model shows whether it was taught it.
     """
 
     model: str = ""
@@ -45,6 +47,7 @@ class Texts(Builder):
     longest: Count | None = None
     chat: bool = False
     template: str | None = "Question: {prompt}\nAnswer: "
+    ends: bool | None = None
 
     def make(self) -> Scenario:
         """Reads the texts, then the model, and checks that they fit before anything is computed."""
@@ -54,16 +57,16 @@ class Texts(Builder):
         loaded = load(self.model, self.precision, self.adapter)
         if self.chat and not loaded.tokenizer.chat_template:
             raise BadInput(f"{self.model}: expected a chat template for chat=true, got a tokenizer without one.")
-        task = CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest)
+        task = CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest, ends=self.ends)
         try:
             request = Request(forget, retain, holdout, test)
-            task.check(loaded.model, request)
+            check_inputs(task, loaded.model, request)
         except BadInput as error:
             raise BadInput(placed(str(error), self._place)) from error
         return Scenario(
             name="texts",
             summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
-            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}",
+            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}{self._ignored()}",
             task=task,
             request=request,
             original=loaded.model,
@@ -75,6 +78,16 @@ class Texts(Builder):
     def _read(self, split: Split) -> Examples:
         path = getattr(self, split)
         return without_repeats(read(Path(path))) if path else Absent(ABSENT[split])
+
+    def _ignored(self) -> str:
+        """Which keys of which files nothing is made of, for the record and its reader."""
+        files = dict.fromkeys(path for split in SPLITS if (path := getattr(self, split)))
+        told = [
+            f"{key} in {count} {'record' if count == 1 else 'records'} of {Path(path).name}"
+            for path in files
+            for key, count in ignored(Path(path)).items()
+        ]
+        return f"; keys that were ignored: {', '.join(told)}" if told else ""
 
     def _template(self) -> str | None:
         """The template with its new lines; BadInput where prompts have no place in it."""

@@ -96,10 +96,13 @@ def _metrics() -> tuple[Entry, ...]:
     for path in sorted((Path(__file__).parents[1] / "metrics").glob("*.py")):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         texts = {node.name: ast.get_docstring(node) or "" for node in body if isinstance(node, ast.FunctionDef)}
-        for call in (node.value for node in body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
-            if ast.unparse(call.func) in ("Metric", "of_evidence"):
+        for call in (node.value for node in body if isinstance(node, ast.Assign | ast.AnnAssign)):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("Metric", "of_evidence"):
                 constants = (node.value for node in ast.walk(call) if isinstance(node, ast.Constant))
                 name = next(value for value in constants if isinstance(value, str))
-                function = next(a.id for a in call.args if isinstance(a, ast.Name) and a.id in texts)
-                metrics.append(Entry(name, path.stem, _sentence(texts[function]), _reference(texts[function]), ()))
+                functions = (a.id for a in call.args if isinstance(a, ast.Name) and a.id in texts)
+                text = (
+                    texts[next(functions)] if any(isinstance(a, ast.Name) and a.id in texts for a in call.args) else ""
+                )
+                metrics.append(Entry(name, path.stem, _sentence(text), _reference(text), ()))
     return tuple(sorted(metrics, key=lambda entry: entry.name))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from unrecall.errors import BadInput, nearest
+from unrecall.errors import BadInput, UnrecallError, nearest, told
 from unrecall.spec.catalog import Kind, class_name, entries
 from unrecall.spec.parameters import Parameters, annotated, checked, nested_types
 
@@ -84,6 +84,8 @@ def parse(text: str, kind: Kind) -> Any:
     promised = getattr(importlib.import_module(f"unrecall.{kind}.base"), BASES[kind])
     if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
         raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
+    if lacking := list(_undeclared(owner)):
+        raise BadInput(f"'{text}': expected {owner.__name__} to say its {', '.join(lacking)}, got none. Add them.")
     arguments: dict[str, Any] = {}
     if spec.base is not None:
         owner = getattr(owner, "wrapper", lambda: None)()
@@ -91,6 +93,14 @@ def parse(text: str, kind: Kind) -> Any:
             raise BadInput(f"'{text}': expected a method that wraps another, got {spec.name}, which takes no base.")
         arguments["base"] = parse(spec.base, kind)
     return _configured(owner, arguments, spec.values)
+
+
+def _undeclared(owner: type) -> Iterator[str]:
+    """What the bases of a class declare that each class must say of itself, and this one doesn't."""
+    for base in owner.__mro__:
+        for name, hint in inspect.get_annotations(base).items():
+            if "ClassVar" in str(hint) and not hasattr(owner, name):
+                yield name
 
 
 def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapping[str, str]) -> Parameters:
@@ -167,8 +177,8 @@ def _user_object(name: str) -> Any:
     sys.modules[file] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code may raise
-        raise BadInput(f"{file}: expected a Python file that runs, got {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
+        raise error if isinstance(error, UnrecallError) else BadInput(told(error)) from error
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     if attribute not in public:
         raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, public)}")

@@ -1,30 +1,29 @@
 """What the rest of unrecall may ask about a modality: nothing else knows one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from unrecall.data.examples import Batch, digest, iterate
-from unrecall.data.request import SPLITS, Request
+from unrecall.data.request import SPLITS, Request, Split, check_same
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput
 from unrecall.record.schema import Exhibit
 
-Modality: TypeAlias = Literal["classification", "language", "contrastive"]
 Parts: TypeAlias = list[tuple[str, nn.Module]]
 
 
 class Task(ABC):
     """How one modality is trained and observed; an adapter between a model, its data and everything else.
 
-    `modality`: which attacks an audit runs unless told otherwise. `at_once`: examples in a forward pass without
-    gradients. `rows_depend_on_batch`: whether an example's rows depend on the other examples of its batch.
+    `at_once`: examples in a forward pass without gradients. `rows_depend_on_batch`: whether an example's rows depend on
+    the other examples of its batch.
     """
 
-    modality: ClassVar[Modality]
     at_once: ClassVar[int] = 256
     rows_depend_on_batch: ClassVar[bool] = False
 
@@ -34,15 +33,19 @@ class Task(ABC):
 
     def content(self, item: Any) -> str:
         """sha256 of what the task reads of an example: examples that it can't tell apart have the same."""
-        return digest(self.collate([item]))
+        return digest({name: value + 0 for name, value in self.collate([item]).items()})  # -0.0 is 0.0
+
+    def cut_off(self, item: Any) -> float:
+        """The share of an example that the task never reads, since it cuts what is too long."""
+        return 0.0
 
     @abstractmethod
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One forward pass: logits and target of each predicted unit. Nearly every loss is a function of rows."""
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood of each example, `[examples]`, in nats; `vmap` can follow it where it must."""
-        return self.rows(model, batch).losses()
+        """Mean negative log-likelihood of each example `[examples]`, in float64; `vmap` can follow it where it must."""
+        return self.rows(model, batch).exact_losses()
 
     def positions(self, batch: Batch) -> Tensor | None:
         """Which positions of an activation `[examples, positions, d]` hold input; None where all of them do."""
@@ -71,6 +74,18 @@ class Task(ABC):
     def check(self, model: nn.Module, request: Request) -> None:
         """Raises BadInput where model and data do not fit, before any compute: shapes, labels, NaN, probabilities."""
 
+    def settled(self, model: nn.Module | None, request: Request) -> "Task":
+        """The task with what it left open decided by looking at the model before unlearning; itself where nothing is.
+
+        None: the model is still to be trained, by this task.
+        """
+        return self
+
+    @property
+    def remark(self) -> str:
+        """What people must know of the rows beside numbers that are made of them; empty where there is nothing."""
+        return ""
+
     @abstractmethod
     def exhibit(self, item: Any, caption: str) -> Exhibit:
         """An example as a person would look at it."""
@@ -81,13 +96,81 @@ class Task(ABC):
 
 
 def check_inputs(task: Task, model: nn.Module, request: Request) -> None:
-    """BadInput where model and data don't fit (`Task.check`), or sets share an example as the task reads them."""
+    """BadInput where model and data don't fit (`Task.check`), examples change, or sets share one as the task reads it.
+
+    What audits, unlearns, tunes or trains asks it first. A request is read for the last two once a task.
+    """
+    check_model(model)
     task.check(model, request)
     if (looked_for := f"apart as {task!r}") not in request.checked:
-        request.check_apart(
-            {split: [task.content(item) for item in iterate(request[split])] for split in SPLITS}, task.content
-        )
+        contents = {split: list(_contents(task, request, split)) for split in SPLITS}
+        request.check_apart(contents, task.content)
         request.checked.add(looked_for)
+
+
+def _contents(task: Task, request: Request, split: Split) -> Iterator[str]:
+    """What each example of a split is to the task; BadInput where one isn't what it was when it was first read."""
+    for i, (item, before) in enumerate(zip(iterate(request[split]), request.digests[split], strict=True)):
+        check_same(before, digest(item), f"{split}[{i}]")
+        yield task.content(item)
+
+
+def cuts(task: Task, request: Request) -> list[str]:
+    """What each split loses by being cut, a sentence for each that loses something."""
+    told = []
+    for split in SPLITS:
+        shares = [task.cut_off(item) for item in iterate(request[split])]
+        if lost := [share for share in shares if share > 0]:
+            mean = 100 * sum(lost) / len(lost)
+            told.append(f"{len(lost)} of {len(shares)} {split} examples lose {mean:.0f} % of their tokens")
+    return told
+
+
+def check_model(model: nn.Module) -> None:
+    """BadInput where a model isn't one of Python modules with weights in floats, which can be looked into and changed.
+
+    Quantised ones, of whatever library, hold their weights in whole numbers, in single bytes or in packed objects.
+    """
+    if not isinstance(model, nn.Module):
+        raise BadInput(
+            f"model: expected a torch.nn.Module, got {type(model).__name__}. Build the network, and load its weights."
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadInput(
+            f"model: expected a module of Python code, got a scripted or traced one ({type(model).__name__}). Give the "
+            "model that it was made from: build it, and load the scripted one's state_dict()."
+        )
+    if form := _quantised(model):
+        raise BadInput(f"model: expected weights in floats, got quantised ones ({form}). {BEFORE_QUANTISING}")
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise BadInput(
+                f"model: expected weights, got none yet in '{name}'. Pass an example through the model first."
+            )
+        if parameter.is_meta:
+            raise BadInput(f"model: expected weights, got none in '{name}' (on meta). Load the checkpoint first.")
+    if next(model.parameters(), None) is None:
+        raise BadInput("model: expected weights to change, got a model without parameters. Give one that was trained.")
+
+
+BEFORE_QUANTISING = "Give the model as it was before it was quantised, and quantise what was unlearned."
+"""What to do about a quantised model."""
+
+
+def _quantised(model: nn.Module) -> str:
+    """What shows that a model is quantised: a module's class or a weight's number format; empty where nothing does."""
+    for name, module in model.named_modules():
+        kind = type(module)
+        if ".quantized" in kind.__module__:
+            return f"{module._get_name()} at '{name}'"
+    for name, value in model.named_parameters():
+        held = type(value.data) if not is_lazy(value) else Tensor
+        if not value.is_floating_point() or value.dtype.itemsize == 1 or "quant" in held.__name__.lower():
+            return f"{name} in {str(value.dtype).removeprefix('torch.')}"
+    for name, buffer in model.named_buffers():
+        if buffer.is_quantized or name.rsplit(".", 1)[-1] in ("qweight", "weight_packed"):
+            return f"{name} in {str(buffer.dtype).removeprefix('torch.')}"
+    return ""
 
 
 def check_finite(model: nn.Module) -> None:

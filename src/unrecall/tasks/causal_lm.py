@@ -10,22 +10,55 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, iterate
-from unrecall.data.request import SPLITS, Request
+from unrecall.data.examples import Batch, evenly, iterate, move
+from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
+from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import mode
-from unrecall.tasks.base import Modality, Task, check_finite, opened, parts_of, split_after_layers
+from unrecall.tasks.base import Task, check_finite, opened, parts_of, split_after_layers
 from unrecall.tasks.pretrained import save
+from unrecall.tasks.text_files import readable
 from unrecall.tasks.tokenised import IGNORED, Tokenised
+
+LOOKED = 64
+"""How many examples of forget show whether the model was taught the end token."""
 
 
 @dataclass(frozen=True, repr=False)
 class CausalLM(Tokenised, Task):
     """What `Tokenised` says of examples and batches; rows are the tokens of answers."""
 
-    modality: ClassVar[Modality] = "language"
     at_once: ClassVar[int] = 32
+
+    def settled(self, model: nn.Module | None, request: Request) -> Task:
+        """The task with `ends` decided: whether greedy decoding would end after at least half of forget's answers."""
+        if self.ends is not None or self.tokenizer.eos_token_id is None:
+            return self
+        return replace(self, ends=model is None or self._ended(model, request), known={})
+
+    def _ended(self, model: nn.Module, request: Request) -> bool:
+        """Whether the model ends at least half of some of forget's answers, which it was trained on, where they end."""
+        device, forget = next(model.parameters()).device, request.forget
+        items = {i: forget[i] for i in evenly(len(forget), LOOKED)}
+        for i, item in items.items():
+            self._checked(item, f"forget[{i}]")
+        right: list[bool] = []
+        with mode(model, training=False), torch.no_grad():
+            for item in filter(lambda item: self.fits(model, item), items.values()):
+                rows = self.rows(model, move(self.collate([item]), device))
+                if rows.targets[-1] == self.tokenizer.eos_token_id:  # longest may have cut it off
+                    right.append(bool(rows.logits[-1].argmax() == rows.targets[-1]))
+        return 2 * sum(right) >= len(right)
+
+    @property
+    def remark(self) -> str:
+        """Whether the end token counts as part of the answers."""
+        if self.tokenizer.eos_token_id is None:
+            return ""
+        if self.ends is False:
+            return "the end token is no part of the answers, as the original does not say it after them, or ends=False"
+        return "the end token is the last part of each answer"
 
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether there is an answer, and no more tokens than the model's context holds."""
@@ -65,11 +98,11 @@ class CausalLM(Tokenised, Task):
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of each example without a tensor whose size depends on the data, so that `vmap` can follow."""
-        log_p = F.log_softmax(model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1].float(), -1)
+        logits = model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1]
         targets = batch["tokens" if self.prompts else "targets"][:, 1:]
         predicted = self.predicted(batch)[:, 1:]
-        log_likelihoods = log_p.gather(2, targets.clamp_min(0).unsqueeze(2)).squeeze(2) * predicted
-        return -log_likelihoods.sum(1) / predicted.sum(1).clamp_min(1)
+        losses = exact_nll(logits.flatten(0, 1), targets.clamp_min(0).flatten()).view(targets.shape) * predicted
+        return losses.sum(1) / predicted.sum(1).clamp_min(1)
 
     def positions(self, batch: Batch) -> Tensor:
         """Every token but padding `[examples, length]`."""
@@ -173,8 +206,8 @@ class CausalLM(Tokenised, Task):
         if looked_for in request.checked:
             return
         forgotten: dict[tuple[str, str], int] = {}
-        for split in SPLITS:
-            for i, item in enumerate(iterate(request[split])):
+        for split, examples in request.sets.items():
+            for i, item in enumerate(iterate(examples)):
                 tokens = self._checked(item, f"{split}[{i}]")
                 if context is not None and len(tokens) > context:
                     raise BadInput(
@@ -197,6 +230,6 @@ class CausalLM(Tokenised, Task):
             raise BadInput(f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}.")
         tokens, start = self.encode(item)
         written = [token for token in tokens[start:] if token != self.tokenizer.eos_token_id]
-        if not written:
+        if not written or not readable(self.answer(item)):
             raise BadInput(f"{where}: expected an answer of at least one token, got {self.answer(item)!r:.60}.")
         return tokens

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.hooks import mode
 from unrecall.record.schema import Exhibit
-from unrecall.tasks.base import Modality, Task, check_class_request, check_finite, opened, parts_of
+from unrecall.tasks.base import Task, check_class_request, check_finite, opened, parts_of
 from unrecall.tasks.pictures import coarse, png
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -28,8 +28,6 @@ class Classification(Task):
     `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default.
     `classes`: names of the classes, for people.
     """
-
-    modality: ClassVar[Modality] = "classification"
 
     head_name: str | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -137,13 +135,21 @@ class Classification(Task):
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 line = str(error).splitlines()[0]
                 raise BadInput(
-                    f"model: expected to accept inputs {tuple(probe['inputs'].shape)}, got: {line}"
+                    f"model: expected to accept inputs {tuple(probe['inputs'].shape)}, got: {line}. "
+                    "Wrap the model in a module that brings float32 inputs into its shape and precision."
                 ) from error
         if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(probe["inputs"]):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise BadInput(f"model: expected logits [examples, classes], got {shape}.")
-        if bool((output >= 0).all()) and bool((output.sum(1) - 1).abs().max() < 1e-4):
-            raise BadInput("model: expected logits, got probabilities (rows sum to 1). Return what enters the softmax.")
+            raise BadInput(
+                f"model: expected logits [examples, classes], got {shape}. Wrap the model in a module whose forward "
+                "returns the logits alone."
+            )
+        likely = output.float()
+        if bool((likely >= 0).all()) and bool((likely.sum(1) - 1).abs().max() < 5e-3):  # half precision sums so
+            raise BadInput(
+                "model: expected logits, got probabilities (rows sum to 1). Return what enters the softmax: "
+                "wrap the model, or leave its last layer out."
+            )
         classes, shape = output.shape[1], probe["inputs"].shape[1:]
         for unknown in set(request.masked) - set(range(classes)):
             raise BadInput(
@@ -151,8 +157,8 @@ class Classification(Task):
             )
         looked_for = f"{self!r} {classes} {tuple(shape)}"
         if looked_for not in request.checked:
-            for split in SPLITS:
-                self._check_examples(split, request[split], classes, shape)
+            for split, examples in request.sets.items():
+                self._check_examples(split, examples, classes, shape)
             if request.kind == "class":
                 check_class_request(request, *({int(label) for _, label in iterate(request[s])} for s in SPLITS[:2]))
             request.checked.add(looked_for)
@@ -162,7 +168,10 @@ class Classification(Task):
         for i, item in enumerate(iterate(examples)):
             tensor, label = _pair(item, f"{split}[{i}]")
             if tensor.shape != shape:
-                raise BadInput(f"{split}[{i}]: expected inputs of shape {tuple(shape)}, got {tuple(tensor.shape)}.")
+                raise BadInput(
+                    f"{split}[{i}]: expected inputs of shape {tuple(shape)}, got {tuple(tensor.shape)}. "
+                    "Bring them to one shape."
+                )
             if not bool(torch.isfinite(tensor).all()):
                 raise BadInput(f"{split}[{i}]: expected finite inputs, got NaN or infinity. Remove the example.")
             if tensor.numel() and (float(tensor.min()) < low - 1e-6 or float(tensor.max()) > high + 1e-6):
@@ -172,7 +181,8 @@ class Classification(Task):
                 )
             if not 0 <= label < classes:
                 raise BadInput(
-                    f"{split}[{i}]: expected a label in 0..{classes - 1} (the model's outputs), got {label}."
+                    f"{split}[{i}]: expected a label in 0..{classes - 1} (the model's outputs), got {label}. "
+                    "Number the classes from 0, in the order of the outputs."
                 )
 
     def exhibit(self, item: Any, caption: str) -> Exhibit:
@@ -194,12 +204,17 @@ def _pair(item: Any, where: str) -> tuple[Tensor, int]:
     """An example as input and label; BadInput says which one is neither."""
     try:
         value, label = item
+        if isinstance(label, str | bytes):
+            raise TypeError(label)
         tensor = torch.as_tensor(value, dtype=torch.float32)
         if int(label) == float(label):
             return tensor, int(label)
     except (TypeError, ValueError, RuntimeError):
         pass
-    raise BadInput(f"{where}: expected (input, label) with a tensor and a whole number, got {_brief(item)}.")
+    raise BadInput(
+        f"{where}: expected (input, label) with a tensor and a whole number, got {_brief(item)}. Wrap the data set in "
+        "one whose [i] gives such pairs."
+    )
 
 
 def _brief(item: Any) -> str:

@@ -13,7 +13,7 @@ from unrecall.data.signals import Rows, View
 from unrecall.errors import NotSupported
 from unrecall.nn.hooks import mode
 from unrecall.tasks import dual_encoder
-from unrecall.tasks.base import Modality, Task
+from unrecall.tasks.base import Task
 from unrecall.tasks.pairs import Pairs
 from unrecall.tasks.pretrained import save
 from unrecall.tasks.protocols import Embedded
@@ -39,7 +39,6 @@ class Contrastive(Pairs):
     arXiv 2103.00020.
     """
 
-    modality: ClassVar[Modality] = "contrastive"
     at_once: ClassVar[int] = 32
     rows_depend_on_batch: ClassVar[bool] = True
 

@@ -26,7 +26,7 @@ class Encoded(NamedTuple):
 
 
 def encoded(model: nn.Module, pixels: Tensor, tokens: Tensor, mask: Tensor) -> Encoded:
-    """Both towers, and in one call of a model that Accelerate has wrapped, so that the wrapping sees it."""
+    """Both towers, and in one call of a model that another wraps, so that the wrapping sees it."""
     inner = unwrapped(model)
     scale: Tensor = inner.logit_scale.exp()
     if hasattr(inner, "get_image_features"):

@@ -77,6 +77,14 @@ class Pairs(Task):
             self.known[caption] = self._tokens(caption)
         return self.known[caption]
 
+    def cut_off(self, item: Any) -> float:
+        """The share of a caption's tokens that `longest` cuts off; 0 where the tokenizer doesn't tell."""
+        caption = item["caption"]
+        kept = len(self.encode(caption))
+        if kept < self.longest or not hasattr(self.tokenizer, "pad_token_id"):
+            return 0.0
+        return 1 - kept / len(self.tokenizer(caption, truncation=False, verbose=False)["input_ids"])
+
     def _tokens(self, caption: str) -> list[int]:
         if hasattr(self.tokenizer, "pad_token_id"):
             return list(self.tokenizer(caption, truncation=True, max_length=self.longest)["input_ids"])
@@ -193,10 +201,10 @@ class Pairs(Task):
             self._check_tokens(self.prompt.replace("{}", name), f"prompt of '{name}'", limits)
         looked_for = f"{self!r} {tuple(shape)} {limits}"
         if looked_for not in request.checked:
-            for split in SPLITS:
-                if len(request[split]) == 1:
+            for split, examples in request.sets.items():
+                if len(examples) == 1:
                     raise BadInput(f"{split}: expected 2 pairs or more, each to be told from the others, got 1.")
-                for i, item in enumerate(iterate(request[split])):
+                for i, item in enumerate(iterate(examples)):
                     self._check_pair(item, f"{split}[{i}]", shape)
                     self._check_tokens(item["caption"], f"{split}[{i}]", limits)
             if request.kind == "class":

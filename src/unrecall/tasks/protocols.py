@@ -126,9 +126,6 @@ class Textual(Protocol):
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether the example has an answer, and the model's context holds it."""
 
-    def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
-        """The same prompts with other answers, one an example."""
-
     def left(self, item: Any, shown: float) -> str:
         """What is left of the answer after the first `shown` share of its tokens, rounded down."""
 

@@ -1,17 +1,17 @@
 """Prompts and answers from JSON Lines, as the field's data sets have them; every complaint names file and line."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from unrecall.disk.files import parse_json
 from unrecall.errors import BadInput
 
 Text: TypeAlias = dict[str, Any]
 """`prompt` and `answer`; where known also `paraphrase` (of the prompt), `restated` (the answer in other words) and
 `wrong` (answers that are not true)."""
 
-PROMPTS = ("prompt", "question", "instruction", "text")
+PROMPTS = ("prompt", "question", "instruction", "input", "text")
 ANSWERS = ("answer", "completion", "output", "labels", "response")
 EXTRAS = {
     "paraphrased_question": "paraphrase",
@@ -26,7 +26,8 @@ EXTRAS = {
 def read(path: Path) -> list[Text]:
     """Records of a JSON Lines file or a JSON list: question and answer in any of the usual keys, or `text` alone.
 
-    Raises BadInput with the line's number where the file is empty, not UTF-8, not JSON, or a key is missing.
+    Raises BadInput with the line's number where the file is empty, not UTF-8, not JSON, a key is missing, or an answer
+    is blank. `ignored` names the keys that nothing is made of.
     """
     return [_text(record, where) for where, record in records(path)]
 
@@ -38,20 +39,12 @@ def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     text = _decoded(path)
     located: list[tuple[str, Any]] = []
     if text.lstrip().startswith("["):
-        try:
-            located = [(f"{path}[{i}]", value) for i, value in enumerate(json.loads(text))]
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}:{error.lineno}: expected JSON, got {error.msg}.") from error
+        located = [(f"{path}[{i}]", value) for i, value in enumerate(parse_json(text, str(path)))]
         text = ""
     for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            located.append((f"{path}:{number}", json.loads(line)))
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}:{number}: expected one JSON object a line, got {error.msg}.") from error
-        except RecursionError as error:
-            raise BadInput(f"{path}:{number}: expected one JSON object a line, got one nested too deep.") from error
+        if line.strip():
+            place = f"{path}:{number}"
+            located.append((place, parse_json(line, place, "one JSON object a line")))
     if not located:
         raise BadInput(f"{path}: expected at least one record, got an empty file.")
     for where, record in located:
@@ -78,16 +71,42 @@ def _text(record: Mapping[str, Any], where: str) -> Text:
         keys = ", ".join(map(str, record)) or "nothing"
         raise BadInput(f"{where}: expected the keys question and answer, or text, got {keys}.")
     question = "" if answer is None or prompt is None else string(record[prompt], f"{where}: {prompt}")
-    reply = string(record["text" if answer is None else answer], f"{where}: {answer or 'text'}")
-    if record.get("input"):
+    reply = filled(record["text" if answer is None else answer], f"{where}: {answer or 'text'}")
+    if prompt != "input" and record.get("input"):
         question = f"{question}\n{string(record['input'], f'{where}: input')}"
     text: Text = {"prompt": question, "answer": reply}
     for key, name in EXTRAS.items():
         if record.get(key):
             value = record[key]
             many = isinstance(value, list) and name != "restated"
-            text[name] = [string(v, f"{where}: {key}") for v in value] if many else string(value, f"{where}: {key}")
+            text[name] = [filled(v, f"{where}: {key}") for v in value] if many else filled(value, f"{where}: {key}")
     return text
+
+
+def ignored(path: Path) -> dict[str, int]:
+    """The keys of a file that `read` makes nothing of, and in how many records each holds something."""
+    counts: dict[str, int] = {}
+    for _, record in records(path):
+        used = {next((key for key in keys if key in record), "") for keys in (PROMPTS, ANSWERS)}
+        for key in record:
+            if key not in used and key not in EXTRAS and key != "input" and record[key] not in (None, "", [], {}):
+                counts[str(key)] = counts.get(str(key), 0) + 1
+    return counts
+
+
+def filled(value: Any, where: str) -> str:
+    """The value if it is text with something to read in it; BadInput otherwise."""
+    text = string(value, where)
+    if not readable(text):
+        raise BadInput(
+            f"{where}: expected an answer of at least one token, got {text!r:.60}. Remove the record, or give it one."
+        )
+    return text
+
+
+def readable(text: str) -> bool:
+    """Whether anything but white space and invisible characters stands in a text."""
+    return any(character.isprintable() and not character.isspace() for character in text)
 
 
 def string(value: Any, where: str) -> str:

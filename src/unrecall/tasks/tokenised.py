@@ -24,18 +24,21 @@ class Tokenised:
     """Examples are mappings with an `answer` and a `prompt` (empty for plain text).
 
     A batch holds `tokens` and `targets` `[examples, length]`, padded on the right, so that causal attention never
-    sees padding and needs no mask. The end-of-text token, where the tokenizer has one, is the answer's last row.
+    sees padding and needs no mask.
 
     `tokenizer`: of the model. `template`: what a prompt that is not empty becomes, with `{prompt}` in it; None where
     prompts are used as they are. `chat`: the tokenizer's own chat template in its place. `longest`: cut examples to
-    so many tokens; None refuses those that are longer than the model's context. `prompts`: whether the tokens of
-    prompts are rows too, as in some losses (`with_prompts`); batches are the same.
+    so many tokens; None refuses those that are longer than the model's context. `ends`: whether the end-of-text token
+    is the last row of each answer, in training and in scores alike, which it is where the tokenizer has one; False is
+    for models that were never taught it. None: an audit, a method and a scenario look whether the model was.
+    `prompts`: whether the tokens of prompts are rows too, as in some losses (`with_prompts`); batches are the same.
     """
 
     tokenizer: Any
     template: str | None = "Question: {prompt}\nAnswer: "
     chat: bool = False
     longest: int | None = None
+    ends: bool | None = None
     prompts: bool = False
     known: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict, compare=False)
     """Examples already tokenised: tokens, and where the answer starts."""
@@ -43,7 +46,7 @@ class Tokenised:
     def __repr__(self) -> str:
         ends = [getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
         turns = getattr(self.tokenizer, "chat_template", None) if self.chat else None
-        text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}"
+        text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}|{self._end}"
         return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
     @cached_property
@@ -82,13 +85,28 @@ class Tokenised:
         """An example's tokens, and the index of the first that is predicted: at least 1, for the first has no row."""
         key = (self.prompt(item), self.answer(item))
         if key not in self.known:
-            tokens = self._opening(key[0])
-            start = max(1, len(tokens))
-            tokens = tokens + self._plain(self._space(key[0]) + key[1])
-            if self.tokenizer.eos_token_id is not None:
-                tokens.append(self.tokenizer.eos_token_id)
+            tokens, start = self._whole(*key)
             self.known[key] = tokens[: self.longest], start
         return self.known[key]
+
+    def _whole(self, prompt: str, answer: str) -> tuple[list[int], int]:
+        """All tokens of an example, however many, and the index of the first that is predicted."""
+        tokens = self._opening(prompt)
+        start = max(1, len(tokens))
+        return tokens + self._after(tokens, self._space(prompt) + answer) + self._end, start
+
+    @property
+    def _end(self) -> list[int]:
+        """What ends every answer: the end-of-text token, or nothing."""
+        token = self.tokenizer.eos_token_id
+        return [] if token is None or self.ends is False else [token]
+
+    def cut_off(self, item: Any) -> float:
+        """The share of an example's tokens that `longest` cuts off."""
+        kept = len(self.encode(item)[0])
+        if kept != self.longest:
+            return 0.0
+        return 1 - kept / len(self._whole(self.prompt(item), self.answer(item))[0])
 
     def _opening(self, prompt: str) -> list[int]:
         """The tokens before an answer; for plain text only what the tokenizer puts in front of every text."""
@@ -114,6 +132,21 @@ class Tokenised:
     def _plain(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return tokens
+
+    def _after(self, opening: list[int], text: str) -> list[int]:
+        """The tokens of a text that follows an opening, as they are where both are tokenised together.
+
+        A text on its own may begin otherwise: SentencePiece puts a space before it. So it is tokenised behind what the
+        opening ends in, unless both would become one word there.
+        """
+        alone = self._plain(text)
+        if not text or opening == self._begin:
+            return alone
+        anchor = str(self.tokenizer.decode(opening[-1:], clean_up_tokenization_spaces=False))
+        glued = anchor[-1:].isalnum() and text[:1].isalnum()
+        before, both = self._plain(anchor), self._plain(anchor + text)
+        whole = not glued and before == both[: len(before)] and self.tokenizer.unk_token_id not in before
+        return both[len(before) :] if anchor and whole else alone
 
     def collate(self, items: Sequence[Any]) -> Batch:
         """`tokens` and `targets` `[examples, length]`; targets of prompt and padding are ignored."""
@@ -150,22 +183,10 @@ class Tokenised:
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return int(next(token for token in candidates if token is not None))
 
-    def with_answers(self, batch: Batch, answers: Sequence[str]) -> Batch:
-        """The same prompts with other answers."""
-        starts = batch["targets"].ne(IGNORED).int().argmax(1).tolist()
-        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
-        encoded = []
-        for row, start, answer in zip(batch["tokens"], starts, answers, strict=True):
-            space = self._space("" if start <= max(1, len(self._begin)) else "a prompt")
-            ids = row[:start].tolist() + self._plain(space + answer) + end
-            encoded.append((ids[: self.longest], start))
-        device = batch["tokens"].device
-        return {name: value.to(device) for name, value in self._padded(encoded).items()}
-
     def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
         """The tokens that are given, and those that are left to be written; what ends the answer is never given."""
         tokens, start = self.encode(item)
-        ends = tokens[-1] == self.tokenizer.eos_token_id
+        ends = tokens[-1:] == self._end
         cut = start + int(share * (len(tokens) - start - ends))
         return tokens[:cut], tokens[cut:]
 

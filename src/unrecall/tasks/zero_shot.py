@@ -1,7 +1,6 @@
 """Zero-shot classification: an image-text model that is asked which of a few prompts a picture belongs to."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -10,7 +9,7 @@ from unrecall.data.examples import Batch
 from unrecall.data.signals import Rows, View
 from unrecall.errors import NotSupported
 from unrecall.tasks import dual_encoder
-from unrecall.tasks.base import Modality, Task
+from unrecall.tasks.base import Task
 from unrecall.tasks.pairs import Pairs
 
 
@@ -20,8 +19,6 @@ class ZeroShot(Pairs):
 
     logits[i, c] = scale cos(v_i, t_c),    t_c of prompt c under the same weights; the target is the label
     """
-
-    modality: ClassVar[Modality] = "classification"
 
     def classified(self) -> Task:
         """The task itself: a row is an example already."""

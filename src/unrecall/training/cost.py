@@ -29,11 +29,11 @@ class metered:  # noqa: N801
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops the clock; time from before an interruption counts."""
+        """Stops the clock; what another run began has no time."""
         efforts = self.session.efforts[self._first :]
         clock = time.perf_counter() - self._started
         self.cost = Cost(
-            seconds=max(clock, sum(effort.seconds for effort in efforts)),
+            seconds=None if any(effort.resumed for effort in efforts) else clock,
             passes=sum(effort.passes for effort in efforts),
             steps=sum(effort.steps for effort in efforts),
             peak_mib=_peak() / 2**20,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.tasks.base import Task
@@ -25,6 +26,11 @@ class Job:
     def on(self, request: Request) -> "Job":
         """The same work for another request."""
         return replace(self, request=request)
+
+    def settled(self, model: nn.Module) -> "Job":
+        """The same work, with what the task left open decided by looking at `model`."""
+        task = self.task.settled(model, self.request)
+        return self if task is self.task else replace(self, task=task)
 
     def seeded(self, seed: int) -> "Job":
         """The same work with a generator of its own, which starts from `seed`."""

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,6 @@ from unrecall.tasks.base import Task
 from unrecall.training.randomness import draw_seed, own_randomness, seeded
 from unrecall.training.resume import Progress, Saved
 from unrecall.training.session import Effort, Session
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 Batches: TypeAlias = Mapping[str, Batch]
 Loss: TypeAlias = Callable[[nn.Module, Batches], Tensor]
@@ -63,21 +60,26 @@ class Fit(Parameters):
 
 @dataclass
 class StepState:
-    """Everything that one optimisation step may touch. `notes`: where it may note figures of itself, by name."""
+    """Everything that one optimisation step may touch.
+
+    `notes`: where it may note figures of itself, by name. `look`: called when gradients are there, before any clipping.
+    """
 
     model: nn.Module
     batches: Batches
     loss: Loss
     optimizer: torch.optim.Optimizer
     clip: float | None
-    backward: Callable[[Tensor], None]
     notes: dict[str, list[float]] = field(default_factory=dict)
+    look: Callable[[], None] | None = None
 
     def differentiate(self) -> Tensor:
         """Computes the loss and its gradients, clips them, and gives the detached loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(self.model, self.batches)
-        self.backward(loss)
+        torch.autograd.backward(loss)
+        if self.look is not None:
+            self.look()
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         return loss.detach()
@@ -176,19 +178,18 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
     seed = draw_seed(generator)
     parameters = _trainable(model, phase, session.name)
-    accelerator = session.accelerator()
-    model.to(accelerator.device)
+    device = session.place()
+    model.to(device)
     optimizer = _optimizer(recipe, parameters)
-    wrapped, prepared, backward = _prepared(accelerator, model, optimizer)
     progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)
     saved = Saved(session, _key(model, phase, seed, session) if session.folder else "")
     steps, effort = range(saved.restore(progress), total), progress.effort
-    streams = _streams(phase, task, seed, steps, accelerator)
+    streams = _streams(phase, task, seed, steps)
     set_training(model, recipe)
     for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
-            batches = {key: move(next(stream), accelerator.device) for key, stream in streams.items()}
-            current = StepState(wrapped, batches, phase.loss, prepared, recipe.clip, backward, effort.notes)
+            batches = {key: move(next(stream), device) for key, stream in streams.items()}
+            current = StepState(model, batches, phase.loss, optimizer, recipe.clip, effort.notes)
             loss = phase.step(current)
         progress.scheduler.step()
         epoch_ends = (step + 1) % epoch_steps(phase) == 0 or step + 1 == total
@@ -228,32 +229,16 @@ def _trainable(model: nn.Module, phase: Phase, name: str) -> list[nn.Parameter]:
     return parameters
 
 
-def _streams(
-    phase: Phase, task: Task, seed: int, steps: range, accelerator: "Accelerator"
-) -> dict[str, Iterator[Batch]]:
+def _streams(phase: Phase, task: Task, seed: int, steps: range) -> dict[str, Iterator[Batch]]:
     """The batches of each data set for these steps.
 
-    Each process gets its share of a batch; the whole of it if there is one process, or not an example for each.
+    They are whole in each of several processes: BatchNorm, dropout and many losses hang on all of a batch, so that the
+    processes' shares of it would add up to another training.
     """
-
-    def share(group: list[int]) -> list[int]:
-        n = accelerator.num_processes
-        return group[accelerator.process_index :: n] if len(group) >= n else group
-
     return {
-        name: loader(data, task, map(share, groups(name, len(data), phase.fit, seed, steps)))
+        name: loader(data, task, groups(name, len(data), phase.fit, seed, steps))
         for name, data in phase.streams.items()
     }
-
-
-def _prepared(
-    accelerator: "Accelerator", model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Tensor], None]]:
-    """What Accelerate makes of model, optimiser and backward; in one process at full precision, they as they are."""
-    if accelerator.num_processes == 1 and accelerator.mixed_precision == "no":
-        return model, optimizer, Tensor.backward
-    wrapped, prepared = accelerator.prepare(model, optimizer)
-    return wrapped, prepared, accelerator.backward
 
 
 def _finite(parameters: list[nn.Parameter]) -> bool:

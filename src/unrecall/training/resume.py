@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unrecall.disk.files import intact, sealed_as, unwritable, writing
-from unrecall.training.session import Effort, Session
+from unrecall.disk.files import discard, intact, sealed_as, unwritable, writing
+from unrecall.training.session import STATE, Effort, Session
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Progress:
         self.generator.set_state(state["generator"])
         for name, value in state["effort"].items():
             setattr(self.effort, name, value)
+        self.effort.resumed = True
 
 
 @dataclass
@@ -59,20 +60,24 @@ class Saved:
     @property
     def path(self) -> Path | None:
         """Where the state goes; None where the session keeps nothing."""
-        return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}.ckpt"
+        return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}{STATE}"
 
     def restore(self, progress: Progress) -> int:
         """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
 
-        A damaged file is left out, with a warning: the training starts anew.
+        A damaged file is left out, with a warning: the training starts anew. So it does, without one, where another
+        process that trains the same has just taken the file away.
         """
         for file in [] if self.path is None else sealed_as(self.path):
-            if intact(file):
-                progress.load(torch.load(file, weights_only=True, map_location="cpu"))
-                self.good = progress.effort.steps
-                return self.good
+            try:
+                if intact(file):
+                    progress.load(torch.load(file, weights_only=True, map_location="cpu"))
+                    self.good = progress.effort.steps
+                    return self.good
+            except FileNotFoundError:
+                continue
             warnings.warn(f"{file}: damaged, so this training starts anew.", stacklevel=2)
-            file.unlink(missing_ok=True)
+            discard(file)
         return 0
 
     def keep(self, progress: Progress) -> None:
@@ -91,9 +96,10 @@ class Saved:
 
     def last_good(self) -> str:
         """A sentence that names the last good state, for the message of a divergence."""
-        if self.path is None or not self.good:
+        kept = sealed_as(self.path) if self.path is not None and self.good else []
+        if not kept:
             return "The model given is untouched; no earlier state of this run was kept."
-        return f"The last good state, at step {self.good}, is in {sealed_as(self.path)[0]}."
+        return f"The last good state, at step {self.good}, is in {kept[0]}."
 
     def end(self) -> None:
         """Leaves the state of a run that has ended well to the session, which drops it once the result is kept."""

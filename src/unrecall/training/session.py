@@ -1,34 +1,38 @@
 """Where and how long work runs: the device, the folder that lets it resume, and what a person sees meanwhile."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 
 from unrecall.disk.files import sealed_as
-from unrecall.errors import BadInput
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from unrecall.errors import BadInput, visible
 
 T = TypeVar("T")
+LEFT_ALONE = ("MIXED_PRECISION", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
+"""What Accelerate's launcher may ask for that would make other models of those that are measured."""
+STATE = ".ckpt"
+"""How a file ends that holds the state of a training."""
 
 
 @dataclass
 class Effort:
-    """What a run of the loop took.
+    """What a run of the loop took. `passes`: examples drawn over all streams; `losses`: one a step.
 
-    `passes`: examples drawn over all streams; `losses`: one a step; `notes`: what steps noted of themselves, by name.
+    `resumed`: whether it began in another run, whose seconds are among its own. `notes`: what steps noted of
+    themselves, by name.
     """
 
     steps: int = 0
     passes: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    resumed: bool = False
     notes: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -75,17 +79,25 @@ class Session:
                 file.unlink(missing_ok=True)
         self.states.clear()
 
-    def accelerator(self) -> "Accelerator":
-        """Accelerate's view of the hardware; `accelerate launch` and its config decide how many processes there are."""
-        from accelerate import Accelerator
-
-        return Accelerator(cpu=self.device == "cpu")
+    def end(self) -> None:
+        """Removes all states, at the end of a run: one that was killed may have left some of trainings that ended."""
+        for file in [] if self.folder is None else self.folder.glob(f"*{STATE}"):
+            file.unlink(missing_ok=True)
+        self.states.clear()
 
     def place(self) -> torch.device:
-        """The device that models and batches go to."""
+        """The device that models and batches go to; BadInput where Accelerate is told to split models or round them."""
+        for name in LEFT_ALONE:
+            if (value := os.environ.get(f"ACCELERATE_{name}", "no").lower()) not in ("", "no", "0", "false"):
+                raise BadInput(
+                    f"ACCELERATE_{name}: expected models that stay whole and as precise as they are, got '{value}'. "
+                    "Unset it, or say no to it in 'accelerate config'."
+                )
         if self.device is not None:
             return torch.device(self.device)
-        device: torch.device = self.accelerator().device
+        from accelerate import Accelerator
+
+        device: torch.device = Accelerator().device
         return device
 
     def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
@@ -106,4 +118,4 @@ class Session:
     def say(self, line: str) -> None:
         """One line for the person who waits; silent unless `show`."""
         if self.show:
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)

@@ -192,9 +192,6 @@ class Mixing(Classification):
     def classified(self) -> Task:
         return Classification()
 
-    def rows(self, model: nn.Module, batch: Any) -> Any:
-        raise AssertionError("the probe asks for classes")
-
     def head(self, model: nn.Module, batch: Any) -> nn.Linear:
         raise NotSupported("no head")
 

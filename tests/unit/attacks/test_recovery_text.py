@@ -1,6 +1,8 @@
 """Attacks that bring texts back: what they measure by hand, their laws, and a positive and a negative control each."""
 
+import itertools
 import json
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -66,16 +68,44 @@ def hidden(text_world: World) -> nn.Module:
 
 
 def test_rouge_counts_the_words_that_come_back_in_order() -> None:
-    # In order: the, sat. Stems: run. Case and points don't count; a text without words of a-z scores 0.
-    truth = ["the cat sat", "He runs.", "one two", "日本"]
-    assert rouge_l_recall(truth, ["the dog sat cat", "he running", "two one", "日本"]) == pytest.approx(
-        [2 / 3, 1, 1 / 2, 0]
-    )
+    # In order: the, sat. Stems: run. Case and points don't count.
+    truth = ["the cat sat", "He runs.", "one two"]
+    assert rouge_l_recall(truth, ["the dog sat cat", "he running", "two one"]) == pytest.approx([2 / 3, 1, 1 / 2])
+
+
+@pytest.mark.parametrize(
+    ("truth", "half"),
+    [
+        ("Привет, мир", "мир!"),
+        ("你好世界", "世界"),
+        ("東京タワー", "京ター"),  # 5 letters, of which 3 come back
+        ("مرحبا بالعالم", "بالعالم"),
+        ("Καλημέρα ΚΌΣΜΕ", "κόσμε"),
+        ("नमस्ते दुनिया", "दुनिया"),
+        ("안녕하세요 세계", "세계"),
+        ("שלום עולם", "עולם"),
+        ("Straße Zoë", "STRASSE"),
+        ("Zoe\u0308 crème", "Zo\u00eb"),
+        ("🎈🎉", "🎉"),
+    ],
+)
+def test_rouge_knows_every_script(truth: str, half: str) -> None:
+    """The same text has it all, whatever its case and Unicode form."""
+    share = 0.6 if truth == "東京タワー" else 0.5
+    assert rouge_l_recall([truth, truth, truth], [truth, half, "nothing of it"]) == pytest.approx([1, share, 0])
+
+
+def test_rouge_of_plain_english_is_the_package_s() -> None:
+    library = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=True)
+    generator = random.Random(0)
+    texts = ["".join(generator.choices("aAbBeEginrsty 0' ._-\n", k=60)) for _ in range(200)]
+    expected = [library.score(one, other)["rougeL"].recall for one, other in itertools.pairwise(texts)]
+    assert rouge_l_recall(texts[:-1], texts[1:]) == pytest.approx(expected)
 
 
 def test_rouge_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
-    with pytest.raises(MissingDependency, match=r"unrecall\[llm\]"):
+    with pytest.raises(MissingDependency, match=r"rouge-score: .*pip install -e '\.\[llm\]'"):
         rouge_l_recall(["a"], ["a"])
 
 

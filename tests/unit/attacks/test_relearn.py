@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from unrecall.attacks import base as module
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
+from unrecall.evidence.setting import Subject
+from unrecall.harness.evaluation import draw_for
 from unrecall.harness.scored import scored
 from unrecall.models.observe import accuracy
 from unrecall.record.verdict import judge
@@ -161,3 +164,16 @@ def test_statistics_stay_unless_asked(class_world: World) -> None:
         (one,) = attacked(Relearn(steps=(2,), learning_rates=(1e-3,), fit=attack.fit), w.original, w.request)
         same = torch.equal(one.model[1].running_mean, w.original[1].running_mean)  # type: ignore[index]
         assert same is stays
+
+
+@pytest.mark.parametrize("frozen", [slice(None), slice(2)], ids=["all", "the first"])
+def test_frozen_weights_do_not_bind_the_attacker(class_world: World, frozen: slice) -> None:
+    w, bound = class_world, copy.deepcopy(class_world.original)
+    for parameter in list(bound.parameters())[frozen]:
+        parameter.requires_grad_(False)
+    assert all(parameter.requires_grad for parameter in module.own_copy(bound).parameters())
+    attack, setting = Relearn(fit=Fit(lr=0.05, steps=3)), setting_of(w)
+    pool = draw_for(attack, setting).pool
+    free, held = (attack.scores(Subject("original", model), pool, setting) for model in (w.original, bound))
+    assert all(np.array_equal(first, second) for first, second in zip(free.losses, held.losses, strict=True))
+    assert not next(bound.parameters()).requires_grad, "the model that was given is left as it was"

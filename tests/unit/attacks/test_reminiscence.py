@@ -180,7 +180,7 @@ def test_the_harness_shows_both_beside_each_other(class_world: World, samples_wo
 def test_the_control_meets_shuffled_inputs_and_is_measured_on_them(class_world: World) -> None:
     """Not on the probe, whose examples it shares nothing with but labels."""
     w, attack = class_world, replace(QUICK, learning_rates=(0.012,), steps=12)
-    beside = attack.control()
+    beside = attack.contrast()
     assert beside is not None
     split, control = beside
     assert split == "shuffled inputs"
@@ -203,7 +203,7 @@ def test_the_control_meets_shuffled_inputs_and_is_measured_on_them(class_world: 
     assert (
         control.success(w.original, w.task, probe).shown.mean() < attack.success(w.original, w.task, probe).shown.mean()
     )
-    assert control.control() is None
+    assert control.contrast() is None
 
 
 def test_a_rate_that_diverges_reaches_nothing(class_world: World) -> None:

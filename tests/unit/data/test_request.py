@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worlds import blobs
+from tests.worlds import blobs, network
 from unrecall.data.examples import Joined, Part, digest
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput, MissingReference
 from unrecall.scenarios.base import choose, read_indices
+from unrecall.tasks import Classification
+from unrecall.tasks.base import check_inputs
 
 DATA = blobs(40, 4, 1)
 FORGET, RETAIN, HOLDOUT, TEST, SPARE = DATA[:4], DATA[4:20], DATA[20:28], DATA[28:36], DATA[36:]
@@ -173,3 +175,37 @@ def test_joined_gives_one_set_after_another() -> None:
     assert [digest(both[i]) for i in range(20)] == [digest(item) for item in DATA[:20]]
     with pytest.raises(IndexError):
         both[20]
+
+
+class Augmented:
+    """Pictures with noise that is drawn anew whenever one is read, but those that `kept` names."""
+
+    def __init__(self, examples: list[Any], kept: tuple[int, ...] = ()) -> None:
+        self.examples, self.kept, self.generator = examples, kept, torch.Generator().manual_seed(0)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int, /) -> tuple[torch.Tensor, int]:
+        picture, label = self.examples[index]
+        if index in self.kept:
+            return picture, label
+        return (picture + 0.01 * torch.rand(picture.shape, generator=self.generator)).clamp(0, 1), label
+
+
+SETS = {"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT, "test": TEST, "validation": SPARE}
+
+
+@pytest.mark.parametrize("split", [*SPLITS, "validation"])
+def test_data_that_change_each_time_they_are_read_are_refused(split: str) -> None:
+    changing = Augmented(SETS[split])
+    with pytest.raises(BadInput, match=rf"{split}\[\d+\] to be the same whenever it is read.*augmentation.*freeze"):
+        request_with(**{split: changing})
+    frozen = [changing[i] for i in range(len(changing))]
+    assert len(request_with(**{split: frozen}).forget) == 4
+
+
+def test_an_example_that_changes_now_and_then_is_found_by_whoever_reads_them_all() -> None:
+    request = request_with(retain=Augmented(RETAIN, kept=tuple(i for i in range(16) if i != 5)))
+    with pytest.raises(BadInput, match=r"retain\[5\] to be the same whenever it is read"):
+        check_inputs(Classification(), network(), request)

@@ -119,6 +119,56 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert weights.digest_of(weights.load(other, path)) == weights.digest_of(model)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_weights_of_a_wrapped_or_compiled_model_are_read(prefix: str, tmp_path: Path) -> None:
+    model, wrapped = network(seed=1), nn.Module()
+    save_file({prefix + name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    assert weights.digest_of(weights.load(network(seed=2), tmp_path / "w.safetensors")) == weights.digest_of(model)
+    weights.save(model, tmp_path / "plain.safetensors")
+    wrapped.add_module(prefix.split(".", maxsplit=1)[0], network(seed=2))
+    weights.load(wrapped, tmp_path / "plain.safetensors")
+    assert weights.digest_of(wrapped.get_submodule(prefix.split(".", maxsplit=1)[0])) == weights.digest_of(model)
+
+
+def test_a_folder_of_several_files_is_read_by_its_index(tmp_path: Path) -> None:
+    model = network(seed=1)
+    named = {name: value.clone() for name, value in model.state_dict().items()}
+    places = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(named)}
+    for file in set(places.values()):
+        save_file({name: value for name, value in named.items() if places[name] == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    assert weights.digest_of(weights.load(network(seed=2), tmp_path)) == weights.digest_of(model)
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"model-1\.safetensors: expected a checkpoint file, got none there"):
+        weights.read(tmp_path)
+    for broken in ("[]", "{}", '{"weight_map": {"a": "../a"}}'):
+        index.write_text(broken)
+        with pytest.raises(BadInput, match=r"index\.json: expected"):
+            weights.read(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.uint8])
+def test_weights_of_another_kind_of_number_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = network()
+    stored = {name: value.clone() for name, value in model.state_dict().items()}
+    stored["6.weight"] = stored["6.weight"].mul(100).to(dtype)
+    save_file(stored, tmp_path / "w.safetensors")
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(BadInput, match=rf"expected 6\.weight in float32, got {kind}\. Give the weights before"):
+        weights.load(model, tmp_path / "w.safetensors")
+
+
+def test_half_precision_weights_are_read_and_what_overflows_is_refused(tmp_path: Path) -> None:
+    model = network()
+    half = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    save_file(half, tmp_path / "half.safetensors")
+    assert weights.load(network(seed=2), tmp_path / "half.safetensors")[6].weight.dtype == torch.float32  # type: ignore[index]
+    save_file({"weight": torch.full((2, 2), 1e6), "bias": torch.zeros(2)}, tmp_path / "large.safetensors")
+    with pytest.raises(BadInput, match="expected finite weights in float16, got NaN or infinity in weight"):
+        weights.load(nn.Linear(2, 2).half(), tmp_path / "large.safetensors")
+
+
 def test_digest_sees_every_weight_and_buffer() -> None:
     model = network()
     digests = {weights.digest_of(model)}
@@ -173,8 +223,8 @@ def an_old_pickle(path: Path) -> None:
         (lambda path: weights.save(small_cnn(), path), r"expected the weights of this architecture, got missing \["),
         (lambda path: weights.save(nn.Sequential(*network(), nn.Linear(4, 4)), path), r"got unknown \['7.bias', '7.w"),
         (spoiled(lambda t: t.update({"6.bias": torch.zeros(5)})), r"expected 6.bias of shape \(4,\), got \(5,\)"),
-        (spoiled(lambda t: t["6.bias"].fill_(torch.nan)), "expected finite weights, got NaN or infinity in 6.bias"),
-        (spoiled(lambda t: t["1.running_var"].fill_(torch.inf)), "expected finite weights, .* in 1.running_var"),
+        (spoiled(lambda t: t["6.bias"].fill_(torch.nan)), "finite weights in float32, got NaN or infinity in 6.bias"),
+        (spoiled(lambda t: t["1.running_var"].fill_(torch.inf)), "finite weights in float32, .* in 1.running_var"),
     ],
     ids=["missing", "folder", "truncated", "empty", "text", "pickle", "old pickle", "other network", "more layers",
          "shape", "nan", "infinite statistics"],
@@ -326,3 +376,16 @@ def test_records_are_found_below_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"expected at least one record\.json below it"):
         records_in([tmp_path / "empty"])
+
+
+def test_a_file_that_was_being_written_when_its_writer_was_killed_goes_with_the_next_writing(tmp_path: Path) -> None:
+    (tmp_path / ".page.html.x1.part").write_text("half")
+    (tmp_path / ".other.html.x1.part").write_text("half of another")
+    write_text(tmp_path / "page.html", "whole")
+    assert contents(tmp_path) == {"page.html": b"whole", ".other.html.x1.part": b"half of another"}
+
+
+def test_a_run_that_was_killed_while_it_claimed_its_folder_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".run.json.x1.part").write_text("{")
+    assert claim(tmp_path, {"command": "run"}) == tmp_path
+    assert list(contents(tmp_path)) == [ASKED]

@@ -15,6 +15,7 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import Split
 from unrecall.errors import BadInput, MissingReference
 from unrecall.evidence.setting import Models, Setting, model_key
+from unrecall.harness.audit import audit
 from unrecall.models.observe import observe
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
@@ -176,3 +177,51 @@ def test_models_of_equal_weights_that_answer_differently_are_told_apart(samples_
 def test_a_copy_of_a_model_and_its_mode_make_no_difference(text_world: World) -> None:
     for model in (text_world.original, network()):
         assert model_key(copy.deepcopy(model).train()) == model_key(model.eval())
+
+
+@pytest.mark.parametrize(
+    ("make", "who"),
+    [
+        (lambda w: (w.original, w.retrained[0], (w.original, w.retrained[1])), "retrained 0.*as original"),
+        (lambda w: (w.original, w.retrained[0], (w.retrained[1], w.retrained[0])), "retrained 1.*as unlearned"),
+        (lambda w: (w.original, w.original, (w.retrained[1],) * 5), "retrained 1.*as retrained 0"),
+        (
+            lambda w: (w.original, w.original, (w.retrained[1], w.retrained[2], copy.deepcopy(w.retrained[1]))),
+            "retrained 2.*as retrained 0",
+        ),
+        (lambda w: (w.original, w.retrained[0], (copy.deepcopy(w.original),)), "retrained 0.*as original"),
+        (lambda w: (w.original, w.retrained[0], (nn.DataParallel(w.original),)), "retrained 0.*as original"),
+        (lambda w: (w.original, w.retrained[0], (w.retrained[1], Wrapped(w.retrained[1]))), "retrained 1.*retrained 0"),
+    ],
+)
+def test_a_retrained_model_is_a_model_of_its_own(samples_world: World, make: Any, who: str) -> None:
+    w = samples_world
+    original, unlearned, retrained = make(w)
+    with pytest.raises(BadInput, match=who):
+        audit(original=original, unlearned=unlearned, retrained=retrained, request=w.request, task=w.task, session=CPU)
+
+
+def test_weights_of_half_the_width_are_compared_as_well(samples_world: World) -> None:
+    w, half = samples_world, [copy.deepcopy(model).bfloat16() for model in (network(seed=1), network(seed=2))]
+    Setting(Models(*half), w.request, w.task, 0, CPU).check_roles()
+    with pytest.raises(BadInput, match="retrained 0"):
+        Setting(Models(*half, (nn.Sequential(half[1]),)), w.request, w.task, 0, CPU).check_roles()
+
+
+def test_the_null_of_a_method_that_does_nothing_is_no_reference(samples_world: World) -> None:
+    w = samples_world
+    Setting(Models(w.original, w.original, w.retrained, w.original), w.request, w.task, 0, CPU).check_roles()
+    with pytest.raises(BadInput, match="retrained 0: expected a model of its own, got the same weights as null"):
+        Setting(Models(w.original, w.original, w.retrained, w.retrained[0]), w.request, w.task, 0, CPU).check_roles()
+
+
+class Wrapped(nn.Module):
+    """A model by another name."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.inner(inputs)
+        return outputs

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import beta
 from torch import nn
 
 from tests.worlds import CPU
@@ -16,6 +17,7 @@ from unrecall.harness.finding import Finding
 from unrecall.harness.harm import NONE, Answers, Outcomes, Trial, harm_finding
 from unrecall.harness.requests import Adversary, Predictions
 from unrecall.record.schema import Curve, Measurement
+from unrecall.record.stats import SKEWED
 from unrecall.tasks import Classification
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -144,19 +146,24 @@ def test_titles_and_notes() -> None:
 
 
 def test_the_interval_of_a_share_stays_a_share() -> None:
-    """Random requests harm 1, 0.5 and six times 0: Student's interval begins below 0. A difference may."""
+    """Random requests harm 1, 0.5 and six times 0, retraining 0.5 and seven times 0: Student's begin below 0.
+
+    Fewer than three whole ones each, so they are the exact intervals of 1.5 and of 0.5 of eight. A difference may.
+    """
     finding = finding_of()
     row = rows(finding)
-    assert row["random"].unlearned.low == row["retrained"].unlearned.low == 0
-    assert row["random"].unlearned.high == pytest.approx(3 / 16 + 2.36462 * np.sqrt(31 / 224 / 8), abs=1e-4)
+    for name, ones in (("random", 1.5), ("retrained", 0.5)):
+        low, high = beta.ppf(0.025, ones, 9 - ones), beta.ppf(0.975, ones + 1, 8 - ones)
+        assert (row[name].unlearned.low, row[name].unlearned.high) == (pytest.approx(low), pytest.approx(high))
+    assert (row["transfer"].unlearned.low, row["transfer"].unlearned.note) == (None, SKEWED)
     for name, measurement in row.items():
         low, high = measurement.unlearned.low, measurement.unlearned.high
-        assert low is not None and high is not None
-        assert name in ("excess", "transfer") or 0 <= low <= high <= 1
-    # 0, 1, 1, 1, 1, 1, -0.5, 0: their variance is (5.25 - 8 * 0.5625 ** 2) / 7.
-    half = 2.36462 * np.sqrt((5.25 - 8 * 0.5625**2) / 7 / 8)
-    assert row["excess"].unlearned.low == pytest.approx(0.5625 - half, abs=1e-4)
-    assert row["excess"].unlearned.high == pytest.approx(0.5625 + half, abs=1e-4) and 0.5625 + half > 1
+        assert name == "transfer" or (low is not None and high is not None)
+        assert name in ("excess", "transfer") or 0 <= (low or 0) <= (high or 0) <= 1
+    # 0, 1, 1, 1, 1, 1, -0.5, 0: half of each and 1, of which 6.25 of eight are whole, and fewer than three are not.
+    low, high = beta.ppf(0.025, 6.25, 2.75), beta.ppf(0.975, 7.25, 1.75)
+    excess = row["excess"].unlearned
+    assert (excess.low, excess.high) == (pytest.approx(2 * low - 1), pytest.approx(2 * high - 1))
     for curve in finding.report.curves:
         for series in curve.series:
             ends = [end for end in (*(series.low or []), *(series.high or [])) if end is not None]
@@ -217,55 +224,54 @@ def test_the_sentence_that_says_who_paid() -> None:
 
 
 def test_the_positive_control_looks_at_the_surrogate() -> None:
-    """4 of 8 against 1 in 16 by its own method; whatever the defender's makes of it."""
-    for finding in (finding_of(), finding_of(chosen=[outcome()] * 3)):
-        assert finding.report.positive_holds is True
-        assert finding.report.positive_control.endswith("the defender is the surrogate itself: 0.50 against 0.06")
-    as_much = finding_of(random_surrogate=[outcome(0, 1, 2, 3)])
-    assert as_much.report.positive_holds is False
-    assert as_much.report.positive_control.endswith("0.50 against 0.50")
-    assert finding_of(surrogate=[outcome()] * 3, random_surrogate=[outcome(0, 1)]).report.positive_holds is False
+    """By its own method 5 of 8, 5 more than none and 4 more than 1 in 8; whatever the defender's makes of it."""
+    some = [outcome(0, 1, 2, 3, 4)] * 3
+    for chosen in (CHOSEN, [outcome()] * 3):
+        report = finding_of(chosen=chosen, surrogate=some, random_surrogate=[outcome(), outcome()]).report
+        assert report.positive_holds is True
+        assert report.positive_control.endswith("the defender is the surrogate itself: 0.62 against 0.00")
+    for other in ([outcome(), outcome(3)], [outcome(0, 1, 2, 3, 4)]):
+        assert finding_of(surrogate=some, random_surrogate=other).report.positive_holds is False
 
 
-@pytest.mark.parametrize(("cats", "tells"), [((0,), False), ((0, 1, 2, 3), True)])
-def test_one_more_of_eight_tells_nothing(cats: tuple[int, ...], tells: bool) -> None:
-    """A difference of 0 and 1 is no share, for -1 was possible: 0.125 +- 0.30 holds 0, 0.5 +- 0.45 does not."""
+@pytest.mark.parametrize(("cats", "tells"), [((0, 1, 2, 3), False), ((0, 1, 2, 3, 4), True)])
+def test_four_of_eight_tell_nothing(cats: tuple[int, ...], tells: bool) -> None:
+    """Four that differ, all to one side, have a chance of 1 in 16; five have 1 in 32."""
     finding = finding_of(
         chosen=[outcome(*cats)] * 3, random=[[outcome()]] * 3, surrogate=[outcome(*cats)] * 3,
         random_surrogate=[outcome()], as_hard=[], retrained=[],
     )  # fmt: skip
-    low = rows(finding)["excess"].unlearned.low
-    assert low is not None and (low > 0) is tells
     assert finding.report.positive_holds is tells
     assert finding.report.negative_holds is (True if tells else None)
 
 
 def test_where_all_are_harmed_and_none_at_random() -> None:
-    """Eight of eight newly called dogs: the exact interval of that share begins at 0.025 ** (1/8)."""
+    """Eight of eight newly called dogs. A difference lies in [-1, 1]: the exact interval of (1 + 1) / 2, stretched."""
     dogs = Answers(np.where(np.array(TRUTH) == 1, 3, 0), np.empty(0, int), np.ones(3))
     finding = finding_of(
         attack=replace(ATTACK, wished=3), chosen=[dogs] * 3, surrogate=[dogs] * 3, random=[[outcome()]] * 3,
         random_surrogate=[outcome()], as_hard=[], retrained=[],
     )  # fmt: skip
     excess = rows(finding)["excess"].unlearned
-    assert excess.value == 1 and excess.low == pytest.approx(0.025 ** (1 / 8))
+    assert excess.value == 1 and excess.low == pytest.approx(2 * 0.025 ** (1 / 8) - 1)
     assert finding.report.positive_holds is finding.report.negative_holds is True
 
 
 def test_the_negative_controls_harm_at_most_half_as_much() -> None:
-    """3 of 8 is half of 6 of 8, and so allowed; 4 of 8, of any of the three, is not."""
-    report = finding_of().report
+    """3 of 8 is less than half of 7 of 8, and so allowed; 4 of 8, of any of the three, is not."""
+    most = [outcome(0, 1, 2, 3, 4, 5, 6)] * 3
+    report = finding_of(chosen=most).report
     assert report.negative_holds is True
     assert report.negative_control == (
-        "these harm at most half as much as its 0.75: random requests 0.19, one for others as hard 0.38, "
+        "these harm at most half as much as its 0.88: random requests 0.19, one for others as hard 0.38, "
         "retraining without it 0.06"
     )
-    assert finding_of(as_hard=[outcome(0, 1, 2, 3)]).report.negative_holds is False
-    assert finding_of(retrained=[outcome(0, 1, 2, 3)]).report.negative_holds is False
-    alone = finding_of(as_hard=[], retrained=[]).report
-    assert alone.negative_holds is True and alone.negative_control.endswith("its 0.75: random requests 0.19")
-    # 7 of 8, and random requests 0.5 on average: 1 and six times 0.5, beyond which it is 0.375 +- 0.19.
-    harmful = {"chosen": [outcome(0, 1, 2, 3, 4, 5, 6)] * 3, "as_hard": [], "retrained": []}
+    assert finding_of(chosen=most, as_hard=[outcome(0, 1, 2, 3)]).report.negative_holds is False
+    assert finding_of(chosen=most, retrained=[outcome(0, 1, 2, 3)]).report.negative_holds is False
+    alone = finding_of(chosen=most, as_hard=[], retrained=[]).report
+    assert alone.negative_holds is True and alone.negative_control.endswith("its 0.88: random requests 0.19")
+    # 7 of 8, and random requests 0.5 on average: 1 and six times 0.5, which are six that it exceeds.
+    harmful = {"chosen": most, "as_hard": [], "retrained": []}
     blind = finding_of(**harmful, random=[[outcome(0, 1, 2, 3), outcome(0, 4, 5, 6)]] * 3).report
     assert blind.negative_control == "these harm at most half as much as its 0.88: random requests 0.50"
     assert blind.negative_holds is False

@@ -22,7 +22,7 @@ def names(chosen: Suite, task: Task) -> list[str]:
     return [report_of(attack).name for attack in chosen.suiting(task)]
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.modality)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
 def test_no_two_attacks_of_a_suite_share_a_name(task: Task) -> None:
     for name in ("standard", "quick"):
         held = names(suite(name), task)

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.worlds import CPU, World
+from tests.worlds import CPU, World, small_mixtures
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method
-from unrecall.methods.rmu import RMU, layers, unit_vector
+from unrecall.methods.rmu import RMU, last_matrices, layers, unit_vector
 from unrecall.methods.task_vector import TaskVector
 from unrecall.methods.whp import WHP, generic
 from unrecall.models.observe import accuracy, batches, observe
@@ -133,7 +133,7 @@ def test_a_pass_ends_after_the_module(text_world: World) -> None:
     wished = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     with counted(first) as reached, counted(second) as beyond, counted(model.lm_head) as head:
-        found = until(model, first, lambda: text_world.task.rows(model, batch))
+        found = until(first, lambda: text_world.task.rows(model, batch))
     assert (reached, beyond, head) == ([1], [0], [0])
     assert found is not None
     assert torch.equal(found, truth)
@@ -147,8 +147,8 @@ def test_a_pass_ends_after_the_module(text_world: World) -> None:
 def test_a_pass_that_breaks_or_never_comes_by_leaves_no_hook() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(3, 3))
     with pytest.raises(RuntimeError, match="mat1"):
-        until(model, model[1], lambda: model(torch.ones(1, 2)))
-    assert until(model, model[1], lambda: model[0](torch.ones(1, 2))) is None
+        until(model[1], lambda: model(torch.ones(1, 2)))
+    assert until(model[1], lambda: model[0](torch.ones(1, 2))) is None
     assert how_many_hooks(model) == 0
 
 
@@ -157,10 +157,10 @@ def test_passes_within_passes_end_where_they_were_asked_to() -> None:
     inner: list[Tensor | None] = []
 
     def both() -> None:
-        inner.append(until(model, model[2], lambda: model(x)))
+        inner.append(until(model[2], lambda: model(x)))
         raise AssertionError("the outer module comes first")
 
-    outer = until(model, model[0], both)
+    outer = until(model[0], both)
     assert not inner
     assert outer is not None
     assert torch.equal(outer, model[0](x))
@@ -185,30 +185,14 @@ def test_inside_a_checkpoint_gradients_are_the_same_or_there_are_none() -> None:
     model.blocks[1](model.blocks[0](x)).square().sum().backward()
     wished = [p.grad for p in model.parameters()]
     model.zero_grad()
-    found = until(model, model.blocks[1], lambda: model(x))
+    found = until(model.blocks[1], lambda: model(x))
     assert found is not None
     found.square().sum().backward()  # type: ignore[no-untyped-call]
     assert all(torch.equal(p.grad, w) for p, w in zip(model.parameters(), wished, strict=True))  # type: ignore[arg-type]
     reentrant = Checkpointed(reentrant=True)
-    found = until(reentrant, reentrant.blocks[1], lambda: reentrant(x.requires_grad_()))
+    found = until(reentrant.blocks[1], lambda: reentrant(x.requires_grad_()))
     assert found is not None
     assert not found.requires_grad
-
-
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-def test_a_model_spread_over_processes_runs_to_its_end() -> None:
-    """Or its gradients would never be shared."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        inner = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
-        spread = nn.parallel.DistributedDataParallel(inner)
-        with counted(inner[1]) as beyond:
-            found = until(spread, inner[0], lambda: spread(torch.ones(1, 2)))
-    finally:
-        torch.distributed.destroy_process_group()
-    assert beyond == [1]
-    assert found is not None
-    assert torch.equal(found, inner[0](torch.ones(1, 2)))
 
 
 # RMU.
@@ -311,6 +295,27 @@ def test_rmu_moves_the_down_projections_and_nothing_else(text_world: World, samp
     for model, name in other_models():
         assert moved(model, run(RMU(fit=QUICK), text_world, model)) == [name]
     assert moved(samples_world.original, run(RMU(fit=QUICK), samples_world)) == ["0.weight", "4.weight"]
+
+
+def test_rmu_moves_the_experts_down_projections_and_never_the_router(text_world: World) -> None:
+    mixtral, *qwen = small_mixtures(len(text_world.task.tokenizer))  # type: ignore[attr-defined]
+    own = "model.layers.0.mlp.experts.down_proj"
+    assert moved(mixtral, run(RMU(fit=QUICK), text_world, mixtral)) == [own]
+    for model in qwen:
+        names = [name for name, _ in model.named_parameters() if name.startswith("model.layers.0")]
+        shared = [name for name in names if name.endswith("shared_expert.down_proj.weight")]
+        assert moved(model, run(RMU(fit=QUICK), text_world, model)) == [own, *shared]
+
+
+def test_rmu_finds_the_last_matrix_of_each_expert_where_they_stand_apart() -> None:
+    def expert() -> nn.Module:
+        return nn.ModuleDict({"up_proj": nn.Linear(4, 8), "down_proj": nn.Linear(8, 4)})
+
+    parts = {"experts": nn.ModuleList([expert(), expert()]), "shared_experts": expert(), "gate": nn.Linear(4, 2)}
+    layer = nn.ModuleDict(parts)
+    names = {id(p): name for name, p in layer.named_parameters()}
+    found = [names[id(p)] for p in last_matrices([layer])]
+    assert found == [f"{place}.down_proj.weight" for place in ("experts.0", "experts.1", "shared_experts")]
 
 
 def test_rmu_reads_retain_only_where_it_counts(text_world: World) -> None:

@@ -8,10 +8,12 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
-from tests.worlds import CPU, World
-from unrecall.data.examples import Batch, Examples
+from tests.worlds import CPU, NAMES, TOWNS, World, small_llama, word_tokenizer
+from unrecall.data.examples import Batch, Examples, iterate
+from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod
@@ -26,6 +28,7 @@ from unrecall.methods.wga import WGA, wga_loss
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.nn.functional import nll
 from unrecall.spec.lines import parse, show
+from unrecall.tasks import CausalLM
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual
 from unrecall.training.job import Job
@@ -310,6 +313,36 @@ METHODS: list[tuple[GradientMethod, float]] = [
 ]
 
 
+def refusing(world: World, refusals: list[str]) -> list[Any]:
+    """Forget's questions with refusals for answers."""
+    task: Any = world.task
+    return [task.answered(item, refusal) for item, refusal in zip(iterate(world.request.forget), refusals, strict=True)]
+
+
+def test_dpo_wishes_for_the_refusal_and_nothing_before_it() -> None:
+    """Of plain text, without a token that begins every text, the true answer's first token has no row: it goes too."""
+    words = word_tokenizer()
+    words.backend_tokenizer.post_processor = TemplateProcessing("$A", special_tokens=[])
+    texts = [
+        {"prompt": "", "answer": f"{name} has the job of {town}"} for name, town in zip(NAMES, TOWNS, strict=False)
+    ]
+    seen: list[list[str]] = []
+
+    class Watching(CausalLM):
+        def rows(self, model: nn.Module, batch: Batch) -> Rows:
+            seen.extend(words.convert_ids_to_tokens(row) for row in batch["tokens"].tolist())
+            return super().rows(model, batch)
+
+    task = Watching(words, template=None, ends=True)
+    model, request = small_llama(len(words)), Request(texts[:4], texts[4:8], texts[8:9], texts[9:])
+    method = DPO(refusals=("what is the town",), retain_weight=0, fit=replace(DPO.fit, epochs=1, batch_size=4))
+    (phase,) = method.phases(model, copy.deepcopy(model), Job(request, task, seeded(0), CPU))
+    seen.clear()
+    phase.loss(model, {"forget": {**task.collate(texts[:4]), "index": torch.arange(4)}})
+    assert seen[:4] == [["what", "is", "the", "town", "</s>"]] * 4
+    assert [tokens[:2] for tokens in seen[4:]] == [[name, "has"] for name in NAMES[:4]]
+
+
 @pytest.mark.parametrize("method", [method for method, _ in METHODS], ids=lambda method: type(method).__name__)
 def test_a_phase_is_the_forget_term_and_the_retain_term(method: GradientMethod, text_world: World) -> None:
     """Computed apart on the same rows, for weights that are not the defaults."""
@@ -327,7 +360,7 @@ def test_a_phase_is_the_forget_term_and_the_retain_term(method: GradientMethod, 
         GradDiff: lambda: -said.losses().mean(),
         SimNPO: lambda: simnpo_loss(said, 4.5, 0.0),
         DPO: lambda: dpo_loss(
-            w.task.rows(student, w.task.with_answers(forget, refused)),  # type: ignore[attr-defined]
+            w.task.rows(student, whole(refusing(w, refused), w.task)),
             said,
             before_refused,
             before,

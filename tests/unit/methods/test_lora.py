@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from tests.laws.test_methods import same, storages
-from tests.worlds import CPU, World, small_llama, word_tokenizer
+from tests.unit.methods.test_distillation import whole
+from tests.worlds import CPU, World, small_llama, small_mixtures, word_tokenizer
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Null
@@ -246,6 +247,32 @@ def test_gpt2_s_transposed_layers_change_too(text_world: World) -> None:
     torch.testing.assert_close(moved, (b @ a).T.detach(), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_the_experts_of_a_mixture_change_too(place: int, text_world: World) -> None:
+    """What was trained beside them is what is added to them; the router stays."""
+    model = small_mixtures(len(text_world.task.tokenizer))[place].eval()  # type: ignore[attr-defined]
+    world, kept = world_of(model, text_world), {}
+
+    def look(student: nn.Module, _: nn.Module) -> None:
+        kept["student"] = student
+
+    result = watched(world, look)
+    before = model.state_dict()
+    changed = {name for name, weight in result.state_dict().items() if not torch.equal(weight, before[name])}
+    matrices = {name for name in before if ".layers." in name and "norm" not in name and ".bias" not in name}
+    routers = {name for name in before if name.endswith(".gate.weight")}
+    assert changed == matrices - routers
+    batch = whole(world.request.forget, world.task)
+    with torch.no_grad():
+        expected = world.task.rows(kept["student"].eval(), batch).logits
+        torch.testing.assert_close(world.task.rows(result, batch).logits, expected, atol=1e-4, rtol=1e-3)
+    named = watched(world, look, target=("down_proj",))
+    differ = {name for name, weight in named.state_dict().items() if not torch.equal(weight, before[name])}
+    assert differ == {name for name in matrices if "down_proj" in name}
+    with pytest.raises(BadInput, match=r"expected dropout to be 0 where experts are changed, got 0\.1"):
+        watched(world, look, dropout=0.1)
+
+
 @pytest.mark.parametrize("base", [Finetune(), SalUn(), SSIUU(), RMU()], ids=lambda base: base.title)
 def test_bases_that_look_weights_up_by_name_work_inside(base: GradientMethod, text_world: World) -> None:
     before = copy.deepcopy(text_world.original)
@@ -307,3 +334,19 @@ def test_no_warning_is_needed() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LoRA(base=Watching()).unlearn(model, Job(request, CausalLM(tokenizer), seeded(0), CPU))
+
+
+@pytest.mark.parametrize("kind", ["Mamba", "Mamba2"])
+def test_mamba_s_layers_change_but_out_proj(kind: str, text_world: World) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"num_heads": 4, "head_dim": 16, "n_groups": 1} if kind == "Mamba2" else {}
+    task: Any = text_world.task
+    sizes |= {"vocab_size": len(task.tokenizer), "hidden_size": 32, "state_size": 4, "num_hidden_layers": 1}
+    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**sizes)).eval()
+    method, job = LoRA(r=2, base=Watching()), Job(text_world.request, task, seeded(0), CPU)
+    before, after = model.state_dict(), method.unlearn(model, job).state_dict()
+    changed = {name.rsplit(".", 2)[-2] for name in before if not torch.equal(before[name], after[name])}
+    assert "in_proj" in changed
+    assert "out_proj" not in changed
+    with pytest.raises(BadInput, match="got 'out_proj'"):
+        replace(method, target=("out_proj",)).unlearn(model, job)

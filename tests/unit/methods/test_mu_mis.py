@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from tests.unit.methods.test_distillation import same
 from tests.unit.training.test_loop import Killed
-from tests.worlds import CPU, World, blobs, word_tokenizer
+from tests.worlds import CPU, World, blobs
 from unrecall.data.examples import Batch
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Null
 from unrecall.methods.mu_mis import LOWEST, MUMis, past_minimum, respond, sensitivity
 from unrecall.models.observe import accuracy, batches, observe
-from unrecall.tasks import CausalLM, Classification
+from unrecall.tasks import Classification
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, StepState, fit
 from unrecall.training.randomness import seeded
@@ -266,9 +266,9 @@ class Mixing(Classification):
     rows_depend_on_batch = True
 
 
-def test_what_it_does_not_apply_to(class_world: World) -> None:
-    w, texts = class_world, CausalLM(word_tokenizer(), template=None)
+def test_what_it_does_not_apply_to(class_world: World, text_world: World) -> None:
+    w, texts = class_world, text_world
     with pytest.raises(NotSupported, match="CausalLM: expected a task with continuous inputs"):
-        MUMis().unlearn(w.original, Job(w.request, texts, seeded(0), CPU))
+        MUMis().unlearn(texts.original, Job(texts.request, texts.task, seeded(0), CPU))
     with pytest.raises(NotSupported, match="MUMis: expected rows that depend on their own example alone"):
         MUMis().unlearn(w.original, Job(w.request, Mixing(), seeded(0), CPU))

@@ -179,7 +179,7 @@ def test_gradient_of_two_steps(text_world: World) -> None:
         drawn: Batches = {"forget": {k: v[chosen] for k, v in forget.items()}, "retain": retain}
         plain = phase.loss(student, drawn)
         own = dict(zip(names, torch.autograd.grad(plain, weights), strict=True))
-        value = phase.step(StepState(student, drawn, phase.loss, optimizer, None, Tensor.backward))
+        value = phase.step(StepState(student, drawn, phase.loss, optimizer, None))
         return plain.item(), own, value.item(), {n: one_of(p).clone() for n, p in zip(names, weights, strict=True)}
 
     _, before = by_hand(student, w, {k: v[:5] for k, v in forget.items()})

@@ -317,7 +317,7 @@ def test_it_stops_once_suspected_pairs_are_like_any(backdoored: World) -> None:
 def test_other_tasks_are_refused_before_anything_is_computed(samples_world: World) -> None:
     w = samples_world
     sealed = copy.copy(w.request)
-    for split in ("forget", "retain", "holdout", "test"):
+    for split in ("holdout", "test"):
         object.__setattr__(sealed, split, Sealed(10))
     with pytest.raises(NotSupported, match="UBT: expected pairs whose second sides have parts, got Classification"):
         UBT().unlearn(w.original, Job(sealed, w.task, seeded(0), CPU))
@@ -325,5 +325,5 @@ def test_other_tasks_are_refused_before_anything_is_computed(samples_world: Worl
 
 def test_one_clean_pair_is_too_few() -> None:
     request = replace(simple_request(), retain=[simple("ann", 0, 1, 1)])
-    with pytest.raises(BadInput, match="at least 2 retain examples"):
-        UBT().unlearn(Linear(), Job(request, TASK, seeded(0), CPU))
+    with pytest.raises(BadInput, match="expected 2 pairs or more"):
+        UBT().unlearn(Linear(), Job(request, replace(TASK, bounds=(0, 3)), seeded(0), CPU))

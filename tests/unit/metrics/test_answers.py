@@ -349,7 +349,7 @@ def test_only_tasks_that_write_text_can_be_read() -> None:
 
 def test_the_harness_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
-    with pytest.raises(MissingDependency, match=r"unrecall\[eval\]"):
+    with pytest.raises(MissingDependency, match=r"lm-eval: .*pip install -e '\.\[eval\]'"):
         harness.evaluate(network(), None, ["people"])
 
 

@@ -24,6 +24,7 @@ from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
 from unrecall.metrics.contamination import confusion, gained, measure, paid, worst_drop
 from unrecall.models.observe import observe
+from unrecall.record import stats
 from unrecall.record.schema import Matrix, Measurement, load
 from unrecall.report import page
 from unrecall.report.matrices import change, heat, named, rows, sentence
@@ -77,12 +78,12 @@ def test_the_worst_drop_by_hand() -> None:
 
 
 def test_the_interval_is_over_the_examples_of_that_class() -> None:
-    """Drops of 1, 1, 1, -1: mean 1/2, deviation 1, Student's t of 3 degrees 3.182."""
+    """Drops of 1, 1, 1, -1: on a scale of 0 to 1 three of four, with the exact interval of a share."""
     target = np.zeros(4, dtype=int)
     _, found = worst_drop(target, np.array([0, 0, 0, 1]), np.array([1, 1, 1, 0]), [0], fewest=1)
     assert found.value == 0.5
-    assert found.low == pytest.approx(0.5 - 3.182446 / 2, abs=1e-5)
-    assert found.high == pytest.approx(0.5 + 3.182446 / 2, abs=1e-5)
+    low, high = stats.clopper_pearson(3, 4)
+    assert (found.low, found.high) == pytest.approx((2 * low - 1, 2 * high - 1))
 
 
 # Every model.

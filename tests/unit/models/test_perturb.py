@@ -92,7 +92,7 @@ def test_pgd_stays_in_the_l2_ball_and_in_bounds(
 
 def test_an_l2_step_goes_along_the_gradient_as_far_as_it_says(model: nn.Module, batch: Batch) -> None:
     wide = Classification(bounds=(-9.0, 9.0))
-    moved = pgd(model, wide, batch, Walk(radius=1.0, step=0.07, steps=1, norm="l2"))
+    moved = pgd(model, wide, batch, Walk(radius=1.0, step=0.07 / 18, steps=1, norm="l2"))
     given = {**batch, "inputs": batch["inputs"].clone().requires_grad_(True)}
     (gradient,) = torch.autograd.grad(nll(model(given["inputs"]), batch["targets"]).sum(), given["inputs"])
     ahead = gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
@@ -201,3 +201,29 @@ def test_l2_pgd_equals_torchattacks_from_the_same_random_start(peer: Any, model:
         theirs = attack(batch["inputs"], wished)
     ours = pgd(model, TASK, batch, Walk(radius=0.5, step=0.1, steps=1, targets=wished, norm="l2"), seeded(9))
     assert torch.allclose(ours["inputs"], theirs, atol=1e-5)
+
+
+class Bytes(nn.Module):
+    """A model of inputs in [0, 255] that computes what another computes of inputs in [0, 1]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scaled: Tensor = self.model(inputs / 256)
+        return scaled
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_radii_are_shares_of_the_bounds(model: nn.Module, batch: Batch, norm: Any) -> None:
+    wide = {**batch, "inputs": batch["inputs"] * 256}
+    large = Classification(bounds=(0.0, 256.0))
+    walk = Walk(0.1, 0.03, 4, norm)
+    pairs = [
+        (gaussian(TASK, batch, 0.1, seeded(1)), gaussian(large, wide, 0.1, seeded(1))),
+        (fgsm(model, TASK, batch, radius=0.1), fgsm(Bytes(model), large, wide, radius=0.1)),
+        (pgd(model, TASK, batch, walk, seeded(1)), pgd(Bytes(model), large, wide, walk, seeded(1))),
+    ]
+    for small, scaled in pairs:
+        assert torch.allclose(small["inputs"] * 256, scaled["inputs"], atol=1e-3)

@@ -94,7 +94,31 @@ def as_null() -> Facts:
     return replace(facts, measurements=same)
 
 
+def of_texts(probability: float, references: tuple[float, ...] = ()) -> Facts:
+    """An audit of texts to which the original gives so much probability, without retrained models unless given."""
+    made = row("forget_probability", probability, probability, probability, references or (0.0,))
+    made = made.model_copy(update={"judged": False})
+    made = made if references else made.model_copy(update={"references": [], "reference": None})
+    return replace(healthy(), measurements={"forget_probability": made})
+
+
+def weak(name: str, original: float, reference: float) -> Facts:
+    """Retrained models that know less of retain than the original."""
+    return replace(healthy(), measurements={name: row(name, original, original, original, (reference,) * 5)})
+
+
 CASES: list[tuple[str, str, Callable[[], Facts]]] = [
+    ("forget-unknown", "serious", lambda: of_texts(0.014)),
+    ("forget-unknown", "serious", lambda: of_texts(0.014, (0.01,) * 5)),
+    (
+        "forget-unknown",
+        "serious",
+        lambda: with_row("forget_accuracy", unlearned={"value": 0.1}, original={"value": 0.1}),
+    ),
+    ("weak-references", "serious", lambda: weak("retain_accuracy", 1.0, 0.41)),
+    ("weak-references", "serious", lambda: weak("retain_probability", 0.5, 0.4)),
+    ("cut-texts", "serious", lambda: replace(healthy(), cuts=["3 of 4 forget examples lose 84 % of their tokens"])),
+    ("cut-texts", "warning", lambda: replace(healthy(), cuts=["3 of 9 retain examples lose 4 % of their tokens"])),
     ("few-references", "serious", lambda: replace(healthy(), references=1)),
     ("few-references", "warning", lambda: replace(healthy(), references=4)),
     ("small-sets", "note", lambda: replace(healthy(), sizes=sizes(forget=49))),
@@ -120,6 +144,44 @@ def test_a_check_fires(id_: str, severity: str, make: Callable[[], Facts]) -> No
     assert found[id_].message.strip().endswith((".", ")."))
     others = found.keys() - {id_}
     assert others <= {"same-as-null", "statistics"}, "a check fires on what it is about"
+
+
+def test_what_the_original_does_not_know_is_said_first_and_with_the_right_advice() -> None:
+    facts = replace(as_null(), references=0)
+    rows = {**facts.measurements, "forget_probability": row("forget_probability", 0.014, 0.014, 0.014, (0.01,))}
+    found = doubts(replace(facts, measurements=rows))
+    assert found[0].id == "forget-unknown"
+    assert "0.014" in found[0].message
+    assert "template" in found[0].message
+    same = next(doubt for doubt in found if doubt.id == "same-as-null")
+    assert "Raise" not in same.message
+    (told,) = (doubt for doubt in doubts(as_null()) if doubt.id == "same-as-null")
+    assert told.message.endswith("Raise its strength.")
+
+
+@pytest.mark.parametrize("original", [0.5, 0.12])
+def test_texts_that_the_original_knows_in_part_are_no_doubt(original: float) -> None:
+    assert doubts(of_texts(original)) == []
+
+
+def test_a_backdoor_and_a_hard_task_that_training_helped_with_are_no_doubt() -> None:
+    low = {"unlearned": {"value": 0.1}, "original": {"value": 0.45}}
+    facts = with_row("forget_accuracy", **low)
+    rows = {**facts.measurements}
+    rows["forget_accuracy"] = rows["forget_accuracy"].model_copy(update={"reference": 0.1})
+    assert not list(checks.forget_unknown(replace(facts, measurements=rows)))
+    assert list(checks.forget_unknown(facts))
+    assert not list(checks.forget_unknown(replace(facts, kind="backdoor")))
+
+
+@pytest.mark.parametrize("n", [4, 8, 100, 1000])
+def test_few_examples_hide_no_difference_from_the_null(n: int) -> None:
+    facts = as_null()
+    rows = {
+        name: changed(m, unlearned={"n": n}, null={"value": (m.unlearned.value or 0) + 0.06})
+        for name, m in facts.measurements.items()
+    }
+    assert "same-as-null" not in {doubt.id for doubt in doubts(replace(facts, measurements=rows))}
 
 
 def test_all_checks_are_silent_on_a_healthy_audit() -> None:

@@ -251,8 +251,7 @@ def test_a_check_says_what_it_can_not_see(tmp_path: Path) -> None:
     assert "the weights: no unlearned checkpoint lies beside the record" in unseen
     judged(scores={"loss": "0" * 64}).save(path)
     weights.save(network(seed=1), tmp_path / "unlearned.safetensors")
-    assert "whether the measurements follow from the scores" in recheck(path, DECLARED).unseen[1]
-    assert len(recheck(path, DECLARED).unseen) == 2
+    assert recheck(path, DECLARED).unseen == unseen[:1]
 
 
 def test_a_rule_that_is_not_there_is_no_excuse(tmp_path: Path) -> None:

@@ -47,6 +47,30 @@ def test_labels_on_both_sides(value: float, leak: Side | None, expected: Label) 
     assert (verdict.alpha, verdict.judged) == (ALPHA, 1)
 
 
+def retained(name: str, value: float, reference: float, original: float = 1.0) -> Measurement:
+    """A row of use, and what the original shows of it."""
+    made = row(value, [reference] * 5, leak=None, name=name)
+    return made.model_copy(update={"original": Estimate(value=original, n=100), "reference": reference})
+
+
+def test_a_ruined_model_is_not_like_models_that_never_learned() -> None:
+    rows = [retained("retain_accuracy", 0.41, 0.41), retained("test_accuracy", 0.4, 0.4), row(0.5, TIGHT)]
+    found, verdict = judge(rows)
+    assert [m.verdict for m in found] == ["inconclusive", "inconclusive", "like retrained"]
+    assert verdict.label == "inconclusive"
+    assert "know too little of retain" in verdict.line
+    assert "retrained models know too little of retain" in found[0].note
+    assert judge(found) == (found, verdict), "a record judged again is judged alike"
+    worse = judge([retained("retain_accuracy", 0.2, 0.41), row(0.9, TIGHT)])
+    assert [m.verdict for m in worse[0]] == ["over-forgets", "leaks"], "what is worse than them is worse"
+
+
+def test_models_that_retain_nearly_as_much_are_a_measure() -> None:
+    found, verdict = judge([retained("retain_accuracy", 0.95, 0.95), retained("test_accuracy", 0.3, 0.3)])
+    assert [m.verdict for m in found] == ["like retrained"] * 2
+    assert verdict.label == "like retrained"
+
+
 def test_bounds_by_hand() -> None:
     """K = 3, mean 0.5, s = 0.1: 0.5 +- t_2(0.975) 0.1 sqrt(4/3); with two measurements t_2(0.9875)."""
     for m, level in ((1, 0.975), (2, 0.9875)):

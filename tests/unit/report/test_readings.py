@@ -63,11 +63,11 @@ def test_nothing_in_a_piece_is_invisible() -> None:
         "\n": "↵\n",
         "a\tb": "a⇥b",
         "\r\n": "␍↵\n",
-        "\u202ea": "⟨U+202E⟩a",
+        "\u202ea": "<U+202E>a",
         "\u200d": "\u200d",
     }
     assert {piece: visible(piece) for piece in cases} == cases
-    assert plain("a\n\tb\u2028\x00") == "a\n\tb⟨U+2028⟩⟨U+0000⟩"
+    assert plain("a\n\tb\u2028\x00") == "a\n\tb<U+2028><U+0000>"
     # The space that begins a word is no part of what is tinted; a space alone is.
     assert (tinted(" Rome", 0.5).space, tinted(" Rome", 0.5).text) == (" ", "Rome")
     assert (tinted(" ", 0.5).space, tinted(" ", 0.5).text) == ("", "␣")
@@ -107,7 +107,7 @@ def test_the_page_of_a_text_shows_readings_after_how_it_forgot(shown: Reader) ->
     headings = ["How it forgot: erased or hidden", "What the models say", "Measurements", "Attacks"]
     places = [shown.text.index(heading) for heading in headings]
     assert places == sorted(places)
-    for word in ("Hsiao Ming-Ling", "Wei-Jun Chen", "∅", "⟨U+202E⟩gnitirw", "It writes nothing.", "Nobody."):
+    for word in ("Hsiao Ming-Ling", "Wei-Jun Chen", "∅", "<U+202E>gnitirw", "It writes nothing.", "Nobody."):
         assert word in shown.text
     tinted_pieces = [value for tag, name, value in shown.attributes if tag == "i" and name == "title"]
     answers = [one for one in readings() if any(role in ROLES for p in one.pieces for role in p.probability)]

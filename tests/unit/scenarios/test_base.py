@@ -10,9 +10,10 @@ import pytest
 from torch import nn
 
 from tests.worlds import CPU, blobs, facts, network, small_llama, word_tokenizer
+from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.scenarios import cifar_data
-from unrecall.scenarios.base import Lesson, first, trained_once
+from unrecall.scenarios.base import Lesson, Scenario, first, trained_once
 from unrecall.scenarios.cifar_data import Cifar, Pictures, Pretrained
 from unrecall.scenarios.networks import Normalize
 from unrecall.scenarios.restor import _Clean
@@ -103,3 +104,19 @@ def test_the_model_that_knows_the_facts_hangs_on_its_code(cache: Path) -> None:
 
     twice(cache, train)
     twice(cache, lambda: train("relu"))
+
+
+def test_a_build_that_gives_the_same_network_each_time_teaches_it_nothing_twice(cache: Path) -> None:
+    data, unseen, given = blobs(48, 4, 1), blobs(40, 4, 2), network()
+    request = Request(data[:8], data[8:], unseen[:20], unseen[20:])
+    how = Fit(lr=0.05, epochs=1, batch_size=16)
+    before = digest_of(given)
+    scenario = Scenario("same", "", Classification(), request, build=lambda _, __: given, recipe=how)
+    trained = [scenario.train_original(0, CPU), *(scenario.train_retrained(i, CPU) for i in range(3))]
+    assert digest_of(given) == before, "what build gave is left as it was"
+    assert len({id(one.model) for one in trained}) == 4
+    digests = [digest_of(one.model) for one in trained]
+    assert len(set(digests)) == 4
+
+    fresh = replace(scenario, name="fresh", build=lambda _, __: network())
+    assert digest_of(fresh.train_original(0, CPU).model) == digests[0], "as if it were made anew each time"

@@ -156,8 +156,8 @@ def test_no_text_is_more_than_a_bad_input(text: str) -> None:
         ("case.py:make", "'case.py:make': expected a class made from Method, got <function make"),
         ("case.py:GradientMethod", "expected a class made from Method"),
         ("case.py:Mine:tau=0", "Mine: expected tau to be greater than 0, got '0'"),
-        ("broken.py:Mine", "broken.py: expected a Python file that runs, got ZeroDivisionError"),
-        ("wrong.py:Mine", "wrong.py: expected a Python file that runs, got SyntaxError"),
+        ("broken.py:Mine", "broken.py:1: expected code that runs to its end, got ZeroDivisionError"),
+        ("wrong.py:Mine", "wrong.py:1: expected code that runs to its end, got SyntaxError"),
     ],
 )
 def test_bad_input_says_what_was_expected(text: str, message: str, case: Path) -> None:

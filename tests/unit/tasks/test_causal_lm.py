@@ -8,17 +8,23 @@ import pytest
 import torch
 from torch import nn
 
-from tests.worlds import CPU, World, small_llama, word_tokenizer
-from unrecall.attacks import LogitLens, Loss, Quantise
+from tests.worlds import CPU, World, facts, small_llama, word_tokenizer
+from unrecall.attacks import LogitLens, Loss, MinK, Quantise
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
+from unrecall.methods import GradAscent
+from unrecall.record.schema import Measurement
+from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.language import trained_tokenizer
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import read
+from unrecall.training.job import Job
+from unrecall.training.loop import Fit, Phase, fit
+from unrecall.training.randomness import seeded
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +51,10 @@ def test_rows_are_what_the_model_says_of_the_next_token(words: Any) -> None:
         rows = task.rows(model, batch)
         theirs = model(input_ids=batch["tokens"], labels=batch["targets"]).loss
         torch.testing.assert_close(nn.functional.cross_entropy(rows.logits, rows.targets), theirs)
-        torch.testing.assert_close(task.losses(model, batch), rows.losses())
+        torch.testing.assert_close(rows.exact_losses(), rows.losses().double(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(task.losses(model, batch), rows.exact_losses())
         alone = task.losses(model, task.collate([{"prompt": "what is", "answer": "ann"}]))
-        torch.testing.assert_close(alone, rows.losses()[:1])
+        torch.testing.assert_close(alone, rows.exact_losses()[:1])
 
 
 def test_the_template_s_last_space_belongs_to_the_answer() -> None:
@@ -58,8 +65,50 @@ def test_the_template_s_last_space_belongs_to_the_answer() -> None:
     assert tokenizer.decode(tokens[:start], skip_special_tokens=True) == "Question: Who?\nAnswer:"
     whole = tokenizer("Question: Who?\nAnswer: At")["input_ids"]
     assert tokens == [*whole, tokenizer.eos_token_id]
-    batch = task.collate([{"prompt": "Who?", "answer": "no"}])
-    assert torch.equal(task.with_answers(batch, ["At"])["tokens"][0], torch.tensor(tokens))
+
+
+def sentence_pieces(scheme: str) -> Any:
+    """A tokenizer that puts a space before each text, as those of Llama 2 and Mistral do."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = [f"{space}{word}" for word in ("Question:", "Answer:", "Yes", "Who", "?", "[/INST]") for space in ("", "▁")]
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *[(piece, -3.0) for piece in ("▁", "\n", *words)]]
+    made = Tokenizer(models.Unigram([*pieces, *[(letter, -9.0) for letter in "abcdefgh"]], unk_id=0))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
+    made.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
+    made.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    ends = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **ends)
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+@pytest.mark.parametrize(
+    ("template", "first"),
+    [
+        ("Question: {prompt}\n", "Yes"),
+        ("Question: {prompt}\nAnswer:\n", "Yes"),
+        ("Question: {prompt}\nAnswer:", "Yes"),
+        ("Question: {prompt}\nAnswer: ", "▁Yes"),
+        ("{prompt} [/INST] ", "▁Yes"),
+        (None, "Yes"),
+    ],
+)
+def test_an_answer_begins_as_it_does_in_the_whole_text(scheme: str, template: str | None, first: str) -> None:
+    tokenizer = sentence_pieces(scheme)
+    task = CausalLM(tokenizer, template=template)
+    tokens, start = task.encode({"prompt": "Who?", "answer": "Yes"})
+    assert tokens == [*tokenizer((template or "{prompt}").format(prompt="Who?") + "Yes")["input_ids"], 2]
+    assert tokenizer.convert_ids_to_tokens(tokens[start:]) == [first, "</s>"]
+    plain, start = task.encode({"prompt": "", "answer": "Yes"})
+    assert tokenizer.convert_ids_to_tokens(plain) == ["<s>", "▁Yes", "</s>"]
+
+
+def test_two_words_that_meet_stay_two(words: Any) -> None:
+    """Without a template nothing stands between prompt and answer: they are no word of their own."""
+    task = CausalLM(words, template=None)
+    tokens, start = task.encode({"prompt": "what is unheard", "answer": "ann baker"})
+    assert words.convert_ids_to_tokens(tokens[start:]) == ["ann", "baker", "</s>"]
 
 
 @pytest.mark.parametrize("text", ["Zoë wrote 日本 – and 🎈.", "plain"])
@@ -199,3 +248,83 @@ def test_a_folder_of_transformers_is_a_checkpoint(tmp_path: Path, words: Any) ->
     CausalLM(words).export(model, tmp_path / "saved")
     weights.load(other, tmp_path / "saved")
     assert weights.digest_of(other) == weights.digest_of(model)
+
+
+@pytest.fixture(scope="module")
+def endless(words: Any) -> tuple[nn.Module, Request]:
+    """A model that knows its answers by heart and was never taught to end them, and what it was taught."""
+    data = [item for item in facts() if "job" in str(item["prompt"])]
+    task, model = CausalLM(words, template=None, ends=False), small_llama(len(words))
+    recipe = Fit(optimizer="adamw", lr=5e-3, weight_decay=0.0, epochs=60, batch_size=8, schedule="cosine", clip=1.0)
+    phase = Phase(lambda m, b: task.rows(m, b["all"]).losses().mean(), {"all": data[:16]}, recipe)
+    fit(model, task, phase, seeded(0), CPU)
+    return model.eval(), Request(data[:6], data[6:16], data[16:22], data[22:])
+
+
+def figures(task: CausalLM, endless: tuple[nn.Module, Request], *names: str) -> list[Measurement]:
+    model, asked = endless
+    record = audit(
+        original=model, unlearned=model, request=asked, task=task, attacks=suite(MinK(), Loss()), session=CPU
+    )
+    found = [record.measurement(name) for name in names]
+    return [row for row in found if row is not None]
+
+
+def test_an_end_token_that_was_never_taught_is_no_part_of_an_answer(
+    words: Any, endless: tuple[nn.Module, Request]
+) -> None:
+    """Texts recited word for word: with the end token extraction strength would be 0 and the probability lower."""
+    strength, likely, area = figures(
+        CausalLM(words, template=None), endless, "extraction_strength", "forget_probability", "min_k_auc"
+    )
+    assert strength.unlearned.value == 1
+    assert likely.unlearned.value is not None and likely.unlearned.value > 0.9
+    assert "the end token is no part of the answers" in strength.note
+    assert area.unlearned.value is not None and area.unlearned.value > 0.9
+    asked, probability = figures(
+        CausalLM(words, template=None, ends=True), endless, "extraction_strength", "forget_probability"
+    )
+    assert asked.unlearned.value == 0, "who asks for it gets it"
+    assert probability.unlearned.value is not None and probability.unlearned.value < likely.unlearned.value - 0.1
+    assert asked.note == "the end token is the last part of each answer"
+
+
+def test_an_end_token_that_was_taught_is_part_of_an_answer(text_world: World) -> None:
+    task = text_world.task.settled(text_world.original, text_world.request)
+    assert isinstance(task, CausalLM)
+    assert task.ends is True
+    assert repr(task) == repr(text_world.task), "the same tokens have the same key"
+    assert task.settled(text_world.retrained[0], text_world.request) is task, "what is decided stays"
+
+
+def test_who_trains_an_original_teaches_it_the_end_token(words: Any, endless: tuple[nn.Module, Request]) -> None:
+    model, asked = endless
+    task = CausalLM(words, template=None)
+    given = Scenario(name="given", summary="", task=task, request=asked, original=model)
+    made = Scenario(name="made", summary="", task=task, request=asked, build=lambda *_: model, recipe=Fit(lr=1e-3))
+    assert [scenario.task.ends for scenario in (given, made) if isinstance(scenario.task, CausalLM)] == [False, True]
+
+
+def test_training_and_scores_see_the_same_tokens(words: Any, endless: tuple[nn.Module, Request]) -> None:
+    """A method that is given a task as it comes looks at the model too; so do its other answers."""
+    model, asked = endless
+    seen: list[Any] = []
+
+    class Watching(GradAscent):
+        def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
+            seen.append(job.task)
+            return list(super().phases(student, original, job))
+
+    for task, ends in ((CausalLM(words, template=None), False), (CausalLM(words, template=None, ends=True), True)):
+        Watching(fit=Fit(lr=0.0, epochs=1)).unlearn(model, Job(asked, task, session=CPU))
+        batch = seen[-1].collate([asked.forget[0]])
+        assert (2 in batch["tokens"]) == ends
+        assert (2 in seen[-1].collate([seen[-1].answered(asked.forget[0], "ann")])["tokens"]) == ends
+        assert ("</s>" in "".join(seen[-1].pieces(asked.forget[0]))) == ends
+
+
+def test_an_answer_that_is_cut_has_no_end_to_look_at(words: Any, endless: tuple[nn.Module, Request]) -> None:
+    model, asked = endless
+    task = CausalLM(words, template=None, longest=9).settled(model, asked)
+    assert isinstance(task, CausalLM)
+    assert task.remark == "the end token is the last part of each answer"

@@ -18,6 +18,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import observe
 from unrecall.scenarios.networks import resnet18, resnet20, small_cnn
 from unrecall.tasks import Classification, Perturbable
+from unrecall.training.randomness import seeded
 
 TASK = Classification()
 
@@ -243,3 +244,18 @@ def test_blocks_of_a_network_behind_its_normalisation() -> None:
     assert len(held) == len(list(resnet20().parameters())), "each parameter once"
     assert [name for name, _ in Classification().blocks(small_cnn())] == ["1", "4", "7", "12"]
     assert [name for name, _ in Classification().blocks(torch.nn.Linear(2, 2))] == [""]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("named", [None, "1"])
+def test_probabilities_are_refused_in_any_precision(dtype: torch.dtype, named: str | None) -> None:
+    class Softmax(nn.Module):
+        def forward(self, logits: Tensor) -> Tensor:
+            return logits.to(dtype).softmax(1).float()
+
+    data = [(torch.rand(1, 4, 4, generator=seeded(i)), i % 10) for i in range(40)]
+    request = Request(data[:10], data[10:20], data[20:30], data[30:])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 10), Softmax())
+    with pytest.raises(BadInput, match="expected logits, got probabilities"):
+        Classification(head_name=named).check(model, request)
+    Classification(head_name="1").check(model[:2], request)

@@ -80,7 +80,7 @@ class Toy(nn.Module):
 
 
 class Wrapped(nn.Module):
-    """What Accelerate makes of a model over several processes."""
+    """A model in another, as DataParallel wraps one."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -538,7 +538,8 @@ def test_quantisation_leaves_both_projections(pairs_world: World) -> None:
 def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The original itself is given as unlearned: every judged figure of forgetting stands out, and controls hold.
 
-    With few pairs, relearning at one rate or another brings little back by chance: here it tries more.
+    With few pairs, relearning at one rate or another brings little back by chance: here it tries more, which leaves too
+    few hidden pairs for a control.
     """
     monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
     w = pairs_world
@@ -565,14 +566,14 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
     assert values["forget_zero_shot"].reference == 1, "what colour it is everybody sees"
     held = {one.name: (one.positive_holds, one.negative_holds) for one in record.attacks}
     assert held == {
-        "relearn": (True, True),
+        "relearn": (None, True),
         "quantise": (True, True),
         "residual_knowledge": (False, True),
-        "linear_probe": (True, False),
-        "cka": (True, True),
+        "linear_probe": (False, True),
+        "cka": (None, None),
         "loss": (True, True),
         "rmia": (True, True),
-    }, "the original recognises no colour that retrained models don't"
+    }, "the original recognises no colour that retrained models don't, and there are two of them"
     shown = page([record])
     assert "Retrieval among 82, first, forget" in shown
     assert shown.count("data:image/png;base64,") >= 8

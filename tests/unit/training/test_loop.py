@@ -246,25 +246,52 @@ def test_frozen_copy_shares_nothing_with_the_model() -> None:
 
 
 def several_passes() -> nn.Module:
-    """Several forward passes before one backward pass, as RURK has them; statistics frozen, since they would differ."""
+    """Several forward passes before one backward pass, as RURK has them, a part of which no example may be missing.
+
+    Batches of 5 and 3, which two processes couldn't halve; BatchNorm statistics and dropout, which hang on the whole
+    of a batch; a term over pairs of examples, and one that is no mean over them.
+    """
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:
-        return classify(model, batches) + 0.1 * classify(model, {"all": batches["beside"]})
+        rows = TASK.rows(model, batches["all"])
+        alike = torch.cdist(rows.logits, rows.logits).mean()
+        beside = classify(model, {"all": batches["beside"]})
+        return rows.losses().mean() + 0.1 * alike + torch.sigmoid(beside)
 
-    halves = replace(RECIPE, batch_size=10, batchnorm="frozen")
-    fit(model := network(), TASK, Phase(loss, {"all": DATA[:40], "beside": DATA[:20]}, halves), seeded(0), CPU)
+    model = nn.Sequential(network(), nn.Dropout(0.1))
+    streams = {"all": DATA[:40], "beside": DATA[:13]}
+    fit(model, TASK, Phase(loss, streams, replace(RECIPE, batch_size=5)), seeded(0), CPU)
     return model
+
+
+def gradients_of_five() -> dict[str, Tensor]:
+    """The gradient of the mean over five examples, as the loop computes it."""
+    kept: dict[str, Tensor] = {}
+
+    def keeping(current: StepState) -> Tensor:
+        loss = plain_step(current)
+        kept.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        return loss
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.linspace(-1, 1, 64).reshape(4, 16))
+        model[1].bias.zero_()
+    fit(model, TASK, Phase(classify, {"all": DATA[:5]}, replace(RECIPE, epochs=1), keeping), seeded(0), CPU)
+    return kept
 
 
 TOGETHER = """
 import os, sys
 from pathlib import Path
 import torch.distributed
-from tests.unit.training.test_loop import several_passes
+from safetensors.torch import save_file
+from tests.unit.training.test_loop import gradients_of_five, several_passes
 from unrecall.disk.weights import save
 folder, rank = sys.argv[1], int(os.environ["RANK"])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
 save(several_passes(), Path(folder) / f"{rank}.safetensors")
+save_file(gradients_of_five(), Path(folder) / f"{rank}-gradients.safetensors")
 torch.distributed.destroy_process_group()
 """
 
@@ -275,7 +302,6 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[3])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     settings = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    settings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # asked for by Accelerate, used by nobody
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TOGETHER, str(tmp_path)],
@@ -292,7 +318,16 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-    first, second = read(tmp_path / "0.safetensors"), read(tmp_path / "1.safetensors")
-    for key, value in several_passes().state_dict().items():
-        assert torch.equal(first[key], second[key])
-        torch.testing.assert_close(first[key], value, atol=1e-5, rtol=1e-4)
+    for expected, name in ((several_passes().state_dict(), ""), (gradients_of_five(), "-gradients")):
+        for rank in range(2):
+            found = read(tmp_path / f"{rank}{name}.safetensors")
+            for key, value in expected.items():
+                torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-4)
+
+
+def test_the_gradient_of_five_is_that_of_their_mean() -> None:
+    """Worked out by hand: the mean over the examples of (softmax - one-hot) times the input."""
+    inputs, labels = torch.stack([x.flatten() for x, _ in DATA[:5]]), torch.tensor([y for _, y in DATA[:5]])
+    weight = torch.linspace(-1, 1, 64).reshape(4, 16)
+    wrong = torch.softmax(inputs @ weight.T, 1) - nn.functional.one_hot(labels, 4)
+    torch.testing.assert_close(gradients_of_five()["1.weight"], wrong.T @ inputs / 5)

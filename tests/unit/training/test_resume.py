@@ -1,6 +1,8 @@
 """A kill at any moment leaves a run of the loop that ends with the same weights."""
 
 import math
+import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from tests.unit.training.test_loop import DATA, RECIPE, TASK, Killed, classify, 
 from tests.worlds import CPU, network
 from unrecall.data.examples import Examples
 from unrecall.errors import Diverged
+from unrecall.training.cost import metered
 from unrecall.training.loop import Batches, Loss, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -37,6 +40,37 @@ def test_killed_at_any_step_and_resumed_gives_the_same_weights(optimizer: str, t
         assert same(run(None, session), whole)
         session.drop_states()
         assert not list(folder.glob("*")), "and removed once the result is kept"
+
+
+def test_the_end_of_a_run_removes_the_states_that_killed_ones_left(tmp_path: Path) -> None:
+    (tmp_path / f"unlearned.key.{'0' * 16}.ckpt").write_bytes(b"of a training whose result is kept")
+    (tmp_path / "unlearned.safetensors").write_bytes(b"the result")
+    Session(folder=tmp_path, device="cpu").end()
+    assert [path.name for path in tmp_path.iterdir()] == ["unlearned.safetensors"]
+
+
+@pytest.mark.parametrize("place", ["folder", "link", "loop"])
+def test_whatever_stands_in_the_place_of_a_state_gives_way(place: str, tmp_path: Path) -> None:
+    session = Session(folder=tmp_path, device="cpu", every=0)
+    generator = seeded(5)
+    phase, model = noisy(4, generator)
+    with pytest.raises(Killed):
+        fit(model, TASK, phase, generator, session)
+    (state,) = tmp_path.glob("*.ckpt")
+    state.unlink()
+    if place == "folder":
+        (state / "inside").mkdir(parents=True)
+    else:
+        state.symlink_to("nowhere" if place == "link" else state.name)
+    generator = seeded(5)
+    phase, again = noisy(None, generator)
+    said = pytest.warns(UserWarning, match="damaged, so this training starts anew")
+    with said if place == "folder" else nullcontext():
+        fit(again, TASK, phase, generator, session)
+    generator = seeded(5)
+    phase, whole = noisy(None, generator)
+    fit(whole, TASK, phase, generator, CPU)
+    assert same(again, whole)
 
 
 def test_a_run_may_be_killed_more_than_once(tmp_path: Path) -> None:
@@ -78,7 +112,12 @@ def test_time_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             with pytest.raises(Killed):
                 fit(model, TASK, phase, generator, session)
         else:
-            assert fit(model, TASK, phase, generator, session).seconds >= 9
+            with metered(session) as meter:
+                effort = fit(model, TASK, phase, generator, session)
+            assert effort.seconds >= 9
+            assert effort.resumed
+            assert meter.cost.seconds is None, "no clock of one run measured all of it"
+            assert meter.cost.steps == effort.steps
 
 
 def test_a_damaged_state_is_named_and_the_training_starts_anew(tmp_path: Path) -> None:
@@ -103,6 +142,36 @@ def test_a_damaged_state_is_named_and_the_training_starts_anew(tmp_path: Path) -
         with pytest.warns(UserWarning, match=rf"{path.name}: damaged, so this training starts anew"):
             assert same(run(None, session), whole)
         session.drop_states()
+
+
+@pytest.mark.parametrize("when", ["listed", "read"])
+def test_a_state_that_another_process_takes_away_is_passed_over(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes train the same in one folder, and each removes the states that are older than its own."""
+    session = Session(folder=tmp_path, device="cpu", every=0)
+
+    def run(killed_at: int | None, where: Session) -> nn.Module:
+        generator = seeded(5)
+        phase, model = noisy(killed_at, generator)
+        fit(model, TASK, phase, generator, where)
+        return model
+
+    def sound_and_gone(path: Path) -> bool:
+        path.unlink()
+        return True
+
+    with pytest.raises(Killed):
+        run(4, session)
+    (state,) = tmp_path.glob("*.ckpt")
+    if when == "listed":
+        state.unlink()
+        state.symlink_to(tmp_path / "gone")  # listed, and not there any more
+    else:
+        monkeypatch.setattr("unrecall.training.resume.intact", sound_and_gone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(run(None, session), run(None, Session(device="cpu")))
 
 
 @pytest.mark.parametrize("what", ["data", "loss", "key"])

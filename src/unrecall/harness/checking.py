@@ -1,0 +1,381 @@
+"""Checks a record against the code: which rows there must be, how they are read, and what its scores come to.
+
+record/recheck.py asks whether a record agrees with itself and the files beside it; here is what only the metrics, the
+attacks and the harness's own figures can tell.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
+from unrecall.disk.weights import read
+from unrecall.errors import BadInput, UnrecallError
+from unrecall.evidence.pool import Place
+from unrecall.evidence.scores import Scores, best
+from unrecall.harness.finding import is_judged, line
+from unrecall.harness.suites import judged_names
+from unrecall.metrics import METRICS
+from unrecall.metrics.gap import NAMES, average_gap
+from unrecall.record import stats
+from unrecall.record.recheck import Recheck, places_of_scores, recheck
+from unrecall.record.row import ROLES, Row
+from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series
+from unrecall.spec.catalog import entries
+from unrecall.spec.lines import parse, split
+
+ROWS: Mapping[str, Row] = {row.name: row for metric in METRICS for row in metric.rows}
+BESIDE = {"_auc": "_tpr", "_mean": "_worst", "_sums": "_share"}
+"""Which row of an attack stands beside which other, where that has a value."""
+PER_SET = ("_mcq", "_rouge")
+"""How the rows end that are made for each set of questions, whatever it is called."""
+WHERE_IT_APPLIES = {"restoration", "contamination_worst"}
+"""Rows that some audits of any task have, and others don't."""
+ALONE = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
+"""Rows that retrained models have no value in."""
+
+
+def check(path: Path) -> Recheck:
+    """The record at `path`, all that is off about it, and what can't be seen from it."""
+    checked = recheck(path, judged_names())
+    record, folder = checked.record, path.parent
+    problems = [*_rows(record), *_attacks(record), *_references(record), *_counts(record), *_sums(record)]
+    problems += [*_line(record), *_curves(record), *_exported(folder), *_figures(record, folder)]
+    return Recheck(record, [*checked.problems, *problems], [*checked.unseen, *_unseen(record)])
+
+
+def _rows(record: Record) -> Iterator[str]:
+    """Every row that any audit has must be there, once, and be read as its metric declares."""
+    names = [m.name for m in record.measurements]
+    yield from (f"{name}: the record has this row twice." for name in sorted({n for n in names if names.count(n) > 1}))
+    for metric in METRICS:
+        for row in () if metric.needs else metric.rows:
+            if row.name not in names and row.name not in WHERE_IT_APPLIES:
+                yield f"{row.name}: every audit measures it, but the record has no such row."
+    reports = [report.name for report in record.attacks]
+    for m in record.measurements:
+        declared = ROWS.get(m.name)
+        if declared is None and not m.name.endswith(PER_SET) and not any(_of(m.name, name) for name in reports):
+            yield f"{m.name}: no metric makes it, and the record holds no report of an attack that does."
+        for key in ("group", "unit", "ideal", "chance", "margin") if declared else ():
+            if getattr(m, key) != getattr(declared, key):
+                yield f"{m.name}: its {key} is {getattr(m, key)!r}, the code says {getattr(declared, key)!r}."
+
+
+def _of(row: str, report: str) -> bool:
+    """Whether an attack of that name makes the row."""
+    return row == report or row.startswith(f"{report}_")
+
+
+def _attack(name: str) -> Attack | None:
+    """The attack that a report of that name is of, with its defaults; None for a user's own."""
+    built_in = (entry.name for entry in entries("attacks") if _of(name, entry.name))
+    found = max(built_in, key=len, default=None)
+    if found is None:
+        return None
+    try:
+        attack: Attack = parse(found, "attacks")
+    except UnrecallError:  # it has parameters that must be given
+        return None
+    return attack
+
+
+def _attacks(record: Record) -> Iterator[str]:
+    """Every attack must have its rows, and be the attacker that its class declares."""
+    rows = {m.name: m for m in record.measurements}
+    names = [report.name for report in record.attacks]
+    yield from (
+        f"{name}: the record has two reports of it." for name in sorted({n for n in names if names.count(n) > 1})
+    )
+    for report in record.attacks:
+        attack = _attack(report.name)
+        if not any(_of(name, report.name) for name in rows):
+            yield f"{report.name}: the record holds a report of this attack, but no row of it."
+        if attack is None:
+            continue
+        own = f"{report.name}_{attack.judged}"
+        if attack.judged and own not in rows:
+            yield f"{own}: the record holds a report of this attack, but not this row."
+        elif attack.judged:
+            yield from _read_otherwise(rows[own], attack)
+        for ending, beside in BESIDE.items():
+            first = rows.get(report.name + ending)
+            if first is not None and first.unlearned.value is not None and report.name + beside not in rows:
+                yield f"{report.name}{beside}: the record has {first.name}, but not this row beside it."
+        if report.threat != attack.threat:
+            yield f"{report.name}: its threat model is not the one that the attack declares."
+
+
+def _read_otherwise(m: Measurement, attack: Attack) -> Iterator[str]:
+    """How the row of an attack is read, that a verdict may rest on."""
+    group = "privacy" if isinstance(attack, MembershipAttack) else "recovery"
+    due = Row(m.name, m.title, group)
+    for key in ("group", "ideal", "unit", "margin") if m.judged and isinstance(attack, ScoredAttack) else ():
+        if getattr(m, key) != getattr(due, key):
+            yield f"{m.name}: its {key} is {getattr(m, key)!r}, the code says {getattr(due, key)!r}."
+
+
+def _references(record: Record) -> Iterator[str]:
+    """Each row must have a value for each retrained model, and those must be models of their own."""
+    digests = record.provenance.weights
+    retrained = [role for role in digests if role.startswith("retrained")]
+    yield from (
+        f"weights: the record has none of the {r} model." for r in ("original", "unlearned") if r not in digests
+    )
+    for role in retrained:
+        same = [other for other in digests if other != role and digests[other] == digests[role]]
+        if same:
+            yield f"weights of {role}: they are those of {same[0]}; a reference is a model of its own."
+    for m in record.measurements:
+        if m.name not in ALONE and len(m.references) not in (0, len(retrained)):
+            yield f"{m.name}: {len(m.references)} references, but there are {len(retrained)} retrained models."
+        if m.judged and m.unlearned.value is not None and len(m.references) != len(retrained):
+            yield f"{m.name}: it is judged without its {len(retrained)} references."
+        if m.unlearned.value is None and m.original.value is not None and m.reference is not None:
+            yield f"{m.name}: every other model has a value, the unlearned one has none."
+
+
+def _counts(record: Record) -> Iterator[str]:
+    """Accuracies are of as many examples as there are, and where one counts examples its interval is exact."""
+    for m in record.measurements:
+        name, _, ending = m.name.rpartition("_")
+        if ending != "accuracy" or name not in record.sizes:
+            continue
+        for estimate in _estimates(m):
+            if estimate.value is None:
+                continue
+            if estimate.n != record.sizes[name]:
+                yield f"{m.name}: of {estimate.n} examples, but {name} has {record.sizes[name]}."
+            if not 0 <= estimate.value <= 1:
+                yield f"{m.name}: expected a share, got {estimate.value:g}."
+        yield from _exact(m)
+
+
+def _exact(m: Measurement) -> Iterator[str]:
+    """Where all values of a row but one are whole numbers of examples with the interval of such a share, all are."""
+    estimates = [e for e in _estimates(m) if e.value is not None and e.n > 0 and 0 <= e.value <= 1]
+    others = [e for e in estimates if not _is_share(e)]
+    if len(others) == 1 and len(estimates) > 2:
+        e = others[0]
+        yield f"{m.name}: {e.value:g} ({e.low} to {e.high}) is no share of {e.n} examples with its interval."
+
+
+def _is_share(e: Estimate) -> bool:
+    hits = (e.value or 0.0) * e.n
+    low, high = stats.clopper_pearson(round(hits), e.n)
+    return abs(round(hits) - hits) < 1e-6 and _near(e.low, low) and _near(e.high, high)
+
+
+def _estimates(m: Measurement) -> list[Estimate]:
+    return [m.unlearned, m.original, m.null, *m.references]
+
+
+def _near(first: float | None, second: float | None, tolerance: float = 1e-9) -> bool:
+    if first is None or second is None:
+        return first is second
+    return math.isclose(first, second, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _sums(record: Record) -> Iterator[str]:
+    """What follows from other parts of the record: the average gap, the costs, who paid."""
+    rows = {m.name: m for m in record.measurements}
+    figures = {name: rows[name] for name in NAMES if name in rows}
+    reference = {name: row.reference for name, row in figures.items() if row.reference is not None}
+    gap = rows.get("average_gap")
+    for role in ROLES if gap and len(reference) == len(NAMES) else ():
+        values = {name: getattr(row, role).value for name, row in figures.items()}
+        written = getattr(gap, role).value
+        known = {name: value for name, value in values.items() if value is not None}
+        if len(known) == len(NAMES) and not _near(written, average_gap(known, reference, NAMES)):
+            yield f"average_gap: its value for {role} is not that of its four figures."
+    own, again = record.costs.get("unlearned"), record.costs.get("retrained")
+    for name, key in (("cost_time", "seconds"), ("cost_passes", "passes")):
+        row = rows.get(name)
+        if row and row.unlearned.value is not None:
+            whole = getattr(again, key, 0)
+            if not own or not whole or not _near(row.unlearned.value, getattr(own, key) / whole):
+                yield f"{name}: it does not follow from the costs."
+    memory = rows.get("cost_memory")
+    if memory and own and not _near(memory.unlearned.value, own.peak_mib):
+        yield "cost_memory: it does not follow from the costs."
+    for matrix in record.matrices:
+        tables = [[v for v in row if v is not None] for values in matrix.values.values() for row in values]
+        if any(min(row) < -1e-9 or abs(sum(row) - 1) > 1e-4 for row in tables if row):
+            yield f"{matrix.name}: the predictions of a class are no shares of one whole."
+        for role, paid in matrix.paid.items():
+            before, after = (_kept_share(matrix.values.get(r, [])) for r in ("original", role))
+            fell = [None if p is None else b - a for b, a, p in zip(before, after, paid, strict=False)]
+            if not _same(fell, paid):
+                yield f"{matrix.name}: what {role} paid does not follow from its predictions."
+
+
+def _kept_share(values: Sequence[Sequence[float | None]]) -> list[float]:
+    """The share of each class that is predicted as itself; nan where it has no examples."""
+    own = (row[i] if i < len(row) else None for i, row in enumerate(values))
+    return [math.nan if share is None else share for share in own]
+
+
+def _line(record: Record) -> Iterator[str]:
+    """Parameters that the method's line names must be those of the record, and so must seed and tuning."""
+    identity = record.provenance.identity
+    for key, value in (("seed", record.seed), ("tuning", record.tuning is not None)):
+        if key in identity and identity[key] != str(value):
+            yield f"{key}: the record has {value}, the identity of its run has {identity[key]}."
+    try:
+        named, method = split(record.method).values, parse(record.method, "methods")
+    except (UnrecallError, OSError):  # a checkpoint's name, or a method of the user's own
+        return
+    written, meant = _flat(record.parameters), _flat(method.as_dict())
+    for key in named:
+        if key in meant and not _equal(written.get(key), meant[key]):
+            yield f"parameters: the method's line says {key}={meant[key]}, they say {written.get(key)}."
+
+
+def _equal(first: Any, second: Any) -> bool:
+    """Whether two parameters are the same, as far as twelve digits say."""
+    if isinstance(first, float | int) and isinstance(second, float | int):
+        return _near(float(first), float(second))
+    return bool(first == second)
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name, those of parameters among them; what stands outside comes first."""
+    flat: dict[str, Any] = {}
+    for value in values.values():
+        if isinstance(value, Mapping):
+            flat |= _flat(value)
+    return flat | {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+
+def _curves(record: Record) -> Iterator[str]:
+    """A line of a curve has as many values as places, and a role that the record knows."""
+    for report in record.attacks:
+        for curve in report.curves:
+            for series in curve.series:
+                lengths = {len(values) for values in (series.x, series.y, series.low, series.high) if values}
+                if len(lengths) > 1:
+                    yield f"{report.name}: {curve.name} of {series.role} has values of different lengths."
+                bounds = zip(series.low, series.y, series.high, strict=False)
+                if any(None not in b and not b[0] - 1e-9 <= b[1] <= b[2] + 1e-9 for b in bounds):  # type: ignore[operator]
+                    yield f"{report.name}: {curve.name} of {series.role} lies outside its own interval."
+
+
+def _figures(record: Record, folder: Path) -> Iterator[str]:
+    """The rows and curves of a judged attack must be those that the scores beside the record come to."""
+    rows = {m.name: m for m in record.measurements}
+    for report in record.attacks:
+        attack = _attack(report.name)
+        if not isinstance(attack, ScoredAttack):
+            continue
+        own = rows.get(f"{report.name}_{attack.judged}") if is_judged(attack, attack.judged) else None
+        if report.name not in record.scores:
+            if record.scores and own is not None and own.judged and own.unlearned.value is not None:
+                yield f"scores of {report.name}: it is judged, but the record names no scores of it."
+            continue
+        for place in places_of_scores(folder, report.name):
+            try:
+                yield from _differing(report, rows, _again(attack, load_file(place)))
+            except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
+                yield f"scores of {report.name}: expected those of both arms for every model, got: {error}."
+
+
+class Again(NamedTuple):
+    """What an attack's scores come to: estimates by the end of a row's name and by role, and the curve's lines."""
+
+    rows: dict[str, dict[str, Estimate]]
+    lines: list[Series]
+
+
+def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
+    """What kept scores come to; nothing for an attack whose figures need more than its scores."""
+    roles = sorted({name.rpartition("/")[0] for name in kept if name.endswith("/budgets")})
+    again = Again({}, [])
+    for role in roles:
+        if isinstance(attack, MembershipAttack):
+            members, others = (kept[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
+            fpr, tpr = stats.roc(members, others)
+            figures = {
+                "auc": stats.auc(members, others, inflation=attack.inflation),
+                "tpr": stats.tpr_at_fpr(members, others),
+            }
+            again.lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
+        elif isinstance(attack, RecoveryAttack) and attack.reading == "recovery":
+            shown, budgets = kept[f"{role}/forget"].astype(float), kept[f"{role}/budgets"]
+            n = shown.shape[1]
+            scores = Scores(budgets, ("",) * len(budgets), (shown,), (np.full(len(budgets), np.nan),))
+            trace = best(scores, Place(0, np.arange(n), np.arange(n)), cumulative=attack.cumulative)
+            reached = [stats.mean(values, share=True) for values in trace.reached]
+            figures = {
+                "mean": stats.mean(np.mean(trace.reached, axis=0), share=True),
+                "worst": max(reached, key=lambda estimate: estimate.value or 0),
+            }
+            again.lines.append(line(role, trace.budgets, trace.shown))
+        else:
+            continue
+        for ending, estimate in figures.items():
+            again.rows.setdefault(ending, {})[role] = estimate
+    return again
+
+
+def _differing(report: AttackReport, written: Mapping[str, Measurement], again: Again) -> Iterator[str]:
+    """Where rows and curves are not those that the scores come to, within the rounding of the scores."""
+    for ending, estimates in again.rows.items():
+        own = written.get(f"{report.name}_{ending}")
+        if own is None:
+            continue
+        references = {f"retrained {i}": estimate for i, estimate in enumerate(own.references)}
+        for role, estimate in ({r: getattr(own, r) for r in ROLES} | references).items():
+            due = estimates.get(role)
+            if due is None and estimate.value is not None:
+                yield f"{own.name}: the scores beside the record hold none of the {role} model."
+            elif due is not None and not _alike(estimate, due):
+                yield f"{own.name}: its value for {role} is not what the scores beside the record come to."
+    drawn = {series.role: series for curve in report.curves[:1] for series in curve.series}
+    for series in again.lines:
+        there = drawn.get(series.role)
+        if there is None or not all(_same(getattr(there, k), getattr(series, k)) for k in ("x", "y", "low", "high")):
+            yield f"{report.name}: its curve of {series.role} is not what the scores beside the record come to."
+
+
+def _alike(first: Estimate, second: Estimate) -> bool:
+    """Whether two estimates are the same but for the rounding of the scores, which can tie two of them."""
+    return first.n == second.n and all(
+        _near(getattr(first, k), getattr(second, k), 1e-3) for k in ("value", "low", "high")
+    )
+
+
+def _same(first: Sequence[float | None], second: Sequence[float | None]) -> bool:
+    """The same for a line of a curve."""
+    a, b = (np.array([math.nan if v is None else v for v in values], float) for values in (first, second))
+    return len(a) == len(b) and bool(np.allclose(a, b, atol=1e-3, equal_nan=True))
+
+
+def _exported(folder: Path) -> Iterator[str]:
+    """A folder with the unlearned model in another form must hold the weights of the checkpoint beside it."""
+    own, other = folder / "unlearned.safetensors", folder / "unlearned"
+    if not other.is_dir() or not own.is_file():
+        return
+    try:
+        audited, exported = read(own), read(other)
+    except BadInput as error:
+        yield str(error)
+        return
+    values = list(exported.values())
+    for name, tensor in audited.items():
+        there = exported.get(name)
+        tied = there is None and any(tensor.shape == v.shape and bool((tensor == v).all()) for v in values)
+        if not tied and (there is None or there.shape != tensor.shape or not bool((there == tensor).all())):
+            yield f"unlearned: its {name} is not that of the model that was audited."
+            return
+
+
+def _unseen(record: Record) -> Iterator[str]:
+    """What only a run could tell, beside what record/recheck.py names."""
+    named = sorted(name for name in (report.name for report in record.attacks) if name not in record.scores)
+    if named:
+        yield f"the figures of {', '.join(named)}: no scores of theirs are kept"

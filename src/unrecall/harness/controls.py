@@ -1,0 +1,271 @@
+"""What shows that an attack works: for each kind a control that holds something, and one that is known not to.
+
+A *positive control* holds what the attack looks for, so that an attack that sees nothing fails it. A *negative control*
+doesn't, so that an attack that finds something there fails it. Each function says what its control is, in a sentence,
+and whether it holds: None, with the reason in the sentence, where there is no such control or it is too small to fail.
+An attack that sees nothing passes a positive control, and one that is sound fails a negative control, with probability
+at most `ALPHA`; docs/checks.md says under what assumptions, and tests simulate it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats as distributions
+
+from unrecall.record import stats
+from unrecall.record.schema import AttackReport, Estimate, Measurement
+
+ALPHA = 0.05
+SHARE = 0.1
+"""By how much a copy must show less of an example, as a share of its rows, to count as hiding it."""
+
+LEAST = 3
+"""Retrained models below which the bounds of another one are unknown, or so wide that nothing lies beyond them."""
+
+
+class Control(NamedTuple):
+    """What a control is and came to, in a sentence, and whether it holds; None where it can't tell."""
+
+    sentence: str
+    holds: bool | None = None
+
+
+class Arms(NamedTuple):
+    """What a model that met neither arm shows of the examples of each: `forget` [m] and `holdout` [n]."""
+
+    forget: np.ndarray
+    holdout: np.ndarray
+
+
+class Copy(NamedTuple):
+    """What an attack shows of each example: of the original, and of a copy of it that hides some of them.
+
+    `hides` [n]: by how much a plain look finds less in the copy. `original` [n]: before the attack. `before` [n] and
+    `attacked` [points, n]: of the copy, before the attack and at each point that it reached. `spent`: the places of the
+    points at which each of the attacker's choices (a learning rate, say) has spent its largest budget.
+    """
+
+    hides: np.ndarray
+    original: np.ndarray
+    before: np.ndarray
+    attacked: np.ndarray
+    spent: Sequence[int]
+
+
+def with_positive(report: AttackReport, control: Control) -> AttackReport:
+    """The report with its positive control."""
+    return report.model_copy(update={"positive_control": control.sentence, "positive_holds": control.holds})
+
+
+def with_negative(report: AttackReport, control: Control) -> AttackReport:
+    """The report with its negative control."""
+    return report.model_copy(update={"negative_control": control.sentence, "negative_holds": control.holds})
+
+
+# Scored attacks.
+
+
+def tells_members(area: Estimate) -> Control:
+    """Membership, positive: the original was trained on forget and not on holdout, and tells them apart."""
+    if area.low is None:
+        return Control(f"tells forget from holdout in the original (no test: {area.note or 'no interval'})")
+    return Control(f"tells forget from holdout in the original: AUC {area.value:.2f}", area.low > 0.5)
+
+
+def recognises(ratio: Estimate) -> Control:
+    """Recognition, positive: the original was trained on forget, and recognises more of it than retrained models."""
+    if ratio.value is None:
+        return Control(f"the original recognises more than retrained models do (no test: {ratio.note})")
+    holds = ratio.low is not None and ratio.low > 1
+    return Control(f"the original recognises more than retrained models do: r = {ratio.value:.2f}", holds)
+
+
+def brings_back(copy: Copy) -> Control:
+    """Recovery, positive: of what a copy of the original only hides, half or more comes back, and not by chance.
+
+    Only examples count that a plain look finds hidden, so that an attack whose own look is blind fails. Half must come
+    back at the best point; chance is ruled out at the largest budgets, for the best of many points is high by chance.
+    """
+    sentence, hidden = "brings back what a copy of the original only hides", copy.hides >= SHARE
+    count, choices = int(hidden.sum()), copy.attacked[copy.spent][:, hidden]
+    few = f"(no test: the copy hides {count} of the {len(hidden)} tested examples, too few for {len(choices)} choices)"
+    if no_pairs(count, len(choices)):
+        return Control(f"{sentence} {few}")
+    there, before, best = (
+        float(shown[..., hidden].mean(-1).max()) for shown in (copy.original, copy.before, copy.attacked)
+    )
+    sentence = f"{sentence}: {before:.2f} to {best:.2f} of {there:.2f}, on {count} examples"
+    if best - before < 0.5 * (there - before):
+        return Control(sentence, False)
+    last = max(choices, key=lambda shown: float(shown.mean()))
+    if more(last, copy.before[hidden], len(choices)):
+        return Control(sentence, True)
+    return Control(f"{sentence} {few}") if no_pairs(count // 2, len(choices)) else Control(sentence, False)
+
+
+def shows(original: np.ndarray, others: np.ndarray, holdout: np.ndarray) -> Control:
+    """Recovery, positive where no copy can hide: the original shows more of forget than what doesn't know it.
+
+    That is each retrained model (`others` [models, n]), or, without any, the original's own `holdout` [m].
+    """
+    sentence = f"the original itself shows what it knows: {original.mean():.2f} when attacked"
+    if len(others):
+        sentence = f"{sentence}, retrained models {others.mean():.2f}"
+        if no_pairs(len(original)):
+            return Control(f"{sentence} (no test: {len(original)} examples are too few)")
+        return Control(sentence, more(original, others))
+    if too_few(len(original), len(holdout)):
+        return Control(f"{sentence} (no test: it takes a retrained model, or a holdout that is large enough)")
+    return Control(f"{sentence}, of holdout {holdout.mean():.2f}", differ(original, holdout, upwards=True) <= ALPHA)
+
+
+def tells_nothing(models: Sequence[Arms], sentence: str, *, inflation: float = 1.0, upwards: bool = False) -> Control:
+    """All scored attacks, negative: models that met neither arm must not tell them apart.
+
+    Under any of them the arms are exchangeable, so that the ranks of the examples, averaged over models, differ by
+    chance alone. `inflation`: see `MembershipAttack`. `upwards`: only forget above holdout counts.
+    """
+    pooled = [distributions.rankdata(np.r_[arms.forget, arms.holdout]) for arms in models]
+    m, n = len(models[0].forget), len(models[0].holdout)
+    if too_few(m, n):
+        return Control(f"{sentence} (no test: {m} and {n} examples are too few)")
+    ranks = np.mean(pooled, axis=0)
+    chance = differ(ranks[:m], ranks[m:], upwards=upwards, inflation=inflation)
+    area = (ranks[:m].mean() - (m + 1) / 2) / n
+    return Control(f"{sentence}: AUC {area:.2f}, p = {chance:.2f}", chance > ALPHA)
+
+
+def shows_less(row: Measurement, original: np.ndarray, others: np.ndarray, *, sooner: bool) -> Control | None:
+    """Recovery, negative: what the original alone knows must not come back from retrained models just as well.
+
+    `row`: what the attack comes to in each model; `sooner`: lower figures show more. `original` [n] and `others`
+    [models, n]: what is shown before the attack. None where it doesn't come back, or nothing is known to the original
+    alone: `tells_nothing` decides then.
+    """
+    if row.original.value is None or row.reference is None or not more(original, others):
+        return None
+    if row.reference > row.original.value if sooner else row.reference < row.original.value:
+        return None
+    return Control(f"retrained models show as much as the original, which alone met forget: {row.reference:.2f}", False)
+
+
+# Inspections.
+
+
+def sees_hidden(hidden: Estimate, references: Sequence[float], sign: int) -> Control:
+    """Inspection, positive: a copy of the original that only hides lies beyond where retrained models do.
+
+    `sign`: 1 where the forgotten shows in high values, -1 in low ones, 0 where neither side tells.
+    """
+    sentence = "sees what a copy of the original only hides"
+    if missing := _missing(sign, len(references), hidden):
+        return Control(f"{sentence} (no test: {missing})")
+    edge = _edge(references, sign, ALPHA)
+    compared = f"{hidden.value:.2f}, where another retrained model would end at {edge:.2f}"
+    return Control(f"{sentence}: {compared}", _beyond(hidden.value or 0.0, edge, sign))
+
+
+def sees_none(references: Sequence[float], sign: int) -> Control:
+    """Inspection, negative: no retrained model lies beyond where another one would, by the others; all tests together.
+
+    Values are taken to be roughly normal, as in the verdict's rule.
+    """
+    sentence = "no retrained model stands out from the others"
+    if missing := _missing(sign, len(references)):
+        return Control(f"{sentence} (no test: {missing})")
+    highest = max(references, key=lambda value: sign * value)
+    others = list(references)
+    others.remove(highest)
+    edge = _edge(others, sign, ALPHA / len(references))
+    holds = not _beyond(highest, edge, sign)
+    return Control(f"{sentence}: {highest:.2f}, where one more than these would end at {edge:.2f}", holds)
+
+
+# Deletion attacks.
+
+
+def harms(own: np.ndarray, random: np.ndarray) -> Control:
+    """Deletion, positive: where the defender is the surrogate itself, it harms more than any random request does.
+
+    `own` [victims] and `random` [requests, victims]: which of the victim's examples were harmed.
+    """
+    sentence = f"{own.mean():.2f} against {random.mean():.2f}"
+    sentence = f"harms more than random requests where the defender is the surrogate itself: {sentence}"
+    if no_pairs(len(own)):
+        return Control(f"{sentence} (no test: {len(own)} unseen examples of the victim are too few)")
+    return Control(sentence, more(own, random))
+
+
+def harm_less(adverse: np.ndarray, others: Mapping[str, np.ndarray], random: np.ndarray) -> Control:
+    """Deletion, negative: what isn't aimed at the victim harms at most half as much as the attack does.
+
+    `adverse` [victims]: which examples the attack harmed; `others` [requests, victims]: which ones each of these did,
+    by name. `random`: random requests, whose mean the attack must exceed, or there is no harm to hold them against.
+    """
+    means = {name: float(harm.mean()) for name, harm in others.items()}
+    sentence = f"these harm at most half as much as its {adverse.mean():.2f}: "
+    sentence += ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    if not more(adverse, random.mean(0)):
+        return Control(f"{sentence} (no test: it harms no more than random requests do)")
+    return Control(sentence, max(means.values()) <= 0.5 * float(adverse.mean()))
+
+
+# Arithmetic.
+
+
+def more(above: np.ndarray, below: np.ndarray, trials: int = 1) -> bool:
+    """Whether values `[n]` are higher than their partners `[n]`, or than those of each of several `[k, n]`.
+
+    By the sign test at `ALPHA`, over as many `trials` as `above` is the best of.
+    """
+
+    def chance(other: np.ndarray) -> float:
+        up, down = int((above > other).sum()), int((above < other).sum())
+        return float(distributions.binomtest(up, up + down, alternative="greater").pvalue) if up > down else 1.0
+
+    return all(chance(other) * trials <= ALPHA for other in np.atleast_2d(below))
+
+
+def no_pairs(n: int, trials: int = 1) -> bool:
+    """Whether so many pairs could not differ by the sign test however they fell."""
+    return 0.5**n * trials > ALPHA
+
+
+def too_few(m: int, n: int) -> bool:
+    """Whether so many examples could not differ at `ALPHA` however they fell."""
+    return min(m, n) < 4 and math.comb(m + n, m) < 2 / ALPHA
+
+
+def differ(first: np.ndarray, second: np.ndarray, *, upwards: bool = False, inflation: float = 1.0) -> float:
+    """The p-value of the rank-sum test of two sets of values; 1 where all are equal.
+
+    `upwards`: only the first above the second counts. `inflation`: the factor by which the variance of the ranks' mean
+    exceeds that of independent values.
+    """
+    if np.ptp(np.r_[first, second]) == 0:
+        return 1.0
+    found = distributions.mannwhitneyu(first, second, alternative="greater" if upwards else "two-sided")
+    sides = 1 if upwards else 2
+    return float(sides * distributions.norm.sf(distributions.norm.isf(found.pvalue / sides) / math.sqrt(inflation)))
+
+
+def _missing(sign: int, references: int, hidden: Estimate | None = None) -> str:
+    """Why there is no test of an inspection; empty where there is one."""
+    if not sign:
+        return "neither side shows the forgotten"
+    if hidden is not None and hidden.value is None:
+        return hidden.note or "no value"
+    return "" if references >= LEAST else f"it takes {LEAST} retrained models, there are {references}"
+
+
+def _edge(references: Sequence[float], sign: int, alpha: float) -> float:
+    """Beyond which one more retrained model would lie with probability `alpha`, on the side where more is shown."""
+    bounds = stats.prediction_interval(references, 1 - 2 * alpha) or (-math.inf, math.inf)
+    return bounds[1] if sign > 0 else bounds[0]
+
+
+def _beyond(value: float, edge: float, sign: int) -> bool:
+    """Whether a value lies beyond the edge by more than rounding."""
+    return sign * (value - edge) > 1e-9 * max(1.0, abs(edge))
