@@ -132,7 +132,7 @@ PLACES = [
     (loop, "batch_size", range(0, 130, 10)),  # in the loop: of the original, the references, the method, the null
     (cache, "content_key", (0, 1, 4, 9)),
     (auditing, "content_key", (1, 3)),
-    (run.Start, "unlearned", (0, 1)),
+    (run.StartingPoint, "unlearned", (0, 1)),
     (setting, "observe", (0, 5)),
     (auditing, "finding_of", (0, 1, 2, 3)),
     (auditing, "judge", (0,)),

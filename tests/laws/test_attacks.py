@@ -98,7 +98,7 @@ def small(name: str) -> Any:
 
 
 @dataclass(frozen=True, repr=False)
-class Place:
+class ArmIndices:
     """A world and its name; what attacks find in it is remembered, since most laws read the same finding."""
 
     kind: str
@@ -127,8 +127,8 @@ _REMEMBERED: dict[tuple[str, str], Finding] = {}
 
 
 @pytest.fixture(params=["samples", "class", "text", "pairs"])
-def place(request: pytest.FixtureRequest) -> Place:
-    return Place(request.param, request.getfixturevalue(f"{request.param}_world"))
+def place(request: pytest.FixtureRequest) -> ArmIndices:
+    return ArmIndices(request.param, request.getfixturevalue(f"{request.param}_world"))
 
 
 def weakened(model: nn.Module) -> nn.Module:
@@ -200,7 +200,7 @@ def test_declares_itself(name: str) -> None:
 
 
 @each_attack
-def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, place: Place) -> None:
+def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, place: ArmIndices) -> None:
     """So that no test is skipped unnoticed. Who refuses says so in its own name, and shows nothing."""
     report = place.finding(name).report
     assert bool(report.note and not report.curves) == (name in REFUSED[place.kind]), report.note
@@ -210,7 +210,7 @@ def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, place: Pl
 
 
 @each_attack
-def test_needs_what_it_declares(name: str, place: Place) -> None:
+def test_needs_what_it_declares(name: str, place: ArmIndices) -> None:
     attack = small(name)
     if not offers(place.world.task, *attack.needs):
         assert name in REFUSED[place.kind]
@@ -226,7 +226,7 @@ def test_needs_a_class_if_it_says_so(name: str) -> None:
 
 
 @each_attack
-def test_what_is_judged_is_made(name: str, place: Place) -> None:
+def test_what_is_judged_is_made(name: str, place: ArmIndices) -> None:
     """A judged attack makes the row that it names, which leaks above; nothing else is judged."""
     kind, rows = ATTACKS[name], place.finding(name).measurements
     expected = [f"{name}_{kind.judged}"] if kind.judged else []
@@ -238,7 +238,7 @@ def test_what_is_judged_is_made(name: str, place: Place) -> None:
 
 
 @each_applying
-def test_controls_are_declared(name: str, place: Place) -> None:
+def test_controls_are_declared(name: str, place: ArmIndices) -> None:
     report = place.finding(name).report
     assert report.positive_control
     assert report.negative_control
@@ -248,7 +248,7 @@ def test_controls_are_declared(name: str, place: Place) -> None:
 
 
 @each_applying
-def test_leaves_models_alone(name: str, place: Place) -> None:
+def test_leaves_models_alone(name: str, place: ArmIndices) -> None:
     """In a model whose flags are mixed, and in those beside it."""
     model = weakened(place.world.original).train()
     first = next(model.children()).eval()
@@ -260,7 +260,7 @@ def test_leaves_models_alone(name: str, place: Place) -> None:
 
 
 @each_applying
-def test_the_seed_decides_and_no_other_model(name: str, place: Place) -> None:
+def test_the_seed_decides_and_no_other_model(name: str, place: ArmIndices) -> None:
     """The numbers of one model are the same after another was attacked, and global generators stay where they are."""
     attack, setting = small(name), place.setting(seed=3)
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
@@ -275,7 +275,7 @@ def test_the_seed_decides_and_no_other_model(name: str, place: Place) -> None:
 
 
 @each_scoring
-def test_scores_each_example_of_both_arms(name: str, place: Place) -> None:
+def test_scores_each_example_of_both_arms(name: str, place: ArmIndices) -> None:
     attack, setting = small(name), place.setting()
     places = draw_for(attack, adapted(attack, setting)).places
     scores = scores_of(attack, setting)
@@ -304,7 +304,7 @@ def by_example(attack: ScoredAttack, setting: Setting) -> dict[str, list[float]]
     }
 
 
-def tells_arms_apart(attack: ScoredAttack, place: Place) -> bool:
+def tells_arms_apart(attack: ScoredAttack, place: ArmIndices) -> bool:
     """Whether any example's score changes when forget and holdout change places in the request."""
     if "dose" in {field.name for field in fields(attack)}:
         attack = replace(attack, dose="both")  # type: ignore[call-arg]
@@ -316,7 +316,7 @@ def tells_arms_apart(attack: ScoredAttack, place: Place) -> bool:
 
 
 @each_scoring
-def test_no_attack_tells_the_arms_apart(name: str, place: Place) -> None:
+def test_no_attack_tells_the_arms_apart(name: str, place: ArmIndices) -> None:
     assert tells_arms_apart(small(name), place) == ((name, place.kind) in TELLS_ARMS_APART)
 
 
@@ -349,7 +349,7 @@ class Peeking(ScoredAttack):
 
 
 @pytest.mark.parametrize(("by", "seen"), [("nothing", False), ("request", True), ("place", True), ("mean", True)])
-def test_the_law_catches_who_peeks(by: str, seen: bool, place: Place) -> None:
+def test_the_law_catches_who_peeks(by: str, seen: bool, place: ArmIndices) -> None:
     assert tells_arms_apart(Peeking(by), place) is seen
 
 
@@ -363,7 +363,7 @@ def poor(request: Request) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @each_attack
-def test_little_data_is_a_row_with_a_reason(name: str, place: Place) -> None:
+def test_little_data_is_a_row_with_a_reason(name: str, place: ArmIndices) -> None:
     """No error: each row has a value, or says why it has none."""
     attack = small(name)
     for what, changes in poor(place.world.request):

@@ -90,7 +90,7 @@ each_method = pytest.mark.parametrize("name", METHODS)
 
 
 @dataclass(frozen=True, repr=False)
-class Place:
+class ArmIndices:
     """A world and its name; what was unlearned in it is remembered, for most laws look at the same model."""
 
     kind: str
@@ -126,8 +126,8 @@ _REMEMBERED: dict[tuple[str, str, int], nn.Module | NotSupported] = {}
 
 
 @pytest.fixture(params=["samples", "class", "text", "pairs"])
-def place(request: pytest.FixtureRequest) -> Place:
-    return Place(request.param, request.getfixturevalue(f"{request.param}_world"))
+def place(request: pytest.FixtureRequest) -> ArmIndices:
+    return ArmIndices(request.param, request.getfixturevalue(f"{request.param}_world"))
 
 
 def usual(name: str) -> Method:
@@ -163,11 +163,11 @@ def test_declares_itself(name: str) -> None:
 @each_method
 def test_strength_scales(name: str) -> None:
     method = METHODS[name]()
-    if method.core().strength is None:
+    if method.innermost().strength is None:
         with pytest.raises(NotSupported, match="strength"):
             method.scaled(2.0)
         return
-    core, doubled = method.core(), method.scaled(2.0).core()
+    core, doubled = method.innermost(), method.scaled(2.0).innermost()
     assert core.strength is not None
     assert 0 < core.strength.low < 1 < core.strength.high
     assert method.scaled(1.0) == method
@@ -208,14 +208,14 @@ def test_rejects_impossible_values(name: str) -> None:
 
 
 @each_method
-def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, place: Place) -> None:
+def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, place: ArmIndices) -> None:
     """So that no test is skipped unnoticed."""
     assert isinstance(place.attempt(usual(name)), NotSupported) == (name in REFUSED[place.kind])
     assert not all(name in refused for refused in REFUSED.values())
 
 
 @each_method
-def test_leaves_the_input_alone(name: str, place: Place) -> None:
+def test_leaves_the_input_alone(name: str, place: ArmIndices) -> None:
     """Weights, buffers, gradients wanted and modes, in a model whose flags are mixed."""
     model = copy.deepcopy(place.world.original).train()
     first = next(model.children()).eval()
@@ -235,7 +235,7 @@ def test_leaves_the_input_alone(name: str, place: Place) -> None:
 
 
 @each_method
-def test_leaves_global_generators_alone(name: str, place: Place) -> None:
+def test_leaves_global_generators_alone(name: str, place: ArmIndices) -> None:
     w, method = place.world, usual(name)
     place.unlearn(method)
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
@@ -246,7 +246,7 @@ def test_leaves_global_generators_alone(name: str, place: Place) -> None:
 
 
 @each_method
-def test_gives_a_sound_model_of_its_own(name: str, place: Place) -> None:
+def test_gives_a_sound_model_of_its_own(name: str, place: ArmIndices) -> None:
     original, result = place.world.original, place.unlearn(usual(name))
     assert type(result) is type(original)
     a, b = original.state_dict(), result.state_dict()
@@ -258,7 +258,7 @@ def test_gives_a_sound_model_of_its_own(name: str, place: Place) -> None:
 
 
 @each_method
-def test_same_seed_same_weights(name: str, place: Place) -> None:
+def test_same_seed_same_weights(name: str, place: ArmIndices) -> None:
     """Also when the global generator stands elsewhere."""
     w, method = place.world, usual(name)
     first = place.unlearn(method)
@@ -281,7 +281,7 @@ class Sealed:
 
 
 @each_method
-def test_never_sees_holdout_or_test(name: str, place: Place) -> None:
+def test_never_sees_holdout_or_test(name: str, place: ArmIndices) -> None:
     w, method = place.world, usual(name)
     expected = place.unlearn(method)
     sealed = copy.copy(w.request.with_validation())
@@ -293,7 +293,7 @@ def test_never_sees_holdout_or_test(name: str, place: Place) -> None:
 @pytest.mark.parametrize(
     "name", [k for k, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
 )
-def test_null_moves_no_weight(name: str, place: Place) -> None:
+def test_null_moves_no_weight(name: str, place: ArmIndices) -> None:
     method = usual(name)
     assert isinstance(method, GradientMethod)
     original, null = place.world.original, place.unlearn(Null(method))
@@ -307,7 +307,7 @@ def test_null_moves_no_weight(name: str, place: Place) -> None:
 # Whether it forgets.
 
 
-def confidence(model: nn.Module, place: Place) -> float:
+def confidence(model: nn.Module, place: ArmIndices) -> float:
     return float(observe(model, place.world.task, place.world.request.forget).confidence.mean())
 
 
@@ -332,7 +332,7 @@ def paced(method: Method, kind: str) -> Method:
 
 def stronger(method: Method) -> list[Method]:
     """The method as it is, and ever stronger ones."""
-    strength = method.core().strength
+    strength = method.innermost().strength
     if strength is None:
         return [method]
     factors = (factor for factor in (4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0) if factor <= strength.high)
@@ -340,7 +340,7 @@ def stronger(method: Method) -> list[Method]:
 
 
 @each_method
-def test_forgets_at_some_strength(name: str, place: Place) -> None:
+def test_forgets_at_some_strength(name: str, place: ArmIndices) -> None:
     """Not at the price of everything: retain is still known then."""
     w, before = place.world, confidence(place.world.original, place)
     fitted = replace(METHODS[name](), **FITTED.get((name, place.kind), {}))
@@ -356,7 +356,7 @@ def test_forgets_at_some_strength(name: str, place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(HARMLESS & METHODS.keys()))
-def test_retain_survives_the_defaults(name: str, place: Place) -> None:
+def test_retain_survives_the_defaults(name: str, place: ArmIndices) -> None:
     if (name == "retrain" and place.kind in ANEW) or (name in CLASSIFIERS and place.kind == "pairs"):
         pytest.skip("its recipe is one for small classifiers")
     score = accuracy(place.unlearn(METHODS[name]()), place.world.task, place.world.request.retain).mean()
@@ -373,7 +373,7 @@ def test_a_base_in_brackets_makes_the_wrapper(name: str, samples_world: World) -
     assert kind.title == METHODS[name].title
     assert all(field.name in (kind.__doc__ or "") for field in fields(kind)), "each hyper-parameter is explained"
     assert show(method) == f"{name}(grad_diff:lr=0.001)"
-    assert show(method.core()) == "grad_diff:lr=0.001"
+    assert show(method.innermost()) == "grad_diff:lr=0.001"
     assert show(method.scaled(2.0)) == f"{name}(grad_diff:lr=0.002)"
     result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert same(w.original, before)

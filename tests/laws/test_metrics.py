@@ -29,7 +29,7 @@ REDUCED: Mapping[type[Attack], dict[str, Any]] = {
 
 
 @dataclass(frozen=True, repr=False)
-class Place:
+class ArmIndices:
     """A world and its name; `backdoor` is that of pairs, whose forget set carries a trigger."""
 
     name: str
@@ -46,9 +46,9 @@ class Place:
 
 
 @pytest.fixture(params=["samples", "class", "text", "pairs", "backdoor"])
-def place(request: pytest.FixtureRequest) -> Place:
+def place(request: pytest.FixtureRequest) -> ArmIndices:
     world = "pairs" if request.param == "backdoor" else request.param
-    return Place(request.param, request.getfixturevalue(f"{world}_world"))
+    return ArmIndices(request.param, request.getfixturevalue(f"{world}_world"))
 
 
 def test_no_two_measurements_share_a_name_or_a_title() -> None:
@@ -69,7 +69,7 @@ def test_a_metric_declares_what_it_measures(metric: Metric) -> None:
 
 
 @each_metric
-def test_a_metric_gives_the_rows_that_it_declares(metric: Metric, place: Place) -> None:
+def test_a_metric_gives_the_rows_that_it_declares(metric: Metric, place: ArmIndices) -> None:
     setting = place.setting()
     if not metric.suits(setting):
         assert not offers(setting.task, *metric.needs)
@@ -94,7 +94,7 @@ def assert_declared(row: Measurement, leak: Side | None, judged: bool) -> None:
     assert (row.name, row.leak, row.judged) == (row.name, leak, judged)
 
 
-def test_metrics_of_a_modality_are_left_out_elsewhere(place: Place) -> None:
+def test_metrics_of_a_modality_are_left_out_elsewhere(place: ArmIndices) -> None:
     names = {metric.name for metric in METRICS if metric.suits(place.setting())}
     texts = {metric.name for metric in METRICS if Textual in metric.needs}
     pairs = {metric.name for metric in METRICS if Paired in metric.needs}
@@ -105,7 +105,7 @@ def test_metrics_of_a_modality_are_left_out_elsewhere(place: Place) -> None:
 
 
 @each_metric
-def test_a_metric_leaves_everything_alone_and_says_the_same_again(metric: Metric, place: Place) -> None:
+def test_a_metric_leaves_everything_alone_and_says_the_same_again(metric: Metric, place: ArmIndices) -> None:
     setting = place.setting()
     if not metric.suits(setting):
         return
@@ -134,7 +134,7 @@ def plain(measured: Measured) -> list[list[str]]:
 # The law of the judged.
 
 
-def judged_at(place: Place) -> dict[str, Side | None]:
+def judged_at(place: ArmIndices) -> dict[str, Side | None]:
     """What is judged by the standard suite and the metrics, by name, with the side on which it leaks."""
     setting = place.setting()
     rows = [row for metric in METRICS if metric.suits(setting) for row in metric.measure(setting).measurements]
@@ -154,7 +154,7 @@ def test_what_is_judged_is_what_is_declared(
     worlds |= {"pairs": pairs_world, "backdoor": pairs_world}
     judged: dict[str, Side | None] = {}
     for name, world in worlds.items():
-        here = judged_at(Place(name, world))
+        here = judged_at(ArmIndices(name, world))
         assert len(here) > 4, "a verdict rests on several measurements in every modality"
         assert all(judged.get(key, side) == side for key, side in here.items())
         judged |= here

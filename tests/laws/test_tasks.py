@@ -74,7 +74,7 @@ def find_tasks() -> dict[str, type[Task]]:
 
 
 @dataclass(frozen=True, repr=False)
-class Place:
+class ArmIndices:
     """A task, with a model and examples that it fits."""
 
     name: str
@@ -102,22 +102,22 @@ class Place:
 
 
 @pytest.fixture(params=PROTOCOLS)
-def place(request: pytest.FixtureRequest) -> Place:
+def place(request: pytest.FixtureRequest) -> ArmIndices:
     world: World = request.getfixturevalue(WORLDS[request.param])
     task: Any = world.task
-    return Place(request.param, task.classified() if request.param == "zero_shot" else task, world)
+    return ArmIndices(request.param, task.classified() if request.param == "zero_shot" else task, world)
 
 
 def close(first: Tensor, second: Tensor) -> None:
     torch.testing.assert_close(first, second, atol=2e-5, rtol=1e-4)
 
 
-def test_every_task_is_walked(place: Place) -> None:
+def test_every_task_is_walked(place: ArmIndices) -> None:
     assert find_tasks().keys() == PROTOCOLS.keys()
     assert type(place.task) is find_tasks()[place.name]
 
 
-def test_what_is_declared_is_offered_with_the_promised_parameters(place: Place) -> None:
+def test_what_is_declared_is_offered_with_the_promised_parameters(place: ArmIndices) -> None:
     """`isinstance` looks at names alone; here a method also takes what its protocol promises."""
     known = {
         name: kind
@@ -133,7 +133,7 @@ def test_what_is_declared_is_offered_with_the_promised_parameters(place: Place) 
                 assert list(inspect.signature(own).parameters) == list(inspect.signature(promised).parameters), method
 
 
-def test_a_batch_has_one_entry_an_example(place: Place) -> None:
+def test_a_batch_has_one_entry_an_example(place: ArmIndices) -> None:
     batch = place.batch()
     assert {len(value) for value in batch.values()} == {len(place.items)} == {batch_size(batch)}
     rows = place.rows(batch)
@@ -146,7 +146,7 @@ def test_a_batch_has_one_entry_an_example(place: Place) -> None:
     assert positions is None or (positions.dtype == torch.bool and len(positions) == len(place.items))
 
 
-def test_a_permuted_batch_has_permuted_losses(place: Place) -> None:
+def test_a_permuted_batch_has_permuted_losses(place: ArmIndices) -> None:
     batch = place.batch()
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
     rows, permuted = place.rows(batch), place.rows({name: value[order] for name, value in batch.items()})
@@ -157,7 +157,7 @@ def test_a_permuted_batch_has_permuted_losses(place: Place) -> None:
             assert torch.equal(permuted.targets[permuted.example == new], rows.targets[rows.example == old])
 
 
-def test_only_a_task_that_says_so_mixes_examples(place: Place) -> None:
+def test_only_a_task_that_says_so_mixes_examples(place: ArmIndices) -> None:
     together = place.rows(place.batch()).losses()
     alone = torch.cat([place.rows(place.task.collate([item])).losses() for item in place.items])
     assert torch.allclose(together, alone, atol=2e-5, rtol=1e-4) == (not place.task.rows_depend_on_batch)
@@ -166,13 +166,13 @@ def test_only_a_task_that_says_so_mixes_examples(place: Place) -> None:
     assert (own_rows is place.task) == (not place.task.rows_depend_on_batch)
 
 
-def test_losses_are_those_of_the_rows(place: Place) -> None:
+def test_losses_are_those_of_the_rows(place: ArmIndices) -> None:
     batch = place.batch()
     with mode(place.model, training=False), torch.no_grad():
         close(place.task.losses(place.model, batch), place.rows(batch).exact_losses())
 
 
-def test_a_view_has_the_same_rows_and_one_vector_an_example(place: Place) -> None:
+def test_a_view_has_the_same_rows_and_one_vector_an_example(place: ArmIndices) -> None:
     batch = place.batch()
     rows = place.rows(batch)
     with mode(place.model, training=False), torch.no_grad():
@@ -184,7 +184,7 @@ def test_a_view_has_the_same_rows_and_one_vector_an_example(place: Place) -> Non
     assert len(view.features) == len(place.items)
 
 
-def test_features_are_what_enters_the_head(place: Place) -> None:
+def test_features_are_what_enters_the_head(place: ArmIndices) -> None:
     """Their mean over an example's rows; a task without a linear head says so."""
     batch = place.batch()
     if place.name in ("contrastive", "zero_shot"):
@@ -205,7 +205,7 @@ def test_features_are_what_enters_the_head(place: Place) -> None:
         close(features[i], entries[rows.example == i].mean(0))
 
 
-def test_asking_changes_nothing(place: Place) -> None:
+def test_asking_changes_nothing(place: ArmIndices) -> None:
     model, batch = copy.deepcopy(place.model), place.batch()
     before = {name: value.clone() for name, value in batch.items()}
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -220,7 +220,7 @@ def test_asking_changes_nothing(place: Place) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_blocks_hold_every_parameter_once(place: Place) -> None:
+def test_blocks_hold_every_parameter_once(place: ArmIndices) -> None:
     """But for one that stands beside the layers, in no module of its own, as the scale of a dual encoder does."""
     blocks = place.task.blocks(place.model)
     assert len({name for name, _ in blocks}) == len(blocks) >= 2
@@ -230,7 +230,7 @@ def test_blocks_hold_every_parameter_once(place: Place) -> None:
     assert beside == (["logit_scale"] if place.name in ("contrastive", "zero_shot") else [])
 
 
-def test_items_undo_collate(place: Place) -> None:
+def test_items_undo_collate(place: ArmIndices) -> None:
     if not hasattr(place.task, "items"):
         assert place.name == "causal_lm"
         return
@@ -242,7 +242,7 @@ def test_items_undo_collate(place: Place) -> None:
     assert all(torch.equal(again[name], value) for name, value in batch.items())
 
 
-def test_inputs_can_be_exchanged(place: Place) -> None:
+def test_inputs_can_be_exchanged(place: ArmIndices) -> None:
     if not protocols.offers(place.task, protocols.Perturbable):
         with pytest.raises(NotSupported, match="expected a task with continuous inputs"):
             protocols.perturbable(place.task)
@@ -256,7 +256,7 @@ def test_inputs_can_be_exchanged(place: Place) -> None:
     assert all(torch.equal(place.task.with_inputs(batch, inputs)[name], value) for name, value in batch.items())
 
 
-def test_a_task_with_classes_classifies_each_example(place: Place) -> None:
+def test_a_task_with_classes_classifies_each_example(place: ArmIndices) -> None:
     if not protocols.offers(place.task, protocols.Classed):
         with pytest.raises(NotSupported, match="Law: expected examples that have one class each, got CausalLM"):
             protocols.classed("Law", place.task)
@@ -276,7 +276,7 @@ def test_a_task_with_classes_classifies_each_example(place: Place) -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite_are_refused(place: Place, value: float) -> None:
+def test_weights_that_are_not_finite_are_refused(place: ArmIndices, value: float) -> None:
     place.task.check(place.model, place.world.request)
     for index in (0, -1):
         model = copy.deepcopy(place.model)
@@ -287,7 +287,7 @@ def test_weights_that_are_not_finite_are_refused(place: Place, value: float) -> 
             place.task.check(model, place.world.request)
 
 
-def test_its_name_tells_settings_apart(place: Place) -> None:
+def test_its_name_tells_settings_apart(place: ArmIndices) -> None:
     """Everything in the cache hangs on it."""
     other = OTHER_SETTINGS[place.name]
     assert repr(place.task) == repr(copy.copy(place.task))
@@ -298,7 +298,7 @@ def test_its_name_tells_settings_apart(place: Place) -> None:
     assert len({repr(place.task), *map(repr, variants)}) == 1 + len(variants)
 
 
-def test_people_and_compressors_see_each_example(place: Place) -> None:
+def test_people_and_compressors_see_each_example(place: ArmIndices) -> None:
     exhibits = [place.task.exhibit(item, "forgotten") for item in place.items]
     assert all("forgotten" in exhibit.caption for exhibit in exhibits)
     assert len({exhibit.content for exhibit in exhibits}) == len(place.items)

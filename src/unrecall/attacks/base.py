@@ -113,10 +113,10 @@ class MembershipAttack(ScoredAttack):
     learns_arms: ClassVar[bool] = False
     """Whether it is fitted to tell forget from holdout, so that an AUC below one half is chance and tells nothing."""
 
-    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
+    def extra_signals(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """What the attack needs beyond the one forward pass that all share: an array `[n, ...]` a split.
 
-        `score` finds it in `evidence.looked`. The job's generator starts from the same seed for every model.
+        `score` finds it in `evidence.extra`. The job's generator starts from the same seed for every model.
         """
         return {}
 
@@ -137,14 +137,14 @@ class MembershipAttack(ScoredAttack):
     @final
     def evidence(self, subject: Subject, setting: Setting) -> Evidence:
         """What the subject showed, with what this attack looked at beyond that."""
-        return setting.looked(subject, self.look, (repr(self), str(setting.seed)))
+        return setting.with_extra(subject, self.extra_signals, (repr(self), str(setting.seed)))
 
-    def looked_at(self, evidence: Evidence, split: Split) -> np.ndarray:
-        """What `look` gave for forget or holdout; NotSupported for a split that is neither or was not looked at."""
-        if split not in ARMS or split not in evidence.looked:
+    def extra_of(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """What `extra_signals` gave for forget or holdout; NotSupported for a split that it gave nothing for."""
+        if split not in ARMS or split not in evidence.extra:
             name = type(self).__name__
             raise NotSupported(f"{name}: expected forget or holdout, looked at before, got {split!r}. Score those.")
-        return evidence.looked[split]
+        return evidence.extra[split]
 
     def outsiders(self, evidence: Evidence, split: Split, least: int = 1) -> tuple[Mapping[Split, Signals], ...]:
         """What models said that never saw the split; NotSupported for retain, MissingReference below `least` models."""

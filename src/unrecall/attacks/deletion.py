@@ -29,7 +29,7 @@ class Candidates(NamedTuple):
 class DeletionAttack(Attack):
     """Asks for deletions that harm the class `victim` once the defender's own method has honoured them.
 
-    The harness makes a request of each of `sizes` (harness/requests.py) and has it honoured (harness/deletion.py), and
+    The harness makes a request of each of `sizes` (harness/adversary.py) and has it honoured (harness/deletion.py), and
     beside it `controls` random requests of that size; `retrain` models are trained without the request that the
     adversary picks. `wished`: the class that the victim's examples should be answered with, -1 for any wrong one.
     `own`: the only class whose examples may be asked for, -1 for any but the victim's. `pool`: how many candidates

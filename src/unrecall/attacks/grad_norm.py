@@ -42,7 +42,7 @@ class GradNorm(MembershipAttack):
         budget="one gradient an example",
     )
 
-    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
+    def extra_signals(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The norm of each example's gradient `[n]`; MissingReference without a holdout."""
         arms, task = both_arms(job.request), job.task
         if task.rows_depend_on_batch:
@@ -57,7 +57,7 @@ class GradNorm(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus the norm; NotSupported for a split that was not looked at."""
-        return -self.looked_at(evidence, split)
+        return -self.extra_of(evidence, split)
 
 
 def _norms(gradients: Weights) -> np.ndarray:

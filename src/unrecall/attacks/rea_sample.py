@@ -61,7 +61,7 @@ class ReaSample(MembershipAttack):
         if not self.learning_rates:
             raise BadInput("ReaSample: expected at least one learning rate, got none. Name one for each round.")
 
-    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
+    def extra_signals(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The fine-tuned copy's mean loss on each example, in nats, `[n]`; NotSupported where fine-tuning diverges."""
         request, task, session = job.request, job.task, job.session.quiet()
         arms, student = both_arms(request), own_copy(model)
@@ -76,6 +76,6 @@ class ReaSample(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """LiRA's score of the fine-tuned copy; MissingReference with fewer than two references."""
-        self.looked_at(evidence, split)
-        reminded = {arm: replace(evidence.signals[arm], loss=self.looked_at(evidence, arm)) for arm in ARMS}
+        self.extra_of(evidence, split)
+        reminded = {arm: replace(evidence.signals[arm], loss=self.extra_of(evidence, arm)) for arm in ARMS}
         return Lira(self.per_example).score(replace(evidence, signals=reminded), split)

@@ -83,7 +83,7 @@ class REMIND(MembershipAttack):
     k: Count = 15
     classifier: Literal["logistic", "forest"] = "logistic"
 
-    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
+    def extra_signals(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """Features `[n, 15]` of forget and holdout, and of as many retain examples as the smaller of them has."""
         request, task = job.request, textual(self, job.task)
         both_arms(request)
@@ -107,8 +107,8 @@ class REMIND(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """How much rather forget than holdout, in [0, 1]; NotSupported for other splits and for too few examples."""
-        self.looked_at(evidence, split)
-        features = [evidence.looked[name] for name in CLASSES]
+        self.extra_of(evidence, split)
+        features = [evidence.extra[name] for name in CLASSES]
         if min(map(len, features)) < 2:
             raise NotSupported(
                 f"REMIND: expected at least 2 examples each of {', '.join(CLASSES)}, got "

@@ -11,7 +11,7 @@ from torch import nn
 
 from unrecall.attacks.base import ScoredAttack, ScoreReading
 from unrecall.data.examples import Batch, Examples, move, repeat
-from unrecall.evidence.pool import Place, Pool
+from unrecall.evidence.pool import ArmIndices, Pool
 from unrecall.evidence.scores import Scores, mean_of_defined
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import batches, device_of
@@ -114,12 +114,12 @@ class ResidualKnowledge(ScoredAttack):
             beside=tuple(np.stack([part[model] for model in others]) for part in shares) if crafted and others else (),
         )
 
-    def recognition(self, role: str, scores: Mapping[str, Scores], place: Place) -> "Recognition":
+    def recognition(self, role: str, scores: Mapping[str, Scores], place: ArmIndices) -> "Recognition":
         """The counts of one model, and those of all retrained models but itself on the very same inputs."""
         crafted = scores[role].beside
         beside = [scores[name].at(place) for name in scores if name.startswith("retrained") and name != role]
         if crafted:
-            beside = list(crafted[place.tested][:, :, place.positions])
+            beside = list(crafted[place.in_set][:, :, place.positions])
         subject = self._counts(scores[role].at(place))
         references = self._counts(np.array(beside).reshape(-1, *subject.shape))
         return Recognition(self.radii, self.draws, subject, references)

@@ -37,7 +37,7 @@ class ZlibRatio(MembershipAttack):
     title: ClassVar[str] = "Loss over zlib size"
     threat: ClassVar[ThreatModel] = one_query("the unlearned model's probability of the true label")
 
-    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
+    def extra_signals(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         """The compressed size of each example `[n]`, in bytes; the model is not asked."""
         return {
             split: np.array([len(zlib.compress(job.task.raw(item))) for item in iterate(examples)])
@@ -46,4 +46,4 @@ class ZlibRatio(MembershipAttack):
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus nats a row and byte; NotSupported for a split that was not looked at."""
-        return np.asarray(-evidence.signals[split].loss / self.looked_at(evidence, split))
+        return np.asarray(-evidence.signals[split].loss / self.extra_of(evidence, split))

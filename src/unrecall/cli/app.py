@@ -190,7 +190,7 @@ def bench(
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     for name in names:
         check_names(scenario, name, suite)
-    tuned = {name: tune and parse(name, "methods").core().strength is not None for name in names}
+    tuned = {name: tune and parse(name, "methods").innermost().strength is not None for name in names}
     for name in sorted(name for name in tuned if tune and not tuned[name]):
         _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}

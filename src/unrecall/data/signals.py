@@ -114,14 +114,14 @@ class Evidence:
     """What one model (the subject) showed, and the models it is held against.
 
     `signals`: the subject's, by split. `references`: the retrained models', never the subject itself. `original`: the
-    model before unlearning. `looked`: what an attack asked for beyond that one pass, by split.
+    model before unlearning. `extra`: what an attack asked for beyond that one pass, by split.
     """
 
     request: Request
     signals: Mapping[Split, Signals]
     references: tuple[Mapping[Split, Signals], ...]
     original: Mapping[Split, Signals]
-    looked: Mapping[Split, np.ndarray] = field(default_factory=dict)
+    extra: Mapping[Split, np.ndarray] = field(default_factory=dict)
 
     def between(self, forget: np.ndarray, holdout: np.ndarray) -> "Evidence":
         """The evidence as if these examples of the holdout, by their places in it, were forget and holdout."""
@@ -131,12 +131,12 @@ class Evidence:
             reasons = signals.reasons if isinstance(signals, SplitSignals) else {}
             return SplitSignals({**signals, **{arm: signals["holdout"].part(arms[arm]) for arm in arms}}, reasons)
 
-        looked = {arm: self.looked["holdout"][chosen] for arm, chosen in arms.items() if "holdout" in self.looked}
+        extra = {arm: self.extra["holdout"][chosen] for arm, chosen in arms.items() if "holdout" in self.extra}
         references = tuple(map(moved, self.references))
         return replace(
             self,
             signals=moved(self.signals),
             references=references,
             original=moved(self.original),
-            looked=dict(self.looked) | looked,
+            extra=dict(self.extra) | extra,
         )

@@ -38,13 +38,13 @@ class Pool:
         return torch.Generator().set_state(self.state)
 
 
-class Place(NamedTuple):
+class ArmIndices(NamedTuple):
     """Where the tested examples of an arm stand in a pool.
 
-    `tested`: in which of the tested sets; `positions` [n]: where in it; `indices` [n]: which examples of the arm.
+    `in_set`: in which of the tested sets; `positions` [n]: where in it; `indices` [n]: which examples of the arm.
     """
 
-    tested: int
+    in_set: int
     positions: np.ndarray
     indices: np.ndarray
 
@@ -53,10 +53,10 @@ class Draw(NamedTuple):
     """A pool, and what only the harness knows: where the examples of each arm stand."""
 
     pool: Pool
-    places: Mapping[Arm, Place]
+    places: Mapping[Arm, ArmIndices]
 
 
-def draw(request: Request, seed: int, taught: int = 0, *, dose: Dose = "forget", retested: bool = False) -> Draw:
+def draw_pool(request: Request, seed: int, taught: int = 0, *, dose: Dose = "forget", retested: bool = False) -> Draw:
     """Draws a pool in which the attack is taught with `taught` examples.
 
     With dose "forget" those are of forget, and the rest of forget is tested, then holdout. With dose "both" they are
@@ -77,12 +77,12 @@ def draw(request: Request, seed: int, taught: int = 0, *, dose: Dose = "forget",
         first, rest = split_off(forget, taught, generator)
         lesson, part = first, first if retested else rest
         tested, indices = part, np.array(part.indices, int)
-    places: dict[Arm, Place] = {"forget": Place(0, np.arange(len(tested)), indices)}
+    places: dict[Arm, ArmIndices] = {"forget": ArmIndices(0, np.arange(len(tested)), indices)}
     sets = [tested]
     if len(request.holdout):
         most = min(len(request.holdout), len(tested)) if retested else len(request.holdout)
         sets.append(Part(request.holdout, range(most)))
-        places["holdout"] = Place(1, np.arange(most), np.arange(most))
+        places["holdout"] = ArmIndices(1, np.arange(most), np.arange(most))
     return Draw(Pool(lesson, tuple(sets), generator.get_state()), places)
 
 
@@ -99,6 +99,6 @@ def _of_both(request: Request, generator: torch.Generator, taught: int, retested
     indices = np.array(scored, int)
     arms: dict[Arm, np.ndarray] = {"forget": indices < n, "holdout": indices >= n}
     first: dict[Arm, int] = {"forget": 0, "holdout": n}
-    places = {arm: Place(0, np.flatnonzero(mask), indices[mask] - first[arm]) for arm, mask in arms.items()}
+    places = {arm: ArmIndices(0, np.flatnonzero(mask), indices[mask] - first[arm]) for arm, mask in arms.items()}
     pool = Pool(Part(whole, order[:taught]), (Part(whole, scored),), generator.get_state())
     return Draw(pool, places)

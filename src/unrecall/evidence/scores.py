@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unrecall.evidence.pool import Place
+from unrecall.evidence.pool import ArmIndices
 
 
 class Point(NamedTuple):
@@ -49,9 +49,9 @@ class Scores:
             tuple(np.array(column) for column in zip(*(point.losses for point in points), strict=True)),
         )
 
-    def at(self, place: Place) -> np.ndarray:
+    def at(self, place: ArmIndices) -> np.ndarray:
         """The scores of one arm's tested examples `[points, examples]`."""
-        scores: np.ndarray = self.shown[place.tested][:, place.positions]
+        scores: np.ndarray = self.shown[place.in_set][:, place.positions]
         return scores
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -99,12 +99,12 @@ class Trace:
         return self.shown[1:] or self.shown
 
 
-def best(scores: Scores, place: Place, *, cumulative: bool = False) -> Trace:
+def best(scores: Scores, place: ArmIndices, *, cumulative: bool = False) -> Trace:
     """The trace of one arm: at each budget the point at which the mean of its scores is highest.
 
     `cumulative`: where a smaller budget above 0 brought more, the attacker keeps what that brought.
     """
-    shown, losses = scores.at(place), scores.losses[place.tested]
+    shown, losses = scores.at(place), scores.losses[place.in_set]
     chosen: dict[float, int] = {}
     for i, budget in enumerate(scores.budgets.tolist()):
         if budget not in chosen or shown[i].mean() > shown[chosen[budget]].mean():

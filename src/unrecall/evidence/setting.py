@@ -23,7 +23,7 @@ from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
-Look: TypeAlias = Callable[[nn.Module, Job], Mapping[Split, np.ndarray]]
+ExtraSignals: TypeAlias = Callable[[nn.Module, Job], Mapping[Split, np.ndarray]]
 
 
 class Subject(NamedTuple):
@@ -153,19 +153,19 @@ class Setting:
             for role, own in signals.items()
         }
 
-    def looked(self, subject: Subject, look: Look, key: tuple[str, ...]) -> Evidence:
+    def with_extra(self, subject: Subject, extra_signals: ExtraSignals, key: tuple[str, ...]) -> Evidence:
         """The subject's evidence and, beside it, the arrays that `look(model, job)` gives, computed once a model.
 
         `key`: what decides those arrays beyond the model, this setting's key and the code.
         """
 
         def arrays() -> dict[str, np.ndarray]:
-            return {str(split): array for split, array in look(subject.model, self.job()).items()}
+            return {str(split): array for split, array in extra_signals(subject.model, self.job()).items()}
 
-        whole_key = (self.model_keys[subject.role], *self.key, *key, code_key(look))
+        whole_key = (self.model_keys[subject.role], *self.key, *key, code_key(extra_signals))
         by_name = self.cache.get("looked", whole_key, ARRAYS, arrays)
-        looked = {split: by_name[split] for split in SPLITS if split in by_name}
-        return replace(self.evidence[subject.role], looked=looked)
+        extra = {split: by_name[split] for split in SPLITS if split in by_name}
+        return replace(self.evidence[subject.role], extra=extra)
 
     def job(self, generator: torch.Generator | None = None) -> Job:
         """One piece of work in this setting, quiet; the generator starts from the setting's seed unless given."""

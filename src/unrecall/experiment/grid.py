@@ -14,7 +14,7 @@ from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, writing
 from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.identity import finished, identity
-from unrecall.experiment.run import Start, experiment, loaded, references
+from unrecall.experiment.run import StartingPoint, experiment, loaded, references
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
 from unrecall.record.schema import Record, Run
@@ -105,7 +105,7 @@ def checkpoint(cell: Cell) -> str:
     session, folder = cell.session, Path(cell.folder)
     check_writable(folder / "unlearned.safetensors", folder / "parts" / "part")
     shared(on_disk=True).check()
-    start = Start(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
+    start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
     check_inputs(scenario.task, start.original, scenario.request)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model

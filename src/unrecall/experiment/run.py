@@ -13,8 +13,8 @@ from unrecall.disk.files import content_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
 from unrecall.experiment.identity import data_key, identity
 from unrecall.experiment.tune import tune
+from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
-from unrecall.harness.requests import check_requests
 from unrecall.harness.suites import Suite, suite
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.layers import named
@@ -50,10 +50,10 @@ def experiment(
     check_requests(suiting, request, scenario.task)
     original = scenario.train_original(seed, session)
     check_inputs(scenario.task, original.model, request)
-    for part in (method, method.core(), *suiting):
+    for part in (method, method.innermost(), *suiting):
         named(original.model, getattr(part, "layers", ()))  # BadInput where they are none of the model's
     retrained = references(scenario, session)
-    start = Start(scenario, original.model, seed, session)
+    start = StartingPoint(scenario, original.model, seed, session)
     tuning = start.tuned(method) if tuned else None
     chosen = method if tuning is None else method.scaled(tuning.chosen)
     unlearned = start.unlearned(chosen)
@@ -96,7 +96,7 @@ def references(scenario: Scenario, session: Session) -> list[Trained]:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """What a method starts from: a scenario, its original model, a seed and a session."""
 
     scenario: Scenario
@@ -124,13 +124,13 @@ class Start:
 
         None for a method that doesn't run the loop, or re-initialises weights.
         """
-        core = method.core()
-        if not isinstance(core, GradientMethod) or not core.has_null:
+        innermost = method.innermost()
+        if not isinstance(innermost, GradientMethod) or not innermost.has_null:
             return None
-        moving = method.moving()
-        if moving is None or not batchnorms(self.original):
+        null_base = method.null_base()
+        if null_base is None or not batchnorms(self.original):
             return self.original
-        return self.unlearned(Null(moving), "null").model
+        return self.unlearned(Null(null_base), "null").model
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""

@@ -48,7 +48,7 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
     method without a strength, and for a task without classes where more than samples must go; MissingReference where
     there is no validation set to be had.
     """
-    request, strength = job.request.with_validation(), method.core().strength
+    request, strength = job.request.with_validation(), method.innermost().strength
     validation = request.validation
     if strength is None or validation is None:
         raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, without one.")

@@ -14,11 +14,11 @@ from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import Defender, Models, Setting
-from unrecall.harness.deletion import deleted
+from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
-from unrecall.harness.inspected import inspected
-from unrecall.harness.kept import keep_scores
-from unrecall.harness.scored import scored
+from unrecall.harness.inspection import inspection_finding
+from unrecall.harness.score_files import write_scores
+from unrecall.harness.scoring import score_finding
 from unrecall.harness.suites import Suite, suite
 from unrecall.methods.base import Method
 from unrecall.metrics import METRICS
@@ -33,9 +33,9 @@ from unrecall.tasks.base import Task, check_inputs, check_model, cuts
 from unrecall.training.session import Session
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
-    "scored": scored,
-    "inspection": inspected,
-    "deletion": deleted,
+    "scored": score_finding,
+    "inspection": inspection_finding,
+    "deletion": deletion_finding,
 }
 
 
@@ -128,7 +128,7 @@ def _record(
         costs=run.costs,
         provenance=provenance(setting.request.fingerprint, setting.digests, setting.session.place(), run.identity),
         reported=run.reported,
-        scores=keep_scores(findings, setting.session.folder),
+        scores=write_scores(findings, setting.session.folder),
     )
     facts = replace(Facts.of(record), cuts=cuts(setting.task, setting.request))
     return record.model_copy(update={"doubts": doubts(facts)})

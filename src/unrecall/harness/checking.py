@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, UnrecallError
-from unrecall.evidence.pool import Place
+from unrecall.evidence.pool import ArmIndices
 from unrecall.evidence.scores import Scores, best
 from unrecall.harness.finding import is_judged, line
 from unrecall.harness.suites import judged_names
@@ -308,7 +308,7 @@ def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
             shown, budgets = kept[f"{role}/forget"].astype(float), kept[f"{role}/budgets"]
             n = shown.shape[1]
             scores = Scores(budgets, ("",) * len(budgets), (shown,), (np.full(len(budgets), np.nan),))
-            trace = best(scores, Place(0, np.arange(n), np.arange(n)), cumulative=attack.cumulative)
+            trace = best(scores, ArmIndices(0, np.arange(n), np.arange(n)), cumulative=attack.cumulative)
             reached = [stats.mean(values, share=True) for values in trace.reached]
             figures = {
                 "mean": stats.mean(np.mean(trace.reached, axis=0), share=True),

@@ -13,15 +13,15 @@ from unrecall.data.request import Request, Split
 from unrecall.disk.cache import JSON, Cache, code_key
 from unrecall.errors import Diverged, MissingReference, NotSupported
 from unrecall.evidence.setting import Defender, Models, Setting
+from unrecall.harness.adversary import TRAINING, Adversary, as_hard, check_adversary, predictions
 from unrecall.harness.finding import Finding, absent
 from unrecall.harness.harm import Answers, Outcomes, Trial, harm_finding
-from unrecall.harness.requests import TRAINING, Adversary, as_hard, check_adversary, predictions
 from unrecall.models.observe import observe, unseen
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed, classed
 
 
-def deleted(attack: DeletionAttack, setting: Setting) -> Finding:
+def deletion_finding(attack: DeletionAttack, setting: Setting) -> Finding:
     """What the adversary's requests do to the victim's unseen examples, beside random requests of the same sizes.
 
     Without the defender's method there is nothing to attack.

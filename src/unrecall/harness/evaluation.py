@@ -10,7 +10,7 @@ from unrecall.attacks.base import RecoveryAttack, ScoredAttack
 from unrecall.data.request import Request
 from unrecall.disk.cache import ARRAYS, code_key
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.evidence.pool import Arm, Draw, Place, draw
+from unrecall.evidence.pool import Arm, ArmIndices, Draw, draw_pool
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import accuracy
@@ -25,7 +25,7 @@ class Evaluation:
 
     attack: ScoredAttack
     setting: Setting
-    places: Mapping[Arm, Place]
+    places: Mapping[Arm, ArmIndices]
     scores: Mapping[str, Scores]
     missing: Mapping[str, str]
 
@@ -70,7 +70,7 @@ def draw_for(attack: ScoredAttack, setting: Setting) -> Draw:
     """The pool that the attack is run on, the same for every model."""
     request = setting.request
     n = len(request.forget) + (len(request.holdout) if attack.dose == "both" else 0)
-    return draw(request, setting.seed, attack.teaches(n, request), dose=attack.dose, retested=attack.retested)
+    return draw_pool(request, setting.seed, attack.teaches(n, request), dose=attack.dose, retested=attack.retested)
 
 
 def one_sided(attack: ScoredAttack, request: Request) -> bool:

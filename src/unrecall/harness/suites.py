@@ -16,11 +16,11 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Textual, offers
 from unrecall.training.loop import Fit
 
-RELEARN = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
-RATES = (1e-5, 1e-4, 1e-3)
-COMPARED = Fit(optimizer="adamw", batch_size=32, weight_decay=0.0)
+TEXT_RELEARNING = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
+LEARNING_RATES = (1e-5, 1e-4, 1e-3)
+PAIR_RELEARNING = Fit(optimizer="adamw", batch_size=32, weight_decay=0.0)
 """A pair is learned by being told from the others of its batch, so that small batches teach little."""
-MOVING = Fit(batch_size=32, weight_decay=0.0)
+BENIGN_RELEARNING = Fit(batch_size=32, weight_decay=0.0)
 """What is like retain may move BatchNorm's statistics; a handful of one class would only destroy them."""
 
 
@@ -31,12 +31,12 @@ STANDARD: tuple[Entry, ...] = (
     (Classifying, attacks.Recalibration()),
     (Perturbable, attacks.ResidualKnowledge()),
     (Classifying, attacks.Relearn()),
-    (Textual, attacks.Relearn(learning_rates=RATES, fit=RELEARN)),
-    (Paired, attacks.Relearn(learning_rates=RATES, fit=COMPARED)),
-    (Textual, attacks.Relearn(share=0.1, learning_rates=RATES, fit=RELEARN)),
-    (Classifying, attacks.Relearn(data="benign", fit=MOVING)),
-    (Textual, attacks.Relearn(data="benign", learning_rates=RATES, fit=RELEARN)),
-    (Paired, attacks.Relearn(data="benign", learning_rates=RATES, fit=COMPARED)),
+    (Textual, attacks.Relearn(learning_rates=LEARNING_RATES, fit=TEXT_RELEARNING)),
+    (Paired, attacks.Relearn(learning_rates=LEARNING_RATES, fit=PAIR_RELEARNING)),
+    (Textual, attacks.Relearn(share=0.1, learning_rates=LEARNING_RATES, fit=TEXT_RELEARNING)),
+    (Classifying, attacks.Relearn(data="benign", fit=BENIGN_RELEARNING)),
+    (Textual, attacks.Relearn(data="benign", learning_rates=LEARNING_RATES, fit=TEXT_RELEARNING)),
+    (Paired, attacks.Relearn(data="benign", learning_rates=LEARNING_RATES, fit=PAIR_RELEARNING)),
     (Classifying, attacks.RelearnTime()),
     (Classifying, attacks.Prototypical()),
     (Classifying, attacks.ReaClass()),
@@ -67,8 +67,8 @@ QUICK: tuple[Entry, ...] = (
     (Classifying, attacks.Recalibration(counts=(128,))),
     (Perturbable, attacks.ResidualKnowledge(points=3, draws=20)),
     (Classifying, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,))),
-    (Textual, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4,), fit=RELEARN)),
-    (Paired, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4, 1e-3), fit=COMPARED)),
+    (Textual, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4,), fit=TEXT_RELEARNING)),
+    (Paired, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4, 1e-3), fit=PAIR_RELEARNING)),
     (Classifying, attacks.Prototypical(ks=(5,))),
     (Textual, attacks.Quantise(bits=(4,))),
     (Paired, attacks.Quantise(bits=(4,))),

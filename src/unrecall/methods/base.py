@@ -63,11 +63,11 @@ class Method(Parameters, ABC):
         However a class implements it, BadInput comes first where model and data don't fit (`check_inputs`).
         """
 
-    def moving(self) -> "GradientMethod | None":
+    def null_base(self) -> "GradientMethod | None":
         """Gives the method whose passes move BatchNorm statistics even at learning rate 0; None where none do."""
         return None
 
-    def core(self) -> "Method":
+    def innermost(self) -> "Method":
         """Gives the innermost method below all wrappers: the one whose strength decides, and whose null there is."""
         return self
 
@@ -113,9 +113,9 @@ class Wrapper(Method):
     base: "GradientMethod"
 
     @final
-    def core(self) -> Method:
+    def innermost(self) -> Method:
         """Gives the core of the base: the innermost method of all."""
-        return self.base.core()
+        return self.base.innermost()
 
     @final
     def scaled(self, factor: float) -> Self:
@@ -142,7 +142,7 @@ class GradientMethod(Method):
         A phase may freeze parameters of `student`; they are freed again at the end.
         """
 
-    def moving(self) -> "GradientMethod | None":
+    def null_base(self) -> "GradientMethod | None":
         """Gives the method itself, whose passes go through the model in train mode."""
         return self
 
@@ -152,7 +152,7 @@ class GradientMethod(Method):
         student, job = copy_of(model, job), job.settled(model)
         original = frozen_copy(student)
         train(student, self.phases(student, original, job), job, type(self).__name__.lower())
-        return finish(student, model)
+        return restore_flags(student, model)
 
 
 Around: TypeAlias = Callable[[Phase], Phase]
@@ -216,48 +216,48 @@ def train(student: nn.Module, phases: Iterable[Phase], job: Job, name: str) -> N
         fit(student, job.task, phase, job.generator, job.session.named(f"{name} {i}".replace(" ", "-")))
 
 
-def finish(student: nn.Module, model: nn.Module) -> nn.Module:
+def restore_flags(student: nn.Module, model: nn.Module) -> nn.Module:
     """Puts `student` into eval mode, and makes each parameter as trainable as it is in `model`."""
     for parameter, before in zip(student.parameters(), model.parameters(), strict=True):
         parameter.requires_grad_(before.requires_grad)
     return student.eval()
 
 
-def over(split: Split, job: Job, fit: Fit, of: RowsLoss = mean_loss) -> Phase:
+def phase_over(split: Split, job: Job, fit: Fit, of: RowsLoss = mean_loss) -> Phase:
     """Makes a phase over one split of the request, which minimises what `of` computes from a pass; CE by default."""
     return Phase(loss_on(split, job.task, of), {split: job.request[split]}, fit)
 
 
-def train_aside(model: nn.Module, phase: Phase, job: Job, name: str) -> None:
+def train_helper(model: nn.Module, phase: Phase, job: Job, name: str) -> None:
     """Trains a copy that is needed on the way, in place: on the device where it is, and without a trace."""
     session = Session(device="cpu" if device_of(model).type == "cpu" else None, name=name)
     fit(model, job.task, phase, job.generator, session)
 
 
-class Kept(NamedTuple):
+class RetainTerm(NamedTuple):
     """The weight of CE(retain) beside a loss of forget (at 0 retain is not read), and what that CE is the mean over."""
 
     weight: float
     average: Average = "example"
 
 
-def beside_retain(forget: Loss, kept: Kept, job: Job, fit: Fit, leads: Split = "forget") -> list[Phase]:
+def with_retain(forget: Loss, term: RetainTerm, job: Job, fit: Fit, leads: Split = "forget") -> list[Phase]:
     """Makes one phase over forget that minimises `forget` + weight CE(retain); retain cycles beside it.
 
     `leads`: which of the two an epoch is a pass over.
     """
-    request, retain = job.request, loss_on("retain", job.task, averaged(kept.average))
-    if kept.weight == 0:
+    request, retain = job.request, loss_on("retain", job.task, averaged(term.average))
+    if term.weight == 0:
         return [Phase(forget, {"forget": request.forget}, fit)]
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:
-        return forget(model, batches) + kept.weight * retain(model, batches)
+        return forget(model, batches) + term.weight * retain(model, batches)
 
     streams: dict[str, Examples] = {leads: request[leads], "forget": request.forget, "retain": request.retain}
     return [Phase(loss, streams, fit)]
 
 
-def beside_own(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
+def with_loss(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
     """Sums `weight` times the phase's own loss and `added`, whose passes leave BatchNorm's statistics alone."""
     still = replace(phase.fit, batchnorm="frozen")
 

@@ -6,7 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import (
+    Average,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    RetainTerm,
+    Rows,
+    Strength,
+    loss_on,
+    with_retain,
+)
 from unrecall.nn.functional import masked_softmax, one_hot_mask
 from unrecall.spec.parameters import Index, NonNegative
 
@@ -46,7 +57,7 @@ class CEU(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it where it has a weight."""
         loss = loss_on("forget", job.task, lambda rows, _: ce_u_loss(rows, self.skip))
-        return beside_retain(loss, Kept(self.retain_weight, self.average), job, self.fit)
+        return with_retain(loss, RetainTerm(self.retain_weight, self.average), job, self.fit)
 
 
 def ce_u_loss(rows: Rows, skip: int) -> Tensor:

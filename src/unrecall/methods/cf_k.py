@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, last_blocks, over, train_only
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, last_blocks, phase_over, train_only
 from unrecall.spec.parameters import Count
 
 
@@ -38,4 +38,4 @@ class CFk(GradientMethod):
         """Makes one phase over retain, with all but the last blocks frozen."""
         last = last_blocks(student, self.blocks, job.task, "CFk")
         train_only(student, (p for module in last for p in module.parameters()))
-        return [over("retain", job, self.fit)]
+        return [phase_over("retain", job, self.fit)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, over
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, phase_over
 from unrecall.training.teacher import masked_distance, remembered
 
 
@@ -41,4 +41,4 @@ class Delete(GradientMethod):
         def loss(rows: Rows, batch: Batch) -> Tensor:
             return masked_distance(rows, teacher(batch), job.request.masked)
 
-        return [over("forget", job, self.fit, loss)]
+        return [phase_over("forget", job, self.fit, loss)]

@@ -9,7 +9,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.data.examples import iterate, move
-from unrecall.methods.base import Average, Batches, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain
+from unrecall.methods.base import (
+    Average,
+    Batches,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    RetainTerm,
+    Rows,
+    Strength,
+    with_retain,
+)
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import textual
 from unrecall.training.teacher import remembered, summed_losses
@@ -86,7 +97,7 @@ class DPO(GradientMethod):
             answers = task.rows(model, batch)
             return dpo_loss(wished, answers, before_refusals(batch), before_answers(batch), self.beta)
 
-        return beside_retain(loss, Kept(self.retain_weight, self.average), job, self.fit)
+        return with_retain(loss, RetainTerm(self.retain_weight, self.average), job, self.fit)
 
 
 def dpo_loss(refusals: Rows, answers: Rows, before_refusals: Tensor, before_answers: Tensor, beta: float) -> Tensor:

@@ -22,11 +22,11 @@ from unrecall.methods.base import (
     Strength,
     Task,
     Wrapper,
-    beside_own,
     classified,
     copy_of,
-    finish,
+    restore_flags,
     train,
+    with_loss,
 )
 from unrecall.models.layers import before_head, named, pooled
 from unrecall.models.observe import device_of
@@ -100,7 +100,7 @@ class EC(Method):
         student, classed = copy_of(model, job), classified(job.task, "EC")
         reader = Reader.warmed_up(self, student, classed, job)
         reader.train([Phase(reader.loss, reader.streams, self.fit)])
-        return finish(student, model)
+        return restore_flags(student, model)
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ class ECAround(Wrapper):
         phases = self.base.phases(student, frozen_copy(student), job)
         reader = Reader.warmed_up(self, student, classed, job)
         reader.train([self._extended(phase, reader) for phase in phases])
-        return finish(student, model)
+        return restore_flags(student, model)
 
-    def moving(self) -> GradientMethod | None:
+    def null_base(self) -> GradientMethod | None:
         """Gives the base, for the auxiliary modules' own passes leave statistics alone."""
         return self.base
 
@@ -150,7 +150,7 @@ class ECAround(Wrapper):
             return self.eta * reader.loss(model, {split: batches[key] for split, key in keys.items()})
 
         more = {keys[split]: examples for split, examples in streams.items()}
-        return replace(phase, loss=beside_own(phase, added), streams={**phase.streams, **more})
+        return replace(phase, loss=with_loss(phase, added), streams={**phase.streams, **more})
 
 
 class Reader(NamedTuple):
@@ -174,7 +174,7 @@ class Reader(NamedTuple):
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             with torch.no_grad():
-                retain = look(student, layers, classed, batches["retain"])
+                retain = layer_outputs(student, layers, classed, batches["retain"])
             losses = [nll(reading.logits, retain.rows.targets).mean() for reading in model(retain.pooled)]
             return torch.stack(losses).sum()
 
@@ -189,7 +189,9 @@ class Reader(NamedTuple):
 
     def loss(self, model: nn.Module, batches: Batches) -> Tensor:
         """Computes L of a batch of forget and one of retain."""
-        retain, forget = (look(model, self.layers, self.classed, batches[split]) for split in ("retain", "forget"))
+        retain, forget = (
+            layer_outputs(model, self.layers, self.classed, batches[split]) for split in ("retain", "forget")
+        )
         readings = [(self.auxiliary(seen.pooled), seen.rows.targets) for seen in (forget, retain)]
         depths = sum_over_layers(self.method, *readings)
         rows = retain.rows if self.classed is self.job.task else self.job.task.rows(model, batches["retain"])
@@ -240,19 +242,21 @@ def weights(count: int) -> list[float]:
     return [2 * layer / (count * (count + 1)) for layer in range(1, count + 1)]
 
 
-class Look(NamedTuple):
+class LayerOutputs(NamedTuple):
     """Rows of a batch, and what each layer gave out in the same pass, `[n, d_l]` in float32; empty if it had none."""
 
     rows: Rows
     pooled: list[Tensor]
 
 
-def look(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch) -> Look:
+def layer_outputs(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch) -> LayerOutputs:
     """Sends a batch through the model once; a layer that is used several times is read at its first use."""
     with differentiable(layers) as activations:
         rows = task.rows(model, batch)
     positions = task.positions(batch)
-    return Look(rows, [pooled(uses[0], positions) if uses else torch.empty(0, 0) for uses in activations.values()])
+    return LayerOutputs(
+        rows, [pooled(uses[0], positions) if uses else torch.empty(0, 0) for uses in activations.values()]
+    )
 
 
 class Stages(NamedTuple):
@@ -274,7 +278,7 @@ def stages(model: nn.Module, task: Task, items: Sequence[Any], layers: Sequence[
     widths = dict.fromkeys(modules, 0)
     for n, batch in enumerate(batches, 1):
         with torch.no_grad():
-            rows, vectors = look(model, {name: modules[name] for name in widths}, task, batch)
+            rows, vectors = layer_outputs(model, {name: modules[name] for name in widths}, task, batch)
         widths = {name: h.shape[1] for name, h in zip(widths, vectors, strict=True) if h.ndim == 2 and len(h) == n}
     useless = [name for name in layers if name not in widths]
     if useless or not widths:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, last_blocks, over, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, last_blocks, phase_over, reinitialise
 from unrecall.spec.parameters import Count
 
 
@@ -42,4 +42,4 @@ class EUk(GradientMethod):
         reinitialise(last, job.generator)
         for module in last:
             module.requires_grad_(True)
-        return [over("retain", job, self.fit)]
+        return [phase_over("retain", job, self.fit)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over
 
 
 @dataclass(frozen=True)
@@ -29,4 +29,4 @@ class Finetune(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain."""
-        return [over("retain", job, self.fit)]
+        return [phase_over("retain", job, self.fit)]

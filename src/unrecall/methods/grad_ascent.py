@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ class GradAscent(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget."""
-        return [over("forget", job, self.fit, lambda rows, _: -rows.losses().mean())]
+        return [phase_over("forget", job, self.fit, lambda rows, _: -rows.losses().mean())]

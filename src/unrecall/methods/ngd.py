@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, over
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import NonNegative
 from unrecall.training.loop import StepState
@@ -50,4 +50,4 @@ class NGD(GradientMethod):
             current.optimizer.step()
             return value
 
-        return [replace(over("retain", job, self.fit), step=step)]
+        return [replace(phase_over("retain", job, self.fit), step=step)]

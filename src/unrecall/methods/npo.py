@@ -5,7 +5,18 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import (
+    Average,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    RetainTerm,
+    Rows,
+    Strength,
+    loss_on,
+    with_retain,
+)
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.training.teacher import remembered, summed_losses
 
@@ -45,7 +56,7 @@ class NPO(GradientMethod):
         """Makes one phase over forget, with retain cycling beside it."""
         before = remembered(original, job.task, job.request.forget, summed_losses)
         loss = loss_on("forget", job.task, lambda rows, batch: npo_loss(rows, before(batch), self.beta))
-        return beside_retain(loss, Kept(self.retain_weight, self.average), job, self.fit)
+        return with_retain(loss, RetainTerm(self.retain_weight, self.average), job, self.fit)
 
 
 def npo_loss(rows: Rows, before: Tensor, beta: float) -> Tensor:

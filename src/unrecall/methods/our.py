@@ -97,9 +97,9 @@ class OUR(GradientMethod):
         by_class = self.form == "class" or (self.form == "auto" and request.kind == "class")
 
         def turned(model: nn.Module, batches: Batches) -> Tensor:
-            rows, features = look(model, task, batches["forget"], own)
+            rows, features = rows_and_features(model, task, batches["forget"], own)
             with torch.no_grad():
-                _, past = look(original, task, batches["forget"], before)
+                _, past = rows_and_features(original, task, batches["forget"], before)
             cosines = [
                 F.cosine_similarity(h, h0.detach(), 1).square().mean() for h, h0 in zip(features, past, strict=True)
             ]
@@ -108,7 +108,7 @@ class OUR(GradientMethod):
             return self.gamma * torch.stack(cosines).sum() + self.label_weight * wrong
 
         def spread(model: nn.Module, batches: Batches) -> Tensor:
-            rows, features = look(model, task, batches["forget"], own)
+            rows, features = rows_and_features(model, task, batches["forget"], own)
             labels = other_classes(rows.targets, rows.logits.shape[1], generator)
             wrong = rows.per_example(nll(rows.logits, labels)).mean()
             return wrong + self.spread * torch.stack([overlap(h) for h in features]).sum()
@@ -137,14 +137,14 @@ def taps(task: Task, model: nn.Module) -> tuple[str, ...]:
     return tuple(names[i] for i in sorted(positions))
 
 
-class Look(NamedTuple):
+class RowsAndFeatures(NamedTuple):
     """The rows of a pass, and what each layer gave out, `[examples, d]`: flattened, or the mean over a text's words."""
 
     rows: Rows
     features: list[Tensor]
 
 
-def look(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.Module]) -> Look:
+def rows_and_features(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.Module]) -> RowsAndFeatures:
     """Sends a batch through the model. NotSupported for a layer that takes no part, or has no row an example."""
     with differentiable(layers) as activations:
         rows = task.rows(model, batch)
@@ -158,7 +158,7 @@ def look(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.Mod
             )
         sequence = uses[0].ndim == 3 and positions is not None and positions.shape == uses[0].shape[:2]
         features.append(pooled(uses[0], positions) if sequence else uses[0].flatten(1).float())
-    return Look(rows, features)
+    return RowsAndFeatures(rows, features)
 
 
 def overlap(features: Tensor) -> Tensor:

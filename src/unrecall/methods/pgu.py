@@ -13,7 +13,7 @@ from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, Task, over, train_only
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, Task, phase_over, train_only
 from unrecall.models.importance import Weights
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.functional import own_moments
@@ -104,7 +104,7 @@ class PGU(GradientMethod):
                         weight.copy_(start[name] + change)
             return value
 
-        return [replace(over("forget", job, self.fit, loss), step=projected)]
+        return [replace(phase_over("forget", job, self.fit, loss), step=projected)]
 
     def _moments(self, model: nn.Module, request: Request, task: Task) -> Weights:
         """Computes C_r, the second moment of what retain sends into each layer, by the name of its weight."""

@@ -4,7 +4,18 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import (
+    Batch,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    RetainTerm,
+    Rows,
+    Strength,
+    loss_on,
+    with_retain,
+)
 from unrecall.models.perturb import any_classes, other_classes
 from unrecall.spec.parameters import NonNegative
 
@@ -48,6 +59,6 @@ class RandomLabel(GradientMethod):
             labels = draw(rows.targets, rows.logits.shape[1], job.generator)
             return replace(rows, targets=labels).losses().mean()
 
-        return beside_retain(
-            loss_on("forget", job.task, wrong), Kept(self.retain_weight), job, self.fit, leads="retain"
+        return with_retain(
+            loss_on("forget", job.task, wrong), RetainTerm(self.retain_weight), job, self.fit, leads="retain"
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, over, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, phase_over, reinitialise
 
 
 @dataclass(frozen=True)
@@ -37,4 +37,4 @@ class Retrain(GradientMethod):
         """Makes one phase over retain, on fresh weights."""
         reinitialise([student], job.generator)
         student.requires_grad_(True)
-        return [over("retain", job, self.fit)]
+        return [phase_over("retain", job, self.fit)]

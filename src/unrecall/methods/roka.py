@@ -95,7 +95,7 @@ class ROKA(GradientMethod):
             labels = None if initial is None else initial.labels(batch)
             vectors, rows = contributions(student, task, batch, self.layers, labels)
             losses, candidates = rows.losses()[:size], vectors[:size]
-            first = draw(losses) if initial is None else nearest(initial.centroid, candidates, 1)
+            first = draw_example(losses) if initial is None else nearest(initial.centroid, candidates, 1)
             total = -_losses(model, task, batch, first, forgotten).mean()
             if self.alpha == 0:
                 return total
@@ -124,7 +124,7 @@ class ROKA(GradientMethod):
             )
 
 
-def draw(losses: Tensor) -> Tensor:
+def draw_example(losses: Tensor) -> Tensor:
     """Draws one example: b with probability q_b / sum q, where q = exp(-loss), however small each q is. `[1]`
 
     The b with the least E_b / q_b is such a draw, for E that are independent and exponential. It takes the generator

@@ -4,7 +4,18 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import (
+    Average,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    RetainTerm,
+    Rows,
+    Strength,
+    loss_on,
+    with_retain,
+)
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 
@@ -49,7 +60,7 @@ class SatImp(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         loss = loss_on("forget", job.task, lambda rows, _: self.gamma * satimp_loss(rows, self.beta1, self.beta2))
-        return beside_retain(loss, Kept(self.alpha, self.average), job, self.fit)
+        return with_retain(loss, RetainTerm(self.alpha, self.average), job, self.fit)
 
 
 def satimp_loss(rows: Rows, beta1: float, beta2: float) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, over
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, phase_over
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive
 from unrecall.training.teacher import distance, remembered
 
@@ -66,7 +66,7 @@ class SCRUB(GradientMethod):
             return self.alpha * apart(rows, on_retain(batch)) + self.gamma * rows.losses().mean()
 
         once = replace(self.fit, epochs=1)
-        minimum = over("retain", job, once, stay)
-        maximum = over("forget", job, replace(once, batch_size=self.forget_batch), leave)
+        minimum = phase_over("retain", job, once, stay)
+        maximum = phase_over("forget", job, replace(once, batch_size=self.forget_batch), leave)
         early = min(self.max_epochs, self.fit.epochs)
         return [maximum, minimum] * early + [minimum] * (self.fit.epochs - early)

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import (
+    Average,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    RetainTerm,
+    Rows,
+    Strength,
+    loss_on,
+    with_retain,
+)
 from unrecall.spec.parameters import Finite, NonNegative, Positive
 
 
@@ -47,7 +58,7 @@ class SimNPO(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         loss = loss_on("forget", job.task, lambda rows, _: self.gamma * simnpo_loss(rows, self.beta, self.delta))
-        return beside_retain(loss, Kept(self.alpha, self.average), job, self.fit)
+        return with_retain(loss, RetainTerm(self.alpha, self.average), job, self.fit)
 
 
 def simnpo_loss(rows: Rows, beta: float, delta: float) -> Tensor:

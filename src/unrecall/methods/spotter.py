@@ -22,7 +22,7 @@ from unrecall.methods.base import (
     Rows,
     Strength,
     Task,
-    beside_own,
+    with_loss,
 )
 from unrecall.models.observe import by_example, device_of, in_order, looked_up
 from unrecall.models.perturb import Walk, pgd, strongest_other
@@ -132,7 +132,7 @@ class SpotterAround(Guarded, Plugin):
         def extended(phase: Phase) -> Phase:
             if "perturbed" in phase.streams:
                 raise NotSupported("Spotter: expected a base without perturbed examples of its own, got one with them.")
-            loss = beside_own(phase, terms.loss, self.lambda_1)
+            loss = with_loss(phase, terms.loss, self.lambda_1)
             return replace(phase, loss=loss, streams={**phase.streams, **terms.streams})
 
         return extended

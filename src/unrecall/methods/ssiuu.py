@@ -126,11 +126,11 @@ class Brake(NamedTuple):
                 total = total + pull.value + (linear - linear.detach())
             return total
 
-        def look() -> None:
+        def on_gradients() -> None:
             pulls = {trained[name]: pull.gradient for name, pull in penalties.items()}
             current.notes.setdefault(RATIO, []).append(ratio(pulls, student.parameters()))
 
-        value = inner(replace(current, loss=loss, look=look if penalties else None))
+        value = inner(replace(current, loss=loss, on_gradients=on_gradients if penalties else None))
         if self.initial is None:
             for name, influences in now.items():
                 if trained[name].grad is not None:

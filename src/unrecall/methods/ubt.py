@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Examples, Part, move, split_off
 from unrecall.errors import BadInput
-from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_aside
+from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_helper
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative, Share
@@ -115,7 +115,7 @@ class UBT(GradientMethod):
 
         learner = copy.deepcopy(model)
         overfit = Phase(loss, {"forget": Part(forget, weakest)}, self.overfit)
-        train_aside(learner, overfit, job, "ubt-0")
+        train_helper(learner, overfit, job, "ubt-0")
         return (likeness(able.embedded(learner, forget)) - before).cpu()
 
 

@@ -12,12 +12,12 @@ from unrecall.methods.base import (
     Fit,
     GradientMethod,
     Job,
-    Kept,
     Phase,
+    RetainTerm,
     Rows,
     Strength,
-    beside_retain,
     loss_on,
+    with_retain,
 )
 from unrecall.nn.functional import one_hot_mask
 from unrecall.spec.parameters import NonNegative
@@ -70,7 +70,7 @@ class UNDIAL(GradientMethod):
             return undial_loss(rows, before(batch), self.beta * own)
 
         loss = loss_on("forget", task, forget)
-        return beside_retain(loss, Kept(self.retain_weight, self.average), job, self.fit)
+        return with_retain(loss, RetainTerm(self.retain_weight, self.average), job, self.fit)
 
 
 def undial_loss(rows: Rows, before: Tensor, beta: float | Tensor) -> Tensor:

@@ -4,7 +4,18 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unrecall.methods.base import Average, Fit, GradientMethod, Job, Kept, Phase, Rows, Strength, beside_retain, loss_on
+from unrecall.methods.base import (
+    Average,
+    Fit,
+    GradientMethod,
+    Job,
+    Phase,
+    RetainTerm,
+    Rows,
+    Strength,
+    loss_on,
+    with_retain,
+)
 from unrecall.nn.functional import nll
 from unrecall.spec.parameters import NonNegative, Positive
 
@@ -45,7 +56,7 @@ class WGA(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it."""
         loss = loss_on("forget", job.task, lambda rows, _: self.gamma * wga_loss(rows, self.beta))
-        return beside_retain(loss, Kept(self.alpha, self.average), job, self.fit)
+        return with_retain(loss, RetainTerm(self.alpha, self.average), job, self.fit)
 
 
 def wga_loss(rows: Rows, beta: float) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, over, train_aside
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, phase_over, train_helper
 from unrecall.spec.parameters import Positive
 from unrecall.training.teacher import remembered
 
@@ -49,7 +49,7 @@ class WHP(GradientMethod):
         """Makes one phase over forget, after a copy was reinforced on it."""
         request, task = job.request, job.task
         reinforced = copy.deepcopy(student, {id(p): p for p in student.parameters() if not p.requires_grad})
-        train_aside(reinforced, over("forget", job, self.reinforce), job, "whp-0")
+        train_helper(reinforced, phase_over("forget", job, self.reinforce), job, "whp-0")
         base, more = remembered(original, task, request.forget), remembered(reinforced, task, request.forget)
 
         def loss(rows: Rows, batch: Batch) -> Tensor:
@@ -57,7 +57,7 @@ class WHP(GradientMethod):
             target = v.argmax(1) if self.targets == "hard" else v.softmax(1)
             return rows.per_example(F.cross_entropy(rows.logits, target, reduction="none")).mean()
 
-        return [over("forget", job, self.fit, loss)]
+        return [phase_over("forget", job, self.fit, loss)]
 
 
 def generic(base: Tensor, reinforced: Tensor, alpha: float) -> Tensor:

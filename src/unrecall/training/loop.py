@@ -62,7 +62,8 @@ class Fit(Parameters):
 class StepState:
     """Everything that one optimisation step may touch.
 
-    `notes`: where it may note figures of itself, by name. `look`: called when gradients are there, before any clipping.
+    `notes`: where it may note figures of itself, by name. `on_gradients`: called when the gradients are there, before
+    they are clipped.
     """
 
     model: nn.Module
@@ -71,15 +72,15 @@ class StepState:
     optimizer: torch.optim.Optimizer
     clip: float | None
     notes: dict[str, list[float]] = field(default_factory=dict)
-    look: Callable[[], None] | None = None
+    on_gradients: Callable[[], None] | None = None
 
     def differentiate(self) -> Tensor:
         """Computes the loss and its gradients, clips them, and gives the detached loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(self.model, self.batches)
         torch.autograd.backward(loss)
-        if self.look is not None:
-            self.look()
+        if self.on_gradients is not None:
+            self.on_gradients()
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         return loss.detach()

@@ -27,7 +27,7 @@ from unrecall.attacks.inspection import Inspection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.inspected import inspected
+from unrecall.harness.inspection import inspection_finding
 from unrecall.record.stats import left_out
 from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.base import Task
@@ -255,14 +255,14 @@ def test_against_retrained_models_is_the_mean_over_the_others(samples_world: Wor
 
 def test_one_retrained_model_has_nobody_to_be_held_against(samples_world: World) -> None:
     w = samples_world
-    finding = inspected(CKA(beside="retrained"), setting_of(replace(w, retrained=w.retrained[:1])))
+    finding = inspection_finding(CKA(beside="retrained"), setting_of(replace(w, retrained=w.retrained[:1])))
     report, (row,) = finding.report, finding.measurements
     assert (row.name, row.leak, row.reference) == ("cka_retrained", None, None)
     assert row.unlearned.value is not None
     assert row.references[0].note == "needs a retrained model other than itself"
     assert [one.role for one in report.curves[0].series] == ["original", "unlearned"]
     assert report.positive_holds is None
-    finding = inspected(CKA(beside="retrained"), setting_of(replace(w, retrained=())))
+    finding = inspection_finding(CKA(beside="retrained"), setting_of(replace(w, retrained=())))
     (reason,) = finding.measurements
     assert not finding.report.curves
     assert reason.note.startswith("CKA: expected a retrained model to compare with, got none.")
@@ -272,7 +272,7 @@ def test_every_model_beside_the_original(class_world: World) -> None:
     """A copy that only hides is seen; retrained models are less like the original."""
     w = class_world
     setting = Setting(Models(w.original, w.retrained[0], w.retrained, w.original), w.request, w.task)
-    finding = inspected(CKA(), setting)
+    finding = inspection_finding(CKA(), setting)
     report, (row,) = finding.report, finding.measurements
     assert (row.name, row.group, row.leak, row.judged) == ("cka", "inside", "above", False)
     assert row.title == "CKA by layer: likeness on forget, mean over layers"
@@ -284,7 +284,7 @@ def test_every_model_beside_the_original(class_world: World) -> None:
     assert report.negative_holds is True
     assert report.note == CKA().conclusion(row.unlearned, row.reference)
     assert "like that of the original by 0.8" in report.note
-    again = inspected(CKA(), setting)
+    again = inspection_finding(CKA(), setting)
     assert (report, [row]) == (again.report, again.measurements)
 
 

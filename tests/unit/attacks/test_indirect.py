@@ -21,9 +21,9 @@ from unrecall.data.examples import Part, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import Defender, Models, Setting
-from unrecall.harness.deletion import deleted
+from unrecall.harness.adversary import TRAINING, Adversary, as_hard, predictions
+from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding
-from unrecall.harness.requests import TRAINING, Adversary, as_hard, predictions
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.models.observe import batches, observe
 from unrecall.record.schema import Estimate, load
@@ -208,7 +208,7 @@ def setting_of(world: World, session: Session = CPU, **changed: Any) -> Setting:
 
 
 def finding_of(world: World, attack: Indirect = SMALL, **changed: Any) -> Finding:
-    return deleted(attack, setting_of(world, **changed))
+    return deletion_finding(attack, setting_of(world, **changed))
 
 
 def adversary(world: World, attack: Indirect) -> Adversary:

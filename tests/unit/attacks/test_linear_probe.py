@@ -16,7 +16,7 @@ from unrecall.attacks.linear_probe import LinearProbe, ReadOut
 from unrecall.data.examples import Examples, digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
-from unrecall.harness.scored import scored
+from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import observe
 from unrecall.tasks import CausalLM, Classification
 from unrecall.tasks.base import Task
@@ -172,7 +172,7 @@ def test_the_same_seed_reads_the_same(class_world: World) -> None:
 
 def test_every_model_under_the_probe(class_world: World) -> None:
     w = class_world
-    finding = scored(LinearProbe(ks=(1, 5)), setting_of(w))
+    finding = score_finding(LinearProbe(ks=(1, 5)), setting_of(w))
     report, rows = finding.report, finding.measurements
     assert [row.name for row in rows] == ["linear_probe_mean", "linear_probe_worst"]
     assert rows[0].leak == "above"
@@ -202,14 +202,14 @@ def test_a_task_may_show_its_classes_in_another_form(class_world: World) -> None
     attack = LinearProbe(ks=(5,))
     assert accuracies(attack, w.original, w) == accuracies(attack, w.original, class_world)
     assert attack.disguise(w.original, job_of(w)) is None
-    report = scored(attack, setting_of(w)).report
+    report = score_finding(attack, setting_of(w)).report
     assert report.positive_control.startswith("the original itself shows what it knows")
     assert report.positive_holds is True
 
 
 def test_texts_are_a_row_with_a_reason(class_world: World) -> None:
     w, task = class_world, CausalLM(word_tokenizer())
-    finding = scored(LinearProbe(), setting_of(replace(w, task=task, retrained=())))
+    finding = score_finding(LinearProbe(), setting_of(replace(w, task=task, retrained=())))
     (row,) = finding.measurements
     assert not finding.report.curves
     assert row.note == "LinearProbe: expected examples that have one class each, got CausalLM. Leave it out."

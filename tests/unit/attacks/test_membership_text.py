@@ -29,7 +29,7 @@ from unrecall.data.request import Request, Split
 from unrecall.data.signals import Evidence, Signals
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
-from unrecall.harness.scored import scored
+from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import observe
 from unrecall.record import stats
 from unrecall.tasks import Classification
@@ -47,9 +47,9 @@ def signals(rows: Sequence[Sequence[float]]) -> Signals:
 
 
 def about(
-    request: Request, subject: Mapping[Split, Signals], *references: Mapping[Split, Signals], **looked: np.ndarray
+    request: Request, subject: Mapping[Split, Signals], *references: Mapping[Split, Signals], **extra: np.ndarray
 ) -> Evidence:
-    found: Any = looked
+    found: Any = extra
     return Evidence(request, subject, references, subject, found)
 
 
@@ -111,9 +111,9 @@ def test_zlib_by_hand(text_world: World) -> None:
         w.request, forget=[{"prompt": "what", "answer": "aaa " * 40}, {"prompt": "what", "answer": "ann"}]
     )
     sizes = [len(zlib.compress(b"aaa " * 40)), len(zlib.compress(b"ann"))]
-    looked = ZlibRatio().look(w.original, job_of(w, request=request))
-    assert looked["forget"].tolist() == sizes
-    seen = about(request, {"forget": signals([[-3.0], [-1.0, -2.0]])}, forget=looked["forget"])
+    extra = ZlibRatio().extra_signals(w.original, job_of(w, request=request))
+    assert extra["forget"].tolist() == sizes
+    seen = about(request, {"forget": signals([[-3.0], [-1.0, -2.0]])}, forget=extra["forget"])
     assert ZlibRatio().score(seen, "forget") == pytest.approx([-3 / sizes[0], -1.5 / sizes[1]])
 
 
@@ -139,15 +139,15 @@ def test_gradient_norm_is_autograds(text_world: World, monkeypatch: pytest.Monke
     w, passes = text_world, []
     model = copy.deepcopy(w.original).train().requires_grad_(False)
     model.register_forward_pre_hook(lambda *_: passes.append(1))
-    looked = GradNorm().look(model, job_of(w))
+    extra = GradNorm().extra_signals(model, job_of(w))
     assert len(passes) == 2, "one pass a batch: vmap follows"
     assert model.training
     for split in TEXTS:
-        for item, norm in zip(list(w.request[split]), looked[split], strict=True):  # type: ignore[call-overload]
+        for item, norm in zip(list(w.request[split]), extra[split], strict=True):  # type: ignore[call-overload]
             loss = w.task.rows(w.original, w.task.collate([item])).losses().sum()
             found = torch.autograd.grad(loss, list(w.original.parameters()))
             assert norm == pytest.approx(float(torch.cat([g.flatten() for g in found]).norm()), rel=1e-4)
-    assert np.array_equal(GradNorm().score(about(w.request, {}, **looked), "holdout"), -looked["holdout"])
+    assert np.array_equal(GradNorm().score(about(w.request, {}, **extra), "holdout"), -extra["holdout"])
 
 
 # What can't be asked.
@@ -162,12 +162,12 @@ def test_what_is_missing_is_said(text_world: World, samples_world: World) -> Non
     without = replace(w.request, holdout=Absent("holdout: there is none"))
     for other in (GradNorm(), REMIND()):
         with pytest.raises(MissingReference, match="there is none"):
-            other.look(w.original, job_of(w, request=without))
-    finding = scored(ZlibRatio(), setting_of(replace(w, request=without)))
+            other.extra_signals(w.original, job_of(w, request=without))
+    finding = score_finding(ZlibRatio(), setting_of(replace(w, request=without)))
     assert finding.measurements[0].unlearned.note == "holdout: there is none"
     s = samples_world
     with pytest.raises(NotSupported, match="REMIND: expected a task of texts, got Classification"):
-        REMIND().look(s.original, job_of(s))
+        REMIND().extra_signals(s.original, job_of(s))
     few = dict.fromkeys(CLASSES, np.zeros((1, 15)))
     with pytest.raises(NotSupported, match="at least 2 examples each of retain, holdout, forget, got 1, 1, 1"):
         REMIND().score(about(w.request, subject, **few), "forget")
@@ -203,20 +203,20 @@ def test_landscape_by_hand() -> None:
 def test_remind_looks_at_the_same_neighbours_of_every_text(text_world: World) -> None:
     w, attack = text_world, REMIND(m=5, k=4)
     model = copy.deepcopy(w.original).train()
-    looked = attack.look(model, job_of(w, seed=3))
-    again = attack.look(w.original, job_of(w, seed=3))
+    extra = attack.extra_signals(model, job_of(w, seed=3))
+    again = attack.extra_signals(w.original, job_of(w, seed=3))
     assert model.training
-    assert {split: found.shape for split, found in looked.items()} == {
+    assert {split: found.shape for split, found in extra.items()} == {
         "retain": (8, 15),
         "holdout": (8, 15),
         "forget": (10, 15),
     }
-    assert all(np.array_equal(found, again[split]) for split, found in looked.items())
-    other = attack.look(w.original, job_of(w, seed=4))
-    assert not np.array_equal(other["forget"], looked["forget"])
+    assert all(np.array_equal(found, again[split]) for split, found in extra.items())
+    other = attack.extra_signals(w.original, job_of(w, seed=4))
+    assert not np.array_equal(other["forget"], extra["forget"])
     loss = observe(w.original, w.task, w.request.forget).loss
-    assert looked["forget"][:, 0] == pytest.approx(loss, abs=1e-5)
-    still = REMIND(p=0.0, k=2).look(w.original, job_of(w, seed=3))["forget"]
+    assert extra["forget"][:, 0] == pytest.approx(loss, abs=1e-5)
+    still = REMIND(p=0.0, k=2).extra_signals(w.original, job_of(w, seed=3))["forget"]
     assert still[:, 1] == pytest.approx(still[:, 0], abs=1e-5)
     assert not still[:, [6, 7, 8, 9, 10, 11, 13, 14]].any(), "nothing is swapped, so nothing rises"
 
@@ -270,7 +270,7 @@ def text_audit(text_world: World) -> Setting:
     ids=lambda attack: type(attack).__name__,
 )
 def test_controls(attack: MembershipAttack, text_audit: Setting) -> None:
-    finding = scored(attack, text_audit)
+    finding = score_finding(attack, text_audit)
     area = finding.measurements[0]
     assert area.original.value is not None
     assert area.original.value > 0.8

@@ -26,10 +26,10 @@ from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, MissingDependency, NotSupported
-from unrecall.evidence.pool import Place
+from unrecall.evidence.pool import ArmIndices
 from unrecall.evidence.scores import Point, Scores, best
 from unrecall.evidence.setting import Subject
-from unrecall.harness.scored import scored
+from unrecall.harness.scoring import score_finding
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.models.observe import accuracy
 from unrecall.tasks import CausalLM
@@ -39,8 +39,8 @@ from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 
 ADAMW = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
-RELEARN = Relearn(steps=(4, 32), learning_rates=(1e-5, 1e-3), fit=ADAMW)
-BENIGN = replace(RELEARN, data="benign", steps=(32,), learning_rates=(1e-3,))
+TEXT_RELEARNING = Relearn(steps=(4, 32), learning_rates=(1e-5, 1e-3), fit=ADAMW)
+BENIGN = replace(TEXT_RELEARNING, data="benign", steps=(32,), learning_rates=(1e-3,))
 
 
 def shown(attack: RecoveryAttack, model: nn.Module, w: World) -> list[float]:
@@ -239,7 +239,7 @@ def test_wordings_by_hand() -> None:
 def test_probes_need_texts_and_paraphrase_needs_prompts(text_world: World, samples_world: World) -> None:
     w = samples_world
     for attack in (Prefix(), Paraphrase()):
-        report = scored(attack, setting_of(w)).report
+        report = score_finding(attack, setting_of(w)).report
         assert f"{type(attack).__name__}: expected a task of texts" in report.note
     w = text_world
     bare = [
@@ -253,13 +253,13 @@ def test_probes_need_texts_and_paraphrase_needs_prompts(text_world: World, sampl
 def test_relearn_keeps_pools_apart_and_starts_each_rate_afresh(text_world: World) -> None:
     w, before = text_world, digest_of(text_world.original)
     for share, held in ((0.1, 1), (0.3, 3)):
-        attack = replace(RELEARN, share=share)
+        attack = replace(TEXT_RELEARNING, share=share)
         pool = draw_of(attack, w).pool
         parts = [{digest(item) for item in iterate(part)} for part in (pool.taught, pool.tested[0])]
         assert [len(part) for part in parts] == [held, 10 - held]
         assert parts[0].isdisjoint(parts[1])
-    there = attacked(RELEARN, w.original, w)
-    back = attacked(replace(RELEARN, learning_rates=RELEARN.learning_rates[::-1]), w.original, w)
+    there = attacked(TEXT_RELEARNING, w.original, w)
+    back = attacked(replace(TEXT_RELEARNING, learning_rates=TEXT_RELEARNING.learning_rates[::-1]), w.original, w)
     assert digest_of(w.original) == before
     found = [{(one.variant, one.budget): digest_of(one.model) for one in runs} for runs in (there, back)]
     assert found[0] == found[1]
@@ -268,8 +268,8 @@ def test_relearn_keeps_pools_apart_and_starts_each_rate_afresh(text_world: World
 
 def test_an_attack_that_breaks_off_at_once_has_reached_nothing_more(text_world: World) -> None:
     w = text_world
-    attack = replace(RELEARN, steps=(30,), learning_rates=(1e20,))
-    found = scored(attack, setting_of(w))
+    attack = replace(TEXT_RELEARNING, steps=(30,), learning_rates=(1e20,))
+    found = score_finding(attack, setting_of(w))
     assert found.measurements[0].unlearned.value == found.measurements[0].original.value == 1.0
     assert found.report.positive_holds is False
 
@@ -304,7 +304,7 @@ def test_a_file_must_be_there_and_belong_to_benign_texts(tmp_path: Path, samples
 def test_tries_add_up_where_the_attacker_keeps_them() -> None:
     tries = {0.0: [1.0, 1.0], 1.0: [1.0, 0.0], 2.0: [0.0, 0.0], 3.0: [1.0, 1.0]}
     points = [Point(budget, f"{budget}", (np.array(values),), (0.0,)) for budget, values in tries.items()]
-    trace = best(Scores.of(points), Place(0, np.arange(2), np.arange(2)), cumulative=True)
+    trace = best(Scores.of(points), ArmIndices(0, np.arange(2), np.arange(2)), cumulative=True)
     assert [examples.mean() for examples in trace.shown] == [1.0, 0.5, 0.5, 1.0]
     assert trace.variants == ["0.0", "1.0", "1.0", "3.0"]
 
@@ -315,7 +315,7 @@ def test_tries_add_up_where_the_attacker_keeps_them() -> None:
         Quantise(),
         Prefix(shares=(0.5,)),
         Paraphrase(wordings=("polite", "typo")),
-        replace(RELEARN, learning_rates=(1e-3,)),
+        replace(TEXT_RELEARNING, learning_rates=(1e-3,)),
         BENIGN,
         RelearnTime(fit=replace(ADAMW, lr=1e-3, epochs=20)),
     ],
@@ -323,7 +323,7 @@ def test_tries_add_up_where_the_attacker_keeps_them() -> None:
 )
 def test_both_controls_hold(attack: RecoveryAttack, text_world: World, hidden: nn.Module) -> None:
     w = text_world
-    report = scored(attack, setting_of(w, hidden)).report
+    report = score_finding(attack, setting_of(w, hidden)).report
     assert report.positive_holds is True, report.positive_control
     assert report.negative_holds is True, report.negative_control
     assert report.curves[0].y_label == attack.measure

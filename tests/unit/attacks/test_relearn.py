@@ -18,7 +18,7 @@ from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Subject
 from unrecall.harness.evaluation import draw_for
-from unrecall.harness.scored import scored
+from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import accuracy
 from unrecall.record.verdict import judge
 from unrecall.tasks import CausalLM, Classification, Contrastive
@@ -64,7 +64,7 @@ def attacked(attack: Relearn, model: nn.Module, request: Request) -> list[Attack
 @pytest.mark.parametrize("data", ["harmful", "benign"])
 def test_a_rescaled_retrained_model_leaks_no_more_than_retrained_ones(class_world: World, data: Any) -> None:
     w, attack = class_world, Relearn(data=data, steps=(1, 4, 16, 64))
-    finding = scored(attack, setting_of(w, rescaled(w.retrained[0])))
+    finding = score_finding(attack, setting_of(w, rescaled(w.retrained[0])))
     report, (mean, worst) = finding.report, judge(finding.measurements)[0]
     assert mean.original.value == worst.original.value == 1
     assert mean.unlearned.value == mean.reference == 0
@@ -126,23 +126,23 @@ def test_use_ends_where_retain_accuracy_has_fallen() -> None:
 def test_the_attacker_never_trains_on_what_use_is_measured_on(
     samples_world: World, monkeypatch: pytest.MonkeyPatch, data: Any, sample: int, held: int
 ) -> None:
-    w, seen, looked = samples_world, [], []
+    w, seen, extra = samples_world, [], []
 
     def noting(student: nn.Module, task: Any, phase: Phase, *rest: Any) -> Any:
         seen.append(phase.streams["held"])
         return training(student, task, phase, *rest)
 
     def least(self: Relearn, model: nn.Module, task: Any, guard: Any, probe: Any) -> float:
-        looked.append(guard)
+        extra.append(guard)
         return 0.0
 
     monkeypatch.setattr(module, "training", noting)
     monkeypatch.setattr(Relearn, "_least", least)
     attack = Relearn(data=data, steps=(1,), learning_rates=(1e-3,), retain_sample=sample)
     list(attack.recover(w.original, draw_of(attack, w).pool, setting_of(w)))
-    trained, guard = ({digest(item) for item in iterate(one[0])} for one in (seen, looked))
+    trained, guard = ({digest(item) for item in iterate(one[0])} for one in (seen, extra))
     assert len(seen[0]) == held
-    assert len(looked[0]) == min(sample, 70)
+    assert len(extra[0]) == min(sample, 70)
     assert not trained & guard
     assert guard <= {digest(item) for item in iterate(w.request.retain)}
 

@@ -14,7 +14,7 @@ from tests.worlds import World
 from unrecall.attacks.remind import CLASSES, REMIND, out_of_fold
 from unrecall.data.request import Split
 from unrecall.data.signals import Evidence
-from unrecall.harness.scored import scored
+from unrecall.harness.scoring import score_finding
 from unrecall.record import stats
 from unrecall.training.job import Job
 
@@ -25,7 +25,7 @@ class Noise(REMIND):
 
     needs: ClassVar[tuple[type, ...]] = ()
 
-    def look(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
+    def extra_signals(self, model: nn.Module, job: Job) -> Mapping[Split, np.ndarray]:
         return {split: torch.randn(SIZES[split], 15, generator=job.generator).numpy() for split in CLASSES}
 
 
@@ -51,9 +51,9 @@ def test_noise_is_rarely_called_a_leak() -> None:
 
 def test_an_audit_prints_the_wider_interval(samples_world: World) -> None:
     w, attack = samples_world, Noise()
-    area = scored(attack, setting_of(w, seed=3)).measurements[0].unlearned
-    looked = Evidence(w.request, {}, (), {}, attack.look(w.original, job_of(w, seed=3)))
-    plain = stats.auc(attack.score(looked, "forget"), attack.score(looked, "holdout"))
+    area = score_finding(attack, setting_of(w, seed=3)).measurements[0].unlearned
+    extra = Evidence(w.request, {}, (), {}, attack.extra_signals(w.original, job_of(w, seed=3)))
+    plain = stats.auc(attack.score(extra, "forget"), attack.score(extra, "holdout"))
     assert area.value == plain.value is not None
     assert area.low is not None and plain.low is not None and plain.value is not None
     assert plain.value - area.low > 1.4 * (plain.value - plain.low)

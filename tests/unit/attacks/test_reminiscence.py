@@ -19,7 +19,7 @@ from unrecall.data.examples import Absent, Batch, concatenated, digest, iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.scored import scored
+from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import batchnorms
 from unrecall.tasks import CausalLM, Classification
@@ -165,14 +165,14 @@ def test_real_unseen_examples_may_be_the_control(class_world: World) -> None:
 def test_the_harness_shows_both_beside_each_other(class_world: World, samples_world: World) -> None:
     w, attack = class_world, replace(QUICK, learning_rates=(0.012,), steps=40)
     setting = Setting(Models(w.original, w.retrained[0], w.retrained[1:]), w.request, w.task, 0, CPU)
-    report = scored(attack, setting).report
+    report = score_finding(attack, setting).report
     assert report.name == "rea_class_0.25"
     assert report.positive_holds is True, report.positive_control
     assert report.negative_holds is True, report.negative_control
     lines = {line.role: line for line in report.curves[0].series}
     assert lines["unlearned on shuffled inputs"].x == list(range(41))
     assert lines["original"].y[0] == 1
-    other = scored(attack, replace(setting, request=samples_world.request))
+    other = score_finding(attack, replace(setting, request=samples_world.request))
     assert other.measurements[0].unlearned.value is None
     assert "works on class requests" in other.report.note
 
@@ -233,7 +233,7 @@ def test_it_needs_inputs_that_can_be_moved(class_world: World) -> None:
 def test_the_copy_is_fine_tuned_on_retain_at_each_rate(samples_world: World) -> None:
     w, attack = samples_world, replace(SMALL, learning_rates=(0.02, 0.01))
     before = state(w.original)
-    looked = attack.look(w.original, job_of(w, seed=7))
+    extra = attack.extra_signals(w.original, job_of(w, seed=7))
     assert same(before, state(w.original))
     generator, student = seeded(7), copy.deepcopy(w.original)
 
@@ -243,11 +243,11 @@ def test_the_copy_is_fine_tuned_on_retain_at_each_rate(samples_world: World) -> 
     for rate in (0.02, 0.01):
         recipe = Fit(lr=rate, batch_size=16, epochs=3)
         fit(student, w.task, Phase(loss, {"retain": w.request.retain}, recipe), generator, CPU)
-    assert set(looked) == {"forget", "holdout"}
-    for split, found in looked.items():
+    assert set(extra) == {"forget", "holdout"}
+    for split, found in extra.items():
         assert found == pytest.approx(observe(student, w.task, w.request[split]).loss)
-    again = attack.look(w.original, job_of(w, seed=7))
-    assert all(np.array_equal(looked[split], again[split]) for split in looked)
+    again = attack.extra_signals(w.original, job_of(w, seed=7))
+    assert all(np.array_equal(extra[split], again[split]) for split in extra)
 
 
 def test_the_score_is_liras_of_the_copy(samples_world: World) -> None:
@@ -255,10 +255,10 @@ def test_the_score_is_liras_of_the_copy(samples_world: World) -> None:
     one = setting_of(w).evidence["unlearned"]
     plain = {split: one.signals[split].loss for split in ("forget", "holdout")}
     for split in ("forget", "holdout"):
-        unmoved = ReaSample().score(replace(one, looked=plain), split)  # type: ignore[arg-type]
+        unmoved = ReaSample().score(replace(one, extra=plain), split)  # type: ignore[arg-type]
         assert unmoved == pytest.approx(Lira().score(one, split))  # type: ignore[arg-type]
     surer = {**plain, "forget": plain["forget"] / 10}
-    assert (ReaSample().score(replace(one, looked=surer), "forget") > Lira().score(one, "forget")).all()
+    assert (ReaSample().score(replace(one, extra=surer), "forget") > Lira().score(one, "forget")).all()
 
 
 def test_the_recipe_of_the_sample_form_is_the_papers() -> None:
@@ -279,11 +279,11 @@ def test_retain_alone_brings_back_what_statistics_hid(samples_world: World) -> N
         assert norm.running_mean is not None
         norm.running_mean += 1.5 * torch.randn(norm.running_mean.shape, generator=seeded(1))
     hidden = observe(drifted, w.task, w.request.forget).loss.mean()
-    shown = SMALL.look(drifted, job_of(w))["forget"].mean()
-    unmet = SMALL.look(w.retrained[0], job_of(w))["forget"].mean()
+    shown = SMALL.extra_signals(drifted, job_of(w))["forget"].mean()
+    unmet = SMALL.extra_signals(w.retrained[0], job_of(w))["forget"].mean()
     assert shown < 0.5 * hidden
     assert shown < 0.5 * unmet
-    report = scored(SMALL, setting_of(w, drifted)).report
+    report = score_finding(SMALL, setting_of(w, drifted)).report
     assert report.positive_holds is True, report.positive_control
     assert report.negative_holds is True, report.negative_control
 
@@ -291,12 +291,12 @@ def test_retain_alone_brings_back_what_statistics_hid(samples_world: World) -> N
 def test_what_the_sample_form_lacks_is_said(samples_world: World) -> None:
     w = samples_world
     setting = setting_of(replace(w, retrained=w.retrained[:1]))
-    assert "at least 2 retrained models" in scored(SMALL, setting).measurements[0].unlearned.note
+    assert "at least 2 retrained models" in score_finding(SMALL, setting).measurements[0].unlearned.note
     without = replace(w.request, holdout=Absent("no holdout here"))
     with pytest.raises(MissingReference, match="no holdout here"):
-        SMALL.look(w.original, job_of(w, request=without))
+        SMALL.extra_signals(w.original, job_of(w, request=without))
     with pytest.raises(NotSupported, match="ReaSample: expected rates at which fine-tuning stays finite"):
-        replace(SMALL, learning_rates=(1e30,)).look(w.original, job_of(w))
+        replace(SMALL, learning_rates=(1e30,)).extra_signals(w.original, job_of(w))
     one: Any = setting.evidence["unlearned"]
     with pytest.raises(NotSupported, match="got 'test'"):
         SMALL.score(one, "test")

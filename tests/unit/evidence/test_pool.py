@@ -10,7 +10,7 @@ import torch
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.errors import MissingReference
-from unrecall.evidence.pool import Arm, Draw, draw
+from unrecall.evidence.pool import Arm, Draw, draw_pool
 from unrecall.training.randomness import seeded
 
 Number = tuple[int]
@@ -27,7 +27,7 @@ def numbers(examples: object) -> list[int]:
 def of_arm(drawn: Draw, arm: Arm) -> list[int]:
     """The tested examples of an arm, by way of its place in the pool."""
     place = drawn.places[arm]
-    tested = numbers(drawn.pool.tested[place.tested])
+    tested = numbers(drawn.pool.tested[place.in_set])
     return [tested[i] for i in place.positions]
 
 
@@ -38,7 +38,7 @@ def by_index(drawn: Draw, arm: Arm) -> list[int]:
 
 
 def test_who_teaches_nothing_is_tested_on_all_of_both_arms() -> None:
-    drawn = draw(REQUEST, 0)
+    drawn = draw_pool(REQUEST, 0)
     assert numbers(drawn.pool.taught) == []
     assert [numbers(tested) for tested in drawn.pool.tested] == [[n for (n,) in FORGET], [n for (n,) in HOLDOUT]]
     assert of_arm(drawn, "forget") == by_index(drawn, "forget") == list(range(10))
@@ -46,7 +46,7 @@ def test_who_teaches_nothing_is_tested_on_all_of_both_arms() -> None:
 
 
 def test_the_papers_teach_from_forget_alone_and_test_the_rest() -> None:
-    drawn = draw(REQUEST, 0, 3)
+    drawn = draw_pool(REQUEST, 0, 3)
     taught, tested = numbers(drawn.pool.taught), of_arm(drawn, "forget")
     assert len(taught) == 3 and sorted(taught + tested) == list(range(10))
     assert tested == by_index(drawn, "forget")
@@ -56,26 +56,26 @@ def test_the_papers_teach_from_forget_alone_and_test_the_rest() -> None:
 
 
 def test_retested_examples_are_those_that_were_taught() -> None:
-    drawn = draw(REQUEST, 0, 3, retested=True)
+    drawn = draw_pool(REQUEST, 0, 3, retested=True)
     assert of_arm(drawn, "forget") == by_index(drawn, "forget") == numbers(drawn.pool.taught)
     assert of_arm(drawn, "holdout") == [100, 101, 102], "as many, for comparison"
-    whole = draw(REQUEST, 0, 10, retested=True)
+    whole = draw_pool(REQUEST, 0, 10, retested=True)
     assert numbers(whole.pool.taught) == of_arm(whole, "forget") == list(range(10))
     assert of_arm(whole, "holdout") == list(range(100, 106))
 
 
 @pytest.mark.parametrize("retested", [False, True])
 def test_without_a_holdout_forget_alone_is_tested(retested: bool) -> None:
-    drawn = draw(BARE, 0, 3, retested=retested)
+    drawn = draw_pool(BARE, 0, 3, retested=retested)
     assert set(drawn.places) == {"forget"}
     assert len(drawn.pool.tested) == 1
     assert len(of_arm(drawn, "forget")) == (3 if retested else 7)
     with pytest.raises(MissingReference, match="expected a holdout for dose='both', got none"):
-        draw(BARE, 0, 3, dose="both")
+        draw_pool(BARE, 0, 3, dose="both")
 
 
 def test_both_arms_teach_alike_and_the_rest_is_one_set() -> None:
-    drawn = draw(REQUEST, 0, 6, dose="both")
+    drawn = draw_pool(REQUEST, 0, 6, dose="both")
     taught = numbers(drawn.pool.taught)
     (tested,) = drawn.pool.tested
     assert len(taught) == 6 and sorted([*taught, *numbers(tested)]) == [*range(10), *range(100, 106)]
@@ -87,7 +87,7 @@ def test_both_arms_teach_alike_and_the_rest_is_one_set() -> None:
 
 
 def test_both_arms_retested() -> None:
-    drawn = draw(REQUEST, 0, 6, dose="both", retested=True)
+    drawn = draw_pool(REQUEST, 0, 6, dose="both", retested=True)
     assert numbers(drawn.pool.tested[0]) == numbers(drawn.pool.taught)
     assert sorted(of_arm(drawn, "forget") + of_arm(drawn, "holdout")) == sorted(numbers(drawn.pool.taught))
 
@@ -96,13 +96,13 @@ def test_both_arms_retested() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_with_dose_both_nothing_depends_on_which_arm_is_which(retested: bool, seed: int) -> None:
     """The arms change places, are shuffled, and one example moves over: the attack is given the very same pool."""
-    own = draw(REQUEST, seed, 6, dose="both", retested=retested)
+    own = draw_pool(REQUEST, seed, 6, dose="both", retested=retested)
     swapped = replace(REQUEST, forget=HOLDOUT, holdout=FORGET)
     mixed = replace(
         REQUEST, forget=[*HOLDOUT[::-1], FORGET[3]], holdout=[FORGET[i] for i in (9, 0, 1, 2, 4, 8, 7, 6, 5)]
     )
     for request in (swapped, mixed):
-        other = draw(request, seed, 6, dose="both", retested=retested)
+        other = draw_pool(request, seed, 6, dose="both", retested=retested)
         assert numbers(other.pool.taught) == numbers(own.pool.taught)
         assert numbers(other.pool.tested[0]) == numbers(own.pool.tested[0])
         assert torch.equal(other.pool.state, own.pool.state)
@@ -110,13 +110,13 @@ def test_with_dose_both_nothing_depends_on_which_arm_is_which(retested: bool, se
 
 def test_another_seed_draws_another_pool() -> None:
     for dose in ("forget", "both"):
-        first, second = (numbers(draw(REQUEST, seed, 5, dose=dose).pool.taught) for seed in (0, 1))  # type: ignore[arg-type]
+        first, second = (numbers(draw_pool(REQUEST, seed, 5, dose=dose).pool.taught) for seed in (0, 1))  # type: ignore[arg-type]
         assert first != second
 
 
 def test_every_model_is_attacked_with_the_same_randomness() -> None:
     """The generator goes on from where the draw ended, and starts there again for the next model."""
-    pool = draw(REQUEST, 0, 3).pool
+    pool = draw_pool(REQUEST, 0, 3).pool
     generator = seeded(0)
     torch.randperm(10, generator=generator)
     expected = torch.rand(4, generator=generator)

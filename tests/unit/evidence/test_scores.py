@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from unrecall.disk.cache import ARRAYS
-from unrecall.evidence.pool import Place
+from unrecall.evidence.pool import ArmIndices
 from unrecall.evidence.scores import Point, Scores, best
 
-PLACE = Place(0, np.array([0, 1]), np.array([4, 7]))
+PLACE = ArmIndices(0, np.array([0, 1]), np.array([4, 7]))
 
 
 def scores_of(*points: tuple[float, str, list[float]]) -> Scores:
@@ -31,7 +31,7 @@ def test_points_are_laid_out_by_tested_set() -> None:
 def test_an_arm_is_found_by_its_place() -> None:
     shown = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
     scores = Scores(np.array([0.0, 1.0]), ("", ""), (np.zeros((2, 1)), shown), (np.zeros(2), np.zeros(2)))
-    assert scores.at(Place(1, np.array([2, 0]), np.array([9, 3]))).tolist() == [[2, 0], [5, 3]]
+    assert scores.at(ArmIndices(1, np.array([2, 0]), np.array([9, 3]))).tolist() == [[2, 0], [5, 3]]
 
 
 @pytest.mark.parametrize("beside", [(), (np.arange(12.0).reshape(3, 2, 2), np.ones((3, 2, 1)))])
@@ -89,5 +89,5 @@ def test_what_was_reached_leaves_out_what_was_there_before() -> None:
 def test_only_the_arm_s_own_examples_count() -> None:
     """The choice that brings most of the others, at position 1, isn't the best for this arm."""
     scores = scores_of((1.0, "a", [0.0, 1.0, 0.5]), (1.0, "b", [0.5, 0.0, 0.5]))
-    assert best(scores, Place(0, np.array([0, 2]), np.array([0, 1]))).variants == ["b"]
-    assert best(scores, Place(0, np.array([1]), np.array([0]))).variants == ["a"]
+    assert best(scores, ArmIndices(0, np.array([0, 2]), np.array([0, 1]))).variants == ["b"]
+    assert best(scores, ArmIndices(0, np.array([1]), np.array([0]))).variants == ["a"]

@@ -141,10 +141,10 @@ def test_what_one_attack_looks_at_is_computed_once_a_model(samples_world: World)
 
     for subject in setting.subjects:
         for _ in range(2):
-            evidence = setting.looked(subject, look, ("mine",))
-            assert list(evidence.looked) == ["forget"]
+            evidence = setting.with_extra(subject, look, ("mine",))
+            assert list(evidence.extra) == ["forget"]
     assert calls == [0] * 4, "original, unlearned and two retrained models; from the same seed for all"
-    setting.looked(setting.subjects[0], look, ("another's",))
+    setting.with_extra(setting.subjects[0], look, ("another's",))
     assert len(calls) == 5
 
 

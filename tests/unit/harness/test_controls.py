@@ -30,8 +30,8 @@ from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.harness import controls
 from unrecall.harness.controls import Arms, Control, Copy
-from unrecall.harness.inspected import inspected
-from unrecall.harness.scored import scored
+from unrecall.harness.inspection import inspection_finding
+from unrecall.harness.scoring import score_finding
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import AttackReport, Estimate, Measurement, ThreatModel
@@ -260,7 +260,9 @@ class Inspecting(InspectionAttack):
 def test_inspections_of_trained_models(samples_world: World) -> None:
     w = samples_world
     setting = Setting(Models(w.original, w.original, w.retrained), w.request, w.task, 0, CPU)
-    sound, blind, peeking = (inspected(attack, setting).report for attack in (CKA(), Inspecting(), Inspecting(True)))
+    sound, blind, peeking = (
+        inspection_finding(attack, setting).report for attack in (CKA(), Inspecting(), Inspecting(True))
+    )
     assert (sound.positive_holds, sound.negative_holds) == (True, True)
     assert (blind.positive_holds, blind.negative_holds) == (False, True)
     assert (peeking.positive_holds, peeking.negative_holds) == (False, False)
@@ -309,7 +311,7 @@ NOBODY = ThreatModel(access="none", data="none", budget="none")
 
 def report_on(attack: ScoredAttack, w: World, *, alone: bool = False) -> AttackReport:
     models = Models(w.original, w.original, () if alone else w.retrained)
-    return scored(attack, Setting(models, w.request, w.task, 0, CPU)).report
+    return score_finding(attack, Setting(models, w.request, w.task, 0, CPU)).report
 
 
 @dataclass(frozen=True)

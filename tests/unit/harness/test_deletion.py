@@ -13,9 +13,9 @@ from tests.worlds import CPU
 from unrecall.attacks.indirect import Indirect
 from unrecall.data.request import Request
 from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.adversary import Adversary, Predictions
 from unrecall.harness.finding import Finding
 from unrecall.harness.harm import NONE, Answers, Outcomes, Trial, harm_finding
-from unrecall.harness.requests import Adversary, Predictions
 from unrecall.record.schema import Curve, Measurement
 from unrecall.record.stats import SKEWED
 from unrecall.tasks import Classification

@@ -9,7 +9,7 @@ from torch import nn
 from tests.worlds import blobs
 from unrecall.attacks import REMIND, Loss, MembershipAttack
 from unrecall.data.request import Request
-from unrecall.evidence.pool import Place
+from unrecall.evidence.pool import ArmIndices
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.evaluation import Evaluation
@@ -26,8 +26,8 @@ def of(attack: MembershipAttack, forget: list[float], holdout: list[float]) -> F
     setting = Setting(Models(model, model), Request(data[:2], data[2:4], data[4:6], data[6:]), Classification())
     arms = (np.array(forget), np.array(holdout))
     places = {
-        "forget": Place(0, np.arange(len(forget)), np.arange(len(forget))),
-        "holdout": Place(1, np.arange(len(holdout)), np.arange(len(holdout))),
+        "forget": ArmIndices(0, np.arange(len(forget)), np.arange(len(forget))),
+        "holdout": ArmIndices(1, np.arange(len(holdout)), np.arange(len(holdout))),
     }
     scores = Scores.of([Point(0.0, "", arms, (math.nan, math.nan))])
     return finding(Evaluation(attack, setting, places, {"original": scores, "unlearned": scores}, {}))

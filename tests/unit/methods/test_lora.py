@@ -317,8 +317,8 @@ def test_spec_strength_and_core_are_the_base_s() -> None:
     assert isinstance(method, LoRA)
     assert (method.r, method.alpha, method.target, method.checkpointing) == (4, 8.0, ("q_proj", "v_proj"), True)
     assert parse(show(method), "methods") == method
-    assert method.core() == NPO(fit=replace(NPO().fit, lr=1e-3, epochs=2))
-    assert method.scaled(2.0).core() == NPO(fit=replace(NPO().fit, lr=2e-3, epochs=2))
+    assert method.innermost() == NPO(fit=replace(NPO().fit, lr=1e-3, epochs=2))
+    assert method.scaled(2.0).innermost() == NPO(fit=replace(NPO().fit, lr=2e-3, epochs=2))
     for bad in ("lora:r=0", "lora:alpha=0", "lora:dropout=1"):
         with pytest.raises(BadInput, match=f"LoRA: expected {bad[5:].split('=')[0]} to be"):
             parse(bad, "methods")

@@ -13,7 +13,7 @@ from tests.worlds import CPU, World, blobs, small_llama, word_tokenizer
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Null
-from unrecall.methods.our import OUR, look, overlap, taps
+from unrecall.methods.our import OUR, overlap, rows_and_features, taps
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.scenarios.networks import resnet18
 from unrecall.tasks import CausalLM, Classification
@@ -197,8 +197,8 @@ def test_texts_are_pooled_over_what_is_no_padding() -> None:
     long = {"prompt": "what is the job of bob", "answer": "baker cook diver farmer"}
     layers = {"model.layers.0": model.model.layers[0]}  # type: ignore[union-attr,index]
     with torch.no_grad():
-        alone = look(model, task, task.collate([short]), layers).features[0]
-        beside = look(model, task, task.collate([short, long]), layers).features[0]
+        alone = rows_and_features(model, task, task.collate([short]), layers).features[0]
+        beside = rows_and_features(model, task, task.collate([short, long]), layers).features[0]
     assert alone.shape == (1, 32)
     assert torch.allclose(alone[0], beside[0], atol=1e-5)
 

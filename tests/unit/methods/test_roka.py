@@ -18,7 +18,7 @@ from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
 from unrecall.methods.grad_ascent import GradAscent
-from unrecall.methods.roka import ROKA, draw, initial_view, of_classes
+from unrecall.methods.roka import ROKA, draw_example, initial_view, of_classes
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.observe import accuracy
 from unrecall.scenarios.digits import Digits
@@ -60,7 +60,7 @@ def moved(model: nn.Module, amount: float = 0.3) -> nn.Module:
 def test_a_confident_example_is_always_drawn() -> None:
     losses = torch.tensor([60.0, 0.0, 60.0, 60.0])
     with own_randomness(0):
-        assert {int(draw(losses)) for _ in range(200)} == {1}
+        assert {int(draw_example(losses)) for _ in range(200)} == {1}
 
 
 @pytest.mark.parametrize("offset", [0.0, 500.0])
@@ -68,7 +68,7 @@ def test_the_draw_is_in_proportion_to_what_is_still_known(offset: float) -> None
     """Also where each probability is 0 in float32: e^-500."""
     q = torch.tensor([0.5, 0.125, 0.25])
     with own_randomness(1):
-        counts = torch.stack([draw(offset - q.log()) for _ in range(6000)]).flatten().bincount(minlength=3)
+        counts = torch.stack([draw_example(offset - q.log()) for _ in range(6000)]).flatten().bincount(minlength=3)
     share = q / q.sum()
     assert torch.allclose(counts / 6000, share, atol=4 * float((0.25 / 6000) ** 0.5))
 
@@ -79,10 +79,10 @@ def test_the_draw_follows_the_seed_and_survives_nan() -> None:
     seen = []
     for seed in (1, 1, 2, 3, 4):
         with own_randomness(seed):
-            seen.append(int(draw(losses)))
+            seen.append(int(draw_example(losses)))
     assert seen[0] == seen[1]
     assert len(set(seen)) > 1
-    assert draw(torch.full((4,), float("nan"))).shape == (1,)
+    assert draw_example(torch.full((4,), float("nan"))).shape == (1,)
 
 
 class Sure(nn.Module):
@@ -161,7 +161,7 @@ def test_the_targeted_loss_by_hand(class_world: World, heal: Any, neighbours: in
     z = {name: student[6](h) for name, h in features.items()}
     y = {name: one["targets"] for name, one in parts.items()}
     with own_randomness(5):
-        x = int(draw(F.cross_entropy(z["forget"], y["forget"], reduction="none")))
+        x = int(draw_example(F.cross_entropy(z["forget"], y["forget"], reduction="none")))
     R = {name: h * student[6].weight[y[name]] for name, h in features.items()}
     cosine = F.cosine_similarity(R["retain"], R["forget"][x][None]).detach()
     taken = z["retain"].argmax(1) == 0
@@ -311,7 +311,7 @@ def test_small_steps_raise_the_one_and_lower_the_other_within_their_bounds(class
     for seed in range(6):
         student = moved(w.original, 0.2 * seed).double()
         with own_randomness(seed):
-            x = draw(contributions(student, w.task, parts["forget"]).rows.losses())
+            x = draw_example(contributions(student, w.task, parts["forget"]).rows.losses())
         query = contributions(student, w.task, parts["forget"]).vectors[x[0]]
         retain = contributions(student, w.task, parts["retain"])
         siblings = nearest(query, retain.vectors, 8, of_classes(retain.rows, torch.tensor([0])))
@@ -439,7 +439,7 @@ def test_pairs_keep_their_mates(pairs_world: World) -> None:
         found, others = (contributions(student, w.task, parts[name]) for name in ("forget", "retain"))
         centroid = contributions(w.original, w.task, parts["forget"]).vectors.mean(0)
         with own_randomness(5):
-            x = draw(found.rows.losses()) if form == "targeted" else nearest(centroid, found.vectors, 1)
+            x = draw_example(found.rows.losses()) if form == "targeted" else nearest(centroid, found.vectors, 1)
         siblings = nearest(found.vectors[x[0]], others.vectors, 4)
         z, n = others.rows.logits, len(siblings)
         mine = torch.stack((2 * siblings, 2 * siblings + 1), 1).flatten()

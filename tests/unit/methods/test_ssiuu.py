@@ -392,4 +392,4 @@ def test_needs_no_holdout_and_keeps_the_original(text_world: World) -> None:
     assert same(w.original, before)
     assert result.state_dict().keys() == before.state_dict().keys()
     assert SSIUU().scaled(2.0).base.fit.lr == 2 * GradDiff().fit.lr  # type: ignore[attr-defined]
-    assert SSIUU().core() == GradDiff()
+    assert SSIUU().innermost() == GradDiff()

@@ -13,7 +13,7 @@ from tests.worlds import records as sample_records
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.harness.finding import Finding
-from unrecall.harness.kept import keep_scores
+from unrecall.harness.score_files import write_scores
 from unrecall.harness.suites import judged_names
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.recheck import recheck
@@ -217,7 +217,7 @@ def finding_with(name: str, scores: dict[str, np.ndarray]) -> Finding:
 def test_scores_beside_the_record_must_be_those_that_it_was_made_from(home: str, tmp_path: Path) -> None:
     file, record = tmp_path / home / SCORES / "relearn.safetensors", judged(scores={"relearn": "0" * 64})
     arrays = {"unlearned/forget": np.array([[0.25, 0.5]], np.float32)}
-    digests = keep_scores([finding_with("relearn", arrays)], tmp_path / home)
+    digests = write_scores([finding_with("relearn", arrays)], tmp_path / home)
     record.model_copy(update={"scores": digests}).save(tmp_path / "record.json")
     assert recheck(tmp_path / "record.json", DECLARED).problems == []
     whole = bytearray(file.read_bytes())
@@ -232,7 +232,7 @@ def test_scores_beside_the_record_must_be_those_that_it_was_made_from(home: str,
 
 def test_scores_that_no_attack_owns_are_named(tmp_path: Path) -> None:
     arrays = {"unlearned/forget": np.array([[0.25, 0.5]], np.float32)}
-    scores = keep_scores([finding_with("renamed", arrays)], tmp_path)
+    scores = write_scores([finding_with("renamed", arrays)], tmp_path)
     judged(scores=scores).save(tmp_path / "record.json")
     (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
     assert problem == "scores of renamed: the record holds no report of an attack of that name."

@@ -22,7 +22,7 @@ from unrecall.attacks.quantise import layers
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.scored import scored
+from unrecall.harness.scoring import score_finding
 from unrecall.harness.suites import suite
 from unrecall.models.importance import exact, mean_gradient, per_example, trainable
 from unrecall.models.observe import accuracy, batches, mean_loss, observe, one_size
@@ -502,13 +502,13 @@ def test_attacks_that_perturb_see_one_example_at_a_time(pairs_world: World) -> N
     reason = "Contrastive: expected the classes' names, got none. Set classes=(...)."
     setting = Setting(Models(w.original, w.original), w.request, w.task, 0, CPU)
     nameless = setting.with_task(bare)
-    uma, residual = scored(UMA(), nameless), scored(ResidualKnowledge(), nameless)
+    uma, residual = score_finding(UMA(), nameless), score_finding(ResidualKnowledge(), nameless)
     assert [uma.report.note, residual.report.note] == [f"{name}: {reason}" for name in ("UMA", "ResidualKnowledge")]
     assert [row.name for row in (*uma.measurements, *residual.measurements)] == ["uma_mean", "residual_knowledge_sums"]
     assert residual.measurements[0].unlearned.value is None
-    text = scored(ResidualKnowledge(), setting.with_task(CausalLM(word_tokenizer())))
+    text = score_finding(ResidualKnowledge(), setting.with_task(CausalLM(word_tokenizer())))
     assert text.report.note.startswith("ResidualKnowledge: expected a task with continuous inputs, got CausalLM.")
-    norms = scored(GradNorm(), setting)
+    norms = score_finding(GradNorm(), setting)
     assert norms.measurements[0].note.startswith(
         "GradNorm: expected examples that have a loss of their own, got Contrastive."
     )

@@ -19,7 +19,7 @@ from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.inspected import inspected, resisting
+from unrecall.harness.inspection import inspection_finding, resisting
 from unrecall.models.influence import Influence, neuron_influence, probability
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import shortcut
@@ -264,7 +264,7 @@ def test_what_was_not_forgotten_is_neither_erased_nor_hidden(text_world: World) 
     setting = setting_of(w, unlearned=moved)
     bare, _, _ = attack.compared(moved, setting)
     assert bare.value.value is not None, "the formula has a number for it"
-    finding = inspected(attack, setting)
+    finding = inspection_finding(attack, setting)
     row = finding.measurements[0].unlearned
     assert row.value is None
     assert "nothing was forgotten that could be erased or hidden: 1.000 of the rows of forget were right" in row.note
@@ -406,7 +406,7 @@ def noisy(model: nn.Module) -> nn.Module:
 def test_inspection_of_every_model(text_world: World, attack: InspectionAttack) -> None:
     w = text_world
     setting = setting_of(w, *w.retrained, unlearned=resisting(setting_of(w)), null=True)
-    finding = inspected(attack, setting)
+    finding = inspection_finding(attack, setting)
     report, (row,) = finding.report, finding.measurements
     assert row.name == report.name in ("attribution", "logit_lens")
     assert row.title == f"{report.title}: {attack.shows}"
@@ -427,7 +427,7 @@ def test_inspection_of_every_model(text_world: World, attack: InspectionAttack) 
     assert "only hides" in report.positive_control
     for control in (report.positive_control, report.negative_control):
         assert control.endswith("(no test: it takes 3 retrained models, there are 2)")
-    again = inspected(attack, setting)
+    again = inspection_finding(attack, setting)
     assert (report, [row]) == (again.report, again.measurements)
 
 
@@ -435,7 +435,9 @@ def test_a_control_can_fail(text_world: World) -> None:
     """In the log, retrained models look hidden too, and the report owns up to it."""
     w = text_world
     third = noisy(w.retrained[0])
-    finding = inspected(Attribution(probability="log"), setting_of(w, *w.retrained, third, unlearned=w.retrained[0]))
+    finding = inspection_finding(
+        Attribution(probability="log"), setting_of(w, *w.retrained, third, unlearned=w.retrained[0])
+    )
     report, (row,) = finding.report, finding.measurements
     assert row.name == "attribution_log"
     assert report.positive_holds is False
@@ -444,7 +446,7 @@ def test_a_control_can_fail(text_world: World) -> None:
 
 def test_inspection_without_retrained_models_holds_no_control(text_world: World) -> None:
     w = text_world
-    finding = inspected(LogitLens(), setting_of(w))
+    finding = inspection_finding(LogitLens(), setting_of(w))
     report, (row,) = finding.report, finding.measurements
     assert row.reference is None
     assert report.positive_holds is None
@@ -453,7 +455,7 @@ def test_inspection_without_retrained_models_holds_no_control(text_world: World)
 
 def test_inspection_of_what_has_no_such_parts_is_a_row_with_a_reason(samples_world: World) -> None:
     w = samples_world
-    finding = inspected(LogitLens(), setting_of(w, *w.retrained))
+    finding = inspection_finding(LogitLens(), setting_of(w, *w.retrained))
     report, (row,) = finding.report, finding.measurements
     assert not report.curves
     assert row.unlearned.value is None
@@ -473,6 +475,6 @@ class Long(InspectionAttack):
 
 def test_a_long_axis_is_logarithmic(samples_world: World) -> None:
     setting = setting_of(samples_world)
-    assert inspected(Long(), setting).report.curves[0].log == "x"
+    assert inspection_finding(Long(), setting).report.curves[0].log == "x"
     short = type("Short", (Long,), {"last": 999.0})()
-    assert inspected(short, setting).report.curves[0].log == ""
+    assert inspection_finding(short, setting).report.curves[0].log == ""

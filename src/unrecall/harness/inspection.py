@@ -48,7 +48,7 @@ def resisting(setting: Setting) -> nn.Module:
     return copied.requires_grad_(False)
 
 
-def inspected(attack: InspectionAttack, setting: Setting) -> Finding:
+def inspection_finding(attack: InspectionAttack, setting: Setting) -> Finding:
     """What lies inside each model: a line over the layers or neurons, and one number."""
     frame = report_of(attack)
     row = Row(frame.name, f"{frame.title}: {attack.shows}", "inside", attack.leak)

@@ -15,7 +15,7 @@ from unrecall.harness import audit as auditing
 from unrecall.harness.audit import audit
 from unrecall.harness.evaluation import evaluated
 from unrecall.harness.finding import Finding, report_of
-from unrecall.harness.kept import SCORES, keep_scores
+from unrecall.harness.score_files import SCORES, write_scores
 from unrecall.harness.suites import suite
 from unrecall.models.observe import observe
 from unrecall.record.schema import Record
@@ -88,9 +88,9 @@ def test_without_a_folder_nothing_is_kept(samples_world: World) -> None:
 
 def test_what_is_not_judged_is_not_kept(tmp_path: Path) -> None:
     frame = report_of(Loss())
-    assert keep_scores([Finding(report=frame, measurements=[])], tmp_path) == {}
+    assert write_scores([Finding(report=frame, measurements=[])], tmp_path) == {}
     assert not (tmp_path / SCORES).exists()
-    assert keep_scores(
+    assert write_scores(
         [Finding(report=frame, measurements=[], scores={"a": np.zeros(2, np.float32)})], tmp_path
     ).keys() == {"loss"}
 
@@ -98,7 +98,7 @@ def test_what_is_not_judged_is_not_kept(tmp_path: Path) -> None:
 def test_arrays_are_written_as_they_read_whatever_their_strides(tmp_path: Path) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     views = {"rows": array, "columns": array[:, [2, 0]], "transposed": array.T}
-    keep_scores([Finding(report=report_of(Loss()), measurements=[], scores=views)], tmp_path)
+    write_scores([Finding(report=report_of(Loss()), measurements=[], scores=views)], tmp_path)
     back = load_file(tmp_path / SCORES / "loss.safetensors")
     assert all(back[name].tolist() == view.tolist() for name, view in views.items())
 

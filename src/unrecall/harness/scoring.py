@@ -7,7 +7,7 @@ import numpy as np
 
 from unrecall.attacks.base import ARMS, MembershipAttack, ScoredAttack, ScoreReading
 from unrecall.errors import MissingReference, NotSupported
-from unrecall.evidence.pool import Arm, Place
+from unrecall.evidence.pool import Arm, ArmIndices
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting
 from unrecall.harness import membership, recognition, recovery
@@ -25,7 +25,7 @@ ENDINGS: Mapping[ScoreReading, str] = {"membership": "auc", "recovery": "mean", 
 """What the first measurement of each reading ends in: the row that says why, where nothing could be scored."""
 
 
-def scored(attack: ScoredAttack, setting: Setting) -> Finding:
+def score_finding(attack: ScoredAttack, setting: Setting) -> Finding:
     """What the attack found. Where the request or a model lacks what it needs, a row with the reason."""
     try:
         evaluation = evaluated(attack, setting)
@@ -65,7 +65,7 @@ def negative(evaluation: Evaluation) -> Control:
     return tells_nothing(arms, sentence, inflation=inflation, upwards=upwards)
 
 
-def _spent(scores: Scores, places: Mapping[Arm, Place]) -> Arms:
+def _spent(scores: Scores, places: Mapping[Arm, ArmIndices]) -> Arms:
     """What a model shows of each tested example once something was spent: the mean over all points."""
     if "holdout" not in places:
         raise MissingReference("it takes a holdout")
@@ -75,7 +75,7 @@ def _spent(scores: Scores, places: Mapping[Arm, Place]) -> Arms:
 
 def _taught_from_both(
     attack: ScoredAttack, setting: Setting, role: str
-) -> tuple[Mapping[Arm, Place], Mapping[str, Scores]]:
+) -> tuple[Mapping[Arm, ArmIndices], Mapping[str, Scores]]:
     """Where the arms stand, and the model's scores, when the attack is taught from both arms alike."""
     if "dose" not in {field.name for field in fields(attack)}:
         raise NotSupported("it is taught from forget alone, and knows no other form")

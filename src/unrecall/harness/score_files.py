@@ -11,7 +11,7 @@ from unrecall.harness.finding import Finding
 from unrecall.record.schema import SCORES
 
 
-def keep_scores(findings: Sequence[Finding], folder: Path | None) -> dict[str, str]:
+def write_scores(findings: Sequence[Finding], folder: Path | None) -> dict[str, str]:
     """Writes each judged attack's scores below `folder`, and gives the sha256 of each file by the attack's name.
 
     A file holds, for each model and arm, `role/arm` [points, examples] in float32, `role/budgets` [points], and for

@@ -14,7 +14,7 @@ from tests.worlds import CPU, World
 from unrecall.attacks import Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.scored import scored
+from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import accuracy
 from unrecall.record.schema import ThreatModel
 from unrecall.scenarios.base import Scenario
@@ -54,7 +54,7 @@ def setting_of(world: World, unlearned: nn.Module | None = None) -> Setting:
 
 def test_an_attack_that_does_nothing_fails_its_positive_control(samples_world: World) -> None:
     w = samples_world
-    report = scored(Idle(), setting_of(w)).report
+    report = score_finding(Idle(), setting_of(w)).report
     assert report.positive_holds is False
     assert report.negative_holds is True, "it shows what each model shows by itself"
 
@@ -62,19 +62,19 @@ def test_an_attack_that_does_nothing_fails_its_positive_control(samples_world: W
 @pytest.mark.parametrize("attack", [Recalibration(counts=(64,)), Relearn(steps=(4, 16), learning_rates=(1e-3, 1e-2))])
 def test_real_attacks_pass_their_positive_control(samples_world: World, attack: RecoveryAttack) -> None:
     w = samples_world
-    report = scored(attack, setting_of(w)).report
+    report = score_finding(attack, setting_of(w)).report
     assert report.positive_holds is True, report.positive_control
 
 
 def test_prototypes_pass_their_positive_control(class_world: World) -> None:
     w = class_world
-    report = scored(Prototypical(ks=(5,), alpha=1.0), setting_of(w)).report
+    report = score_finding(Prototypical(ks=(5,), alpha=1.0), setting_of(w)).report
     assert report.positive_holds is True, report.positive_control
 
 
 def test_a_model_of_no_use_is_not_taken_for_knowledge(class_world: World) -> None:
     w = class_world
-    finding = scored(Wilting(), setting_of(w, w.retrained[0]))
+    finding = score_finding(Wilting(), setting_of(w, w.retrained[0]))
     lines = {line.role: line.y for line in finding.report.curves[0].series}
     assert lines["original"] == [1, 1, 1, 1]
     assert lines["unlearned"] == [0, 0, 0, 0], "the model as given, then what the same variant had before"
