@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -17,24 +18,6 @@ __all__ = ["case"]
 
 HOME = Path(__file__).parents[2]
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md")), *sorted((HOME / "recipes").glob("*.sh"))]
-IMPORTS = """
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
-import numpy as np
-from torch import Tensor, nn
-from unrecall.attacks.base import MembershipAttack
-from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
-from unrecall.methods.base import Fit, GradientMethod, Phase, Strength
-from unrecall.metrics.base import of_evidence
-from unrecall.record import stats
-from unrecall.record.row import Row
-from unrecall.record.schema import ThreatModel
-from unrecall.spec.parameters import NonNegative
-from unrecall.training.job import Job
-from unrecall.training.loop import Batches
-"""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -76,11 +59,13 @@ def test_the_examples_of_extending_run_as_they_stand() -> None:
     examples = re.findall(
         r"```python\n(.*?)```", (HOME / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL
     )
-    Path("mine.py").write_text(IMPORTS + "\n".join(examples))
-    words = ["--method", "mine.py:Mine:alpha=0.3", "--suite", "mine.py:Confident", "--out", "out"]
+    for name, example in zip(("method", "attack", "metric"), examples, strict=True):
+        Path(f"{name}.py").write_text(example)
+    runpy.run_path("metric.py")
+    words = ["--method", "method.py:Mine:alpha=0.3", "--suite", "attack.py:Confident", "--out", "out"]
     assert call("run", *WHO, *words, "--tune") == 0
     record = load(Path("out/seed-0/record.json"))
-    assert record.method.startswith("mine.py:Mine:alpha=")
+    assert record.method.startswith("method.py:Mine:alpha=")
     assert [attack.name for attack in record.attacks] == ["Confident"]
     area = record.measurement("Confident_auc")
     assert area is not None

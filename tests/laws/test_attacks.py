@@ -86,9 +86,9 @@ ATTACKS = find_attacks()
 SCORED = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, ScoredAttack)}
 APPLYING = [(kind, name) for kind in REFUSED for name in ATTACKS if name not in REFUSED[kind]]
 each_attack = pytest.mark.parametrize("name", ATTACKS)
-each_applying = pytest.mark.parametrize(("place", "name"), APPLYING, indirect=["place"])
+each_applying = pytest.mark.parametrize(("case", "name"), APPLYING, indirect=["case"])
 each_scoring = pytest.mark.parametrize(
-    ("place", "name"), [(kind, name) for kind, name in APPLYING if name in SCORED], indirect=["place"]
+    ("case", "name"), [(kind, name) for kind, name in APPLYING if name in SCORED], indirect=["case"]
 )
 
 
@@ -98,14 +98,14 @@ def small(name: str) -> Any:
 
 
 @dataclass(frozen=True, repr=False)
-class ArmIndices:
+class Case:
     """A world and its name; what attacks find in it is remembered, since most laws read the same finding."""
 
     kind: str
     world: World
 
     def __repr__(self) -> str:
-        return f"Place({self.kind})"
+        return f"Case({self.kind})"
 
     def setting(self, **changes: Any) -> Setting:
         """An audit of a copy of the original with weaker weights; nothing is remembered of another setting."""
@@ -127,8 +127,8 @@ _REMEMBERED: dict[tuple[str, str], Finding] = {}
 
 
 @pytest.fixture(params=["samples", "class", "text", "pairs"])
-def place(request: pytest.FixtureRequest) -> ArmIndices:
-    return ArmIndices(request.param, request.getfixturevalue(f"{request.param}_world"))
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param, request.getfixturevalue(f"{request.param}_world"))
 
 
 def weakened(model: nn.Module) -> nn.Module:
@@ -200,22 +200,22 @@ def test_declares_itself(name: str) -> None:
 
 
 @each_attack
-def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, place: ArmIndices) -> None:
+def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, case: Case) -> None:
     """So that no test is skipped unnoticed. Who refuses says so in its own name, and shows nothing."""
-    report = place.finding(name).report
-    assert bool(report.note and not report.curves) == (name in REFUSED[place.kind]), report.note
-    if name in REFUSED[place.kind]:
+    report = case.finding(name).report
+    assert bool(report.note and not report.curves) == (name in REFUSED[case.kind]), report.note
+    if name in REFUSED[case.kind]:
         assert report.note.startswith(f"{ATTACKS[name].__name__}: "), report.note
     assert not all(name in refused for refused in REFUSED.values())
 
 
 @each_attack
-def test_needs_what_it_declares(name: str, place: ArmIndices) -> None:
+def test_needs_what_it_declares(name: str, case: Case) -> None:
     attack = small(name)
-    if not offers(place.world.task, *attack.needs):
-        assert name in REFUSED[place.kind]
+    if not offers(case.world.task, *attack.needs):
+        assert name in REFUSED[case.kind]
         with pytest.raises(NotSupported, match=f"^{type(attack).__name__}: expected .* Leave it out"):
-            attack.adapted(place.world.task)
+            attack.adapted(case.world.task)
 
 
 @pytest.mark.parametrize("name", SCORED)
@@ -226,9 +226,9 @@ def test_needs_a_class_if_it_says_so(name: str) -> None:
 
 
 @each_attack
-def test_what_is_judged_is_made(name: str, place: ArmIndices) -> None:
+def test_what_is_judged_is_made(name: str, case: Case) -> None:
     """A judged attack makes the row that it names, which leaks above; nothing else is judged."""
-    kind, rows = ATTACKS[name], place.finding(name).measurements
+    kind, rows = ATTACKS[name], case.finding(name).measurements
     expected = [f"{name}_{kind.judged}"] if kind.judged else []
     assert [row.name for row in rows if row.judged] == expected
     assert [row.leak for row in rows if row.judged] == ["above"] * len(expected)
@@ -238,8 +238,8 @@ def test_what_is_judged_is_made(name: str, place: ArmIndices) -> None:
 
 
 @each_applying
-def test_controls_are_declared(name: str, place: ArmIndices) -> None:
-    report = place.finding(name).report
+def test_controls_are_declared(name: str, case: Case) -> None:
+    report = case.finding(name).report
     assert report.positive_control
     assert report.negative_control
 
@@ -248,21 +248,21 @@ def test_controls_are_declared(name: str, place: ArmIndices) -> None:
 
 
 @each_applying
-def test_leaves_models_alone(name: str, place: ArmIndices) -> None:
+def test_leaves_models_alone(name: str, case: Case) -> None:
     """In a model whose flags are mixed, and in those beside it."""
-    model = weakened(place.world.original).train()
+    model = weakened(case.world.original).train()
     first = next(model.children()).eval()
     next(first.parameters()).requires_grad_(False)
-    setting = place.setting(unlearned=model)
+    setting = case.setting(unlearned=model)
     before = [state(subject.model) for subject in setting.subjects]
     run(small(name), setting)
     assert [state(subject.model) for subject in setting.subjects] == before
 
 
 @each_applying
-def test_the_seed_decides_and_no_other_model(name: str, place: ArmIndices) -> None:
+def test_the_seed_decides_and_no_other_model(name: str, case: Case) -> None:
     """The numbers of one model are the same after another was attacked, and global generators stay where they are."""
-    attack, setting = small(name), place.setting(seed=3)
+    attack, setting = small(name), case.setting(seed=3)
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
     first = run(attack, setting)
     run(attack, setting, "original")
@@ -271,16 +271,16 @@ def test_the_seed_decides_and_no_other_model(name: str, place: ArmIndices) -> No
     assert str(np.random.get_state()) == states[2]
     with torch.random.fork_rng():
         torch.manual_seed(12345)
-        assert equal(run(attack, place.setting(seed=3)), first)
+        assert equal(run(attack, case.setting(seed=3)), first)
 
 
 @each_scoring
-def test_scores_each_example_of_both_arms(name: str, place: ArmIndices) -> None:
-    attack, setting = small(name), place.setting()
-    places = draw_for(attack, adapted(attack, setting)).places
+def test_scores_each_example_of_both_arms(name: str, case: Case) -> None:
+    attack, setting = small(name), case.setting()
+    cases = draw_for(attack, adapted(attack, setting)).cases
     scores = scores_of(attack, setting)
-    assert set(places) == {"forget", "holdout"}
-    for arm, where in places.items():
+    assert set(cases) == {"forget", "holdout"}
+    for arm, where in cases.items():
         assert scores.at(where).shape == (len(scores.budgets), len(where.indices)), arm
         assert len(where.indices) > 0
         assert np.isfinite(scores.at(where)).all()
@@ -299,25 +299,25 @@ def by_example(attack: ScoredAttack, setting: Setting) -> dict[str, list[float]]
     scores = scores_of(attack, setting)
     return {
         digests[arm][index]: scores.at(where)[:, i].tolist()
-        for arm, where in drawn.places.items()
+        for arm, where in drawn.cases.items()
         for i, index in enumerate(where.indices)
     }
 
 
-def tells_arms_apart(attack: ScoredAttack, place: ArmIndices) -> bool:
-    """Whether any example's score changes when forget and holdout change places in the request."""
+def tells_arms_apart(attack: ScoredAttack, case: Case) -> bool:
+    """Whether any example's score changes when forget and holdout change cases in the request."""
     if "dose" in {field.name for field in fields(attack)}:
         attack = replace(attack, dose="both")  # type: ignore[call-arg]
-    request = place.world.request
+    request = case.world.request
     swapped = replace(request, forget=request.holdout, holdout=request.forget)
-    before, after = (by_example(attack, place.setting(request=asked)) for asked in (request, swapped))
+    before, after = (by_example(attack, case.setting(request=asked)) for asked in (request, swapped))
     assert before, "something is scored"
     return before != after
 
 
 @each_scoring
-def test_no_attack_tells_the_arms_apart(name: str, place: ArmIndices) -> None:
-    assert tells_arms_apart(small(name), place) == ((name, place.kind) in TELLS_ARMS_APART)
+def test_no_attack_tells_the_arms_apart(name: str, case: Case) -> None:
+    assert tells_arms_apart(small(name), case) == ((name, case.kind) in TELLS_ARMS_APART)
 
 
 def test_who_tells_the_arms_apart_says_so() -> None:
@@ -341,16 +341,16 @@ class Peeking(ScoredAttack):
             peeked = {
                 "nothing": np.zeros(len(examples)),
                 "request": np.array([digest(item) in forget for item in iterate(examples)], float),
-                "place": np.full(len(examples), float(k == 0)),
+                "case": np.full(len(examples), float(k == 0)),
                 "mean": np.full(len(examples), observe(subject.model, setting.task, pool.tested[0]).loss.mean()),
             }[self.by]
             shown.append(peeked - observe(subject.model, setting.task, examples).loss)
         return Scores.of([Point(0.0, "", tuple(shown), (0.0,) * len(shown))])
 
 
-@pytest.mark.parametrize(("by", "seen"), [("nothing", False), ("request", True), ("place", True), ("mean", True)])
-def test_the_law_catches_who_peeks(by: str, seen: bool, place: ArmIndices) -> None:
-    assert tells_arms_apart(Peeking(by), place) is seen
+@pytest.mark.parametrize(("by", "seen"), [("nothing", False), ("request", True), ("case", True), ("mean", True)])
+def test_the_law_catches_who_peeks(by: str, seen: bool, case: Case) -> None:
+    assert tells_arms_apart(Peeking(by), case) is seen
 
 
 # Little data.
@@ -363,11 +363,11 @@ def poor(request: Request) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @each_attack
-def test_little_data_is_a_row_with_a_reason(name: str, place: ArmIndices) -> None:
+def test_little_data_is_a_row_with_a_reason(name: str, case: Case) -> None:
     """No error: each row has a value, or says why it has none."""
     attack = small(name)
-    for what, changes in poor(place.world.request):
-        finding = KINDS[attack.kind](attack, place.setting(**changes))
+    for what, changes in poor(case.world.request):
+        finding = KINDS[attack.kind](attack, case.setting(**changes))
         assert finding.measurements, what
         for row in finding.measurements:
             assert row.unlearned.value is not None or row.unlearned.note or row.note, (what, row.name)

@@ -48,7 +48,7 @@ ANEW = {
     "pairs": Fit(optimizer="adamw", lr=3e-3, weight_decay=0.0, epochs=100, batch_size=26, schedule="cosine", clip=1.0),
 }
 
-# What a place needs beside strength: text and pairs are known by heart, so that WHP's reinforcement raises few logits
+# What a case needs beside strength: text and pairs are known by heart, so that WHP's reinforcement raises few logits
 # by much; OUR replays with SGD, NGD's rate is a classifier's, and SSD's ratio depends on how alike examples are. RMU's
 # balance is a large model's, SCRUB can't ascend before it has left its teacher, and siblings as few as ROKA finds here
 # must be told their labels.
@@ -90,14 +90,14 @@ each_method = pytest.mark.parametrize("name", METHODS)
 
 
 @dataclass(frozen=True, repr=False)
-class ArmIndices:
+class Case:
     """A world and its name; what was unlearned in it is remembered, for most laws look at the same model."""
 
     kind: str
     world: World
 
     def __repr__(self) -> str:
-        return f"Place({self.kind})"
+        return f"Case({self.kind})"
 
     def attempt(self, method: Method, seed: int = 0) -> nn.Module | NotSupported:
         """The unlearned model, or that the method does not apply here."""
@@ -126,8 +126,8 @@ _REMEMBERED: dict[tuple[str, str, int], nn.Module | NotSupported] = {}
 
 
 @pytest.fixture(params=["samples", "class", "text", "pairs"])
-def place(request: pytest.FixtureRequest) -> ArmIndices:
-    return ArmIndices(request.param, request.getfixturevalue(f"{request.param}_world"))
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param, request.getfixturevalue(f"{request.param}_world"))
 
 
 def usual(name: str) -> Method:
@@ -208,21 +208,21 @@ def test_rejects_impossible_values(name: str) -> None:
 
 
 @each_method
-def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, place: ArmIndices) -> None:
+def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, case: Case) -> None:
     """So that no test is skipped unnoticed."""
-    assert isinstance(place.attempt(usual(name)), NotSupported) == (name in REFUSED[place.kind])
+    assert isinstance(case.attempt(usual(name)), NotSupported) == (name in REFUSED[case.kind])
     assert not all(name in refused for refused in REFUSED.values())
 
 
 @each_method
-def test_leaves_the_input_alone(name: str, place: ArmIndices) -> None:
+def test_leaves_the_input_alone(name: str, case: Case) -> None:
     """Weights, buffers, gradients wanted and modes, in a model whose flags are mixed."""
-    model = copy.deepcopy(place.world.original).train()
+    model = copy.deepcopy(case.world.original).train()
     first = next(model.children()).eval()
     next(first.parameters()).requires_grad_(False)
     before, flags = copy.deepcopy(model), [p.requires_grad for p in model.parameters()]
     modes = [m.training for m in model.modules()]
-    w = place.world
+    w = case.world
     try:
         result = usual(name).unlearn(model, Job(w.request, w.task, seeded(0), CPU))
     except NotSupported as error:
@@ -235,9 +235,9 @@ def test_leaves_the_input_alone(name: str, place: ArmIndices) -> None:
 
 
 @each_method
-def test_leaves_global_generators_alone(name: str, place: ArmIndices) -> None:
-    w, method = place.world, usual(name)
-    place.unlearn(method)
+def test_leaves_global_generators_alone(name: str, case: Case) -> None:
+    w, method = case.world, usual(name)
+    case.unlearn(method)
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
     method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert bool(torch.equal(torch.get_rng_state(), states[0])), "the global generator of torch moved"
@@ -246,8 +246,8 @@ def test_leaves_global_generators_alone(name: str, place: ArmIndices) -> None:
 
 
 @each_method
-def test_gives_a_sound_model_of_its_own(name: str, place: ArmIndices) -> None:
-    original, result = place.world.original, place.unlearn(usual(name))
+def test_gives_a_sound_model_of_its_own(name: str, case: Case) -> None:
+    original, result = case.world.original, case.unlearn(usual(name))
     assert type(result) is type(original)
     a, b = original.state_dict(), result.state_dict()
     assert [(key, v.shape, v.dtype) for key, v in a.items()] == [(key, v.shape, v.dtype) for key, v in b.items()]
@@ -258,10 +258,10 @@ def test_gives_a_sound_model_of_its_own(name: str, place: ArmIndices) -> None:
 
 
 @each_method
-def test_same_seed_same_weights(name: str, place: ArmIndices) -> None:
+def test_same_seed_same_weights(name: str, case: Case) -> None:
     """Also when the global generator stands elsewhere."""
-    w, method = place.world, usual(name)
-    first = place.unlearn(method)
+    w, method = case.world, usual(name)
+    first = case.unlearn(method)
     with torch.random.fork_rng():
         torch.manual_seed(12345)
         assert same(first, method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)))
@@ -281,9 +281,9 @@ class Sealed:
 
 
 @each_method
-def test_never_sees_holdout_or_test(name: str, place: ArmIndices) -> None:
-    w, method = place.world, usual(name)
-    expected = place.unlearn(method)
+def test_never_sees_holdout_or_test(name: str, case: Case) -> None:
+    w, method = case.world, usual(name)
+    expected = case.unlearn(method)
     sealed = copy.copy(w.request.with_validation())
     for split in ("holdout", "test", "validation"):
         object.__setattr__(sealed, split, Sealed(len(getattr(sealed, split))))
@@ -293,10 +293,10 @@ def test_never_sees_holdout_or_test(name: str, place: ArmIndices) -> None:
 @pytest.mark.parametrize(
     "name", [k for k, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
 )
-def test_null_moves_no_weight(name: str, place: ArmIndices) -> None:
+def test_null_moves_no_weight(name: str, case: Case) -> None:
     method = usual(name)
     assert isinstance(method, GradientMethod)
-    original, null = place.world.original, place.unlearn(Null(method))
+    original, null = case.world.original, case.unlearn(Null(method))
     before = dict(original.named_parameters())
     assert all(torch.equal(p, before[key]) for key, p in null.named_parameters())
     kept = {id(b) for norm in batchnorms(null) for b in norm.buffers()}
@@ -307,8 +307,8 @@ def test_null_moves_no_weight(name: str, place: ArmIndices) -> None:
 # Whether it forgets.
 
 
-def confidence(model: nn.Module, place: ArmIndices) -> float:
-    return float(observe(model, place.world.task, place.world.request.forget).confidence.mean())
+def confidence(model: nn.Module, case: Case) -> float:
+    return float(observe(model, case.world.task, case.world.request.forget).confidence.mean())
 
 
 def paced(method: Method, kind: str) -> Method:
@@ -340,27 +340,27 @@ def stronger(method: Method) -> list[Method]:
 
 
 @each_method
-def test_forgets_at_some_strength(name: str, place: ArmIndices) -> None:
+def test_forgets_at_some_strength(name: str, case: Case) -> None:
     """Not at the price of everything: retain is still known then."""
-    w, before = place.world, confidence(place.world.original, place)
-    fitted = replace(METHODS[name](), **FITTED.get((name, place.kind), {}))
+    w, before = case.world, confidence(case.world.original, case)
+    fitted = replace(METHODS[name](), **FITTED.get((name, case.kind), {}))
     seen = []
-    for method in stronger(paced(fitted, place.kind)):
-        result = place.unlearn(method)
-        seen.append((before - confidence(result, place), accuracy(result, w.task, w.request.retain).mean()))
-        if seen[-1][0] > 0.05 and seen[-1][1] > place.above_chance(0.2):
+    for method in stronger(paced(fitted, case.kind)):
+        result = case.unlearn(method)
+        seen.append((before - confidence(result, case), accuracy(result, w.task, w.request.retain).mean()))
+        if seen[-1][0] > 0.05 and seen[-1][1] > case.above_chance(0.2):
             return
     pytest.fail(
-        f"confidence in forget {before:.3f}; its fall, and retain accuracy (chance {CHANCE[place.kind]:.2f}): {seen}"
+        f"confidence in forget {before:.3f}; its fall, and retain accuracy (chance {CHANCE[case.kind]:.2f}): {seen}"
     )
 
 
 @pytest.mark.parametrize("name", sorted(HARMLESS & METHODS.keys()))
-def test_retain_survives_the_defaults(name: str, place: ArmIndices) -> None:
-    if (name == "retrain" and place.kind in ANEW) or (name in CLASSIFIERS and place.kind == "pairs"):
+def test_retain_survives_the_defaults(name: str, case: Case) -> None:
+    if (name == "retrain" and case.kind in ANEW) or (name in CLASSIFIERS and case.kind == "pairs"):
         pytest.skip("its recipe is one for small classifiers")
-    score = accuracy(place.unlearn(METHODS[name]()), place.world.task, place.world.request.retain).mean()
-    assert score > place.above_chance(0.5)
+    score = accuracy(case.unlearn(METHODS[name]()), case.world.task, case.world.request.retain).mean()
+    assert score > case.above_chance(0.5)
 
 
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if kind.wrapper() is not None])

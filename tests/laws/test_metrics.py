@@ -29,14 +29,14 @@ REDUCED: Mapping[type[Attack], dict[str, Any]] = {
 
 
 @dataclass(frozen=True, repr=False)
-class ArmIndices:
+class Case:
     """A world and its name; `backdoor` is that of pairs, whose forget set carries a trigger."""
 
     name: str
     world: World
 
     def __repr__(self) -> str:
-        return f"Place({self.name})"
+        return f"Case({self.name})"
 
     def setting(self) -> Setting:
         w = self.world
@@ -46,9 +46,9 @@ class ArmIndices:
 
 
 @pytest.fixture(params=["samples", "class", "text", "pairs", "backdoor"])
-def place(request: pytest.FixtureRequest) -> ArmIndices:
+def case(request: pytest.FixtureRequest) -> Case:
     world = "pairs" if request.param == "backdoor" else request.param
-    return ArmIndices(request.param, request.getfixturevalue(f"{world}_world"))
+    return Case(request.param, request.getfixturevalue(f"{world}_world"))
 
 
 def test_no_two_measurements_share_a_name_or_a_title() -> None:
@@ -69,8 +69,8 @@ def test_a_metric_declares_what_it_measures(metric: Metric) -> None:
 
 
 @each_metric
-def test_a_metric_gives_the_rows_that_it_declares(metric: Metric, place: ArmIndices) -> None:
-    setting = place.setting()
+def test_a_metric_gives_the_rows_that_it_declares(metric: Metric, case: Case) -> None:
+    setting = case.setting()
     if not metric.suits(setting):
         assert not offers(setting.task, *metric.needs)
         return
@@ -78,7 +78,7 @@ def test_a_metric_gives_the_rows_that_it_declares(metric: Metric, place: ArmIndi
     rows = {row.name: row for row in measured.measurements}
     assert len(rows) == len(measured.measurements)
     missing = {row.name for row in metric.rows} - rows.keys()
-    elsewhere = {"holdout_zero_shot"} if place.name == "backdoor" else {"attack_success"}
+    elsewhere = {"holdout_zero_shot"} if case.name == "backdoor" else {"attack_success"}
     assert missing == (elsewhere if metric.name == "retrieval" else set())
     for row in metric.rows:
         if row.name not in missing:
@@ -94,22 +94,22 @@ def assert_declared(row: Measurement, leak: Side | None, judged: bool) -> None:
     assert (row.name, row.leak, row.judged) == (row.name, leak, judged)
 
 
-def test_metrics_of_a_modality_are_left_out_elsewhere(place: ArmIndices) -> None:
-    names = {metric.name for metric in METRICS if metric.suits(place.setting())}
+def test_metrics_of_a_modality_are_left_out_elsewhere(case: Case) -> None:
+    names = {metric.name for metric in METRICS if metric.suits(case.setting())}
     texts = {metric.name for metric in METRICS if Textual in metric.needs}
     pairs = {metric.name for metric in METRICS if Paired in metric.needs}
     assert texts and pairs
-    assert texts <= names if place.name == "text" else not texts & names
-    assert pairs <= names if place.name in ("pairs", "backdoor") else not pairs & names
+    assert texts <= names if case.name == "text" else not texts & names
+    assert pairs <= names if case.name in ("pairs", "backdoor") else not pairs & names
     assert {metric.name for metric in METRICS if not metric.needs} <= names
 
 
 @each_metric
-def test_a_metric_leaves_everything_alone_and_says_the_same_again(metric: Metric, place: ArmIndices) -> None:
-    setting = place.setting()
+def test_a_metric_leaves_everything_alone_and_says_the_same_again(metric: Metric, case: Case) -> None:
+    setting = case.setting()
     if not metric.suits(setting):
         return
-    models = (place.world.original, *place.world.retrained)
+    models = (case.world.original, *case.world.retrained)
     for model in models:
         model.train()
     parameters = [p for model in models for p in model.parameters()]
@@ -118,7 +118,7 @@ def test_a_metric_leaves_everything_alone_and_says_the_same_again(metric: Metric
     first = metric.measure(setting)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for model in models for module in model.modules())
-    again = place.setting()
+    again = case.setting()
     assert before[:2] == (again.digests, [p.requires_grad for p in parameters])
     assert all(p.grad is grad for p, grad in zip(parameters, before[2], strict=True))
     assert plain(metric.measure(again)) == plain(first)
@@ -134,9 +134,9 @@ def plain(measured: Measured) -> list[list[str]]:
 # The law of the judged.
 
 
-def judged_at(place: ArmIndices) -> dict[str, Side | None]:
+def judged_at(case: Case) -> dict[str, Side | None]:
     """What is judged by the standard suite and the metrics, by name, with the side on which it leaks."""
-    setting = place.setting()
+    setting = case.setting()
     rows = [row for metric in METRICS if metric.suits(setting) for row in metric.measure(setting).measurements]
     for attack in suite("standard").suiting(setting.task):
         reduced = replace(attack, **REDUCED.get(type(attack), {}))
@@ -154,7 +154,7 @@ def test_what_is_judged_is_what_is_declared(
     worlds |= {"pairs": pairs_world, "backdoor": pairs_world}
     judged: dict[str, Side | None] = {}
     for name, world in worlds.items():
-        here = judged_at(ArmIndices(name, world))
+        here = judged_at(Case(name, world))
         assert len(here) > 4, "a verdict rests on several measurements in every modality"
         assert all(judged.get(key, side) == side for key, side in here.items())
         judged |= here

@@ -74,7 +74,7 @@ def find_tasks() -> dict[str, type[Task]]:
 
 
 @dataclass(frozen=True, repr=False)
-class ArmIndices:
+class Case:
     """A task, with a model and examples that it fits."""
 
     name: str
@@ -102,206 +102,206 @@ class ArmIndices:
 
 
 @pytest.fixture(params=PROTOCOLS)
-def place(request: pytest.FixtureRequest) -> ArmIndices:
+def case(request: pytest.FixtureRequest) -> Case:
     world: World = request.getfixturevalue(WORLDS[request.param])
     task: Any = world.task
-    return ArmIndices(request.param, task.classified() if request.param == "zero_shot" else task, world)
+    return Case(request.param, task.classified() if request.param == "zero_shot" else task, world)
 
 
 def close(first: Tensor, second: Tensor) -> None:
     torch.testing.assert_close(first, second, atol=2e-5, rtol=1e-4)
 
 
-def test_every_task_is_walked(place: ArmIndices) -> None:
+def test_every_task_is_walked(case: Case) -> None:
     assert find_tasks().keys() == PROTOCOLS.keys()
-    assert type(place.task) is find_tasks()[place.name]
+    assert type(case.task) is find_tasks()[case.name]
 
 
-def test_what_is_declared_is_offered_with_the_promised_parameters(place: ArmIndices) -> None:
+def test_what_is_declared_is_offered_with_the_promised_parameters(case: Case) -> None:
     """`isinstance` looks at names alone; here a method also takes what its protocol promises."""
     known = {
         name: kind
         for name, kind in vars(protocols).items()
         if isinstance(kind, type) and getattr(kind, "_is_protocol", False) and kind.__module__ == protocols.__name__
     }
-    offered = {name for name, kind in known.items() if protocols.offers(place.task, kind)}
-    assert offered == PROTOCOLS[place.name]
+    offered = {name for name, kind in known.items() if protocols.offers(case.task, kind)}
+    assert offered == PROTOCOLS[case.name]
     for name in offered:
         for method, promised in inspect.getmembers(known[name], inspect.isfunction):
             if not method.startswith("_"):
-                own = getattr(type(place.task), method)
+                own = getattr(type(case.task), method)
                 assert list(inspect.signature(own).parameters) == list(inspect.signature(promised).parameters), method
 
 
-def test_a_batch_has_one_entry_an_example(place: ArmIndices) -> None:
-    batch = place.batch()
-    assert {len(value) for value in batch.values()} == {len(place.items)} == {batch_size(batch)}
-    rows = place.rows(batch)
-    assert rows.examples == len(place.items)
-    assert rows.example.unique().tolist() == list(range(len(place.items))), "each example has a row"
+def test_a_batch_has_one_entry_an_example(case: Case) -> None:
+    batch = case.batch()
+    assert {len(value) for value in batch.values()} == {len(case.items)} == {batch_size(batch)}
+    rows = case.rows(batch)
+    assert rows.examples == len(case.items)
+    assert rows.example.unique().tolist() == list(range(len(case.items))), "each example has a row"
     assert rows.example.tolist() == sorted(rows.example.tolist()), "in order"
     assert len(rows.logits) == len(rows.targets) == len(rows.example)
     assert bool(((rows.targets >= 0) & (rows.targets < rows.logits.shape[1])).all())
-    positions = place.task.positions(batch)
-    assert positions is None or (positions.dtype == torch.bool and len(positions) == len(place.items))
+    positions = case.task.positions(batch)
+    assert positions is None or (positions.dtype == torch.bool and len(positions) == len(case.items))
 
 
-def test_a_permuted_batch_has_permuted_losses(place: ArmIndices) -> None:
-    batch = place.batch()
+def test_a_permuted_batch_has_permuted_losses(case: Case) -> None:
+    batch = case.batch()
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
-    rows, permuted = place.rows(batch), place.rows({name: value[order] for name, value in batch.items()})
+    rows, permuted = case.rows(batch), case.rows({name: value[order] for name, value in batch.items()})
     close(permuted.losses(), rows.losses()[order])
-    if not place.task.rows_depend_on_batch:
+    if not case.task.rows_depend_on_batch:
         for new, old in enumerate(order.tolist()):
             close(permuted.logits[permuted.example == new], rows.logits[rows.example == old])
             assert torch.equal(permuted.targets[permuted.example == new], rows.targets[rows.example == old])
 
 
-def test_only_a_task_that_says_so_mixes_examples(place: ArmIndices) -> None:
-    together = place.rows(place.batch()).losses()
-    alone = torch.cat([place.rows(place.task.collate([item])).losses() for item in place.items])
-    assert torch.allclose(together, alone, atol=2e-5, rtol=1e-4) == (not place.task.rows_depend_on_batch)
-    own_rows = protocols.with_own_rows(place.task)
+def test_only_a_task_that_says_so_mixes_examples(case: Case) -> None:
+    together = case.rows(case.batch()).losses()
+    alone = torch.cat([case.rows(case.task.collate([item])).losses() for item in case.items])
+    assert torch.allclose(together, alone, atol=2e-5, rtol=1e-4) == (not case.task.rows_depend_on_batch)
+    own_rows = protocols.with_own_rows(case.task)
     assert not own_rows.rows_depend_on_batch
-    assert (own_rows is place.task) == (not place.task.rows_depend_on_batch)
+    assert (own_rows is case.task) == (not case.task.rows_depend_on_batch)
 
 
-def test_losses_are_those_of_the_rows(place: ArmIndices) -> None:
-    batch = place.batch()
-    with mode(place.model, training=False), torch.no_grad():
-        close(place.task.losses(place.model, batch), place.rows(batch).exact_losses())
+def test_losses_are_those_of_the_rows(case: Case) -> None:
+    batch = case.batch()
+    with mode(case.model, training=False), torch.no_grad():
+        close(case.task.losses(case.model, batch), case.rows(batch).exact_losses())
 
 
-def test_a_view_has_the_same_rows_and_one_vector_an_example(place: ArmIndices) -> None:
-    batch = place.batch()
-    rows = place.rows(batch)
-    with mode(place.model, training=False), torch.no_grad():
-        view = place.task.view(place.model, batch)
+def test_a_view_has_the_same_rows_and_one_vector_an_example(case: Case) -> None:
+    batch = case.batch()
+    rows = case.rows(batch)
+    with mode(case.model, training=False), torch.no_grad():
+        view = case.task.view(case.model, batch)
     close(view.rows.logits, rows.logits)
     assert torch.equal(view.rows.targets, rows.targets)
     assert torch.equal(view.rows.example, rows.example)
     assert view.features.ndim == 2
-    assert len(view.features) == len(place.items)
+    assert len(view.features) == len(case.items)
 
 
-def test_features_are_what_enters_the_head(place: ArmIndices) -> None:
+def test_features_are_what_enters_the_head(case: Case) -> None:
     """Their mean over an example's rows; a task without a linear head says so."""
-    batch = place.batch()
-    if place.name in ("contrastive", "zero_shot"):
+    batch = case.batch()
+    if case.name in ("contrastive", "zero_shot"):
         with pytest.raises(NotSupported, match="expected a model with a linear head, got a dual encoder"):
-            place.task.head(place.model, batch)
-        assert all(module in set(place.model.modules()) for module in place.task.endings(place.model, batch))
+            case.task.head(case.model, batch)
+        assert all(module in set(case.model.modules()) for module in case.task.endings(case.model, batch))
         return
-    head = place.task.head(place.model, batch)
-    assert place.task.endings(place.model, batch) == [head]
+    head = case.task.head(case.model, batch)
+    assert case.task.endings(case.model, batch) == [head]
     entered: list[Tensor] = []
     handle = head.register_forward_hook(lambda _, inputs, __: entered.append(inputs[0]))
-    with mode(place.model, training=False), torch.no_grad():
-        rows, features = place.task.view(place.model, batch)
+    with mode(case.model, training=False), torch.no_grad():
+        rows, features = case.task.view(case.model, batch)
     handle.remove()
     (entries,) = entered
     close(head(entries), rows.logits)
-    for i in range(len(place.items)):
+    for i in range(len(case.items)):
         close(features[i], entries[rows.example == i].mean(0))
 
 
-def test_asking_changes_nothing(place: ArmIndices) -> None:
-    model, batch = copy.deepcopy(place.model), place.batch()
+def test_asking_changes_nothing(case: Case) -> None:
+    model, batch = copy.deepcopy(case.model), case.batch()
     before = {name: value.clone() for name, value in batch.items()}
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     with mode(model, training=False), torch.no_grad():
-        place.task.view(model, batch)
-        place.task.rows(model, batch)
-        place.task.endings(model, batch)
-    place.task.blocks(model)
-    place.task.check(model, place.world.request)
+        case.task.view(model, batch)
+        case.task.rows(model, batch)
+        case.task.endings(model, batch)
+    case.task.blocks(model)
+    case.task.check(model, case.world.request)
     assert all(torch.equal(value, before[name]) for name, value in batch.items())
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_blocks_hold_every_parameter_once(place: ArmIndices) -> None:
+def test_blocks_hold_every_parameter_once(case: Case) -> None:
     """But for one that stands beside the layers, in no module of its own, as the scale of a dual encoder does."""
-    blocks = place.task.blocks(place.model)
+    blocks = case.task.blocks(case.model)
     assert len({name for name, _ in blocks}) == len(blocks) >= 2
     held = [id(p) for _, modules in blocks for p in {id(p): p for m in modules for p in m.parameters()}.values()]
     assert len(held) == len(set(held)), "no parameter is in two blocks"
-    beside = [name for name, p in place.model.named_parameters() if id(p) not in set(held)]
-    assert beside == (["logit_scale"] if place.name in ("contrastive", "zero_shot") else [])
+    beside = [name for name, p in case.model.named_parameters() if id(p) not in set(held)]
+    assert beside == (["logit_scale"] if case.name in ("contrastive", "zero_shot") else [])
 
 
-def test_items_undo_collate(place: ArmIndices) -> None:
-    if not hasattr(place.task, "items"):
-        assert place.name == "causal_lm"
+def test_items_undo_collate(case: Case) -> None:
+    if not hasattr(case.task, "items"):
+        assert case.name == "causal_lm"
         return
-    batch = place.batch()
-    undone = place.task.items(batch)
-    assert len(undone) == len(place.items)
-    again = place.task.collate(undone)
+    batch = case.batch()
+    undone = case.task.items(batch)
+    assert len(undone) == len(case.items)
+    again = case.task.collate(undone)
     assert again.keys() == batch.keys()
     assert all(torch.equal(again[name], value) for name, value in batch.items())
 
 
-def test_inputs_can_be_exchanged(place: ArmIndices) -> None:
-    if not protocols.offers(place.task, protocols.Perturbable):
+def test_inputs_can_be_exchanged(case: Case) -> None:
+    if not protocols.offers(case.task, protocols.Perturbable):
         with pytest.raises(NotSupported, match="expected a task with continuous inputs"):
-            protocols.perturbable(place.task)
+            protocols.perturbable(case.task)
         return
-    batch, (low, high) = place.batch(), place.task.bounds
-    inputs = place.task.inputs(batch)
+    batch, (low, high) = case.batch(), case.task.bounds
+    inputs = case.task.inputs(batch)
     assert low <= float(inputs.min()) <= float(inputs.max()) <= high
-    other = place.task.with_inputs(batch, inputs.flip(0))
-    assert torch.equal(place.task.inputs(other), inputs.flip(0))
-    assert torch.equal(place.task.inputs(batch), inputs), "the batch itself stays"
-    assert all(torch.equal(place.task.with_inputs(batch, inputs)[name], value) for name, value in batch.items())
+    other = case.task.with_inputs(batch, inputs.flip(0))
+    assert torch.equal(case.task.inputs(other), inputs.flip(0))
+    assert torch.equal(case.task.inputs(batch), inputs), "the batch itself stays"
+    assert all(torch.equal(case.task.with_inputs(batch, inputs)[name], value) for name, value in batch.items())
 
 
-def test_a_task_with_classes_classifies_each_example(place: ArmIndices) -> None:
-    if not protocols.offers(place.task, protocols.Classed):
+def test_a_task_with_classes_classifies_each_example(case: Case) -> None:
+    if not protocols.offers(case.task, protocols.Classed):
         with pytest.raises(NotSupported, match="Law: expected examples that have one class each, got CausalLM"):
-            protocols.classed("Law", place.task)
-        assert protocols.class_names(place.task) == ()
+            protocols.classed("Law", case.task)
+        assert protocols.class_names(case.task) == ()
         return
-    assert protocols.class_names(place.task) == place.task.classes
-    classified = place.task.classified()
+    assert protocols.class_names(case.task) == case.task.classes
+    classified = case.task.classified()
     assert classified.classified() is classified
     assert not classified.rows_depend_on_batch
-    with mode(place.model, training=False), torch.no_grad():
-        rows = classified.rows(place.model, classified.collate(place.items))
-    assert rows.example.tolist() == list(range(len(place.items)))
-    labels = [item["label"] if isinstance(item, dict) else item[1] for item in place.items]
+    with mode(case.model, training=False), torch.no_grad():
+        rows = classified.rows(case.model, classified.collate(case.items))
+    assert rows.example.tolist() == list(range(len(case.items)))
+    labels = [item["label"] if isinstance(item, dict) else item[1] for item in case.items]
     assert rows.targets.tolist() == labels
-    if protocols.offers(place.task, protocols.Classifying):
-        assert [place.task.label(item) for item in place.items] == labels
+    if protocols.offers(case.task, protocols.Classifying):
+        assert [case.task.label(item) for item in case.items] == labels
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_not_finite_are_refused(place: ArmIndices, value: float) -> None:
-    place.task.check(place.model, place.world.request)
+def test_weights_that_are_not_finite_are_refused(case: Case, value: float) -> None:
+    case.task.check(case.model, case.world.request)
     for index in (0, -1):
-        model = copy.deepcopy(place.model)
+        model = copy.deepcopy(case.model)
         name, parameter = list(model.named_parameters())[index]
         with torch.no_grad():
             parameter.view(-1)[0] = value
         with pytest.raises(BadInput, match=f"expected finite weights, got NaN or infinity in '{name}'"):
-            place.task.check(model, place.world.request)
+            case.task.check(model, case.world.request)
 
 
-def test_its_name_tells_settings_apart(place: ArmIndices) -> None:
+def test_its_name_tells_settings_apart(case: Case) -> None:
     """Everything in the cache hangs on it."""
-    other = OTHER_SETTINGS[place.name]
-    assert repr(place.task) == repr(copy.copy(place.task))
-    settings = {field.name for field in fields(place.task) if field.compare} - {"std"}
+    other = OTHER_SETTINGS[case.name]
+    assert repr(case.task) == repr(copy.copy(case.task))
+    settings = {field.name for field in fields(case.task) if field.compare} - {"std"}
     assert settings == set(other)
     beside = {"mean": {"std": (0.5, 0.5, 0.5)}}
-    variants = [replace(place.task, **{name: make()}, **beside.get(name, {})) for name, make in other.items()]
-    assert len({repr(place.task), *map(repr, variants)}) == 1 + len(variants)
+    variants = [replace(case.task, **{name: make()}, **beside.get(name, {})) for name, make in other.items()]
+    assert len({repr(case.task), *map(repr, variants)}) == 1 + len(variants)
 
 
-def test_people_and_compressors_see_each_example(place: ArmIndices) -> None:
-    exhibits = [place.task.exhibit(item, "forgotten") for item in place.items]
+def test_people_and_compressors_see_each_example(case: Case) -> None:
+    exhibits = [case.task.exhibit(item, "forgotten") for item in case.items]
     assert all("forgotten" in exhibit.caption for exhibit in exhibits)
-    assert len({exhibit.content for exhibit in exhibits}) == len(place.items)
-    raw = [place.task.raw(item) for item in place.items]
+    assert len({exhibit.content for exhibit in exhibits}) == len(case.items)
+    raw = [case.task.raw(item) for item in case.items]
     assert all(isinstance(part, bytes) and part for part in raw)
-    assert len(set(raw)) == len(place.items)
+    assert len(set(raw)) == len(case.items)
