@@ -128,9 +128,17 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
     like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
     source, after = loaded(like, original) if original else like, loaded(like, model)
     scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)
+    models = references(scenario, session)
+    made = [] if original else ["the original"]
+    if more := len(models) - len(scenario.retrained):
+        made.append(f"{more} of {len(models)} retrained models")
+    if made:
+        session.say(f"not given, and so trained here: {' and '.join(made)}")
     run = Run(
         scenario=scenario.name,
-        summary=scenario.summary,
+        summary=f"{scenario.summary} Trained for this audit, not given: {' and '.join(made)}."
+        if made
+        else scenario.summary,
         method=cell.method,
         title=f"Checkpoint {cell.method}",
         identity=expected,
@@ -138,7 +146,7 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
     record = audit(
         original=source,
         unlearned=after,
-        retrained=[reference.model for reference in references(scenario, session)],
+        retrained=[reference.model for reference in models],
         request=scenario.request,
         task=scenario.task,
         attacks=attacks,

@@ -157,6 +157,8 @@ def _value(owner: type[Parameters], key: str, text: str) -> Any:
 
 def _built_in(name: str, kind: Kind) -> type:
     entry = next((entry for entry in entries(kind) if class_name(entry.name) == class_name(name)), None)
+    if entry is None and name.endswith(".py"):
+        raise BadInput(f"{name}: expected a name of it, as in {name}:make, got the file alone. Say which {kind[:-1]}.")
     if entry is None:
         raise BadInput(f"unknown {kind.removesuffix('s')} '{name}'. {nearest(name, (e.name for e in entries(kind)))}")
     module = importlib.import_module(f"unrecall.{kind}.{entry.name.replace('-', '_')}")
