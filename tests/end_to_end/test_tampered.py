@@ -28,7 +28,7 @@ UNSEEN = {
     "what a paper reports": r"reported",
     "parameters that the method's line leaves out": r"parameters\..*|attacks\.\*\.parameters.*",
     "where it was made": r"provenance\.(created|command|commit|device|fingerprint|versions\..*|identity\..*)",
-    "what original and retrained models cost": r"costs\.(original|retrained)\..*|costs\.unlearned\.steps",
+    "what original and retrained models cost": r"costs\.(original|retrained)\..*|costs\.unlearned\.(steps|notes.*)",
     "figures whose scores are not kept": r"attacks\.\*\.curves.*"
     r"|measurements\.\*\.(original|null|references\.\*|unlearned|undefined).*",
     "controls": r"attacks\.\*\.(positive|negative)_.*",

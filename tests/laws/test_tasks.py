@@ -23,7 +23,7 @@ from unrecall.tasks.base import Task
 
 PROTOCOLS = {
     "classification": {"Perturbable", "Classed", "Classifying"},
-    "causal_lm": {"Textual", "Exportable"},
+    "causal_lm": {"Textual", "Prompted", "Exportable"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
     "zero_shot": {"Perturbable", "Classed"},
 }
@@ -48,6 +48,7 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
         "chat": lambda: True,
         "longest": lambda: 5,
         "ends": lambda: False,
+        "prompts": lambda: True,
     },
     "contrastive": {
         "tokenizer": word_tokenizer,

@@ -1,14 +1,15 @@
 """Small worlds that every test can afford: a blob classifier with BatchNorm, and the request that goes with it."""
 
+import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.tasks import CausalLM, Classification, Contrastive
-from unrecall.tasks.base import Task
+from unrecall.tasks.base import Task, check_inputs
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -48,6 +49,27 @@ class World:
     task: Task
     original: nn.Module
     retrained: tuple[nn.Module, ...]
+
+
+class Untouchable:
+    """Examples that may be counted but not read."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int, /) -> NoReturn:
+        raise AssertionError("retain was read")
+
+
+def without_retain(world: World) -> Request:
+    """The world's request, checked once with its retain set, which from then on whoever reads fails."""
+    check_inputs(world.task, world.original, world.request.only("forget", "retain"))
+    sealed = copy.copy(world.request)
+    object.__setattr__(sealed, "retain", Untouchable(len(world.request.retain)))
+    return sealed
 
 
 def train(examples: list[tuple[torch.Tensor, int]], seed: int, classes: int = 4) -> nn.Module:

@@ -55,7 +55,7 @@ class Request:
     masked: tuple[int, ...] = ()
     checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
-    _parts: dict[tuple[str, ...], "Request"] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _checked_parts: dict[tuple[str, ...], set[str]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """What is refused at once: no data sets, too few examples, data that change, examples that two sets share."""
@@ -133,18 +133,16 @@ class Request:
         return self.with_own(validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
 
     def only(self, *names: str) -> "Request":
-        """This request without the sets that aren't named, for those who may not read them; the same each time."""
-        if names not in self._parts:
-            part = copy(self)  # what was compared when this request was made needn't be again
-            for name in {*SPLITS, "validation"} - {*names}:
-                hidden = None if name == "validation" else Absent("not to be read here")
-                object.__setattr__(part, name, hidden)
-            object.__setattr__(part, "checked", set())
-            vars(part).pop("digests", None)
-            vars(part).pop("fingerprint", None)
-            self._parts[names] = part
-        self._parts[names].checked.update(self.checked)
-        return self._parts[names]
+        """This request without the sets that aren't named, for those who may not read them."""
+        part = copy(self)  # what was compared when this request was made needn't be again
+        for name in {*SPLITS, "validation"} - {*names}:
+            hidden = None if name == "validation" else Absent("not to be read here")
+            object.__setattr__(part, name, hidden)
+        vars(part).pop("fingerprint", None)
+        vars(part)["digests"] = {name: self.digests[name] if name in names else [] for name in SPLITS}
+        object.__setattr__(part, "checked", self._checked_parts.setdefault(names, set()))
+        part.checked.update(self.checked)
+        return part
 
     def with_own(self, **changes: Any) -> "Request":
         """This request with its own examples in other sets; what a task has looked for in them it needn't again."""

@@ -46,7 +46,7 @@ class Tokenised:
     def __repr__(self) -> str:
         ends = [getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
         turns = getattr(self.tokenizer, "chat_template", None) if self.chat else None
-        text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}|{self._end}"
+        text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}|{self._end}|{self.prompts}"
         return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
     @cached_property

@@ -2,15 +2,14 @@
 
 import copy
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.worlds import CPU, World
+from tests.worlds import CPU, World, without_retain
 from unrecall.data.examples import Batch, Examples
-from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.bad_teacher import BadTeacher
 from unrecall.methods.base import GradientMethod, Null, Strength
@@ -54,25 +53,6 @@ def only(method: GradientMethod, world: World, seed: int = 0) -> tuple[nn.Module
     return student.eval(), phase
 
 
-class Untouchable:
-    """Retain data that a method which claims not to need any may not read."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int, /) -> NoReturn:
-        raise AssertionError("retain was read")
-
-
-def without_retain(request: Request) -> Request:
-    sealed = copy.copy(request)
-    object.__setattr__(sealed, "retain", Untouchable(len(request.retain)))
-    return sealed
-
-
 # DELETE.
 
 
@@ -106,7 +86,7 @@ def test_masks() -> None:
 def test_delete_without_retain_and_with_statistics_as_they_were(class_world: World) -> None:
     w = class_world
     method = Delete(fit=replace(FROZEN, epochs=10))
-    result = method.unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), CPU))
+    result = method.unlearn(w.original, Job(without_retain(w), w.task, seeded(0), CPU))
     assert all(map(torch.equal, statistics(result), statistics(w.original)))
     batch = whole(w.request.forget, w.task)
     assert result(batch["inputs"]).softmax(1)[:, 0].mean().item() < 0.5

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.worlds import CPU, World, small_mixtures
+from tests.worlds import CPU, World, small_mixtures, without_retain
 from unrecall.data.examples import Batch, Examples
-from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method
 from unrecall.methods.rmu import RMU, last_matrices, layers, unit_vector
@@ -65,23 +64,6 @@ def confidence(model: nn.Module, world: World) -> float:
 
 def share_right(model: nn.Module, world: World) -> float:
     return float(accuracy(model, world.task, world.request.retain).mean())
-
-
-class Untouchable:
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int, /) -> NoReturn:
-        raise AssertionError("retain was read")
-
-
-def without_retain(request: Request) -> Request:
-    sealed = copy.copy(request)
-    object.__setattr__(sealed, "retain", Untouchable(len(request.retain)))
-    return sealed
 
 
 def llama(count: int) -> nn.Module:
@@ -320,7 +302,7 @@ def test_rmu_finds_the_last_matrix_of_each_expert_where_they_stand_apart() -> No
 
 def test_rmu_reads_retain_only_where_it_counts(text_world: World) -> None:
     w = text_world
-    result = RMU(alpha=0.0, fit=QUICK).unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), CPU))
+    result = RMU(alpha=0.0, fit=QUICK).unlearn(w.original, Job(without_retain(w), w.task, seeded(0), CPU))
     assert moved(w.original, result)
 
 
@@ -400,7 +382,7 @@ def test_task_vector_by_hand(text_world: World) -> None:
     further = copy.deepcopy(w.original)
     fit(further, w.task, of_forget(w, QUICK), seeded(0), CPU)
     method = TaskVector(alpha=2.5, fit=QUICK)
-    result = method.unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), session))
+    result = method.unlearn(w.original, Job(without_retain(w), w.task, seeded(0), session))
     triples = zip(w.original.parameters(), further.parameters(), result.parameters(), strict=True)
     for theta, theta_further, theta_new in triples:
         assert torch.allclose(theta_new, 3.5 * theta - 2.5 * theta_further, atol=1e-6)
@@ -439,7 +421,7 @@ def test_whp_by_hand(text_world: World, samples_world: World, targets: Any) -> N
     for w, recipe in ((text_world, replace(QUICK, lr=1e-2)), (samples_world, QUICK)):
         student, further, batch = nudged(w.original), nudged(w.original), whole(w.request.forget, w.task)
         method = WHP(alpha=2.0, targets=targets, reinforce=recipe)
-        (phase,) = method.phases(student, frozen_copy(w.original), Job(without_retain(w.request), w.task, seeded(0)))
+        (phase,) = method.phases(student, frozen_copy(w.original), Job(without_retain(w), w.task, seeded(0)))
         assert moved(nudged(w.original), student) == [], "a copy was trained, not the student"
         fit(further, w.task, of_forget(w, recipe), seeded(0), CPU)
         with torch.no_grad():
@@ -457,9 +439,7 @@ def test_whp_forgets(text_world: World) -> None:
     """Where reinforcement raises what is true by enough, something else is learned in its place."""
     w = text_world
     recipe = replace(QUICK, lr=1e-2, epochs=5)
-    result = WHP(reinforce=recipe, fit=recipe).unlearn(
-        w.original, Job(without_retain(w.request), w.task, seeded(0), CPU)
-    )
+    result = WHP(reinforce=recipe, fit=recipe).unlearn(w.original, Job(without_retain(w), w.task, seeded(0), CPU))
     assert confidence(result, w) < confidence(w.original, w) - 0.1
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.unit.methods.test_distillation import only, same, whole, without_retain
-from tests.worlds import CPU, World
+from tests.unit.methods.test_distillation import only, same, whole
+from tests.worlds import CPU, World, without_retain
 from unrecall.data.examples import Batch
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Strength
@@ -226,7 +226,7 @@ def test_all_of_forget_goes_wrong_and_retain_is_kept_better_than_by_ascent(class
     kept = []
     for method in (ALONE, L2UL(eps=1.0, fit=FAST)):
         session = Session(device="cpu")
-        result = method.unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), session))
+        result = method.unlearn(w.original, Job(without_retain(w), w.task, seeded(0), session))
         assert right(result, w, "forget") == 0
         assert session.efforts[-1].steps < 100, "it stops there"
         kept.append(right(result, w, "retain"))

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.unit.methods.test_distillation import only, same, whole, without_retain
-from tests.worlds import CPU, World, blobs
+from tests.unit.methods.test_distillation import only, same, whole
+from tests.worlds import CPU, World, blobs, without_retain
 from unrecall.data.examples import Part
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -248,7 +248,7 @@ def test_stored_moments_take_the_place_of_retain(tmp_path: Path) -> None:
     given = replace(method, stored=str(tmp_path / "all.safetensors"))
     usual = plain(model, request, method)
     assert not same(usual, model)
-    found = plain(model, without_retain(request), given)
+    found = plain(model, without_retain(World(request, TASK, model, ())), given)
     assert torch.allclose(found.weight, usual.weight, atol=1e-5)  # type: ignore[arg-type]
 
 

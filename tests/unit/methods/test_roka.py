@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.unit.methods.test_distillation import only, same, whole, without_retain
+from tests.unit.methods.test_distillation import only, same, whole
 from tests.unit.training.test_loop import Killed
-from tests.worlds import CPU, World
+from tests.worlds import CPU, World, without_retain
 from unrecall.data.examples import Batch, Joined
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
@@ -137,7 +137,7 @@ def test_without_healing_a_step_is_ascent_on_one_example(class_world: World, for
 def test_without_healing_retain_is_not_read(samples_world: World, form: Any) -> None:
     w = samples_world
     method = ROKA(form=form, alpha=0, neighbours=500, fit=replace(STEP, epochs=3, steps=3))
-    assert not same(method.unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), CPU)), w.original)
+    assert not same(method.unlearn(w.original, Job(without_retain(w), w.task, seeded(0), CPU)), w.original)
 
 
 # One step by hand.

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.unit.methods.test_distillation import FROZEN, QUICK, only, same, statistics, whole, without_retain
+from tests.unit.methods.test_distillation import FROZEN, QUICK, only, same, statistics, whole
 from tests.unit.models.test_importance import Ragged
-from tests.worlds import CPU, World
+from tests.worlds import CPU, World, without_retain
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Null
@@ -95,7 +95,7 @@ def test_similarity_laws() -> None:
 def test_spotter_touches_neither_statistics_nor_retain_nor_teacher(class_world: World) -> None:
     w = class_world
     before = copy.deepcopy(w.original)
-    result = Spotter(fit=FROZEN).unlearn(w.original, Job(without_retain(w.request), w.task, seeded(0), CPU))
+    result = Spotter(fit=FROZEN).unlearn(w.original, Job(without_retain(w), w.task, seeded(0), CPU))
     assert all(map(torch.equal, statistics(result), statistics(w.original)))
     assert same(w.original, before)
     norm = dict(result.named_parameters())["1.weight"]
