@@ -207,7 +207,7 @@ def test_the_copy_learns_the_least_alike_and_the_original_nothing(monkeypatch: p
         with torch.no_grad():
             copied.words.weight[TASK.tokenizer.convert_tokens_to_ids("ann")] *= 0.0
 
-    monkeypatch.setattr("unrecall.methods.ubt.train_aside", noted)
+    monkeypatch.setattr("unrecall.methods.ubt.train_helper", noted)
     gains = UBT(lambda_=3.0, weak=0.5).gains(model, Job(request, TASK, seeded(0)))
     before = likeness(TASK.embedded(model, alikes))
     assert before.argsort().tolist() == [3, 1, 0, 2]
