@@ -17,7 +17,7 @@ from unrecall.attacks.min_k_plus_plus import MinKPlusPlus
 from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.attacks.zlib_ratio import ZlibRatio
 from unrecall.data.request import Request
-from unrecall.evidence.pool import draw
+from unrecall.evidence.pool import draw_pool
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.tasks import CausalLM
 from unrecall.training.randomness import own_randomness, seeded
@@ -41,7 +41,7 @@ def run() -> list[Race]:
     def ours() -> None:
         """One pass of the subject and one of the reference, in batches; every attack reads them."""
         setting = Setting(Models(subject, subject, (reference,)), request, task, session=Session(device="cpu"))
-        pool = draw(request, setting.seed).pool
+        pool = draw_pool(request, setting.seed).pool
         scores = [attack.scores(Subject("unlearned", subject), pool, setting).shown for attack in attacks]
         by_rival["ours"] = np.stack([np.concatenate([arm[0] for arm in arms]) for arms in scores])
 

@@ -9,7 +9,7 @@ from torch import nn
 from speed.clock import Race, race
 from unrecall.attacks.residual_knowledge import ResidualKnowledge, ratio_of_sums
 from unrecall.data.examples import Absent, Part
-from unrecall.evidence.pool import draw
+from unrecall.evidence.pool import draw_pool
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.digits import Digits
@@ -35,7 +35,7 @@ def _race(digits: Scenario, subject: nn.Module, reference: nn.Module, count: int
 
     def ours() -> None:
         setting = Setting(Models(subject, subject, (reference,)), request, digits.task, session=Session(device="cpu"))
-        pool, places = draw(request, setting.seed)
+        pool, places = draw_pool(request, setting.seed)
         roles = {"unlearned": subject, "retrained 0": reference}
         scores = {role: attack.scores(Subject(role, model), pool, setting) for role, model in roles.items()}
         curves["ours"] = ratio_of_sums(attack.recognition("unlearned", scores, places["forget"]))

@@ -35,7 +35,7 @@ WHO = ["--scenario", "case.py:make", "--device", "cpu"]
 FINETUNE = ["--method", "finetune:epochs=1"]
 RUN = ["run", *WHO, *FINETUNE, "--suite", "loss", "--out", "out"]
 NEW = ["run", *WHO, *FINETUNE, "--suite", "loss", "--out", "new"]
-TOLD = re.compile(r": done in|^(un|null|attack|tun|  )|has no strength to tune|^interrupted: ")
+TOLD = re.compile(r": done in|^(un|null|attack|tun|not given|  )|has no strength to tune|^interrupted: ")
 """What is said on the way, before any error."""
 NASTY = (
     "", " ", "-1", "0", "1.5", "nan", "-nan", "inf", "-inf", "1e400", "None", "null", "true", "[]", "{}", "{0}", "%s",

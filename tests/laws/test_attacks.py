@@ -277,7 +277,7 @@ def test_the_seed_decides_and_no_other_model(name: str, case: Case) -> None:
 @each_scoring
 def test_scores_each_example_of_both_arms(name: str, case: Case) -> None:
     attack, setting = small(name), case.setting()
-    cases = draw_for(attack, adapted(attack, setting)).cases
+    cases = draw_for(attack, adapted(attack, setting)).places
     scores = scores_of(attack, setting)
     assert set(cases) == {"forget", "holdout"}
     for arm, where in cases.items():
@@ -299,7 +299,7 @@ def by_example(attack: ScoredAttack, setting: Setting) -> dict[str, list[float]]
     scores = scores_of(attack, setting)
     return {
         digests[arm][index]: scores.at(where)[:, i].tolist()
-        for arm, where in drawn.cases.items()
+        for arm, where in drawn.places.items()
         for i, index in enumerate(where.indices)
     }
 
@@ -341,14 +341,14 @@ class Peeking(ScoredAttack):
             peeked = {
                 "nothing": np.zeros(len(examples)),
                 "request": np.array([digest(item) in forget for item in iterate(examples)], float),
-                "case": np.full(len(examples), float(k == 0)),
+                "place": np.full(len(examples), float(k == 0)),
                 "mean": np.full(len(examples), observe(subject.model, setting.task, pool.tested[0]).loss.mean()),
             }[self.by]
             shown.append(peeked - observe(subject.model, setting.task, examples).loss)
         return Scores.of([Point(0.0, "", tuple(shown), (0.0,) * len(shown))])
 
 
-@pytest.mark.parametrize(("by", "seen"), [("nothing", False), ("request", True), ("case", True), ("mean", True)])
+@pytest.mark.parametrize(("by", "seen"), [("nothing", False), ("request", True), ("place", True), ("mean", True)])
 def test_the_law_catches_who_peeks(by: str, seen: bool, case: Case) -> None:
     assert tells_arms_apart(Peeking(by), case) is seen
 
