@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
@@ -263,6 +264,19 @@ def pickled(bad: Path) -> None:
     (bad / "model.safetensors").unlink()
 
 
+def whole_numbers(dtype: torch.dtype) -> Callable[[Path], None]:
+    """Makes what stores one weight as numbers of another kind."""
+
+    def spoil(bad: Path) -> None:
+        file = next(bad.glob("*model.safetensors"), None) or keep(bad) / "model.safetensors"
+        stored = weights.read(file)
+        name = next(name for name in stored if "q_proj" in name)
+        stored[name] = stored[name].mul(100).to(dtype)
+        save_file(stored, file, {"format": "pt"})
+
+    return spoil
+
+
 def untold(bad: Path) -> None:
     for path in keep(bad).glob("tokenizer*"):
         path.unlink()
@@ -289,6 +303,13 @@ SPOILT: dict[str, Callable[[Path], Any]] = {
     "cut off": cut_off,
     "pickle": pickled,
     "code of its own": lambda bad: said(keep(bad), **CODE),
+    "int8": whole_numbers(torch.int8),
+    "uint8": whole_numbers(torch.uint8),
+    "truth values": whole_numbers(torch.bool),
+    "int64": whole_numbers(torch.int64),
+    "complex": whole_numbers(torch.complex64),
+    "single bytes": whole_numbers(torch.float8_e4m3fn),
+    "an adapter in int8": lambda bad: whole_numbers(torch.int8)(adapter(bad, "model")),
     "no tokenizer": untold,
     "NaN": poisoned,
 }
@@ -307,8 +328,15 @@ BAD_MODELS: list[tuple[str, list[str], str]] = [
     ("fewer layers than it says", with_model("bad"), r"bad: .* none that fits model\.layers\.1\..* \(9 in all\)"),
     ("narrower than it says", with_model("bad"), r"bad: .* none that fits model\.layers\.0\.mlp\..* \(6 in all\)"),
     ("cut off", with_model("bad"), "bad: expected .* weights in safetensors, got: Error while deserializing header"),
-    ("pickle", with_model("bad"), r"bad: expected .* weights in safetensors, got: .*no file named model\.safetensors"),
+    ("pickle", with_model("bad"), r"bad: expected safetensors, got a pickle .*save_pretrained"),
     ("code of its own", with_model("bad"), "bad: expected a Transformers causal .* got: .*contains custom code"),
+    ("int8", with_model("bad"), r"bad: expected weights in floats, got .*q_proj\.weight in I8\. Give the model as"),
+    ("uint8", with_model("bad"), r"bad: expected weights in floats, got .*q_proj\.weight in U8"),
+    ("truth values", with_model("bad"), r"bad: expected weights in floats, got .*q_proj\.weight in BOOL"),
+    ("int64", with_model("bad"), r"bad: expected weights in floats, got .*q_proj\.weight in I64"),
+    ("complex", with_model("bad"), r"bad: expected weights in floats, got .*q_proj\.weight in C64"),
+    ("single bytes", with_model("bad"), r"bad: expected weights in floats, got .*q_proj\.weight in F8_E4M3"),
+    ("an adapter in int8", [*OWN, "--adapter", "bad"], r"bad: expected weights in floats, got .*lora_.* in I8"),
     ("no tokenizer", with_model("bad"), "bad: expected the model's tokenizer beside it, got: "),
     ("NaN", with_model("bad"), "model: expected finite weights, got NaN"),
     ("missing folder", with_model("./nowhere"), r"\./nowhere: expected a folder with a Transformers model"),

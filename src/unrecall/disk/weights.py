@@ -1,7 +1,8 @@
 """Weights on disk: safetensors only, so that opening a file never runs code."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -62,7 +63,7 @@ def notes_of(path: Path) -> dict[str, str]:
 def load(model: nn.Module, path: Path) -> nn.Module:
     """Puts the weights of a safetensors file into `model`, in place; BadInput says what does not fit.
 
-    Names may hold what data parallelism and compiling put into them, on either side: "module.", "_orig_mod.".
+    Names may hold what wrappers put into them, on either side: "module.", "_orig_mod.", or whatever all begin with.
     """
     own = model.state_dict()
     tensors = _named_as(own, read(path))
@@ -78,7 +79,7 @@ def load(model: nn.Module, path: Path) -> nn.Module:
     for key, value in tensors.items():
         if value.shape != own[key].shape:
             raise BadInput(f"{path}: expected {key} of shape {tuple(own[key].shape)}, got {tuple(value.shape)}.")
-        if value.is_floating_point() != own[key].is_floating_point():
+        if not (is_float(value.dtype) if own[key].is_floating_point() else value.dtype == own[key].dtype):
             raise BadInput(
                 f"{path}: expected {key} in {_kind(own[key])}, got {_kind(value)}. Give the weights before they were "
                 "quantised."
@@ -89,13 +90,18 @@ def load(model: nn.Module, path: Path) -> nn.Module:
     return model
 
 
+def is_float(dtype: torch.dtype) -> bool:
+    """Whether numbers of a format are weights as they were trained: real ones, of more than one byte each."""
+    return dtype.is_floating_point and dtype.itemsize > 1
+
+
 def _kind(tensor: Tensor) -> str:
     """The number format of a tensor, as people write it."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
-WRAPPERS = {"module", "_orig_mod"}
-"""What data parallelism and compiling put into a weight's name."""
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_forward_module", "_checkpoint_wrapped_module"}
+"""What data parallelism, compiling and checkpointing put into a weight's name."""
 
 
 def _bare(name: str) -> str:
@@ -104,9 +110,22 @@ def _bare(name: str) -> str:
 
 
 def _named_as(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the names that the model has for them, where only wrappers' parts differ."""
+    """The tensors by the names that the model has for them, where only wrappers' parts or the beginning differ."""
     names = {_bare(name): name for name in own}
+    for shorter in _beginnings(names):
+        for short in _beginnings({_bare(name) for name in tensors}):
+            known = {name[len(shorter) :]: full for name, full in names.items()}
+            found = {name: known.get(_bare(name)[len(short) :]) for name in tensors}
+            if all(found.values()):
+                return {str(found[name]): value for name, value in tensors.items()}
     return {name if name in own else names.get(_bare(name), name): value for name, value in tensors.items()}
+
+
+def _beginnings(names: Iterable[str]) -> list[str]:
+    """What all these dotted names begin with, from nothing on to the longest."""
+    split = [name.split(".") for name in names]
+    common = list(takewhile(lambda column: len(set(column)) == 1, zip(*split, strict=False)))
+    return ["".join(f"{column[0]}." for column in common[:i]) for i in range(len(common) + 1)]
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -134,16 +153,45 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def _of_folder(folder: Path) -> dict[str, Tensor]:
     """The tensors of a Transformers folder: of model.safetensors, or of the files that its index names."""
-    index = folder / "model.safetensors.index.json"
+    tensors: dict[str, Tensor] = {}
+    for file in files_of(folder):
+        tensors |= read(file)
+    return tensors
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files that hold a Transformers folder's weights; BadInput where they are pickles, or parts without an index.
+
+    One that isn't there is for whoever reads it to tell.
+    """
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if not index.is_file():
-        return read(folder / "model.safetensors")
+        pickles, parts = sorted(folder.glob("pytorch_model*.bin")), sorted(folder.glob("model-*.safetensors"))
+        if pickles and not whole.is_file():
+            raise BadInput(
+                f"{folder}: expected safetensors, got a pickle ({pickles[0].name}), which can run code when opened. "
+                "Convert it: load the model with Transformers, and save it again with save_pretrained."
+            )
+        if parts and not whole.is_file():
+            raise BadInput(
+                f"{folder}: expected {index.name} beside {parts[0].name}, got none. Copy it from where the model "
+                "comes from, or save the model again with save_pretrained."
+            )
+        return [whole]
     content = read_json(index)
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         raise BadInput(f"{index}: expected a weight_map of names and files, got none. Save the model again.")
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(set(places.values())):
+    for file in set(places.values()):
         if Path(file).name != file:
             raise BadInput(f"{index}: expected files of this folder, got '{file}'. Save the model again.")
-        tensors |= read(folder / file)
-    return tensors
+    return [folder / file for file in sorted(set(places.values()))]
+
+
+def formats(path: Path) -> dict[str, str]:
+    """The number format of each tensor of a file, by name, as safetensors calls it; nothing where it can't be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return {}

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from unrecall.disk.files import read_json
+from unrecall.disk.weights import files_of
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import Loaded, check_unquantised, check_whole, opened, transformers
+from unrecall.scenarios.language import Loaded, check_floats, check_unquantised, check_whole, opened, transformers
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's, of each channel."""
@@ -24,6 +25,7 @@ def load_clip(name: str) -> Loaded:
     if not Path(name).is_dir():
         raise BadInput(f"{name or 'model'}: expected a folder with a Transformers CLIP, got nothing there.")
     check_unquantised(name, Path(name) / "config.json")
+    check_floats(name, files := files_of(Path(name)))
     expected = f"{name}: expected a Transformers CLIP and its tokenizer"
     model, report = opened(
         expected,
@@ -33,6 +35,7 @@ def load_clip(name: str) -> Loaded:
     )
     tokenizer = opened(expected, lambda: library.AutoTokenizer.from_pretrained(name, trust_remote_code=False))
     check_whole(f"{name}: expected a CLIP", report["missing_keys"])
+    check_floats(name, files, model)
     return Loaded(model.eval(), tokenizer)
 
 

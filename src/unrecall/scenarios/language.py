@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from unrecall.disk.files import read_json
+from unrecall.disk.weights import files_of, formats
 from unrecall.errors import BadInput, MissingDependency
 from unrecall.tasks.base import BEFORE_QUANTISING
 
@@ -50,7 +51,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
     """A model and its tokenizer from a local folder or a hub id, with a LoRA `adapter` merged where one is named.
 
     Only safetensors are read, and no code of the folder's runs. Raises BadInput where nothing is there, the hub can't
-    be reached, the checkpoint lacks weights or is quantised, or the adapter belongs to another base.
+    be reached, the checkpoint lacks weights or has some that are no floats, or the adapter belongs to another base.
     """
     library = transformers()
     folder = name if name and Path(name).is_dir() else _from_hub(name)
@@ -59,6 +60,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
             f"{name}: expected a whole model, got an adapter. Name its base as the model, and it as the adapter."
         )
     check_unquantised(name, Path(folder) / "config.json")
+    check_floats(name, files := files_of(Path(folder)))
     model, report = opened(
         f"{name}: expected a Transformers causal language model with its weights in safetensors",
         lambda: library.AutoModelForCausalLM.from_pretrained(
@@ -72,6 +74,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
     )
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     check_whole(f"{name}: expected a causal language model", lacking)
+    check_floats(name, files, model)
     tokenizer = opened(
         f"{name}: expected the model's tokenizer beside it",
         lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
@@ -86,6 +89,30 @@ def check_unquantised(name: str, config: Path) -> None:
         method = how.get("quant_method") if isinstance(how, dict) else None
         method = method or ("bitsandbytes" if "bnb" in str(how) or "load_in" in str(how) else "an unknown method")
         raise BadInput(f"{name}: expected weights in floats, got quantised ones ({method}). {BEFORE_QUANTISING}")
+
+
+FLOATS = {"F16", "BF16", "F32", "F64"}
+"""How safetensors calls the formats of weights as they were trained."""
+
+
+def check_floats(owner: str, files: Iterable[Path], model: nn.Module | None = None) -> None:
+    """BadInput where a weight in these files is in whole numbers, single bytes, complex or truth values.
+
+    A weight is what is called so and, by its name or how that ends, what `model` has in floats. What else a file holds,
+    such as positions and masks, may be in whole numbers.
+    """
+    state = {} if model is None else model.state_dict()
+    own = {ending for name, value in state.items() if value.is_floating_point() for ending in _endings(name)}
+    for file in files:
+        for name, kind in formats(file).items():
+            is_weight = name.endswith("weight") or not own.isdisjoint(_endings(name))
+            if is_weight and kind not in FLOATS:
+                raise BadInput(f"{owner}: expected weights in floats, got {name} in {kind}. {BEFORE_QUANTISING}")
+
+
+def _endings(name: str) -> list[str]:
+    """A weight's name in its model, in the one that holds that, and in the first part of it."""
+    return [name, name.partition(".")[2]]
 
 
 def opened(expected: str, opening: Callable[[], Any]) -> Any:
@@ -144,6 +171,7 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (Path(adapter) / file).is_file():
             raise BadInput(f"{adapter}: expected a folder with {file}, got none there.")
+    check_floats(adapter, [Path(adapter) / "adapter_model.safetensors"])
     config = opened(f"{adapter}: expected an adapter of PEFT", lambda: PeftConfig.from_pretrained(adapter))
     base = str(config.base_model_name_or_path or "")
     other = BadInput(

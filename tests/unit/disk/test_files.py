@@ -389,3 +389,54 @@ def test_a_run_that_was_killed_while_it_claimed_its_folder_leaves_nothing(tmp_pa
     (tmp_path / ".run.json.x1.part").write_text("{")
     assert claim(tmp_path, {"command": "run"}) == tmp_path
     assert list(contents(tmp_path)) == [ASKED]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.complex64, torch.int32])
+def test_a_count_of_another_kind_of_number_is_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    stored = {name: value.clone() for name, value in network().state_dict().items()}
+    stored["1.num_batches_tracked"] = stored["1.num_batches_tracked"].to(dtype)
+    save_file(stored, tmp_path / "w.safetensors")
+    with pytest.raises(BadInput, match=r"expected 1\.num_batches_tracked in int64, got "):
+        weights.load(network(), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_weights_of_a_byte_each_and_complex_ones_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    stored = {name: value.clone() for name, value in network().state_dict().items()}
+    stored["6.weight"] = stored["6.weight"].to(dtype)
+    save_file(stored, tmp_path / "w.safetensors")
+    with pytest.raises(BadInput, match=r"expected 6\.weight in float32, got (float8|complex)"):
+        weights.load(network(), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "student.", "base_model.model.", "module.net."])
+def test_whatever_all_names_begin_with_is_taken_off(prefix: str, tmp_path: Path) -> None:
+    model = network(seed=1)
+    save_file({prefix + name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    assert weights.digest_of(weights.load(network(seed=2), tmp_path / "w.safetensors")) == weights.digest_of(model)
+    weights.save(model, tmp_path / "plain.safetensors")
+    outer = nn.Sequential(network(seed=2))
+    for file in ("w", "plain"):
+        weights.load(outer, tmp_path / f"{file}.safetensors")
+        assert weights.digest_of(outer[0]) == weights.digest_of(model)
+
+
+def test_what_wrappers_put_between_names_is_taken_out(tmp_path: Path) -> None:
+    model = network(seed=1)
+    stored = {name.replace(".", "._fsdp_wrapped_module.", 1): v.clone() for name, v in model.state_dict().items()}
+    save_file(stored, tmp_path / "w.safetensors")
+    assert weights.digest_of(weights.load(network(seed=2), tmp_path / "w.safetensors")) == weights.digest_of(model)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("pytorch_model.bin", r"got a pickle \(pytorch_model.bin\).*save_pretrained"),
+        ("pytorch_model-00001-of-00002.bin", "got a pickle.*save_pretrained"),
+        ("model-00001-of-00002.safetensors", r"expected model\.safetensors\.index\.json beside.*save_pretrained"),
+    ],
+)
+def test_a_folder_of_pickles_or_of_parts_without_an_index_is_refused(file: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(b"PK")
+    with pytest.raises(BadInput, match=message):
+        weights.load(network(), tmp_path)
