@@ -16,7 +16,7 @@ from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
 from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
 from unrecall.methods.npo import NPO
 from unrecall.models.observe import in_order
-from unrecall.nn.hooks import is_linear, stacked_experts
+from unrecall.nn.hooks import is_linear, routers, stacked_experts
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -141,6 +141,8 @@ class LoRA(Wrapper):
             target_modules="|".join(map(re.escape, linear)) if linear else [],
             target_parameters=experts or None,
         )
+        # For a mixture that it knows, PEFT would read the names as those of the model's older files, and find others.
+        of_model = vars(student).pop("config", None)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # it is set right, for each layer alone
             try:
@@ -151,6 +153,8 @@ class LoRA(Wrapper):
                     f"LoRA: expected layers that PEFT can change, got: {line}. Name others in target, or use the base "
                     "alone."
                 ) from error
+        if of_model is not None:
+            vars(student)["config"] = of_model
         for parameter in student.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
@@ -168,11 +172,15 @@ def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:
 
 
 def _linear(model: nn.Module) -> dict[str, nn.Module]:
-    """Finds, by name, the linear layers that may be trained and share their weights with none; GPT-2's too."""
+    """Finds, by name, the linear layers that may be trained and share their weights with none; GPT-2's too.
+
+    A layer that says which experts of a mixture an example goes to, and how much each counts, is none of them.
+    """
     owners: dict[int, int] = {}
     for _, weight in model.named_parameters(remove_duplicate=False):
         owners[id(weight)] = owners.get(id(weight), 0) + 1
-    inside = {m.out_proj for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+    inside: set[nn.Module] = {m.out_proj for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+    inside |= routers(model)
     return {
         name: layer
         for name, layer in model.named_modules()

@@ -68,6 +68,15 @@ def stacked_experts(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
+def routers(model: nn.Module) -> set[nn.Module]:
+    """Finds what is called a router or a gate in a mixture of experts, with all that is below; none in other models."""
+    modules = dict(model.named_modules())
+    if not any("Experts" in type(module).__name__ for module in modules.values()):
+        return set()
+    called = [name for name in modules if name.rsplit(".", 1)[-1].endswith(("router", "gate"))]
+    return {module for name in called for module in modules[name].modules()}
+
+
 def batchnorms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Lists all BatchNorm modules that keep running statistics, in registration order."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -260,7 +260,7 @@ def test_the_experts_of_a_mixture_change_too(place: int, text_world: World) -> N
     before = model.state_dict()
     changed = {name for name, weight in result.state_dict().items() if not torch.equal(weight, before[name])}
     matrices = {name for name in before if ".layers." in name and "norm" not in name and ".bias" not in name}
-    routers = {name for name in before if name.endswith(".gate.weight")}
+    routers = {name for name in before if name.endswith("gate.weight")}
     assert changed == matrices - routers
     batch = whole(world.request.forget, world.task)
     with torch.no_grad():
@@ -271,6 +271,37 @@ def test_the_experts_of_a_mixture_change_too(place: int, text_world: World) -> N
     assert differ == {name for name in matrices if "down_proj" in name}
     with pytest.raises(BadInput, match=r"expected dropout to be 0 where experts are changed, got 0\.1"):
         watched(world, look, dropout=0.1)
+
+
+SHARED = {"moe_intermediate_size": 16, "num_experts_per_tok": 2}
+DEEPSEEK = {"first_k_dense_replace": 1, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "n_group": 1}
+DEEPSEEK |= {"n_routed_experts": 4, "qk_nope_head_dim": 8, "v_head_dim": 8, "n_shared_experts": 1, "topk_group": 1}
+MIXTURES: dict[str, dict[str, Any]] = {
+    "DeepseekV3": {**SHARED, **DEEPSEEK},
+    "HunYuanMoEV1": {**SHARED, "num_experts": 4, "moe_topk": 2, "head_dim": 16},
+    "Phimoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "JetMoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 16},
+}
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_in_mixtures_of_other_kinds_every_matrix_changes_and_no_router(kind: str, text_world: World) -> None:
+    import transformers as library
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2}
+    heads = {} if kind == "JetMoe" else {"num_attention_heads": 2}  # it counts its own
+    config = getattr(library, f"{kind}Config")(
+        vocab_size=len(text_world.task.tokenizer),  # type: ignore[attr-defined]
+        **{**sizes, **heads, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **MIXTURES[kind]},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(library, f"{kind}ForCausalLM")(config).eval()
+    result = watched(world_of(model, text_world), lambda *_: None)
+    before = model.state_dict()
+    changed = {name for name, weight in result.state_dict().items() if not torch.equal(weight, before[name])}
+    matrices = {name for name, v in before.items() if ".layers." in name and v.ndim > 1}
+    assert changed == {name for name in matrices if not {"gate", "router"} & {*name.split(".")}}
 
 
 @pytest.mark.parametrize("base", [Finetune(), SalUn(), SSIUU(), RMU()], ids=lambda base: base.title)
