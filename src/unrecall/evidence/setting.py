@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -106,15 +107,20 @@ class Setting:
         return content_key(model_key(model, weights), behaviour(model, self.task, self.request))
 
     def check_roles(self) -> None:
-        """BadInput where a retrained model has the weights of a model of another role, whatever it calls them."""
+        """BadInput where a retrained model is a model of another role, by its weights or by all that it answers.
+
+        Another wrapper, number format or order of layers, and noise, leave the answers as they are up to rounding.
+        """
         roles: dict[str, str] = {}
         for role, model in self.subjects:
             other = roles.setdefault(digest_without_names(model), role)
             if other != role and role in self.models.references():
-                raise BadInput(
-                    f"{role}: expected a model of its own, got the same weights as {other}. Give each retrained model "
-                    "once, and none that plays another role."
-                )
+                raise BadInput(_twice(role, "weights", other))
+        for (other, first), (role, second) in combinations(self.subjects, 2):
+            if role in self.models.references() and first is not second:
+                rounded = max(50 * _rounding(first, second), 1e-3)
+                if _answer_alike(self.evidence[other].signals, self.evidence[role].signals, rounded):
+                    raise BadInput(_twice(role, "answers", other))
 
     @cached_property
     def cache(self) -> Cache:
@@ -195,6 +201,30 @@ class Setting:
 
             key = (self.model_keys[subject.role], *self.key, split, code)
             yield split, Signals(**self.cache.get("signals", key, ARRAYS, arrays))
+
+
+def _twice(role: str, what: str, other: str) -> str:
+    return (
+        f"{role}: expected a model of its own, got the same {what} as {other}. Give each retrained model once, and none "
+        "that plays another role."
+    )
+
+
+def _rounding(first: nn.Module, second: nn.Module) -> float:
+    """How far two number formats of one model's weights round apart; 0 where both models have the same."""
+    kinds = [{p.dtype for p in model.parameters()} for model in (first, second)]
+    return 0.0 if kinds[0] == kinds[1] else max(torch.finfo(kind).eps for kind in kinds[0] | kinds[1])
+
+
+def _answer_alike(first: Mapping[Split, Signals], second: Mapping[Split, Signals], rounded: float) -> bool:
+    """Whether two models give each target the same loss on all splits, up to a share of it.
+
+    A share, for where both are all but certain the losses still differ. Losses of exactly 0 tell nothing.
+    """
+    pairs = [(-first[split].log_prob, -second[split].log_prob) for split in first]
+    one, other = (np.concatenate(losses) for losses in zip(*pairs, strict=True))
+    telling = (one > 0) | (other > 0)
+    return bool(telling.any()) and bool(np.allclose(one[telling], other[telling], rtol=rounded, atol=0))
 
 
 def model_key(model: nn.Module, weights: str = "") -> str:

@@ -125,7 +125,8 @@ def predicted(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _array(values: Sequence[Tensor]) -> np.ndarray:
-    joined = torch.cat(list(values)).cpu().numpy()
+    together = torch.cat(list(values)).cpu()
+    joined = (together.float() if together.dtype == torch.bfloat16 else together).numpy()
     return joined.astype(np.float64) if joined.ndim == 1 and joined.dtype.kind == "f" else joined
 
 

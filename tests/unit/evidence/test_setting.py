@@ -1,7 +1,7 @@
 """What is constant over an audit: who is held against whom, and that each model is asked once."""
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from tests.worlds import CPU, World, network
 from unrecall.data.examples import Absent
 from unrecall.data.request import Split
+from unrecall.data.signals import View
 from unrecall.errors import BadInput, MissingReference
 from unrecall.evidence.setting import Models, Setting, model_key
 from unrecall.harness.audit import audit
@@ -202,10 +203,106 @@ def test_a_retrained_model_is_a_model_of_its_own(samples_world: World, make: Any
 
 
 def test_weights_of_half_the_width_are_compared_as_well(samples_world: World) -> None:
-    w, half = samples_world, [copy.deepcopy(model).bfloat16() for model in (network(seed=1), network(seed=2))]
-    Setting(Models(*half), w.request, w.task, 0, CPU).check_roles()
+    w, half = samples_world, [Cast(network(seed=i), torch.bfloat16) for i in (1, 2)]
+    task = Classification(head_name="inner.6")
+    Setting(Models(*half), w.request, task, 0, CPU).check_roles()
     with pytest.raises(BadInput, match="retrained 0"):
-        Setting(Models(*half, (nn.Sequential(half[1]),)), w.request, w.task, 0, CPU).check_roles()
+        Setting(Models(*half, (nn.Sequential(half[1]),)), w.request, task, 0, CPU).check_roles()
+
+
+def counted(model: nn.Module) -> nn.Module:
+    model[1].num_batches_tracked += 1  # type: ignore[index, operator]
+    return model
+
+
+def buffered(model: nn.Module) -> nn.Module:
+    wrapped = Wrapped(model)
+    wrapped.register_buffer("more", torch.ones(3))
+    return wrapped
+
+
+def noisy(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1e-7 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    return model
+
+
+def reordered(model: nn.Module) -> nn.Module:
+    made = Wrapped(model)
+    vars(model)["_modules"] = dict(reversed(vars(model)["_modules"].items()))
+    model.forward = lambda x: run_in_order(model, x)  # type: ignore[method-assign]
+    return made
+
+
+def run_in_order(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    for name in sorted(vars(model)["_modules"]):
+        x = vars(model)["_modules"][name](x)
+    return x
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        counted,
+        buffered,
+        noisy,
+        reordered,
+        lambda model: Cast(model, torch.float64),
+        lambda model: Cast(model, torch.float16),
+        lambda model: Cast(model, torch.bfloat16),
+    ],
+    ids=["counter", "buffer", "noise", "order", "float64", "half", "bfloat16"],
+)
+@pytest.mark.parametrize("who", ["original", "unlearned", "retrained 0"])
+def test_a_model_in_another_dress_is_no_retrained_model(samples_world: World, dress: Any, who: str) -> None:
+    w = samples_world
+    worn = {"original": w.original, "unlearned": w.retrained[1], "retrained 0": w.retrained[0]}[who]
+    retrained = (*w.retrained[: who == "retrained 0"], dress(copy.deepcopy(worn)))
+    for model in (w.original, w.retrained[1], *retrained):
+        model.eval()
+    setting = Setting(Models(w.original, w.retrained[1], retrained), w.request, Features(), 0, CPU)
+    with pytest.raises(BadInput, match=f"expected a model of its own, got the same (answers|weights) as {who}"):
+        setting.check_roles()
+
+
+def test_models_that_are_certain_of_everything_are_told_apart(samples_world: World) -> None:
+    w = samples_world
+    sure = [Scaled(copy.deepcopy(model)) for model in (w.original, *w.retrained)]
+    Setting(Models(sure[0], sure[1], tuple(sure[2:])), w.request, Features(), 0, CPU).check_roles()
+
+
+@dataclass(frozen=True)
+class Features(Classification):
+    """Finds no head: what enters it plays no part here."""
+
+    def view(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> View:
+        rows = self.rows(model, batch)
+        return View(rows, rows.logits)
+
+
+class Cast(nn.Module):
+    """A model in another number format, which takes and gives float32."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.inner, self.dtype = model.to(dtype), dtype
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.inner(inputs.to(self.dtype))
+        return outputs
+
+
+class Scaled(nn.Module):
+    """A model that is all but certain of whatever it says."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = 20 * self.inner(inputs)
+        return outputs
 
 
 def test_the_null_of_a_method_that_does_nothing_is_no_reference(samples_world: World) -> None:
