@@ -8,9 +8,10 @@ import errno
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from typing import Any, TypeAlias
 
 PACKAGE = Path(__file__).parent
 INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
@@ -21,7 +22,11 @@ LONGEST = 1000
 """How much of another library's message is told, in characters."""
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or a page, or are none at all; a tab and the end of a line are not among them."""
-NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|cannot allocate memory", re.IGNORECASE)
+NO_MEMORY = re.compile(
+    "out of memory|can't allocate memory|not enough memory|cannot allocate memory|std::bad_alloc|_ALLOC_FAILED"
+    "|posix_memalign",
+    re.IGNORECASE,
+)
 
 
 class UnrecallError(Exception):
@@ -70,6 +75,25 @@ class Diverged(UnrecallError):
         self.step = step
 
 
+Fields: TypeAlias = Mapping[str, tuple[Callable[[Any], bool], str]]
+"""What values must be, by name: a test, and how it is said."""
+
+
+def check_fields(owner: str, fields: Fields, values: Mapping[str, object]) -> None:
+    """BadInput, in `owner`'s name, for the first value that is not what it must be."""
+    for name, (right, expected) in fields.items():
+        if not right(value := values[name]):
+            raise BadInput(f"{owner}: expected {name} to be {expected}, got {str(value)[:80]!r}. Correct it.")
+
+
+def kind_of(*kinds: type) -> Callable[[object], bool]:
+    """A test for values of these kinds."""
+    return lambda value: isinstance(value, kinds)
+
+
+NOTHING = type(None)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the closest known spelling, or lists what there is."""
     options = sorted(known)
@@ -84,11 +108,13 @@ def visible(text: str) -> str:
 
 def told(error: BaseException) -> str:
     """Any error in one line: ours as it is, that of a user's code with its file and line, and what nobody foresaw."""
+    if isinstance(error, UnrecallError) and error.__cause__ is not None and out_of_memory(error.__cause__):
+        return told(error.__cause__)
     place, line = _place(error), _line(error)
     if isinstance(error, UnrecallError):
         cause = None if error.__cause__ is None else _place(error.__cause__)
         return f"{line} (raised at {cause})" if cause and cause not in line else line
-    if isinstance(error, MemoryError) or NO_MEMORY.search(line) or getattr(error, "errno", None) == errno.ENOMEM:
+    if out_of_memory(error):
         return (
             f"memory: expected enough of it, got none left{f' at {place}' if place else ''}: {line or 'MemoryError'}. "
             "Use smaller batches, fewer examples or a smaller model."
@@ -103,6 +129,14 @@ def told(error: BaseException) -> str:
         f"unrecall: expected an answer, got {named}{f' at {ours[-1]}' if ours else ''}, which nobody foresaw. "
         "UNRECALL_TRACEBACK=1 shows where it comes from."
     )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory, whoever found that out."""
+    if isinstance(error, UnrecallError):
+        return False
+    enough = NO_MEMORY.search(_line(error)) is None and getattr(error, "errno", None) != errno.ENOMEM
+    return isinstance(error, MemoryError) or not enough
 
 
 def of_users_code(error: BaseException) -> bool:

@@ -41,3 +41,12 @@ def test_an_error_of_ours_names_the_users_line_that_caused_it() -> None:
         line = told(error)
     assert line.startswith("model: expected logits, got none. (raised at ")
     assert f"{Path(__file__).name}:" in line
+
+
+@pytest.mark.parametrize("line", ["std::bad_alloc", "cuBLAS: CUBLAS_STATUS_ALLOC_FAILED", "posix_memalign failed"])
+def test_every_library_s_words_for_too_little_memory_are_known(line: str) -> None:
+    assert told(RuntimeError(line)).startswith("memory: expected enough of it, got none left")
+    try:
+        raise BadInput("model: expected other inputs.") from RuntimeError(line)
+    except BadInput as error:
+        assert told(error).startswith("memory: expected enough of it, got none left")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import BadInput, NotSupported, out_of_memory
 from unrecall.nn.hooks import mode
 from unrecall.record.schema import Exhibit
 from unrecall.tasks import dual_encoder
@@ -248,6 +248,8 @@ class Pairs(Task):
                 first = dual_encoder.pictures(model, self.normalised(batch["images"]))
                 second = dual_encoder.texts(model, batch["tokens"], batch["mask"])
             except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
+                if out_of_memory(error):
+                    raise
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 shapes = f"{tuple(batch['images'].shape)} and tokens {tuple(batch['tokens'].shape)}"
                 raise BadInput(f"model: expected to accept images {shapes}, got: {line}") from error
