@@ -70,7 +70,7 @@ def digest(item: Any) -> str:
 
 def _bytes(item: Any) -> Iterator[bytes]:
     if isinstance(item, Tensor):
-        item = item.detach().cpu().contiguous().numpy()
+        item = _array(item)
     if isinstance(item, np.ndarray | np.generic):
         if isinstance(item, np.generic) or item.ndim == 0:
             yield f"{item.item()!r};".encode()
@@ -89,6 +89,21 @@ def _bytes(item: Any) -> Iterator[bytes]:
         yield f"{item!r};".encode()
     else:
         yield from _bytes(np.asarray(item))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A tensor's values; BadInput where it holds none, or not all of them. NumPy has no bfloat16: its bytes."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        form = "meta" if tensor.is_meta else str(tensor.layout if tensor.layout != torch.strided else tensor.dtype)
+        raise BadInput(
+            f"example: expected tensors that hold every value, got one of {form.removeprefix('torch.')}. Load it, or "
+            "make it dense and of floats, in the data set's [i]."
+        )
+    values = tensor.detach().cpu().contiguous()
+    try:
+        return values.numpy()
+    except TypeError:
+        return values.reshape(-1).view(torch.uint8).numpy()
 
 
 def batch_size(batch: Batch) -> int:

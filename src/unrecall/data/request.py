@@ -66,6 +66,11 @@ class Request:
         for name, hint in EMPTY.items():
             if len(self[name]) == 0 and not (name in ("holdout", "test") and isinstance(self[name], Absent)):
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
+        if not isinstance(self.masked, tuple | list) or not all(type(label) is int for label in self.masked):
+            raise BadInput(
+                f"Request: expected masked to hold the classes that are forgotten whole, got {self.masked!r}. Give "
+                "whole numbers in a tuple, as (3,), or leave it out."
+            )
         if self.kind not in get_args(Kind) or (self.kind == "class") != bool(self.masked):
             raise BadInput(
                 f"Request: expected masked to name the forgotten classes for kind='class' and for no other, and kind "

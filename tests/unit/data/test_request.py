@@ -209,3 +209,18 @@ def test_an_example_that_changes_now_and_then_is_found_by_whoever_reads_them_all
     request = request_with(retain=Augmented(RETAIN, kept=tuple(i for i in range(16) if i != 5)))
     with pytest.raises(BadInput, match=r"retain\[5\] to be the same whenever it is read"):
         check_inputs(Classification(), network(), request)
+
+
+@pytest.mark.parametrize("masked", [3, None, ("a",), "3"])
+def test_masked_classes_are_numbers_in_a_tuple(masked: Any) -> None:
+    with pytest.raises(BadInput, match="Request: expected masked to hold the classes that are forgotten whole, got"):
+        Request(["a"], ["b"], ["c"], ["d"], kind="class", masked=masked)
+
+
+def test_tensors_that_hold_no_values_are_refused_and_half_widths_are_read() -> None:
+    for tensor in (torch.ones(2, device="meta"), torch.eye(2).to_sparse()):
+        with pytest.raises(BadInput, match="example: expected tensors that hold every value, got one of "):
+            Request([(tensor, 0)], ["b"], ["c"], ["d"])
+    one, other = torch.rand(2, 3).bfloat16(), torch.rand(2, 3).bfloat16()
+    assert digest(one) == digest(one.clone()) != digest(other)
+    assert digest(one[0, 0]) == digest(one[0, 0].clone()) != digest(other[0, 0])
