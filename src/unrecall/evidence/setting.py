@@ -205,8 +205,8 @@ class Setting:
 
 def _twice(role: str, what: str, other: str) -> str:
     return (
-        f"{role}: expected a model of its own, got the same {what} as {other}. Give each retrained model once, and none "
-        "that plays another role."
+        f"{role}: expected a model of its own, got the same {what} as {other}. Give each retrained model once, and "
+        "none that plays another role."
     )
 
 

@@ -22,7 +22,6 @@ from unrecall.scenarios.base import Builder, Scenario
 from unrecall.spec.lines import parse, show
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import Exportable, export, offers
-from unrecall.training.randomness import own_randomness
 from unrecall.training.session import Session
 
 PATIENCE = 45.0
@@ -70,8 +69,7 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
     """A model that a checkpoint can be loaded into; untrained where the scenario can build one."""
     if scenario.original is not None or scenario.build is None:
         return scenario.train_original(seed, session).model
-    with own_randomness(seed):
-        return scenario.build(seed, session)
+    return scenario.built(seed, session)
 
 
 def perform(cell: Cell) -> Record:

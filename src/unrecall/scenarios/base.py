@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,12 @@ from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
-from unrecall.errors import BadInput, MissingReference, visible
+from unrecall.disk.weights import digest_without_names
+from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
 from unrecall.evidence.setting import answers, behaviour, few, model_key, reading
 from unrecall.record.schema import Cost
-from unrecall.spec.parameters import Parameters
-from unrecall.tasks.base import Task, check_inputs
+from unrecall.spec.parameters import Parameters, takes
+from unrecall.tasks.base import Task, check_inputs, check_model
 from unrecall.training.cost import metered
 from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import own_randomness, seeded
@@ -46,23 +47,27 @@ def _is_name(value: object) -> bool:
     return 0 < len(value.encode()) <= 100 and not set(value) & set('/\\:*?"<>|\n\t')
 
 
-def _a(*kinds: type) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, kinds)
+def _are_values(reported: object) -> bool:
+    """Whether a paper's values are numbers, by method and measurement."""
+    tables = reported.values() if isinstance(reported, Mapping) else [reported]
+    return all(isinstance(table, Mapping) and all(map(kind_of(int, float), table.values())) for table in tables)
 
 
-NOTHING = type(None)
-FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+FIELDS: Fields = {
     "name": (_is_name, 'a name of at most 100 bytes without / \\ : * ? " < > | that starts with no dot'),
-    "summary": (_a(str), "a text"),
-    "task": (_a(Task), "a Task, as ur.tasks.Classification() is"),
-    "request": (_a(Request), "a Request"),
-    "build": (lambda value: value is None or callable(value), "a function of seed and session, or None"),
-    "recipe": (_a(Fit, NOTHING), "a Fit or None"),
-    "rerecipe": (_a(Fit, NOTHING), "a Fit or None"),
-    "original": (_a(nn.Module, NOTHING), "an nn.Module or None"),
-    "retrained": (lambda value: isinstance(value, tuple) and all(map(_a(nn.Module), value)), "a tuple of nn.Modules"),
+    "summary": (kind_of(str), "a text"),
+    "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
+    "request": (kind_of(Request), "a Request"),
+    "build": (lambda value: value is None or takes(value, 2), "a function of seed and session, or None"),
+    "recipe": (kind_of(Fit, NOTHING), "a Fit or None"),
+    "rerecipe": (kind_of(Fit, NOTHING), "a Fit or None"),
+    "original": (kind_of(nn.Module, NOTHING), "an nn.Module or None"),
+    "retrained": (
+        lambda value: isinstance(value, tuple) and all(map(kind_of(nn.Module), value)),
+        "a tuple of nn.Modules",
+    ),
     "references": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
-    "reported": (_a(Mapping), "values by method and measurement"),
+    "reported": (_are_values, "numbers by method and measurement"),
 }
 """What each field of a scenario must be: a test, and how it is said."""
 
@@ -95,9 +100,7 @@ class Scenario:
         """Fields of a wrong type, and a name that can't be part of a file's, are refused; the task is settled."""
         if isinstance(self.retrained, list):
             object.__setattr__(self, "retrained", tuple(self.retrained))
-        for name, (right, expected) in FIELDS.items():
-            if not right(value := getattr(self, name)):
-                raise BadInput(f"Scenario: expected {name} to be {expected}, got {str(value)[:80]!r}. Correct it.")
+        check_fields("Scenario", FIELDS, vars(self))
         object.__setattr__(self, "task", self.task.settled(self.original, self.request))
 
     def start_key(self, seed: int, session: Session) -> str:
@@ -108,19 +111,30 @@ class Scenario:
         if seed not in self.keys:
             models = [model for model in (self.original, *self.retrained) if model is not None]
             if self.build is not None:
-                models.append(self._built(seed, session))
+                models.append(self.built(seed, session))
             for model in models:
                 check_inputs(self.task, model.to(session.place()), self.request)
             told = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
             self.keys[seed] = content_key(*told, reading(self.task, few(self.request)))
         return self.keys[seed]
 
-    def _built(self, seed: int, session: Session) -> nn.Module:
-        """A fresh model; `build` may give the same object each time."""
+    def built(self, seed: int, session: Session) -> nn.Module:
+        """A fresh model; `build` may give the same object each time, but not the original, which has seen forget."""
         if self.build is None:
             raise BadInput(f"{self.name}: expected build to make a model, got None.")
         with own_randomness(seed):
-            return copy.deepcopy(self.build(seed, session))
+            made = self.build(seed, session)
+        if not isinstance(made, nn.Module):
+            raise BadInput(
+                f"{self.name}: expected build to give a torch.nn.Module, got {type(made).__name__}. Return the network."
+            )
+        check_model(made)
+        if self.original is not None and digest_without_names(made) == digest_without_names(self.original):
+            raise BadInput(
+                f"{self.name}: expected build to give a network that was not trained on forget, got the original. Make "
+                "it anew in build, as it was before it was trained."
+            )
+        return copy.deepcopy(made)
 
     def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
@@ -148,7 +162,7 @@ class Scenario:
         return self.build is not None and (self.rerecipe or self.recipe) is not None
 
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
-        model = self._built(seed, session)
+        model = self.built(seed, session)
         check_inputs(self.task, model.to(session.place()), self.request)
         lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
         return trained_once(self.name, role, model, lesson, session)

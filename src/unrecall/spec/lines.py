@@ -15,7 +15,7 @@ from typing import Any
 
 from unrecall.errors import BadInput, UnrecallError, nearest, told
 from unrecall.spec.catalog import Kind, class_name, entries
-from unrecall.spec.parameters import Parameters, annotated, checked, nested_types
+from unrecall.spec.parameters import Parameters, annotated, checked, nested_types, takes
 
 NAME = re.compile(r"((?:[^(]*?\.py:)?[^:(]*)(.*)", re.DOTALL)
 """A name, with the file before it if there is one, and all that follows."""
@@ -80,6 +80,11 @@ def parse(text: str, kind: Kind) -> Any:
     if kind == "scenarios" and inspect.isfunction(owner):
         if spec.values:
             raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(spec.values)}.")
+        if not takes(owner, 0):
+            raise BadInput(
+                f"'{text}': expected a function that needs no arguments, got {owner.__name__}"
+                f"{inspect.signature(owner)}. Give each a default."
+            )
         return owner
     promised = getattr(importlib.import_module(f"unrecall.{kind}.base"), BASES[kind])
     if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
@@ -172,6 +177,8 @@ def _user_object(name: str) -> Any:
     path = Path(file)
     if not path.is_file():
         raise BadInput(f"{file}: expected a Python file, got none there. Check the path.")
+    if b"\0" in path.read_bytes():
+        raise BadInput(f"{file}: expected a Python file, got one with NUL bytes. Save it as plain text in UTF-8.")
     module_spec = importlib.util.spec_from_file_location(file, path)
     if module_spec is None or module_spec.loader is None:
         raise BadInput(f"{file}: expected a Python file, got something that can't be imported.")

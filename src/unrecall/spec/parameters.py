@@ -1,5 +1,6 @@
 """Hyper-parameters that check themselves: a frozen dataclass whose annotations carry the allowed ranges."""
 
+import inspect
 import types
 import typing
 from dataclasses import dataclass, fields
@@ -54,6 +55,19 @@ def checked(owner: Any, name: str, value: Any, *, lax: bool = False) -> Any:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise BadInput(f"{owner.__name__}: expected {name} to be {reason}, got {value!r}.") from error
+
+
+def takes(function: object, count: int) -> bool:
+    """Whether something can be called with so many arguments by position; True where Python can't tell."""
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 @dataclass(frozen=True)

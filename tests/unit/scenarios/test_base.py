@@ -12,6 +12,7 @@ from torch import nn
 from tests.worlds import CPU, blobs, facts, network, small_llama, word_tokenizer
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
+from unrecall.errors import BadInput
 from unrecall.scenarios import cifar_data
 from unrecall.scenarios.base import Lesson, Scenario, first, trained_once
 from unrecall.scenarios.cifar_data import Cifar, Pictures, Pretrained
@@ -120,3 +121,40 @@ def test_a_build_that_gives_the_same_network_each_time_teaches_it_nothing_twice(
 
     fresh = replace(scenario, name="fresh", build=lambda _, __: network())
     assert digest_of(fresh.train_original(0, CPU).model) == digests[0], "as if it were made anew each time"
+
+
+def case(**changes: Any) -> Scenario:
+    data, unseen = blobs(48, 4, 1), blobs(40, 4, 2)
+    request = Request(data[:8], data[8:], unseen[:20], unseen[20:])
+    usual = {"build": lambda _, __: network(), "recipe": Fit(lr=0.05, epochs=1, batch_size=16)}
+    return Scenario("mine", "", Classification(), request, **{**usual, **changes})
+
+
+def test_a_build_that_gives_the_original_is_refused() -> None:
+    original = network(seed=3)
+    for given in (original, nn.Sequential(original)):
+        scenario = case(original=original, build=lambda _, __, given=given: given)
+        for ask in (lambda: scenario.start_key(0, CPU), lambda: scenario.train_retrained(0, CPU)):  # noqa: B023
+            with pytest.raises(BadInput, match="mine: expected build to give a network that was not trained on forget"):
+                ask()
+
+
+@pytest.mark.parametrize("made", [None, (network(), 1), "net", nn.Linear], ids=["None", "tuple", "text", "class"])
+def test_a_build_that_gives_no_network_is_refused(made: Any) -> None:
+    with pytest.raises(BadInput, match=r"mine: expected build to give a torch\.nn\.Module, got "):
+        case(build=lambda _, __: made).start_key(0, CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("build", lambda: None),
+        ("build", blobs),
+        ("reported", {"neggrad_plus": {"forget_accuracy": "x"}}),
+        ("reported", {"neggrad_plus": 3}),
+        ("reported", None),
+    ],
+)
+def test_a_scenario_s_fields_are_what_they_must_be(name: str, value: Any) -> None:
+    with pytest.raises(BadInput, match=f"Scenario: expected {name} to be "):
+        case(**{name: value})

@@ -225,3 +225,12 @@ def test_the_files_that_lines_name_come_from_the_parsed_line() -> None:
     assert named[:2] == ["my idx.txt", "300"]
     assert {"d/case.py", "1", "0.1"} == set(named[2:])
     assert set(paths("texts:forget=a+b")) == {"a+b", "a", "b"}
+
+
+def test_a_function_that_needs_arguments_and_a_file_that_is_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "case.py").write_text("def make(x): pass\n")
+    with pytest.raises(BadInput, match=r"expected a function that needs no arguments, got make\(x\)\. Give each"):
+        parse(f"{tmp_path}/case.py:make", "scenarios")
+    (tmp_path / "case.py").write_bytes("def make(): pass\n".encode("utf-16"))
+    with pytest.raises(BadInput, match=r"case\.py: expected a Python file, got one with NUL bytes"):
+        parse(f"{tmp_path}/case.py:make", "scenarios")
