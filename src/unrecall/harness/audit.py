@@ -12,7 +12,7 @@ from unrecall.attacks.base import Attack, AttackKind
 from unrecall.data.request import SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
-from unrecall.errors import BadInput
+from unrecall.errors import NOTHING, BadInput, Fields, check_fields, kind_of
 from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
@@ -39,6 +39,17 @@ KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
 }
 
 
+FIELDS: Fields = {
+    "request": (kind_of(Request), "a Request"),
+    "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
+    "retrained": (kind_of(list, tuple), "a list of models, empty where there are none"),
+    "seed": (lambda value: type(value) is int, "a whole number"),
+    "session": (kind_of(Session, NOTHING), "a Session or None"),
+    "method": (kind_of(Method, NOTHING), "a Method, as ur.methods.RURK() is, or None"),
+}
+"""What else an audit is given beside models and attacks."""
+
+
 def audit(
     *,
     original: nn.Module,
@@ -61,6 +72,7 @@ def audit(
     Without retrained models nothing can be judged, and the record says so. The same inputs and seed give the same
     numbers. Raises BadInput where models and data don't fit, or where no attack of the suite can run.
     """
+    check_fields("audit", FIELDS, {**locals()})
     if attacks is not None and not isinstance(attacks, Suite):
         raise BadInput(f"audit: expected attacks to be a suite, got {attacks!r}. Make one: ur.suite('quick').")
     run, session = described(run or Run(), method), session or Session()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of
 from unrecall.models.observe import device_of
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task, check_inputs
@@ -89,11 +89,15 @@ class Method(Parameters, ABC):
 Unlearn: TypeAlias = Callable[[Any, nn.Module, Job], nn.Module]
 
 
+JOB: Fields = {"job": (kind_of(Job), "a Job, as ur.Job(request, task) is")}
+
+
 def _after_check(unlearn: Unlearn) -> Unlearn:
     """Makes an `unlearn` that looks at the model and at what it may read of the data before it does anything."""
 
     @wraps(unlearn)
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
+        check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
         return unlearn(self, model, job)
 

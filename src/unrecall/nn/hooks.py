@@ -21,6 +21,30 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[nn.Module]:
             module.training = was
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Gives the model inside what `torch.compile` made of it: a compiled pass runs none of its hooks."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+@torch.no_grad()
+def trained_output(model: nn.Module, inputs: Tensor) -> object:
+    """Gives what a model returns in train mode; buffers, modes and randomness stay as they were.
+
+    A tensor like that of eval mode where the pass fails: BatchNorm takes no single example, and training will tell.
+    """
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    with mode(model, training=True), torch.random.fork_rng(devices=devices):
+        try:
+            return model(inputs)
+        except (RuntimeError, ValueError):
+            return inputs.new_zeros(len(inputs), 1)
+        finally:
+            for buffer, value in before:
+                buffer.copy_(value)
+
+
 @contextmanager
 def channels_last(model: nn.Module) -> Iterator[nn.Module]:
     """Lays 4-D weights out channels last, in which convolutions run faster, and back; values don't change.

@@ -1,5 +1,6 @@
 """What the rest of unrecall may ask about a modality: nothing else knows one."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unrecall.data.examples import Batch, digest, iterate
+from unrecall.data.examples import Batch, digest, iterate, move
 from unrecall.data.request import SPLITS, Request, Split, check_same
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput
+from unrecall.nn.hooks import mode
 from unrecall.record.schema import Exhibit
 
 Parts: TypeAlias = list[tuple[str, nn.Module]]
@@ -102,10 +104,43 @@ def check_inputs(task: Task, model: nn.Module, request: Request) -> None:
     """
     check_model(model)
     task.check(model, request)
+    _check_answers(task, model, [request.forget[i] for i in range(min(4, len(request.forget)))])
     if (looked_for := f"apart as {task!r}") not in request.checked:
         contents = {split: list(_contents(task, request, split)) for split in SPLITS}
         request.check_apart(contents, task.content)
         request.checked.add(looked_for)
+
+
+def _check_answers(task: Task, model: nn.Module, items: Sequence[Any]) -> None:
+    """BadInput where a task makes no batch or no rows of a few examples, or others the second time."""
+    owner = type(task).__name__
+    batch, again = task.collate(items), task.collate(items)
+    if not isinstance(batch, dict) or not all(isinstance(value, Tensor) for value in batch.values()):
+        kind = type(batch).__name__
+        raise BadInput(f"{owner}: expected collate to give a dict of tensors, got {kind}. Name its tensors in a dict.")
+    if digest(batch) != digest(again):
+        raise BadInput(
+            f"{owner}: expected collate to give the same batch of the same examples, got two different ones, as random "
+            "augmentation gives. Leave it out: what is unlearned and measured must stay the same."
+        )
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    with mode(model, training=False), torch.no_grad(), torch.random.fork_rng(devices=devices):
+        first, second = (task.rows(model, move(batch, device)) for _ in range(2))
+    if not isinstance(first, Rows) or not isinstance(first.logits, Tensor) or first.logits.ndim != 2:
+        kind = type(first.logits if isinstance(first, Rows) else first).__name__
+        raise BadInput(
+            f"{owner}: expected rows to give Rows with logits [rows, classes], got {kind}. Return "
+            "Rows(logits, targets, example, examples)."
+        )
+    if not first.logits.is_floating_point():
+        raise BadInput(f"{owner}: expected logits in floats, got {first.logits.dtype}. Let the model return floats.")
+    differ = (first.logits.double() - second.logits.double()).abs().nan_to_num(0.0, 0.0)
+    if differ.numel() and float(differ.max()) > 1e-4 * float(first.logits.double().abs().nan_to_num(0.0, 0.0).max()):
+        raise BadInput(
+            "model: expected the same outputs for the same inputs in eval mode, got two different ones. Let it draw "
+            "nothing there: draw only if self.training, as nn.Dropout does."
+        )
 
 
 def _contents(task: Task, request: Request, split: Split) -> Iterator[str]:
@@ -140,6 +175,12 @@ def check_model(model: nn.Module) -> None:
             f"model: expected a module of Python code, got a scripted or traced one ({type(model).__name__}). Give the "
             "model that it was made from: build it, and load the scripted one's state_dict()."
         )
+    for name, parameter in model.named_parameters():
+        if not is_lazy(parameter) and parameter.is_complex():
+            raise BadInput(
+                f"model: expected weights in real numbers, got complex ones in '{name}'. Hold their real and imaginary "
+                "parts as two weights."
+            )
     if form := _quantised(model):
         raise BadInput(f"model: expected weights in floats, got quantised ones ({form}). {BEFORE_QUANTISING}")
     for name, parameter in model.named_parameters():
@@ -151,6 +192,28 @@ def check_model(model: nn.Module) -> None:
             raise BadInput(f"model: expected weights, got none in '{name}' (on meta). Load the checkpoint first.")
     if next(model.parameters(), None) is None:
         raise BadInput("model: expected weights to change, got a model without parameters. Give one that was trained.")
+    _check_copies(model)
+
+
+def _check_copies(model: nn.Module) -> None:
+    """BadInput where a model can't be copied, or put into train and eval mode; its weights aren't copied for that."""
+    try:
+        with mode(model, training=False):
+            pass
+    except NotImplementedError as error:
+        raise BadInput(
+            f"model: expected one that has a train and an eval mode, got {type(model).__name__}, as torch.export makes "
+            "it. Give the model that was exported."
+        ) from error
+    kept: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    try:
+        copy.deepcopy(model, kept)
+    except Exception as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(
+            f"model: expected one that can be copied, got: {line[:200]}. Keep locks, files, generators and "
+            "tensors with gradients out of its attributes."
+        ) from error
 
 
 BEFORE_QUANTISING = "Give the model as it was before it was quantised, and quantise what was unlearned."

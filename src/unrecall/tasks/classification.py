@@ -1,5 +1,6 @@
 """Classification: any module that maps a batch of inputs to one row of logits each."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,13 +12,36 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
-from unrecall.errors import BadInput, NotSupported
-from unrecall.nn.hooks import mode
+from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
+from unrecall.nn.hooks import mode, trained_output, uncompiled
 from unrecall.record.schema import Exhibit
 from unrecall.tasks.base import Task, check_class_request, check_finite, opened, parts_of
 from unrecall.tasks.pictures import coarse, png
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+LARGEST = 2**31
+"""No label is larger."""
+
+
+def _are_bounds(value: object) -> bool:
+    """Whether something is a finite range of numbers."""
+    if not isinstance(value, tuple | list) or not all(map(kind_of(int, float), value)) or len(value) != 2:
+        return False
+    return bool(-math.inf < value[0] < value[1] < math.inf)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(map(kind_of(str), value))
+
+
+FIELDS: Fields = {
+    "head_name": (kind_of(str, NOTHING), "a layer's name or None"),
+    "bounds": (_are_bounds, "two finite numbers, the lower one first, as (0.0, 1.0)"),
+    "classes": (_are_names, "a tuple of names, empty where there are none"),
+}
+"""What each setting of the task must be."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +51,20 @@ class Classification(Task):
     `head_name`: dotted name of the linear layer that gives the logits; found by itself where left None.
     `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default.
     `classes`: names of the classes, for people.
+
+    Outputs must be logits. Probabilities, times a number or plus one, are refused where their rows show it; sigmoids of
+    single outputs, and probabilities of a single example times a number, look like small logits and are not.
     """
 
     head_name: str | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
     classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names and bounds of a wrong kind are refused; lists become tuples."""
+        check_fields("Classification", FIELDS, vars(self))
+        for name in ("bounds", "classes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def collate(self, items: Sequence[Any]) -> Batch:
         """`inputs` [examples, ...] float32 and `targets` [examples] int64."""
@@ -46,6 +79,7 @@ class Classification(Task):
 
     def view(self, model: nn.Module, batch: Batch) -> View:
         """Features are what enters the head, flattened; the head is recognised in the same pass."""
+        model = uncompiled(model)
         with self._watching(model) as linears:
             rows = self.rows(model, batch)
         _, features = self._ending(linears, rows.logits)
@@ -73,6 +107,7 @@ class Classification(Task):
 
     def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
         """The linear layer whose output *is* the model's output; `head_name` where the user named one."""
+        model = uncompiled(model)
         with mode(model, training=False), torch.no_grad(), self._watching(model) as linears:
             output = model(batch["inputs"][:1])
         return self._ending(linears, output)[0]
@@ -133,23 +168,25 @@ class Classification(Task):
             try:
                 output = model(probe["inputs"].to(device))
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                line = str(error).splitlines()[0]
+                if out_of_memory(error):
+                    raise
+                line = (str(error).splitlines() or [type(error).__name__])[0]
                 raise BadInput(
                     f"model: expected to accept inputs {tuple(probe['inputs'].shape)}, got: {line}. "
                     "Wrap the model in a module that brings float32 inputs into its shape and precision."
                 ) from error
-        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(probe["inputs"]):
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        _check_logits(output, len(probe["inputs"]), "")
+        if bool(probe["inputs"].isfinite().all() and output.isnan().any()):
             raise BadInput(
-                f"model: expected logits [examples, classes], got {shape}. Wrap the model in a module whose forward "
-                "returns the logits alone."
+                "model: expected finite outputs, got NaN though weights and inputs are finite. Look for a division by "
+                "0, or a root or logarithm of numbers below it, in its forward."
             )
-        likely = output.float()
-        if bool((likely >= 0).all()) and bool((likely.sum(1) - 1).abs().max() < 5e-3):  # half precision sums so
+        if total := _sum_of_probabilities(output.float()):
             raise BadInput(
-                "model: expected logits, got probabilities (rows sum to 1). Return what enters the softmax: "
+                f"model: expected logits, got probabilities (rows sum to {total:.3g}). Return what enters the softmax: "
                 "wrap the model, or leave its last layer out."
             )
+        _check_logits(trained_output(model, probe["inputs"].to(device)), len(probe["inputs"]), " in train mode too")
         classes, shape = output.shape[1], probe["inputs"].shape[1:]
         for unknown in set(request.masked) - set(range(classes)):
             raise BadInput(
@@ -200,6 +237,33 @@ class Classification(Task):
         return coarse(torch.as_tensor(item[0], dtype=torch.float32), self.bounds).numpy().tobytes()
 
 
+def _check_logits(output: object, count: int, when: str) -> None:
+    """BadInput unless a model's output is one row of real numbers for each of `count` inputs."""
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != count:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise BadInput(
+            f"model: expected logits [examples, classes]{when}, got {shape}. Wrap the model in a module whose forward "
+            "returns the logits alone."
+        )
+    if not output.is_floating_point():
+        kind = str(output.dtype).removeprefix("torch.")
+        raise BadInput(
+            f"model: expected logits in floats{when}, got {kind}. Wrap the model in one that returns floats."
+        )
+
+
+def _sum_of_probabilities(outputs: Tensor) -> float:
+    """What rows of probabilities sum to, which may be times a number or plus one; 0 where outputs are none."""
+    sums = outputs.sum(1)
+    if not bool((outputs >= 0).all()):
+        return 0.0
+    if bool((sums - 1).abs().max() < 5e-3):  # half precision sums so
+        return 1.0
+    differ = bool((outputs - outputs[0]).abs().max() > 1e-3 * sums[0])
+    same = bool((sums - sums[0]).abs().max() < 1e-3 * sums[0])
+    return float(sums[0]) if len(outputs) >= 4 and differ and same else 0.0
+
+
 def _pair(item: Any, where: str) -> tuple[Tensor, int]:
     """An example as input and label; BadInput says which one is neither."""
     try:
@@ -207,9 +271,14 @@ def _pair(item: Any, where: str) -> tuple[Tensor, int]:
         if isinstance(label, str | bytes):
             raise TypeError(label)
         tensor = torch.as_tensor(value, dtype=torch.float32)
+        if abs(float(label)) > LARGEST:
+            raise BadInput(
+                f"{where}: expected a label that numbers a class, got {label!r:.20}. Number the classes from 0, in the "
+                "order of the outputs."
+            )
         if int(label) == float(label):
             return tensor, int(label)
-    except (TypeError, ValueError, RuntimeError):
+    except (OverflowError, TypeError, ValueError, RuntimeError):
         pass
     raise BadInput(
         f"{where}: expected (input, label) with a tensor and a whole number, got {_brief(item)}. Wrap the data set in "

@@ -6,9 +6,18 @@ import torch
 from torch import nn
 
 from unrecall.data.request import Request
+from unrecall.errors import Fields, check_fields, kind_of
 from unrecall.tasks.base import Task
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
+
+FIELDS: Fields = {
+    "request": (kind_of(Request), "a Request"),
+    "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
+    "generator": (kind_of(torch.Generator), "a torch.Generator"),
+    "session": (kind_of(Session), "a Session"),
+}
+"""What each part of a job must be."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,10 @@ class Job:
     task: Task
     generator: torch.Generator = field(default_factory=lambda: seeded(0))
     session: Session = field(default_factory=Session)
+
+    def __post_init__(self) -> None:
+        """Whatever is no request, task, generator or session is refused."""
+        check_fields("Job", FIELDS, vars(self))
 
     def on(self, request: Request) -> "Job":
         """The same work for another request."""

@@ -85,3 +85,9 @@ def test_what_is_judged_is_declared_with_its_side() -> None:
 def test_an_attack_that_stands_twice_is_refused_before_anything_is_done() -> None:
     with pytest.raises(BadInput, match="expected each attack once, got two called 'loss'"):
         suite("loss", "loss").suiting(Classification())
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["loss"]])
+def test_what_is_no_attack_is_no_suite(wrong: Any) -> None:
+    with pytest.raises(BadInput, match="suite: expected attacks, or names of some, got"):
+        suite(wrong)

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 import unrecall as ur
-from tests.worlds import CPU
+from tests.worlds import CPU, World, network
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.experiment.tune import tune
@@ -22,6 +24,7 @@ from unrecall.methods.base import Method
 from unrecall.scenarios.image_text import load_clip
 from unrecall.scenarios.language import load
 from unrecall.tasks import Classification
+from unrecall.tasks.base import check_inputs
 from unrecall.training.randomness import seeded
 
 METHODS = [
@@ -206,3 +209,140 @@ def test_quantised_folders_are_refused(how: dict[str, Any], tmp_path: Path) -> N
     for opening in (load, load_clip):
         with pytest.raises(BadInput, match=r"expected weights in floats, got quantised ones \((gptq|bitsandbytes)\)"):
             opening(str(tmp_path))
+
+
+class Holding(nn.Linear):
+    """A layer that holds something beside its weights."""
+
+    def __init__(self, what: Any) -> None:
+        super().__init__(4, 3)
+        self.what = what
+
+
+class Training(nn.Module):
+    """A network that gives something else while it is trained."""
+
+    def __init__(self, change: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.inner, self.change = nn.Linear(4, 3), change
+
+    def forward(self, inputs: Tensor) -> Any:
+        logits = self.inner(inputs)
+        return self.change(logits) if self.training else logits
+
+
+class Restless(nn.Linear):
+    """A layer that draws in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(inputs))
+
+
+def test_models_that_can_not_be_copied_or_switched_are_refused() -> None:
+    act = acts()["Finetune"]
+    for what in (threading.Lock(), (i for i in range(3)), torch.ones(2, requires_grad=True) * 2):
+        with pytest.raises(BadInput, match=r"model: expected one that can be copied, got: .*Keep locks"):
+            act(Holding(what), request())
+    exported = torch.export.export(nn.Linear(4, 3), (torch.rand(2, 4),)).module()
+    with pytest.raises(BadInput, match=r"expected one that has a train and an eval mode, got .*that was exported"):
+        act(exported, request())
+    turning = nn.Linear(4, 3)
+    turning.phase = nn.Parameter(torch.zeros(3, dtype=torch.complex64))
+    with pytest.raises(BadInput, match="expected weights in real numbers, got complex ones in 'phase'"):
+        act(turning, request())
+
+
+@each_act
+def test_models_whose_answers_can_not_be_trained_or_repeated_are_refused(act: Act) -> None:
+    for change, kind in (
+        (lambda logits: (logits, logits), "tuple"),
+        (lambda logits: {"logits": logits}, "dict"),
+        (lambda _: None, "NoneType"),
+        (lambda logits: logits[:, None], r"\(8, 1, 3\)"),
+    ):
+        with pytest.raises(BadInput, match=rf"logits \[examples, classes\] in train mode too, got {kind}"):
+            act(Training(change), request())
+    for change, kind in ((Tensor.long, "int64"), (lambda logits: logits.to(torch.complex64), "complex64")):
+        with pytest.raises(BadInput, match=f"expected logits in floats, got {kind}"):
+            act(Giving(change), request())
+    with pytest.raises(BadInput, match="expected finite outputs, got NaN though weights"):
+        act(Giving(lambda logits: logits * torch.nan), request())
+    with pytest.raises(BadInput, match="expected the same outputs for the same inputs in eval mode"):
+        act(Restless(), request())
+
+
+def test_the_look_at_train_mode_leaves_statistics_and_randomness(samples_world: World) -> None:
+    model, task = network(), Classification()
+    before, drawn = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+    check_inputs(task, model, samples_world.request)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(drawn, torch.random.get_rng_state())
+
+
+@dataclass(frozen=True)
+class Noisy(Classification):
+    def collate(self, items: Sequence[Any]) -> dict[str, Tensor]:
+        batch = super().collate(items)
+        return {**batch, "inputs": (batch["inputs"] + 0.1 * torch.rand(batch["inputs"].shape)).clamp(0, 1)}
+
+
+@dataclass(frozen=True)
+class Listing(Classification):
+    """Looks at nothing itself, and collates a list."""
+
+    def check(self, model: nn.Module, request: Request) -> None:
+        pass
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        return list(items)
+
+
+@dataclass(frozen=True)
+class Silent(Classification):
+    def rows(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Noisy(), "Noisy: expected collate to give the same batch of the same examples, got two"),
+        (Listing(), "Listing: expected collate to give a dict of tensors, got list"),
+        (Silent(), "Silent: expected rows to give Rows with logits .*, got NoneType"),
+    ],
+)
+def test_a_task_that_gives_something_else_is_refused(task: Classification, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        ur.methods.Finetune().unlearn(nn.Linear(4, 3), ur.Job(request(), task, seeded(0), CPU))
+
+
+def test_a_method_is_given_a_job_and_a_job_its_parts() -> None:
+    model, asked, task = nn.Linear(4, 3), request(), Classification()
+    for wrong in (asked, None, model):
+        with pytest.raises(BadInput, match=r"Finetune: expected job to be a Job, as ur\.Job\(request, task\) is, got"):
+            ur.methods.Finetune().unlearn(model, wrong)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="Job: expected request to be a Request, got"):
+        ur.Job(task, asked)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="Job: expected task to be a Task, as"):
+        ur.Job(asked, Classification)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="Job: expected session to be a Session, got 'x'"):
+        ur.Job(asked, task, session="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", "x"), ("request", {}), ("session", "x"), ("method", "rurk"), ("retrained", None), ("task", None)],
+)
+def test_an_audit_is_given_what_it_names(name: str, value: Any) -> None:
+    usual = {"request": request(), "task": Classification(), "session": CPU}
+    with pytest.raises(BadInput, match=f"^audit: expected {name} to be "):
+        ur.audit(original=nn.Linear(4, 3), unlearned=nn.Linear(4, 3), **{**usual, name: value})
+
+
+def test_labels_that_no_class_can_have_are_refused() -> None:
+    for label in (10**20, float("inf"), -(10**20)):
+        with pytest.raises(BadInput, match=r"forget\[0\]: expected a label that numbers a class, got (-?1000|inf)"):
+            ur.methods.Finetune().unlearn(nn.Linear(4, 3), job(request(lambda _, label=label: label)))

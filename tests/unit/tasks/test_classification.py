@@ -259,3 +259,64 @@ def test_probabilities_are_refused_in_any_precision(dtype: torch.dtype, named: s
     with pytest.raises(BadInput, match="expected logits, got probabilities"):
         Classification(head_name=named).check(model, request)
     Classification(head_name="1").check(model[:2], request)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda logits: 100 * logits.softmax(1), lambda logits: logits.softmax(1) + 0.01],
+    ids=["per cent", "plus one hundredth"],
+)
+def test_probabilities_in_another_scale_are_refused(samples_world: World, change: Any) -> None:
+    with pytest.raises(BadInput, match="expected logits, got probabilities"):
+        TASK.check(Then(samples_world.original, change), samples_world.request)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [torch.relu, torch.ones_like, torch.zeros_like, lambda logits: logits - logits.mean(1, keepdim=True)],
+    ids=["not negative", "ones", "zeros", "centred"],
+)
+def test_logits_that_only_look_like_probabilities_pass(samples_world: World, change: Any) -> None:
+    TASK.check(Then(samples_world.original, change), samples_world.request)
+
+
+class Then(nn.Module):
+    """A model, and what is done with its outputs."""
+
+    def __init__(self, model: nn.Module, change: Any) -> None:
+        super().__init__()
+        self.inner, self.change = model, change
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        return self.change(self.inner(inputs))
+
+
+def test_the_head_of_a_compiled_model_is_found() -> None:
+    model = network().eval()
+    compiled: Any = torch.compile(model, backend="eager")
+    batch = TASK.collate([(torch.rand(1, 4, 4), 0)] * 3)
+    compiled(batch["inputs"])
+    assert TASK.head(compiled, batch) is model[6]
+    assert TASK.view(compiled, batch).features.shape == (3, 32)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"bounds": b} for b in (None, (0,), ("a", "b"), (-float("inf"), float("inf")), (1, 0))]
+    + [{"classes": None}, {"classes": "cat"}, {"head_name": 3}],
+    ids=str,
+)
+def test_settings_of_a_wrong_kind_are_refused(settings: Any) -> None:
+    with pytest.raises(BadInput, match=f"Classification: expected {next(iter(settings))} to be "):
+        Classification(**settings)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("std::bad_alloc"), RuntimeError("CUDA out of memory. Tried"), ValueError("posix_memalign")]
+)
+def test_too_little_memory_is_not_the_model_s_fault(samples_world: World, error: Exception) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)[:5]):
+        TASK.check(Then(samples_world.original, fail), samples_world.request)
