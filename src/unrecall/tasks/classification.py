@@ -164,19 +164,21 @@ class Classification(Task):
         device = next(model.parameters()).device
         first = [_pair(request.forget[i], f"forget[{i}]") for i in range(min(8, len(request.forget)))]
         probe = self.collate([item for item in first if item[0].shape == first[0][0].shape])
+        inputs = probe["inputs"].to(device)
         with mode(model, training=False), torch.no_grad():
             try:
-                output = model(probe["inputs"].to(device))
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                output = model(inputs)
+                trained = trained_output(model, inputs) if len(inputs) > 1 else output  # BatchNorm takes no single one
+            except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
                 if out_of_memory(error):
                     raise
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 raise BadInput(
-                    f"model: expected to accept inputs {tuple(probe['inputs'].shape)}, got: {line}. "
+                    f"model: expected to accept inputs {tuple(inputs.shape)}, got: {line}. "
                     "Wrap the model in a module that brings float32 inputs into its shape and precision."
                 ) from error
-        _check_logits(output, len(probe["inputs"]), "")
-        if bool(probe["inputs"].isfinite().all() and output.isnan().any()):
+        _check_logits(output, len(inputs), "")
+        if bool(inputs.isfinite().all() and output.isnan().any()):
             raise BadInput(
                 "model: expected finite outputs, got NaN though weights and inputs are finite. Look for a division by "
                 "0, or a root or logarithm of numbers below it, in its forward."
@@ -186,7 +188,7 @@ class Classification(Task):
                 f"model: expected logits, got probabilities (rows sum to {total:.3g}). Return what enters the softmax: "
                 "wrap the model, or leave its last layer out."
             )
-        _check_logits(trained_output(model, probe["inputs"].to(device)), len(probe["inputs"]), " in train mode too")
+        _check_logits(trained, len(inputs), " in train mode too")
         classes, shape = output.shape[1], probe["inputs"].shape[1:]
         for unknown in set(request.masked) - set(range(classes)):
             raise BadInput(

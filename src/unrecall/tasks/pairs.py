@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows
-from unrecall.errors import BadInput, NotSupported, out_of_memory
+from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
 from unrecall.nn.hooks import mode
 from unrecall.record.schema import Exhibit
 from unrecall.tasks import dual_encoder
@@ -23,6 +23,9 @@ from unrecall.tasks.pictures import coarse, png
 
 UNKNOWN = -1
 """The label of a pair whose class nobody named."""
+
+
+FIELDS: Fields = {"classes": (kind_of(tuple, list), "a tuple of names, empty where there are none")}
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,6 +52,7 @@ class Pairs(Task):
     """Captions already tokenised."""
 
     def __post_init__(self) -> None:
+        check_fields("Contrastive", FIELDS, vars(self))
         if self.prompt.count("{}") != 1:
             raise BadInput(f"Contrastive: expected prompt to have one slot {{}} for the class, got '{self.prompt}'.")
         if len(self.mean) != len(self.std):

@@ -346,3 +346,11 @@ def test_labels_that_no_class_can_have_are_refused() -> None:
     for label in (10**20, float("inf"), -(10**20)):
         with pytest.raises(BadInput, match=r"forget\[0\]: expected a label that numbers a class, got (-?1000|inf)"):
             ur.methods.Finetune().unlearn(nn.Linear(4, 3), job(request(lambda _, label=label: label)))
+
+
+def test_a_model_that_can_not_be_asked_in_train_mode_is_refused() -> None:
+    def fail(_: Tensor) -> Tensor:
+        raise ValueError("targets should not be none when in training mode")
+
+    with pytest.raises(BadInput, match=r"expected to accept inputs \(8, 4\), got: targets should not be none"):
+        ur.methods.Finetune().unlearn(Training(fail), job(request()))

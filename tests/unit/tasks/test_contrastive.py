@@ -585,3 +585,8 @@ def test_standard_and_quick_audits_are_there() -> None:
         names = [type(attack).__name__ for attack in suite(name).suiting(task)]
         assert {"Relearn", "Quantise", "ResidualKnowledge", "Loss", "RMIA"} <= set(names)
     assert {Relearn, Quantise, Loss, UMA} <= set(map(type, suite("standard").suiting(task)))
+
+
+def test_classes_that_are_none_are_refused() -> None:
+    with pytest.raises(BadInput, match="Contrastive: expected classes to be a tuple of names"):
+        Contrastive(caption_tokenizer(), classes=None)  # type: ignore[arg-type]
