@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -107,18 +106,21 @@ class Setting:
         return content_key(model_key(model, weights), behaviour(model, self.task, self.request))
 
     def check_roles(self) -> None:
-        """BadInput where a retrained model is a model of another role, by its weights or by all that it answers.
+        """BadInput where a retrained model is another one, by its weights, or one of another role by all its answers.
 
-        Another wrapper, number format or order of layers, and noise, leave the answers as they are up to rounding.
+        Another wrapper, number format or order of layers, and noise, leave the answers as they are up to rounding. Two
+        retrained models may answer so nearly alike: they were trained on the same.
         """
         roles: dict[str, str] = {}
         for role, model in self.subjects:
             other = roles.setdefault(digest_without_names(model), role)
             if other != role and role in self.models.references():
                 raise BadInput(_twice(role, "weights", other))
-        for (other, first), (role, second) in combinations(self.subjects, 2):
-            if role in self.models.references() and first is not second:
-                rounded = max(50 * _rounding(first, second), 1e-3)
+        retrained = self.models.references()
+        others = [subject for subject in self.subjects if subject.role not in retrained] if retrained else []
+        for other, first in others:
+            for role, second in retrained.items():
+                rounded = max(50 * _rounding(first, second), 1e-4)
                 if _answer_alike(self.evidence[other].signals, self.evidence[role].signals, rounded):
                     raise BadInput(_twice(role, "answers", other))
 
