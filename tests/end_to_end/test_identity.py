@@ -201,6 +201,50 @@ def test_an_edited_method_makes_a_new_record_in_a_bench() -> None:
     assert all(found[0][path] == found[1][path] for path in found[0] if path != mine)
 
 
+READING = """
+from dataclasses import dataclass
+from pathlib import Path
+from unrecall.attacks import Loss
+from unrecall.methods import Finetune
+
+@dataclass(frozen=True)
+class Mine(Finetune):
+    where: str = ""
+    def unlearn(self, model, job):
+        made = super().unlearn(model, job)
+        made[6].bias.data += float(Path(self.where).read_text())
+        return made
+
+@dataclass(frozen=True)
+class Other(Loss):
+    where: str = ""
+    def score(self, evidence, split):
+        return super().score(evidence, split) * float(Path(self.where).read_text())
+"""
+
+
+def test_another_content_of_a_file_that_a_method_names_makes_a_new_record_in_a_bench() -> None:
+    Path("m.py").write_text(READING)
+    command = ["bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", "m.py:Mine:epochs=1,where=s.txt"]
+    found = []
+    for shift in ("0", "5", "5"):
+        Path("s.txt").write_text(shift)
+        assert call(*command) == 0
+        found.append(next(Path("grid").rglob("record.json")).read_bytes())
+    assert found[0] != found[1] == found[2]
+
+
+def test_another_content_of_a_file_that_an_attack_names_gives_other_scores() -> None:
+    Path("at.py").write_text(READING)
+    command = with_(RUN, suite="at.py:Other:where=s.txt")
+    found = []
+    for sign in ("1", "-1"):
+        Path("s.txt").write_text(sign)
+        assert call(*with_(command, out=f"out{sign}")) == 0
+        found.append(record(f"out{sign}"))
+    assert found[0]["measurements"] != found[1]["measurements"]
+
+
 def test_two_rates_that_differ_in_a_sign_have_a_record_each() -> None:
     methods = "finetune:epochs=1,lr=1e-1 finetune:epochs=1,lr=1e+1 finetune:epochs=1,lr=1e1"
     call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", methods.replace("e+1", "e-2"))

@@ -155,6 +155,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def exists(text: str) -> bool:
+    """Whether a text is the path of a file or folder that is there; one that can be no path isn't."""
+    try:
+        return bool(text) and Path(text).exists()
+    except (OSError, ValueError):  # too long, or a character that no path has
+        return False
+
+
 def read_text(path: Path) -> str:
     """The text of a file that the user named; BadInput where it is missing, unreadable or not UTF-8."""
     try:

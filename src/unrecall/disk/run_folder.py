@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unrecall.disk.cache import own_files
-from unrecall.disk.files import UNFINISHED, content_key, file_key, read_json, sweep, unwritable, write_json
+from unrecall.disk.cache import path_key
+from unrecall.disk.files import UNFINISHED, content_key, exists, read_json, sweep, unwritable, write_json
 from unrecall.errors import BadInput
 
 ASKED = "run.json"
@@ -67,18 +67,9 @@ def file_name(text: str) -> str:
 def content_keys(*names: str) -> dict[str, str]:
     """What stands in the files and folders among these names, so that a changed file makes another run.
 
-    A Python file counts with the files beside it that it imports, a folder with all that lies in it.
+    A Python file counts with the user's files that it imports, a folder with all that lies in it.
     """
-    return {name: _content_key(Path(name)) for name in sorted(set(names)) if name and Path(name).exists()}
-
-
-def _content_key(path: Path) -> str:
-    """sha256 of a file, of a Python file and what it imports from beside it, or of a folder and all that lies in it."""
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file())
-        return content_key(*(f"{file.relative_to(path)} {file_key(file)}" for file in inside))
-    files = sorted(own_files(path)) if path.suffix == ".py" else [path]
-    return file_key(path) if len(files) == 1 else content_key(*map(file_key, files))
+    return {name: path_key(Path(name)) for name in sorted(set(names)) if exists(name)}
 
 
 def _asked(folder: Path) -> dict[str, Any]:
