@@ -110,6 +110,52 @@ def test_dropout_shows_in_no_answer_and_decides_all_the_same(monkeypatch: pytest
     assert record("second") == alone(command, monkeypatch)
 
 
+IN_TRAINING = """
+VALUE = float(Path('value.txt').read_text())
+def case_of(model): return case(build=lambda seed, _: model(network(seed=seed)))
+
+class Net(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        {start}
+    def forward(self, x):
+        {dropped}
+        return self.inner(x)
+
+def frozen(inner):
+    inner[0].requires_grad_(VALUE == 0)
+    return inner
+
+def acting(): return case_of({made})
+"""
+DROPPED = "if self.training: x = nn.functional.dropout(x, {}, True)"
+ACTING = {
+    "a global": {"start": "pass", "dropped": DROPPED.format("VALUE"), "made": "Net"},
+    "a private one": {"start": "self._share = VALUE", "dropped": DROPPED.format("self._share"), "made": "Net"},
+    "a dict": {
+        "start": "self.config = {'share': VALUE}",
+        "dropped": DROPPED.format("self.config['share']"),
+        "made": "Net",
+    },
+    "frozen weights": {"start": "pass", "dropped": "pass", "made": "frozen"},
+}
+
+
+@pytest.mark.parametrize("where", ACTING)
+def test_what_acts_in_training_alone_is_another_model(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("case.py").write_text(CASE + IN_TRAINING.format(**ACTING[where]))
+    command = with_(QUICK, scenario="case.py:acting")
+    found = []
+    for value in ("0", "0.9"):
+        Path("value.txt").write_text(value)
+        assert call(*with_(command, out=f"out{value}")) == 0
+        found.append(record(f"out{value}")["provenance"]["weights"]["original"])
+    assert found[0] != found[1]
+    assert call(*with_(command, out="out0")) == 2
+    assert "another's (its models differ)" in one_line(capsys)
+
+
 # Data.
 
 
