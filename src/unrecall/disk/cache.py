@@ -34,7 +34,7 @@ from unrecall.disk.files import (
     sweep,
     writing,
 )
-from unrecall.errors import PACKAGE, BadInput, of_user
+from unrecall.errors import PACKAGE, BadInput, of_user, visible
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -82,7 +82,7 @@ class Cache:
                 continue
             except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
                 pass
-            warnings.warn(f"{file}: damaged, so it is made anew.", stacklevel=2)
+            warnings.warn(f"{visible(str(file))}: damaged, so it is made anew.", stacklevel=2)
             discard(file)
         _sweep_once(self.folder)
         with writing(path, sealed=True) as temporary:

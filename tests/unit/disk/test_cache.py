@@ -111,6 +111,14 @@ def test_a_damaged_file_is_named_and_made_anew(name: str, damage: Callable[[byte
     assert same(cache.get("what", ("a",), form, lambda: 1 / 0), value), "and kept"
 
 
+def test_a_warning_shows_what_would_steer_a_terminal(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "a\x1b[31m")
+    cache.get("what", ("a",), JSON, lambda: 1)
+    next((tmp_path / "a\x1b[31m").iterdir()).write_text("x")
+    with pytest.warns(UserWarning, match=r"a<U\+001B>\[31m.*damaged"):
+        cache.get("what", ("a",), JSON, lambda: 1)
+
+
 def test_one_turned_bit_is_noticed(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     cache.get("what", ("a",), ARRAYS, lambda: {"a": np.zeros(100)})
