@@ -218,6 +218,21 @@ def dated(): return case(task=Today())
     assert record("second") == alone(command, monkeypatch)
 
 
+def test_a_checkpoint_is_not_replaced_by_one_of_other_data(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("case.py").write_text(
+        CASE + "\nN = int(Path('n.txt').read_text())\ndef some(): return case(retain=DATA[10 + N:])\n"
+    )
+    command = ["unlearn", *with_(WHO, scenario="case.py:some"), "--method", METHOD, "--out", "gone"]
+    Path("n.txt").write_text("0")
+    assert call(*command) == call(*command) == 0
+    before = Path("gone/unlearned.safetensors").read_bytes()
+    Path("n.txt").write_text("30")
+    assert call(*command) == 2
+    assert "expected the checkpoint of this same run, got another's (its data, models differ)" in one_line(capsys)
+    assert Path("gone/unlearned.safetensors").read_bytes() == before
+    assert call(*with_(command, out="other")) == 0
+
+
 # Methods.
 
 MINE = """
