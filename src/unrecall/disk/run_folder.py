@@ -10,6 +10,8 @@ from unrecall.disk.files import UNFINISHED, content_key, exists, read_json, swee
 from unrecall.errors import BadInput
 
 ASKED = "run.json"
+LONGEST = 100
+"""How much of a text stands in the name of a file, in characters."""
 
 
 def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
@@ -59,9 +61,9 @@ def _abandon(folder: Path, new: bool) -> None:
 
 
 def file_name(text: str) -> str:
-    """The text as one name that any file system takes; texts that differ have names that do."""
-    name = "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)
-    return name if name == text else f"{name}-{content_key(text)[:6]}"
+    """The text as one name that any file system takes; texts that differ have names that do, in capitals alone too."""
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "-_.=" else "-" for c in text)[:LONGEST]
+    return name if name == text.lower() else f"{name}-{content_key(text)[:6]}"
 
 
 def content_keys(*names: str) -> dict[str, str]:
