@@ -396,3 +396,21 @@ def test_an_edited_record_is_not_believed(command: str, capsys: pytest.CaptureFi
     assert "expected the record that was made here, got one that doesn't hold" in one_line(capsys)
     path.unlink()
     assert call(*words) == code, "once it is gone it is made again"
+
+
+def test_a_damaged_file_of_a_finished_run_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*QUICK) == 0
+    path, (part,) = Path("out/seed-0/record.json"), Path("out/seed-0/parts").glob("unlearned-*")
+    whole, before = path.read_bytes(), record("out")
+    for damaged in (path, part):
+        path.write_bytes(whole)
+        damaged.write_text("hello")
+        capsys.readouterr()
+        assert call(*QUICK) == 2
+        told = one_line(capsys)
+        assert str(damaged) in told
+        assert told.endswith("Remove it to make it again, or choose another --out.")
+    path.unlink()
+    with pytest.warns(UserWarning, match=f"{part.name}: damaged, so it is made anew"):
+        assert call(*QUICK) == 0
+    assert record("out") == before

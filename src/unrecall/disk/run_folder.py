@@ -1,7 +1,7 @@
 """The folder of a run: what was asked, what is finished, and that nobody else's run is in it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,15 @@ def content_keys(*names: str) -> dict[str, str]:
 
 
 def _asked(folder: Path) -> dict[str, Any]:
+    """What the run of a folder was asked for; nothing where no run was, BadInput where it can't be read."""
     path = folder / ASKED
-    value = read_json(path) if path.exists() else None
-    return value if isinstance(value, dict) else {}
+    if not path.exists():
+        return {}
+    with suppress(BadInput):
+        value = read_json(path)
+        if isinstance(value, dict):
+            return value
+    raise BadInput(f"{path}: expected what this run was asked for, got a damaged file. Choose another --out.")
 
 
 def records_in(paths: list[Path]) -> list[Path]:

@@ -55,7 +55,10 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
     """
     if not path.is_file():
         return None
-    record, problems, _ = check(path)
+    try:
+        record, problems, _ = check(path)
+    except BadInput as error:
+        raise BadInput(f"{error} Remove it to make it again, or choose another --out.") from error
     if _differing(path, "record", expected, record.provenance.identity):
         return None
     if problems:

@@ -431,3 +431,14 @@ def test_a_run_that_was_killed_while_it_claimed_its_folder_leaves_nothing(tmp_pa
     (tmp_path / ".run.json.x1.part").write_text("{")
     assert claim(tmp_path, {"command": "run"}) == tmp_path
     assert list(contents(tmp_path)) == [ASKED]
+
+
+@pytest.mark.parametrize("damage", ["", "hello", "[1]"])
+def test_a_damaged_note_of_what_was_asked_is_named_with_the_way_out(damage: str, tmp_path: Path) -> None:
+    claim(tmp_path, {"command": "run"})
+    (tmp_path / ASKED).write_text(damage)
+    with pytest.raises(
+        BadInput, match=r"run\.json: expected what this run .* got a damaged file. Choose another --out"
+    ):
+        claim(tmp_path, {"command": "run"})
+    assert contents(tmp_path) == {ASKED: damage.encode()}
