@@ -285,7 +285,7 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
         claim(tmp_path / "own", asked)
     with pytest.raises(BadInput, match="expected a folder, got a file"):
         claim(tmp_path / "own" / "thesis.txt", asked)
-    with pytest.raises(BadInput, match="expected JSON"):
+    with pytest.raises(BadInput, match="got a damaged file"):
         (folder / ASKED).write_text("{")
         claim(folder, asked)
     (tmp_path / "killed").mkdir()
