@@ -56,8 +56,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
+        discard(path)
         temporary.rename(path)
     except OSError as error:
         raise unwritable(path, error) from error
