@@ -121,7 +121,7 @@ def test_the_interval_of_a_mean_of_shares_covers(mean: float, spread: float, n: 
 
 
 @pytest.mark.parametrize("shift", [0, 1, 3])
-@pytest.mark.parametrize(("m", "n"), [(30, 99), (100, 300), (1000, 1000)])
+@pytest.mark.parametrize(("m", "n"), [(10, 99), (10, 1000), (30, 99), (100, 300), (1000, 1000)])
 def test_the_interval_of_a_true_positive_rate_covers(shift: float, m: int, n: int) -> None:
     truth = 1 - float(scipy_stats.norm.cdf(scipy_stats.norm.ppf(0.99) - shift))
     assert covered(truth, lambda rng: stats.tpr_at_fpr(rng.normal(shift, 1, m), rng.normal(0, 1, n))) >= LEAST
