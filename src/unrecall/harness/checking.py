@@ -39,6 +39,7 @@ ALONE = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
 """Rows that retrained models have no value in."""
 
 
+@np.errstate(all="ignore")  # forged figures may be of any size
 def check(path: Path) -> Recheck:
     """The record at `path`, all that is off about it, and what can't be seen from it."""
     record, folder = load(path), path.parent
