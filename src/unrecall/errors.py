@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 PACKAGE = Path(__file__).parent
 INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")}
 """Where Python and installed packages stand."""
+SITES = {"site-packages", "dist-packages"}
+"""What folders of installed packages are called elsewhere, such as a user's own."""
 CHECKOUT = PACKAGE.parents[1]
 """The folder from which this package was installed, where it runs from a checkout."""
 LONGEST = 1000
@@ -163,10 +165,16 @@ def _place(error: BaseException) -> str | None:
     return f"{_short(places[-1][0])}:{places[-1][1]}" if places else None
 
 
+def of_user(path: Path) -> bool:
+    """Whether a file or folder is neither ours nor an installed package's."""
+    path = path.resolve()
+    homes = (PACKAGE, *INSTALLED)
+    return not SITES & set(path.parts) and not any(path.is_relative_to(home) for home in homes)
+
+
 def _of_user(file: str) -> bool:
-    """Whether a source file is neither ours nor an installed package's."""
-    path = Path(file).resolve()
-    return path.is_file() and not any(path.is_relative_to(home) for home in (PACKAGE, *INSTALLED))
+    """Whether a traceback's file is there and is the user's own."""
+    return Path(file).is_file() and of_user(Path(file))
 
 
 def _short(file: str) -> str:

@@ -209,6 +209,20 @@ def test_a_record_of_any_size_is_checked_at_once(change: int, capsys: pytest.Cap
     assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize("change", [{"n": 10**300}, {"value": 1e308, "low": 1e308, "high": 1e308}], ids=["n", "value"])
+def test_figures_of_any_size_are_checked_in_silence(change: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*QUICK) == 0
+    path = Path("out/seed-0/record.json")
+    data = json.loads(path.read_text())
+    for measurement in data["measurements"]:
+        for estimate in (measurement["unlearned"], *measurement["references"]):
+            estimate.update({key: value for key, value in change.items() if estimate["value"] is not None})
+    path.write_text(json.dumps(data))
+    capsys.readouterr()
+    code, told = call("check", str(path)), capsys.readouterr().err.splitlines()
+    assert (code, told) == (1, []) or (code == 2 and len(told) == 1 and "n" in told[0])
+
+
 # Control characters.
 
 STEERING = "\x1b[31mred\x07\x9b\u202e"

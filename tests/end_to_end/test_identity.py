@@ -110,6 +110,52 @@ def test_dropout_shows_in_no_answer_and_decides_all_the_same(monkeypatch: pytest
     assert record("second") == alone(command, monkeypatch)
 
 
+IN_TRAINING = """
+VALUE = float(Path('value.txt').read_text())
+def case_of(model): return case(build=lambda seed, _: model(network(seed=seed)))
+
+class Net(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        {start}
+    def forward(self, x):
+        {dropped}
+        return self.inner(x)
+
+def frozen(inner):
+    inner[0].requires_grad_(VALUE == 0)
+    return inner
+
+def acting(): return case_of({made})
+"""
+DROPPED = "if self.training: x = nn.functional.dropout(x, {}, True)"
+ACTING = {
+    "a global": {"start": "pass", "dropped": DROPPED.format("VALUE"), "made": "Net"},
+    "a private one": {"start": "self._share = VALUE", "dropped": DROPPED.format("self._share"), "made": "Net"},
+    "a dict": {
+        "start": "self.config = {'share': VALUE}",
+        "dropped": DROPPED.format("self.config['share']"),
+        "made": "Net",
+    },
+    "frozen weights": {"start": "pass", "dropped": "pass", "made": "frozen"},
+}
+
+
+@pytest.mark.parametrize("where", ACTING)
+def test_what_acts_in_training_alone_is_another_model(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("case.py").write_text(CASE + IN_TRAINING.format(**ACTING[where]))
+    command = with_(QUICK, scenario="case.py:acting")
+    found = []
+    for value in ("0", "0.9"):
+        Path("value.txt").write_text(value)
+        assert call(*with_(command, out=f"out{value}")) == 0
+        found.append(record(f"out{value}")["provenance"]["weights"]["original"])
+    assert found[0] != found[1]
+    assert call(*with_(command, out="out0")) == 2
+    assert "another's (its models differ)" in one_line(capsys)
+
+
 # Data.
 
 
@@ -172,6 +218,21 @@ def dated(): return case(task=Today())
     assert record("second") == alone(command, monkeypatch)
 
 
+def test_a_checkpoint_is_not_replaced_by_one_of_other_data(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("case.py").write_text(
+        CASE + "\nN = int(Path('n.txt').read_text())\ndef some(): return case(retain=DATA[10 + N:])\n"
+    )
+    command = ["unlearn", *with_(WHO, scenario="case.py:some"), "--method", METHOD, "--out", "gone"]
+    Path("n.txt").write_text("0")
+    assert call(*command) == call(*command) == 0
+    before = Path("gone/unlearned.safetensors").read_bytes()
+    Path("n.txt").write_text("30")
+    assert call(*command) == 2
+    assert "expected the checkpoint of this same run, got another's (its data, models differ)" in one_line(capsys)
+    assert Path("gone/unlearned.safetensors").read_bytes() == before
+    assert call(*with_(command, out="other")) == 0
+
+
 # Methods.
 
 MINE = """
@@ -201,12 +262,64 @@ def test_an_edited_method_makes_a_new_record_in_a_bench() -> None:
     assert all(found[0][path] == found[1][path] for path in found[0] if path != mine)
 
 
-def test_two_rates_that_differ_in_a_sign_have_a_record_each() -> None:
-    methods = "finetune:epochs=1,lr=1e-1 finetune:epochs=1,lr=1e+1 finetune:epochs=1,lr=1e1"
-    call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", methods.replace("e+1", "e-2"))
-    assert len(list(Path("grid").rglob("record.json"))) >= 2
-    folders = {path.parent.parent.name for path in Path("grid").rglob("record.json")}
-    assert len(folders) == len(list(Path("grid").rglob("record.json")))
+READING = """
+from dataclasses import dataclass
+from pathlib import Path
+from unrecall.attacks import Loss
+from unrecall.methods import Finetune
+
+@dataclass(frozen=True)
+class Mine(Finetune):
+    where: str = ""
+    def unlearn(self, model, job):
+        made = super().unlearn(model, job)
+        made[6].bias.data += float(Path(self.where).read_text())
+        return made
+
+@dataclass(frozen=True)
+class Other(Loss):
+    where: str = ""
+    def score(self, evidence, split):
+        return super().score(evidence, split) * float(Path(self.where).read_text())
+"""
+
+
+def test_another_content_of_a_file_that_a_method_names_makes_a_new_record_in_a_bench() -> None:
+    Path("m.py").write_text(READING)
+    command = ["bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", "m.py:Mine:epochs=1,where=s.txt"]
+    found = []
+    for shift in ("0", "5", "5"):
+        Path("s.txt").write_text(shift)
+        assert call(*command) == 0
+        found.append(next(Path("grid").rglob("record.json")).read_bytes())
+    assert found[0] != found[1] == found[2]
+
+
+def test_another_content_of_a_file_that_an_attack_names_gives_other_scores() -> None:
+    Path("at.py").write_text(READING)
+    command = with_(RUN, suite="at.py:Other:where=s.txt")
+    found = []
+    for sign in ("1", "-1"):
+        Path("s.txt").write_text(sign)
+        assert call(*with_(command, out=f"out{sign}")) == 0
+        found.append(record(f"out{sign}"))
+    assert found[0]["measurements"] != found[1]["measurements"]
+
+
+def test_two_rates_that_differ_in_a_sign_have_a_record_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """At the larger one this network may well diverge: then that cell has no record, and not the other's."""
+    code = call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", "finetune:lr=1e-1 finetune:lr=1e+1")
+    assert len([path for path in Path("grid").iterdir() if path.is_dir()]) == 2
+    records = [load(path) for path in Path("grid").rglob("record.json")]
+    told = capsys.readouterr().err
+    assert sorted(record.method for record in records) == ["finetune:lr=0.1", *["finetune:lr=10"] * (code == 0)]
+    assert code == 0 or "finetune:lr=1e+1, seed 0: " in told
+
+
+def test_a_long_line_and_one_in_capitals_have_folders_of_their_own() -> None:
+    long = "finetune:" + ",".join(["epochs=1"] * 40)
+    assert call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", f"ssd SSD {long}") == 0
+    assert len({path.parent.parent.name.lower() for path in Path("grid").rglob("record.json")}) == 3
 
 
 # Models.
@@ -283,3 +396,21 @@ def test_an_edited_record_is_not_believed(command: str, capsys: pytest.CaptureFi
     assert "expected the record that was made here, got one that doesn't hold" in one_line(capsys)
     path.unlink()
     assert call(*words) == code, "once it is gone it is made again"
+
+
+def test_a_damaged_file_of_a_finished_run_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*QUICK) == 0
+    path, (part,) = Path("out/seed-0/record.json"), Path("out/seed-0/parts").glob("unlearned-*")
+    whole, before = path.read_bytes(), record("out")
+    for damaged in (path, part):
+        path.write_bytes(whole)
+        damaged.write_text("hello")
+        capsys.readouterr()
+        assert call(*QUICK) == 2
+        told = one_line(capsys)
+        assert str(damaged) in told
+        assert told.endswith("Remove it to make it again, or choose another --out.")
+    path.unlink()
+    with pytest.warns(UserWarning, match=f"{part.name}: damaged, so it is made anew"):
+        assert call(*QUICK) == 0
+    assert record("out") == before

@@ -1,5 +1,6 @@
 """Whatever a user's code does, the command line says it in one line with that code's own file and line."""
 
+import json
 import re
 from pathlib import Path
 
@@ -134,3 +135,29 @@ def test_a_fault_of_our_own_is_one_line_and_its_traceback_can_be_had(
         told = capsys.readouterr().err
         assert "error: unrecall: expected an answer, got TypeError: int() argument must be " in told
         assert ("Traceback" in told) == wanted
+
+
+def test_a_judged_attack_of_ones_own_is_checked_and_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("at.py").write_text(
+        "from dataclasses import dataclass\nfrom unrecall.attacks import Loss\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Loss):\n    judged = 'auc'\n"
+    )
+    command = with_(RUN, suite="at.py:Mine rmia")
+    assert call(*command) == 0
+    path = Path("out/seed-0/record.json")
+    before = path.read_bytes()
+    assert call("check", str(path)) == 0
+    assert "not checked: Mine_auc: only the code of these attacks" in capsys.readouterr().out
+    assert call(*command) == 0
+    assert path.read_bytes() == before
+    assert call("report", "out", "-o", "page.html") == 0
+    assert "other measurements are judged" not in Path("page.html").read_text(encoding="utf-8")
+    for name, told in (("rmia_auc", "rmia_auc: the record has it judged"), ("Mine_auc", "Mine_auc: the record has it")):
+        data = json.loads(before)
+        (row,) = (m for m in data["measurements"] if m["name"] == name)
+        row["judged"] = True
+        if name == "Mine_auc":  # one whose scores were left out
+            data["scores"] = {"loss": "0" * 64}
+        path.write_text(json.dumps(data))
+        assert call("check", str(path)) == 1
+        assert told in capsys.readouterr().out

@@ -29,7 +29,8 @@ class SVC(MembershipAttack):
 
     Args:
         c: penalty.
-        most: fit at most this many examples, picked at equal distances, each side by the same factor.
+        most: fit at most this many examples, picked at equal distances; the smaller side is whole, where it is no more
+            than half of them.
 
     Expected to fail: by construction on well-generalising models, where seen and unseen examples get the same
     probabilities. For a class it learns what the forgotten class looks like now, not what membership looks like.
@@ -74,8 +75,8 @@ class SVC(MembershipAttack):
 
     def _decide(self, members: np.ndarray, others: np.ndarray, examples: np.ndarray) -> np.ndarray:
         """The decision function at the examples, fitted on members = 1 against others = 0."""
-        factor = max(1.0, (len(members) + len(others)) / self.most)
-        sides = [side[evenly(len(side), max(1, int(len(side) / factor)))] for side in (members, others)]
+        smaller = min(len(members), len(others), self.most // 2)
+        sides = [side[evenly(len(side), min(len(side), self.most - smaller))] for side in (members, others)]
         classifier = svm.SVC(C=self.c, gamma="auto", kernel="rbf", class_weight="balanced", random_state=0)
         classifier.fit(np.concatenate(sides)[:, None], np.repeat([1, 0], [len(side) for side in sides]))
         return np.asarray(classifier.decision_function(examples[:, None]))

@@ -222,7 +222,7 @@ def report(
         except BadInput as error:
             errors.append(str(error))
     if records:
-        write(records, out, judged_names())
+        write(records, out, judged_names(*records))
         _say(out)
     _complain_of(errors, f"{len(errors)} of {len(found)} records could not be read, and are on no page.")
 

@@ -7,12 +7,14 @@ import json
 import marshal
 import os
 import platform
+import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,8 +22,19 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from unrecall.disk.files import check_writable, content_key, discard, intact, read_text, sealed_as, sweep, writing
-from unrecall.errors import INSTALLED, PACKAGE, BadInput
+from unrecall.disk.files import (
+    check_writable,
+    content_key,
+    discard,
+    exists,
+    file_key,
+    intact,
+    read_text,
+    sealed_as,
+    sweep,
+    writing,
+)
+from unrecall.errors import PACKAGE, BadInput, of_user, visible
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -69,7 +82,7 @@ class Cache:
                 continue
             except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
                 pass
-            warnings.warn(f"{file}: damaged, so it is made anew.", stacklevel=2)
+            warnings.warn(f"{visible(str(file))}: damaged, so it is made anew.", stacklevel=2)
             discard(file)
         _sweep_once(self.folder)
         with writing(path, sealed=True) as temporary:
@@ -148,13 +161,17 @@ def model_form(kind: type[M]) -> Form[M]:
 def code_key(*owners: Any) -> str:
     """sha256 of the code that decides what these classes, functions or objects compute.
 
-    That is the files in which they and their base classes stand, and every file of unrecall, and every file beside a
-    user's file, that those import, directly or through others. Of what stands in no file, as in a notebook, it is the
-    compiled functions. Installed packages count by their version (see `environment`).
+    That is the files in which they and their base classes stand, and every file of unrecall and of the user that those
+    import, directly or through others. Of what stands in no file, as in a notebook, it is the compiled functions. An
+    object's parameters count too: the code of those that have parameters of their own, and the files and folders that
+    texts among them name. Installed packages count by their version (see `environment`).
     """
     state = hashlib.sha256()
     files: set[Path] = set()
-    for owner in (owner.__self__ if inspect.ismethod(owner) else owner for owner in owners):
+    whole = [part for owner in owners for part in _parts(owner.__self__ if inspect.ismethod(owner) else owner)]
+    for name in sorted({name for owner in whole for name in _texts(owner) if exists(name)}):
+        state.update(path_key(Path(name)).encode())
+    for owner in whole:
         kind = owner if isinstance(owner, type) or inspect.isfunction(owner) else type(owner)
         for part in kind.__mro__ if isinstance(kind, type) else (kind,):
             source = _source(part)
@@ -165,6 +182,29 @@ def code_key(*owners: Any) -> str:
     for path in sorted(files):
         state.update(_digest(path))
     return state.hexdigest()
+
+
+def _parts(owner: Any) -> Iterator[Any]:
+    """An object, and its parameters that have parameters of their own."""
+    yield owner
+    for _, value in _parameters(owner):
+        if is_dataclass(value):
+            yield from _parts(value)
+
+
+def _texts(owner: Any) -> Iterator[str]:
+    """The parameters of an object that can be the path of a file: texts that are no choice among a few."""
+    for parameter, value in _parameters(owner):
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str | Path) and "Literal" not in str(parameter.type):
+                yield str(text)
+
+
+def _parameters(owner: Any) -> list[tuple[Field[Any], Any]]:
+    """The fields of an object with parameters, and their values; none of anything else, classes too."""
+    if isinstance(owner, type) or not is_dataclass(owner):
+        return []
+    return [(parameter, getattr(owner, parameter.name, None)) for parameter in fields(owner)]
 
 
 def _source(part: Any) -> Path | None:
@@ -200,25 +240,59 @@ def _needed(start: Path) -> frozenset[Path]:
 
 
 def own_files(start: Path) -> set[Path]:
-    """A user's Python file, and the files beside it that it needs."""
+    """A user's Python file, and the user's other files that it needs."""
     return {path for path in _needed(start.resolve()) if not path.is_relative_to(PACKAGE)}
+
+
+def path_key(path: Path) -> str:
+    """sha256 of a file, of a Python file and the user's files that it imports, or of a folder and all that is in it."""
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        return content_key(*(f"{file.relative_to(path)} {file_key(file)}" for file in inside))
+    files = sorted(own_files(path)) if path.suffix == ".py" else [path]
+    return file_key(path) if len(files) == 1 else content_key(*map(file_key, files))
 
 
 @cache
 def _imports(path: Path) -> tuple[Path, ...]:
-    """The files of unrecall, and those beside a user's file, that it imports anywhere; none of an installed package."""
-    names: list[str] = []
+    """The files of unrecall and of the user that a file imports anywhere; none of an installed package."""
+    names: list[tuple[int, str]] = []
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError):  # what imports it will say so
         return ()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.ImportFrom):
+            module = [node.module] if node.module else []
+            names += [(node.level, ".".join(part)) for part in (module, *([*module, a.name] for a in node.names))]
         elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-    homes = [PACKAGE.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "unrecall"]
-    if not path.is_relative_to(PACKAGE) and not any(path.is_relative_to(home) for home in INSTALLED):
-        homes += [path.parent.joinpath(*name.split(".")) for name in names]
-    files = (file for home in homes for file in (home.with_suffix(".py"), home / "__init__.py"))
-    return tuple(file for file in files if file.is_file())
+            names += [(0, alias.name) for alias in node.names]
+    ours = [PACKAGE.joinpath(*name.split(".")[1:]) for _, name in names if name.split(".")[0] == "unrecall"]
+    files = {file for home in ours for file in _module_files(home)}
+    if not path.is_relative_to(PACKAGE) and of_user(path):
+        files |= {file for level, name in names for file in _own_module(path, level, name)}
+    return tuple(sorted(files))
+
+
+def _own_module(path: Path, level: int, name: str) -> Iterator[Path]:
+    """The files of a module that a user's file imports, and of the packages around it; none of what is installed.
+
+    `level`: the dots before its name.
+    """
+    words = name.split(".")
+    if level:
+        home = path.parents[min(level, len(path.parents)) - 1]
+    else:
+        found = PathFinder.find_spec(words[0], [*sys.path, str(path.parent)])
+        places = [] if found is None else [*(found.submodule_search_locations or ()), found.origin]
+        file = Path(places[0] or "").resolve() if places else None
+        if file is None or not of_user(file) or words[0] == "unrecall":
+            return
+        home, words = file if file.is_dir() else file.with_suffix(""), words[1:]
+    for count in range(len(words) + 1):
+        yield from _module_files(home.joinpath(*words[:count]))
+
+
+def _module_files(home: Path) -> Iterator[Path]:
+    """The files that a module which stands at `home` can have: its own, or the first of a package."""
+    return (file for file in (Path(f"{home}.py"), home / "__init__.py") if file.is_file())

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 try:
     import fcntl
@@ -34,7 +34,6 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() and path.exists():
             raise OSError("something else than a file is there")
-        _remove_left(path.parent.glob(f".{glob.escape(path.name[:80])}.*{UNFINISHED}"))
         temporary, lock = _temporary(path)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
@@ -45,7 +44,25 @@ def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-        lock.close()
+        os.close(lock)
+
+
+@contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place once the block ends well; else as `writing`."""
+    try:
+        temporary, lock = _temporary(path, folder=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield temporary
+        discard(path)
+        temporary.rename(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
 
 
 def check_writable(*paths: Path) -> None:
@@ -59,15 +76,23 @@ def check_writable(*paths: Path) -> None:
             raise Done
 
 
-def _temporary(path: Path) -> tuple[Path, BinaryIO]:
-    """An empty file beside `path` whose name nobody else has, and the handle that locks it."""
+def _temporary(path: Path, *, folder: bool = False) -> tuple[Path, int]:
+    """An empty file or folder beside `path` whose name nobody else has, and the open descriptor that locks it.
+
+    What killed processes left of earlier ones goes.
+    """
+    start = f".{path.name[:80]}."
+    _remove_left(path.parent.glob(f"{glob.escape(start)}*{UNFINISHED}"))
     while True:
-        number, name = tempfile.mkstemp(UNFINISHED, f".{path.name[:80]}.", path.parent)
-        Path(name).chmod(0o666 & ~_umask())
-        file = os.fdopen(number, "rb")
-        if _lock(file) and Path(name).exists():
-            return Path(name), file
-        file.close()
+        if folder:
+            name = tempfile.mkdtemp(UNFINISHED, start, path.parent)
+            number = os.open(name if fcntl else os.devnull, os.O_RDONLY)  # Windows opens no folders
+        else:
+            number, name = tempfile.mkstemp(UNFINISHED, start, path.parent)
+        Path(name).chmod((0o777 if folder else 0o666) & ~_umask())
+        if _lock(number) is not False and Path(name).exists():
+            return Path(name), number
+        os.close(number)
 
 
 def _umask() -> int:
@@ -77,14 +102,19 @@ def _umask() -> int:
     return mask
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Whether the file could be locked, which it can't while another handle holds it."""
+def _lock(number: int) -> bool | None:
+    """Whether an open file or folder could be locked, which it can't while somebody else holds it.
+
+    None where there are no locks: on Windows, and on some disks of a network.
+    """
     if fcntl is None:
-        return True
+        return None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 
@@ -94,14 +124,15 @@ def sweep(folder: Path) -> None:
 
 
 def _remove_left(paths: Iterable[Path]) -> None:
-    """Removes those of the unfinished files that nobody is writing."""
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                if fcntl is not None and _lock(file):
-                    path.unlink(missing_ok=True)
-        except OSError:
-            continue
+    """Removes those of the unfinished files and folders that nobody is writing; none where there are no locks."""
+    for path in list(paths):
+        with suppress(OSError, BadInput):
+            number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+            try:
+                if _lock(number):
+                    discard(path)
+            finally:
+                os.close(number)
 
 
 def _seal(path: Path) -> str:
@@ -153,6 +184,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON with sorted keys, all of it or nothing."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def exists(text: str) -> bool:
+    """Whether a text is the path of a file or folder that is there; one that can be no path isn't."""
+    try:
+        return bool(text) and Path(text).exists()
+    except (OSError, ValueError):  # too long, or a character that no path has
+        return False
 
 
 def read_text(path: Path) -> str:

@@ -1,15 +1,17 @@
 """The folder of a run: what was asked, what is finished, and that nobody else's run is in it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from unrecall.disk.cache import own_files
-from unrecall.disk.files import UNFINISHED, content_key, file_key, read_json, sweep, unwritable, write_json
+from unrecall.disk.cache import path_key
+from unrecall.disk.files import UNFINISHED, content_key, exists, read_json, sweep, unwritable, write_json
 from unrecall.errors import BadInput
 
 ASKED = "run.json"
+LONGEST = 100
+"""How much of a text stands in the name of a file, in characters."""
 
 
 def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
@@ -59,32 +61,29 @@ def _abandon(folder: Path, new: bool) -> None:
 
 
 def file_name(text: str) -> str:
-    """The text as one name that any file system takes; texts that differ have names that do."""
-    name = "".join(c if c.isalnum() or c in "-_.=" else "-" for c in text)
-    return name if name == text else f"{name}-{content_key(text)[:6]}"
+    """The text as one name that any file system takes; texts that differ have names that do, in capitals alone too."""
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "-_.=" else "-" for c in text)[:LONGEST]
+    return name if name == text.lower() else f"{name}-{content_key(text)[:6]}"
 
 
 def content_keys(*names: str) -> dict[str, str]:
     """What stands in the files and folders among these names, so that a changed file makes another run.
 
-    A Python file counts with the files beside it that it imports, a folder with all that lies in it.
+    A Python file counts with the user's files that it imports, a folder with all that lies in it.
     """
-    return {name: _content_key(Path(name)) for name in sorted(set(names)) if name and Path(name).exists()}
-
-
-def _content_key(path: Path) -> str:
-    """sha256 of a file, of a Python file and what it imports from beside it, or of a folder and all that lies in it."""
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file())
-        return content_key(*(f"{file.relative_to(path)} {file_key(file)}" for file in inside))
-    files = sorted(own_files(path)) if path.suffix == ".py" else [path]
-    return file_key(path) if len(files) == 1 else content_key(*map(file_key, files))
+    return {name: path_key(Path(name)) for name in sorted(set(names)) if exists(name)}
 
 
 def _asked(folder: Path) -> dict[str, Any]:
+    """What the run of a folder was asked for; nothing where no run was, BadInput where it can't be read."""
     path = folder / ASKED
-    value = read_json(path) if path.exists() else None
-    return value if isinstance(value, dict) else {}
+    if not path.exists():
+        return {}
+    with suppress(BadInput):
+        value = read_json(path)
+        if isinstance(value, dict):
+            return value
+    raise BadInput(f"{path}: expected what this run was asked for, got a damaged file. Choose another --out.")
 
 
 def records_in(paths: list[Path]) -> list[Path]:

@@ -1,5 +1,7 @@
 """What is constant over an audit: the models by role, the request, the task, the seed and where it runs."""
 
+import copy
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -7,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
@@ -16,14 +18,16 @@ from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of, digest_without_names
 from unrecall.errors import BadInput
-from unrecall.models.observe import observe, one_size
+from unrecall.models.observe import in_order, observe, one_size
 from unrecall.record.schema import Cost
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.randomness import seeded
+from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session
 
 ExtraSignals: TypeAlias = Callable[[nn.Module, Job], Mapping[Split, np.ndarray]]
+MACHINERY = frozenset(vars(nn.Module()))
+"""The attributes that every module has."""
 
 
 class Subject(NamedTuple):
@@ -230,16 +234,18 @@ def _answer_alike(first: Mapping[Split, Signals], second: Mapping[Split, Signals
 
 
 def model_key(model: nn.Module, weights: str = "") -> str:
-    """What decides what a model computes: its weights and, of each module, its class, that class's code and settings.
+    """What decides what a model computes: its weights, which are trained, and each module's class, code and settings.
 
-    Settings are a module's public attributes that are numbers, texts, truth values, None, or lists and tuples of such.
+    Settings are a module's attributes that are numbers, texts, truth values, None, arrays, or containers of such.
     `weights`: their digest, where it is known.
     """
     parts = [
-        (name, type(module).__qualname__, {key: value for key, value in vars(module).items() if _setting(key, value)})
+        (name, type(module).__qualname__, {key: _told(value) for key, value in vars(module).items() if _setting(key)})
         for name, module in model.named_modules()
     ]
-    return content_key(weights or digest_of(model), repr(parts), code_key(*dict.fromkeys(map(type, model.modules()))))
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    code = code_key(*dict.fromkeys(map(type, model.modules())))
+    return content_key(weights or digest_of(model), repr(parts), repr(trained), code)
 
 
 def behaviour(model: nn.Module, task: Task, request: Request) -> str:
@@ -248,9 +254,29 @@ def behaviour(model: nn.Module, task: Task, request: Request) -> str:
 
 
 def answers(model: nn.Module, task: Task, examples: Examples) -> str:
-    """sha256 of what a model answers to these examples, and of what enters its head."""
+    """sha256 of what a model answers to these examples, and of what enters its head: in eval mode and in training."""
     signals = observe(model, task, examples)
-    return digest((signals.log_prob, signals.prediction, signals.features))
+    return digest((signals.log_prob, signals.prediction, signals.features, *_in_training(model, task, examples)))
+
+
+def _in_training(model: nn.Module, task: Task, examples: Examples) -> tuple[Tensor | str, ...]:
+    """What a copy of a model answers in train mode, from a seed of its own: dropout and noise show in nothing else.
+
+    The name of the error where it gives no answer, as BatchNorm does to a single example.
+    """
+    states = random.getstate(), np.random.get_state()
+    try:
+        random.seed(0)
+        np.random.seed(0)
+        with own_randomness(0), torch.no_grad():
+            copied = copy.deepcopy(model).train()
+            rows, features = task.view(copied, next(in_order(copied, task, examples)))
+        return rows.logits.float(), features.float()
+    except Exception as error:  # whatever the user's code raises; where it matters, training says so
+        return (type(error).__name__,)
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def reading(task: Task, examples: Examples) -> str:
@@ -263,6 +289,17 @@ def few(request: Request) -> Joined:
     return Joined([Part(request[split], range(min(2, len(request[split])))) for split in SPLITS])
 
 
-def _setting(name: str, value: object) -> bool:
-    plain = isinstance(value, bool | int | float | str | list | tuple | None)
-    return plain and name != "training" and not name.startswith("_")
+def _setting(name: str) -> bool:
+    """Whether a module's attribute is no part of every module's own machinery, such as its weights and its mode."""
+    return name not in MACHINERY
+
+
+def _told(value: object) -> object:
+    """A setting in words that are the same in every process; of what is no setting, its kind."""
+    if isinstance(value, Tensor | np.ndarray):
+        return digest(value.detach().float() if isinstance(value, Tensor) else value)
+    if isinstance(value, Mapping):
+        return [(_told(key), _told(part)) for key, part in value.items()]
+    if isinstance(value, list | tuple):
+        return [_told(part) for part in value]
+    return value if isinstance(value, bool | int | float | str | None) else type(value).__qualname__

@@ -11,9 +11,9 @@ from torch import nn
 
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
-from unrecall.disk.files import check_writable, content_key, writing
+from unrecall.disk.files import check_writable, content_key, write_json, writing
 from unrecall.errors import BadInput, MissingDependency, told
-from unrecall.experiment.identity import finished, identity
+from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity
 from unrecall.experiment.run import StartingPoint, experiment, loaded, references
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
@@ -80,14 +80,14 @@ def perform(cell: Cell) -> Record:
     if (before := finished(cell.record, expected)) is not None:
         cell.session.end()
         return before
-    check_writable(cell.record, folder / "unlearned.safetensors", folder / "parts" / "part")
+    check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
     shared(on_disk=True).check()
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
     for kept in (folder / "parts").glob("unlearned-*.safetensors"):
         if weights.digest_of_file(kept) != record.provenance.weights["unlearned"]:
             kept.unlink()  # of the method before it was edited
             continue
-        with writing(folder / "unlearned.safetensors") as temporary:
+        with writing(folder / CHECKPOINT) as temporary:
             shutil.copyfile(kept, temporary)
         if offers(scenario.task, Exportable):
             unlearned = loaded(architecture(scenario, cell.seed, session), kept)
@@ -101,16 +101,19 @@ def checkpoint(cell: Cell) -> str:
     """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
-    check_writable(folder / "unlearned.safetensors", folder / "parts" / "part")
+    expected = identity(scenario, method, (), (cell.seed, session), cell.tuned)
+    check_checkpoint(folder, expected)
+    check_writable(folder / CHECKPOINT, folder / IDENTITY, folder / "parts" / "part")
     shared(on_disk=True).check()
     start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
     check_inputs(scenario.task, start.original, scenario.request)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
-    weights.save(unlearned, folder / "unlearned.safetensors")
+    weights.save(unlearned, folder / CHECKPOINT)
+    write_json(folder / IDENTITY, expected)
     export(scenario.task, unlearned, folder / "unlearned")
     session.end()
-    return f"{folder / 'unlearned.safetensors'}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
+    return f"{folder / CHECKPOINT}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
 def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:

@@ -1,13 +1,13 @@
 """What decides the numbers of a record, so that a finished record is believed only by the run that made it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unrecall.attacks.base import Attack
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.cache import code_key, environment
-from unrecall.disk.files import content_key
+from unrecall.disk.files import content_key, read_json
 from unrecall.errors import BadInput
 from unrecall.harness.checking import check
 from unrecall.methods.base import Method
@@ -15,8 +15,10 @@ from unrecall.record.schema import Record
 from unrecall.scenarios.base import Scenario
 from unrecall.training.session import Session
 
+CHECKPOINT, IDENTITY = "unlearned.safetensors", "identity.json"
+"""What `unlearn` leaves: a checkpoint, and what decided it."""
 REMADE = {"method"}
-"""What may differ from a finished record without a complaint: the record is then made anew."""
+"""What may differ from a finished record or checkpoint without a complaint: it is then made anew."""
 
 
 def data_key(request: Request) -> str:
@@ -53,15 +55,11 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
     """
     if not path.is_file():
         return None
-    record, problems, _ = check(path)
-    written = record.provenance.identity
-    differing = sorted(key for key in expected.keys() | written.keys() if expected.get(key) != written.get(key))
-    if set(differing) - REMADE:
-        raise BadInput(
-            f"{path}: expected the record of this same run, got another's (its {', '.join(differing)} differ). "
-            "Choose another --out."
-        )
-    if differing:
+    try:
+        record, problems, _ = check(path)
+    except BadInput as error:
+        raise BadInput(f"{error} Remove it to make it again, or choose another --out.") from error
+    if _differing(path, "record", expected, record.provenance.identity):
         return None
     if problems:
         raise BadInput(
@@ -69,3 +67,22 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
             "Remove it to make it again, or choose another --out."
         )
     return record
+
+
+def check_checkpoint(folder: Path, expected: dict[str, str]) -> None:
+    """BadInput where another run made the checkpoint of a folder; one of an older version doesn't say what made it."""
+    path = folder / IDENTITY
+    if (folder / CHECKPOINT).exists() and path.exists():
+        written = read_json(path)
+        _differing(path, "checkpoint", expected, written if isinstance(written, dict) else {})
+
+
+def _differing(path: Path, what: str, expected: Mapping[str, str], written: Mapping[str, str]) -> list[str]:
+    """What differs from the run that made something, where that is made anew; BadInput where it was another run."""
+    differing = sorted(key for key in expected.keys() | written.keys() if expected.get(key) != written.get(key))
+    if set(differing) - REMADE:
+        raise BadInput(
+            f"{path}: expected the {what} of this same run, got another's (its {', '.join(differing)} differ). "
+            "Choose another --out."
+        )
+    return differing

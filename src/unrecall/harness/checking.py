@@ -19,14 +19,13 @@ from unrecall.errors import BadInput, UnrecallError
 from unrecall.evidence.pool import ArmIndices
 from unrecall.evidence.scores import Scores, best
 from unrecall.harness.finding import is_judged, line
-from unrecall.harness.suites import judged_names
+from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS
 from unrecall.metrics.gap import NAMES, average_gap
 from unrecall.record import stats
 from unrecall.record.recheck import Recheck, places_of_scores, recheck
 from unrecall.record.row import ROLES, Row
-from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series
-from unrecall.spec.catalog import entries
+from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series, load
 from unrecall.spec.lines import parse, split
 
 ROWS: Mapping[str, Row] = {row.name: row for metric in METRICS for row in metric.rows}
@@ -40,10 +39,11 @@ ALONE = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
 """Rows that retrained models have no value in."""
 
 
+@np.errstate(all="ignore")  # forged figures may be of any size
 def check(path: Path) -> Recheck:
     """The record at `path`, all that is off about it, and what can't be seen from it."""
-    checked = recheck(path, judged_names())
-    record, folder = checked.record, path.parent
+    record, folder = load(path), path.parent
+    checked = recheck(path, judged_names(record))
     problems = [*_rows(record), *_attacks(record), *_references(record), *_counts(record), *_sums(record)]
     problems += [*_line(record), *_curves(record), *_exported(folder), *_figures(record, folder)]
     return Recheck(record, [*checked.problems, *problems], [*checked.unseen, *_unseen(record)])
@@ -74,8 +74,7 @@ def _of(row: str, report: str) -> bool:
 
 def _attack(name: str) -> Attack | None:
     """The attack that a report of that name is of, with its defaults; None for a user's own."""
-    built_in = (entry.name for entry in entries("attacks") if _of(name, entry.name))
-    found = max(built_in, key=len, default=None)
+    found = built_in(name)
     if found is None:
         return None
     try:
@@ -379,3 +378,5 @@ def _unseen(record: Record) -> Iterator[str]:
     named = sorted(name for name in (report.name for report in record.attacks) if name not in record.scores)
     if named:
         yield f"the figures of {', '.join(named)}: no scores of theirs are kept"
+    if own := sorted(own_judged(record)):
+        yield f"{', '.join(own)}: only the code of these attacks, which are the user's own, says what is judged and how"

@@ -1,6 +1,6 @@
 """Which attacks an audit runs, by name: standard, quick, all, or a list of one's own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -8,8 +8,9 @@ from unrecall import attacks
 from unrecall.attacks.base import Attack
 from unrecall.errors import BadInput
 from unrecall.harness.finding import choices, report_of
+from unrecall.harness.scoring import ENDINGS
 from unrecall.metrics import METRICS
-from unrecall.record.schema import Side
+from unrecall.record.schema import Record, Side
 from unrecall.spec.catalog import entries
 from unrecall.spec.lines import name_of, parse
 from unrecall.tasks.base import Task
@@ -127,8 +128,31 @@ def suite(*chosen: str | Attack) -> Suite:
     return Suite(" ".join(map(str, chosen)), tuple((Task, attack) for attack in own))
 
 
-def judged_names() -> dict[str, Side | None]:
-    """Every measurement that a verdict may rest on, by name, and the side on which it leaks."""
+def built_in(name: str) -> str | None:
+    """The attack of the catalog that a report of that name is of; None for one of the user's own."""
+    known = (entry.name for entry in entries("attacks"))
+    return max((attack for attack in known if f"{name}_".startswith(f"{attack}_")), key=len, default=None)
+
+
+def own_judged(record: Record) -> Iterator[str]:
+    """The measurements that the user's own attacks of a record are judged by; their code alone could say otherwise.
+
+    Where the record names scores of any attack, theirs are among them, unless nothing could be scored.
+    """
+    own = {report.name for report in record.attacks if built_in(report.name) is None}
+    for m in record.measurements:
+        name, _, ending = m.name.rpartition("_")
+        kept = name in record.scores or not record.scores or m.unlearned.value is None
+        if m.judged and name in own and ending in ENDINGS.values() and kept:
+            yield m.name
+
+
+def judged_names(*records: Record) -> dict[str, Side | None]:
+    """Every measurement that a verdict may rest on, by name, and the side on which it leaks.
+
+    Those of the user's own attacks are as `records` have them.
+    """
     sides = {row.name: row.leak for metric in METRICS for row in metric.rows if row.judged}
     judged = [attack for _, attack in STANDARD if attack.judged and not choices(attack)]
-    return sides | {f"{name_of(attack)}_{attack.judged}": "above" for attack in judged}
+    names = [f"{name_of(attack)}_{attack.judged}" for attack in judged]
+    return sides | dict.fromkeys([*names, *(name for record in records for name in own_judged(record))], "above")

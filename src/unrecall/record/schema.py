@@ -29,7 +29,7 @@ class Estimate(Frozen):
     value: float | None
     low: float | None = None
     high: float | None = None
-    n: int = 0
+    n: int = Field(default=0, ge=0, le=10**12)
     note: str = ""
 
 

@@ -64,10 +64,19 @@ FEW = 3.0
 def skewed(values: np.ndarray) -> bool:
     """Whether values are too skewed for Student's interval of their mean: unless n > 25 G1^2.
 
+    A small sample hides its tail. For values that can't be negative G1 is thus at least what it is for a lognormal
+    distribution of their coefficient of variation c, 3 c + c^3.
+
     Reference: Cochran, "Sampling Techniques", Wiley 1977, section 2.15.
     """
     n = len(values)
-    return n < 3 or n <= 25 * float(stats.skew(values, bias=False)) ** 2
+    if n < 3:
+        return True
+    skewness = abs(float(stats.skew(values, bias=False)))
+    if bool((values >= 0).all()) and (mean := float(np.mean(values))) > 0:
+        variation = float(np.std(values, ddof=1)) / mean
+        skewness = max(skewness, 3 * variation + variation**3)
+    return n <= 25 * skewness**2
 
 
 def mean(values: np.ndarray, *, share: bool = False) -> Estimate:
@@ -103,7 +112,7 @@ def difference(values: np.ndarray) -> Estimate:
 def ratio(above: np.ndarray, below: np.ndarray, level: float = LEVEL) -> Estimate:
     """sum(above) / sum(below) over examples, with Fieller's interval (Student's).
 
-    No interval where the ratio is the same for every example (or there is one), fewer than ten have a denominator,
+    No interval where the ratio is the same for every example (or there is one), fewer than thirty have a denominator,
     the denominator could be 0, or the residuals are too skewed.
 
     Reference: Fieller, "Some Problems in Interval Estimation", Journal of the Royal Statistical Society B 1954.
@@ -114,7 +123,7 @@ def ratio(above: np.ndarray, below: np.ndarray, level: float = LEVEL) -> Estimat
     value = float(np.sum(above)) / total
     if n < 2 or np.allclose(above, value * below):
         return Estimate(value=value, n=n, note=ALIKE)
-    if np.count_nonzero(below) < 10 or skewed(above - value * below):
+    if np.count_nonzero(below) < 30 or skewed(above - value * below):
         return Estimate(value=value, n=n, note=SKEWED)
     squared = float(stats.t.ppf((1 + level) / 2, n - 1)) ** 2 / n
     (own, shared), (_, other) = np.cov(above, below)

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
-START = re.compile(rb"<!doctype html>.*?<title>[^<]*unrecall", re.DOTALL | re.IGNORECASE)
-"""How every page begins."""
+HEAD = rb'<!doctype html>\s*<html lang="en">\s*<head>\s*<meta charset="utf-8">\s*'
+MARK = rb'<meta name="generator" content="unrecall">'
+OLDER = rb'<meta http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;; script-src &#39;sha256-'
+START = re.compile(HEAD + rb"(?:" + MARK + rb"|" + OLDER + rb".*?<title>[^<]* unrecall</title>)", re.DOTALL)
+"""How every page begins: with our mark, or, before there was one, with our policy and title."""
 LEAD = 4096
 """How many bytes of a file that look is for."""
 KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy", "model_utility", "forget_quality")

@@ -10,7 +10,7 @@ from torch import Tensor
 from unrecall.errors import BadInput, nearest
 from unrecall.tasks.pairs import UNKNOWN
 from unrecall.tasks.pictures import decoded
-from unrecall.tasks.text_files import records, string
+from unrecall.tasks.text_files import readable, records, string
 
 LABELS = ("label", "category")
 
@@ -40,7 +40,7 @@ def _line(record: Mapping[str, Any], where: str, folder: Path) -> Line:
         keys = ", ".join(map(str, record)) or "nothing"
         raise BadInput(f"{where}: expected the keys image and caption, got {keys}.")
     caption, name = (string(record[key], f"{where}: {key}") for key in ("caption", "image"))
-    if not caption.strip():
+    if not readable(caption):
         raise BadInput(f"{where}: expected a caption, got {caption!r:.60}. Remove the pair, or give it one.")
     picture = folder / name
     if not picture.is_file():

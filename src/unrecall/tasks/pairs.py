@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ from unrecall.record.schema import Exhibit
 from unrecall.tasks import dual_encoder
 from unrecall.tasks.base import Task, check_class_request, check_finite
 from unrecall.tasks.pictures import coarse, png
+from unrecall.tasks.text_files import plain, readable
 
 UNKNOWN = -1
 """The label of a pair whose class nobody named."""
@@ -134,9 +134,9 @@ class Pairs(Task):
         return {"images": images, "tokens": tokens, "mask": mask, "labels": labels}
 
     def content(self, item: Any) -> str:
-        """sha256 of picture, label and caption, whatever the caption's white space and Unicode form."""
-        caption = " ".join(unicodedata.normalize("NFKC", item["caption"]).split())
-        return digest((torch.as_tensor(item["image"], dtype=torch.float32), caption, int(item.get("label", UNKNOWN))))
+        """sha256 of picture, label and the caption as it reads."""
+        image, label = torch.as_tensor(item["image"], dtype=torch.float32), int(item.get("label", UNKNOWN))
+        return digest((image, plain(item["caption"]), label))
 
     def normalised(self, images: Tensor) -> Tensor:
         """The images with the channels' means subtracted, divided by their deviations; as they are without any."""
@@ -269,7 +269,7 @@ def pair(item: Any, where: str) -> tuple[Tensor, str, int]:
     if not isinstance(item, Mapping):
         raise BadInput(f"{where}: expected a mapping with 'image' and 'caption', got {type(item).__name__}.")
     caption = item.get("caption")
-    if not isinstance(caption, str) or not caption.strip():
+    if not isinstance(caption, str) or not readable(caption):
         raise BadInput(f"{where}: expected a caption, got {caption!r:.60}. Remove the pair, or give it one.")
     try:
         image = torch.as_tensor(item.get("image"), dtype=torch.float32)

@@ -1,8 +1,6 @@
 """Models and tokenizers as Transformers keeps them: a folder with configuration, safetensors and vocabulary."""
 
 import importlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from unrecall.disk.files import UNFINISHED, unwritable
+from unrecall.disk.files import unwritable, writing_folder
 from unrecall.errors import NotSupported
 
 
@@ -23,20 +21,15 @@ def save(model: nn.Module, tokenizer: Any, folder: Path, beside: Mapping[str, st
     write: Any = getattr(model, "save_pretrained", None)
     if write is None:
         raise NotSupported(f"export: expected a Transformers model, got {type(model).__name__}. Save its weights.")
-    temporary = folder.parent / f".{folder.name}.{os.getpid()}{UNFINISHED}"
-    try:
-        with _without_bars():
-            write(temporary)
-            tokenizer.save_pretrained(temporary)
+    with writing_folder(folder) as temporary:
+        try:
+            with _without_bars():
+                write(temporary)
+                tokenizer.save_pretrained(temporary)
+        except SafetensorError as error:
+            raise unwritable(folder, error) from error
         for name, text in (beside or {}).items():
             (temporary / name).write_text(text, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

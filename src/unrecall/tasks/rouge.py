@@ -9,7 +9,13 @@ import numpy as np
 
 from unrecall.errors import MissingDependency
 
-UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+UNSPACED = "".join(
+    rf"\p{{{script}}}"
+    for script in (
+        *("Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Tangut", "Nushu", "Thai", "Lao", "Khmer", "Myanmar"),
+        *("Tai_Tham", "Tai_Le", "New_Tai_Lue", "Tai_Viet", "Cham", "Javanese", "Balinese", "Tibetan"),
+    )
+)
 """Scripts that are written without spaces between words: each of their letters is one."""
 WORD = rf"[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+"
 SIGN = r"\S"

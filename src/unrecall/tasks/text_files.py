@@ -1,5 +1,7 @@
 """Prompts and answers from JSON Lines, as the field's data sets have them; every complaint names file and line."""
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -106,7 +108,19 @@ def filled(value: Any, where: str) -> str:
 
 def readable(text: str) -> bool:
     """Whether anything but white space and invisible characters stands in a text."""
-    return any(character.isprintable() and not character.isspace() for character in text)
+    return any(character.isprintable() and not character.isspace() for character in plain(text))
+
+
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+"""Characters without a shape of their own: Unicode's default ignorable ones, and the empty Braille pattern."""
+
+
+def plain(text: str) -> str:
+    """A text as it reads: without invisible characters, one space for any white space, in one Unicode form."""
+    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).split())
 
 
 def string(value: Any, where: str) -> str:

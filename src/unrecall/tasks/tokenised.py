@@ -1,7 +1,6 @@
 """Prompts and answers as tokens: what a language task knows without a model."""
 
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from unrecall.data.examples import Batch, digest
 from unrecall.record.schema import Exhibit
-from unrecall.tasks.text_files import Text, read, without_repeats
+from unrecall.tasks.text_files import Text, plain, read, without_repeats
 
 IGNORED = -100
 """The target of a token that is not predicted: prompt and padding."""
@@ -153,9 +152,10 @@ class Tokenised:
         return self._padded([self.encode(item) for item in items])
 
     def content(self, item: Any) -> str:
-        """sha256 of prompt and answer, whatever their white space and Unicode form."""
-        texts = (self.prompt(item), self.answer(item))
-        return digest([" ".join(unicodedata.normalize("NFKC", text).split()) for text in texts])
+        """sha256 of the whole text as it reads, template included, wherever its answer begins."""
+        prompt = self.prompt(item)
+        asked = self.template.format(prompt=prompt) if self.template and prompt and not self.chat else prompt
+        return digest(plain(f"{asked} {self.answer(item)}"))
 
     def _padded(self, encoded: Sequence[tuple[list[int], int]]) -> Batch:
         length = max(2, *(len(tokens) for tokens, _ in encoded)) if encoded else 2

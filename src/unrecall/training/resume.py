@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unrecall.disk.files import discard, intact, sealed_as, unwritable, writing
+from unrecall.errors import visible
 from unrecall.training.session import STATE, Effort, Session
 
 
@@ -76,7 +77,7 @@ class Saved:
                     return self.good
             except FileNotFoundError:
                 continue
-            warnings.warn(f"{file}: damaged, so this training starts anew.", stacklevel=2)
+            warnings.warn(f"{visible(str(file))}: damaged, so this training starts anew.", stacklevel=2)
             discard(file)
         return 0
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,6 +58,10 @@ class Session:
     states: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike | None):
+            raise BadInput(f"folder: expected a path or None, got {self.folder!r}. Give the path of a folder.")
+        if not isinstance(self.every, Real) or not self.every >= 0:
+            raise BadInput(f"every: expected seconds from 0 on, got {self.every!r}. Give a number.")
         if self.folder is not None:
             object.__setattr__(self, "folder", Path(self.folder))
         if self.device not in (None, "cpu", "cuda"):

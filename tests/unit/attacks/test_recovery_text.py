@@ -87,6 +87,10 @@ def test_rouge_counts_the_words_that_come_back_in_order() -> None:
         ("Straße Zoë", "STRASSE"),
         ("Zoe\u0308 crème", "Zo\u00eb"),
         ("🎈🎉", "🎉"),
+        ("ꦲꦤ", "ꦲ"),  # Javanese
+        ("ꆈꌠ", "ꆈ"),  # Yi
+        ("ㄅㄆ", "ㄆ"),  # Bopomofo
+        ("ᦑᦺ", "ᦑ"),  # New Tai Lue
     ],
 )
 def test_rouge_knows_every_script(truth: str, half: str) -> None:

@@ -111,6 +111,14 @@ def test_a_damaged_file_is_named_and_made_anew(name: str, damage: Callable[[byte
     assert same(cache.get("what", ("a",), form, lambda: 1 / 0), value), "and kept"
 
 
+def test_a_warning_shows_what_would_steer_a_terminal(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "a\x1b[31m")
+    cache.get("what", ("a",), JSON, lambda: 1)
+    next((tmp_path / "a\x1b[31m").iterdir()).write_text("x")
+    with pytest.warns(UserWarning, match=r"a<U\+001B>\[31m.*damaged"):
+        cache.get("what", ("a",), JSON, lambda: 1)
+
+
 def test_one_turned_bit_is_noticed(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     cache.get("what", ("a",), ARRAYS, lambda: {"a": np.zeros(100)})
@@ -288,3 +296,58 @@ def test_the_key_of_a_users_file_holds_the_files_beside_it_that_it_imports(tmp_p
     (tmp_path / "helper.py").write_text("SCALE = 1\n")
     needed = room._needed(tmp_path / "mine.py")
     assert needed == {tmp_path / "mine.py", tmp_path / "helper.py"}
+
+
+def test_the_key_of_a_users_file_holds_packages_relative_imports_and_what_is_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "mine.py": "import elsewhere\nfrom own.deep.first import thing\nimport own.other as o\nimport numpy, json\n",
+        "own/__init__.py": "SCALE = 1\n",
+        "own/other.py": "",
+        "own/deep/__init__.py": "",
+        "own/deep/first.py": "from . import second\nfrom ..up import x\nfrom own.side import y\n",
+        "own/deep/second.py": "",
+        "own/up.py": "",
+        "own/side.py": "",
+        "lib/elsewhere.py": "",
+        "lib/site-packages/numpy.py": "",
+        "own/unneeded.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for folder in (tmp_path, tmp_path / "lib"):
+        monkeypatch.syspath_prepend(str(folder))
+    needed = {str(path.relative_to(tmp_path)) for path in room._needed(tmp_path / "mine.py")}
+    assert needed == {*files} - {"lib/site-packages/numpy.py", "own/unneeded.py"}
+
+
+def test_the_key_of_an_object_holds_the_files_that_its_parameters_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom unrecall.methods import Finetune\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Finetune):\n    where: str = 's.txt'\n    parts: tuple[str, ...] = ()\n"
+    )
+    lines = ("mine.py:Mine", "lora(mine.py:Mine)", "mine.py:Mine:parts=a+b", "pgu:stored=s.txt", "finetune")
+    for name in ("a", "b", "s.txt", "sgd"):
+        Path(name).write_text("1")
+    keys = {line: code_key(parse(line, "methods")) for line in lines}
+
+    def changed(name: str) -> set[str]:
+        Path(name).write_text("2")
+        forget_files()
+        found = {line for line in lines if code_key(parse(line, "methods")) != keys[line]}
+        Path(name).write_text("1")
+        return found
+
+    assert changed("s.txt") == {*lines} - {"finetune"}
+    assert changed("b") == {"mine.py:Mine:parts=a+b"}
+    assert changed("sgd") == set(), "a choice is no file"
+    Path("mine.py").write_text(Path("mine.py").read_text() + "EDITED = True\n")
+    forget_files()
+    assert {line for line in lines if code_key(parse(line, "methods")) != keys[line]} == {
+        line for line in lines if "mine" in line
+    }

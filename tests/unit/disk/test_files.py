@@ -20,7 +20,7 @@ from tests.worlds import network
 from unrecall.disk import files as storage
 from unrecall.disk import weights
 from unrecall.disk.cache import _imports, _needed
-from unrecall.disk.files import sweep, write_json, write_text, writing
+from unrecall.disk.files import sweep, write_json, write_text, writing, writing_folder
 from unrecall.disk.run_folder import ASKED, claim, claimed, content_keys, file_name, records_in
 from unrecall.errors import BadInput
 from unrecall.scenarios.cifar_data import load_resnet, read_cifar10
@@ -285,7 +285,7 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
         claim(tmp_path / "own", asked)
     with pytest.raises(BadInput, match="expected a folder, got a file"):
         claim(tmp_path / "own" / "thesis.txt", asked)
-    with pytest.raises(BadInput, match="expected JSON"):
+    with pytest.raises(BadInput, match="got a damaged file"):
         (folder / ASKED).write_text("{")
         claim(folder, asked)
     (tmp_path / "killed").mkdir()
@@ -343,6 +343,10 @@ def test_names_of_folders_differ_where_the_texts_do() -> None:
     names = [file_name(text) for text in texts]
     assert len(set(names)) == len(texts)
     assert names[-1] == "rurk"
+    assert len({file_name(text).lower() for text in ("ssd", "SSD", "Ssd", "ssd:lr=1E-1", "ssd:lr=1e-1")}) == 5
+    long = "finetune:" + ",".join(f"lr={i}" for i in range(200))
+    assert len(file_name(long)) < 150
+    assert file_name(long) != file_name(long + "0")
     assert names[2].startswith("spotter-salun--share=0.5-")
 
 
@@ -354,6 +358,44 @@ def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(tm
         assert alive.exists()
         assert not orphan.exists()
     assert (tmp_path / "a" / "whole").exists()
+
+
+def test_a_folder_is_whole_or_absent_and_what_a_killed_process_left_of_it_goes(tmp_path: Path) -> None:
+    left = tmp_path / ".model.x1.part"
+    left.mkdir()
+    (left / "half").write_text("x")
+    (tmp_path / "model").mkdir()
+    write_text(tmp_path / "model" / "old", "x")
+    with writing_folder(tmp_path / "model") as first, writing_folder(tmp_path / "model") as second:
+        assert first != second
+        assert not left.exists()
+        sweep(tmp_path)
+        write_text(first / "new", "1")
+        write_text(second / "new", "2")
+    assert contents(tmp_path) == {"model/new": b"1"}
+    mode = stat.S_IMODE((tmp_path / "model").stat().st_mode)
+    (tmp_path / "other").mkdir()
+    assert mode == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+    with pytest.raises(RuntimeError), writing_folder(tmp_path / "model") as third:
+        write_text(third / "new", "half")
+        raise RuntimeError
+    assert contents(tmp_path) == {"model/new": b"1"}
+    left.mkdir()
+    sweep(tmp_path)
+    assert not left.exists()
+
+
+def test_a_disk_without_locks_is_written_to_and_nothing_of_others_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    (tmp_path / ".a.txt.x1.part").write_text("of somebody")
+    write_text(tmp_path / "a.txt", "whole")
+    sweep(tmp_path)
+    assert contents(tmp_path) == {"a.txt": b"whole", ".a.txt.x1.part": b"of somebody"}
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
@@ -440,3 +482,14 @@ def test_a_folder_of_pickles_or_of_parts_without_an_index_is_refused(file: str, 
     (tmp_path / file).write_bytes(b"PK")
     with pytest.raises(BadInput, match=message):
         weights.load(network(), tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["", "hello", "[1]"])
+def test_a_damaged_note_of_what_was_asked_is_named_with_the_way_out(damage: str, tmp_path: Path) -> None:
+    claim(tmp_path, {"command": "run"})
+    (tmp_path / ASKED).write_text(damage)
+    with pytest.raises(
+        BadInput, match=r"run\.json: expected what this run .* got a damaged file. Choose another --out"
+    ):
+        claim(tmp_path, {"command": "run"})
+    assert contents(tmp_path) == {ASKED: damage.encode()}

@@ -33,8 +33,8 @@ def test_mean_chooses_the_exact_interval_for_shares() -> None:
     share = stats.mean(np.array([1.0, 0.0, 1.0, 1.0]))
     assert (share.value, share.n) == (0.75, 4)
     assert (share.low, share.high) == pytest.approx(stats.clopper_pearson(3, 4))
-    other = stats.mean(np.array([0.5, 0.0, 1.0]))
-    assert (other.low, other.high) == pytest.approx(stats.student(np.array([0.5, 0.0, 1.0])))
+    other = stats.mean(np.array([0.5, -0.5, 1.5]))
+    assert (other.low, other.high) == pytest.approx(stats.student(np.array([0.5, -0.5, 1.5])))
     for alike in (np.array([0.9]), np.full(7, 0.9)):
         assert stats.mean(alike) == stats.Estimate(value=0.9, n=len(alike), note=stats.ALIKE)
     nothing = stats.mean(np.array([]))
@@ -121,7 +121,7 @@ def test_the_interval_of_a_mean_of_shares_covers(mean: float, spread: float, n: 
 
 
 @pytest.mark.parametrize("shift", [0, 1, 3])
-@pytest.mark.parametrize(("m", "n"), [(30, 99), (100, 300), (1000, 1000)])
+@pytest.mark.parametrize(("m", "n"), [(10, 99), (10, 1000), (30, 99), (100, 300), (1000, 1000)])
 def test_the_interval_of_a_true_positive_rate_covers(shift: float, m: int, n: int) -> None:
     truth = 1 - float(scipy_stats.norm.cdf(scipy_stats.norm.ppf(0.99) - shift))
     assert covered(truth, lambda rng: stats.tpr_at_fpr(rng.normal(shift, 1, m), rng.normal(0, 1, n))) >= LEAST
@@ -129,23 +129,29 @@ def test_the_interval_of_a_true_positive_rate_covers(shift: float, m: int, n: in
 
 @pytest.mark.parametrize("log_spread", [0.5, 1, 2])
 @pytest.mark.parametrize("n", [10, 30, 100])
-def test_a_skewed_mean_seldom_has_an_interval_that_misses(log_spread: float, n: int) -> None:
-    rng, truth, missed = np.random.default_rng(0), np.exp(log_spread**2 / 2), 0
+def test_a_skewed_mean_has_an_interval_that_covers_or_none(log_spread: float, n: int) -> None:
+    """Of the intervals that are given, where they are given at all (in a fifth of all samples)."""
+    rng, truth, given, missed = np.random.default_rng(0), np.exp(log_spread**2 / 2), 0, 0
     for _ in range(RUNS):
         estimate = stats.mean(rng.lognormal(0, log_spread, n))
-        missed += estimate.low is not None and not estimate.low <= truth <= estimate.high  # type: ignore[operator]
+        if estimate.low is not None and estimate.high is not None:
+            given += 1
+            missed += not estimate.low <= truth <= estimate.high
+    assert given < RUNS / 5 or missed / given <= 0.07 + 3 * np.sqrt(0.05 * 0.95 / given)
     assert missed / RUNS <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
 @pytest.mark.parametrize("n", [10, 30, 100])
 def test_a_ratio_of_sums_seldom_has_an_interval_that_misses(share: float, n: int) -> None:
-    rng, missed = np.random.default_rng(0), 0
+    rng, given, missed = np.random.default_rng(0), 0, 0
     for _ in range(RUNS):
         below = rng.beta(1, 2, n) * (rng.random(n) < share)
         estimate = stats.ratio(rng.binomial(100, below) / 100, below)
-        missed += estimate.low is not None and not estimate.low <= 1 <= estimate.high  # type: ignore[operator]
-    assert missed / RUNS <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
+        if estimate.low is not None and estimate.high is not None:
+            given += 1
+            missed += not estimate.low <= 1 <= estimate.high
+    assert given < RUNS / 5 or missed / given <= 0.07 + 3 * np.sqrt(0.05 * 0.95 / given)
 
 
 @pytest.mark.parametrize("upside_down", [False, True])
@@ -251,5 +257,5 @@ def test_ratio_of_sums_against_the_bootstrap() -> None:
     assert stats.ratio(np.zeros(400), np.ones(400)) == stats.Estimate(value=0.0, n=400, note=stats.ALIKE)
     assert stats.ratio(below, below) == stats.Estimate(value=1.0, n=400, note=stats.ALIKE)
     assert stats.ratio(np.array([3.0]), np.array([2.0])) == stats.Estimate(value=1.5, n=1, note=stats.ALIKE)
-    few = stats.ratio(np.r_[above[:9], np.zeros(391)], np.r_[below[:9], np.zeros(391)])
+    few = stats.ratio(np.r_[above[:29], np.zeros(371)], np.r_[below[:29], np.zeros(371)])
     assert (few.low, few.note) == (None, stats.SKEWED)

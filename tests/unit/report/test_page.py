@@ -306,3 +306,20 @@ def test_a_strip_has_room_for_every_model() -> None:
     assert [mark.role for mark in drawn.marks] == ["unlearned", "original", "null", *["retrained"] * 2]
     assert all(8 <= mark.x <= 208 for mark in drawn.marks)
     assert strip(full().measurements[-1]) is None
+
+
+def test_another_page_that_speaks_of_us_is_not_written_over(tmp_path: Path) -> None:
+    place = tmp_path / "page.html"
+    theirs = '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Notes on unrecall</title>'
+    place.write_text(theirs)
+    with pytest.raises(BadInput, match="expected a page or nothing there, got another file"):
+        write([full()], place)
+    assert place.read_text() == theirs
+    place.unlink()
+    write([full()], place)
+    whole = place.read_text(encoding="utf-8")
+    mark = '<meta name="generator" content="unrecall">\n'
+    assert mark in whole
+    place.write_text(whole.replace(mark, ""), encoding="utf-8")
+    write([full()], place)
+    assert place.read_text(encoding="utf-8") == whole, "a page of before there was a mark is ours too"

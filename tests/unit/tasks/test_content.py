@@ -34,6 +34,8 @@ TEXTS: dict[str, Rewrite] = {
     "spaces at the end": lambda item: {**item, "answer": f"{item['answer']}  "},
     "lines": lambda item: {**item, "prompt": f"\n{item['prompt']}".replace(" ", "\t")},
     "NFD": lambda item: {**item, "prompt": unicodedata.normalize("NFD", item["prompt"])},
+    "the answer begins later": lambda item: {"prompt": f"{item['prompt']} baker", "answer": "has essen"},
+    "invisible characters": lambda item: {**item, "answer": "bak\u00ader\u200b has essen\ufeff"},
     "no-break spaces": lambda item: {**item, "answer": item["answer"].replace(" ", "\u00a0")},
 }
 
@@ -72,7 +74,6 @@ def test_texts_in_other_letters_are_other_texts(text_world: World) -> None:
     assert isinstance(task, CausalLM)
     one = {"prompt": "", "answer": "one two"}
     others = [
-        {"prompt": "one", "answer": "two"},
         {"prompt": "", "answer": "One two"},
         {"prompt": "", "answer": "onetwo"},
     ]

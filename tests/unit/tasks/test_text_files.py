@@ -12,7 +12,7 @@ from unrecall.errors import BadInput
 from unrecall.tasks import CausalLM
 from unrecall.tasks.text_files import ignored, read
 
-BLANK = ["", "   ", "\n\t", "\u00a0\u3000", "\u200b\ufeff"]
+BLANK = ["", "   ", "\n\t", "\u00a0\u3000", "\u200b\ufeff", "\u2800", "\u3164\u115f", "\uffa0\ufe0f\u034f"]
 
 
 def written(folder: Path, *records: dict[str, Any]) -> Path:
