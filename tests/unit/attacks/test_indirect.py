@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.worlds import CPU, World, word_tokenizer
+from tests.worlds import CPU, World, blobs, word_tokenizer
 from unrecall.attacks import indirect
 from unrecall.attacks.deletion import Candidates
 from unrecall.attacks.indirect import Indirect, alignments, contributed, slope
@@ -47,8 +47,9 @@ def job(world: World, seed: int = 0, request: Request | None = None) -> Job:
     return Job(request or world.request, world.task, seeded(seed), CPU)
 
 
-NO_WORLD = Job(None, Classification(), session=CPU)  # type: ignore[arg-type]
-"""A job without a request, for rankings that ask only for the task."""
+BLOBS = blobs(8, 4, 0)
+NO_WORLD = Job(Request(BLOBS[:2], BLOBS[2:4], BLOBS[4:6], BLOBS[6:]), Classification(), session=CPU)
+"""A job for rankings that ask only for the task."""
 
 
 def softmax_world() -> tuple[nn.Linear, list[tuple[Tensor, int]]]:
