@@ -58,6 +58,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """The public names, those too that nothing has used yet."""
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that the command line can list and complain without loading torch."""
     if name not in __all__:

@@ -155,7 +155,7 @@ def test_one_bad_cell_does_not_stop_the_others_nor_take_their_page(capsys: pytes
     told = capsys.readouterr()
     failed, summary = [line for line in told.err.splitlines() if line.startswith("error: ")]
     assert failed.startswith("error: neggrad_plus:lr=1e30, seed 0: ")
-    assert summary.startswith("error: 1 of 2 cells failed. ")
+    assert summary.startswith("error: 1 of 2 runs failed. ")
     assert re.search(r"^ssd, seed 0: [A-Z]", told.out, re.MULTILINE)
     assert told.out.endswith("grid/report.html\n")
     assert "ssd" in Path("grid/report.html").read_text(encoding="utf-8")
@@ -165,7 +165,7 @@ def test_where_every_cell_fails_no_folder_stays(capsys: pytest.CaptureFixture[st
     assert call(*with_(RUN, scenario="case.py:boom"), "--seeds", "2") == 2
     *each, summary = capsys.readouterr().err.splitlines()
     assert [re.search(r"seed \d: case\.py:\d+: .*ValueError: boom", line) is not None for line in each] == [True] * 2
-    assert summary.startswith("error: 2 of 2 cells failed. ")
+    assert summary.startswith("error: 2 of 2 runs failed. ")
     assert not Path("out").exists()
 
 

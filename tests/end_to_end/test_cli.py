@@ -234,7 +234,7 @@ def test_check_tells_a_good_record_from_a_forged_one(capsys: pytest.CaptureFixtu
     forge(lambda data: data["verdict"].update(line="All is well."))
     capsys.readouterr()
     assert call("check", str(path)) == 1
-    assert "off: verdict: the record says 'All is well.'" in capsys.readouterr().out
+    assert "problem: verdict: the record says 'All is well.'" in capsys.readouterr().out
     forge(lambda data: data["provenance"]["weights"].update(unlearned="0" * 64))
     assert call("check", str(path)) == 1
     assert "its weights are not those that were audited" in capsys.readouterr().out
@@ -255,7 +255,7 @@ def test_check_goes_on_past_damaged_weights(capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     assert call("check", "out/seed-0") == 1
     told = capsys.readouterr().out
-    assert re.findall(r"^  off: (.*)$", told, re.MULTILINE) == [
+    assert re.findall(r"^  problem: (.*)$", told, re.MULTILINE) == [
         f"{path}: expected a whole safetensors file, got a damaged or truncated one."
     ]
     assert "  not checked: " in told

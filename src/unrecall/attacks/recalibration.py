@@ -37,7 +37,7 @@ class Recalibration(RecoveryAttack):
 
     Expected to fail: on a model that forgot with its weights. NotSupported on one without BatchNorm statistics.
 
-    Reference: none; ours. The estimate is that of Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021,
+    Reference: ours. The estimate is that of Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021,
     arXiv 2105.07576 ("PreciseBN"), here used as an attack.
     """
 

@@ -1,4 +1,4 @@
-"""The command line: three verbs, unlearn, attack, report, and what goes around them. Heavy imports wait."""
+"""The command line: demo, list, run, unlearn, audit, bench, report, check. Heavy imports wait."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo
 
     with claimed(out, {"command": "demo"}) as folder:
         cells = [Cell("digits", line, "quick", 0, tuned, str(folder / name), device) for name, line, tuned in DEMO]
-        _finish(cells, folder, "")
+        _perform_and_show(cells, folder, "")
 
 
 @app.command("list")
@@ -109,7 +109,7 @@ def run(
     command = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
         cells = [Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
-        _finish(cells, folder, fail_on)
+        _perform_and_show(cells, folder, fail_on)
 
 
 @app.command()
@@ -200,7 +200,7 @@ def bench(
             for name in names
             for n in range(seeds)
         ]
-        _finish(cells, folder, "", ray)
+        _perform_and_show(cells, folder, "", ray)
 
 
 @app.command()
@@ -239,14 +239,16 @@ def check(record: Annotated[Path, typer.Argument(help="a record, or a folder tha
         _say(checked.record.verdict.line)
         for doubt in checked.record.doubts:
             _say(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
-        for state, lines in (("off", checked.problems), ("not checked", checked.unseen)):
+        if not checked.problems:
+            _say("  agrees with itself, the rule, and the scores and weights beside it")
+        for state, lines in (("problem", checked.problems), ("not checked", checked.unseen)):
             for line in lines:
                 _say(f"  {state}: {line}")
     if any(checked.problems for checked in checks.values()):
         raise typer.Exit(1)
 
 
-def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
+def _perform_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
     """Performs all cells and shows those that finished; UnrecallError where some did not."""
     from unrecall.experiment.grid import perform_all
     from unrecall.report import check_place
@@ -255,7 +257,7 @@ def _finish(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None
     records, failures = perform_all(cells, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)
-    _complain_of(failures, f"{len(failures)} of {len(cells)} cells failed. The same command tries them again.")
+    _complain_of(failures, f"{len(failures)} of {len(cells)} runs failed. The same command tries them again.")
 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:
@@ -277,7 +279,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         _check_text(sys.argv[1:] if arguments is None else arguments)
-        code = app(arguments, standalone_mode=False) or 0 if works(os.environ) else 0
+        code = (app(arguments, standalone_mode=False) or 0) if works(os.environ) else 0
     except typer.TyperException as error:
         code = _complain(error.format_message())
     except (UnrecallError, OSError) as error:

@@ -11,7 +11,7 @@ ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:k
 MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same command, to go on with it")]
 SuiteName = Annotated[
-    str, typer.Option("--suite", help="the attacks: standard, quick, all there are, or names separated by spaces")
+    str, typer.Option("--suite", help="the attacks: standard, quick, all (every attack), or names separated by spaces")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
 FailOn = Annotated[str, typer.Option("--fail-on", help="verdicts that make the exit code 1, separated by commas")]

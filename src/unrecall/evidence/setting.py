@@ -166,7 +166,7 @@ class Setting:
         }
 
     def with_extra(self, subject: Subject, extra_signals: ExtraSignals, key: tuple[str, ...]) -> Evidence:
-        """The subject's evidence and, beside it, the arrays that `look(model, job)` gives, computed once a model.
+        """The subject's evidence and, beside it, what `extra_signals(model, job)` gives, computed once a model.
 
         `key`: what decides those arrays beyond the model, this setting's key and the code.
         """
@@ -175,7 +175,7 @@ class Setting:
             return {str(split): array for split, array in extra_signals(subject.model, self.job()).items()}
 
         whole_key = (self.model_keys[subject.role], *self.key, *key, code_key(extra_signals))
-        by_name = self.cache.get("looked", whole_key, ARRAYS, arrays)
+        by_name = self.cache.get("extra", whole_key, ARRAYS, arrays)
         extra = {split: by_name[split] for split in SPLITS if split in by_name}
         return replace(self.evidence[subject.role], extra=extra)
 

@@ -51,7 +51,9 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
     request, strength = job.request.with_validation(), method.innermost().strength
     validation = request.validation
     if strength is None or validation is None:
-        raise NotSupported(f"tune: expected a method with a strength, got {type(method).__name__}, without one.")
+        raise NotSupported(
+            f"tune: expected a method with a strength, got {type(method).__name__}, without one. Leave out --tune."
+        )
     goal, seed = goal_of(job.task, request, validation), draw_seed(job.generator)
     check_inputs(job.task, model, request.only("forget", "retain", "validation"))
     search = Search(method, model, job.on(tuning_request(request, validation, seed)), seed, goal, retain_drop)

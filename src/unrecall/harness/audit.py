@@ -1,4 +1,4 @@
-"""An audit on one screen: a setting, what every metric measures in it, what every attack finds, a record."""
+"""An audit: a setting, what every metric measures in it, what every attack finds, a record."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack

@@ -71,15 +71,22 @@ def tells_members(area: Estimate) -> Control:
     """Membership, positive: the original was trained on forget and not on holdout, and tells them apart."""
     if area.low is None:
         return Control(f"tells forget from holdout in the original (no test: {area.note or 'no interval'})")
-    return Control(f"tells forget from holdout in the original: AUC {area.value:.2f}", area.low > 0.5)
+    sentence = "tells forget from holdout in the original"
+    return Control(
+        f"{sentence}: AUC {area.value:.2f}, its interval from {area.low:.2f}, must lie above 0.5", area.low > 0.5
+    )
 
 
 def recognises(ratio: Estimate) -> Control:
     """Recognition, positive: the original was trained on forget, and recognises more of it than retrained models."""
-    if ratio.value is None:
-        return Control(f"the original recognises more than retrained models do (no test: {ratio.note})")
-    holds = ratio.low is not None and ratio.low > 1
-    return Control(f"the original recognises more than retrained models do: r = {ratio.value:.2f}", holds)
+    sentence = "the original recognises more than retrained models do"
+    if ratio.note == stats.ALIKE and ratio.value is not None:
+        return Control(f"{sentence}: r = {ratio.value:.2f} for every example", ratio.value > 1)
+    if ratio.low is None:
+        return Control(f"{sentence} (no test: {ratio.note})")
+    return Control(
+        f"{sentence}: r = {ratio.value:.2f}, its interval from {ratio.low:.2f}, must lie above 1", ratio.low > 1
+    )
 
 
 def brings_back(copy: Copy) -> Control:

@@ -74,7 +74,9 @@ class Method(Parameters, ABC):
     def scaled(self, factor: float) -> Self:
         """Gives the same method, `factor` times as strong. Raises NotSupported where nothing decides its strength."""
         if self.strength is None:
-            raise NotSupported(f"{type(self).__name__}: expected a method with a strength to tune, got none.")
+            raise NotSupported(
+                f"{type(self).__name__}: expected a method with a strength to tune, got none. Leave out --tune."
+            )
         result = self
         for path in self.strength.parameters:
             result = _scale(result, path.split("."), 1 / factor if self.strength.inverse else factor)

@@ -159,7 +159,7 @@ def ending(part: float) -> str:
         return "BatchNorm statistics, not weights."
     if part >= 0.2:
         return "partly BatchNorm statistics, partly weights."
-    return "the weights forgot, not the BatchNorm statistics."
+    return "the rest takes training."
 
 
 def recalibration(record: Record) -> Curve | None:
@@ -188,7 +188,7 @@ def recovered(record: Record) -> str:
     curve = recalibration(record)
     ends = last_points(curve)
     if curve is not None and ends:
-        return f"Where “{curve.title}” ends: {', '.join(f'{role} {span(values)}' for role, values in ends.items())}."
+        return f"After “{curve.title}”: {', '.join(f'{role} {span(values)}' for role, values in ends.items())}."
     notes = (attack.note for attack in record.attacks if attack.name == "recalibration" and attack.note)
     return next(notes, "No attack took BatchNorm statistics again on unlabelled data.")
 

@@ -37,7 +37,8 @@ def read(path: Path) -> list[Text]:
 def records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """The objects of a JSON Lines file or a JSON list, each with its place; BadInput where it is neither, or empty."""
     if not path.is_file():
-        raise BadInput(f"{path}: expected a JSON Lines file, got {'a folder' if path.is_dir() else 'nothing there'}.")
+        got = "a folder" if path.is_dir() else "nothing there"
+        raise BadInput(f"{path}: expected a JSON Lines file, got {got}. Check the path.")
     text = _decoded(path)
     located: list[tuple[str, Any]] = []
     if text.lstrip().startswith("["):

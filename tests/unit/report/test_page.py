@@ -231,7 +231,7 @@ def test_write_puts_the_page_of_a_saved_record(tmp_path: Path) -> None:
     [
         # 99 - 57 = 42 points; at learning rate 0: 99 - 59 = 40.
         ((0.57, 0.99, 0.59), "Of the 42 points of forgetting, 40 are there at learning rate 0: BatchNorm statistics"),
-        ((0.57, 0.99, 0.99), "Of the 42 points of forgetting, 0 are there at learning rate 0: the weights forgot, not"),
+        ((0.57, 0.99, 0.99), "Of the 42 points of forgetting, 0 are there at learning rate 0: the rest takes"),
         ((0.57, 0.99, 0.78), "Of the 42 points of forgetting, 21 are there at learning rate 0: partly BatchNorm"),
         ((0.99, 0.99, 0.99), "Forget accuracy did not fall"),
     ],

@@ -538,8 +538,8 @@ def test_quantisation_leaves_both_projections(pairs_world: World) -> None:
 def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The original itself is given as unlearned: every judged figure of forgetting stands out, and controls hold.
 
-    With few pairs, relearning at one rate or another brings little back by chance: here it tries more, which leaves too
-    few hidden pairs for a control.
+    With few pairs, relearning at one rate or another brings little back by chance: here it tries more. Whether enough
+    pairs are hidden for its positive control then hangs on a pair or two; it holds, or is not run.
     """
     monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
     w = pairs_world
@@ -565,8 +565,8 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
         assert values[name].unlearned.value > values[name].reference + 0.2, name
     assert values["forget_zero_shot"].reference == 1, "what colour it is everybody sees"
     held = {one.name: (one.positive_holds, one.negative_holds) for one in record.attacks}
+    assert held.pop("relearn") in ((None, True), (True, True))
     assert held == {
-        "relearn": (None, True),
         "quantise": (True, True),
         "residual_knowledge": (False, True),
         "linear_probe": (False, True),
