@@ -108,6 +108,21 @@ def visible(text: str) -> str:
     return UNSEEN.sub(lambda match: f"<U+{ord(match[0]):04X}>", text)
 
 
+def _foreseen(error: BaseException, place: str | None, line: str) -> str:
+    """What to do about some errors of other libraries; empty for all others."""
+    if out_of_memory(error):
+        return (
+            f"memory: expected enough of it, got none left{f' at {place}' if place else ''}: {line or 'MemoryError'}. "
+            "Use smaller batches, fewer examples or a smaller model."
+        )
+    if "deepcopy protocol" in line:
+        return (
+            "model: expected one that can be copied, got one that keeps a tensor with its gradient in an attribute. "
+            "Let it keep the detached value, or nothing."
+        )
+    return ""
+
+
 def told(error: BaseException) -> str:
     """Any error in one line: ours as it is, that of a user's code with its file and line, and what nobody foresaw."""
     if isinstance(error, UnrecallError) and error.__cause__ is not None and out_of_memory(error.__cause__):
@@ -116,11 +131,8 @@ def told(error: BaseException) -> str:
     if isinstance(error, UnrecallError):
         cause = None if error.__cause__ is None else _place(error.__cause__)
         return f"{line} (raised at {cause})" if cause and cause not in line else line
-    if out_of_memory(error):
-        return (
-            f"memory: expected enough of it, got none left{f' at {place}' if place else ''}: {line or 'MemoryError'}. "
-            "Use smaller batches, fewer examples or a smaller model."
-        )
+    if foreseen := _foreseen(error, place, line):
+        return foreseen
     named = f"{type(error).__name__}: {line}" if line else type(error).__name__
     if place is not None:
         return f"{place}: expected code that runs to its end, got {named}. Correct the file."

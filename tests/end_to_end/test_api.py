@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,9 +30,9 @@ def test_the_readmes_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pyte
     data, unseen = blobs(80, 4, 1), blobs(80, 4, 2)
     names = {
         "forget": data[:8], "retain": data[8:], "holdout": unseen[:20], "test": unseen[20:],
-        "model": train(data, 0), "again": train(data[8:], 1),
+        "model": train(data, 0), "again": train(data[8:], 1), "another": train(data[8:], 2),
     }  # fmt: skip
-    quick = example.replace("method=method)", "method=method, attacks=fast())")
+    quick = example.replace("task=task, method=method", "task=task, method=method, attacks=fast()")
     assert quick != example
     exec(compile(quick, "README.md", "exec"), {**names, "fast": fast})
     assert (tmp_path / "audit.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
@@ -46,7 +47,13 @@ def test_own_model_and_data_in_a_few_lines(tmp_path: Path) -> None:
     unlearned = ur.methods.RURK(tau=0.03).unlearn(model, Job(request, task, torch.Generator().manual_seed(0)))
     before = [digest_of(m) for m in (model, unlearned, *again)]
     record = ur.audit(
-        original=model, unlearned=unlearned, retrained=again, request=request, task=task, attacks=fast(), seed=1
+        original=model,
+        unlearned=unlearned,
+        retrained=again,
+        request=request,
+        task=task,
+        attacks=fast(),
+        seed=np.int64(1),
     )
     assert (record.method, record.method_title, record.parameters) == ("not stated", "An unlearned model", {})
     ur.report.write([record], tmp_path / "audit.html")

@@ -86,7 +86,7 @@ def test_each_cell_of_a_bench_has_its_own_line(case: Path, capsys: pytest.Captur
     assert call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", f"case.py:Mine {METHOD}") == 2
     told = capsys.readouterr()
     assert re.search(r"^error: case\.py:Mine, seed 0: case\.py:\d+: expected code .* SystemExit: 0", told.err, re.M)
-    assert "error: 1 of 2 cells failed." in told.err
+    assert "error: 1 of 2 runs failed." in told.err
     assert re.search(r"^neggrad_plus:.*, seed 0: [A-Z]", told.out, re.MULTILINE)
 
 
@@ -161,3 +161,37 @@ def test_a_judged_attack_of_ones_own_is_checked_and_repeated(capsys: pytest.Capt
         path.write_text(json.dumps(data))
         assert call("check", str(path)) == 1
         assert told in capsys.readouterr().out
+
+
+KEEPING = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        {how}
+        return self.net(x)
+
+def make(): return case(build=lambda s, _: Net())
+"""
+
+
+def test_a_model_that_keeps_a_gradient_says_so(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("case.py").write_text(CASE + KEEPING.format(how="self.last = self.net[0](x)"))
+    assert call(*RUN) == 2
+    assert one_line(capsys) == (
+        "error: model: expected one that can be copied, got one that keeps a tensor with its gradient in an attribute. "
+        "Let it keep the detached value, or nothing."
+    )
+
+
+def test_a_model_that_counts_its_calls_leaves_a_record_and_says_that_no_checkpoint(
+    case: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("case.py").write_text(CASE + KEEPING.format(how="self.calls += 1"))
+    assert call(*RUN) == 0
+    assert "no checkpoint: the model's buffers change as it answers" in capsys.readouterr().err
+    assert call(*RUN) == 0, "and takes up its own record"
+    assert call("check", "out") == 0

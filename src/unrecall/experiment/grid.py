@@ -92,6 +92,8 @@ def perform(cell: Cell) -> Record:
         if offers(scenario.task, Exportable):
             unlearned = loaded(architecture(scenario, cell.seed, session), kept)
             export(scenario.task, unlearned, folder / "unlearned")
+    if not (folder / CHECKPOINT).exists():
+        session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
     record.save(cell.record)
     session.end()
     return record

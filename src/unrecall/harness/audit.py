@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ FIELDS: Fields = {
     "request": (kind_of(Request), "a Request"),
     "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
     "retrained": (kind_of(list, tuple), "a list of models, empty where there are none"),
-    "seed": (lambda value: type(value) is int, "a whole number"),
+    "seed": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"),
     "session": (kind_of(Session, NOTHING), "a Session or None"),
     "method": (kind_of(Method, NOTHING), "a Method, as ur.methods.RURK() is, or None"),
 }
@@ -77,7 +78,7 @@ def audit(
         raise BadInput(f"audit: expected attacks to be a suite, got {attacks!r}. Make one: ur.suite('quick').")
     run, session = described(run or Run(), method), session or Session()
     models = Models(original, unlearned, tuple(retrained), null)
-    setting = Setting(models, request, task, seed, session, defender, run.costs)
+    setting = Setting(models, request, task, int(seed), session, defender, run.costs)
     suiting = (attacks or suite("standard")).suiting(task)
     with ExitStack() as stack:
         for _, model in setting.subjects:

@@ -568,7 +568,7 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
     assert held.pop("relearn") in ((None, True), (True, True))
     assert held == {
         "quantise": (True, True),
-        "residual_knowledge": (False, True),
+        "residual_knowledge": (None, True),
         "linear_probe": (False, True),
         "cka": (None, None),
         "loss": (True, True),
