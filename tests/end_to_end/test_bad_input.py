@@ -211,3 +211,9 @@ def test_a_disk_that_fills_up_on_the_way_loses_nothing(case: Path, capsys: pytes
         assert "No space left on device. Nothing was changed." in one_line(capsys)
     assert call(*RUN) == 0
     assert json.dumps(load(Path("out/seed-0/record.json")).comparable(), sort_keys=True) == whole
+
+
+def test_a_bench_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("bench", *WHO, "--methods", " ", "--out", "grid") == 2
+    assert one_line(capsys).startswith("error: --methods: expected names separated by spaces")
+    assert not Path("grid").exists()

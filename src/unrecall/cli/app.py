@@ -188,6 +188,8 @@ def bench(
     from unrecall.spec.lines import parse, paths
 
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
+    if not names:
+        raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
     for name in names:
         check_names(scenario, name, suite)
     tuned = {name: tune and parse(name, "methods").innermost().strength is not None for name in names}

@@ -163,14 +163,17 @@ def code_key(*owners: Any) -> str:
 
     That is the files in which they and their base classes stand, and every file of unrecall and of the user that those
     import, directly or through others. Of what stands in no file, as in a notebook, it is the compiled functions. An
-    object's parameters count too: the code of those that have parameters of their own, and the files and folders that
-    texts among them name. Installed packages count by their version (see `environment`).
+    object's parameters count too: arrays, the code of those that have parameters of their own, and the files and
+    folders that texts among them name. Files that code opens by itself, and variables of the environment, can't be
+    seen. Installed packages count by their version (see `environment`).
     """
     state = hashlib.sha256()
     files: set[Path] = set()
     whole = [part for owner in owners for part in _parts(owner.__self__ if inspect.ismethod(owner) else owner)]
     for name in sorted({name for owner in whole for name in _texts(owner) if exists(name)}):
         state.update(path_key(Path(name)).encode())
+    for array in (value for owner in whole for _, value in _parameters(owner) if hasattr(value, "__array__")):
+        state.update(np.ascontiguousarray(array).tobytes())  # of which the text of a parameter shows a part
     for owner in whole:
         kind = owner if isinstance(owner, type) or inspect.isfunction(owner) else type(owner)
         for part in kind.__mro__ if isinstance(kind, type) else (kind,):

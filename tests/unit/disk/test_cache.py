@@ -351,3 +351,18 @@ def test_the_key_of_an_object_holds_the_files_that_its_parameters_name(
     assert {line for line in lines if code_key(parse(line, "methods")) != keys[line]} == {
         line for line in lines if "mine" in line
     }
+
+
+@dataclass(frozen=True)
+class Directed:
+    """What holds an array, of whose text the middle is left out."""
+
+    w: Any = None
+
+
+def test_the_key_of_an_object_holds_the_whole_of_its_arrays() -> None:
+    plain, bent = torch.ones(2000), torch.ones(2000)
+    bent[1000] = -3
+    assert repr(Directed(plain)) == repr(Directed(bent))
+    assert code_key(Directed(plain)) != code_key(Directed(bent))
+    assert code_key(Directed(plain.numpy())) == code_key(Directed(plain))
