@@ -74,11 +74,11 @@ def _of(row: str, report: str) -> bool:
 
 def _attack(name: str) -> Attack | None:
     """The attack that a report of that name is of, with its defaults; None for a user's own."""
-    found = built_in(name)
-    if found is None:
+    catalogued = built_in(name)
+    if catalogued is None:
         return None
     try:
-        attack: Attack = parse(found, "attacks")
+        attack: Attack = parse(catalogued, "attacks")
     except UnrecallError:  # it has parameters that must be given
         return None
     return attack

@@ -205,9 +205,9 @@ def _check_copies(model: nn.Module) -> None:
             f"model: expected one that has a train and an eval mode, got {type(model).__name__}, as torch.export makes "
             "it. Give the model that was exported."
         ) from error
-    kept: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    weights: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     try:
-        copy.deepcopy(model, kept)
+        copy.deepcopy(model, weights)
     except Exception as error:
         line = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(
