@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+from unrecall.record.judgement import judged
 from unrecall.record.schema import Measurement, Record, load
-from unrecall.record.verdict import judged
 from unrecall.spec.catalog import KINDS, Entry, Kind, entries
 
 HOME = Path(__file__).parent.parent

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from unrecall.harness.suites import judged_names
+from unrecall.record.judgement import judged
 from unrecall.record.migrate import SCHEMA
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import load
-from unrecall.record.verdict import RULE, judged, undeclared
+from unrecall.record.verdict import RULE, undeclared
 from unrecall.report import page
 
 HOME = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -89,12 +89,16 @@ def run(
     test: options.Test = "",
     base: options.Base = "",
     adapter: options.Adapter = "",
+    group: options.Group = "",
+    control: options.HoldoutIs = "",
     lora: options.Lora = None,
     out: Out = Path("unrecall-run"),
     tune: Tune = False,
     suite: SuiteName = "standard",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
     device: Device = None,
+    alone: options.Alone = False,
+    rate: options.Rate = None,
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
@@ -103,12 +107,17 @@ def run(
     from unrecall.spec.lines import paths
 
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
+    own |= {"group": group, "control": control}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, suite, tune)
     labels(fail_on)
     command = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
+    command |= options.basis(alone, rate)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
-        cells = [Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
+        cells = [
+            Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device, alone=alone, rate=rate)
+            for n in range(seeds)
+        ]
         _perform_and_show(cells, folder, fail_on)
 
 
@@ -123,6 +132,8 @@ def unlearn(
     test: options.Test = "",
     base: options.Base = "",
     adapter: options.Adapter = "",
+    group: options.Group = "",
+    control: options.HoldoutIs = "",
     lora: options.Lora = None,
     out: Out = Path("unrecall-unlearned"),
     tune: Tune = False,
@@ -131,6 +142,7 @@ def unlearn(
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
+    own |= {"group": group, "control": control}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, "quick", tune)
     from unrecall.disk.run_folder import claimed, content_keys
@@ -152,6 +164,8 @@ def audit(
     suite: SuiteName = "standard",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
+    alone: options.Alone = False,
+    rate: options.Rate = None,
     fail_on: FailOn = "",
 ) -> None:
     """Somebody else's checkpoint against a suite of attacks; models that aren't named are trained where possible."""
@@ -164,10 +178,13 @@ def audit(
 
     command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
+    command |= options.basis(alone, rate)
+    if alone and retrained:
+        raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
     given = (str(path) for path in (model, original, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
-        cell = Cell(scenario, model.name, suite, seed, False, str(folder), device)
+        cell = Cell(scenario, model.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
         _show([examine(cell, model, original, retrained or [])], folder, fail_on)
 
 
@@ -181,6 +198,8 @@ def bench(
     tune: Tune = False,
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
     device: Device = None,
+    alone: options.Alone = False,
+    rate: options.Rate = None,
 ) -> None:
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
     from unrecall.disk.run_folder import claimed, content_keys, file_name
@@ -195,10 +214,11 @@ def bench(
     tuned = {name: tune and parse(name, "methods").innermost().strength is not None for name in names}
     for name in sorted(name for name in tuned if tune and not tuned[name]):
         _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
-    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
+    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune} | options.basis(alone, rate)
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
+        cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone=alone, rate=rate)
         cells = [
-            Cell(scenario, name, suite, n, tuned[name], str(folder / file_name(name) / f"seed-{n}"), device)
+            replace(cell, method=name, seed=n, tuned=tuned[name], folder=str(folder / file_name(name) / f"seed-{n}"))
             for name in names
             for n in range(seeds)
         ]

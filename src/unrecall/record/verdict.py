@@ -44,12 +44,6 @@ def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
     return None
 
 
-def judged(record: Record) -> Record:
-    """The record with the labels and the verdict that its numbers have under this rule, whatever it says itself."""
-    labelled, verdict = judge(record.measurements)
-    return record.model_copy(update={"measurements": labelled, "verdict": verdict})
-
-
 def undeclared(record: Record, declared: Mapping[str, Side | None]) -> list[Measurement]:
     """The measurements that are judged, or leak on a side, other than the code declares by name."""
     return [

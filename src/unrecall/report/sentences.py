@@ -5,8 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from unrecall.record.judgement import judged
 from unrecall.record.schema import AttackReport, Curve, Measurement, Record, Side
-from unrecall.record.verdict import RULE, judged, undeclared
+from unrecall.record.verdict import undeclared
 from unrecall.report.roles import style
 from unrecall.report.strips import finite
 
@@ -42,9 +43,9 @@ def accuracy(record: Record) -> str:
 def judging(record: Record, declared: Mapping[str, Side | None] | None) -> str:
     """How the verdict on the page differs from the record's own, or from what would be judged today; else nothing."""
     own, anew = record.verdict, judged(record).verdict
-    basis = f"This verdict follows from the record's numbers by the rule {RULE}"
+    basis = f"This verdict follows from the record's numbers by the rule {anew.rule}"
     remarks = []
-    if own.rule != RULE:
+    if own.rule != anew.rule:
         remarks.append(f"{basis}; the record was judged “{own.label}” by the rule {own.rule}.")
     elif (own.label, own.line) != (anew.label, anew.line):
         remarks.append(f"{basis}; the record says “{own.label}” of itself, which they do not bear out.")
