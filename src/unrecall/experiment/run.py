@@ -42,8 +42,8 @@ def experiment(
     """Trains the models, unlearns, attacks every model alike, judges, and gives the record.
 
     `attacks`: the standard suite by default. `tuned`: whether the method's strength is searched first, on forget and
-    validation data alone. `rate`: as in `audit`. With a session that has a folder, every finished part is kept there, and an interrupted run
-    goes on to the same record.
+    validation data alone. `rate`: as in `audit`. With a session that has a folder, every finished part is kept there,
+    and an interrupted run goes on to the same record.
     """
     session, attacks = session or Session(), attacks or suite("standard")
     request = scenario.request.with_validation() if tuned else scenario.request

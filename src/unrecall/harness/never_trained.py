@@ -17,14 +17,14 @@ from unrecall import attacks
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.lira import logit
 from unrecall.data.examples import Absent, Joined, Part
-from unrecall.data.request import Request, Split
+from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.cache import ARRAYS, code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import mean_loss, observe
-from unrecall.record.never_trained import SHARED, PoolScores, Stated, judge, not_judged
+from unrecall.record.never_trained import COMPARED, SHARED, PoolScores, Stated, judge, not_judged
 from unrecall.record.schema import NeverTrained
 from unrecall.tasks.base import Task
 from unrecall.tasks.difficulty import difficulty
@@ -39,8 +39,6 @@ CROSSED = 40
 FEWEST_HOLDOUT = 4
 SAMPLE = 500
 """Retain examples on which an attacked model's loss is looked at."""
-COMPARED: tuple[Split, ...] = ("retain", "holdout", "test")
-"""Splits on which the unlearned model must not know less than the original."""
 
 GENTLE = Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
 GENTLE_TEXT = Fit(optimizer="adamw", batch_size=16, weight_decay=0.0, clip=5.0)
@@ -203,7 +201,8 @@ def _parameters(fixed: Fixed) -> dict[str, object]:
 def _correct(setting: Setting) -> dict[str, np.ndarray]:
     """What the unlearned model and the original get right of each split that there is, `[2, examples]`."""
     signals = [setting.evidence[role].signals for role in ("unlearned", "original")]
-    return {split: np.stack([of[split].correct for of in signals]) for split in COMPARED if len(setting.request[split])}
+    splits: list[Split] = [split for split in SPLITS if split in COMPARED and len(setting.request[split])]
+    return {split: np.stack([of[split].correct for of in signals]) for split in splits}
 
 
 class Shown(NamedTuple):

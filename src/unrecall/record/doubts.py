@@ -118,8 +118,8 @@ def other_holdout(facts: Facts) -> Raised:
         yield (
             "warning",
             (
-                f"The holdout was not split off at random before training (grade {tested.grade}): the verdict beside it "
-                "holds as far as it is like forget."
+                f"The holdout was not split off at random before training (grade {tested.grade}): the verdict beside "
+                "it holds as far as it is like forget."
             ),
         )
     if tested.placebo is not None and tested.placebo < 0.01:
@@ -296,7 +296,8 @@ def _original_within(m: Measurement) -> bool:
 
 
 CHECKS: tuple[Callable[[Facts], Raised], ...] = (
-    forget_unknown, weak_references, cut_texts, few_references, other_holdout, small_sets, unchanged, statistics, same_as_null,
+    forget_unknown, weak_references, cut_texts, few_references, other_holdout, small_sets, unchanged, statistics,
+    same_as_null,
     nothing_to_forget, collapse, positive_control, negative_control, stands_out, unlike_holdout, no_ratio, tuning,
     modified,
 )  # fmt: skip

@@ -21,6 +21,8 @@ from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verd
 RULE = "exchange-1"
 """The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
 LEAKS, STRANGE, ALPHA = 0.04, 0.01, 0.05
+COMPARED = ("retain", "holdout", "test")
+"""Splits on which the unlearned model must not know less than the original."""
 MARGIN = 0.05
 """The loss of accuracy that is worth naming."""
 FEWEST = {"record": 50, "group": 20}
@@ -88,7 +90,8 @@ class PoolScores:
     def from_arrays(named: Mapping[str, np.ndarray], attacks: Sequence[str], kinds: Sequence[str]) -> "PoolScores":
         """The scores that `arrays` gave as plain arrays."""
         plain = {name: named[name] for name in ("unlearned", "original", "half", "group", "covariates")}
-        correct = {name.partition("/")[2]: named[name] for name in sorted(named) if name.startswith("correct/")}
+        splits = [split for split in COMPARED if f"correct/{split}" in named]
+        correct = {split: named[f"correct/{split}"] for split in splits}
         return PoolScores(
             tuple(attacks), forget=named["forget"].astype(bool), kinds=tuple(kinds), correct=correct, **plain
         )
@@ -223,7 +226,11 @@ def _attack_test(i: int, scores: PoolScores, tests: Sequence[Exchange], stated: 
 
 def _damage(split: str, correct: np.ndarray) -> Damage:
     """Whether the unlearned model gets clearly less right than the original: by `MARGIN`, and not by chance."""
-    lost = stats.difference(correct[0] - correct[1])
+    change = correct[0] - correct[1]
+    lost = stats.difference(change)
+    if not change.any():  # no example lost anything: no more would than so few can hide
+        _, most = stats.clopper_pearson(0, len(change))
+        lost = lost.model_copy(update={"low": -most, "high": most})
     value, high = lost.value or 0.0, lost.high if lost.high is not None else lost.value or 0.0
     return Damage(split=split, difference=lost, damaged=value <= -MARGIN and high < 0)
 

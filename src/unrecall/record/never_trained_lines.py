@@ -58,7 +58,8 @@ def _leaks(tested: NeverTrained, count: str, records: str) -> str:
 
 def after(test: AttackTest) -> str:
     """When an attack found something: as the model is, or after what was done to it."""
-    return "as it is" if test.name == "as_it_is" else f"after {test.title[0].lower()}{test.title[1:]}"
+    title = test.title if test.title[1].isupper() or "Norm" in test.title else test.title[0].lower() + test.title[1:]
+    return "as it is" if test.name == "as_it_is" else f"after {title}"
 
 
 def left(test: AttackTest) -> str:

@@ -1,8 +1,8 @@
-"""The verdict beside records that were never trained on, as the page shows it: figures per attack, and what they mean."""
+"""The verdict beside records that were never trained on, as the page shows it, and what it means."""
 
 from typing import NamedTuple
 
-from unrecall.record.never_trained_lines import p as p
+from unrecall.record.never_trained_lines import p
 from unrecall.record.schema import AttackTest, NeverTrained
 
 LEFT, RIGHT, WIDTH, EDGE = -0.25, 1.5, 260.0, 10.0
@@ -13,6 +13,11 @@ GRADES = {
     "D": "synthetic: weak. A model may know what a generator writes better, or worse, than what people wrote",
     "E": "none: nothing can be said about privacy",
 }
+
+
+def said(value: float | None) -> str:
+    """A p in words."""
+    return p(value)
 
 
 class Place(NamedTuple):
@@ -57,9 +62,7 @@ def checks(tested: NeverTrained) -> list[tuple[str, str]]:
     lines.append(("Original", f"found by the same attacks with p = {p(tested.original)}"))
     if tested.dilution is not None:
         lines.append(("Dilution", f"a quarter of forget among holdout was found in {tested.dilution:.0%} of draws"))
-    adjusted = ", ".join(tested.covariates) or "nothing"
-    lines.append(
-        ("Adjusted by", f"{adjusted}: made from retain and the record alone, never from a model of this audit")
-    )
+    made = "made from retain and the record alone, never from a model of this audit"
+    lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {made}" if tested.covariates else "nothing"))
     lines.append(("Labellings", f"{tested.draws:,} tried, seed {tested.seed}"))
     return lines

@@ -48,6 +48,6 @@ def _limits(record: Record) -> str:
     if record.never_trained is not None:
         tested += [test.title for test in record.never_trained.attacks if test.name != "as_it_is"]
     return (
-        f"Judged {basis}: {record.verdict.label}. Other attacks than the {len(tested)} that were run, other records than "
-        "these, and knowledge that other texts or pictures share with them, are not covered."
+        f"Judged {basis}: {record.verdict.label}. Not covered are other attacks than the {len(tested)} that were run, "
+        "other records than these, and knowledge that other texts or pictures share with them."
     )
