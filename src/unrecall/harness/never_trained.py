@@ -5,7 +5,7 @@ finds in the original knows the arms, and then calls retrained models leaks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from unrecall.disk.cache import ARRAYS, code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
-from unrecall.evidence.setting import Setting, Subject
+from unrecall.evidence.setting import Models, Setting
 from unrecall.models.observe import mean_loss, observe
 from unrecall.record.never_trained import COMPARED, SHARED, PoolScores, Stated, judge, not_judged
 from unrecall.record.schema import NeverTrained
@@ -149,7 +149,7 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
     seed = int(content_key("exchange", request.fingerprint, str(setting.seed)), 16) % 2**31
     units = units_of(request, seed)
     suite = fixed_suite(task, crossed=units.crossed, rate=rate)
-    by_role = {role: _scores(role, suite, units, setting.with_seed(seed)) for role in ("unlearned", "original")}
+    by_role = {role: scores_of(role, suite, units, setting.with_seed(seed)) for role in ("unlearned", "original")}
     absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
     run = [fixed for fixed in suite if fixed.name not in absent]
     hardness = difficulty(task, request.retain, units.examples, seed)
@@ -213,16 +213,17 @@ class Shown(NamedTuple):
     absent: Mapping[str, str]
 
 
-def _scores(role: str, suite: tuple[Fixed, ...], units: Units, setting: Setting) -> Shown:
+def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Setting) -> Shown:
     """What each attack shows of each example of the pool under one model; computed once for the same inputs."""
-    subject = next(subject for subject in setting.subjects if subject.role == role)
+    model = setting.models.by_role()[role]
+    blind = without_arms(setting, model)
     shown, losses, absent = dict[str, np.ndarray](), dict[str, dict[str, float]](), dict[str, str]()
     for fixed in suite:
         setting.session.say(f"never trained: {fixed.title}, {role}")
         code = code_key(fixed.attack or observe, _attacked)
         key = (repr(fixed), *setting.key, setting.model_keys[role], str(setting.seed), code)
         try:
-            arrays = setting.cache.get("never-trained", key, ARRAYS, _attacked(fixed, subject, units, setting))
+            arrays = setting.cache.get("never-trained", key, ARRAYS, _attacked(fixed, model, units, blind))
         except NotSupported as reason:
             absent[fixed.name] = str(reason)
             continue
@@ -231,17 +232,23 @@ def _scores(role: str, suite: tuple[Fixed, ...], units: Units, setting: Setting)
     return Shown(shown, losses, absent)
 
 
-def _attacked(fixed: Fixed, subject: Subject, units: Units, setting: Setting) -> Callable[[], dict[str, np.ndarray]]:
+def without_arms(setting: Setting, model: nn.Module) -> Setting:
+    """What an attack of the fixed suite may read: one model, the task, retain; not forget, holdout, or the original."""
+    only = replace(setting, models=Models(model, model), request=setting.request.only("retain"), defender=None)
+    return only.with_seed(setting.seed)
+
+
+def _attacked(fixed: Fixed, model: nn.Module, units: Units, setting: Setting) -> Callable[[], dict[str, np.ndarray]]:
     """What computes an attack's scores of one model: `shown` [n], and `losses`, the means on retain and on the pool."""
 
     def arrays() -> dict[str, np.ndarray]:
         task, n = setting.task, len(units.examples)
         sample = Part(setting.request.retain, range(min(SAMPLE, len(setting.request.retain))))
         shown, retain, pool = np.full(n, np.nan), [], []
-        for model, places, examples in _models(fixed, subject.model, units, setting):
-            shown[places] = confidence(model, task, examples)
-            retain.append(mean_loss(model, task, sample))
-            pool.append(mean_loss(model, task, examples))
+        for attacked, places, examples in _models(fixed, model, units, setting):
+            shown[places] = confidence(attacked, task, examples)
+            retain.append(mean_loss(attacked, task, sample))
+            pool.append(mean_loss(attacked, task, examples))
         return {"shown": shown, "losses": np.array([np.mean(retain), np.mean(pool)])}
 
     return arrays
