@@ -110,7 +110,9 @@ def test_a_holdout_that_differs_takes_the_grade_and_the_claim() -> None:
     assert out.label != "no more than 25 %"
 
 
-@pytest.mark.parametrize(("control", "grade"), [("planted", "A"), ("random split", "B"), ("matched", "C"), ("synthetic", "D")])
+@pytest.mark.parametrize(
+    ("control", "grade"), [("planted", "A"), ("random split", "B"), ("matched", "C"), ("synthetic", "D")]
+)
 def test_grades(control: str, grade: str) -> None:
     assert verdict_on(pool(0.0, 3.0), replace(STATED, control=control)).grade == grade
     assert not_judged("there is none").grade == "E"
@@ -142,8 +144,13 @@ def persons(count: int, own: float, seed: int = 0) -> PoolScores:
     scores = rng.normal(size=(2, len(group)))
     scores[:, :6] += own
     return replace(
-        pool(0, 0), unlearned=scores, original=scores + (group == 0) * (2.0 - own), forget=group == 0, half=0 * group,
-        group=group, covariates=np.zeros((len(group), 0)),
+        pool(0, 0),
+        unlearned=scores,
+        original=scores + (group == 0) * (2.0 - own),
+        forget=group == 0,
+        half=0 * group,
+        group=group,
+        covariates=np.zeros((len(group), 0)),
     )
 
 
