@@ -7,8 +7,8 @@ never customers.
 
 python recipes/verdict_real.py CASE DATA_FOLDER OUT_FOLDER
 
-DATA_FOLDER holds cifar10/, resnet_cifar10/, stories260k/ and tinystories/. Writes OUT_FOLDER/CASE.jsonl, a line for each
-copy and basis, and goes on where an earlier call stopped.
+DATA_FOLDER holds cifar10/, resnet_cifar10/, stories260k/ and tinystories/. Writes OUT_FOLDER/CASE.jsonl, a line for
+each copy and basis, and goes on where an earlier call stopped.
 """
 
 import json
@@ -123,12 +123,18 @@ def customers(data: Path) -> Scenario:
 
 CASES = {"resnet20": resnet20, "stories": stories, "customers": customers}
 METHODS: Mapping[str, Method] = {"NegGrad+, tuned": NegGradPlus(), "GradDiff, tuned": GradDiff()}
-TRUTH = {"original": "all is left", "retrained": "nothing is left", "half left in": "half is left"}
+TRUTH = {
+    "original": "all is left",
+    "original, another seed": "all is left",
+    "retrained": "nothing is left",
+    "half left in": "half is left",
+}
 
 
 def copies(scenario: Scenario, original: nn.Module, session: Session) -> Iterator[tuple[str, nn.Module]]:
     """Models whose truth is known, then methods, tuned by the product's own tuner."""
     yield "original", original
+    yield "original, another seed", scenario.train_original(99, session).model
     yield "retrained", scenario.train_retrained(REFERENCES, session).model
     request = scenario.request
     half = list(range(0, len(request.forget), 2))
@@ -158,11 +164,8 @@ def main(case: str, data: str, out: str) -> None:
     scenario, session = CASES[case](Path(data)), Session(folder=Path(out) / case, device="cpu", show=True)
     path = Path(out) / f"{case}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = (
-        {(row["copy"], row["basis"]) for row in map(json.loads, path.read_text().splitlines())}
-        if path.exists()
-        else set()
-    )
+    written = path.read_text().splitlines() if path.exists() else []
+    done = {(row["copy"], row["basis"]) for row in map(json.loads, written)}
     original = scenario.train_original(0, session).model
     retrained = [scenario.train_retrained(i, session).model for i in range(REFERENCES)]
     for copy, model in copies(scenario, original, session):

@@ -1,4 +1,4 @@
-"""No attack of the fixed suite learns which arm an example is of, nor what the original says; one that peeks is caught."""
+"""No attack of the fixed suite learns which arm an example is of, nor what the original says; peeking is caught."""
 
 from collections.abc import Iterator
 from dataclasses import replace

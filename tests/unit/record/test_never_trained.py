@@ -110,9 +110,10 @@ def test_a_holdout_that_differs_takes_the_grade_and_the_claim() -> None:
     assert out.label != "no more than 25 %"
 
 
-@pytest.mark.parametrize(
-    ("control", "grade"), [("planted", "A"), ("random split", "B"), ("matched", "C"), ("synthetic", "D")]
-)
+GRADES = [("planted", "A"), ("random split", "B"), ("matched", "C"), ("synthetic", "D")]
+
+
+@pytest.mark.parametrize(("control", "grade"), GRADES)
 def test_grades(control: str, grade: str) -> None:
     assert verdict_on(pool(0.0, 3.0), replace(STATED, control=control)).grade == grade
     assert not_judged("there is none").grade == "E"
