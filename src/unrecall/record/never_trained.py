@@ -16,6 +16,7 @@ from unrecall.record.blind import blind, dilution, placebo
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
 from unrecall.record.memory import areas, needed, share_left, smallest_share
 from unrecall.record.never_trained_lines import BLIND, SURE, UNCHANGED, line, p
+from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 
 RULE = "exchange-1"
@@ -165,6 +166,8 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
         attacks=[_attack_test(i, scores, tests, stated) for i in range(len(scores.attacks))],
         absent=dict(stated.absent),
         damage=[_damage(split, correct) for split, correct in scores.correct.items()],
+        epsilon=epsilon(tests[0].leak),
+        recognised=recognised(scores.tested(scores.unlearned)[0], labels.forget),
     )
     level, strange_level = _levels(tests[0].smallest)
     tested = tested.model_copy(

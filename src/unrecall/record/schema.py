@@ -272,7 +272,8 @@ class NeverTrained(Frozen):
     tell the arms apart; `placebo`: p between two halves of the holdout. `dilution`: in what share of draws a quarter of
     forget, mixed with holdout, was found in the original. `covariates`: what scores are adjusted by, each with
     its kind, and `trained_on`, sha256 of what those were fitted on. `needed`: how many units would
-    allow "no more than 50 %". `absent`: attacks that could not be run, with the reason.
+    allow "no more than 50 %". `absent`: attacks that could not be run, with the reason. `epsilon`: a lower bound, with
+    95 % confidence, for the whole request; `recognised`: how many units are recognised one by one.
     """
 
     label: Label
@@ -298,6 +299,8 @@ class NeverTrained(Frozen):
     absent: dict[str, str] = Field(default_factory=dict)
     damage: list[Damage] = Field(default_factory=list)
     needed: int | None = None
+    epsilon: float | None = None
+    recognised: int | None = None
 
 
 class Verdict(Frozen):

@@ -64,5 +64,10 @@ def checks(tested: NeverTrained) -> list[tuple[str, str]]:
         lines.append(("Dilution", f"a quarter of forget among holdout was found in {tested.dilution:.0%} of draws"))
     made = "made from retain and the record alone, never from a model of this audit"
     lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {made}" if tested.covariates else "nothing"))
+    if tested.epsilon:
+        lines.append(("Epsilon", f"at least {tested.epsilon:.1f} for the whole request, with 95 % confidence"))
+    if tested.recognised:
+        one_by_one = f"{tested.recognised} of {tested.forget:,} {units}, of which one in ten may be named wrongly"
+        lines.append(("One by one", f"recognised as they are: {one_by_one}"))
     lines.append(("Labellings", f"{tested.draws:,} tried, seed {tested.seed}"))
     return lines
