@@ -145,9 +145,8 @@ def copies(scenario: Scenario, original: nn.Module, session: Session) -> Iterato
         groups=None,
     )
     yield "half left in", replace(scenario, request=partial).train_retrained(REFERENCES + 1, session).model
-    tuned = replace(scenario, request=request.with_validation())
     for name, method in METHODS.items():
-        start = StartingPoint(tuned, original, 0, session)
+        start = StartingPoint(scenario, original, 0, session)
         yield name, start.unlearned(method.scaled(start.tuned(method).chosen), name.split(",")[0]).model
 
 
@@ -162,6 +161,7 @@ def line(copy: str, basis: str, record: Record) -> dict[str, object]:
 def main(case: str, data: str, out: str) -> None:
     torch.set_num_threads(1)
     scenario, session = CASES[case](Path(data)), Session(folder=Path(out) / case, device="cpu", show=True)
+    scenario = replace(scenario, request=scenario.request.with_validation())  # which tuning reads, and no audit
     path = Path(out) / f"{case}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.read_text().splitlines() if path.exists() else []
