@@ -142,7 +142,6 @@ def copies(scenario: Scenario, original: nn.Module, session: Session) -> Iterato
     partial = request.with_own(
         retain=Joined((request.retain, Part(request.forget, half))),
         forget=Part(request.forget, left),
-        groups=None,
     )
     yield "half left in", replace(scenario, request=partial).train_retrained(REFERENCES + 1, session).model
     for name, method in METHODS.items():

@@ -171,8 +171,12 @@ class Request:
         return part
 
     def with_own(self, **changes: Any) -> "Request":
-        """This request with its own examples in other sets; what a task has looked for in them it needn't again."""
-        changed = replace(self, **changes)
+        """This request with its own examples in other sets; what a task has looked for in them it needn't again.
+
+        Whose they are must be said anew where forget or holdout changes; nobody's, otherwise.
+        """
+        groups = None if {"forget", "holdout"} & changes.keys() else self.groups
+        changed = replace(self, **{"groups": groups, **changes})
         changed.checked.update(self.checked)
         return changed
 
