@@ -126,7 +126,7 @@ def test_choose_half_class_and_indices(tmp_path: Any) -> None:
     assert choose("half:1", LABELS, 1, 3).indices != half.indices
     path = tmp_path / "indices.txt"
     path.write_text("# the first two\n4\n\n 0 \n")
-    assert choose(str(path), LABELS, 0, 3) == ([4, 0], {1, 0}, ())
+    assert choose(str(path), LABELS, 0, 3) == ([4, 0], {1, 0}, (), False)
 
 
 @pytest.mark.parametrize(
