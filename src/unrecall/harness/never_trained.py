@@ -161,14 +161,14 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
         half=units.half,
         group=units.group,
         covariates=hardness.values,
-        kinds=hardness.kinds,
+        kinds=hardness.groups,
         correct=_correct(setting),
     )
     stated = Stated(
         control=request.control,
         unchanged=_unchanged(setting),
         seed=seed,
-        covariates=dict(zip(hardness.names, hardness.kinds, strict=True)),
+        covariates=dict(zip(hardness.names, hardness.groups, strict=True)),
         trained_on=hardness.trained_on,
         attacks={
             fixed.name: (fixed.title, _parameters(fixed), by_role["unlearned"].losses[fixed.name]) for fixed in run

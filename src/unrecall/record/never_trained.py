@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unrecall.data.covariates import FIRST_TO_GO
 from unrecall.record import stats
 from unrecall.record.blind import blind, dilution, placebo
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
@@ -31,8 +32,7 @@ FEWEST = {"record": 50, "group": 20}
 SHARES: Mapping[float, Label] = {0.25: "no more than 25 %", 0.5: "no more than 50 %"}
 SHARED = ("class", "concept")
 """Requests whose forget and holdout share what is to be forgotten."""
-DROPPED_FIRST = ("neighbours", "class")
-"""Which covariates are left out, in this order, where there are too many for the examples."""
+
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class PoolScores:
         """The covariates that are used `[n, k]`: fewer than a tenth of the examples."""
         chosen = np.array([float(np.ptp(column)) > 0 for column in self.covariates.T], bool)
         kinds = np.array(self.kinds, str)
-        for kind in DROPPED_FIRST:
+        for kind in FIRST_TO_GO:
             if chosen.sum() + 1 >= len(self.forget) / 10:
                 chosen &= kinds != kind
         return self.covariates[:, chosen]

@@ -129,9 +129,9 @@ def test_scores_are_adjusted_by_least_squares_over_both_arms() -> None:
     assert np.allclose(scores.adjusted(raw), raw - 3.5)
 
 
-def test_too_many_covariates_lose_neighbours_first_and_then_classes() -> None:
+def test_too_many_covariates_lose_distances_first_and_then_classes() -> None:
     rng = np.random.default_rng(0)
-    kinds = ("class",) * 9 + ("neighbours",) * 3 + ("cheap",) * 2
+    kinds = ("class",) * 9 + ("distance",) * 3 + ("cheap",) * 2
     wide = pool(0, 0, n=100, m=60, covariates=rng.normal(size=(160, 14)), kinds=kinds)
     assert wide.columns.shape[1] == 14
     assert pool(0, 0, n=60, m=70, covariates=rng.normal(size=(130, 14)), kinds=kinds).columns.shape[1] == 11
