@@ -34,7 +34,6 @@ SHARED = ("class", "concept")
 """Requests whose forget and holdout share what is to be forgotten."""
 
 
-
 @dataclass(frozen=True)
 class PoolScores:
     """What each attack of the fixed suite shows of each example of the pool, under two models.
