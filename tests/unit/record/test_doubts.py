@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.worlds.records import measurement
+from tests.worlds.records import measurement, never_trained
 from unrecall.record import doubts as checks
 from unrecall.record.doubts import CHECKS, Facts, doubts
 from unrecall.record.schema import AttackReport, Estimate, Measurement, ThreatModel, Trial, Tuning
@@ -203,6 +203,26 @@ def test_unlike_holdout() -> None:
     assert "60 % of forget and 45 % of holdout" in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("changes", "severity", "said"),
+    [
+        ({"blind": 0.01, "grade": "C"}, "serious", "before any model is asked"),
+        ({"grade": "C"}, "warning", "(grade C)"),
+        ({"placebo": 0.001}, "serious", "Two random halves"),
+        ({"covariates": {}}, "warning", "scores are raw"),
+    ],
+)
+def test_a_holdout_that_is_unlike_forget_or_says_nothing(changes: dict[str, Any], severity: str, said: str) -> None:
+    tested = never_trained().model_copy(update=changes)
+    (doubt,) = doubts(replace(healthy(), references=0, measurements={}, never_trained=tested))
+    assert (doubt.id, doubt.severity) == ("other-holdout", severity)
+    assert said in doubt.message
+
+
+def test_without_retrained_models_a_verdict_beside_the_holdout_will_do() -> None:
+    assert doubts(replace(healthy(), references=0, measurements={}, never_trained=never_trained())) == []
+
+
 def test_tuning_that_kept_nothing() -> None:
     trial = Trial(strength=1.0, gap=0.0, retain_drop=0.5, kept=False)
     facts = replace(healthy(), tuning=Tuning(parameter="tau", chosen=1.0, criterion="c", trials=[trial]))
@@ -238,7 +258,7 @@ def test_every_check_is_in_the_list_and_every_doubt_is_tested() -> None:
     tree = ast.parse(Path(checks.__file__).read_text())
     written = {n.name for n in tree.body if isinstance(n, ast.FunctionDef) and ast.unparse(n.args) == "facts: Facts"}
     assert written - {"doubts"} == {check.__name__ for check in CHECKS}
-    tested = {case[0].replace("-", "_") for case in CASES} | {"unlike_holdout", "tuning"}
+    tested = {case[0].replace("-", "_") for case in CASES} | {"unlike_holdout", "tuning", "other_holdout"}
     assert tested == {check.__name__ for check in CHECKS}
 
 

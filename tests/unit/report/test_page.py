@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds.records import HOSTILE, estimate, full, hostile, many, measurement, minimal
+from tests.worlds.records import HOSTILE, alone, estimate, full, hostile, many, measurement, minimal
 from unrecall.errors import BadInput
 from unrecall.record.schema import Cost, Curve, Exhibit, Measurement, Record, Series, Tuning, load
 from unrecall.report import page, write
@@ -122,7 +122,18 @@ def test_reported_stands_beside_measured_and_every_hash_is_there(shown: Reader) 
         assert words in shown.text
 
 
-@pytest.mark.parametrize("records", [[full()], [minimal()], [hostile()], many(3)])
+def test_a_page_without_retrained_models_shows_what_it_was_held_against() -> None:
+    text = Reader(page([alone()])).text
+    for words in (
+        "basis: records that were never trained on, grade B; 2 attacks",
+        "the original shows nothing",
+        "52% – 104%",
+        "head_refit, not run: no head",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize("records", [[full()], [alone()], [minimal()], [hostile()], many(3)])
 def test_the_page_loads_nothing(records: list[Record]) -> None:
     reader = Reader(page(records))
     loads = [(tag, value) for tag, name, value in reader.attributes if name in ("src", "href", "srcset", "action")]
