@@ -108,7 +108,7 @@ class Classification(Task):
         return list(zip(batch["inputs"], batch["targets"].tolist(), strict=True))
 
     def difficulty(self, retain: Examples, pool: Examples, seed: int) -> Covariates:
-        """By class, distance to retain, and the confidence of a ridge classifier that is fitted to retain."""
+        """By class, distance to retain, and the confidence of a logistic regression on retain."""
         return difficulty_of_inputs(self._labelled(retain), self._labelled(pool), seed)
 
     def _labelled(self, examples: Examples) -> Labelled:
