@@ -16,6 +16,7 @@ from torch import nn
 from unrecall import attacks
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.lira import logit
+from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Absent, Joined, Part
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.cache import ARRAYS, code_key
@@ -152,7 +153,7 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
     by_role = {role: scores_of(role, suite, units, setting.with_seed(seed)) for role in ("unlearned", "original")}
     absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
     run = [fixed for fixed in suite if fixed.name not in absent]
-    hardness = difficulty(task, request.retain, units.examples, seed)
+    hardness = _difficulty(units, setting.with_seed(seed))
     scores = PoolScores(
         attacks=tuple(fixed.name for fixed in run),
         unlearned=np.stack([by_role["unlearned"].shown[fixed.name] for fixed in run]),
@@ -176,6 +177,22 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
         absent=absent,
     )
     return judge(scores, stated), scores.arrays()
+
+
+def _difficulty(units: Units, setting: Setting) -> Covariates:
+    """How hard each example of the pool is; computed once for all models that are audited on the same request."""
+
+    def arrays() -> dict[str, np.ndarray]:
+        hardness = difficulty(setting.task, setting.request.retain, units.examples, setting.seed)
+        words = {"names": hardness.names, "groups": hardness.groups, "trained_on": (hardness.trained_on,)}
+        return {"values": hardness.values, "known": hardness.known} | {
+            name: np.array(texts, str) for name, texts in words.items()
+        }
+
+    key = (setting.request.fingerprint, repr(setting.task), setting.reading, str(setting.seed), code_key(difficulty))
+    named = setting.cache.get("difficulty", key, ARRAYS, arrays)
+    names, groups = (tuple(map(str, named[name])) for name in ("names", "groups"))
+    return Covariates(names, groups, named["values"], named["known"], trained_on=str(named["trained_on"][0]))
 
 
 def _unchanged(setting: Setting) -> bool:
