@@ -15,7 +15,7 @@ from unrecall.cli import options
 from unrecall.cli.launched import works
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
 from unrecall.errors import BadInput, UnrecallError, nearest, of_users_code, told, visible
-from unrecall.spec.catalog import KINDS, entries
+from unrecall.spec.catalog import CATALOGS, entries
 
 
 class Commands(TyperGroup):
@@ -64,9 +64,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
 ) -> None:
     """What there is, with parameters and defaults."""
-    catalog = next((entries(name) for name in KINDS if name == kind), None)
+    catalog = next((entries(name) for name in CATALOGS if name == kind), None)
     if catalog is None:
-        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
+        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, CATALOGS)}")
     if as_json:
         described = [{k: v for k, v in asdict(entry).items() if k != "owner"} for entry in catalog]
         _say(json.dumps(described, indent=1))
