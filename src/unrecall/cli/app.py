@@ -145,7 +145,7 @@ def unlearn(
 @app.command()
 def audit(
     scenario: ScenarioName,
-    model: Annotated[Path, typer.Option("--model", help="the unlearned checkpoint, safetensors")],
+    unlearned: Annotated[Path | None, typer.Option("--unlearned", help="the unlearned checkpoint, safetensors")] = None,
     retrained: Annotated[list[Path] | None, typer.Option("--retrained", help="a retrained checkpoint; repeat")] = None,
     original: Annotated[Path | None, typer.Option("--original", help="the checkpoint before unlearning")] = None,
     out: Out = Path("unrecall-audit"),
@@ -153,8 +153,10 @@ def audit(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
     fail_on: FailOn = "",
+    model: Annotated[Path | None, typer.Option("--model", hidden=True)] = None,
 ) -> None:
     """Somebody else's checkpoint against a suite of attacks; models that aren't named are trained where possible."""
+    checkpoint = options.unlearned_checkpoint(unlearned, model)
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, content_keys
@@ -162,13 +164,13 @@ def audit(
     from unrecall.report import check_place
     from unrecall.spec.lines import paths
 
-    command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
+    command = {"command": "audit", "scenario": scenario, "model": str(checkpoint), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
-    given = (str(path) for path in (model, original, *(retrained or [])) if path is not None)
+    given = (str(path) for path in (checkpoint, original, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
-        cell = Cell(scenario, model.name, suite, seed, False, str(folder), device)
-        _show([examine(cell, model, original, retrained or [])], folder, fail_on)
+        cell = Cell(scenario, checkpoint.name, suite, seed, False, str(folder), device)
+        _show([examine(cell, checkpoint, original, retrained or [])], folder, fail_on)
 
 
 @app.command()
