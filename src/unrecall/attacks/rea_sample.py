@@ -68,7 +68,7 @@ class ReaSample(MembershipAttack):
         try:
             for rate in self.learning_rates:
                 phase = Phase(loss_on("retain", task), {"retain": request.retain}, replace(self.fit, lr=rate))
-                fit(student, task, phase, job.generator, session.named("rea-sample"))
+                fit(student, task, phase, job.generator, session.named("rea_sample"))
         except Diverged as error:
             raise NotSupported(f"ReaSample: expected rates at which fine-tuning stays finite, got {error}") from error
         size = one_size(task, (request[split] for split in SPLITS))

@@ -15,7 +15,7 @@ from unrecall.cli import options
 from unrecall.cli.launched import works
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
 from unrecall.errors import BadInput, UnrecallError, nearest, of_users_code, told, visible
-from unrecall.spec.catalog import KINDS, entries
+from unrecall.spec.catalog import CATALOGS, entries
 
 
 class Commands(TyperGroup):
@@ -64,9 +64,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
 ) -> None:
     """What there is, with parameters and defaults."""
-    catalog = next((entries(name) for name in KINDS if name == kind), None)
+    catalog = next((entries(name) for name in CATALOGS if name == kind), None)
     if catalog is None:
-        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
+        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, CATALOGS)}")
     if as_json:
         described = [{k: v for k, v in asdict(entry).items() if k != "owner"} for entry in catalog]
         _say(json.dumps(described, indent=1))
@@ -157,7 +157,7 @@ def unlearn(
 @app.command()
 def audit(
     scenario: ScenarioName,
-    model: Annotated[Path, typer.Option("--model", help="the unlearned checkpoint, safetensors")],
+    unlearned: Annotated[Path | None, typer.Option("--unlearned", help="the unlearned checkpoint, safetensors")] = None,
     retrained: Annotated[list[Path] | None, typer.Option("--retrained", help="a retrained checkpoint; repeat")] = None,
     original: Annotated[Path | None, typer.Option("--original", help="the checkpoint before unlearning")] = None,
     out: Out = Path("unrecall-audit"),
@@ -167,8 +167,10 @@ def audit(
     alone: options.Alone = False,
     rate: options.Rate = None,
     fail_on: FailOn = "",
+    model: Annotated[Path | None, typer.Option("--model", hidden=True)] = None,
 ) -> None:
     """Somebody else's checkpoint against a suite of attacks; models that aren't named are trained where possible."""
+    checkpoint = options.unlearned_checkpoint(unlearned, model)
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, content_keys
@@ -176,16 +178,16 @@ def audit(
     from unrecall.report import check_place
     from unrecall.spec.lines import paths
 
-    command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
+    command = {"command": "audit", "scenario": scenario, "model": str(checkpoint), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
     command |= options.basis(alone, rate)
     if alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
-    given = (str(path) for path in (model, original, *(retrained or [])) if path is not None)
+    given = (str(path) for path in (checkpoint, original, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
-        cell = Cell(scenario, model.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
-        _show([examine(cell, model, original, retrained or [])], folder, fail_on)
+        cell = Cell(scenario, checkpoint.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
+        _show([examine(cell, checkpoint, original, retrained or [])], folder, fail_on)
 
 
 @app.command()

@@ -179,7 +179,7 @@ class Reader(NamedTuple):
             return torch.stack(losses).sum()
 
         alone = Phase(loss, {"retain": request.retain}, method.warm_up)
-        fit(auxiliary, job.task, alone, job.generator, session.named("ec-warm-up"))
+        fit(auxiliary, job.task, alone, job.generator, session.named("ec, auxiliary modules"))
         return cls(method, student, classed, job, layers, auxiliary)
 
     @property
@@ -201,7 +201,7 @@ class Reader(NamedTuple):
         """Runs the phases with the modules inside the student, so that the loop trains and keeps them too."""
         home = last_layer(self.student)
         home.add_module(BESIDE, self.auxiliary)
-        train(self.student, phases, self.job, "ec")
+        train(self.student, phases, self.job, self.method)
         delattr(home, BESIDE)
 
 

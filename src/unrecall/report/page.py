@@ -114,11 +114,11 @@ def policy(*scripts: str) -> str:
 
 
 def grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """Measurements by group, both in the order of the record."""
-    groups: dict[str, list[Measurement]] = {}
+    """Measurements by group, in the order of the record; groups in that of `HEADINGS`, and those it lacks last."""
+    groups: dict[str, list[Measurement]] = {group: [] for group in sentences.HEADINGS}
     for measurement in measurements:
         groups.setdefault(measurement.group, []).append(measurement)
-    return groups
+    return {group: members for group, members in groups.items() if members}
 
 
 def key_measurements(records: Sequence[Record]) -> list[tuple[str, str]]:
