@@ -1,4 +1,4 @@
-"""The command line: demo, list, run, unlearn, audit, bench, report, check. Heavy imports wait."""
+"""The command line: demo, list, run, unlearn, audit, bench, report, check, and cli/trust.py. Heavy imports wait."""
 
 import json
 import os
@@ -6,15 +6,16 @@ import sys
 import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from unrecall.cli import options
+from unrecall.cli import options, trust
 from unrecall.cli.launched import works
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
-from unrecall.errors import BadInput, UnrecallError, nearest, of_users_code, told, visible
+from unrecall.cli.output import say as _say
+from unrecall.errors import BadInput, UnrecallError, nearest, of_users_code, told
 from unrecall.spec.catalog import CATALOGS, entries
 
 
@@ -42,6 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make a trained model forget, attack it to see whether it really did, and show the evidence.",
 )
+
+app.add_typer(trust.ledger, name="ledger")
 
 DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
 """Folder, method, and whether it is tuned: a method that hides, one that is tuned, and the exact one, which passes."""
@@ -327,13 +330,6 @@ def _complain(message: str) -> int:
     if message:
         _say("error: " + " ".join(message.split("\n")), sys.stderr)
     return 2
-
-
-def _say(line: Any, stream: TextIO | None = None) -> None:
-    """Prints a line; what would steer the terminal, or can't be written on it, is shown as code points."""
-    stream = stream or sys.stdout
-    text = visible(str(line)).encode(stream.encoding or "utf-8", "backslashreplace")
-    print(text.decode(stream.encoding or "utf-8"), file=stream)
 
 
 def _check_text(arguments: list[str]) -> None:
