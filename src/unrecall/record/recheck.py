@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
+from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.schema import SCORES, Estimate, Measurement, Record, Side, load
-from unrecall.record.verdict import ALPHA, RULE, judged
+from unrecall.record.verdict import ALPHA, RULE, declared_then, judged_then
 
 WIDEST = 0.1
 """The largest margin of a judged measurement."""
@@ -41,6 +42,7 @@ def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
 
 def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
     """What is judged, which side leaks and how wide a margin may be is the code's to say."""
+    declared = declared_then(record, declared)
     word = {True: "judged", False: "not judged"}
     for m in record.measurements:
         if m.judged != (m.name in declared):
@@ -52,13 +54,14 @@ def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
 
 
 def _judgement(record: Record) -> Iterator[str]:
-    """Labels, bounds and verdict must be those that the numbers have under the present rule."""
-    if record.verdict.rule != RULE:
-        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; only '{RULE}' can be checked here."
+    """Labels, bounds and verdict must be those that the numbers have under the rule that the record names."""
+    again = judged_then(record)
+    if again is None:
+        known = f"'{RULE}' and '{former.RULE}' can be checked here"
+        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {known}."
         return
     if record.verdict.alpha != ALPHA:
         yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."
-    again = judged(record)
     for written, derived in zip(record.measurements, again.measurements, strict=True):
         if written.verdict != derived.verdict:
             yield f"{written.name}: the record says '{written.verdict}', its numbers say '{derived.verdict}'."
