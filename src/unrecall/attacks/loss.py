@@ -26,7 +26,7 @@ class Loss(MembershipAttack):
     title: ClassVar[str] = "Loss threshold"
     threat: ClassVar[ThreatModel] = one_query("the unlearned model's probability of the true label")
 
-    judged: ClassVar[str] = "auc"
+    judged: ClassVar[str] = "left"
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus the loss of each example."""

@@ -2,6 +2,7 @@
 
 from unrecall.metrics.answers import ANSWERS
 from unrecall.metrics.base import Measured, Metric
+from unrecall.metrics.class_margin import CLASS_MARGIN
 from unrecall.metrics.contamination import CONTAMINATION
 from unrecall.metrics.cost import COST
 from unrecall.metrics.forgetting import DISAGREEMENT, FORGET_ACCURACY, HOLDOUT_ACCURACY, INTRA_CLASS_COSINE
@@ -19,6 +20,7 @@ METRICS: tuple[Metric, ...] = (
     HOLDOUT_ACCURACY,
     DISAGREEMENT,
     INTRA_CLASS_COSINE,
+    CLASS_MARGIN,
     OVER_UNLEARNING,
     CONTAMINATION,
     FORGET_PROBABILITY,

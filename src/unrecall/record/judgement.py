@@ -2,22 +2,30 @@
 
 from collections.abc import Sequence
 
+from unrecall.record import former, never_trained, verdict
 from unrecall.record.never_trained import as_verdict
 from unrecall.record.schema import Measurement, NeverTrained, Record, Verdict
 from unrecall.record.verdict import judge
 
 
-def judge_all(
-    measurements: Sequence[Measurement], never_trained: NeverTrained | None
-) -> tuple[list[Measurement], Verdict]:
-    """The measurements with their labels, and the verdict of the whole audit."""
-    labelled, verdict = judge(measurements)
-    if never_trained is not None and not verdict.judged:
-        return labelled, as_verdict(never_trained)
-    return labelled, verdict
+def judge_all(measurements: Sequence[Measurement], alone: NeverTrained | None) -> tuple[list[Measurement], Verdict]:
+    """The measurements with their labels, and the verdict of the whole audit.
+
+    `alone`: what was found beside records that were never trained on.
+    """
+    labelled, whole = judge(measurements)
+    return labelled, as_verdict(alone) if alone is not None and not whole.judged else whole
 
 
 def judged(record: Record) -> Record:
     """The record with the labels and the verdict that its numbers have under the present rules, whatever it says."""
-    labelled, verdict = judge_all(record.measurements, record.never_trained)
-    return record.model_copy(update={"measurements": labelled, "verdict": verdict})
+    labelled, whole = judge_all(record.measurements, record.never_trained)
+    return record.model_copy(update={"measurements": labelled, "verdict": whole})
+
+
+def judged_then(record: Record) -> Record | None:
+    """The record judged anew by the rule that it names; None where that is unknown here."""
+    if record.verdict.rule != former.RULE:
+        return judged(record) if record.verdict.rule in (verdict.RULE, never_trained.RULE) else None
+    labelled, whole = former.judge(record.measurements)
+    return record.model_copy(update={"measurements": labelled, "verdict": whole})

@@ -16,11 +16,13 @@ from safetensors.numpy import load_file
 
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
+from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.judgement import judged
+from unrecall.record.judgement import judged_then
+from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
 from unrecall.record.never_trained import PoolScores, Stated, judge
 from unrecall.record.schema import NEVER_TRAINED, SCORES, Estimate, Measurement, NeverTrained, Record, Side, load
-from unrecall.record.verdict import ALPHA
+from unrecall.record.verdict import ALPHA, RULE, declared_then
 
 WIDEST = 0.1
 """The largest margin of a judged measurement."""
@@ -48,6 +50,7 @@ def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
 
 def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
     """What is judged, which side leaks and how wide a margin may be is the code's to say."""
+    declared = declared_then(record, declared)
     word = {True: "judged", False: "not judged"}
     for m in record.measurements:
         if m.judged != (m.name in declared):
@@ -59,13 +62,11 @@ def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
 
 
 def _judgement(record: Record) -> Iterator[str]:
-    """Labels, bounds and verdict must be those that the numbers have under the present rule."""
-    again = judged(record)
-    if record.verdict.rule != again.verdict.rule:
-        yield (
-            f"verdict: the record was judged by the rule '{record.verdict.rule}'; only '{again.verdict.rule}' can be "
-            "checked here."
-        )
+    """Labels, bounds and verdict must be those that the numbers have under the rule that the record names."""
+    again = judged_then(record)
+    if again is None:
+        known = f"'{RULE}', '{BESIDE_NEVER_TRAINED}' and '{former.RULE}' can be checked here"
+        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {known}."
         return
     if record.verdict.alpha != ALPHA:
         yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."

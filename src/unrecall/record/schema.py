@@ -56,7 +56,8 @@ class Measurement(Frozen):
     `chance` is what guessing gives, where a value below it tells the forgotten apart as well as one above it.
     `undefined` counts the terms of the unlearned model's number that have no value and were left out.
     `bound_low` and `bound_high` are where another retrained model would fall; `margin` is the smallest difference worth
-    naming (docs/verdict.md).
+    naming (docs/verdict.md). `prior`: where retrained models differ by as much as the intervals over examples say, how
+    many retrained models more those intervals are worth; 0 where they say nothing about it.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Measurement(Frozen):
     judged: bool = True
     verdict: Label = "not judged"
     note: str = ""
+    prior: int = 0
 
 
 class ThreatModel(Frozen):

@@ -19,6 +19,7 @@ from unrecall.record.doubts import Facts, doubts
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Record, ThreatModel, load
 from unrecall.record.verdict import judge
+from unrecall.record.verdict import judged as judged_again
 
 DECLARED = judged_names()
 
@@ -272,6 +273,6 @@ def test_estimates_without_an_interval_are_in_order(tmp_path: Path) -> None:
     record = judged()
     bare = record.measurements[0].model_copy(update={"original": Estimate(value=None, note="why")})
     path = tmp_path / "record.json"
-    record = record.model_copy(update={"measurements": [bare, *record.measurements[1:]]})
+    record = judged_again(record.model_copy(update={"measurements": [bare, *record.measurements[1:]]}))
     record.model_copy(update={"doubts": due(record)}).save(path)
     assert recheck(path, DECLARED)[1] == []
