@@ -25,6 +25,16 @@ def test_one_feature_by_hand() -> None:
     assert fitted.left_out.flatten().tolist() == pytest.approx(expected)
 
 
+def test_two_features_by_hand() -> None:
+    """(1, 0), (0, 1), (-1, -1) have scatter [[2, 1], [1, 2]], with eigenvalues 3 and 1; y = 1, 0, 0, X^T y = (1, 0).
+
+    With penalty 1, W = [[3, 1], [1, 3]]^-1 (1, 0) = (3, -1) / 8.
+    """
+    fitted = ridge(tensor([1, 0], [0, 1], [-1, -1]), tensor([1], [0], [0]), penalties=(1 / 3,))
+    assert fitted.weight.flatten().tolist() == pytest.approx([3 / 8, -1 / 8])
+    assert fitted.bias.item() == pytest.approx(1 / 3)
+
+
 def test_weights_count_as_copies() -> None:
     copied = ridge(tensor([-1], [0], [1], [1]), tensor([0], [0], [3], [3]), penalties=(0.1,))
     weighted = ridge(tensor([-1], [0], [1]), tensor([0], [0], [3]), tensor(1, 1, 2), penalties=(0.1,))
