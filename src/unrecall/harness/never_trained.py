@@ -71,7 +71,7 @@ def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None) -> tupl
         )
     of_classifiers = (
         Fixed("recalibration", "BatchNorm recalibration", attacks.Recalibration(counts=(2048,))),
-        Fixed("head_refit", "Refit of the head on retain", attacks.LinearProbe()),
+        Fixed("head_refit", "Refit of the head on retain", attacks.HeadRefit(counts=(10_000,))),
     )
     return (
         Fixed("as_it_is", "As it is"),

@@ -16,10 +16,10 @@ from unrecall.harness.finding import Finding
 from unrecall.harness.score_files import write_scores
 from unrecall.harness.suites import judged_names
 from unrecall.record.doubts import Facts, doubts
+from unrecall.record.judgement import judged as judged_again
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Record, ThreatModel, load
 from unrecall.record.verdict import judge
-from unrecall.record.verdict import judged as judged_again
 
 DECLARED = judged_names()
 
