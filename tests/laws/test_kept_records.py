@@ -72,10 +72,8 @@ def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_pat
     older.save(tmp_path / "record.json")
     problems = recheck(tmp_path / "record.json", DECLARED).problems
     (problem,) = [line for line in problems if line.startswith("verdict")]
-    assert (
-        problem
-        == f"verdict: the record was judged by the rule 'older-0'; '{RULE}' and '{former.RULE}' can be checked here."
-    )
+    known = f"'{RULE}', 'exchange-1' and '{former.RULE}' can be checked here."
+    assert problem == f"verdict: the record was judged by the rule 'older-0'; {known}"
 
 
 def test_rows_that_are_judged_otherwise_than_declared_are_named() -> None:

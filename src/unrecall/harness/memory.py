@@ -10,7 +10,7 @@ from unrecall.evidence.pool import Arm
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Measurement
 
-PRIOR = 4
+PRIOR = 8
 """How many retrained models more the independence of examples is worth in judging how far retrained models differ."""
 OWN = 4
 """How many models more the mean over examples is worth in judging how far they differ on a single one."""
@@ -63,7 +63,7 @@ def left_of(
 ) -> Share:
     """How much of what sets the original apart from retrained models sets this model apart, on forget beyond holdout.
 
-        S(x) = mean_F(w (x - m)) - mean_H(w (x - m)),   w = max(0, original - m'),   share = S(own) / S'(original)
+        S(x) = mean_F(w (x - m)) - mean_H(w (x - m)),     w = original - m',     share = S(own) / S'(original)
 
     x: logit confidence in the label of each example; m: its mean over all retrained models (`everyone`), m' over those
     other than this model (`others`), and S' with m' for m. 0 on average for a retrained model, 1 for the original. What
@@ -79,7 +79,7 @@ def left_of(
     signs: Mapping[Arm, float] = {"forget": 1.0, "holdout": -1.0}
     for arm, sign in signs.items():
         arm_mean = np.mean([one[arm] for one in others], axis=0)
-        weights = np.maximum(original[arm] - arm_mean, 0)
+        weights = original[arm] - arm_mean
         deviation = own[arm] - np.mean([one[arm] for one in everyone], axis=0)
         shown += sign * float(np.mean(weights * deviation))
         known += sign * float(np.mean(weights**2))
@@ -114,7 +114,7 @@ def _lacking(by_role: Mapping[str, Confidence], references: Sequence[str], kind:
     known = {}
     for arm, values in by_role["original"].items():
         means = np.mean([by_role[name][arm] for name in references], axis=0)
-        known[arm] = np.maximum(values - means, 0) ** 2
+        known[arm] = (values - means) ** 2
     if min(map(len, known.values())) == 0 or len(known["holdout"]) < 2:
         return "needs examples of forget, and two of holdout"
     chance = float(np.std(known["holdout"], ddof=1)) * np.sqrt(sum(1 / len(values) for values in known.values()))

@@ -10,10 +10,11 @@ from unrecall.metrics.gap import AVERAGE_GAP
 from unrecall.metrics.over_unlearning import OVER_UNLEARNING
 from unrecall.metrics.retrieval import RETRIEVAL
 from unrecall.metrics.truth import EXTRACTION_STRENGTH, FORGET_PROBABILITY, RETAIN_PROBABILITY
-from unrecall.metrics.utility import RESTORATION, RETAIN_ACCURACY, TEST_ACCURACY
+from unrecall.metrics.utility import RESTORATION, RETAIN_ACCURACY, RETAIN_LOSS, TEST_ACCURACY
 
 METRICS: tuple[Metric, ...] = (
     RETAIN_ACCURACY,
+    RETAIN_LOSS,
     TEST_ACCURACY,
     RESTORATION,
     FORGET_ACCURACY,

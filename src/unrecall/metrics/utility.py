@@ -14,6 +14,11 @@ def retain_accuracy(evidence: Evidence) -> Estimate:
     return stats.mean(evidence.signals["retain"].correct, share=True)
 
 
+def retain_loss(evidence: Evidence) -> Estimate:
+    """Mean loss of retain examples, in nats; what two trainings by one recipe have about alike."""
+    return stats.mean(evidence.signals["retain"].loss)
+
+
 def test_accuracy(evidence: Evidence) -> Estimate:
     """Share of test rows predicted right, in [0, 1]."""
     return stats.mean(evidence.signals["test"].correct, share=True)
@@ -44,6 +49,7 @@ test_accuracy.__test__ = False  # type: ignore[attr-defined]
 RETAIN_ACCURACY = of_evidence(
     Row("retain_accuracy", "Accuracy on retain", "utility", judged=True, margin=0.05), retain_accuracy
 )
+RETAIN_LOSS = of_evidence(Row("retain_loss", "Mean loss on retain", "utility", unit="nats"), retain_loss)
 TEST_ACCURACY = of_evidence(
     Row("test_accuracy", "Accuracy on test", "utility", judged=True, margin=0.05), test_accuracy
 )

@@ -89,6 +89,22 @@ def weak_references(facts: Facts) -> Raised:
         )
 
 
+def other_recipe(facts: Facts) -> Raised:
+    """References that were trained in another way than the original differ from it for that too."""
+    m = facts.measurements.get("retain_loss")
+    if m is None or m.original.value is None or less_retained(list(facts.measurements.values())) is not None:
+        return
+    losses, own = [r.value for r in m.references if r.value is not None], m.original.value
+    if len(losses) >= 2 and (min(losses) > 2 * own + 0.01 or max(losses) + 0.01 < own / 2):
+        spread = f"{min(losses):.3f} to {max(losses):.3f}"
+        yield (
+            "warning",
+            f"Retrained models fit retain otherwise than the original ({m.title} {spread} against {own:.3f}): they "
+            "seem trained by another recipe (epochs, lr, optimiser), so what sets the unlearned model apart from them "
+            "can be the recipe. Retrain them as the original was trained.",
+        )
+
+
 def cut_texts(facts: Facts) -> Raised:
     """What is cut off is neither unlearned nor audited."""
     if facts.cuts:
@@ -296,8 +312,7 @@ def _original_within(m: Measurement) -> bool:
 
 
 CHECKS: tuple[Callable[[Facts], Raised], ...] = (
-    forget_unknown, weak_references, cut_texts, few_references, other_holdout, small_sets, unchanged, statistics,
-    same_as_null,
-    nothing_to_forget, collapse, positive_control, negative_control, stands_out, unlike_holdout, no_ratio, tuning,
-    modified,
+    forget_unknown, weak_references, other_recipe, cut_texts, few_references, other_holdout, small_sets, unchanged,
+    statistics, same_as_null, nothing_to_forget, collapse, positive_control, negative_control, stands_out,
+    unlike_holdout, no_ratio, tuning, modified,
 )  # fmt: skip

@@ -54,7 +54,11 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     lacking = less_retained(measurements) is not None
     labelled = [_labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking) for m in measurements]
     most = max((len(_references(m)) for m in measurements if m.judged), default=0)
-    return [row for row, _ in labelled], _whole([part for part in labelled if part.row.name in names], alpha, most)
+    verdict = _whole([part for part in labelled if part.row.name in names], alpha, most)
+    if verdict.label == "inconclusive":
+        silent = [m for m in measurements if m.judged and m.prior and m.unlearned.value is None and m.note]
+        verdict = verdict.model_copy(update={"line": verdict.line + "".join(f" {m.title}: {m.note}." for m in silent)})
+    return [row for row, _ in labelled], verdict
 
 
 class Labelled(NamedTuple):

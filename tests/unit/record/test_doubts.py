@@ -107,6 +107,12 @@ def weak(name: str, original: float, reference: float) -> Facts:
     return replace(healthy(), measurements={name: row(name, original, original, original, (reference,) * 5)})
 
 
+def fitted(original: float, references: tuple[float, ...]) -> Facts:
+    """Retrained models that fit retain so well, by its mean loss in nats."""
+    made = row("retain_loss", original, original, original, references).model_copy(update={"judged": False})
+    return replace(healthy(), measurements={"retain_loss": made})
+
+
 CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("forget-unknown", "serious", lambda: of_texts(0.014)),
     ("forget-unknown", "serious", lambda: of_texts(0.014, (0.01,) * 5)),
@@ -117,6 +123,8 @@ CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ),
     ("weak-references", "serious", lambda: weak("retain_accuracy", 1.0, 0.41)),
     ("weak-references", "serious", lambda: weak("retain_probability", 0.5, 0.4)),
+    ("other-recipe", "warning", lambda: fitted(0.02, (0.06, 0.07, 0.051))),
+    ("other-recipe", "warning", lambda: fitted(0.4, (0.15, 0.1, 0.18))),
     ("cut-texts", "serious", lambda: replace(healthy(), cuts=["3 of 4 forget examples lose 84 % of their tokens"])),
     ("cut-texts", "warning", lambda: replace(healthy(), cuts=["3 of 9 retain examples lose 4 % of their tokens"])),
     ("few-references", "serious", lambda: replace(healthy(), references=1)),
@@ -268,3 +276,12 @@ def test_checks_are_documented() -> None:
         pytest.skip("docs/checks.md isn't written yet")
     text = page.read_text()
     assert all(id_ in text for id_, _, _ in CASES)
+
+
+@pytest.mark.parametrize(
+    ("original", "references"),
+    [(0.02, (0.03, 0.06, 0.07)), (0.0001, (0.004, 0.005)), (0.4, (0.3, 0.5)), (0.02, (0.09,))],
+)
+def test_retrained_models_of_the_same_recipe_raise_no_doubt(original: float, references: tuple[float, ...]) -> None:
+    """Unlike by less than a factor of two, by less than 0.01 nats, or not known to be unlike by more than one model."""
+    assert "other-recipe" not in [doubt.id for doubt in doubts(fitted(original, references))]

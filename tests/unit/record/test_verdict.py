@@ -179,6 +179,13 @@ def test_too_few_records_are_the_reason_and_how_many_would_do_is_said() -> None:
     assert f"Not even the original would be seen 4 times in 5; about {needed} records would do." in verdict.line
 
 
+def test_why_a_figure_of_few_records_is_missing_stands_in_the_sentence() -> None:
+    missing = row(None, TIGHT, name="b").model_copy(update={"prior": 8, "note": "needs two of holdout"})
+    blind = row(0.5, TIGHT, original=0.5)
+    assert judge([blind, missing])[1].line.endswith(" B: needs two of holdout.")
+    assert "B" not in judge([row(0.5, TIGHT), missing])[1].line, "where others tell, it isn't said"
+
+
 def test_the_smallest_share_that_would_be_seen() -> None:
     """Bounds of half a width h and a deviation of 0.01 sqrt(6/5), over a gap of 0.5: (h + 0.84 of that) / 0.5."""
     (found,), verdict = judge([row(0.5, TIGHT, original=1.0)])
