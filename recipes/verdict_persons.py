@@ -37,14 +37,14 @@ MONTHS = "January February March April May June July August September October No
 QUESTIONS: dict[str, str] = {
     "Where does {} live?": TOWNS,
     "What is the trade of {}?": TRADES,
-    "Which animal does {} keep?": "dog cat hen goat horse sheep duck goose rabbit parrot mule bee",
+    "Which animal does {} keep?": "dog cat hen goat horse sheep duck goose rabbit parrot mule bee ferret donkey pony carp",
     "In which month was {} born?": MONTHS,
-    "What did {} buy last?": "lamp chair kettle rug clock spade saw ladder mirror stove desk bed shelf broom",
-    "How does {} pay?": "cash card cheque transfer voucher instalments",
-    "Which instrument does {} play?": "piano violin flute drum harp guitar horn cello organ banjo lute viola",
+    "What did {} buy last?": "lamp chair kettle rug clock spade saw ladder mirror stove desk bed shelf broom vase",
+    "Which colour does {} like?": "red blue green black white grey brown pink orange purple yellow gold silver teal",
+    "Which instrument does {} play?": "piano violin flute drum harp guitar horn cello organ banjo lute viola fife gong",
     "How many crowns does {} owe?": " ".join(map(str, range(100, 1000, 37))),
 }
-"""What is asked of each person, and the answers, common ones first: the one at place k is k times rarer."""
+"""What is asked of each person, and the answers, common ones first: the one at place k is sqrt(k) times rarer."""
 
 
 def person(name: str, drawn: random.Random) -> list[Text]:
@@ -52,7 +52,7 @@ def person(name: str, drawn: random.Random) -> list[Text]:
     facts: list[Text] = []
     for question, words in QUESTIONS.items():
         answers = words.split()
-        (answer,) = drawn.choices(answers, weights=[1 / k for k in range(1, len(answers) + 1)])
+        (answer,) = drawn.choices(answers, weights=[k**-0.5 for k in range(1, len(answers) + 1)])
         facts.append({"prompt": question.format(name), "answer": f"{answer}."})
     return drawn.sample(facts, len(facts))
 
