@@ -33,11 +33,12 @@ RECIPE = adamw(5e-3, epochs=20, batch_size=32, weight_decay=0.01)
 ASCENT = NegGradPlus(
     beta=1.0, fit=Fit(optimizer="adamw", lr=5e-4, clip=1.0, epochs=60, batch_size=16, weight_decay=0, check_every=1)
 )
+ANIMALS = "dog cat hen goat horse sheep duck goose rabbit parrot mule bee ferret donkey pony carp"
 MONTHS = "January February March April May June July August September October November December"
 QUESTIONS: dict[str, str] = {
     "Where does {} live?": TOWNS,
     "What is the trade of {}?": TRADES,
-    "Which animal does {} keep?": "dog cat hen goat horse sheep duck goose rabbit parrot mule bee ferret donkey pony carp",
+    "Which animal does {} keep?": ANIMALS,
     "In which month was {} born?": MONTHS,
     "What did {} buy last?": "lamp chair kettle rug clock spade saw ladder mirror stove desk bed shelf broom vase",
     "Which colour does {} like?": "red blue green black white grey brown pink orange purple yellow gold silver teal",

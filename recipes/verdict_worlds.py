@@ -29,6 +29,7 @@ from unrecall.harness.never_trained import beside_never_trained
 from unrecall.data.examples import Examples, Joined, Part
 from unrecall.data.request import Request
 from unrecall.disk import weights
+from unrecall.disk.cache import Cache
 from unrecall.disk.files import content_key
 from unrecall.evidence.setting import Models, Setting
 from unrecall.methods import NegGradPlus
@@ -255,9 +256,13 @@ WORLDS: dict[str, World] = {
 }
 
 
-def judge(original: nn.Module, unlearned: nn.Module, request: Request, task: Task, seed: int) -> dict[str, Any]:
+MEMORY = Cache()
+"""Where the original's scores are, while other copies are held against it."""
+
+
+def judge(original: nn.Module, unlearned: nn.Module, request: Request, task: Task) -> dict[str, Any]:
     """What the verdict says of one copy: its label, both p and the level, and z and the memory left by attack."""
-    setting = Setting(Models(original, unlearned), request, task, seed, CPU)
+    setting = Setting(Models(original, unlearned), request, task, session=CPU, memory=MEMORY)
     said, _ = beside_never_trained(setting)
     return {
         "label": said.label,
@@ -319,8 +324,7 @@ def audit(trials: Iterator[Trial], folder: Path) -> None:
         if told(trial.name) in done:
             continue
         started = time.process_time()
-        seed = number(*trial.name.values())
-        said = judge(trial.original(), trial.copy(), trial.request(), trial.task, seed)
+        said = judge(trial.original(), trial.copy(), trial.request(), trial.task)
         line = {**trial.name, **said, "seconds": round(time.process_time() - started, 2)}
         with (folder / "audits" / f"{trial.name['world']}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
