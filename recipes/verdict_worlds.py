@@ -24,7 +24,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from unrecall.harness.never_trained import beside_never_trained
 
 from unrecall.data.examples import Examples, Joined, Part
 from unrecall.data.request import Request
@@ -32,6 +31,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import Cache
 from unrecall.disk.files import content_key
 from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.never_trained import beside_never_trained
 from unrecall.methods import NegGradPlus
 from unrecall.models.observe import accuracy, mean_loss
 from unrecall.nn.hooks import batchnorms
