@@ -80,7 +80,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("unknown method", with_(RUN, method="scrubb"), "unknown method 'scrubb'. Did you mean 'scrub'"),
     ("unknown parameter", with_(RUN, method="rurk:lamda_a=1"), "unknown parameter 'lamda_a'. Did you mean 'lambda_a'"),
     ("impossible value", with_(RUN, method="rurk:tau=-1"), "expected tau to be greater than or equal to 0, got '-1'"),
-    ("impossible rate", with_(RUN, method="rurk:lr=nan"), "Fit: expected lr to be"),
+    ("impossible rate", with_(RUN, method="rurk:lr=nan"), "RURK: expected fit.lr to be"),
     ("impossible epochs", with_(RUN, method="rurk:epochs=0"), "expected epochs to be greater than or equal to 1"),
     ("unknown attack", with_(RUN, suite="relern"), "unknown attack 'relern'. Did you mean 'relearn'"),
     ("suite among attacks", with_(RUN, suite="quick loss"), "expected 'quick' alone, as it is a whole suite, got 'q"),

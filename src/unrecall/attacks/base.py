@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Absent, Examples, move
 from unrecall.data.request import Request, Split
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject

@@ -10,8 +10,8 @@ from torch import nn
 from unrecall.attacks.base import ARMS, MembershipAttack, both_arms, own_copy
 from unrecall.attacks.lira import Lira
 from unrecall.data.request import SPLITS, Split
-from unrecall.data.signals import Evidence
 from unrecall.errors import BadInput, Diverged, NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive

@@ -58,7 +58,7 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo
 
     with claimed(out, {"command": "demo"}) as folder:
         cells = [Cell("digits", line, "quick", 0, tuned, str(folder / name), device) for name, line, tuned in DEMO]
-        _perform_and_show(cells, folder, "")
+        _run_and_show(cells, folder, "")
 
 
 @app.command("list")
@@ -121,7 +121,7 @@ def run(
             Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device, alone=alone, rate=rate)
             for n in range(seeds)
         ]
-        _perform_and_show(cells, folder, fail_on)
+        _run_and_show(cells, folder, fail_on)
 
 
 @app.command()
@@ -149,12 +149,12 @@ def unlearn(
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, "quick", tune)
     from unrecall.disk.run_folder import claimed, content_keys
-    from unrecall.experiment.grid import Cell, checkpoint
+    from unrecall.experiment.grid import Cell, unlearn_cell
     from unrecall.spec.lines import paths
 
     command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
     with claimed(out, command | {"files": content_keys(*paths(scenario, method))}) as folder:
-        _say(checkpoint(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
+        _say(unlearn_cell(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
 
 
 @app.command()
@@ -177,7 +177,7 @@ def audit(
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, content_keys
-    from unrecall.experiment.grid import Cell, examine
+    from unrecall.experiment.grid import Cell, audit_checkpoint
     from unrecall.report import check_place
     from unrecall.spec.lines import paths
 
@@ -190,7 +190,7 @@ def audit(
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
         cell = Cell(scenario, checkpoint.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
-        _show([examine(cell, checkpoint, original, retrained or [])], folder, fail_on)
+        _show([audit_checkpoint(cell, checkpoint, original, retrained or [])], folder, fail_on)
 
 
 @app.command()
@@ -227,7 +227,7 @@ def bench(
             for name in names
             for n in range(seeds)
         ]
-        _perform_and_show(cells, folder, "", ray)
+        _run_and_show(cells, folder, "", ray)
 
 
 @app.command()
@@ -275,13 +275,13 @@ def check(record: Annotated[Path, typer.Argument(help="a record, or a folder tha
         raise typer.Exit(1)
 
 
-def _perform_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
-    """Performs all cells and shows those that finished; UnrecallError where some did not."""
-    from unrecall.experiment.grid import perform_all
+def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
+    """Runs all cells and shows those that finished; UnrecallError where some did not."""
+    from unrecall.experiment.grid import run_cells
     from unrecall.report import check_place
 
     check_place(folder / "report.html")
-    records, failures = perform_all(cells, ray)
+    records, failures = run_cells(cells, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)
     _complain_of(failures, f"{len(failures)} of {len(cells)} runs failed. The same command tries them again.")

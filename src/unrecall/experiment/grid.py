@@ -86,7 +86,7 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
     return scenario.built(seed, session)
 
 
-def perform(cell: Cell) -> Record:
+def run_cell(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     scenario, method, attacks = scenario_for(cell), parse(cell.method, "methods"), suite(*cell.suite.split())
     session, folder = cell.session, Path(cell.folder)
@@ -114,7 +114,7 @@ def perform(cell: Cell) -> Record:
     return record
 
 
-def checkpoint(cell: Cell) -> str:
+def unlearn_cell(cell: Cell) -> str:
     """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
@@ -133,7 +133,7 @@ def checkpoint(cell: Cell) -> str:
     return f"{folder / CHECKPOINT}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
-def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
+def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
     scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
     expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | _rate(cell)
@@ -178,14 +178,14 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
     return record
 
 
-def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[list[Record], list[str]]:
+def run_cells(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[list[Record], list[str]]:
     """All cells, here one after another, or as Ray tasks on a cluster ("local" starts one); lost cells are retried.
 
     Gives the records of those that finished, and a line for each that failed: the error of one cell doesn't stop the
     others. The error of an only cell is raised as it is.
     """
     if ray_address is None and len(cells) == 1:
-        return [perform(cells[0])], []
+        return [run_cell(cells[0])], []
     outcomes = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
     records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
     return records, [outcome for outcome in outcomes if isinstance(outcome, str)]
@@ -193,13 +193,13 @@ def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[
 
 def _attempt(cell: Cell) -> Record | str:
     """The record of a cell, or the line that says why there is none."""
-    return _outcome(lambda: perform(cell), cell)
+    return _outcome(lambda: run_cell(cell), cell)
 
 
-def _outcome(performing: Callable[[], Record | str], cell: Cell) -> Record | str:
-    """What performing a cell gives, or the line that says why it gives nothing."""
+def _outcome(make: Callable[[], Record | str], cell: Cell) -> Record | str:
+    """What running a cell gives, or the line that says why it gives nothing."""
     try:
-        return performing()
+        return make()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a user's code raises, SystemExit too, is this cell's alone
