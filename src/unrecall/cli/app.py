@@ -45,6 +45,8 @@ app = typer.Typer(
 )
 
 app.add_typer(trust.ledger, name="ledger")
+for verb in (trust.plant, trust.attest, trust.verify):
+    app.command()(verb)
 
 DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
 """Folder, method, and whether it is tuned: a method that hides, one that is tuned, and the exact one, which passes."""

@@ -17,6 +17,10 @@ HoldoutFile = Annotated[
     Path | None, typer.Option("--holdout", help="JSON Lines of its holdout: requests that share none are multiplied")
 ]
 
+Checkpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", help="the audited weights, where they don't lie beside the record")
+]
+
 ledger = typer.Typer(no_args_is_help=True, help="Requests one after another: their audits, e-values, and a hash chain.")
 
 
@@ -77,6 +81,75 @@ def page(path: LedgerPath, out: Annotated[Path, typer.Option("--out", "-o")] = P
 
     ledger_page.write(path, out)
     say(out)
+
+
+def plant(
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="JSON Lines with prompt, answer and second, its other wording"),
+    ] = None,
+    count: Annotated[int, typer.Option("--canaries", help="so many invented secrets in place of records")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="a new folder")] = Path("planted"),
+) -> None:
+    """Coins decide which of two wordings of each record is trained on; publish the manifest's sha256 before that."""
+    from unrecall.experiment.plant import HOLDOUT, MANIFEST, TRAIN, canaries, pairs_of
+    from unrecall.experiment.plant import plant as write
+
+    if (data is None) == (count == 0):
+        raise BadInput("plant: expected a file of records or --canaries, got both or neither. Give one of them.")
+    key = write(canaries(count) if data is None else pairs_of(data), out)
+    say(f"{out / TRAIN}: train on these")
+    say(f"{out / HOLDOUT}: never train on these; they are the holdout of an audit")
+    say(f"{out / MANIFEST}: keep it to yourself, and publish its sha256 before training:")
+    say(key)
+
+
+def attest(
+    record: RecordPath,
+    key: Annotated[Path, typer.Option("--key", help="the Ed25519 private key, PEM")],
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("attestation.json"),
+    checkpoint: Checkpoint = None,
+    new_key: Annotated[bool, typer.Option("--new-key", help="make it first, and the public one beside it")] = False,
+) -> None:
+    """Signs what an audit found: an in-toto statement on the checkpoint, for whoever holds the public key."""
+    from unrecall.disk.files import check_writable
+    from unrecall.harness.checking import check
+    from unrecall.record import attest as attesting
+
+    place = _one(record)
+    checked = check(place)
+    if checked.problems:
+        raise BadInput(f"{place}: expected a record that holds, got: {checked.problems[0]} Run 'unrecall check' on it.")
+    stated = attesting.statement(place, checked.unseen, checkpoint)
+    check_writable(out)
+    if new_key:
+        say(f"{attesting.new_key(key)}: give this public key to whoever verifies")
+    attesting.sign(stated, key, out)
+    say(f"{out}: {stated['predicate']['result']}, {checked.record.verdict.label}")
+
+
+def verify(
+    attestation: Annotated[Path, typer.Argument(help="what 'unrecall attest' wrote")],
+    record: RecordPath,
+    key: Annotated[Path, typer.Option("--key", help="the public key of whoever signed, PEM")],
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Whether the signature holds, the files are those that were signed, and the record agrees with its scores."""
+    from unrecall.harness.checking import check
+    from unrecall.record import attest as attesting
+
+    stated, place = attesting.opened(attestation, key), _one(record)
+    checked = check(place)
+    found = [*attesting.differing(stated, attesting.statement(place, checked.unseen, checkpoint)), *checked.problems]
+    say(f"{attestation}: signed with {key}")
+    say(checked.record.verdict.line)
+    for line in stated["predicate"]["unrecall"]["limits"]:
+        say(f"  {line}")
+    for problem in found:
+        say(f"  problem: {problem}")
+    if found:
+        raise typer.Exit(1)
+    say("  the signature holds, the files are those that were signed, and the record agrees with its scores")
 
 
 def _add(path: Path, record: Path, request: str, *files: Path | None, again: bool = False) -> None:

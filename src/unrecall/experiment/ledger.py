@@ -226,6 +226,8 @@ def _salt(path: Path, ledger: Ledger | None) -> bytes:
                 file.append(os.urandom(SALT).hex().encode())
     try:
         salt = bytes.fromhex(place.read_text(encoding="ascii").strip())
+        if len(salt) != SALT:
+            raise ValueError(f"{len(salt)} bytes")
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{place}: expected the salt of the ledger, got nothing that can be read. Put it back: without it no "
