@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric, estimates
 from unrecall.record import stats
