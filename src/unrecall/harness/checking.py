@@ -97,11 +97,11 @@ def _attacks(record: Record) -> Iterator[str]:
             yield f"{report.name}: the record holds a report of this attack, but no row of it."
         if attack is None:
             continue
-        own = f"{report.name}_{attack.judged}"
-        if attack.judged and own not in rows:
-            yield f"{own}: the record holds a report of this attack, but not this row."
+        row_name = f"{report.name}_{attack.judged}"
+        if attack.judged and row_name not in rows:
+            yield f"{row_name}: the record holds a report of this attack, but not this row."
         elif attack.judged:
-            yield from _read_otherwise(rows[own], attack)
+            yield from _read_otherwise(rows[row_name], attack)
         for ending, beside in BESIDE.items():
             first = rows.get(report.name + ending)
             if first is not None and first.unlearned.value is not None and report.name + beside not in rows:
@@ -192,15 +192,15 @@ def _sums(record: Record) -> Iterator[str]:
         known = {name: value for name, value in values.items() if value is not None}
         if len(known) == len(NAMES) and not _near(written, average_gap(known, reference, NAMES)):
             yield f"average_gap: its value for {role} is not that of its four figures."
-    own, again = record.costs.get("unlearned"), record.costs.get("retrained")
+    unlearning, retraining = record.costs.get("unlearned"), record.costs.get("retrained")
     for name, key in (("cost_time", "seconds"), ("cost_passes", "passes")):
         row = rows.get(name)
         if row and row.unlearned.value is not None:
-            whole = getattr(again, key, 0)
-            if not own or not whole or not _near(row.unlearned.value, getattr(own, key) / whole):
+            whole = getattr(retraining, key, 0)
+            if not unlearning or not whole or not _near(row.unlearned.value, getattr(unlearning, key) / whole):
                 yield f"{name}: it does not follow from the costs."
     memory = rows.get("cost_memory")
-    if memory and own and not _near(memory.unlearned.value, own.peak_mib):
+    if memory and unlearning and not _near(memory.unlearned.value, unlearning.peak_mib):
         yield "cost_memory: it does not follow from the costs."
     for matrix in record.matrices:
         tables = [[v for v in row if v is not None] for values in matrix.values.values() for row in values]
@@ -215,8 +215,8 @@ def _sums(record: Record) -> Iterator[str]:
 
 def _kept_share(values: Sequence[Sequence[float | None]]) -> list[float]:
     """The share of each class that is predicted as itself; nan where it has no examples."""
-    own = (row[i] if i < len(row) else None for i, row in enumerate(values))
-    return [math.nan if share is None else share for share in own]
+    diagonal = (row[i] if i < len(row) else None for i, row in enumerate(values))
+    return [math.nan if share is None else share for share in diagonal]
 
 
 def _line(record: Record) -> Iterator[str]:
@@ -271,9 +271,14 @@ def _figures(record: Record, folder: Path) -> Iterator[str]:
         attack = _attack(report.name)
         if not isinstance(attack, ScoredAttack):
             continue
-        own = rows.get(f"{report.name}_{attack.judged}") if is_judged(attack, attack.judged) else None
+        judged_row = rows.get(f"{report.name}_{attack.judged}") if is_judged(attack, attack.judged) else None
         if report.name not in record.scores:
-            if record.scores and own is not None and own.judged and own.unlearned.value is not None:
+            if (
+                record.scores
+                and judged_row is not None
+                and judged_row.judged
+                and judged_row.unlearned.value is not None
+            ):
                 yield f"scores of {report.name}: it is judged, but the record names no scores of it."
             continue
         for place in places_of_scores(folder, report.name):
@@ -290,13 +295,13 @@ class Again(NamedTuple):
     lines: list[Series]
 
 
-def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
+def _again(attack: ScoredAttack, arrays: Mapping[str, np.ndarray]) -> Again:
     """What kept scores come to; nothing for an attack whose figures need more than its scores."""
-    roles = sorted({name.rpartition("/")[0] for name in kept if name.endswith("/budgets")})
+    roles = sorted({name.rpartition("/")[0] for name in arrays if name.endswith("/budgets")})
     again = Again({}, [])
     for role in roles:
         if isinstance(attack, MembershipAttack):
-            members, others = (kept[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
+            members, others = (arrays[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
             fpr, tpr = stats.roc(members, others)
             figures = {
                 "auc": stats.auc(members, others, inflation=attack.inflation),
@@ -304,7 +309,7 @@ def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
             }
             again.lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
         elif isinstance(attack, RecoveryAttack) and attack.reading == "recovery":
-            shown, budgets = kept[f"{role}/forget"].astype(float), kept[f"{role}/budgets"]
+            shown, budgets = arrays[f"{role}/forget"].astype(float), arrays[f"{role}/budgets"]
             n = shown.shape[1]
             scores = Scores(budgets, ("",) * len(budgets), (shown,), (np.full(len(budgets), np.nan),))
             trace = best(scores, ArmIndices(0, np.arange(n), np.arange(n)), cumulative=attack.cumulative)
@@ -324,16 +329,16 @@ def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
 def _differing(report: AttackReport, written: Mapping[str, Measurement], again: Again) -> Iterator[str]:
     """Where rows and curves are not those that the scores come to, within the rounding of the scores."""
     for ending, estimates in again.rows.items():
-        own = written.get(f"{report.name}_{ending}")
-        if own is None:
+        row = written.get(f"{report.name}_{ending}")
+        if row is None:
             continue
-        references = {f"retrained {i}": estimate for i, estimate in enumerate(own.references)}
-        for role, estimate in ({r: getattr(own, r) for r in ROLES} | references).items():
+        references = {f"retrained {i}": estimate for i, estimate in enumerate(row.references)}
+        for role, estimate in ({r: getattr(row, r) for r in ROLES} | references).items():
             due = estimates.get(role)
             if due is None and estimate.value is not None:
-                yield f"{own.name}: the scores beside the record hold none of the {role} model."
+                yield f"{row.name}: the scores beside the record hold none of the {role} model."
             elif due is not None and not _alike(estimate, due):
-                yield f"{own.name}: its value for {role} is not what the scores beside the record come to."
+                yield f"{row.name}: its value for {role} is not what the scores beside the record come to."
     drawn = {series.role: series for curve in report.curves[:1] for series in curve.series}
     for series in again.lines:
         there = drawn.get(series.role)
@@ -356,11 +361,11 @@ def _same(first: Sequence[float | None], second: Sequence[float | None]) -> bool
 
 def _exported(folder: Path) -> Iterator[str]:
     """A folder with the unlearned model in another form must hold the weights of the checkpoint beside it."""
-    own, other = folder / "unlearned.safetensors", folder / "unlearned"
-    if not other.is_dir() or not own.is_file():
+    checkpoint, export = folder / "unlearned.safetensors", folder / "unlearned"
+    if not export.is_dir() or not checkpoint.is_file():
         return
     try:
-        audited, exported = read(own), read(other)
+        audited, exported = read(checkpoint), read(export)
     except BadInput as error:
         yield str(error)
         return
@@ -378,5 +383,6 @@ def _unseen(record: Record) -> Iterator[str]:
     named = sorted(name for name in (report.name for report in record.attacks) if name not in record.scores)
     if named:
         yield f"the figures of {', '.join(named)}: no scores of theirs are kept"
-    if own := sorted(own_judged(record)):
-        yield f"{', '.join(own)}: only the code of these attacks, which are the user's own, says what is judged and how"
+    if names := sorted(own_judged(record)):
+        listed = ", ".join(names)
+        yield f"{listed}: only the code of these attacks, which are the user's own, says what is judged and how"

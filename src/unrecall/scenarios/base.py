@@ -114,8 +114,8 @@ class Scenario:
                 models.append(self.built(seed, session))
             for model in models:
                 check_inputs(self.task, model.to(session.place()), self.request)
-            told = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
-            self.keys[seed] = content_key(*told, reading(self.task, few(self.request)))
+            model_keys = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
+            self.keys[seed] = content_key(*model_keys, reading(self.task, few(self.request)))
         return self.keys[seed]
 
     def built(self, seed: int, session: Session) -> nn.Module:
