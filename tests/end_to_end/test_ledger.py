@@ -182,6 +182,15 @@ def test_a_torn_last_line_loses_nothing(work: Path) -> None:
     assert [entry.request for entry in read(path).entries] == ["anna"]
 
 
+def test_another_file_is_left_alone(work: Path) -> None:
+    for content in (b"my notes", b"my notes\n", Path("out/seed-0/record.json").read_bytes(), b"{}"):
+        Path("ledger.jsonl").write_bytes(content)
+        outcome = called(add("out/seed-0", "anna"))
+        assert outcome.code == 2, outcome
+        assert Path("ledger.jsonl").read_bytes() == content
+    assert sorted(Path().glob("ledger.jsonl*")) == [Path("ledger.jsonl")]
+
+
 def test_the_end_cut_off_is_seen_by_whoever_noted_the_head(work: Path) -> None:
     hashes = whole(work)
     path = Path("ledger.jsonl")

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ NEVER_TRAINED, PLAIN = "never_trained", "loss"
 """The files of scores from which an e-value is computed: the first that is there."""
 SALT = 32
 """Length of the salt in bytes."""
+START = b'{"hash":"'
+"""How the first line of every ledger begins."""
 Arms: TypeAlias = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]
 """Scores of forget [n] and of holdout [m], and the half of each where they have halves."""
 
@@ -67,8 +68,10 @@ def add(path: Path, audited: Audited, *, again: bool = False) -> Added:
         raise BadInput(f"{path}: expected a ledger with earlier requests, got nothing there. Add the request first.")
     fields = _fields(path, audited)
     with growing(path) as file:
-        salt = _salt(path, None if not file.whole else lines.parse(file.whole, file.torn, str(path)))
         aside = None
+        if not file.whole:
+            _check_torn(path, file.torn)
+        salt = _salt(path, None if not file.whole else lines.parse(file.whole, file.torn, str(path)))
         if not file.whole:
             opening = {"kind": "opening", "version": lines.VERSION, "time": _now(), "salt": _sha256(salt)}
             aside = file.append(lines.sealed(opening, lines.FIRST))
@@ -222,6 +225,13 @@ def _check_name(path: Path, earlier: Sequence[Entry], forget: Sequence[str], *, 
         )
 
 
+def _check_torn(path: Path, torn: bytes) -> None:
+    """BadInput where what stands in a file without any whole line is not the start of a ledger."""
+    written = torn.rstrip(b"\0")[: len(START)]
+    if written != START[: len(written)]:
+        raise BadInput(f"{path}: expected a ledger or nothing there, got another file. Choose another path.")
+
+
 def _salt(path: Path, ledger: Ledger | None) -> bytes:
     """The salt beside a ledger, which is made with the ledger; BadInput where it is gone or another ledger's."""
     place = path.with_name(f"{path.name}.salt")
@@ -229,7 +239,7 @@ def _salt(path: Path, ledger: Ledger | None) -> bytes:
         with growing(place) as file:
             place.chmod(0o600)
             if not file.whole:
-                file.append(secrets.token_hex(SALT).encode())
+                file.append(os.urandom(SALT).hex().encode())
     try:
         salt = bytes.fromhex(place.read_text(encoding="ascii").strip())
         if len(salt) != SALT:
