@@ -10,9 +10,9 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+from unrecall.record.judgement import judged
 from unrecall.record.schema import Measurement, Record, load
-from unrecall.record.verdict import judged
-from unrecall.spec.catalog import KINDS, Entry, Kind, entries
+from unrecall.spec.catalog import CATALOGS, Entry, Kind, entries
 
 HOME = Path(__file__).parent.parent
 RECORDS = HOME / "results"
@@ -38,7 +38,7 @@ FIGURES = {
 
 def references() -> list[str]:
     """One row a file and paper, in the order of arXiv numbers, which is about that of time."""
-    rows = {row for kind in KINDS for entry in entries(kind) for row in reference(kind, entry)}
+    rows = {row for kind in CATALOGS for entry in entries(kind) for row in reference(kind, entry)}
     lines = [f"| {paper} | `{file}` | {command} |" for _, paper, file, command in sorted(rows)]
     return ["| paper | file | command |", "|---|---|---|", *lines]
 

@@ -93,14 +93,14 @@ def test_each_cell_of_a_bench_has_its_own_line(case: Path, capsys: pytest.Captur
 def test_a_cell_that_raises_something_unforeseen_has_its_line_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = grid.perform
+    real = grid.run_cell
 
-    def perform(cell: grid.Cell) -> object:
+    def run_cell(cell: grid.Cell) -> object:
         if cell.method == "ssd":
             raise ZeroDivisionError("by what?")
         return real(cell)
 
-    monkeypatch.setattr(grid, "perform", perform)
+    monkeypatch.setattr(grid, "run_cell", run_cell)
     assert call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", f"ssd {METHOD}") == 2
     told = capsys.readouterr()
     assert re.search(r"^error: ssd, seed 0: .*ZeroDivisionError: by what\?", told.err, re.MULTILINE)

@@ -8,7 +8,7 @@ from scipy import special
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Positive, Share
 

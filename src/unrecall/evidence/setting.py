@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.data.signals import Evidence, Signals, SplitSignals
+from unrecall.data.signals import Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of, digest_without_names
 from unrecall.errors import BadInput
+from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import in_order, observe, one_size
 from unrecall.record.schema import Cost
 from unrecall.tasks.base import Task

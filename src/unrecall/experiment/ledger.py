@@ -18,11 +18,12 @@ from unrecall.errors import BadInput
 from unrecall.record import ledger as lines
 from unrecall.record.betting import bet_on_scores, mean_bet, seed_of
 from unrecall.record.ledger import Entry, Ledger
+from unrecall.record.never_trained import PoolScores
 from unrecall.record.recheck import places_of_scores
-from unrecall.record.schema import Record, load
+from unrecall.record.schema import NEVER_TRAINED, NeverTrained, Record, load
 
-NEVER_TRAINED, PLAIN = "never_trained", "loss"
-"""The files of scores from which an e-value is computed: the first that is there."""
+PLAIN = "loss"
+"""The attack whose scores an e-value is computed from where there are none of the fixed suite."""
 SALT = 32
 """Length of the salt in bytes."""
 START = b'{"hash":"'
@@ -118,7 +119,7 @@ def e_value(record: Record, folder: Path) -> EValue:
         if name in record.scores and place is not None:
             if file_key(place) != record.scores[name]:
                 return EValue(None, f"the scores of {name} are not those that the record was made from")
-            return _of_scores(name, place, seed)
+            return _of_scores(record, name, place, seed)
     return EValue(None, "no scores of forget and holdout are kept beside the record")
 
 
@@ -134,13 +135,14 @@ def texts_of(path: Path | None) -> list[str]:
     return texts
 
 
-def _of_scores(name: str, place: Path, seed: int) -> EValue:
+def _of_scores(record: Record, name: str, place: Path, seed: int) -> EValue:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    tested = record.never_trained
     try:
         arrays = load_file(place)
-        rows = _pool(arrays) if name == NEVER_TRAINED else _plain(arrays)
+        rows = _pool(tested, arrays) if tested is not None and name == NEVER_TRAINED else _plain(arrays)
         bets = [bet_on_scores(forget, holdout, seed, halves) for forget, holdout, halves in rows]
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, BadInput) as error:
         return EValue(None, f"the scores of {name} can't be bet on: {error}")
@@ -154,19 +156,12 @@ def _plain(arrays: dict[str, np.ndarray]) -> list[Arms]:
     return [(forget, holdout, None)]
 
 
-def _pool(arrays: dict[str, np.ndarray]) -> list[Arms]:
-    """For each attack of the fixed suite, both arms' scores less what covariates explain, a mean a person; halves."""
-    scores, forget = arrays["unlearned"].astype(float), arrays["forget"].astype(bool)
-    covariates = arrays["covariates"].reshape(len(forget), -1).astype(float)
-    covariates = covariates[:, np.ptp(covariates, axis=0) > 0]
-    if covariates.shape[1] + 1 < len(forget) / 10:
-        design = np.column_stack([np.ones(len(forget)), covariates])
-        scores = scores - (design @ np.linalg.lstsq(design, scores.T, rcond=None)[0]).T
-    _, first, person = np.unique(arrays["group"], return_index=True, return_inverse=True)
-    own = forget[first]
-    half = arrays["half"][first]
+def _pool(tested: NeverTrained, arrays: dict[str, np.ndarray]) -> list[Arms]:
+    """For each attack of the fixed suite, both arms' adjusted scores, one a record or person; and their halves."""
+    scores = PoolScores.from_arrays(arrays, [test.name for test in tested.attacks], list(tested.covariates.values()))
+    own, half = scores.labels.forget, scores.labels.half
     halves = (half[own], half[~own]) if half.any() else None
-    means = [np.bincount(person, row) / np.bincount(person) for row in scores.round(9)]
+    means = scores.of_units(scores.adjusted(scores.unlearned))
     return [(row[own], row[~own], halves) for row in means]
 
 
@@ -195,8 +190,8 @@ def _fields(path: Path, audited: Audited) -> dict[str, Any]:
         "record": Path(os.path.relpath(audited.record, path.parent)).as_posix(),
         "record_sha256": file_key(audited.record),
         "label": record.verdict.label,
-        "basis": getattr(record.verdict, "basis", "retrained"),
-        "grade": getattr(getattr(record, "never_trained", None), "grade", ""),
+        "basis": record.verdict.basis,
+        "grade": "" if record.never_trained is None else record.never_trained.grade,
         "rule": record.verdict.rule,
         "e_value": value,
         "e_note": note,

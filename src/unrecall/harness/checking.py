@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
+from unrecall.attacks.loss import Loss
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, UnrecallError
-from unrecall.evidence.pool import ArmIndices
+from unrecall.evidence.pool import Arm, ArmIndices
 from unrecall.evidence.scores import Scores, best
 from unrecall.harness.finding import is_judged, line
+from unrecall.harness.memory import MEMORY, rows_of_memory
 from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS
 from unrecall.metrics.gap import NAMES, average_gap
@@ -26,6 +28,7 @@ from unrecall.record import stats
 from unrecall.record.recheck import Recheck, places_of_scores, recheck
 from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series, load
+from unrecall.record.verdict import RULE, SINCE
 from unrecall.spec.lines import parse, split
 
 ROWS: Mapping[str, Row] = {row.name: row for metric in METRICS for row in metric.rows}
@@ -33,8 +36,8 @@ BESIDE = {"_auc": "_tpr", "_mean": "_worst", "_sums": "_share"}
 """Which row of an attack stands beside which other, where that has a value."""
 PER_SET = ("_mcq", "_rouge")
 """How the rows end that are made for each set of questions, whatever it is called."""
-WHERE_IT_APPLIES = {"restoration", "contamination_worst"}
-"""Rows that some audits of any task have, and others don't."""
+WHERE_IT_APPLIES = {"restoration", "contamination_worst", "retain_loss"}
+"""Rows that some audits of any task have, and others don't; those of older versions have no mean loss on retain."""
 ALONE = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
 """Rows that retrained models have no value in."""
 
@@ -62,7 +65,7 @@ def _rows(record: Record) -> Iterator[str]:
         declared = ROWS.get(m.name)
         if declared is None and not m.name.endswith(PER_SET) and not any(_of(m.name, name) for name in reports):
             yield f"{m.name}: no metric makes it, and the record holds no report of an attack that does."
-        for key in ("group", "unit", "ideal", "chance", "margin") if declared else ():
+        for key in ("group", "unit", "ideal", "chance", "margin", "prior") if declared else ():
             if getattr(m, key) != getattr(declared, key):
                 yield f"{m.name}: its {key} is {getattr(m, key)!r}, the code says {getattr(declared, key)!r}."
 
@@ -98,9 +101,9 @@ def _attacks(record: Record) -> Iterator[str]:
         if attack is None:
             continue
         own = f"{report.name}_{attack.judged}"
-        if attack.judged and own not in rows:
+        if attack.judged and own not in rows and (own not in SINCE or record.verdict.rule == RULE):
             yield f"{own}: the record holds a report of this attack, but not this row."
-        elif attack.judged:
+        elif own in rows:
             yield from _read_otherwise(rows[own], attack)
         for ending, beside in BESIDE.items():
             first = rows.get(report.name + ending)
@@ -113,8 +116,8 @@ def _attacks(record: Record) -> Iterator[str]:
 def _read_otherwise(m: Measurement, attack: Attack) -> Iterator[str]:
     """How the row of an attack is read, that a verdict may rest on."""
     group = "privacy" if isinstance(attack, MembershipAttack) else "recovery"
-    due = Row(m.name, m.title, group)
-    for key in ("group", "ideal", "unit", "margin") if m.judged and isinstance(attack, ScoredAttack) else ():
+    due = next((row for row in MEMORY if row.name == m.name), Row(m.name, m.title, group))
+    for key in ("group", "ideal", "unit", "margin", "prior") if m.judged and isinstance(attack, ScoredAttack) else ():
         if getattr(m, key) != getattr(due, key):
             yield f"{m.name}: its {key} is {getattr(m, key)!r}, the code says {getattr(due, key)!r}."
 
@@ -278,7 +281,7 @@ def _figures(record: Record, folder: Path) -> Iterator[str]:
             continue
         for place in places_of_scores(folder, report.name):
             try:
-                yield from _differing(report, rows, _again(attack, load_file(place)))
+                yield from _differing(report, rows, _again(attack, load_file(place), record.kind))
             except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
                 yield f"scores of {report.name}: expected those of both arms for every model, got: {error}."
 
@@ -290,7 +293,7 @@ class Again(NamedTuple):
     lines: list[Series]
 
 
-def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
+def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray], kind: str) -> Again:
     """What kept scores come to; nothing for an attack whose figures need more than its scores."""
     roles = sorted({name.rpartition("/")[0] for name in kept if name.endswith("/budgets")})
     again = Again({}, [])
@@ -318,6 +321,15 @@ def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
             continue
         for ending, estimate in figures.items():
             again.rows.setdefault(ending, {})[role] = estimate
+    if type(attack) is Loss:
+        arms: tuple[Arm, ...] = ("forget", "holdout")
+        losses: dict[str, Mapping[Arm, np.ndarray]] = {
+            role: {arm: -kept[f"{role}/{arm}"][0].astype(float) for arm in arms} for role in roles
+        }
+        for row in rows_of_memory(losses, kind):
+            again.rows[row.name.removeprefix("loss_")] = {role: getattr(row, role) for role in ROLES} | {
+                f"retrained {i}": estimate for i, estimate in enumerate(row.references)
+            }
     return again
 
 

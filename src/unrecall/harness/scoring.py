@@ -31,7 +31,7 @@ def score_finding(attack: ScoredAttack, setting: Setting) -> Finding:
         evaluation = evaluated(attack, setting)
         finding = FIGURES[attack.reading](evaluation)
     except (NotSupported, MissingReference) as reason:
-        return absent(attack, str(reason), ENDINGS[attack.reading], "recovery")
+        return absent(attack, str(reason), attack.judged or ENDINGS[attack.reading], "recovery")
     if finding.report.negative_holds is None:
         finding = finding.model_copy(update={"report": with_negative(finding.report, negative(evaluation))})
     judged = any(row.judged for row in finding.measurements)

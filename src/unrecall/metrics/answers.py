@@ -10,9 +10,9 @@ from torch import nn
 
 from unrecall.data.examples import Absent, evenly, iterate
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.data.signals import Evidence
 from unrecall.disk.cache import JSON, code_key
 from unrecall.errors import BadInput
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.metrics import truth
 from unrecall.metrics.base import Measured, Metric, mean_share

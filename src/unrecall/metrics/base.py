@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unrecall.data.signals import Evidence
 from unrecall.errors import MissingReference
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Setting
 from unrecall.record import stats
 from unrecall.record.row import Row

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 from scipy import stats as tests
 
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.metrics.base import of_evidence
 from unrecall.record import stats
 from unrecall.record.row import Row

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.metrics.base import of_evidence
 from unrecall.record import stats
 from unrecall.record.row import Row
@@ -12,6 +12,11 @@ from unrecall.record.schema import Estimate
 def retain_accuracy(evidence: Evidence) -> Estimate:
     """Share of retain rows predicted right, in [0, 1]."""
     return stats.mean(evidence.signals["retain"].correct, share=True)
+
+
+def retain_loss(evidence: Evidence) -> Estimate:
+    """Mean loss of retain examples, in nats; what two trainings by one recipe have about alike."""
+    return stats.mean(evidence.signals["retain"].loss)
 
 
 def test_accuracy(evidence: Evidence) -> Estimate:
@@ -44,6 +49,7 @@ test_accuracy.__test__ = False  # type: ignore[attr-defined]
 RETAIN_ACCURACY = of_evidence(
     Row("retain_accuracy", "Accuracy on retain", "utility", judged=True, margin=0.05), retain_accuracy
 )
+RETAIN_LOSS = of_evidence(Row("retain_loss", "Mean loss on retain", "utility", unit="nats"), retain_loss)
 TEST_ACCURACY = of_evidence(
     Row("test_accuracy", "Accuracy on test", "utility", judged=True, margin=0.05), test_accuracy
 )

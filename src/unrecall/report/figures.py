@@ -12,7 +12,7 @@ from unrecall.report.strips import drawable, finite, minus
 def forgetting(measurement: Measurement, recovered: dict[str, list[float]]) -> Plot:
     """Forget accuracy of every model as dots on one scale, each tied to the original by a thin line."""
     m = measurement
-    rows = [("original", "original", [m.original]), ("null", "learning rate 0", [m.null])]
+    rows = [("original", "original", [m.original]), ("null", STYLES["null"].name, [m.null])]
     rows += [("unlearned", "unlearned", [m.unlearned])]
     rows += [(role, f"{role}, recalibrated", [Estimate(value=v) for v in vs]) for role, vs in recovered.items()]
     rows += [("retrained", "retrained", [Estimate(value=m.reference)])]

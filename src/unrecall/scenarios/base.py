@@ -317,11 +317,15 @@ def shuffled(items: Sequence[T], seed: int) -> list[T]:
 
 
 class Chosen(NamedTuple):
-    """Which training examples are forgotten, of which classes, and which classes are forgotten whole."""
+    """Which training examples are forgotten, of which classes, and which classes are forgotten whole.
+
+    `at_random`: whether they were drawn, and not chosen by somebody.
+    """
 
     indices: list[int]
     classes: set[int]
     masked: tuple[int, ...]
+    at_random: bool = True
 
     def request(self, train: Examples, alike: Examples, test: Examples, holdout: int) -> Request:
         """The request: `alike` (unseen, of the same classes) gives up to `holdout` examples, and half as many again
@@ -336,6 +340,7 @@ class Chosen(NamedTuple):
             test=test,
             kind="class" if self.masked else "samples",
             masked=self.masked,
+            control="random split" if self.at_random else "matched",
         )
 
 
@@ -346,7 +351,7 @@ def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chose
         return _some(which, labels, seed)
     if how not in ("half", "class") or not which:
         indices = read_indices(Path(forget), len(labels))
-        return Chosen(indices, {labels[i] for i in indices}, ())
+        return Chosen(indices, {labels[i] for i in indices}, (), at_random=False)
     if not which.isdecimal() or len(which) > DIGITS or int(which) >= classes:
         raise BadInput(f"forget: expected a class in 0..{classes - 1}, got '{which}'.")
     members = shuffled([i for i, y in enumerate(labels) if y == int(which)], seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["methods", "attacks", "metrics", "scenarios"]
-KINDS: tuple[Kind, ...] = ("methods", "attacks", "metrics", "scenarios")
+CATALOGS: tuple[Kind, ...] = ("methods", "attacks", "metrics", "scenarios")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unrecall.disk.files import discard, intact, sealed_as, unwritable, writing
+from unrecall.disk.run_folder import file_name
 from unrecall.errors import visible
 from unrecall.training.session import STATE, Effort, Session
 
@@ -61,7 +62,8 @@ class Saved:
     @property
     def path(self) -> Path | None:
         """Where the state goes; None where the session keeps nothing."""
-        return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}{STATE}"
+        folder = self.session.folder
+        return None if folder is None else folder / f"{file_name(self.session.name)}.{self.key}{STATE}"
 
     def restore(self, progress: Progress) -> int:
         """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
