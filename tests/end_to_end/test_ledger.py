@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from tests.end_to_end.fuzz import called, standing
 from tests.end_to_end.test_cli import CASE
@@ -17,6 +17,7 @@ from unrecall.disk.files import file_key
 from unrecall.experiment.ledger import EValue, e_value
 from unrecall.record.betting import bet_on_scores, mean_bet, seed_of
 from unrecall.record.ledger import read, salted
+from unrecall.record.never_trained import PoolScores
 from unrecall.record.schema import load
 
 RUN = ["run", "--scenario", "case.py:make", "--device", "cpu", "--method", "finetune:epochs=1", "--suite", "loss"]
@@ -24,13 +25,14 @@ RUN = ["run", "--scenario", "case.py:make", "--device", "cpu", "--method", "fine
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two finished runs, a and b, of seeds 0 and 1."""
+    """A folder with two finished runs, of seeds 0 and 1, and one that is judged without retrained models."""
     folder = tmp_path_factory.mktemp("ledger") / "work"
     folder.mkdir()
     (folder / "case.py").write_text(CASE)
     with standing(folder):
-        outcome = called([*RUN, "--seeds", "2", "--out", "out"])
-    assert outcome.code == 0, outcome
+        for options in (["--seeds", "2", "--out", "out"], ["--alone", "--out", "alone"]):
+            outcome = called([*RUN, *options])
+            assert outcome.code == 0, outcome
     return folder
 
 
@@ -95,30 +97,32 @@ def test_the_e_value_is_that_of_the_kept_scores(work: Path) -> None:
     )
 
 
-def test_scores_of_the_fixed_suite_come_first_and_are_adjusted_and_averaged(work: Path) -> None:
-    """Two attacks, 12 persons of 2 records, scores that the covariate explains but for the person's own part."""
-    generator = np.random.default_rng(0)
-    person = np.repeat(np.arange(12), 2)
-    own, hard = np.round(generator.normal(size=12), 3), generator.normal(size=24)
-    hard -= hard.mean()
-    forget = (person < 6).astype(np.uint8)
-    place = Path("out/seed-0/scores/never_trained.safetensors")
-    place.parent.mkdir(exist_ok=True)
-    scores = np.stack([own[person], own[person]])
-    arrays = {"unlearned": scores, "forget": forget, "group": person, "half": np.zeros(24, int)}
-    save_file(arrays | {"covariates": np.zeros((24, 1))}, place)
-    record = load("out/seed-0/record.json").model_copy(update={"scores": {"never_trained": file_key(place)}})
+def test_scores_beside_records_never_trained_on_come_first(work: Path) -> None:
+    """Adjusted by hand: what is left after least squares on the columns that vary, where they are few enough."""
+    record, folder = load("alone/seed-0/record.json"), Path("alone/seed-0")
+    place = next(folder.rglob("scores/never_trained.safetensors"))
+    arrays = load_file(place)
+    forget = arrays["forget"].astype(bool)
+    assert (forget.sum(), (~forget).sum()) == (10, 24)
+    tested = record.never_trained
+    assert tested is not None
+    scores = PoolScores.from_arrays(arrays, [a.name for a in tested.attacks], list(tested.covariates.values()))
     seed = seed_of(record.provenance.fingerprint, record.provenance.weights["unlearned"])
-    due = bet_on_scores(own[:6], own[6:], seed)
-    assert e_value(record, Path("out/seed-0")).value == pytest.approx(mean_bet([due, due]))
-    save_file(arrays | {"unlearned": scores + 3 * hard, "covariates": hard[:, None]}, place)
-    record = record.model_copy(update={"scores": {"never_trained": file_key(place)}})
-    slope = (hard @ own[person]) / (hard @ hard)
-    left = np.array([(own[person] - slope * hard)[person == p].mean() for p in range(12)])
-    assert e_value(record, Path("out/seed-0")).value == pytest.approx(bet_on_scores(left[:6], left[6:], seed).e_value)
+    bets = []
+    for row in scores.unlearned:
+        design = np.column_stack([np.ones(len(row)), scores.columns])
+        left = (row - design @ np.linalg.lstsq(design, row, rcond=None)[0]).round(9)
+        bets.append(bet_on_scores(left[forget], left[~forget], seed))
+    assert len(bets) > 2
+    value, note = e_value(record, folder)
+    assert value == pytest.approx(mean_bet(bets))
+    assert note == f"never_trained: mean over {len(bets)} attacks of bets on 10 random pairs"
+    assert called(add("alone/seed-0", "anna")).code == 0
+    (anna,) = read(Path("ledger.jsonl")).entries
+    assert (anna.e_value, anna.basis, anna.grade) == (value, "never trained", tested.grade)
     place.write_bytes(b"cut")
-    record = record.model_copy(update={"scores": {"never_trained": file_key(place)}})
-    assert "can't be bet on" in e_value(record, Path("out/seed-0")).note
+    cut = record.model_copy(update={"scores": {"never_trained": file_key(place)}})
+    assert "can't be bet on" in e_value(cut, folder).note
 
 
 def test_digests_are_salted_and_the_salt_lies_in_a_file_of_its_own(work: Path) -> None:
@@ -156,7 +160,10 @@ def test_a_name_that_is_taken_or_unknown_and_other_records(work: Path) -> None:
 def test_a_record_that_does_not_hold_or_is_of_another_rule_is_not_added(work: Path) -> None:
     path = Path("out/seed-0/record.json")
     data = json.loads(path.read_text(encoding="utf-8"))
-    for part, value, reason in (("rule", "prediction-interval-0", "only 'prediction"), ("label", "leaks", "verdict")):
+    for part, value, reason in (
+        ("rule", "prediction-interval-0", "can be checked here"),
+        ("label", "leaks", "verdict"),
+    ):
         path.write_text(json.dumps(data | {"verdict": data["verdict"] | {part: value}}), encoding="utf-8")
         outcome = called(add(str(path), "anna"))
         assert outcome.code == 2, outcome
@@ -180,6 +187,15 @@ def test_a_torn_last_line_loses_nothing(work: Path) -> None:
     path.write_bytes(path.read_bytes()[:40])  # killed in its first line
     assert called(add("out/seed-1", "anna")).code == 0
     assert [entry.request for entry in read(path).entries] == ["anna"]
+
+
+def test_another_file_is_left_alone(work: Path) -> None:
+    for content in (b"my notes", b"my notes\n", Path("out/seed-0/record.json").read_bytes(), b"{}"):
+        Path("ledger.jsonl").write_bytes(content)
+        outcome = called(add("out/seed-0", "anna"))
+        assert outcome.code == 2, outcome
+        assert Path("ledger.jsonl").read_bytes() == content
+    assert sorted(Path().glob("ledger.jsonl*")) == [Path("ledger.jsonl")]
 
 
 def test_the_end_cut_off_is_seen_by_whoever_noted_the_head(work: Path) -> None:

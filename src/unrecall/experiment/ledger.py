@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from unrecall.disk.append import growing
+from unrecall.disk.append import Growing, growing
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
 from unrecall.record import ledger as lines
@@ -26,6 +26,8 @@ PLAIN = "loss"
 """The attack whose scores an e-value is computed from where there are none of the fixed suite."""
 SALT = 32
 """Length of the salt in bytes."""
+START = b'{"hash":"'
+"""How the first line of every ledger begins."""
 Arms: TypeAlias = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]
 """Scores of forget [n] and of holdout [m], and the half of each where they have halves."""
 
@@ -67,19 +69,15 @@ def add(path: Path, audited: Audited, *, again: bool = False) -> Added:
         raise BadInput(f"{path}: expected a ledger with earlier requests, got nothing there. Add the request first.")
     fields = _fields(path, audited)
     with growing(path) as file:
-        salt = _salt(path, None if not file.whole else lines.parse(file.whole, file.torn, str(path)))
-        aside = None
-        if not file.whole:
-            opening = {"kind": "opening", "version": lines.VERSION, "time": _now(), "salt": _sha256(salt)}
-            aside = file.append(lines.sealed(opening, lines.FIRST))
+        salt, torn_first = _begun(path, file)
         ledger = lines.parse(file.whole, file.torn, str(path))
         forget, holdout = ([lines.salted(salt, text) for text in own] for own in (audited.forget, audited.holdout))
         _check_name(path, [entry for entry in ledger.entries if entry.request == audited.request], forget, again=again)
         fields |= {"kind": "reaudit" if again else "request", "forget": forget, "holdout": holdout}
         unproved = Entry.model_validate({**fields, "product": 1.0, "previous": "", "hash": ""})
         fields["product"] = lines.products([*ledger.entries, unproved])[-1]
-        aside = file.append(lines.sealed(fields, ledger.hashes[-1])) or aside
-        return Added(lines.parse(file.whole, b"", str(path)).entries[-1], aside)
+        torn = file.append(lines.sealed(fields, ledger.hashes[-1]))
+        return Added(lines.parse(file.whole, b"", str(path)).entries[-1], torn or torn_first)
 
 
 def problems(path: Path, ledger: Ledger) -> Iterator[str]:
@@ -216,10 +214,25 @@ def _check_name(path: Path, earlier: Sequence[Entry], forget: Sequence[str], *, 
         )
 
 
-def _salt(path: Path, ledger: Ledger | None) -> bytes:
-    """The salt beside a ledger, which is made with the ledger; BadInput where it is gone or another ledger's."""
+def _begun(path: Path, file: Growing) -> tuple[bytes, Path | None]:
+    """The salt of an open ledger, which gets its first line where it has none; where a torn one was set aside.
+
+    BadInput where something else than a ledger is there.
+    """
+    if file.whole:
+        return _salt(path, lines.parse(file.whole, file.torn, str(path)).opening.salt), None
+    written = file.torn.rstrip(b"\0")[: len(START)]
+    if written != START[: len(written)]:
+        raise BadInput(f"{path}: expected a ledger or nothing there, got another file. Choose another path.")
+    salt = _salt(path, None)
+    opening = {"kind": "opening", "version": lines.VERSION, "time": _now(), "salt": _sha256(salt)}
+    return salt, file.append(lines.sealed(opening, lines.FIRST))
+
+
+def _salt(path: Path, digest: str | None) -> bytes:
+    """The salt beside a ledger, made where `digest` is None; BadInput where it is gone, or has another sha256."""
     place = path.with_name(f"{path.name}.salt")
-    if ledger is None:
+    if digest is None:
         with growing(place) as file:
             place.chmod(0o600)
             if not file.whole:
@@ -233,7 +246,7 @@ def _salt(path: Path, ledger: Ledger | None) -> bytes:
             f"{place}: expected the salt of the ledger, got nothing that can be read. Put it back: without it no "
             "record can be compared with earlier ones."
         ) from error
-    if ledger is not None and _sha256(salt) != ledger.opening.salt:
+    if digest is not None and _sha256(salt) != digest:
         raise BadInput(f"{place}: expected the salt of {path.name}, got that of another ledger. Put its own back.")
     return salt
 

@@ -7,6 +7,7 @@ the model shows: the wordings that were not trained on are a control that nothin
 import datetime
 import hmac
 import json
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def plant(pairs: Sequence[Pair], folder: Path) -> str:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder}: expected a new or empty folder, got one that holds something. Choose another --out.")
     _check_apart(pairs)
-    seed = secrets.token_hex(32)
+    seed = os.urandom(32).hex()
     tossed = coins(seed, len(pairs))
     drawn = [_ordered(seed, pair, coin) for pair, coin in zip(pairs, tossed, strict=True)]
     rows = [
