@@ -1,7 +1,7 @@
 """How often the test beside records that were never trained on accuses a model that never saw the forgotten.
 
-Scores of five attacks that hang together, with ties, heavy tails, covariates that explain half of them, and persons whose
-records hang together. 2,000 runs a cell, 499 labellings each.
+Scores of five attacks that hang together, with ties, heavy tails, covariates that explain half of them, and persons
+whose records hang together. 2,000 runs a cell, 499 labellings each.
 
 python recipes/verdict_alarms.py [RUNS]
 
