@@ -265,7 +265,7 @@ def lines_table(folder: Path) -> list[str]:
 def papers() -> str:
     """The whole text of papers.md."""
     parts = [HEAD, *references(), ""]
-    for folder in sorted(path for path in RECORDS.iterdir() if path.is_dir()):
+    for folder in sorted(path.parent for path in RECORDS.glob("*/README.md")):
         records = [judged(load(path)) for path in folder.glob("*.json")]
         records.sort(key=lambda record: (record.tuning is not None, record.method, record.seed))
         parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]

@@ -36,8 +36,10 @@ BESIDE = {"_auc": "_tpr", "_mean": "_worst", "_sums": "_share"}
 """Which row of an attack stands beside which other, where that has a value."""
 PER_SET = ("_mcq", "_rouge")
 """How the rows end that are made for each set of questions, whatever it is called."""
-WHERE_IT_APPLIES = {"restoration", "contamination_worst", "retain_loss"}
-"""Rows that some audits of any task have, and others don't; those of older versions have no mean loss on retain."""
+WHERE_IT_APPLIES = {"restoration", "contamination_worst"}
+"""Rows that some audits of any task have, and others don't."""
+LATER = {"retain_loss"}
+"""Rows that records of the rule before this one don't have."""
 ALONE = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
 """Rows that retrained models have no value in."""
 
@@ -58,7 +60,8 @@ def _rows(record: Record) -> Iterator[str]:
     yield from (f"{name}: the record has this row twice." for name in sorted({n for n in names if names.count(n) > 1}))
     for metric in METRICS:
         for row in () if metric.needs else metric.rows:
-            if row.name not in names and row.name not in WHERE_IT_APPLIES:
+            older = row.name in LATER and record.verdict.rule != RULE
+            if row.name not in names and row.name not in WHERE_IT_APPLIES and not older:
                 yield f"{row.name}: every audit measures it, but the record has no such row."
     reports = [report.name for report in record.attacks]
     for m in record.measurements:

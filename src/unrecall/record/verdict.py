@@ -100,11 +100,10 @@ class Bounds:
     def spread(self) -> float:
         """The standard deviation of retrained models; see `Bounds`."""
         row, values = self.row, _references(self.row)
-        own, n = float(np.var(values, ddof=1)), max(1, row.unlearned.n)
-        error = _error(row)
+        own = float(np.var(values, ddof=1))
         if row.prior:
-            return math.sqrt((row.prior * error**2 + (len(values) - 1) * own) / self.freedom)
-        return max(math.sqrt(own), self.typical * error * math.sqrt(n), 1 / n)
+            return math.sqrt((row.prior * _error(row) ** 2 + (len(values) - 1) * own) / self.freedom)
+        return max(math.sqrt(own), self.typical * _deviation(row), 1 / max(1, row.unlearned.n))
 
     @property
     def half(self) -> float:
@@ -155,11 +154,20 @@ def _error(m: Measurement) -> float:
     return math.sqrt(float(np.mean(np.square(halves)))) if halves else 1 / max(1, m.unlearned.n)
 
 
+def _deviation(m: Measurement) -> float:
+    """The deviation over examples, from the references' intervals; a share's largest, a half, where they have none."""
+    known = any(r.low is not None and r.high is not None for r in m.references)
+    return _error(m) * math.sqrt(max(1, m.unlearned.n)) if known else 0.5
+
+
 def _typical(rows: Sequence[Measurement]) -> float:
-    """The spread of retrained models that is typical of a family's rows, in deviations over examples."""
+    """The spread of retrained models that is typical of a family's rows, in deviations over examples; at most 1 a row.
+
+    Means of shares can hardly differ more; a row in other units (steps, say) must not widen the bounds of all.
+    """
     plain = [m for m in rows if not m.prior]
-    ratios = [np.var(_references(m), ddof=1) / (_error(m) ** 2 * max(1, m.unlearned.n)) for m in plain if _error(m)]
-    return math.sqrt(float(np.mean(ratios))) if ratios else 0.0
+    ratios = [np.var(_references(m), ddof=1) / _deviation(m) ** 2 for m in plain if _deviation(m)]
+    return math.sqrt(float(np.mean(np.minimum(ratios, 1)))) if ratios else 0.0
 
 
 def gap(m: Measurement) -> float:

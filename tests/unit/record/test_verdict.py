@@ -112,7 +112,7 @@ def test_a_row_with_a_prior_has_its_intervals_spread_among_its_references() -> N
 
 
 def test_no_row_varies_less_than_its_family() -> None:
-    """Deviations of 0 and 0.1 over errors of 0.01 at n = 100: the first's is taken for 0.1 / sqrt(2)."""
+    """Deviations of 0 and 0.1, over examples alike: the first's is taken for 0.1 / sqrt(2)."""
     spread = [0.5 + 0.1 * np.sqrt(2) * x for x in (-1, 0, 0, 0, 1)]
     rows = [row(0.5, [0.5] * 5), row(0.5, spread, name="b")]
     (first, second), _ = judge(rows)
@@ -121,6 +121,14 @@ def test_no_row_varies_less_than_its_family() -> None:
     assert first.bound_high == pytest.approx(0.5 + half / np.sqrt(2))
     alone, _ = judge([rows[0], row(0.5, spread, name="b", group="privacy")])
     assert alone[0].bound_high == pytest.approx(0.5 + SKEW * scipy_stats.t.ppf(0.975, 4) / 100 * np.sqrt(6 / 5))
+
+
+def test_a_row_in_other_units_does_not_widen_the_bounds_of_all() -> None:
+    """Steps differ by more than a share ever can, a half, and count as that: sqrt(1 / 2) of a half."""
+    steps = row(80.0, [70.0, 90.0, 80.0, 75.0, 85.0], name="steps")
+    (first, _), _ = judge([row(0.5, [0.5] * 5), steps])
+    half = SKEW * scipy_stats.t.ppf(0.95, 4) * np.sqrt(1 / 2) * 0.5 * np.sqrt(6 / 5)
+    assert first.bound_high == pytest.approx(0.5 + half)
 
 
 def test_like_retrained_means_that_half_of_the_gap_is_ruled_out() -> None:
