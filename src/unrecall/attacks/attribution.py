@@ -96,7 +96,7 @@ class Attribution(InspectionAttack):
         original, forget, task = setting.models.original, setting.request.forget, setting.task
         variations: list[Variation] = []
         support, answers = torch.zeros(1), 0.0
-        known = torch.zeros(2, 2, dtype=torch.float64)  # before and after: confidence, share of rows right
+        knowledge = torch.zeros(2, 2, dtype=torch.float64)  # before and after: confidence, share of rows right
         for batch in batches(forget, task, self.batch_size, device_of(model)):
             original_side, model_side = (
                 neuron_influence(each, task, batch, self.probability) for each in (original, model)
@@ -110,14 +110,14 @@ class Attribution(InspectionAttack):
             support = support + original_side.highest.sum(0).cpu() / len(forget)
             answers += float(original_side.probability.sum()) / len(forget)
             sides = [torch.stack([side.confidence.sum(), side.right.sum()]) for side in (original_side, model_side)]
-            known += torch.stack(sides).double().cpu() / len(forget)
+            knowledge += torch.stack(sides).double().cpu() / len(forget)
         whole = Variation(*(torch.cat(parts) for parts in zip(*variations, strict=True)))
         counts = np.unique(np.geomspace(1, whole.positive.shape[1], 20).round().astype(int))
         lines = {
             name: tuple(_largest(changes.double().mean(0), changes.shape[1]).cumsum(0)[counts - 1].tolist())
             for name, changes in whole._asdict().items()
         }
-        before, after = (Known(*side) for side in known.tolist())
+        before, after = (Known(*side) for side in knowledge.tolist())
         if self.probability != "log" and after.sure < FADED * before.sure:
             note = (
                 f"a row's probability fell from {before.sure:.2g} to {after.sure:.2g}, and what neurons add to it "

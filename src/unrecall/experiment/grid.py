@@ -147,15 +147,15 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     source, after = loaded(like, original) if original else like, loaded(like, model)
     scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)
     models = references(scenario, session)
-    made = [] if original else ["the original"]
-    if more := len(models) - len(scenario.retrained):
-        made.append(f"{more} of {len(models)} retrained models")
-    if made:
-        session.say(f"not given, and so trained here: {' and '.join(made)}")
+    trained = [] if original else ["the original"]
+    if missing := len(models) - len(scenario.retrained):
+        trained.append(f"{missing} of {len(models)} retrained models")
+    if trained:
+        session.say(f"not given, and so trained here: {' and '.join(trained)}")
     run = Run(
         scenario=scenario.name,
-        summary=f"{scenario.summary} Trained for this audit, not given: {' and '.join(made)}."
-        if made
+        summary=f"{scenario.summary} Trained for this audit, not given: {' and '.join(trained)}."
+        if trained
         else scenario.summary,
         method=cell.method,
         title=f"Checkpoint {cell.method}",

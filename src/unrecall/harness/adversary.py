@@ -93,8 +93,8 @@ class Adversary:
 
         Where all training examples of all its classes go, it is a class request.
         """
-        gone, target = {self._digests[i] for i in places}, self.training.target
-        retained = [i for i, digest in enumerate(self._digests) if digest not in gone]
+        requested, target = {self._digests[i] for i in places}, self.training.target
+        retained = [i for i, digest in enumerate(self._digests) if digest not in requested]
         classes = {int(target[i]) for i in places}
         masked = tuple(sorted(classes)) if classes.isdisjoint(target[retained].tolist()) else ()
         return self.setting.request.with_own(

@@ -354,10 +354,10 @@ def _differing(report: AttackReport, written: Mapping[str, Measurement], again: 
                 yield f"{row.name}: the scores beside the record hold none of the {role} model."
             elif due is not None and not _alike(estimate, due):
                 yield f"{row.name}: its value for {role} is not what the scores beside the record come to."
-    drawn = {series.role: series for curve in report.curves[:1] for series in curve.series}
+    lines = {line.role: line for curve in report.curves[:1] for line in curve.series}
     for series in again.lines:
-        there = drawn.get(series.role)
-        if there is None or not all(_same(getattr(there, k), getattr(series, k)) for k in ("x", "y", "low", "high")):
+        line = lines.get(series.role)
+        if line is None or not all(_same(getattr(line, k), getattr(series, k)) for k in ("x", "y", "low", "high")):
             yield f"{report.name}: its curve of {series.role} is not what the scores beside the record come to."
 
 

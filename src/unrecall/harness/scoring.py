@@ -80,9 +80,9 @@ def _taught_from_both(
     if "dose" not in {field.name for field in fields(attack)}:
         raise NotSupported("it is taught from forget alone, and knows no other form")
     both: ScoredAttack = replace(attack, dose="both")  # type: ignore[call-arg]
-    drawn = draw_for(both, setting)
+    draw = draw_for(both, setting)
     subject = next(subject for subject in setting.subjects if subject.role == role)
-    return drawn.places, {role: score(both, subject, setting, drawn)}
+    return draw.places, {role: score(both, subject, setting, draw)}
 
 
 def _halves(evaluation: Evaluation) -> Arms:

@@ -130,8 +130,8 @@ def suite(*chosen: str | Attack) -> Suite:
 
 def built_in(name: str) -> str | None:
     """The attack of the catalog that a report of that name is of; None for one of the user's own."""
-    known = (entry.name for entry in entries("attacks"))
-    return max((attack for attack in known if f"{name}_".startswith(f"{attack}_")), key=len, default=None)
+    names = (entry.name for entry in entries("attacks"))
+    return max((attack for attack in names if f"{name}_".startswith(f"{attack}_")), key=len, default=None)
 
 
 def own_judged(record: Record) -> Iterator[str]:

@@ -123,18 +123,18 @@ class Scenario:
         if self.build is None:
             raise BadInput(f"{self.name}: expected build to make a model, got None.")
         with own_randomness(seed):
-            made = self.build(seed, session)
-        if not isinstance(made, nn.Module):
+            model = self.build(seed, session)
+        if not isinstance(model, nn.Module):
             raise BadInput(
-                f"{self.name}: expected build to give a torch.nn.Module, got {type(made).__name__}. Return the network."
+                f"{self.name}: expected build to give a torch.nn.Module, got {type(model).__name__}. Return one."
             )
-        check_model(made)
-        if self.original is not None and digest_without_names(made) == digest_without_names(self.original):
+        check_model(model)
+        if self.original is not None and digest_without_names(model) == digest_without_names(self.original):
             raise BadInput(
                 f"{self.name}: expected build to give a network that was not trained on forget, got the original. Make "
                 "it anew in build, as it was before it was trained."
             )
-        return copy.deepcopy(made)
+        return copy.deepcopy(model)
 
     def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
@@ -330,13 +330,13 @@ class Chosen(NamedTuple):
     def request(self, train: Examples, alike: Examples, test: Examples, holdout: int) -> Request:
         """The request: `alike` (unseen, of the same classes) gives up to `holdout` examples, and half as many again
         for validation."""
-        gone, n = set(self.indices), len(alike)
-        taken = min(holdout, 2 * n // 3)
+        forgotten, n = set(self.indices), len(alike)
+        size = min(holdout, 2 * n // 3)
         return Request(
             forget=Part(train, self.indices),
-            retain=Part(train, [i for i in range(len(train)) if i not in gone]),
-            holdout=Part(alike, range(taken)),
-            validation=Part(alike, range(taken, min(n, taken + holdout // 2))),
+            retain=Part(train, [i for i in range(len(train)) if i not in forgotten]),
+            holdout=Part(alike, range(size)),
+            validation=Part(alike, range(size, min(n, size + holdout // 2))),
             test=test,
             kind="class" if self.masked else "samples",
             masked=self.masked,

@@ -109,10 +109,10 @@ def _undeclared(owner: type) -> Iterator[str]:
 
 
 def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapping[str, str]) -> Parameters:
-    own, inner = annotated(owner), _inner_fields(owner)
+    parameters, inner = annotated(owner), _inner_fields(owner)
     deeper: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key in own:
+        if key in parameters:
             arguments[key] = _value(owner, key, value)
         elif key in inner:
             field, default = inner[key]
@@ -120,7 +120,7 @@ def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapp
             subject = f"{owner.__name__}: expected {field}.{name}"
             deeper.setdefault(field, {"": default})[name] = _value(type(default), name, value, subject)
         else:
-            hint = nearest(key, [*own, *inner]) if own else "It takes no parameters."
+            hint = nearest(key, [*parameters, *inner]) if parameters else "It takes no parameters."
             raise BadInput(f"{owner.__name__}: unknown parameter '{key}'. {hint}")
     for field, changes in deeper.items():
         arguments[field] = replace(changes.pop(""), **changes)

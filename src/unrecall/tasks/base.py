@@ -157,13 +157,13 @@ def _contents(task: Task, request: Request, split: Split) -> Iterator[str]:
 
 def cuts(task: Task, request: Request) -> list[str]:
     """What each split loses by being cut, a sentence for each that loses something."""
-    told = []
+    sentences = []
     for split in SPLITS:
         shares = [task.cut_off(item) for item in iterate(request[split])]
         if lost := [share for share in shares if share > 0]:
             mean = 100 * sum(lost) / len(lost)
-            told.append(f"{len(lost)} of {len(shares)} {split} examples lose {mean:.0f} % of their tokens")
-    return told
+            sentences.append(f"{len(lost)} of {len(shares)} {split} examples lose {mean:.0f} % of their tokens")
+    return sentences
 
 
 def check_model(model: nn.Module) -> None:
