@@ -41,7 +41,7 @@ class Entry(Frozen):
     `forget`, `holdout`: salted digests of the records; empty where they weren't named. `fingerprint`: sha256 of the
     whole request; `weights`: of the audited model. `record`: where the audit's record lies, from the ledger;
     `record_sha256`: its bytes. `e_value` is None where `e_note` says why; else that says how it was computed.
-    `product`: see `Evidence`.
+    `epsilon`: a lower bound from the same pairs, with 95 % confidence. `product`: see `Evidence`.
     """
 
     kind: Literal["request", "reaudit"]
@@ -61,6 +61,7 @@ class Entry(Frozen):
     rule: str
     e_value: float | None = Field(ge=0)
     e_note: str
+    epsilon: float | None = Field(ge=0)
     product: float
     previous: str
     hash: str
