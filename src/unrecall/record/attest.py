@@ -137,11 +137,12 @@ def _result(label: Label) -> str:
 
 def _tests(record: Record) -> dict[str, list[str]]:
     """The judged rows, or the attacks of the fixed suite, by in-toto's word for how each came out."""
-    judged = [(m.name, _result(m.verdict)) for m in record.measurements if m.judged and m.verdict != "not judged"]
     if record.never_trained and record.verdict.basis == "never trained":
         level, other = record.never_trained.level, _result(record.verdict.label).replace("FAILED", "WARNED")
-        for attack in record.never_trained.attacks:
-            judged.append((f"{NEVER_TRAINED}/{attack.name}", "FAILED" if attack.p <= level else other))
+        attacks = record.never_trained.attacks
+        judged = [(f"{NEVER_TRAINED}/{test.name}", "FAILED" if test.p <= level else other) for test in attacks]
+    else:
+        judged = [(m.name, _result(m.verdict)) for m in record.measurements if m.judged and m.verdict != "not judged"]
     return {key: [name for name, result in judged if result == word] for word, key in LISTS.items()}
 
 
