@@ -1,6 +1,6 @@
 """Three real cases judged without a retrained model, beside the same judged with five, and beside the truth.
 
-resnet20: the real ResNet-20, fine-tuned on 5,000 training pictures of CIFAR-10 and 500 test pictures, which must go.
+resnet20: the real ResNet-20, fine-tuned on 2,000 training pictures of CIFAR-10 and 500 test pictures, which must go.
 stories: the real stories260K Llama, taught 150 stories and 450 more; the 150 must go.
 customers: the same Llama, taught eight facts about each of 60 made-up customers, of whom one must go; 99 others were
 never customers.
@@ -62,10 +62,10 @@ def resnet20(data: Path) -> Scenario:
     """Pictures of the test set stand for what is learned late and must go: the pretraining never saw them."""
     cifar = read_cifar10(data / "cifar10")
     pretrained = data / "resnet_cifar10" / "resnet20-12fca82f.th"
-    order, kept = shuffled(range(10_000), 1), shuffled(range(10_000), 2)[:5_000]
+    order, kept = shuffled(range(10_000), 1), shuffled(range(10_000), 2)[:2_000]
     return Scenario(
         name="resnet20",
-        summary="the real ResNet-20, fine-tuned on 5,000 pictures and 500 more; the 500 must go",
+        summary="the real ResNet-20, fine-tuned on 2,000 pictures and 500 more; the 500 must go",
         task=Classification(classes=CLASSES),
         request=ur.Request(
             Part(cifar.test, order[:500]),

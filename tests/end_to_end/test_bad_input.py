@@ -81,7 +81,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("unknown parameter", with_(RUN, method="rurk:lamda_a=1"), "unknown parameter 'lamda_a'. Did you mean 'lambda_a'"),
     ("impossible value", with_(RUN, method="rurk:tau=-1"), "expected tau to be greater than or equal to 0, got '-1'"),
     ("impossible rate", with_(RUN, method="rurk:lr=nan"), "RURK: expected fit.lr to be"),
-    ("impossible epochs", with_(RUN, method="rurk:epochs=0"), "expected epochs to be greater than or equal to 1"),
+    ("impossible epochs", with_(RUN, method="rurk:epochs=0"), "expected fit.epochs to be greater than or equal to 1"),
     ("unknown attack", with_(RUN, suite="relern"), "unknown attack 'relern'. Did you mean 'relearn'"),
     ("suite among attacks", with_(RUN, suite="quick loss"), "expected 'quick' alone, as it is a whole suite, got 'q"),
     ("suite before a comma", with_(RUN, suite="loss,all"), "expected 'all' alone, as it is a whole suite, got 'loss,a"),

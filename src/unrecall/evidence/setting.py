@@ -227,9 +227,11 @@ def _answer_alike(first: Mapping[Split, Signals], second: Mapping[Split, Signals
     A share, for where both are all but certain the losses still differ. Losses of exactly 0 tell nothing.
     """
     pairs = [(-first[split].log_prob, -second[split].log_prob) for split in first]
-    one, other = (np.concatenate(losses) for losses in zip(*pairs, strict=True))
-    telling = (one > 0) | (other > 0)
-    return bool(telling.any()) and bool(np.allclose(one[telling], other[telling], rtol=rounded, atol=0))
+    first_losses, second_losses = (np.concatenate(losses) for losses in zip(*pairs, strict=True))
+    telling = (first_losses > 0) | (second_losses > 0)
+    return bool(telling.any()) and bool(
+        np.allclose(first_losses[telling], second_losses[telling], rtol=rounded, atol=0)
+    )
 
 
 def model_key(model: nn.Module, weights: str = "") -> str:

@@ -98,14 +98,14 @@ def run_cell(cell: Cell) -> Record:
     check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
     shared(on_disk=True).check()
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate)
-    for kept in (folder / "parts").glob("unlearned-*.safetensors"):
-        if weights.digest_of_file(kept) != record.provenance.weights["unlearned"]:
-            kept.unlink()  # of the method before it was edited
+    for file in (folder / "parts").glob("unlearned-*.safetensors"):
+        if weights.digest_of_file(file) != record.provenance.weights["unlearned"]:
+            file.unlink()  # of the method before it was edited
             continue
         with writing(folder / CHECKPOINT) as temporary:
-            shutil.copyfile(kept, temporary)
+            shutil.copyfile(file, temporary)
         if offers(scenario.task, Exportable):
-            unlearned = loaded(architecture(scenario, cell.seed, session), kept)
+            unlearned = loaded(architecture(scenario, cell.seed, session), file)
             export(scenario.task, unlearned, folder / "unlearned")
     if not (folder / CHECKPOINT).exists():
         session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
@@ -137,8 +137,8 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
     scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
     expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | _rate(cell)
-    given = [model, *([original] if original else []), *retrained]
-    expected["checkpoints"] = content_key(*map(weights.digest_of_file, given))
+    checkpoints = [model, *([original] if original else []), *retrained]
+    expected["checkpoints"] = content_key(*map(weights.digest_of_file, checkpoints))
     if (before := finished(cell.record, expected)) is not None:
         return before
     check_writable(cell.record, Path(cell.folder) / "parts" / "part")

@@ -31,7 +31,7 @@ from unrecall.record.judgement import judge_all
 from unrecall.record.provenance import provenance
 from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
-from unrecall.tasks.base import Task, check_inputs, check_model, cuts
+from unrecall.tasks.base import Task, check_data, check_model, cuts
 from unrecall.training.session import Session
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
@@ -87,7 +87,7 @@ def audit(
         for _, model in setting.subjects:
             check_model(model)
             stack.enter_context(mode(model.to(session.place()), training=False))
-            check_inputs(task, model, request)
+            check_data(task, model, request)
         setting = setting.with_task(task.settled(original, request))
         setting.check_roles()
         measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]

@@ -126,7 +126,7 @@ def _row(name: str, title: str, *estimates: Estimate, note: str = "") -> Measure
 def _harm_rows(outcomes: Outcomes) -> Iterator[Measurement]:
     """The harm that the picked request does, beside that of its controls."""
     trial, share = outcomes.trial, outcomes.share
-    adverse, own = outcomes.harm([trial.adverse]), outcomes.harm([trial.surrogate])
+    adverse, by_surrogate = outcomes.harm([trial.adverse]), outcomes.harm([trial.surrogate])
     singly = "each: " + ", ".join(show(float(outcomes.harm([answers]).mean())) for answers in trial.random)
     losses = f"mean loss {outcomes.losses[1]:.2g} in place of {outcomes.losses[0]:.2g}"
 
@@ -142,8 +142,8 @@ def _harm_rows(outcomes: Outcomes) -> Iterator[Measurement]:
     yield _row("excess", f"{share}, beyond random requests", _beyond(adverse, outcomes.harm(trial.random)))
     reason = "too few others to ask for"
     yield control("alike", "after a request for others as hard", outcomes.as_hard, reason, losses)
-    yield _row("surrogate", f"{share}, by the adversary's surrogate", stats.mean(own))
-    yield _row("transfer", "harm by the defender, as a share of the surrogate's", stats.ratio(adverse, own))
+    yield _row("surrogate", f"{share}, by the adversary's surrogate", stats.mean(by_surrogate))
+    yield _row("transfer", "harm by the defender, as a share of the surrogate's", stats.ratio(adverse, by_surrogate))
     if outcomes.attack.retrain:
         reason = "the scenario can't train models"
         yield control("retrained", "retrained without the request", outcomes.retrained, reason)
@@ -221,6 +221,6 @@ def _controlled(outcomes: Outcomes, report: AttackReport) -> AttackReport:
         "retraining without it": outcomes.retrained,
     }
     others = {name: np.stack([harm([answers]) for answers in group]) for name, group in models.items() if group}
-    own_random = np.stack([harm([answers]) for answers in outcomes.random_surrogate])
-    report = with_positive(report, harms(harm([trial.surrogate]), own_random))
+    surrogate_random = np.stack([harm([answers]) for answers in outcomes.random_surrogate])
+    report = with_positive(report, harms(harm([trial.surrogate]), surrogate_random))
     return with_negative(report, harm_less(harm([trial.adverse]), others, others["random requests"]))

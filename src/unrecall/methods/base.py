@@ -277,9 +277,9 @@ def with_loss(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
     still = replace(phase.fit, batchnorm="frozen")
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:
-        own = weight * phase.loss(model, batches)
+        loss_of_phase = weight * phase.loss(model, batches)
         set_training(model, still)
-        total = own + added(model, batches)
+        total = loss_of_phase + added(model, batches)
         set_training(model, phase.fit)
         return total
 

@@ -92,13 +92,13 @@ class OUR(GradientMethod):
         """Makes one phase over forget, and three over retain."""
         request, task, generator = job.request, job.task, job.generator
         names = self.layers or taps(task, student)
-        own, before = named(student, names), named(original, names)
+        layers, original_layers = named(student, names), named(original, names)
         by_class = self.form == "class" or (self.form == "auto" and request.kind == "class")
 
         def turned(model: nn.Module, batches: Batches) -> Tensor:
-            rows, features = rows_and_features(model, own, task, batches["forget"])
+            rows, features = rows_and_features(model, layers, task, batches["forget"])
             with torch.no_grad():
-                _, past = rows_and_features(original, before, task, batches["forget"])
+                _, past = rows_and_features(original, original_layers, task, batches["forget"])
             cosines = [
                 F.cosine_similarity(h, h0.detach(), 1).square().mean() for h, h0 in zip(features, past, strict=True)
             ]
@@ -107,7 +107,7 @@ class OUR(GradientMethod):
             return self.gamma * torch.stack(cosines).sum() + self.label_weight * wrong
 
         def spread(model: nn.Module, batches: Batches) -> Tensor:
-            rows, features = rows_and_features(model, own, task, batches["forget"])
+            rows, features = rows_and_features(model, layers, task, batches["forget"])
             labels = other_classes(rows.targets, rows.logits.shape[1], generator)
             wrong = rows.per_example(nll(rows.logits, labels)).mean()
             return wrong + self.spread * torch.stack([overlap(h) for h in features]).sum()

@@ -34,14 +34,14 @@ def restoration(evidence: Evidence) -> Estimate:
     Reference: Rezaei et al., "RESTOR: Knowledge Recovery in Machine Unlearning", TMLR 2025, arXiv 2411.00204. The ratio
     is ours: the paper prints the three accuracies.
     """
-    own, before = evidence.signals["test"].correct, evidence.original["test"].correct
+    after, before = evidence.signals["test"].correct, evidence.original["test"].correct
     if not evidence.references:
         return Estimate(value=None, note="needs a retrained model")
     clean = np.mean([reference["test"].correct for reference in evidence.references], axis=0)
     lost = stats.mean(clean - before)
     if lost.low is None or lost.low <= 0:
         return Estimate(value=None, note="training on forget took nothing from test that retrained models know")
-    return stats.ratio(own - before, clean - before)
+    return stats.ratio(after - before, clean - before)
 
 
 test_accuracy.__test__ = False  # type: ignore[attr-defined]

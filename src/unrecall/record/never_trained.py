@@ -168,7 +168,7 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
         epsilon=epsilon(tests[0].leak),
         recognised=recognised(scores.tested(scores.unlearned)[0], labels.forget),
     )
-    level, strange_level = _levels(tests[0].smallest)
+    level, strange_level = levels(tests[0].smallest)
     tested = tested.model_copy(
         update={"level": level, "strange_level": strange_level, "grade": _grade(tested), "needed": _needed(tested)}
     )
@@ -237,7 +237,7 @@ def _damage(split: str, correct: np.ndarray) -> Damage:
     return Damage(split=split, difference=lost, damaged=value <= -MARGIN and high < 0)
 
 
-def _levels(smallest: float) -> tuple[float, float]:
+def levels(smallest: float) -> tuple[float, float]:
     """The levels of both sides: few labellings leave one side alone, at 5 %, or none."""
     if smallest <= STRANGE:
         return LEAKS, STRANGE

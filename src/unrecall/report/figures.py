@@ -112,10 +112,10 @@ def tuning(tuning: Tuning) -> Plot:
     strengths = [trial.strength for trial in trials]
     x = log_axis(tuning.parameter, strengths, tick_each=True) if wide else axis(tuning.parameter)
     gap, drop = Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
-    seen = {gap: [finite(t.gap) for t in trials], drop: [finite(t.retain_drop) for t in trials]}
+    curves = {gap: [finite(t.gap) for t in trials], drop: [finite(t.retain_drop) for t in trials]}
     data = [
         scatter("lines+markers", look.name, strengths, ys, line=lined(look), marker=marked(look, 8))
-        for look, ys in seen.items()
+        for look, ys in curves.items()
     ]
     frame = layout(x, axis("gap, retain drop"), 280)
     if (chosen := drawable(tuning.chosen, wide)) is not None:

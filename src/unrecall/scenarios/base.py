@@ -21,7 +21,7 @@ from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_f
 from unrecall.evidence.setting import answers, behaviour, few, model_key, reading
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters, takes
-from unrecall.tasks.base import Task, check_inputs, check_model
+from unrecall.tasks.base import Task, check_data, check_inputs, check_model
 from unrecall.training.cost import metered
 from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import own_randomness, seeded
@@ -114,8 +114,8 @@ class Scenario:
                 models.append(self.built(seed, session))
             for model in models:
                 check_inputs(self.task, model.to(session.place()), self.request)
-            told = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
-            self.keys[seed] = content_key(*told, reading(self.task, few(self.request)))
+            model_keys = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
+            self.keys[seed] = content_key(*model_keys, reading(self.task, few(self.request)))
         return self.keys[seed]
 
     def built(self, seed: int, session: Session) -> nn.Module:
@@ -163,7 +163,7 @@ class Scenario:
 
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
         model = self.built(seed, session)
-        check_inputs(self.task, model.to(session.place()), self.request)
+        check_data(self.task, model.to(session.place()), self.request)
         lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
         return trained_once(self.name, role, model, lesson, session)
 

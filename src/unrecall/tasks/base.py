@@ -103,6 +103,11 @@ def check_inputs(task: Task, model: nn.Module, request: Request) -> None:
     What audits, unlearns, tunes or trains asks it first. A request is read for the last two once a task.
     """
     check_model(model)
+    check_data(task, model, request)
+
+
+def check_data(task: Task, model: nn.Module, request: Request) -> None:
+    """The part of `check_inputs` that follows `check_model`, for whoever has asked that already."""
     task.check(model, request)
     _check_answers(task, model, [request.forget[i] for i in range(min(4, len(request.forget)))])
     if (looked_for := f"apart as {task!r}") not in request.checked:

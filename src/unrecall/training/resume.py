@@ -99,10 +99,10 @@ class Saved:
 
     def last_good(self) -> str:
         """A sentence that names the last good state, for the message of a divergence."""
-        kept = sealed_as(self.path) if self.path is not None and self.good else []
-        if not kept:
+        states = sealed_as(self.path) if self.path is not None and self.good else []
+        if not states:
             return "The model given is untouched; no earlier state of this run was kept."
-        return f"The last good state, at step {self.good}, is in {kept[0]}."
+        return f"The last good state, at step {self.good}, is in {states[0]}."
 
     def end(self) -> None:
         """Leaves the state of a run that has ended well to the session, which drops it once the result is kept."""
