@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.end_to_end.fuzz import called, standing
 from tests.end_to_end.test_cli import CASE
 from unrecall.disk.files import file_key
-from unrecall.record.attest import PREDICATE, RESULTS
+from unrecall.record.attest import PREDICATE, RESULTS, sign, statement
 from unrecall.record.schema import load
 
 RUN = ["run", "--scenario", "case.py:make", "--device", "cpu", "--method", "finetune:epochs=1", "--suite", "loss rmia"]
@@ -36,8 +36,9 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     (folder / "case.py").write_text(CASE)
     with standing(folder):
-        outcome = called([*RUN, "--out", "out"])
-        assert outcome.code == 0, outcome
+        for options in (["--out", "out"], ["--alone", "--out", "alone"]):
+            outcome = called([*RUN, *options])
+            assert outcome.code == 0, outcome
         outcome = called(["attest", HOME, "--key", "key.pem", "--new-key", "-o", "a.json"])
     assert outcome.code == 0, outcome
     return folder
@@ -88,6 +89,31 @@ def test_whoever_holds_the_public_key_can_verify(work: Path) -> None:
     assert Path("key.pem").stat().st_mode & 0o077 == 0
     assert called(["attest", HOME, "--key", "key.pem", "-o", "b.json"]).code == 0
     assert Path("b.json").read_bytes() == Path("a.json").read_bytes()  # Ed25519 draws nothing
+
+
+def test_a_verdict_without_retrained_models_is_signed_and_every_p_is_computed_again(work: Path) -> None:
+    """The p of a forged record is seen by whoever signs, and by whoever verifies what its forger signed."""
+    arguments, home = ["attest", "alone/seed-0", "--key", "key.pem", "-o", "a.json"], Path("alone/seed-0/record.json")
+    assert called(arguments).code == 0
+    record = load(home)
+    assert record.never_trained is not None
+    own, predicate = payload()["predicate"]["unrecall"], payload()["predicate"]
+    assert (own["basis"], own["grade"]) == ("never trained", record.never_trained.grade)
+    assert own["verdict"] == record.never_trained.label
+    names = {f"never_trained/{attack.name}" for attack in record.never_trained.attacks}
+    assert names == {*predicate["passedTests"], *predicate["warnedTests"], *predicate["failedTests"]}
+    verify = ["verify", "a.json", "alone", "--key", "key.pub.pem"]
+    assert called(verify).code == 0
+    data = json.loads(home.read_text(encoding="utf-8"))
+    data["never_trained"]["leak"] = 0.5 if record.never_trained.leak != 0.5 else 0.4
+    home.write_text(json.dumps(data), encoding="utf-8")
+    outcome = called(arguments)
+    assert outcome.code == 2
+    assert "expected a record that holds" in outcome.err
+    sign(statement(home, []), Path("key.pem"), Path("a.json"))
+    outcome = called(verify)
+    assert outcome.code == 1
+    assert "problem: never trained: its leak is not what the scores beside the record come to" in outcome.out
 
 
 def test_a_checkpoint_that_lies_elsewhere_is_named(work: Path) -> None:

@@ -114,12 +114,14 @@ def test_scores_beside_records_never_trained_on_come_first(work: Path) -> None:
         left = (row - design @ np.linalg.lstsq(design, row, rcond=None)[0]).round(9)
         bets.append(bet_on_scores(left[forget], left[~forget], seed))
     assert len(bets) > 2
-    value, note = e_value(record, folder)
+    value, note, epsilon = e_value(record, folder)
+    assert epsilon is not None
+    assert 0 <= epsilon < 3
     assert value == pytest.approx(mean_bet(bets))
     assert note == f"never_trained: mean over {len(bets)} attacks of bets on 10 random pairs"
     assert called(add("alone/seed-0", "anna")).code == 0
     (anna,) = read(Path("ledger.jsonl")).entries
-    assert (anna.e_value, anna.basis, anna.grade) == (value, "never trained", tested.grade)
+    assert (anna.e_value, anna.epsilon, anna.basis, anna.grade) == (value, epsilon, "never trained", tested.grade)
     place.write_bytes(b"cut")
     cut = record.model_copy(update={"scores": {"never_trained": file_key(place)}})
     assert "can't be bet on" in e_value(cut, folder).note

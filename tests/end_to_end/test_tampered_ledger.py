@@ -17,9 +17,10 @@ import pytest
 from tests.worlds.ledgers import chained, fields
 from unrecall.errors import BadInput
 from unrecall.experiment.ledger import problems
-from unrecall.experiment.plant import canaries, check_manifest, plant
+from unrecall.experiment.plant import canaries, plant
 from unrecall.record import attest
 from unrecall.record.ledger import _canonical, _hash, read
+from unrecall.record.manifest import check_manifest
 
 LEDGERS, ATTESTATIONS, MANIFESTS = 100, 60, 40
 Way = Callable[[bytes, random.Random], bytes]

@@ -28,6 +28,7 @@ def fields(request: str, e_value: float | None = 2.0, **changed: Any) -> dict[st
         "rule": "prediction-interval-1",
         "e_value": e_value,
         "e_note": "by hand",
+        "epsilon": None if e_value is None else 0.5,
     } | changed
 
 

@@ -96,6 +96,8 @@ def run(
     adapter: options.Adapter = "",
     group: options.Group = "",
     control: options.HoldoutIs = "",
+    manifest: options.ManifestFile = "",
+    published: options.Published = "",
     lora: options.Lora = None,
     out: Out = Path("unrecall-run"),
     tune: Tune = False,
@@ -112,7 +114,7 @@ def run(
     from unrecall.spec.lines import paths
 
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
-    own |= {"group": group, "control": control}
+    own |= {"group": group, "control": control, "manifest": manifest, "published": published}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, suite, tune)
     labels(fail_on)
@@ -139,6 +141,8 @@ def unlearn(
     adapter: options.Adapter = "",
     group: options.Group = "",
     control: options.HoldoutIs = "",
+    manifest: options.ManifestFile = "",
+    published: options.Published = "",
     lora: options.Lora = None,
     out: Out = Path("unrecall-unlearned"),
     tune: Tune = False,
@@ -147,7 +151,7 @@ def unlearn(
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
-    own |= {"group": group, "control": control}
+    own |= {"group": group, "control": control, "manifest": manifest, "published": published}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, "quick", tune)
     from unrecall.disk.run_folder import claimed, content_keys

@@ -40,6 +40,8 @@ HoldoutIs = Annotated[
     str,
     typer.Option("--control", help="with --model: how holdout came to be: random split, matched, synthetic, planted"),
 ]
+ManifestFile = Annotated[str, typer.Option("--manifest", help="with --control planted: what 'unrecall plant' wrote")]
+Published = Annotated[str, typer.Option("--published", help="with --manifest: its sha256, published before training")]
 Adapter = Annotated[str, typer.Option("--adapter", help="with --model: a LoRA adapter that is merged into it first")]
 Lora = Annotated[
     str | None,

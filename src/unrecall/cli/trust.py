@@ -177,10 +177,12 @@ def _one(path: Path) -> Path:
 
 def _table(book: Any) -> list[str]:
     """The audits, a line each, in columns."""
-    rows = [("no.", "request", "audit", "verdict", "basis", "e-value", "product")]
+    rows = [("no.", "request", "audit", "verdict", "basis", "e-value", "epsilon", "product")]
     for i, e in enumerate(book.entries, 1):
         value = "none" if e.e_value is None else f"{e.e_value:.4g}"
         kind = {"request": "first", "reaudit": "again"}[e.kind]
-        rows.append((str(i), visible(e.request), kind, e.label, f"{e.basis} {e.grade}", value, f"{e.product:.4g}"))
+        epsilon = "" if e.epsilon is None else f">= {e.epsilon:.2f}"
+        basis = f"{e.basis} {e.grade}"
+        rows.append((str(i), visible(e.request), kind, e.label, basis, value, epsilon, f"{e.product:.4g}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

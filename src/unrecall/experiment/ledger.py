@@ -16,9 +16,10 @@ from unrecall.disk.append import Growing, growing
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
 from unrecall.record import ledger as lines
-from unrecall.record.betting import bet_on_scores, mean_bet, seed_of
+from unrecall.record.betting import bet_on_scores, mean_bet, random_gaps, seed_of
 from unrecall.record.ledger import Entry, Ledger
 from unrecall.record.never_trained import PoolScores
+from unrecall.record.one_run import one_run
 from unrecall.record.recheck import places_of_scores
 from unrecall.record.schema import NEVER_TRAINED, NeverTrained, Record, load
 
@@ -53,10 +54,14 @@ class Added(NamedTuple):
 
 
 class EValue(NamedTuple):
-    """An e-value and how it was computed, or None and why there is none."""
+    """An e-value and how it was computed, or None and why there is none.
+
+    `epsilon`: a lower bound, with 95 % confidence, from the same pairs; None where there is no e-value.
+    """
 
     value: float | None
     note: str
+    epsilon: float | None = None
 
 
 def add(path: Path, audited: Audited, *, again: bool = False) -> Added:
@@ -93,14 +98,16 @@ def problems(path: Path, ledger: Ledger) -> Iterator[str]:
             continue
         if file_key(place) != entry.record_sha256:
             yield f"line {number}: the record at {entry.record} is not the one that was added"
-        elif not _alike(e_value(load(place), place.parent).value, entry.e_value):
-            yield f"line {number}: its e-value is not what the scores beside {entry.record} come to"
+        else:
+            again = e_value(load(place), place.parent)
+            if not _alike(again.value, entry.e_value) or not _alike(again.epsilon, entry.epsilon):
+                yield f"line {number}: its e-value is not what the scores beside {entry.record} come to"
 
 
 def _alike(first: float | None, second: float | None) -> bool:
     if first is None or second is None:
         return first is second
-    return math.isclose(first, second, rel_tol=1e-6)
+    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def gone(path: Path, ledger: Ledger) -> list[str]:
@@ -147,7 +154,18 @@ def _of_scores(record: Record, name: str, place: Path, seed: int) -> EValue:
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, BadInput) as error:
         return EValue(None, f"the scores of {name} can't be bet on: {error}")
     pairs = len(bets[0].wealth)
-    return EValue(mean_bet(bets), f"{name}: mean over {len(bets)} attacks of bets on {pairs} random pairs")
+    note = f"{name}: mean over {len(bets)} attacks of bets on {pairs} random pairs"
+    return EValue(mean_bet(bets), note, one_run(_gaps(rows, seed)).epsilon)
+
+
+def _gaps(rows: Sequence[Arms], seed: int) -> np.ndarray:
+    """Gaps of random pairs in the mean over attacks of scores, each in standard deviations over both arms."""
+    pooled = np.stack([np.concatenate([forget, holdout]) for forget, holdout, _ in rows])
+    spread = pooled.std(1, keepdims=True)
+    mean = np.divide(pooled, spread, out=np.zeros_like(pooled), where=spread > 0).mean(0)
+    forget, _, halves = rows[0]
+    own, other = mean[: len(forget)], mean[len(forget) :]
+    return random_gaps(own, other, np.random.default_rng(seed), halves)
 
 
 def _plain(arrays: dict[str, np.ndarray]) -> list[Arms]:
@@ -179,7 +197,7 @@ def _fields(path: Path, audited: Audited) -> dict[str, Any]:
             "Run 'unrecall check' on it."
         )
     record = checked.record
-    value, note = e_value(record, audited.record.parent)
+    value, note, epsilon = e_value(record, audited.record.parent)
     return {
         "request": audited.request,
         "time": _now(),
@@ -195,6 +213,7 @@ def _fields(path: Path, audited: Audited) -> dict[str, Any]:
         "rule": record.verdict.rule,
         "e_value": value,
         "e_note": note,
+        "epsilon": epsilon,
     }
 
 

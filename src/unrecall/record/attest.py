@@ -12,13 +12,13 @@ from typing import Any
 from unrecall.disk.files import file_key, parse_json, read_text, write_text, writing
 from unrecall.errors import BadInput, MissingDependency
 from unrecall.record.recheck import places_of_scores
-from unrecall.record.schema import Record, load
+from unrecall.record.schema import NEVER_TRAINED, Label, Record, load
 
 PAYLOAD = "application/vnd.in-toto+json"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
 WEIGHTS = "unrecallWeights"
 """The name of the digest over names and values of all weights, which holds for any file of them."""
-RESULTS: Mapping[str, str] = {
+RESULTS: Mapping[Label, str] = {
     "leaks": "FAILED",
     "over-forgets": "FAILED",
     "stands out": "FAILED",
@@ -131,13 +131,18 @@ def new_key(path: Path) -> Path:
     return public
 
 
-def _result(label: str) -> str:
+def _result(label: Label) -> str:
     return RESULTS.get(label, "WARNED")
 
 
 def _tests(record: Record) -> dict[str, list[str]]:
-    """The judged rows by in-toto's word for how each came out."""
-    judged = [(m.name, _result(m.verdict)) for m in record.measurements if m.judged and m.verdict != "not judged"]
+    """The judged rows, or the attacks of the fixed suite, by in-toto's word for how each came out."""
+    if record.never_trained and record.verdict.basis == "never trained":
+        level, other = record.never_trained.level, _result(record.verdict.label).replace("FAILED", "WARNED")
+        attacks = record.never_trained.attacks
+        judged = [(f"{NEVER_TRAINED}/{test.name}", "FAILED" if test.p <= level else other) for test in attacks]
+    else:
+        judged = [(m.name, _result(m.verdict)) for m in record.measurements if m.judged and m.verdict != "not judged"]
     return {key: [name for name, result in judged if result == word] for word, key in LISTS.items()}
 
 
@@ -151,8 +156,8 @@ def _stated(record: Record, unseen: Sequence[str]) -> dict[str, Any]:
         "verdict": record.verdict.label,
         "line": record.verdict.line,
         "rule": record.verdict.rule,
-        "basis": getattr(record.verdict, "basis", "retrained"),
-        "grade": getattr(getattr(record, "never_trained", None), "grade", ""),
+        "basis": record.verdict.basis,
+        "grade": record.never_trained.grade if record.never_trained else "",
         "suite": [report.name for report in record.attacks],
         "audited": record.provenance.created,
         "limits": [*LIMITS, *(f"Not seen by a check: {line}." for line in unseen)],

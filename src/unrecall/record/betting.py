@@ -63,18 +63,27 @@ def bet_on_scores(
     on". `halves` ([n], [m]): where scores come from a model for each half, the half of each; pairs stay within one. The
     wealth is the mean over `orders` random pairings. A single forget record is ranked instead (`rank_bet`).
     """
-    arms = _checked(forget, "forget"), _checked(holdout, "holdout")
-    if not all(len(arm) for arm in arms):
-        raise BadInput(
-            f"bet: expected scores of forget and of holdout, got {len(arms[0])} and {len(arms[1])}. Name a holdout."
-        )
+    arms = _arms(forget, holdout)
     if len(arms[0]) == 1 and halves is None:
         return rank_bet(float(arms[0][0]), arms[1])
+    generator = np.random.default_rng(seed)
+    return _bets(np.sign([random_gaps(*arms, generator, halves) for _ in range(orders)]))
+
+
+def random_gaps(
+    forget: Scores, holdout: Scores, generator: np.random.Generator, halves: tuple[Scores, Scores] | None = None
+) -> np.ndarray:
+    """Forget's score minus holdout's, of random pairs in random order `[min(n, m)]`; see `bet_on_scores`."""
+    arms = _arms(forget, holdout)
     of = [np.zeros(len(arm)) for arm in arms] if halves is None else [np.asarray(half) for half in halves]
     if [len(half) for half in of] != [len(arm) for arm in arms]:
         raise BadInput("bet: expected halves to name one for each score, got another number of them. Give them all.")
-    generator = np.random.default_rng(seed)
-    return _bets(np.stack([_paired(arms, of, generator) for _ in range(orders)]))
+    gaps = []
+    for which in np.unique(of[0]):
+        own, other = (generator.permutation(arm[half == which]) for arm, half in zip(arms, of, strict=True))
+        count = min(len(own), len(other))
+        gaps.append(own[:count] - other[:count])
+    return generator.permutation(np.concatenate(gaps))
 
 
 def rank_bet(forget: float, holdout: Scores) -> Bets:
@@ -100,26 +109,19 @@ def seed_of(*parts: str) -> int:
     return int.from_bytes(hashlib.sha256("\x1f".join(parts).encode()).digest()[:8], "big")
 
 
-def paired_signs(forget: Scores, holdout: Scores, generator: np.random.Generator) -> np.ndarray:
-    """`[min(n, m)]`: 1 where the forget record of a random pair scores higher, -1 where the other does, 0 at a tie."""
-    count = min(len(forget), len(holdout))
-    own, other = (generator.permutation(np.asarray(arm, float))[:count] for arm in (forget, holdout))
-    return np.asarray(np.sign(own - other))
-
-
-def _paired(arms: Sequence[np.ndarray], halves: Sequence[np.ndarray], generator: np.random.Generator) -> np.ndarray:
-    """Signs of random pairs within halves, in random order."""
-    (own, other), (own_half, other_half) = arms, halves
-    signs = [
-        paired_signs(own[own_half == which], other[other_half == which], generator) for which in np.unique(own_half)
-    ]
-    return generator.permutation(np.concatenate(signs))
-
-
 def _bets(signs: np.ndarray) -> Bets:
     """The mean over orders of the wealth under signs `[orders, pairs]`."""
     path = wealth(signs).mean(0)
     return Bets(path, float(path[-1]) if len(path) else 1.0)
+
+
+def _arms(forget: Scores, holdout: Scores) -> tuple[np.ndarray, np.ndarray]:
+    arms = _checked(forget, "forget"), _checked(holdout, "holdout")
+    if not all(len(arm) for arm in arms):
+        raise BadInput(
+            f"bet: expected scores of forget and of holdout, got {len(arms[0])} and {len(arms[1])}. Name a holdout."
+        )
+    return arms
 
 
 def _checked(scores: Scores, name: str) -> np.ndarray:

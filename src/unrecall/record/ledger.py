@@ -41,7 +41,7 @@ class Entry(Frozen):
     `forget`, `holdout`: salted digests of the records; empty where they weren't named. `fingerprint`: sha256 of the
     whole request; `weights`: of the audited model. `record`: where the audit's record lies, from the ledger;
     `record_sha256`: its bytes. `e_value` is None where `e_note` says why; else that says how it was computed.
-    `product`: see `Evidence`.
+    `epsilon`: a lower bound from the same pairs, with 95 % confidence. `product`: see `Evidence`.
     """
 
     kind: Literal["request", "reaudit"]
@@ -61,6 +61,7 @@ class Entry(Frozen):
     rule: str
     e_value: float | None = Field(ge=0)
     e_note: str
+    epsilon: float | None = Field(ge=0)
     product: float
     previous: str
     hash: str
@@ -149,7 +150,7 @@ def products(entries: Sequence[Entry]) -> list[float]:
         if entry.kind == "request":
             if entry.e_value is not None and apart(entry, taken):
                 product = min(product * entry.e_value, MOST)
-            taken |= {*entry.forget, *entry.holdout}
+            taken.update(_records(entry))
         running.append(product)
     return running
 
@@ -161,7 +162,7 @@ def firsts(entries: Sequence[Entry]) -> list[Entry]:
 
 def apart(entry: Entry, taken: set[str]) -> bool:
     """Whether an audit's records are known and none of them served an earlier request."""
-    return bool(entry.forget and entry.holdout) and taken.isdisjoint([*entry.forget, *entry.holdout])
+    return bool(entry.forget and entry.holdout) and taken.isdisjoint(_records(entry))
 
 
 def of_request(entries: Sequence[Entry]) -> dict[str, float | None]:
@@ -188,19 +189,29 @@ def salted(salt: bytes, record: str) -> str:
 
 def _combined(entries: Sequence[Entry]) -> float:
     """The product over clusters of requests that share records of the mean e-value in each."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     values = of_request(entries)
-    clusters: list[tuple[set[str], list[float]]] = []
-    for entry in firsts(entries):
-        value, records = values[entry.request], {*entry.forget, *entry.holdout}
-        if value is None or not (entry.forget and entry.holdout):
-            continue
-        touching = [cluster for cluster in clusters if not records.isdisjoint(cluster[0])]
-        clusters = [cluster for cluster in clusters if records.isdisjoint(cluster[0])]
-        clusters.append((records.union(*(c[0] for c in touching)), [value, *(v for c in touching for v in c[1])]))
+    known = [e for e in firsts(entries) if values[e.request] is not None and e.forget and e.holdout]
+    if not known:
+        return 1.0
+    numbers: dict[str, int] = {}
+    pairs = [(i, len(known) + numbers.setdefault(r, len(numbers))) for i, e in enumerate(known) for r in _records(e)]
+    size = len(known) + len(numbers)
+    linked = coo_array(([1] * len(pairs), tuple(zip(*pairs, strict=True))), shape=(size, size))
+    clusters: dict[int, list[float]] = {}
+    for entry, cluster in zip(known, connected_components(linked, directed=False)[1].tolist(), strict=False):
+        clusters.setdefault(cluster, []).append(values[entry.request] or 0.0)
     product = 1.0
-    for _, own in clusters:
+    for own in clusters.values():
         product = min(product * math.fsum(own) / len(own), MOST)
     return product
+
+
+def _records(entry: Entry) -> list[str]:
+    """The digests of both sets of an audit."""
+    return [*entry.forget, *entry.holdout]
 
 
 def _check_story(entry: Entry, known: set[str]) -> None:
@@ -255,7 +266,7 @@ def shared(entries: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
     """The first audits that are not multiplied, each with the reason."""
     taken: dict[str, str] = {}
     for entry in firsts(entries):
-        records = [*entry.forget, *entry.holdout]
+        records = _records(entry)
         others = sorted({taken[record] for record in records if record in taken})
         if entry.e_value is None:
             yield entry, entry.e_note

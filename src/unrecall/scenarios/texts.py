@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from unrecall.data.examples import Absent, Examples
+from unrecall.data.examples import Absent, Examples, iterate
 from unrecall.data.request import SPLITS, Control, Request, Split
 from unrecall.errors import BadInput
+from unrecall.record.manifest import check_manifest
 from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
 from unrecall.scenarios.language import Precision, load
 from unrecall.spec.parameters import Count, Index, Positive
@@ -32,7 +34,8 @@ class Texts(Builder):
     template; `template`: use this for prompts, none for prompts as they are; "\\n" in it is a new line. `ends`: whether
     the end token is part of each answer; left out, the model shows whether it was taught it. `group`: the key of each
     line of forget and holdout that says whose it is, where people have several. `control`: how the holdout came to be
-    (random split, matched, synthetic or planted).
+    (random split, matched, synthetic or planted); planted needs `manifest`, which `unrecall plant` wrote, and
+    `published`, the sha256 of it that was published before training.
     """
 
     model: str = ""
@@ -52,11 +55,14 @@ class Texts(Builder):
     ends: bool | None = None
     group: str = ""
     control: Control = "matched"
+    manifest: str = ""
+    published: str = ""
 
     def make(self) -> Scenario:
         """Reads the texts, then the model, and checks that they fit before anything is computed."""
         require(self, "texts")
         forget, retain, holdout, test = (self._read(split) for split in SPLITS)
+        self._check_planted([*iterate(forget)], [*iterate(holdout)])
         template = self._template()
         loaded = load(self.model, self.precision, self.adapter)
         if self.chat and not loaded.tokenizer.chat_template:
@@ -83,6 +89,16 @@ class Texts(Builder):
     def _read(self, split: Split) -> Examples:
         path = getattr(self, split)
         return without_repeats(read(Path(path))) if path else Absent(ABSENT[split])
+
+    def _check_planted(self, forget: list[Any], holdout: list[Any]) -> None:
+        """BadInput where a holdout is said to be planted, and no manifest vouches for it."""
+        if {self.control == "planted"} != {bool(self.manifest), bool(self.published)}:
+            raise BadInput(
+                "--control: expected planted together with --manifest and --published, the sha256 of it that was "
+                "published before training, and neither without it. Give all three, or 'random split'."
+            )
+        if self.manifest:
+            check_manifest(Path(self.manifest), self.published, forget, holdout)
 
     def _groups(self, split: Split) -> list[str]:
         """Whose each text of a split is, in the order of `_read`; BadInput for a line that doesn't say."""

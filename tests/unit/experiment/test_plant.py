@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from unrecall.errors import BadInput
-from unrecall.experiment.plant import Pair, canaries, check_manifest, coins, pairs_of, plant
+from unrecall.experiment.plant import Pair, canaries, pairs_of, plant
+from unrecall.record.manifest import check_manifest, coins
 
 PAIRS = [Pair({"prompt": f"q{i}", "answer": "a"}, {"prompt": f"q{i}", "answer": "b"}) for i in range(40)]
 
@@ -71,7 +72,8 @@ def test_a_forged_manifest_is_refused_even_where_its_own_hash_is_published(name:
 
 def test_coins_that_a_fair_one_does_not_show_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 of 40: 2 x 2^-40."""
-    monkeypatch.setattr("unrecall.experiment.plant.coins", lambda seed, count: [1] * count)
+    for home in ("record.manifest", "experiment.plant"):
+        monkeypatch.setattr(f"unrecall.{home}.coins", lambda seed, count: [1] * count)
     key = plant(PAIRS, tmp_path / "planted")
     with pytest.raises(BadInput, match="expected fair coins, got 40 of 40"):
         check_manifest(tmp_path / "planted/manifest.json", key, [], [])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unrecall.errors import BadInput
-from unrecall.record.betting import MOST, bet, bet_on_scores, paired_signs, rank_bet, seed_of, wealth
+from unrecall.record.betting import MOST, bet, bet_on_scores, random_gaps, rank_bet, seed_of, wealth
 
 
 def test_wealth_by_hand() -> None:
@@ -29,9 +29,9 @@ def test_wealth_is_one_on_average_over_all_signs() -> None:
 
 def test_pairs_are_as_many_as_the_smaller_arm_and_ties_are_none() -> None:
     generator = np.random.default_rng(0)
-    assert paired_signs([3, 3], [1, 2, 0], generator).tolist() == [1, 1]
-    assert paired_signs([1, 1, 1], [1], generator).tolist() == [0]
-    assert paired_signs([0], [1, 1], generator).tolist() == [-1]
+    assert sorted(random_gaps([3, 3, 3], [1, 2, 0], generator)) == [1, 2, 3]
+    assert random_gaps([1, 1, 1], [1], generator).tolist() == [0]
+    assert random_gaps([0], [1, 1], generator).tolist() == [-1]
 
 
 def test_all_wins_give_the_product_by_hand_in_any_order() -> None:
