@@ -7,10 +7,16 @@ be extracted from it, and that they are obtained by queries, is insignificant.
 
 from typing import NamedTuple
 
+from unrecall.record.never_trained_lines import after, p
 from unrecall.record.schema import Measurement, Record
 
 EXTRACTED = ("relearn_mean", "recalibration_mean", "prototypical_mean", "quantise_mean", "linear_probe_mean")
 QUERIED = ("extraction_strength", "forget_rouge", "loss_auc", "residual_knowledge_sums", "forget_accuracy")
+
+
+AS_IT_IS = "as_it_is"
+HELD = ("recalibration", "head_refit", "quantise", "benign_15", "benign_20", "benign_60", "symmetric")
+"""Attacks of the fixed suite that take the weights."""
 
 
 class Answer(NamedTuple):
@@ -23,17 +29,21 @@ class Answer(NamedTuple):
 def answers(record: Record) -> list[Answer]:
     """Both questions; then what was tested, and what can't be concluded."""
     return [
-        Answer("Can the forgotten be extracted from the model, by whoever holds it?", _said(record, EXTRACTED)),
-        Answer("Can the forgotten be obtained by queries?", _said(record, QUERIED)),
+        Answer("Can the forgotten be extracted from the model, by whoever holds it?", _said(record, EXTRACTED, HELD)),
+        Answer("Can the forgotten be obtained by queries?", _said(record, QUERIED, (AS_IT_IS,))),
         Answer("What can't be concluded?", _limits(record)),
     ]
 
 
-def _said(record: Record, names: tuple[str, ...]) -> str:
+def _said(record: Record, names: tuple[str, ...], tests: tuple[str, ...]) -> str:
+    """The measurements of these names, and the strongest of these tests beside records never trained on."""
     rows = [m for m in map(record.measurement, names) if m is not None and m.unlearned.value is not None]
-    if not rows:
-        return "Not tested: no attack of this kind gave a value."
-    return "; ".join(map(_row, rows)) + "."
+    parts = list(map(_row, rows))
+    tested = [test for test in record.never_trained.attacks if test.name in tests] if record.never_trained else []
+    if tested:
+        strongest = min(tested, key=lambda test: (test.p, -test.z))
+        parts.insert(0, f"beside records never trained on, {after(strongest)}: p = {p(strongest.p)}")
+    return f"{'; '.join(parts)}." if parts else "Not tested: no attack of this kind gave a value."
 
 
 def _row(m: Measurement) -> str:
