@@ -20,7 +20,8 @@ import unrecall
 from tests.worlds import World
 from unrecall.data import covariates
 from unrecall.data.examples import Joined
-from unrecall.data.signals import Evidence, Rows, Signals, View
+from unrecall.data.signals import Rows, Signals, View
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.tasks import CausalLM, Classification, difficulty, input_difficulty, text_difficulty
 from unrecall.tasks.protocols import Graded

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
+from unrecall.evidence.evidence import Evidence
 from unrecall.metrics.class_margin import class_margin
 
 
