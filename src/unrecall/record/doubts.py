@@ -115,7 +115,7 @@ def cut_texts(facts: Facts) -> Raised:
 def few_references(facts: Facts) -> Raised:
     """How far retrained models differ among themselves is guessed from a handful, or not at all."""
     k = facts.references
-    if k < 2 and facts.never_trained is not None:
+    if k < 2 and facts.never_trained is not None and facts.never_trained.attacks:
         return
     if k < 2:
         yield "serious", f"{k} retrained models: nothing can be judged. Train at least 2, better 5 or more."
