@@ -212,7 +212,7 @@ def uninterrupted(folder: str) -> dict[str, Any]:
     return load(Path(folder) / "seed-0" / "record.json").comparable()
 
 
-PARTS: list[tuple[Any, str]] = [(grid, "scenario_of"), (setting, "observe"), (auditing, "judge"), (cli, "_show")]
+PARTS: list[tuple[Any, str]] = [(grid, "scenario_of"), (setting, "observe"), (auditing, "judge_all"), (cli, "_show")]
 
 
 @pytest.mark.parametrize(("owner", "name"), PARTS, ids=[name for _, name in PARTS])
