@@ -60,7 +60,9 @@ def pool(cell: Cell, rng: np.random.Generator) -> PoolScores:
             half[np.flatnonzero(side)[1::2]] = 1
     covariates = np.column_stack([hard, hard**2])
     names = tuple(map(str, range(5)))
-    return PoolScores(names, scores, scores, arm[group], half[group], group, covariates, ("cheap", "cheap"))
+    return PoolScores(
+        names, scores, scores, arm[group], half[group], half[group], group, covariates, ("cheap", "cheap")
+    )
 
 
 def main(runs: int) -> None:

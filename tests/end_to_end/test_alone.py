@@ -130,7 +130,19 @@ def _arms(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
     data["scores"][NEVER_TRAINED] = file_key(path)
 
 
-WAYS = (_figure, _of_attack, _label, _scores, _byte, _no_scores, _no_attack, _arms)
+def _forged(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
+    """A verdict that rests on nothing, judged again."""
+    data["never_trained"] |= {"attacks": [], "label": "no more than 25 %", "grade": "A", "line": "No more than 25 %."}
+    record = judged(Record.model_validate(data))
+    data |= record.model_copy(update={"doubts": doubts(Facts.of(record))}).model_dump(mode="json")
+
+
+def _control(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
+    data["never_trained"]["control"] = "planted"
+    data["never_trained"]["grade"] = "A"
+
+
+WAYS = (_forged, _control, _figure, _of_attack, _label, _scores, _byte, _no_scores, _no_attack, _arms)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

@@ -13,6 +13,7 @@ from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.never_trained import Fixed, beside_never_trained, fixed_suite, scores_of, units_of, without_arms
+from unrecall.record.never_trained import SUITES
 from unrecall.record.schema import ThreatModel
 from unrecall.training.loop import Fit
 
@@ -127,3 +128,31 @@ def test_the_rate_decides_and_is_printed() -> None:
     assert isinstance(benign.attack, ur.attacks.Relearn)
     assert benign.attack.learning_rates == (0.5,)
     assert benign.attack.fit == Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
+
+
+def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:
+    from tests.worlds import word_tokenizer
+
+    tasks = (TASK, ur.tasks.CausalLM(word_tokenizer()), ur.tasks.Contrastive(word_tokenizer()))
+    assert tuple(tuple(fixed.name for fixed in fixed_suite(task, crossed=False)) for task in tasks) == SUITES
+
+
+def test_an_example_that_the_holdout_has_twice_is_one() -> None:
+    twice = [*examples(2, 12), *examples(2, 6)]
+    units = units_of(ur.Request(examples(1, 12), examples(3, 60), twice, examples(4, 20)), 9)
+    assert len(units.examples) == 24
+
+
+def test_planted_pairs_are_strata_and_stay_in_one_half() -> None:
+    pairs = [(i + 7) % 50 for i in range(50)]
+    request = ur.Request(
+        examples(1, 50), examples(3, 60), examples(2, 50), examples(4, 20), control="planted", pairs=pairs
+    )
+    units = units_of(request, 3)
+    places = units.examples.indices
+    partner = {i: 50 + j for i, j in enumerate(pairs)}
+    for stratum in np.unique(units.stratum):
+        first, second = sorted(places[i] for i in np.flatnonzero(units.stratum == stratum))
+        assert partner[first] == second
+        assert len(np.unique(units.half[units.stratum == stratum])) == 1
+    assert units.crossed

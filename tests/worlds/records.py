@@ -353,4 +353,4 @@ def many(count: int = 20) -> list[Record]:
         "scrub",
         "a_rather_long_method_name(with(a_wrapper))",
     )
-    return [full(methods[i % 9], i // 9, labels[i % 4], shift=(i - 10) / 200) for i in range(count)]
+    return [full(methods[i % 9], i // 9, labels[i % 4], shift=(i % 12 - 10) / 50) for i in range(count)]

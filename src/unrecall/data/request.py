@@ -49,6 +49,7 @@ class Request:
 
     `groups`: whose each example of forget and of holdout is, by split, where people have several. `control`: how the
     holdout came to be: coins ("planted"), a random split before training, from elsewhere ("matched"), or synthetic.
+    `pairs`: with coins, the place in holdout of each forget example's other wording.
     """
 
     forget: Examples
@@ -60,6 +61,7 @@ class Request:
     masked: tuple[int, ...] = ()
     groups: Mapping[str, Sequence[str]] | None = None
     control: Control = "matched"
+    pairs: Sequence[int] | None = None
     checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
     _checked_parts: dict[tuple[str, ...], set[str]] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -88,6 +90,7 @@ class Request:
                 f"Request: expected control to be one of {', '.join(get_args(Control))}, got '{self.control}'."
             )
         _check_groups(self)
+        _check_pairs(self)
         self._check_lasting()
         self.check_apart(self.digests, digest)
 
@@ -143,6 +146,7 @@ class Request:
         """sha256 over what is asked and all examples of all splits, in order; the same anywhere."""
         text = f"{self.kind}{self.masked}|" + "|".join(f"{name}:{','.join(self.digests[name])}" for name in SPLITS)
         text += "" if self.groups is None else f"|groups:{self.group_names!r}"
+        text += "" if self.pairs is None else f"|pairs:{list(self.pairs)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_validation(self) -> "Request":
@@ -175,8 +179,10 @@ class Request:
 
         Whose they are must be said anew where forget or holdout changes; nobody's, otherwise.
         """
-        groups = None if {"forget", "holdout"} & changes.keys() else self.groups
-        changed = replace(self, **{"groups": groups, **changes})
+        if {"forget", "holdout"} & changes.keys():
+            control = "random split" if self.control == "planted" else self.control
+            changes = {"groups": None, "pairs": None, "control": control, **changes}
+        changed = replace(self, **changes)
         changed.checked.update(self.checked)
         return changed
 
@@ -186,6 +192,11 @@ def _check_groups(request: Request) -> None:
     groups = request.groups
     if groups is None:
         return
+    if not isinstance(groups, Mapping):
+        raise BadInput(
+            f"Request: expected groups by split, got {type(groups).__name__}. Say whose each example is: "
+            'groups={"forget": ["Ann", ...], "holdout": ["Bob", ...]}.'
+        )
     for arm in ("forget", "holdout"):
         count, names = len(request[arm]), list(groups.get(arm, ()))
         if len(names) != count or not all(isinstance(name, str) for name in names):
@@ -197,6 +208,25 @@ def _check_groups(request: Request) -> None:
         raise BadInput(
             f"Request: expected nobody in forget and in holdout, got '{both[0]}' in both. Take these examples out of "
             "holdout: they are no example of somebody who was never trained on."
+        )
+
+
+def _check_pairs(request: Request) -> None:
+    """BadInput unless a planted holdout is made of the other wordings of forget, each named once, and no other is."""
+    if (request.control == "planted") != (request.pairs is not None):
+        raise BadInput(
+            "Request: expected pairs with control='planted' and with no other, got one without the other. Give the "
+            "place in holdout of each forget example's other wording, as check_manifest does."
+        )
+    if request.pairs is not None and sorted(request.pairs) != list(range(len(request.forget))):
+        raise BadInput(
+            f"Request: expected pairs to name each of {len(request.forget)} holdout places once, got others. Give the "
+            "place of each forget example's other wording."
+        )
+    if request.pairs is not None and (len(request.holdout) != len(request.forget) or request.groups is not None):
+        raise BadInput(
+            f"Request: expected a planted holdout of {len(request.forget)} other wordings and no groups, got "
+            f"{len(request.holdout)} examples. Leave the others, and groups, out."
         )
 
 

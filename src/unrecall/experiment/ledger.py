@@ -176,7 +176,8 @@ def _plain(arrays: dict[str, np.ndarray]) -> list[Arms]:
 
 def _pool(tested: NeverTrained, arrays: dict[str, np.ndarray]) -> list[Arms]:
     """For each attack of the fixed suite, both arms' adjusted scores, one a record or person; and their halves."""
-    scores = PoolScores.from_arrays(arrays, [test.name for test in tested.attacks], list(tested.covariates.values()))
+    names = [test.name for test in tested.attacks]
+    scores = PoolScores.from_arrays(arrays, names, list(tested.covariates.values())).even()
     own, half = scores.labels.forget, scores.labels.half
     halves = (half[own], half[~own]) if half.any() else None
     means = scores.of_units(scores.adjusted(scores.unlearned))

@@ -4,7 +4,7 @@ Which attacks run, how long and at what rate is settled before any model is look
 finds in the original knows the arms, and then calls retrained models leaks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.models.observe import mean_loss, observe
-from unrecall.record.never_trained import COMPARED, SHARED, PoolScores, Stated, judge, not_judged
+from unrecall.record.never_trained import COMPARED, SHARED, PoolScores, Stated, judge, not_judged, seed_of
 from unrecall.record.schema import NeverTrained
 from unrecall.tasks.base import Task
 from unrecall.tasks.difficulty import difficulty
@@ -47,7 +47,7 @@ RATE, RATE_TEXT = 0.02, 1e-3
 
 
 class Fixed(NamedTuple):
-    """An attack of the fixed suite; none is a look at the model as it is. `taught`: whether from both arms alike."""
+    """An attack of the fixed suite. `attack` None: the model is looked at as it is. `taught`: from both arms alike."""
 
     name: str
     title: str
@@ -83,12 +83,14 @@ def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None) -> tupl
 
 def _benign(steps: int, rate: float, recipe: Fit) -> Fixed:
     attack = attacks.Relearn(data="benign", steps=(steps,), learning_rates=(rate,), fit=recipe)
-    return Fixed(f"benign_{steps}", f"Benign fine-tuning on retain, {steps} steps", attack)
+    return Fixed(f"benign_{steps}", f"Fine-tuning on retain, {steps} steps", attack)
 
 
 def _symmetric(steps: int, rate: float, recipe: Fit) -> Fixed:
     attack = attacks.Relearn(dose="both", steps=(steps,), learning_rates=(rate,), fit=recipe)
-    return Fixed("symmetric", f"Relearning from both arms alike, {steps} steps", attack, taught=True)
+    return Fixed(
+        "symmetric", f"Teaching it forgotten and never-trained records alike, {steps} steps", attack, taught=True
+    )
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,14 @@ class Units:
 
     `examples`: the pool. `forget` [n]: which of them are forget. `group` [n]: the number of each one's person; its own
     where there are no persons. `half` [n]: 0 or 1, whole for a person; all 0 where none of the pool is taught alone.
+    `stratum` [n]: within which labels may change places: a half, or a planted record's two wordings.
     """
 
     examples: Part
     forget: np.ndarray
     group: np.ndarray
     half: np.ndarray
+    stratum: np.ndarray
 
     @cached_property
     def crossed(self) -> bool:
@@ -115,22 +119,38 @@ class Units:
 
 
 def units_of(request: Request, seed: int) -> Units:
-    """The pool in the order of its contents' digests, salted with the seed, with each arm halved."""
-    digests = [*request.digests["forget"], *request.digests["holdout"]]
-    salted = np.array([content_key(str(seed), digest) for digest in digests])
-    order = np.argsort(salted, kind="stable")
-    forget = order < len(request.forget)
-    named = request.group_names or [str(i) for i in range(len(digests))]
-    _, first, place = np.unique(np.array(named, str)[order], return_index=True, return_inverse=True)
-    group = np.argsort(np.argsort(first))[place]
-    half = np.zeros(len(order), int)
-    arm_of = forget[np.sort(first)]
-    if arm_of.sum() >= CROSSED and (~arm_of).sum() >= CROSSED:
-        of_unit = np.zeros(len(arm_of), int)
+    """The pool in the order of its contents' digests, salted with the seed; halves of each arm are drawn apart from it.
+
+    So neither order nor halves tell which labelling is the true one.
+    """
+    n, digests = len(request.forget), [*request.digests["forget"], *request.digests["holdout"]]
+    order = np.argsort(np.array([content_key(str(seed), digest) for digest in digests]), kind="stable")
+    if request.groups is None and request.pairs is None:  # an example that holdout has twice is one
+        once = {digests[i]: i for i in reversed(range(len(digests)))}
+        order = order[[once[digests[i]] == i for i in order]]
+    forget, rng = order < n, np.random.default_rng(seed)
+    examples = Part(Joined((request.forget, request.holdout)), order.tolist())
+    if request.pairs is not None:
+        stratum = _pairs(order, request.pairs)
+        half = rng.permutation(np.arange(n) % 2)[stratum] if n >= CROSSED else np.zeros(2 * n, int)
+        return Units(examples, forget, np.arange(2 * n), half, stratum)
+    named = np.array(request.group_names or [str(i) for i in range(len(digests))], str)[order]
+    _, first, place = np.unique(named, return_index=True, return_inverse=True)
+    group, arm_of = np.argsort(np.argsort(first))[place], forget[np.sort(first)]
+    of_unit = np.zeros(len(arm_of), int)
+    if min(arm_of.sum(), (~arm_of).sum()) >= CROSSED:
         for arm in (arm_of, ~arm_of):
-            of_unit[np.flatnonzero(arm)[1::2]] = 1
-        half = of_unit[group]
-    return Units(Part(Joined((request.forget, request.holdout)), order.tolist()), forget, group, half)
+            of_unit[arm] = rng.permutation(np.arange(arm.sum()) % 2)
+    return Units(examples, forget, group, of_unit[group], of_unit[group])
+
+
+def _pairs(order: np.ndarray, pairs: Sequence[int]) -> np.ndarray:
+    """The number of each pool example's pair, by where the first of the pair stands."""
+    n, position = len(pairs), np.argsort(order)
+    first = np.minimum(position[:n], position[n + np.array(pairs, int)])
+    number, of_example = np.argsort(np.argsort(first)), np.empty(2 * n, int)
+    of_example[np.arange(n)] = of_example[n + np.array(pairs, int)] = number
+    return np.asarray(of_example[order])
 
 
 def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[NeverTrained, dict[str, np.ndarray]]:
@@ -143,11 +163,11 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
     if request.kind in SHARED:
         return not_judged(_shared(setting), request.control, unchanged=_unchanged(setting)), {}
     if isinstance(request.holdout, Absent):
-        return not_judged(request.holdout.reason), {}
+        return not_judged(request.holdout.reason, unchanged=_unchanged(setting)), {}
     if len(request.holdout) < FEWEST_HOLDOUT:
         few = f"expected a holdout of at least {FEWEST_HOLDOUT} records, got {len(request.holdout)}."
-        return not_judged(few, request.control), {}
-    seed = int(content_key("exchange", request.fingerprint, str(setting.seed)), 16) % 2**31
+        return not_judged(few, request.control, unchanged=_unchanged(setting)), {}
+    seed = seed_of(request.fingerprint, setting.seed)
     units = units_of(request, seed)
     suite = fixed_suite(task, crossed=units.crossed, rate=rate)
     by_role = {role: scores_of(role, suite, units, setting.with_seed(seed)) for role in ("unlearned", "original")}
@@ -160,6 +180,7 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
         original=np.stack([by_role["original"].shown[fixed.name] for fixed in run]),
         forget=units.forget,
         half=units.half,
+        stratum=units.stratum,
         group=units.group,
         covariates=hardness.values,
         kinds=hardness.groups,
@@ -176,7 +197,7 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
         },
         absent=absent,
     )
-    return judge(scores, stated), scores.arrays()
+    return judge(scores, stated), scores.arrays() | {"stated": stated.array()}
 
 
 def _difficulty(units: Units, setting: Setting) -> Covariates:
@@ -202,12 +223,16 @@ def _unchanged(setting: Setting) -> bool:
 def _shared(setting: Setting) -> str:
     """Why a class or a concept isn't judged, and what can be stated all the same."""
     right = {role: setting.evidence[role].signals for role in ("unlearned", "original")}
-    arm: Split = "forget" if isinstance(setting.request.holdout, Absent) else "holdout"
-    own, original = (float(right[role][arm].correct.mean()) for role in ("unlearned", "original"))
+    stated = [
+        f"of {split} it gets {right['unlearned'][split].correct.mean():.0%} right, "
+        f"the original {right['original'][split].correct.mean():.0%}"
+        for split in ("forget", "holdout")
+        if len(setting.request[split])
+    ]
     return (
-        f"what is to be forgotten is a {setting.request.kind}, which forget and holdout share. Of {arm} the unlearned "
-        f"model gets {own:.0%} right, the original {original:.0%}; what a model gets right that never met it, only "
-        "retrained models show, or small ones that were trained on retain."
+        f"a whole {setting.request.kind} is to be forgotten, which forget and holdout share. Stated: "
+        f"{'; '.join(stated)}. What a model gets right that never met it, only retrained models show, or small ones "
+        "that were trained on retain."
     )
 
 

@@ -140,6 +140,13 @@ def other_holdout(facts: Facts) -> Raised:
         )
     if tested.placebo is not None and tested.placebo < 0.01:
         yield "serious", "Two random halves of the holdout differ under the unlearned model, which nothing explains."
+    plain = tested.attacks[0].losses.get("retain", 0.0)
+    for test in tested.attacks:
+        if test.losses.get("retain", 0.0) > 10 * plain + 1:
+            yield (
+                "warning",
+                f"{test.title} broke the model: its loss on retain is {test.losses['retain']:.3g}. Lower --rate.",
+            )
     if not tested.covariates:
         yield "warning", "Nothing says how hard a record is, so scores are raw: the test holds, but finds little."
 

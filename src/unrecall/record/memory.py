@@ -22,6 +22,8 @@ from scipy import stats
 from unrecall.record.exchange import Labels
 
 TWO_SIDED, ONE_SIDED, POWER = 1.96, 1.645, 0.8416
+FAINT = 0.5
+"""A statistic of the original below which it says nothing of how many units would do."""
 
 
 class Areas(NamedTuple):
@@ -88,7 +90,7 @@ def _fieller(own: Areas, quantile: float) -> tuple[float | None, float | None]:
     a = own.original**2 - c * own.original_variance
     b = own.unlearned * own.original - c * own.covariance
     under = b**2 - a * (own.unlearned**2 - c * own.variance)
-    if a <= 0 or own.original < 0:
+    if a <= 0 or own.original < 0 or own.original_variance <= 0:
         return None, None
     root = math.sqrt(max(under, 0.0))
     return (b - root) / a, (b + root) / a
@@ -100,8 +102,12 @@ def smallest_share(z_original: float) -> float | None:
     return share if share <= 1 else None
 
 
-def needed(units: int, z_original: float, share: float) -> int | None:
-    """How many units like these would let a model without memory be granted "no more than `share`", with chance 0.8."""
-    if z_original <= 0:
+def needed(units: int, z_original: float, share: float, least: float = 0.0) -> int | None:
+    """How many units like these would let a model without memory be granted "no more than `share`", with chance 0.8.
+
+    `least`: the original's statistic must be that large as well. None where it is next to nothing now.
+    """
+    if z_original < FAINT:
         return None
-    return math.ceil(units * ((ONE_SIDED + POWER) / (share * z_original)) ** 2)
+    wanted = max((ONE_SIDED + POWER) / share, least + POWER)
+    return math.ceil(units * (wanted / z_original) ** 2)

@@ -4,19 +4,21 @@ Everything follows from scores that stand beside the record, so that a check com
 docs/verdict.md explains the rule; recipes/verdict_worlds.py measures how often it is wrong.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from unrecall.data.covariates import FIRST_TO_GO
+from unrecall.disk.files import content_key
 from unrecall.record import stats
 from unrecall.record.blind import blind, dilution, placebo
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
 from unrecall.record.memory import areas, needed, share_left, smallest_share
-from unrecall.record.never_trained_lines import BLIND, SURE, UNCHANGED, line, p
+from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, line, p
 from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 
@@ -25,13 +27,19 @@ RULE = "exchange-1"
 LEAKS, STRANGE, ALPHA = 0.04, 0.01, 0.05
 COMPARED = ("retain", "holdout", "test")
 """Splits on which the unlearned model must not know less than the original."""
+FEW = 10
+"""Units of forget below which a share of memory has no bounds: its variance can't be told."""
 MARGIN = 0.05
 """The loss of accuracy that is worth naming."""
-FEWEST = {"record": 50, "group": 20}
-"""Units of forget below which nothing is said to be gone."""
 SHARES: Mapping[float, Label] = {0.25: "no more than 25 %", 0.5: "no more than 50 %"}
+OTHERS = 19
+"""The fewest persons that one is ranked among."""
 SHARED = ("class", "concept")
 """Requests whose forget and holdout share what is to be forgotten."""
+
+
+PLAIN = ("unlearned", "original", "half", "stratum", "group", "covariates")
+"""The arrays of a pool's scores that a file holds under their own names."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class PoolScores:
     """What each attack of the fixed suite shows of each example of the pool, under two models.
 
     `attacks`: their names. `unlearned`, `original` `[attacks, n]`: logit confidence, or mean log-probability of texts,
-    higher for "was trained on". `forget` [n] bool. `half` [n]: 0 or 1, whole for a group. `group` [n]: a number for
+    higher for "was trained on". `forget` [n] bool. `half` [n]: 0 or 1, whole for a group. `stratum` [n]: within which
+    labels change places: a half, or a planted record's two wordings. `group` [n]: a number for
     each person, or for each example where there are no persons. `covariates` [n, k], `kinds` [k]: what says how hard an
     example is and knows nothing of arms or of the original. `correct`: by split, the share of rows that the unlearned
     model and the original get right, `[2, examples]`.
@@ -50,6 +59,7 @@ class PoolScores:
     original: np.ndarray
     forget: np.ndarray
     half: np.ndarray
+    stratum: np.ndarray
     group: np.ndarray
     covariates: np.ndarray
     kinds: tuple[str, ...]
@@ -67,34 +77,66 @@ class PoolScores:
 
     @cached_property
     def labels(self) -> Labels:
+        """The units' arms, and the strata within which they change places."""
+        return Labels(self.forget[self.first], self.stratum[self.first])
+
+    @cached_property
+    def halves(self) -> Labels:
         """The units' arms and halves."""
         return Labels(self.forget[self.first], self.half[self.first])
 
     @cached_property
+    def paired(self) -> bool:
+        """Whether labels change places within pairs, whose ranks say less than their differences."""
+        return len(np.unique(self.stratum)) > 2
+
+    @cached_property
     def columns(self) -> np.ndarray:
-        """The covariates that are used `[n, k]`: fewer than a tenth of the examples."""
+        """The covariates that are used `[n, k]`: fewer than a tenth of the units."""
         chosen = np.array([float(np.ptp(column)) > 0 for column in self.covariates.T], bool)
         kinds = np.array(self.kinds, str)
         for kind in FIRST_TO_GO:
-            if chosen.sum() + 1 >= len(self.forget) / 10:
+            if chosen.sum() + 1 >= len(self.first) / 10:
                 chosen &= kinds != kind
         return self.covariates[:, chosen]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The scores as plain arrays by name, for a file; `from_arrays` reads them back."""
-        named = {name: getattr(self, name) for name in ("unlearned", "original", "half", "group", "covariates")}
+        named = {name: getattr(self, name) for name in PLAIN}
         named |= {f"correct/{split}": values for split, values in self.correct.items()}
         return named | {"forget": self.forget.astype(np.uint8)}
 
     @staticmethod
     def from_arrays(named: Mapping[str, np.ndarray], attacks: Sequence[str], kinds: Sequence[str]) -> "PoolScores":
         """The scores that `arrays` gave as plain arrays."""
-        plain = {name: named[name] for name in ("unlearned", "original", "half", "group", "covariates")}
+        plain = {name: named[name] for name in PLAIN}
         splits = [split for split in COMPARED if f"correct/{split}" in named]
         correct = {split: named[f"correct/{split}"] for split in splits}
+        shapes = {len(attacks), len(named["unlearned"]), len(named["original"])}
+        if len(shapes) > 1 or named["covariates"].shape[1] != len(kinds):
+            raise ValueError(f"{len(attacks)} attacks and {len(kinds)} covariates, and rows for others")
         return PoolScores(
             tuple(attacks), forget=named["forget"].astype(bool), kinds=tuple(kinds), correct=correct, **plain
         )
+
+    def even(self) -> "PoolScores":
+        """The same with as many records of each person: those of one with more would be surer, and one better.
+
+        Each has as many as the forgotten person with fewest, or as the nineteenth of the others where that is less;
+        the first in the pool's order, which is random. Others with fewer are left out.
+        """
+        if not self.grouped:
+            return self
+        groups, first, size = np.unique(self.group, return_index=True, return_counts=True)
+        own, others = size[self.forget[first]], np.sort(size[~self.forget[first]])[::-1]
+        each = min(int(own.min()) if len(own) else 1, int(others[:OTHERS][-1]) if len(others) else 1)
+        chosen = [np.flatnonzero(self.group == g)[:each] for g, n in zip(groups, size, strict=True) if n >= each]
+        return self.part(np.sort(np.concatenate(chosen)))
+
+    def part(self, chosen: np.ndarray) -> "PoolScores":
+        """The scores of some of the examples."""
+        rows = {name: getattr(self, name)[chosen] for name in ("forget", "half", "stratum", "group", "covariates")}
+        return replace(self, unlearned=self.unlearned[:, chosen], original=self.original[:, chosen], **rows)
 
     def adjusted(self, scores: np.ndarray) -> np.ndarray:
         """What covariates don't explain of scores `[attacks, n]`: least squares over forget and holdout together."""
@@ -121,6 +163,14 @@ class PoolScores:
         return np.concatenate([means, self.best_two(adjusted)]) if self.grouped else means
 
 
+SUITES = (
+    ("as_it_is", "recalibration", "head_refit", "benign_20", "symmetric"),
+    ("as_it_is", "quantise", "benign_15", "benign_60", "symmetric"),
+    ("as_it_is", "benign_20", "symmetric"),
+)
+"""The names of the fixed suites: of classifiers, texts, and other tasks."""
+
+
 @dataclass(frozen=True)
 class Stated:
     """What is stated of an audit beside its scores.
@@ -139,11 +189,24 @@ class Stated:
     attacks: Mapping[str, tuple[str, dict[str, Any], dict[str, float]]] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
 
+    def array(self) -> np.ndarray:
+        """All of it but `unchanged` as bytes, to stand in the file of scores."""
+        stated = {name: value for name, value in vars(self).items() if name != "unchanged"}
+        return np.frombuffer(json.dumps(stated).encode(), np.uint8)
+
+    @staticmethod
+    def from_array(array: np.ndarray, *, unchanged: bool) -> "Stated":
+        """What `array` gave as bytes."""
+        stated = json.loads(bytes(array))
+        stated["attacks"] = {name: tuple(of) for name, of in stated["attacks"].items()}
+        return Stated(**stated, unchanged=unchanged)
+
 
 def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTrained:
     """The label, in words, with every figure that it rests on."""
+    scores = scores.even()
     labels = scores.labels
-    ranked = int(labels.forget.sum()) > 1
+    ranked = int(labels.forget.sum()) > 1 and not scores.paired
     tests = [exchange(scores.tested(of), labels, stated.seed, draws, ranked=ranked) for of in _both(scores)]
     tested = NeverTrained(
         label="not judged",
@@ -158,15 +221,15 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
         holdout=int((~labels.forget).sum()),
         control=stated.control,
         blind=blind(scores.of_units(scores.columns.T), labels, stated.seed),
-        placebo=placebo(scores.tested(scores.unlearned), labels, stated.seed),
-        dilution=dilution(scores.tested(scores.original), labels, stated.seed),
+        placebo=placebo(scores.tested(scores.unlearned), scores.halves, stated.seed),
+        dilution=dilution(scores.tested(scores.original), scores.halves, stated.seed),
         covariates=dict(stated.covariates),
         trained_on=stated.trained_on,
         attacks=[_attack_test(i, scores, tests, stated) for i in range(len(scores.attacks))],
         absent=dict(stated.absent),
         damage=[_damage(split, correct) for split, correct in scores.correct.items()],
         epsilon=epsilon(tests[0].leak),
-        recognised=recognised(scores.tested(scores.unlearned)[0], labels.forget),
+        recognised=recognised(scores.tested(scores.unlearned)[0], labels.forget) if labels.forget.sum() >= 10 else None,
     )
     level, strange_level = levels(tests[0].smallest)
     tested = tested.model_copy(
@@ -174,6 +237,11 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
     )
     label = _label(tested, stated)
     return tested.model_copy(update={"label": label, "line": line(label, tested, _unsafe(tested))})
+
+
+def seed_of(fingerprint: str, seed: int) -> int:
+    """The seed of halves, order and labellings, which nobody chooses: from the data and the audit's own."""
+    return int(content_key("exchange", fingerprint, str(seed)), 16) % 2**31
 
 
 def not_judged(reason: str, control: str = "matched", *, unchanged: bool = False) -> NeverTrained:
@@ -206,8 +274,10 @@ def _attack_test(i: int, scores: PoolScores, tests: Sequence[Exchange], stated: 
     name, count = scores.attacks[i], len(scores.attacks)
     title, parameters, losses = stated.attacks.get(name, (name, {}, {}))
     own, original = (scores.of_units(scores.adjusted(of))[i] for of in _both(scores))
-    under = areas(own, original, scores.labels)
+    under = areas(own, original, scores.halves)
     share, z_original = share_left(under), float(tests[1].z[i])
+    if scores.halves.forget.sum() < FEW:
+        share = share._replace(low=None, high=None, bound=None)
     return AttackTest(
         name=name,
         title=title,
@@ -256,9 +326,9 @@ def _grade(tested: NeverTrained) -> Literal["A", "B", "C", "D", "E"]:
 
 
 def _needed(tested: NeverTrained) -> int | None:
-    """How many units would allow "no more than 50 %", by the attack that needs most of those that can be counted on."""
-    strongest = sorted((test.z_original for test in tested.attacks), reverse=True)[:2]
-    return needed(tested.forget, strongest[-1], 0.5) if len(strongest) == 2 else None
+    """How many units would allow "no more than 50 %": as it is and by one other attack at least."""
+    first, *others = (test.z_original for test in tested.attacks)
+    return needed(tested.forget, min(first, max(others)), 0.5, SURE) if others else None
 
 
 def _label(tested: NeverTrained, stated: Stated) -> Label:
@@ -277,7 +347,7 @@ def _label(tested: NeverTrained, stated: Stated) -> Label:
 
 
 def _gone(tested: NeverTrained, share: float) -> bool:
-    """Whether no attack that would see that share of the original's memory can exclude that less is left."""
+    """Whether every attack that could see that share of the original's memory bounds what is left below it."""
     vouching = [test for test in tested.attacks if test.z_original >= SURE]
     plain = any(test.name == tested.attacks[0].name for test in vouching)
     bounded = all(test.bound is not None and test.bound < share for test in vouching)

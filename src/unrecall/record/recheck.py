@@ -20,7 +20,7 @@ from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judged_then
 from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
-from unrecall.record.never_trained import PoolScores, Stated, judge
+from unrecall.record.never_trained import SUITES, PoolScores, Stated, judge, seed_of
 from unrecall.record.schema import NEVER_TRAINED, SCORES, Estimate, Measurement, NeverTrained, Record, Side, load
 from unrecall.record.verdict import ALPHA, RULE, declared_then
 
@@ -162,38 +162,51 @@ def _scores(record: Record, folder: Path) -> Iterator[str]:
 def _never_trained(record: Record, folder: Path) -> list[str]:
     """The verdict beside records never trained on must be the one that the kept scores come to, p by p."""
     written = record.never_trained
-    if written is None or not written.attacks:
+    if written is None:
         return []
-    if NEVER_TRAINED not in record.scores:
-        return [] if not record.scores else [f"scores of {NEVER_TRAINED}: the record names none."]
+    if not written.attacks:
+        return _of_no_attack(record, written)
     problems = []
+    if (*[test.name for test in written.attacks], *written.absent) not in _orders(written):
+        problems.append("never trained: its attacks are no fixed suite.")
+    if written.seed != seed_of(record.provenance.fingerprint, record.seed):
+        problems.append("never trained: its seed is not the one that data and audit give.")
+    if NEVER_TRAINED not in record.scores:
+        return problems + ([f"scores of {NEVER_TRAINED}: the record names none."] if record.scores else [])
     for place in places_of_scores(folder, NEVER_TRAINED):
         try:
-            again = _judged_again(record, written, place)
+            again = _judged_again(record, place)
         except (SafetensorError, OSError, LookupError, ValueError, TypeError, LinAlgError) as error:
             return [f"scores of {NEVER_TRAINED}: expected those of forget and holdout, got: {error}."]
         written_figures, figures = written.model_dump(), again.model_dump()
         differing = [name for name in figures if not _close(written_figures[name], figures[name])]
-        problems += [
-            f"never trained: its {name} is not what the scores beside the record come to." for name in differing
-        ]
+        problems += [f"never trained: its {name} is not what the scores beside it come to." for name in differing]
     return problems
 
 
-def _judged_again(record: Record, written: NeverTrained, place: Path) -> NeverTrained:
-    """What the scores of a file come to, with what the record states beside them."""
+def _of_no_attack(record: Record, written: NeverTrained) -> list[str]:
+    """Without attacks there is no verdict, unless nothing was changed at all."""
     weights = record.provenance.weights
-    stated = Stated(
-        control=written.control,
-        unchanged=weights.get("unlearned") == weights.get("original"),
-        seed=written.seed,
-        covariates=written.covariates,
-        trained_on=written.trained_on,
-        attacks={test.name: (test.title, test.parameters, test.losses) for test in written.attacks},
-        absent=written.absent,
-    )
-    names = [test.name for test in written.attacks]
-    return judge(PoolScores.from_arrays(load_file(place), names, list(written.covariates.values())), stated)
+    unchanged = weights.get("unlearned") == weights.get("original")
+    figures = (written.leak, written.strange, written.original, written.blind, written.needed, written.recognised)
+    if written.label != ("unchanged" if unchanged else "not judged") or any(f is not None for f in figures):
+        return [f"never trained: the record says '{written.label}' without any attack."]
+    return [f"scores of {NEVER_TRAINED}: no attack is of them."] if NEVER_TRAINED in record.scores else []
+
+
+def _orders(written: NeverTrained) -> list[tuple[str, ...]]:
+    """Each fixed suite, with the attacks that could not be run at the end."""
+    return [
+        (*(name for name in suite if name not in written.absent), *(name for name in suite if name in written.absent))
+        for suite in SUITES
+    ]
+
+
+def _judged_again(record: Record, place: Path) -> NeverTrained:
+    """What the scores of a file come to, and what is stated beside them in it."""
+    weights, arrays = record.provenance.weights, load_file(place)
+    stated = Stated.from_array(arrays["stated"], unchanged=weights.get("unlearned") == weights.get("original"))
+    return judge(PoolScores.from_arrays(arrays, list(stated.attacks), list(stated.covariates.values())), stated)
 
 
 def _close(first: object, second: object) -> bool:

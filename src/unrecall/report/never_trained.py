@@ -7,9 +7,9 @@ from unrecall.record.schema import AttackTest, NeverTrained
 
 LEFT, RIGHT, WIDTH, EDGE = -0.25, 1.5, 260.0, 10.0
 GRADES = {
-    "A": "planted: coins decided, before training, which wording was trained. Exact by design",
+    "A": "planted: coins decided, before training, which wording was trained; labels change places within pairs",
     "B": "a random split before training: exact, if that is what it was. Nothing but the model tells the arms apart",
-    "C": "from elsewhere, adjusted for difficulty: approximate. Records that differ in other ways could mislead",
+    "C": "not split off at random: adjusted for difficulty, approximate. Records that differ otherwise could mislead",
     "D": "synthetic: weak. A model may know what a generator writes better, or worse, than what people wrote",
     "E": "none: nothing can be said about privacy",
 }
@@ -59,9 +59,10 @@ def checks(tested: NeverTrained) -> list[tuple[str, str]]:
     if tested.placebo is not None:
         said = "two halves of the holdout are alike" if tested.placebo >= 0.01 else "two halves of the holdout differ"
         lines.append(("Placebo", f"p = {p(tested.placebo)}: {said}"))
-    lines.append(("Original", f"found by the same attacks with p = {p(tested.original)}"))
+    lines.append(("The same test on the original", f"p = {p(tested.original)}"))
     if tested.dilution is not None:
-        lines.append(("Dilution", f"a quarter of forget among holdout was found in {tested.dilution:.0%} of draws"))
+        noticed = f"had the original seen a quarter of forget only, {tested.dilution:.0%} of such tests had noticed"
+        lines.append(("Dilution", noticed))
     made = "made from retain and the record alone, never from a model of this audit"
     lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {made}" if tested.covariates else "nothing"))
     if tested.epsilon:

@@ -62,7 +62,7 @@ class Texts(Builder):
         """Reads the texts, then the model, and checks that they fit before anything is computed."""
         require(self, "texts")
         forget, retain, holdout, test = (self._read(split) for split in SPLITS)
-        self._check_planted([*iterate(forget)], [*iterate(holdout)])
+        pairs = self._planted([*iterate(forget)], [*iterate(holdout)])
         template = self._template()
         loaded = load(self.model, self.precision, self.adapter)
         if self.chat and not loaded.tokenizer.chat_template:
@@ -70,7 +70,7 @@ class Texts(Builder):
         task = CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest, ends=self.ends)
         try:
             groups = {"forget": self._groups("forget"), "holdout": self._groups("holdout")} if self.group else None
-            request = Request(forget, retain, holdout, test, groups=groups, control=self.control)
+            request = Request(forget, retain, holdout, test, groups=groups, control=self.control, pairs=pairs)
             check_inputs(task, loaded.model, request)
         except BadInput as error:
             raise BadInput(placed(str(error), self._place)) from error
@@ -90,15 +90,16 @@ class Texts(Builder):
         path = getattr(self, split)
         return without_repeats(read(Path(path))) if path else Absent(ABSENT[split])
 
-    def _check_planted(self, forget: list[Any], holdout: list[Any]) -> None:
-        """BadInput where a holdout is said to be planted, and no manifest vouches for it."""
+    def _planted(self, forget: list[Any], holdout: list[Any]) -> list[int] | None:
+        """Which holdout text is each forget text's other wording; BadInput where no manifest vouches for it."""
         if {self.control == "planted"} != {bool(self.manifest), bool(self.published)}:
             raise BadInput(
                 "--control: expected planted together with --manifest and --published, the sha256 of it that was "
                 "published before training, and neither without it. Give all three, or 'random split'."
             )
-        if self.manifest:
-            check_manifest(Path(self.manifest), self.published, forget, holdout)
+        if not self.manifest:
+            return None
+        return check_manifest(Path(self.manifest), self.published, forget, holdout)
 
     def _groups(self, split: Split) -> list[str]:
         """Whose each text of a split is, in the order of `_read`; BadInput for a line that doesn't say."""

@@ -24,6 +24,7 @@ def pool(own: float, original: float, n: int = N, m: int = M, attacks: int = 2, 
         original=noise + rng.normal(size=noise.shape) * 0.1 + original * forget,
         forget=forget,
         half=np.zeros(n + m, int),
+        stratum=np.zeros(n + m, int),
         group=np.arange(n + m),
         covariates=np.zeros((n + m, 0)),
         kinds=(),
@@ -42,7 +43,7 @@ def test_leaks_names_the_attack_its_p_and_the_share_left() -> None:
     assert out.leak is not None
     assert out.leak <= 0.04
     assert "p = 0.001" in out.line
-    assert "of the original's memory" in out.line
+    assert "Of what the original shows of them" in out.line
     assert "at most 4 of 100" in out.line
 
 
@@ -150,6 +151,7 @@ def persons(count: int, own: float, seed: int = 0) -> PoolScores:
         original=scores + (group == 0) * (2.0 - own),
         forget=group == 0,
         half=0 * group,
+        stratum=0 * group,
         group=group,
         covariates=np.zeros((len(group), 0)),
     )
@@ -188,3 +190,49 @@ def test_arrays_come_back_as_they_went() -> None:
     scores = pool(0.3, 1.0, covariates=np.random.default_rng(0).normal(size=(N + M, 2)), kinds=("cheap", "cheap"))
     again = PoolScores.from_arrays(scores.arrays(), scores.attacks, scores.kinds)
     assert judge(again, STATED, 499) == judge(scores, STATED, 499)
+
+
+def crowd(own: int, others: int, count: int, seed: int) -> PoolScores:
+    """One person of `own` records among `count` of `others`, of whom the model saw none."""
+    rng = np.random.default_rng(seed)
+    group = np.concatenate([np.zeros(own, int), 1 + np.repeat(np.arange(count), others)])
+    scores, zero = rng.normal(size=(2, len(group))), np.zeros(len(group), int)
+    return replace(
+        pool(0, 0), unlearned=scores, original=scores, forget=group == 0, half=zero, stratum=zero, group=group,
+        covariates=np.zeros((len(group), 0)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "others"), [(30, 3), (3, 30), (6, 6)])
+def test_a_person_with_more_records_than_others_is_no_surer_a_leak(own: int, others: int) -> None:
+    even = crowd(own, others, 24, 0).even()
+    assert set(np.bincount(even.group)) == {min(own, others)}
+    alarms = sum(verdict_on(crowd(own, others, 24, seed)).label == "leaks" for seed in range(100))
+    assert alarms <= 12  # 5 % of 100 are 5; more than 12 has probability .001
+
+
+def test_planted_wordings_change_places_within_pairs() -> None:
+    rng = np.random.default_rng(3)
+    alarms = 0
+    for seed in range(100):
+        coins = rng.random(30) < 0.5
+        apart = np.where(rng.random(30) < 0.5, 2.0, -2.0)  # one wording is likelier than the other
+        forget = np.concatenate([np.ones(30, bool), np.zeros(30, bool)])
+        scores = np.concatenate([np.where(coins, apart, -apart), np.where(coins, -apart, apart)])
+        noisy = scores + rng.normal(size=(2, 60)) * 0.3
+        stratum = np.tile(np.arange(30), 2)
+        made = replace(pool(0, 0, n=30, m=30), unlearned=noisy, original=noisy, forget=forget, stratum=stratum)
+        alarms += verdict_on(made, replace(STATED, control="planted", seed=seed)).label in ("leaks", "stands out")
+    assert alarms <= 12
+
+
+def test_figures_without_bounds_where_few_records_go() -> None:
+    out = verdict_on(pool(2.0, 3.0, n=9))
+    assert all(test.rho_low is None and test.bound is None for test in out.attacks)
+    assert out.recognised is None
+
+
+def test_more_attacks_than_rows_of_scores_are_refused() -> None:
+    scores = pool(0.3, 1.0)
+    with pytest.raises(ValueError, match="3 attacks"):
+        PoolScores.from_arrays(scores.arrays(), ["a", "b", "c"], [])
