@@ -257,9 +257,9 @@ def tabled(records: list[Record]) -> list[str]:
 
 
 def lines_table(folder: Path) -> list[str]:
-    """The table of a folder that holds no records but lines of runs."""
-    curves = folder / "curves.jsonl"
-    return curve_table(curves) if curves.exists() else layout_table(folder / "rows.jsonl")
+    """The table of a folder that holds no records but lines of runs; none where its note has its own."""
+    curves, rows = folder / "curves.jsonl", folder / "rows.jsonl"
+    return curve_table(curves) if curves.exists() else layout_table(rows) if rows.exists() else []
 
 
 def papers() -> str:
