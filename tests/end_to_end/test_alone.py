@@ -75,6 +75,14 @@ def test_fail_on_takes_the_new_labels(alone: Path) -> None:
         assert called([*same, "--fail-on", label]).code == 1
 
 
+def test_a_holdout_that_tuning_has_seen_is_left_out(alone: Path) -> None:
+    with standing(alone.parent.parent):
+        assert called(["unlearn", *WHO, "--method", METHOD, "--tune", "--out", "tuned"]).code == 0
+        given = ["--unlearned", "tuned/unlearned.safetensors", "--alone", "--suite", "loss", "--out", "audited"]
+        assert called(["audit", *WHO, *given]).code == 0
+        assert load(Path("audited/record.json")).sizes["holdout"] == 12  # of 24, every second one was tuned on
+
+
 def _figure(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
     name = rng.choice([name for name in FIGURES if data["never_trained"][name] is not None])
     data["never_trained"][name] = data["never_trained"][name] * 2 + 1

@@ -1,7 +1,7 @@
 """A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -161,6 +161,14 @@ class Request:
         tuning, audited = ([i for i in range(n) if (names[i] in every_second) is first] for first in (True, False))
         groups = self.groups and {**self.groups, "holdout": [names[i] for i in audited]}
         return self.with_own(validation=Part(whole, tuning), holdout=Part(whole, audited), groups=groups)
+
+    def unseen(self, digests: Collection[str]) -> "Request":
+        """This request without those examples of holdout, by sha256, that somebody has tuned on."""
+        places = [i for i, key in enumerate(self.digests["holdout"]) if key not in digests]
+        if len(places) == len(self.holdout):
+            return self
+        groups = self.groups and {**self.groups, "holdout": [self.groups["holdout"][i] for i in places]}
+        return self.with_own(holdout=Part(self.holdout, places), groups=groups)
 
     def only(self, *names: str) -> "Request":
         """This request without the sets that aren't named, for those who may not read them."""

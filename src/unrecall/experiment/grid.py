@@ -9,9 +9,10 @@ from threading import Thread
 
 from torch import nn
 
+from unrecall.data.examples import digest, iterate
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
-from unrecall.disk.files import check_writable, content_key, write_json, writing
+from unrecall.disk.files import check_writable, content_key, read_json, write_json, writing
 from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity
 from unrecall.experiment.run import StartingPoint, experiment, loaded, references
@@ -24,6 +25,8 @@ from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import Exportable, export, offers
 from unrecall.training.session import Session
 
+TUNED_ON = "tuned-on.json"
+"""What `unlearn --tune` leaves beside the checkpoint: the sha256 of each example that tuning looked at."""
 PATIENCE = 45.0
 """Seconds that Ray has to start, or a cluster to answer."""
 
@@ -128,6 +131,9 @@ def unlearn_cell(cell: Cell) -> str:
     unlearned = start.unlearned(chosen).model
     weights.save(unlearned, folder / CHECKPOINT)
     write_json(folder / IDENTITY, expected)
+    if cell.tuned:
+        validation = scenario.request.with_validation().validation or ()
+        write_json(folder / TUNED_ON, [digest(item) for item in iterate(validation)])
     export(scenario.task, unlearned, folder / "unlearned")
     session.end()
     return f"{folder / CHECKPOINT}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
@@ -136,6 +142,8 @@ def unlearn_cell(cell: Cell) -> str:
 def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
     scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
+    if (tuned_on := model.parent / TUNED_ON).is_file():
+        scenario = replace(scenario, request=scenario.request.unseen(set(read_json(tuned_on))))
     expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | _rate(cell)
     checkpoints = [model, *([original] if original else []), *retrained]
     expected["checkpoints"] = content_key(*map(weights.digest_of_file, checkpoints))
