@@ -10,9 +10,9 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+from unrecall.record.judgement import judged
 from unrecall.record.schema import Measurement, Record, load
-from unrecall.record.verdict import judged
-from unrecall.spec.catalog import KINDS, Entry, Kind, entries
+from unrecall.spec.catalog import CATALOGS, Entry, Kind, entries
 
 HOME = Path(__file__).parent.parent
 RECORDS = HOME / "results"
@@ -38,7 +38,7 @@ FIGURES = {
 
 def references() -> list[str]:
     """One row a file and paper, in the order of arXiv numbers, which is about that of time."""
-    rows = {row for kind in KINDS for entry in entries(kind) for row in reference(kind, entry)}
+    rows = {row for kind in CATALOGS for entry in entries(kind) for row in reference(kind, entry)}
     lines = [f"| {paper} | `{file}` | {command} |" for _, paper, file, command in sorted(rows)]
     return ["| paper | file | command |", "|---|---|---|", *lines]
 
@@ -257,15 +257,15 @@ def tabled(records: list[Record]) -> list[str]:
 
 
 def lines_table(folder: Path) -> list[str]:
-    """The table of a folder that holds no records but lines of runs."""
-    curves = folder / "curves.jsonl"
-    return curve_table(curves) if curves.exists() else layout_table(folder / "rows.jsonl")
+    """The table of a folder that holds no records but lines of runs; none where its note has its own."""
+    curves, rows = folder / "curves.jsonl", folder / "rows.jsonl"
+    return curve_table(curves) if curves.exists() else layout_table(rows) if rows.exists() else []
 
 
 def papers() -> str:
     """The whole text of papers.md."""
     parts = [HEAD, *references(), ""]
-    for folder in sorted(path for path in RECORDS.iterdir() if path.is_dir()):
+    for folder in sorted(path.parent for path in RECORDS.glob("*/README.md")):
         records = [judged(load(path)) for path in folder.glob("*.json")]
         records.sort(key=lambda record: (record.tuning is not None, record.method, record.seed))
         parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]

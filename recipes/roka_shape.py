@@ -49,7 +49,7 @@ def methods(name: str) -> Iterator[tuple[str, GradientMethod]]:
 
 def curve(method: GradientMethod, data: str, weights: str, gone: int) -> list[list[float]]:
     """Iteration, accuracy on unseen pictures of the forgotten class, mean over the others, and of each class."""
-    made = Cifar10Indirect(data, weights, victim=(gone + 1) % 10, wished=-1, forget=f"class:{gone}").make()
+    made = Cifar10Indirect(data, weights, victim=(gone + 1) % 10, answered_as=-1, forget=f"class:{gone}").make()
     assert made.original is not None
     model, request, task = copy.deepcopy(made.original), made.request, made.task
     (phase,) = method.phases(model, frozen_copy(model), Job(request, task, seeded(0)))

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from unrecall.disk.files import file_key
 from unrecall.record.doubts import Facts, doubts
+from unrecall.record.judgement import judged
 from unrecall.record.schema import Record
-from unrecall.record.verdict import judged
 
 Data: TypeAlias = dict[str, Any]
 """A record as JSON."""

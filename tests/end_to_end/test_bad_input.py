@@ -40,7 +40,7 @@ def spoil(name: str) -> None:
         path.mkdir()
 
 
-AUDIT = ["audit", *WHO, "--suite", FAST, "--model", "bad.safetensors", "--out", "out"]
+AUDIT = ["audit", *WHO, "--suite", FAST, "--unlearned", "bad.safetensors", "--out", "out"]
 BAD: list[tuple[str, list[str], str]] = [
     ("index out of range", with_(RUN, scenario="case.py:outside"), r"expected indices in 0\.\.79, got 80"),
     ("index out of range in a file", with_(RUN, scenario="digits:forget=far.txt"), r"far\.txt:2: .* got 99999"),
@@ -80,8 +80,8 @@ BAD: list[tuple[str, list[str], str]] = [
     ("unknown method", with_(RUN, method="scrubb"), "unknown method 'scrubb'. Did you mean 'scrub'"),
     ("unknown parameter", with_(RUN, method="rurk:lamda_a=1"), "unknown parameter 'lamda_a'. Did you mean 'lambda_a'"),
     ("impossible value", with_(RUN, method="rurk:tau=-1"), "expected tau to be greater than or equal to 0, got '-1'"),
-    ("impossible rate", with_(RUN, method="rurk:lr=nan"), "Fit: expected lr to be"),
-    ("impossible epochs", with_(RUN, method="rurk:epochs=0"), "expected epochs to be greater than or equal to 1"),
+    ("impossible rate", with_(RUN, method="rurk:lr=nan"), "RURK: expected fit.lr to be"),
+    ("impossible epochs", with_(RUN, method="rurk:epochs=0"), "expected fit.epochs to be greater than or equal to 1"),
     ("unknown attack", with_(RUN, suite="relern"), "unknown attack 'relern'. Did you mean 'relearn'"),
     ("suite among attacks", with_(RUN, suite="quick loss"), "expected 'quick' alone, as it is a whole suite, got 'q"),
     ("suite before a comma", with_(RUN, suite="loss,all"), "expected 'all' alone, as it is a whole suite, got 'loss,a"),
@@ -100,6 +100,8 @@ BAD: list[tuple[str, list[str], str]] = [
     ("other architecture", ["architecture", *AUDIT], "expected the weights of this architecture"),
     ("truncated checkpoint", ["truncated", *AUDIT], "got a damaged or truncated one"),
     ("pickle", ["pickle", *AUDIT], "expected safetensors, got a pickle, which can run code"),
+    ("no checkpoint to audit", ["audit", *WHO, "--suite", FAST, "--out", "out"], "--unlearned: .* got none. Name its"),
+    ("a checkpoint by two names", [*AUDIT, "--model", "x.safetensors"], "got --model, its former name, as well"),
     ("NaN in a checkpoint", ["nan", *AUDIT], "finite weights in float32, got NaN or infinity in 6.bias"),
     ("missing record", ["check", "nowhere.json"], "expected a record or a folder of records, got nothing there"),
     ("folder for a record", ["check", "."], r"at least one record\.json below it, got none\. Name a record"),

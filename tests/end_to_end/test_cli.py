@@ -136,7 +136,7 @@ def test_unlearn_then_audit_somebody_elses_checkpoint(capsys: pytest.CaptureFixt
     checkpoint = Path("gone/unlearned.safetensors")
     assert weights.digest_of_file(checkpoint) in capsys.readouterr().out
     audit = ["audit", *WHO, "--suite", FAST]
-    assert call(*audit, "--model", str(checkpoint), "--out", "theirs") == 0
+    assert call(*audit, "--unlearned", str(checkpoint), "--out", "theirs") == 0
     record = load(Path("theirs/record.json"))
     assert record.provenance.weights["unlearned"] == weights.digest_of_file(checkpoint)
     references = cache_folder().glob("tiny-retrained-*.safetensors")
@@ -145,6 +145,17 @@ def test_unlearn_then_audit_somebody_elses_checkpoint(capsys: pytest.CaptureFixt
     assert call(*audit, "--model", str(checkpoint), *given, "--original", str(original), "--out", "again") == 0
     again = load(Path("again/record.json"))
     assert sorted(again.provenance.weights.values()) == sorted(record.provenance.weights.values())
+
+
+def test_the_former_name_of_unlearned_is_read_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    weights.save(network(), Path("theirs.safetensors"))
+    audit = ["audit", *WHO, "--suite", "rmia", "--out", "theirs"]
+    assert call(*audit, "--model", "theirs.safetensors") == 0
+    assert call(*audit, "--unlearned", "theirs.safetensors") == 0, "another name of the same is no other command"
+    capsys.readouterr()
+    assert call("audit", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "--unlearned" in shown and "--model" not in shown
 
 
 def test_bench_makes_a_page_of_many_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +212,7 @@ def uninterrupted(folder: str) -> dict[str, Any]:
     return load(Path(folder) / "seed-0" / "record.json").comparable()
 
 
-PARTS: list[tuple[Any, str]] = [(grid, "scenario_of"), (setting, "observe"), (auditing, "judge"), (cli, "_show")]
+PARTS: list[tuple[Any, str]] = [(grid, "scenario_of"), (setting, "observe"), (auditing, "judge_all"), (cli, "_show")]
 
 
 @pytest.mark.parametrize(("owner", "name"), PARTS, ids=[name for _, name in PARTS])

@@ -85,7 +85,7 @@ def test_a_folder_in_the_place_of_a_file_is_said_before_training(
     file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(grid, "perform", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(grid, "run_cell", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         assert call(*QUICK) == 130
     blocked(f"out/{file}")
     capsys.readouterr()

@@ -26,7 +26,10 @@ def test_every_command_has_the_options_that_a_page_gives_it(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for line in re.findall(rf"unrecall (?:{'|'.join(commands)}) [^`\n]*", text):
         _, name, *words = line.split("#")[0].split()
-        options = {option for parameter in commands[name].params for option in parameter.opts}
+        command = commands[name]
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if re.match("--?[a-z]", word)} <= options, line
 
 

@@ -135,7 +135,7 @@ PLACES = [
     (run.StartingPoint, "unlearned", (0, 1)),
     (setting, "observe", (0, 5)),
     (auditing, "finding_of", (0, 1, 2, 3)),
-    (auditing, "judge", (0,)),
+    (auditing, "judge_all", (0,)),
     (Path, "replace", (0, 1, 2, 3, 5, 8, 13, 16)),  # between a file that is written and its name
 ]
 

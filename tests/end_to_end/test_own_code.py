@@ -93,14 +93,14 @@ def test_each_cell_of_a_bench_has_its_own_line(case: Path, capsys: pytest.Captur
 def test_a_cell_that_raises_something_unforeseen_has_its_line_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = grid.perform
+    real = grid.run_cell
 
-    def perform(cell: grid.Cell) -> object:
+    def run_cell(cell: grid.Cell) -> object:
         if cell.method == "ssd":
             raise ZeroDivisionError("by what?")
         return real(cell)
 
-    monkeypatch.setattr(grid, "perform", perform)
+    monkeypatch.setattr(grid, "run_cell", run_cell)
     assert call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", f"ssd {METHOD}") == 2
     told = capsys.readouterr()
     assert re.search(r"^error: ssd, seed 0: .*ZeroDivisionError: by what\?", told.err, re.MULTILINE)
@@ -127,7 +127,7 @@ def test_too_little_memory_is_one_line(
 def test_a_fault_of_our_own_is_one_line_and_its_traceback_can_be_had(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(auditing, "judge", int)
+    monkeypatch.setattr(auditing, "judge_all", lambda rows, _: int(rows))
     for wanted in (False, True):
         if wanted:
             monkeypatch.setenv("UNRECALL_TRACEBACK", "1")

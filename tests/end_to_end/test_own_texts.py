@@ -107,7 +107,7 @@ def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None
 
     assert call(*RUN) == 0
     out = capsys.readouterr().out
-    assert re.match(r"lora\(npo:lr=0.01,epochs=2\):r=2, seed 0: Inconclusive: .*want of retrained models", out)
+    assert re.match(r"lora\(npo:lr=0.01,epochs=2\):r=2, seed 0: Can't be told: these records left no trace", out)
     record = load_record(Path("out/seed-0/record.json"))
     assert (record.scenario, record.parameters["r"]) == ("texts", 2)
     left = weights.read(Path("out/seed-0/unlearned.safetensors"))

@@ -44,10 +44,12 @@ SIBLINGS = {
     "tasks": {
         "base",
         "dual_encoder",
+        "input_difficulty",
         "pairs",
         "pictures",
         "pretrained",
         "protocols",
+        "text_difficulty",
         "text_files",
         "tokenised",
         "zero_shot",

@@ -42,10 +42,13 @@ from unrecall.training.loop import Fit
 REFUSED = {
     "samples": {"logit_lens", "prototypical", "rea_class", "prefix", "paraphrase", "remind"},
     "class": {"logit_lens", "prefix", "paraphrase", "remind"},
-    "text": {"recalibration", "residual_knowledge", "uma", "prototypical", "rea_class", "linear_probe", "indirect"},
+    "text": {
+        *("recalibration", "residual_knowledge", "uma", "prototypical", "rea_class", "linear_probe", "indirect"),
+        "head_refit",
+    },
     "pairs": {
         *("recalibration", "prototypical", "rea_class", "prefix", "paraphrase", "remind"),
-        *("logit_lens", "attribution", "grad_norm"),
+        *("logit_lens", "attribution", "grad_norm", "head_refit"),
     },
 }
 
@@ -61,6 +64,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "rea_class": {"steps": 3, "learning_rates": (0.01,)},
     "rea_sample": {"fit": Fit(batch_size=256, epochs=1)},
     "prototypical": {"ks": (1, 2)},
+    "head_refit": {"counts": (30, 60)},
     "linear_probe": {"ks": (1, 2)},
     "quantise": {"bits": (4,)},
     "prefix": {"shares": (0.5,)},

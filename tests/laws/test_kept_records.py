@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from unrecall.harness.suites import judged_names
+from unrecall.record import former
+from unrecall.record.judgement import judged, judged_then
 from unrecall.record.migrate import SCHEMA
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import load
-from unrecall.record.verdict import RULE, judged, undeclared
+from unrecall.record.verdict import RULE, declared_then, undeclared
 from unrecall.report import page
 
 HOME = Path(__file__).parents[2]
@@ -30,12 +32,12 @@ def test_a_record_of_schema_1_is_read_with_every_number_that_it_has() -> None:
         if path.parent.name not in ("small-cifar5", "tofu", "emoji"):
             continue
         record = load(path)
-        assert (record.schema_version, record.verdict.rule) == (SCHEMA, RULE)
+        assert (record.schema_version, record.verdict.rule) == (SCHEMA, former.RULE)
         assert record.scores == {}
         assert [attack.parameters for attack in record.attacks] == [{}] * len(record.attacks)
         read = record.model_dump(mode="json")
         for row, new in zip(written["measurements"], read["measurements"], strict=True):
-            assert row | {"chance": new["chance"], "undefined": new["undefined"]} == new
+            assert row | {"chance": new["chance"], "undefined": new["undefined"], "prior": 0} == new
         assert {row["name"] for row in read["measurements"] if row["chance"] is not None} == {
             row["name"]
             for row in written["measurements"]
@@ -51,24 +53,34 @@ def test_what_schema_1_said_in_a_note_is_a_number() -> None:
 
 def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_path: Path) -> None:
     record = load(next(path for path in KEPT if path.parent.name == "small-cifar5"))
-    assert judged(record) == record
+    assert judged_then(record) == record, "by the rule that it was made with"
+    anew = judged(record)
+    assert anew.verdict.rule == RULE
     rows = [
         m.model_copy(update={"verdict": "not judged", "bound_low": -9.0, "bound_high": 9.0})
         for m in record.measurements
     ]
     verdict = record.verdict.model_copy(update={"rule": "older-0", "label": "like retrained", "line": "Fine."})
     older = record.model_copy(update={"measurements": rows, "verdict": verdict})
-    assert judged(older) == record
+    assert judged_then(older) is None
+    again = judged(older)
+    assert again.verdict == anew.verdict
+    assert [(m.unlearned, m.references) for m in again.measurements] == [
+        (m.unlearned, m.references) for m in record.measurements
+    ]
     assert "the record was judged “like retrained” by the rule older-0" in page([older])
     older.save(tmp_path / "record.json")
-    (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
-    assert problem == f"verdict: the record was judged by the rule 'older-0'; only '{RULE}' can be checked here."
+    problems = recheck(tmp_path / "record.json", DECLARED).problems
+    (problem,) = [line for line in problems if line.startswith("verdict")]
+    known = f"'{RULE}', 'exchange-1' and '{former.RULE}' can be checked here."
+    assert problem == f"verdict: the record was judged by the rule 'older-0'; {known}"
 
 
 def test_rows_that_are_judged_otherwise_than_declared_are_named() -> None:
     record = load(next(path for path in KEPT if path.parent.name == "small-cifar5"))
-    assert undeclared(record, DECLARED) == []
-    assert "In this version other" not in page([record], DECLARED)
+    then = declared_then(record, DECLARED)
+    assert undeclared(record, then) == []
+    assert "In this version other" not in page([record], then)
     rows = [
         m.model_copy(update={"judged": not m.judged, "leak": "below"})
         if m.name in ("forget_accuracy", "disagreement")
@@ -76,7 +88,7 @@ def test_rows_that_are_judged_otherwise_than_declared_are_named() -> None:
         for m in record.measurements
     ]
     other = record.model_copy(update={"measurements": rows})
-    assert {m.name for m in undeclared(other, DECLARED)} == {"forget_accuracy", "disagreement"}
-    text = page([other], DECLARED)
+    assert {m.name for m in undeclared(other, then)} == {"forget_accuracy", "disagreement"}
+    text = page([other], then)
     assert "In this version other measurements are judged, or leak on another side: Accuracy on forget; " in text
     assert "In this version other" not in page([other])

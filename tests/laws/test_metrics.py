@@ -62,7 +62,9 @@ def test_a_metric_declares_what_it_measures(metric: Metric) -> None:
     assert metric.rows
     for row in metric.rows:
         assert (
-            row.name.isidentifier() and row.title.strip() and row.group in ("forgetting", "utility", "privacy", "cost")
+            row.name.isidentifier()
+            and row.title.strip()
+            and row.group in ("forgetting", "utility", "privacy", "inside", "cost")
         )
         assert row.leak in ("above", "below", None)
         assert row.margin > 0

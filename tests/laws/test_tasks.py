@@ -22,8 +22,8 @@ from unrecall.tasks import protocols
 from unrecall.tasks.base import Task
 
 PROTOCOLS = {
-    "classification": {"Perturbable", "Classed", "Classifying"},
-    "causal_lm": {"Textual", "Prompted", "Exportable"},
+    "classification": {"Perturbable", "Classed", "Classifying", "Graded"},
+    "causal_lm": {"Textual", "Prompted", "Exportable", "Graded"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
     "zero_shot": {"Perturbable", "Classed"},
 }

@@ -3,16 +3,20 @@
 import math
 from typing import Any
 
+from unrecall.record.never_trained import as_verdict
 from unrecall.record.schema import (
     AttackReport,
+    AttackTest,
     Cost,
     Curve,
+    Damage,
     Doubt,
     Estimate,
     Exhibit,
     Label,
     Matrix,
     Measurement,
+    NeverTrained,
     Provenance,
     Record,
     Series,
@@ -243,6 +247,45 @@ def full(method: str = "rurk", seed: int = 0, label: Label = "leaks", shift: flo
     )
 
 
+def alone() -> Record:
+    """A record without retrained models."""
+    tested = never_trained()
+    return full().model_copy(update={"measurements": [], "never_trained": tested, "verdict": as_verdict(tested)})
+
+
+def never_trained() -> NeverTrained:
+    """Two attacks, one of which has no bounds, and one that could not be run."""
+    figures = {"z": 3.1, "z_original": 4.0, "p": 0.002, "auc": 0.6, "auc_original": 0.63}
+    return NeverTrained(
+        label="leaks",
+        line="Leaks: the forgotten records are recognised better than records never trained on.",
+        leak=0.002,
+        strange=0.9,
+        original=0.0001,
+        level=0.04,
+        strange_level=0.01,
+        draws=9_999,
+        seed=7,
+        forget=250,
+        holdout=400,
+        control="random split",
+        grade="B",
+        blind=0.4,
+        placebo=0.6,
+        dilution=0.25,
+        covariates={"class 1": "class", "c": "cheap"},
+        attacks=[
+            AttackTest(name="as_it_is", title="As it is", rho=0.77, rho_low=0.52, rho_high=1.04, bound=1.0, **figures),
+            AttackTest(name="benign_20", title="Benign fine-tuning", losses={"retain": 0.1, "pool": 0.2}, **figures),
+        ],
+        absent={"head_refit": "no head"},
+        damage=[Damage(split="test", difference=Estimate(value=-0.01, low=-0.02, high=0.0, n=400), damaged=False)],
+        needed=900,
+        epsilon=3.2,
+        recognised=4,
+    )
+
+
 def minimal() -> Record:
     return Record(
         scenario="custom",
@@ -273,7 +316,7 @@ def minimal() -> Record:
 
 def poisoned(value: Any) -> Any:
     """The same data with markup in every text that has no fixed choice of words."""
-    fixed = {"label", "verdict", "severity", "leak", "log"}
+    fixed = {"label", "verdict", "severity", "leak", "log", "basis", "unit", "grade"}
     if isinstance(value, dict):
         return {k: v if k in fixed and isinstance(v, str) else poisoned(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -282,7 +325,7 @@ def poisoned(value: Any) -> Any:
 
 
 def hostile() -> Record:
-    data = poisoned(full().model_dump(mode="json"))
+    data = poisoned(full().model_copy(update={"never_trained": never_trained()}).model_dump(mode="json"))
     for exhibit in data["exhibits"]:
         exhibit["kind"] = "picture"
     data["exhibits"][1]["content"] = "javascript:alert(1)"
@@ -310,4 +353,4 @@ def many(count: int = 20) -> list[Record]:
         "scrub",
         "a_rather_long_method_name(with(a_wrapper))",
     )
-    return [full(methods[i % 9], i // 9, labels[i % 4], shift=(i - 10) / 50) for i in range(count)]
+    return [full(methods[i % 9], i // 9, labels[i % 4], shift=(i % 12 - 10) / 50) for i in range(count)]

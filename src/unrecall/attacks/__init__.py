@@ -10,6 +10,7 @@ from unrecall.attacks.base import Success as Success
 from unrecall.attacks.cka import CKA as CKA
 from unrecall.attacks.deletion import DeletionAttack as DeletionAttack
 from unrecall.attacks.grad_norm import GradNorm as GradNorm
+from unrecall.attacks.head_refit import HeadRefit as HeadRefit
 from unrecall.attacks.indirect import Indirect as Indirect
 from unrecall.attacks.inspection import Inspection as Inspection
 from unrecall.attacks.inspection import InspectionAttack as InspectionAttack

@@ -81,41 +81,43 @@ class Attribution(InspectionAttack):
 
     def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         """How support and resistance of each neuron differ from the original's, and the share of the latter."""
-        found, before, after = self.compared(model, setting)
+        inspection, before, after = self.compared(model, setting)
         fell = before.right - after.right >= UNCHANGED or after.sure <= KEPT * before.sure
-        if found.value.value is None or before.right == 0 or fell:
-            return found
+        if inspection.value.value is None or before.right == 0 or fell:
+            return inspection
         note = (
             f"nothing was forgotten that could be erased or hidden: {before.right:.3f} of the rows of forget were "
             f"right and {after.right:.3f} are, at a probability of {before.sure:.2g} and {after.sure:.2g}"
         )
-        return found._replace(value=Estimate(value=None, n=found.value.n, note=note))
+        return inspection._replace(value=Estimate(value=None, n=inspection.value.n, note=note))
 
     def compared(self, model: nn.Module, setting: Setting) -> "tuple[Inspection, Known, Known]":
         """The same whether or not anything was forgotten; and what was known of forget before and after."""
         original, forget, task = setting.models.original, setting.request.forget, setting.task
         variations: list[Variation] = []
         support, answers = torch.zeros(1), 0.0
-        known = torch.zeros(2, 2, dtype=torch.float64)  # before and after: confidence, share of rows right
+        knowledge = torch.zeros(2, 2, dtype=torch.float64)  # before and after: confidence, share of rows right
         for batch in batches(forget, task, self.batch_size, device_of(model)):
-            there, here = (neuron_influence(one, task, batch, self.probability) for one in (original, model))
-            if there.highest.shape != here.highest.shape:
+            original_side, model_side = (
+                neuron_influence(each, task, batch, self.probability) for each in (original, model)
+            )
+            if original_side.highest.shape != model_side.highest.shape:
                 raise NotSupported(
-                    f"Attribution: expected the neurons of the original, {there.highest.shape[1]} in number, "
-                    f"got {here.highest.shape[1]}. Merge adapters first."
+                    f"Attribution: expected the neurons of the original, {original_side.highest.shape[1]} in number, "
+                    f"got {model_side.highest.shape[1]}. Merge adapters first."
                 )
-            variations.append(variation(there, here))
-            support = support + there.highest.sum(0).cpu() / len(forget)
-            answers += float(there.probability.sum()) / len(forget)
-            sides = [torch.stack([side.confidence.sum(), side.right.sum()]) for side in (there, here)]
-            known += torch.stack(sides).double().cpu() / len(forget)
+            variations.append(variation(original_side, model_side))
+            support = support + original_side.highest.sum(0).cpu() / len(forget)
+            answers += float(original_side.probability.sum()) / len(forget)
+            sides = [torch.stack([side.confidence.sum(), side.right.sum()]) for side in (original_side, model_side)]
+            knowledge += torch.stack(sides).double().cpu() / len(forget)
         whole = Variation(*(torch.cat(parts) for parts in zip(*variations, strict=True)))
         counts = np.unique(np.geomspace(1, whole.positive.shape[1], 20).round().astype(int))
         lines = {
             name: tuple(_largest(changes.double().mean(0), changes.shape[1]).cumsum(0)[counts - 1].tolist())
             for name, changes in whole._asdict().items()
         }
-        before, after = (Known(*side) for side in known.tolist())
+        before, after = (Known(*side) for side in knowledge.tolist())
         if self.probability != "log" and after.sure < FADED * before.sure:
             note = (
                 f"a row's probability fell from {before.sure:.2g} to {after.sure:.2g}, and what neurons add to it "

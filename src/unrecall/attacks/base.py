@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Absent, Examples, move
 from unrecall.data.request import Request, Split
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject
@@ -340,7 +341,8 @@ def copies(
 
 def head_of(model: nn.Module, job: Job) -> nn.Linear:
     """The linear layer that turns features into logits; NotSupported where there is none."""
-    return job.task.head(model, move(job.task.collate([job.request.forget[0]]), device_of(model)))
+    some = job.request.retain or job.request.forget  # any example passes through it
+    return job.task.head(model, move(job.task.collate([some[0]]), device_of(model)))
 
 
 def ascend(

@@ -212,10 +212,10 @@ def alignment(first: np.ndarray, second: np.ndarray) -> Alignment:
     def without_diagonal(gram: np.ndarray) -> np.ndarray:
         return gram - np.diag(gram.diagonal())
 
-    one, other = without_diagonal(first), without_diagonal(second)
-    scale = np.sqrt(_hsic(one, one).clip(0) * _hsic(other, other).clip(0))
+    first_gram, second_gram = without_diagonal(first), without_diagonal(second)
+    scale = np.sqrt(_hsic(first_gram, first_gram).clip(0) * _hsic(second_gram, second_gram).clip(0))
     varied = scale > 1e-12 * scale[0]
-    values = np.divide(_hsic(one, other), scale, out=np.zeros_like(scale), where=varied)
+    values = np.divide(_hsic(first_gram, second_gram), scale, out=np.zeros_like(scale), where=varied)
     return Alignment(float(values[0]), values[1:])
 
 
@@ -229,7 +229,7 @@ def estimate(value: float, without: np.ndarray) -> Estimate:
         return np.asarray(np.sign(cka) * np.arctanh(np.sqrt(np.abs(cka).clip(0, 1 - 1e-12))))
 
     plain, turned = stats.left_out(value, without), stats.left_out(float(z(np.array(value))), z(without))
-    low, high = (np.array([getattr(one, end) for one in (plain, turned)]) for end in ("low", "high"))
+    low, high = (np.array([getattr(interval, end) for interval in (plain, turned)]) for end in ("low", "high"))
     low[1], high[1] = (np.sign(end[1]) * np.tanh(end[1]) ** 2 for end in (low, high))
     within = {"value": value, "low": low.min(), "high": high.max()}
     return plain.model_copy(update={name: min(1.0, max(0.0, float(number))) for name, number in within.items()})

@@ -31,8 +31,8 @@ class DeletionAttack(Attack):
 
     The harness makes a request of each of `sizes` (harness/adversary.py) and has it honoured (harness/deletion.py), and
     beside it `controls` random requests of that size; `retrain` models are trained without the request that the
-    adversary picks. `wished`: the class that the victim's examples should be answered with, -1 for any wrong one.
-    `own`: the only class whose examples may be asked for, -1 for any but the victim's. `pool`: how many candidates
+    adversary picks. `answered_as`: the class that the victim's examples should be answered with, -1 for any wrong one.
+    `asks_for`: the only class whose examples may be asked for, -1 for any but the victim's. `pool`: how many candidates
     there are, at most. `known`: how many of the victim's examples the adversary looks at, at most.
     """
 
@@ -40,8 +40,8 @@ class DeletionAttack(Attack):
     needs: ClassVar[tuple[type, ...]] = (Classed,)
 
     victim: int
-    wished: int
-    own: int
+    answered_as: int
+    asks_for: int
     sizes: tuple[int, ...]
     controls: int
     retrain: int
@@ -65,6 +65,6 @@ class DeletionAttack(Attack):
         `before` and `after` `[n]`: the classes that a model answers.
         """
         newly = (before == self.victim) & (after != self.victim)
-        if self.wished >= 0:
-            newly = (before != self.wished) & (after == self.wished)
+        if self.answered_as >= 0:
+            newly = (before != self.answered_as) & (after == self.answered_as)
         return np.asarray(newly, np.float64)

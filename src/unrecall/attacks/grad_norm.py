@@ -10,8 +10,8 @@ from torch import nn
 
 from unrecall.attacks.base import MembershipAttack, both_arms
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
 from unrecall.errors import NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.models.importance import Weights, per_example
 from unrecall.record.schema import ThreatModel
 from unrecall.training.job import Job

@@ -49,8 +49,8 @@ class Indirect(DeletionAttack):
 
     Args:
         victim: the class to be harmed, by its number.
-        wished: the class that its examples should be answered with; -1: any wrong one.
-        own: the only class whose examples the adversary may ask for; -1: any but the victim's. A request for all
+        answered_as: the class that its examples should be answered with; -1: any wrong one.
+        asks_for: the only class whose examples the adversary may ask for; -1: any but the victim's. A request for all
             training examples of a class is a class request.
         sizes: how many examples are asked for, one point of the curve each. The figures are those of the size that the
             adversary picks: what harms the examples that it knows most by its surrogate, the smallest of equals.
@@ -77,11 +77,11 @@ class Indirect(DeletionAttack):
         data="own training examples, none of the victim's class; knows some of the victim's training examples",
         budget="the number of examples that it asks for",
     )
-    named_by: ClassVar[tuple[str, ...]] = ("victim", "wished")
+    named_by: ClassVar[tuple[str, ...]] = ("victim", "answered_as")
 
     victim: Index = 0
-    wished: Class = -1
-    own: Class = -1
+    answered_as: Class = -1
+    asks_for: Class = -1
     sizes: tuple[Count, ...] = (10, 30, 100)
     controls: Count = 3
     retrain: Index = 0
@@ -92,7 +92,7 @@ class Indirect(DeletionAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("wished", "own"):
+        for name in ("answered_as", "asks_for"):
             if getattr(self, name) == self.victim:
                 raise BadInput(
                     f"Indirect: expected {name} to be another class than victim, got {self.victim} for both."
@@ -104,9 +104,9 @@ class Indirect(DeletionAttack):
         """The harm that `by` foresees: an inner product of gradients, a cosine, a surrogate's harm, or chance."""
         task = classed(self, job.task).classified()
         if self.by == "gradient":
-            wished = self.wished if self.wished >= 0 else None
-            products = alignments(model, task, candidates.examples, slope(model, task, candidates.victims, wished))
-            return products if wished is None else -products
+            towards = self.answered_as if self.answered_as >= 0 else None
+            products = alignments(model, task, candidates.examples, slope(model, task, candidates.victims, towards))
+            return products if towards is None else -products
         if self.by == "contribution":
             centre = contributed(model, task, candidates.victims).mean(0)
             vectors = contributed(model, task, candidates.examples)

@@ -59,6 +59,7 @@ class LinearProbe(FewShotAttack):
     )
     needs: ClassVar[tuple[type, ...]] = (Classed,)
     axis: ClassVar[str] = "forgotten examples held, of each class that is forgotten whole"
+    judged: ClassVar[str] = "mean"
 
     ks: tuple[Count, ...] = (1, 5, 10, 50)
     retain_sample: Count = 2000

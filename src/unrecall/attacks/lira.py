@@ -7,7 +7,7 @@ import numpy as np
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 

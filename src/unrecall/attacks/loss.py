@@ -7,7 +7,7 @@ import numpy as np
 
 from unrecall.attacks.base import MembershipAttack, one_query
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.record.schema import ThreatModel
 
 
@@ -26,7 +26,7 @@ class Loss(MembershipAttack):
     title: ClassVar[str] = "Loss threshold"
     threat: ClassVar[ThreatModel] = one_query("the unlearned model's probability of the true label")
 
-    judged: ClassVar[str] = "auc"
+    judged: ClassVar[str] = "left"
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus the loss of each example."""

@@ -7,7 +7,8 @@ import numpy as np
 
 from unrecall.attacks.base import MembershipAttack, one_query
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
+from unrecall.evidence.evidence import Evidence
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Share
 

@@ -88,9 +88,9 @@ class Paraphrase(RecoveryAttack):
         texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
         plain = list(iterate(job.request.forget))
         for _, reword in self._wordings(texts, plain):
-            kept = [reword(item, job.generator) for item in plain]
-            if [texts.prompt(item) for item in kept] != [texts.prompt(item) for item in plain]:
-                ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": kept})
+            reworded = [reword(item, job.generator) for item in plain]
+            if [texts.prompt(item) for item in reworded] != [texts.prompt(item) for item in plain]:
+                ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": reworded})
                 return copied
         return None
 

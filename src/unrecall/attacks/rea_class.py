@@ -142,7 +142,7 @@ class ReaClass(RecoveryAttack):
 
         recipe = replace(self.fit, lr=rate, epochs=self.steps, steps=self.steps)
         phase = Phase(loss, {"retain": job.request.retain}, recipe)
-        session, generator = job.session.named(f"rea-class-{self.on}-{rate:g}"), torch.Generator()
+        session, generator = job.session.named(f"rea_class on {self.on}, lr={rate:g}"), torch.Generator()
         generator.set_state(job.generator.get_state())
         return (student for _, student in copies(model, task, phase, generator, session))
 

@@ -10,8 +10,8 @@ from torch import nn
 from unrecall.attacks.base import ARMS, MembershipAttack, both_arms, own_copy
 from unrecall.attacks.lira import Lira
 from unrecall.data.request import SPLITS, Split
-from unrecall.data.signals import Evidence
 from unrecall.errors import BadInput, Diverged, NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
@@ -68,7 +68,7 @@ class ReaSample(MembershipAttack):
         try:
             for rate in self.learning_rates:
                 phase = Phase(loss_on("retain", task), {"retain": request.retain}, replace(self.fit, lr=rate))
-                fit(student, task, phase, job.generator, session.named("rea-sample"))
+                fit(student, task, phase, job.generator, session.named("rea_sample"))
         except Diverged as error:
             raise NotSupported(f"ReaSample: expected rates at which fine-tuning stays finite, got {error}") from error
         size = one_size(task, (request[split] for split in SPLITS))

@@ -131,7 +131,7 @@ class Relearn(RecoveryAttack):
         for rate in self.learning_rates:
             recipe = replace(self.fit, lr=rate, epochs=last, steps=last)
             phase = Phase(loss_on("held", task), {"held": lesson}, recipe)
-            session = setting.session.named(f"relearn-{self.data}-{rate:g}")
+            session = setting.session.named(f"relearn on {self.data}, lr={rate:g}")
             for step, student in copies(model, task, phase, seeded(seed), session):
                 if step in self.steps:
                     useful = not guard or self._accuracy(student, task, guard) >= least

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from unrecall.attacks.base import MembershipAttack, both_arms
 from unrecall.data.examples import Part, evenly, repeat
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
 from unrecall.errors import NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import batches, device_of
 from unrecall.nn.hooks import mode
 from unrecall.record.schema import ThreatModel

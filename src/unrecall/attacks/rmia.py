@@ -8,7 +8,7 @@ from scipy import special
 
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Positive, Share
 
@@ -51,9 +51,9 @@ class RMIA(MembershipAttack):
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """The share of the test split that each example beats; MissingReference without a reference."""
         self.outsiders(evidence, split)
-        own = -evidence.signals[split].loss - _log_mean(evidence, split, (1 + self.a) / 2)
+        log_ratios = -evidence.signals[split].loss - _log_mean(evidence, split, (1 + self.a) / 2)
         population = -evidence.signals["test"].loss - _log_mean(evidence, "test", 1.0)
-        beaten = np.searchsorted(np.sort(population), own - np.log(self.gamma), side="right")
+        beaten = np.searchsorted(np.sort(population), log_ratios - np.log(self.gamma), side="right")
         return np.asarray(beaten / len(population))
 
 

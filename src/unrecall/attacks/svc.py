@@ -9,7 +9,7 @@ from sklearn import svm
 from unrecall.attacks.base import MembershipAttack
 from unrecall.data.examples import evenly
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.spec.parameters import Count, Positive

@@ -11,7 +11,7 @@ from torch import nn
 from unrecall.attacks.base import MembershipAttack, both_arms, one_query
 from unrecall.data.examples import iterate
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.record.schema import ThreatModel
 from unrecall.training.job import Job
 

@@ -1,21 +1,22 @@
-"""The command line: demo, list, run, unlearn, audit, bench, report, check. Heavy imports wait."""
+"""The command line: demo, list, run, unlearn, audit, bench, report, check, and cli/trust.py. Heavy imports wait."""
 
 import json
 import os
 import sys
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from unrecall.cli import options
+from unrecall.cli import options, trust
 from unrecall.cli.launched import works
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
-from unrecall.errors import BadInput, UnrecallError, nearest, of_users_code, told, visible
-from unrecall.spec.catalog import KINDS, entries
+from unrecall.cli.output import say as _say
+from unrecall.errors import BadInput, UnrecallError, nearest, of_users_code, told
+from unrecall.spec.catalog import CATALOGS, entries
 
 
 class Commands(TyperGroup):
@@ -43,6 +44,10 @@ app = typer.Typer(
     help="Make a trained model forget, attack it to see whether it really did, and show the evidence.",
 )
 
+app.add_typer(trust.ledger, name="ledger")
+for verb in (trust.plant, trust.attest, trust.verify):
+    app.command()(verb)
+
 DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
 """Folder, method, and whether it is tuned: a method that hides, one that is tuned, and the exact one, which passes."""
 
@@ -55,7 +60,7 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo
 
     with claimed(out, {"command": "demo"}) as folder:
         cells = [Cell("digits", line, "quick", 0, tuned, str(folder / name), device) for name, line, tuned in DEMO]
-        _perform_and_show(cells, folder, "")
+        _run_and_show(cells, folder, "")
 
 
 @app.command("list")
@@ -64,9 +69,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
 ) -> None:
     """What there is, with parameters and defaults."""
-    catalog = next((entries(name) for name in KINDS if name == kind), None)
+    catalog = next((entries(name) for name in CATALOGS if name == kind), None)
     if catalog is None:
-        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, KINDS)}")
+        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, CATALOGS)}")
     if as_json:
         described = [{k: v for k, v in asdict(entry).items() if k != "owner"} for entry in catalog]
         _say(json.dumps(described, indent=1))
@@ -89,12 +94,18 @@ def run(
     test: options.Test = "",
     base: options.Base = "",
     adapter: options.Adapter = "",
+    group: options.Group = "",
+    control: options.HoldoutIs = "",
+    manifest: options.ManifestFile = "",
+    published: options.Published = "",
     lora: options.Lora = None,
     out: Out = Path("unrecall-run"),
     tune: Tune = False,
     suite: SuiteName = "standard",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
     device: Device = None,
+    alone: options.Alone = False,
+    rate: options.Rate = None,
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
@@ -103,13 +114,18 @@ def run(
     from unrecall.spec.lines import paths
 
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
+    own |= {"group": group, "control": control, "manifest": manifest, "published": published}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, suite, tune)
     labels(fail_on)
     command = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
+    command |= options.basis(alone, rate)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
-        cells = [Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device) for n in range(seeds)]
-        _perform_and_show(cells, folder, fail_on)
+        cells = [
+            Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device, alone=alone, rate=rate)
+            for n in range(seeds)
+        ]
+        _run_and_show(cells, folder, fail_on)
 
 
 @app.command()
@@ -123,6 +139,10 @@ def unlearn(
     test: options.Test = "",
     base: options.Base = "",
     adapter: options.Adapter = "",
+    group: options.Group = "",
+    control: options.HoldoutIs = "",
+    manifest: options.ManifestFile = "",
+    published: options.Published = "",
     lora: options.Lora = None,
     out: Out = Path("unrecall-unlearned"),
     tune: Tune = False,
@@ -131,44 +151,52 @@ def unlearn(
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
+    own |= {"group": group, "control": control, "manifest": manifest, "published": published}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
     check_names(scenario, method, "quick", tune)
     from unrecall.disk.run_folder import claimed, content_keys
-    from unrecall.experiment.grid import Cell, checkpoint
+    from unrecall.experiment.grid import Cell, unlearn_cell
     from unrecall.spec.lines import paths
 
     command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
     with claimed(out, command | {"files": content_keys(*paths(scenario, method))}) as folder:
-        _say(checkpoint(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
+        _say(unlearn_cell(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
 
 
 @app.command()
 def audit(
     scenario: ScenarioName,
-    model: Annotated[Path, typer.Option("--model", help="the unlearned checkpoint, safetensors")],
+    unlearned: Annotated[Path | None, typer.Option("--unlearned", help="the unlearned checkpoint, safetensors")] = None,
     retrained: Annotated[list[Path] | None, typer.Option("--retrained", help="a retrained checkpoint; repeat")] = None,
     original: Annotated[Path | None, typer.Option("--original", help="the checkpoint before unlearning")] = None,
     out: Out = Path("unrecall-audit"),
     suite: SuiteName = "standard",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
+    alone: options.Alone = False,
+    rate: options.Rate = None,
     fail_on: FailOn = "",
+    model: Annotated[Path | None, typer.Option("--model", hidden=True)] = None,
 ) -> None:
     """Somebody else's checkpoint against a suite of attacks; models that aren't named are trained where possible."""
+    checkpoint = options.unlearned_checkpoint(unlearned, model)
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, content_keys
-    from unrecall.experiment.grid import Cell, examine
+    from unrecall.experiment.grid import Cell, audit_checkpoint
     from unrecall.report import check_place
     from unrecall.spec.lines import paths
 
-    command = {"command": "audit", "scenario": scenario, "model": str(model), "suite": suite, "seed": seed}
+    command = {"command": "audit", "scenario": scenario, "model": str(checkpoint), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
-    given = (str(path) for path in (model, original, *(retrained or [])) if path is not None)
+    command |= options.basis(alone, rate)
+    if alone and retrained:
+        raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
+    given = (str(path) for path in (checkpoint, original, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
-        cell = Cell(scenario, model.name, suite, seed, False, str(folder), device)
-        _show([examine(cell, model, original, retrained or [])], folder, fail_on)
+        cell = Cell(scenario, checkpoint.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
+        _show([audit_checkpoint(cell, checkpoint, original, retrained or [])], folder, fail_on)
 
 
 @app.command()
@@ -181,6 +209,8 @@ def bench(
     tune: Tune = False,
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
     device: Device = None,
+    alone: options.Alone = False,
+    rate: options.Rate = None,
 ) -> None:
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
     from unrecall.disk.run_folder import claimed, content_keys, file_name
@@ -195,14 +225,15 @@ def bench(
     tuned = {name: tune and parse(name, "methods").innermost().strength is not None for name in names}
     for name in sorted(name for name in tuned if tune and not tuned[name]):
         _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
-    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune}
+    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune} | options.basis(alone, rate)
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
+        cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone=alone, rate=rate)
         cells = [
-            Cell(scenario, name, suite, n, tuned[name], str(folder / file_name(name) / f"seed-{n}"), device)
+            replace(cell, method=name, seed=n, tuned=tuned[name], folder=str(folder / file_name(name) / f"seed-{n}"))
             for name in names
             for n in range(seeds)
         ]
-        _perform_and_show(cells, folder, "", ray)
+        _run_and_show(cells, folder, "", ray)
 
 
 @app.command()
@@ -250,13 +281,13 @@ def check(record: Annotated[Path, typer.Argument(help="a record, or a folder tha
         raise typer.Exit(1)
 
 
-def _perform_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
-    """Performs all cells and shows those that finished; UnrecallError where some did not."""
-    from unrecall.experiment.grid import perform_all
+def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
+    """Runs all cells and shows those that finished; UnrecallError where some did not."""
+    from unrecall.experiment.grid import run_cells
     from unrecall.report import check_place
 
     check_place(folder / "report.html")
-    records, failures = perform_all(cells, ray)
+    records, failures = run_cells(cells, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)
     _complain_of(failures, f"{len(failures)} of {len(cells)} runs failed. The same command tries them again.")
@@ -305,13 +336,6 @@ def _complain(message: str) -> int:
     if message:
         _say("error: " + " ".join(message.split("\n")), sys.stderr)
     return 2
-
-
-def _say(line: Any, stream: TextIO | None = None) -> None:
-    """Prints a line; what would steer the terminal, or can't be written on it, is shown as code points."""
-    stream = stream or sys.stdout
-    text = visible(str(line)).encode(stream.encoding or "utf-8", "backslashreplace")
-    print(text.decode(stream.encoding or "utf-8"), file=stream)
 
 
 def _check_text(arguments: list[str]) -> None:

@@ -1,7 +1,7 @@
 """The options of the command line, and what is checked of them before any work starts. Heavy imports wait."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -19,12 +19,29 @@ Tune = Annotated[
     bool, typer.Option("--tune", help="search the method's strength first, on forget and validation data alone")
 ]
 
+Alone = Annotated[
+    bool, typer.Option("--alone", help="no retrained models: judge beside records that were never trained on")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option("--rate", min=1e-8, help="learning rate of the fine-tuning attacks of --alone; 0.02, for texts 0.001"),
+]
+
 ModelName = Annotated[str, typer.Option("--model", help="in place of a scenario: folder or hub id of a language model")]
 Forget = Annotated[str, typer.Option("--forget", help="with --model: JSON Lines of what it must forget")]
 Retain = Annotated[str, typer.Option("--retain", help="with --model: JSON Lines of what it was trained on and keeps")]
 Holdout = Annotated[str, typer.Option("--holdout", help="with --model: texts like forget that it was never trained on")]
 Test = Annotated[str, typer.Option("--test", help="with --model: other texts that it was never trained on")]
 Base = Annotated[str, typer.Option("--base", help="with --model: the model before it was trained on forget and retain")]
+Group = Annotated[
+    str, typer.Option("--group", help="with --model: the key of forget's and holdout's lines that says whose each is")
+]
+HoldoutIs = Annotated[
+    str,
+    typer.Option("--control", help="with --model: how holdout came to be: random split, matched, synthetic, planted"),
+]
+ManifestFile = Annotated[str, typer.Option("--manifest", help="with --control planted: what 'unrecall plant' wrote")]
+Published = Annotated[str, typer.Option("--published", help="with --manifest: its sha256, published before training")]
 Adapter = Annotated[str, typer.Option("--adapter", help="with --model: a LoRA adapter that is merged into it first")]
 Lora = Annotated[
     str | None,
@@ -83,11 +100,26 @@ def check_names(scenario: str, method: str | None, suite_names: str, tune: bool 
     suite(*suite_names.split())
 
 
+def unlearned_checkpoint(unlearned: Path | None, model: Path | None) -> Path:
+    """The file that `audit` is about: that of --unlearned, or of --model, as the option was called before."""
+    if unlearned and model:
+        raise BadInput("--unlearned: expected it alone, got --model, its former name, as well. Leave --model out.")
+    if (checkpoint := unlearned or model) is None:
+        raise BadInput("--unlearned: expected the unlearned checkpoint, got none. Name its file.")
+    return checkpoint
+
+
 def labels(fail_on: str) -> set[str]:
     """The verdicts that --fail-on names."""
-    from unrecall.record.verdict import ORDER
+    from unrecall.record.schema import Label
 
+    known = list(get_args(Label))
     names = {label.strip() for label in fail_on.split(",") if label.strip()}
-    for name in names - set(ORDER):
-        raise BadInput(f"--fail-on: unknown verdict '{name}'. {nearest(name, ORDER)}")
+    for name in names - set(known):
+        raise BadInput(f"--fail-on: unknown verdict '{name}'. {nearest(name, known)}")
     return names
+
+
+def basis(alone: bool, rate: float | None) -> dict[str, object]:
+    """What --alone and --rate add to what decides a folder's content; nothing where they are left out."""
+    return ({"alone": True} if alone else {}) | ({} if rate is None else {"rate": rate})

@@ -1,7 +1,7 @@
 """A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +14,8 @@ from unrecall.data.examples import Absent, Examples, Part, digest, iterate
 from unrecall.errors import BadInput, MissingReference
 
 Kind: TypeAlias = Literal["samples", "class", "concept", "backdoor"]
+Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
+"""How a holdout came to be."""
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
 APART = {
@@ -44,6 +46,10 @@ class Request:
     (the same; the holdout, and what must go of forget, carry a trigger and the label that an attacker wishes).
     `masked`: the classes that are forgotten whole; empty for samples. `holdout` and `test` may be `Absent(reason)`:
     what needs them is then a row with that reason. BadInput where a set is empty, or has an example twice or another's.
+
+    `groups`: whose each example of forget and of holdout is, by split, where people have several. `control`: how the
+    holdout came to be: coins ("planted"), a random split before training, from elsewhere ("matched"), or synthetic.
+    `pairs`: with coins, the place in holdout of each forget example's other wording.
     """
 
     forget: Examples
@@ -53,6 +59,9 @@ class Request:
     validation: Examples | None = None
     kind: Kind = "samples"
     masked: tuple[int, ...] = ()
+    groups: Mapping[str, Sequence[str]] | None = None
+    control: Control = "matched"
+    pairs: Sequence[int] | None = None
     checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
     _checked_parts: dict[tuple[str, ...], set[str]] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -76,6 +85,12 @@ class Request:
                 f"Request: expected masked to name the forgotten classes for kind='class' and for no other, and kind "
                 f"to be one of {', '.join(get_args(Kind))}, got kind='{self.kind}' and masked={self.masked}."
             )
+        if self.control not in get_args(Control):
+            raise BadInput(
+                f"Request: expected control to be one of {', '.join(get_args(Control))}, got '{self.control}'."
+            )
+        _check_groups(self)
+        _check_pairs(self)
         self._check_lasting()
         self.check_apart(self.digests, digest)
 
@@ -121,10 +136,17 @@ class Request:
         """sha256 of each example of each split."""
         return {name: [digest(item) for item in iterate(self[name])] for name in SPLITS}
 
+    @property
+    def group_names(self) -> list[str] | None:
+        """Whose each example is, of forget and then of holdout; None where that wasn't said."""
+        return None if self.groups is None else [*self.groups["forget"], *self.groups["holdout"]]
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over what is asked and all examples of all splits, in order; the same anywhere."""
         text = f"{self.kind}{self.masked}|" + "|".join(f"{name}:{','.join(self.digests[name])}" for name in SPLITS)
+        text += "" if self.groups is None else f"|groups:{self.group_names!r}"
+        text += "" if self.pairs is None else f"|pairs:{list(self.pairs)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_validation(self) -> "Request":
@@ -134,8 +156,19 @@ class Request:
         n = len(self.holdout)
         if n < 4:
             raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")
-        whole = self.holdout
-        return self.with_own(validation=Part(whole, range(0, n, 2)), holdout=Part(whole, range(1, n, 2)))
+        whole, names = self.holdout, list(map(str, range(n))) if self.groups is None else [*self.groups["holdout"]]
+        every_second = set(list(dict.fromkeys(names))[::2])
+        tuning, audited = ([i for i in range(n) if (names[i] in every_second) is first] for first in (True, False))
+        groups = self.groups and {**self.groups, "holdout": [names[i] for i in audited]}
+        return self.with_own(validation=Part(whole, tuning), holdout=Part(whole, audited), groups=groups)
+
+    def unseen(self, digests: Collection[str]) -> "Request":
+        """This request without those examples of holdout, by sha256, that somebody has tuned on."""
+        places = [i for i, key in enumerate(self.digests["holdout"]) if key not in digests]
+        if len(places) == len(self.holdout):
+            return self
+        groups = self.groups and {**self.groups, "holdout": [self.groups["holdout"][i] for i in places]}
+        return self.with_own(holdout=Part(self.holdout, places), groups=groups)
 
     def only(self, *names: str) -> "Request":
         """This request without the sets that aren't named, for those who may not read them."""
@@ -150,10 +183,59 @@ class Request:
         return part
 
     def with_own(self, **changes: Any) -> "Request":
-        """This request with its own examples in other sets; what a task has looked for in them it needn't again."""
+        """This request with its own examples in other sets; what a task has looked for in them it needn't again.
+
+        Whose they are must be said anew where forget or holdout changes; nobody's, otherwise.
+        """
+        if {"forget", "holdout"} & changes.keys():
+            control = "random split" if self.control == "planted" else self.control
+            changes = {"groups": None, "pairs": None, "control": control, **changes}
         changed = replace(self, **changes)
         changed.checked.update(self.checked)
         return changed
+
+
+def _check_groups(request: Request) -> None:
+    """BadInput unless groups name somebody for each example of both arms, and nobody is in both."""
+    groups = request.groups
+    if groups is None:
+        return
+    if not isinstance(groups, Mapping):
+        raise BadInput(
+            f"Request: expected groups by split, got {type(groups).__name__}. Say whose each example is: "
+            'groups={"forget": ["Ann", ...], "holdout": ["Bob", ...]}.'
+        )
+    for arm in ("forget", "holdout"):
+        count, names = len(request[arm]), list(groups.get(arm, ()))
+        if len(names) != count or not all(isinstance(name, str) for name in names):
+            raise BadInput(
+                f"Request: expected groups to name whose each of {count} {arm} examples is, got {len(names)} names. "
+                "Give one text an example, for forget and for holdout."
+            )
+    if both := sorted(set(groups["forget"]) & set(groups["holdout"])):
+        raise BadInput(
+            f"Request: expected nobody in forget and in holdout, got '{both[0]}' in both. Take these examples out of "
+            "holdout: they are no example of somebody who was never trained on."
+        )
+
+
+def _check_pairs(request: Request) -> None:
+    """BadInput unless a planted holdout is made of the other wordings of forget, each named once, and no other is."""
+    if (request.control == "planted") != (request.pairs is not None):
+        raise BadInput(
+            "Request: expected pairs with control='planted' and with no other, got one without the other. Give the "
+            "place in holdout of each forget example's other wording, as check_manifest does."
+        )
+    if request.pairs is not None and sorted(request.pairs) != list(range(len(request.forget))):
+        raise BadInput(
+            f"Request: expected pairs to name each of {len(request.forget)} holdout places once, got others. Give the "
+            "place of each forget example's other wording."
+        )
+    if request.pairs is not None and (len(request.holdout) != len(request.forget) or request.groups is not None):
+        raise BadInput(
+            f"Request: expected a planted holdout of {len(request.forget)} other wordings and no groups, got "
+            f"{len(request.holdout)} examples. Leave the others, and groups, out."
+        )
 
 
 def _check_set(name: str, examples: Any) -> None:

@@ -1,14 +1,14 @@
-"""What models say about examples: rows of one batch, signals of a whole split, and the evidence that attacks read."""
+"""What models say about examples: rows of one batch, and signals of a whole split."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unrecall.data.request import Request, Split
+from unrecall.data.request import Split
 from unrecall.errors import MissingReference
 from unrecall.nn.functional import exact_nll, nll
 
@@ -107,36 +107,3 @@ class Signals:
             name: getattr(self, name)[places] for name in ("prediction", "target", "log_prob", "expected", "deviation")
         }
         return Signals(**of_examples, **of_rows, example=np.repeat(np.arange(len(chosen)), counts[chosen]))
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one model (the subject) showed, and the models it is held against.
-
-    `signals`: the subject's, by split. `references`: the retrained models', never the subject itself. `original`: the
-    model before unlearning. `extra`: what an attack asked for beyond that one pass, by split.
-    """
-
-    request: Request
-    signals: Mapping[Split, Signals]
-    references: tuple[Mapping[Split, Signals], ...]
-    original: Mapping[Split, Signals]
-    extra: Mapping[Split, np.ndarray] = field(default_factory=dict)
-
-    def between(self, forget: np.ndarray, holdout: np.ndarray) -> "Evidence":
-        """The evidence as if these examples of the holdout, by their places in it, were forget and holdout."""
-        arms: dict[Split, np.ndarray] = {"forget": forget, "holdout": holdout}
-
-        def moved(signals: Mapping[Split, Signals]) -> SplitSignals:
-            reasons = signals.reasons if isinstance(signals, SplitSignals) else {}
-            return SplitSignals({**signals, **{arm: signals["holdout"].part(arms[arm]) for arm in arms}}, reasons)
-
-        extra = {arm: self.extra["holdout"][chosen] for arm, chosen in arms.items() if "holdout" in self.extra}
-        references = tuple(map(moved, self.references))
-        return replace(
-            self,
-            signals=moved(self.signals),
-            references=references,
-            original=moved(self.original),
-            extra=dict(self.extra) | extra,
-        )

@@ -286,8 +286,8 @@ def _own_module(path: Path, level: int, name: str) -> Iterator[Path]:
     if level:
         home = path.parents[min(level, len(path.parents)) - 1]
     else:
-        found = PathFinder.find_spec(words[0], [*sys.path, str(path.parent)])
-        places = [] if found is None else [*(found.submodule_search_locations or ()), found.origin]
+        module_spec = PathFinder.find_spec(words[0], [*sys.path, str(path.parent)])
+        places = [] if module_spec is None else [*(module_spec.submodule_search_locations or ()), module_spec.origin]
         file = Path(places[0] or "").resolve() if places else None
         if file is None or not of_user(file) or words[0] == "unrecall":
             return

@@ -65,27 +65,27 @@ def load(model: nn.Module, path: Path) -> nn.Module:
 
     Names may hold what wrappers put into them, on either side: "module.", "_orig_mod.", or whatever all begin with.
     """
-    own = model.state_dict()
-    tensors = _named_as(own, read(path))
-    places = {own[key].data_ptr(): key for key in tensors if key in own}
+    state = model.state_dict()
+    tensors = _named_as(state, read(path))
+    places = {state[key].data_ptr(): key for key in tensors if key in state}
     # Transformers leaves one of two tied names out of its files.
     tensors |= {
-        key: tensors[places[v.data_ptr()]] for key, v in own.items() if key not in tensors and v.data_ptr() in places
+        key: tensors[places[v.data_ptr()]] for key, v in state.items() if key not in tensors and v.data_ptr() in places
     }
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    missing, extra = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
     if missing or extra:
         difference = f"missing {missing[:3]}" if missing else f"unknown {extra[:3]}"
         raise BadInput(f"{path}: expected the weights of this architecture, got {difference}. Check scenario and file.")
     for key, value in tensors.items():
-        if value.shape != own[key].shape:
-            raise BadInput(f"{path}: expected {key} of shape {tuple(own[key].shape)}, got {tuple(value.shape)}.")
-        if not (is_float(value.dtype) if own[key].is_floating_point() else value.dtype == own[key].dtype):
+        if value.shape != state[key].shape:
+            raise BadInput(f"{path}: expected {key} of shape {tuple(state[key].shape)}, got {tuple(value.shape)}.")
+        if not (is_float(value.dtype) if state[key].is_floating_point() else value.dtype == state[key].dtype):
             raise BadInput(
-                f"{path}: expected {key} in {_kind(own[key])}, got {_kind(value)}. Give the weights before they were "
+                f"{path}: expected {key} in {_kind(state[key])}, got {_kind(value)}. Give the weights before they were "
                 "quantised."
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value.to(own[key].dtype)).all()):
-            raise BadInput(f"{path}: expected finite weights in {_kind(own[key])}, got NaN or infinity in {key}.")
+        if value.is_floating_point() and not bool(torch.isfinite(value.to(state[key].dtype)).all()):
+            raise BadInput(f"{path}: expected finite weights in {_kind(state[key])}, got NaN or infinity in {key}.")
     model.load_state_dict(tensors)
     return model
 
@@ -109,16 +109,16 @@ def _bare(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def _named_as(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _named_as(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors by the names that the model has for them, where only wrappers' parts or the beginning differ."""
-    names = {_bare(name): name for name in own}
+    names = {_bare(name): name for name in state}
     for shorter in _beginnings(names):
         for short in _beginnings({_bare(name) for name in tensors}):
             known = {name[len(shorter) :]: full for name, full in names.items()}
-            found = {name: known.get(_bare(name)[len(short) :]) for name in tensors}
-            if all(found.values()):
-                return {str(found[name]): value for name, value in tensors.items()}
-    return {name if name in own else names.get(_bare(name), name): value for name, value in tensors.items()}
+            full_names = {name: known.get(_bare(name)[len(short) :]) for name in tensors}
+            if all(full_names.values()):
+                return {str(full_names[name]): value for name, value in tensors.items()}
+    return {name if name in state else names.get(_bare(name), name): value for name, value in tensors.items()}
 
 
 def _beginnings(names: Iterable[str]) -> list[str]:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.data.signals import Evidence, Signals, SplitSignals
+from unrecall.data.signals import Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of, digest_without_names
 from unrecall.errors import BadInput
+from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import in_order, observe, one_size
 from unrecall.record.schema import Cost
 from unrecall.tasks.base import Task
@@ -226,9 +227,11 @@ def _answer_alike(first: Mapping[Split, Signals], second: Mapping[Split, Signals
     A share, for where both are all but certain the losses still differ. Losses of exactly 0 tell nothing.
     """
     pairs = [(-first[split].log_prob, -second[split].log_prob) for split in first]
-    one, other = (np.concatenate(losses) for losses in zip(*pairs, strict=True))
-    telling = (one > 0) | (other > 0)
-    return bool(telling.any()) and bool(np.allclose(one[telling], other[telling], rtol=rounded, atol=0))
+    first_losses, second_losses = (np.concatenate(losses) for losses in zip(*pairs, strict=True))
+    telling = (first_losses > 0) | (second_losses > 0)
+    return bool(telling.any()) and bool(
+        np.allclose(first_losses[telling], second_losses[telling], rtol=rounded, atol=0)
+    )
 
 
 def model_key(model: nn.Module, weights: str = "") -> str:

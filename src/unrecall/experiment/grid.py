@@ -9,9 +9,10 @@ from threading import Thread
 
 from torch import nn
 
+from unrecall.data.examples import digest, iterate
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
-from unrecall.disk.files import check_writable, content_key, write_json, writing
+from unrecall.disk.files import check_writable, content_key, read_json, write_json, writing
 from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity
 from unrecall.experiment.run import StartingPoint, experiment, loaded, references
@@ -24,6 +25,8 @@ from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import Exportable, export, offers
 from unrecall.training.session import Session
 
+TUNED_ON = "tuned-on.json"
+"""What `unlearn --tune` leaves beside the checkpoint: the sha256 of each example that tuning looked at."""
 PATIENCE = 45.0
 """Seconds that Ray has to start, or a cluster to answer."""
 
@@ -33,7 +36,8 @@ class Cell:
     """One experiment of a grid, in words, so that it can travel to another machine.
 
     `scenario`, `method`, `suite`: as on the command line. `tuned`: whether the strength is searched first. `folder`:
-    where its record goes, and the parts of it that are finished.
+    where its record goes, and the parts of it that are finished. `alone`: without retrained models, beside records that
+    were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks.
     """
 
     scenario: str
@@ -44,6 +48,8 @@ class Cell:
     folder: str
     device: str | None
     show: bool = True
+    alone: bool = False
+    rate: float | None = None
 
     @property
     def session(self) -> Session:
@@ -65,6 +71,17 @@ def scenario_of(text: str) -> Scenario:
     return scenario
 
 
+def scenario_for(cell: Cell) -> Scenario:
+    """The scenario of a cell; without retrained models where it is to be judged without."""
+    scenario = scenario_of(cell.scenario)
+    return replace(scenario, references=0, retrained=()) if cell.alone else scenario
+
+
+def _rate(cell: Cell) -> dict[str, str]:
+    """What of a record's identity the rate decides; nothing where it is the default."""
+    return {} if cell.rate is None else {"rate": repr(cell.rate)}
+
+
 def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
     """A model that a checkpoint can be loaded into; untrained where the scenario can build one."""
     if scenario.original is not None or scenario.build is None:
@@ -72,25 +89,26 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
     return scenario.built(seed, session)
 
 
-def perform(cell: Cell) -> Record:
+def run_cell(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
-    scenario, method, attacks = scenario_of(cell.scenario), parse(cell.method, "methods"), suite(*cell.suite.split())
+    scenario, method, attacks = scenario_for(cell), parse(cell.method, "methods"), suite(*cell.suite.split())
     session, folder = cell.session, Path(cell.folder)
     expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seed, session), cell.tuned)
+    expected |= _rate(cell)
     if (before := finished(cell.record, expected)) is not None:
         cell.session.end()
         return before
     check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
     shared(on_disk=True).check()
-    record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned)
-    for kept in (folder / "parts").glob("unlearned-*.safetensors"):
-        if weights.digest_of_file(kept) != record.provenance.weights["unlearned"]:
-            kept.unlink()  # of the method before it was edited
+    record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate)
+    for file in (folder / "parts").glob("unlearned-*.safetensors"):
+        if weights.digest_of_file(file) != record.provenance.weights["unlearned"]:
+            file.unlink()  # of the method before it was edited
             continue
         with writing(folder / CHECKPOINT) as temporary:
-            shutil.copyfile(kept, temporary)
+            shutil.copyfile(file, temporary)
         if offers(scenario.task, Exportable):
-            unlearned = loaded(architecture(scenario, cell.seed, session), kept)
+            unlearned = loaded(architecture(scenario, cell.seed, session), file)
             export(scenario.task, unlearned, folder / "unlearned")
     if not (folder / CHECKPOINT).exists():
         session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
@@ -99,7 +117,7 @@ def perform(cell: Cell) -> Record:
     return record
 
 
-def checkpoint(cell: Cell) -> str:
+def unlearn_cell(cell: Cell) -> str:
     """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
@@ -113,17 +131,22 @@ def checkpoint(cell: Cell) -> str:
     unlearned = start.unlearned(chosen).model
     weights.save(unlearned, folder / CHECKPOINT)
     write_json(folder / IDENTITY, expected)
+    if cell.tuned:
+        validation = scenario.request.with_validation().validation or ()
+        write_json(folder / TUNED_ON, [digest(item) for item in iterate(validation)])
     export(scenario.task, unlearned, folder / "unlearned")
     session.end()
     return f"{folder / CHECKPOINT}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
-def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
+def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
-    scenario, attacks, session = scenario_of(cell.scenario), suite(*cell.suite.split()), cell.session
-    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session))
-    given = [model, *([original] if original else []), *retrained]
-    expected["checkpoints"] = content_key(*map(weights.digest_of_file, given))
+    scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
+    if (tuned_on := model.parent / TUNED_ON).is_file():
+        scenario = replace(scenario, request=scenario.request.unseen(set(read_json(tuned_on))))
+    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | _rate(cell)
+    checkpoints = [model, *([original] if original else []), *retrained]
+    expected["checkpoints"] = content_key(*map(weights.digest_of_file, checkpoints))
     if (before := finished(cell.record, expected)) is not None:
         return before
     check_writable(cell.record, Path(cell.folder) / "parts" / "part")
@@ -132,15 +155,15 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
     source, after = loaded(like, original) if original else like, loaded(like, model)
     scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)
     models = references(scenario, session)
-    made = [] if original else ["the original"]
-    if more := len(models) - len(scenario.retrained):
-        made.append(f"{more} of {len(models)} retrained models")
-    if made:
-        session.say(f"not given, and so trained here: {' and '.join(made)}")
+    trained = [] if original else ["the original"]
+    if missing := len(models) - len(scenario.retrained):
+        trained.append(f"{missing} of {len(models)} retrained models")
+    if trained:
+        session.say(f"not given, and so trained here: {' and '.join(trained)}")
     run = Run(
         scenario=scenario.name,
-        summary=f"{scenario.summary} Trained for this audit, not given: {' and '.join(made)}."
-        if made
+        summary=f"{scenario.summary} Trained for this audit, not given: {' and '.join(trained)}."
+        if trained
         else scenario.summary,
         method=cell.method,
         title=f"Checkpoint {cell.method}",
@@ -156,20 +179,21 @@ def examine(cell: Cell, model: Path, original: Path | None, retrained: Sequence[
         seed=cell.seed,
         session=session,
         run=run,
+        rate=cell.rate,
     )
     record.save(cell.record)
     session.end()
     return record
 
 
-def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[list[Record], list[str]]:
+def run_cells(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[list[Record], list[str]]:
     """All cells, here one after another, or as Ray tasks on a cluster ("local" starts one); lost cells are retried.
 
     Gives the records of those that finished, and a line for each that failed: the error of one cell doesn't stop the
     others. The error of an only cell is raised as it is.
     """
     if ray_address is None and len(cells) == 1:
-        return [perform(cells[0])], []
+        return [run_cell(cells[0])], []
     outcomes = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
     records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
     return records, [outcome for outcome in outcomes if isinstance(outcome, str)]
@@ -177,13 +201,13 @@ def perform_all(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[
 
 def _attempt(cell: Cell) -> Record | str:
     """The record of a cell, or the line that says why there is none."""
-    return _outcome(lambda: perform(cell), cell)
+    return _outcome(lambda: run_cell(cell), cell)
 
 
-def _outcome(performing: Callable[[], Record | str], cell: Cell) -> Record | str:
-    """What performing a cell gives, or the line that says why it gives nothing."""
+def _outcome(make: Callable[[], Record | str], cell: Cell) -> Record | str:
+    """What running a cell gives, or the line that says why it gives nothing."""
     try:
-        return performing()
+        return make()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a user's code raises, SystemExit too, is this cell's alone

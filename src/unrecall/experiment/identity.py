@@ -23,7 +23,8 @@ REMADE = {"method"}
 
 def data_key(request: Request) -> str:
     """What decides which examples there are, those of validation among them."""
-    return content_key(request.fingerprint, *(digest(item) for item in iterate(request.validation or ())))
+    control = () if request.control == "matched" else (request.control,)
+    return content_key(request.fingerprint, *(digest(item) for item in iterate(request.validation or ())), *control)
 
 
 def identity(

@@ -37,12 +37,13 @@ def experiment(
     session: Session | None = None,
     *,
     tuned: bool = False,
+    rate: float | None = None,
 ) -> Record:
     """Trains the models, unlearns, attacks every model alike, judges, and gives the record.
 
     `attacks`: the standard suite by default. `tuned`: whether the method's strength is searched first, on forget and
-    validation data alone. With a session that has a folder, every finished part is kept there, and an interrupted run
-    goes on to the same record.
+    validation data alone. `rate`: as in `audit`. With a session that has a folder, every finished part is kept there,
+    and an interrupted run goes on to the same record.
     """
     session, attacks = session or Session(), attacks or suite("standard")
     request = scenario.request.with_validation() if tuned else scenario.request
@@ -65,7 +66,8 @@ def experiment(
         summary=scenario.summary,
         costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
         tuning=tuning,
-        identity=identity(scenario, method, suiting, (seed, session), tuned),
+        identity=identity(scenario, method, suiting, (seed, session), tuned)
+        | ({} if rate is None else {"rate": repr(rate)}),
         reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
     return audit(
@@ -81,6 +83,7 @@ def experiment(
         method=chosen,
         run=run,
         defender=start.defender(chosen),
+        rate=rate,
     )
 
 

@@ -56,7 +56,7 @@ class Adversary:
         """The training examples that it may ask for, in random order, equal ones once."""
         attack, by_digest = self.attack, dict[str, int]()
         for i in self._shuffled:
-            if self.training.target[i] != attack.victim and attack.own in (-1, self.training.target[i]):
+            if self.training.target[i] != attack.victim and attack.asks_for in (-1, self.training.target[i]):
                 by_digest.setdefault(self._digests[i], i)
         return np.array(list(by_digest.values())[: attack.pool], int)
 
@@ -93,8 +93,8 @@ class Adversary:
 
         Where all training examples of all its classes go, it is a class request.
         """
-        gone, target = {self._digests[i] for i in places}, self.training.target
-        retained = [i for i, digest in enumerate(self._digests) if digest not in gone]
+        requested, target = {self._digests[i] for i in places}, self.training.target
+        retained = [i for i, digest in enumerate(self._digests) if digest not in requested]
         classes = {int(target[i]) for i in places}
         masked = tuple(sorted(classes)) if classes.isdisjoint(target[retained].tolist()) else ()
         return self.setting.request.with_own(
@@ -172,7 +172,7 @@ def check_adversary(adversary: Adversary, truth: np.ndarray) -> None:
 
 
 def _check_classes(attack: DeletionAttack, classes: Collection[int], listed: str) -> None:
-    for name in ("victim", "wished", "own"):
+    for name in ("victim", "answered_as", "asks_for"):
         c = getattr(attack, name)
         if c >= 0 and c not in classes:
             owner = type(attack).__name__

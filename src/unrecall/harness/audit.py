@@ -18,6 +18,7 @@ from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.inspection import inspection_finding
+from unrecall.harness.never_trained import beside_never_trained
 from unrecall.harness.score_files import write_scores
 from unrecall.harness.scoring import score_finding
 from unrecall.harness.suites import Suite, suite
@@ -26,11 +27,11 @@ from unrecall.metrics import METRICS
 from unrecall.metrics.base import Measured
 from unrecall.nn.hooks import mode
 from unrecall.record.doubts import Facts, doubts
+from unrecall.record.judgement import judge_all
 from unrecall.record.provenance import provenance
-from unrecall.record.schema import Exhibit, Record, Run
-from unrecall.record.verdict import judge
+from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
-from unrecall.tasks.base import Task, check_inputs, check_model, cuts
+from unrecall.tasks.base import Task, check_data, check_model, cuts
 from unrecall.training.session import Session
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
@@ -65,12 +66,14 @@ def audit(
     method: Method | None = None,
     run: Run | None = None,
     defender: Defender | None = None,
+    rate: float | None = None,
 ) -> Record:
     """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
 
     `null`: the same method at learning rate 0, where there is one. `method`: what made the unlearned model, for the
     record to name; `run`: what else the record says of it. `defender`: who honours requests, for attacks on the method.
-    Without retrained models nothing can be judged, and the record says so. The same inputs and seed give the same
+    With fewer than two retrained models the unlearned one is judged beside records that were never trained on; `rate`
+    is then the learning rate of fine-tuning attacks (see `fixed_suite`). The same inputs and seed give the same
     numbers. Raises BadInput where models and data don't fit, or where no attack of the suite can run.
     """
     check_fields("audit", FIELDS, {**locals()})
@@ -84,13 +87,14 @@ def audit(
         for _, model in setting.subjects:
             check_model(model)
             stack.enter_context(mode(model.to(session.place()), training=False))
-            check_inputs(task, model, request)
+            check_data(task, model, request)
         setting = setting.with_task(task.settled(original, request))
         setting.check_roles()
         measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
         findings = [finding_of(attack, setting) for attack in suiting]
         exhibits = list(_worst(setting))
-    return _record(run, setting, measured, findings, exhibits)
+        alone = beside_never_trained(setting, rate) if len(models.retrained) < 2 else (None, {})
+    return _record(run, setting, measured, findings, exhibits, alone)
 
 
 def described(run: Run, method: Method | None) -> Run:
@@ -115,12 +119,18 @@ def finding_of(attack: Attack, setting: Setting) -> Finding:
 
 
 def _record(
-    run: Run, setting: Setting, measured: Sequence[Measured], findings: Sequence[Finding], exhibits: list[Exhibit]
+    run: Run,
+    setting: Setting,
+    measured: Sequence[Measured],
+    findings: Sequence[Finding],
+    exhibits: list[Exhibit],
+    alone: tuple[NeverTrained | None, Mapping[str, np.ndarray]],
 ) -> Record:
     """The record: everything that was measured and found, judged, and what there is to doubt."""
     rows = [row for part in measured for row in part.measurements]
     rows += [row for finding in findings for row in finding.measurements]
-    labelled, verdict = judge(rows)
+    never_trained, scores = alone
+    labelled, verdict = judge_all(rows, never_trained)
     record = Record(
         scenario=run.scenario,
         scenario_summary=run.summary,
@@ -141,7 +151,8 @@ def _record(
         costs=run.costs,
         provenance=provenance(setting.request.fingerprint, setting.digests, setting.session.place(), run.identity),
         reported=run.reported,
-        scores=write_scores(findings, setting.session.folder),
+        scores=write_scores(findings, setting.session.folder, scores),
+        never_trained=never_trained,
     )
     facts = replace(Facts.of(record), cuts=cuts(setting.task, setting.request))
     return record.model_copy(update={"doubts": doubts(facts)})

@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
+from unrecall.attacks.loss import Loss
 from unrecall.disk.weights import read
 from unrecall.errors import BadInput, UnrecallError
-from unrecall.evidence.pool import ArmIndices
+from unrecall.evidence.pool import Arm, ArmIndices
 from unrecall.evidence.scores import Scores, best
 from unrecall.harness.finding import is_judged, line
+from unrecall.harness.memory import MEMORY, rows_of_memory
 from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS
 from unrecall.metrics.gap import NAMES, average_gap
@@ -26,6 +28,7 @@ from unrecall.record import stats
 from unrecall.record.recheck import Recheck, places_of_scores, recheck
 from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series, load
+from unrecall.record.verdict import RULE, SINCE
 from unrecall.spec.lines import parse, split
 
 ROWS: Mapping[str, Row] = {row.name: row for metric in METRICS for row in metric.rows}
@@ -35,6 +38,8 @@ PER_SET = ("_mcq", "_rouge")
 """How the rows end that are made for each set of questions, whatever it is called."""
 WHERE_IT_APPLIES = {"restoration", "contamination_worst"}
 """Rows that some audits of any task have, and others don't."""
+LATER = {"retain_loss"}
+"""Rows that records of the rule before this one don't have."""
 ALONE = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
 """Rows that retrained models have no value in."""
 
@@ -55,14 +60,15 @@ def _rows(record: Record) -> Iterator[str]:
     yield from (f"{name}: the record has this row twice." for name in sorted({n for n in names if names.count(n) > 1}))
     for metric in METRICS:
         for row in () if metric.needs else metric.rows:
-            if row.name not in names and row.name not in WHERE_IT_APPLIES:
+            older = row.name in LATER and record.verdict.rule != RULE
+            if row.name not in names and row.name not in WHERE_IT_APPLIES and not older:
                 yield f"{row.name}: every audit measures it, but the record has no such row."
     reports = [report.name for report in record.attacks]
     for m in record.measurements:
         declared = ROWS.get(m.name)
         if declared is None and not m.name.endswith(PER_SET) and not any(_of(m.name, name) for name in reports):
             yield f"{m.name}: no metric makes it, and the record holds no report of an attack that does."
-        for key in ("group", "unit", "ideal", "chance", "margin") if declared else ():
+        for key in ("group", "unit", "ideal", "chance", "margin", "prior") if declared else ():
             if getattr(m, key) != getattr(declared, key):
                 yield f"{m.name}: its {key} is {getattr(m, key)!r}, the code says {getattr(declared, key)!r}."
 
@@ -97,11 +103,11 @@ def _attacks(record: Record) -> Iterator[str]:
             yield f"{report.name}: the record holds a report of this attack, but no row of it."
         if attack is None:
             continue
-        own = f"{report.name}_{attack.judged}"
-        if attack.judged and own not in rows:
-            yield f"{own}: the record holds a report of this attack, but not this row."
-        elif attack.judged:
-            yield from _read_otherwise(rows[own], attack)
+        row_name = f"{report.name}_{attack.judged}"
+        if attack.judged and row_name not in rows and (row_name not in SINCE or record.verdict.rule == RULE):
+            yield f"{row_name}: the record holds a report of this attack, but not this row."
+        elif row_name in rows:
+            yield from _read_otherwise(rows[row_name], attack)
         for ending, beside in BESIDE.items():
             first = rows.get(report.name + ending)
             if first is not None and first.unlearned.value is not None and report.name + beside not in rows:
@@ -113,8 +119,8 @@ def _attacks(record: Record) -> Iterator[str]:
 def _read_otherwise(m: Measurement, attack: Attack) -> Iterator[str]:
     """How the row of an attack is read, that a verdict may rest on."""
     group = "privacy" if isinstance(attack, MembershipAttack) else "recovery"
-    due = Row(m.name, m.title, group)
-    for key in ("group", "ideal", "unit", "margin") if m.judged and isinstance(attack, ScoredAttack) else ():
+    due = next((row for row in MEMORY if row.name == m.name), Row(m.name, m.title, group))
+    for key in ("group", "ideal", "unit", "margin", "prior") if m.judged and isinstance(attack, ScoredAttack) else ():
         if getattr(m, key) != getattr(due, key):
             yield f"{m.name}: its {key} is {getattr(m, key)!r}, the code says {getattr(due, key)!r}."
 
@@ -192,15 +198,15 @@ def _sums(record: Record) -> Iterator[str]:
         known = {name: value for name, value in values.items() if value is not None}
         if len(known) == len(NAMES) and not _near(written, average_gap(known, reference, NAMES)):
             yield f"average_gap: its value for {role} is not that of its four figures."
-    own, again = record.costs.get("unlearned"), record.costs.get("retrained")
+    unlearning, retraining = record.costs.get("unlearned"), record.costs.get("retrained")
     for name, key in (("cost_time", "seconds"), ("cost_passes", "passes")):
         row = rows.get(name)
         if row and row.unlearned.value is not None:
-            whole = getattr(again, key, 0)
-            if not own or not whole or not _near(row.unlearned.value, getattr(own, key) / whole):
+            whole = getattr(retraining, key, 0)
+            if not unlearning or not whole or not _near(row.unlearned.value, getattr(unlearning, key) / whole):
                 yield f"{name}: it does not follow from the costs."
     memory = rows.get("cost_memory")
-    if memory and own and not _near(memory.unlearned.value, own.peak_mib):
+    if memory and unlearning and not _near(memory.unlearned.value, unlearning.peak_mib):
         yield "cost_memory: it does not follow from the costs."
     for matrix in record.matrices:
         tables = [[v for v in row if v is not None] for values in matrix.values.values() for row in values]
@@ -215,8 +221,8 @@ def _sums(record: Record) -> Iterator[str]:
 
 def _kept_share(values: Sequence[Sequence[float | None]]) -> list[float]:
     """The share of each class that is predicted as itself; nan where it has no examples."""
-    own = (row[i] if i < len(row) else None for i, row in enumerate(values))
-    return [math.nan if share is None else share for share in own]
+    diagonal = (row[i] if i < len(row) else None for i, row in enumerate(values))
+    return [math.nan if share is None else share for share in diagonal]
 
 
 def _line(record: Record) -> Iterator[str]:
@@ -271,14 +277,19 @@ def _figures(record: Record, folder: Path) -> Iterator[str]:
         attack = _attack(report.name)
         if not isinstance(attack, ScoredAttack):
             continue
-        own = rows.get(f"{report.name}_{attack.judged}") if is_judged(attack, attack.judged) else None
+        judged_row = rows.get(f"{report.name}_{attack.judged}") if is_judged(attack, attack.judged) else None
         if report.name not in record.scores:
-            if record.scores and own is not None and own.judged and own.unlearned.value is not None:
+            if (
+                record.scores
+                and judged_row is not None
+                and judged_row.judged
+                and judged_row.unlearned.value is not None
+            ):
                 yield f"scores of {report.name}: it is judged, but the record names no scores of it."
             continue
         for place in places_of_scores(folder, report.name):
             try:
-                yield from _differing(report, rows, _again(attack, load_file(place)))
+                yield from _differing(report, rows, _again(attack, load_file(place), record.kind))
             except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
                 yield f"scores of {report.name}: expected those of both arms for every model, got: {error}."
 
@@ -290,13 +301,13 @@ class Again(NamedTuple):
     lines: list[Series]
 
 
-def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
+def _again(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) -> Again:
     """What kept scores come to; nothing for an attack whose figures need more than its scores."""
-    roles = sorted({name.rpartition("/")[0] for name in kept if name.endswith("/budgets")})
+    roles = sorted({name.rpartition("/")[0] for name in arrays if name.endswith("/budgets")})
     again = Again({}, [])
     for role in roles:
         if isinstance(attack, MembershipAttack):
-            members, others = (kept[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
+            members, others = (arrays[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
             fpr, tpr = stats.roc(members, others)
             figures = {
                 "auc": stats.auc(members, others, inflation=attack.inflation),
@@ -304,7 +315,7 @@ def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
             }
             again.lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
         elif isinstance(attack, RecoveryAttack) and attack.reading == "recovery":
-            shown, budgets = kept[f"{role}/forget"].astype(float), kept[f"{role}/budgets"]
+            shown, budgets = arrays[f"{role}/forget"].astype(float), arrays[f"{role}/budgets"]
             n = shown.shape[1]
             scores = Scores(budgets, ("",) * len(budgets), (shown,), (np.full(len(budgets), np.nan),))
             trace = best(scores, ArmIndices(0, np.arange(n), np.arange(n)), cumulative=attack.cumulative)
@@ -318,26 +329,35 @@ def _again(attack: ScoredAttack, kept: Mapping[str, np.ndarray]) -> Again:
             continue
         for ending, estimate in figures.items():
             again.rows.setdefault(ending, {})[role] = estimate
+    if type(attack) is Loss:
+        arms: tuple[Arm, ...] = ("forget", "holdout")
+        losses: dict[str, Mapping[Arm, np.ndarray]] = {
+            role: {arm: -arrays[f"{role}/{arm}"][0].astype(float) for arm in arms} for role in roles
+        }
+        for row in rows_of_memory(losses, kind):
+            again.rows[row.name.removeprefix("loss_")] = {role: getattr(row, role) for role in ROLES} | {
+                f"retrained {i}": estimate for i, estimate in enumerate(row.references)
+            }
     return again
 
 
 def _differing(report: AttackReport, written: Mapping[str, Measurement], again: Again) -> Iterator[str]:
     """Where rows and curves are not those that the scores come to, within the rounding of the scores."""
     for ending, estimates in again.rows.items():
-        own = written.get(f"{report.name}_{ending}")
-        if own is None:
+        row = written.get(f"{report.name}_{ending}")
+        if row is None:
             continue
-        references = {f"retrained {i}": estimate for i, estimate in enumerate(own.references)}
-        for role, estimate in ({r: getattr(own, r) for r in ROLES} | references).items():
+        references = {f"retrained {i}": estimate for i, estimate in enumerate(row.references)}
+        for role, estimate in ({r: getattr(row, r) for r in ROLES} | references).items():
             due = estimates.get(role)
             if due is None and estimate.value is not None:
-                yield f"{own.name}: the scores beside the record hold none of the {role} model."
+                yield f"{row.name}: the scores beside the record hold none of the {role} model."
             elif due is not None and not _alike(estimate, due):
-                yield f"{own.name}: its value for {role} is not what the scores beside the record come to."
-    drawn = {series.role: series for curve in report.curves[:1] for series in curve.series}
+                yield f"{row.name}: its value for {role} is not what the scores beside the record come to."
+    lines = {line.role: line for curve in report.curves[:1] for line in curve.series}
     for series in again.lines:
-        there = drawn.get(series.role)
-        if there is None or not all(_same(getattr(there, k), getattr(series, k)) for k in ("x", "y", "low", "high")):
+        line = lines.get(series.role)
+        if line is None or not all(_same(getattr(line, k), getattr(series, k)) for k in ("x", "y", "low", "high")):
             yield f"{report.name}: its curve of {series.role} is not what the scores beside the record come to."
 
 
@@ -356,11 +376,11 @@ def _same(first: Sequence[float | None], second: Sequence[float | None]) -> bool
 
 def _exported(folder: Path) -> Iterator[str]:
     """A folder with the unlearned model in another form must hold the weights of the checkpoint beside it."""
-    own, other = folder / "unlearned.safetensors", folder / "unlearned"
-    if not other.is_dir() or not own.is_file():
+    checkpoint, export = folder / "unlearned.safetensors", folder / "unlearned"
+    if not export.is_dir() or not checkpoint.is_file():
         return
     try:
-        audited, exported = read(own), read(other)
+        audited, exported = read(checkpoint), read(export)
     except BadInput as error:
         yield str(error)
         return
@@ -378,5 +398,6 @@ def _unseen(record: Record) -> Iterator[str]:
     named = sorted(name for name in (report.name for report in record.attacks) if name not in record.scores)
     if named:
         yield f"the figures of {', '.join(named)}: no scores of theirs are kept"
-    if own := sorted(own_judged(record)):
-        yield f"{', '.join(own)}: only the code of these attacks, which are the user's own, says what is judged and how"
+    if names := sorted(own_judged(record)):
+        listed = ", ".join(names)
+        yield f"{listed}: only the code of these attacks, which are the user's own, says what is judged and how"

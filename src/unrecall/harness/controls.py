@@ -193,16 +193,16 @@ def sees_none(references: Sequence[float], sign: int) -> Control:
 # Deletion attacks.
 
 
-def harms(own: np.ndarray, random: np.ndarray) -> Control:
+def harms(surrogate: np.ndarray, random: np.ndarray) -> Control:
     """Deletion, positive: where the defender is the surrogate itself, it harms more than any random request does.
 
-    `own` [victims] and `random` [requests, victims]: which of the victim's examples were harmed.
+    `surrogate` [victims] and `random` [requests, victims]: which of the victim's examples were harmed.
     """
-    sentence = f"{own.mean():.2f} against {random.mean():.2f}"
+    sentence = f"{surrogate.mean():.2f} against {random.mean():.2f}"
     sentence = f"harms more than random requests where the defender is the surrogate itself: {sentence}"
-    if no_pairs(len(own)):
-        return Control(f"{sentence} (no test: {len(own)} unseen examples of the victim are too few)")
-    return Control(sentence, more(own, random))
+    if no_pairs(len(surrogate)):
+        return Control(f"{sentence} (no test: {len(surrogate)} unseen examples of the victim are too few)")
+    return Control(sentence, more(surrogate, random))
 
 
 def harm_less(adverse: np.ndarray, others: Mapping[str, np.ndarray], random: np.ndarray) -> Control:
@@ -253,9 +253,9 @@ def differ(first: np.ndarray, second: np.ndarray, *, upwards: bool = False, infl
     """
     if np.ptp(np.r_[first, second]) == 0:
         return 1.0
-    found = distributions.mannwhitneyu(first, second, alternative="greater" if upwards else "two-sided")
+    test = distributions.mannwhitneyu(first, second, alternative="greater" if upwards else "two-sided")
     sides = 1 if upwards else 2
-    return float(sides * distributions.norm.sf(distributions.norm.isf(found.pvalue / sides) / math.sqrt(inflation)))
+    return float(sides * distributions.norm.sf(distributions.norm.isf(test.pvalue / sides) / math.sqrt(inflation)))
 
 
 def _missing(sign: int, references: int, hidden: Estimate | None = None) -> str:

@@ -51,19 +51,19 @@ def evaluated(attack: ScoredAttack, setting: Setting) -> Evaluation:
         if attack.reading != "membership":
             raise
         return Evaluation(attack, setting, {}, {}, {subject.role: str(reason) for subject in setting.subjects})
-    drawn = draw_for(attack, setting)
+    draw = draw_for(attack, setting)
     scores: dict[str, Scores] = {}
     missing: dict[str, str] = {}
     for subject in setting.subjects:
         if attack.reading != "membership":  # which takes no time
             setting.session.say(f"  {subject.role}")
         try:
-            scores[subject.role] = score(attack, subject, setting, drawn)
+            scores[subject.role] = score(attack, subject, setting, draw)
         except (NotSupported, MissingReference) as reason:
             if attack.reading != "membership":
                 raise
             missing[subject.role] = str(reason)
-    return Evaluation(attack, setting, drawn.places, scores, missing)
+    return Evaluation(attack, setting, draw.places, scores, missing)
 
 
 def draw_for(attack: ScoredAttack, setting: Setting) -> Draw:

@@ -23,14 +23,14 @@ class Finding(Frozen):
     scores: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 
-def choices(attack: Attack) -> list[str]:
-    """The attack's parameters that stand in its name, because they differ from their defaults."""
+def choices(attack: Attack) -> dict[str, str]:
+    """The attack's parameters that stand in its name, because they differ from their defaults, and what they are."""
     values = [(field, getattr(attack, field.name)) for field in fields(attack)]
-    return [
-        Path(value).stem if isinstance(value, str) else f"{value:g}"
+    return {
+        field.name: Path(value).stem if isinstance(value, str) else f"{value:g}"
         for field, value in values
         if value != field.default and (isinstance(value, str) or field.name in attack.named_by)
-    ]
+    }
 
 
 def is_judged(attack: Attack, ending: str) -> bool:
@@ -41,9 +41,10 @@ def is_judged(attack: Attack, ending: str) -> bool:
 def report_of(attack: Attack) -> AttackReport:
     """The frame of an attack's report: its name, title, threat model, paper and parameters."""
     names, (_, _, reference) = choices(attack), (type(attack).__doc__ or "").partition("Reference:")
+    chosen = [f"{parameter.replace('_', ' ')} {value}" for parameter, value in names.items()]
     return AttackReport(
-        name="_".join([name_of(attack), *names]),
-        title=" ".join([attack.title, *(f"({name})" for name in names)]),
+        name="_".join([name_of(attack), *names.values()]),
+        title=f"{attack.title} ({', '.join(chosen)})" if chosen else attack.title,
         threat=attack.threat,
         reference=" ".join(reference.split("\n\n")[0].split()),
         parameters=attack.as_dict(),

@@ -83,8 +83,9 @@ class Outcomes:
         return np.asarray(np.mean([(answers.unseen == self.truth)[which] for answers in models], axis=0))
 
     def called(self, c: int) -> str:
-        """A class by its name, where it has one."""
-        return self.names[c] if 0 <= c < len(self.names) else f"class {c}"
+        """A class by its name; "class 3" where it has none, or a bare number."""
+        name = self.names[c] if 0 <= c < len(self.names) else str(c)
+        return f"class {name}" if name.isdecimal() else name
 
     @property
     def victim(self) -> str:
@@ -92,15 +93,22 @@ class Outcomes:
         return self.called(self.attack.victim)
 
     @property
+    def title(self) -> str:
+        """What the attack is called, with the classes that it is about by name."""
+        wish = self.attack.answered_as
+        end = f"answered as {self.called(wish)}" if wish >= 0 else "answered wrong"
+        return f"{self.attack.title} ({self.victim} to be {end})"
+
+    @property
     def share(self) -> str:
         """What harm is the share of, in words."""
-        newly = f"answered {self.called(self.attack.wished)}" if self.attack.wished >= 0 else "wrong"
+        newly = f"answered as {self.called(self.attack.answered_as)}" if self.attack.answered_as >= 0 else "wrong"
         return f"unseen {self.victim} newly {newly}"
 
 
 def harm_finding(outcomes: Outcomes) -> Finding:
     """The picked request in numbers, all requests as curves, and whether the controls hold."""
-    frame = report_of(outcomes.attack)
+    frame = report_of(outcomes.attack).model_copy(update={"title": outcomes.title})
     rows = [
         row.model_copy(update={"name": f"{frame.name}_{row.name}", "title": f"{frame.title}: {row.title}"})
         for row in (*_harm_rows(outcomes), *_answer_rows(outcomes))
@@ -118,7 +126,7 @@ def _row(name: str, title: str, *estimates: Estimate, note: str = "") -> Measure
 def _harm_rows(outcomes: Outcomes) -> Iterator[Measurement]:
     """The harm that the picked request does, beside that of its controls."""
     trial, share = outcomes.trial, outcomes.share
-    adverse, own = outcomes.harm([trial.adverse]), outcomes.harm([trial.surrogate])
+    adverse, by_surrogate = outcomes.harm([trial.adverse]), outcomes.harm([trial.surrogate])
     singly = "each: " + ", ".join(show(float(outcomes.harm([answers]).mean())) for answers in trial.random)
     losses = f"mean loss {outcomes.losses[1]:.2g} in place of {outcomes.losses[0]:.2g}"
 
@@ -134,8 +142,8 @@ def _harm_rows(outcomes: Outcomes) -> Iterator[Measurement]:
     yield _row("excess", f"{share}, beyond random requests", _beyond(adverse, outcomes.harm(trial.random)))
     reason = "too few others to ask for"
     yield control("alike", "after a request for others as hard", outcomes.as_hard, reason, losses)
-    yield _row("surrogate", f"{share}, by the adversary's surrogate", stats.mean(own))
-    yield _row("transfer", "harm by the defender, as a share of the surrogate's", stats.ratio(adverse, own))
+    yield _row("surrogate", f"{share}, by the adversary's surrogate", stats.mean(by_surrogate))
+    yield _row("transfer", "harm by the defender, as a share of the surrogate's", stats.ratio(adverse, by_surrogate))
     if outcomes.attack.retrain:
         reason = "the scenario can't train models"
         yield control("retrained", "retrained without the request", outcomes.retrained, reason)
@@ -143,11 +151,11 @@ def _harm_rows(outcomes: Outcomes) -> Iterator[Measurement]:
 
 def _answer_rows(outcomes: Outcomes) -> Iterator[Measurement]:
     """What is answered after the picked request, and what was answered before."""
-    victims, victim, wished = outcomes.victims, outcomes.victim, outcomes.attack.wished
+    victims, victim, answered_as = outcomes.victims, outcomes.victim, outcomes.attack.answered_as
     models = (outcomes.trial.adverse, outcomes.before)
-    if wished >= 0:
-        answered = [stats.mean((answers.unseen == wished)[victims]) for answers in models]
-        yield _row("answered", f"unseen {victim} answered {outcomes.called(wished)}", *answered)
+    if answered_as >= 0:
+        answered = [stats.mean((answers.unseen == answered_as)[victims]) for answers in models]
+        yield _row("answered", f"unseen {victim} answered as {outcomes.called(answered_as)}", *answered)
     others = "accuracy on unseen examples of other classes"
     for name, title, which in (("accuracy", f"accuracy on unseen {victim}", victims), ("others", others, ~victims)):
         yield _row(name, title, *(stats.mean(outcomes.right([answers], which)) for answers in models))
@@ -189,7 +197,7 @@ def _sentence(outcomes: Outcomes) -> str:
     """What was asked for, what came of it, and which classes paid, for people."""
     trial, truth, before = outcomes.trial, outcomes.truth, outcomes.before.unseen
     counts = Counter(outcomes.requested).most_common()
-    requested = ", ".join(f"{count} {outcomes.called(c)}" for c, count in counts)
+    requested = ", ".join(f"{count} of {outcomes.called(c)}" for c, count in counts)
     adverse, random = (show(float(outcomes.harm(models).mean())) for models in ([trial.adverse], trial.random))
     change = {
         int(c): float(np.mean((trial.adverse.unseen == c)[truth == c]) - np.mean((before == c)[truth == c]))
@@ -213,6 +221,6 @@ def _controlled(outcomes: Outcomes, report: AttackReport) -> AttackReport:
         "retraining without it": outcomes.retrained,
     }
     others = {name: np.stack([harm([answers]) for answers in group]) for name, group in models.items() if group}
-    own_random = np.stack([harm([answers]) for answers in outcomes.random_surrogate])
-    report = with_positive(report, harms(harm([trial.surrogate]), own_random))
+    surrogate_random = np.stack([harm([answers]) for answers in outcomes.random_surrogate])
+    report = with_positive(report, harms(harm([trial.surrogate]), surrogate_random))
     return with_negative(report, harm_less(harm([trial.adverse]), others, others["random requests"]))

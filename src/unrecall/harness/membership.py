@@ -1,16 +1,23 @@
 """What membership scores come to: how well they tell forget, as members, from holdout, as non-members."""
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from unrecall.attacks.base import MembershipAttack
+from unrecall.attacks.loss import Loss
+from unrecall.evidence.pool import Arm
 from unrecall.harness.controls import tells_members, with_positive
 from unrecall.harness.evaluation import Evaluation
 from unrecall.harness.finding import Finding, is_judged, report_of
+from unrecall.harness.memory import MEMORY, rows_of_memory
 from unrecall.record import stats
 from unrecall.record.row import Row
-from unrecall.record.schema import Curve, Estimate, Series
+from unrecall.record.schema import Curve, Estimate, Measurement, Series
 
 
 def finding(evaluation: Evaluation) -> Finding:
-    """AUC, TPR at 1 % FPR and the whole ROC, for every model."""
+    """AUC, TPR at 1 % FPR and the whole ROC, for every model; of the plain loss also the memory that is left."""
     attack, frame = evaluation.attack, report_of(evaluation.attack)
     areas = {role: Estimate(value=None, note=reason) for role, reason in evaluation.missing.items()}
     rates, lines = dict(areas), list[Series]()
@@ -40,4 +47,16 @@ def finding(evaluation: Evaluation) -> Finding:
         {role: rates[role] for role in order}
     )
     frame = frame.model_copy(update={"curves": [curve] if lines else [], "note": area.note})
-    return Finding(report=with_positive(frame, tells_members(area.original)), measurements=[area, rate])
+    memory = memory_of(evaluation) if type(attack) is Loss else []
+    return Finding(report=with_positive(frame, tells_members(area.original)), measurements=[area, rate, *memory])
+
+
+def memory_of(evaluation: Evaluation) -> list[Measurement]:
+    """What the plain loss's scores say of the memory that is left."""
+    if "original" in evaluation.missing:
+        return [row.absent(evaluation.missing["original"]) for row in MEMORY]
+    losses: dict[str, Mapping[Arm, np.ndarray]] = {
+        role: {arm: -scores.at(place)[0] for arm, place in evaluation.places.items()}
+        for role, scores in evaluation.scores.items()
+    }
+    return rows_of_memory(losses, evaluation.setting.request.kind)

@@ -1,6 +1,6 @@
 """The scores of judged attacks, kept beside the record and hashed in it, so that every figure can be made again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,23 +8,29 @@ from safetensors.numpy import save_file
 
 from unrecall.disk.files import file_key, writing
 from unrecall.harness.finding import Finding
-from unrecall.record.schema import SCORES
+from unrecall.record.schema import NEVER_TRAINED, SCORES
 
 
-def write_scores(findings: Sequence[Finding], folder: Path | None) -> dict[str, str]:
+def write_scores(
+    findings: Sequence[Finding], folder: Path | None, never_trained: Mapping[str, np.ndarray] | None = None
+) -> dict[str, str]:
     """Writes each judged attack's scores below `folder`, and gives the sha256 of each file by the attack's name.
+
+    `never_trained`: the scores of that verdict, which are written as they are.
 
     A file holds, for each model and arm, `role/arm` [points, examples] in float32, `role/budgets` [points], and for
     each arm `arm/examples` [examples], which examples they are. Without a folder nothing is written.
     """
     if folder is None:
         return {}
+    scores: dict[str, Mapping[str, np.ndarray]] = {finding.report.name: finding.scores for finding in findings}
+    scores[NEVER_TRAINED] = never_trained or {}
     digests: dict[str, str] = {}
-    for finding in findings:
-        if finding.scores:
-            path = folder / SCORES / f"{finding.report.name}.safetensors"
+    for attack, arrays in scores.items():
+        if arrays:
+            path = folder / SCORES / f"{attack}.safetensors"
             with writing(path) as temporary:
                 # safetensors writes memory as it lies, whatever the strides.
-                save_file({name: np.ascontiguousarray(array) for name, array in finding.scores.items()}, temporary)
-            digests[finding.report.name] = file_key(path)
+                save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
+            digests[attack] = file_key(path)
     return digests

@@ -31,7 +31,7 @@ def score_finding(attack: ScoredAttack, setting: Setting) -> Finding:
         evaluation = evaluated(attack, setting)
         finding = FIGURES[attack.reading](evaluation)
     except (NotSupported, MissingReference) as reason:
-        return absent(attack, str(reason), ENDINGS[attack.reading], "recovery")
+        return absent(attack, str(reason), attack.judged or ENDINGS[attack.reading], "recovery")
     if finding.report.negative_holds is None:
         finding = finding.model_copy(update={"report": with_negative(finding.report, negative(evaluation))})
     judged = any(row.judged for row in finding.measurements)
@@ -80,9 +80,9 @@ def _taught_from_both(
     if "dose" not in {field.name for field in fields(attack)}:
         raise NotSupported("it is taught from forget alone, and knows no other form")
     both: ScoredAttack = replace(attack, dose="both")  # type: ignore[call-arg]
-    drawn = draw_for(both, setting)
+    draw = draw_for(both, setting)
     subject = next(subject for subject in setting.subjects if subject.role == role)
-    return drawn.places, {role: score(both, subject, setting, drawn)}
+    return draw.places, {role: score(both, subject, setting, draw)}
 
 
 def _halves(evaluation: Evaluation) -> Arms:

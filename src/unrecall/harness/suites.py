@@ -124,14 +124,14 @@ def suite(*chosen: str | Attack) -> Suite:
     if len(chosen) == 1 and isinstance(chosen[0], str) and chosen[0] in NAMED:
         return Suite(chosen[0], NAMED[chosen[0]])
     names: Sequence[str | Attack] = [entry.name for entry in entries("attacks")] if chosen == ("all",) else chosen
-    own = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
-    return Suite(" ".join(map(str, chosen)), tuple((Task, attack) for attack in own))
+    attacks = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
+    return Suite(" ".join(map(str, chosen)), tuple((Task, attack) for attack in attacks))
 
 
 def built_in(name: str) -> str | None:
     """The attack of the catalog that a report of that name is of; None for one of the user's own."""
-    known = (entry.name for entry in entries("attacks"))
-    return max((attack for attack in known if f"{name}_".startswith(f"{attack}_")), key=len, default=None)
+    names = (entry.name for entry in entries("attacks"))
+    return max((attack for attack in names if f"{name}_".startswith(f"{attack}_")), key=len, default=None)
 
 
 def own_judged(record: Record) -> Iterator[str]:
@@ -139,11 +139,11 @@ def own_judged(record: Record) -> Iterator[str]:
 
     Where the record names scores of any attack, theirs are among them, unless nothing could be scored.
     """
-    own = {report.name for report in record.attacks if built_in(report.name) is None}
+    user_attacks = {report.name for report in record.attacks if built_in(report.name) is None}
     for m in record.measurements:
         name, _, ending = m.name.rpartition("_")
-        kept = name in record.scores or not record.scores or m.unlearned.value is None
-        if m.judged and name in own and ending in ENDINGS.values() and kept:
+        has_scores = name in record.scores or not record.scores or m.unlearned.value is None
+        if m.judged and name in user_attacks and ending in ENDINGS.values() and has_scores:
             yield m.name
 
 

@@ -15,6 +15,7 @@ from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
 from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of
 from unrecall.models.observe import device_of
+from unrecall.spec.lines import name_of
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import classed
@@ -157,7 +158,7 @@ class GradientMethod(Method):
         """Copies the model and runs each phase on the copy."""
         student, job = copy_of(model, job), job.settled(model)
         original = frozen_copy(student)
-        train(student, self.phases(student, original, job), job, type(self).__name__.lower())
+        train(student, self.phases(student, original, job), job, self)
         return restore_flags(student, model)
 
 
@@ -216,10 +217,18 @@ def copy_of(model: nn.Module, job: Job) -> nn.Module:
     return copy.deepcopy(model).to(job.session.place())
 
 
-def train(student: nn.Module, phases: Iterable[Phase], job: Job, name: str) -> None:
-    """Runs the phases on `student`, in place; the session calls each by `name` and a number."""
+def train(student: nn.Module, phases: Iterable[Phase], job: Job, method: Method) -> None:
+    """Runs the phases on `student`, in place; people are told whose they are, and which of how many."""
+    name, phases = short_line(method), list(phases)
     for i, phase in enumerate(phases, 1):
-        fit(student, job.task, phase, job.generator, job.session.named(f"{name} {i}".replace(" ", "-")))
+        place = f", phase {i} of {len(phases)}" if len(phases) > 1 else ""
+        fit(student, job.task, phase, job.generator, job.session.named(f"{name}{place}"))
+
+
+def short_line(method: Method) -> str:
+    """Gives the method's line without parameters: "scrub", or "spotter(scrub)" for one around another."""
+    name = "null" if isinstance(method, Null) else name_of(method)
+    return f"{name}({short_line(method.base)})" if isinstance(method, Wrapper) else name
 
 
 def restore_flags(student: nn.Module, model: nn.Module) -> nn.Module:
@@ -268,9 +277,9 @@ def with_loss(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
     still = replace(phase.fit, batchnorm="frozen")
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:
-        own = weight * phase.loss(model, batches)
+        loss_of_phase = weight * phase.loss(model, batches)
         set_training(model, still)
-        total = own + added(model, batches)
+        total = loss_of_phase + added(model, batches)
         set_training(model, phase.fit)
         return total
 

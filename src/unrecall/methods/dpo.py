@@ -92,10 +92,10 @@ class DPO(GradientMethod):
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             batch = batches["forget"]
-            asked = task.collate([refusing[i] for i in batch["index"].tolist()])
-            wished = task.rows(model, move(asked, batch["index"].device))
+            refusal_batch = task.collate([refusing[i] for i in batch["index"].tolist()])
+            refusal_rows = task.rows(model, move(refusal_batch, batch["index"].device))
             answers = task.rows(model, batch)
-            return dpo_loss(wished, answers, before_refusals(batch), before_answers(batch), self.beta)
+            return dpo_loss(refusal_rows, answers, before_refusals(batch), before_answers(batch), self.beta)
 
         return with_retain(loss, RetainTerm(self.retain_weight, self.average), job, self.fit)
 

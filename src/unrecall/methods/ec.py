@@ -28,10 +28,9 @@ from unrecall.methods.base import (
     train,
     with_loss,
 )
-from unrecall.models.layers import before_head, named, pooled
+from unrecall.models.layers import before_head, layer_outputs, named, pooled
 from unrecall.models.observe import device_of
 from unrecall.nn.functional import contrastive_forgetting, nll
-from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.training.loop import fit
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -174,12 +173,12 @@ class Reader(NamedTuple):
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             with torch.no_grad():
-                retain = layer_outputs(student, layers, classed, batches["retain"])
-            losses = [nll(reading.logits, retain.rows.targets).mean() for reading in model(retain.pooled)]
+                rows, vectors = rows_and_vectors(student, layers, classed, batches["retain"])
+            losses = [nll(reading.logits, rows.targets).mean() for reading in model(vectors)]
             return torch.stack(losses).sum()
 
         alone = Phase(loss, {"retain": request.retain}, method.warm_up)
-        fit(auxiliary, job.task, alone, job.generator, session.named("ec-warm-up"))
+        fit(auxiliary, job.task, alone, job.generator, session.named("ec, auxiliary modules"))
         return cls(method, student, classed, job, layers, auxiliary)
 
     @property
@@ -189,19 +188,18 @@ class Reader(NamedTuple):
 
     def loss(self, model: nn.Module, batches: Batches) -> Tensor:
         """Computes L of a batch of forget and one of retain."""
-        retain, forget = (
-            layer_outputs(model, self.layers, self.classed, batches[split]) for split in ("retain", "forget")
-        )
-        readings = [(self.auxiliary(seen.pooled), seen.rows.targets) for seen in (forget, retain)]
-        depths = sum_over_layers(self.method, *readings)
-        rows = retain.rows if self.classed is self.job.task else self.job.task.rows(model, batches["retain"])
+        retain, retain_vectors = rows_and_vectors(model, self.layers, self.classed, batches["retain"])
+        forget, forget_vectors = rows_and_vectors(model, self.layers, self.classed, batches["forget"])
+        forget_readings = self.auxiliary(forget_vectors), forget.targets
+        depths = sum_over_layers(self.method, forget_readings, (self.auxiliary(retain_vectors), retain.targets))
+        rows = retain if self.classed is self.job.task else self.job.task.rows(model, batches["retain"])
         return depths + rows.losses().mean()
 
     def train(self, phases: Sequence[Phase]) -> None:
         """Runs the phases with the modules inside the student, so that the loop trains and keeps them too."""
         home = last_layer(self.student)
         home.add_module(BESIDE, self.auxiliary)
-        train(self.student, phases, self.job, "ec")
+        train(self.student, phases, self.job, self.method)
         delattr(home, BESIDE)
 
 
@@ -242,21 +240,13 @@ def weights(count: int) -> list[float]:
     return [2 * layer / (count * (count + 1)) for layer in range(1, count + 1)]
 
 
-class LayerOutputs(NamedTuple):
-    """Rows of a batch, and what each layer gave out in the same pass, `[n, d_l]` in float32; empty if it had none."""
-
-    rows: Rows
-    pooled: list[Tensor]
-
-
-def layer_outputs(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch) -> LayerOutputs:
-    """Sends a batch through the model once; a layer that is used several times is read at its first use."""
-    with differentiable(layers) as activations:
-        rows = task.rows(model, batch)
-    positions = task.positions(batch)
-    return LayerOutputs(
-        rows, [pooled(uses[0], positions) if uses else torch.empty(0, 0) for uses in activations.values()]
-    )
+def rows_and_vectors(
+    model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch
+) -> tuple[Rows, list[Tensor]]:
+    """Gives the rows of a batch, and h_l pooled of each layer, `[n, d_l]` in float32; empty if it took no part."""
+    rows, outputs, positions = layer_outputs(model, layers, task, batch)
+    nothing = torch.empty(0, 0)
+    return rows, [pooled(outputs[name], positions) if name in outputs else nothing for name in layers]
 
 
 class Stages(NamedTuple):
@@ -278,7 +268,7 @@ def stages(model: nn.Module, task: Task, items: Sequence[Any], layers: Sequence[
     widths = dict.fromkeys(modules, 0)
     for n, batch in enumerate(batches, 1):
         with torch.no_grad():
-            rows, vectors = layer_outputs(model, {name: modules[name] for name in widths}, task, batch)
+            rows, vectors = rows_and_vectors(model, {name: modules[name] for name in widths}, task, batch)
         widths = {name: h.shape[1] for name, h in zip(widths, vectors, strict=True) if h.ndim == 2 and len(h) == n}
     useless = [name for name in layers if name not in widths]
     if useless or not widths:

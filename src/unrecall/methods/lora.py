@@ -89,7 +89,7 @@ class LoRA(Wrapper):
         phases = self.base.phases(student, original, job)
         if any(p.requires_grad for p in weights):
             raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
-        train(student, phases, job, f"lora-{name.lower()}")
+        train(student, phases, job, self)
         result = copy_of(model, job)
         with torch.no_grad():
             for name, change in changes.items():

@@ -84,8 +84,8 @@ class MUMis(GradientMethod):
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             response = respond(model, task, batches["forget"])
             rivals = other_classes(response.rows.targets, response.rows.logits.shape[1], generator)
-            own = self.alpha * sensitivity(response, response.rows.targets)
-            return (own - self.alpha_other * sensitivity(response, rivals)).mean()
+            target_term = self.alpha * sensitivity(response, response.rows.targets)
+            return (target_term - self.alpha_other * sensitivity(response, rivals)).mean()
 
         def recovered(current: StepState) -> bool:
             trained = [p for group in current.optimizer.param_groups for p in group["params"]]

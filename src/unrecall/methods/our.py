@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, Task
-from unrecall.models.layers import named, pooled
+from unrecall.models.layers import layer_outputs, named, pooled
 from unrecall.models.perturb import any_classes, other_classes
 from unrecall.nn.functional import nll
-from unrecall.nn.hooks import differentiable
 from unrecall.spec.parameters import NonNegative
 
 TAPS = 3
@@ -93,13 +92,13 @@ class OUR(GradientMethod):
         """Makes one phase over forget, and three over retain."""
         request, task, generator = job.request, job.task, job.generator
         names = self.layers or taps(task, student)
-        own, before = named(student, names), named(original, names)
+        layers, original_layers = named(student, names), named(original, names)
         by_class = self.form == "class" or (self.form == "auto" and request.kind == "class")
 
         def turned(model: nn.Module, batches: Batches) -> Tensor:
-            rows, features = rows_and_features(model, task, batches["forget"], own)
+            rows, features = rows_and_features(model, layers, task, batches["forget"])
             with torch.no_grad():
-                _, past = rows_and_features(original, task, batches["forget"], before)
+                _, past = rows_and_features(original, original_layers, task, batches["forget"])
             cosines = [
                 F.cosine_similarity(h, h0.detach(), 1).square().mean() for h, h0 in zip(features, past, strict=True)
             ]
@@ -108,7 +107,7 @@ class OUR(GradientMethod):
             return self.gamma * torch.stack(cosines).sum() + self.label_weight * wrong
 
         def spread(model: nn.Module, batches: Batches) -> Tensor:
-            rows, features = rows_and_features(model, task, batches["forget"], own)
+            rows, features = rows_and_features(model, layers, task, batches["forget"])
             labels = other_classes(rows.targets, rows.logits.shape[1], generator)
             wrong = rows.per_example(nll(rows.logits, labels)).mean()
             return wrong + self.spread * torch.stack([overlap(h) for h in features]).sum()
@@ -137,28 +136,25 @@ def taps(task: Task, model: nn.Module) -> tuple[str, ...]:
     return tuple(names[i] for i in sorted(positions))
 
 
-class RowsAndFeatures(NamedTuple):
-    """The rows of a pass, and what each layer gave out, `[examples, d]`: flattened, or the mean over a text's words."""
+def rows_and_features(
+    model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch
+) -> tuple[Rows, list[Tensor]]:
+    """Gives the rows of a batch, and h_l of each layer `[examples, d]`: flattened, or the mean over a text's positions.
 
-    rows: Rows
-    features: list[Tensor]
-
-
-def rows_and_features(model: nn.Module, task: Task, batch: Batch, layers: Mapping[str, nn.Module]) -> RowsAndFeatures:
-    """Sends a batch through the model. NotSupported for a layer that takes no part, or has no row an example."""
-    with differentiable(layers) as activations:
-        rows = task.rows(model, batch)
-    positions = task.positions(batch)
+    NotSupported for a layer that takes no part, or has no row an example.
+    """
+    rows, outputs, positions = layer_outputs(model, layers, task, batch)
     features = []
-    for name, uses in activations.items():
-        if not uses or uses[0].ndim < 2 or len(uses[0]) != rows.examples:
-            got = "nothing" if not uses else f"{tuple(uses[0].shape)}"
+    for name in layers:
+        h = outputs.get(name)
+        if h is None or h.ndim < 2 or len(h) != rows.examples:
+            got = "nothing" if h is None else f"{tuple(h.shape)}"
             raise NotSupported(
                 f"OUR: expected '{name}' to give out [{rows.examples} examples, ...], got {got}. Set layers to others."
             )
-        sequence = uses[0].ndim == 3 and positions is not None and positions.shape == uses[0].shape[:2]
-        features.append(pooled(uses[0], positions) if sequence else uses[0].flatten(1).float())
-    return RowsAndFeatures(rows, features)
+        sequence = h.ndim == 3 and positions is not None and positions.shape == h.shape[:2]
+        features.append(pooled(h, positions) if sequence else h.flatten(1).float())
+    return rows, features
 
 
 def overlap(features: Tensor) -> Tensor:

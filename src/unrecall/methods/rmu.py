@@ -68,20 +68,20 @@ class RMU(GradientMethod):
         request, task, generator = job.request, job.task, job.generator
         parts, index = layers(task, student), self._number(student, task)
         self._free(student, parts[max(0, index - 2) : index + 1])
-        own, before = parts[index][-1], layers(task, original)[index][-1]
+        layer, original_layer = parts[index][-1], layers(task, original)[index][-1]
         example = next(in_order(original, task, request.forget, 1))
         with torch.no_grad():
-            goal = self.c * unit_vector(activations(original, before, task, example).shape[1], generator)
+            goal = self.c * unit_vector(activations(original, original_layer, task, example).shape[1], generator)
         goal = goal.to(device_of(original))
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = activations(model, own, task, batches["forget"])
+            forget = activations(model, layer, task, batches["forget"])
             steered = F.mse_loss(forget, goal.expand_as(forget))
             if self.alpha == 0:
                 return steered
             with torch.no_grad():
-                anchor = activations(original, before, task, batches["retain"])
-            return steered + self.alpha * F.mse_loss(activations(model, own, task, batches["retain"]), anchor)
+                anchor = activations(original, original_layer, task, batches["retain"])
+            return steered + self.alpha * F.mse_loss(activations(model, layer, task, batches["retain"]), anchor)
 
         streams = {"forget": request.forget}
         return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]

@@ -114,7 +114,7 @@ def in_one_pass(model: nn.Module, task: Task, batches: Sequence[Batch]) -> list[
     rows = task.rows(model, concatenated(batches))
     first, parts = 0, []
     for size in sizes:
-        own = (rows.example >= first) & (rows.example < first + size)
-        parts.append(Rows(rows.logits[own], rows.targets[own], rows.example[own] - first, size))
+        members = (rows.example >= first) & (rows.example < first + size)
+        parts.append(Rows(rows.logits[members], rows.targets[members], rows.example[members] - first, size))
         first += size
     return parts

@@ -99,8 +99,8 @@ class Spotter(Guarded, GradientMethod):
             batch = batches["forget"]
             view = task.view(model, batch) if self.lambda_2 > 0 else None
             rows = task.rows(model, batch) if view is None else view.rows
-            own = self.lambda_1 * masked_distance(rows, teacher(batch), request.masked)
-            return own + terms.loss(model, batches, view)
+            distance = self.lambda_1 * masked_distance(rows, teacher(batch), request.masked)
+            return distance + terms.loss(model, batches, view)
 
         return [Phase(loss, {"forget": request.forget, **terms.streams}, self.fit)]
 

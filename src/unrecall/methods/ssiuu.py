@@ -169,8 +169,8 @@ def ratio(pulls: Mapping[nn.Parameter, Tensor], weights: Iterable[nn.Parameter])
     """Computes |gradient of the penalty| / |gradient of the base|, L2 over all weights, where they hold the sum."""
     base = [p.grad - pulls[p] if p in pulls else p.grad for p in weights if p.grad is not None]
     sizes = (torch.stack([part.float().norm() for part in parts]).norm() for parts in (pulls.values(), base))
-    pull, own = (float(size) for size in sizes)
-    return pull / max(own, TINY)
+    pull_size, base_size = (float(size) for size in sizes)
+    return pull_size / max(base_size, TINY)
 
 
 def _matrices(model: nn.Module, task: Task) -> set[str]:

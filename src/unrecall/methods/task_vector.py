@@ -40,7 +40,7 @@ class TaskVector(Method):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Trains one copy on forget, and moves another away from it."""
         student, reinforced, job = copy_of(model, job), copy_of(model, job), job.settled(model)
-        train(reinforced, [phase_over("forget", job, self.fit)], job, "taskvector")
+        train(reinforced, [phase_over("forget", job, self.fit)], job, self)
         with torch.no_grad():
             for weight, further in zip(student.parameters(), reinforced.parameters(), strict=True):
                 weight.sub_(self.alpha * (further - weight))

@@ -66,8 +66,8 @@ class UNDIAL(GradientMethod):
         before = remembered(original, task, job.request.forget)
 
         def forget(rows: Rows, batch: Batch) -> Tensor:
-            own = task.in_answer(batch)[:, None] if task is not job.task and isinstance(task, Prompted) else 1.0
-            return undial_loss(rows, before(batch), self.beta * own)
+            in_answer = task.in_answer(batch)[:, None] if task is not job.task and isinstance(task, Prompted) else 1.0
+            return undial_loss(rows, before(batch), self.beta * in_answer)
 
         loss = loss_on("forget", task, forget)
         return with_retain(loss, RetainTerm(self.retain_weight, self.average), job, self.fit)

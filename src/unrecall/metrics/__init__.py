@@ -2,6 +2,7 @@
 
 from unrecall.metrics.answers import ANSWERS
 from unrecall.metrics.base import Measured, Metric
+from unrecall.metrics.class_margin import CLASS_MARGIN
 from unrecall.metrics.contamination import CONTAMINATION
 from unrecall.metrics.cost import COST
 from unrecall.metrics.forgetting import DISAGREEMENT, FORGET_ACCURACY, HOLDOUT_ACCURACY, INTRA_CLASS_COSINE
@@ -9,16 +10,18 @@ from unrecall.metrics.gap import AVERAGE_GAP
 from unrecall.metrics.over_unlearning import OVER_UNLEARNING
 from unrecall.metrics.retrieval import RETRIEVAL
 from unrecall.metrics.truth import EXTRACTION_STRENGTH, FORGET_PROBABILITY, RETAIN_PROBABILITY
-from unrecall.metrics.utility import RESTORATION, RETAIN_ACCURACY, TEST_ACCURACY
+from unrecall.metrics.utility import RESTORATION, RETAIN_ACCURACY, RETAIN_LOSS, TEST_ACCURACY
 
 METRICS: tuple[Metric, ...] = (
     RETAIN_ACCURACY,
+    RETAIN_LOSS,
     TEST_ACCURACY,
     RESTORATION,
     FORGET_ACCURACY,
     HOLDOUT_ACCURACY,
     DISAGREEMENT,
     INTRA_CLASS_COSINE,
+    CLASS_MARGIN,
     OVER_UNLEARNING,
     CONTAMINATION,
     FORGET_PROBABILITY,

@@ -10,9 +10,9 @@ from torch import nn
 
 from unrecall.data.examples import Absent, evenly, iterate
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.data.signals import Evidence
 from unrecall.disk.cache import JSON, code_key
 from unrecall.errors import BadInput
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.metrics import truth
 from unrecall.metrics.base import Measured, Metric, mean_share
@@ -165,12 +165,12 @@ def _answer(subject: Subject, questions: QuestionSet, setting: Setting) -> list[
     items = [questions.items[i] for i in questions.written]
     written = _write(subject.model, items, texts)
     rouge = rouge_l_recall([texts.left(item, _shown(item, texts)) for item in items], written)
-    own = setting.evidence[subject.role].signals[questions.split].loss if items else np.zeros(0)
+    true_losses = setting.evidence[subject.role].signals[questions.split].loss if items else np.zeros(0)
     return [
         written,
         rouge.tolist(),
-        own[list(questions.written)].tolist(),
-        own[list(questions.choices)].tolist(),
+        true_losses[list(questions.written)].tolist(),
+        true_losses[list(questions.choices)].tolist(),
         [group[0] for group in groups],
         [group[1:] for group in groups],
     ]
@@ -266,8 +266,8 @@ def _readings(forget: Answered, evidence: Mapping[str, Evidence], texts: Textual
     """Four forget examples that the unlearned model knows best beyond retrained ones, and four spread over the rest."""
     roles = [role for role in ("original", "unlearned", "retrained 0") if role in evidence]
     references = [reference["forget"].confidence for reference in evidence["unlearned"].references]
-    own = evidence["unlearned"].signals["forget"].confidence
-    beyond = own - (np.mean(references, axis=0) if references else 0)
+    confidence = evidence["unlearned"].signals["forget"].confidence
+    beyond = confidence - (np.mean(references, axis=0) if references else 0)
     order = np.argsort(-beyond[list(forget.questions.written)], kind="stable").tolist()
     signals = {role: evidence[role].signals["forget"] for role in roles}
     probabilities = {role: signals[role].of_rows(np.exp(signals[role].log_prob)) for role in roles}

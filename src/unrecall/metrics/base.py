@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unrecall.data.signals import Evidence
 from unrecall.errors import MissingReference
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Setting
 from unrecall.record import stats
 from unrecall.record.row import Row
@@ -49,8 +49,8 @@ def of_evidence(row: Row, compute: Callable[[Evidence], Estimate], needs: tuple[
 
     def measure(setting: Setting) -> Measured:
         by_role = estimates(setting, compute)
-        told = setting.task.remark if needs and by_role["unlearned"].value is not None else ""
-        return Measured([row.measured(by_role, told)])
+        remark = setting.task.remark if needs and by_role["unlearned"].value is not None else ""
+        return Measured([row.measured(by_role, remark)])
 
     return Metric(row.name, (row,), measure, needs)
 

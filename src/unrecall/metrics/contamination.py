@@ -14,8 +14,8 @@ import torch
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request, Split
-from unrecall.data.signals import Evidence
 from unrecall.errors import BadInput, MissingReference, NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.scores import mean_of_defined
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric

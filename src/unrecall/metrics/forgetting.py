@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.metrics.base import of_evidence
 from unrecall.record import stats
 from unrecall.record.row import Row
@@ -27,10 +27,10 @@ def disagreement(evidence: Evidence) -> Estimate:
 
     Reference: model-level disagreement of Hsu et al., NeurIPS 2025, arXiv 2601.22359.
     """
-    own = evidence.signals["forget"]
+    signals = evidence.signals["forget"]
     if not evidence.references:
         return Estimate(value=None, note="needs a retrained model")
-    differs = [reference["forget"].prediction != own.prediction for reference in evidence.references]
+    differs = [reference["forget"].prediction != signals.prediction for reference in evidence.references]
     return stats.mean(np.mean(differs, axis=0), share=True)
 
 
@@ -48,15 +48,15 @@ def intra_class_cosine(evidence: Evidence) -> Estimate:
     unit = signals.features / np.maximum(lengths, 1e-12)
     label = np.zeros(len(signals), dtype=np.int64)
     label[signals.example] = signals.target
-    own, partners = np.zeros(len(signals)), np.zeros(len(signals))
+    cosines, partners = np.zeros(len(signals)), np.zeros(len(signals))
     for value in np.unique(label):
         members = label == value
         group = unit[members].astype(np.float64)
-        own[members] = group @ group.sum(0) - np.square(group).sum(1)
+        cosines[members] = group @ group.sum(0) - np.square(group).sum(1)
         partners[members] = len(group) - 1
     if partners.sum() == 0:
         return Estimate(value=None, note="needs two forget examples of one class")
-    return stats.jackknife(own, partners)
+    return stats.jackknife(cosines, partners)
 
 
 FORGET_ACCURACY = of_evidence(

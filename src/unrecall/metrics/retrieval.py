@@ -105,20 +105,20 @@ def _hits(sides: Embedded, places: Tensor, prompts: Tensor | None, labels: Tenso
         top += torch.cat([among for _, among in chances]) / 2
     zero_shot = torch.full((len(places),), torch.nan)
     if prompts is not None:
-        own = labels[places]
-        hit, _ = _chances(sides.first[places], prompts, own.clamp_min(0))
-        zero_shot = torch.where(own >= 0, hit, torch.nan)
+        classes = labels[places]
+        hit, _ = _chances(sides.first[places], prompts, classes.clamp_min(0))
+        zero_shot = torch.where(classes >= 0, hit, torch.nan)
     return Hits(*(hits.double().numpy() for hits in (zero_shot, first, top)))
 
 
-def _chances(queries: Tensor, gallery: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """How probably the own of each query, at `own` in the gallery, is its nearest, and among its `TOP`: `[n]` each.
+def _chances(queries: Tensor, gallery: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:
+    """How probably each query's match, at `matches` in the gallery, is its nearest, and among its `TOP`: `[n]` each.
 
     With `a` of the gallery nearer and `b`, itself among them, equally near, it is among the first k with probability
     (k - a) / b, between 0 and 1.
     """
     cosines = queries @ gallery.T
-    beyond = cosines - cosines.gather(1, own.to(cosines.device)[:, None])
+    beyond = cosines - cosines.gather(1, matches.to(cosines.device)[:, None])
     nearer, equal = beyond.gt(EQUAL).sum(1), beyond.abs().le(EQUAL).sum(1)
     first, top = (((k - nearer) / equal).clamp(0, 1).cpu() for k in (1, TOP))
     return first, top

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 from scipy import stats as tests
 
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.metrics.base import of_evidence
 from unrecall.record import stats
 from unrecall.record.row import Row
@@ -124,21 +124,21 @@ def retain_truth_ratio(log_ratio: np.ndarray) -> np.ndarray:
     return np.asarray(-np.expm1(np.minimum(log_ratio, 0)))
 
 
-def forget_quality(own: np.ndarray, references: Sequence[np.ndarray]) -> Estimate:
+def forget_quality(ratios: np.ndarray, references: Sequence[np.ndarray]) -> Estimate:
     """p-value of the two-sample Kolmogorov-Smirnov test between truth ratios on forget, in [0, 1]: 1 is no difference.
 
-    `own` [n]: the model's (log or not: the test sees ranks alone). `references`: those of retrained models; the median
-    p-value over them counts. It depends on n: only values over the same examples can be compared. Differs
+    `ratios` [n]: the model's (log or not: the test sees ranks alone). `references`: those of retrained models; the
+    median p-value over them counts. It depends on n: only values over the same examples can be compared. Differs
     from the paper in several retrained models, and from its code in the mean over wrong answers, which is geometric
     there (`truth_ratio`).
     """
     if not references:
         return Estimate(value=None, note="needs a retrained model other than itself")
-    if not len(own):
+    if not len(ratios):
         return Estimate(value=None, note="no examples")
-    value = float(np.median([tests.ks_2samp(own, reference).pvalue for reference in references]))
+    value = float(np.median([tests.ks_2samp(ratios, reference).pvalue for reference in references]))
     smallest = float(np.finfo(np.float64).tiny)
-    return Estimate(value=value, n=len(own), note=f"log10 p = {np.log10(max(value, smallest)):.1f}")
+    return Estimate(value=value, n=len(ratios), note=f"log10 p = {np.log10(max(value, smallest)):.1f}")
 
 
 def model_utility(sets: Mapping[str, np.ndarray]) -> Estimate:

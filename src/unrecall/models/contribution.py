@@ -51,8 +51,8 @@ def contributions(
     watching = differentiable(modules, inputs=not layers)
     with mode(model, training=False), frozen(model), torch.enable_grad(), watching as activations:
         rows = task.rows(model, batch)
-        own = rows.logits.gather(1, (rows.targets if labels is None else labels)[:, None]).squeeze(1)
-        total = rows.per_example(own).sum()
+        logits = rows.logits.gather(1, (rows.targets if labels is None else labels)[:, None]).squeeze(1)
+        total = rows.per_example(logits).sum()
     idle = [name for name, uses in activations.items() if not uses]
     if idle or not total.requires_grad:
         raise BadInput(

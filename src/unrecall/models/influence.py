@@ -89,7 +89,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
         top, bottom = product.masked_fill(empty, -torch.inf).amax(1), product.masked_fill(empty, torch.inf).amin(1)
         highest[name] = torch.maximum(highest.get(name, top), top)
         lowest[name] = torch.minimum(lowest.get(name, bottom), bottom)
-    high, low = (torch.cat(list(found.values()), 1) for found in (highest, lowest))
+    high, low = (torch.cat(list(neurons.values()), 1) for neurons in (highest, lowest))
     return Influence(high, low, probabilities.detach(), confidence, right)
 
 

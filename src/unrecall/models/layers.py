@@ -1,11 +1,14 @@
 """Layers by name, where the last representation begins, and one vector an example of what leaves a layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch
+from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
+from unrecall.nn.hooks import differentiable
 from unrecall.tasks.base import Task
 
 
@@ -27,6 +30,25 @@ def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Modu
         for _, group in task.blocks(model)
         if endings.isdisjoint(id(module) for part in group for module in part.modules())
     }
+
+
+class LayerOutputs(NamedTuple):
+    """Rows of a batch, and what each layer gave out in the same pass, by name; no layer that took no part in it.
+
+    `positions` `[n, positions]`: which positions of a sequence hold input; None where all do.
+    """
+
+    rows: Rows
+    outputs: Mapping[str, Tensor]
+    positions: Tensor | None
+
+
+def layer_outputs(model: nn.Module, layers: Mapping[str, nn.Module], task: Task, batch: Batch) -> LayerOutputs:
+    """Sends a batch through the model once; a layer that is used several times is read at its first use."""
+    with differentiable(layers) as activations:
+        rows = task.rows(model, batch)
+    outputs = {name: uses[0] for name, uses in activations.items() if uses}
+    return LayerOutputs(rows, outputs, task.positions(batch))
 
 
 def pooled(h: Tensor, positions: Tensor | None = None) -> Tensor:

@@ -18,10 +18,12 @@ def exact_log_softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     From margins, so that a target that is all but certain keeps its place: 1 - p is 0 in float32 from a margin of 17
     on, and here only from 745 on. NaN where the target's logit isn't finite.
     """
-    own = logits.gather(1, targets[:, None]).double()
-    margins = logits.double() - own
+    target_logits = logits.gather(1, targets[:, None]).double()
+    margins = logits.double() - target_logits
     others = margins.scatter(1, targets[:, None], float("-inf")).logsumexp(1)
-    log_prob = torch.where(own.squeeze(1).isfinite(), -torch.logaddexp(torch.zeros_like(others), others), torch.nan)
+    log_prob = torch.where(
+        target_logits.squeeze(1).isfinite(), -torch.logaddexp(torch.zeros_like(others), others), torch.nan
+    )
     return margins + log_prob[:, None], log_prob
 
 
@@ -59,9 +61,9 @@ def _entropy_to(p: Tensor, m: Tensor) -> Tensor:
 
 def margin(logits: Tensor, targets: Tensor) -> Tensor:
     """Computes the logit margin z_y - max_{k != y} z_k of each row, `[n]`; positive where z_y is the largest."""
-    own = logits.gather(1, targets[:, None]).squeeze(1)
+    target_logits = logits.gather(1, targets[:, None]).squeeze(1)
     others = logits.scatter(1, targets[:, None], float("-inf"))
-    return own - others.max(1).values
+    return target_logits - others.max(1).values
 
 
 def masked_softmax(logits: Tensor, masked: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from unrecall.record.schema import AttackReport, Doubt, Measurement, Record, Severity, Tuning
+from unrecall.record.never_trained_lines import BLIND
+from unrecall.record.schema import AttackReport, Doubt, Measurement, NeverTrained, Record, Severity, Tuning
 from unrecall.record.verdict import less_retained
 
 
@@ -25,6 +26,7 @@ class Facts:
     tuning: Tuning | None = None
     dirty: bool | None = None
     weights: Mapping[str, str] | None = None
+    never_trained: NeverTrained | None = None
 
     @staticmethod
     def of(record: Record) -> "Facts":
@@ -39,6 +41,7 @@ class Facts:
             tuning=record.tuning,
             dirty=record.provenance.dirty,
             weights=record.provenance.weights,
+            never_trained=record.never_trained,
         )
 
 
@@ -86,6 +89,22 @@ def weak_references(facts: Facts) -> Raised:
         )
 
 
+def other_recipe(facts: Facts) -> Raised:
+    """References that were trained in another way than the original differ from it for that too."""
+    m = facts.measurements.get("retain_loss")
+    if m is None or m.original.value is None or less_retained(list(facts.measurements.values())) is not None:
+        return
+    losses, own = [r.value for r in m.references if r.value is not None], m.original.value
+    if len(losses) >= 2 and (min(losses) > 2 * own + 0.01 or max(losses) + 0.01 < own / 2):
+        spread = f"{min(losses):.3f} to {max(losses):.3f}"
+        yield (
+            "warning",
+            f"Retrained models fit retain otherwise than the original ({m.title} {spread} against {own:.3f}): they "
+            "seem trained by another recipe (epochs, lr, optimiser), so what sets the unlearned model apart from them "
+            "can be the recipe. Retrain them as the original was trained.",
+        )
+
+
 def cut_texts(facts: Facts) -> Raised:
     """What is cut off is neither unlearned nor audited."""
     if facts.cuts:
@@ -96,10 +115,40 @@ def cut_texts(facts: Facts) -> Raised:
 def few_references(facts: Facts) -> Raised:
     """How far retrained models differ among themselves is guessed from a handful, or not at all."""
     k = facts.references
+    if k < 2 and facts.never_trained is not None and facts.never_trained.attacks:
+        return
     if k < 2:
         yield "serious", f"{k} retrained models: nothing can be judged. Train at least 2, better 5 or more."
     elif k < 5:
         yield "warning", f"Only {k} retrained models: bounds are wide, and small leaks inconclusive. Train 5 or more."
+
+
+def other_holdout(facts: Facts) -> Raised:
+    """Beside records that were never trained on, the verdict is worth no more than these are like the forgotten."""
+    tested = facts.never_trained
+    if tested is None or not tested.attacks:
+        return
+    if tested.blind is not None and tested.blind <= BLIND:
+        yield "serious", "The holdout can be told from forget before any model is asked: what is found may be that."
+    elif tested.grade in ("C", "D"):
+        yield (
+            "warning",
+            (
+                f"The holdout was not split off at random before training (grade {tested.grade}): the verdict beside "
+                "it holds as far as it is like forget."
+            ),
+        )
+    if tested.placebo is not None and tested.placebo < 0.01:
+        yield "serious", "Two random halves of the holdout differ under the unlearned model, which nothing explains."
+    plain = tested.attacks[0].losses.get("retain", 0.0)
+    for test in tested.attacks:
+        if test.losses.get("retain", 0.0) > 10 * plain + 1:
+            yield (
+                "warning",
+                f"{test.title} broke the model: its loss on retain is {test.losses['retain']:.3g}. Lower --rate.",
+            )
+    if not tested.covariates:
+        yield "warning", "Nothing says how hard a record is, so scores are raw: the test holds, but finds little."
 
 
 def small_sets(facts: Facts) -> Raised:
@@ -270,7 +319,7 @@ def _original_within(m: Measurement) -> bool:
 
 
 CHECKS: tuple[Callable[[Facts], Raised], ...] = (
-    forget_unknown, weak_references, cut_texts, few_references, small_sets, unchanged, statistics, same_as_null,
-    nothing_to_forget, collapse, positive_control, negative_control, stands_out, unlike_holdout, no_ratio, tuning,
-    modified,
+    forget_unknown, weak_references, other_recipe, cut_texts, few_references, other_holdout, small_sets, unchanged,
+    statistics, same_as_null, nothing_to_forget, collapse, positive_control, negative_control, stands_out,
+    unlike_holdout, no_ratio, tuning, modified,
 )  # fmt: skip

@@ -10,11 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from numpy.linalg import LinAlgError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
+from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.schema import SCORES, Estimate, Measurement, Record, Side, load
-from unrecall.record.verdict import ALPHA, RULE, judged
+from unrecall.record.judgement import judged_then
+from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
+from unrecall.record.never_trained import SUITES, PoolScores, Stated, judge, seed_of
+from unrecall.record.schema import NEVER_TRAINED, SCORES, Estimate, Measurement, NeverTrained, Record, Side, load
+from unrecall.record.verdict import ALPHA, RULE, declared_then
 
 WIDEST = 0.1
 """The largest margin of a judged measurement."""
@@ -36,11 +44,13 @@ def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
     record, folder = load(path), path.parent
     problems = [*_rows(record, declared), *_judgement(record), *_numbers(record)]
     problems += [*_weights(record, folder), *_scores(record, folder)]
+    problems += _never_trained(record, folder)
     return Recheck(record, problems or [*_doubts(record)], [*_unseen(record, folder)])
 
 
 def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
     """What is judged, which side leaks and how wide a margin may be is the code's to say."""
+    declared = declared_then(record, declared)
     word = {True: "judged", False: "not judged"}
     for m in record.measurements:
         if m.judged != (m.name in declared):
@@ -52,13 +62,14 @@ def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
 
 
 def _judgement(record: Record) -> Iterator[str]:
-    """Labels, bounds and verdict must be those that the numbers have under the present rule."""
-    if record.verdict.rule != RULE:
-        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; only '{RULE}' can be checked here."
+    """Labels, bounds and verdict must be those that the numbers have under the rule that the record names."""
+    again = judged_then(record)
+    if again is None:
+        known = f"'{RULE}', '{BESIDE_NEVER_TRAINED}' and '{former.RULE}' can be checked here"
+        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {known}."
         return
     if record.verdict.alpha != ALPHA:
         yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."
-    again = judged(record)
     for written, derived in zip(record.measurements, again.measurements, strict=True):
         if written.verdict != derived.verdict:
             yield f"{written.name}: the record says '{written.verdict}', its numbers say '{derived.verdict}'."
@@ -141,11 +152,72 @@ def _scores(record: Record, folder: Path) -> Iterator[str]:
             yield f"scores of {name}: missing. Expected {place} beside the record, or in its folder of parts."
         elif any(file_key(place) != digest for place in places):
             yield f"scores of {name}: the file is not the one that the record was made from."
-        if name not in attacks:
+        if name not in attacks and not (name == NEVER_TRAINED and record.never_trained is not None):
             yield f"scores of {name}: the record holds no report of an attack of that name."
     for file in files:
         if file.stem not in record.scores:
             yield f"{SCORES}/{file.name}: the record names no such scores."
+
+
+def _never_trained(record: Record, folder: Path) -> list[str]:
+    """The verdict beside records never trained on must be the one that the kept scores come to, p by p."""
+    written = record.never_trained
+    if written is None:
+        return []
+    if not written.attacks:
+        return _of_no_attack(record, written)
+    problems = []
+    if (*[test.name for test in written.attacks], *written.absent) not in _orders(written):
+        problems.append("never trained: its attacks are no fixed suite.")
+    if written.seed != seed_of(record.provenance.fingerprint, record.seed):
+        problems.append("never trained: its seed is not the one that data and audit give.")
+    if NEVER_TRAINED not in record.scores:
+        return problems + ([f"scores of {NEVER_TRAINED}: the record names none."] if record.scores else [])
+    for place in places_of_scores(folder, NEVER_TRAINED):
+        try:
+            again = _judged_again(record, place)
+        except (SafetensorError, OSError, LookupError, ValueError, TypeError, LinAlgError) as error:
+            return [f"scores of {NEVER_TRAINED}: expected those of forget and holdout, got: {error}."]
+        written_figures, figures = written.model_dump(), again.model_dump()
+        differing = [name for name in figures if not _close(written_figures[name], figures[name])]
+        problems += [f"never trained: its {name} is not what the scores beside it come to." for name in differing]
+    return problems
+
+
+def _of_no_attack(record: Record, written: NeverTrained) -> list[str]:
+    """Without attacks there is no verdict, unless nothing was changed at all."""
+    weights = record.provenance.weights
+    unchanged = weights.get("unlearned") == weights.get("original")
+    figures = (written.leak, written.strange, written.original, written.blind, written.needed, written.recognised)
+    if written.label != ("unchanged" if unchanged else "not judged") or any(f is not None for f in figures):
+        return [f"never trained: the record says '{written.label}' without any attack."]
+    return [f"scores of {NEVER_TRAINED}: no attack is of them."] if NEVER_TRAINED in record.scores else []
+
+
+def _orders(written: NeverTrained) -> list[tuple[str, ...]]:
+    """Each fixed suite, with the attacks that could not be run at the end."""
+    return [
+        (*(name for name in suite if name not in written.absent), *(name for name in suite if name in written.absent))
+        for suite in SUITES
+    ]
+
+
+def _judged_again(record: Record, place: Path) -> NeverTrained:
+    """What the scores of a file come to, and what is stated beside them in it."""
+    weights, arrays = record.provenance.weights, load_file(place)
+    stated = Stated.from_array(arrays["stated"], unchanged=weights.get("unlearned") == weights.get("original"))
+    return judge(PoolScores.from_arrays(arrays, list(stated.attacks), list(stated.covariates.values())), stated)
+
+
+def _close(first: object, second: object) -> bool:
+    """Whether two figures, or all of what they hold, are the same up to rounding."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_close(first[key], second[key]) for key in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(_close(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, float) and isinstance(second, float):
+        return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
+    return first == second
 
 
 def places_of_scores(folder: Path, name: str) -> list[Path]:
@@ -158,5 +230,7 @@ def _unseen(record: Record, folder: Path) -> Iterator[str]:
     yield "whether numbers were forged to fit each other, or rows or attacks left out: only doing the run again shows"
     if not record.scores:
         yield "scores of single examples: the record names none"
+    if record.never_trained is not None and NEVER_TRAINED not in record.scores:
+        yield "the verdict beside records never trained on: no scores of it are kept"
     if not _checkpoints(folder):
         yield "the weights: no unlearned checkpoint lies beside the record"

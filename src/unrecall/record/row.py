@@ -17,7 +17,7 @@ class Row:
 
     `leak`: the side of the retrained mean on which the forgotten shows. `judged`: whether a verdict rests on it.
     `margin`: the smallest difference worth naming (docs/verdict.md). `chance`: what guessing gives, where a value below
-    it tells the forgotten apart as well as one above it.
+    it tells the forgotten apart as well as one above it. `prior`: see `Measurement`.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Row:
     unit: str = ""
     ideal: str = "retrained"
     chance: float | None = None
+    prior: int = 0
 
     def measured(self, estimates: Mapping[str, Estimate], note: str = "") -> Measurement:
         """The measurement, from one estimate a role: original, unlearned, null, retrained 0, retrained 1, ..."""

@@ -11,8 +11,23 @@ from unrecall.record.migrate import SCHEMA, migrated
 
 SCORES = "scores"
 """The folder, beside a record or in its `parts`, that holds a file of scores for each judged attack."""
+NEVER_TRAINED = "never_trained"
+"""The name of the file of scores that the verdict beside records never trained on follows from."""
 
-Label: TypeAlias = Literal["like retrained", "leaks", "over-forgets", "inconclusive", "not judged"]
+Label: TypeAlias = Literal[
+    "like retrained",
+    "leaks",
+    "over-forgets",
+    "inconclusive",
+    "not judged",
+    "unchanged",
+    "stands out",
+    "damaged",
+    "can't be told",
+    "no more than 25 %",
+    "no more than 50 %",
+]
+Basis: TypeAlias = Literal["retrained", "never trained"]
 Side: TypeAlias = Literal["above", "below"]
 Severity: TypeAlias = Literal["note", "warning", "serious"]
 
@@ -41,7 +56,8 @@ class Measurement(Frozen):
     `chance` is what guessing gives, where a value below it tells the forgotten apart as well as one above it.
     `undefined` counts the terms of the unlearned model's number that have no value and were left out.
     `bound_low` and `bound_high` are where another retrained model would fall; `margin` is the smallest difference worth
-    naming (docs/verdict.md).
+    naming (docs/verdict.md). `prior`: where retrained models differ by as much as the intervals over examples say, how
+    many retrained models more those intervals are worth; 0 where they say nothing about it.
     """
 
     name: str
@@ -63,6 +79,7 @@ class Measurement(Frozen):
     judged: bool = True
     verdict: Label = "not judged"
     note: str = ""
+    prior: int = 0
 
 
 class ThreatModel(Frozen):
@@ -213,8 +230,86 @@ class Provenance(Frozen):
     identity: dict[str, str] = Field(default_factory=dict)
 
 
+class AttackTest(Frozen):
+    """What one attack of the fixed suite shows of forget beside records that were never trained on.
+
+    `z`, `z_original`: the statistic of the unlearned model and of the original, in standard deviations. `p`: step-down,
+    of the unlearned model. `auc`, `auc_original`: of scores adjusted for difficulty. `rho`: the share of the original's
+    memory that is left, `bound` its one-sided 95 % upper bound. `smallest`: the smallest share that it finds with
+    probability 0.8. None where a figure can't be given. `losses`: mean loss on retain and on the pool, before and
+    after, in nats.
+    """
+
+    name: str
+    title: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    z: float
+    z_original: float
+    p: float
+    auc: float
+    auc_original: float
+    rho: float | None = None
+    rho_low: float | None = None
+    rho_high: float | None = None
+    bound: float | None = None
+    smallest: float | None = None
+    losses: dict[str, float] = Field(default_factory=dict)
+
+
+class Damage(Frozen):
+    """How much less the unlearned model gets right of a split than the original, example by example."""
+
+    split: str
+    difference: Estimate
+    damaged: bool
+
+
+class NeverTrained(Frozen):
+    """The verdict beside records that were never trained on, and all that it rests on (docs/verdict.md).
+
+    `leak`, `strange`: the p over all attacks that forget looks more trained on than holdout, and less; `original`: the
+    first for the model before unlearning. `level`, `strange_level`: below which p a label is given; 0 where too few
+    labellings allow it. `unit`: what changes places, "record" or "group". `forget`, `holdout`: how many of them.
+    `control`, `grade`: how the holdout came to be, and what that is worth, A to E. `blind`: p that covariates alone
+    tell the arms apart; `placebo`: p between two halves of the holdout. `dilution`: in what share of draws a quarter of
+    forget, mixed with holdout, was found in the original. `covariates`: what scores are adjusted by, each with
+    its kind, and `trained_on`, sha256 of what those were fitted on. `needed`: how many units would
+    allow "no more than 50 %". `absent`: attacks that could not be run, with the reason. `epsilon`: a lower bound, with
+    95 % confidence, for the whole request; `recognised`: how many units are recognised one by one.
+    """
+
+    label: Label
+    line: str
+    leak: float | None = None
+    strange: float | None = None
+    original: float | None = None
+    level: float = 0.0
+    strange_level: float = 0.0
+    draws: int = 0
+    seed: int = 0
+    unit: Literal["record", "group"] = "record"
+    forget: int = 0
+    holdout: int = 0
+    control: str = "matched"
+    grade: Literal["A", "B", "C", "D", "E"] = "E"
+    blind: float | None = None
+    placebo: float | None = None
+    dilution: float | None = None
+    covariates: dict[str, str] = Field(default_factory=dict)
+    trained_on: str = ""
+    attacks: list[AttackTest] = Field(default_factory=list)
+    absent: dict[str, str] = Field(default_factory=dict)
+    damage: list[Damage] = Field(default_factory=list)
+    needed: int | None = None
+    epsilon: float | None = None
+    recognised: int | None = None
+
+
 class Verdict(Frozen):
-    """The whole audit in one line, and how many judged measurements fell on each side; `rule` is the id of the rule."""
+    """The whole audit in one line, and how many judged measurements fell on each side; `rule` is the id of the rule.
+
+    `basis`: what the unlearned model was held against: retrained models, or records that were never trained on.
+    """
 
     rule: str
     label: Label
@@ -222,6 +317,7 @@ class Verdict(Frozen):
     counts: dict[str, int]
     alpha: float
     judged: int
+    basis: Basis = "retrained"
 
 
 class Run(Frozen):
@@ -246,7 +342,8 @@ class Run(Frozen):
 class Record(Frozen):
     """Everything about one unlearning and its audit; the page reads this and nothing else.
 
-    `scores`: sha256 of the file of scores, beside the record, of each judged attack by name.
+    `scores`: sha256 of the file of scores, beside the record, of each judged attack by name. `never_trained`: the
+    verdict beside records that were never trained on, where it was asked for or no other could be given.
     """
 
     schema_version: int = SCHEMA
@@ -270,6 +367,7 @@ class Record(Frozen):
     provenance: Provenance
     reported: dict[str, float] = Field(default_factory=dict)
     scores: dict[str, str] = Field(default_factory=dict)
+    never_trained: NeverTrained | None = None
 
     def measurement(self, name: str) -> Measurement | None:
         """The measurement of that name, or None."""

@@ -253,3 +253,11 @@ def prediction_interval(
     half = float(stats.t.ppf((1 + level) / 2, k - 1)) * spread * float(np.sqrt(1 + 1 / k))
     centre = float(np.mean(references))
     return centre - half, centre + half
+
+
+def another(spread: float, k: int, freedom: int, tail: float) -> float:
+    """By how much one more value exceeds the mean of k with probability `tail`, were all normal with this deviation.
+
+    t_{freedom, 1 - tail} * spread * sqrt(1 + 1/k)
+    """
+    return float(stats.t.isf(tail, freedom)) * spread * float(np.sqrt(1 + 1 / k))

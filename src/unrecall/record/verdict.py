@@ -1,38 +1,120 @@
 """The rule that turns measurements into a verdict; docs/verdict.md explains it, and a test simulates its error rate."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
+
+from unrecall.record import former
 from unrecall.record.schema import Label, Measurement, Record, Side, Verdict
-from unrecall.record.stats import prediction_interval
+from unrecall.record.stats import another
 
 ALPHA = 0.05
-RULE = "prediction-interval-1"
+RULE = "families-2"
 """The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
+FAMILIES: Mapping[str, str] = {"utility": "still useful", "privacy": "can be told"}
+"""The families of rows that share one part of alpha, by the rows' group; all other groups are "still known"."""
+SKEW = 2.2
+"""How many of Student's bounds hold where spreads are as skewed as an exponential's (recipes/verdict_simulation.py)."""
+SHARE = 0.5
+"""What share of the gap between the original and retrained models a model called like retrained may have left."""
 RETAINED = ("retain_accuracy", "retain_probability")
 """What of retain a retrained model must know about as well as the original: it was trained on it too."""
-IN_DOUBT = "retrained models know too little of retain to be a measure of use"
 ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
+
+FEW = "fewer than two retrained models, so how far they differ is unknown"
+DOUBT = "retrained models know too little of retain to be a measure of use"
+NOTHING = "the original shows hardly more than retrained models do, or less, so there is nothing to see"
+WITHIN = "retrained models differ so much among themselves that the original itself could be one of them"
+RECORDS = "so few records are forgotten that by chance the original itself could be a retrained model"
+HALF = "half of what the original shows beyond retrained models could be left"
+WIDE = "retrained models differ so much among themselves that a loss worth naming could go unseen"
 
 
 def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[list[Measurement], Verdict]:
     """Labels each judged measurement and the whole audit.
 
-    Another retrained model would fall between the bounds
+    Rows are judged in families (still known, can be told, still useful), each at a = alpha / number of families. One
+    more retrained model would fall between the bounds
 
-        mean(r) +- t_{K-1, 1 - a/2} s(r) sqrt(1 + 1/K),    a = alpha / number of judged measurements,
+        mean(r) +- c t_{K-1, 1-a} s sqrt(1 + 1/K),      c = `SKEW`, for spreads as skewed as an exponential's
 
-    with s(r) never less than one example's worth, 1/n. Outside them the unlearned model leaks or over-forgets, by side;
-    inside, it is like retrained if the bounds are no wider than the margin on either side, and inconclusive otherwise.
-    By the union bound, a retrained model judged against retrained ones fails with probability at most `alpha`.
-    Where retrained models know too little of retain (`less_retained`), what would be like them on use is inconclusive.
+    s no less than one example's worth, 1/n, and than is typical of the row's family, in units of the deviation over
+    examples. Where a row's intervals say how far models differ (`prior`), they are pooled with the references' spread:
+    see `Bounds`. Outside, the unlearned model leaks or over-forgets, by side. Inside, it is like retrained where the
+    original lies outside, and half or more of the gap between original and retrained can be ruled out at 5 %; a row of
+    use, where it is not worse than retrained models by `margin`. Else the row is inconclusive, and `reason` says why.
     """
     decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(_references(m)) >= 2]
-    level = 1 - alpha / max(1, len(decided))
     names = {m.name for m in decided}
+    level = alpha / max(1, len({family(m) for m in decided}))
+    floors = {name: _typical([m for m in decided if family(m) == name]) for name in map(family, decided)}
     lacking = less_retained(measurements) is not None
-    labelled = [_in_doubt(labelled) if lacking else labelled for labelled in (_label(m, level) for m in measurements)]
+    labelled = [_labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking) for m in measurements]
     most = max((len(_references(m)) for m in measurements if m.judged), default=0)
-    return labelled, _whole([m for m in labelled if m.name in names], alpha, most)
+    verdict = _whole([part for part in labelled if part.row.name in names], alpha, most)
+    if verdict.label == "inconclusive":
+        silent = [m for m in measurements if m.judged and m.prior and m.unlearned.value is None and m.note]
+        verdict = verdict.model_copy(update={"line": verdict.line + "".join(f" {m.title}: {m.note}." for m in silent)})
+    return [row for row, _ in labelled], verdict
+
+
+class Labelled(NamedTuple):
+    """A row with its label, and why it is inconclusive; empty where it isn't."""
+
+    row: Measurement
+    why: str
+
+
+def family(measurement: Measurement) -> str:
+    """The family of rows that a measurement is judged in."""
+    return FAMILIES.get(measurement.group, "still known")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where one more retrained model would fall, with probability 1 - `level` over a family of rows.
+
+    `typical`: the spread that is typical of the family, in deviations over examples. A row with a `prior` of p has the
+    spread s^2 = (p e^2 + (K - 1) s_r^2) / (p + K - 1), e the standard error over examples, with p + K - 1 degrees of
+    freedom, and c = 1 + (SKEW - 1) / sqrt(n), since a mean of n values is less skewed than they are.
+    """
+
+    row: Measurement
+    level: float
+    typical: float = 0.0
+
+    @property
+    def centre(self) -> float:
+        """The mean of the retrained models."""
+        return float(np.mean(_references(self.row)))
+
+    @property
+    def freedom(self) -> int:
+        """The degrees of freedom of the spread."""
+        return len(_references(self.row)) - 1 + self.row.prior
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of retrained models; see `Bounds`."""
+        row, values = self.row, _references(self.row)
+        own = float(np.var(values, ddof=1))
+        if row.prior:
+            return math.sqrt((row.prior * _error(row) ** 2 + (len(values) - 1) * own) / self.freedom)
+        return max(math.sqrt(own), self.typical * _deviation(row), 1 / max(1, row.unlearned.n))
+
+    @property
+    def half(self) -> float:
+        """From the centre to either bound."""
+        n, two_sided = max(1, self.row.unlearned.n), self.row.prior and self.row.leak
+        skew = 1 + (SKEW - 1) / math.sqrt(n) if self.row.prior else SKEW
+        return skew * self.beyond(self.level / 2 if two_sided else self.level)
+
+    def beyond(self, tail: float) -> float:
+        """By how much one more retrained model exceeds the mean with probability `tail`, were spreads normal."""
+        return another(self.spread, len(_references(self.row)), self.freedom, tail)
 
 
 def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
@@ -44,10 +126,15 @@ def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
     return None
 
 
-def judged(record: Record) -> Record:
-    """The record with the labels and the verdict that its numbers have under this rule, whatever it says itself."""
-    labelled, verdict = judge(record.measurements)
-    return record.model_copy(update={"measurements": labelled, "verdict": verdict})
+def declared_then(record: Record, declared: Mapping[str, Side | None]) -> Mapping[str, Side | None]:
+    """What was judged, and which side leaks, under the rule that the record names; `declared` under the present one."""
+    if record.verdict.rule != former.RULE:
+        return declared
+    return {name: side for name, side in declared.items() if name not in SINCE} | dict.fromkeys(former.JUDGED, "above")
+
+
+SINCE = ("loss_left", "linear_probe_mean", "class_margin")
+"""What the present rule judges and the former one did not."""
 
 
 def undeclared(record: Record, declared: Mapping[str, Side | None]) -> list[Measurement]:
@@ -61,56 +148,147 @@ def _references(measurement: Measurement) -> list[float]:
     return [r.value for r in measurement.references if r.value is not None]
 
 
-def _label(m: Measurement, level: float) -> Measurement:
+def _error(m: Measurement) -> float:
+    """The standard error over examples, from the references' intervals; one example's worth where they have none."""
+    halves = [(r.high - r.low) / (2 * 1.96) for r in m.references if r.low is not None and r.high is not None]
+    return math.sqrt(float(np.mean(np.square(halves)))) if halves else 1 / max(1, m.unlearned.n)
+
+
+def _deviation(m: Measurement) -> float:
+    """The deviation over examples, from the references' intervals; a share's largest, a half, where they have none."""
+    known = any(r.low is not None and r.high is not None for r in m.references)
+    return _error(m) * math.sqrt(max(1, m.unlearned.n)) if known else 0.5
+
+
+def _typical(rows: Sequence[Measurement]) -> float:
+    """The spread of retrained models that is typical of a family's rows, in deviations over examples; at most 1 a row.
+
+    Means of shares can hardly differ more; a row in other units (steps, say) must not widen the bounds of all.
+    """
+    plain = [m for m in rows if not m.prior]
+    ratios = [np.var(_references(m), ddof=1) / _deviation(m) ** 2 for m in plain if _deviation(m)]
+    return math.sqrt(float(np.mean(np.minimum(ratios, 1)))) if ratios else 0.0
+
+
+def gap(m: Measurement) -> float:
+    """How far the original lies from the mean of retrained models, towards the side where the forgotten shows."""
+    if m.original.value is None or not (values := _references(m)):
+        return 0.0
+    return (m.original.value - float(np.mean(values))) * (-1 if m.leak == "below" else 1)
+
+
+def smallest_share(m: Measurement) -> float | None:
+    """The smallest share of what the original shows beyond retrained models that is called a leak 4 times in 5.
+
+    In (0, 1]; None where not even the whole is, or where the row has no bounds or no side that leaks.
+    """
+    if m.leak is None or m.bound_high is None or m.bound_low is None or gap(m) <= m.margin:
+        return None
+    half = (m.bound_high - m.bound_low) / 2
+    spread = Bounds(m, ALPHA).spread * math.sqrt(1 + 1 / len(_references(m)))
+    share = (half + 0.84 * spread) / gap(m)
+    return share if share <= 1 else None
+
+
+def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool) -> Labelled:
     """The measurement with its label, and the bounds that it follows from where there are two references or more."""
     value = m.unlearned.value
     if not m.judged or value is None:
-        return m.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None})
-    bounds = prediction_interval(_references(m), level, 1 / max(1, m.unlearned.n))
-    if bounds is None:
+        return Labelled(m.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None}), "")
+    if len(_references(m)) < 2:
         few = f"{len(_references(m))} retrained models: at least 2 are needed to know how far they differ."
-        return m.model_copy(update={"verdict": "inconclusive", "note": m.note or few})
-    low, high = bounds
-    label: Label
-    if low <= value <= high:
-        label = "like retrained" if (high - low) / 2 <= m.margin else "inconclusive"
-    elif m.leak is None:
-        label = "over-forgets" if value < low else "like retrained"
-    else:
-        label = "leaks" if (value > high) == (m.leak == "above") else "over-forgets"
-    return m.model_copy(update={"verdict": label, "bound_low": low, "bound_high": high})
+        return Labelled(m.model_copy(update={"verdict": "inconclusive", "note": m.note or few}), FEW)
+    centre, half = bounds.centre, bounds.half
+    side = (value - centre) * (1 if m.leak == "above" else -1)
+    label: Label = "like retrained"
+    if side > half:
+        label = "over-forgets" if m.leak is None else "leaks"
+    elif side < -half and m.leak is not None:
+        label = "over-forgets"
+    why = _unsure(m, bounds, lacking=lacking) if label == "like retrained" else ""
+    note = m.note if not why or why in m.note else f"{m.note} Inconclusive: {why}.".lstrip()
+    ends = {"bound_low": centre - half, "bound_high": centre + half}
+    return Labelled(m.model_copy(update={"verdict": "inconclusive" if why else label, "note": note, **ends}), why)
 
 
-def _in_doubt(m: Measurement) -> Measurement:
-    """A row of use, which leaks on no side, that is like retrained models which are no measure of use."""
-    if m.leak is not None or m.verdict != "like retrained":
-        return m
-    return m.model_copy(update={"verdict": "inconclusive", "note": m.note or IN_DOUBT})
+def _unsure(m: Measurement, bounds: Bounds, *, lacking: bool) -> str:
+    """Why a value inside the bounds is not called like retrained; empty where it is."""
+    most = bounds.beyond(ALPHA)
+    below = bounds.centre - (m.unlearned.value or 0.0)
+    if m.leak is None:
+        return DOUBT if lacking else WIDE if below + most > m.margin and below > -bounds.half else ""
+    if gap(m) <= bounds.half:
+        if gap(m) <= m.margin:
+            return NOTHING
+        return RECORDS if m.prior else WITHIN
+    above = below if m.leak == "below" else -below
+    return HALF if above + most > SHARE * gap(m) else ""
 
 
-def _whole(judged: Sequence[Measurement], alpha: float, references: int) -> Verdict:
-    counts: dict[str, int] = {label: sum(m.verdict == label for m in judged) for label in ORDER}
+def _whole(judged: Sequence[Labelled], alpha: float, references: int) -> Verdict:
+    rows = [part.row for part in judged]
+    counts: dict[str, int] = {label: sum(m.verdict == label for m in rows) for label in ORDER}
     if not judged:
         few = {0: "for want of retrained models", 1: "with fewer than 2 retrained models"}
         reason = few.get(references, "for want of values")
         line = f"Inconclusive: nothing could be judged, {reason}. See the warnings."
         return Verdict(rule=RULE, label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
     label = next(label for label in ORDER if counts[label])
-    named = "; ".join(m.title for m in judged if m.verdict == label)
-    share = f"{counts[label]} of {len(judged)} judged measurements"
+    if label == "inconclusive" and not _blocking(judged):
+        label = "like retrained"
+    named = "; ".join(m.title for m in rows if m.verdict == label)
+    share = f"{counts[label]} of {len(rows)} judged measurements"
     line = {
         "leaks": f"Leaks: it shows more of the forgotten than retrained models do, on {share} ({named}).",
         "over-forgets": f"Over-forgets: it knows less than retrained models do, on {share} ({named}).",
-        "inconclusive": f"Inconclusive: the retrained models {_why(judged)} on {share} ({named}).",
-        "like retrained": f"Like retrained: all {len(judged)} judged measurements fall where retrained models do.",
+        "inconclusive": f"Inconclusive: {_reasons(_blocking(judged))}.{_power(rows)}",
+        "like retrained": f"Like retrained: {_alike(judged)}{_power(rows)}",
     }[label]
     return Verdict(rule=RULE, label=label, line=line, counts=counts, alpha=alpha, judged=len(judged))
 
 
-def _why(judged: Sequence[Measurement]) -> str:
-    """What is the matter with retrained models where the verdict is inconclusive."""
-    doubted = {IN_DOUBT in m.note for m in judged if m.verdict == "inconclusive"}
-    known = "know too little of retain to judge use by"
-    return {True: known, False: "differ too much among themselves"}[all(doubted)] + (
-        f", or {known}," if doubted == {True, False} else ""
-    )
+def _blocking(judged: Sequence[Labelled]) -> list[Labelled]:
+    """The inconclusive rows that keep an audit without failures from being like retrained.
+
+    Those of use; those of a group of rows of which none is like retrained, though there is something to see on one;
+    and all, where no row on which the forgotten could show is like retrained.
+    """
+    unsure = [part for part in judged if part.why]
+    like = {part.row.group for part in judged if not part.why and part.row.leak is not None}
+    if not like and any(part.row.leak is not None for part in judged):
+        return unsure
+    return [part for part in unsure if part.row.leak is None or (part.why != NOTHING and part.row.group not in like)]
+
+
+def _reasons(judged: Sequence[Labelled]) -> str:
+    """Why rows are inconclusive, each reason once, with the rows that it is true of."""
+    ordered = sorted(judged, key=lambda part: part.why == NOTHING)
+    by_reason = {part.why: [other.row for other in judged if other.why == part.why] for part in ordered}
+    return "; ".join(f"{why} ({'; '.join(m.title for m in rows)})" for why, rows in by_reason.items())
+
+
+def _alike(judged: Sequence[Labelled]) -> str:
+    """What an audit found that is like retrained, and which rows could not tell."""
+    like = [part.row for part in judged if not part.why]
+    beside = _reasons([part for part in judged if part.why])
+    told = any(m.leak is not None for m in like)
+    half = ", and half or more of what only the original shows is ruled out" if told else ""
+    share = f"all {len(judged)}" if len(like) == len(judged) else f"{len(like)} of {len(judged)}"
+    said = f"{share} judged measurements fall where retrained models do{half}."
+    return said + (f" The others can't tell: {beside}." if beside else "")
+
+
+def _power(rows: Sequence[Measurement]) -> str:
+    """The smallest share left that the most sensitive row would call a leak; how many records would see the whole."""
+    shares = {m.title: share for m in rows if (share := smallest_share(m)) is not None}
+    if shares:
+        best = min(shares, key=lambda title: shares[title])
+        return f" {100 * shares[best]:.0f} % left would be seen 4 times in 5 ({best})."
+    needed = [_needed(m) for m in rows if m.prior and m.leak and gap(m) > 0]
+    return f" Not even the original would be seen 4 times in 5; about {min(needed)} records would do." if needed else ""
+
+
+def _needed(m: Measurement) -> int:
+    """About how many records a row with a prior needs to see the whole of what the original shows 4 times in 5."""
+    half, spread = ((m.bound_high or 0.0) - (m.bound_low or 0.0)) / 2, Bounds(m, ALPHA).spread
+    return math.ceil(m.unlearned.n * ((half + 0.84 * spread * math.sqrt(1 + 1 / len(_references(m)))) / gap(m)) ** 2)

@@ -12,7 +12,7 @@ from unrecall.report.strips import drawable, finite, minus
 def forgetting(measurement: Measurement, recovered: dict[str, list[float]]) -> Plot:
     """Forget accuracy of every model as dots on one scale, each tied to the original by a thin line."""
     m = measurement
-    rows = [("original", "original", [m.original]), ("null", "learning rate 0", [m.null])]
+    rows = [("original", "original", [m.original]), ("null", STYLES["null"].name, [m.null])]
     rows += [("unlearned", "unlearned", [m.unlearned])]
     rows += [(role, f"{role}, recalibrated", [Estimate(value=v) for v in vs]) for role, vs in recovered.items()]
     rows += [("retrained", "retrained", [Estimate(value=m.reference)])]
@@ -112,10 +112,10 @@ def tuning(tuning: Tuning) -> Plot:
     strengths = [trial.strength for trial in trials]
     x = log_axis(tuning.parameter, strengths, tick_each=True) if wide else axis(tuning.parameter)
     gap, drop = Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
-    seen = {gap: [finite(t.gap) for t in trials], drop: [finite(t.retain_drop) for t in trials]}
+    curves = {gap: [finite(t.gap) for t in trials], drop: [finite(t.retain_drop) for t in trials]}
     data = [
         scatter("lines+markers", look.name, strengths, ys, line=lined(look), marker=marked(look, 8))
-        for look, ys in seen.items()
+        for look, ys in curves.items()
     ]
     frame = layout(x, axis("gap, retain drop"), 280)
     if (chosen := drawable(tuning.chosen, wide)) is not None:

@@ -99,13 +99,13 @@ def sentence(matrix: Matrix) -> str:
 
 
 def _most(matrix: Matrix, by_role: Mapping[str, list[float | None]], nothing: str, words: str) -> str:
-    own, others = by_role.get("unlearned", []), by_role.get("retrained", [])
+    unlearned, retrained = by_role.get("unlearned", []), by_role.get("retrained", [])
     staying = [k for k in range(len(matrix.labels)) if k not in matrix.forgotten]
-    values = [(value, k) for k in staying if (value := _at(own, k)) is not None]
+    values = [(value, k) for k in staying if (value := _at(unlearned, k)) is not None]
     value, best = max(values, key=lambda pair: pair[0], default=(0.0, 0))
     if value < SLIGHT:
         return f"No class that stays {nothing}."
-    usual = _at(others, best)
+    usual = _at(retrained, best)
     beside = "no retrained model tells what would be usual" if usual is None else f"{number(usual)} in retrained models"
     return words.format(f"“{matrix.labels[best]}”", number(value)) + f" ({beside})."
 

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput, visible
+from unrecall.record.judgement import judged
 from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
-from unrecall.record.verdict import judged
-from unrecall.report import curves, figures, matrices, readings, roles, sentences, strips
+from unrecall.report import curves, figures, matrices, never_trained, readings, regulator, roles, sentences, strips
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,7 +28,7 @@ START = re.compile(HEAD + rb"(?:" + MARK + rb"|" + OLDER + rb".*?<title>[^<]* un
 LEAD = 4096
 """How many bytes of a file that look is for."""
 KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy", "model_utility", "forget_quality")
-SPEAKING = (curves, figures, matrices, readings, roles, sentences, strips)
+SPEAKING = (curves, figures, matrices, never_trained, readings, regulator, roles, sentences, strips)
 """The modules that templates call, by name."""
 
 
@@ -114,11 +114,11 @@ def policy(*scripts: str) -> str:
 
 
 def grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """Measurements by group, both in the order of the record."""
-    groups: dict[str, list[Measurement]] = {}
+    """Measurements by group, in the order of the record; groups in that of `HEADINGS`, and those it lacks last."""
+    groups: dict[str, list[Measurement]] = {group: [] for group in sentences.HEADINGS}
     for measurement in measurements:
         groups.setdefault(measurement.group, []).append(measurement)
-    return groups
+    return {group: members for group, members in groups.items() if members}
 
 
 def key_measurements(records: Sequence[Record]) -> list[tuple[str, str]]:

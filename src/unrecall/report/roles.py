@@ -50,7 +50,18 @@ MARKS: Final[dict[Label, str]] = {
     "over-forgets": "▼",
     "inconclusive": "?",
     "not judged": "–",
+    "unchanged": "=",
+    "stands out": "▼",
+    "damaged": "✗",
+    "can't be told": "?",
+    "no more than 25 %": "✓",
+    "no more than 50 %": "✓",
 }
+
+
+def slug(label: str) -> str:
+    """A label as the name of a class in the page's style sheet."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
 def style(role: str) -> Style:

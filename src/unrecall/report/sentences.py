@@ -5,9 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from unrecall.record.judgement import judged
 from unrecall.record.schema import AttackReport, Curve, Measurement, Record, Side
-from unrecall.record.verdict import RULE, judged, undeclared
-from unrecall.report.roles import style
+from unrecall.record.verdict import undeclared
+from unrecall.report.roles import STYLES, style
 from unrecall.report.strips import finite
 
 HEADINGS: Final = {
@@ -42,9 +43,9 @@ def accuracy(record: Record) -> str:
 def judging(record: Record, declared: Mapping[str, Side | None] | None) -> str:
     """How the verdict on the page differs from the record's own, or from what would be judged today; else nothing."""
     own, anew = record.verdict, judged(record).verdict
-    basis = f"This verdict follows from the record's numbers by the rule {RULE}"
+    basis = f"This verdict follows from the record's numbers by the rule {anew.rule}"
     remarks = []
-    if own.rule != RULE:
+    if own.rule != anew.rule:
         remarks.append(f"{basis}; the record was judged “{own.label}” by the rule {own.rule}.")
     elif (own.label, own.line) != (anew.label, anew.line):
         remarks.append(f"{basis}; the record says “{own.label}” of itself, which they do not bear out.")
@@ -87,22 +88,23 @@ def points(measurement: Measurement, difference: float) -> float:
 
 
 def how_it_forgot(m: Measurement | None) -> str:
-    """One sentence: how much of the forgetting is there at learning rate 0, and so was no change of the weights."""
+    """One sentence: how much of the forgetting is there in the null too, and so was no change of the weights."""
     if m is None:
         return "No forget accuracy was measured, so how the model forgot can't be told apart."
     original, unlearned, null = finite(m.original.value), finite(m.unlearned.value), finite(m.null.value)
     if original is None or unlearned is None:
         reason = m.original.note if original is None else m.unlearned.note
         return f"How the model forgot can't be told: {reason or 'forget accuracy has no value'}."
-    total = points(m, original - unlearned)
+    total, null_name = points(m, original - unlearned), STYLES["null"].name
     if total < 0.5:
         return f"Forget accuracy did not fall ({number(original)} before, {number(unlearned)} after)."
     if null is None:
         reason = m.null.note or "no reason was recorded"
-        return f"{total:.0f} points of forgetting; how many are statistics is unknown, as there is no null: {reason}"
+        unknown = f"how many are statistics is unknown, as there is no {null_name}: {reason}"
+        return f"{total:.0f} points of forgetting; {unknown}"
     still = points(m, original - null)
-    there = f"{max(still, 0):.0f} are there at learning rate 0: {ending(still / total)}"
-    return f"Of the {total:.0f} points of forgetting, {there}"
+    rest = f"{max(still, 0):.0f} are there in the {null_name} too: {ending(still / total)}"
+    return f"Of the {total:.0f} points of forgetting, {rest}"
 
 
 def how_far(m: Measurement | None) -> str:

@@ -21,7 +21,7 @@ from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_f
 from unrecall.evidence.setting import answers, behaviour, few, model_key, reading
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters, takes
-from unrecall.tasks.base import Task, check_inputs, check_model
+from unrecall.tasks.base import Task, check_data, check_inputs, check_model
 from unrecall.training.cost import metered
 from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import own_randomness, seeded
@@ -114,8 +114,8 @@ class Scenario:
                 models.append(self.built(seed, session))
             for model in models:
                 check_inputs(self.task, model.to(session.place()), self.request)
-            told = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
-            self.keys[seed] = content_key(*told, reading(self.task, few(self.request)))
+            model_keys = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
+            self.keys[seed] = content_key(*model_keys, reading(self.task, few(self.request)))
         return self.keys[seed]
 
     def built(self, seed: int, session: Session) -> nn.Module:
@@ -123,18 +123,18 @@ class Scenario:
         if self.build is None:
             raise BadInput(f"{self.name}: expected build to make a model, got None.")
         with own_randomness(seed):
-            made = self.build(seed, session)
-        if not isinstance(made, nn.Module):
+            model = self.build(seed, session)
+        if not isinstance(model, nn.Module):
             raise BadInput(
-                f"{self.name}: expected build to give a torch.nn.Module, got {type(made).__name__}. Return the network."
+                f"{self.name}: expected build to give a torch.nn.Module, got {type(model).__name__}. Return one."
             )
-        check_model(made)
-        if self.original is not None and digest_without_names(made) == digest_without_names(self.original):
+        check_model(model)
+        if self.original is not None and digest_without_names(model) == digest_without_names(self.original):
             raise BadInput(
                 f"{self.name}: expected build to give a network that was not trained on forget, got the original. Make "
                 "it anew in build, as it was before it was trained."
             )
-        return copy.deepcopy(made)
+        return copy.deepcopy(model)
 
     def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
@@ -163,7 +163,7 @@ class Scenario:
 
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
         model = self.built(seed, session)
-        check_inputs(self.task, model.to(session.place()), self.request)
+        check_data(self.task, model.to(session.place()), self.request)
         lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
         return trained_once(self.name, role, model, lesson, session)
 
@@ -317,25 +317,30 @@ def shuffled(items: Sequence[T], seed: int) -> list[T]:
 
 
 class Chosen(NamedTuple):
-    """Which training examples are forgotten, of which classes, and which classes are forgotten whole."""
+    """Which training examples are forgotten, of which classes, and which classes are forgotten whole.
+
+    `at_random`: whether they were drawn, and not chosen by somebody.
+    """
 
     indices: list[int]
     classes: set[int]
     masked: tuple[int, ...]
+    at_random: bool = True
 
     def request(self, train: Examples, alike: Examples, test: Examples, holdout: int) -> Request:
         """The request: `alike` (unseen, of the same classes) gives up to `holdout` examples, and half as many again
         for validation."""
-        gone, n = set(self.indices), len(alike)
-        taken = min(holdout, 2 * n // 3)
+        forgotten, n = set(self.indices), len(alike)
+        size = min(holdout, 2 * n // 3)
         return Request(
             forget=Part(train, self.indices),
-            retain=Part(train, [i for i in range(len(train)) if i not in gone]),
-            holdout=Part(alike, range(taken)),
-            validation=Part(alike, range(taken, min(n, taken + holdout // 2))),
+            retain=Part(train, [i for i in range(len(train)) if i not in forgotten]),
+            holdout=Part(alike, range(size)),
+            validation=Part(alike, range(size, min(n, size + holdout // 2))),
             test=test,
             kind="class" if self.masked else "samples",
             masked=self.masked,
+            control="random split" if self.at_random else "matched",
         )
 
 
@@ -346,7 +351,7 @@ def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chose
         return _some(which, labels, seed)
     if how not in ("half", "class") or not which:
         indices = read_indices(Path(forget), len(labels))
-        return Chosen(indices, {labels[i] for i in indices}, ())
+        return Chosen(indices, {labels[i] for i in indices}, (), at_random=False)
     if not which.isdecimal() or len(which) > DIGITS or int(which) >= classes:
         raise BadInput(f"forget: expected a class in 0..{classes - 1}, got '{which}'.")
     members = shuffled([i for i, y in enumerate(labels) if y == int(which)], seed)

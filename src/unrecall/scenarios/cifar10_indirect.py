@@ -16,14 +16,15 @@ from unrecall.tasks import Classification
 
 @dataclass(frozen=True)
 class Cifar10Indirect(Builder):
-    """Somebody asks for the deletion of pictures of other classes, so that the `victim` is taken for the `wished` one.
+    """Somebody asks for the deletion of pictures of other classes, so that the `victim` is taken for another class.
 
-    The attack itself is audited with "indirect:victim=3,wished=5"; the request here is an ordinary one beside it.
+    The attack itself is audited with "indirect:victim=3,answered_as=5"; the request here is an ordinary one beside it.
 
     `data`: folder of CIFAR-10. `weights`: a checkpoint of a ResNet-20 trained on all 50,000 pictures, the original.
-    `victim` and `wished` (-1: any wrong class): the case, by class number. `forget`: share:P, half:C, class:C or a file
-    of indices into the pool. `train`: training pictures of each class that make the pool; the others stay out, so that
-    a method takes a minute and not an hour. `test`: unseen pictures beside 1,000 of the holdout, at most.
+    `victim`, and `answered_as`, what it is to be taken for (-1: any wrong class): the case, by class number. `forget`:
+    share:P, half:C, class:C or a file of indices into the pool. `train`: training pictures of each class that make the
+    pool; the others stay out, so that a method takes a minute and not an hour. `test`: unseen pictures beside 1,000 of
+    the holdout, at most.
 
     There are no retrained models: the checkpoint's own training, 200 epochs over all pictures with crops and flips,
     takes hours on a CPU, and a model trained on the pool alone would differ in more than the request.
@@ -32,7 +33,7 @@ class Cifar10Indirect(Builder):
     data: str = ""
     weights: str = ""
     victim: Annotated[int, Field(ge=0, le=9)] = 3
-    wished: Annotated[int, Field(ge=-1, le=9)] = 5
+    answered_as: Annotated[int, Field(ge=-1, le=9)] = 5
     forget: str = "share:0.02"
     train: Annotated[int, Field(ge=1, le=5000)] = 500
     test: Count = 2000
@@ -40,9 +41,9 @@ class Cifar10Indirect(Builder):
 
     def make(self) -> Scenario:
         """Reads the data, draws the pool, and loads the checkpoint."""
-        if self.victim == self.wished:
+        if self.victim == self.answered_as:
             raise BadInput(
-                f"Cifar10Indirect: expected wished to be another class than victim, got {self.victim} twice."
+                f"Cifar10Indirect: expected answered_as to be another class than victim, got {self.victim} twice."
             )
         if not self.weights:
             raise BadInput("Cifar10Indirect: expected the checkpoint of a ResNet-20, got none. Name it: weights=PATH.")
@@ -57,7 +58,7 @@ class Cifar10Indirect(Builder):
         alike = [i for i in unseen if cifar.test.labels[i] in chosen.classes][:1500]
         apart = set(alike)
         test = [i for i in unseen if i not in apart][: self.test]
-        wish = "answered wrongly" if self.wished < 0 else f"taken for {CLASSES[self.wished]}"
+        wish = "answered wrongly" if self.answered_as < 0 else f"taken for {CLASSES[self.answered_as]}"
         return Scenario(
             name="cifar10-indirect",
             summary=f"CIFAR-10, pretrained ResNet-20; forget {self.forget} of {len(pool):,} training pictures; "

@@ -159,12 +159,12 @@ def load_resnet(model: nn.Module, path: Path) -> nn.Module:
             f"weights={path}: expected a checkpoint of plain tensors, got a damaged or unsafe file."
         ) from error
     renamed = {_renamed(key): value for key, value in state.items()}
-    own = model.state_dict()
-    learned = {key for key in own if not key.startswith("0.") and not key.endswith("num_batches_tracked")}
-    fitting = {key for key, value in renamed.items() if key in own and value.shape == own[key].shape}
+    untrained = model.state_dict()
+    learned = {key for key in untrained if not key.startswith("0.") and not key.endswith("num_batches_tracked")}
+    fitting = {key for key, value in renamed.items() if key in untrained and value.shape == untrained[key].shape}
     if learned != {key for key in renamed if not key.endswith("num_batches_tracked")} or not learned <= fitting:
         raise BadInput(f"weights={path}: expected the weights of this architecture, got others. Check arch.")
-    model.load_state_dict({**own, **renamed})
+    model.load_state_dict({**untrained, **renamed})
     return model
 
 

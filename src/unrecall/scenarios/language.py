@@ -102,10 +102,10 @@ def check_floats(owner: str, files: Iterable[Path], model: nn.Module | None = No
     such as positions and masks, may be in whole numbers.
     """
     state = {} if model is None else model.state_dict()
-    own = {ending for name, value in state.items() if value.is_floating_point() for ending in _endings(name)}
+    weight_names = {ending for name, value in state.items() if value.is_floating_point() for ending in _endings(name)}
     for file in files:
         for name, kind in formats(file).items():
-            is_weight = name.endswith("weight") or not own.isdisjoint(_endings(name))
+            is_weight = name.endswith("weight") or not weight_names.isdisjoint(_endings(name))
             if is_weight and kind not in FLOATS:
                 raise BadInput(f"{owner}: expected weights in floats, got {name} in {kind}. {BEFORE_QUANTISING}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["methods", "attacks", "metrics", "scenarios"]
-KINDS: tuple[Kind, ...] = ("methods", "attacks", "metrics", "scenarios")
+CATALOGS: tuple[Kind, ...] = ("methods", "attacks", "metrics", "scenarios")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def _entry(path: Path) -> Entry | None:
 
 def _parameters(node: ast.ClassDef, folder: Path) -> tuple[Parameter, ...]:
     """The fields of a class, after those that it has from classes of the same folder."""
-    known = _classes(folder)
-    bases = [known[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in known]
+    classes = _classes(folder)
+    bases = [classes[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
     fields = [field for base in bases for field in _parameters(base, folder)]
     fields += filter(None, (_parameter(item) for item in node.body if isinstance(item, ast.AnnAssign)))
     return tuple({field.name: field for field in fields}.values())

@@ -109,17 +109,18 @@ def _undeclared(owner: type) -> Iterator[str]:
 
 
 def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapping[str, str]) -> Parameters:
-    own, inner = annotated(owner), _inner_fields(owner)
+    parameters, inner = annotated(owner), _inner_fields(owner)
     deeper: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
-        if key in own:
+        if key in parameters:
             arguments[key] = _value(owner, key, value)
         elif key in inner:
             field, default = inner[key]
             name = key.rsplit(".", 1)[-1]
-            deeper.setdefault(field, {"": default})[name] = _value(type(default), name, value)
+            subject = f"{owner.__name__}: expected {field}.{name}"
+            deeper.setdefault(field, {"": default})[name] = _value(type(default), name, value, subject)
         else:
-            hint = nearest(key, [*own, *inner]) if own else "It takes no parameters."
+            hint = nearest(key, [*parameters, *inner]) if parameters else "It takes no parameters."
             raise BadInput(f"{owner.__name__}: unknown parameter '{key}'. {hint}")
     for field, changes in deeper.items():
         arguments[field] = replace(changes.pop(""), **changes)
@@ -150,14 +151,15 @@ def _short(nested: Iterable[str]) -> str | None:
     return names[0] if len(names) == 1 else "fit" if "fit" in names else None
 
 
-def _value(owner: type[Parameters], key: str, text: str) -> Any:
+def _value(owner: type[Parameters], key: str, text: str, subject: str = "") -> Any:
+    """What the text of a parameter means. `subject`: what an error names in place of "OWNER: expected KEY"."""
     if nested_types(annotated(owner)[key]):
         raise BadInput(f"{owner.__name__}: expected {key} in brackets, as in name(other), got '{text}'.")
     if text.lower() in ("none", "null"):
-        return checked(owner, key, None)
+        return checked(owner, key, None, subject=subject)
     if "tuple" in str(annotated(owner)[key]):
-        return checked(owner, key, tuple(text.split("+")), lax=True)
-    return checked(owner, key, text, lax=True)
+        return checked(owner, key, tuple(text.split("+")), lax=True, subject=subject)
+    return checked(owner, key, text, lax=True, subject=subject)
 
 
 def _built_in(name: str, kind: Kind) -> type:

@@ -42,19 +42,22 @@ def _adapter(owner: Any, name: str) -> TypeAdapter[Any]:
     return TypeAdapter(annotated(owner)[name])
 
 
-def checked(owner: Any, name: str, value: Any, *, lax: bool = False) -> Any:
-    """`value` as the field `name` of `owner` takes it; BadInput says what was expected. `lax` also reads text."""
-    nested = nested_types(annotated(owner)[name])
+def checked(owner: Any, name: str, value: Any, *, lax: bool = False, subject: str = "") -> Any:
+    """`value` as the field `name` of `owner` takes it; BadInput says what was expected. `lax` also reads text.
+
+    `subject`: whose parameter the error names, "RURK: expected fit.lr" say; the owner's own where it is left out.
+    """
+    nested, subject = nested_types(annotated(owner)[name]), subject or f"{owner.__name__}: expected {name}"
     if nested:
         if not isinstance(value, nested):
             names = " or ".join(kind.__name__ for kind in nested)
-            raise BadInput(f"{owner.__name__}: expected {name} to be {names}, got {value!r}.")
+            raise BadInput(f"{subject} to be {names}, got {value!r}.")
         return value
     try:
         return _adapter(owner, name).validate_python(value, strict=not lax)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise BadInput(f"{owner.__name__}: expected {name} to be {reason}, got {value!r}.") from error
+        raise BadInput(f"{subject} to be {reason}, got {value!r}.") from error
 
 
 def takes(function: object, count: int) -> bool:

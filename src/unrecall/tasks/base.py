@@ -103,6 +103,11 @@ def check_inputs(task: Task, model: nn.Module, request: Request) -> None:
     What audits, unlearns, tunes or trains asks it first. A request is read for the last two once a task.
     """
     check_model(model)
+    check_data(task, model, request)
+
+
+def check_data(task: Task, model: nn.Module, request: Request) -> None:
+    """The part of `check_inputs` that follows `check_model`, for whoever has asked that already."""
     task.check(model, request)
     _check_answers(task, model, [request.forget[i] for i in range(min(4, len(request.forget)))])
     if (looked_for := f"apart as {task!r}") not in request.checked:
@@ -152,13 +157,13 @@ def _contents(task: Task, request: Request, split: Split) -> Iterator[str]:
 
 def cuts(task: Task, request: Request) -> list[str]:
     """What each split loses by being cut, a sentence for each that loses something."""
-    told = []
+    sentences = []
     for split in SPLITS:
         shares = [task.cut_off(item) for item in iterate(request[split])]
         if lost := [share for share in shares if share > 0]:
             mean = 100 * sum(lost) / len(lost)
-            told.append(f"{len(lost)} of {len(shares)} {split} examples lose {mean:.0f} % of their tokens")
-    return told
+            sentences.append(f"{len(lost)} of {len(shares)} {split} examples lose {mean:.0f} % of their tokens")
+    return sentences
 
 
 def check_model(model: nn.Module) -> None:

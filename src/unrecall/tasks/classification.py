@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
@@ -16,6 +17,7 @@ from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_field
 from unrecall.nn.hooks import mode, trained_output, uncompiled
 from unrecall.record.schema import Exhibit
 from unrecall.tasks.base import Task, check_class_request, check_finite, opened, parts_of
+from unrecall.tasks.input_difficulty import Labelled, difficulty_of_inputs, shrunk
 from unrecall.tasks.pictures import coarse, png
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -104,6 +106,17 @@ class Classification(Task):
     def items(self, batch: Batch) -> list[tuple[Tensor, int]]:
         """`(input, label)` pairs."""
         return list(zip(batch["inputs"], batch["targets"].tolist(), strict=True))
+
+    def difficulty(self, retain: Examples, pool: Examples, seed: int) -> Covariates:
+        """By class, distance to retain, and the confidence of a logistic regression on retain."""
+        return difficulty_of_inputs(self._labelled(retain), self._labelled(pool), seed)
+
+    def _labelled(self, examples: Examples) -> Labelled:
+        """Inputs, made small enough to be held at once, and classes."""
+        starts = range(0, len(examples), 256)
+        batches = [self.collate([examples[i] for i in range(a, min(a + 256, len(examples)))]) for a in starts]
+        inputs = torch.cat([shrunk(batch["inputs"]) for batch in batches])
+        return Labelled(inputs, torch.cat([batch["targets"] for batch in batches]))
 
     def head(self, model: nn.Module, batch: Batch) -> nn.Linear:
         """The linear layer whose output *is* the model's output; `head_name` where the user named one."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples
 from unrecall.errors import NotSupported
 from unrecall.tasks.base import Task
@@ -152,6 +153,17 @@ class Textual(Protocol):
         """The batch with a `share` of what it predicts swapped for neighbours, and how far each example moved.
 
         The distance `[examples]` is the mean over an example's rows. What was swapped is predicted in its new form.
+        """
+
+
+@runtime_checkable
+class Graded(Protocol):
+    """A task that says how hard an example is, without any model that an audit looks at (`tasks/difficulty.py`)."""
+
+    def difficulty(self, retain: Examples, pool: Examples, seed: int) -> Covariates:
+        """What retain and each example of the pool alone say of that example, a row each, in the pool's order.
+
+        No row depends on the order of the pool, and nothing on a model that an audit looks at.
         """
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrecall.data.examples import Batch, digest
+from unrecall.data.covariates import Covariates
+from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.record.schema import Exhibit
+from unrecall.tasks.text_difficulty import difficulty_of_texts
 from unrecall.tasks.text_files import Text, plain, read, without_repeats
 
 IGNORED = -100
@@ -176,6 +178,11 @@ class Tokenised:
     def in_answer(self, batch: Batch) -> Tensor:
         """Which rows are those of answers, where those of prompts are rows too, `[rows]`."""
         return batch["targets"].ne(IGNORED)[replace(self, prompts=True).predicted(batch)]
+
+    def difficulty(self, retain: Examples, pool: Examples, seed: int) -> Covariates:
+        """By how likely an answer's tokens are after its prompt, counted in retain, and how long and rare they are."""
+        texts = (self.encode(item)[0] for item in iterate(retain))
+        return difficulty_of_texts(texts, [self.encode(item) for item in iterate(pool)])
 
     @property
     def _padding(self) -> int:

@@ -256,8 +256,8 @@ def set_training(model: nn.Module, recipe: Fit) -> None:
     """Train mode, but for BatchNorm where the recipe freezes it, and for modules with no trainable parameter left."""
     model.train()
     for module in model.modules():
-        own = list(module.parameters())
-        if own and not any(p.requires_grad for p in own):
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
     if recipe.batchnorm == "frozen":
         for norm in batchnorms(model):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unrecall.disk.files import discard, intact, sealed_as, unwritable, writing
+from unrecall.disk.run_folder import file_name
 from unrecall.errors import visible
 from unrecall.training.session import STATE, Effort, Session
 
@@ -61,7 +62,8 @@ class Saved:
     @property
     def path(self) -> Path | None:
         """Where the state goes; None where the session keeps nothing."""
-        return None if self.session.folder is None else self.session.folder / f"{self.session.name}.{self.key}{STATE}"
+        folder = self.session.folder
+        return None if folder is None else folder / f"{file_name(self.session.name)}.{self.key}{STATE}"
 
     def restore(self, progress: Progress) -> int:
         """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
@@ -97,10 +99,10 @@ class Saved:
 
     def last_good(self) -> str:
         """A sentence that names the last good state, for the message of a divergence."""
-        kept = sealed_as(self.path) if self.path is not None and self.good else []
-        if not kept:
+        states = sealed_as(self.path) if self.path is not None and self.good else []
+        if not states:
             return "The model given is untouched; no earlier state of this run was kept."
-        return f"The last good state, at step {self.good}, is in {kept[0]}."
+        return f"The last good state, at step {self.good}, is in {states[0]}."
 
     def end(self) -> None:
         """Leaves the state of a run that has ended well to the session, which drops it once the result is kept."""

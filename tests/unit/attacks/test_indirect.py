@@ -35,7 +35,7 @@ from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
 SURROGATE = Fit(lr=1e-2, weight_decay=0.0, clip=1.0, epochs=10, steps=10, batchnorm="frozen")
-ATTACK = Indirect(victim=1, wished=0, sizes=(5, 20), controls=2, fit=SURROGATE)
+ATTACK = Indirect(victim=1, answered_as=0, sizes=(5, 20), controls=2, fit=SURROGATE)
 SMALL = replace(ATTACK, sizes=(20,), controls=1)
 ASCENT = GradAscent(fit=SURROGATE)
 
@@ -110,7 +110,7 @@ def test_the_gradient_ranking_goes_where_ascent_helps_the_wish() -> None:
         logits = torch.stack([x for x, _ in victims]) @ moved.T
         return float(nn.functional.cross_entropy(logits, torch.full((len(victims),), 2)))
 
-    attack = Indirect(victim=1, wished=2)
+    attack = Indirect(victim=1, answered_as=2)
     order = np.argsort(-attack.rank(model, candidates, NO_WORLD.seeded(0)))
     after = [wished_loss(others[i]) for i in order]
     assert after == sorted(after)
@@ -181,14 +181,14 @@ def test_the_surrogate_ranking_is_the_harm_of_one_step_by_hand() -> None:
     others += [(torch.tensor([-9.0, 9.0]), c) for c in asked]  # the third of each, beyond the largest request
     candidates = Candidates(others, np.array([c for _, c in others]), victims)
     once = Fit(lr=2.0, weight_decay=0.0, steps=1)
-    attack = Indirect(victim=1, wished=0, by="surrogate", sizes=(1, 2), fit=once)
+    attack = Indirect(victim=1, answered_as=0, by="surrogate", sizes=(1, 2), fit=once)
     scores = attack.rank(model, candidates, NO_WORLD.seeded(0))
     assert np.allclose(scores, [0, 1 / 4, 1 / 36] * 3, atol=1e-12)
 
 
 def test_what_counts_as_harm() -> None:
     before, after = np.array([1, 1, 2, 0, 1]), np.array([2, 0, 2, 2, 1])
-    assert Indirect(victim=1, wished=2).harmed(before, after).tolist() == [1, 0, 0, 1, 0]
+    assert Indirect(victim=1, answered_as=2).harmed(before, after).tolist() == [1, 0, 0, 1, 0]
     assert Indirect(victim=1).harmed(before, after).tolist() == [1, 1, 0, 0, 0]
 
 
@@ -315,7 +315,7 @@ def test_what_was_honoured_is_not_honoured_again(
 def test_requests_are_legitimate(samples_world: World) -> None:
     """Training examples of other classes, the rest is retained; all examples of a class make it a class request."""
     w = samples_world
-    threes = adversary(w, replace(ATTACK, own=3))
+    threes = adversary(w, replace(ATTACK, asks_for=3))
     request = threes.request(threes.candidates[:20])
     assert {y for _, y in iterate(request.forget)} == {3}
     assert (request.kind, request.masked, len(request.forget), len(request.retain)) == ("samples", (), 20, 140)
@@ -336,14 +336,14 @@ def test_others_as_hard_have_the_nearest_losses() -> None:
 
 def test_what_is_said_of_a_request_is_true_of_it(samples_world: World) -> None:
     """Its classes, its mean loss, that of the others in its place, and how many of it were answered right before."""
-    w, attack = samples_world, replace(SMALL, own=3)
+    w, attack = samples_world, replace(SMALL, asks_for=3)
     threes = adversary(w, attack)
     requested = threes.ranking()[:20].tolist()
     others = as_hard(requested, threes.candidates.tolist(), threes.training.loss)
     finding = finding_of(w, attack)
     rows = {m.name.rsplit("_", 1)[-1]: m for m in finding.measurements}
     before, instead = (observe(w.original, w.task, threes.examples(places)) for places in (requested, others))
-    assert "a request for 20 training examples (20 class 3)" in finding.report.note
+    assert "a request for 20 training examples (20 of class 3)" in finding.report.note
     assert f"mean loss {instead.loss.mean():.2g} in place of {before.loss.mean():.2g};" in rows["alike"].note
     assert rows["left"].original.value == pytest.approx(before.correct.mean())
 
@@ -354,7 +354,7 @@ def test_equal_examples_go_together(samples_world: World) -> None:
     data = list(w.request.retain)  # type: ignore[call-overload]
     twin = next(i for i, item in enumerate(data) if item[1] == 3)
     doubled = replace(w, request=replace(w.request, retain=[*data, data[twin]]))
-    threes = adversary(doubled, replace(ATTACK, own=3))
+    threes = adversary(doubled, replace(ATTACK, asks_for=3))
     assert len(threes.candidates) == 40
     assert len(threes.request(threes.candidates).retain) == 120
 
@@ -362,11 +362,14 @@ def test_equal_examples_go_together(samples_world: World) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Indirect(victim=2, wished=2), "wished to be another class than victim, got 2"),
-        (lambda: Indirect(victim=2, own=2), "own to be another class than victim"),
+        (lambda: Indirect(victim=2, answered_as=2), "answered_as to be another class than victim, got 2"),
+        (lambda: Indirect(victim=2, asks_for=2), "asks_for to be another class than victim"),
         (lambda: Indirect(victim=2, sizes=()), "at least one size"),
         (lambda: Indirect(victim=-1), "victim to be greater than or equal to 0"),
-        (lambda: Cifar10Indirect(weights="x", victim=4, wished=4).make(), "wished to be another class than victim"),
+        (
+            lambda: Cifar10Indirect(weights="x", victim=4, answered_as=4).make(),
+            "answered_as to be another class than victim",
+        ),
         (lambda: Cifar10Indirect().make(), "the checkpoint of a ResNet-20, got none"),
     ],
 )
@@ -379,10 +382,10 @@ def test_settings_that_make_no_sense(make: Callable[[], object], message: str) -
     ("changed", "message"),
     [
         ({"victim": 9}, "victim to be a class of the data, got 9"),
-        ({"wished": 9}, "wished to be a class of the data, got 9"),
-        ({"victim": 0, "wished": 2}, "a victim that is not the class to be forgotten, got 0"),
+        ({"answered_as": 9}, "answered_as to be a class of the data, got 9"),
+        ({"victim": 0, "answered_as": 2}, "a victim that is not the class to be forgotten, got 0"),
         ({"sizes": (20, 121)}, "sizes of at most 120"),
-        ({"sizes": (41,), "own": 3}, "sizes of at most 40"),
+        ({"sizes": (41,), "asks_for": 3}, "sizes of at most 40"),
         ({"sizes": (31,), "pool": 30}, "sizes of at most 30"),
     ],
 )
@@ -405,7 +408,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     if "UNRECALL_CACHE" not in os.environ:
         monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    suite = "indirect:victim=1,wished=8,sizes=60,controls=2,steps=10,lr=0.01"
+    suite = "indirect:victim=1,answered_as=8,sizes=60,controls=2,steps=10,lr=0.01"
     method = "grad_ascent:lr=0.01,epochs=10,batchnorm=frozen"
     words = [
         "--scenario",
@@ -428,7 +431,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert chosen is not None and blind is not None and chosen > 0.3 > blind
     assert "Honouring a request for 60 training examples" in record.attacks[0].note
     with pytest.raises(SystemExit) as done:
-        cli.main(["run", *words[:5], suite.replace("wished=8", "wished=1"), *words[6:-1], "other"])
+        cli.main(["run", *words[:5], suite.replace("answered_as=8", "answered_as=1"), *words[6:-1], "other"])
     assert done.value.code == 2 and not Path("other").exists()
     with pytest.raises(SystemExit) as done:
         cli.main(["check", "out/seed-0/record.json"])

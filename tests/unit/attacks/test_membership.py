@@ -11,8 +11,9 @@ from tests.worlds import World, blobs, train
 from unrecall.attacks import RMIA, SVC, Lira, Loss, MembershipAttack
 from unrecall.attacks.lira import logit
 from unrecall.data.request import SPLITS, Request
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
 from unrecall.errors import MissingReference, NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import observe
 from unrecall.record import stats
 from unrecall.tasks import Classification

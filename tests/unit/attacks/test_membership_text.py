@@ -26,8 +26,9 @@ from unrecall.attacks.remind import CLASSES, REMIND, landscape, out_of_fold
 from unrecall.attacks.zlib_ratio import ZlibRatio
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request, Split
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
 from unrecall.errors import MissingReference, NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Setting
 from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import observe

@@ -13,7 +13,7 @@ from tests.unit.attacks.running import job_of, setting_of
 from tests.worlds import World
 from unrecall.attacks.remind import CLASSES, REMIND, out_of_fold
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence
+from unrecall.evidence.evidence import Evidence
 from unrecall.harness.scoring import score_finding
 from unrecall.record import stats
 from unrecall.training.job import Job

@@ -1,5 +1,6 @@
 """What a request refuses, and what it is known by."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from tests.worlds import blobs, network
-from unrecall.data.examples import Joined, Part, digest
+from unrecall.data.examples import Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput, MissingReference
 from unrecall.scenarios.base import choose, read_indices
@@ -125,7 +126,7 @@ def test_choose_half_class_and_indices(tmp_path: Any) -> None:
     assert choose("half:1", LABELS, 1, 3).indices != half.indices
     path = tmp_path / "indices.txt"
     path.write_text("# the first two\n4\n\n 0 \n")
-    assert choose(str(path), LABELS, 0, 3) == ([4, 0], {1, 0}, ())
+    assert choose(str(path), LABELS, 0, 3) == ([4, 0], {1, 0}, (), False)
 
 
 @pytest.mark.parametrize(
@@ -224,3 +225,44 @@ def test_tensors_that_hold_no_values_are_refused_and_half_widths_are_read() -> N
     one, other = torch.rand(2, 3).bfloat16(), torch.rand(2, 3).bfloat16()
     assert digest(one) == digest(one.clone()) != digest(other)
     assert digest(one[0, 0]) == digest(one[0, 0].clone()) != digest(other[0, 0])
+
+
+def persons(count: int, first: int) -> list[tuple[torch.Tensor, int]]:
+    return [(torch.full((2,), float(first + i)), 0) for i in range(count)]
+
+
+def owned(**changes: Any) -> Request:
+    groups = {"forget": ["Ann"] * 2, "holdout": ["Ben", "Ben", "Cy", "Cy", "Di", "Di", "Ed", "Ed"]}
+    sets = {"forget": persons(2, 0), "retain": persons(3, 10), "holdout": persons(8, 20), "test": persons(2, 40)}
+    return Request(**{**sets, "groups": groups, **changes})
+
+
+def test_groups_enter_the_fingerprint_and_control_does_not() -> None:
+    assert owned().fingerprint != owned(groups=None).fingerprint
+    assert owned().fingerprint == owned(control="random split").fingerprint
+
+
+def test_whole_persons_go_to_validation() -> None:
+    request = owned().with_validation()
+    assert request.groups is not None
+    assert list(request.groups["holdout"]) == ["Cy", "Cy", "Ed", "Ed"]
+    assert [float(x[0]) for x, _ in iterate(request.validation or ())] == [20, 21, 24, 25]
+
+
+def test_examples_that_change_lose_their_owners() -> None:
+    assert owned().with_own(holdout=persons(3, 60)).groups is None
+    assert owned().with_own(retain=persons(3, 60)).groups is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"groups": {"forget": ["Ann"], "holdout": ["Ben"] * 8}}, "each of 2 forget examples is, got 1 names"),
+        ({"groups": {"forget": ["Ann"] * 2}}, "each of 8 holdout examples is, got 0 names"),
+        ({"groups": {"forget": ["Ann"] * 2, "holdout": ["Ann"] * 8}}, "got 'Ann' in both"),
+        ({"control": "luck"}, "control to be one of planted, random split, matched, synthetic, got 'luck'"),
+    ],
+)
+def test_groups_and_control_that_cannot_be(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(said)):
+        owned(**changes)

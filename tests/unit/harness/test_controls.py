@@ -24,7 +24,8 @@ from unrecall.attacks.base import Success
 from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request, Split
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Models, Setting, Subject

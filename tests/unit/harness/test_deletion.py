@@ -14,14 +14,14 @@ from unrecall.attacks.indirect import Indirect
 from unrecall.data.request import Request
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.adversary import Adversary, Predictions
-from unrecall.harness.finding import Finding
+from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.harm import NONE, Answers, Outcomes, Trial, harm_finding
 from unrecall.record.schema import Curve, Measurement
 from unrecall.record.stats import SKEWED
 from unrecall.tasks import Classification
 
 NAMES = ("ant", "bee", "cat", "dog")
-ATTACK = Indirect(victim=1, wished=2, sizes=(2, 3, 5), controls=2, retrain=2, known=2)
+ATTACK = Indirect(victim=1, answered_as=2, sizes=(2, 3, 5), controls=2, retrain=2, known=2)
 
 # Eight unseen bees, and seven others; five of each come first, from test, the rest is holdout.
 TRUTH = [1, 1, 1, 1, 0, 0, 2, 2, 3, 3, 1, 1, 1, 1, 3]
@@ -123,8 +123,8 @@ def test_every_row() -> None:
 
 
 def test_titles_and_notes() -> None:
-    row, title = rows(finding_of()), "Indirect unlearning attack (1) (2): "
-    share = f"{title}unseen bee newly answered cat"
+    row, title = rows(finding_of()), "Indirect unlearning attack (bee to be answered as cat): "
+    share = f"{title}unseen bee newly answered as cat"
     assert {name: measurement.title for name, measurement in row.items()} == {
         "success": share,
         "random": f"{share}, after random requests",
@@ -133,7 +133,7 @@ def test_titles_and_notes() -> None:
         "surrogate": f"{share}, by the adversary's surrogate",
         "transfer": f"{title}harm by the defender, as a share of the surrogate's",
         "retrained": f"{share}, retrained without the request",
-        "answered": f"{title}unseen bee answered cat",
+        "answered": f"{title}unseen bee answered as cat",
         "accuracy": f"{title}accuracy on unseen bee",
         "others": f"{title}accuracy on unseen examples of other classes",
         "left": f"{title}requested examples still answered right",
@@ -170,6 +170,23 @@ def test_the_interval_of_a_share_stays_a_share() -> None:
             assert ends and all(0 <= end <= 1 for end in ends), series.role
 
 
+def test_classes_that_go_by_numbers_are_called_classes() -> None:
+    numbered = outcomes(names=("0", "1", "2", "3"))
+    assert [numbered.called(c) for c in (0, 3, 4)] == ["class 0", "class 3", "class 4"]
+    assert numbered.title == "Indirect unlearning attack (class 1 to be answered as class 2)"
+    any_wrong = replace(numbered, attack=replace(ATTACK, answered_as=-1))
+    assert any_wrong.title == "Indirect unlearning attack (class 1 to be answered wrong)"
+    assert harm_finding(numbered).report.note.startswith(
+        "Honouring a request for 3 training examples (2 of class 3, 1 of class 0): 0.75 of unseen class 1 newly "
+    )
+
+
+def test_parameters_in_a_title_stand_with_their_names() -> None:
+    report = report_of(ATTACK)
+    assert (report.name, report.title) == ("indirect_1_2", "Indirect unlearning attack (victim 1, answered as 2)")
+    assert report_of(Indirect()).title == "Indirect unlearning attack"
+
+
 def test_what_can_not_be_told() -> None:
     row = rows(finding_of(as_hard=[], retrained=[]))
     assert (row["alike"].unlearned.value, row["alike"].unlearned.note) == (None, "too few others to ask for")
@@ -183,7 +200,7 @@ def test_what_can_not_be_told() -> None:
 
 def test_any_wrong_answer_where_none_is_wished() -> None:
     """Bees 0-3 and 5 are newly wrong; 4 and 7 were wrong before, and nothing is answered as wished."""
-    row = rows(finding_of(attack=replace(ATTACK, wished=-1)))
+    row = rows(finding_of(attack=replace(ATTACK, answered_as=-1)))
     assert row["success"].unlearned.value == 5 / 8
     assert row["success"].title.endswith("unseen bee newly wrong")
     assert "answered" not in row
@@ -215,8 +232,8 @@ def test_every_point_of_the_curves() -> None:
 def test_the_sentence_that_says_who_paid() -> None:
     """Ants gain a half, cats stay as they are, dogs lose 2 of 3 and bees 5 of 8."""
     assert finding_of().report.note == (
-        "Honouring a request for 3 training examples (2 dog, 1 ant): 0.75 of unseen bee newly answered cat, and 0.19 "
-        "after random requests of that size. Classes that paid most, in accuracy: dog -0.67, bee -0.62."
+        "Honouring a request for 3 training examples (2 of dog, 1 of ant): 0.75 of unseen bee newly answered as cat, "
+        "and 0.19 after random requests of that size. Classes that paid most, in accuracy: dog -0.67, bee -0.62."
     )
     assert finding_of(chosen=[outcome()] * 3).report.note.endswith("Classes that paid most, in accuracy: none.")
     ruined = Answers((np.array(TRUTH) + 1) % 4, np.empty(0, int), np.ones(3))
@@ -249,7 +266,7 @@ def test_where_all_are_harmed_and_none_at_random() -> None:
     """Eight of eight newly called dogs. A difference lies in [-1, 1]: the exact interval of (1 + 1) / 2, stretched."""
     dogs = Answers(np.where(np.array(TRUTH) == 1, 3, 0), np.empty(0, int), np.ones(3))
     finding = finding_of(
-        attack=replace(ATTACK, wished=3), chosen=[dogs] * 3, surrogate=[dogs] * 3, random=[[outcome()]] * 3,
+        attack=replace(ATTACK, answered_as=3), chosen=[dogs] * 3, surrogate=[dogs] * 3, random=[[outcome()]] * 3,
         random_surrogate=[outcome()], as_hard=[], retrained=[],
     )  # fmt: skip
     excess = rows(finding)["excess"].unlearned

@@ -34,7 +34,7 @@ def of(attack: MembershipAttack, forget: list[float], holdout: list[float]) -> F
 
 
 def test_the_area_by_hand() -> None:
-    area, rate = of(Loss(), [3.0, 1.0], [2.0, 0.0]).measurements
+    area, rate, *_ = of(Loss(), [3.0, 1.0], [2.0, 0.0]).measurements
     assert (area.name, rate.name) == ("loss_auc", "loss_tpr")
     assert area.unlearned.value == 0.75, "three of four pairs are in order"
 
@@ -43,7 +43,7 @@ def test_the_area_by_hand() -> None:
 def test_less_than_one_half_is_a_sign_unless_the_arms_were_learned(
     attack: MembershipAttack, chance: float | None, stands_out: bool
 ) -> None:
-    area, rate = of(attack, [0.0, 0.1, 0.2, 0.3, 0.4] * 8, [1.0, 1.1, 1.2, 1.3, 1.4] * 8).measurements
+    area, rate, *_ = of(attack, [0.0, 0.1, 0.2, 0.3, 0.4] * 8, [1.0, 1.1, 1.2, 1.3, 1.4] * 8).measurements
     assert (area.chance, rate.chance) == (chance, None)
     facts = Facts(sizes={"forget": 60, "holdout": 60}, measurements={area.name: area}, reports=[], references=5)
     assert [doubt.id for doubt in doubts(facts)] == ["stands-out"] * stands_out

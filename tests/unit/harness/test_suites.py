@@ -76,7 +76,7 @@ def test_a_misspelt_attack_is_refused() -> None:
 
 def test_what_is_judged_is_declared_with_its_side() -> None:
     judged: dict[str, Any] = dict(judged_names())
-    assert {"retain_accuracy", "forget_accuracy", "relearn_mean", "loss_auc", "residual_knowledge_sums"} <= set(judged)
+    assert {"retain_accuracy", "forget_accuracy", "relearn_mean", "loss_left", "residual_knowledge_sums"} <= set(judged)
     assert judged["forget_accuracy"] == judged["relearn_mean"] == "above"
     assert judged["retain_accuracy"] is None
     assert "relearn_benign_mean" not in judged, "a variant of a judged attack"

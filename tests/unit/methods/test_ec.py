@@ -256,7 +256,7 @@ def test_killed_and_resumed_gives_the_same_weights(samples_world: World, tmp_pat
     session = Session(folder=tmp_path, device="cpu", every=0)
     with pytest.raises(Killed):
         unlearned(w, ECAround(base=Mortal()), session)
-    assert list(tmp_path.glob("ec-1.*.ckpt"))
+    assert list(tmp_path.glob("ec-Mortal-*.ckpt"))
     session = Session(folder=tmp_path, device="cpu", every=0)
     assert same(unlearned(w, ECAround(base=Mortal()), session), plain)
     assert left[0] > -8, "it didn't start anew"

@@ -197,8 +197,8 @@ def test_texts_are_pooled_over_what_is_no_padding() -> None:
     long = {"prompt": "what is the job of bob", "answer": "baker cook diver farmer"}
     layers = {"model.layers.0": model.model.layers[0]}  # type: ignore[union-attr,index]
     with torch.no_grad():
-        alone = rows_and_features(model, task, task.collate([short]), layers).features[0]
-        beside = rows_and_features(model, task, task.collate([short, long]), layers).features[0]
+        alone = rows_and_features(model, layers, task, task.collate([short]))[1][0]
+        beside = rows_and_features(model, layers, task, task.collate([short, long]))[1][0]
     assert alone.shape == (1, 32)
     assert torch.allclose(alone[0], beside[0], atol=1e-5)
 

@@ -15,8 +15,9 @@ from scipy import stats
 from tests.worlds import CPU, World, facts, network, small_llama
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
 from unrecall.errors import BadInput, MissingDependency, NotSupported
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.metrics import METRICS

@@ -12,7 +12,8 @@ from unrecall.attacks import RMIA, Lira, Loss
 from unrecall.attacks.lira import logit
 from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.data.request import Split
-from unrecall.data.signals import Evidence, Rows, Signals
+from unrecall.data.signals import Rows, Signals
+from unrecall.evidence.evidence import Evidence
 from unrecall.models.importance import per_example, trainable
 from unrecall.models.influence import probability
 from unrecall.models.observe import mean_loss, observe

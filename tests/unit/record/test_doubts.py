@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.worlds.records import measurement
+from tests.worlds.records import measurement, never_trained
 from unrecall.record import doubts as checks
 from unrecall.record.doubts import CHECKS, Facts, doubts
 from unrecall.record.schema import AttackReport, Estimate, Measurement, ThreatModel, Trial, Tuning
@@ -107,6 +107,12 @@ def weak(name: str, original: float, reference: float) -> Facts:
     return replace(healthy(), measurements={name: row(name, original, original, original, (reference,) * 5)})
 
 
+def fitted(original: float, references: tuple[float, ...]) -> Facts:
+    """Retrained models that fit retain so well, by its mean loss in nats."""
+    made = row("retain_loss", original, original, original, references).model_copy(update={"judged": False})
+    return replace(healthy(), measurements={"retain_loss": made})
+
+
 CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("forget-unknown", "serious", lambda: of_texts(0.014)),
     ("forget-unknown", "serious", lambda: of_texts(0.014, (0.01,) * 5)),
@@ -117,6 +123,8 @@ CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ),
     ("weak-references", "serious", lambda: weak("retain_accuracy", 1.0, 0.41)),
     ("weak-references", "serious", lambda: weak("retain_probability", 0.5, 0.4)),
+    ("other-recipe", "warning", lambda: fitted(0.02, (0.06, 0.07, 0.051))),
+    ("other-recipe", "warning", lambda: fitted(0.4, (0.15, 0.1, 0.18))),
     ("cut-texts", "serious", lambda: replace(healthy(), cuts=["3 of 4 forget examples lose 84 % of their tokens"])),
     ("cut-texts", "warning", lambda: replace(healthy(), cuts=["3 of 9 retain examples lose 4 % of their tokens"])),
     ("few-references", "serious", lambda: replace(healthy(), references=1)),
@@ -203,6 +211,26 @@ def test_unlike_holdout() -> None:
     assert "60 % of forget and 45 % of holdout" in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("changes", "severity", "said"),
+    [
+        ({"blind": 0.01, "grade": "C"}, "serious", "before any model is asked"),
+        ({"grade": "C"}, "warning", "(grade C)"),
+        ({"placebo": 0.001}, "serious", "Two random halves"),
+        ({"covariates": {}}, "warning", "scores are raw"),
+    ],
+)
+def test_a_holdout_that_is_unlike_forget_or_says_nothing(changes: dict[str, Any], severity: str, said: str) -> None:
+    tested = never_trained().model_copy(update=changes)
+    (doubt,) = doubts(replace(healthy(), references=0, measurements={}, never_trained=tested))
+    assert (doubt.id, doubt.severity) == ("other-holdout", severity)
+    assert said in doubt.message
+
+
+def test_without_retrained_models_a_verdict_beside_the_holdout_will_do() -> None:
+    assert doubts(replace(healthy(), references=0, measurements={}, never_trained=never_trained())) == []
+
+
 def test_tuning_that_kept_nothing() -> None:
     trial = Trial(strength=1.0, gap=0.0, retain_drop=0.5, kept=False)
     facts = replace(healthy(), tuning=Tuning(parameter="tau", chosen=1.0, criterion="c", trials=[trial]))
@@ -238,7 +266,7 @@ def test_every_check_is_in_the_list_and_every_doubt_is_tested() -> None:
     tree = ast.parse(Path(checks.__file__).read_text())
     written = {n.name for n in tree.body if isinstance(n, ast.FunctionDef) and ast.unparse(n.args) == "facts: Facts"}
     assert written - {"doubts"} == {check.__name__ for check in CHECKS}
-    tested = {case[0].replace("-", "_") for case in CASES} | {"unlike_holdout", "tuning"}
+    tested = {case[0].replace("-", "_") for case in CASES} | {"unlike_holdout", "tuning", "other_holdout"}
     assert tested == {check.__name__ for check in CHECKS}
 
 
@@ -248,3 +276,12 @@ def test_checks_are_documented() -> None:
         pytest.skip("docs/checks.md isn't written yet")
     text = page.read_text()
     assert all(id_ in text for id_, _, _ in CASES)
+
+
+@pytest.mark.parametrize(
+    ("original", "references"),
+    [(0.02, (0.03, 0.06, 0.07)), (0.0001, (0.004, 0.005)), (0.4, (0.3, 0.5)), (0.02, (0.09,))],
+)
+def test_retrained_models_of_the_same_recipe_raise_no_doubt(original: float, references: tuple[float, ...]) -> None:
+    """Unlike by less than a factor of two, by less than 0.01 nats, or not known to be unlike by more than one model."""
+    assert "other-recipe" not in [doubt.id for doubt in doubts(fitted(original, references))]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds.records import HOSTILE, estimate, full, hostile, many, measurement, minimal
+from tests.worlds.records import HOSTILE, alone, estimate, full, hostile, many, measurement, minimal
 from unrecall.errors import BadInput
 from unrecall.record.schema import Cost, Curve, Exhibit, Measurement, Record, Series, Tuning, load
 from unrecall.report import page, write
 from unrecall.report.curves import curve, undrawn, values
-from unrecall.report.figures import gathered, plane, window
-from unrecall.report.page import is_picture
+from unrecall.report.figures import forgetting, gathered, plane, window
+from unrecall.report.page import grouped, is_picture
 from unrecall.report.plot import label
 from unrecall.report.roles import by_method, legend, style
 from unrecall.report.sentences import how_it_forgot, last_points, limits, number, share, span
@@ -122,7 +122,18 @@ def test_reported_stands_beside_measured_and_every_hash_is_there(shown: Reader) 
         assert words in shown.text
 
 
-@pytest.mark.parametrize("records", [[full()], [minimal()], [hostile()], many(3)])
+def test_a_page_without_retrained_models_shows_what_it_was_held_against() -> None:
+    text = Reader(page([alone()])).text
+    for words in (
+        "basis: records that were never trained on, grade B; 2 attacks",
+        "the original shows nothing",
+        "52% – 104%",
+        "head_refit, not run: no head",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize("records", [[full()], [alone()], [minimal()], [hostile()], many(3)])
 def test_the_page_loads_nothing(records: list[Record]) -> None:
     reader = Reader(page(records))
     loads = [(tag, value) for tag, name, value in reader.attributes if name in ("src", "href", "srcset", "action")]
@@ -229,15 +240,33 @@ def test_write_puts_the_page_of_a_saved_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        # 99 - 57 = 42 points; at learning rate 0: 99 - 59 = 40.
-        ((0.57, 0.99, 0.59), "Of the 42 points of forgetting, 40 are there at learning rate 0: BatchNorm statistics"),
-        ((0.57, 0.99, 0.99), "Of the 42 points of forgetting, 0 are there at learning rate 0: the rest takes"),
-        ((0.57, 0.99, 0.78), "Of the 42 points of forgetting, 21 are there at learning rate 0: partly BatchNorm"),
+        # 99 - 57 = 42 points; the null: 99 - 59 = 40.
+        ((0.57, 0.99, 0.59), "40 are there in the null (learning rate 0) too: BatchNorm statistics"),
+        ((0.57, 0.99, 0.99), "0 are there in the null (learning rate 0) too: the rest takes"),
+        ((0.57, 0.99, 0.78), "21 are there in the null (learning rate 0) too: partly BatchNorm"),
         ((0.99, 0.99, 0.99), "Forget accuracy did not fall"),
     ],
 )  # fmt: skip
 def test_how_it_forgot_in_words(values: tuple[float, float, float], sentence: str) -> None:
-    assert how_it_forgot(measurement("forget_accuracy", "t", "g", values, (), "not judged")).startswith(sentence)
+    told = how_it_forgot(measurement("forget_accuracy", "t", "g", values, (), "not judged"))
+    assert told.removeprefix("Of the 42 points of forgetting, ").startswith(sentence)
+
+
+def test_the_null_has_one_name_in_the_sentence_and_in_the_figure() -> None:
+    m = measurement("forget_accuracy", "t", "g", (0.57, 0.99, 0.59), (), "not judged")
+    (name,) = (mark["text"] for mark in forgetting(m, {}).layout["annotations"] if "0.590" in mark["text"])
+    assert name.startswith("null (learning rate 0) ")
+    assert "null (learning rate 0)" in how_it_forgot(m)
+    without = how_it_forgot(m.model_copy(update={"null": estimate(None, note="the reason")}))
+    assert "there is no null (learning rate 0): the reason" in without
+
+
+def test_groups_stand_in_the_order_of_the_headings_and_unknown_ones_last() -> None:
+    groups = ("mine", "cost", "privacy", "recovery", "utility", "privacy")
+    rows = [measurement(f"m{i}", "t", group, (0.5, 0.9, 0.8), (), "not judged") for i, group in enumerate(groups)]
+    names = {group: [m.name for m in members] for group, members in grouped(rows).items()}
+    assert list(names) == ["utility", "privacy", "recovery", "cost", "mine"]
+    assert names["privacy"] == ["m2", "m5"], "within a group in the order of the record"
 
 
 def test_how_it_forgot_says_what_is_missing() -> None:

@@ -15,8 +15,9 @@ from torch import nn
 from tests.worlds import CPU, small_llama
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
-from unrecall.data.signals import Evidence, Signals
+from unrecall.data.signals import Signals
 from unrecall.errors import BadInput
+from unrecall.evidence.evidence import Evidence
 from unrecall.metrics.utility import restoration
 from unrecall.scenarios import KnowUnDo, Restor, TinyStories, Tofu, llama2c
 from unrecall.tasks import CausalLM

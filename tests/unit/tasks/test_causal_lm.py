@@ -229,7 +229,8 @@ def test_an_audit_without_holdout_test_set_or_retrained_models_says_so(text_worl
         attacks=suite(Loss(), Quantise(bits=(8,)), LogitLens()),
         session=CPU,
     )
-    assert record.verdict.label == "inconclusive"
+    assert record.verdict.label == "not judged"
+    assert record.verdict.line == "Not judged beside records never trained on: no holdout was given"
     loss, test = record.measurement("loss_auc"), record.measurement("test_accuracy")
     assert loss is not None
     assert loss.unlearned.value is None

@@ -559,7 +559,7 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
     )
     values = {m.name: m for m in record.measurements}
     for name in ("forget_accuracy", "forget_retrieval_first", "relearn_mean", "quantise_mean", "loss_auc"):
-        assert values[name].judged
+        assert values[name].judged == (name != "loss_auc")
         assert values[name].unlearned.value is not None
         assert values[name].reference is not None
         assert values[name].unlearned.value > values[name].reference + 0.2, name

@@ -1,0 +1,47 @@
+"""How hard each of some examples is, as numbers that a test takes out of scores before it compares them."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+FIRST_TO_GO = ("distance", "class", "words", "square")
+"""Which groups of columns are left out first where examples are few; what stands in no such group stays."""
+
+
+@dataclass(frozen=True, eq=False)
+class Covariates:
+    """What is known of the difficulty of `n` examples without any of the models that an audit compares.
+
+    `names` and `groups` [k]: what each column is, and what it belongs to. `values` [n, k]: finite, float64, without a
+    column of ones. `known` [n]: whether retain has an example of the same class; all of them where there are no
+    classes. `read`: how many retain examples were read. `trained_on`: sha256 over the digests of those, in order.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: np.ndarray
+    known: np.ndarray
+    read: int = 0
+    trained_on: str = ""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def fewer_than(self, limit: float) -> "Covariates":
+        """The columns that are left once whole groups have gone, in turn, until there are fewer than `limit`."""
+        left = self
+        for group in FIRST_TO_GO:
+            if len(left.names) >= limit:
+                left = left.without(group)
+        return left
+
+    def without(self, group: str) -> "Covariates":
+        """The columns of all other groups."""
+        places = [i for i, own in enumerate(self.groups) if own != group]
+        names, groups = (tuple(texts[i] for i in places) for texts in (self.names, self.groups))
+        return replace(self, names=names, groups=groups, values=self.values[:, places])
+
+
+def no_covariates(n: int) -> Covariates:
+    """Nothing known of `n` examples: no columns."""
+    return Covariates((), (), np.empty((n, 0)), np.ones(n, bool))

@@ -1,0 +1,123 @@
+"""How much of what the original remembers of the forgotten examples a model still shows, beside retrained models."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from unrecall.attacks.lira import logit
+from unrecall.evidence.pool import Arm
+from unrecall.record.row import Row
+from unrecall.record.schema import Estimate, Measurement
+
+PRIOR = 8
+"""How many retrained models more the independence of examples is worth in judging how far retrained models differ."""
+OWN = 4
+"""How many models more the mean over examples is worth in judging how far they differ on a single one."""
+HARDEST = 0.2
+LOWEST, HIGHEST = -15.0, 20.0
+LEFT = Row("loss_left", "Memory left, share of the original's", "privacy", "above", True, prior=PRIOR)
+EXCESS = Row("loss_excess", "Confidence in forget beyond holdout, in deviations", "privacy", "above")
+HARDEST_EXCESS = Row("loss_hardest", "The same over the hardest fifth", "privacy", "above")
+MEMORY = (LEFT, EXCESS, HARDEST_EXCESS)
+
+Confidence = Mapping[Arm, np.ndarray]
+"""Logit confidence in each example's own label, by arm: log(p / (1 - p)) `[n]`."""
+
+
+class Share(NamedTuple):
+    """A share of the original's memory, its standard error were models' noise independent between examples."""
+
+    value: float
+    error: float
+
+
+def rows_of_memory(losses: Mapping[str, Confidence], kind: str) -> list[Measurement]:
+    """Memory left, and the confidence in forget beyond holdout over all examples and the hardest, for every model.
+
+    `losses`: by role and arm `[n]`, in nats. `kind`: the request's. Rows with a reason where there is no value.
+    """
+    by_role: dict[str, Confidence] = {
+        role: {arm: np.clip(logit(values), LOWEST, HIGHEST) for arm, values in arms.items()}
+        for role, arms in losses.items()
+    }
+    references = [role for role in by_role if role.startswith("retrained")]
+    reason = _lacking(by_role, references, kind)
+    if reason:
+        return [row.absent(reason) for row in MEMORY]
+    left, excess, hardest = {}, {}, {}
+    for role, own in by_role.items():
+        others = [by_role[name] for name in references if name != role]
+        everyone = [by_role[name] for name in references]
+        n = len(own["forget"])
+        share = left_of(own, by_role["original"], others, everyone)
+        half = 1.96 * share.error
+        left[role] = Estimate(value=share.value, low=share.value - half, high=share.value + half, n=n)
+        excess[role] = Estimate(value=excess_of(own, others, 1.0), n=n)
+        hardest[role] = Estimate(value=excess_of(own, others, HARDEST), n=n)
+    return [LEFT.measured(left), EXCESS.measured(excess), HARDEST_EXCESS.measured(hardest)]
+
+
+def left_of(
+    own: Confidence, original: Confidence, others: Sequence[Confidence], everyone: Sequence[Confidence]
+) -> Share:
+    """How much of what sets the original apart from retrained models sets this model apart, on forget beyond holdout.
+
+        S(x) = mean_F(w (x - m)) - mean_H(w (x - m)),     w = original - m',     share = S(own) / S'(original)
+
+    x: logit confidence in the label of each example; m: its mean over all retrained models (`everyone`), m' over those
+    other than this model (`others`), and S' with m' for m. 0 on average for a retrained model, 1 for the original. What
+    a model shares with the original by chance and not by memory, it shares on holdout too, and it cancels. The error:
+    that of S were models' noise independent between examples, the variance on each shrunken to its mean (`OWN`).
+
+    Reference: ours; a matched filter. Confidence beside models that never saw the example: Carlini et al., S&P 2022,
+    arXiv 2112.03570.
+    """
+    variances = {arm: np.var([one[arm] for one in everyone], axis=0, ddof=1) for arm in own}
+    typical, freedom = float(np.concatenate(list(variances.values())).mean()), len(everyone) - 1
+    shown = known = squared = 0.0
+    signs: Mapping[Arm, float] = {"forget": 1.0, "holdout": -1.0}
+    for arm, sign in signs.items():
+        arm_mean = np.mean([one[arm] for one in others], axis=0)
+        weights = original[arm] - arm_mean
+        deviation = own[arm] - np.mean([one[arm] for one in everyone], axis=0)
+        shown += sign * float(np.mean(weights * deviation))
+        known += sign * float(np.mean(weights**2))
+        variance = (OWN * typical + freedom * variances[arm]) / (OWN + freedom)
+        squared += float(np.mean(weights**2 * variance)) / len(weights)
+    return Share(shown / known, float(np.sqrt(squared)) / abs(known))
+
+
+def excess_of(own: Confidence, others: Sequence[Confidence], hardest: float) -> float:
+    """How much surer a model is of forget than of holdout, beyond retrained models, in their pooled deviations.
+
+    Mean over the `hardest` share of each arm: those of which the retrained models are least sure.
+    """
+    means = {arm: np.mean([one[arm] for one in others], axis=0) for arm in own}
+    pooled = np.concatenate([np.var([one[arm] for one in others], axis=0) for arm in own]).mean()
+    pooled *= len(others) / max(1, len(others) - 1)
+    mean = {}
+    for arm, values in own.items():
+        chosen = np.argsort(means[arm], kind="stable")[: max(1, round(hardest * len(values)))]
+        mean[arm] = float(np.mean((values - means[arm])[chosen]))
+    return (mean["forget"] - mean["holdout"]) / max(float(np.sqrt(pooled)), 1e-6)
+
+
+def _lacking(by_role: Mapping[str, Confidence], references: Sequence[str], kind: str) -> str:
+    """Why there is no memory to speak of; empty where there is."""
+    if kind in ("class", "concept"):
+        return f"forget and holdout share the {kind} that is to be forgotten"
+    if len(references) < 2:
+        return f"needs at least 2 retrained models, got {len(references)}"
+    if "original" not in by_role:
+        return "needs the original's scores"
+    known = {}
+    for arm, values in by_role["original"].items():
+        means = np.mean([by_role[name][arm] for name in references], axis=0)
+        known[arm] = (values - means) ** 2
+    if min(map(len, known.values())) == 0 or len(known["holdout"]) < 2:
+        return "needs examples of forget, and two of holdout"
+    chance = float(np.std(known["holdout"], ddof=1)) * np.sqrt(sum(1 / len(values) for values in known.values()))
+    if known["forget"].mean() - known["holdout"].mean() <= 2 * chance:
+        return "the original remembers forget no better than holdout, as far as this many examples can tell"
+    return ""

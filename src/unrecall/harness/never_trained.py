@@ -1,0 +1,337 @@
+"""The fixed suite, run on the unlearned and the original model: scores of forget and holdout, to be judged together.
+
+Which attacks run, how long and at what rate is settled before any model is looked at: a suite that is chosen by what it
+finds in the original knows the arms, and then calls retrained models leaks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from unrecall import attacks
+from unrecall.attacks.base import RecoveryAttack
+from unrecall.attacks.lira import logit
+from unrecall.data.covariates import Covariates
+from unrecall.data.examples import Absent, Joined, Part
+from unrecall.data.request import SPLITS, Request, Split
+from unrecall.disk.cache import ARRAYS, code_key
+from unrecall.disk.files import content_key
+from unrecall.errors import NotSupported
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Models, Setting
+from unrecall.models.observe import mean_loss, observe
+from unrecall.record.never_trained import COMPARED, SHARED, PoolScores, Stated, judge, not_judged, seed_of
+from unrecall.record.schema import NeverTrained
+from unrecall.tasks.base import Task
+from unrecall.tasks.difficulty import difficulty
+from unrecall.tasks.protocols import Classifying, Textual, offers
+from unrecall.training.loop import Fit
+from unrecall.training.randomness import seeded
+
+LOWEST, HIGHEST = -15.0, 20.0
+"""Scores are cut off there: what lies beyond is as sure as can be, and would outweigh all others."""
+CROSSED = 40
+"""Units of forget from which on one half of the pool is taught and the other tested, and the other way round."""
+FEWEST_HOLDOUT = 4
+SAMPLE = 500
+"""Retain examples on which an attacked model's loss is looked at."""
+
+GENTLE = Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
+GENTLE_TEXT = Fit(optimizer="adamw", batch_size=16, weight_decay=0.0, clip=5.0)
+RATE, RATE_TEXT = 0.02, 1e-3
+
+
+class Fixed(NamedTuple):
+    """An attack of the fixed suite. `attack` None: the model is looked at as it is. `taught`: from both arms alike."""
+
+    name: str
+    title: str
+    attack: RecoveryAttack | None = None
+    taught: bool = False
+
+
+def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None) -> tuple[Fixed, ...]:
+    """The attacks for a task, in order.
+
+    `crossed`: whether one half of the pool is taught and the other tested. `rate`: of fine-tuning; by default 0.02 with
+    SGD, which is two fifths of what small classifiers are trained at, and 0.001 with AdamW for texts.
+    """
+    steps = 5 if crossed else 20
+    if offers(task, Textual):
+        return (
+            Fixed("as_it_is", "As it is"),
+            Fixed("quantise", "Rounding to 4 bits", attacks.Quantise(bits=(4,))),
+            *(_benign(count, rate or RATE_TEXT, GENTLE_TEXT) for count in (15, 60)),
+            _symmetric(steps, rate or RATE_TEXT, GENTLE_TEXT),
+        )
+    of_classifiers = (
+        Fixed("recalibration", "BatchNorm recalibration", attacks.Recalibration(counts=(2048,))),
+        Fixed("head_refit", "Refit of the head on retain", attacks.HeadRefit(counts=(10_000,))),
+    )
+    return (
+        Fixed("as_it_is", "As it is"),
+        *(of_classifiers if offers(task, Classifying) else ()),
+        _benign(20, rate or RATE, GENTLE),
+        _symmetric(steps, rate or RATE, GENTLE),
+    )
+
+
+def _benign(steps: int, rate: float, recipe: Fit) -> Fixed:
+    attack = attacks.Relearn(data="benign", steps=(steps,), learning_rates=(rate,), fit=recipe)
+    return Fixed(f"benign_{steps}", f"Fine-tuning on retain, {steps} steps", attack)
+
+
+def _symmetric(steps: int, rate: float, recipe: Fit) -> Fixed:
+    attack = attacks.Relearn(dose="both", steps=(steps,), learning_rates=(rate,), fit=recipe)
+    return Fixed(
+        "symmetric", f"Teaching it forgotten and never-trained records alike, {steps} steps", attack, taught=True
+    )
+
+
+@dataclass(frozen=True)
+class Units:
+    """Forget and holdout in one order that the arms have no part in.
+
+    `examples`: the pool. `forget` [n]: which of them are forget. `group` [n]: the number of each one's person; its own
+    where there are no persons. `half` [n]: 0 or 1, whole for a person; all 0 where none of the pool is taught alone.
+    `stratum` [n]: within which labels may change places: a half, or a planted record's two wordings.
+    """
+
+    examples: Part
+    forget: np.ndarray
+    group: np.ndarray
+    half: np.ndarray
+    stratum: np.ndarray
+
+    @cached_property
+    def crossed(self) -> bool:
+        """Whether one half is taught and the other tested."""
+        return bool(self.half.any())
+
+    def of_half(self, half: int) -> Part:
+        """The examples of one half."""
+        return Part(self.examples, np.flatnonzero(self.half == half).tolist())
+
+
+def units_of(request: Request, seed: int) -> Units:
+    """The pool in the order of its contents' digests, salted with the seed; halves of each arm are drawn apart from it.
+
+    So neither order nor halves tell which labelling is the true one.
+    """
+    n, digests = len(request.forget), [*request.digests["forget"], *request.digests["holdout"]]
+    order = np.argsort(np.array([content_key(str(seed), digest) for digest in digests]), kind="stable")
+    if request.groups is None and request.pairs is None:  # an example that holdout has twice is one
+        once = {digests[i]: i for i in reversed(range(len(digests)))}
+        order = order[[once[digests[i]] == i for i in order]]
+    forget, rng = order < n, np.random.default_rng(seed)
+    examples = Part(Joined((request.forget, request.holdout)), order.tolist())
+    if request.pairs is not None:
+        stratum = _pairs(order, request.pairs)
+        half = rng.permutation(np.arange(n) % 2)[stratum] if n >= CROSSED else np.zeros(2 * n, int)
+        return Units(examples, forget, np.arange(2 * n), half, stratum)
+    named = np.array(request.group_names or [str(i) for i in range(len(digests))], str)[order]
+    _, first, place = np.unique(named, return_index=True, return_inverse=True)
+    group, arm_of = np.argsort(np.argsort(first))[place], forget[np.sort(first)]
+    of_unit = np.zeros(len(arm_of), int)
+    if min(arm_of.sum(), (~arm_of).sum()) >= CROSSED:
+        for arm in (arm_of, ~arm_of):
+            of_unit[arm] = rng.permutation(np.arange(arm.sum()) % 2)
+    return Units(examples, forget, group, of_unit[group], of_unit[group])
+
+
+def _pairs(order: np.ndarray, pairs: Sequence[int]) -> np.ndarray:
+    """The number of each pool example's pair, by where the first of the pair stands."""
+    n, position = len(pairs), np.argsort(order)
+    first = np.minimum(position[:n], position[n + np.array(pairs, int)])
+    number, of_example = np.argsort(np.argsort(first)), np.empty(2 * n, int)
+    of_example[np.arange(n)] = of_example[n + np.array(pairs, int)] = number
+    return np.asarray(of_example[order])
+
+
+def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[NeverTrained, dict[str, np.ndarray]]:
+    """The verdict on the unlearned model, and the scores that it follows from, as arrays by name.
+
+    No retrained model is looked at. Where there is no holdout, or a class or concept is to be forgotten, the verdict
+    says that there is none. The same inputs and seed give the same verdict.
+    """
+    request, task = setting.request, setting.task
+    if request.kind in SHARED:
+        return not_judged(_shared(setting), request.control, unchanged=_unchanged(setting)), {}
+    if isinstance(request.holdout, Absent):
+        return not_judged(request.holdout.reason, unchanged=_unchanged(setting)), {}
+    if len(request.holdout) < FEWEST_HOLDOUT:
+        few = f"expected a holdout of at least {FEWEST_HOLDOUT} records, got {len(request.holdout)}."
+        return not_judged(few, request.control, unchanged=_unchanged(setting)), {}
+    seed = seed_of(request.fingerprint, setting.seed)
+    units = units_of(request, seed)
+    suite = fixed_suite(task, crossed=units.crossed, rate=rate)
+    by_role = {role: scores_of(role, suite, units, setting.with_seed(seed)) for role in ("unlearned", "original")}
+    absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
+    run = [fixed for fixed in suite if fixed.name not in absent]
+    hardness = _difficulty(units, setting.with_seed(seed))
+    scores = PoolScores(
+        attacks=tuple(fixed.name for fixed in run),
+        unlearned=np.stack([by_role["unlearned"].shown[fixed.name] for fixed in run]),
+        original=np.stack([by_role["original"].shown[fixed.name] for fixed in run]),
+        forget=units.forget,
+        half=units.half,
+        stratum=units.stratum,
+        group=units.group,
+        covariates=hardness.values,
+        kinds=hardness.groups,
+        correct=_correct(setting),
+    )
+    stated = Stated(
+        control=request.control,
+        unchanged=_unchanged(setting),
+        seed=seed,
+        covariates=dict(zip(hardness.names, hardness.groups, strict=True)),
+        trained_on=hardness.trained_on,
+        attacks={
+            fixed.name: (fixed.title, _parameters(fixed), by_role["unlearned"].losses[fixed.name]) for fixed in run
+        },
+        absent=absent,
+    )
+    return judge(scores, stated), scores.arrays() | {"stated": stated.array()}
+
+
+def _difficulty(units: Units, setting: Setting) -> Covariates:
+    """How hard each example of the pool is; computed once for all models that are audited on the same request."""
+
+    def arrays() -> dict[str, np.ndarray]:
+        hardness = difficulty(setting.task, setting.request.retain, units.examples, setting.seed)
+        words = {"names": hardness.names, "groups": hardness.groups, "trained_on": (hardness.trained_on,)}
+        return {"values": hardness.values, "known": hardness.known} | {
+            name: np.array(texts, str) for name, texts in words.items()
+        }
+
+    key = (setting.request.fingerprint, repr(setting.task), setting.reading, str(setting.seed), code_key(difficulty))
+    named = setting.cache.get("difficulty", key, ARRAYS, arrays)
+    names, groups = (tuple(map(str, named[name])) for name in ("names", "groups"))
+    return Covariates(names, groups, named["values"], named["known"], trained_on=str(named["trained_on"][0]))
+
+
+def _unchanged(setting: Setting) -> bool:
+    return setting.digests["unlearned"] == setting.digests["original"]
+
+
+def _shared(setting: Setting) -> str:
+    """Why a class or a concept isn't judged, and what can be stated all the same."""
+    right = {role: setting.evidence[role].signals for role in ("unlearned", "original")}
+    stated = [
+        f"of {split} it gets {right['unlearned'][split].correct.mean():.0%} right, "
+        f"the original {right['original'][split].correct.mean():.0%}"
+        for split in ("forget", "holdout")
+        if len(setting.request[split])
+    ]
+    return (
+        f"a whole {setting.request.kind} is to be forgotten, which forget and holdout share. Stated: "
+        f"{'; '.join(stated)}. What a model gets right that never met it, only retrained models show, or small ones "
+        "that were trained on retain."
+    )
+
+
+def _parameters(fixed: Fixed) -> dict[str, object]:
+    return {} if fixed.attack is None else fixed.attack.as_dict()
+
+
+def _correct(setting: Setting) -> dict[str, np.ndarray]:
+    """What the unlearned model and the original get right of each split that there is, `[2, examples]`."""
+    signals = [setting.evidence[role].signals for role in ("unlearned", "original")]
+    splits: list[Split] = [split for split in SPLITS if split in COMPARED and len(setting.request[split])]
+    return {split: np.stack([of[split].correct for of in signals]) for split in splits}
+
+
+class Shown(NamedTuple):
+    """One model's scores `[n]` and losses by attack, and why some attacks could not be run."""
+
+    shown: Mapping[str, np.ndarray]
+    losses: Mapping[str, dict[str, float]]
+    absent: Mapping[str, str]
+
+
+def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Setting) -> Shown:
+    """What each attack shows of each example of the pool under one model; computed once for the same inputs."""
+    model = setting.models.by_role()[role]
+    blind = without_arms(setting, model)
+    shown, losses, absent = dict[str, np.ndarray](), dict[str, dict[str, float]](), dict[str, str]()
+    for fixed in suite:
+        setting.session.say(f"never trained: {fixed.title}, {role}")
+        code = code_key(fixed.attack or observe, _attacked)
+        key = (repr(fixed), *setting.key, setting.model_keys[role], str(setting.seed), code)
+        try:
+            arrays = setting.cache.get("never-trained", key, ARRAYS, _attacked(fixed, model, units, blind))
+        except NotSupported as reason:
+            absent[fixed.name] = str(reason)
+            continue
+        shown[fixed.name] = arrays["shown"]
+        losses[fixed.name] = dict(zip(("retain", "pool"), arrays["losses"].tolist(), strict=True))
+    return Shown(shown, losses, absent)
+
+
+def without_arms(setting: Setting, model: nn.Module) -> Setting:
+    """What an attack of the fixed suite may read: one model, the task, retain; not forget, holdout, or the original."""
+    only = replace(setting, models=Models(model, model), request=setting.request.only("retain"), defender=None)
+    return only.with_seed(setting.seed)
+
+
+def _attacked(fixed: Fixed, model: nn.Module, units: Units, setting: Setting) -> Callable[[], dict[str, np.ndarray]]:
+    """What computes an attack's scores of one model: `shown` [n], and `losses`, the means on retain and on the pool."""
+
+    def arrays() -> dict[str, np.ndarray]:
+        task, n = setting.task, len(units.examples)
+        sample = Part(setting.request.retain, range(min(SAMPLE, len(setting.request.retain))))
+        shown, retain, pool = np.full(n, np.nan), [], []
+        for attacked, places, examples in _models(fixed, model, units, setting):
+            shown[places] = confidence(attacked, task, examples)
+            retain.append(mean_loss(attacked, task, sample))
+            pool.append(mean_loss(attacked, task, examples))
+        return {"shown": shown, "losses": np.array([np.mean(retain), np.mean(pool)])}
+
+    return arrays
+
+
+def _models(
+    fixed: Fixed, model: nn.Module, units: Units, setting: Setting
+) -> Iterator[tuple[nn.Module, np.ndarray, Part]]:
+    """The attacked model, which examples of the pool are scored by it, and these: once, or once for each half.
+
+    An attack that diverges leaves the model as it was.
+    """
+    whole, everywhere = units.examples, np.arange(len(units.examples))
+    if fixed.attack is None:
+        yield model, everywhere, whole
+        return
+    state = seeded(setting.seed).get_state()
+    if not (fixed.taught and units.crossed):
+        pool = Pool(whole if fixed.taught else (), (whole,), state)
+        yield _last(fixed.attack, model, pool, setting), everywhere, whole
+        return
+    for half in (0, 1):
+        tested = units.of_half(1 - half)
+        pool = Pool(units.of_half(half), (tested,), state)
+        yield _last(fixed.attack, model, pool, setting), np.flatnonzero(units.half == 1 - half), tested
+
+
+def _last(attack: RecoveryAttack, model: nn.Module, pool: Pool, setting: Setting) -> nn.Module:
+    """The model that the attacker has after spending all."""
+    attacked = model
+    for step in attack.recover(model, pool, setting):
+        attacked = step.model
+    return attacked
+
+
+@torch.no_grad()
+def confidence(model: nn.Module, task: Task, examples: Part) -> np.ndarray:
+    """How sure a model is of each example `[n]`: log(p / (1 - p)) of its target, or for texts the mean log p.
+
+    Cut off at -15 and 20.
+    """
+    loss = observe(model, task, examples).loss
+    scores = -loss if offers(task, Textual) else logit(loss)
+    return np.asarray(np.clip(scores, LOWEST, HIGHEST))

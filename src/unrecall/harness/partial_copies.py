@@ -1,0 +1,58 @@
+"""A control where training is possible: the smallest share of forget left in training that an audit sees."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from unrecall.data.examples import Joined, Part
+from unrecall.data.request import Request
+from unrecall.errors import BadInput
+from unrecall.record.schema import Label, Record
+
+SHARES = (0.1, 0.25, 0.5)
+
+
+class Seen(NamedTuple):
+    """What an audit says of each partial copy, by the share of forget that it was trained on.
+
+    `smallest`: the smallest share that it calls a leak, as it does all larger ones; None where it misses the largest.
+    """
+
+    labels: dict[float, Label]
+    smallest: float | None
+
+
+def partial_copies(
+    request: Request, retrain: Callable[[Request, int], nn.Module], shares: Sequence[float] = SHARES, seed: int = 0
+) -> dict[float, nn.Module]:
+    """A model for each share, trained on retain and that share of forget, drawn at random; each holds the ones before.
+
+    `retrain(request, index)`: a model that was trained without `request.forget` (see `Defender.retrain`).
+    """
+    n, models = len(request.forget), dict[float, nn.Module]()
+    order = np.random.default_rng(seed).permutation(n).tolist()
+    for i, share in enumerate(sorted(shares)):
+        left = round(share * n)
+        if not 0 < left < n:
+            raise BadInput(
+                f"partial_copies: expected shares of {n} examples between 0 and 1, got {share:g}. Name others."
+            )
+        taught, gone = Part(request.forget, order[:left]), Part(request.forget, order[left:])
+        models[share] = retrain(replace(request, forget=gone, retain=Joined([request.retain, taught])), 1000 + i)
+    return models
+
+
+def smallest_seen(copies: Mapping[float, nn.Module], audited: Callable[[nn.Module], Record]) -> Seen:
+    """What `audited`, an audit of one model by the request as it stands, says of each copy."""
+    if not copies:
+        raise BadInput("smallest_seen: expected a model for each share, got none. Train some: partial_copies(...).")
+    labels: dict[float, Label] = {share: audited(copies[share]).verdict.label for share in sorted(copies)}
+    smallest = None
+    for share in sorted(copies, reverse=True):
+        if labels[share] != "leaks":
+            break
+        smallest = share
+    return Seen(labels, smallest)

@@ -1,0 +1,373 @@
+"""The verdict beside records that were never trained on: one model, one request, no retraining.
+
+Everything follows from scores that stand beside the record, so that a check computes every number again.
+docs/verdict.md explains the rule; recipes/verdict_worlds.py measures how often it is wrong.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from unrecall.data.covariates import FIRST_TO_GO
+from unrecall.disk.files import content_key
+from unrecall.record import stats
+from unrecall.record.blind import blind, dilution, placebo
+from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
+from unrecall.record.memory import areas, needed, share_left, smallest_share
+from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, line, p
+from unrecall.record.recognised import epsilon, recognised
+from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
+
+RULE = "exchange-1"
+"""The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
+LEAKS, STRANGE, ALPHA = 0.04, 0.01, 0.05
+COMPARED = ("retain", "holdout", "test")
+"""Splits on which the unlearned model must not know less than the original."""
+FEW = 10
+"""Units of forget below which a share of memory has no bounds: its variance can't be told."""
+MARGIN = 0.05
+"""The loss of accuracy that is worth naming."""
+SHARES: Mapping[float, Label] = {0.25: "no more than 25 %", 0.5: "no more than 50 %"}
+OTHERS = 19
+"""The fewest persons that one is ranked among."""
+SHARED = ("class", "concept")
+"""Requests whose forget and holdout share what is to be forgotten."""
+
+
+PLAIN = ("unlearned", "original", "half", "stratum", "group", "covariates")
+"""The arrays of a pool's scores that a file holds under their own names."""
+
+
+@dataclass(frozen=True)
+class PoolScores:
+    """What each attack of the fixed suite shows of each example of the pool, under two models.
+
+    `attacks`: their names. `unlearned`, `original` `[attacks, n]`: logit confidence, or mean log-probability of texts,
+    higher for "was trained on". `forget` [n] bool. `half` [n]: 0 or 1, whole for a group. `stratum` [n]: within which
+    labels change places: a half, or a planted record's two wordings. `group` [n]: a number for
+    each person, or for each example where there are no persons. `covariates` [n, k], `kinds` [k]: what says how hard an
+    example is and knows nothing of arms or of the original. `correct`: by split, the share of rows that the unlearned
+    model and the original get right, `[2, examples]`.
+    """
+
+    attacks: tuple[str, ...]
+    unlearned: np.ndarray
+    original: np.ndarray
+    forget: np.ndarray
+    half: np.ndarray
+    stratum: np.ndarray
+    group: np.ndarray
+    covariates: np.ndarray
+    kinds: tuple[str, ...]
+    correct: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def grouped(self) -> bool:
+        """Whether units are persons with several records rather than records."""
+        return len(np.unique(self.group)) < len(self.group)
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """The position of each unit's first example."""
+        return np.unique(self.group, return_index=True)[1]
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The units' arms, and the strata within which they change places."""
+        return Labels(self.forget[self.first], self.stratum[self.first])
+
+    @cached_property
+    def halves(self) -> Labels:
+        """The units' arms and halves."""
+        return Labels(self.forget[self.first], self.half[self.first])
+
+    @cached_property
+    def paired(self) -> bool:
+        """Whether labels change places within pairs, whose ranks say less than their differences."""
+        return len(np.unique(self.stratum)) > 2
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """The covariates that are used `[n, k]`: fewer than a tenth of the units."""
+        chosen = np.array([float(np.ptp(column)) > 0 for column in self.covariates.T], bool)
+        kinds = np.array(self.kinds, str)
+        for kind in FIRST_TO_GO:
+            if chosen.sum() + 1 >= len(self.first) / 10:
+                chosen &= kinds != kind
+        return self.covariates[:, chosen]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The scores as plain arrays by name, for a file; `from_arrays` reads them back."""
+        named = {name: getattr(self, name) for name in PLAIN}
+        named |= {f"correct/{split}": values for split, values in self.correct.items()}
+        return named | {"forget": self.forget.astype(np.uint8)}
+
+    @staticmethod
+    def from_arrays(named: Mapping[str, np.ndarray], attacks: Sequence[str], kinds: Sequence[str]) -> "PoolScores":
+        """The scores that `arrays` gave as plain arrays."""
+        plain = {name: named[name] for name in PLAIN}
+        splits = [split for split in COMPARED if f"correct/{split}" in named]
+        correct = {split: named[f"correct/{split}"] for split in splits}
+        shapes = {len(attacks), len(named["unlearned"]), len(named["original"])}
+        if len(shapes) > 1 or named["covariates"].shape[1] != len(kinds):
+            raise ValueError(f"{len(attacks)} attacks and {len(kinds)} covariates, and rows for others")
+        return PoolScores(
+            tuple(attacks), forget=named["forget"].astype(bool), kinds=tuple(kinds), correct=correct, **plain
+        )
+
+    def even(self) -> "PoolScores":
+        """The same with as many records of each person: those of one with more would be surer, and one better.
+
+        Each has as many as the forgotten person with fewest, or as the nineteenth of the others where that is less;
+        the first in the pool's order, which is random. Others with fewer are left out.
+        """
+        if not self.grouped:
+            return self
+        groups, first, size = np.unique(self.group, return_index=True, return_counts=True)
+        own, others = size[self.forget[first]], np.sort(size[~self.forget[first]])[::-1]
+        each = min(int(own.min()) if len(own) else 1, int(others[:OTHERS][-1]) if len(others) else 1)
+        chosen = [np.flatnonzero(self.group == g)[:each] for g, n in zip(groups, size, strict=True) if n >= each]
+        return self.part(np.sort(np.concatenate(chosen)))
+
+    def part(self, chosen: np.ndarray) -> "PoolScores":
+        """The scores of some of the examples."""
+        rows = {name: getattr(self, name)[chosen] for name in ("forget", "half", "stratum", "group", "covariates")}
+        return replace(self, unlearned=self.unlearned[:, chosen], original=self.original[:, chosen], **rows)
+
+    def adjusted(self, scores: np.ndarray) -> np.ndarray:
+        """What covariates don't explain of scores `[attacks, n]`: least squares over forget and holdout together."""
+        design = np.column_stack([np.ones(len(self.forget)), self.columns])
+        fitted, *_ = np.linalg.lstsq(design, scores.T, rcond=None)
+        # Rounded, so that ties are ties on every processor.
+        return np.asarray(np.round(scores - (design @ fitted).T, 9))
+
+    def of_units(self, values: np.ndarray) -> np.ndarray:
+        """The mean over each unit's examples, `[rows, n]` -> `[rows, units]`."""
+        _, place, count = np.unique(self.group, return_inverse=True, return_counts=True)
+        means = [np.bincount(place, row, len(count)) / count for row in values]
+        return np.array(means).reshape(len(values), len(count))
+
+    def best_two(self, values: np.ndarray) -> np.ndarray:
+        """The mean of the two highest values of each unit, `[attacks, n]` -> `[attacks, units]`."""
+        units = [np.sort(values[:, self.group == g], axis=1)[:, -2:].mean(1) for g in np.unique(self.group)]
+        return np.stack(units, axis=1)
+
+    def tested(self, scores: np.ndarray) -> np.ndarray:
+        """The statistics' scores `[attacks or twice as many, units]`: means, and for persons also their two best."""
+        adjusted = self.adjusted(scores)
+        means = self.of_units(adjusted)
+        return np.concatenate([means, self.best_two(adjusted)]) if self.grouped else means
+
+
+SUITES = (
+    ("as_it_is", "recalibration", "head_refit", "benign_20", "symmetric"),
+    ("as_it_is", "quantise", "benign_15", "benign_60", "symmetric"),
+    ("as_it_is", "benign_20", "symmetric"),
+)
+"""The names of the fixed suites: of classifiers, texts, and other tasks."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What is stated of an audit beside its scores.
+
+    `control`: how the holdout came to be. `unchanged`: whether the weights are the original's.
+    `seed`: of the labellings. `covariates`: the kind of each, by name;
+    `trained_on`: sha256 of what they were fitted on. `attacks`: by
+    name, each attack's title, parameters and losses. `absent`: attacks that could not be run.
+    """
+
+    control: str
+    unchanged: bool
+    seed: int
+    covariates: Mapping[str, str] = field(default_factory=dict)
+    trained_on: str = ""
+    attacks: Mapping[str, tuple[str, dict[str, Any], dict[str, float]]] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def array(self) -> np.ndarray:
+        """All of it but `unchanged` as bytes, to stand in the file of scores."""
+        stated = {name: value for name, value in vars(self).items() if name != "unchanged"}
+        return np.frombuffer(json.dumps(stated).encode(), np.uint8)
+
+    @staticmethod
+    def from_array(array: np.ndarray, *, unchanged: bool) -> "Stated":
+        """What `array` gave as bytes."""
+        stated = json.loads(bytes(array))
+        stated["attacks"] = {name: tuple(of) for name, of in stated["attacks"].items()}
+        return Stated(**stated, unchanged=unchanged)
+
+
+def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTrained:
+    """The label, in words, with every figure that it rests on."""
+    scores = scores.even()
+    labels = scores.labels
+    ranked = int(labels.forget.sum()) > 1 and not scores.paired
+    tests = [exchange(scores.tested(of), labels, stated.seed, draws, ranked=ranked) for of in _both(scores)]
+    tested = NeverTrained(
+        label="not judged",
+        line="",
+        leak=tests[0].leak,
+        strange=tests[0].strange,
+        original=tests[1].leak,
+        draws=tests[0].draws,
+        seed=stated.seed,
+        unit="group" if scores.grouped else "record",
+        forget=int(labels.forget.sum()),
+        holdout=int((~labels.forget).sum()),
+        control=stated.control,
+        blind=blind(scores.of_units(scores.columns.T), labels, stated.seed),
+        placebo=placebo(scores.tested(scores.unlearned), scores.halves, stated.seed),
+        dilution=dilution(scores.tested(scores.original), scores.halves, stated.seed),
+        covariates=dict(stated.covariates),
+        trained_on=stated.trained_on,
+        attacks=[_attack_test(i, scores, tests, stated) for i in range(len(scores.attacks))],
+        absent=dict(stated.absent),
+        damage=[_damage(split, correct) for split, correct in scores.correct.items()],
+        epsilon=epsilon(tests[0].leak),
+        recognised=recognised(scores.tested(scores.unlearned)[0], labels.forget) if labels.forget.sum() >= 10 else None,
+    )
+    level, strange_level = levels(tests[0].smallest)
+    tested = tested.model_copy(
+        update={"level": level, "strange_level": strange_level, "grade": _grade(tested), "needed": _needed(tested)}
+    )
+    label = _label(tested, stated)
+    return tested.model_copy(update={"label": label, "line": line(label, tested, _unsafe(tested))})
+
+
+def seed_of(fingerprint: str, seed: int) -> int:
+    """The seed of halves, order and labellings, which nobody chooses: from the data and the audit's own."""
+    return int(content_key("exchange", fingerprint, str(seed)), 16) % 2**31
+
+
+def not_judged(reason: str, control: str = "matched", *, unchanged: bool = False) -> NeverTrained:
+    """The verdict that there is none, and why; where nothing was removed at all, that."""
+    if unchanged:
+        return NeverTrained(label="unchanged", line=UNCHANGED, control=control)
+    line = f"Not judged beside records never trained on: {reason}"
+    return NeverTrained(label="not judged", line=line, control=control)
+
+
+def as_verdict(tested: NeverTrained) -> Verdict:
+    """The same as the verdict of a record that has no retrained models."""
+    return Verdict(
+        rule=RULE,
+        label=tested.label,
+        line=tested.line,
+        counts={tested.label: 1},
+        alpha=ALPHA,
+        judged=len(tested.attacks),
+        basis="never trained",
+    )
+
+
+def _both(scores: PoolScores) -> tuple[np.ndarray, np.ndarray]:
+    return scores.unlearned, scores.original
+
+
+def _attack_test(i: int, scores: PoolScores, tests: Sequence[Exchange], stated: Stated) -> AttackTest:
+    """The figures of one attack; the p of a person's is that of the better of its mean and its two best records."""
+    name, count = scores.attacks[i], len(scores.attacks)
+    title, parameters, losses = stated.attacks.get(name, (name, {}, {}))
+    own, original = (scores.of_units(scores.adjusted(of))[i] for of in _both(scores))
+    under = areas(own, original, scores.halves)
+    share, z_original = share_left(under), float(tests[1].z[i])
+    if scores.halves.forget.sum() < FEW:
+        share = share._replace(low=None, high=None, bound=None)
+    return AttackTest(
+        name=name,
+        title=title,
+        parameters=parameters,
+        z=float(tests[0].z[i]),
+        z_original=z_original,
+        p=float(min(tests[0].leaks[i::count])),
+        auc=float(0.5 + under.unlearned),
+        auc_original=float(0.5 + under.original),
+        rho=share.value,
+        rho_low=share.low,
+        rho_high=share.high,
+        bound=share.bound,
+        smallest=smallest_share(z_original),
+        losses=losses,
+    )
+
+
+def _damage(split: str, correct: np.ndarray) -> Damage:
+    """Whether the unlearned model gets clearly less right than the original: by `MARGIN`, and not by chance."""
+    change = correct[0] - correct[1]
+    lost = stats.difference(change)
+    if not change.any():  # no example lost anything: no more would than so few can hide
+        _, most = stats.clopper_pearson(0, len(change))
+        lost = lost.model_copy(update={"low": -most, "high": most})
+    value, high = lost.value or 0.0, lost.high if lost.high is not None else lost.value or 0.0
+    return Damage(split=split, difference=lost, damaged=value <= -MARGIN and high < 0)
+
+
+def levels(smallest: float) -> tuple[float, float]:
+    """The levels of both sides: few labellings leave one side alone, at 5 %, or none."""
+    if smallest <= STRANGE:
+        return LEAKS, STRANGE
+    if smallest <= LEAKS:
+        return LEAKS, 0.0
+    return (ALPHA, 0.0) if smallest <= ALPHA + 1e-12 else (0.0, 0.0)
+
+
+def _grade(tested: NeverTrained) -> Literal["A", "B", "C", "D", "E"]:
+    """What the holdout is worth: a random split that covariates can tell apart is none."""
+    if tested.control == "synthetic":
+        return "D"
+    if tested.control == "matched" or (tested.blind is not None and tested.blind <= BLIND):
+        return "C"
+    return "A" if tested.control == "planted" else "B"
+
+
+def _needed(tested: NeverTrained) -> int | None:
+    """How many units would allow "no more than 50 %": as it is and by one other attack at least."""
+    first, *others = (test.z_original for test in tested.attacks)
+    return needed(tested.forget, min(first, max(others)), 0.5, SURE) if others else None
+
+
+def _label(tested: NeverTrained, stated: Stated) -> Label:
+    """The decision table, from its top row down."""
+    if stated.unchanged:
+        return "unchanged"
+    if tested.leak is not None and tested.leak <= tested.level + 1e-12:
+        return "leaks"
+    if tested.strange is not None and tested.strange <= tested.strange_level:
+        return "stands out"
+    if any(damage.damaged for damage in tested.damage):
+        return "damaged"
+    if tested.level and tested.original is not None and tested.original > ALPHA:
+        return "can't be told"
+    return next((label for share, label in SHARES.items() if _gone(tested, share)), "inconclusive")
+
+
+def _gone(tested: NeverTrained, share: float) -> bool:
+    """Whether every attack that could see that share of the original's memory bounds what is left below it."""
+    vouching = [test for test in tested.attacks if test.z_original >= SURE]
+    plain = any(test.name == tested.attacks[0].name for test in vouching)
+    bounded = all(test.bound is not None and test.bound < share for test in vouching)
+    alike = tested.blind is None or tested.blind > BLIND
+    return (
+        plain
+        and len(vouching) > 1
+        and bounded
+        and alike
+        and tested.forget >= FEWEST[tested.unit]
+        and not _unsafe(tested)
+    )
+
+
+def _unsafe(tested: NeverTrained) -> list[str]:
+    """What forbids to say that something is gone: a failed placebo, or damage that can't be excluded."""
+    reasons = []
+    if tested.placebo is not None and tested.placebo < STRANGE:
+        reasons.append(f"two halves of the holdout differ (p = {p(tested.placebo)})")
+    unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
+    if unsure:
+        reasons.append(f"a loss of {MARGIN:.0%} of accuracy on {' and '.join(unsure)} can't be excluded")
+    return reasons

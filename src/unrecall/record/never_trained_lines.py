@@ -1,0 +1,120 @@
+"""The verdict beside records that were never trained on, in words."""
+
+from unrecall.record.schema import AttackTest, Label, NeverTrained
+
+UNCHANGED = "Unchanged: the unlearned model's weights are the original's; nothing was removed."
+SHARES_LEFT = ("no more than 25 %", "no more than 50 %")
+SURE = 5.0
+"""The original's own statistic from which on an attack can vouch that less than half is left; twice that, a quarter."""
+FEWEST = {"record": 50, "group": 20}
+"""Units of forget below which nothing is said to be gone."""
+DIFFERS = "But the holdout differs from forget before any model is asked; scores are adjusted for that, no more."
+BLIND = 0.05
+"""The p of the blind test up to which the holdout is said to differ."""
+
+
+def line(label: Label, tested: NeverTrained, unsafe: list[str]) -> str:
+    """One or two sentences: what was found, how sure that is, and what would decide it."""
+    records = "persons" if tested.unit == "group" else "records"
+    count = f"{len(tested.attacks)} attacks" if len(tested.attacks) != 1 else "1 attack"
+    if label == "leaks":
+        return _leaks(tested, count, records)
+    if label == "inconclusive":
+        return _inconclusive(tested, records, unsafe)
+    if label in SHARES_LEFT:
+        return _gone(label, tested, count, records)
+    lost = [f"{-100 * (d.difference.value or 0):.0f} points on {d.split}" for d in tested.damage if d.damaged]
+    return {
+        "unchanged": UNCHANGED,
+        "stands out": (
+            f"Stands out: the forgotten {records} are recognised worse than {records} never trained on "
+            f"(p = {p(tested.strange)} over {count}); whoever looks for them finds them by that."
+            + (f" {DIFFERS}" if differs(tested) else "")
+        ),
+        "damaged": (
+            f"Damaged: accuracy fell by {', '.join(lost)}. Nothing was recognised (p = {p(tested.leak)} over {count}), "
+            "which says little of a model that knows so much less."
+        ),
+        "can't be told": (
+            f"Can't be told: these {records} left no trace in the original that this audit sees "
+            f"(p = {p(tested.original)} over {count}), so none can be said to be gone."
+        ),
+    }[label]
+
+
+def _gone(label: Label, tested: NeverTrained, count: str, records: str) -> str:
+    bound = max(test.bound for test in tested.attacks if test.bound is not None and test.z_original >= SURE)
+    return (
+        f"{label.capitalize()} of the original's memory of these {records} was found by these {count} "
+        f"(bound {bound:.0%}). It is no proof that none is left."
+    )
+
+
+def _leaks(tested: NeverTrained, count: str, records: str) -> str:
+    strongest = min(tested.attacks, key=lambda test: (test.p, -test.z))
+    whose = "records" if tested.unit == "record" else "person's records" if tested.forget == 1 else "persons' records"
+    others = "records" if tested.unit == "record" else f"those of {records}"
+    return (
+        f"Leaks: {after(strongest)}, the forgotten {whose} are recognised better than {others} never trained on "
+        f"(p = {p(tested.leak)} over {count}). {left(strongest)}{promise(tested)}"
+    )
+
+
+def differs(tested: NeverTrained) -> bool:
+    """Whether the arms can be told apart before any model is asked."""
+    return tested.blind is not None and tested.blind <= BLIND
+
+
+def promise(tested: NeverTrained) -> str:
+    """How often a model that never saw the records is accused, and on what that rests."""
+    if differs(tested):
+        return DIFFERS
+    never = f"A model that never saw them does this in at most {100 * tested.level:.0f} of 100 audits"
+    return (
+        f"{never}." if tested.grade in ("A", "B") else f"{never}, if the holdout is like them (grade {tested.grade})."
+    )
+
+
+def after(test: AttackTest) -> str:
+    """When an attack found something: as the model is, or after what was done to it."""
+    title = test.title if "Norm" in test.title else test.title[0].lower() + test.title[1:]
+    return "as it is" if test.name == "as_it_is" else f"after {title}"
+
+
+def left(test: AttackTest) -> str:
+    """The share of memory that is left, in a sentence; empty where it can't be given."""
+    if test.rho is None or test.rho_low is None or test.rho_high is None:
+        return ""
+    return (
+        f"Of what the original shows of them {test.rho:.0%} is left (95 %: {test.rho_low:.0%} to {test.rho_high:.0%}). "
+    )
+
+
+def _inconclusive(tested: NeverTrained, records: str, unsafe: list[str]) -> str:
+    """What is missing: labellings, records, a trace that is strong enough, or a holdout that is like forget."""
+    if not tested.level:
+        return (
+            f"Inconclusive: {tested.forget} forgotten and {tested.holdout} never-trained {records} are too few to tell "
+            "anything; name at least 19 others for one."
+        )
+    fewest, reasons = FEWEST[tested.unit], list(unsafe)
+    noticed = tested.attacks[0].smallest
+    if differs(tested):
+        reasons.append(f"the holdout differs from forget before any model is asked (p = {p(tested.blind)})")
+    if tested.forget < fewest:
+        reasons.append(f"fewer than {fewest} {records} can be shown to leak, but not to be gone")
+    elif noticed is None:
+        reasons.append("as it is, the original itself shows too little of them to say how much is left")
+    else:
+        reasons.append(f"as the model is, a share of the original's memory below {noticed:.0%} would go unseen")
+    if tested.needed and tested.needed > tested.forget:
+        wanted = max(tested.needed, fewest)
+        reasons.append(f"about {wanted:,} {records} like these could show that no more than half is left")
+    return f"Inconclusive: nothing was found, which proves little: {'; '.join(reasons)}."
+
+
+def p(value: float | None) -> str:
+    """A p in a sentence."""
+    if value is None:
+        return "unknown"
+    return f"{value:.4f}" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"

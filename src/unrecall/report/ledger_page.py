@@ -1,0 +1,54 @@
+"""The page over a ledger: which requests there were, what their audits found, and what that is worth together."""
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from unrecall.disk.files import write_text
+from unrecall.errors import visible
+from unrecall.record import ledger as lines
+from unrecall.record.ledger import Entry, Ledger
+from unrecall.report import roles
+from unrecall.report.page import check_place, environment, policy, source
+
+LEAKS = ("leaks", "over-forgets", "stands out")
+"""Labels under which an audit found a trace of what was to go."""
+UNSURE = ("inconclusive", "not judged", "can't be told")
+"""Labels under which it could not tell."""
+
+
+def page(ledger: Ledger, name: str) -> str:
+    """The page as one HTML text; the same ledger gives the same bytes. `name`: what the file is called."""
+    entries = [_shown(entry) for entry in ledger.entries]
+    newest = {entry.request: entry for entry in entries}
+    return (
+        environment()
+        .get_template("ledger.html.j2")
+        .render(
+            name=visible(name),
+            ledger=ledger,
+            entries=entries,
+            newest=newest,
+            traced=[entry for entry in newest.values() if entry.label in LEAKS],
+            unsure=[entry for entry in newest.values() if entry.label in UNSURE],
+            evidence=lines.evidence(entries),
+            values=lines.of_request(entries),
+            shared=list(lines.shared(entries)),
+            due=lines.due(entries),
+            marks=roles.MARKS,
+            policy=policy(),
+            css=Markup(source("page.css")),
+        )
+    )
+
+
+def write(path: Path, out: Path) -> None:
+    """Writes the page over the ledger at `path`; BadInput where its chain is broken or something else is there."""
+    ledger = lines.read(path)
+    check_place(out)
+    write_text(out, page(ledger, path.name))
+
+
+def _shown(entry: Entry) -> Entry:
+    """The entry with control characters in its texts as their code points."""
+    return entry.model_copy(update={key: visible(value) for key, value in entry if isinstance(value, str)})

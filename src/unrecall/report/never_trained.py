@@ -1,0 +1,74 @@
+"""The verdict beside records that were never trained on, as the page shows it, and what it means."""
+
+from typing import NamedTuple
+
+from unrecall.record.never_trained_lines import p
+from unrecall.record.schema import AttackTest, NeverTrained
+
+LEFT, RIGHT, WIDTH, EDGE = -0.25, 1.5, 260.0, 10.0
+GRADES = {
+    "A": "planted: coins decided, before training, which wording was trained; labels change places within pairs",
+    "B": "a random split before training: exact, if that is what it was. Nothing but the model tells the arms apart",
+    "C": "not split off at random: adjusted for difficulty, approximate. Records that differ otherwise could mislead",
+    "D": "synthetic: weak. A model may know what a generator writes better, or worse, than what people wrote",
+    "E": "none: nothing can be said about privacy",
+}
+
+
+def said(value: float | None) -> str:
+    """A p in words."""
+    return p(value)
+
+
+class Place(NamedTuple):
+    """Where the share of memory left stands on its scale, in pixels; None for what can't be given."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def place(value: float | None) -> float | None:
+    """A share of memory on the scale from -25 % to 150 %, cut off at its ends."""
+    if value is None:
+        return None
+    bounded = min(max(value, LEFT), RIGHT)
+    return round(EDGE + (WIDTH - 2 * EDGE) * (bounded - LEFT) / (RIGHT - LEFT), 1)
+
+
+def placed(test: AttackTest) -> Place:
+    """The marker and whisker of one attack."""
+    return Place(place(test.rho), place(test.rho_low), place(test.rho_high))
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage; a dash where it can't be given."""
+    return "–" if share is None else f"{share:.0%}".replace("-", "−")
+
+
+def checks(tested: NeverTrained) -> list[tuple[str, str]]:
+    """What was checked of the test itself, each with its outcome."""
+    units = "persons" if tested.unit == "group" else "records"
+    lines = [("Holdout", f"grade {tested.grade}, {GRADES[tested.grade]}.")]
+    lines.append(("Compared", f"{tested.forget:,} forgotten with {tested.holdout:,} never-trained {units}"))
+    if tested.blind is None:
+        lines.append(("Blind test", "not run: there is nothing that says how hard a record is. Scores are raw"))
+    else:
+        said = "alike" if tested.blind > 0.05 else "the arms differ before any model is asked"
+        lines.append(("Blind test", f"p = {p(tested.blind)} without the model: {said}"))
+    if tested.placebo is not None:
+        said = "two halves of the holdout are alike" if tested.placebo >= 0.01 else "two halves of the holdout differ"
+        lines.append(("Placebo", f"p = {p(tested.placebo)}: {said}"))
+    lines.append(("The same test on the original", f"p = {p(tested.original)}"))
+    if tested.dilution is not None:
+        noticed = f"had the original seen a quarter of forget only, {tested.dilution:.0%} of such tests had noticed"
+        lines.append(("Dilution", noticed))
+    made = "made from retain and the record alone, never from a model of this audit"
+    lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {made}" if tested.covariates else "nothing"))
+    if tested.epsilon:
+        lines.append(("Epsilon", f"at least {tested.epsilon:.1f} for the whole request, with 95 % confidence"))
+    if tested.recognised:
+        one_by_one = f"{tested.recognised} of {tested.forget:,} {units}, of which one in ten may be named wrongly"
+        lines.append(("One by one", f"recognised as they are: {one_by_one}"))
+    lines.append(("Labellings", f"{tested.draws:,} tried, seed {tested.seed}"))
+    return lines

@@ -1,0 +1,60 @@
+"""The two questions that a regulator asks of a model, as far as a record answers them.
+
+Reference: European Data Protection Board, "Opinion 28/2024 on certain data protection aspects related to the processing
+of personal data in the context of AI models", 2024: a model is anonymous only if the likelihood that personal data can
+be extracted from it, and that they are obtained by queries, is insignificant.
+"""
+
+from typing import NamedTuple
+
+from unrecall.record.never_trained_lines import after, p
+from unrecall.record.schema import Measurement, Record
+
+EXTRACTED = ("relearn_mean", "recalibration_mean", "prototypical_mean", "quantise_mean", "linear_probe_mean")
+QUERIED = ("extraction_strength", "forget_rouge", "loss_auc", "residual_knowledge_sums", "forget_accuracy")
+
+
+AS_IT_IS = "as_it_is"
+HELD = ("recalibration", "head_refit", "quantise", "benign_15", "benign_20", "benign_60", "symmetric")
+"""Attacks of the fixed suite that take the weights."""
+
+
+class Answer(NamedTuple):
+    """A question, and what the record says to it."""
+
+    question: str
+    answer: str
+
+
+def answers(record: Record) -> list[Answer]:
+    """Both questions; then what was tested, and what can't be concluded."""
+    return [
+        Answer("Can the forgotten be extracted from the model, by whoever holds it?", _said(record, EXTRACTED, HELD)),
+        Answer("Can the forgotten be obtained by queries?", _said(record, QUERIED, (AS_IT_IS,))),
+        Answer("What can't be concluded?", _limits(record)),
+    ]
+
+
+def _said(record: Record, names: tuple[str, ...], tests: tuple[str, ...]) -> str:
+    """The measurements of these names, and the strongest of these tests beside records never trained on."""
+    rows = [m for m in map(record.measurement, names) if m is not None and m.unlearned.value is not None]
+    parts = list(map(_row, rows))
+    tested = [test for test in record.never_trained.attacks if test.name in tests] if record.never_trained else []
+    if tested:
+        strongest = min(tested, key=lambda test: (test.p, -test.z))
+        parts.insert(0, f"beside records never trained on, {after(strongest)}: p = {p(strongest.p)}")
+    return f"{'; '.join(parts)}." if parts else "Not tested: no attack of this kind gave a value."
+
+
+def _row(m: Measurement) -> str:
+    beside = "" if m.original.value is None else f", original {m.original.value:.2f}"
+    beside += "" if m.reference is None else f", retrained {m.reference:.2f}"
+    return f"{m.title}: {m.unlearned.value:.2f}{beside}"
+
+
+def _limits(record: Record) -> str:
+    basis = "against retrained models" if record.verdict.basis == "retrained" else "against records never trained on"
+    return (
+        f"Judged {basis}: {record.verdict.label}. Not covered are other attacks than those that were run, other "
+        "records than these, and knowledge that other texts or pictures share with them."
+    )

@@ -1,0 +1,59 @@
+"""How hard examples are that a model may have been trained on, without asking any model of an audit.
+
+A test that takes difficulty out of scores stays exact only while difficulty knows neither which arm an example is of
+nor what the models under audit answer. So nothing here takes a model, and the order of the pool decides nothing.
+"""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from unrecall.data.covariates import Covariates, no_covariates
+from unrecall.data.examples import Examples, Part, digest, iterate
+from unrecall.errors import BadInput
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Graded
+
+MOST = 20_000
+"""How many retain examples are read, at most: a sample drawn by the seed where there are more."""
+
+
+def difficulty(task: Task, retain: Examples, pool: Examples, seed: int, most: int = MOST) -> Covariates:
+    """How hard each example of the pool is (forget and holdout together), row by row in the pool's order.
+
+    No columns where the task doesn't grade its examples. Each row is the same bit for bit in whatever order the pool
+    comes: rows are made in the order of the examples' digests. BadInput where an example of the pool is one of those
+    that are read of retain, or a task's own covariates aren't one row of finite numbers an example.
+    """
+    if not isinstance(task, Graded):
+        return no_covariates(len(pool))
+    if len(retain) > most:
+        generator = torch.Generator().manual_seed(seed)
+        retain = Part(retain, torch.randperm(len(retain), generator=generator)[:most].tolist())
+    read, asked = ([digest(item) for item in iterate(examples)] for examples in (retain, pool))
+    if shared := set(read) & set(asked):
+        raise BadInput(
+            f"difficulty: expected retain and the pool to share no example, got {len(shared)} shared. Take what is "
+            "asked about out of retain."
+        )
+    order = sorted(range(len(asked)), key=lambda i: asked[i])
+    graded = task.difficulty(retain, Part(pool, order), seed)
+    _check(graded, task, len(pool))
+    back = np.argsort(np.array(order, int))
+    trained_on = hashlib.sha256(",".join(read).encode()).hexdigest()
+    values, known = np.asarray(graded.values, np.float64)[back], np.asarray(graded.known)[back]
+    return replace(graded, values=values, known=known, read=len(read), trained_on=trained_on)
+
+
+def _check(graded: object, task: Task, n: int) -> None:
+    """BadInput unless a task gave one row of finite numbers for each of `n` examples."""
+    name = f"{type(task).__name__}.difficulty"
+    if not isinstance(graded, Covariates):
+        raise BadInput(f"{name}: expected Covariates, got {type(graded).__name__}. Return unrecall's Covariates.")
+    shape, columns = np.shape(graded.values), len(graded.names)
+    if shape != (n, columns) or len(graded.groups) != columns or np.shape(graded.known) != (n,):
+        raise BadInput(f"{name}: expected values [{n}, {columns}], got {list(shape)}. Give a row for each example.")
+    if not np.isfinite(np.asarray(graded.values, np.float64)).all():
+        raise BadInput(f"{name}: expected finite values, got NaN or infinity. Clip what has no bounds.")

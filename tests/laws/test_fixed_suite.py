@@ -1,0 +1,158 @@
+"""No attack of the fixed suite learns which arm an example is of, nor what the original says; peeking is caught."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import unrecall as ur
+from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.never_trained import Fixed, beside_never_trained, fixed_suite, scores_of, units_of, without_arms
+from unrecall.record.never_trained import SUITES
+from unrecall.record.schema import ThreatModel
+from unrecall.training.loop import Fit
+
+TASK = ur.tasks.Classification()
+
+
+def examples(first: int, count: int) -> list[tuple[torch.Tensor, int]]:
+    made = torch.Generator().manual_seed(first)
+    return [(torch.randn(6, generator=made), i % 3) for i in range(count)]
+
+
+def net(seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+
+def setting(*, swapped: bool = False) -> Setting:
+    forget, holdout = examples(1, 12), examples(2, 12)
+    if swapped:
+        forget, holdout = holdout, forget
+    request = ur.Request(forget, examples(3, 60), holdout, examples(4, 20))
+    return Setting(Models(net(0), net(1)), request, TASK, seed=5)
+
+
+def shown(fixed: Fixed, of: Setting) -> dict[str, float]:
+    """The unlearned model's score of each example, by the example's digest."""
+    units = units_of(of.request, 9)
+    digests = [*of.request.digests["forget"], *of.request.digests["holdout"]]
+    values = scores_of("unlearned", (fixed,), units, of).shown[fixed.name]
+    return dict(zip([digests[i] for i in units.examples.indices], values.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("fixed", fixed_suite(TASK, crossed=False), ids=lambda fixed: fixed.name)
+def test_scores_are_the_same_when_the_arms_change_places(fixed: Fixed) -> None:
+    assert shown(fixed, setting()) == shown(fixed, setting(swapped=True))
+
+
+def test_scores_of_the_unlearned_model_know_nothing_of_the_original() -> None:
+    own = setting()
+    other = replace(own, models=replace(own.models, original=net(7)))
+    for fixed in fixed_suite(TASK, crossed=False):
+        assert shown(fixed, own) == shown(fixed, other)
+
+
+class Peeking(RecoveryAttack):
+    """Trains on forget, which it may not read."""
+
+    title = "Peeking"
+    axis = "steps"
+    threat = ThreatModel(access="", data="", budget="")
+
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
+        """A model that is sure of the first example of forget's class."""
+        inputs, label = setting.request.forget[0]
+        last = model[3]
+        with torch.no_grad():
+            last.bias[label] += float(inputs.sum())
+        yield Attacked(1, model, pool.tested)
+
+
+def test_an_attack_that_peeks_finds_nothing_to_read() -> None:
+    with pytest.raises(IndexError):
+        shown(Fixed("peeking", "Peeking", Peeking()), setting())
+
+
+def test_what_is_hidden_is_hidden_from_every_attack() -> None:
+    own = setting()
+    blind = without_arms(own, own.models.unlearned)
+    assert [len(blind.request[split]) for split in ("forget", "retain", "holdout", "test")] == [0, 60, 0, 0]
+    assert blind.models.original is own.models.unlearned
+
+
+def test_an_attack_that_peeks_all_the_same_is_caught_by_the_first_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    import unrecall.harness.never_trained as harness
+
+    monkeypatch.setattr(harness, "without_arms", lambda setting, model: setting)
+    fixed = Fixed("peeking", "Peeking", Peeking())
+    assert shown(fixed, setting()) != shown(fixed, setting(swapped=True))
+
+
+def test_the_same_inputs_give_the_same_verdict() -> None:
+    first, second = (beside_never_trained(setting()) for _ in range(2))
+    assert first[0] == second[0]
+    assert all(np.array_equal(first[1][name], second[1][name]) for name in first[1])
+
+
+def test_crossed_halves_are_scored_by_the_model_that_was_taught_the_other() -> None:
+    request = ur.Request(examples(1, 50), examples(3, 60), examples(2, 60), examples(4, 20))
+    units = units_of(request, 3)
+    assert units.crossed
+    assert [int((units.half[units.forget] == h).sum()) for h in (0, 1)] == [25, 25]
+    assert [int((units.half[~units.forget] == h).sum()) for h in (0, 1)] == [30, 30]
+    of = Setting(Models(net(0), net(1)), request, TASK)
+    symmetric = fixed_suite(TASK, crossed=True)[-1]
+    values = scores_of("unlearned", (symmetric,), units, of).shown["symmetric"]
+    assert np.isfinite(values).all()
+
+
+def test_whole_persons_stay_in_one_half() -> None:
+    owners = {"forget": [f"f{i // 2}" for i in range(100)], "holdout": [f"h{i // 2}" for i in range(120)]}
+    request = ur.Request(examples(1, 100), examples(3, 60), examples(2, 120), examples(4, 20), groups=owners)
+    units = units_of(request, 3)
+    assert units.crossed
+    assert len(np.unique(units.group)) == 110
+    for group in np.unique(units.group):
+        assert len(np.unique(units.half[units.group == group])) == 1
+
+
+def test_the_rate_decides_and_is_printed() -> None:
+    benign = fixed_suite(TASK, crossed=True, rate=0.5)[-2]
+    assert isinstance(benign.attack, ur.attacks.Relearn)
+    assert benign.attack.learning_rates == (0.5,)
+    assert benign.attack.fit == Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
+
+
+def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:
+    from tests.worlds import word_tokenizer
+
+    tasks = (TASK, ur.tasks.CausalLM(word_tokenizer()), ur.tasks.Contrastive(word_tokenizer()))
+    assert tuple(tuple(fixed.name for fixed in fixed_suite(task, crossed=False)) for task in tasks) == SUITES
+
+
+def test_an_example_that_the_holdout_has_twice_is_one() -> None:
+    twice = [*examples(2, 12), *examples(2, 6)]
+    units = units_of(ur.Request(examples(1, 12), examples(3, 60), twice, examples(4, 20)), 9)
+    assert len(units.examples) == 24
+
+
+def test_planted_pairs_are_strata_and_stay_in_one_half() -> None:
+    pairs = [(i + 7) % 50 for i in range(50)]
+    request = ur.Request(
+        examples(1, 50), examples(3, 60), examples(2, 50), examples(4, 20), control="planted", pairs=pairs
+    )
+    units = units_of(request, 3)
+    places = units.examples.indices
+    partner = {i: 50 + j for i, j in enumerate(pairs)}
+    for stratum in np.unique(units.stratum):
+        first, second = sorted(places[i] for i in np.flatnonzero(units.stratum == stratum))
+        assert partner[first] == second
+        assert len(np.unique(units.half[units.stratum == stratum])) == 1
+    assert units.crossed

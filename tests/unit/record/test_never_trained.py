@@ -1,0 +1,238 @@
+"""The decision table, row by row, from scores that are made so."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unrecall.record.never_trained import PoolScores, Stated, as_verdict, judge, not_judged
+from unrecall.record.schema import NeverTrained
+
+STATED = Stated(control="random split", unchanged=False, seed=7)
+N, M = 100, 200
+
+
+def pool(own: float, original: float, n: int = N, m: int = M, attacks: int = 2, **changes: Any) -> PoolScores:
+    """Noise, with forget raised by so much under each model; both models share most of the noise."""
+    rng = np.random.default_rng(1)
+    forget = np.arange(n + m) < n
+    noise = rng.normal(size=(attacks, n + m))
+    scores = PoolScores(
+        attacks=("as_it_is", "benign_20", "recalibration")[:attacks],
+        unlearned=noise + own * forget,
+        original=noise + rng.normal(size=noise.shape) * 0.1 + original * forget,
+        forget=forget,
+        half=np.zeros(n + m, int),
+        stratum=np.zeros(n + m, int),
+        group=np.arange(n + m),
+        covariates=np.zeros((n + m, 0)),
+        kinds=(),
+        correct={"retain": np.ones((2, 500)), "test": np.ones((2, 500))},
+    )
+    return replace(scores, **changes)
+
+
+def verdict_on(scores: PoolScores, stated: Stated = STATED) -> NeverTrained:
+    return judge(scores, stated, draws=999)
+
+
+def test_leaks_names_the_attack_its_p_and_the_share_left() -> None:
+    out = verdict_on(pool(1.0, 1.5))
+    assert out.label == "leaks"
+    assert out.leak is not None
+    assert out.leak <= 0.04
+    assert "p = 0.001" in out.line
+    assert "Of what the original shows of them" in out.line
+    assert "at most 4 of 100" in out.line
+
+
+def test_stands_out_is_the_other_side() -> None:
+    out = verdict_on(pool(-1.0, 1.5))
+    assert out.label == "stands out"
+    assert out.strange is not None
+    assert out.strange <= 0.01
+
+
+def test_nothing_is_found_and_the_originals_memory_was_plain() -> None:
+    out = verdict_on(pool(0.0, 3.0))
+    assert all(test.z_original > 9.9 for test in out.attacks)
+    assert out.label == "no more than 25 %"
+    assert "no proof" in out.line
+    assert as_verdict(out).basis == "never trained"
+
+
+def test_a_weaker_memory_allows_half() -> None:
+    assert verdict_on(pool(0.0, 0.9)).label == "no more than 50 %"
+
+
+def test_a_weak_memory_is_inconclusive_and_says_how_many_records_would_do() -> None:
+    out = verdict_on(pool(0.0, 0.4))
+    assert out.label == "inconclusive"
+    assert out.needed is not None
+    assert out.needed > N
+    assert f"about {out.needed:,} records" in out.line
+
+
+def test_without_a_trace_in_the_original_nothing_can_be_told() -> None:
+    assert verdict_on(pool(0.0, 0.0)).label == "can't be told"
+
+
+def test_few_records_leak_but_are_never_gone() -> None:
+    assert verdict_on(pool(2.0, 3.0, n=10)).label == "leaks"
+    out = verdict_on(pool(0.0, 3.0, n=10))
+    assert out.label == "inconclusive"
+    assert "fewer than 50" in out.line
+
+
+def test_damage_comes_after_leaks_and_before_all_else() -> None:
+    worse = {"test": np.stack([np.arange(500) >= 100, np.ones(500)]).astype(float)}
+    assert verdict_on(pool(0.0, 3.0, correct=worse)).label == "damaged"
+    assert verdict_on(pool(1.0, 3.0, correct=worse)).label == "leaks"
+
+
+def test_what_small_sets_can_hide_is_not_called_gone() -> None:
+    few = {"test": np.ones((2, 20))}
+    out = verdict_on(pool(0.0, 3.0, correct=few))
+    assert out.label == "inconclusive"
+    assert "can't be excluded" in out.line
+
+
+def test_unchanged_weights_need_no_statistic() -> None:
+    assert verdict_on(pool(0.0, 0.0), replace(STATED, unchanged=True)).label == "unchanged"
+
+
+def test_a_holdout_that_differs_takes_the_grade_and_the_claim() -> None:
+    apart = np.where(np.arange(N + M) < N, 1.0, 0.0) + np.random.default_rng(0).normal(size=N + M)
+    out = verdict_on(pool(0.0, 3.0, covariates=apart[:, None], kinds=("cheap",)))
+    assert out.blind is not None
+    assert out.blind <= 0.05
+    assert out.grade == "C"
+    assert out.label != "no more than 25 %"
+
+
+GRADES = [("planted", "A"), ("random split", "B"), ("matched", "C"), ("synthetic", "D")]
+
+
+@pytest.mark.parametrize(("control", "grade"), GRADES)
+def test_grades(control: str, grade: str) -> None:
+    assert verdict_on(pool(0.0, 3.0), replace(STATED, control=control)).grade == grade
+    assert not_judged("there is none").grade == "E"
+
+
+def test_scores_are_adjusted_by_least_squares_over_both_arms() -> None:
+    hard = np.arange(8.0)
+    scores = pool(0.0, 0.0, n=4, m=4, attacks=1, covariates=np.zeros((8, 0)))
+    raw = np.array([[0.0, 1, 2, 3, 4, 5, 6, 7]])
+    with_hardness = replace(scores, covariates=hard[:, None], kinds=("cheap",))
+    assert with_hardness.columns.shape == (8, 1)
+    assert np.allclose(with_hardness.adjusted(raw), 0)
+    assert np.allclose(scores.adjusted(raw), raw - 3.5)
+
+
+def test_too_many_covariates_lose_distances_first_and_then_classes() -> None:
+    rng = np.random.default_rng(0)
+    kinds = ("class",) * 9 + ("distance",) * 3 + ("cheap",) * 2
+    wide = pool(0, 0, n=100, m=60, covariates=rng.normal(size=(160, 14)), kinds=kinds)
+    assert wide.columns.shape[1] == 14
+    assert pool(0, 0, n=60, m=70, covariates=rng.normal(size=(130, 14)), kinds=kinds).columns.shape[1] == 11
+    assert pool(0, 0, n=40, m=60, covariates=rng.normal(size=(100, 14)), kinds=kinds).columns.shape[1] == 2
+
+
+def persons(count: int, own: float, seed: int = 0) -> PoolScores:
+    """One person of six records against `count` others."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(count + 1), 6)
+    scores = rng.normal(size=(2, len(group)))
+    scores[:, :6] += own
+    return replace(
+        pool(0, 0),
+        unlearned=scores,
+        original=scores + (group == 0) * (2.0 - own),
+        forget=group == 0,
+        half=0 * group,
+        stratum=0 * group,
+        group=group,
+        covariates=np.zeros((len(group), 0)),
+    )
+
+
+def test_one_person_against_nineteen() -> None:
+    out = verdict_on(persons(19, 3.0))
+    assert (out.unit, out.forget, out.holdout) == ("group", 1, 19)
+    assert (out.leak, out.level, out.strange_level) == (0.05, 0.05, 0.0)
+    assert out.label == "leaks"
+    assert "person's records" in out.line
+    assert verdict_on(persons(19, -3.0)).label == "inconclusive"
+
+
+def test_one_person_against_too_few_says_so() -> None:
+    out = verdict_on(persons(10, 3.0))
+    assert out.label == "inconclusive"
+    assert "too few" in out.line
+
+
+def test_a_person_is_a_leak_once_in_twenty_at_most() -> None:
+    alarms = sum(verdict_on(persons(19, 0.0, seed)).label == "leaks" for seed in range(200))
+    assert alarms <= 20  # 5 % of 200 are 10; more than 20 has probability .002
+
+
+def test_a_model_that_never_saw_forget_fails_five_times_in_a_hundred_at_most() -> None:
+    fails = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        scores = rng.normal(size=(3, 60)) + rng.normal(size=60)
+        fails += verdict_on(replace(pool(0, 2, 20, 40, 3), unlearned=scores)).label in ("leaks", "stands out")
+    assert fails <= 20
+
+
+def test_arrays_come_back_as_they_went() -> None:
+    scores = pool(0.3, 1.0, covariates=np.random.default_rng(0).normal(size=(N + M, 2)), kinds=("cheap", "cheap"))
+    again = PoolScores.from_arrays(scores.arrays(), scores.attacks, scores.kinds)
+    assert judge(again, STATED, 499) == judge(scores, STATED, 499)
+
+
+def crowd(own: int, others: int, count: int, seed: int) -> PoolScores:
+    """One person of `own` records among `count` of `others`, of whom the model saw none."""
+    rng = np.random.default_rng(seed)
+    group = np.concatenate([np.zeros(own, int), 1 + np.repeat(np.arange(count), others)])
+    scores, zero = rng.normal(size=(2, len(group))), np.zeros(len(group), int)
+    return replace(
+        pool(0, 0), unlearned=scores, original=scores, forget=group == 0, half=zero, stratum=zero, group=group,
+        covariates=np.zeros((len(group), 0)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "others"), [(30, 3), (3, 30), (6, 6)])
+def test_a_person_with_more_records_than_others_is_no_surer_a_leak(own: int, others: int) -> None:
+    even = crowd(own, others, 24, 0).even()
+    assert set(np.bincount(even.group)) == {min(own, others)}
+    alarms = sum(verdict_on(crowd(own, others, 24, seed)).label == "leaks" for seed in range(100))
+    assert alarms <= 12  # 5 % of 100 are 5; more than 12 has probability .001
+
+
+def test_planted_wordings_change_places_within_pairs() -> None:
+    rng = np.random.default_rng(3)
+    alarms = 0
+    for seed in range(100):
+        coins = rng.random(30) < 0.5
+        apart = np.where(rng.random(30) < 0.5, 2.0, -2.0)  # one wording is likelier than the other
+        forget = np.concatenate([np.ones(30, bool), np.zeros(30, bool)])
+        scores = np.concatenate([np.where(coins, apart, -apart), np.where(coins, -apart, apart)])
+        noisy = scores + rng.normal(size=(2, 60)) * 0.3
+        stratum = np.tile(np.arange(30), 2)
+        made = replace(pool(0, 0, n=30, m=30), unlearned=noisy, original=noisy, forget=forget, stratum=stratum)
+        alarms += verdict_on(made, replace(STATED, control="planted", seed=seed)).label in ("leaks", "stands out")
+    assert alarms <= 12
+
+
+def test_figures_without_bounds_where_few_records_go() -> None:
+    out = verdict_on(pool(2.0, 3.0, n=9))
+    assert all(test.rho_low is None and test.bound is None for test in out.attacks)
+    assert out.recognised is None
+
+
+def test_more_attacks_than_rows_of_scores_are_refused() -> None:
+    scores = pool(0.3, 1.0)
+    with pytest.raises(ValueError, match="3 attacks"):
+        PoolScores.from_arrays(scores.arrays(), ["a", "b", "c"], [])
