@@ -113,7 +113,7 @@ def test_a_verdict_without_retrained_models_is_signed_and_every_p_is_computed_ag
     sign(statement(home, []), Path("key.pem"), Path("a.json"))
     outcome = called(verify)
     assert outcome.code == 1
-    assert "problem: never trained: its leak is not what the scores beside the record come to" in outcome.out
+    assert "problem: never trained: its leak is not what the scores beside it come to" in outcome.out
 
 
 def test_a_checkpoint_that_lies_elsewhere_is_named(work: Path) -> None:
