@@ -43,7 +43,8 @@ def _said(record: Record, names: tuple[str, ...], tests: tuple[str, ...]) -> str
     if tested:
         strongest = min(tested, key=lambda test: (test.p, -test.z))
         parts.insert(0, f"beside records never trained on, {after(strongest)}: p = {p(strongest.p)}")
-    return f"{'; '.join(parts)}." if parts else "Not tested: no attack of this kind gave a value."
+    text = "; ".join(parts) or "not tested: no attack of this kind gave a value"
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _row(m: Measurement) -> str:
