@@ -7,11 +7,11 @@ import pytest
 
 from unrecall.harness.suites import judged_names
 from unrecall.record import former
-from unrecall.record.judgement import judged, judged_then
+from unrecall.record.judgement import declared_then, judged, judged_then
 from unrecall.record.migrate import SCHEMA
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import load
-from unrecall.record.verdict import RULE, declared_then, undeclared
+from unrecall.record.verdict import RULE, undeclared
 from unrecall.report import page
 
 HOME = Path(__file__).parents[2]

@@ -113,10 +113,10 @@ def labels(fail_on: str) -> set[str]:
     """The verdicts that --fail-on names."""
     from unrecall.record.schema import Label
 
-    known = list(get_args(Label))
+    every = list(get_args(Label))
     names = {label.strip() for label in fail_on.split(",") if label.strip()}
-    for name in names - set(known):
-        raise BadInput(f"--fail-on: unknown verdict '{name}'. {nearest(name, known)}")
+    for name in names - set(every):
+        raise BadInput(f"--fail-on: unknown verdict '{name}'. {nearest(name, every)}")
     return names
 
 

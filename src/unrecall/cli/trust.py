@@ -63,14 +63,14 @@ def status(
         say(f"  due: {name}: not audited under the newest model")
     for name in gone(path, book):
         say(f"  not checked: {name}: no such record there")
-    found = list(problems(path, book))
+    faults = list(problems(path, book))
     if expect and expect not in book.hashes:
-        found.append(f"no line has the hash {expect}: the end was cut off, or the ledger written anew")
+        faults.append(f"no line has the hash {expect}: the end was cut off, or the ledger written anew")
     if not expect:
         say("  not checked: whether the end was cut off: only a head that was noted shows (--expect)")
-    for problem in found:
+    for problem in faults:
         say(f"  problem: {problem}.")
-    if found:
+    if faults:
         raise typer.Exit(1)
 
 
@@ -140,14 +140,14 @@ def verify(
 
     stated, place = attesting.opened(attestation, key), _one(record)
     checked = check(place)
-    found = [*attesting.differing(stated, attesting.statement(place, checked.unseen, checkpoint)), *checked.problems]
+    faults = [*attesting.differing(stated, attesting.statement(place, checked.unseen, checkpoint)), *checked.problems]
     say(f"{attestation}: signed with {key}")
     say(checked.record.verdict.line)
     for line in stated["predicate"]["unrecall"]["limits"]:
         say(f"  {line}")
-    for problem in found:
+    for problem in faults:
         say(f"  problem: {problem}")
-    if found:
+    if faults:
         raise typer.Exit(1)
     say("  the signature holds, the files are those that were signed, and the record agrees with its scores")
 

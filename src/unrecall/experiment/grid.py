@@ -14,7 +14,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json, writing
 from unrecall.errors import BadInput, MissingDependency, told
-from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity
+from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.run import StartingPoint, experiment, loaded, references
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
@@ -77,11 +77,6 @@ def scenario_for(cell: Cell) -> Scenario:
     return replace(scenario, references=0, retrained=()) if cell.alone else scenario
 
 
-def _rate(cell: Cell) -> dict[str, str]:
-    """What of a record's identity the rate decides; nothing where it is the default."""
-    return {} if cell.rate is None else {"rate": repr(cell.rate)}
-
-
 def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
     """A model that a checkpoint can be loaded into; untrained where the scenario can build one."""
     if scenario.original is not None or scenario.build is None:
@@ -94,7 +89,7 @@ def run_cell(cell: Cell) -> Record:
     scenario, method, attacks = scenario_for(cell), parse(cell.method, "methods"), suite(*cell.suite.split())
     session, folder = cell.session, Path(cell.folder)
     expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seed, session), cell.tuned)
-    expected |= _rate(cell)
+    expected |= rate_key(cell.rate)
     if (before := finished(cell.record, expected)) is not None:
         cell.session.end()
         return before
@@ -144,7 +139,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
     if (tuned_on := model.parent / TUNED_ON).is_file():
         scenario = replace(scenario, request=scenario.request.unseen(set(read_json(tuned_on))))
-    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | _rate(cell)
+    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | rate_key(cell.rate)
     checkpoints = [model, *([original] if original else []), *retrained]
     expected["checkpoints"] = content_key(*map(weights.digest_of_file, checkpoints))
     if (before := finished(cell.record, expected)) is not None:

@@ -49,6 +49,11 @@ def identity(
     }
 
 
+def rate_key(rate: float | None) -> dict[str, str]:
+    """What the rate of fine-tuning attacks decides of a record's identity; nothing where it is the default."""
+    return {} if rate is None else {"rate": repr(rate)}
+
+
 def finished(path: Path, expected: dict[str, str]) -> Record | None:
     """The finished record at `path`, if this very run made it and it agrees with itself; None where it must be made.
 

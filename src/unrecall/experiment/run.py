@@ -11,7 +11,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
-from unrecall.experiment.identity import data_key, identity
+from unrecall.experiment.identity import data_key, identity, rate_key
 from unrecall.experiment.tune import tune
 from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
@@ -66,8 +66,7 @@ def experiment(
         summary=scenario.summary,
         costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
         tuning=tuning,
-        identity=identity(scenario, method, suiting, (seed, session), tuned)
-        | ({} if rate is None else {"rate": repr(rate)}),
+        identity=identity(scenario, method, suiting, (seed, session), tuned) | rate_key(rate),
         reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
     return audit(

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
 from unrecall import attacks
@@ -258,14 +257,14 @@ class Shown(NamedTuple):
 def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Setting) -> Shown:
     """What each attack shows of each example of the pool under one model; computed once for the same inputs."""
     model = setting.models.by_role()[role]
-    blind = without_arms(setting, model)
+    own = without_arms(setting, model)
     shown, losses, absent = dict[str, np.ndarray](), dict[str, dict[str, float]](), dict[str, str]()
     for fixed in suite:
         setting.session.say(f"never trained: {fixed.title}, {role}")
         code = code_key(fixed.attack or observe, _attacked)
         key = (repr(fixed), *setting.key, setting.model_keys[role], str(setting.seed), code)
         try:
-            arrays = setting.cache.get("never-trained", key, ARRAYS, _attacked(fixed, model, units, blind))
+            arrays = setting.cache.get("never-trained", key, ARRAYS, _attacked(fixed, model, units, own))
         except NotSupported as reason:
             absent[fixed.name] = str(reason)
             continue
@@ -288,9 +287,10 @@ def _attacked(fixed: Fixed, model: nn.Module, units: Units, setting: Setting) ->
         sample = Part(setting.request.retain, range(min(SAMPLE, len(setting.request.retain))))
         shown, retain, pool = np.full(n, np.nan), [], []
         for attacked, places, examples in _models(fixed, model, units, setting):
-            shown[places] = confidence(attacked, task, examples)
+            losses = observe(attacked, task, examples).loss
+            shown[places] = confidence(losses, task)
             retain.append(mean_loss(attacked, task, sample))
-            pool.append(mean_loss(attacked, task, examples))
+            pool.append(losses.mean())
         return {"shown": shown, "losses": np.array([np.mean(retain), np.mean(pool)])}
 
     return arrays
@@ -326,12 +326,10 @@ def _last(attack: RecoveryAttack, model: nn.Module, pool: Pool, setting: Setting
     return attacked
 
 
-@torch.no_grad()
-def confidence(model: nn.Module, task: Task, examples: Part) -> np.ndarray:
-    """How sure a model is of each example `[n]`: log(p / (1 - p)) of its target, or for texts the mean log p.
+def confidence(losses: np.ndarray, task: Task) -> np.ndarray:
+    """How sure a model is of each example, from its losses `[n]`: log(p / (1 - p)), or for texts the mean log p.
 
     Cut off at -15 and 20.
     """
-    loss = observe(model, task, examples).loss
-    scores = -loss if offers(task, Textual) else logit(loss)
+    scores = -losses if offers(task, Textual) else logit(losses)
     return np.asarray(np.clip(scores, LOWEST, HIGHEST))

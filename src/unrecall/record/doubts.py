@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from unrecall.record.never_trained_lines import BLIND
+from unrecall.record.never_trained_lines import differs, uneven
 from unrecall.record.schema import AttackReport, Doubt, Measurement, NeverTrained, Record, Severity, Tuning
 from unrecall.record.verdict import less_retained
 
@@ -128,7 +128,7 @@ def other_holdout(facts: Facts) -> Raised:
     tested = facts.never_trained
     if tested is None or not tested.attacks:
         return
-    if tested.blind is not None and tested.blind <= BLIND:
+    if differs(tested):
         yield "serious", "The holdout can be told from forget before any model is asked: what is found may be that."
     elif tested.grade in ("C", "D"):
         yield (
@@ -138,7 +138,7 @@ def other_holdout(facts: Facts) -> Raised:
                 "it holds as far as it is like forget."
             ),
         )
-    if tested.placebo is not None and tested.placebo < 0.01:
+    if uneven(tested):
         yield "serious", "Two random halves of the holdout differ under the unlearned model, which nothing explains."
     plain = tested.attacks[0].losses.get("retain", 0.0)
     for test in tested.attacks:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 from unrecall.record.schema import Label, Measurement, Verdict
 from unrecall.record.stats import prediction_interval
+from unrecall.record.verdict import less_retained, reference_values
 
 ALPHA = 0.05
 RULE = "prediction-interval-1"
 """The id of this rule."""
 JUDGED = ("loss_auc",)
 """What this rule judged and the present one doesn't."""
-RETAINED = ("retain_accuracy", "retain_probability")
-"""What of retain a retrained model must know about as well as the original: it was trained on it too."""
 IN_DOUBT = "retrained models know too little of retain to be a measure of use"
 ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
 
@@ -28,26 +27,13 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     By the union bound, a retrained model judged against retrained ones fails with probability at most `alpha`.
     Where retrained models know too little of retain (`less_retained`), what would be like them on use is inconclusive.
     """
-    decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(_references(m)) >= 2]
+    decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(reference_values(m)) >= 2]
     level = 1 - alpha / max(1, len(decided))
     names = {m.name for m in decided}
     lacking = less_retained(measurements) is not None
     labelled = [_in_doubt(labelled) if lacking else labelled for labelled in (_label(m, level) for m in measurements)]
-    most = max((len(_references(m)) for m in measurements if m.judged), default=0)
+    most = max((len(reference_values(m)) for m in measurements if m.judged), default=0)
     return labelled, _whole([m for m in labelled if m.name in names], alpha, most)
-
-
-def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
-    """The measurement of retain of which retrained models show less than nine tenths of what the original does."""
-    for m in measurements:
-        known = m.original.value
-        if m.name in RETAINED and known is not None and m.reference is not None and m.reference < 0.9 * known:
-            return m
-    return None
-
-
-def _references(measurement: Measurement) -> list[float]:
-    return [r.value for r in measurement.references if r.value is not None]
 
 
 def _label(m: Measurement, level: float) -> Measurement:
@@ -55,9 +41,9 @@ def _label(m: Measurement, level: float) -> Measurement:
     value = m.unlearned.value
     if not m.judged or value is None:
         return m.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None})
-    bounds = prediction_interval(_references(m), level, 1 / max(1, m.unlearned.n))
+    bounds = prediction_interval(reference_values(m), level, 1 / max(1, m.unlearned.n))
     if bounds is None:
-        few = f"{len(_references(m))} retrained models: at least 2 are needed to know how far they differ."
+        few = f"{len(reference_values(m))} retrained models: at least 2 are needed to know how far they differ."
         return m.model_copy(update={"verdict": "inconclusive", "note": m.note or few})
     low, high = bounds
     label: Label

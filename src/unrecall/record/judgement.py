@@ -1,11 +1,11 @@
 """Which of the two verdicts stands at the head of a record: beside retrained models where those can judge anything."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unrecall.record import former, never_trained, verdict
 from unrecall.record.never_trained import as_verdict
-from unrecall.record.schema import Measurement, NeverTrained, Record, Verdict
-from unrecall.record.verdict import judge
+from unrecall.record.schema import Measurement, NeverTrained, Record, Side, Verdict
+from unrecall.record.verdict import SINCE, judge
 
 
 def judge_all(measurements: Sequence[Measurement], alone: NeverTrained | None) -> tuple[list[Measurement], Verdict]:
@@ -29,3 +29,10 @@ def judged_then(record: Record) -> Record | None:
         return judged(record) if record.verdict.rule in (verdict.RULE, never_trained.RULE) else None
     labelled, whole = former.judge(record.measurements)
     return record.model_copy(update={"measurements": labelled, "verdict": whole})
+
+
+def declared_then(record: Record, declared: Mapping[str, Side | None]) -> Mapping[str, Side | None]:
+    """What was judged, and which side leaks, under the rule that the record names; `declared` under the present one."""
+    if record.verdict.rule != former.RULE:
+        return declared
+    return {name: side for name, side in declared.items() if name not in SINCE} | dict.fromkeys(former.JUDGED, "above")

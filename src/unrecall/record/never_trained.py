@@ -18,7 +18,7 @@ from unrecall.record import stats
 from unrecall.record.blind import blind, dilution, placebo
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
 from unrecall.record.memory import areas, needed, share_left, smallest_share
-from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, line, p
+from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, line, p, uneven
 from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 
@@ -36,8 +36,6 @@ OTHERS = 19
 """The fewest persons that one is ranked among."""
 SHARED = ("class", "concept")
 """Requests whose forget and holdout share what is to be forgotten."""
-
-
 PLAIN = ("unlearned", "original", "half", "stratum", "group", "covariates")
 """The arrays of a pool's scores that a file holds under their own names."""
 
@@ -207,7 +205,8 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
     scores = scores.even()
     labels = scores.labels
     ranked = int(labels.forget.sum()) > 1 and not scores.paired
-    tests = [exchange(scores.tested(of), labels, stated.seed, draws, ranked=ranked) for of in _both(scores)]
+    statistics = [scores.tested(of) for of in (scores.unlearned, scores.original)]
+    tests = [exchange(of, labels, stated.seed, draws, ranked=ranked) for of in statistics]
     tested = NeverTrained(
         label="not judged",
         line="",
@@ -221,15 +220,15 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
         holdout=int((~labels.forget).sum()),
         control=stated.control,
         blind=blind(scores.of_units(scores.columns.T), labels, stated.seed),
-        placebo=placebo(scores.tested(scores.unlearned), scores.halves, stated.seed),
-        dilution=dilution(scores.tested(scores.original), scores.halves, stated.seed),
+        placebo=placebo(statistics[0], scores.halves, stated.seed),
+        dilution=dilution(statistics[1], scores.halves, stated.seed),
         covariates=dict(stated.covariates),
         trained_on=stated.trained_on,
-        attacks=[_attack_test(i, scores, tests, stated) for i in range(len(scores.attacks))],
+        attacks=[_attack_test(i, scores, statistics, tests, stated) for i in range(len(scores.attacks))],
         absent=dict(stated.absent),
         damage=[_damage(split, correct) for split, correct in scores.correct.items()],
         epsilon=epsilon(tests[0].leak),
-        recognised=recognised(scores.tested(scores.unlearned)[0], labels.forget) if labels.forget.sum() >= 10 else None,
+        recognised=recognised(statistics[0][0], labels.forget) if labels.forget.sum() >= FEW else None,
     )
     level, strange_level = levels(tests[0].smallest)
     tested = tested.model_copy(
@@ -265,16 +264,16 @@ def as_verdict(tested: NeverTrained) -> Verdict:
     )
 
 
-def _both(scores: PoolScores) -> tuple[np.ndarray, np.ndarray]:
-    return scores.unlearned, scores.original
+def _attack_test(
+    i: int, scores: PoolScores, statistics: Sequence[np.ndarray], tests: Sequence[Exchange], stated: Stated
+) -> AttackTest:
+    """The figures of one attack; the p of a person's is that of the better of its mean and its two best records.
 
-
-def _attack_test(i: int, scores: PoolScores, tests: Sequence[Exchange], stated: Stated) -> AttackTest:
-    """The figures of one attack; the p of a person's is that of the better of its mean and its two best records."""
+    `statistics`, `tests`: of the unlearned model and of the original; an attack's unit means come first.
+    """
     name, count = scores.attacks[i], len(scores.attacks)
     title, parameters, losses = stated.attacks.get(name, (name, {}, {}))
-    own, original = (scores.of_units(scores.adjusted(of))[i] for of in _both(scores))
-    under = areas(own, original, scores.halves)
+    under = areas(statistics[0][i], statistics[1][i], scores.halves)
     share, z_original = share_left(under), float(tests[1].z[i])
     if scores.halves.forget.sum() < FEW:
         share = share._replace(low=None, high=None, bound=None)
@@ -365,7 +364,7 @@ def _gone(tested: NeverTrained, share: float) -> bool:
 def _unsafe(tested: NeverTrained) -> list[str]:
     """What forbids to say that something is gone: a failed placebo, or damage that can't be excluded."""
     reasons = []
-    if tested.placebo is not None and tested.placebo < STRANGE:
+    if uneven(tested):
         reasons.append(f"two halves of the holdout differ (p = {p(tested.placebo)})")
     unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
     if unsure:

@@ -11,6 +11,8 @@ FEWEST = {"record": 50, "group": 20}
 DIFFERS = "But the holdout differs from forget before any model is asked; scores are adjusted for that, no more."
 BLIND = 0.05
 """The p of the blind test up to which the holdout is said to differ."""
+PLACEBO = 0.01
+"""The p below which two halves of the holdout are said to differ."""
 
 
 def line(label: Label, tested: NeverTrained, unsafe: list[str]) -> str:
@@ -63,6 +65,11 @@ def _leaks(tested: NeverTrained, count: str, records: str) -> str:
 def differs(tested: NeverTrained) -> bool:
     """Whether the arms can be told apart before any model is asked."""
     return tested.blind is not None and tested.blind <= BLIND
+
+
+def uneven(tested: NeverTrained) -> bool:
+    """Whether two random halves of the holdout differ under the unlearned model, which nothing explains."""
+    return tested.placebo is not None and tested.placebo < PLACEBO
 
 
 def promise(tested: NeverTrained) -> str:

@@ -18,11 +18,11 @@ from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
 from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.judgement import judged_then
+from unrecall.record.judgement import declared_then, judged_then
 from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
 from unrecall.record.never_trained import SUITES, PoolScores, Stated, judge, seed_of
 from unrecall.record.schema import NEVER_TRAINED, SCORES, Estimate, Measurement, NeverTrained, Record, Side, load
-from unrecall.record.verdict import ALPHA, RULE, declared_then
+from unrecall.record.verdict import ALPHA, RULE
 
 WIDEST = 0.1
 """The largest margin of a judged measurement."""

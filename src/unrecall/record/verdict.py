@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unrecall.record import former
 from unrecall.record.schema import Label, Measurement, Record, Side, Verdict
 from unrecall.record.stats import another
 
@@ -47,13 +46,13 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     original lies outside, and half or more of the gap between original and retrained can be ruled out at 5 %; a row of
     use, where it is not worse than retrained models by `margin`. Else the row is inconclusive, and `reason` says why.
     """
-    decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(_references(m)) >= 2]
+    decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(reference_values(m)) >= 2]
     names = {m.name for m in decided}
     level = alpha / max(1, len({family(m) for m in decided}))
     floors = {name: _typical([m for m in decided if family(m) == name]) for name in map(family, decided)}
     lacking = less_retained(measurements) is not None
     labelled = [_labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking) for m in measurements]
-    most = max((len(_references(m)) for m in measurements if m.judged), default=0)
+    most = max((len(reference_values(m)) for m in measurements if m.judged), default=0)
     verdict = _whole([part for part in labelled if part.row.name in names], alpha, most)
     if verdict.label == "inconclusive":
         silent = [m for m in measurements if m.judged and m.prior and m.unlearned.value is None and m.note]
@@ -89,17 +88,17 @@ class Bounds:
     @property
     def centre(self) -> float:
         """The mean of the retrained models."""
-        return float(np.mean(_references(self.row)))
+        return float(np.mean(reference_values(self.row)))
 
     @property
     def freedom(self) -> int:
         """The degrees of freedom of the spread."""
-        return len(_references(self.row)) - 1 + self.row.prior
+        return len(reference_values(self.row)) - 1 + self.row.prior
 
     @property
     def spread(self) -> float:
         """The standard deviation of retrained models; see `Bounds`."""
-        row, values = self.row, _references(self.row)
+        row, values = self.row, reference_values(self.row)
         own = float(np.var(values, ddof=1))
         if row.prior:
             return math.sqrt((row.prior * _error(row) ** 2 + (len(values) - 1) * own) / self.freedom)
@@ -114,7 +113,7 @@ class Bounds:
 
     def beyond(self, tail: float) -> float:
         """By how much one more retrained model exceeds the mean with probability `tail`, were spreads normal."""
-        return another(self.spread, len(_references(self.row)), self.freedom, tail)
+        return another(self.spread, len(reference_values(self.row)), self.freedom, tail)
 
 
 def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
@@ -124,13 +123,6 @@ def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
         if m.name in RETAINED and known is not None and m.reference is not None and m.reference < 0.9 * known:
             return m
     return None
-
-
-def declared_then(record: Record, declared: Mapping[str, Side | None]) -> Mapping[str, Side | None]:
-    """What was judged, and which side leaks, under the rule that the record names; `declared` under the present one."""
-    if record.verdict.rule != former.RULE:
-        return declared
-    return {name: side for name, side in declared.items() if name not in SINCE} | dict.fromkeys(former.JUDGED, "above")
 
 
 SINCE = ("loss_left", "linear_probe_mean", "class_margin")
@@ -144,7 +136,8 @@ def undeclared(record: Record, declared: Mapping[str, Side | None]) -> list[Meas
     ]
 
 
-def _references(measurement: Measurement) -> list[float]:
+def reference_values(measurement: Measurement) -> list[float]:
+    """The values of those retrained models that have one."""
     return [r.value for r in measurement.references if r.value is not None]
 
 
@@ -166,13 +159,13 @@ def _typical(rows: Sequence[Measurement]) -> float:
     Means of shares can hardly differ more; a row in other units (steps, say) must not widen the bounds of all.
     """
     plain = [m for m in rows if not m.prior]
-    ratios = [np.var(_references(m), ddof=1) / _deviation(m) ** 2 for m in plain if _deviation(m)]
+    ratios = [np.var(reference_values(m), ddof=1) / _deviation(m) ** 2 for m in plain if _deviation(m)]
     return math.sqrt(float(np.mean(np.minimum(ratios, 1)))) if ratios else 0.0
 
 
 def gap(m: Measurement) -> float:
     """How far the original lies from the mean of retrained models, towards the side where the forgotten shows."""
-    if m.original.value is None or not (values := _references(m)):
+    if m.original.value is None or not (values := reference_values(m)):
         return 0.0
     return (m.original.value - float(np.mean(values))) * (-1 if m.leak == "below" else 1)
 
@@ -185,7 +178,7 @@ def smallest_share(m: Measurement) -> float | None:
     if m.leak is None or m.bound_high is None or m.bound_low is None or gap(m) <= m.margin:
         return None
     half = (m.bound_high - m.bound_low) / 2
-    spread = Bounds(m, ALPHA).spread * math.sqrt(1 + 1 / len(_references(m)))
+    spread = Bounds(m, ALPHA).spread * math.sqrt(1 + 1 / len(reference_values(m)))
     share = (half + 0.84 * spread) / gap(m)
     return share if share <= 1 else None
 
@@ -195,8 +188,8 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool) -> Labelled:
     value = m.unlearned.value
     if not m.judged or value is None:
         return Labelled(m.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None}), "")
-    if len(_references(m)) < 2:
-        few = f"{len(_references(m))} retrained models: at least 2 are needed to know how far they differ."
+    if len(reference_values(m)) < 2:
+        few = f"{len(reference_values(m))} retrained models: at least 2 are needed to know how far they differ."
         return Labelled(m.model_copy(update={"verdict": "inconclusive", "note": m.note or few}), FEW)
     centre, half = bounds.centre, bounds.half
     side = (value - centre) * (1 if m.leak == "above" else -1)
@@ -291,4 +284,6 @@ def _power(rows: Sequence[Measurement]) -> str:
 def _needed(m: Measurement) -> int:
     """About how many records a row with a prior needs to see the whole of what the original shows 4 times in 5."""
     half, spread = ((m.bound_high or 0.0) - (m.bound_low or 0.0)) / 2, Bounds(m, ALPHA).spread
-    return math.ceil(m.unlearned.n * ((half + 0.84 * spread * math.sqrt(1 + 1 / len(_references(m)))) / gap(m)) ** 2)
+    return math.ceil(
+        m.unlearned.n * ((half + 0.84 * spread * math.sqrt(1 + 1 / len(reference_values(m)))) / gap(m)) ** 2
+    )

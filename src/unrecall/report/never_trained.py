@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from unrecall.record.never_trained_lines import p
+from unrecall.record.never_trained_lines import differs, p, uneven
 from unrecall.record.schema import AttackTest, NeverTrained
 
 LEFT, RIGHT, WIDTH, EDGE = -0.25, 1.5, 260.0, 10.0
@@ -13,11 +13,6 @@ GRADES = {
     "D": "synthetic: weak. A model may know what a generator writes better, or worse, than what people wrote",
     "E": "none: nothing can be said about privacy",
 }
-
-
-def said(value: float | None) -> str:
-    """A p in words."""
-    return p(value)
 
 
 class Place(NamedTuple):
@@ -54,11 +49,11 @@ def checks(tested: NeverTrained) -> list[tuple[str, str]]:
     if tested.blind is None:
         lines.append(("Blind test", "not run: there is nothing that says how hard a record is. Scores are raw"))
     else:
-        said = "alike" if tested.blind > 0.05 else "the arms differ before any model is asked"
-        lines.append(("Blind test", f"p = {p(tested.blind)} without the model: {said}"))
+        outcome = "the arms differ before any model is asked" if differs(tested) else "alike"
+        lines.append(("Blind test", f"p = {p(tested.blind)} without the model: {outcome}"))
     if tested.placebo is not None:
-        said = "two halves of the holdout are alike" if tested.placebo >= 0.01 else "two halves of the holdout differ"
-        lines.append(("Placebo", f"p = {p(tested.placebo)}: {said}"))
+        outcome = "differ" if uneven(tested) else "are alike"
+        lines.append(("Placebo", f"p = {p(tested.placebo)}: two halves of the holdout {outcome}"))
     lines.append(("The same test on the original", f"p = {p(tested.original)}"))
     if tested.dilution is not None:
         noticed = f"had the original seen a quarter of forget only, {tested.dilution:.0%} of such tests had noticed"

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput, visible
 from unrecall.record.judgement import judged
+from unrecall.record.never_trained_lines import p
 from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
 from unrecall.report import curves, figures, matrices, never_trained, readings, regulator, roles, sentences, strips
 
@@ -96,7 +97,7 @@ def environment() -> "Environment":
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters.update(number=sentences.number, exact=sentences.exact)
+    templates.filters.update(number=sentences.number, exact=sentences.exact, p=p)
     templates.globals.update({module.__name__.split(".")[-1]: module for module in SPEAKING})
     templates.globals.update(labels=get_args(Label), grouped=grouped, is_picture=is_picture)
     return templates

@@ -12,11 +12,8 @@ from unrecall.record.schema import Measurement, Record
 
 EXTRACTED = ("relearn_mean", "recalibration_mean", "prototypical_mean", "quantise_mean", "linear_probe_mean")
 QUERIED = ("extraction_strength", "forget_rouge", "loss_auc", "residual_knowledge_sums", "forget_accuracy")
-
-
 AS_IT_IS = "as_it_is"
-HELD = ("recalibration", "head_refit", "quantise", "benign_15", "benign_20", "benign_60", "symmetric")
-"""Attacks of the fixed suite that take the weights."""
+"""The one test of the fixed suite that needs no weights: it only asks."""
 
 
 class Answer(NamedTuple):
@@ -29,17 +26,24 @@ class Answer(NamedTuple):
 def answers(record: Record) -> list[Answer]:
     """Both questions; then what was tested, and what can't be concluded."""
     return [
-        Answer("Can the forgotten be extracted from the model, by whoever holds it?", _said(record, EXTRACTED, HELD)),
-        Answer("Can the forgotten be obtained by queries?", _said(record, QUERIED, (AS_IT_IS,))),
+        Answer(
+            "Can the forgotten be extracted from the model, by whoever holds it?",
+            _said(record, EXTRACTED, asking=False),
+        ),
+        Answer("Can the forgotten be obtained by queries?", _said(record, QUERIED, asking=True)),
         Answer("What can't be concluded?", _limits(record)),
     ]
 
 
-def _said(record: Record, names: tuple[str, ...], tests: tuple[str, ...]) -> str:
-    """The measurements of these names, and the strongest of these tests beside records never trained on."""
+def _said(record: Record, names: tuple[str, ...], *, asking: bool) -> str:
+    """The measurements of these names, and the strongest test beside records never trained on.
+
+    `asking`: of the tests that only ask the model, or of those that take its weights.
+    """
     rows = [m for m in map(record.measurement, names) if m is not None and m.unlearned.value is not None]
     parts = list(map(_row, rows))
-    tested = [test for test in record.never_trained.attacks if test.name in tests] if record.never_trained else []
+    attacks = record.never_trained.attacks if record.never_trained else []
+    tested = [test for test in attacks if (test.name == AS_IT_IS) is asking]
     if tested:
         strongest = min(tested, key=lambda test: (test.p, -test.z))
         parts.insert(0, f"beside records never trained on, {after(strongest)}: p = {p(strongest.p)}")
