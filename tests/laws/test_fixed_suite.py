@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import unrecall as ur
+from tests.worlds import CPU, World
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
@@ -128,6 +129,22 @@ def test_the_rate_decides_and_is_printed() -> None:
     assert isinstance(benign.attack, ur.attacks.Relearn)
     assert benign.attack.learning_rates == (0.5,)
     assert benign.attack.fit == Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
+
+
+def test_a_large_language_model_is_fine_tuned_by_a_low_rank_change(
+    text_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import unrecall.harness.never_trained as harness
+
+    w = text_world
+    ranks = {}
+    for limit in (harness.LARGE, 0):
+        monkeypatch.setattr(harness, "LARGE", limit)
+        tested, _ = beside_never_trained(Setting(Models(w.original, w.original), w.request, w.task, session=CPU))
+        ranks[limit] = {attack.name: attack.parameters.get("rank") for attack in tested.attacks}
+    small, large = ranks.values()
+    assert small == {"as_it_is": None, "quantise": None, "benign_15": 0, "benign_60": 0, "symmetric": 0}
+    assert large == small | {"benign_15": 16, "benign_60": 16, "symmetric": 16}
 
 
 def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:

@@ -25,6 +25,7 @@ from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject
+from unrecall.models.low_rank import LowRank
 from unrecall.models.observe import accuracy, device_of, observe
 from unrecall.nn.hooks import frozen
 from unrecall.record.schema import ThreatModel
@@ -33,6 +34,7 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import check_offers, with_own_rows
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step, training
+from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 
 AttackKind: TypeAlias = Literal["scored", "inspection", "deletion"]
@@ -325,13 +327,24 @@ def own_copy(model: nn.Module) -> nn.Module:
 
 
 def copies(
-    model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session
+    model: nn.Module,
+    task: Task,
+    phase: Phase,
+    generator: torch.Generator,
+    session: Session,
+    change: LowRank | None = None,
 ) -> Iterator[tuple[int, nn.Module]]:
     """Trains a copy of the model, and gives it after each step, with the number of steps; it changes with the next.
 
-    Where the copy diverges that is the end, and the session says so.
+    `change`: what is trained beside the weights in place of them. Where the copy diverges that is the end, and the
+    session says so.
     """
-    student = own_copy(model)
+    if change is None:
+        student = own_copy(model)
+    else:
+        lesson = next(iter(phase.streams.values()))
+        with own_randomness(draw_seed(generator)):
+            student = change.beside(model, task, lesson).model
     try:
         for step in training(student, task, phase, generator, session.quiet()):
             yield step, student

@@ -5,9 +5,10 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies
@@ -17,6 +18,7 @@ from unrecall.disk.files import file_key
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
+from unrecall.models.low_rank import LowRank
 from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
@@ -60,6 +62,8 @@ class Relearn(RecoveryAttack):
             and those with a prompt or an answer of forget, are left out.
         retain_drop: how much retain accuracy, as a share, the attacker of a classifier gives up.
         retain_sample: retain examples on which that is measured; half of retain at most.
+        rank: of the low-rank change that is trained in place of the weights, by PEFT (LoRA, alpha twice the rank, all
+            linear layers); 0: all weights are trained.
         dose: "forget", as in the papers, or "both": harmful data come from forget and holdout alike.
 
     Expected to fail: on samples that the retrained model gets right too there is nothing to bring back. A model of
@@ -91,6 +95,7 @@ class Relearn(RecoveryAttack):
     file: str = ""
     retain_drop: Share = 0.01
     retain_sample: Count = 500
+    rank: Annotated[int, Field(ge=0)] = 0
     dose: Dose = "forget"
 
     def __post_init__(self) -> None:
@@ -132,7 +137,8 @@ class Relearn(RecoveryAttack):
             recipe = replace(self.fit, lr=rate, epochs=last, steps=last)
             phase = Phase(loss_on("held", task), {"held": lesson}, recipe)
             session = setting.session.named(f"relearn on {self.data}, lr={rate:g}")
-            for step, student in copies(model, task, phase, seeded(seed), session):
+            change = LowRank(self.rank, 2 * self.rank, name="Relearn") if self.rank else None
+            for step, student in copies(model, task, phase, seeded(seed), session, change):
                 if step in self.steps:
                     useful = not guard or self._accuracy(student, task, guard) >= least
                     yield Attacked(step, student, pool.tested, f"lr={rate:g}", useful)

@@ -43,6 +43,8 @@ SAMPLE = 500
 GENTLE = Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
 GENTLE_TEXT = Fit(optimizer="adamw", batch_size=16, weight_decay=0.0, clip=5.0)
 RATE, RATE_TEXT = 0.02, 1e-3
+LARGE, RANK = 300_000_000, 16
+"""Weights from which on a language model is fine-tuned by a low-rank change of that rank, at the same rate."""
 
 
 class Fixed(NamedTuple):
@@ -54,19 +56,21 @@ class Fixed(NamedTuple):
     taught: bool = False
 
 
-def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None) -> tuple[Fixed, ...]:
+def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None, large: bool = False) -> tuple[Fixed, ...]:
     """The attacks for a task, in order.
 
     `crossed`: whether one half of the pool is taught and the other tested. `rate`: of fine-tuning; by default 0.02 with
-    SGD, which is two fifths of what small classifiers are trained at, and 0.001 with AdamW for texts.
+    SGD, which is two fifths of what small classifiers are trained at, and 0.001 with AdamW for texts. `large`: a
+    language model's weights are held while it is fine-tuned, and a low-rank change is trained.
     """
     steps = 5 if crossed else 20
     if offers(task, Textual):
+        rank = RANK if large else 0
         return (
             Fixed("as_it_is", "As it is"),
             Fixed("quantise", "Rounding to 4 bits", attacks.Quantise(bits=(4,))),
-            *(_benign(count, rate or RATE_TEXT, GENTLE_TEXT) for count in (15, 60)),
-            _symmetric(steps, rate or RATE_TEXT, GENTLE_TEXT),
+            *(_benign(count, rate or RATE_TEXT, GENTLE_TEXT, rank) for count in (15, 60)),
+            _symmetric(steps, rate or RATE_TEXT, GENTLE_TEXT, rank),
         )
     of_classifiers = (
         Fixed("recalibration", "BatchNorm recalibration", attacks.Recalibration(counts=(2048,))),
@@ -80,13 +84,13 @@ def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None) -> tupl
     )
 
 
-def _benign(steps: int, rate: float, recipe: Fit) -> Fixed:
-    attack = attacks.Relearn(data="benign", steps=(steps,), learning_rates=(rate,), fit=recipe)
+def _benign(steps: int, rate: float, recipe: Fit, rank: int = 0) -> Fixed:
+    attack = attacks.Relearn(data="benign", steps=(steps,), learning_rates=(rate,), fit=recipe, rank=rank)
     return Fixed(f"benign_{steps}", f"Fine-tuning on retain, {steps} steps", attack)
 
 
-def _symmetric(steps: int, rate: float, recipe: Fit) -> Fixed:
-    attack = attacks.Relearn(dose="both", steps=(steps,), learning_rates=(rate,), fit=recipe)
+def _symmetric(steps: int, rate: float, recipe: Fit, rank: int = 0) -> Fixed:
+    attack = attacks.Relearn(dose="both", steps=(steps,), learning_rates=(rate,), fit=recipe, rank=rank)
     return Fixed(
         "symmetric", f"Teaching it forgotten and never-trained records alike, {steps} steps", attack, taught=True
     )
@@ -168,7 +172,8 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
         return not_judged(few, request.control, unchanged=_unchanged(setting)), {}
     seed = seed_of(request.fingerprint, setting.seed)
     units = units_of(request, seed)
-    suite = fixed_suite(task, crossed=units.crossed, rate=rate)
+    large = sum(p.numel() for p in setting.models.original.parameters()) > LARGE
+    suite = fixed_suite(task, crossed=units.crossed, rate=rate, large=large)
     by_role = {role: scores_of(role, suite, units, setting.with_seed(seed)) for role in ("unlearned", "original")}
     absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
     run = [fixed for fixed in suite if fixed.name not in absent]

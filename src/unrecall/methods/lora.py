@@ -1,31 +1,18 @@
 """LoRA: another method's training, of a low-rank change of weights that are themselves held."""
 
-import copy
-import importlib
-import re
-import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import nn
 
-from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
+from unrecall.errors import NotSupported
 from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
 from unrecall.methods.npo import NPO
-from unrecall.models.observe import in_order
-from unrecall.nn.hooks import is_linear, routers, stacked_experts
+from unrecall.models.low_rank import LowRank, view
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
-
-STATE_SPACE = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
-"""Transformers' names for models with Mamba's layers."""
-
-UNREAD = "out_proj"
-"""The layer of Mamba's whose matrix its kernels read themselves, so that PEFT refuses to put a change beside it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +65,12 @@ class LoRA(Wrapper):
             raise NotSupported(
                 "LoRA: expected a model without adapters, got one with them. Use its merge_and_unload()."
             )
-        layers = self._layers(model, job)
-        student = _view(model, model.parameters()).to(job.session.place()).requires_grad_(False)
+        change = LowRank(self.r, self.alpha, self.dropout, self.target)
         with own_randomness(draw_seed(job.generator)):
-            changes = self._inject(student, layers)
+            adapted = change.beside(model, job.task, job.request.forget, job.session.place())
+        student = adapted.model
         weights = [p for p in student.parameters() if not p.requires_grad]
-        original = _view(student, weights).eval().requires_grad_(False)
+        original = view(student, weights).eval().requires_grad_(False)
         if self.checkpointing:
             checkpoint(student)
         phases = self.base.phases(student, original, job)
@@ -91,98 +78,5 @@ class LoRA(Wrapper):
             raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
         train(student, phases, job, self)
         result = copy_of(model, job)
-        with torch.no_grad():
-            for name, change in changes.items():
-                result.get_parameter(name).add_(change.get_delta_weight("default"))
+        adapted.add_to(result)
         return result.eval()
-
-    def _layers(self, model: nn.Module, job: Job) -> list[str]:
-        """Gives the names of the layers, and of the experts' parameters, that are changed."""
-        experts = {name: weight for name, weight in stacked_experts(model).items() if weight.requires_grad}
-        layers: dict[str, object] = {**_linear(model), **experts}
-        try:
-            head = job.task.head(model, next(in_order(model, job.task, job.request.forget, 1)))
-        except NotSupported:
-            head = None
-        kind = str(getattr(getattr(model, "config", None), "model_type", ""))
-        unread = UNREAD if kind in STATE_SPACE else ""
-        body = [name for name, layer in layers.items() if layer is not head and name.rsplit(".", 1)[-1] != unread]
-        if self.target == ("all-linear",):
-            if not layers:
-                raise NotSupported("LoRA: expected linear layers that may be trained, got none. Use the base alone.")
-            return body or list(layers)
-        chosen = {ending: [name for name in body if f".{name}".endswith(f".{ending}")] for ending in self.target}
-        for ending, names in chosen.items():
-            if not names:
-                endings = {name.rsplit(".", 1)[-1] for name in body}
-                raise BadInput(
-                    "LoRA: expected target to be linear layers that may be trained, the head not among them, "
-                    f"got '{ending}'. {nearest(ending, endings)}"
-                )
-        return [name for name in body if any(name in names for names in chosen.values())]
-
-    def _inject(self, student: nn.Module, layers: list[str]) -> dict[str, Any]:
-        """Puts a trainable change of zero beside each of the layers, in place, and gives the changes by weight."""
-        try:
-            peft: Any = importlib.import_module("peft")
-        except ImportError as error:
-            raise MissingDependency("peft", "llm") from error
-        experts = [name for name in layers if name in stacked_experts(student)]
-        if experts and self.dropout:
-            raise BadInput(
-                f"LoRA: expected dropout to be 0 where experts are changed, got {self.dropout:g}. Leave it out, or "
-                "name a target without experts."
-            )
-        linear = [name for name in layers if name not in experts]
-        config = peft.LoraConfig(
-            r=self.r,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            target_modules="|".join(map(re.escape, linear)) if linear else [],
-            target_parameters=experts or None,
-        )
-        # For a mixture that it knows, PEFT would read the names as those of the model's older files, and find others.
-        of_model = vars(student).pop("config", None)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # it is set right, for each layer alone
-            try:
-                peft.inject_adapter_in_model(config, student)
-            except ValueError as error:
-                line = " ".join(str(error).split())[:300]
-                raise NotSupported(
-                    f"LoRA: expected layers that PEFT can change, got: {line}. Name others in target, or use the base "
-                    "alone."
-                ) from error
-        if of_model is not None:
-            vars(student)["config"] = of_model
-        for parameter in student.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-        changes: dict[str, Any] = {f"{name}.weight": student.get_submodule(name) for name in linear}
-        for name, module in student.named_modules():
-            if (matrix := getattr(module, "parameter_name", None)) and hasattr(module, "get_delta_weight"):
-                changes[f"{name.replace('.base_layer', '')}.{matrix}"] = module  # one around another, a matrix each
-        return changes
-
-
-def _view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:
-    """Copies a model, but for the `shared` parameters: the copy's lie in the same memory."""
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in shared}
-    return copy.deepcopy(model, memo)
-
-
-def _linear(model: nn.Module) -> dict[str, nn.Module]:
-    """Finds, by name, the linear layers that may be trained and share their weights with none; GPT-2's too.
-
-    A layer that says which experts of a mixture an example goes to, and how much each counts, is none of them.
-    """
-    owners: dict[int, int] = {}
-    for _, weight in model.named_parameters(remove_duplicate=False):
-        owners[id(weight)] = owners.get(id(weight), 0) + 1
-    inside: set[nn.Module] = {m.out_proj for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
-    inside |= routers(model)
-    return {
-        name: layer
-        for name, layer in model.named_modules()
-        if is_linear(layer) and owners[id(layer.weight)] == 1 and layer.weight.requires_grad and layer not in inside
-    }

@@ -177,3 +177,24 @@ def test_frozen_weights_do_not_bind_the_attacker(class_world: World, frozen: sli
     free, held = (attack.scores(Subject("original", model), pool, setting) for model in (w.original, bound))
     assert all(np.array_equal(first, second) for first, second in zip(free.losses, held.losses, strict=True))
     assert not next(bound.parameters()).requires_grad, "the model that was given is left as it was"
+
+
+@pytest.mark.parametrize("data", ["benign", "harmful"])
+def test_a_low_rank_change_is_trained_beside_weights_that_are_held(text_world: World, data: Any) -> None:
+    w, recipe = text_world, Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
+    before = digest(w.original.state_dict())
+    attack = Relearn(data=data, steps=(1, 4), learning_rates=(1e-2,), fit=recipe, rank=2)
+    first, last = running.attacked(attack, w.original, w)
+    assert digest(w.original.state_dict()) == before
+    trained = {name: p for name, p in last.model.named_parameters() if p.requires_grad}
+    assert {name.rsplit(".", 2)[-2] for name in trained} == {"default"}
+    assert {min(p.shape) for p in trained.values()} == {2}
+    own = dict(w.original.named_parameters())
+    held = {name.replace(".base_layer", ""): p for name, p in last.model.named_parameters() if not p.requires_grad}
+    assert held.keys() == own.keys()
+    assert all(torch.equal(held[name], own[name]) for name in own)
+    moved = [
+        float((a.detach() - b.detach()).abs().max())
+        for a, b in zip(trained.values(), (p for p in first.model.parameters() if p.requires_grad), strict=True)
+    ]
+    assert min(moved) > 0
