@@ -120,7 +120,7 @@ def unlearn_cell(cell: Cell) -> str:
     check_checkpoint(folder, expected)
     check_writable(folder / CHECKPOINT, folder / IDENTITY, folder / "parts" / "part")
     shared(on_disk=True).check()
-    start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
+    start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session, cell.tuned)
     check_inputs(scenario.task, start.original, scenario.request)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model

@@ -11,6 +11,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
+from unrecall.experiment.goal import stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
 from unrecall.experiment.tune import tune
 from unrecall.harness.adversary import check_requests
@@ -54,7 +55,7 @@ def experiment(
     for part in (method, method.innermost(), *suiting):
         named(original.model, getattr(part, "layers", ()))  # BadInput where they are none of the model's
     retrained = references(scenario, session)
-    start = StartingPoint(scenario, original.model, seed, session)
+    start = StartingPoint(scenario, original.model, seed, session, stops=tuned)
     tuning = start.tuned(method) if tuned else None
     chosen = method if tuning is None else method.scaled(tuning.chosen)
     unlearned = start.unlearned(chosen)
@@ -99,12 +100,16 @@ def references(scenario: Scenario, session: Session) -> list[Trained]:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a method starts from: a scenario, its original model, a seed and a session."""
+    """What a method starts from: a scenario, its original model, a seed and a session.
+
+    `stops`: whether training ends as soon as the request is forgotten, as far as validation data can tell.
+    """
 
     scenario: Scenario
     original: nn.Module
     seed: int
     session: Session
+    stops: bool = False
 
     def unlearned(self, method: Method, role: str = "unlearned") -> Trained:
         """The method's model and what it took; from the session's folder where an earlier run left it there."""
@@ -112,11 +117,14 @@ class StartingPoint:
         def compute() -> Trained:
             self.session.say(f"{role}: {lines.show(method.base if isinstance(method, Null) else method)}")
             meter = metered(self.session)
+            job = self.job(self.session.named(role, content_key(*key)))
             with meter:
-                model = method.unlearn(self.original, self.job(self.session.named(role, content_key(*key))))
+                model = method.unlearn(self.original, stopping(job) if stops else job)
             return Trained(model, meter.cost)
 
-        key, form = self._key(method), trained_form(self.original, self.session)
+        stops = self.stops and not isinstance(method, Null)
+        key = (*self._key(method), *(("stops", code_key(stopping)) if stops else ()))
+        form = trained_form(self.original, self.session)
         trained = kept_or_made(Cache(self.session.folder), role, key, form, compute)
         self.session.drop_states()
         return trained
@@ -136,14 +144,18 @@ class StartingPoint:
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
-        cache, key = Cache(self.session.folder), self._key(method)
+        cache, key = Cache(self.session.folder), (*self._key(method), code_key(tune))
         return cache.get("tuning", key, model_form(Tuning), lambda: tune(method, self.original, self.job(self.session)))
 
     def defender(self, method: Method) -> Defender:
         """The method as it stands, ready to honour other requests than the scenario's own."""
 
         def unlearn(request: Request, seed: int) -> nn.Module:
-            return method.unlearn(self.original, self.job(self.session.quiet()).on(request).seeded(seed))
+            job = self.job(self.session.quiet()).seeded(seed)
+            if self.stops:
+                validation = self.scenario.request.with_validation().validation
+                return method.unlearn(self.original, stopping(job.on(request.with_own(validation=validation))))
+            return method.unlearn(self.original, job.on(request))
 
         def retrain(request: Request, index: int) -> nn.Module:
             return replace(self.scenario, request=request, retrained=()).train_retrained(index, self.session).model

@@ -2,20 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from unrecall.data.examples import Examples, Part
-from unrecall.data.request import Kind, Request
+from unrecall.data.request import Request
 from unrecall.errors import Diverged, NotSupported
+from unrecall.experiment.goal import NEAR_DROP, VALIDATION_CHANGE, Goal, Guards, goal_of, guards_of
 from unrecall.methods.base import Method, Strength
-from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import Trial, Tuning
-from unrecall.tasks.base import Task, check_inputs
-from unrecall.tasks.protocols import classed
+from unrecall.tasks.base import check_inputs
+from unrecall.tasks.protocols import Textual, offers
 from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, seeded
 
@@ -26,13 +24,15 @@ CRITERION = {
     "backdoor": "the weakest strength whose mean confidence in what the attacker wishes, on validation, is at most "
     "{0:.3g}",
 }
-SPARING = ", with at most {0:.0%} of accuracy lost on retain examples that unlearning did not see"
+SPARING = ", with at most {0:.0%} of {1} lost on retain examples that unlearning did not see, {2:.0%} on those nearest to forget"
+UNCHANGED = ", and {0:.0%} lost or gained on validation"
+STOPS = "; training stops as soon as that is reached"
 UNMET = "; none that was tried does that, so this is what comes nearest"
-FORGOTTEN = 0.05
-"""The confidence that a classifier may have left: a retrained one was taught by every example that it isn't this."""
+CLOSE = 0.1
+"""The share of the original's gap by which a trial may overshoot and still be good enough to end the search."""
 
 
-def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_drop: float = 0.02) -> Tuning:
+def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 6, retain_drop: float = 0.02) -> Tuning:
     """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
 
     A model retrained without forget would treat forget like validation, so for samples the gap between them should be
@@ -41,8 +41,10 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
     was never taught that this one is wrong. A class is judged on forget; a concept on forget and validation, of which
     the larger counts; a backdoor on validation, where each example carries the trigger, as not each suspected one need.
 
-    The tenth of retain is kept from unlearning, so that damage shows there and isn't repaired. The holdout, the test
-    set and retrained models are never touched.
+    Of texts, the share of answers that are said whole counts as well. Training stops by itself as soon as the gap is
+    closed (`Job.enough`). Damage is looked for on a tenth of retain that is kept from unlearning, where it isn't
+    repaired; on the retain examples nearest to forget; and, for samples, on validation, which a retrained model knows as
+    well as the original does. The holdout, the test set and retrained models are never touched.
 
     Doubles or divides the factor until the gap changes sign, then bisects on the logarithm. Raises NotSupported for a
     method without a strength, and for a task without classes where more than samples must go; MissingReference where
@@ -56,7 +58,9 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
         )
     goal, seed = goal_of(job.task, request, validation), draw_seed(job.generator)
     check_inputs(job.task, model, request.only("forget", "retain", "validation"))
-    search = Search(method, model, job.on(tuning_request(request, validation, seed)), seed, goal, retain_drop)
+    narrowed = tuning_request(request, validation, seed)
+    guards = guards_of(job.task, model, narrowed, validation, retain_drop)
+    search = Search(method, model, job.on(narrowed).until(goal), seed, goal, guards)
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)
     met = best.kept and (request.kind == "samples" or best.gap <= 0)
@@ -64,39 +68,19 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 8, retain_
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,
         untouched=goal.gap(model),
-        criterion=CRITERION[request.kind].format(goal.limit) + SPARING.format(retain_drop) + ("" if met else UNMET),
+        criterion=_criterion(goal, guards, retain_drop) + ("" if met else UNMET),
         trials=sorted(tried, key=lambda trial: trial.strength),
     )
 
 
-class Goal(NamedTuple):
-    """When a request counts as forgotten.
-
-    `task`: by which confidence is measured. `limit`: the confidence that may be left. `sets`: on which examples.
-    """
-
-    kind: Kind
-    task: Task
-    limit: float
-    sets: tuple[Examples, ...]
-
-    def gap(self, model: nn.Module) -> float:
-        """How far a model is from the goal: above 0 it has forgotten too little, below 0 more than is asked."""
-        size = one_size(self.task, self.sets)
-        means = [float(observe(model, self.task, examples, size).confidence.mean()) for examples in self.sets]
-        return means[0] - means[1] if self.kind == "samples" else float(np.max(means)) - self.limit
-
-
-def goal_of(task: Task, request: Request, validation: Examples) -> Goal:
-    """The goal of a request; NotSupported where its kind needs classes and the task has none."""
-    forget = request.forget
-    if request.kind == "samples":
-        return Goal(request.kind, task, 0.0, (forget, validation))
-    owner = classed("tune", task, f"For a {request.kind} nothing else says when it is forgotten: set the strength.")
-    judged = owner.classified()
-    limit = 1 / len(owner.classes) if task.rows_depend_on_batch else FORGOTTEN
-    sets = {"class": (forget,), "concept": (forget, validation), "backdoor": (validation,)}
-    return Goal(request.kind, judged, limit, sets[request.kind])
+def _criterion(goal: Goal, guards: Guards, retain_drop: float) -> str:
+    """In words, what a trial must do."""
+    textual = offers(goal.task, Textual)
+    criterion = CRITERION[goal.kind].format(goal.limit)
+    if textual and goal.kind == "samples":
+        criterion = f"{criterion}, and no more answers said whole"
+    criterion += SPARING.format(retain_drop, "whole answers" if textual else "accuracy", max(retain_drop, NEAR_DROP))
+    return criterion + (UNCHANGED.format(max(retain_drop, VALIDATION_CHANGE)) if guards.validation else "") + STOPS
 
 
 def tuning_request(request: Request, validation: Examples, seed: int) -> Request:
@@ -111,8 +95,7 @@ def tuning_request(request: Request, validation: Examples, seed: int) -> Request
 class Search:
     """A search for a method's strength; every trial starts from the same model and the same seed.
 
-    `job`: the task and the request of each trial. `retain_drop`: how much accuracy on unseen retain examples, which
-    are the request's test set, may be lost.
+    `job`: the task and the request of each trial. `guards`: on what little may be lost.
     """
 
     method: Method
@@ -120,18 +103,20 @@ class Search:
     job: Job
     seed: int
     goal: Goal
-    retain_drop: float
+    guards: Guards
 
     def trials(self, strength: Strength, most: int) -> list[Trial]:
         """The trials of a search in the range of `strength`, in the order in which they were made; at most so many."""
-        before = self.accuracy(self.model)
+        enough_overshoot = CLOSE * abs(self.goal.gap(self.model))
         tried: dict[float, Trial] = {}
         weak, strong, factor = strength.low, strength.high, 1.0
         bracketed = [False, False]
         for i in range(most):
             name = type(self.method).__name__
             self.job.session.say(f"tuning {name}: trial {i + 1} of {most}, strength x {factor:.4g}")
-            trial = tried[factor] = self.trial(factor, before)
+            trial = tried[factor] = self.trial(factor)
+            if trial.kept and self.goal.kind == "samples" and -enough_overshoot <= trial.gap <= 0:
+                break
             enough = trial.gap <= 0 or not trial.kept
             weak, strong = (weak, factor) if enough else (factor, strong)
             bracketed[enough] = True
@@ -141,22 +126,26 @@ class Search:
                 break
         return list(tried.values())
 
-    def trial(self, factor: float, before: float) -> Trial:
-        """Unlearns at `factor` times the strength; `before`: the accuracy that is to be kept. A ruin is too strong."""
+    def trial(self, factor: float) -> Trial:
+        """Unlearns at `factor` times the strength, and looks what was lost. A ruin is too strong."""
         ruin = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
         try:
             unlearned = self.method.scaled(factor).unlearn(self.model, self.job.seeded(self.seed).quiet())
         except Diverged:
             return ruin
         gap = self.goal.gap(unlearned)
-        drop = before - self.accuracy(unlearned)
         if not math.isfinite(gap):
             return ruin
-        return Trial(strength=factor, gap=gap, retain_drop=drop, kept=drop <= self.retain_drop)
-
-    def accuracy(self, model: nn.Module) -> float:
-        """The share of unseen retain examples that a model predicts right."""
-        return float(observe(model, self.job.task, self.job.request.test).correct.mean())
+        changes = [guard.change(unlearned) if guard else None for guard in self.guards]
+        unseen, near, validation = ((None if change is None else change.lost) for change in changes)
+        return Trial(
+            strength=factor,
+            gap=gap,
+            retain_drop=unseen or 0.0,
+            near_drop=near,
+            validation_drop=validation,
+            kept=not any(change.excessive for change in changes if change),
+        )
 
 
 def choose(trials: list[Trial], kind: str) -> Trial:

@@ -1,6 +1,7 @@
 """What a method promises: a model in, another model out, the first one untouched. It never measures itself."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +21,30 @@ from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Loss, Phase, RowsLoss, averaged, fit, loss_on, mean_loss, set_training
+from unrecall.training.loop import (
+    Batches,
+    Fit,
+    Loss,
+    Phase,
+    RowsLoss,
+    StepState,
+    averaged,
+    epoch_steps,
+    fit,
+    loss_on,
+    mean_loss,
+    set_training,
+)
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 # What a method is written with that stands elsewhere: given on from here.
 __all__ = ["Average", "Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
+
+PATIENCE = 100
+"""Optimiser steps that a method which stops by itself may take where its recipe has fewer: few examples make epochs
+short, and many gentle steps spare more than a few strong ones."""
 
 P = TypeVar("P", bound=Parameters)
 
@@ -218,11 +236,30 @@ def copy_of(model: nn.Module, job: Job) -> nn.Module:
 
 
 def train(student: nn.Module, phases: Iterable[Phase], job: Job, method: Method) -> None:
-    """Runs the phases on `student`, in place; people are told whose they are, and which of how many."""
+    """Runs the phases on `student`, in place; people are told whose they are, and which of how many.
+
+    Those that train on forget stop, or don't begin, where the student has forgotten enough.
+    """
     name, phases = short_line(method), list(phases)
     for i, phase in enumerate(phases, 1):
         place = f", phase {i} of {len(phases)}" if len(phases) > 1 else ""
-        fit(student, job.task, phase, job.generator, job.session.named(f"{name}{place}"))
+        until = job.enough if "forget" in phase.streams else None
+        if until and i > 1 and until(student):
+            continue
+        ending = _ending(phase, until) if until else phase
+        fit(student, job.task, ending, job.generator, job.session.named(f"{name}{place}"))
+
+
+def _ending(phase: Phase, enough: Callable[[nn.Module], bool]) -> Phase:
+    """The phase, which ends where the model has forgotten enough; till then it goes on for `PATIENCE` steps at least."""
+
+    def done(current: StepState) -> bool:
+        return (phase.done is not None and phase.done(current)) or enough(current.model)
+
+    recipe = phase.fit
+    epochs = max(recipe.epochs, math.ceil(PATIENCE / epoch_steps(phase)))
+    steps = None if recipe.steps is None else max(recipe.steps, PATIENCE)
+    return replace(phase, done=done, fit=replace(recipe, epochs=epochs, steps=steps))
 
 
 def short_line(method: Method) -> str:

@@ -183,11 +183,17 @@ class Matrix(Frozen):
 
 
 class Trial(Frozen):
-    """One strength that tuning tried: the value, what it cost, and how unequal forget and validation still were."""
+    """One strength that tuning tried, how unequal forget and validation still were, and what was lost.
+
+    `retain_drop`, `near_drop`, `validation_drop`: shares of examples that the original got right and the unlearned
+    model does not: of retain that unlearning didn't see, of retain nearest to forget, of validation (below 0: gained).
+    """
 
     strength: float
     gap: float
     retain_drop: float
+    near_drop: float | None = None
+    validation_drop: float | None = None
     kept: bool
 
 

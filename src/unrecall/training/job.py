@@ -1,5 +1,6 @@
 """What a method or an attack is given beside a model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,17 +25,23 @@ FIELDS: Fields = {
 class Job:
     """The request, the task, the randomness and the session of one piece of work.
 
-    `generator`: seed 0 unless given; whoever draws from it changes what is drawn next.
+    `generator`: seed 0 unless given; whoever draws from it changes what is drawn next. `enough`: says of a model
+    whether it has forgotten enough; training on forget stops where it has, and None never stops it.
     """
 
     request: Request
     task: Task
     generator: torch.Generator = field(default_factory=lambda: seeded(0))
     session: Session = field(default_factory=Session)
+    enough: Callable[[nn.Module], bool] | None = None
 
     def __post_init__(self) -> None:
         """Whatever is no request, task, generator or session is refused."""
-        check_fields("Job", FIELDS, vars(self))
+        check_fields("Job", FIELDS, {name: getattr(self, name) for name in FIELDS})
+
+    def until(self, enough: Callable[[nn.Module], bool] | None) -> "Job":
+        """The same work, which stops where a model has forgotten enough."""
+        return replace(self, enough=enough)
 
     def on(self, request: Request) -> "Job":
         """The same work for another request."""

@@ -1,0 +1,144 @@
+"""When a request counts as forgotten, and what may be lost meanwhile: read from what a user has, never from a judge."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from unrecall.data.examples import Examples, Part, evenly
+from unrecall.data.request import Kind, Request
+from unrecall.data.signals import Signals
+from unrecall.models.observe import observe, one_size
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Textual, classed, offers
+from unrecall.training.job import Job
+
+FORGOTTEN = 0.05
+"""The confidence that a classifier may have left: a retrained one was taught by every example that it isn't this."""
+NEAREST, LOOKED_AT = 3, 200
+"""Neighbours in retain of each forgotten example, and the most forgotten examples whose neighbours are looked for."""
+NEAR_DROP, VALIDATION_CHANGE = 0.1, 0.1
+"""What may be lost on the neighbours, and lost or gained on validation, as shares of examples."""
+
+
+def right(task: Task, signals: Signals) -> np.ndarray:
+    """What a model gets right, by example `[n]`: of a text the whole answer or nothing, as it would be written."""
+    return (signals.correct > 1 - 1e-6).astype(float) if offers(task, Textual) else signals.correct
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When a request counts as forgotten.
+
+    `task`: by which confidence is measured. `limit`: the confidence that may be left. `sets`: on which examples.
+    """
+
+    kind: Kind
+    task: Task
+    limit: float
+    sets: tuple[Examples, ...]
+
+    def gap(self, model: nn.Module) -> float:
+        """How far a model is from the goal: above 0 it has forgotten too little, below 0 more than is asked.
+
+        Of samples: mean confidence on forget minus that on validation; of texts also the share of answers that it says
+        whole, and the larger of the two.
+        """
+        size = one_size(self.task, self.sets)
+        signals = [observe(model, self.task, examples, size) for examples in self.sets]
+        means = [float(of.confidence.mean()) for of in signals]
+        if self.kind != "samples":
+            return float(np.max(means)) - self.limit
+        if not offers(self.task, Textual):
+            return means[0] - means[1]
+        whole = [float(right(self.task, of).mean()) for of in signals]
+        return max(means[0] - means[1], whole[0] - whole[1])
+
+    def __call__(self, model: nn.Module) -> bool:
+        """Whether a model has forgotten enough."""
+        return self.gap(model) <= 0
+
+
+def goal_of(task: Task, request: Request, validation: Examples) -> Goal:
+    """The goal of a request; NotSupported where its kind needs classes and the task has none."""
+    forget = request.forget
+    if request.kind == "samples":
+        return Goal(request.kind, task, 0.0, (forget, validation))
+    owner = classed("tune", task, f"For a {request.kind} nothing else says when it is forgotten: set the strength.")
+    judged = owner.classified()
+    limit = 1 / len(owner.classes) if task.rows_depend_on_batch else FORGOTTEN
+    sets = {"class": (forget,), "concept": (forget, validation), "backdoor": (validation,)}
+    return Goal(request.kind, judged, limit, sets[request.kind])
+
+
+def stopping(job: Job) -> Job:
+    """The same work, whose training ends as soon as the request is forgotten; MissingReference without validation."""
+    request = job.request.with_validation()
+    return job.until(goal_of(job.task, request, request.validation or ()))
+
+
+class Change(NamedTuple):
+    """What was lost on a set, as a share of its examples, and whether that is too much."""
+
+    lost: float
+    excessive: bool
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A set on which an unlearned model must get about as much right as the original, `before`.
+
+    `most`: the share that may be lost, or one example where that is more; with `either`, gained as well.
+    """
+
+    task: Task
+    examples: Examples
+    before: float
+    most: float
+    either: bool = False
+
+    def change(self, model: nn.Module) -> Change:
+        """What the model lost on the set."""
+        lost = self.before - float(right(self.task, observe(model, self.task, self.examples)).mean())
+        allowed = max(self.most, 1 / max(1, len(self.examples))) + 1e-9
+        return Change(lost, (abs(lost) if self.either else lost) > allowed)
+
+
+class Guards(NamedTuple):
+    """The sets that are watched: retain that unlearning doesn't see, retain nearest to forget, and validation."""
+
+    unseen: Guard
+    near: Guard
+    validation: Guard | None
+
+
+def guards_of(task: Task, original: nn.Module, request: Request, validation: Examples, drop: float) -> Guards:
+    """The guards of a request whose test set is retain that unlearning does not see.
+
+    `drop`: what may be lost there; on the others at least `NEAR_DROP` and `VALIDATION_CHANGE` may be.
+    Validation is no guard where it shares what must go.
+    """
+
+    def guard(examples: Examples, most: float, *, either: bool = False) -> Guard:
+        before = float(right(task, observe(original, task, examples)).mean())
+        return Guard(task, examples, before, most, either)
+
+    near = nearest(task, original, request)
+    own = guard(validation, max(drop, VALIDATION_CHANGE), either=True) if request.kind == "samples" else None
+    return Guards(guard(request.test, drop), guard(near, max(drop, NEAR_DROP)), own)
+
+
+def nearest(task: Task, original: nn.Module, request: Request) -> Part:
+    """The retain examples nearest to what must go, by the cosine of the original's features: three to each."""
+    from sklearn.neighbors import NearestNeighbors
+
+    forget = Part(request.forget, evenly(len(request.forget), LOOKED_AT))
+    asked, answers = (observe(original, task, examples).features for examples in (forget, request.retain))
+    found = NearestNeighbors(n_neighbors=min(NEAREST, len(answers)), metric="cosine").fit(_flat(answers))
+    return Part(request.retain, np.unique(found.kneighbors(_flat(asked), return_distance=False)).tolist())
+
+
+def _flat(features: np.ndarray) -> np.ndarray:
+    """Features in float64, one row an example; finite, for a broken model's distances say nothing."""
+    return np.nan_to_num(features.reshape(len(features), -1).astype(np.float64))
