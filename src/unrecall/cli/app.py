@@ -100,12 +100,13 @@ def run(
     published: options.Published = "",
     lora: options.Lora = None,
     out: Out = Path("unrecall-run"),
-    tune: Tune = False,
+    tune: Tune = None,
     suite: SuiteName = "standard",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
     device: Device = None,
     alone: options.Alone = False,
     rate: options.Rate = None,
+    anyway: options.Anyway = False,
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
@@ -115,14 +116,21 @@ def run(
 
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     own |= {"group": group, "control": control, "manifest": manifest, "published": published}
+    searched = options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
-    check_names(scenario, method, suite, tune)
+    check_names(scenario, method, suite, searched)
     labels(fail_on)
-    command = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
+    command: dict[str, object] = {
+        "command": "run",
+        "scenario": scenario,
+        "method": method,
+        "tune": searched,
+        "suite": suite,
+    }
     command |= options.basis(alone, rate)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
         cells = [
-            Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device, alone=alone, rate=rate)
+            Cell(scenario, method, suite, n, searched, str(folder / f"seed-{n}"), device, alone, rate, anyway)
             for n in range(seeds)
         ]
         _run_and_show(cells, folder, fail_on)
@@ -145,22 +153,24 @@ def unlearn(
     published: options.Published = "",
     lora: options.Lora = None,
     out: Out = Path("unrecall-unlearned"),
-    tune: Tune = False,
+    tune: Tune = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
+    anyway: options.Anyway = False,
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     own |= {"group": group, "control": control, "manifest": manifest, "published": published}
+    searched = options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
-    check_names(scenario, method, "quick", tune)
+    check_names(scenario, method, "quick", searched)
     from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell, unlearn_cell
     from unrecall.spec.lines import paths
 
-    command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": tune, "seed": seed}
+    command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": searched, "seed": seed}
     with claimed(out, command | {"files": content_keys(*paths(scenario, method))}) as folder:
-        _say(unlearn_cell(Cell(scenario, method, "quick", seed, tune, str(folder), device)))
+        _say(unlearn_cell(Cell(scenario, method, "quick", seed, searched, str(folder), device, anyway=anyway)))
 
 
 @app.command()
@@ -206,7 +216,7 @@ def bench(
     suite: SuiteName = "standard",
     out: Out = Path("unrecall-bench"),
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 1,
-    tune: Tune = False,
+    tune: Tune = None,
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
     device: Device = None,
     alone: options.Alone = False,
@@ -222,10 +232,12 @@ def bench(
         raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
     for name in names:
         check_names(scenario, name, suite)
-    tuned = {name: tune and parse(name, "methods").innermost().strength is not None for name in names}
+    tuned = {name: bool(tune) and parse(name, "methods").innermost().strength is not None for name in names}
     for name in sorted(name for name in tuned if tune and not tuned[name]):
         _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
-    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": tune} | options.basis(alone, rate)
+    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": bool(tune)} | options.basis(
+        alone, rate
+    )
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
         cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone=alone, rate=rate)
         cells = [
@@ -294,13 +306,21 @@ def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None 
 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:
-    """Writes the page, prints each record's verdict, and exits with 1 where --fail-on names one of them."""
+    """Writes the page, prints each record's verdict, and exits with 1 where --fail-on names one of them.
+
+    With 3 where it names "forgot nothing", and a method did.
+    """
+    from unrecall.record.judgement import forgot_nothing
     from unrecall.report import write
 
     write(records, folder / "report.html")
     for record in records:
         _say(f"{record.method}, seed {record.seed}: {record.verdict.line}")
+        if nothing := forgot_nothing(record):
+            _say(f"{record.method}, seed {record.seed}: {nothing}")
     _say(folder / "report.html")
+    if options.NOTHING in labels(fail_on) and any(map(forgot_nothing, records)):
+        raise typer.Exit(3)
     if any(record.verdict.label in labels(fail_on) for record in records):
         raise typer.Exit(1)
 

@@ -1,7 +1,9 @@
 """The options of the command line, and what is checked of them before any work starts. Heavy imports wait."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -14,10 +16,21 @@ SuiteName = Annotated[
     str, typer.Option("--suite", help="the attacks: standard, quick, all (every attack), or names separated by spaces")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
-FailOn = Annotated[str, typer.Option("--fail-on", help="verdicts that make the exit code 1, separated by commas")]
-Tune = Annotated[
-    bool, typer.Option("--tune", help="search the method's strength first, on forget and validation data alone")
+NOTHING = "forgot nothing"
+"""What --fail-on takes beside verdicts: the exit code is then 3 where a method forgot nothing."""
+FailOn = Annotated[
+    str,
+    typer.Option("--fail-on", help=f"verdicts that make the exit code 1, separated by commas; '{NOTHING}' makes it 3"),
 ]
+Tune = Annotated[
+    bool | None,
+    typer.Option(
+        "--tune/--no-tune",
+        help="search the method's strength first, on forget and validation data alone, and stop when it has forgotten; "
+        "by default with --model, unless the method's line sets its strength",
+    ),
+]
+Anyway = Annotated[bool, typer.Option("--anyway", help="go on though the model doesn't know what it must forget")]
 
 Alone = Annotated[
     bool, typer.Option("--alone", help="no retrained models: judge beside records that were never trained on")
@@ -46,7 +59,8 @@ Adapter = Annotated[str, typer.Option("--adapter", help="with --model: a LoRA ad
 Lora = Annotated[
     str | None,
     typer.Option(
-        "--lora", help="r=16[,alpha=32,...]: train a low-rank change; the method's lr wants to be ten times larger"
+        "--lora",
+        help="r=16[,alpha=32,...]: train a low-rank change, at ten times the method's lr unless its line sets one",
     ),
 ]
 
@@ -76,9 +90,52 @@ def scenario_line(scenario: str, **own: str) -> str:
     return "texts:" + ",".join(f"{key}={value}" for key, value in paths.items())
 
 
+LORA_RATE = 10
+"""A low-rank change wants about ten times the learning rate that all weights do."""
+
+
 def method_line(method: str, lora: str | None) -> str:
-    """The method's line, wrapped in LoRA where --lora says with which parameters."""
-    return method if lora is None else f"lora({method})" + (f":{lora}" if lora else "")
+    """The method's line, wrapped in LoRA where --lora says with which parameters, at ten times the rate of its own.
+
+    A rate that the line names stays.
+    """
+    if lora is None:
+        return method
+    from unrecall.spec.lines import parse, show
+
+    line = method if names_any(method, ("lr",)) else show(_faster(parse(method, "methods")))
+    return f"lora({line})" + (f":{lora}" if lora else "")
+
+
+def _faster(method: Any) -> Any:
+    """The method with `LORA_RATE` times its learning rate, or that of what it wraps."""
+    if (fit := getattr(method, "fit", None)) is not None:
+        return replace(method, fit=replace(fit, lr=LORA_RATE * fit.lr))
+    return replace(method, base=_faster(method.base)) if hasattr(method, "base") else method
+
+
+def names_any(method: str, parameters: Sequence[str]) -> bool:
+    """Whether a method's line sets one of these parameters, itself or within another."""
+    set_here = {part.split("=")[0].split(".")[-1].split(":")[-1] for part in method.replace(")", ",").split(",")}
+    return not set_here.isdisjoint(parameter.split(".")[-1] for parameter in parameters)
+
+
+def tunes(tune: bool | None, method: str, own: Mapping[str, str]) -> bool:
+    """Whether the strength is searched first: as --tune says; by default for a user's own model and texts.
+
+    Not where the method has no strength or its line sets it, nor without texts that were never trained on to search by.
+    """
+    if tune is not None:
+        return tune
+    from unrecall.spec.lines import parse
+
+    strength = parse(method, "methods").innermost().strength
+    return bool(
+        own.get("model")
+        and (own.get("holdout") or own.get("test"))
+        and strength is not None
+        and not names_any(method, strength.parameters)
+    )
 
 
 def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:
@@ -113,7 +170,7 @@ def labels(fail_on: str) -> set[str]:
     """The verdicts that --fail-on names."""
     from unrecall.record.schema import Label
 
-    every = list(get_args(Label))
+    every = [*get_args(Label), NOTHING]
     names = {label.strip() for label in fail_on.split(",") if label.strip()}
     for name in names - set(every):
         raise BadInput(f"--fail-on: unknown verdict '{name}'. {nearest(name, every)}")

@@ -150,9 +150,15 @@ class Request:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_validation(self) -> "Request":
-        """This request with examples for tuning: its own, or every second example of the holdout, taken out of it."""
+        """This request with examples for tuning: its own, or every second example of the holdout, taken out of it.
+
+        Where there is no holdout at all, of the test set. MissingReference where there are fewer than 4 to take from.
+        """
         if self.validation is not None and len(self.validation):
             return self
+        if isinstance(self.holdout, Absent) and (unseen := len(self.test)) >= 4:
+            validation, test = (Part(self.test, range(first, unseen, 2)) for first in (0, 1))
+            return self.with_own(validation=validation, test=test)
         n = len(self.holdout)
         if n < 4:
             raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")

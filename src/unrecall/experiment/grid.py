@@ -14,6 +14,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json, writing
 from unrecall.errors import BadInput, MissingDependency, told
+from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.run import StartingPoint, experiment, loaded, references
 from unrecall.harness.audit import audit
@@ -37,7 +38,8 @@ class Cell:
 
     `scenario`, `method`, `suite`: as on the command line. `tuned`: whether the strength is searched first. `folder`:
     where its record goes, and the parts of it that are finished. `alone`: without retrained models, beside records that
-    were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks.
+    were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on
+    though the original doesn't know what it must forget.
     """
 
     scenario: str
@@ -47,9 +49,10 @@ class Cell:
     tuned: bool
     folder: str
     device: str | None
-    show: bool = True
     alone: bool = False
     rate: float | None = None
+    anyway: bool = False
+    show: bool = True
 
     @property
     def session(self) -> Session:
@@ -95,6 +98,8 @@ def run_cell(cell: Cell) -> Record:
         return before
     check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
     shared(on_disk=True).check()
+    if not cell.anyway and scenario.original is not None:
+        check_known(scenario.task, scenario.original, scenario.request)
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate)
     for file in (folder / "parts").glob("unlearned-*.safetensors"):
         if weights.digest_of_file(file) != record.provenance.weights["unlearned"]:
@@ -122,6 +127,8 @@ def unlearn_cell(cell: Cell) -> str:
     shared(on_disk=True).check()
     start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session, cell.tuned)
     check_inputs(scenario.task, start.original, scenario.request)
+    if not cell.anyway and scenario.original is not None:
+        check_known(scenario.task, scenario.original, scenario.request)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
     weights.save(unlearned, folder / CHECKPOINT)

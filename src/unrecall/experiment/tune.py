@@ -24,7 +24,10 @@ CRITERION = {
     "backdoor": "the weakest strength whose mean confidence in what the attacker wishes, on validation, is at most "
     "{0:.3g}",
 }
-SPARING = ", with at most {0:.0%} of {1} lost on retain examples that unlearning did not see, {2:.0%} on those nearest to forget"
+SPARING = (
+    ", with at most {0:.0%} of {1} lost on retain examples that unlearning did not see, {2:.0%} on those nearest to what "
+    "must go"
+)
 UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training stops as soon as that is reached"
 UNMET = "; none that was tried does that, so this is what comes nearest"
@@ -43,8 +46,8 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 6, retain_
 
     Of texts, the share of answers that are said whole counts as well. Training stops by itself as soon as the gap is
     closed (`Job.enough`). Damage is looked for on a tenth of retain that is kept from unlearning, where it isn't
-    repaired; on the retain examples nearest to forget; and, for samples, on validation, which a retrained model knows as
-    well as the original does. The holdout, the test set and retrained models are never touched.
+    repaired; on the retain examples nearest to forget; and, for samples, on validation, which a retrained model knows
+    as well as the original does. The holdout, the test set and retrained models are never touched.
 
     Doubles or divides the factor until the gap changes sign, then bisects on the logarithm. Raises NotSupported for a
     method without a strength, and for a task without classes where more than samples must go; MissingReference where

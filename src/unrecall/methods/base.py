@@ -251,7 +251,7 @@ def train(student: nn.Module, phases: Iterable[Phase], job: Job, method: Method)
 
 
 def _ending(phase: Phase, enough: Callable[[nn.Module], bool]) -> Phase:
-    """The phase, which ends where the model has forgotten enough; till then it goes on for `PATIENCE` steps at least."""
+    """The phase, which ends where the model has forgotten enough; till then it takes `PATIENCE` steps at least."""
 
     def done(current: StepState) -> bool:
         return (phase.done is not None and phase.done(current)) or enough(current.model)

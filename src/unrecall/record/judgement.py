@@ -36,3 +36,29 @@ def declared_then(record: Record, declared: Mapping[str, Side | None]) -> Mappin
     if record.verdict.rule != former.RULE:
         return declared
     return {name: side for name, side in declared.items() if name not in SINCE} | dict.fromkeys(former.JUDGED, "above")
+
+
+LITTLE, SMALLEST = 0.1, 0.05
+"""The share of what could be forgotten below which nothing was; and the least there must be to forget."""
+
+
+def forgot_nothing(record: Record) -> str:
+    """In a sentence, that the method forgot nothing; empty where it forgot something, or that can't be told.
+
+    By the probability of forget's answers, or accuracy on forget: less than a tenth of what lies between the original
+    and what was never seen (retrained models, or else holdout; of answers, 0).
+    """
+    if record.verdict.label == "unchanged":
+        return "It forgot nothing: its weights are the original's."
+    answers, accuracy = record.measurement("forget_probability"), record.measurement("forget_accuracy")
+    m = answers if answers is not None and answers.unlearned.value is not None else accuracy
+    if m is None or m.original.value is None or m.unlearned.value is None:
+        return ""
+    holdout = record.measurement("holdout_accuracy")
+    unseen = m.reference
+    if unseen is None:
+        unseen = 0.0 if m is answers else holdout.original.value if holdout else None
+    before, after = m.original.value, m.unlearned.value
+    if unseen is None or before - unseen < SMALLEST or before - after >= LITTLE * (before - unseen):
+        return ""
+    return f"It forgot nothing: {m.title} is {after:.2f}, and was {before:.2f} (never seen: {unseen:.2f})."
