@@ -1,0 +1,159 @@
+"""When a request is forgotten, what is watched meanwhile, and whether a model knows what must go."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.worlds import CPU, World, small_llama
+from unrecall.data.examples import Absent, digest, iterate
+from unrecall.data.request import Request
+from unrecall.errors import BadInput, MissingReference
+from unrecall.experiment.goal import Guard, check_known, goal_of, guards_of, nearest, right, stopping, unknown
+from unrecall.experiment.tune import tune, tuning_request
+from unrecall.methods.base import GradientMethod, phase_over
+from unrecall.methods.grad_ascent import GradAscent
+from unrecall.models.observe import observe
+from unrecall.tasks import Classification
+from unrecall.training.job import Job
+from unrecall.training.loop import Fit, Phase
+from unrecall.training.randomness import seeded
+
+
+def test_a_text_is_right_as_a_whole_or_not_at_all(text_world: World) -> None:
+    w = text_world
+    signals = observe(w.original, w.task, w.request.forget)
+    halves = replace(signals, correct=np.array([1.0, 0.99, 0.5, 0.0]))
+    assert right(w.task, halves).tolist() == [1, 0, 0, 0]
+    assert right(Classification(), halves).tolist() == [1.0, 0.99, 0.5, 0.0]
+
+
+def test_the_gap_of_texts_counts_whole_answers_too(text_world: World) -> None:
+    w = text_world
+    request = w.request.with_validation()
+    goal = goal_of(w.task, request, request.validation or ())
+    own, other = (observe(w.original, w.task, examples) for examples in (request.forget, request.validation or ()))
+    whole = float(right(w.task, own).mean() - right(w.task, other).mean())
+    mean = float(own.confidence.mean() - other.confidence.mean())
+    assert goal.gap(w.original) == pytest.approx(max(whole, mean))
+    assert not goal(w.original)
+    assert goal(w.retrained[0]) == (goal.gap(w.retrained[0]) <= 0)
+
+
+class Line(nn.Module):
+    """Features are the two inputs; the class is the sign of their sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 2, bias=False)
+        self.head.weight.data = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(x)
+        return out
+
+
+def at(degrees: float, label: int = 1, radius: float = 1.0) -> tuple[torch.Tensor, int]:
+    """A point by its direction, which decides the cosine."""
+    angle = torch.deg2rad(torch.tensor(degrees))
+    return radius * torch.stack([torch.cos(angle), torch.sin(angle)]), label
+
+
+def test_neighbours_are_nearest_by_cosine() -> None:
+    retain = [at(d, radius=r) for d, r in ((0, 9), (40, 1), (44, 5), (50, 0.1), (90, 1), (120, 1))]
+    request = Request([at(45)], retain, [at(20)], [at(30)])
+    near = nearest(Classification(), Line(), request)
+    assert near.indices == [1, 2, 3]
+
+
+def test_a_guard_lets_one_example_go_and_counts_gains_only_where_told() -> None:
+    task, model = Classification(), Line()
+    examples = [at(45), at(40), at(50), at(30, label=0)]  # 3 of 4 are right
+    assert Guard(task, examples, before=1.0, most=0.1).change(model) == (0.25, False)
+    assert Guard(task, [*examples, at(20, label=0)], before=1.0, most=0.1).change(model) == (pytest.approx(0.4), True)
+    assert Guard(task, examples, before=0.25, most=0.1).change(model) == (-0.5, False)
+    assert Guard(task, examples, before=0.25, most=0.1, either=True).change(model) == (-0.5, True)
+
+
+def test_validation_is_no_guard_of_a_class(class_world: World, samples_world: World) -> None:
+    for world, watched in ((class_world, False), (samples_world, True)):
+        request = world.request.with_validation()
+        narrowed = tuning_request(request, request.validation or (), 0)
+        guards = guards_of(world.task, world.original, narrowed, request.validation or (), 0.02)
+        assert (guards.validation is not None) == watched
+        assert len(guards.near.examples)
+
+
+def test_a_method_stops_when_the_request_is_forgotten_and_trains_on_when_its_recipe_is_short(
+    class_world: World,
+) -> None:
+    w = class_world
+    job = stopping(Job(w.request.with_validation(), w.task, seeded(0), CPU))
+    short = GradAscent(fit=Fit(lr=0.02, epochs=1, batch_size=8, check_every=1))
+    steps = {}
+    for name, enough in (("stops", job.enough), ("doesn't", None)):
+        session = replace(CPU, name=name, efforts=[])
+        unlearned = short.unlearn(w.original, replace(job.seeded(0), session=session).until(enough))
+        steps[name] = sum(effort.steps for effort in session.efforts)
+        assert job.enough is not None
+        assert job.enough(unlearned) == (name == "stops")
+    assert steps["doesn't"] < steps["stops"] < 100
+
+
+@dataclass(frozen=True)
+class TwoPhases(GradientMethod):
+    """A phase on forget, one on retain, and a second on forget that has nothing left to do."""
+
+    title: ClassVar[str] = "TwoPhases"
+    fit: Fit = Fit(lr=0.0, epochs=1, batch_size=8)
+
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
+        forget, retain = phase_over("forget", job, self.fit), phase_over("retain", job, self.fit)
+        return [forget, retain, forget]
+
+
+def test_a_phase_on_forget_does_not_begin_where_enough_is_forgotten(class_world: World) -> None:
+    w = class_world
+    session = replace(CPU, efforts=[])
+    TwoPhases().unlearn(w.original, Job(w.request, w.task, seeded(0), session).until(lambda _: True))
+    assert len(session.efforts) == 2
+    assert session.efforts[0].steps == len(w.request.forget) // 8
+
+
+def test_the_test_set_serves_where_there_is_no_holdout(samples_world: World) -> None:
+    w = samples_world
+    request = replace(w.request, holdout=Absent("none"), validation=None).with_validation()
+    whole = [digest(item) for item in iterate(w.request.test)]
+    assert [digest(item) for item in iterate(request.validation or ())] == whole[::2]
+    assert request.digests["test"] == whole[1::2]
+    with pytest.raises(MissingReference):
+        replace(request, test=Absent("none"), validation=None).with_validation()
+
+
+def test_what_the_original_does_not_know_is_not_forgotten(text_world: World) -> None:
+    w = text_world
+    assert unknown(w.task, w.original, w.request) == ""
+    untrained = small_llama(len(w.task.tokenizer), seed=9)
+    reason = unknown(w.task, untrained, w.request)
+    assert "says none of" in reason
+    assert "texts that it never saw" in reason
+    with pytest.raises(BadInput, match="go on with --anyway"):
+        check_known(w.task, untrained, w.request)
+    alone = replace(w.request, holdout=Absent("none"), test=Absent("none"))
+    assert "of their tokens" in unknown(w.task, untrained, alone)
+    assert unknown(w.task, w.original, alone) == ""
+
+
+def test_a_classifier_is_not_asked(samples_world: World) -> None:
+    w = samples_world
+    assert unknown(w.task, w.original, w.request) == ""
+
+
+def test_a_search_ends_at_a_trial_that_is_good_enough(class_world: World) -> None:
+    w = class_world
+    tuned = tune(GradAscent(fit=Fit(lr=1e-3, epochs=1)), w.original, Job(w.request, w.task, seeded(0), CPU))
+    assert tuned.criterion.endswith(("training stops as soon as that is reached", "what comes nearest"))
+    assert all(trial.near_drop is not None for trial in tuned.trials if trial.retain_drop < 1)
