@@ -35,7 +35,7 @@ CLOSE = 0.1
 """The share of the original's gap by which a trial may overshoot and still be good enough to end the search."""
 
 
-def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 6, retain_drop: float = 0.02) -> Tuning:
+def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 6, retain_drop: float = 0.05) -> Tuning:
     """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
 
     A model retrained without forget would treat forget like validation, so for samples the gap between them should be

@@ -348,7 +348,8 @@ def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chose
     """What "share:P", "half:C", "class:C" or the path of a file of training indices means for these labels."""
     how, _, which = forget.partition(":")
     if how == "share" and which:
-        return _some(which, labels, seed)
+        indices = share_of(which, len(labels), seed)
+        return Chosen(indices, {labels[i] for i in indices}, ())
     if how not in ("half", "class") or not which:
         indices = read_indices(Path(forget), len(labels))
         return Chosen(indices, {labels[i] for i in indices}, (), at_random=False)
@@ -360,13 +361,12 @@ def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chose
     return Chosen(sorted(members), {int(which)}, (int(which),))
 
 
-def _some(share: str, labels: Sequence[int], seed: int) -> Chosen:
-    """A random share of all training examples."""
+def share_of(share: str, count: int, seed: int) -> list[int]:
+    """A random share, as a user writes it, of so many examples; BadInput unless it is between 0 and 1."""
     try:
         number = float(share)
     except ValueError:
         number = -1.0
     if not 0 < number < 1:
         raise BadInput(f"forget: expected share:P with P between 0 and 1, got '{share}'.")
-    indices = sorted(shuffled(range(len(labels)), seed)[: max(1, round(number * len(labels)))])
-    return Chosen(indices, {labels[i] for i in indices}, ())
+    return sorted(shuffled(range(count), seed)[: max(1, round(number * count))])

@@ -5,18 +5,20 @@ from dataclasses import dataclass
 import torch
 
 from unrecall.data.examples import Part
-from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
+from unrecall.scenarios.base import Builder, Chosen, Scenario, choose, share_of, shuffled
 from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
 from unrecall.training.loop import Fit
+from unrecall.training.randomness import seeded
 
 
 @dataclass(frozen=True)
 class Digits(Builder):
     """1,797 pictures of 8 x 8 pixels in 10 classes, a small CNN with BatchNorm, trained in seconds.
 
-    `forget`: share:P of all, half:C, class:C, or the path of a file with one training index a line. `train`: how many
+    `forget`: share:P of all, half:C, class:C, the path of a file with one training index a line, or mistakes:P: that
+    share of all pictures was entered under a wrong digit, and those that were trained on must go. `train`: how many
     pictures are trained on. `epochs`: of original and retrained. `references`: how many retrained models.
     """
 
@@ -33,12 +35,19 @@ class Digits(Builder):
         bunch = load_digits()
         pictures = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
         labels = [int(y) for y in bunch.target]
-        data = [(pictures[i], labels[i]) for i in range(len(labels))]
-        order = shuffled(range(len(data)), self.seed)
+        order = shuffled(range(len(labels)), self.seed)
         trained, unseen = order[: self.train], order[self.train :]
-        chosen = choose(self.forget, [labels[i] for i in trained], self.seed, 10)
-        alike = [i for i in unseen if labels[i] in chosen.classes]
-        used = set(alike[: 3 * len(alike) // 4])
+        wrong = self._mistakes(labels)
+        labels = [wrong.get(i, y) for i, y in enumerate(labels)]
+        data = [(pictures[i], labels[i]) for i in range(len(labels))]
+        if wrong:
+            chosen = Chosen([i for i, place in enumerate(trained) if place in wrong], set(range(10)), ())
+            alike = [i for i in unseen if i in wrong]
+        else:
+            chosen = choose(self.forget, [labels[i] for i in trained], self.seed, 10)
+            alike = [i for i in unseen if labels[i] in chosen.classes]
+            alike = alike[: 3 * len(alike) // 4]
+        used = set(alike)
         test = Part(data, [i for i in unseen if i not in used])
         return Scenario(
             name="digits",
@@ -49,3 +58,12 @@ class Digits(Builder):
             recipe=Fit(lr=0.05, epochs=self.epochs, batch_size=64, schedule="cosine", weight_decay=5e-4),
             references=self.references,
         )
+
+    def _mistakes(self, labels: list[int]) -> dict[int, int]:
+        """The wrong digits, by picture; none unless mistakes must go."""
+        how, _, text = self.forget.partition(":")
+        if how != "mistakes":
+            return {}
+        places = share_of(text, len(labels), self.seed + 1)
+        shift = torch.randint(1, 10, (len(places),), generator=seeded(self.seed)).tolist()
+        return {i: (labels[i] + by) % 10 for i, by in zip(places, shift, strict=True)}
