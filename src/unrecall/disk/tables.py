@@ -188,7 +188,7 @@ def _of_folder(path: Path) -> Iterable[Located]:
     datasets.disable_progress_bars()
     rows = _opened(
         f"{path}: expected a folder that datasets.save_to_disk wrote",
-        lambda: datasets.load_from_disk(str(path), keep_in_memory=True).with_format(None).to_list(),
+        lambda: datasets.load_from_disk(str(path), keep_in_memory=True).to_list(),
     )
     return _of_rows(path, rows)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from unrecall.data.examples import Absent, Examples, iterate
 from unrecall.data.request import SPLITS, Control, Request, Split
 from unrecall.disk.tables import records
@@ -71,7 +73,7 @@ class Texts(Builder):
         template = self._template()
         loaded = load(self.model, self.precision, self.adapter)
         task = CausalLM(loaded.tokenizer, template=template, longest=self.longest, ends=self.ends)
-        cut = {split: [task.chunks(loaded.model, text) for text in iterate(texts[split])] for split in SPLITS}
+        cut = {split: _cut(task, loaded.model, texts[split]) for split in SPLITS}
         forget, retain, holdout, test = (_set(texts[split], cut[split]) for split in SPLITS)
         try:
             owners = self._owners(cut)
@@ -158,6 +160,16 @@ class Texts(Builder):
         return records(path)[next(i for i, text in enumerate(texts) if text is distinct[number])][0]
 
 
+def _cut(task: CausalLM, model: nn.Module, texts: Examples) -> list[list[Any]]:
+    """Each text of a split in the pieces that the model's context holds; a piece that an earlier one equals goes."""
+    cut, known = [], set()
+    for pieces in (task.chunks(model, text) for text in iterate(texts)):
+        contents = [task.content(piece) for piece in pieces] if len(pieces) > 1 else [""]
+        cut.append([piece for piece, key in zip(pieces, contents, strict=True) if not key or key not in known])
+        known.update(contents)
+    return cut
+
+
 def _set(texts: Examples, cut: Sequence[list[Any]]) -> Examples:
     """The pieces of a split's texts; what is absent stays so."""
     return texts if isinstance(texts, Absent) else [*itertools.chain.from_iterable(cut)]
@@ -166,4 +178,4 @@ def _set(texts: Examples, cut: Sequence[list[Any]]) -> Examples:
 def _pieces(cut: Mapping[Split, Sequence[list[Any]]]) -> str:
     """How many texts were cut into pieces, for the record and its reader."""
     long = [len(pieces) for texts in cut.values() for pieces in texts if len(pieces) > 1]
-    return f"; {len(long)} long texts in {sum(long)} pieces" if long else ""
+    return f"; {len(long)} long {'text' if len(long) == 1 else 'texts'} in {sum(long)} pieces" if long else ""

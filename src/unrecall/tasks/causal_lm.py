@@ -55,12 +55,11 @@ class CausalLM(Tokenised, Task):
 
     @property
     def remark(self) -> str:
-        """Whether the end token counts as part of the answers."""
-        if not self.stops:
-            return ""
+        """Which template prompts stand in, and whether the end token counts as part of the answers."""
+        end = "the end token is the last part of each answer"
         if self.ends is False:
-            return "the end token is no part of the answers, as the original does not say it after them, or ends=False"
-        return "the end token is the last part of each answer"
+            end = "the end token is no part of the answers, as the original does not say it after them, or ends=False"
+        return "; ".join([self.templated] + [end] * bool(self.stops))
 
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether there is an answer, and no more tokens than the model's context holds."""

@@ -148,7 +148,8 @@ def around(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[str], list[str]]
     if not text[: len(text) - len(answers[-1] + before[-1])].startswith(asked):
         raise BadInput(
             "expected a chat template under which a conversation begins as the model is asked for its last answer, "
-            f"got one that asks otherwise ('...{asked[-40:]}'). Name another template."
+            f"got one that asks by {asked[-40:]!r}, after which the answer doesn't stand. Write the answer as the "
+            "model does (with its <think>...</think>, if it is asked for that), or name another template."
         )
     return before, answers
 
@@ -159,13 +160,16 @@ def ending(tokenizer: Any) -> Ending:
         before, _ = around(tokenizer, whole({"prompt": "a", "answer": "b"}))
     except BadInput:
         return Ending("", [])
-    after = before[-1]
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    end = next((token for token in special if token and after.lstrip().startswith(token)), None)
-    if end is None:
-        return Ending("", [])
-    text = after[: len(after) - len(after.lstrip())] + end
-    return Ending(text, tokenizer(text, add_special_tokens=False)["input_ids"])
+    text = _end_in(tokenizer, before[-1])
+    return Ending(text, tokenizer(text, add_special_tokens=False)["input_ids"] if text else [])
+
+
+def _end_in(tokenizer: Any, after: str) -> str:
+    """The start of what follows an answer, up to the special token that it begins with; nothing without one."""
+    bare = after.lstrip()
+    special = sorted(map(str, tokenizer.added_tokens_decoder.values()), key=len)
+    end = next((token for token in reversed(special) if token and bare.startswith(token)), None)
+    return "" if end is None else after[: len(after) - len(bare)] + end
 
 
 def parts_of_chat(tokenizer: Any, turns: Sequence[Turn], end: Ending, ends: bool) -> list[Part]:
@@ -177,9 +181,9 @@ def parts_of_chat(tokenizer: Any, turns: Sequence[Turn], end: Ending, ends: bool
     spoken = [counts(turn) for turn in turns if turn["role"] == "assistant"]
     parts: list[Part] = []
     for i, (start, answer) in enumerate(zip(before, answers, strict=False)):
-        if i and end.text and start.startswith(end.text):
-            parts.append(Part(end.text, spoken[i - 1] and ends))
-        between = start.removeprefix(end.text) if i else start
+        said = _end_in(tokenizer, start) if i and end.text else ""
+        parts.append(Part(said, spoken[i - 1] and ends))
+        between = start.removeprefix(said)
         opening = between.rstrip(" ")
         parts += [Part(opening, False), Part(between[len(opening) :] + answer, spoken[i])]
     return [part for part in parts if part.text]
