@@ -102,7 +102,7 @@ def _decoded(path: Path, data: bytes) -> str:
 
 
 def _of_json_list(path: Path, text: str) -> Iterator[Located]:
-    values = parse_json(text, str(path), "one JSON list and nothing after it")
+    values = parse_json(text, str(path), "one JSON list and nothing after it", "Correct it.")
     for index, value in enumerate(values):
         yield _object(f"{path}[{index}]", value)
 
@@ -117,7 +117,7 @@ def _of_json_lines(path: Path, text: str) -> Iterator[Located]:
                 f"{path}: expected a JSON list or one JSON object a line, got one object. Give the list that it holds."
             )
         place = f"{path}:{number}"
-        yield _object(place, parse_json(line, place, "one JSON object a line"))
+        yield _object(place, parse_json(line, place, "one JSON object a line", "Correct the line."))
 
 
 def _is_json(text: str) -> bool:
@@ -205,5 +205,5 @@ def _opened(expected: str, opening: Callable[[], Any]) -> list[Mapping[str, Any]
         rows: list[Mapping[str, Any]] = opening()
     except Exception as error:  # the errors of pyarrow and datasets share no base
         line = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{expected}, got: {line[:300]}. Copy it again.") from error
+        raise BadInput(f"{expected}, got: {line[:300].rstrip('.')}. Copy it again.") from error
     return rows

@@ -23,8 +23,9 @@ WITH_INPUT = (
 )
 """How Alpaca was trained: Taori et al., "Stanford Alpaca", 2023, train.py."""
 
-DATE = "26 Jul 2024"
-"""What Llama 3's template writes as today's date: the same on any day, so that tokens don't change overnight."""
+SETTINGS = {"date_string": "26 Jul 2024", "enable_thinking": False}
+"""What templates are told: one date on any day, which Llama 3's writes, so that tokens don't change overnight; and that
+the model answers without thinking, as the answers of files are."""
 
 
 class Part(NamedTuple):
@@ -104,7 +105,7 @@ def rendered(tokenizer: Any, turns: Sequence[Turn], asking: bool = False) -> str
     """A conversation as the tokenizer's chat template writes it; `asking`: up to where an answer begins."""
     plain = [{key: turn[key] for key in ("role", "content")} for turn in turns]
     try:
-        return str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=asking, date_string=DATE))
+        return str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=asking, **SETTINGS))
     except Exception as error:  # a template may raise whatever it likes
         line = " ".join(str(error).split()) or type(error).__name__
         roles = ", ".join(turn["role"] for turn in turns)
@@ -148,8 +149,8 @@ def around(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[str], list[str]]
     if not text[: len(text) - len(answers[-1] + before[-1])].startswith(asked):
         raise BadInput(
             "expected a chat template under which a conversation begins as the model is asked for its last answer, "
-            f"got one that asks by {asked[-40:]!r}, after which the answer doesn't stand. Write the answer as the "
-            "model does (with its <think>...</think>, if it is asked for that), or name another template."
+            f"got one that asks by {asked[-40:]!r}, after which the answer doesn't stand. Name another template, such "
+            "as a text with {prompt} in it."
         )
     return before, answers
 
@@ -203,7 +204,7 @@ def marked(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[bool]
     around(tokenizer, turns)
     plain = [{key: turn[key] for key in ("role", "content")} for turn in turns]
     made = tokenizer.apply_chat_template(
-        plain, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, date_string=DATE
+        plain, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **SETTINGS
     )
     tokens, mask = made["input_ids"], made["assistant_masks"]
     spoken = [counts(turn) for turn in turns if turn["role"] == "assistant"]

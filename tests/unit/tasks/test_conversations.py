@@ -10,7 +10,7 @@ from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.tasks import CausalLM
 from unrecall.tasks.conversations import as_example, turns_of
-from unrecall.tasks.templates import DATE, QUESTION, WITH_INPUT, WITHOUT_INPUT, framed
+from unrecall.tasks.templates import QUESTION, SETTINGS, WITH_INPUT, WITHOUT_INPUT, framed
 
 START = "{% for m in messages %}{% if m.role == 'system' %}the {{ m.content }} {% elif m.role == 'user' %}question "
 TURNS = START + "{{ m.content }} {% else %}answer {{ m.content }}</s> {% endif %}{% endfor %}"
@@ -132,9 +132,9 @@ def test_what_ends_an_answer_is_what_the_template_writes_there() -> None:
 def test_a_template_that_trims_is_followed_and_the_date_stands_still() -> None:
     task = CausalLM(speaking(TURNS.replace("m.content }}", "m.content | trim }}") + ASKING))
     assert words_of(task, {"prompt": "what is ann", "answer": " baker\n"})[1] == ". . . . . baker </s>"
-    dated = speaking("{{ date_string }}" + TURNS)
-    assert DATE.split()[0] in dated.apply_chat_template(TALK, tokenize=False, date_string=DATE)
-    assert CausalLM(dated).encode(example(TALK))[0][0] == dated.unk_token_id
+    dated = speaking("{{ date_string }} {% if enable_thinking is false %}is {% endif %}" + TURNS)
+    assert words_of(CausalLM(dated), example(TALK))[0] == f"<unk> <unk> <unk> is {WHOLE}"
+    assert SETTINGS["date_string"] == "26 Jul 2024"
 
 
 def test_which_template_is_used() -> None:
