@@ -273,7 +273,7 @@ def test_a_conversation_that_can_not_be_used_names_its_line(folder: Path, capsys
     write("chat.jsonl", {"messages": talk}, {"messages": talk[:2]})
     refused(own, r"chat\.jsonl:2: expected a turn of the assistant that counts, got system, user", folder, capsys)
     write("chat.jsonl", {"messages": talk})
-    refused([*own[:2], "model", *own[3:]], r"chat\.jsonl:1: expected a chat template for a conv", folder, capsys)
+    refused([*own[:2], "model", *own[3:]], r"chat\.jsonl:1: template: expected a chat template for", folder, capsys)
 
 
 def test_a_text_that_would_not_fit_is_cut_into_pieces_that_all_count() -> None:

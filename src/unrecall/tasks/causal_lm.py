@@ -18,6 +18,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task, check_finite, opened, parts_of, split_after_layers
+from unrecall.tasks.conversations import turns
 from unrecall.tasks.pretrained import save
 from unrecall.tasks.strings import readable
 from unrecall.tasks.text_files import identity
@@ -247,6 +248,7 @@ class CausalLM(Tokenised, Task):
         if not isinstance(item, Mapping) or not isinstance(item.get("answer"), str):
             raise BadInput(f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}.")
         try:
+            turns(item.get("before", []), "before")
             tokens, start = self.encode(item)
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from error

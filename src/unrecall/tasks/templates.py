@@ -87,7 +87,7 @@ def framed(template: str | None, item: Mapping[str, Any]) -> str:
     """
     if item.get("before"):
         raise BadInput(
-            "expected a chat template for a conversation of several turns, got none. Give the tokenizer one "
+            "template: expected a chat template for a conversation of several turns, got none. Give the tokenizer one "
             "(tokenizer.chat_template), leave template out, or keep one question and one answer."
         )
     prompt = str(item.get("prompt", ""))
@@ -110,8 +110,8 @@ def rendered(tokenizer: Any, turns: Sequence[Turn], asking: bool = False) -> str
         line = " ".join(str(error).split()) or type(error).__name__
         roles = ", ".join(turn["role"] for turn in turns)
         raise BadInput(
-            f"expected turns that the tokenizer's chat template takes, got {roles}, of which it says: {line[:200]}. "
-            "Change the turns, or name another template."
+            f"template: expected turns that the tokenizer's chat template takes, got {roles}, of which it says: "
+            f"{line[:200]}. Change the turns, or name another template."
         ) from error
 
 
@@ -131,7 +131,7 @@ def around(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[str], list[str]]
         if not mark_there or mark in left:
             how = "twice" if mark_there else "nowhere"
             raise BadInput(
-                f"expected a chat template that writes each answer once, got turn {i} {how}. Name another template."
+                f"template: expected a chat template that writes each answer once, got turn {i} {how}. Name another."
             )
         before.append(start)
     before.append(left)
@@ -142,15 +142,15 @@ def around(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[str], list[str]]
             break
     else:
         raise BadInput(
-            "expected a chat template that writes each answer as it is, got one that changes an answer. Take what it "
-            "leaves out (such as <think>...</think>) out of the answer, or name another template."
+            "template: expected a chat template that writes each answer as it is, got one that changes an answer. "
+            "Take what it leaves out (such as <think>...</think>) out of the answer, or name another template."
         )
     asked = rendered(tokenizer, turns[: spoken[-1]], asking=True)
     if not text[: len(text) - len(answers[-1] + before[-1])].startswith(asked):
         raise BadInput(
-            "expected a chat template under which a conversation begins as the model is asked for its last answer, "
-            f"got one that asks by {asked[-40:]!r}, after which the answer doesn't stand. Name another template, such "
-            "as a text with {prompt} in it."
+            "template: expected a chat template under which a conversation begins as the model is asked for its last "
+            f"answer, got one that asks by {asked[-40:]!r}, after which the answer doesn't stand. Name another "
+            "template, such as a text with {prompt} in it."
         )
     return before, answers
 
@@ -211,8 +211,8 @@ def marked(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[bool]
     starts = [i for i, inside in enumerate(mask) if inside and (i == 0 or not mask[i - 1])]
     if len(starts) != len(spoken):
         raise BadInput(
-            f"expected a chat template that marks each of {len(spoken)} answers, got {len(starts)} marked parts. "
-            "Correct its {% generation %} marks, or take them out."
+            f"template: expected a chat template that marks each of {len(spoken)} answers, got {len(starts)} marked "
+            "parts. Correct its {% generation %} marks, or take them out."
         )
     answer = -1
     counted = []

@@ -139,8 +139,8 @@ class Tokenised:
         end = self._ends_of(item)
         if self._talks(item) and is_marked(self.tokenizer):
             return self._marked(item, end)
-        tokens, counted, start = [] if self._talks(item) else list(self._begin), [], 1
-        counted += [False] * len(tokens)
+        tokens = [] if self._talks(item) else list(self._begin)
+        counted, start = [False] * len(tokens), 1
         for text, counts in self._parts(item):
             start = max(1, len(tokens))
             tokens += self._after(tokens, text)
@@ -157,8 +157,8 @@ class Tokenised:
                 counted[i : i + 1] = [bool(end)]
                 rest = next((k for k in range(i + 1, len(tokens)) if not counted[k]), len(tokens))
                 counted[i + 1 : rest] = [False] * (rest - i - 1)
-        last = max(i for i, counts in enumerate(counted) if counts) + 1
-        start = max(i for i in range(last) if counted[i] and (i == 0 or not counted[i - 1]))
+        last = max((i + 1 for i, counts in enumerate(counted) if counts), default=1)
+        start = max((i for i in range(last) if counted[i] and (i == 0 or not counted[i - 1])), default=1)
         return Encoded(tokens[:last], max(1, start), [False, *counted[1:last]])
 
     def _talks(self, item: Any) -> bool:
@@ -189,8 +189,10 @@ class Tokenised:
 
     def _ends_of(self, item: Any) -> list[int]:
         """What ends this example: of plain text the end-of-text token, unless more of the text follows."""
-        if item.get("continues") or self._talks(item):
-            return [] if item.get("continues") else self._end
+        if item.get("continues"):
+            return []
+        if self._talks(item):
+            return self._end
         token = self.tokenizer.eos_token_id
         return [] if token is None or self.ends is False else [token]
 
@@ -221,14 +223,14 @@ class Tokenised:
         A text on its own may begin otherwise: SentencePiece puts a space before it. So it is tokenised behind what the
         opening ends in, unless both would become one word there.
         """
-        alone = self._plain(text)
-        if not text or opening == self._begin:
-            return alone
-        anchor = str(self.tokenizer.decode(opening[-1:], clean_up_tokenization_spaces=False))
-        glued = anchor[-1:].isalnum() and text[:1].isalnum()
-        before, both = self._plain(anchor), self._plain(anchor + text)
-        whole = not glued and before == both[: len(before)] and self.tokenizer.unk_token_id not in before
-        return both[len(before) :] if anchor and whole else alone
+        anchor = ""
+        if text and opening != self._begin:
+            anchor = str(self.tokenizer.decode(opening[-1:], clean_up_tokenization_spaces=False))
+        if anchor and not (anchor[-1].isalnum() and text[0].isalnum()):
+            before, both = self._plain(anchor), self._plain(anchor + text)
+            if before == both[: len(before)] and self.tokenizer.unk_token_id not in before:
+                return both[len(before) :]
+        return self._plain(text)
 
     def collate(self, items: Sequence[Any]) -> Batch:
         """`tokens` and `targets` `[examples, length]`; targets of prompt and padding are ignored."""

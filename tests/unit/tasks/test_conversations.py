@@ -186,7 +186,7 @@ BAD_TEMPLATES = {
 def test_templates_that_can_not_be_followed(template: str, message: str) -> None:
     """With the example's place, before anything is computed."""
     request = Request([example(TALK)], *[[{"prompt": "", "answer": name}] for name in ("ann", "bob", "cid")])
-    with pytest.raises(BadInput, match=rf"forget\[0\]: expected .*{message}"):
+    with pytest.raises(BadInput, match=rf"forget\[0\]: template: expected .*{message}"):
         CausalLM(speaking(template)).check(small_llama(len(word_tokenizer())), request)
 
 
@@ -194,6 +194,15 @@ def test_templates_that_can_not_be_followed(template: str, message: str) -> None
 def test_a_conversation_needs_a_chat_template(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match="expected a chat template for a conversation of several turns, got none"):
         CausalLM(tokenizer, template="question {prompt} answer ").encode(example(TALK))
+
+
+def test_turns_of_ones_own_are_looked_at_too() -> None:
+    request = Request(
+        [{"prompt": "what", "answer": "ann", "before": [{"role": "boss", "content": "a"}]}],
+        *[[{"prompt": "", "answer": name}] for name in ("ann", "bob", "cid")],
+    )
+    with pytest.raises(BadInput, match=r"forget\[0\]: before\[0\]: expected role to be one of .*, got 'boss'"):
+        CausalLM(speaking()).check(small_llama(len(word_tokenizer())), request)
 
 
 BAD_TURNS: dict[str, tuple[Any, str]] = {
