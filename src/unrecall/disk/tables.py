@@ -116,8 +116,10 @@ def _of_json_lines(path: Path, text: str) -> Iterator[Located]:
             raise BadInput(
                 f"{path}: expected a JSON list or one JSON object a line, got one object. Give the list that it holds."
             )
-        place = f"{path}:{number}"
-        yield _object(place, parse_json(line, place, "one JSON object a line", "Correct the line."))
+        place, hint = f"{path}:{number}", "Correct the line."
+        if not line.lstrip().startswith("{"):
+            hint = "Correct the line; a file of CSV needs a name that ends in .csv."
+        yield _object(place, parse_json(line, place, "one JSON object a line", hint))
 
 
 def _is_json(text: str) -> bool:

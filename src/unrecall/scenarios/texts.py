@@ -114,6 +114,11 @@ class Texts(Builder):
         several = any(len(pieces) > 1 for split in ("forget", "holdout") for pieces in cut[split])
         if not self.group and not several:
             return None
+        if several and self.manifest:
+            raise BadInput(
+                "--control planted: expected wordings that the model's context holds whole, got one that it doesn't. "
+                "Plant shorter texts."
+            )
         owners: dict[str, list[str]] = {}
         for split in ("forget", "holdout"):
             names = self._groups(split) if self.group else [f"{split} {i}" for i in range(len(cut[split]))]

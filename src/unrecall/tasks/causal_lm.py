@@ -246,7 +246,11 @@ class CausalLM(Tokenised, Task):
     def _checked(self, item: Any, where: str) -> list[int]:
         """An example's tokens; BadInput where it is none, or has no answer to predict."""
         if not isinstance(item, Mapping) or not isinstance(item.get("answer"), str):
-            raise BadInput(f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}.")
+            keys = f" of {', '.join(map(str, item))}" if isinstance(item, Mapping) else ""
+            raise BadInput(
+                f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}{keys}. Make examples "
+                "of records by task.examples(records)."
+            )
         try:
             turns(item.get("before", []), "before")
             tokens, start = self.encode(item)

@@ -34,10 +34,11 @@ def read(path: Path) -> list[Text]:
     Raises BadInput with the line or row where a key is missing, or an answer is blank. `ignored` names the keys that
     nothing is made of.
     """
-    return [_text(record, where) for where, record in records(path)]
+    return [example(record, where) for where, record in records(path)]
 
 
-def _text(record: Mapping[str, Any], where: str) -> Text:
+def example(record: Mapping[str, Any], where: str) -> Text:
+    """The example that a record is, in whatever form; BadInput, which begins with `where`, for one that is none."""
     turns = turns_of(record, where)
     text = _pair(record, where) if turns is None else as_example(turns, where)
     for key, name in EXTRAS.items():

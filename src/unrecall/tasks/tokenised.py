@@ -1,7 +1,7 @@
 """Prompts and answers as tokens: what a language task knows without a model."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from unrecall.tasks.templates import (
     speaks,
 )
 from unrecall.tasks.text_difficulty import difficulty_of_texts
-from unrecall.tasks.text_files import Text, read, without_repeats
+from unrecall.tasks.text_files import Text, example, read, without_repeats
 
 IGNORED = -100
 """The target of a token that is not predicted: prompt and padding."""
@@ -100,6 +100,10 @@ class Tokenised:
     def read(self, path: Path) -> list[Text]:
         """The examples of a file or a folder, each once."""
         return without_repeats(read(path))
+
+    def examples(self, records: Iterable[Mapping[str, Any]]) -> list[Text]:
+        """The examples of records that are read already, such as a data set of `datasets`, each once; as `read`."""
+        return without_repeats([example(record, f"records[{i}]") for i, record in enumerate(records)])
 
     def prompt(self, item: Any) -> str:
         """The prompt as the user wrote it."""

@@ -157,7 +157,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "one JSON list and nothing after it, got Extra data",
     ),
     "lines, then CSV": ("x.jsonl", lambda: as_lines() + as_csv(), "x.jsonl:4: expected one JSON object a line"),
-    "CSV called JSON": ("x.jsonl", as_csv, "x.jsonl:1: expected one JSON object a line"),
+    "CSV called JSON": ("x.jsonl", as_csv, "x.jsonl:1: expected one JSON object .*needs a name that ends in .csv"),
     "too many cells": ("x.csv", lambda: b"text\na\n\nb,c", "x.csv:4: expected 1 cells, as the first line has, got 2"),
     "an open quote": ("x.csv", lambda: b'text\na\n"b\nc', "x.csv:3: expected CSV, got: .*Correct the quotes"),
 }
