@@ -150,7 +150,7 @@ def test_a_name_that_is_taken_or_unknown_and_other_records(work: Path) -> None:
         (add("out/seed-0", " "), "expected a name for the request, got none"),
         (add("out", "carl"), "expected one record, got 2"),
         (add("nowhere", "carl"), "expected a record or a folder of records, got nothing there"),
-        (add("out/seed-0", "carl", "--forget", "nowhere.jsonl"), "expected a JSON Lines file, got nothing there"),
+        (add("out/seed-0", "carl", "--forget", "nowhere.jsonl"), "expected a file of records, got nothing there"),
     ):
         outcome = called(arguments)
         assert outcome.code == 2, outcome

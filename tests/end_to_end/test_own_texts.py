@@ -1,6 +1,7 @@
 """Your own model and JSON Lines by command line alone; whatever can't be used is one line, and nothing is written."""
 
 import copy
+import itertools
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from safetensors.torch import save_file
 
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
-from tests.worlds import facts, small_llama, word_tokenizer
+from tests.unit.disk.test_tables import as_parquet
+from tests.worlds import JOBS, NAMES, facts, small_llama, word_tokenizer
 from unrecall.data.examples import Absent
 from unrecall.disk import weights
 from unrecall.errors import BadInput
@@ -187,7 +190,10 @@ def test_what_the_scenario_holds() -> None:
     assert len(request.holdout) == 4
     assert isinstance(request.test, Absent)
     assert not scenario.can_retrain()
-    assert scenario.summary == "model; forget 4 texts of forget.jsonl, keep 8 of retain.jsonl"
+    assert scenario.summary == (
+        "model; forget 4 texts of forget.jsonl, keep 8 of retain.jsonl; "
+        r"prompts in 'Question: {prompt}\nAnswer: ', instructions in Alpaca's template"
+    )
     assert Texts.template == CausalLM.template
 
 
@@ -210,23 +216,92 @@ def test_templates(template: str | None, opening: str) -> None:
                             for word, token in zip(opening.split(), spoken, strict=True)]  # fmt: skip
 
 
-def test_chat_uses_the_tokenizer_s_template() -> None:
+CHATTY = "{% for m in messages %}{{ 'question' if m.role == 'user' else 'answer' }} {{ m.content }} {% endfor %}"
+
+
+def chatty() -> None:
+    """A model beside the other whose tokenizer has a chat template."""
     tokenizer = word_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}question {{ m['content'] }} answer {% endfor %}"
+    tokenizer.chat_template = CHATTY
     keep(Path("chatty"), tokenizer=tokenizer)
-    task = Texts(model="chatty", forget="forget.jsonl", retain="retain.jsonl", chat=True).make().task
-    assert isinstance(task, CausalLM)
-    ids, start = task.encode({"prompt": "what is", "answer": "ann"})
-    assert tokenizer.decode(ids[:start]) == "question what is answer"
 
 
-def test_longest_cuts_what_would_not_fit() -> None:
-    write("forget.jsonl", {"text": "ann " * 100})
-    case = Texts(model="model", forget="forget.jsonl", retain="retain.jsonl")
-    with pytest.raises(BadInput, match=r"forget\.jsonl:1: expected at most 64 tokens"):
-        case.make()
-    cut = Texts(model="model", forget="forget.jsonl", retain="retain.jsonl", longest=32).make()
-    assert cut.task.collate([cut.request.forget[0]])["tokens"].shape == (1, 32)
+@pytest.mark.parametrize(
+    ("template", "opening"),
+    [("auto", "question what is answer"), ("plain", "<s> what is"), ("{prompt} has", "<s> what is has")],
+)
+def test_a_tokenizer_s_template_is_used_unless_told_otherwise(template: str, opening: str) -> None:
+    chatty()
+    made = Texts(model="chatty", forget="forget.jsonl", retain="retain.jsonl", template=template).make()
+    assert isinstance(made.task, CausalLM)
+    ids, start = made.task.encode({"prompt": "what is", "answer": "ann"})
+    assert word_tokenizer().decode(ids[:start]) == opening
+    assert made.summary.endswith(made.task.templated)
+
+
+def test_a_conversation_is_forgotten_by_one_command() -> None:
+    from transformers import AutoModelForCausalLM
+
+    chatty()
+    turns = [[{"role": role, "content": text} for role, text in talk] for talk in TALKS]
+    write("chat.jsonl", *({"messages": talk} for talk in turns[:2]))
+    Path("rest.parquet").write_bytes(as_parquet([{"messages": talk} for talk in turns[2:]]))
+    own = ["--model", "chatty", "--forget", "chat.jsonl", "--retain", "rest.parquet"]
+    how = ["--method", "npo:lr=1e-2,epochs=2", "--device", "cpu", "--out", "out", "--suite", "loss"]
+    assert call("run", *own, *how) == 0
+    record = load_record(Path("out/seed-0/record.json"))
+    assert "forget 2 texts of chat.jsonl, keep 3 of rest.parquet; prompts in the tokenizer's chat template" in (
+        record.scenario_summary
+    )
+    assert len(record.readings[0].pieces) == 6, "two answers of three words; the model wasn't taught to end them"
+    assert AutoModelForCausalLM.from_pretrained("out/seed-0/unlearned").config.max_position_embeddings == 64
+
+
+ROLES = ("system", "user", "assistant", "user", "assistant")
+TALKS = [
+    list(zip(ROLES, ("of has", one["prompt"], one["answer"], two["prompt"], two["answer"]), strict=True))
+    for one, two in zip(facts()[:10:2], facts()[1:10:2], strict=True)
+]
+
+
+def test_a_conversation_that_can_not_be_used_names_its_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chatty()
+    talk = [{"role": role, "content": text} for role, text in TALKS[0]]
+    write("chat.jsonl", {"messages": talk}, {"messages": [*talk[1:2], {"role": "assistant", "content": "ann " * 80}]})
+    own = ["run", "--model", "chatty", "--forget", "chat.jsonl", "--retain", "retain.jsonl", *HOW]
+    refused(own, r"chat\.jsonl:2: expected at most 64 tokens .* got 89\. Shorten it", folder, capsys)
+    write("chat.jsonl", {"messages": talk}, {"messages": talk[:2]})
+    refused(own, r"chat\.jsonl:2: expected a turn of the assistant that counts, got system, user", folder, capsys)
+    write("chat.jsonl", {"messages": talk})
+    refused([*own[:2], "model", *own[3:]], r"chat\.jsonl:1: template: expected a chat template for", folder, capsys)
+
+
+def test_a_text_that_would_not_fit_is_cut_into_pieces_that_all_count() -> None:
+    """With whose each piece is: a text in three pieces is one record, and not three."""
+    text = " ".join(f"{name} has {job}" for name, job in itertools.product(NAMES[:5], JOBS))
+    write("forget.jsonl", {"text": "bob has"}, {"text": text})
+    case = Texts(model="model", forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl")
+    made = case.make()
+    forget = [made.request.forget[i] for i in range(4)]
+    assert "".join(item["answer"] for item in forget[1:]) == text
+    assert made.request.groups == {
+        "forget": ["forget 0", "forget 1", "forget 1", "forget 1"],
+        "holdout": [f"holdout {i}" for i in range(4)],
+    }
+    assert "; 1 long text in 3 pieces" in made.summary
+    assert case._place("forget", 3, [[0], [0, 0, 0]]) == "forget.jsonl:2"
+    write("forget.jsonl", {"text": "bob has", "who": "bob"}, {"text": text, "who": "ann"})
+    write("holdout.jsonl", *({**text, "who": f"other {i}"} for i, text in enumerate(SPLITS["holdout"])))
+    named = replace(case, group="who").make().request.groups
+    assert named is not None and named["forget"] == ["bob", "ann", "ann", "ann"]
+
+
+def test_longest_is_the_length_of_a_piece_and_cuts_what_has_a_prompt() -> None:
+    text = " ".join(f"{name} has {job}" for name, job in itertools.product(NAMES[:4], JOBS[:8]))
+    write("forget.jsonl", {"text": text}, {"question": "who", "answer": "bob " * 100})
+    made = Texts(model="model", forget="forget.jsonl", retain="retain.jsonl", longest=32).make()
+    lengths = made.task.collate([made.request.forget[i] for i in range(len(made.request.forget))])["lengths"]
+    assert lengths.tolist() == [31, 31, 31, 7, 32]
 
 
 def test_an_adapter_is_merged() -> None:
@@ -375,7 +450,11 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ("missing keys", b'{"text": "ann"}\n{"question": "who"}\n', r"bad\.jsonl:2: expected the keys .* got question"),
     ("a number for an answer", b'{"prompt": "who", "answer": 3}', r"bad\.jsonl:1: answer: expected text, got int"),
     ("no answer", b'{"text": "ann"}\n\n{"prompt": "who", "answer": " "}\n', r"bad\.jsonl:3: .* at least one token"),
-    ("too long", b'{"text": "ann"}\n{"text": "' + b"ann " * 99 + b'"}', r"bad\.jsonl:2: expected at most 64 tokens"),
+    (
+        "too long",
+        b'{"text": "ann"}\n{"prompt": "who", "answer": "' + b"ann " * 99 + b'"}',
+        r"bad\.jsonl:2: expected at most 64 tokens .*Shorten it, or set longest",
+    ),
     ("in forget", json.dumps(SAME).encode(), r"retain .* share nothing.*forget\.jsonl:2 equals bad\.jsonl:1"),
     (
         "in forget, told otherwise",
@@ -409,16 +488,16 @@ BAD_LINES: list[tuple[str, list[str], str]] = [
     ("no retain", ["unlearn", *OWN[:4], *HOW], "--retain: expected it beside --model, got none"),
     ("no model", ["unlearn", *OWN[2:], *HOW], "--model: expected it beside --forget, got none"),
     ("a comma", ["run", *with_model("mo,del"), *HOW], "--model: expected a path without a comma, got 'mo,del'"),
-    ("missing file", ["run", *OWN[:4], "--retain", "gone.jsonl", *HOW], r"gone\.jsonl: expected a JSON Lines file"),
-    ("a folder", ["run", *OWN[:4], "--retain", "model", *HOW], "model: expected a JSON Lines file, got a folder"),
+    ("missing file", ["run", *OWN[:4], "--retain", "gone.jsonl", *HOW], r"gone\.jsonl: expected a file of records"),
+    ("a folder", ["run", *OWN[:4], "--retain", "model", *HOW], "model: expected a file, .* without dataset_info"),
     ("rank 0", ["run", *OWN, *HOW, "--lora", "r=0"], "LoRA: expected r to be greater than or equal to 1, got '0'"),
     ("unknown in LoRA", ["run", *OWN, *HOW, "--lora", "rank=4"], "LoRA: unknown parameter 'rank'"),
     ("only a rank", ["run", *OWN, *HOW, "--lora", "4"], "expected key=value, got '4'"),
     ("a base that writes", ["run", *OWN, *HOW, "--method", "eu_k"], "LoRA: expected a base that only trains, got EUk"),
     ("a base that has no steps", ["run", *OWN, *HOW, "--method", "ssd"], "LoRA: expected base to be GradientMethod"),
-    ("no place", ["run", "-s", f"{SPEC},template=who", *HOW], "template to hold"),
-    ("other places", ["run", "-s", SPEC + ",template={prompt}{x}", *HOW], "template to hold"),
-    ("no chat", ["run", "-s", f"{SPEC},chat=true", *HOW], "chat template"),
+    ("no place", ["run", "-s", f"{SPEC},template=who", *HOW], "a text to hold {prompt}"),
+    ("other places", ["run", "-s", SPEC + ",template={prompt}{x}", *HOW], "a text to hold {prompt}"),
+    ("no chat", ["run", "-s", f"{SPEC},template=chat", *HOW], "expected a tokenizer with a chat template"),
     ("no files", ["run", "-s", "texts:model=model", *HOW], "texts: expected forget=PATH, got none"),
 ]  # fmt: skip
 

@@ -38,7 +38,7 @@ def test_what_can_not_be_planted_is_one_line() -> None:
         ([], "expected a file of records or --canaries, got both or neither"),
         (["data.jsonl", "--canaries", "3"], "got both or neither"),
         (["--canaries", "-1"], "expected at least one, got -1"),
-        (["none.jsonl"], "expected a JSON Lines file, got nothing there"),
+        (["none.jsonl"], "expected a file of records, got nothing there"),
     ):
         outcome = called(["plant", *arguments])
         assert outcome.code == 2, outcome

@@ -45,7 +45,6 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
     "causal_lm": {
         "tokenizer": caption_tokenizer,
         "template": lambda: "{prompt}?",
-        "chat": lambda: True,
         "longest": lambda: 5,
         "ends": lambda: False,
         "prompts": lambda: True,

@@ -41,8 +41,8 @@ Rate = Annotated[
 ]
 
 ModelName = Annotated[str, typer.Option("--model", help="in place of a scenario: folder or hub id of a language model")]
-Forget = Annotated[str, typer.Option("--forget", help="with --model: JSON Lines of what it must forget")]
-Retain = Annotated[str, typer.Option("--retain", help="with --model: JSON Lines of what it was trained on and keeps")]
+Forget = Annotated[str, typer.Option("--forget", help="with --model: file or folder of what it must forget")]
+Retain = Annotated[str, typer.Option("--retain", help="with --model: file or folder of what it keeps")]
 Holdout = Annotated[str, typer.Option("--holdout", help="with --model: texts like forget that it was never trained on")]
 Test = Annotated[str, typer.Option("--test", help="with --model: other texts that it was never trained on")]
 Base = Annotated[str, typer.Option("--base", help="with --model: the model before it was trained on forget and retain")]

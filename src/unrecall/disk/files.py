@@ -209,18 +209,22 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
-def parse_json(text: str, place: str, expected: str = "JSON") -> Any:
-    """The value of a JSON text that stands at `place`; BadInput where it is none, or none that can be held."""
+def parse_json(text: str, place: str, expected: str = "JSON", hint: str = "Check the path.") -> Any:
+    """The value of a JSON text that stands at `place`; BadInput where it is none, or none that can be held.
+
+    `hint`: what to do then.
+    """
     cause: Exception
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        got, cause = f"{error.msg} at line {error.lineno}", error
+        where = f"line {error.lineno}" if "\n" in text else f"character {error.colno}"
+        got, cause = f"{error.msg.removesuffix(' at')} at {where}", error
     except RecursionError as error:
         got, cause = "lists or objects nested too deep", error
     except ValueError as error:  # Python reads no integer of more than some thousand digits
         got, cause = "a number of too many digits", error
-    raise BadInput(f"{place}: expected {expected}, got {got}. Check the path.") from cause
+    raise BadInput(f"{place}: expected {expected}, got {got}. {hint}") from cause
 
 
 def file_key(path: Path) -> str:

@@ -132,11 +132,11 @@ def e_value(record: Record, folder: Path) -> EValue:
 
 def texts_of(path: Path | None) -> list[str]:
     """The JSON, in one order, of each record of a JSON Lines file; none for no file. BadInput where it isn't one."""
-    from unrecall.tasks.text_files import records
+    from unrecall.disk.tables import records
 
     if path is None:
         return []
-    texts = [json.dumps(record, sort_keys=True, ensure_ascii=False) for _, record in records(path)]
+    texts = [json.dumps(record, sort_keys=True, ensure_ascii=False, default=str) for _, record in records(path)]
     if len(set(texts)) < len(texts):
         raise BadInput(f"{path}: expected each record once, got one twice. Remove it.")
     return texts

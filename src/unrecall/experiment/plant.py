@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from unrecall.disk.files import file_key, write_json, writing_folder
+from unrecall.disk.tables import records
 from unrecall.errors import BadInput
 from unrecall.record.manifest import KIND, Manifest, Planted, coins, digest, text_of
-from unrecall.tasks.text_files import Text, records, string
+from unrecall.tasks.strings import string
+from unrecall.tasks.text_files import Text
 
 TRAIN, HOLDOUT, MANIFEST = "train.jsonl", "holdout.jsonl", "manifest.json"
 SECOND = "second"

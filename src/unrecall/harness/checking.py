@@ -162,10 +162,13 @@ def _counts(record: Record) -> Iterator[str]:
 
 
 def _exact(m: Measurement) -> Iterator[str]:
-    """Where all values of a row but one are whole numbers of examples with the interval of such a share, all are."""
+    """Where all values of a row but one are whole numbers of examples with the interval of such a share, all are.
+
+    Unless those are 0 or 1, which a mean over tokens may be too, of a model that gets all of them right.
+    """
     estimates = [e for e in _estimates(m) if e.value is not None and e.n > 0 and 0 <= e.value <= 1]
     others = [e for e in estimates if not _is_share(e)]
-    if len(others) == 1 and len(estimates) > 2:
+    if len(others) == 1 and len(estimates) > 2 and any(0 < (e.value or 0) < 1 for e in estimates if _is_share(e)):
         e = others[0]
         yield f"{m.name}: {e.value:g} ({e.low} to {e.high}) is no share of {e.n} examples with its interval."
 

@@ -1,11 +1,16 @@
 """Texts of your own and the language model that was trained on them."""
 
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from unrecall.data.examples import Absent, Examples, iterate
 from unrecall.data.request import SPLITS, Control, Request, Split
+from unrecall.disk.tables import records
 from unrecall.errors import BadInput
 from unrecall.record.manifest import check_manifest
 from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
@@ -13,7 +18,8 @@ from unrecall.scenarios.language import Precision, load
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.text_files import ignored, read, records, without_repeats
+from unrecall.tasks.templates import check_template
+from unrecall.tasks.text_files import ignored, read, without_repeats
 
 ABSENT = {
     "holdout": "no holdout was given: name a file of texts like forget that the model was never trained on (--holdout)",
@@ -23,16 +29,18 @@ ABSENT = {
 
 @dataclass(frozen=True)
 class Texts(Builder):
-    """Your own language model, and your own JSON Lines of what it must forget and what it must keep.
+    """Your own language model, and your own files of what it must forget and what it must keep.
 
-    `model`: folder or hub id of a model that was trained on both. `forget`, `retain`: JSON Lines with question and
-    answer (or prompt and completion, instruction and output), or with text alone. `holdout`: texts like forget that the
+    `model`: folder or hub id of a model that was trained on both. `forget`, `retain`: files (JSON Lines, a JSON list,
+    CSV, Parquet, or a folder of `datasets`) of conversations, of questions and answers (or prompt and completion,
+    instruction and output), or of text alone (docs/language.md). `holdout`: texts like forget that the
     model was never trained on; without them there is no privacy number. `test`: other texts that it was never trained
     on. `base`: the model before it was trained on forget and retain; `references` models are trained from it on retain
     alone (AdamW, `lr`, `epochs`, batches of 32, cosine), and without it there is nothing to judge by. `adapter`: a LoRA
-    adapter that is merged into `model` first. `longest`: cut texts to so many tokens. `chat`: use the tokenizer's chat
-    template; `template`: use this for prompts, none for prompts as they are; "\\n" in it is a new line. `ends`: whether
-    the end token is part of each answer; left out, the model shows whether it was taught it. `group`: the key of each
+    adapter that is merged into `model` first. `longest`: cut examples to so many tokens, and plain text into pieces of
+    so many. `template`: the tokenizer's chat template where it has one ("auto"); or chat, alpaca, plain, or a text with
+    {prompt} in it, where "\\n" is a new line. `ends`: whether the end token is part of each answer; left out, the model
+    shows whether it was taught it. `group`: the key of each
     line of forget and holdout that says whose it is, where people have several. `control`: how the holdout came to be
     (random split, matched, synthetic or planted); planted needs `manifest`, which `unrecall plant` wrote, and
     `published`, the sha256 of it that was published before training.
@@ -50,8 +58,7 @@ class Texts(Builder):
     references: Index = 3
     precision: Precision = "float32"
     longest: Count | None = None
-    chat: bool = False
-    template: str | None = "Question: {prompt}\nAnswer: "
+    template: str | None = "auto"
     ends: bool | None = None
     group: str = ""
     control: Control = "matched"
@@ -61,23 +68,24 @@ class Texts(Builder):
     def make(self) -> Scenario:
         """Reads the texts, then the model, and checks that they fit before anything is computed."""
         require(self, "texts")
-        forget, retain, holdout, test = (self._read(split) for split in SPLITS)
-        pairs = self._planted([*iterate(forget)], [*iterate(holdout)])
+        texts = {split: self._read(split) for split in SPLITS}
+        pairs = self._planted([*iterate(texts["forget"])], [*iterate(texts["holdout"])])
         template = self._template()
         loaded = load(self.model, self.precision, self.adapter)
-        if self.chat and not loaded.tokenizer.chat_template:
-            raise BadInput(f"{self.model}: expected a chat template for chat=true, got a tokenizer without one.")
-        task = CausalLM(loaded.tokenizer, template=template, chat=self.chat, longest=self.longest, ends=self.ends)
+        task = CausalLM(loaded.tokenizer, template=template, longest=self.longest, ends=self.ends)
+        cut = {split: _cut(task, loaded.model, texts[split]) for split in SPLITS}
+        forget, retain, holdout, test = (_set(texts[split], cut[split]) for split in SPLITS)
         try:
-            groups = {"forget": self._groups("forget"), "holdout": self._groups("holdout")} if self.group else None
-            request = Request(forget, retain, holdout, test, groups=groups, control=self.control, pairs=pairs)
+            owners = self._owners(cut)
+            request = Request(forget, retain, holdout, test, groups=owners, control=self.control, pairs=pairs)
             check_inputs(task, loaded.model, request)
         except BadInput as error:
-            raise BadInput(placed(str(error), self._place)) from error
+            raise BadInput(placed(str(error), lambda split, index: self._place(split, index, cut[split]))) from error
         return Scenario(
             name="texts",
             summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
-            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}{self._ignored()}",
+            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}; {task.templated}"
+            f"{_pieces(cut)}{self._ignored()}",
             task=task,
             request=request,
             original=loaded.model,
@@ -100,6 +108,22 @@ class Texts(Builder):
         if not self.manifest:
             return None
         return check_manifest(Path(self.manifest), self.published, forget, holdout)
+
+    def _owners(self, cut: Mapping[Split, Sequence[list[Any]]]) -> dict[str, list[str]] | None:
+        """Whose each piece of forget and of holdout is; None where nobody said so, and no text was cut into several."""
+        several = any(len(pieces) > 1 for split in ("forget", "holdout") for pieces in cut[split])
+        if not self.group and not several:
+            return None
+        if several and self.manifest:
+            raise BadInput(
+                "--control planted: expected wordings that the model's context holds whole, got one that it doesn't. "
+                "Plant shorter texts."
+            )
+        owners: dict[str, list[str]] = {}
+        for split in ("forget", "holdout"):
+            names = self._groups(split) if self.group else [f"{split} {i}" for i in range(len(cut[split]))]
+            owners[split] = [name for name, pieces in zip(names, cut[split], strict=True) for _ in pieces]
+        return owners
 
     def _groups(self, split: Split) -> list[str]:
         """Whose each text of a split is, in the order of `_read`; BadInput for a line that doesn't say."""
@@ -126,23 +150,37 @@ class Texts(Builder):
 
     def _template(self) -> str | None:
         """The template with its new lines; BadInput where prompts have no place in it."""
-        if self.template is None:
-            return None
-        template = self.template.replace("\\n", "\n")
-        try:
-            fits = "prompt" in template.format(prompt="prompt") and "{prompt}" in template
-        except (LookupError, ValueError):
-            fits = False
-        if not fits:
-            raise BadInput(f"texts: expected template to hold {{prompt}} and no other brackets, got '{self.template}'.")
+        template = None if self.template is None else self.template.replace("\\n", "\n")
+        check_template(template)
         return template
 
-    def _place(self, split: Split, index: int) -> str | None:
-        """Where the text stands that is the `index`-th without repeats: FILE:LINE, or FILE[INDEX] in a JSON list."""
+    def _place(self, split: Split, index: int, cut: Sequence[list[Any]]) -> str | None:
+        """Where the text stands that the `index`-th piece of a split is of: FILE:LINE, or FILE[INDEX]."""
         path = Path(getattr(self, split))
         texts = read(path)
         distinct = without_repeats(texts)
-        if index >= len(distinct):
+        number = next((i for i, pieces in enumerate(itertools.accumulate(map(len, cut))) if pieces > index), None)
+        if number is None or number >= len(distinct):
             return None
-        number = next(i for i, text in enumerate(texts) if text is distinct[index])
-        return records(path)[number][0]
+        return records(path)[next(i for i, text in enumerate(texts) if text is distinct[number])][0]
+
+
+def _cut(task: CausalLM, model: nn.Module, texts: Examples) -> list[list[Any]]:
+    """Each text of a split in the pieces that the model's context holds; a piece that an earlier one equals goes."""
+    cut, known = [], set()
+    for pieces in (task.chunks(model, text) for text in iterate(texts)):
+        contents = [task.content(piece) for piece in pieces] if len(pieces) > 1 else [""]
+        cut.append([piece for piece, key in zip(pieces, contents, strict=True) if not key or key not in known])
+        known.update(contents)
+    return cut
+
+
+def _set(texts: Examples, cut: Sequence[list[Any]]) -> Examples:
+    """The pieces of a split's texts; what is absent stays so."""
+    return texts if isinstance(texts, Absent) else [*itertools.chain.from_iterable(cut)]
+
+
+def _pieces(cut: Mapping[Split, Sequence[list[Any]]]) -> str:
+    """How many texts were cut into pieces, for the record and its reader."""
+    long = [len(pieces) for texts in cut.values() for pieces in texts if len(pieces) > 1]
+    return f"; {len(long)} long {'text' if len(long) == 1 else 'texts'} in {sum(long)} pieces" if long else ""

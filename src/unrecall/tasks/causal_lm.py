@@ -1,7 +1,8 @@
 """Causal language models: any Transformers model with its tokenizer, asked for answers or for plain text."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,8 +18,10 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task, check_finite, opened, parts_of, split_after_layers
+from unrecall.tasks.conversations import turns
 from unrecall.tasks.pretrained import save
-from unrecall.tasks.text_files import readable
+from unrecall.tasks.strings import readable
+from unrecall.tasks.text_files import identity
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
 LOOKED = 64
@@ -33,7 +36,7 @@ class CausalLM(Tokenised, Task):
 
     def settled(self, model: nn.Module | None, request: Request) -> Task:
         """The task with `ends` decided: whether greedy decoding would end after at least half of forget's answers."""
-        if self.ends is not None or self.tokenizer.eos_token_id is None:
+        if self.ends is not None or not self.stops:
             return self
         return replace(self, ends=model is None or self._ended(model, request), known={})
 
@@ -47,24 +50,40 @@ class CausalLM(Tokenised, Task):
         with mode(model, training=False), torch.no_grad():
             for item in filter(lambda item: self.fits(model, item), items.values()):
                 rows = self.rows(model, move(self.collate([item]), device))
-                if rows.targets[-1] == self.tokenizer.eos_token_id:  # longest may have cut it off
+                if int(rows.targets[-1]) in self.stops:  # longest may have cut it off
                     right.append(bool(rows.logits[-1].argmax() == rows.targets[-1]))
         return 2 * sum(right) >= len(right)
 
     @property
     def remark(self) -> str:
-        """Whether the end token counts as part of the answers."""
-        if self.tokenizer.eos_token_id is None:
-            return ""
+        """Which template prompts stand in, and whether the end token counts as part of the answers."""
+        end = "the end token is the last part of each answer"
         if self.ends is False:
-            return "the end token is no part of the answers, as the original does not say it after them, or ends=False"
-        return "the end token is the last part of each answer"
+            end = "the end token is no part of the answers, as the original does not say it after them, or ends=False"
+        return "; ".join([self.templated] + [end] * bool(self.stops))
 
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether there is an answer, and no more tokens than the model's context holds."""
-        context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        context = context_of(model)
         tokens, start = self.encode(item)
         return start < len(tokens) and (context is None or len(tokens) <= context)
+
+    def chunks(self, model: nn.Module, item: Any) -> list[Any]:
+        """A plain text in as many pieces as the model's context, or `longest`, asks for; together they are the text.
+
+        They end where words do, as far as these are shorter than a piece. A question and its answer, or a conversation,
+        stays whole: `check` refuses one that is too long.
+        """
+        most = min((length for length in (context_of(model), self.longest) if length), default=None)
+        if most is None or self.prompt(item) or item.get("before"):
+            return [item]
+        whole = replace(self, longest=None, known={})
+        pieces, left = [], self.answer(item)
+        while len(whole.encode({"answer": left})[0]) > most:
+            end = _cut(left, lambda text: len(whole.encode({"answer": text})[0]) <= most)
+            pieces.append({"prompt": "", "answer": left[:end], "continues": True})
+            left = left[end:]
+        return [*pieces, {**item, "answer": left}] if pieces else [item]
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One row for each token of an answer."""
@@ -141,7 +160,7 @@ class CausalLM(Tokenised, Task):
     ) -> list[str]:
         width = max(len(before) for before, _ in openings)
         most = longest or max(4, max(len(left) for _, left in openings) * 3 // 2)
-        context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        context = context_of(model)
         if context is not None:
             most = max(1, min(most, context - width))
         device = next(model.parameters()).device
@@ -157,7 +176,7 @@ class CausalLM(Tokenised, Task):
             repetition_penalty=1.0,
             max_new_tokens=most,
             pad_token_id=self._padding,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=self.stops or None,
         )
         written = model.generate(  # type: ignore[operator]
             input_ids=tokens, attention_mask=mask, generation_config=greedy
@@ -182,8 +201,7 @@ class CausalLM(Tokenised, Task):
         count = near[0].shape[1]
         chosen = torch.randint(count, tokens.shape, generator=generator, device=generator.device).to(tokens)
         gone = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device) < share
-        end = self.tokenizer.eos_token_id
-        gone = gone & predicted & tokens.ne(-1 if end is None else end)
+        gone = gone & predicted & ~torch.isin(tokens, torch.tensor(self.stops, dtype=tokens.dtype).to(tokens.device))
         new = torch.where(gone, near[0][tokens, chosen], tokens)
         far = (near[1][tokens, chosen] * gone).sum(1) / predicted.sum(1).clamp_min(1)
         return {**batch, "tokens": new, "targets": torch.where(predicted, new, batch["targets"])}, far
@@ -196,7 +214,7 @@ class CausalLM(Tokenised, Task):
         """Tokens must be the model's, examples must fit its context, and no forget text may stand in another split."""
         check_finite(model)
         words = self.head(model, {}).out_features
-        context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        context = context_of(model)
         if len(self.tokenizer) > words:
             raise BadInput(
                 f"tokenizer: expected at most {words} tokens (the model's vocabulary), got {len(self.tokenizer)}. "
@@ -205,16 +223,17 @@ class CausalLM(Tokenised, Task):
         looked_for = f"{self!r} {words} {context}"
         if looked_for in request.checked:
             return
-        forgotten: dict[tuple[str, str], int] = {}
+        forgotten: dict[tuple[str, ...], int] = {}
         for split, examples in request.sets.items():
             for i, item in enumerate(iterate(examples)):
                 tokens = self._checked(item, f"{split}[{i}]")
                 if context is not None and len(tokens) > context:
                     raise BadInput(
                         f"{split}[{i}]: expected at most {context} tokens (the model's context), got {len(tokens)}. "
-                        "Shorten it, or set longest to cut all examples."
+                        f"{'Shorten it' if self.prompt(item) else 'Let CausalLM.chunks cut it'}, or set longest to cut "
+                        "all examples."
                     )
-                text = (self.prompt(item), self.answer(item))
+                text = identity(item)
                 if split == "forget":
                     forgotten.setdefault(text, i)
                 elif text in forgotten:
@@ -227,9 +246,35 @@ class CausalLM(Tokenised, Task):
     def _checked(self, item: Any, where: str) -> list[int]:
         """An example's tokens; BadInput where it is none, or has no answer to predict."""
         if not isinstance(item, Mapping) or not isinstance(item.get("answer"), str):
-            raise BadInput(f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}.")
-        tokens, start = self.encode(item)
-        written = [token for token in tokens[start:] if token != self.tokenizer.eos_token_id]
+            keys = f" of {', '.join(map(str, item))}" if isinstance(item, Mapping) else ""
+            raise BadInput(
+                f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}{keys}. Make examples "
+                "of records by task.examples(records)."
+            )
+        try:
+            turns(item.get("before", []), "before")
+            tokens, start = self.encode(item)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from error
+        written = [token for token in tokens[start:] if token not in self.stops]
         if not written or not readable(self.answer(item)):
             raise BadInput(f"{where}: expected an answer of at least one token, got {self.answer(item)!r:.60}.")
         return tokens
+
+
+def context_of(model: nn.Module) -> int | None:
+    """How many tokens the model's context holds; None where its configuration doesn't say."""
+    return getattr(getattr(model, "config", None), "max_position_embeddings", None)
+
+
+def _cut(text: str, fits: Callable[[str], bool]) -> int:
+    """Where the longest start of a text that `fits` ends, at the end of a word if one ends before it; at least 1."""
+    low, high = 0, 64
+    while high < len(text) and fits(text[:high]):
+        low, high = high, 2 * high
+    high = min(high, len(text))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(text[:middle]) else (low, middle)
+    words = [match.start() for match in re.finditer(r"\s+(?=\S)", text[: low + 1]) if match.start()]
+    return words[-1] if words else max(1, low)

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unrecall.disk.tables import records
 from unrecall.errors import BadInput, nearest
 from unrecall.tasks.pairs import UNKNOWN
 from unrecall.tasks.pictures import decoded
-from unrecall.tasks.text_files import readable, records, string
+from unrecall.tasks.strings import readable, string
 
 LABELS = ("label", "category")
 

@@ -19,7 +19,7 @@ from unrecall.record.schema import Exhibit
 from unrecall.tasks import dual_encoder
 from unrecall.tasks.base import Task, check_class_request, check_finite
 from unrecall.tasks.pictures import coarse, png
-from unrecall.tasks.text_files import plain, readable
+from unrecall.tasks.strings import plain, readable
 
 UNKNOWN = -1
 """The label of a pair whose class nobody named."""

@@ -1,11 +1,11 @@
 """Prompts and answers as tokens: what a language task knows without a model."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,42 +13,82 @@ from torch import Tensor
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.record.schema import Exhibit
+from unrecall.tasks.conversations import whole
+from unrecall.tasks.strings import plain
+from unrecall.tasks.templates import (
+    AUTO,
+    PLAIN,
+    Ending,
+    Part,
+    check_template,
+    described,
+    ending,
+    framed,
+    is_marked,
+    marked,
+    parts_of_chat,
+    speaks,
+)
 from unrecall.tasks.text_difficulty import difficulty_of_texts
-from unrecall.tasks.text_files import Text, plain, read, without_repeats
+from unrecall.tasks.text_files import Text, example, read, without_repeats
 
 IGNORED = -100
 """The target of a token that is not predicted: prompt and padding."""
 
 
+class Encoded(NamedTuple):
+    """An example as tokens, where its answer starts, and which tokens are predicted."""
+
+    tokens: list[int]
+    start: int
+    counted: list[bool]
+
+
 @dataclass(frozen=True, repr=False)
 class Tokenised:
-    """Examples are mappings with an `answer` and a `prompt` (empty for plain text).
+    """Examples are mappings with an `answer` and a `prompt` (empty for plain text), and perhaps `before`: the turns of
+    a conversation that come first.
 
     A batch holds `tokens` and `targets` `[examples, length]`, padded on the right, so that causal attention never
-    sees padding and needs no mask.
+    sees padding and needs no mask. All answers of a conversation are predicted, and the last is the one that is asked.
 
-    `tokenizer`: of the model. `template`: what a prompt that is not empty becomes, with `{prompt}` in it; None where
-    prompts are used as they are. `chat`: the tokenizer's own chat template in its place. `longest`: cut examples to
-    so many tokens; None refuses those that are longer than the model's context. `ends`: whether the end-of-text token
-    is the last row of each answer, in training and in scores alike, which it is where the tokenizer has one; False is
-    for models that were never taught it. None: an audit, a method and a scenario look whether the model was.
-    `prompts`: whether the tokens of prompts are rows too, as in some losses (`with_prompts`); batches are the same.
+    `tokenizer`: of the model. `template`: what a prompt that is not empty becomes: "auto", the tokenizer's chat
+    template where it has one, else Alpaca's for instructions and `Question: ... Answer: ` for others; "chat", the
+    tokenizer's and no other; "alpaca"; a text with `{prompt}` in it; "plain" or None, prompts as they are. `longest`:
+    cut examples to so many tokens; None refuses those that are longer than the model's context. `ends`: whether what
+    ends an answer (the end-of-text token, or what the chat template writes there) is its last row, in training and in
+    scores alike; False is for models that were never taught it. None: an audit, a method and a scenario look whether
+    the model was. `prompts`: whether the tokens of prompts are rows too, as in some losses (`with_prompts`); batches
+    are the same.
     """
 
     tokenizer: Any
-    template: str | None = "Question: {prompt}\nAnswer: "
-    chat: bool = False
+    template: str | None = AUTO
     longest: int | None = None
     ends: bool | None = None
     prompts: bool = False
-    known: dict[tuple[str, str], tuple[list[int], int]] = field(default_factory=dict, compare=False)
-    """Examples already tokenised: tokens, and where the answer starts."""
+    known: dict[tuple[object, ...], Encoded] = field(default_factory=dict, compare=False)
+    """Examples already tokenised."""
+
+    def __post_init__(self) -> None:
+        check_template(self.template)
+        speaks(self.template, self.tokenizer)
 
     def __repr__(self) -> str:
         ends = [getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
         turns = getattr(self.tokenizer, "chat_template", None) if self.chat else None
         text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}|{self._end}|{self.prompts}"
         return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
+
+    @cached_property
+    def chat(self) -> bool:
+        """Whether the tokenizer's chat template is used."""
+        return speaks(self.template, self.tokenizer)
+
+    @property
+    def templated(self) -> str:
+        """Which template prompts are put into, in words."""
+        return described(self.template, self.tokenizer)
 
     @cached_property
     def vocabulary(self) -> str:
@@ -58,8 +98,12 @@ class Tokenised:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def read(self, path: Path) -> list[Text]:
-        """Prompts and answers of a JSON Lines file, each once."""
+        """The examples of a file or a folder, each once."""
         return without_repeats(read(path))
+
+    def examples(self, records: Iterable[Mapping[str, Any]]) -> list[Text]:
+        """The examples of records that are read already, such as a data set of `datasets`, each once; as `read`."""
+        return without_repeats([example(record, f"records[{i}]") for i, record in enumerate(records)])
 
     def prompt(self, item: Any) -> str:
         """The prompt as the user wrote it."""
@@ -70,12 +114,12 @@ class Tokenised:
         return str(item["answer"])
 
     def answered(self, item: Any, answer: str) -> Any:
-        """The same prompt with another answer."""
-        return {"prompt": item.get("prompt", ""), "answer": answer}
+        """The same prompt, after the same turns, with another answer."""
+        return {"prompt": item.get("prompt", ""), "answer": answer, **_beside(item)}
 
     def asked(self, item: Any, prompt: str) -> Any:
-        """The same answer to another prompt."""
-        return {"prompt": prompt, "answer": item["answer"]}
+        """The same answer to another prompt, after the same turns."""
+        return {"prompt": prompt, "answer": item["answer"], **_beside(item)}
 
     def reworded(self, item: Any) -> list[Any]:
         """The same answer to the example's own `paraphrase`: a text, or several."""
@@ -83,46 +127,89 @@ class Tokenised:
         return [self.asked(item, text) for text in ([paraphrases] if isinstance(paraphrases, str) else paraphrases)]
 
     def encode(self, item: Any) -> tuple[list[int], int]:
-        """An example's tokens, and the index of the first that is predicted: at least 1, for the first has no row."""
-        key = (self.prompt(item), self.answer(item))
+        """An example's tokens, and the index of its answer's first: at least 1, for the first token has no row."""
+        tokens, start, _ = self._encoded(item)
+        return tokens, start
+
+    def _encoded(self, item: Any) -> Encoded:
+        key = (self.prompt(item), self.answer(item), repr(_beside(item)))
         if key not in self.known:
-            tokens, start = self._whole(*key)
-            self.known[key] = tokens[: self.longest], start
+            tokens, start, counted = self._whole(item)
+            self.known[key] = Encoded(tokens[: self.longest], start, counted[: self.longest])
         return self.known[key]
 
-    def _whole(self, prompt: str, answer: str) -> tuple[list[int], int]:
-        """All tokens of an example, however many, and the index of the first that is predicted."""
-        tokens = self._opening(prompt)
-        start = max(1, len(tokens))
-        return tokens + self._after(tokens, self._space(prompt) + answer) + self._end, start
+    def _whole(self, item: Any) -> Encoded:
+        """All tokens of an example, however many."""
+        end = self._ends_of(item)
+        if self._talks(item) and is_marked(self.tokenizer):
+            return self._marked(item, end)
+        tokens = [] if self._talks(item) else list(self._begin)
+        counted, start = [False] * len(tokens), 1
+        for text, counts in self._parts(item):
+            start = max(1, len(tokens))
+            tokens += self._after(tokens, text)
+            counted += [counts] * (len(tokens) - len(counted))
+        tokens, counted = tokens + end, counted + [True] * len(end)
+        return Encoded(tokens, start, [False, *counted[1:]])
+
+    def _marked(self, item: Any, end: list[int]) -> Encoded:
+        """A conversation whose template marks the answers: what ends one counts where ends count, and no more of it."""
+        tokens, counted = marked(self.tokenizer, whole(item))
+        stop = self._ending.tokens[-1:]
+        for i, token in enumerate(tokens):
+            if i and [token] == stop and counted[i - 1]:
+                counted[i : i + 1] = [bool(end)]
+                rest = next((k for k in range(i + 1, len(tokens)) if not counted[k]), len(tokens))
+                counted[i + 1 : rest] = [False] * (rest - i - 1)
+        last = max((i + 1 for i, counts in enumerate(counted) if counts), default=1)
+        start = max((i for i in range(last) if counted[i] and (i == 0 or not counted[i - 1])), default=1)
+        return Encoded(tokens[:last], max(1, start), [False, *counted[1:last]])
+
+    def _talks(self, item: Any) -> bool:
+        """Whether an example is written by the chat template: it isn't where it is plain text."""
+        return self.chat and bool(self.prompt(item) or item.get("before"))
+
+    def _parts(self, item: Any) -> list[Part]:
+        """An example's text in parts, its answer last."""
+        if self._talks(item):
+            return parts_of_chat(self.tokenizer, whole(item), self._ending, self.ends is not False)
+        opening = framed(self.template, item)
+        text = opening.rstrip(" ") if self._spaced(item) else opening
+        return [*([Part(text, False)] if text else []), Part(opening[len(text) :] + self.answer(item), True)]
+
+    def _spaced(self, item: Any) -> bool:
+        """Whether spaces that end the opening are a template's: most tokenizers make them part of what follows."""
+        return bool(self.prompt(item)) and self.template not in (None, PLAIN)
+
+    @cached_property
+    def _ending(self) -> Ending:
+        return ending(self.tokenizer) if self.chat else Ending("", [])
 
     @property
     def _end(self) -> list[int]:
-        """What ends every answer: the end-of-text token, or nothing."""
+        """What ends an answer to a prompt, or nothing."""
+        token = self.tokenizer.eos_token_id
+        return [] if self.ends is False else self._ending.tokens or ([] if token is None else [token])
+
+    def _ends_of(self, item: Any) -> list[int]:
+        """What ends this example: of plain text the end-of-text token, unless more of the text follows."""
+        if item.get("continues"):
+            return []
+        if self._talks(item):
+            return self._end
         token = self.tokenizer.eos_token_id
         return [] if token is None or self.ends is False else [token]
+
+    @property
+    def stops(self) -> list[int]:
+        """The tokens that end an answer."""
+        eos = self.tokenizer.eos_token_id
+        return list(dict.fromkeys([*self._ending.tokens[-1:], *([] if eos is None else [eos])]))
 
     def cut_off(self, item: Any) -> float:
         """The share of an example's tokens that `longest` cuts off."""
         kept = len(self.encode(item)[0])
-        if kept != self.longest:
-            return 0.0
-        return 1 - kept / len(self._whole(self.prompt(item), self.answer(item))[0])
-
-    def _opening(self, prompt: str) -> list[int]:
-        """The tokens before an answer; for plain text only what the tokenizer puts in front of every text."""
-        if self.chat and prompt:
-            turns = [{"role": "user", "content": prompt}]
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            return self._plain(text)
-        text = self.template.rstrip(" ").format(prompt=prompt) if self.template and prompt else prompt
-        return self._begin + (self._plain(text) if text else [])
-
-    def _space(self, prompt: str) -> str:
-        """The spaces that end the template: most tokenizers make them part of the answer's first token."""
-        if self.chat or not self.template or not prompt:
-            return ""
-        return " " * (len(self.template) - len(self.template.rstrip(" ")))
+        return 0.0 if kept != self.longest else 1 - kept / len(self._whole(item).tokens)
 
     @cached_property
     def _begin(self) -> list[int]:
@@ -140,33 +227,30 @@ class Tokenised:
         A text on its own may begin otherwise: SentencePiece puts a space before it. So it is tokenised behind what the
         opening ends in, unless both would become one word there.
         """
-        alone = self._plain(text)
-        if not text or opening == self._begin:
-            return alone
-        anchor = str(self.tokenizer.decode(opening[-1:], clean_up_tokenization_spaces=False))
-        glued = anchor[-1:].isalnum() and text[:1].isalnum()
-        before, both = self._plain(anchor), self._plain(anchor + text)
-        whole = not glued and before == both[: len(before)] and self.tokenizer.unk_token_id not in before
-        return both[len(before) :] if anchor and whole else alone
+        anchor = ""
+        if text and opening != self._begin:
+            anchor = str(self.tokenizer.decode(opening[-1:], clean_up_tokenization_spaces=False))
+        if anchor and not (anchor[-1].isalnum() and text[0].isalnum()):
+            before, both = self._plain(anchor), self._plain(anchor + text)
+            if before == both[: len(before)] and self.tokenizer.unk_token_id not in before:
+                return both[len(before) :]
+        return self._plain(text)
 
     def collate(self, items: Sequence[Any]) -> Batch:
         """`tokens` and `targets` `[examples, length]`; targets of prompt and padding are ignored."""
-        return self._padded([self.encode(item) for item in items])
-
-    def content(self, item: Any) -> str:
-        """sha256 of the whole text as it reads, template included, wherever its answer begins."""
-        prompt = self.prompt(item)
-        asked = self.template.format(prompt=prompt) if self.template and prompt and not self.chat else prompt
-        return digest(plain(f"{asked} {self.answer(item)}"))
-
-    def _padded(self, encoded: Sequence[tuple[list[int], int]]) -> Batch:
-        length = max(2, *(len(tokens) for tokens, _ in encoded)) if encoded else 2
+        encoded = [self._encoded(item) for item in items]
+        length = max(2, *(len(tokens) for tokens, _, _ in encoded)) if encoded else 2
         tokens = torch.full((len(encoded), length), self._padding)
         targets = torch.full((len(encoded), length), IGNORED)
-        for i, (ids, start) in enumerate(encoded):
+        for i, (ids, _, counted) in enumerate(encoded):
             tokens[i, : len(ids)] = torch.tensor(ids)
-            targets[i, start : len(ids)] = tokens[i, start : len(ids)]
-        return {"tokens": tokens, "targets": targets, "lengths": torch.tensor([len(ids) for ids, _ in encoded])}
+            targets[i, : len(ids)] = torch.where(torch.tensor(counted), tokens[i, : len(ids)], IGNORED)
+        return {"tokens": tokens, "targets": targets, "lengths": torch.tensor([len(e.tokens) for e in encoded])}
+
+    def content(self, item: Any) -> str:
+        """sha256 of the whole text as it reads, template included but a chat template, wherever its answer begins."""
+        said = [turn["content"] for turn in whole(item)] if self._talks(item) else [framed(self.template, item)]
+        return digest(plain(" ".join([*said, *([] if self._talks(item) else [self.answer(item)])])))
 
     def predicted(self, batch: Batch) -> Tensor:
         """Which tokens are predicted `[examples, length]`: those of answers; with `prompts` each but the first."""
@@ -193,8 +277,9 @@ class Tokenised:
     def _shown(self, item: Any, share: float) -> tuple[list[int], list[int]]:
         """The tokens that are given, and those that are left to be written; what ends the answer is never given."""
         tokens, start = self.encode(item)
-        ends = tokens[-1:] == self._end
-        cut = start + int(share * (len(tokens) - start - ends))
+        end = self._ends_of(item)
+        unwritten = len(end) if end and tokens[-len(end) :] == end else 0
+        cut = start + int(share * (len(tokens) - start - unwritten))
         return tokens[:cut], tokens[cut:]
 
     def left(self, item: Any, shown: float) -> str:
@@ -202,23 +287,33 @@ class Tokenised:
         return str(self.tokenizer.decode(self._shown(item, shown)[1], skip_special_tokens=True)).strip()
 
     def pieces(self, item: Any) -> list[str]:
-        """The answer's tokens as text; together they are the answer, and what ends it.
+        """The predicted tokens as text; those of an answer are together the answer, and what ends it.
 
         Of a character that takes several tokens the last one has all, the others nothing.
         """
-        ids, start = self.encode(item)
-        pieces, done = [], str(self.tokenizer.decode(ids[start:start]))
-        for end in range(start + 1, len(ids) + 1):
+        ids, _, counted = self._encoded(item)
+        pieces: list[str] = []
+        start, done = 0, ""
+        for end in range(1, len(ids) + 1):
+            if not counted[end - 1]:
+                start, done = end, ""
+                continue
             text = str(self.tokenizer.decode(ids[start:end]))
-            whole = end == len(ids) or not text.endswith("\ufffd")
-            pieces.append(text.removeprefix(done) if whole else "")
-            done = text if whole else done
+            whole_text = end == len(ids) or not counted[end] or not text.endswith("\ufffd")
+            pieces.append(text.removeprefix(done) if whole_text else "")
+            done = text if whole_text else done
         return pieces
 
     def exhibit(self, item: Any, caption: str) -> Exhibit:
-        """Prompt and answer."""
-        return Exhibit(kind="text", content=f"{self.prompt(item)}\n{self.answer(item)}".strip(), caption=caption)
+        """What was said before, prompt and answer."""
+        said = [*(turn["content"] for turn in item.get("before", ())), self.prompt(item), self.answer(item)]
+        return Exhibit(kind="text", content="\n".join(said).strip(), caption=caption)
 
     def raw(self, item: Any) -> bytes:
         """The answer in UTF-8."""
         return self.answer(item).encode()
+
+
+def _beside(item: Any) -> dict[str, Any]:
+    """What an example holds beside prompt and answer that decides its tokens."""
+    return {key: item[key] for key in ("before", "input", "continues") if item.get(key) is not None}

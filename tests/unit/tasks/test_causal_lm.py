@@ -152,7 +152,7 @@ def test_what_decides_tokens_decides_the_name() -> None:
     assert repr(CausalLM(one)) != repr(CausalLM(other))
     first, second = word_tokenizer(), word_tokenizer()
     first.chat_template, second.chat_template = "a", "b"
-    assert repr(CausalLM(first, chat=True)) != repr(CausalLM(second, chat=True))
+    assert repr(CausalLM(first)) != repr(CausalLM(second))
 
 
 def request(**changes: Any) -> Request:
@@ -193,7 +193,7 @@ def test_a_tokenizer_of_a_larger_vocabulary_is_refused(words: Any) -> None:
         ("", "empty file"),
         ("[]", "empty file"),
         ('{"question": "a", "answer": "b"}\nnonsense', r":2: expected one JSON object a line"),
-        ('{"question": "a"}', r":1: expected the keys question and answer, or text, got question"),
+        ('{"question": "a"}', r":1: expected the keys messages, .*question and answer, or text, got question"),
         ('{"question": 5, "answer": "b"}', ":1: question: expected text, got int"),
         ('{"question": "a", "answer": "\\ud83d"}', "half of a surrogate pair"),
         ('{"question": "a", "answer": "b", "perturbed_answer": {"c": 1}}', "perturbed_answer: expected text, got dict"),
@@ -287,7 +287,7 @@ def test_an_end_token_that_was_never_taught_is_no_part_of_an_answer(
     )
     assert asked.unlearned.value == 0, "who asks for it gets it"
     assert probability.unlearned.value is not None and probability.unlearned.value < likely.unlearned.value - 0.1
-    assert asked.note == "the end token is the last part of each answer"
+    assert asked.note == "prompts as they are; the end token is the last part of each answer"
 
 
 def test_an_end_token_that_was_taught_is_part_of_an_answer(text_world: World) -> None:
@@ -328,4 +328,4 @@ def test_an_answer_that_is_cut_has_no_end_to_look_at(words: Any, endless: tuple[
     model, asked = endless
     task = CausalLM(words, template=None, longest=9).settled(model, asked)
     assert isinstance(task, CausalLM)
-    assert task.remark == "the end token is the last part of each answer"
+    assert task.remark == "prompts as they are; the end token is the last part of each answer"

@@ -1,0 +1,94 @@
+"""Conversations from records: turns with roles, of which the last answer is what a model is asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from unrecall.errors import BadInput
+from unrecall.tasks.strings import filled, string
+
+Turn: TypeAlias = dict[str, Any]
+"""`role` (system, user or assistant) and `content`; `weight` 0 for an answer that doesn't count."""
+
+CONVERSATIONS = ("messages", "conversations")
+ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+
+
+def turns_of(record: Mapping[str, Any], where: str) -> list[Turn] | None:
+    """The turns of `messages`, of `conversations` (as ShareGPT has them), or of a conversational `prompt` with its
+    `completion`, whose own answers alone count; None where a record holds no conversation."""
+    for key in CONVERSATIONS:
+        if key in record:
+            return turns(record[key], f"{where}: {key}")
+    if not any(isinstance(record.get(key), list) for key in ("prompt", "completion")):
+        return None
+    if "completion" not in record:
+        raise BadInput(f"{where}: expected completion beside a prompt of turns, got none. Name it so.")
+    shown = _as_turns(record.get("prompt", []), "user")
+    asked = turns(_as_turns(record["completion"], "assistant"), f"{where}: completion")
+    before = [_uncounted(turn) for turn in turns(shown, f"{where}: prompt")]
+    return before + asked
+
+
+def _as_turns(value: Any, role: str) -> Any:
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+
+def _uncounted(turn: Turn) -> Turn:
+    return {**turn, "weight": 0} if turn["role"] == "assistant" else turn
+
+
+def turns(value: Any, where: str) -> list[Turn]:
+    """A list of turns with `role` and `content`, or `from` and `value`; BadInput where it is none.
+
+    An answer whose `weight` is 0 doesn't count, as in OpenAI's files.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise BadInput(f"{where}: expected a list of turns, got {type(value).__name__}. Give role and content of each.")
+    return [_turn(turn, f"{where}[{i}]") for i, turn in enumerate(value)]
+
+
+def _turn(turn: Any, where: str) -> Turn:
+    if not isinstance(turn, Mapping):
+        raise BadInput(f"{where}: expected a turn with role and content, got {type(turn).__name__}. Give both.")
+    speaker, said = ("from", "value") if "from" in turn else ("role", "content")
+    for key in (speaker, said):
+        if key not in turn:
+            raise BadInput(f"{where}: expected a turn with {speaker} and {said}, got no {key}. Give both.")
+    role = ROLES.get(str(turn[speaker]))
+    if role is None:
+        raise BadInput(
+            f"{where}: expected {speaker} to be one of {', '.join(ROLES)}, got '{turn[speaker]!s:.40}'. Rename it, or "
+            "take the turn out."
+        )
+    if role != "assistant":
+        return {"role": role, "content": string(turn[said], f"{where}: {said}")}
+    weight = {} if turn.get("weight", 1) else {"weight": 0}
+    return {"role": role, "content": filled(turn[said], f"{where}: {said}"), **weight}
+
+
+def as_example(turns: Sequence[Turn], where: str) -> dict[str, Any]:
+    """`prompt` and `answer`, the last turns of both sides, and in `before` the turns that come first.
+
+    What follows the last answer that counts decides nothing, and is left out. BadInput where no answer counts, or
+    nothing stands before it.
+    """
+    last = max((i for i, turn in enumerate(turns) if counts(turn)), default=None)
+    if last is None:
+        roles = ", ".join(turn["role"] for turn in turns) or "no turns"
+        raise BadInput(f"{where}: expected a turn of the assistant that counts, got {roles}. Remove the conversation.")
+    before = list(turns[:last])
+    if not before:
+        raise BadInput(f"{where}: expected a turn before the assistant's, got none. Give it as text.")
+    asked = before.pop()["content"] if before[-1]["role"] == "user" and before[-1]["content"] else ""
+    return {"prompt": asked, "answer": turns[last]["content"]} | ({"before": before} if before else {})
+
+
+def counts(turn: Turn) -> bool:
+    """Whether a turn is an answer that counts."""
+    return turn["role"] == "assistant" and "weight" not in turn
+
+
+def whole(item: Mapping[str, Any]) -> list[Turn]:
+    """All turns of an example, its answer last."""
+    asked = [{"role": "user", "content": item["prompt"]}] if item.get("prompt") else []
+    return [*item.get("before", ()), *asked, {"role": "assistant", "content": item["answer"]}]
