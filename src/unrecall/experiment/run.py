@@ -114,7 +114,7 @@ class StartingPoint:
             meter = metered(self.session)
             with meter:
                 model = method.unlearn(self.original, self.job(self.session.named(role, content_key(*key))))
-            return Trained(model, meter.cost)
+            return Trained(weights.rounded(model, self.scenario.precision), meter.cost)
 
         key, form = self._key(method), trained_form(self.original, self.session)
         trained = kept_or_made(Cache(self.session.folder), role, key, form, compute)
@@ -158,4 +158,5 @@ class StartingPoint:
     def _key(self, method: Method) -> tuple[str, ...]:
         request, task = self.scenario.request, self.scenario.task
         original = (model_key(self.original), behaviour(self.original, task, request))
-        return (repr(method), *original, data_key(request), repr(task), str(self.seed), code_key(method))
+        precision = self.scenario.precision or ""
+        return (repr(method), *original, data_key(request), repr(task), str(self.seed), code_key(method), precision)

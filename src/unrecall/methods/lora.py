@@ -9,7 +9,7 @@ from torch import nn
 from unrecall.errors import NotSupported
 from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
 from unrecall.methods.npo import NPO
-from unrecall.models.low_rank import LowRank, view
+from unrecall.models.low_rank import ADAPTER, LowRank, view
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -79,4 +79,6 @@ class LoRA(Wrapper):
         train(student, phases, job, self)
         result = copy_of(model, job)
         adapted.add_to(result)
+        if job.session.folder is not None:
+            adapted.save(job.session.folder / ADAPTER)
         return result.eval()

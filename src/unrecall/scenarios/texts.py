@@ -48,7 +48,7 @@ class Texts(Builder):
     epochs: Count = 5
     lr: Positive = 1e-5
     references: Index = 3
-    precision: Precision = "float32"
+    precision: Precision = "auto"
     longest: Count | None = None
     chat: bool = False
     template: str | None = "Question: {prompt}\nAnswer: "
@@ -84,6 +84,7 @@ class Texts(Builder):
             build=(lambda _, __: load(self.base, self.precision).model) if self.base else None,
             rerecipe=adamw(self.lr, self.epochs, 32, 0.01),
             references=self.references,
+            precision=loaded.precision,
         )
 
     def _read(self, split: Split) -> Examples:
