@@ -75,8 +75,8 @@ def rounded(model: nn.Module, precision: str | None) -> nn.Module:
 
     `precision`: float16, bfloat16, ...; None changes nothing. BadInput where a weight is too large for the format.
     """
-    for name, value in {} if precision is None else model.state_dict().items():
-        if value.is_floating_point():
+    for name, value in model.state_dict().items():
+        if precision is not None and value.is_floating_point():
             whole = bool(torch.isfinite(value).all())
             value.copy_(value.to(getattr(torch, precision)))
             if whole and not bool(torch.isfinite(value).all()):
@@ -204,7 +204,7 @@ def _of_model(folder: Path) -> dict[str, Tensor]:
         library: Any = importlib.import_module("transformers")
     except ImportError as error:
         raise MissingDependency("transformers", "llm") from error
-    kind = getattr(library, str(names[0]), None) if isinstance(names, list) and names else None
+    kind: Any = getattr(library, str(names[0]), None) if isinstance(names, list) and names else None
     if not hasattr(kind, "from_pretrained"):
         return read(folder)
     shown, level = library.utils.logging.is_progress_bar_enabled(), library.utils.logging.get_verbosity()

@@ -55,14 +55,15 @@ class Adapted:
         base = getattr(getattr(self.model, "config", None), "_name_or_path", "")
         if not base:
             return
-        config = copy.copy(self.model.peft_config["default"])
+        model: Any = self.model
+        config = copy.copy(model.peft_config["default"])
         config.base_model_name_or_path, config.inference_mode = base, True
-        config.task_type = "CAUSAL_LM" if self.model.can_generate() else None  # type: ignore[operator]
+        config.task_type = "CAUSAL_LM" if model.can_generate() else None
         layers = {name.removesuffix(".weight") for name in self.changes if name.endswith(".weight")}
         last = {name.rsplit(".", 1)[-1] for name in layers}
-        if layers == {name for name, _ in self.model.named_modules() if name.rsplit(".", 1)[-1] in last}:
+        if layers == {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in last}:
             config.target_modules = sorted(last)  # as people write it, and other libraries read it
-        change = peft.get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        change = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with writing_folder(folder) as temporary:
             config.save_pretrained(temporary)

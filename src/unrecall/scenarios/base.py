@@ -67,7 +67,10 @@ FIELDS: Fields = {
         "a tuple of nn.Modules",
     ),
     "references": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
-    "precision": (lambda value: value in (None, "float32", "float16", "bfloat16"), "float32, float16, bfloat16 or None"),
+    "precision": (
+        lambda value: value in (None, "float32", "float16", "bfloat16"),
+        "float32, float16, bfloat16 or None",
+    ),
     "reported": (_are_values, "numbers by method and measurement"),
 }
 """What each field of a scenario must be: a test, and how it is said."""

@@ -55,9 +55,10 @@ def transformers() -> Any:
 def load(name: str, precision: Precision = "auto", adapter: str = "") -> Loaded:
     """A model and its tokenizer from a local folder or a hub id, with a LoRA `adapter` merged where one is named.
 
-    `precision` "auto": the model is held in float32, whatever its files are in, and written as they are. Training in 16
-    bits would lose every step below 1/256 of a weight (bfloat16) or overflow (float16). Only safetensors are read, and no code of the folder's runs. Raises BadInput where nothing is there, the hub can't
-    be reached, the checkpoint lacks weights or has some that are no floats, or the adapter belongs to another base.
+    `precision` "auto": the model is held in float32, whatever its files are in, and written as they are. Trained in 16
+    bits it would lose every step below 1/256 of a weight (bfloat16) or overflow (float16). Only safetensors are read,
+    and no code of the folder's runs. Raises BadInput where nothing is there, the hub can't be reached, the checkpoint
+    lacks weights or has some that are no floats, or the adapter belongs to another base.
     """
     library = transformers()
     folder = name if name and Path(name).is_dir() else _from_hub(name)
@@ -200,7 +201,7 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
     if report.missing_keys or report.unexpected_keys:
         raise other
     vars(merged).pop("peft_config", None)  # older versions of PEFT leave it there
-    merged.config._name_or_path = ""  # this model lies nowhere, so no adapter can name it as its base
+    vars(merged.config)["_name_or_path"] = ""  # this model lies nowhere, so no adapter can name it as its base
     return merged.requires_grad_(True).eval()
 
 
