@@ -198,8 +198,14 @@ def _of_model(folder: Path) -> dict[str, Tensor]:
     Its files may lack one of two tied weights, and hold the experts of a mixture one by one. A folder that doesn't say
     whose model it is gives the names of its files. BadInput where Transformers can't open it, or weights are missing.
     """
+    files_of(folder)  # BadInput where there are none of its kind
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    names = config.get("architectures") if isinstance(config, dict) else None
+    config = config if isinstance(config, dict) else {}
+    if config.get("quantization_config"):
+        raise BadInput(
+            f"{folder}: expected weights in floats, got quantised ones. Give those before they were quantised."
+        )
+    names = config.get("architectures")
     try:
         library: Any = importlib.import_module("transformers")
     except ImportError as error:
@@ -228,12 +234,19 @@ def _of_model(folder: Path) -> dict[str, Tensor]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that hold a Transformers folder's weights; BadInput where they are pickles, or parts without an index.
+    """The files that hold a Transformers folder's weights; BadInput for pickles, GGUF, and parts without an index.
 
-    One that isn't there is for whoever reads it to tell.
+    One that isn't there is for whoever reads it to tell; but where an adapter is, it is told here.
     """
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if not index.is_file():
+        if (folder / "adapter_config.json").is_file() and not whole.is_file():
+            raise BadInput(f"{folder}: expected a whole model, got an adapter. Merge it into its base first.")
+        if (gguf := sorted(folder.glob("*.gguf"))) and not whole.is_file():
+            raise BadInput(
+                f"{folder}: expected safetensors, got GGUF ({gguf[0].name}), which is made from a model to run it. "
+                "Give the model that it was made from."
+            )
         pickles, parts = sorted(folder.glob("pytorch_model*.bin")), sorted(folder.glob("model-*.safetensors"))
         if pickles and not whole.is_file():
             raise BadInput(

@@ -13,7 +13,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
 from unrecall.errors import BadInput, MissingDependency, told
-from unrecall.experiment.identity import IDENTITY, check_checkpoint, finished, identity, rate_key
+from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave
 from unrecall.experiment.run import StartingPoint, experiment, loaded, references
 from unrecall.harness.audit import audit
@@ -93,7 +93,7 @@ def run_cell(cell: Cell) -> Record:
         drop_parts(folder)
         session.end()
         return before
-    check_writable(cell.record, folder / "parts" / "part")
+    check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
     shared(on_disk=True).check()
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate)
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
@@ -119,7 +119,7 @@ def unlearn_cell(cell: Cell) -> str:
     session, folder = cell.session, Path(cell.folder)
     expected = identity(scenario, method, (), (cell.seed, session), cell.tuned)
     check_checkpoint(folder, expected)
-    check_writable(folder / IDENTITY, folder / "parts" / "part")
+    check_writable(folder / CHECKPOINT, folder / IDENTITY, folder / "parts" / "part")
     shared(on_disk=True).check()
     start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
     check_inputs(scenario.task, start.original, scenario.request)

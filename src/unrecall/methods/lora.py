@@ -79,6 +79,8 @@ class LoRA(Wrapper):
         train(student, phases, job, self)
         result = copy_of(model, job)
         adapted.add_to(result)
-        if job.session.folder is not None:
+        if job.session.folder is not None and adapted.base:
             adapted.save(job.session.folder / ADAPTER)
+        elif job.session.folder is not None:
+            job.session.say("no adapter is left, as the model that it changes lies nowhere under a name")
         return result.eval()

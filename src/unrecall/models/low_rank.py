@@ -46,18 +46,17 @@ class Adapted:
             for name, change in self.changes.items():
                 model.get_parameter(name).add_(change.get_delta_weight("default"))
 
-    def save(self, folder: Path) -> None:
-        """Writes the change as an adapter of PEFT, whole or not at all; its base is the model as its files are named.
+    @property
+    def base(self) -> str:
+        """The folder or hub id that the model was loaded from; empty where it lies nowhere."""
+        return str(getattr(getattr(self.model, "config", None), "_name_or_path", ""))
 
-        Nothing is written for a model that has no name, as one into which another adapter was merged.
-        """
+    def save(self, folder: Path) -> None:
+        """Writes the change as an adapter of PEFT, whole or not at all."""
         peft: Any = importlib.import_module("peft")
-        base = getattr(getattr(self.model, "config", None), "_name_or_path", "")
-        if not base:
-            return
         model: Any = self.model
         config = copy.copy(model.peft_config["default"])
-        config.base_model_name_or_path, config.inference_mode = base, True
+        config.base_model_name_or_path, config.inference_mode = self.base, True
         config.task_type = "CAUSAL_LM" if model.can_generate() else None
         layers = {name.removesuffix(".weight") for name in self.changes if name.endswith(".weight")}
         last = {name.rsplit(".", 1)[-1] for name in layers}

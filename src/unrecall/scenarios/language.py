@@ -187,6 +187,9 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
         f"{adapter}: expected an adapter of {name}, got one made for {base or 'another model'}. "
         "Name the model that it was trained on."
     )
+    unfit = BadInput(
+        f"{adapter}: expected an adapter of {name}, got weights that don't fit it. Save the adapter again."
+    )
     comparable = Path(base).is_dir() == Path(name).is_dir()  # two folders that exist, or two names that are none
     if base and base != name and comparable and Path(base).resolve() != Path(name).resolve():
         raise other
@@ -197,9 +200,9 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
             report = wrapped.load_adapter(adapter, "default", torch_device="cpu")
             merged: nn.Module = wrapped.merge_and_unload()
         except BROKEN as error:
-            raise other from error
+            raise other if base != name else unfit from error
     if report.missing_keys or report.unexpected_keys:
-        raise other
+        raise other if base != name else unfit
     vars(merged).pop("peft_config", None)  # older versions of PEFT leave it there
     vars(merged.config)["_name_or_path"] = ""  # this model lies nowhere, so no adapter can name it as its base
     return merged.requires_grad_(True).eval()
