@@ -95,7 +95,7 @@ def _asked(request: Request) -> Iterator[str]:
         "test": "others, never trained on",
     }
     for split in SPLITS:
-        yield f"- {split}: {len(request[split]) or 'no'} records, {meaning[split]}"
+        yield f"- {split}: " + (f"{len(request[split])} records, {meaning[split]}" if len(request[split]) else "none")
     yield f"- sha256 of the request: `{request.fingerprint}`"
 
 

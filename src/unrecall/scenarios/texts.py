@@ -35,7 +35,8 @@ class Texts(Builder):
     the end token is part of each answer; left out, the model shows whether it was taught it. `group`: the key of each
     line of forget and holdout that says whose it is, where people have several. `control`: how the holdout came to be
     (random split, matched, synthetic or planted); planted needs `manifest`, which `unrecall plant` wrote, and
-    `published`, the sha256 of it that was published before training.
+    `published`, the sha256 of it that was published before training. `precision`: auto computes in float32 and writes
+    the unlearned model in the format of the model's files; float32 and bfloat16 are what it is held and written in.
     """
 
     model: str = ""
@@ -77,7 +78,8 @@ class Texts(Builder):
         return Scenario(
             name="texts",
             summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
-            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}{self._ignored()}",
+            f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}{self._ignored()}"
+            + ("" if loaded.precision == "float32" else f"; written in {loaded.precision}"),
             task=task,
             request=request,
             original=loaded.model,
