@@ -400,9 +400,9 @@ def test_an_edited_record_is_not_believed(command: str, capsys: pytest.CaptureFi
 
 def test_a_damaged_file_of_a_finished_run_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*QUICK) == 0
-    path, (part,) = Path("out/seed-0/record.json"), Path("out/seed-0/parts").glob("unlearned-*")
+    path, checkpoint = Path("out/seed-0/record.json"), Path("out/seed-0/unlearned.safetensors")
     whole, before = path.read_bytes(), record("out")
-    for damaged in (path, part):
+    for damaged in (path, checkpoint):
         path.write_bytes(whole)
         damaged.write_text("hello")
         capsys.readouterr()
@@ -411,6 +411,6 @@ def test_a_damaged_file_of_a_finished_run_is_named_with_the_way_out(capsys: pyte
         assert str(damaged) in told
         assert told.endswith("Remove it to make it again, or choose another --out.")
     path.unlink()
-    with pytest.warns(UserWarning, match=f"{part.name}: damaged, so it is made anew"):
-        assert call(*QUICK) == 0
+    assert call(*QUICK) == 0
     assert record("out") == before
+    assert weights.digest_of_file(checkpoint) == before["provenance"]["weights"]["unlearned"]

@@ -85,8 +85,8 @@ def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None
     assert len(found.measurement("forget_retrieval_first").references) == 2
     assert {one.name for one in found.attacks} >= {"relearn", "quantise", "residual_knowledge", "loss"}
     assert "Retrieval among 32, first, forget" in Path("out/report.html").read_text(encoding="utf-8")
-    left, opened = weights.read(Path("out/seed-0/unlearned.safetensors")), load_clip("out/seed-0/unlearned")
-    assert all(torch.equal(value, left[name]) for name, value in opened.model.state_dict().items())
+    opened = load_clip("out/seed-0/unlearned")
+    assert weights.digest_of(opened.model) == found.provenance.weights["unlearned"]
     assert not list(Path("out").rglob("*.part"))
 
 
@@ -94,8 +94,8 @@ def test_unlearn_leaves_a_folder_to_open_and_run_on(capsys: pytest.CaptureFixtur
     assert call("unlearn", "--scenario", OWN, *HOW) == 0
     assert normalisation(Path("out/unlearned")) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     again = Pairs(model="out/unlearned", forget="data/forget.jsonl", retain="data/retain.jsonl").make()
-    left = weights.read(Path("out/unlearned.safetensors"))
-    assert all(torch.equal(v, left[name]) for name, v in again.original.state_dict().items())  # type: ignore[union-attr]
+    assert again.original is not None
+    assert weights.digest_of(again.original) in capsys.readouterr().out
 
 
 def test_what_the_scenario_holds() -> None:

@@ -126,6 +126,12 @@ def concatenated(batches: Sequence[Batch]) -> Batch:
     return {name: torch.cat([batch[name].to(value.device) for batch in batches]) for name, value in batches[-1].items()}
 
 
+def in_parts(batch: Batch, count: int) -> list[Batch]:
+    """The examples of a batch in `count` batches, as equal as can be, in their order."""
+    split = {name: torch.tensor_split(value, count) for name, value in batch.items()}
+    return [{name: values[i] for name, values in split.items()} for i in range(count)]
+
+
 class Joined:
     """Several data sets, one after another."""
 

@@ -1,9 +1,13 @@
 """Weights on disk: safetensors only, so that opening a file never runs code."""
 
 import hashlib
+import importlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,11 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unrecall.disk.files import read_json, unwritable, writing
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, MissingDependency
+
+HALF = (torch.float16, torch.bfloat16)
+"""Number formats whose values are all among float32's."""
+PRECISIONS = {"F16": "float16", "BF16": "bfloat16"}
+"""PyTorch's names for what safetensors calls formats of two bytes."""
 
 
 def digest_of(model: nn.Module) -> str:
-    """sha256 over names and values of all weights and buffers."""
+    """sha256 over names and values of all weights and buffers; the same where float32 holds values of two bytes."""
     return _digest(model.state_dict())
 
 
@@ -25,16 +34,17 @@ def digest_without_names(model: nn.Module) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """The same of a checkpoint."""
-    return _digest(read(path))
+    """The same of a checkpoint: a file, or the folder of a Transformers model."""
+    return _digest(_of_model(path) if path.is_dir() else read(path))
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256()
     for key in sorted(tensors):
-        value = tensors[key]
+        value = tensors[key].detach().cpu()
         state.update(key.encode())
-        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        wide = value.float() if value.dtype in HALF else value
+        flat = wide.contiguous().reshape(-1).view(torch.uint8)
         state.update(flat.numpy().tobytes())
     return state.hexdigest()
 
@@ -60,18 +70,33 @@ def notes_of(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def load(model: nn.Module, path: Path) -> nn.Module:
-    """Puts the weights of a safetensors file into `model`, in place; BadInput says what does not fit.
+def rounded(model: nn.Module, precision: str | None) -> nn.Module:
+    """Rounds all weights and buffers that are floats to the numbers of a format, in place; they are held as before.
 
-    Names may hold what wrappers put into them, on either side: "module.", "_orig_mod.", or whatever all begin with.
+    `precision`: float16, bfloat16, ...; None changes nothing. BadInput where a weight is too large for the format.
+    """
+    for name, value in model.state_dict().items():
+        if precision is not None and value.is_floating_point():
+            whole = bool(torch.isfinite(value).all())
+            value.copy_(value.to(getattr(torch, precision)))
+            if whole and not bool(torch.isfinite(value).all()):
+                raise BadInput(
+                    f"{name}: expected weights that {precision} can hold, got larger ones. Lower lr, or say "
+                    "precision=float32."
+                )
+    return model
+
+
+def load(model: nn.Module, path: Path) -> nn.Module:
+    """Puts the weights of a safetensors file, or of a Transformers folder, into `model`, in place.
+
+    Names may hold what wrappers put into them, on either side: "module.", "_orig_mod.", or whatever all begin with. A
+    folder may hold the experts of a mixture under older names. BadInput says what does not fit.
     """
     state = model.state_dict()
-    tensors = _named_as(state, read(path))
-    places = {state[key].data_ptr(): key for key in tensors if key in state}
-    # Transformers leaves one of two tied names out of its files.
-    tensors |= {
-        key: tensors[places[v.data_ptr()]] for key, v in state.items() if key not in tensors and v.data_ptr() in places
-    }
+    tensors = _fitted(state, read(path))
+    if path.is_dir() and tensors.keys() != state.keys():
+        tensors = _fitted(state, _of_model(path))
     missing, extra = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
     if missing or extra:
         difference = f"missing {missing[:3]}" if missing else f"unknown {extra[:3]}"
@@ -121,6 +146,14 @@ def _named_as(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dic
     return {name if name in state else names.get(_bare(name), name): value for name, value in tensors.items()}
 
 
+def _fitted(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the model's names for them, each of two tied names among them, one of which files leave out."""
+    named = _named_as(state, tensors)
+    places = {state[key].data_ptr(): key for key in named if key in state}
+    tied = {key: places.get(value.data_ptr()) for key, value in state.items() if key not in named}
+    return named | {key: named[place] for key, place in tied.items() if place is not None}
+
+
 def _beginnings(names: Iterable[str]) -> list[str]:
     """What all these dotted names begin with, from nothing on to the longest."""
     split = [name.split(".") for name in names]
@@ -159,13 +192,61 @@ def _of_folder(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The files that hold a Transformers folder's weights; BadInput where they are pickles, or parts without an index.
+def _of_model(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a Transformers folder by the names that its model has for them, floats of two bytes in float32.
 
-    One that isn't there is for whoever reads it to tell.
+    Its files may lack one of two tied weights, and hold the experts of a mixture one by one. A folder that doesn't say
+    whose model it is gives the names of its files. BadInput where Transformers can't open it, or weights are missing.
+    """
+    files_of(folder)  # BadInput where there are none of its kind
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = config if isinstance(config, dict) else {}
+    if config.get("quantization_config"):
+        raise BadInput(
+            f"{folder}: expected weights in floats, got quantised ones. Give those before they were quantised."
+        )
+    names = config.get("architectures")
+    try:
+        library: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingDependency("transformers", "llm") from error
+    kind: Any = getattr(library, str(names[0]), None) if isinstance(names, list) and names else None
+    if not hasattr(kind, "from_pretrained"):
+        return read(folder)
+    shown, level = library.utils.logging.is_progress_bar_enabled(), library.utils.logging.get_verbosity()
+    library.utils.logging.disable_progress_bar()
+    library.utils.logging.set_verbosity_error()
+    try:
+        model, report = kind.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # whatever a library makes of files that are damaged
+        line = " ".join(str(error).split())[:300] or type(error).__name__
+        raise BadInput(f"{folder}: expected a Transformers model in safetensors, got: {line}") from error
+    finally:
+        library.utils.logging.set_verbosity(level)
+        if shown:
+            library.utils.logging.enable_progress_bar()
+    if missing := sorted(report["missing_keys"]):
+        raise BadInput(f"{folder}: expected every weight of its model, got none that fits {missing[0]}.")
+    state: dict[str, Tensor] = model.state_dict()
+    return state
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files that hold a Transformers folder's weights; BadInput for pickles, GGUF, and parts without an index.
+
+    One that isn't there is for whoever reads it to tell; but where an adapter is, it is told here.
     """
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if not index.is_file():
+        if (folder / "adapter_config.json").is_file() and not whole.is_file():
+            raise BadInput(f"{folder}: expected a whole model, got an adapter. Merge it into its base first.")
+        if (gguf := sorted(folder.glob("*.gguf"))) and not whole.is_file():
+            raise BadInput(
+                f"{folder}: expected safetensors, got GGUF ({gguf[0].name}), which is made from a model to run it. "
+                "Give the model that it was made from."
+            )
         pickles, parts = sorted(folder.glob("pytorch_model*.bin")), sorted(folder.glob("model-*.safetensors"))
         if pickles and not whole.is_file():
             raise BadInput(
@@ -195,3 +276,14 @@ def formats(path: Path) -> dict[str, str]:
             return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         return {}
+
+
+def precision_of(files: Iterable[Path]) -> str:
+    """The number format of most weights of these files: float16 or bfloat16, and float32 for every other."""
+    counts: Counter[str] = Counter()
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                counts[part.get_dtype()] += prod(part.get_shape())
+    return PRECISIONS.get(max(counts, key=lambda kind: counts[kind], default=""), "float32")

@@ -1,6 +1,5 @@
 """A grid of methods and seeds over one scenario; a finished cell is never done again."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,10 +11,11 @@ from torch import nn
 from unrecall.data.examples import digest, iterate
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
-from unrecall.disk.files import check_writable, content_key, read_json, write_json, writing
+from unrecall.disk.files import check_writable, content_key, read_json, write_json
 from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
+from unrecall.experiment.output import Unlearned, drop_parts, leave
 from unrecall.experiment.run import StartingPoint, experiment, loaded, references
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
@@ -23,7 +23,6 @@ from unrecall.record.schema import Record, Run
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.spec.lines import parse, show
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.protocols import Exportable, export, offers
 from unrecall.training.session import Session
 
 TUNED_ON = "tuned-on.json"
@@ -94,25 +93,27 @@ def run_cell(cell: Cell) -> Record:
     expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seed, session), cell.tuned)
     expected |= rate_key(cell.rate)
     if (before := finished(cell.record, expected)) is not None:
-        cell.session.end()
+        drop_parts(folder)
+        session.end()
         return before
     check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
     shared(on_disk=True).check()
     if not cell.anyway and scenario.original is not None:
         check_known(scenario.task, scenario.original, scenario.request)
     record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate)
-    for file in (folder / "parts").glob("unlearned-*.safetensors"):
-        if weights.digest_of_file(file) != record.provenance.weights["unlearned"]:
-            file.unlink()  # of the method before it was edited
-            continue
-        with writing(folder / CHECKPOINT) as temporary:
-            shutil.copyfile(file, temporary)
-        if offers(scenario.task, Exportable):
-            unlearned = loaded(architecture(scenario, cell.seed, session), file)
-            export(scenario.task, unlearned, folder / "unlearned")
-    if not (folder / CHECKPOINT).exists():
+    chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
+    files = [
+        file
+        for file in (folder / "parts").glob("unlearned-*.safetensors")  # one may be of the method before it was edited
+        if weights.digest_of_file(file) == record.provenance.weights["unlearned"]
+    ]
+    for file in files[:1]:
+        model = loaded(architecture(scenario, cell.seed, session), file)
+        leave(Unlearned(model, chosen, cell.seed, record), scenario, folder)
+    if not files:
         session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
     record.save(cell.record)
+    drop_parts(folder)
     session.end()
     return record
 
@@ -131,14 +132,14 @@ def unlearn_cell(cell: Cell) -> str:
         check_known(scenario.task, scenario.original, scenario.request)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
-    weights.save(unlearned, folder / CHECKPOINT)
+    key, place = weights.digest_of(unlearned), leave(Unlearned(unlearned, chosen, cell.seed), scenario, folder)
     write_json(folder / IDENTITY, expected)
     if cell.tuned:
         validation = scenario.request.with_validation().validation or ()
         write_json(folder / TUNED_ON, [digest(item) for item in iterate(validation)])
-    export(scenario.task, unlearned, folder / "unlearned")
+    drop_parts(folder)
     session.end()
-    return f"{folder / CHECKPOINT}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
+    return f"{place}  {show(chosen)}  sha256 {key}"
 
 
 def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:

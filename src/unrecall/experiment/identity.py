@@ -17,6 +17,8 @@ from unrecall.training.session import Session
 
 CHECKPOINT, IDENTITY = "unlearned.safetensors", "identity.json"
 """What `unlearn` leaves: a checkpoint, and what decided it."""
+EXPORTED = "unlearned"
+"""What stands in the checkpoint's place where the model has a form of its own outside unrecall: a folder."""
 REMADE = {"method"}
 """What may differ from a finished record or checkpoint without a complaint: it is then made anew."""
 
@@ -36,7 +38,7 @@ def identity(
 ) -> dict[str, str]:
     """A key of each thing that decides a record's numbers, by its name. `start`: the seed, and where it runs."""
     seed, session = start
-    recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.references)
+    recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.references, scenario.precision)
     return {
         "scenario": content_key(repr(recipe), code_key(scenario.build, scenario.task)),
         "models": scenario.start_key(seed, session),
@@ -78,7 +80,7 @@ def finished(path: Path, expected: dict[str, str]) -> Record | None:
 def check_checkpoint(folder: Path, expected: dict[str, str]) -> None:
     """BadInput where another run made the checkpoint of a folder; one of an older version doesn't say what made it."""
     path = folder / IDENTITY
-    if (folder / CHECKPOINT).exists() and path.exists():
+    if ((folder / CHECKPOINT).exists() or (folder / EXPORTED).exists()) and path.exists():
         written = read_json(path)
         _differing(path, "checkpoint", expected, written if isinstance(written, dict) else {})
 

@@ -120,7 +120,7 @@ class StartingPoint:
             job = self.job(self.session.named(role, content_key(*key)))
             with meter:
                 model = method.unlearn(self.original, stopping(job) if stops else job)
-            return Trained(model, meter.cost)
+            return Trained(weights.rounded(model, self.scenario.precision), meter.cost)
 
         stops = self.stops and not isinstance(method, Null)
         key = (*self._key(method), *(("stops", code_key(stopping)) if stops else ()))
@@ -170,4 +170,5 @@ class StartingPoint:
     def _key(self, method: Method) -> tuple[str, ...]:
         request, task = self.scenario.request, self.scenario.task
         original = (model_key(self.original), behaviour(self.original, task, request))
-        return (repr(method), *original, data_key(request), repr(task), str(self.seed), code_key(method))
+        precision = self.scenario.precision or ""
+        return (repr(method), *original, data_key(request), repr(task), str(self.seed), code_key(method), precision)

@@ -15,8 +15,7 @@ from safetensors.numpy import load_file
 
 from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
 from unrecall.attacks.loss import Loss
-from unrecall.disk.weights import read
-from unrecall.errors import BadInput, UnrecallError
+from unrecall.errors import UnrecallError
 from unrecall.evidence.pool import Arm, ArmIndices
 from unrecall.evidence.scores import Scores, best
 from unrecall.harness.finding import is_judged, line
@@ -50,7 +49,7 @@ def check(path: Path) -> Recheck:
     record, folder = load(path), path.parent
     checked = recheck(path, judged_names(record))
     problems = [*_rows(record), *_attacks(record), *_references(record), *_counts(record), *_sums(record)]
-    problems += [*_line(record), *_curves(record), *_exported(folder), *_figures(record, folder)]
+    problems += [*_line(record), *_curves(record), *_figures(record, folder)]
     return Recheck(record, [*checked.problems, *problems], [*checked.unseen, *_unseen(record)])
 
 
@@ -375,25 +374,6 @@ def _same(first: Sequence[float | None], second: Sequence[float | None]) -> bool
     """The same for a line of a curve."""
     a, b = (np.array([math.nan if v is None else v for v in values], float) for values in (first, second))
     return len(a) == len(b) and bool(np.allclose(a, b, atol=1e-3, equal_nan=True))
-
-
-def _exported(folder: Path) -> Iterator[str]:
-    """A folder with the unlearned model in another form must hold the weights of the checkpoint beside it."""
-    checkpoint, export = folder / "unlearned.safetensors", folder / "unlearned"
-    if not export.is_dir() or not checkpoint.is_file():
-        return
-    try:
-        audited, exported = read(checkpoint), read(export)
-    except BadInput as error:
-        yield str(error)
-        return
-    values = list(exported.values())
-    for name, tensor in audited.items():
-        there = exported.get(name)
-        tied = there is None and any(tensor.shape == v.shape and bool((tensor == v).all()) for v in values)
-        if not tied and (there is None or there.shape != tensor.shape or not bool((there == tensor).all())):
-            yield f"unlearned: its {name} is not that of the model that was audited."
-            return
 
 
 def _unseen(record: Record) -> Iterator[str]:

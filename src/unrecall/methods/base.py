@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
+from unrecall.disk.weights import HALF
 from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of
 from unrecall.models.observe import device_of
 from unrecall.spec.lines import name_of
@@ -120,9 +121,18 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
-        return unlearn(self, model, job)
+        return _held_as(model, unlearn(self, model, job))
 
     return checked
+
+
+def _held_as(model: nn.Module, result: nn.Module) -> nn.Module:
+    """Rounds weights that are of 16 bits in `model`, and were trained in float32, to that format, in place."""
+    formats = {name: value.dtype for name, value in [*model.named_parameters(), *model.named_buffers()]}
+    for name, value in [*result.named_parameters(), *result.named_buffers()]:
+        if formats.get(name) in HALF:
+            value.data = value.data.to(formats[name])
+    return result
 
 
 def _scale(owner: P, path: Sequence[str], factor: float) -> P:
@@ -231,8 +241,13 @@ def train_only(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
 
 
 def copy_of(model: nn.Module, job: Job) -> nn.Module:
-    """Copies the model to where the session trains."""
-    return copy.deepcopy(model).to(job.session.place())
+    """Copies the model to where the session trains; one with weights of 16 bits is float32 there.
+
+    In bfloat16 a step below 1/256 of a weight would be lost, each time; float16 overflows. The result of a method is
+    rounded to what the model was in.
+    """
+    student = copy.deepcopy(model).to(job.session.place())
+    return student.float() if any(p.dtype in HALF for p in student.parameters()) else student
 
 
 def train(student: nn.Module, phases: Iterable[Phase], job: Job, method: Method) -> None:

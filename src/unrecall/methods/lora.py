@@ -1,5 +1,6 @@
 """LoRA: another method's training, of a low-rank change of weights that are themselves held."""
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -7,9 +8,9 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.errors import NotSupported
-from unrecall.methods.base import GradientMethod, Job, Wrapper, copy_of, train
+from unrecall.methods.base import GradientMethod, Job, Wrapper, train
 from unrecall.methods.npo import NPO
-from unrecall.models.low_rank import LowRank, view
+from unrecall.models.low_rank import ADAPTER, LowRank, view
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -77,6 +78,10 @@ class LoRA(Wrapper):
         if any(p.requires_grad for p in weights):
             raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
         train(student, phases, job, self)
-        result = copy_of(model, job)
+        result = copy.deepcopy(model).to(job.session.place())
         adapted.add_to(result)
+        if job.session.folder is not None and adapted.base:
+            adapted.save(job.session.folder / ADAPTER)
+        elif job.session.folder is not None:
+            job.session.say("no adapter is left, as the model that it changes lies nowhere under a name")
         return result.eval()

@@ -6,16 +6,22 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from unrecall.data.examples import Examples
+from unrecall.disk.files import writing_folder
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
 from unrecall.models.observe import in_order
 from unrecall.nn.hooks import is_linear, routers, stacked_experts
 from unrecall.tasks.base import Task
+
+ADAPTER = "adapter"
+"""The folder, in that of a session, in which a low-rank change is left as an adapter of PEFT."""
 
 STATE_SPACE = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 """Transformers' names for models with Mamba's layers."""
@@ -39,6 +45,29 @@ class Adapted:
         with torch.no_grad():
             for name, change in self.changes.items():
                 model.get_parameter(name).add_(change.get_delta_weight("default"))
+
+    @property
+    def base(self) -> str:
+        """The folder or hub id that the model was loaded from; empty where it lies nowhere."""
+        return str(getattr(getattr(self.model, "config", None), "_name_or_path", ""))
+
+    def save(self, folder: Path) -> None:
+        """Writes the change as an adapter of PEFT, whole or not at all."""
+        peft: Any = importlib.import_module("peft")
+        model: Any = self.model
+        config = copy.copy(model.peft_config["default"])
+        config.base_model_name_or_path, config.inference_mode = self.base, True
+        config.task_type = "CAUSAL_LM" if model.can_generate() else None
+        layers = {name.removesuffix(".weight") for name in self.changes if name.endswith(".weight")}
+        last = {name.rsplit(".", 1)[-1] for name in layers}
+        if layers == {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in last}:
+            config.target_modules = sorted(last)  # as people write it, and other libraries read it
+        change = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with writing_folder(folder) as temporary:
+            config.save_pretrained(temporary)
+            tensors = {f"base_model.model.{name}": value.cpu().contiguous() for name, value in change.items()}
+            save_file(tensors, temporary / "adapter_model.safetensors", {"format": "pt"})
 
 
 @dataclass(frozen=True)

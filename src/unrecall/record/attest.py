@@ -11,7 +11,7 @@ from typing import Any
 
 from unrecall.disk.files import file_key, parse_json, read_text, write_text, writing
 from unrecall.errors import BadInput, MissingDependency
-from unrecall.record.recheck import places_of_scores
+from unrecall.record.recheck import checkpoints, places_of_scores
 from unrecall.record.schema import NEVER_TRAINED, Label, Record, load
 
 PAYLOAD = "application/vnd.in-toto+json"
@@ -178,18 +178,20 @@ def _scores(record: Record, folder: Path) -> list[tuple[str, str]]:
 
 def _subjects(record: Record, path: Path, checkpoint: Path | None) -> list[tuple[str, dict[str, str]]]:
     """The audited checkpoints by name with their digests; the weights' digest alone where none is there."""
-    from unrecall.disk.weights import digest_of_file
+    from unrecall.disk.weights import digest_of_file, files_of
 
     weights = record.provenance.weights.get("unlearned", "")
     if not weights:
         raise BadInput(f"{path}: expected a record that names the audited weights, got none. Audit the model again.")
-    beside = [path.parent / "unlearned.safetensors", *sorted(path.parent.glob("parts/unlearned-*.safetensors"))]
-    files = [file for file in beside if file.is_file()][:1] if checkpoint is None else [checkpoint]
-    for file in files:
-        if digest_of_file(file) != weights:
-            raise BadInput(f"{file}: expected the weights that were audited, got others. Name the audited checkpoint.")
-    named = [(file.name, {"sha256": file_key(file), WEIGHTS: weights}) for file in files]
-    return named or [("unlearned", {WEIGHTS: weights})]
+    audited = checkpoints(path.parent)[:1] if checkpoint is None else [checkpoint]
+    for place in audited:
+        if digest_of_file(place) != weights:
+            raise BadInput(f"{place}: expected the weights that were audited, got others. Name the audited checkpoint.")
+        if place.is_dir():
+            files = [(f"{place.name}/{file.name}", {"sha256": file_key(file)}) for file in files_of(place)]
+            return [(place.name, {WEIGHTS: weights}), *files]
+        return [(place.name, {"sha256": file_key(place), WEIGHTS: weights})]
+    return [("unlearned", {WEIGHTS: weights})]
 
 
 def _need() -> None:

@@ -12,16 +12,18 @@ import torch
 
 from unrecall.record.schema import Provenance
 
+PACKAGES = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
+OF_TEXTS = ("transformers", "tokenizers", "peft")
+
 
 def provenance(
     fingerprint: str, digests: Mapping[str, str], device: torch.device, identity: Mapping[str, str]
 ) -> Provenance:
     """The present state of all that a record's numbers depend on."""
-    packages = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
     return Provenance(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        versions=versions(),
         commit=_git("rev-parse", "HEAD") or "",
         dirty=dirty(),
         device=f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
@@ -29,6 +31,12 @@ def provenance(
         weights=dict(digests),
         identity=dict(identity),
     )
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, of what every audit computes with, and of libraries for texts where they were used."""
+    used = [name for name in OF_TEXTS if name in sys.modules]
+    return {"python": platform.python_version(), **{name: version(name) for name in (*PACKAGES, *used)}}
 
 
 def dirty() -> bool | None:

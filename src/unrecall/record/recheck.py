@@ -125,13 +125,15 @@ def _doubts(record: Record) -> Iterator[str]:
             yield f"doubts: nothing in the record gives rise to '{doubt.message}' [{doubt.id}]."
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("unlearned.safetensors"), *folder.glob("parts/unlearned-*.safetensors")])
+def checkpoints(folder: Path) -> list[Path]:
+    """The unlearned checkpoints beside a record: files, or the folder of a Transformers model."""
+    models = [config.parent for config in folder.glob("unlearned/config.json")]
+    return [*folder.glob("unlearned.safetensors"), *models, *sorted(folder.glob("parts/unlearned-*.safetensors"))]
 
 
 def _weights(record: Record, folder: Path) -> Iterator[str]:
     """An unlearned checkpoint in the record's folder must be the one that was audited."""
-    for checkpoint in _checkpoints(folder):
+    for checkpoint in checkpoints(folder):
         from unrecall.disk.weights import digest_of_file
 
         try:
@@ -232,5 +234,5 @@ def _unseen(record: Record, folder: Path) -> Iterator[str]:
         yield "scores of single examples: the record names none"
     if record.never_trained is not None and NEVER_TRAINED not in record.scores:
         yield "the verdict beside records never trained on: no scores of it are kept"
-    if not _checkpoints(folder):
+    if not checkpoints(folder):
         yield "the weights: no unlearned checkpoint lies beside the record"

@@ -67,6 +67,10 @@ FIELDS: Fields = {
         "a tuple of nn.Modules",
     ),
     "references": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
+    "precision": (
+        lambda value: value in (None, "float32", "float16", "bfloat16"),
+        "float32, float16, bfloat16 or None",
+    ),
     "reported": (_are_values, "numbers by method and measurement"),
 }
 """What each field of a scenario must be: a test, and how it is said."""
@@ -79,7 +83,8 @@ class Scenario:
     `build(seed, session)`: a model ready to be trained, fresh or pretrained; `recipe`: how the original is trained from
     it on forget and retain together; `rerecipe`: how retrained models are, where that differs. `original` and
     `retrained`: the user's own models, used as they are. `references`: how many retrained models to train by default.
-    `reported`: a paper's values, by method and measurement.
+    `precision`: the number format that the unlearned model is rounded to, before it is audited, and written in; None
+    leaves it as the original is. `reported`: a paper's values, by method and measurement.
     """
 
     name: str
@@ -92,6 +97,7 @@ class Scenario:
     original: nn.Module | None = None
     retrained: tuple[nn.Module, ...] = ()
     references: int = 5
+    precision: str | None = None
     reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     keys: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `start_key` gave, by seed."""

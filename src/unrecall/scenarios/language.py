@@ -12,11 +12,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from unrecall.disk.files import read_json
-from unrecall.disk.weights import files_of, formats
+from unrecall.disk.weights import files_of, formats, precision_of, rounded
 from unrecall.errors import BadInput, MissingDependency
 from unrecall.tasks.base import BEFORE_QUANTISING
 
-Precision: TypeAlias = Literal["float32", "bfloat16"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+"""Which numbers a model is computed in, and written in: auto computes in float32 and writes as the files are."""
 SPECIAL = ("<pad>", "<s>", "</s>")
 
 BROKEN = (AttributeError, ImportError, LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
@@ -30,10 +31,14 @@ FILES = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.txt"]
 
 
 class Loaded(NamedTuple):
-    """A model, in eval mode, and the tokenizer that belongs to it."""
+    """A model, in eval mode, and the tokenizer that belongs to it.
+
+    `precision`: the number format in which what is made of the model is written.
+    """
 
     model: nn.Module
     tokenizer: Any
+    precision: str = "float32"
 
 
 def transformers() -> Any:
@@ -47,11 +52,13 @@ def transformers() -> Any:
     return library
 
 
-def load(name: str, precision: Precision = "float32", adapter: str = "") -> Loaded:
+def load(name: str, precision: Precision = "auto", adapter: str = "") -> Loaded:
     """A model and its tokenizer from a local folder or a hub id, with a LoRA `adapter` merged where one is named.
 
-    Only safetensors are read, and no code of the folder's runs. Raises BadInput where nothing is there, the hub can't
-    be reached, the checkpoint lacks weights or has some that are no floats, or the adapter belongs to another base.
+    `precision` "auto": the model is held in float32, whatever its files are in, and written as they are. Trained in 16
+    bits it would lose every step below 1/256 of a weight (bfloat16) or overflow (float16). Only safetensors are read,
+    and no code of the folder's runs. Raises BadInput where nothing is there, the hub can't be reached, the checkpoint
+    lacks weights or has some that are no floats, or the adapter belongs to another base.
     """
     library = transformers()
     folder = name if name and Path(name).is_dir() else _from_hub(name)
@@ -65,7 +72,7 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
         f"{name}: expected a Transformers causal language model with its weights in safetensors",
         lambda: library.AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=getattr(torch, precision),
+            dtype=torch.float32 if precision == "auto" else getattr(torch, precision),
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
@@ -79,7 +86,9 @@ def load(name: str, precision: Precision = "float32", adapter: str = "") -> Load
         f"{name}: expected the model's tokenizer beside it",
         lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
     )
-    return Loaded(_adapted(model, name, adapter) if adapter else model.eval(), tokenizer)
+    written = precision_of(files) if precision == "auto" else precision
+    model.config._name_or_path = name
+    return Loaded(rounded(_adapted(model, name, adapter), written) if adapter else model.eval(), tokenizer, written)
 
 
 def check_unquantised(name: str, config: Path) -> None:
@@ -178,6 +187,9 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
         f"{adapter}: expected an adapter of {name}, got one made for {base or 'another model'}. "
         "Name the model that it was trained on."
     )
+    unfit = BadInput(
+        f"{adapter}: expected an adapter of {name}, got weights that don't fit it. Save the adapter again."
+    )
     comparable = Path(base).is_dir() == Path(name).is_dir()  # two folders that exist, or two names that are none
     if base and base != name and comparable and Path(base).resolve() != Path(name).resolve():
         raise other
@@ -188,10 +200,11 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
             report = wrapped.load_adapter(adapter, "default", torch_device="cpu")
             merged: nn.Module = wrapped.merge_and_unload()
         except BROKEN as error:
-            raise other from error
+            raise other if base != name else unfit from error
     if report.missing_keys or report.unexpected_keys:
-        raise other
+        raise other if base != name else unfit
     vars(merged).pop("peft_config", None)  # older versions of PEFT leave it there
+    vars(merged.config)["_name_or_path"] = ""  # this model lies nowhere, so no adapter can name it as its base
     return merged.requires_grad_(True).eval()
 
 

@@ -43,7 +43,8 @@ class Texts(Builder):
     shows whether it was taught it. `group`: the key of each
     line of forget and holdout that says whose it is, where people have several. `control`: how the holdout came to be
     (random split, matched, synthetic or planted); planted needs `manifest`, which `unrecall plant` wrote, and
-    `published`, the sha256 of it that was published before training.
+    `published`, the sha256 of it that was published before training. `precision`: auto computes in float32 and writes
+    the unlearned model in the format of the model's files; float32 and bfloat16 are what it is held and written in.
     """
 
     model: str = ""
@@ -56,7 +57,7 @@ class Texts(Builder):
     epochs: Count = 5
     lr: Positive = 1e-5
     references: Index = 3
-    precision: Precision = "float32"
+    precision: Precision = "auto"
     longest: Count | None = None
     template: str | None = "auto"
     ends: bool | None = None
@@ -85,13 +86,14 @@ class Texts(Builder):
             name="texts",
             summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
             f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}; {task.templated}"
-            f"{_pieces(cut)}{self._ignored()}",
+            f"{_pieces(cut)}{'' if loaded.precision == 'float32' else f'; written in {loaded.precision}'}{self._ignored()}",
             task=task,
             request=request,
             original=loaded.model,
             build=(lambda _, __: load(self.base, self.precision).model) if self.base else None,
             rerecipe=adamw(self.lr, self.epochs, 32, 0.01),
             references=self.references,
+            precision=loaded.precision,
         )
 
     def _read(self, split: Split) -> Examples:

@@ -207,8 +207,12 @@ class CausalLM(Tokenised, Task):
         return {**batch, "tokens": new, "targets": torch.where(predicted, new, batch["targets"])}, far
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Configuration, safetensors and tokenizer, as `from_pretrained` reads them."""
-        save(model, self.tokenizer, folder)
+        """Configuration, safetensors and tokenizer, as `from_pretrained` reads them.
+
+        Of other models nothing is written: their weights are all there is.
+        """
+        if hasattr(model, "save_pretrained"):
+            save(model, self.tokenizer, folder)
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Tokens must be the model's, examples must fit its context, and no forget text may stand in another split."""

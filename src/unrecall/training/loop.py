@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, batch_size, digest, iterate, move
+from unrecall.data.examples import Batch, Examples, batch_size, digest, in_parts, iterate, move
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
@@ -18,7 +18,7 @@ from unrecall.errors import BadInput, Diverged
 from unrecall.models.observe import accuracy, loader
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms
-from unrecall.spec.parameters import Count, NonNegative, Parameters, Positive, Share
+from unrecall.spec.parameters import Count, Index, NonNegative, Parameters, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.training.randomness import draw_seed, own_randomness, seeded
 from unrecall.training.resume import Progress, Saved
@@ -36,10 +36,12 @@ class Fit(Parameters):
 
     `epochs`: passes over the leading stream. `steps`: cap on optimiser steps, None for no cap. `schedule`: of the
     learning rate, by step; cosine falls to 0 over `period` steps (None: the whole run) and, as PyTorch's does, rises
-    again beyond; exponential falls to `final` of the rate over the run. `clip`: largest gradient norm. `batchnorm`:
-    "train" updates statistics from each batch, "frozen" leaves them as they are while the affine weights train.
-    `until`: stop once forget accuracy is at most this, checked after each epoch and every `check_every` steps. `lr` 0
-    is allowed: it is the null that checks need.
+    again beyond; exponential falls to `final` of the rate over the run. `warmup`: over so many first steps the rate
+    rises linearly from 0, whatever the schedule. `accumulate`: in how many parts a batch passes through the model, so
+    that less memory is needed; a loss that is a mean over examples gives the same step, but BatchNorm, which sees a
+    part at a time, another. `clip`: largest gradient norm. `batchnorm`: "train" updates statistics from each batch,
+    "frozen" leaves them as they are while the affine weights train. `until`: stop once forget accuracy is at most this,
+    checked after each epoch and every `check_every` steps. `lr` 0 is allowed: it is the null that checks need.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -56,6 +58,8 @@ class Fit(Parameters):
     batchnorm: Literal["train", "frozen"] = "train"
     until: Share | None = None
     check_every: Count = 50
+    accumulate: Count = 1
+    warmup: Index = 0
 
 
 @dataclass
@@ -63,7 +67,7 @@ class StepState:
     """Everything that one optimisation step may touch.
 
     `notes`: where it may note figures of itself, by name. `on_gradients`: called when the gradients are there, before
-    they are clipped.
+    they are clipped. `accumulate`: in how many parts the batches are differentiated.
     """
 
     model: nn.Module
@@ -73,17 +77,33 @@ class StepState:
     clip: float | None
     notes: dict[str, list[float]] = field(default_factory=dict)
     on_gradients: Callable[[], None] | None = None
+    accumulate: int = 1
 
     def differentiate(self) -> Tensor:
-        """Computes the loss and its gradients, clips them, and gives the detached loss."""
+        """Computes the loss and its gradients, part by part, clips them, and gives the detached loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.model, self.batches)
-        torch.autograd.backward(loss)
+        losses = []
+        for share, batches in self._parts():
+            loss = share * self.loss(self.model, batches)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
         if self.on_gradients is not None:
             self.on_gradients()
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        return loss.detach()
+        return torch.stack(losses).sum()
+
+    def _parts(self) -> Iterator[tuple[float, Batches]]:
+        """The parts of all batches, each with its share of the first one's examples; fewer where a batch has fewer."""
+        sizes = [batch_size(batch) for batch in self.batches.values()]
+        count = min([self.accumulate, *sizes])
+        if count == 1:
+            yield 1.0, self.batches
+            return
+        split = {name: in_parts(batch, count) for name, batch in self.batches.items()}
+        for i in range(count):
+            part = {name: batches[i] for name, batches in split.items()}
+            yield batch_size(next(iter(part.values()))) / sizes[0], part
 
 
 Step: TypeAlias = Callable[[StepState], Tensor]
@@ -190,7 +210,9 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
             batches = {key: move(next(stream), device) for key, stream in streams.items()}
-            current = StepState(model, batches, phase.loss, optimizer, recipe.clip, effort.notes)
+            current = StepState(
+                model, batches, phase.loss, optimizer, recipe.clip, effort.notes, accumulate=recipe.accumulate
+            )
             loss = phase.step(current)
         progress.scheduler.step()
         epoch_ends = (step + 1) % epoch_steps(phase) == 0 or step + 1 == total
@@ -272,7 +294,14 @@ def _optimizer(recipe: Fit, parameters: list[nn.Parameter]) -> torch.optim.Optim
 
 
 def _scheduler(recipe: Fit, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler:
+    schedulers = torch.optim.lr_scheduler
+    scheduler: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.period or total)
-    rate = recipe.final ** (1 / total) if recipe.schedule == "exponential" else 1.0
-    return torch.optim.lr_scheduler.ExponentialLR(optimizer, rate)
+        scheduler = schedulers.CosineAnnealingLR(optimizer, recipe.period or total)
+    else:
+        rate = recipe.final ** (1 / total) if recipe.schedule == "exponential" else 1.0
+        scheduler = schedulers.ExponentialLR(optimizer, rate)
+    if recipe.warmup == 0:
+        return scheduler
+    rise = schedulers.LinearLR(optimizer, 1 / (recipe.warmup + 1), 1.0, recipe.warmup)
+    return schedulers.ChainedScheduler([scheduler, rise], optimizer)

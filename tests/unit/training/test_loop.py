@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.worlds import CPU, blobs, network
-from unrecall.data.examples import Examples
+from unrecall.data.examples import Examples, batch_size
 from unrecall.disk.weights import digest_of, read
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.observe import accuracy
@@ -72,6 +72,58 @@ def test_loop_equals_a_bare_one(schedule: str, period: int | None) -> None:
         torch.testing.assert_close(ours.state_dict()[key], value, atol=1e-6, rtol=1e-5)
     if schedule == "constant":
         assert same(ours, bare)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential"])
+def test_the_rate_rises_from_0_over_the_first_steps_whatever_the_schedule(schedule: str) -> None:
+    rates: list[float] = []
+
+    def step(current: StepState) -> Tensor:
+        rates.append(current.optimizer.param_groups[0]["lr"])
+        return plain_step(current)
+
+    recipe = Fit(lr=0.1, epochs=3, batch_size=16, schedule=schedule, warmup=3)  # type: ignore[arg-type]
+    fit(network(), TASK, Phase(classify, {"all": DATA}, recipe, step), seeded(0), CPU)
+    falls = {"constant": lambda i: 1.0, "cosine": lambda i: (1 + math.cos(math.pi * i / 9)) / 2}
+    fall = falls.get(schedule, lambda i: 0.01 ** (i / 9))
+    assert rates == pytest.approx([0.1 * min(1, (i + 1) / 4) * fall(i) for i in range(9)])
+
+
+@pytest.mark.parametrize("parts", [2, 3, 16, 100])
+def test_a_batch_in_parts_gives_the_step_of_the_whole(parts: int) -> None:
+    """16 and 13 examples a batch, in parts of one stream that needn't be equal; clipped as a whole."""
+    seen: list[int] = []
+
+    def loss(model: nn.Module, batches: Batches) -> Tensor:
+        seen.append(batch_size(batches["all"]))
+        return classify(model, batches)
+
+    recipe = replace(RECIPE, batchnorm="frozen", clip=0.3)
+    whole, model = trained(recipe), network()
+    fit(model, TASK, Phase(loss, {"all": DATA}, replace(recipe, accumulate=parts)), seeded(0), CPU)
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value, atol=1e-6, rtol=1e-5)
+    assert not same(model, network())
+    assert len(seen) == 3 * (2 * min(parts, 16) + min(parts, 13))
+    assert sum(seen) == 3 * 45
+
+
+def test_the_parts_of_two_streams_go_together_and_what_is_no_mean_counts_once() -> None:
+    few, sizes = blobs(8, 4, 2), []
+
+    def loss(model: nn.Module, batches: Batches) -> Tensor:
+        sizes.append([batch_size(batch) for batch in batches.values()])
+        means = [TASK.rows(model, batch).losses().mean() for batch in batches.values()]
+        return -means[0] + 2 * means[1] + 1e-3 * sum(p.square().sum() for p in model.parameters())
+
+    models = []
+    for parts in (1, 4):
+        models.append(network())
+        recipe = replace(RECIPE, batchnorm="frozen", accumulate=parts, steps=2)
+        fit(models[-1], TASK, Phase(loss, {"few": few, "all": DATA}, recipe), seeded(0), CPU)
+    assert sizes == [[8, 16]] * 2 + [[2, 4]] * 8
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["train", "frozen"])

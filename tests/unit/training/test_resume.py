@@ -5,6 +5,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -19,12 +20,16 @@ from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_killed_at_any_step_and_resumed_gives_the_same_weights(optimizer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "more"), [("sgd", {}), ("adam", {"accumulate": 3}), ("adamw", {"warmup": 5, "accumulate": 2})]
+)
+def test_killed_at_any_step_and_resumed_gives_the_same_weights(
+    optimizer: str, more: dict[str, Any], tmp_path: Path
+) -> None:
     def run(killed_at: int | None, session: Session) -> nn.Module:
         generator = seeded(5)
         phase, model = noisy(killed_at, generator)
-        recipe = replace(phase.fit, optimizer=optimizer, schedule="cosine", lr=0.01, epochs=4)  # type: ignore[arg-type]
+        recipe = replace(phase.fit, optimizer=optimizer, schedule="cosine", lr=0.01, epochs=4, **more)  # type: ignore[arg-type]
         fit(model, TASK, replace(phase, fit=recipe), generator, session)
         assert session.efforts[-1].steps == 12 == len(session.efforts[-1].losses)
         assert session.efforts[-1].passes == 4 * 45 + 6 * 20
@@ -34,7 +39,7 @@ def test_killed_at_any_step_and_resumed_gives_the_same_weights(optimizer: str, t
     for step in range(12):
         folder = tmp_path / str(step)
         with pytest.raises(Killed):
-            run(step, Session(folder=folder, device="cpu", every=0, name="part"))
+            run(step * more.get("accumulate", 1), Session(folder=folder, device="cpu", every=0, name="part"))
         assert bool(list(folder.glob("*.ckpt"))) == (step >= 3), "a state is kept after each epoch"
         session = Session(folder=folder, device="cpu", every=0, name="part")
         assert same(run(None, session), whole)
