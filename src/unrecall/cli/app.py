@@ -1,4 +1,4 @@
-"""The command line: demo, list, run, unlearn, audit, bench, report, check, and cli/trust.py. Heavy imports wait."""
+"""The command line: demo, list, run, unlearn, audit, bench, report, check, cache, cli/trust.py. Heavy imports wait."""
 
 import json
 import os
@@ -106,6 +106,7 @@ def run(
     device: Device = None,
     alone: options.Alone = False,
     rate: options.Rate = None,
+    show_examples: options.ShowExamples = False,
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
@@ -119,12 +120,11 @@ def run(
     check_names(scenario, method, suite, tune)
     labels(fail_on)
     command = {"command": "run", "scenario": scenario, "method": method, "tune": tune, "suite": suite}
-    command |= options.basis(alone, rate)
+    command |= options.basis(alone, rate) | options.shown(show_examples)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
-        cells = [
-            Cell(scenario, method, suite, n, tune, str(folder / f"seed-{n}"), device, alone=alone, rate=rate)
-            for n in range(seeds)
-        ]
+        cell = Cell(scenario, method, suite, 0, tune, str(folder), device, alone=alone, rate=rate)
+        cell = replace(cell, show_examples=show_examples)
+        cells = [replace(cell, seed=n, folder=str(folder / f"seed-{n}")) for n in range(seeds)]
         _run_and_show(cells, folder, fail_on)
 
 
@@ -175,6 +175,7 @@ def audit(
     device: Device = None,
     alone: options.Alone = False,
     rate: options.Rate = None,
+    show_examples: options.ShowExamples = False,
     fail_on: FailOn = "",
     model: Annotated[Path | None, typer.Option("--model", hidden=True)] = None,
 ) -> None:
@@ -189,13 +190,14 @@ def audit(
 
     command = {"command": "audit", "scenario": scenario, "model": str(checkpoint), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
-    command |= options.basis(alone, rate)
+    command |= options.basis(alone, rate) | options.shown(show_examples)
     if alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
     given = (str(path) for path in (checkpoint, original, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
         cell = Cell(scenario, checkpoint.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
+        cell = replace(cell, show_examples=show_examples)
         _show([audit_checkpoint(cell, checkpoint, original, retrained or [])], folder, fail_on)
 
 
@@ -281,6 +283,24 @@ def check(record: Annotated[Path, typer.Argument(help="a record, or a folder tha
         raise typer.Exit(1)
 
 
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(help="clear: remove it; left out, say where it is and how large")] = "",
+) -> None:
+    """What is kept between runs: originals, retrained models, and what models answered; texts of forget among it."""
+    from unrecall.disk.cache import cache_folder, cached_files, clear
+
+    if action not in ("", "clear"):
+        raise BadInput(f"cache: expected 'clear' or nothing, got '{action}'. Leave it out to see what is kept.")
+    folder = cache_folder()
+    if action:
+        _say(f"{folder}: removed {clear(folder) / 2**20:,.1f} MiB")
+        return
+    files = cached_files(folder)
+    _say(f"{folder}: {len(files):,} files, {sum(path.stat().st_size for path in files) / 2**20:,.1f} MiB")
+    _say("models, scores and answers, so that nothing is computed twice; 'unrecall cache clear' removes them")
+
+
 def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
     """Runs all cells and shows those that finished; UnrecallError where some did not."""
     from unrecall.experiment.grid import run_cells
@@ -295,11 +315,13 @@ def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:
     """Writes the page, prints each record's verdict, and exits with 1 where --fail-on names one of them."""
-    from unrecall.report import write
+    from unrecall.report import summary_lines, write
 
     write(records, folder / "report.html")
     for record in records:
         _say(f"{record.method}, seed {record.seed}: {record.verdict.line}")
+    for line in summary_lines(records):
+        _say(line)
     _say(folder / "report.html")
     if any(record.verdict.label in labels(fail_on) for record in records):
         raise typer.Exit(1)

@@ -37,7 +37,8 @@ class Cell:
 
     `scenario`, `method`, `suite`: as on the command line. `tuned`: whether the strength is searched first. `folder`:
     where its record goes, and the parts of it that are finished. `alone`: without retrained models, beside records that
-    were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks.
+    were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks. `show_examples`: whether the
+    record holds what is to be forgotten.
     """
 
     scenario: str
@@ -50,6 +51,7 @@ class Cell:
     show: bool = True
     alone: bool = False
     rate: float | None = None
+    show_examples: bool = False
 
     @property
     def session(self) -> Session:
@@ -93,9 +95,11 @@ def run_cell(cell: Cell) -> Record:
     if (before := finished(cell.record, expected)) is not None:
         cell.session.end()
         return before
-    check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
+    check_writable(cell.record, folder / CHECKPOINT)
+    check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
-    record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate)
+    start = partial(experiment, scenario, method, attacks, cell.seed, session)
+    record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples)
     for file in (folder / "parts").glob("unlearned-*.safetensors"):
         if weights.digest_of_file(file) != record.provenance.weights["unlearned"]:
             file.unlink()  # of the method before it was edited
@@ -118,7 +122,8 @@ def unlearn_cell(cell: Cell) -> str:
     session, folder = cell.session, Path(cell.folder)
     expected = identity(scenario, method, (), (cell.seed, session), cell.tuned)
     check_checkpoint(folder, expected)
-    check_writable(folder / CHECKPOINT, folder / IDENTITY, folder / "parts" / "part")
+    check_writable(folder / CHECKPOINT, folder / IDENTITY)
+    check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session)
     check_inputs(scenario.task, start.original, scenario.request)
@@ -144,7 +149,8 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     expected["checkpoints"] = content_key(*map(weights.digest_of_file, checkpoints))
     if (before := finished(cell.record, expected)) is not None:
         return before
-    check_writable(cell.record, Path(cell.folder) / "parts" / "part")
+    check_writable(cell.record)
+    check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
     like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
     source, after = loaded(like, original) if original else like, loaded(like, model)
@@ -175,6 +181,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
         session=session,
         run=run,
         rate=cell.rate,
+        show_examples=cell.show_examples,
     )
     record.save(cell.record)
     session.end()

@@ -2,6 +2,7 @@
 
 import datetime
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ import torch
 
 from unrecall.record.schema import Provenance
 
+FOLDERS = re.compile(r"(?<![\w.~:/\\-])(?:~|file:/|[A-Za-z]:)?[/\\](?:[^/\\,=:()]+[/\\])*")
+"""The folders of an absolute path, wherever one stands in a line such as "texts:model=PATH,forget=PATH"."""
+
 
 def provenance(
     fingerprint: str, digests: Mapping[str, str], device: torch.device, identity: Mapping[str, str]
@@ -20,7 +24,7 @@ def provenance(
     packages = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
     return Provenance(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=" ".join(map(without_folders, sys.argv)),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         commit=_git("rev-parse", "HEAD") or "",
         dirty=dirty(),
@@ -29,6 +33,11 @@ def provenance(
         weights=dict(digests),
         identity=dict(identity),
     )
+
+
+def without_folders(words: str) -> str:
+    """The same with each absolute path cut down to its last name: folders say who somebody is."""
+    return FOLDERS.sub("", words)
 
 
 def dirty() -> bool | None:
