@@ -288,17 +288,18 @@ def cache(
     action: Annotated[str, typer.Argument(help="clear: remove it; left out, say where it is and how large")] = "",
 ) -> None:
     """What is kept between runs: originals, retrained models, and what models answered; texts of forget among it."""
-    from unrecall.disk.cache import cache_folder, cached_files, clear
+    from unrecall.disk.cache import shared
 
     if action not in ("", "clear"):
-        raise BadInput(f"cache: expected 'clear' or nothing, got '{action}'. Leave it out to see what is kept.")
-    folder = cache_folder()
+        raise BadInput(f"cache: expected 'clear' or nothing, got '{action}'. Leave it out to see what is there.")
+    kept = shared(on_disk=True)
+    files = kept.files()
+    size = f"{kept.folder}: {len(files):,} files, {sum(path.stat().st_size for path in files) / 2**20:,.1f} MiB"
     if action:
-        _say(f"{folder}: removed {clear(folder) / 2**20:,.1f} MiB")
-        return
-    files = cached_files(folder)
-    _say(f"{folder}: {len(files):,} files, {sum(path.stat().st_size for path in files) / 2**20:,.1f} MiB")
-    _say("models, scores and answers, so that nothing is computed twice; 'unrecall cache clear' removes them")
+        kept.clear()
+        _say(f"{size}, removed")
+    else:
+        _say(f"{size}: models, scores and answers of earlier runs; 'unrecall cache clear' removes them")
 
 
 def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:

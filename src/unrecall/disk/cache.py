@@ -37,6 +37,8 @@ from unrecall.disk.files import (
 )
 from unrecall.errors import PACKAGE, BadInput, of_user, visible
 
+CACHED = re.compile(r".+-[0-9a-f]{16}\.[0-9a-f]{16}\.[A-Za-z]+")
+"""How the file of a value is called: what it is, the key and the seal, which no file of anybody else has."""
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
@@ -61,6 +63,21 @@ class Cache:
         """BadInput where nothing could be kept; nothing is changed."""
         if self.folder is not None:
             check_writable(self.folder / "value", private=True)
+
+    def files(self) -> list[Path]:
+        """The files of all values, and of nothing else that lies there; none where there is no folder."""
+        places = [] if self.folder is None else self.folder.glob("*")
+        return sorted(path for path in places if path.is_file() and CACHED.fullmatch(path.name))
+
+    def clear(self) -> None:
+        """Removes all values, and the folder where nothing else is in it; what another process is writing stays."""
+        for path in self.files():
+            discard(path)
+        self.memory.clear()
+        if self.folder is not None:
+            sweep(self.folder)
+            with suppress(OSError):  # other files are there, or there is no such folder
+                self.folder.rmdir()
 
     def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
         """The value that was computed before under this key and in this environment, or what `compute` gives now.
@@ -129,30 +146,6 @@ def cache_folder() -> Path:
         return Path(named) if named else Path.home() / ".cache" / "unrecall"
     except RuntimeError as error:  # neither HOME nor an entry of this user
         raise BadInput("cache: expected UNRECALL_CACHE or a home folder, got neither. Set UNRECALL_CACHE.") from error
-
-
-CACHED = re.compile(r".+-[0-9a-f]{16}\.[0-9a-f]{16}\.[A-Za-z]+")
-"""How the file of a value is called: what it is, the key and the seal, which no file of anybody else has."""
-
-
-def cached_files(folder: Path) -> list[Path]:
-    """The files of values in a folder, and of nothing else that lies there; none where there is no such folder."""
-    return sorted(path for path in folder.glob("*") if path.is_file() and CACHED.fullmatch(path.name))
-
-
-def clear(folder: Path) -> int:
-    """Removes all values from a folder, and the folder where nothing else is in it; gives how many bytes they took.
-
-    What another process is writing stays.
-    """
-    size = 0
-    for path in cached_files(folder):
-        size += path.stat().st_size
-        discard(path)
-    sweep(folder)
-    with suppress(OSError):  # somebody else's files are there, or there is no such folder
-        folder.rmdir()
-    return size
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

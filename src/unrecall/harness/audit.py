@@ -174,6 +174,6 @@ def _worst(setting: Setting, count: int = 8, *, show: bool = False) -> Iterator[
     base = np.mean(references, axis=0) if references else np.zeros_like(own)
     for i in map(int, np.argsort(base - own, kind="stable")[:count]):
         beside = f", retrained {base[i]:.2f}" if references else ""
-        caption = f"unlearned {own[i]:.2f}{beside}"
-        exhibit = setting.task.exhibit(setting.request.forget[i], caption).model_copy(update={"index": i})
-        yield exhibit if show else exhibit.model_copy(update={"content": "", "caption": caption})
+        words = f"unlearned {own[i]:.2f}{beside}"
+        exhibit = setting.task.exhibit(setting.request.forget[i], words).model_copy(update={"index": i})
+        yield exhibit if show else exhibit.without_content(words)

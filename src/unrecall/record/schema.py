@@ -153,6 +153,10 @@ class Exhibit(Frozen):
     caption: str
     index: int | None = None
 
+    def without_content(self, caption: str) -> "Exhibit":
+        """The same without what the example says, under words that don't say it either."""
+        return self.model_copy(update={"content": "", "caption": caption})
+
 
 class Piece(Frozen):
     """One word or part of a word of an answer, and the probability that each model gives it, by role, in [0, 1]."""

@@ -22,8 +22,8 @@ KNOWN: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_
 """What the answer to the first question quotes, where it rests on nothing else."""
 TOLD: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
 USEFUL: Final = ("retain_accuracy", "test_accuracy", "model_utility")
-QUERIED: Final = ("extraction_strength", "forget_rouge", "loss_left", "residual_knowledge_sums", "forget_accuracy")
-EXTRACTED: Final = ("relearn_mean", "recalibration_mean", "prototypical_mean", "quantise_mean", "linear_probe_mean")
+ASKING: Final = ("forgetting", "text", "privacy")
+"""The groups of measurements that need no more than the model's answers; so does residual knowledge."""
 AS_IT_IS: Final = "as_it_is"
 """The one test of the fixed suite that needs no weights: it only asks."""
 KINDS: Final = {"samples": "single records", "class": "a whole class", "concept": "a concept", "backdoor": "a backdoor"}
@@ -206,7 +206,7 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
 
 def _use(record: Record) -> tuple[str, str]:
     """What it is still good for, beside retrained models."""
-    rows = [m for m in _judged(record) if m.leak is None]
+    rows = [m for m in _judged(record) if family(m) == "still useful"]
     lost = [m for m in rows if m.verdict == "over-forgets"]
     figures = "; ".join(_figure(m) for m in (lost or rows)[:MOST]) or _figures(record, USEFUL)
     paid = next((matrices.paid(m) for m in record.matrices if matrices.roles(m)), "")
@@ -220,20 +220,16 @@ def _use(record: Record) -> tuple[str, str]:
 
 def regulator(record: Record) -> list[Answer]:
     """Both questions of the EDPB; whoever holds the model can also query it."""
-    queried = _asked_of(record, QUERIED, asking=True)
-    held = _asked_of(record, EXTRACTED + QUERIED, asking=False)
     return [
-        _answer("Can they be extracted, by whoever holds the model?", *held),
-        _answer("Can they be obtained by queries?", *queried),
+        _answer("Can they be extracted, by whoever holds the model?", *_by(record, asking=False)),
+        _answer("Can they be obtained by queries?", *_by(record, asking=True)),
     ]
 
 
-def _asked_of(record: Record, names: tuple[str, ...], *, asking: bool) -> tuple[str, str]:
-    """The answer by the rows of these names, and by the tests beside records never trained on.
-
-    `asking`: by the test that only asks the model, or by all.
-    """
-    rows = [m for m in map(record.measurement, names) if m is not None and m.unlearned.value is not None]
+def _by(record: Record, *, asking: bool) -> tuple[str, str]:
+    """The answer by judged rows, or by the tests beside records never trained on; by all, or those that only ask."""
+    shown = [m for m in record.measurements if family(m) != "still useful" and finite(m.unlearned.value) is not None]
+    rows = [m for m in shown if m.group in ASKING or m.name.startswith("residual_knowledge") or not asking]
     attacks = record.never_trained.attacks if record.never_trained and record.verdict.basis == "never trained" else []
     tests = [test for test in attacks if test.name == AS_IT_IS or not asking]
     if tests and record.never_trained is not None:
@@ -243,7 +239,8 @@ def _asked_of(record: Record, names: tuple[str, ...], *, asking: bool) -> tuple[
         said = "they are recognised" if found else "they are not recognised"
         return word, f"{_capital(after(strongest))}, {said} (p = {p(strongest.p)})."
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
-    quoted = "; ".join(map(_figure, (deciding or rows)[:MOST]))
+    plain = [m for m in rows if m.name in KNOWN]
+    quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
     return word, f"{_capital(quoted)}." if quoted else "No attack of this kind gave a value."
 
 

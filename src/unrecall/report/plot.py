@@ -14,7 +14,7 @@ from unrecall.report.roles import DASHES, Style
 GREY: Final = "#7d828a"
 WIDTH: Final = 400.0
 """All figures are as wide, so that their text is as large: on a phone, in two columns, and on paper."""
-LETTER: Final = 6.4
+LETTER: Final = 6.9
 """About how wide a character is, in pixels."""
 
 

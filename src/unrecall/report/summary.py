@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from unrecall.record.schema import Label, Measurement, Record
-from unrecall.record.verdict import gap
+from unrecall.record.verdict import family, gap
 from unrecall.report.answers import unchanged
 from unrecall.report.strips import finite, minus, present
 
@@ -120,7 +120,7 @@ def lost(record: Record) -> float | None:
     if record.verdict.basis == "never trained" and record.never_trained is not None:
         losses = [minus(0.0, damage.difference.value) for damage in record.never_trained.damage]
     else:
-        rows = [m for m in record.measurements if m.verdict != "not judged" and m.leak is None]
+        rows = [m for m in record.measurements if m.verdict != "not judged" and family(m) == "still useful"]
         losses = [minus(m.reference, m.unlearned.value) for m in rows]
     return max(present(losses), default=None)
 
