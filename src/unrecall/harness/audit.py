@@ -28,7 +28,7 @@ from unrecall.metrics.base import Measured
 from unrecall.nn.hooks import mode
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judge_all
-from unrecall.record.provenance import provenance
+from unrecall.record.provenance import provenance, without_folders
 from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
 from unrecall.tasks.base import Task, check_data, check_model, cuts
@@ -103,10 +103,12 @@ def audit(
 
 
 def described(run: Run, method: Method | None) -> Run:
-    """The run with the method's line, as the command line reads it, its title and its parameters."""
-    if method is None:
-        return run
-    return run.model_copy(update={"method": lines.show(method), "title": method.title, "parameters": method.as_dict()})
+    """The run with the method's line, as the command line reads it, its title and its parameters; without folders."""
+    if method is not None:
+        stated = {"method": lines.show(method), "title": method.title, "parameters": method.as_dict()}
+        run = run.model_copy(update=stated)
+    named = {name: without_folders(getattr(run, name)) for name in ("summary", "method", "title", "parameters")}
+    return run.model_copy(update=named)
 
 
 def finding_of(attack: Attack, setting: Setting) -> Finding:
@@ -148,7 +150,10 @@ def _record(
         tuning=run.tuning,
         verdict=verdict,
         measurements=labelled,
-        attacks=[finding.report for finding in findings],
+        attacks=[
+            report.model_copy(update={"parameters": without_folders(report.parameters)})
+            for report in (finding.report for finding in findings)
+        ],
         doubts=[],
         exhibits=exhibits,
         readings=[reading for part in measured for reading in part.readings],

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,9 +36,13 @@ def provenance(
     )
 
 
-def without_folders(words: str) -> str:
-    """The same with each absolute path cut down to its last name: folders say who somebody is."""
-    return FOLDERS.sub("", words)
+def without_folders(value: Any) -> Any:
+    """A text with each absolute path cut down to its last name, as folders say who somebody is; texts in parts too."""
+    if isinstance(value, str):
+        return FOLDERS.sub("", value)
+    if isinstance(value, dict):
+        return {key: without_folders(part) for key, part in value.items()}
+    return [without_folders(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def dirty() -> bool | None:

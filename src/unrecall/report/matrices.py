@@ -105,10 +105,10 @@ def shade(by: float | None, most: float) -> dict[str, object]:
 def scale(most: float, top: float) -> list[Markup]:
     """The colours from the largest loss to the largest gain, with their numbers."""
     marks = [
-        svg.element("rect", x=60.0 + 28 * k, y=top, width=28.0, height=12.0, **shade((k - 5) / 5 * most, most))
+        svg.element("rect", x=66.0 + 24 * k, y=top, width=24.0, height=12.0, **shade((k - 5) / 5 * most, most))
         for k in range(11)
     ]
-    ends = ((54.0, "end", f"−{number(most)}"), (374.0, "start", f"+{number(most)}"))
+    ends = ((60.0, "end", f"−{number(most)}"), (336.0, "start", f"+{number(most)}"))
     return marks + [svg.element("text", said, x=x, y=top + 10, text_anchor=anchor) for x, anchor, said in ends]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from unrecall.record.schema import Label, Measurement, Record
+from unrecall.record.schema import Label, Record
 from unrecall.record.verdict import family, gap
 from unrecall.report.answers import unchanged
 from unrecall.report.strips import finite, minus, present
@@ -106,13 +106,7 @@ def left(record: Record) -> float | None:
         shares = [test.rho for test in record.never_trained.attacks if test.rho_low is not None]
         return max(present(shares), default=None)
     rows = [m for m in record.measurements if m.verdict != "not judged" and m.leak is not None and gap(m) > m.margin]
-    return max(present(1 - (_above(m) or 0.0) / gap(m) for m in rows), default=None)
-
-
-def _above(m: Measurement) -> float | None:
-    """By how much the original shows more than the unlearned model."""
-    by = minus(m.original.value, m.unlearned.value)
-    return by if by is None or m.leak == "above" else -by
+    return max(present(gap(m.model_copy(update={"original": m.unlearned})) / gap(m) for m in rows), default=None)
 
 
 def lost(record: Record) -> float | None:

@@ -33,7 +33,7 @@ WORDS: Final[Mapping[str, str]] = {
     "judged": "said of a measurement on which a verdict rests.",
     "margin": "how far the unlearned model may differ from the retrained ones and still be like them.",
     "hidden": "said of what a model still holds and no longer shows; **erased**, of what it no longer holds.",
-    "interval": "where a number would fall in 95 of 100 repetitions with other examples.",
+    "interval": "where, 95 times in 100, the number lies that very many examples would give.",
     "p": "how often chance alone would show as much; 0.04 is 4 times in 100.",
     "z": "how far a test's figure lies from what chance gives, in standard deviations.",
     "AUC": "how often a forgotten example looks better known than one that was never trained on; 0.5 is guessing.",

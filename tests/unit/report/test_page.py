@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.worlds.records import HOSTILE, alone, estimate, full, hostile, many, measurement, minimal
+from tests.worlds.records import HOSTILE, alone, estimate, full, hostile, many, matrix, measurement, minimal
 from unrecall.errors import BadInput
 from unrecall.record.schema import Cost, Curve, Exhibit, Measurement, Record, Series, Tuning, load
 from unrecall.report import page, write
 from unrecall.report.curves import curve, undrawn, values
 from unrecall.report.figures import forgetting, gathered, plane, window
+from unrecall.report.matrices import heat
 from unrecall.report.page import grouped, is_picture
 from unrecall.report.plot import Axis, axis
 from unrecall.report.roles import by_method, legend, style
@@ -352,3 +353,44 @@ def test_another_page_that_speaks_of_us_is_not_written_over(tmp_path: Path) -> N
     place.write_text(whole.replace(mark, "").replace("default-src &#39;none&#39;; style-src", older), encoding="utf-8")
     write([full()], place)
     assert place.read_text(encoding="utf-8") == whole, "a page of before there was a mark is ours too"
+
+
+def test_a_heat_map_has_a_cell_for_each_pair_and_says_its_numbers() -> None:
+    drawing = heat(matrix(), "unlearned").drawing
+    assert "“eight” called “three”: 0.050 before, 0.650 after (+0.600)" in drawing
+    assert "“zero” called “zero”: no examples" in drawing
+    assert drawing.count("<title>") == 16
+    # 0.85 of eights are lost: the largest change of both tables is 0.95, of retrained models.
+    assert 'fill="#D55E00" fill-opacity="0.89"' in drawing
+
+
+def test_a_heat_map_of_many_classes_draws_what_changed_alone() -> None:
+    count = 60
+    before = [[float(i == j) for j in range(count)] for i in range(count)]
+    after = [[0.5 * share if i == 7 else share for share in row] for i, row in enumerate(before)]
+    labels = [f"class {i}" for i in range(count)]
+    big = matrix().model_copy(update={"labels": labels, "values": {"original": before, "unlearned": after}})
+    drawing = heat(big, "unlearned").drawing
+    assert drawing.count("<rect") == 1 + 11, "one cell, and the colours below"
+    assert "<title>" not in drawing
+
+
+def test_only_what_no_verdict_rests_on_is_folded() -> None:
+    text = Reader(page([full()])).text
+    assert "1 measurement on which no verdict rests" in text
+
+
+def test_a_page_without_retrained_models_has_no_column_for_them() -> None:
+    rows = [m.model_copy(update={"references": [], "reference": None, "judged": False}) for m in full().measurements]
+    reader = Reader(page([alone().model_copy(update={"measurements": rows})]))
+    labels = {value for _, name, value in reader.attributes if name == "data-label"}
+    assert labels == {"unlearned", "original", "null", "verdict"}
+    assert "a leak shows above retrained" not in reader.text
+
+
+def test_hidden_examples_are_told_by_their_place() -> None:
+    hidden = [exhibit.model_copy(update={"content": "", "index": 7}) for exhibit in full().exhibits]
+    reader = Reader(page([full().model_copy(update={"exhibits": hidden})]))
+    assert "forget[7]" in reader.text
+    assert "--show-examples" in reader.text
+    assert "img" not in reader.tags
