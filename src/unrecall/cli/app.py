@@ -247,7 +247,7 @@ def report(
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load
-    from unrecall.report import check_place, write
+    from unrecall.report import check_place, summary_lines, write
 
     check_place(out)
     records, errors, found = [], [], records_in(paths)
@@ -258,6 +258,8 @@ def report(
             errors.append(str(error))
     if records:
         write(records, out, judged_names(*records))
+        for line in summary_lines(records):
+            _say(line)
         _say(out)
     _complain_of(errors, f"{len(errors)} of {len(found)} records could not be read, and are on no page.")
 

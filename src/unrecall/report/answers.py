@@ -7,7 +7,7 @@ obtained by queries, is insignificant.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from unrecall.record.never_trained import ALPHA, MARGIN
 from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p
@@ -31,6 +31,10 @@ WHY: Final = "Inconclusive: "
 """What a judged row's reason begins with."""
 MOST: Final = 3
 """How many figures an answer quotes."""
+
+
+Said: TypeAlias = tuple[str, str]
+"""An answer in a word or a few, and the sentence with its numbers."""
 
 
 class Answer(NamedTuple):
@@ -102,7 +106,7 @@ def _answer(question: str, word: str, text: str) -> Answer:
     return Answer(question, word, text, "good" if good else "open" if word == UNKNOWN else "bad")
 
 
-def _unchanged(record: Record) -> tuple[tuple[str, str], tuple[str, str]]:
+def _unchanged(record: Record) -> tuple[Said, Said]:
     tested = record.never_trained
     before = tested.original if tested is not None else None
     leaks = any(m.verdict == "leaks" for m in _judged(record) if family(m) == "can be told")
@@ -123,7 +127,7 @@ UNSURE: Final = {
 """Why a label answers neither of the first two questions."""
 
 
-def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[tuple[str, str], tuple[str, str]]:
+def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Said, Said]:
     """Whether it knows, and whether anyone can tell, by the test that forget looks like records never trained on."""
     known, told = _figures(record, KNOWN), ""
     if tested.attacks:
@@ -143,9 +147,16 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[tuple[s
     return (UNKNOWN, f"{reason} {known}"), (UNKNOWN, f"{reason} {told}".strip())
 
 
-def _damage(record: Record, tested: NeverTrained) -> tuple[str, str]:
+def _collapse(record: Record) -> str:
+    """The doubt that the model was ruined rather than made to forget, where there is one."""
+    return next((doubt.message for doubt in record.doubts if doubt.id == "collapse"), "")
+
+
+def _damage(record: Record, tested: NeverTrained) -> Said:
     """What the model gets less right than the original did."""
     figures = _figures(record, USEFUL)
+    if not tested.damage and (ruined := _collapse(record)):
+        return "Accuracy on retain", ruined
     if not tested.damage:
         return UNKNOWN, f"No rule judges it here. {_capital(figures)}." if figures else "Nothing was measured."
     said = "; ".join(
@@ -163,7 +174,7 @@ def _damage(record: Record, tested: NeverTrained) -> tuple[str, str]:
     return NOTHING_FOUND, text
 
 
-def _beside_retrained(record: Record) -> tuple[tuple[str, str], tuple[str, str]]:
+def _beside_retrained(record: Record) -> tuple[Said, Said]:
     rows = _judged(record)
     known = [m for m in rows if family(m) == "still known" or m.name == "loss_left"]
     told = [m for m in rows if family(m) == "can be told"]
@@ -174,7 +185,7 @@ def _beside_retrained(record: Record) -> tuple[tuple[str, str], tuple[str, str]]
     return _of_rows(record, known, KNOWN), _of_rows(record, told, TOLD)
 
 
-def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]) -> tuple[str, str]:
+def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]) -> Said:
     """What judged rows say together, with the figures of those that decide it."""
     word, deciding = _word(rows)
     asked_plainly = [
@@ -204,7 +215,7 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     return UNKNOWN, blocking or [m for m in rows if m not in decided]
 
 
-def _use(record: Record) -> tuple[str, str]:
+def _use(record: Record) -> Said:
     """What it is still good for, beside retrained models."""
     rows = [m for m in _judged(record) if family(m) == "still useful"]
     lost = [m for m in rows if m.verdict == "over-forgets"]
@@ -213,9 +224,20 @@ def _use(record: Record) -> tuple[str, str]:
     text = f"{_capital(figures)}. {paid}".strip() if figures else paid or "Nothing was measured."
     if lost:
         return _listed([m.title for m in lost]), text
+    if ruined := _collapse(record):
+        return "Accuracy on retain", f"{ruined} {text}"
     if not rows or any(m.verdict != "like retrained" for m in rows):
         return UNKNOWN, f"A loss worth naming could go unseen. {text}" if rows else text
     return NOTHING_FOUND, text
+
+
+def _verbatim(record: Record) -> str:
+    """Of the texts that were read, how many the unlearned model writes word for word, and the original."""
+    texts = [reading.verbatim for reading in record.readings if "unlearned" in reading.verbatim]
+    if not texts:
+        return ""
+    own, before = (sum(written.get(role, False) for written in texts) for role in ("unlearned", "original"))
+    return f" Of {len(texts)} texts of forget it writes {own} word for word, the original {before}."
 
 
 def regulator(record: Record) -> list[Answer]:
@@ -226,7 +248,7 @@ def regulator(record: Record) -> list[Answer]:
     ]
 
 
-def _by(record: Record, *, asking: bool) -> tuple[str, str]:
+def _by(record: Record, *, asking: bool) -> Said:
     """The answer by judged rows, or by the tests beside records never trained on; by all, or those that only ask."""
     shown = [m for m in record.measurements if family(m) != "still useful" and finite(m.unlearned.value) is not None]
     rows = [m for m in shown if m.group in ASKING or m.name.startswith("residual_knowledge") or not asking]

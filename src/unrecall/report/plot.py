@@ -96,7 +96,7 @@ class Canvas:
 
     def line(self, look: Style, xs: Sequence[float], ys: Sequence[float | None], about: str = "") -> None:
         """A line through values; it is broken where one is missing."""
-        drawn = svg.path(self.at(x, y) for x, y in zip(xs, ys, strict=False))
+        drawn = svg.path([self.at(x, y) for x, y in zip(xs, ys, strict=False)])
         dash, inside = DASHES[look.dash] or None, [svg.hint(about)] if about else []
         thin = 0.85 if look.numbered else None
         self.marks.append(

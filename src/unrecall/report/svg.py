@@ -1,7 +1,7 @@
 """Pieces of SVG as text: elements with everything escaped, the markers of the models, and numbers beside an axis."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -9,6 +9,9 @@ from markupsafe import Markup, escape
 
 FEW: Final = 8
 """How many values may each have a tick of their own."""
+
+NEAR: Final = 0.7
+"""Pixels within which two points of a line look like one."""
 
 
 def element(name: str, *inside: str, **attributes: object) -> Markup:
@@ -51,15 +54,19 @@ def glyph(symbol: str, colour: str, x: float, y: float, r: float = 4.5, about: s
     return element("circle", *inside, cx=float(x), cy=float(y), r=float(r), **paint) if shape else Markup("")
 
 
-def path(points: Iterable[tuple[float, float] | None]) -> str:
-    """The commands of a line through points; None lifts the pen. Points that add nothing to the drawing go."""
-    commands, last = "", None
-    for point in points:
-        place = None if point is None else (round(point[0], 1), round(point[1], 1))
-        if place is not None and place != last:
-            commands += f"{'M' if last is None else 'L'}{place[0]:g} {place[1]:g}"
-        last = place
-    return commands
+def path(points: Sequence[tuple[float, float] | None]) -> str:
+    """The commands of a line through points; None lifts the pen. Points too near the last to be seen are left out."""
+    commands: list[str] = []
+    last: tuple[float, float] | None = None
+    for i, point in enumerate(points):
+        is_end = i + 1 == len(points) or points[i + 1] is None
+        if point is not None and (last is None or is_end or math.dist(point, last) >= NEAR):
+            place = " ".join(f"{value:.1f}".removesuffix(".0") for value in point)
+            commands.append(f"{'M' if last is None else 'L'}{place}")
+            last = point
+        elif point is None:
+            last = None
+    return "".join(commands)
 
 
 def spaced(low: float, high: float, most: int = 6) -> list[float]:

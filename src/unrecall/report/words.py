@@ -8,7 +8,7 @@ WORDS: Final[Mapping[str, str]] = {
     "retain": "the examples that were trained on and stay.",
     "holdout": "examples like those of forget that were never trained on.",
     "test": "examples that were never trained on; they show what a model is good for.",
-    "validation": "examples like those of the holdout that tuning alone looks at.",
+    "validation": "examples like those of the holdout that only tuning looks at.",
     "group": "examples that belong together, such as one person's, and are counted as one.",
     "original": "the model before unlearning.",
     "unlearned": "the model that the method made of it, which is what an audit is about.",

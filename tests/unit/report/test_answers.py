@@ -6,7 +6,7 @@ import pytest
 
 from tests.worlds.records import alone, full, measurement, minimal
 from unrecall.record.never_trained import as_verdict
-from unrecall.record.schema import Damage, Estimate, Label, Measurement, Record
+from unrecall.record.schema import Damage, Doubt, Estimate, Label, Measurement, Reading, Record
 from unrecall.record.verdict import NOTHING, judge
 from unrecall.report import answers
 from unrecall.report.answers import asked, compared, done, regulator, unsaid
@@ -135,3 +135,18 @@ def test_who_can_query_can_not_do_more_than_who_holds_the_model() -> None:
     assert (asking.word, weights.word) == ("Yes", "Yes")
     held = beside_retrained(row("relearn_mean", "recovery", "leaks"), row("loss_left", "privacy", "like retrained"))
     assert [answer.word for answer in regulator(held)] == ["Yes", "No"]
+
+
+def test_texts_that_are_written_word_for_word_are_counted() -> None:
+    said = [{"original": True, "unlearned": True}, {"original": True, "unlearned": False}]
+    texts = [Reading(prompt="", answer="", pieces=[], written={}, verbatim=verbatim) for verbatim in said]
+    answer = answers.answers(full().model_copy(update={"readings": texts}))[0]
+    assert answer.text.endswith("Of 2 texts of forget it writes 1 word for word, the original 2.")
+
+
+def test_a_ruined_model_is_damaged_whatever_rows_say() -> None:
+    ruined = [Doubt(id="collapse", severity="serious", message="Accuracy on retain fell by 22 points.")]
+    for record in (full(), labelled("not judged", damage=[])):
+        answer = answers.answers(record.model_copy(update={"doubts": ruined}))[2]
+        assert answer.word == "Accuracy on retain"
+        assert answer.text.startswith("Accuracy on retain fell by 22 points.")
