@@ -96,6 +96,7 @@ def answers(record: Record) -> list[Answer]:
     else:
         known, told = _beside_retrained(record)
         harmed = _use(record)
+    known = known[0], known[1] + _verbatim(record)
     return [
         _answer(question, word, text) for question, (word, text) in zip(questions, (known, told, harmed), strict=True)
     ]
@@ -197,7 +198,8 @@ def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]
     if word == YES:
         return word, f"More than models that never saw them show.{figures}"
     if word == NO:
-        return word, f"No more than models that never saw them show.{figures}"
+        ruled_out = "half of what the original shows is ruled out"
+        return word, f"No more than models that never saw them show; {ruled_out}.{figures}"
     reasons = [m.note.rpartition(WHY)[2].rstrip(".") for m in deciding if WHY in m.note]
     why = "; ".join(dict.fromkeys(reasons))
     return word, f"{_capital(why) or 'Nothing was judged that would tell'}.{figures}"
