@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from unrecall.record.never_trained import ALPHA, MARGIN
-from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p
+from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family
 from unrecall.report import matrices
@@ -132,8 +132,8 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Said, S
     """Whether it knows, and whether anyone can tell, by the test that forget looks like records never trained on."""
     known, told = _figures(record, KNOWN), ""
     if tested.attacks:
-        strongest, plain = _strongest(tested.attacks), tested.attacks[0]
-        told = f"{_capital(after(strongest))}, p = {p(strongest.p)}; over all attacks p = {p(tested.leak)}. "
+        strongest, plain = min(tested.attacks, key=strength), tested.attacks[0]
+        told = f"{_capital(after(strongest))}, {_told(strongest)}; over all attacks p = {p(tested.leak)}. "
         told += f"AUC {after(plain)} {number(plain.auc)}, of the original {number(plain.auc_original)}."
         known = f"{left(strongest)}{_capital(known)}."
     if tested.label == "leaks":
@@ -257,11 +257,12 @@ def _by(record: Record, *, asking: bool) -> Said:
     attacks = record.never_trained.attacks if record.never_trained and record.verdict.basis == "never trained" else []
     tests = [test for test in attacks if test.name == AS_IT_IS or not asking]
     if tests and record.never_trained is not None:
-        strongest, tested = _strongest(tests), record.never_trained
-        found = strongest.p <= tested.level
+        strongest, tested = min(tests, key=strength), record.never_trained
+        found = strongest.p is not None and strongest.p <= tested.level
         word = YES if found else tested.label.capitalize() if tested.label in SHARES_LEFT else UNKNOWN
         said = "they are recognised" if found else "they are not recognised"
-        return word, f"{_capital(after(strongest))}, {said} (p = {p(strongest.p)})."
+        said = "it is shown and not counted" if strongest.p is None else said
+        return word, f"{_capital(after(strongest))}, {said} ({_told(strongest)})."
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
     plain = [m for m in rows if m.name in KNOWN]
     quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
@@ -281,8 +282,9 @@ def _judged(record: Record) -> list[Measurement]:
     return [m for m in record.measurements if m.judged and m.verdict != "not judged"]
 
 
-def _strongest(tests: Sequence[AttackTest]) -> AttackTest:
-    return min(tests, key=lambda test: (test.p, -test.z))
+def _told(test: AttackTest) -> str:
+    """How clearly one attack tells the forgotten: its p, or its z where it is shown and not counted."""
+    return f"z = {test.z:.1f}" if test.p is None else f"p = {p(test.p)}"
 
 
 def _figures(record: Record, names: Sequence[str]) -> str:

@@ -150,3 +150,13 @@ def test_a_ruined_model_is_damaged_whatever_rows_say() -> None:
         answer = answers.answers(record.model_copy(update={"doubts": ruined}))[2]
         assert answer.word == "Accuracy on retain"
         assert answer.text.startswith("Accuracy on retain fell by 22 points.")
+
+
+def test_a_test_that_is_shown_and_not_counted_answers_nothing() -> None:
+    record = labelled("inconclusive")
+    assert record.never_trained is not None
+    plain, other = record.never_trained.attacks
+    tests = [plain.model_copy(update={"p": None}), other]
+    _, asking = regulator(labelled("inconclusive", attacks=tests))
+    assert asking.word == "Can’t be told"
+    assert asking.text == "As it is, it is shown and not counted (z = 3.1)."
