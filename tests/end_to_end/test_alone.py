@@ -49,7 +49,7 @@ def test_it_is_judged_beside_records_that_were_never_trained_on(alone: Path) -> 
 def test_the_page_says_what_it_was_held_against(alone: Path) -> None:
     page = (alone.parent / "report.html").read_text()
     assert "Beside records that were never trained on" in page
-    assert "Can the forgotten be obtained by queries?" in page
+    assert "Can they be obtained by queries?" in page
 
 
 def test_the_same_command_reads_its_record_and_another_rate_is_another_run(alone: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.worlds.records import full, hostile, many, minimal
+from tests.worlds.records import alone, full, hostile, many, minimal
 from tests.worlds.text_records import hostile_text, text
 from unrecall.report import write
 
@@ -17,15 +17,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
-CASES = {"full": [full()], "minimal": [minimal()], "hostile": [hostile()], "many": many(3)}
+CASES = {"full": [full()], "alone": [alone()], "minimal": [minimal()], "hostile": [hostile()], "many": many(3)}
 CASES |= {"text": [text()], "hostile text": [hostile_text()]}
-VALIDATE = """() => [...document.querySelectorAll('.plot')].flatMap(div => {
-  const figure = JSON.parse(div.nextElementSibling.textContent);
-  const about = div.getAttribute('aria-label');
-  return (Plotly.validate(figure.data, figure.layout) || []).map(found => found.msg + ' of ' + about);
-})"""
-
-
 PATIENCE = 120_000
 """Milliseconds: a busy machine is no reason to fail."""
 
@@ -53,9 +46,6 @@ class Visit:
         self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.goto(path.as_uri())
         self.tab.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
-        self.tab.wait_for_function(
-            "[...document.querySelectorAll('.plot')].every(div => div.querySelector('.main-svg'))", timeout=PATIENCE
-        )
 
     def dismiss(self, dialog: Any) -> None:
         self.events.append(f"dialog: {dialog.message}")
@@ -71,28 +61,53 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("width", [1200, 360])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_page_opens_quietly_and_fits(browser: Any, pages: Path, name: str, width: int) -> None:
     visit = Visit(browser, pages / f"{name}.html", width)
     assert visit.events == []
-    assert all(url.startswith(("file://", "data:", "blob:")) for url in visit.requests)
+    assert all(url.startswith(("file://", "data:")) for url in visit.requests)
     assert visit.tab.evaluate("document.documentElement.scrollWidth") <= width
-    assert visit.tab.evaluate(VALIDATE) == []
+    assert (pages / f"{name}.html").stat().st_size < 1_000_000
     visit.tab.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_words_of_a_figure_stay_inside_and_are_large_enough(browser: Any, pages: Path, width: int) -> None:
+    visit = Visit(browser, pages / "full.html", width)
+    words = visit.tab.evaluate("""() => [...document.querySelectorAll('.plot')].flatMap(plot => {
+      const frame = plot.getBoundingClientRect();
+      return [...plot.querySelectorAll('text')].map(text => {
+        const box = text.getBoundingClientRect();
+        const inside = box.left >= frame.left - 2 && box.right <= frame.right + 2
+          && box.top >= frame.top - 2 && box.bottom <= frame.bottom + 2;
+        const scale = frame.width / plot.viewBox.baseVal.width;
+        return [text.textContent, inside, parseFloat(getComputedStyle(text).fontSize) * scale];
+      });
+    })""")
+    assert len(words) > 50
+    assert [text for text, inside, _ in words if not inside] == []
+    assert min(size for _, _, size in words) >= 10.5
+    visit.tab.close()
+
+
+def test_the_answers_stand_on_the_first_screen(browser: Any, pages: Path) -> None:
+    for name in ("full", "alone", "minimal"):
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.goto((pages / f"{name}.html").as_uri())
+        bottoms = [box["y"] + box["height"] for box in (one.bounding_box() for one in tab.locator(".answer").all())]
+        assert len(bottoms) == 3
+        assert max(bottoms) <= 900
+        tab.close()
 
 
 def test_nothing_hostile_becomes_an_element(browser: Any, pages: Path) -> None:
     visit = Visit(browser, pages / "hostile.html")
-    assert (
-        visit.tab.locator("img[src='x'], [onerror], main b img, .plot img, .plot a, .plot foreignObject").count() == 0
-    )
-    # Plotly must show the markup as text: the escapes in the JSON are undone by its own reading of labels.
-    assert "</script><img" in visit.tab.locator(".plot .xtitle").first.text_content()
-    assert visit.tab.locator("img").count() == 0
+    assert visit.tab.locator("img, [onerror], script, .plot a, .plot foreignObject").count() == 0
+    assert "</script><img" in "".join(visit.tab.locator(".plot .name").all_text_contents())
     visit.tab.close()
 
 
-def test_only_the_two_scripts_of_the_page_may_run(browser: Any, pages: Path) -> None:
+def test_no_script_may_run(browser: Any, pages: Path) -> None:
     visit = Visit(browser, pages / "minimal.html")
     visit.tab.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.ran = 1\">')")
     visit.tab.wait_for_timeout(200)
@@ -104,22 +119,21 @@ def test_a_link_of_the_summary_opens_its_record(browser: Any, pages: Path) -> No
     tab = browser.new_page()
     tab.set_default_timeout(PATIENCE)
     tab.goto((pages / "many.html").as_uri())
-    assert tab.locator("#record-2 .main-svg").count() == 0
-    tab.locator("a[href='#record-2']").click()
-    tab.wait_for_selector("#record-2 .main-svg")
-    assert tab.locator("#record-2[open]").count() == 1
+    assert not tab.locator("#record-2").is_visible()
+    tab.locator("a[href='#record-2']").first.click()
+    tab.wait_for_selector("#record-2", state="visible")
     tab.close()
 
 
 def test_no_label_of_the_plane_covers_another_or_is_cut(browser: Any, pages: Path) -> None:
     """Ten records, of which pairs coincide, all with an accuracy of nearly 1."""
     write(many(10) * 2, pages / "plane.html")
-    for width in (1200, 360):
+    for width in (1280, 390):
         visit = Visit(browser, pages / "plane.html", width)
         boxes = visit.tab.evaluate("""() => {
           const plane = document.querySelector('.plot[aria-label="Utility against forgetting"]');
           const edge = plane.getBoundingClientRect();
-          return [...plane.querySelectorAll('.textpoint text')].filter(text => text.textContent).map(text => {
+          return [...plane.querySelectorAll('.point')].map(text => {
             const box = text.getBoundingClientRect();
             return [box.left - edge.left, edge.right - box.right, box.top - edge.top, box.bottom - edge.top];
           });
@@ -131,14 +145,23 @@ def test_no_label_of_the_plane_covers_another_or_is_cut(browser: Any, pages: Pat
         visit.tab.close()
 
 
-def test_paper_shows_every_record_and_no_plot_is_cut(browser: Any, pages: Path) -> None:
-    tab = browser.new_page()
-    tab.set_default_timeout(PATIENCE)
-    tab.goto((pages / "many.html").as_uri())
-    tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert tab.locator("details.record:not([open])").count() == 0
-    widths = tab.evaluate("[...document.querySelectorAll('.record .plot .main-svg')].map(svg => svg.clientWidth)")
-    assert set(widths) == {660}
-    tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
-    assert tab.locator("details.record[open]").count() == 0
-    tab.close()
+PAPER = {"width": 688, "height": 1002}
+"""A4 without its margins, in pixels."""
+
+
+def test_paper_shows_the_answers_first_and_everything_open(browser: Any, pages: Path, tmp_path: Path) -> None:
+    for name in ("full", "alone", "many"):
+        tab = browser.new_page(viewport=PAPER)
+        tab.set_default_timeout(PATIENCE)
+        tab.goto((pages / f"{name}.html").as_uri())
+        tab.emulate_media(media="print")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= PAPER["width"]
+        first = tab.locator(".answer" if name != "many" else "table").first.bounding_box()
+        assert first["y"] + first["height"] <= PAPER["height"]
+        hidden = "[...document.querySelectorAll('.plot')].filter(p => !p.closest('.values') && !p.checkVisibility())"
+        assert tab.evaluate(f"{hidden}.length") == 0
+        cut = "[...document.querySelectorAll('.plot')].filter(p => p.getBoundingClientRect().right > innerWidth)"
+        assert tab.evaluate(f"{cut}.length") == 0
+        tab.pdf(path=tmp_path / f"{name}.pdf", format="A4", prefer_css_page_size=True)
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        tab.close()

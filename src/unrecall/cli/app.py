@@ -1,4 +1,4 @@
-"""The command line: demo, list, run, unlearn, audit, bench, report, check, and cli/trust.py. Heavy imports wait."""
+"""The command line: demo, list, run, unlearn, audit, bench, report, check, cache, cli/trust.py. Heavy imports wait."""
 
 import json
 import os
@@ -107,6 +107,7 @@ def run(
     alone: options.Alone = False,
     rate: options.Rate = None,
     anyway: options.Anyway = False,
+    show_examples: options.ShowExamples = False,
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
@@ -127,12 +128,11 @@ def run(
         "tune": searched,
         "suite": suite,
     }
-    command |= options.basis(alone, rate)
+    command |= options.basis(alone, rate) | options.shown(show_examples)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
-        cells = [
-            Cell(scenario, method, suite, n, searched, str(folder / f"seed-{n}"), device, alone, rate, anyway)
-            for n in range(seeds)
-        ]
+        cell = Cell(scenario, method, suite, 0, searched, str(folder), device, alone, rate, anyway)
+        cell = replace(cell, show_examples=show_examples)
+        cells = [replace(cell, seed=n, folder=str(folder / f"seed-{n}")) for n in range(seeds)]
         _run_and_show(cells, folder, fail_on)
 
 
@@ -185,6 +185,7 @@ def audit(
     device: Device = None,
     alone: options.Alone = False,
     rate: options.Rate = None,
+    show_examples: options.ShowExamples = False,
     fail_on: FailOn = "",
     model: Annotated[Path | None, typer.Option("--model", hidden=True)] = None,
 ) -> None:
@@ -199,13 +200,14 @@ def audit(
 
     command = {"command": "audit", "scenario": scenario, "model": str(checkpoint), "suite": suite, "seed": seed}
     command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
-    command |= options.basis(alone, rate)
+    command |= options.basis(alone, rate) | options.shown(show_examples)
     if alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
     given = (str(path) for path in (checkpoint, original, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
         cell = Cell(scenario, checkpoint.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
+        cell = replace(cell, show_examples=show_examples)
         _show([audit_checkpoint(cell, checkpoint, original, retrained or [])], folder, fail_on)
 
 
@@ -257,7 +259,7 @@ def report(
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load
-    from unrecall.report import check_place, write
+    from unrecall.report import check_place, summary_lines, write
 
     check_place(out)
     records, errors, found = [], [], records_in(paths)
@@ -268,6 +270,8 @@ def report(
             errors.append(str(error))
     if records:
         write(records, out, judged_names(*records))
+        for line in summary_lines(records):
+            _say(line)
         _say(out)
     _complain_of(errors, f"{len(errors)} of {len(found)} records could not be read, and are on no page.")
 
@@ -293,6 +297,25 @@ def check(record: Annotated[Path, typer.Argument(help="a record, or a folder tha
         raise typer.Exit(1)
 
 
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(help="clear: remove it; left out, say where it is and how large")] = "",
+) -> None:
+    """What is kept between runs: originals, retrained models, and what models answered; texts of forget among it."""
+    from unrecall.disk.cache import shared
+
+    if action not in ("", "clear"):
+        raise BadInput(f"cache: expected 'clear' or nothing, got '{action}'. Leave it out to see what is there.")
+    kept = shared(on_disk=True)
+    files = kept.files()
+    size = f"{kept.folder}: {len(files):,} files, {sum(path.stat().st_size for path in files) / 2**20:,.1f} MiB"
+    if action:
+        kept.clear()
+        _say(f"{size}, removed")
+    else:
+        _say(f"{size}: models, scores and answers of earlier runs; 'unrecall cache clear' removes them")
+
+
 def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
     """Runs all cells and shows those that finished; UnrecallError where some did not."""
     from unrecall.experiment.grid import run_cells
@@ -311,13 +334,15 @@ def _show(records: list[Any], folder: Path, fail_on: str) -> None:
     With 3 where it names "forgot nothing", and a method did.
     """
     from unrecall.record.judgement import forgot_nothing
-    from unrecall.report import write
+    from unrecall.report import summary_lines, write
 
     write(records, folder / "report.html")
     for record in records:
         _say(f"{record.method}, seed {record.seed}: {record.verdict.line}")
         if nothing := forgot_nothing(record):
             _say(f"{record.method}, seed {record.seed}: {nothing}")
+    for line in summary_lines(records):
+        _say(line)
     _say(folder / "report.html")
     if options.NOTHING in labels(fail_on) and any(map(forgot_nothing, records)):
         raise typer.Exit(3)

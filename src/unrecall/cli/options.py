@@ -39,6 +39,9 @@ Rate = Annotated[
     float | None,
     typer.Option("--rate", min=1e-8, help="learning rate of the fine-tuning attacks of --alone; 0.02, for texts 0.001"),
 ]
+ShowExamples = Annotated[
+    bool, typer.Option("--show-examples", help="put pictures and texts of forget into record and page")
+]
 
 ModelName = Annotated[str, typer.Option("--model", help="in place of a scenario: folder or hub id of a language model")]
 Forget = Annotated[str, typer.Option("--forget", help="with --model: file or folder of what it must forget")]
@@ -180,3 +183,8 @@ def labels(fail_on: str) -> set[str]:
 def basis(alone: bool, rate: float | None) -> dict[str, object]:
     """What --alone and --rate add to what decides a folder's content; nothing where they are left out."""
     return ({"alone": True} if alone else {}) | ({} if rate is None else {"rate": rate})
+
+
+def shown(show_examples: bool) -> dict[str, object]:
+    """What --show-examples adds to what decides a folder's content; nothing where it is left out."""
+    return {"show_examples": True} if show_examples else {}

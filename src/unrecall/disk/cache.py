@@ -7,6 +7,7 @@ import json
 import marshal
 import os
 import platform
+import re
 import sys
 import warnings
 import zipfile
@@ -36,6 +37,8 @@ from unrecall.disk.files import (
 )
 from unrecall.errors import PACKAGE, BadInput, of_user, visible
 
+CACHED = re.compile(r".+-[0-9a-f]{16}\.[0-9a-f]{16}\.[A-Za-z]+")
+"""How the file of a value is called: what it is, the key and the seal, which no file of anybody else has."""
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
@@ -59,7 +62,22 @@ class Cache:
     def check(self) -> None:
         """BadInput where nothing could be kept; nothing is changed."""
         if self.folder is not None:
-            check_writable(self.folder / "value")
+            check_writable(self.folder / "value", private=True)
+
+    def files(self) -> list[Path]:
+        """The files of all values, and of nothing else that lies there; none where there is no folder."""
+        places = [] if self.folder is None else self.folder.glob("*")
+        return sorted(path for path in places if path.is_file() and CACHED.fullmatch(path.name))
+
+    def clear(self) -> None:
+        """Removes all values, and the folder where nothing else is in it; what another process is writing stays."""
+        for path in self.files():
+            discard(path)
+        self.memory.clear()
+        if self.folder is not None:
+            sweep(self.folder)
+            with suppress(OSError):  # other files are there, or there is no such folder
+                self.folder.rmdir()
 
     def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
         """The value that was computed before under this key and in this environment, or what `compute` gives now.
@@ -85,7 +103,7 @@ class Cache:
             warnings.warn(f"{visible(str(file))}: damaged, so it is made anew.", stacklevel=2)
             discard(file)
         _sweep_once(self.folder)
-        with writing(path, sealed=True) as temporary:
+        with writing(path, sealed=True, private=True) as temporary:
             form.write(temporary, compute())
         return form.read(sealed_as(path)[0])
 

@@ -23,18 +23,19 @@ UNFINISHED = ".part"
 
 
 @contextmanager
-def writing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
+def writing(path: Path, *, sealed: bool = False, private: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name once the block ends well, and vanishes if it does not.
 
     It is locked for as long as the block lasts, so that `sweep` of another process leaves it alone. `sealed`: the name
-    gets the start of the file's sha256 before its suffix, so that damage shows; `sealed_as` finds it again.
+    gets the start of the file's sha256 before its suffix, so that damage shows; `sealed_as` finds it again. `private`:
+    for what holds people's data, or hangs on it: its owner alone may read it, and its folder where that is new.
     """
     try:
         str(path).encode()  # ValueError for a name that is no text, which not every library can write
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent, private=private)
         if not path.is_file() and path.exists():
             raise OSError("something else than a file is there")
-        temporary, lock = _temporary(path)
+        temporary, lock = _temporary(path, private=private)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
     try:
@@ -65,18 +66,27 @@ def writing_folder(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def check_writable(*paths: Path) -> None:
-    """BadInput where one of these files could not be written; nothing is changed. For before the work is done."""
+def check_writable(*paths: Path, private: bool = False) -> None:
+    """BadInput where one of these files could not be written; nothing is changed. For before the work is done.
+
+    `private`: as in `writing`.
+    """
 
     class Done(Exception):
         pass
 
     for path in paths:
-        with suppress(Done), writing(path):
+        with suppress(Done), writing(path, private=private):
             raise Done
 
 
-def _temporary(path: Path, *, folder: bool = False) -> tuple[Path, int]:
+def _make_folder(folder: Path, *, private: bool) -> None:
+    """Makes a folder and those around it that are missing; the innermost for its owner alone where it is `private`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
+
+
+def _temporary(path: Path, *, folder: bool = False, private: bool = False) -> tuple[Path, int]:
     """An empty file or folder beside `path` whose name nobody else has, and the open descriptor that locks it.
 
     What killed processes left of earlier ones goes.
@@ -89,7 +99,8 @@ def _temporary(path: Path, *, folder: bool = False) -> tuple[Path, int]:
             number = os.open(name if fcntl else os.devnull, os.O_RDONLY)  # Windows opens no folders
         else:
             number, name = tempfile.mkstemp(UNFINISHED, start, path.parent)
-        Path(name).chmod((0o777 if folder else 0o666) & ~_umask())
+        if not private:
+            Path(name).chmod((0o777 if folder else 0o666) & ~_umask())
         if _lock(number) is not False and Path(name).exists():
             return Path(name), number
         os.close(number)
@@ -175,9 +186,9 @@ def unwritable(path: Path, error: Exception) -> BadInput:
     return BadInput(f"{path}: expected to be able to write it, got: {reason}. Nothing was changed.")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, all of it or nothing."""
-    with writing(path) as temporary:
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Writes `text` as UTF-8, all of it or nothing. `private`: as in `writing`."""
+    with writing(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
 from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.goal import check_known
-from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
+from unrecall.experiment.identity import IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave
 from unrecall.experiment.run import StartingPoint, experiment, loaded, references
 from unrecall.harness.audit import audit
@@ -38,7 +38,8 @@ class Cell:
     `scenario`, `method`, `suite`: as on the command line. `tuned`: whether the strength is searched first. `folder`:
     where its record goes, and the parts of it that are finished. `alone`: without retrained models, beside records that
     were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on
-    though the original doesn't know what it must forget.
+    though the original doesn't know what it must forget. `show_examples`: whether the record holds what is to be
+    forgotten.
     """
 
     scenario: str
@@ -51,6 +52,7 @@ class Cell:
     alone: bool = False
     rate: float | None = None
     anyway: bool = False
+    show_examples: bool = False
     show: bool = True
 
     @property
@@ -96,11 +98,13 @@ def run_cell(cell: Cell) -> Record:
         drop_parts(folder)
         session.end()
         return before
-    check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
+    check_writable(cell.record)
+    check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     if not cell.anyway and scenario.original is not None:
         check_known(scenario.task, scenario.original, scenario.request)
-    record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate)
+    start = partial(experiment, scenario, method, attacks, cell.seed, session)
+    record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples)
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
     files = [
         file
@@ -124,7 +128,8 @@ def unlearn_cell(cell: Cell) -> str:
     session, folder = cell.session, Path(cell.folder)
     expected = identity(scenario, method, (), (cell.seed, session), cell.tuned)
     check_checkpoint(folder, expected)
-    check_writable(folder / CHECKPOINT, folder / IDENTITY, folder / "parts" / "part")
+    check_writable(folder / IDENTITY)
+    check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session, cell.tuned)
     check_inputs(scenario.task, start.original, scenario.request)
@@ -152,7 +157,8 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     expected["checkpoints"] = content_key(*map(weights.digest_of_file, checkpoints))
     if (before := finished(cell.record, expected)) is not None:
         return before
-    check_writable(cell.record, Path(cell.folder) / "parts" / "part")
+    check_writable(cell.record)
+    check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
     like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
     source, after = loaded(like, original) if original else like, loaded(like, model)
@@ -183,6 +189,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
         session=session,
         run=run,
         rate=cell.rate,
+        show_examples=cell.show_examples,
     )
     record.save(cell.record)
     session.end()

@@ -39,12 +39,13 @@ def experiment(
     *,
     tuned: bool = False,
     rate: float | None = None,
+    show_examples: bool = False,
 ) -> Record:
     """Trains the models, unlearns, attacks every model alike, judges, and gives the record.
 
     `attacks`: the standard suite by default. `tuned`: whether the method's strength is searched first, on forget and
-    validation data alone. `rate`: as in `audit`. With a session that has a folder, every finished part is kept there,
-    and an interrupted run goes on to the same record.
+    validation data alone. `rate`, `show_examples`: as in `audit`. With a session that has a folder, every finished part
+    is kept there, and an interrupted run goes on to the same record.
     """
     session, attacks = session or Session(), attacks or suite("standard")
     request = scenario.request.with_validation() if tuned else scenario.request
@@ -84,6 +85,7 @@ def experiment(
         run=run,
         defender=start.defender(chosen),
         rate=rate,
+        show_examples=show_examples,
     )
 
 

@@ -28,7 +28,7 @@ from unrecall.metrics.base import Measured
 from unrecall.nn.hooks import mode
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judge_all
-from unrecall.record.provenance import provenance
+from unrecall.record.provenance import provenance, without_folders
 from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
 from unrecall.tasks.base import Task, check_data, check_model, cuts
@@ -67,14 +67,16 @@ def audit(
     run: Run | None = None,
     defender: Defender | None = None,
     rate: float | None = None,
+    show_examples: bool = False,
 ) -> Record:
     """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
 
     `null`: the same method at learning rate 0, where there is one. `method`: what made the unlearned model, for the
     record to name; `run`: what else the record says of it. `defender`: who honours requests, for attacks on the method.
     With fewer than two retrained models the unlearned one is judged beside records that were never trained on; `rate`
-    is then the learning rate of fine-tuning attacks (see `fixed_suite`). The same inputs and seed give the same
-    numbers. Raises BadInput where models and data don't fit, or where no attack of the suite can run.
+    is then the learning rate of fine-tuning attacks (see `fixed_suite`). `show_examples`: whether pictures and texts of
+    forget, and what models write about them, stand in the record. The same inputs and seed give the same numbers.
+    Raises BadInput where models and data don't fit, or where no attack of the suite can run.
     """
     check_fields("audit", FIELDS, {**locals()})
     if attacks is not None and not isinstance(attacks, Suite):
@@ -92,16 +94,21 @@ def audit(
         setting.check_roles()
         measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
         findings = [finding_of(attack, setting) for attack in suiting]
-        exhibits = list(_worst(setting))
+        exhibits = list(_worst(setting, show=show_examples))
         alone = beside_never_trained(setting, rate) if len(models.retrained) < 2 else (None, {})
-    return _record(run, setting, measured, findings, exhibits, alone)
+    record = _record(run, setting, measured, findings, exhibits, alone)
+    if show_examples:
+        return record
+    return record.model_copy(update={"readings": [reading.without_texts() for reading in record.readings]})
 
 
 def described(run: Run, method: Method | None) -> Run:
-    """The run with the method's line, as the command line reads it, its title and its parameters."""
-    if method is None:
-        return run
-    return run.model_copy(update={"method": lines.show(method), "title": method.title, "parameters": method.as_dict()})
+    """The run with the method's line, as the command line reads it, its title and its parameters; without folders."""
+    if method is not None:
+        stated = {"method": lines.show(method), "title": method.title, "parameters": method.as_dict()}
+        run = run.model_copy(update=stated)
+    named = {name: without_folders(getattr(run, name)) for name in ("summary", "method", "title", "parameters")}
+    return run.model_copy(update=named)
 
 
 def finding_of(attack: Attack, setting: Setting) -> Finding:
@@ -143,7 +150,10 @@ def _record(
         tuning=run.tuning,
         verdict=verdict,
         measurements=labelled,
-        attacks=[finding.report for finding in findings],
+        attacks=[
+            report.model_copy(update={"parameters": without_folders(report.parameters)})
+            for report in (finding.report for finding in findings)
+        ],
         doubts=[],
         exhibits=exhibits,
         readings=[reading for part in measured for reading in part.readings],
@@ -158,12 +168,17 @@ def _record(
     return record.model_copy(update={"doubts": doubts(facts)})
 
 
-def _worst(setting: Setting, count: int = 8) -> Iterator[Exhibit]:
-    """The forget examples on which the unlearned model is most confident beyond retrained ones."""
+def _worst(setting: Setting, count: int = 8, *, show: bool = False) -> Iterator[Exhibit]:
+    """The forget examples on which the unlearned model is most confident beyond retrained ones.
+
+    `show`: whether with what they say.
+    """
     evidence = setting.evidence["unlearned"]
     own = evidence.signals["forget"].confidence
     references = [reference["forget"].confidence for reference in evidence.references]
     base = np.mean(references, axis=0) if references else np.zeros_like(own)
-    for i in np.argsort(base - own, kind="stable")[:count]:
+    for i in map(int, np.argsort(base - own, kind="stable")[:count]):
         beside = f", retrained {base[i]:.2f}" if references else ""
-        yield setting.task.exhibit(setting.request.forget[int(i)], f"unlearned {own[i]:.2f}{beside}")
+        words = f"unlearned {own[i]:.2f}{beside}"
+        exhibit = setting.task.exhibit(setting.request.forget[i], words).model_copy(update={"index": i})
+        yield exhibit if show else exhibit.without_content(words)

@@ -29,7 +29,7 @@ def write_scores(
     for attack, arrays in scores.items():
         if arrays:
             path = folder / SCORES / f"{attack}.safetensors"
-            with writing(path) as temporary:
+            with writing(path, private=True) as temporary:
                 # safetensors writes memory as it lies, whatever the strides.
                 save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
             digests[attack] = file_key(path)

@@ -18,7 +18,7 @@ from unrecall.metrics import truth
 from unrecall.metrics.base import Measured, Metric, mean_share
 from unrecall.models.observe import observe
 from unrecall.record.row import Row
-from unrecall.record.schema import Estimate, Measurement, Piece, Reading, Side
+from unrecall.record.schema import Estimate, Measurement, Piece, Reading, Side, verbatim
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
 
@@ -280,7 +280,16 @@ def _readings(forget: Answered, evidence: Mapping[str, Evidence], texts: Textual
         ]
         dots = "... " if _shown(item, texts) else ""
         written = {role: f"{dots}{forget.by_role[role].texts[place]}" for role in roles}
-        yield Reading(prompt=texts.prompt(item), answer=texts.answer(item), pieces=pieces, written=written)
+        rest = texts.left(item, _shown(item, texts))
+        yield Reading(
+            prompt=texts.prompt(item),
+            answer=texts.answer(item),
+            pieces=pieces,
+            written=written,
+            index=int(i),
+            verbatim={role: verbatim(forget.by_role[role].texts[place], rest) for role in roles},
+            mean={role: float(np.mean(probabilities[role][i])) for role in roles},
+        )
 
 
 ANSWERS = Metric(

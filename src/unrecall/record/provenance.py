@@ -2,11 +2,13 @@
 
 import datetime
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +16,8 @@ from unrecall.record.schema import Provenance
 
 PACKAGES = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
 OF_TEXTS = ("transformers", "tokenizers", "peft")
+FOLDERS = re.compile(r"(?<![\w.~:/\\-])(?:~|file:/|[A-Za-z]:)?[/\\](?:[^/\\,=:()]+[/\\])*")
+"""The folders of an absolute path, wherever one stands in a line such as "texts:model=PATH,forget=PATH"."""
 
 
 def provenance(
@@ -22,7 +26,7 @@ def provenance(
     """The present state of all that a record's numbers depend on."""
     return Provenance(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=" ".join(map(without_folders, sys.argv)),
         versions=versions(),
         commit=_git("rev-parse", "HEAD") or "",
         dirty=dirty(),
@@ -37,6 +41,15 @@ def versions() -> dict[str, str]:
     """The versions of Python, of what every audit computes with, and of libraries for texts where they were used."""
     used = [name for name in OF_TEXTS if name in sys.modules]
     return {"python": platform.python_version(), **{name: version(name) for name in (*PACKAGES, *used)}}
+
+
+def without_folders(value: Any) -> Any:
+    """A text with each absolute path cut down to its last name, as folders say who somebody is; texts in parts too."""
+    if isinstance(value, str):
+        return FOLDERS.sub("", value)
+    if isinstance(value, dict):
+        return {key: without_folders(part) for key, part in value.items()}
+    return [without_folders(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def dirty() -> bool | None:

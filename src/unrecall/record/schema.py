@@ -32,6 +32,12 @@ Side: TypeAlias = Literal["above", "below"]
 Severity: TypeAlias = Literal["note", "warning", "serious"]
 
 
+def verbatim(text: str, answer: str) -> bool:
+    """Whether a text gives the answer word for word; it may go on after that, with another word."""
+    text, answer = text.strip(), answer.strip()
+    return bool(answer) and text.startswith(answer) and not text[len(answer) :][:1].isalnum()
+
+
 class Frozen(BaseModel):
     """Base of all parts of a record: immutable, and unknown keys are an error."""
 
@@ -137,11 +143,19 @@ class Doubt(Frozen):
 
 
 class Exhibit(Frozen):
-    """One example worth looking at: a picture as a data URI, or a text."""
+    """One example worth looking at: a picture as a data URI, or a text.
+
+    `content` is empty where examples were not asked for. `index`: which of forget it is, counted from 0.
+    """
 
     kind: Literal["picture", "text"]
     content: str
     caption: str
+    index: int | None = None
+
+    def without_content(self, caption: str) -> "Exhibit":
+        """The same without what the example says, under words that don't say it either."""
+        return self.model_copy(update={"content": "", "caption": caption})
 
 
 class Piece(Frozen):
@@ -154,13 +168,22 @@ class Piece(Frozen):
 class Reading(Frozen):
     """One forget example of a task that writes text: prompt, true answer, and what each model made of it, by role.
 
-    `pieces` are the true answer's; `written` is what each model writes after the prompt.
+    `pieces` are the true answer's; `written` is what each model writes after the prompt. All of these are empty where
+    examples were not asked for. `index`: which of forget it is, counted from 0. `verbatim`: whether each model writes
+    the true answer word for word. `mean`: the mean probability of the answer's pieces.
     """
 
     prompt: str
     answer: str
     pieces: list[Piece]
     written: dict[str, str]
+    index: int | None = None
+    verbatim: dict[str, bool] = Field(default_factory=dict)
+    mean: dict[str, float] = Field(default_factory=dict)
+
+    def without_texts(self) -> "Reading":
+        """The same without what the example says, and without what models write about it."""
+        return self.model_copy(update={"prompt": "", "answer": "", "pieces": [], "written": {}})
 
 
 class Matrix(Frozen):
@@ -389,8 +412,8 @@ class Record(Frozen):
         return data
 
     def save(self, path: str | Path) -> None:
-        """Writes the record as JSON, all of it or nothing."""
-        write_text(Path(path), self.model_dump_json(indent=1) + "\n")
+        """Writes the record as JSON, all of it or nothing, for its owner alone to read."""
+        write_text(Path(path), self.model_dump_json(indent=1) + "\n", private=True)
 
 
 def load(path: str | Path) -> Record:

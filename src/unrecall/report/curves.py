@@ -1,38 +1,41 @@
 """Plots of an attack's curves, and the same numbers as a table."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from unrecall.record.schema import Curve, Series
-from unrecall.report.plot import GREY, Json, Plot, axis, faded, layout, lined, log_axis, marked, scatter, spaced_axis
+from unrecall.report.plot import GREY, Canvas, Plot, axis
 from unrecall.report.roles import Style, legend, style
-from unrecall.report.strips import drawable, present
+from unrecall.report.sentences import number
 
 MANY: Final = 30
+"""Points of a line from which on it has no markers."""
 ROWS: Final = 40
+HEIGHT: Final = 264.0
+GUESSING: Final = Style("guessing", GREY, "dot", "", 1.0)
 
 
 def curve(curve: Curve) -> Plot:
     """A result over a budget, a radius or a threshold, one line per model."""
     xs = [x for series in curve.series for x in series.x]
-    ys = [y for series in curve.series for y in series.y]
+    ys = [y for series in curve.series for y in (*series.y, *series.low, *series.high)]
+    canvas = Canvas(
+        axis(curve.x_label, xs, log="x" in curve.log, tick_each=True),
+        axis(curve.y_label, ys, log="y" in curve.log),
+        HEIGHT,
+    )
     is_roc = "roc" in curve.name.lower()
-    data = [diagonal(xs, curve.log)] if is_roc else []
+    if is_roc:
+        rates = sorted({x for x in xs if canvas.x.at(x) is not None})
+        canvas.line(GUESSING, rates, rates, GUESSING.name)
     # Bands first, so that no band hides a line.
     for series in curve.series:
-        data += band(series, curve.log)
-    data += [line(series, curve.log) for series in curve.series]
-    x = log_axis(curve.x_label, xs, tick_each=True) if "x" in curve.log else spaced_axis(curve.x_label, xs)
-    y = log_axis(curve.y_label, ys) if "y" in curve.log else axis(curve.y_label) | level(ys)
-    styles = legend(series.role for series in curve.series)
-    styles += [Style("guessing", GREY, "dot", "")] if is_roc else []
-    return Plot(data, layout(x, y, 340), styles, f"{curve.title}: {curve.y_label} over {curve.x_label}")
-
-
-def level(ys: Iterable[float | None]) -> Json:
-    """The range of an axis on which every line lies at one same share: plotly would show what no share can be."""
-    levels = set(present(ys))
-    return {"range": [-0.05, 1.05]} if len(levels) == 1 and 0 <= min(levels) <= 1 else {}
+        canvas.area(style(series.role), list(zip(series.x, series.low, series.high, strict=False)))
+    for series in curve.series:
+        line(canvas, series)
+    styles = legend(series.role for series in curve.series) + ([GUESSING] if is_roc else [])
+    about = f"{curve.title}: {curve.y_label} over {curve.x_label}"
+    return Plot(canvas.drawn(about), styles, about)
 
 
 def undrawn(curve: Curve) -> int:
@@ -41,36 +44,25 @@ def undrawn(curve: Curve) -> int:
     return sum(("x" in curve.log and x <= 0) or ("y" in curve.log and y is not None and y <= 0) for x, y in pairs)
 
 
-def line(series: Series, log: str) -> Json:
+def line(canvas: Canvas, series: Series) -> None:
     """One model's line, with markers where there are few enough points to see them."""
     look = style(series.role)
-    x, y = [drawable(v, "x" in log) for v in series.x], [drawable(v, "y" in log) for v in series.y]
-    drawn = {"line": lined(look), "opacity": 0.85 if look.numbered else 1}
-    if len(series.x) > MANY:
-        return scatter("lines", series.role, x, y, **drawn)
-    return scatter("lines+markers", series.role, x, y, marker=marked(look, 5 if look.numbered else 8), **drawn)
+    canvas.line(look, series.x, series.y, series.role)
+    if len(series.x) <= MANY:
+        for i, (x, y) in enumerate(zip(series.x, series.y, strict=False)):
+            canvas.dot(look, x, y, 2.5 if look.numbered else 4.0, f"{series.role}: {at(x, y)}{interval(series, i)}")
 
 
-def band(series: Series, log: str) -> list[Json]:
-    """The interval around a line as one closed shape, over the points that have both ends."""
-    ends = [
-        (drawable(x, "x" in log), drawable(low, "y" in log), drawable(high, "y" in log))
-        for x, low, high in zip(series.x, series.low, series.high, strict=False)
-    ]
-    whole = [point for point in ends if None not in point]
-    if len(whole) < 2:
-        return []
-    xs, lows, highs = zip(*whole, strict=True)
-    look = style(series.role)
-    area: Json = {"fill": "toself", "fillcolor": faded(look.colour, 0.06 if look.numbered else 0.16)}
-    area |= {"line": {"width": 0}, "hoverinfo": "skip"}
-    return [scatter("lines", f"{series.role}, interval", [*xs, *xs[::-1]], [*highs, *lows[::-1]], **area)]
+def at(x: float, y: float | None) -> str:
+    """A point in words."""
+    return f"{number(y)} at {x:.6g}"
 
 
-def diagonal(rates: Iterable[float], log: str) -> Json:
-    """The diagonal of a ROC curve: what an attacker gets by guessing."""
-    xs = sorted({x for x in rates if drawable(x, "x" in log) is not None})
-    return scatter("lines", "guessing", xs, xs, line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="name")
+def interval(series: Series, i: int) -> str:
+    """The interval of a point, where it has both ends."""
+    ends: Sequence[float | None] = [*series.low[i : i + 1], *series.high[i : i + 1]]
+    low, high = ends if len(ends) == 2 else (None, None)
+    return "" if low is None or high is None else f" ({number(low)} to {number(high)})"
 
 
 class Values(NamedTuple):

@@ -1,12 +1,19 @@
 """The plots that compare models: how one forgot, utility against forgetting, and what tuning saw."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from unrecall.record.schema import Estimate, Measurement, Record, Tuning
-from unrecall.report.plot import GREY, Json, Plot, axis, faded, label, layout, lined, log_axis, marked, scatter
+from unrecall.report.plot import GREY, WIDTH, Axis, Canvas, Plot, axis
 from unrecall.report.roles import STYLES, Style, by_method, style
-from unrecall.report.sentences import span
-from unrecall.report.strips import drawable, finite, minus
+from unrecall.report.sentences import number, span
+from unrecall.report.strips import finite
+from unrecall.report.svg import spaced
+
+CHOSEN = Style("chosen", GREY, "dot", "", 1.5)
+TIE = Style("", GREY, "dot", "", 1.0)
+ROW = 40.0
+"""The height of a model's row, with its name above its dots: beside them a phone would have no room."""
 
 
 def forgetting(measurement: Measurement, recovered: dict[str, list[float]]) -> Plot:
@@ -17,29 +24,41 @@ def forgetting(measurement: Measurement, recovered: dict[str, list[float]]) -> P
     rows += [(role, f"{role}, recalibrated", [Estimate(value=v) for v in vs]) for role, vs in recovered.items()]
     rows += [("retrained", "retrained", [Estimate(value=m.reference)])]
     drawn = [(role, name, es) for role, name, es in rows if any(finite(e.value) is not None for e in es)]
-    data = [trace for i, (role, _, es) in enumerate(drawn) for trace in dots(role, es, i, finite(m.original.value))]
-    frame = layout(axis(m.title + (f" ({m.unit})" if m.unit else "")), axis(""), 70 + 44 * len(drawn))
-    frame["yaxis"] = {"range": [len(drawn) - 0.5, -0.75], "visible": False}
-    frame["margin"] |= {"l": 14}
-    # Each name stands above its row: beside it, it would leave a phone no room for the dots.
-    frame["annotations"] = [
-        {"text": f"{label(name)} <b>{span([e.value for e in es])}</b>", "x": 0, "xref": "paper", "xanchor": "left"}
-        | {"y": i, "yshift": 15, "showarrow": False, "align": "left"}
-        for i, (_, name, es) in enumerate(drawn)
-    ]
-    return Plot(data, frame, [], f"{m.title} of each model")
+    ends = [v for _, _, es in drawn for e in es for v in (e.low, e.value, e.high)]
+    across = axis(m.title + (f" ({m.unit})" if m.unit else ""), ends)
+    canvas = Canvas(across, Axis("", len(drawn), 0, ()), 46 + ROW * len(drawn))
+    for i, (role, name, estimates) in enumerate(drawn):
+        dots(canvas, role, estimates, i + 0.7, finite(m.original.value))
+        _, top = canvas.at(across.low, i + 0.34) or (0.0, 0.0)
+        canvas.words(f"{name} {span([e.value for e in estimates])}", (canvas.left, top), kind="row")
+    about = f"{m.title} of each model"
+    return Plot(canvas.drawn(about), [], about)
 
 
-def dots(role: str, estimates: Sequence[Estimate], row: int, start: float | None) -> list[Json]:
+def dots(canvas: Canvas, role: str, estimates: Sequence[Estimate], row: float, start: float | None) -> None:
     """The values in one row with their intervals, and a line to the first of them from the original's value."""
     look = style(role)
-    xs = [finite(e.value) for e in estimates]
-    path: Json = {"type": "scatter", "mode": "lines", "x": [start, xs[0]], "y": [row, row], "hoverinfo": "skip"}
-    whiskers: Json = {"type": "data", "symmetric": False, "color": look.colour, "thickness": 2, "width": 0}
-    whiskers["array"] = [minus(e.high, e.value) for e in estimates]
-    whiskers["arrayminus"] = [minus(e.value, e.low) for e in estimates]
-    markers = scatter("markers", role, xs, [row] * len(xs), marker=marked(look, 12), error_x=whiskers)
-    return [path | {"line": {"color": faded(look.colour, 0.45), "width": 1, "dash": "dot"}}, markers]
+    first = finite(estimates[0].value)
+    if start is not None and first is not None:
+        canvas.line(TIE, [start, first], [row, row])
+    for e in estimates:
+        value, low, high = finite(e.value), finite(e.low), finite(e.high)
+        about = f"{role}: {number(value)}"
+        if low is not None and high is not None:
+            about += f" ({number(low)} to {number(high)})"
+            canvas.line(Style("", look.colour, "solid", "", 2.0), [low, high], [row, row], about)
+        canvas.dot(look, value, row, 5.5, about)
+
+
+class Marked(NamedTuple):
+    """A marker on the plane: whose, where, its size, its text, and what it says when pointed at."""
+
+    look: Style
+    x: float
+    y: float
+    size: float
+    text: str
+    about: str
 
 
 def plane(records: Sequence[Record], scenario: str) -> Plot | None:
@@ -49,9 +68,8 @@ def plane(records: Sequence[Record], scenario: str) -> Plot | None:
     """
     useful = "retain_accuracy" if any(r.measurement("retain_accuracy") for r in records) else "test_accuracy"
     styles = by_method(records)
-    data: list[Json] = []
-    others: dict[tuple[str, float, float], Json] = {}
-    texts: list[tuple[float, float, str]] = []
+    marks: list[Marked] = []
+    others: dict[tuple[str, float, float], Marked] = {}
     titles = ("", "")
     for row, record in enumerate(records, 1):
         x, y = record.measurement(useful), record.measurement("forget_accuracy")
@@ -62,47 +80,61 @@ def plane(records: Sequence[Record], scenario: str) -> Plot | None:
         for role, values in means.items():
             a, b = map(finite, values)
             if a is not None and b is not None:
-                others[role, a, b] = marker(STYLES[role], role, a, b, 15)
+                others[role, a, b] = Marked(STYLES[role], a, b, 7, "", f"{role}: {number(a)}, {number(b)}")
         a, b = finite(x.unlearned.value), finite(y.unlearned.value)
         if a is not None and b is not None:
-            name, text = f"{record.method}, seed {record.seed}", str(row) if len(records) > 1 else record.method
-            data.append(marker(styles[record.method], name, a, b, 11))
-            texts.append((a, b, text))
+            text = str(row) if len(records) > 1 else record.method
+            about = f"{record.method}, seed {record.seed}: {number(a)}, {number(b)}"
+            marks.append(Marked(styles[record.method], a, b, 5.5, text, about))
     methods = {record.method: styles[record.method] for record in records if record.scenario == scenario}
-    entries = [STYLES["original"], STYLES["retrained"], *methods.values()]
-    if not data:
+    shown = [STYLES[role] for role in ("original", "retrained") if any(key[0] == role for key in others)]
+    if not marks:
         return None
-    traces = [*others.values(), *data]
-    across, up = (window([value for trace in traces for value in trace[key]]) for key in "xy")
-    for trace, text, (a, _, _) in zip(data, gathered(texts, across, up), texts, strict=True):
-        trace["text"], trace["textposition"] = [label(text)], "top left" if a > sum(across) / 2 else "top right"
-    frame = layout(axis(titles[0]) | {"range": across}, axis(titles[1]) | {"range": up}, 400)
-    return Plot(traces, frame, entries, "Utility against forgetting")
+    return _plane([*others.values(), *marks], titles, [*shown, *methods.values()])
 
 
-def window(values: Sequence[float]) -> list[float]:
+def _plane(marks: Sequence[Marked], titles: tuple[str, str], entries: list[Style]) -> Plot:
+    """The markers between two axes of shares, with their texts beside them."""
+    across, up = (
+        Axis(title, *window(v), ticks=())
+        for title, v in zip(titles, ([m.x for m in marks], [m.y for m in marks]), strict=True)
+    )
+    canvas = Canvas(ticked(across), ticked(up), 330)
+    texts = gathered([(m.x, m.y, m.text) for m in marks], across, up)
+    for m, text in zip(marks, texts, strict=True):
+        canvas.dot(m.look, m.x, m.y, m.size, m.about)
+        place = canvas.at(m.x, m.y)
+        if text and place:
+            right = place[0] < WIDTH / 2
+            beside = (place[0] + 9, place[1] - 6) if right else (place[0] - 9, place[1] - 6)
+            canvas.words(text, beside, "start" if right else "end", "point")
+    about = "Utility against forgetting"
+    return Plot(canvas.drawn(about), entries, about)
+
+
+def ticked(plain: Axis) -> Axis:
+    """The axis with numbers at round values within its ends."""
+    return Axis(plain.title, plain.low, plain.high, spaced(plain.low, plain.high))
+
+
+def window(values: Sequence[float]) -> tuple[float, float]:
     """The ends of an axis of shares: around the values, within [0, 1], never narrower than 0.05, with a little room."""
     low, high = min(values), max(values)
     floor, top = min(low, 0.0), max(high, 1.0)
     width = max(high - low, 0.05 * top)
     start = min(max((low + high - width) / 2, floor), top - width)
-    return [start - 0.1 * width, start + 1.1 * width]
+    return start - 0.1 * width, start + 1.1 * width
 
 
-def gathered(markers: Sequence[tuple[float, float, str]], across: list[float], up: list[float]) -> list[str]:
+def gathered(markers: Sequence[tuple[float, float, str]], across: Axis, up: Axis) -> list[str]:
     """The text of each marker; where markers lie so close that texts would overprint, the first has all their texts."""
-    near_x, near_y = (0.05 * (high - low) for low, high in (across, up))
+    near_x, near_y = (0.05 * (axis.high - axis.low) for axis in (across, up))
     texts: dict[int, list[str]] = {}
     for i, (x, y, text) in enumerate(markers):
-        close = (j for j in texts if abs(markers[j][0] - x) <= near_x and abs(markers[j][1] - y) <= near_y)
-        texts.setdefault(next(close, i), []).append(text)
+        if text:
+            close = (j for j in texts if abs(markers[j][0] - x) <= near_x and abs(markers[j][1] - y) <= near_y)
+            texts.setdefault(next(close, i), []).append(text)
     return [", ".join(texts.get(i, [])) for i in range(len(markers))]
-
-
-def marker(look: Style, name: str, x: float, y: float, size: int) -> Json:
-    """One marker on the plane, without a text yet."""
-    framed = marked(look, size) | {"line": {"width": 1, "color": "white"}}
-    return scatter("markers+text", name, [x], [y], text=[""], marker=framed, cliponaxis=False)
 
 
 def tuning(tuning: Tuning) -> Plot:
@@ -110,15 +142,17 @@ def tuning(tuning: Tuning) -> Plot:
     trials = sorted((t for t in tuning.trials if finite(t.strength) is not None), key=lambda trial: trial.strength)
     wide = bool(trials) and trials[0].strength > 0 and trials[-1].strength > 20 * trials[0].strength
     strengths = [trial.strength for trial in trials]
-    x = log_axis(tuning.parameter, strengths, tick_each=True) if wide else axis(tuning.parameter)
     gap, drop = Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
     curves = {gap: [finite(t.gap) for t in trials], drop: [finite(t.retain_drop) for t in trials]}
-    data = [
-        scatter("lines+markers", look.name, strengths, ys, line=lined(look), marker=marked(look, 8))
-        for look, ys in curves.items()
-    ]
-    frame = layout(x, axis("gap, retain drop"), 280)
-    if (chosen := drawable(tuning.chosen, wide)) is not None:
-        across = {"type": "line", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1, "yref": "paper"}
-        frame["shapes"] = [across | {"line": {"color": GREY, "dash": "dot", "width": 1.5}}]
-    return Plot(data, frame, [gap, drop, Style("chosen", GREY, "dot", "")], f"Tuning {tuning.parameter}")
+    x = axis(tuning.parameter, strengths, log=wide, tick_each=True)
+    canvas = Canvas(x, axis("gap, retain drop", [v for ys in curves.values() for v in ys]), 250)
+    if x.at(finite(tuning.chosen)) is not None:
+        canvas.line(
+            CHOSEN, [tuning.chosen, tuning.chosen], [canvas.y.low, canvas.y.high], f"chosen: {tuning.chosen:.6g}"
+        )
+    for look, ys in curves.items():
+        canvas.line(look, strengths, ys, look.name)
+        for strength, y in zip(strengths, ys, strict=True):
+            canvas.dot(look, strength, y, 4, f"{look.name}: {number(y)} at {strength:.6g}")
+    about = f"Tuning {tuning.parameter}"
+    return Plot(canvas.drawn(about), [gap, drop, CHOSEN], about)

@@ -9,7 +9,7 @@ from unrecall.errors import visible
 from unrecall.record import ledger as lines
 from unrecall.record.ledger import Entry, Ledger
 from unrecall.report import roles
-from unrecall.report.page import check_place, environment, policy, source
+from unrecall.report.page import POLICY, check_place, environment, source
 
 LEAKS = ("leaks", "over-forgets", "stands out")
 """Labels under which an audit found a trace of what was to go."""
@@ -36,7 +36,7 @@ def page(ledger: Ledger, name: str) -> str:
             shared=list(lines.shared(entries)),
             due=lines.due(entries),
             marks=roles.MARKS,
-            policy=policy(),
+            policy=POLICY,
             css=Markup(source("page.css")),
         )
     )

@@ -3,14 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from markupsafe import Markup
+
 from unrecall.record.schema import Matrix
-from unrecall.report.plot import Json, Plot, axis, label, layout
+from unrecall.report import svg
+from unrecall.report.plot import LETTER, WIDTH, Plot
 from unrecall.report.sentences import number
 from unrecall.report.strips import finite, minus
 
 ROLES: Final = {"unlearned": "unlearned", "retrained": "retrained (mean)"}
-SCALE: Final = [[0.0, "#D55E00"], [0.5, "rgba(213,94,0,0)"], [0.5, "rgba(0,114,178,0)"], [1.0, "#0072B2"]]
-"""From less to more; no change is clear, so that it has the page's own colour, by day and by night."""
+LESS, MORE = "#D55E00", "#0072B2"
+NAMED: Final = 30
+"""Classes from which on a table has no names, and its cells no numbers to point at."""
+FAINT: Final = 0.02
+"""The share of the largest change below which a cell of such a table can't be seen."""
 WIDE: Final = 16
 """Characters of a name beside a heat map."""
 PAID: Final = "lost accuracy", "{} paid most: its accuracy fell by {}"
@@ -44,46 +50,74 @@ def change(matrix: Matrix, role: str) -> list[list[float | None]]:
 
 def heat(matrix: Matrix, role: str) -> Plot:
     """What changed, true class by predicted class; all models of a table on one scale, 0 in its middle."""
-    cells, before, after = change(matrix, role), matrix.values["original"], matrix.values[role]
     changes = [abs(v) for other in roles(matrix) for row in change(matrix, other) for v in row if v is not None]
     most = max([0.01, *changes])
-    positions = [str(k) for k in range(len(matrix.labels))]
-    trace: Json = {
-        "type": "heatmap",
-        "name": label(ROLES[role]),
-        "x": positions,
-        "y": positions,
-        "z": cells,
-        "zmin": -most,
-        "zmax": most,
-        "colorscale": SCALE,
-        "xgap": 1,
-        "ygap": 1,
-        "hoverinfo": "text",
-        "text": [
-            [pointed_at(true, called, *cell) for called, *cell in zip(matrix.labels, *row, strict=False)]
-            for true, *row in zip(matrix.labels, before, after, cells, strict=False)
-        ],
-        "colorbar": {"thickness": 10, "outlinewidth": 0, "tickformat": "+.2~f", "len": 1, "xpad": 4},
-    }
-    names = {str(k): label(named(matrix, k, WIDE)) for k in range(len(matrix.labels))}
-    frame = layout(classes("predicted as", names), classes("true class", names), 150 + 24 * max(5, len(names)))
-    frame["yaxis"]["autorange"] = "reversed"
-    return Plot([trace], frame, [], f"{matrix.title}: {ROLES[role]} minus original, true class by predicted class")
+    count = len(matrix.labels)
+    names = [named(matrix, k, WIDE) for k in range(count)] if count <= NAMED else []
+    left = 20 + LETTER * max(map(len, names), default=0)
+    size = (WIDTH - left - 8) / max(1, count)
+    marks = cells(matrix, role, most, Cells(left, 22.0, size, pointed=bool(names)))
+    below = 22 + count * size
+    for k, name in enumerate(names):
+        middle = (k + 0.5) * size
+        marks.append(svg.element("text", name, x=left - 5, y=26 + middle, text_anchor="end"))
+        turned = f"translate({left + middle + 4:.1f} {below + 6:.1f}) rotate(-90)"
+        marks.append(svg.element("text", name, transform=turned, text_anchor="end"))
+    below += 26 + LETTER * max(map(len, names), default=0)
+    marks.append(svg.element("text", "true class, down; predicted as, across", x=2.0, y=12.0, class_="name"))
+    marks += scale(most, below)
+    about = f"{matrix.title}: {ROLES[role]} minus original, true class by predicted class"
+    frame = {"viewBox": f"0 0 {WIDTH:g} {below + 24:.0f}", "role": "img", "aria_label": about, "class_": "plot"}
+    return Plot(svg.element("svg", *marks, **frame), [], about)
 
 
-def classes(title: str, names: dict[str, str]) -> Json:
-    """An axis of classes, which leaves names out where they would overprint each other."""
-    frame = {key: value for key, value in axis(title).items() if key in ("title", "automargin")}
-    return frame | {"type": "category", "labelalias": names, "showgrid": False}
+class Cells(NamedTuple):
+    """Where the cells lie, how large one is, and whether each says its numbers when pointed at."""
+
+    left: float
+    top: float
+    size: float
+    pointed: bool
+
+
+def cells(matrix: Matrix, role: str, most: float, place: Cells) -> list[Markup]:
+    """A rectangle for each cell that changed; of a table with many classes, for those that changed enough to see."""
+    before, after = matrix.values["original"], matrix.values[role]
+    marks = []
+    for i, row in enumerate(change(matrix, role)):
+        for j, by in enumerate(row):
+            if not place.pointed and (by is None or abs(by) < FAINT * most):
+                continue
+            told = pointed_at(matrix.labels[i], matrix.labels[j], before[i][j], after[i][j], by)
+            side, x, y = place.size - min(1.0, place.size / 8), place.left + j * place.size, place.top + i * place.size
+            inside = [svg.hint(told)] if place.pointed else []
+            marks.append(svg.element("rect", *inside, x=x, y=y, width=side, height=side, **shade(by, most)))
+    return marks
+
+
+def shade(by: float | None, most: float) -> dict[str, object]:
+    """The colour of a change: blue for more, orange for less, the clearer the larger; no change is the page's own."""
+    if by is None:
+        return {"class_": "empty"}
+    return {"fill": MORE if by > 0 else LESS, "fill_opacity": f"{abs(by) / most:.2f}"}
+
+
+def scale(most: float, top: float) -> list[Markup]:
+    """The colours from the largest loss to the largest gain, with their numbers."""
+    marks = [
+        svg.element("rect", x=66.0 + 24 * k, y=top, width=24.0, height=12.0, **shade((k - 5) / 5 * most, most))
+        for k in range(11)
+    ]
+    ends = ((60.0, "end", f"−{number(most)}"), (336.0, "start", f"+{number(most)}"))
+    return marks + [svg.element("text", said, x=x, y=top + 10, text_anchor=anchor) for x, anchor, said in ends]
 
 
 def pointed_at(true: str, called: str, before: float | None, after: float | None, by: float | None) -> str:
     """What a cell says when it is pointed at."""
     what = f"“{true}” called “{called}”"
     if by is None:
-        return label(f"{what}: no examples")
-    return f"{label(what)}<br>{number(before)} before, {number(after)} after ({'+' if by > 0 else ''}{number(by)})"
+        return f"{what}: no examples"
+    return f"{what}: {number(before)} before, {number(after)} after ({'+' if by > 0 else ''}{number(by)})"
 
 
 def named(matrix: Matrix, k: int, most: int | None = None) -> str:
@@ -95,7 +129,12 @@ def named(matrix: Matrix, k: int, most: int | None = None) -> str:
 
 def sentence(matrix: Matrix) -> str:
     """Which class that stays paid most, which gained most, and what retrained models show of both."""
-    return " ".join(_most(matrix, by_role, *words) for by_role, words in ((matrix.paid, PAID), (matrix.gained, GAINED)))
+    return f"{paid(matrix)} {_most(matrix, matrix.gained, *GAINED)}"
+
+
+def paid(matrix: Matrix) -> str:
+    """Which class that stays paid most, and what retrained models show of it."""
+    return _most(matrix, matrix.paid, *PAID)
 
 
 def _most(matrix: Matrix, by_role: Mapping[str, list[float | None]], nothing: str, words: str) -> str:

@@ -1,7 +1,5 @@
 """Assembles the page: records in, one HTML file out that needs no network."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -15,7 +13,20 @@ from unrecall.errors import BadInput, visible
 from unrecall.record.judgement import judged
 from unrecall.record.never_trained_lines import p
 from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
-from unrecall.report import curves, figures, matrices, never_trained, readings, regulator, roles, sentences, strips
+from unrecall.report import (
+    answers,
+    curves,
+    figures,
+    matrices,
+    never_trained,
+    readings,
+    roles,
+    sentences,
+    strips,
+    summary,
+    svg,
+)
+from unrecall.report.words import WORDS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,8 +39,10 @@ START = re.compile(HEAD + rb"(?:" + MARK + rb"|" + OLDER + rb".*?<title>[^<]* un
 """How every page begins: with our mark, or, before there was one, with our policy and title."""
 LEAD = 4096
 """How many bytes of a file that look is for."""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""A content policy under which nothing is run, and nothing is loaded from anywhere."""
 KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy", "model_utility", "forget_quality")
-SPEAKING = (curves, figures, matrices, never_trained, readings, regulator, roles, sentences, strips)
+SPEAKING = (answers, curves, figures, matrices, never_trained, readings, roles, sentences, strips, summary, svg)
 """The modules that templates call, by name."""
 
 
@@ -39,12 +52,8 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     Verdicts are derived anew from each record's measurements. `declared`: what this version judges by name, and the
     side on which it leaks, where the page should say which records differ from it.
     """
-    from plotly.offline import get_plotlyjs
-
     if not records:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
-    # The parser turns CRLF into LF before it checks a hash, so the hash must be that of the text with LF.
-    plotly, script = get_plotlyjs().replace("\r\n", "\n"), source("page.js")
     remarks = [sentences.judging(record, declared) for record in records]
     records = [judged(shown(record)) for record in records]
     template = environment().get_template("page.html.j2")
@@ -53,10 +62,9 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
         remarks=remarks,
         keys=key_measurements(records),
         scenarios=list(dict.fromkeys(record.scenario for record in records)),
-        policy=policy(plotly, script),
+        policy=POLICY,
         css=Markup(source("page.css")),
-        plotly=Markup(plotly),
-        script=Markup(script),
+        words={word: re.sub(r"[`*]", "", meaning) for word, meaning in WORDS.items()},
     )
 
 
@@ -74,9 +82,17 @@ def shown(record: Record) -> Record:
 
 
 def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Side | None] | None = None) -> None:
-    """Writes the page, all of it or nothing; BadInput where something else than a page is there."""
+    """Writes the page, all of it or nothing; one that shows examples for its owner alone.
+
+    BadInput where something else than a page is there.
+    """
     check_place(Path(path))
-    write_text(Path(path), page(records, declared))
+    write_text(Path(path), page(records, declared), private=any(map(shows_examples, records)))
+
+
+def shows_examples(record: Record) -> bool:
+    """Whether the record holds what an example says, and not only which it is."""
+    return any(e.content for e in record.exhibits) or any(r.prompt or r.answer for r in record.readings)
 
 
 def check_place(path: Path) -> None:
@@ -106,12 +122,6 @@ def environment() -> "Environment":
 def source(name: str) -> str:
     """The text of a file that ships beside this one."""
     return resources.files("unrecall.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def policy(*scripts: str) -> str:
-    """A content policy that runs these scripts and nothing else, and lets nothing be loaded from anywhere."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:"
 
 
 def grouped(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:

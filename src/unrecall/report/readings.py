@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from unrecall.record.schema import Piece, Reading
+from unrecall.record.schema import Piece, Reading, Record, verbatim
 from unrecall.report.roles import Style, style
 from unrecall.report.strips import finite, present
 
@@ -54,6 +54,16 @@ class Written(NamedTuple):
     folded: list[Text]
 
 
+def told(record: Record) -> bool:
+    """Whether the record holds what its texts say, and not only which they are."""
+    return any(reading.prompt or reading.answer for reading in record.readings)
+
+
+def models(record: Record) -> list[str]:
+    """The models that were asked for the record's texts, in the order first seen."""
+    return list(dict.fromkeys(role for reading in record.readings for role in reading.mean))
+
+
 def lines(reading: Reading) -> list[Line]:
     """The true answer once for each of original, unlearned and retrained."""
     answer = []
@@ -79,8 +89,8 @@ def written(reading: Reading) -> Written:
 
 def text_of(role: str, look: Style, reading: Reading) -> Text:
     """One model's text, ready to be shown."""
-    text, answer = reading.written[role].strip(), reading.answer.strip()
-    exact = bool(answer) and text.startswith(answer) and not text[len(answer) :][:1].isalnum()
+    text = reading.written[role].strip()
+    exact = reading.verbatim.get(role, verbatim(text, reading.answer))
     return Text(role if look.numbered else look.name, look, plain(text), beginning(plain(text)), exact)
 
 

@@ -195,6 +195,12 @@ def recovered(record: Record) -> str:
     return next(notes, "No attack took BatchNorm statistics again on unlabelled data.")
 
 
+def columns(record: Record) -> list[str]:
+    """The models that have a column beside the measurements: retrained ones only where there are some."""
+    roles = ["unlearned", *(["retrained"] if references(record) else []), "original"]
+    return [*roles, *(["null"] if any(m.null.value is not None for m in record.measurements) else [])]
+
+
 def references(record: Record) -> int:
     """How many retrained models the record holds."""
     return max((len(m.references) for m in record.measurements), default=0)

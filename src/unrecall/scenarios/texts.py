@@ -86,7 +86,7 @@ class Texts(Builder):
             name="texts",
             summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
             f"{Path(self.forget).name}, keep {len(request.retain)} of {Path(self.retain).name}; {task.templated}"
-            f"{_pieces(cut)}{'' if loaded.precision == 'float32' else f'; written in {loaded.precision}'}{self._ignored()}",
+            f"{_pieces(cut)}{_written(loaded.precision)}{self._ignored()}",
             task=task,
             request=request,
             original=loaded.model,
@@ -186,3 +186,8 @@ def _pieces(cut: Mapping[Split, Sequence[list[Any]]]) -> str:
     """How many texts were cut into pieces, for the record and its reader."""
     long = [len(pieces) for texts in cut.values() for pieces in texts if len(pieces) > 1]
     return f"; {len(long)} long {'text' if len(long) == 1 else 'texts'} in {sum(long)} pieces" if long else ""
+
+
+def _written(precision: str) -> str:
+    """In which number format the unlearned model is written, where that is not the usual one."""
+    return "" if precision == "float32" else f"; written in {precision}"

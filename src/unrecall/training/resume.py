@@ -89,7 +89,7 @@ class Saved:
             return
         older = sealed_as(self.path)
         try:
-            with writing(self.path, sealed=True) as temporary:
+            with writing(self.path, sealed=True, private=True) as temporary:
                 torch.save(progress.state(), temporary)
         except RuntimeError as error:
             raise unwritable(self.path, error) from error

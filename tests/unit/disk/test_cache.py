@@ -366,3 +366,20 @@ def test_the_key_of_an_object_holds_the_whole_of_its_arrays() -> None:
     assert repr(Directed(plain)) == repr(Directed(bent))
     assert code_key(Directed(plain)) != code_key(Directed(bent))
     assert code_key(Directed(plain.numpy())) == code_key(Directed(plain))
+
+
+def test_clearing_takes_the_values_and_nothing_else(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    for name in ("first", "second-original"):
+        cache.get(name, ("key",), JSON, lambda: [1, 2])
+    mine = tmp_path / "cache" / "mine-0123456789abcdef.json"
+    mine.write_text("{}")
+    assert len(cache.files()) == 2
+    assert mine not in cache.files()
+    cache.clear()
+    assert list((tmp_path / "cache").iterdir()) == [mine]
+    mine.unlink()
+    cache.clear()
+    assert not (tmp_path / "cache").exists()
+    cache.clear()
+    assert cache.files() == Cache().files() == []

@@ -493,3 +493,15 @@ def test_a_damaged_note_of_what_was_asked_is_named_with_the_way_out(damage: str,
     ):
         claim(tmp_path, {"command": "run"})
     assert contents(tmp_path) == {ASKED: damage.encode()}
+
+
+def test_a_private_file_is_its_owners_alone_and_so_is_its_new_folder(tmp_path: Path) -> None:
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    write_text(tmp_path / "a" / "b" / "secret.json", "{}", private=True)
+    assert mode(tmp_path / "a" / "b" / "secret.json") == 0o600
+    assert mode(tmp_path / "a" / "b") == 0o700
+    write_text(tmp_path / "a" / "b" / "page.html", "")
+    assert mode(tmp_path / "a" / "b" / "page.html") & 0o600 == 0o600
+    assert mode(tmp_path / "a" / "b" / "page.html") != 0o600

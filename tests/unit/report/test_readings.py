@@ -12,11 +12,12 @@ from tests.worlds.records import HOSTILE, full, measurement, minimal
 from tests.worlds.text_records import HIDDEN, ROLES, hostile_text, reading, readings, text
 from unrecall.record.schema import Piece, Reading, load
 from unrecall.report import page
-from unrecall.report.curves import curve, level
+from unrecall.report.curves import curve
 from unrecall.report.page import key_measurements
-from unrecall.report.plot import log_axis, spaced_axis
+from unrecall.report.plot import axis
 from unrecall.report.readings import beginning, halved, lines, numbers, plain, tinted, title, visible, written
 from unrecall.report.sentences import ACCURACY, HEADINGS, how_far, inside
+from unrecall.report.svg import each, of_powers, spaced
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +105,8 @@ def test_a_text_without_a_prompt_says_so(shown: Reader) -> None:
 
 
 def test_the_page_of_a_text_shows_readings_after_how_it_forgot(shown: Reader) -> None:
-    headings = ["How it forgot: erased or hidden", "What the models say", "Measurements", "Attacks"]
-    places = [shown.text.index(heading) for heading in headings]
-    assert places == sorted(places)
+    order = ["How it forgot: erased or hidden", "What the models say", "Measurements", "Attacks"]
+    assert [heading for heading in shown.headings if heading in order] == order
     for word in ("Hsiao Ming-Ling", "Wei-Jun Chen", "∅", "<U+202E>gnitirw", "It writes nothing.", "Nobody."):
         assert word in shown.text
     tinted_pieces = [value for tag, name, value in shown.attributes if tag == "i" and name == "title"]
@@ -185,15 +185,18 @@ def test_the_summary_of_texts_has_their_use_and_quality() -> None:
 
 
 def test_ticks_fall_on_layers_and_steps() -> None:
-    assert spaced_axis("layer", [1, 2, 3, 1])["tickvals"] == [1, 2, 3]
-    assert spaced_axis("times", [0, 4, 8])["ticktext"] == ["0", "4", "8"]
+    assert axis("layer", [1, 2, 3, 1], tick_each=True).ticks == [1, 2, 3]
+    assert [text for _, text in axis("times", [0, 4, 8], tick_each=True).texts()] == ["0", "4", "8"]
     for many in ([*range(20)], [0, 1, 2, 50], [3], []):
-        assert "tickvals" not in spaced_axis("x", many)
-    assert log_axis("neurons", [1, *range(10, 5000, 400)])["tickformat"] == ",~g"
-    assert log_axis("p", [1e-9, 1])["exponentformat"] == "power"
+        assert each(many) == []
+    assert of_powers(1, 5000) == [1, 10, 100, 1000]
+    assert of_powers(0.02, 0.9) == pytest.approx([0.02, 0.05, 0.1, 0.2, 0.5])
+    assert len(of_powers(1e-12, 1)) <= 7
+    assert spaced(0.93, 0.99) == pytest.approx([0.94, 0.96, 0.98])
 
 
 def test_lines_that_all_lie_at_one_share_keep_a_sensible_axis() -> None:
     flat = next(a for a in text().attacks if a.name == "quantise").curves[0]
-    assert curve(flat).layout["yaxis"]["range"] == [-0.05, 1.05]
-    assert level([0.0, 0.1]) == level([7.0, 7.0]) == level([None]) == {}
+    assert ">0.8</text>" in curve(flat).drawing
+    assert (axis("y", [0.4, 0.4]).low, axis("y", [0.4, 0.4]).high) == (-0.02, 1.02)
+    assert axis("y", [7.0, 7.0]).high < 8

@@ -1,0 +1,314 @@
+"""The screen for the person who signs: what was asked, what was done, and what the record answers, in plain words.
+
+Three questions, and the two that a regulator asks of a model. Reference: European Data Protection Board, "Opinion
+28/2024 on certain data protection aspects related to the processing of personal data in the context of AI models",
+2024: a model is anonymous only if the likelihood that personal data can be extracted from it, and that they are
+obtained by queries, is insignificant.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from unrecall.record.never_trained import ALPHA, MARGIN
+from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p, strength
+from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
+from unrecall.record.verdict import NOTHING, family
+from unrecall.report import matrices
+from unrecall.report.sentences import number, references, share
+from unrecall.report.strips import finite
+
+YES, NO, UNKNOWN, NOTHING_FOUND = "Yes", "No", "Can’t be told", "Nothing found"
+KNOWN: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_left", "class_margin")
+"""What the answer to the first question quotes, where it rests on nothing else."""
+TOLD: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
+USEFUL: Final = ("retain_accuracy", "test_accuracy", "model_utility")
+ASKING: Final = ("forgetting", "text", "privacy")
+"""The groups of measurements that need no more than the model's answers; so does residual knowledge."""
+AS_IT_IS: Final = "as_it_is"
+"""The one test of the fixed suite that needs no weights: it only asks."""
+KINDS: Final = {"samples": "single records", "class": "a whole class", "concept": "a concept", "backdoor": "a backdoor"}
+WHY: Final = "Inconclusive: "
+"""What a judged row's reason begins with."""
+MOST: Final = 3
+"""How many figures an answer quotes."""
+
+
+Said: TypeAlias = tuple[str, str]
+"""An answer in a word or a few, and the sentence with its numbers."""
+
+
+class Answer(NamedTuple):
+    """A question, the answer in a word or a few, the sentence with its numbers, and the colour it has."""
+
+    question: str
+    word: str
+    text: str
+    tone: str
+
+
+def asked(record: Record) -> str:
+    """What was to be forgotten."""
+    forget, retain = record.sizes.get("forget"), record.sizes.get("retain")
+    kind = KINDS.get(record.kind, record.kind)
+    what = kind if forget is None else f"{forget:,} {'record' if forget == 1 else 'records'}"
+    whole = f" ({kind})" if forget is not None and record.kind != "samples" else ""
+    return f"Forget {what}{whole}" + ("." if retain is None else f"; {retain:,} stay.")
+
+
+def done(record: Record) -> str:
+    """How the model was made, and what that took."""
+    own, whole = record.costs.get("unlearned"), record.costs.get("retrained")
+    tuned = ", its strength tuned" if record.tuning else ""
+    took = "" if own is None or own.seconds is None else f"; {number(own.seconds)} s"
+    part = "" if own is None or whole is None else share(own.passes, whole.passes)
+    beside = "" if part in ("", "–") else f", {part} of the examples that retraining passes"
+    return f"{record.method_title}{tuned}, seed {record.seed}{took}{beside}."
+
+
+def compared(record: Record) -> str:
+    """What the model was held against."""
+    tested, count = record.never_trained, references(record)
+    if record.verdict.basis == "retrained" and record.verdict.judged:
+        return f"{count} models that were retrained without the forgotten."
+    if tested is not None and tested.attacks:
+        units = "persons’ records" if tested.unit == "group" else "records"
+        return f"{tested.holdout:,} {units} that were never trained on (grade {tested.grade})."
+    return "Nothing: no retrained models, and no records that were never trained on that could serve."
+
+
+def unchanged(record: Record) -> bool:
+    """Whether the unlearned model's weights are the original's."""
+    weights = record.provenance.weights
+    return record.verdict.label == "unchanged" or (
+        "unlearned" in weights and weights["unlearned"] == weights.get("original")
+    )
+
+
+def answers(record: Record) -> list[Answer]:
+    """The three questions."""
+    questions = ("Does it still know?", "Can anyone tell they were in?", "What else was damaged?")
+    if unchanged(record):
+        known, told = _unchanged(record)
+        harmed = NOTHING_FOUND, "The weights are the original’s."
+    elif record.verdict.basis == "never trained" and record.never_trained is not None:
+        known, told = _beside_never_trained(record, record.never_trained)
+        harmed = _damage(record, record.never_trained)
+    else:
+        known, told = _beside_retrained(record)
+        harmed = _use(record)
+    known = known[0], known[1] + _verbatim(record)
+    return [
+        _answer(question, word, text) for question, (word, text) in zip(questions, (known, told, harmed), strict=True)
+    ]
+
+
+def _answer(question: str, word: str, text: str) -> Answer:
+    good = word in (NOTHING_FOUND, NO) or word.startswith(f"{NO} ")
+    return Answer(question, word, text, "good" if good else "open" if word == UNKNOWN else "bad")
+
+
+def _unchanged(record: Record) -> tuple[Said, Said]:
+    tested = record.never_trained
+    before = tested.original if tested is not None else None
+    leaks = any(m.verdict == "leaks" for m in _judged(record) if family(m) == "can be told")
+    told = YES if leaks or (before is not None and before <= ALPHA) else UNKNOWN
+    text = _figures(record, TOLD) or "how well it can be told was not measured"
+    known = _figures(record, KNOWN) or "what it knows was not measured"
+    return (
+        (YES, f"Nothing was removed: the weights are the original’s. {_capital(known)}."),
+        (told, f"As well or as badly as before: the weights are the original’s. {_capital(text)}."),
+    )
+
+
+UNSURE: Final = {
+    "damaged": "The model knows so much less that it says little.",
+    "can't be told": "The original shows no trace of them that these attacks see.",
+    "inconclusive": "Nothing was found, and too much could go unseen: see the verdict.",
+}
+"""Why a label answers neither of the first two questions."""
+
+
+def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Said, Said]:
+    """Whether it knows, and whether anyone can tell, by the test that forget looks like records never trained on."""
+    known, told = _figures(record, KNOWN), ""
+    if tested.attacks:
+        strongest, plain = min(tested.attacks, key=strength), tested.attacks[0]
+        told = f"{_capital(after(strongest))}, {_told(strongest)}; over all attacks p = {p(tested.leak)}. "
+        told += f"AUC {after(plain)} {number(plain.auc)}, of the original {number(plain.auc_original)}."
+        known = f"{left(strongest)}{_capital(known)}."
+    if tested.label == "leaks":
+        return (YES, known), (YES, told)
+    if tested.label in SHARES_LEFT:
+        share_left = f"Of what the original remembers, by these attacks. {known}"
+        return (tested.label.capitalize(), share_left), (NO, f"Not by these attacks. {told}")
+    if tested.label == "stands out":
+        worse = f"Recognised worse than records never trained on (p = {p(tested.strange)})"
+        return (UNKNOWN, f"It may be hidden. {known}"), (YES, f"{worse}: whoever looks finds them by that.")
+    reason = UNSURE.get(tested.label, "Not judged: see the verdict.")
+    return (UNKNOWN, f"{reason} {known}"), (UNKNOWN, f"{reason} {told}".strip())
+
+
+def _collapse(record: Record) -> str:
+    """The doubt that the model was ruined rather than made to forget, where there is one."""
+    return next((doubt.message for doubt in record.doubts if doubt.id == "collapse"), "")
+
+
+def _damage(record: Record, tested: NeverTrained) -> Said:
+    """What the model gets less right than the original did."""
+    figures = _figures(record, USEFUL)
+    if not tested.damage and (ruined := _collapse(record)):
+        return "Accuracy on retain", ruined
+    if not tested.damage:
+        return UNKNOWN, f"No rule judges it here. {_capital(figures)}." if figures else "Nothing was measured."
+    said = "; ".join(
+        f"{d.split} {_points(d.difference.value)}"
+        + (f" ({_points(d.difference.low)} to {_points(d.difference.high)})" if d.difference.low is not None else "")
+        for d in tested.damage
+    )
+    text = f"Accuracy against the original, in points: {said}."
+    damaged = [d.split for d in tested.damage if d.damaged]
+    if damaged:
+        return f"Accuracy on {_listed(damaged)}", text
+    unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
+    if unsure:
+        return UNKNOWN, f"A loss of {100 * MARGIN:.0f} points on {_listed(unsure)} can’t be excluded. {text}"
+    return NOTHING_FOUND, text
+
+
+def _beside_retrained(record: Record) -> tuple[Said, Said]:
+    rows = _judged(record)
+    known = [m for m in rows if family(m) == "still known" or m.name == "loss_left"]
+    told = [m for m in rows if family(m) == "can be told"]
+    low = [m for m in told if m.verdict == "over-forgets"]
+    if low and not any(m.verdict == "leaks" for m in told):
+        text = "Less than models that never saw them show: whoever looks finds them by that."
+        return _of_rows(record, known, KNOWN), (YES, f"{text} {'; '.join(map(_figure, low[:MOST]))}.")
+    return _of_rows(record, known, KNOWN), _of_rows(record, told, TOLD)
+
+
+def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]) -> Said:
+    """What judged rows say together, with the figures of those that decide it."""
+    word, deciding = _word(rows)
+    asked_plainly = [
+        m for m in [record.measurement(names[0])] if m is not None and finite(m.unlearned.value) is not None
+    ]
+    quoted = [*deciding[: MOST - 1], *(m for m in asked_plainly if m not in deciding[: MOST - 1])]
+    figures = "; ".join(map(_figure, quoted))
+    figures = f" {_capital(figures)}." if figures else ""
+    if word == YES:
+        return word, f"More than models that never saw them show.{figures}"
+    if word == NO:
+        ruled_out = "half of what the original shows is ruled out"
+        return word, f"No more than models that never saw them show; {ruled_out}.{figures}"
+    reasons = [m.note.rpartition(WHY)[2].rstrip(".") for m in deciding if WHY in m.note]
+    why = "; ".join(dict.fromkeys(reasons))
+    return word, f"{_capital(why) or 'Nothing was judged that would tell'}.{figures}"
+
+
+def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
+    """Yes where a row leaks; no where each group of rows that shows anything has one that doesn't; and those rows."""
+    if leaks := [m for m in rows if m.verdict == "leaks"]:
+        return YES, leaks
+    decided = [m for m in rows if m.verdict in ("like retrained", "over-forgets")]
+    open_rows = [m for m in rows if m not in decided and NOTHING not in m.note]
+    blocking = [m for m in open_rows if m.group not in {d.group for d in decided}]
+    if decided and not blocking:
+        return NO, decided
+    return UNKNOWN, blocking or [m for m in rows if m not in decided]
+
+
+def _use(record: Record) -> Said:
+    """What it is still good for, beside retrained models."""
+    rows = [m for m in _judged(record) if family(m) == "still useful"]
+    lost = [m for m in rows if m.verdict == "over-forgets"]
+    figures = "; ".join(_figure(m) for m in (lost or rows)[:MOST]) or _figures(record, USEFUL)
+    paid = next((matrices.paid(m) for m in record.matrices if matrices.roles(m)), "")
+    text = f"{_capital(figures)}. {paid}".strip() if figures else paid or "Nothing was measured."
+    if lost:
+        return _listed([m.title for m in lost]), text
+    if ruined := _collapse(record):
+        return "Accuracy on retain", f"{ruined} {text}"
+    if not rows or any(m.verdict != "like retrained" for m in rows):
+        return UNKNOWN, f"A loss worth naming could go unseen. {text}" if rows else text
+    return NOTHING_FOUND, text
+
+
+def _verbatim(record: Record) -> str:
+    """Of the texts that were read, how many the unlearned model writes word for word, and the original."""
+    texts = [reading.verbatim for reading in record.readings if "unlearned" in reading.verbatim]
+    if not texts:
+        return ""
+    own, before = (sum(written.get(role, False) for written in texts) for role in ("unlearned", "original"))
+    return f" Of {len(texts)} texts of forget it writes {own} word for word, the original {before}."
+
+
+def regulator(record: Record) -> list[Answer]:
+    """Both questions of the EDPB; whoever holds the model can also query it."""
+    return [
+        _answer("Can they be extracted, by whoever holds the model?", *_by(record, asking=False)),
+        _answer("Can they be obtained by queries?", *_by(record, asking=True)),
+    ]
+
+
+def _by(record: Record, *, asking: bool) -> Said:
+    """The answer by judged rows, or by the tests beside records never trained on; by all, or those that only ask."""
+    shown = [m for m in record.measurements if family(m) != "still useful" and finite(m.unlearned.value) is not None]
+    rows = [m for m in shown if m.group in ASKING or m.name.startswith("residual_knowledge") or not asking]
+    attacks = record.never_trained.attacks if record.never_trained and record.verdict.basis == "never trained" else []
+    tests = [test for test in attacks if test.name == AS_IT_IS or not asking]
+    if tests and record.never_trained is not None:
+        strongest, tested = min(tests, key=strength), record.never_trained
+        found = strongest.p is not None and strongest.p <= tested.level
+        word = YES if found else tested.label.capitalize() if tested.label in SHARES_LEFT else UNKNOWN
+        said = "they are recognised" if found else "they are not recognised"
+        said = "it is shown and not counted" if strongest.p is None else said
+        return word, f"{_capital(after(strongest))}, {said} ({_told(strongest)})."
+    word, deciding = _word([m for m in rows if m.verdict != "not judged"])
+    plain = [m for m in rows if m.name in KNOWN]
+    quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
+    return word, f"{_capital(quoted)}." if quoted else "No attack of this kind gave a value."
+
+
+def unsaid() -> str:
+    """What none of the answers says."""
+    return (
+        "Attacks that were not run may find what these did not; other records than these, and what other records share "
+        "with them, were not asked about; copies of the original, backups and logs remember what they did. It is a "
+        "measurement, not a certificate, and whether it satisfies a request is a question of law."
+    )
+
+
+def _judged(record: Record) -> list[Measurement]:
+    return [m for m in record.measurements if m.judged and m.verdict != "not judged"]
+
+
+def _told(test: AttackTest) -> str:
+    """How clearly one attack tells the forgotten: its p, or its z where it is shown and not counted."""
+    return f"z = {test.z:.1f}" if test.p is None else f"p = {p(test.p)}"
+
+
+def _figures(record: Record, names: Sequence[str]) -> str:
+    """The measurements of these names that have a value, in words."""
+    rows = [m for m in map(record.measurement, names) if m is not None and finite(m.unlearned.value) is not None]
+    return "; ".join(map(_figure, rows[:MOST]))
+
+
+def _figure(m: Measurement) -> str:
+    """A measurement of the unlearned model beside the same of the others."""
+    beside = [f"original {number(m.original.value)}"] if finite(m.original.value) is not None else []
+    beside += [f"retrained {number(m.reference)}"] if finite(m.reference) is not None else []
+    return f"{m.title} {number(m.unlearned.value)}" + (f" ({', '.join(beside)})" if beside else "")
+
+
+def _points(difference: float | None) -> str:
+    """A difference of shares in points."""
+    text = "–" if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
+    return "0" if text in ("+0.0", "−0.0") else text
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

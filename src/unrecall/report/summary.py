@@ -1,0 +1,177 @@
+"""Many audits in few lines: the seeds of a method together, and methods in order."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from unrecall.record.schema import Label, Record
+from unrecall.record.verdict import family, gap
+from unrecall.report.answers import unchanged
+from unrecall.report.strips import finite, minus, present
+
+BEST_FIRST: Final[tuple[Label, ...]] = (
+    "like retrained",
+    "no more than 25 %",
+    "no more than 50 %",
+    "inconclusive",
+    "can't be told",
+    "not judged",
+    "over-forgets",
+    "damaged",
+    "stands out",
+    "leaks",
+    "unchanged",
+)
+STEP: Final = 5
+"""Shares are compared after rounding to so many points: methods that agree then are tied."""
+
+
+class Spread(NamedTuple):
+    """A number over several seeds: its mean, lowest and highest, the worst, and which seed has that."""
+
+    mean: float
+    low: float
+    high: float
+    worst: float | None
+    seed: int | None
+
+
+class Seeds(NamedTuple):
+    """All audits of one method on one scenario, each with its number on the page."""
+
+    name: str
+    scenario: str
+    numbers: list[int]
+    records: list[Record]
+
+    @property
+    def label(self) -> Label:
+        """The worst verdict of them."""
+        return max((record.verdict.label for record in self.records), key=BEST_FIRST.index)
+
+    @property
+    def left(self) -> Spread | None:
+        """What is left of the forgotten."""
+        return _spread([(left(record), record.seed) for record in self.records])
+
+    @property
+    def lost(self) -> Spread | None:
+        """What was lost elsewhere."""
+        return _spread([(lost(record), record.seed) for record in self.records])
+
+
+class Place(NamedTuple):
+    """Where a method stands: its rank, and whether others have the same."""
+
+    rank: int
+    tied: bool
+    seeds: Seeds
+
+
+def methods(records: Sequence[Record]) -> list[Seeds]:
+    """The audits by scenario and method, in the order of the records; a tuned method is one, whatever was chosen."""
+    groups: dict[tuple[str, str], list[tuple[int, Record]]] = {}
+    for number, record in enumerate(records, 1):
+        made = record.provenance.identity
+        key = (record.scenario, f"{made.get('method', record.method)} {made.get('tuning', record.tuning is not None)}")
+        groups.setdefault(key, []).append((number, record))
+    together = []
+    for (scenario, _), members in groups.items():
+        names = list(dict.fromkeys(record.method for _, record in members))
+        name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} (tuned)"
+        together.append(Seeds(name, scenario, [n for n, _ in members], [record for _, record in members]))
+    return together
+
+
+def ranking(groups: Sequence[Seeds]) -> list[Place]:
+    """Methods of one scenario: by their worst verdict, then by what is left, then by what was lost, at worst."""
+    keys = [(BEST_FIRST.index(g.label), *_rounded(g.left), *_rounded(g.lost)) for g in groups]
+    ordered = sorted(zip(keys, groups, strict=True), key=lambda pair: pair[0])
+    return [Place(1 + sum(other < key for other in keys), keys.count(key) > 1, group) for key, group in ordered]
+
+
+def _rounded(spread: Spread | None) -> tuple[bool, int]:
+    """What two shares are compared by; one that is unknown comes last."""
+    return (True, 0) if spread is None else (False, round(100 * max(spread.high, 0.0) / STEP))
+
+
+def left(record: Record) -> float | None:
+    """The largest share of what the original shows of the forgotten that the unlearned model still shows.
+
+    Over judged rows beside retrained models where the original shows more than they do, or over the attacks beside
+    records that were never trained on; 1 is the original, 0 a model that never saw them.
+    """
+    if unchanged(record):
+        return 1.0
+    if record.verdict.basis == "never trained" and record.never_trained is not None:
+        shares = [test.rho for test in record.never_trained.attacks if test.rho_low is not None]
+        return max(present(shares), default=None)
+    rows = [m for m in record.measurements if m.verdict != "not judged" and m.leak is not None and gap(m) > m.margin]
+    return max(present(gap(m.model_copy(update={"original": m.unlearned})) / gap(m) for m in rows), default=None)
+
+
+def lost(record: Record) -> float | None:
+    """The largest loss of accuracy, or of utility: against retrained models, or against the original without them."""
+    if record.verdict.basis == "never trained" and record.never_trained is not None:
+        losses = [minus(0.0, damage.difference.value) for damage in record.never_trained.damage]
+    else:
+        rows = [m for m in record.measurements if m.verdict != "not judged" and family(m) == "still useful"]
+        losses = [minus(m.reference, m.unlearned.value) for m in rows]
+    return max(present(losses), default=None)
+
+
+def over_seeds(seeds: Seeds, name: str) -> Spread | None:
+    """A measurement over the seeds of a method; its worst is on the side where the forgotten shows, or use is lost."""
+    rows = [(m, record.seed) for record in seeds.records if (m := record.measurement(name)) is not None]
+    if not rows:
+        return None
+    first = rows[0][0]
+    lowest = first.leak == "below" or (first.leak is None and first.group == "utility")
+    sided = first.leak is not None or first.group == "utility"
+    spread = _spread([(m.unlearned.value, seed) for m, seed in rows], lowest=lowest)
+    return spread if spread is None or sided else spread._replace(worst=None, seed=None)
+
+
+def _spread(values: Sequence[tuple[float | None, int]], *, lowest: bool = False) -> Spread | None:
+    """The values and seeds as one; None where there is no value. `lowest`: whether the lowest is the worst."""
+    known = [(value, seed) for value, seed in values if finite(value) is not None and value is not None]
+    if not known:
+        return None
+    worst, seed = (min if lowest else max)(known, key=lambda pair: pair[0])
+    numbers = [value for value, _ in known]
+    return Spread(sum(numbers) / len(numbers), min(numbers), max(numbers), worst, seed)
+
+
+def percent(share: float) -> str:
+    """A share in whole points; less than nothing is nothing."""
+    return f"{100 * max(share, 0.0):.0f} %"
+
+
+def told(spread: Spread | None) -> str:
+    """A share over seeds in words."""
+    if spread is None:
+        return "unknown"
+    if spread.low == spread.high:
+        return percent(spread.mean)
+    return f"{percent(spread.mean)} ({percent(spread.low)} to {percent(spread.high)})"
+
+
+def lines(records: Sequence[Record]) -> Iterator[str]:
+    """What the terminal says of several audits: each method's seeds together, then the methods in order."""
+    groups = methods(records)
+    for group in groups:
+        if len(group.records) > 1:
+            seeds = f"{group.name} on {group.scenario}, {len(group.records)} seeds"
+            yield f"{seeds}: at worst {group.label}; {_both(group)}"
+    for scenario in dict.fromkeys(group.scenario for group in groups):
+        places = ranking([group for group in groups if group.scenario == scenario])
+        if len(places) > 1:
+            yield f"in order on {scenario}: worst verdict first, then what is left, then what was lost"
+            for place in places:
+                mark = "=" if place.tied else "."
+                yield f"  {place.rank}{mark} {place.seeds.name}: {place.seeds.label}; {_both(place.seeds)}"
+
+
+def _both(group: Seeds) -> str:
+    """What is left and what was lost, in words; the worst of several seeds by its number."""
+    worst = "" if group.left is None or len(group.records) == 1 else f", worst seed {group.left.seed}"
+    return f"left of the forgotten {told(group.left)}{worst}; lost elsewhere {told(group.lost)}"

@@ -1,0 +1,162 @@
+"""The three answers and the regulator's two, by hand, for every basis and label."""
+
+from typing import Any
+
+import pytest
+
+from tests.worlds.records import alone, full, measurement, minimal
+from unrecall.record.never_trained import as_verdict
+from unrecall.record.schema import Damage, Doubt, Estimate, Label, Measurement, Reading, Record
+from unrecall.record.verdict import NOTHING, judge
+from unrecall.report import answers
+from unrecall.report.answers import asked, compared, done, regulator, unsaid
+
+
+def row(name: str, group: str, verdict: Label, leak: str | None = "above", note: str = "") -> Measurement:
+    """Half-way between an original of 1 and retrained models of 0."""
+    given: dict[str, Any] = {"leak": leak, "note": note}
+    return measurement(name, name.capitalize(), group, (0.5, 1.0, 1.0), (0.0, 0.0), verdict, **given)
+
+
+def beside_retrained(*rows: Measurement) -> Record:
+    _, verdict = judge([])
+    judged = verdict.model_copy(update={"judged": len(rows), "basis": "retrained"})
+    return minimal().model_copy(update={"measurements": list(rows), "verdict": judged})
+
+
+def words(record: Record) -> list[str]:
+    return [answer.word for answer in answers.answers(record)]
+
+
+def test_what_was_asked_and_done() -> None:
+    assert asked(full()) == "Forget 200 records; 1,000 stay."
+    assert asked(minimal()) == "Forget a whole class."
+    assert done(full()).startswith("RURK, its strength tuned, seed 0; 0.800 s")
+    assert compared(full()) == "3 models that were retrained without the forgotten."
+    assert compared(alone()) == "400 records that were never trained on (grade B)."
+    assert compared(minimal()).startswith("Nothing")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        # A leak anywhere in what is known is a yes, and memory left answers both of the first questions.
+        ([("relearn_mean", "recovery", "leaks")], ["Yes", "Can’t be told"]),
+        ([("loss_left", "privacy", "leaks")], ["Yes", "Yes"]),
+        ([("loss_left", "privacy", "like retrained")], ["No", "No"]),
+        # A row that shows less than retrained models is no knowledge, and tells whoever looks.
+        ([("loss_left", "privacy", "over-forgets")], ["No", "Yes"]),
+        # Each group of rows that shows anything must have a row that decides.
+        ([("loss_left", "privacy", "like retrained"), ("relearn_mean", "recovery", "inconclusive")],
+         ["Can’t be told", "No"]),
+        ([("relearn_mean", "recovery", "like retrained"), ("relearn_worst", "recovery", "inconclusive")],
+         ["No", "Can’t be told"]),
+    ],
+)  # fmt: skip
+def test_rows_beside_retrained_models_decide(rows: list[tuple[str, str, Label]], expected: list[str]) -> None:
+    assert words(beside_retrained(*(row(*part) for part in rows)))[:2] == expected
+
+
+def test_a_row_on_which_nothing_is_to_be_seen_decides_nothing() -> None:
+    empty = row("relearn_mean", "recovery", "inconclusive", note=f"Inconclusive: {NOTHING}.")
+    assert words(beside_retrained(row("loss_left", "privacy", "like retrained"), empty))[:2] == ["No", "No"]
+    answer = answers.answers(beside_retrained(empty))[0]
+    assert answer.word == "Can’t be told"
+    assert answer.text.startswith(NOTHING.capitalize()[:20])
+
+
+def test_damage_beside_retrained_models_is_named() -> None:
+    lost = row("test_accuracy", "utility", "over-forgets", leak=None)
+    kept, unsure = (row("retain_accuracy", "utility", label, leak=None) for label in ("like retrained", "inconclusive"))
+    assert words(beside_retrained(lost, kept))[2] == "Test_accuracy"
+    assert words(beside_retrained(kept))[2] == "Nothing found"
+    assert words(beside_retrained(kept, unsure))[2] == "Can’t be told"
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("leaks", ["Yes", "Yes"]),
+        ("stands out", ["Can’t be told", "Yes"]),
+        ("no more than 25 %", ["No more than 25 %", "No"]),
+        ("inconclusive", ["Can’t be told", "Can’t be told"]),
+        ("can't be told", ["Can’t be told", "Can’t be told"]),
+        ("damaged", ["Can’t be told", "Can’t be told"]),
+        ("not judged", ["Can’t be told", "Can’t be told"]),
+    ],
+)
+def test_labels_beside_records_never_trained_on_decide(label: Label, expected: list[str]) -> None:
+    assert words(labelled(label))[:2] == expected
+
+
+def labelled(label: Label, **changes: Any) -> Record:
+    record = alone()
+    assert record.never_trained is not None
+    tested = record.never_trained.model_copy(update={"label": label, **changes})
+    return record.model_copy(update={"never_trained": tested, "verdict": as_verdict(tested)})
+
+
+def test_damage_beside_records_never_trained_on_is_named() -> None:
+    def damage(split: str, low: float, value: float, *, damaged: bool = False) -> Damage:
+        estimate = Estimate(value=value, low=low, high=value + 0.01, n=400)
+        return Damage(split=split, difference=estimate, damaged=damaged)
+
+    small, unsure = damage("test", -0.02, -0.01), damage("holdout", -0.06, -0.01)
+    lost = damage("retain", -0.12, -0.1, damaged=True)
+    assert words(labelled("leaks", damage=[small]))[2] == "Nothing found"
+    assert words(labelled("leaks", damage=[small, unsure]))[2] == "Can’t be told"
+    answer = answers.answers(labelled("damaged", damage=[small, unsure, lost]))[2]
+    assert answer.word == "Accuracy on retain"
+    assert "retain −10.0 (−12.0 to −9.0)" in answer.text
+    assert words(labelled("not judged", damage=[]))[2] == "Can’t be told"
+
+
+@pytest.mark.parametrize("record", [full(), alone()], ids=["retrained", "never trained"])
+def test_an_unchanged_model_is_said_to_be_unchanged(record: Record) -> None:
+    same = record.provenance.model_copy(update={"weights": {"original": "ab", "unlearned": "ab"}})
+    known, told, harmed = answers.answers(record.model_copy(update={"provenance": same}))
+    assert known.word == "Yes"
+    assert known.text.startswith("Nothing was removed: the weights are the original’s.")
+    assert told.text.startswith("As well or as badly as before")
+    assert harmed.word == "Nothing found"
+
+
+@pytest.mark.parametrize("record", [full(), alone(), minimal(), labelled("no more than 50 %"), labelled("not judged")])
+def test_each_answer_to_the_regulator_begins_with_yes_no_or_can_not_be_told(record: Record) -> None:
+    answers_given = regulator(record)
+    assert len(answers_given) == 2
+    assert all(answer.word.split(" ")[0] in ("Yes", "No", "Can’t") for answer in answers_given)
+    assert "certificate" in unsaid()
+
+
+def test_who_can_query_can_not_do_more_than_who_holds_the_model() -> None:
+    """The test that only asks is one of all: recognised by it, recognised by all."""
+    asking, weights = regulator(labelled("leaks"))[::-1]
+    assert (asking.word, weights.word) == ("Yes", "Yes")
+    held = beside_retrained(row("relearn_mean", "recovery", "leaks"), row("loss_left", "privacy", "like retrained"))
+    assert [answer.word for answer in regulator(held)] == ["Yes", "No"]
+
+
+def test_texts_that_are_written_word_for_word_are_counted() -> None:
+    said = [{"original": True, "unlearned": True}, {"original": True, "unlearned": False}]
+    texts = [Reading(prompt="", answer="", pieces=[], written={}, verbatim=verbatim) for verbatim in said]
+    answer = answers.answers(full().model_copy(update={"readings": texts}))[0]
+    assert answer.text.endswith("Of 2 texts of forget it writes 1 word for word, the original 2.")
+
+
+def test_a_ruined_model_is_damaged_whatever_rows_say() -> None:
+    ruined = [Doubt(id="collapse", severity="serious", message="Accuracy on retain fell by 22 points.")]
+    for record in (full(), labelled("not judged", damage=[])):
+        answer = answers.answers(record.model_copy(update={"doubts": ruined}))[2]
+        assert answer.word == "Accuracy on retain"
+        assert answer.text.startswith("Accuracy on retain fell by 22 points.")
+
+
+def test_a_test_that_is_shown_and_not_counted_answers_nothing() -> None:
+    record = labelled("inconclusive")
+    assert record.never_trained is not None
+    plain, other = record.never_trained.attacks
+    tests = [plain.model_copy(update={"p": None}), other]
+    _, asking = regulator(labelled("inconclusive", attacks=tests))
+    assert asking.word == "Can’t be told"
+    assert asking.text == "As it is, it is shown and not counted (z = 3.1)."

@@ -1,0 +1,95 @@
+"""Several seeds as one, and methods in order, by hand."""
+
+import pytest
+
+from tests.unit.report.test_page import Reader
+from tests.worlds.records import alone, full, many, measurement, minimal
+from unrecall.record.schema import Label, Record
+from unrecall.report import page
+from unrecall.report.summary import Spread, left, lines, lost, methods, over_seeds, percent, ranking, told
+
+
+def audit(method: str, seed: int, label: Label, known: float, use: float) -> Record:
+    """Of what the original shows beyond retrained models (1 to 0), `known` is left; `use` where they have 0.9."""
+    rows = [
+        measurement("loss_left", "Memory left", "privacy", (known, 1.0, 1.0), (0.0, 0.0), label, leak="above"),
+        measurement("retain_accuracy", "Retain", "utility", (use, 0.9, 0.9), (0.9, 0.9), "like retrained"),
+    ]
+    verdict = minimal().verdict.model_copy(update={"label": label, "judged": 2})
+    return minimal().model_copy(update={"method": method, "seed": seed, "measurements": rows, "verdict": verdict})
+
+
+def test_what_is_left_and_what_was_lost() -> None:
+    record = audit("m", 0, "leaks", 0.4, 0.88)
+    assert left(record) == pytest.approx(0.4)
+    assert lost(record) == pytest.approx(0.02)
+    assert left(alone()) == pytest.approx(0.77)
+    assert lost(alone()) == pytest.approx(0.01)
+    assert (left(minimal()), lost(minimal())) == (None, None)
+
+
+def test_below_is_the_side_of_a_leak_too() -> None:
+    """12 of 84 steps, where the original needs none: (84 - 12) / (84 - 0) of what it shows is left."""
+    steps = [m for m in full().measurements if m.name == "relearn_steps"]
+    assert left(full().model_copy(update={"measurements": steps})) == pytest.approx(72 / 84)
+
+
+def test_seeds_of_a_method_are_one() -> None:
+    seeds = [audit("scrub", i, label, known, 0.9) for i, (label, known) in enumerate(
+        [("leaks", 0.5), ("like retrained", 0.1), ("inconclusive", 0.3)]
+    )]  # fmt: skip
+    (group,) = methods(seeds)
+    assert (group.label, group.numbers) == ("leaks", [1, 2, 3])
+    assert group.left == Spread(pytest.approx(0.3), 0.1, 0.5, 0.5, 0)
+    assert over_seeds(group, "retain_accuracy") == Spread(pytest.approx(0.9), 0.9, 0.9, 0.9, 0)
+    assert over_seeds(group, "nothing") is None
+    assert told(group.left) == "30 % (10 % to 50 %)"
+    assert (percent(-0.04), told(None)) == ("0 %", "unknown")
+    (line,) = lines(seeds)
+    assert line.startswith("scrub on custom, 3 seeds: at worst leaks; left of the forgotten 30 % (10 % to 50 %), worst")
+    text = Reader(page(seeds)).text
+    assert "All seeds together" in text
+    assert "Over seeds" in text
+
+
+def test_the_worst_use_is_the_lowest() -> None:
+    (group,) = methods([audit("m", 0, "leaks", 0.5, 0.8), audit("m", 1, "leaks", 0.5, 0.9)])
+    use = over_seeds(group, "retain_accuracy")
+    assert use is not None
+    assert (use.worst, use.seed) == (0.8, 0)
+
+
+def test_a_tuned_method_is_one_whatever_was_chosen() -> None:
+    def made(method: str, seed: int, key: str) -> Record:
+        record = audit(method, seed, "leaks", 0.5, 0.9)
+        identity = {"method": key, "tuning": "True"}
+        return record.model_copy(update={"provenance": record.provenance.model_copy(update={"identity": identity})})
+
+    groups = methods([made("rurk:lambda_f=1", 0, "a"), made("rurk:lambda_f=2", 1, "a"), made("scrub", 0, "b")])
+    assert [group.name for group in groups] == ["rurk (tuned)", "scrub"]
+
+
+def test_methods_stand_by_verdict_then_by_what_is_left_then_by_what_was_lost() -> None:
+    audits = [
+        audit("leaks-little", 0, "leaks", 0.2, 0.9),
+        audit("leaks-much", 0, "leaks", 0.9, 0.9),
+        audit("unsure", 0, "inconclusive", 0.9, 0.5),
+        audit("good-costly", 0, "like retrained", 0.01, 0.7),
+        audit("good", 0, "like retrained", 0.02, 0.9),
+        audit("good-too", 0, "like retrained", -0.3, 0.89),
+    ]
+    places = [(place.rank, place.tied, place.seeds.name) for place in ranking(methods(audits))]
+    assert places == [
+        (1, True, "good"), (1, True, "good-too"), (3, False, "good-costly"), (4, False, "unsure"),
+        (5, False, "leaks-little"), (6, False, "leaks-much"),
+    ]  # fmt: skip
+    said = list(lines(audits))
+    assert said[1].startswith("  1= good: like retrained; left of the forgotten 2 %; lost elsewhere 0 %")
+    text = Reader(page(audits)).text
+    assert text.index("good-too") < text.index("good-costly") < text.index("leaks-much")
+    assert "A ranking on this case" in text
+
+
+def test_one_audit_needs_no_summary() -> None:
+    assert list(lines([full()])) == []
+    assert any("in order on digits" in line for line in lines(many(3)))
