@@ -45,6 +45,7 @@ SIBLINGS = {
         "base",
         "dual_encoder",
         "input_difficulty",
+        "labelled",
         "pairs",
         "pictures",
         "pretrained",

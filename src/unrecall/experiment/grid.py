@@ -95,7 +95,7 @@ def run_cell(cell: Cell) -> Record:
         return before
     check_writable(cell.record, folder / CHECKPOINT, folder / "parts" / "part")
     shared(on_disk=True).check()
-    record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate)
+    record = experiment(scenario, method, attacks, cell.seed, session, tuned=cell.tuned, rate=cell.rate).record
     for file in (folder / "parts").glob("unlearned-*.safetensors"):
         if weights.digest_of_file(file) != record.provenance.weights["unlearned"]:
             file.unlink()  # of the method before it was edited
