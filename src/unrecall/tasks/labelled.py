@@ -88,10 +88,9 @@ def check_logits(output: object, count: int, when: str = "") -> None:
     """BadInput unless a model's output is one row of real numbers for each of `count` inputs."""
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != count:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        place = _place_of_logits(output)
         raise BadInput(
-            f"model: expected logits [examples, classes]{when}, got {shape}. Say which part of the output they are: "
-            f"Classification(forward=lambda model, inputs: model(inputs){place})."
+            f"model: expected logits [examples, classes]{when}, got {shape}. Say how they are had: "
+            f"Classification(forward=lambda model, inputs: {_place_of_logits(output)})."
         )
     if not output.is_floating_point():
         kind = str(output.dtype).removeprefix("torch.")
@@ -106,12 +105,12 @@ def check_logits(output: object, count: int, when: str = "") -> None:
 
 
 def _place_of_logits(output: object) -> str:
-    """Where a model's output is likely to hold its logits, as Python says it."""
-    if isinstance(output, Mapping):
-        return "['logits']" if "logits" in output or not output else f"[{next(iter(output))!r}]"
+    """How a model's logits are likely to be had, as Python says it."""
+    if isinstance(output, Mapping) and output:
+        return f"model(inputs)[{'logits' if 'logits' in output else next(iter(output))!r}]"
     if hasattr(output, "logits"):
-        return ".logits"
-    return "[0]" if isinstance(output, tuple | list) else ".logits"
+        return "model(inputs).logits"
+    return "model(inputs)[0]" if isinstance(output, tuple | list) else "..."
 
 
 def check_no_probabilities(outputs: Tensor) -> None:
