@@ -88,19 +88,21 @@ def doctor(case: Case) -> Iterator[Line]:
     model = scenario.original or scenario.built(0, case.session)
     check_inputs(scenario.task, model.to(case.session.place()).eval(), request)
     yield Line("checks", "every example, the sets against each other, the model's outputs: fine")
-    passed = _clock(lambda: observe(model, scenario.task, _few(request.retain)))
-    per_example = passed / len(_few(request.retain))
     yield from _knowledge(case, model)
-    spent = [*_training(case, model), *_unlearning(case, model), *_attacking(case, model, per_example)]
-    yield from (line for line, _ in spent)
-    total = sum(seconds for _, seconds in spent)
-    yield Line("in all", f"about {duration(total)} on {case.session.place()}, more or less by a factor of two")
+    spent = [*_training(case, model), *_unlearning(case, model), *_attacking(case, model)]
+    yield from (timed.line for timed in spent)
+    least, most = sum(timed.seconds for timed in spent), sum(timed.most or timed.seconds for timed in spent)
+    yield Line("in all", f"{between(least, most)} on {case.session.place()}")
     yield from (Line("verdict", text) for text in possible(_sizes(case)))
     yield Line("tuning", _tuning(case))
 
 
-Timed = tuple[Line, float]
-"""A line, and the seconds that a run will take for it."""
+class Timed(NamedTuple):
+    """A line, and the seconds that a run will take for it; `most`, where that isn't sure."""
+
+    line: Line
+    seconds: float
+    most: float | None = None
 
 
 def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
@@ -153,7 +155,7 @@ def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int =
     each = min(seconds[1:] or seconds)
     times = f"{count} x " if count > 1 else ""
     whole = count * steps * each
-    return Line(name, f"{times}{steps} steps of {1000 * each:.3g} ms: {duration(whole)}"), whole
+    return Timed(Line(name, f"{times}{steps} steps of {1000 * each:.3g} ms: {duration(whole)}"), whole)
 
 
 def _unlearning(case: Case, model: nn.Module) -> Iterator[Timed]:
@@ -164,7 +166,7 @@ def _unlearning(case: Case, model: nn.Module) -> Iterator[Timed]:
         few = _sample(case.request, SAMPLE)
         seconds = _clock(lambda: method.unlearn(model, job.on(few)))
         grown = seconds * sum(len(case.request[s]) / len(few[s]) for s in SPLITS[:2]) / 2
-        yield Line(name, f"{duration(seconds)} with {len(few.forget)} of forget: about {duration(grown)}"), grown
+        yield Timed(Line(name, f"{duration(seconds)} with {len(few.forget)} of forget: {duration(grown)}"), grown)
         return
     student = copy.deepcopy(model)
     original = copy.deepcopy(model).eval().requires_grad_(False)
@@ -176,14 +178,16 @@ def _unlearning(case: Case, model: nn.Module) -> Iterator[Timed]:
         of = f"{name}, phase {i} of {len(phases)}" if len(phases) > 1 else name
         yield _timed(of, student, phase, case, again)
     if prepared > 1:
-        yield (Line(name, f"{duration(prepared)} before its first step"), again * prepared)
+        yield Timed(Line(name, f"{duration(prepared)} before its first step"), again * prepared)
 
 
-def _attacking(case: Case, model: nn.Module, per_example: float) -> Iterator[Timed]:
-    """Each attack on a few examples and two models, and what that makes of all models; the first that fit a minute."""
+def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
+    """Each attack on a few examples and two models, as long as patience lasts, and what all of them take.
+
+    Some attacks train for so many steps whatever there is, others look at each example: hence two bounds.
+    """
     request, count = _sample(case.request, SAMPLE), 2 + case.retrained
-    other = copy.deepcopy(model)
-    setting = Setting(Models(model, other), request, case.scenario.task, 0, case.session.quiet())
+    setting = Setting(Models(model, copy.deepcopy(model)), request, case.scenario.task, 0, case.session.quiet())
     spent, started = dict[str, float](), time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
@@ -192,14 +196,20 @@ def _attacking(case: Case, model: nn.Module, per_example: float) -> Iterator[Tim
                 break
             spent[report_of(attack).title] = _clock(partial(finding_of, attack, setting))
         alone = _clock(lambda: beside_never_trained(setting)) if case.retrained < 2 else 0.0
-    examples = sum(len(case.request[split]) for split in SPLITS)
-    passes = count * examples * per_example
     tried, untried = sum(spent.values()), len(case.attacks) - len(spent)
-    whole = (tried * count / 2) * len(case.attacks) / max(1, len(spent)) + passes + alone
-    slowest = max(spent, key=lambda title: spent[title], default="")
-    said = f"{len(spent)} tried on {SAMPLE} examples a set: {duration(tried)}, the longest {slowest}"
+    least = tried * count / 2 * len(case.attacks) / max(1, len(spent)) + alone
+    whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (case.request, request))
+    most = least * whole / few
+    longest = max(spent, key=lambda title: spent[title], default="none")
+    said = f"{len(spent)} tried on {few} examples and 2 models in {duration(tried)}, the longest {longest}"
     left = f"; {untried} more not tried" if untried else ""
-    yield Line("attacks", f"{said}{left}; on {count} models and all examples about {duration(whole)}"), whole
+    text = f"{said}{left}; on {whole} examples and {count} models {between(least, most)}"
+    yield Timed(Line("attacks", text), least, most)
+
+
+def between(least: float, most: float) -> str:
+    """Two durations as a range; as one where they are nearly the same."""
+    return f"{duration(least)} to {duration(most)}" if most > 1.5 * least else f"about {duration(most)}"
 
 
 def _sizes(case: Case) -> Sizes:

@@ -1,5 +1,6 @@
 """An audit: a setting, what every metric measures in it, what every attack finds, a record."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -32,7 +33,7 @@ from unrecall.record.provenance import provenance
 from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
 from unrecall.tasks.base import Task, check_data, check_model, cuts
-from unrecall.training.session import Session
+from unrecall.training.session import Session, duration
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
     "scored": score_finding,
@@ -113,9 +114,12 @@ def described(run: Run, method: Method | str | None) -> Run:
 
 
 def _findings(suiting: Sequence[Attack], setting: Setting) -> Iterator[Finding]:
-    """What each attack finds; people are told which of how many is run."""
-    for i, attack in enumerate(suiting, 1):
-        setting.session.say(f"attack {i} of {len(suiting)}: {report_of(attack).title}")
+    """What each attack finds; people are told which of how many is run, and how long all others may take."""
+    start = time.monotonic()
+    for i, attack in enumerate(suiting):
+        each = (time.monotonic() - start) / max(1, i)
+        left = f"; about {duration(each * (len(suiting) - i))} left" if i else ""
+        setting.session.say(f"attack {i + 1} of {len(suiting)}: {report_of(attack).title}{left}")
         yield finding_of(attack, setting)
 
 
