@@ -79,8 +79,9 @@ def list_(
     width = max(len(entry.name) for entry in catalog)
     for entry in catalog:
         _say(f"{entry.name:<{width}}  {entry.summary}")
-        if entry.parameters:
-            _say(f"{'':<{width}}    " + ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters))
+        parameters = ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters)
+        if kind != "metrics":  # a class, as Python calls it
+            _say(f"{'':<{width}}    {entry.owner}({parameters})")
 
 
 @app.command()

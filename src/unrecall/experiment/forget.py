@@ -91,5 +91,6 @@ def _consequences(request: Request, retrained: int, untuned: str) -> Iterator[st
         if isinstance(examples, Absent):
             yield f"note: {examples.reason}."
     if retrained < 2 and (request.kind in ("class", "concept") or not len(request.holdout)):
-        lacking = f"a whole {request.kind} must go" if len(request.holdout) else "there is no holdout"
-        yield f"note: no verdict: {lacking}, so that needs two models that were retrained without forget."
+        shared = request.kind in ("class", "concept")
+        lacking = f"a whole {request.kind} must go" if shared else "there is no holdout"
+        yield f"note: no verdict: {lacking}, so that needs two models that were trained without forget."
