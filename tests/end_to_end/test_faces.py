@@ -93,7 +93,7 @@ def test_a_gallery_behind_an_embedder_is_a_classifier(scenario: ur.Scenario, mod
     names = {"torch": torch, "gallery": gallery, "embedder": embedder}
     exec(compile(GALLERY, "faces.md", "exec"), names)
     recogniser: nn.Module = names["recogniser"]  # type: ignore[assignment]
-    outcome = ur.forget(recogniser, scenario.request, "grad_diff", attacks="loss", session=CPU)
+    outcome = ur.forget(recogniser, scenario.request, "delete", attacks="loss", session=CPU)
     assert values(outcome.record, "forget_accuracy") == [1.0, 0.0]
-    assert min(v for v in values(outcome.record, "retain_accuracy") if v is not None) > 0.97
+    assert min(v for v in values(outcome.record, "retain_accuracy") if v is not None) > 0.95
     assert torch.equal(outcome.model[1].weight, recogniser[1].weight), "the gallery stays as it was"  # type: ignore[index]
