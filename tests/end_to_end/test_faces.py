@@ -76,6 +76,24 @@ def test_one_command_does_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert "grad_diff" in capsys.readouterr().out
 
 
+def test_the_doctor_looks_at_the_case_first(capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = re.findall(r"^unrecall (doctor [^#]*)", PAGE, re.MULTILINE)
+    assert call(*command.split(), "--suite", "loss", "--device", "cpu") == 0
+    said = capsys.readouterr().out
+    for line in (
+        "faces: person 7 of 40 asked to be forgotten",
+        "data       forget 12, retain 468, holdout 8, test 312",
+        "retrained  5 x 160 steps of ",
+        "in all ",
+        "verdict    beside 5 retrained models: ",
+    ):
+        assert line in said
+    assert call("doctor", "faces.py:makes") == 2
+    assert "Did you mean 'make'?" in capsys.readouterr().err
+    assert call("doctor", "faces.py:make", "--alone", "--suite", "loss", "--device", "cpu") == 0
+    assert "no verdict on what is still known: a whole class must go" in capsys.readouterr().out
+
+
 def test_a_gallery_behind_an_embedder_is_a_classifier(scenario: ur.Scenario, model: nn.Module) -> None:
     class Unit(nn.Module):
         def forward(self, values: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The whole line for somebody with a model, a request and no scenario: unlearn, audit, record and page."""
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 from torch import nn
 
@@ -22,6 +23,7 @@ FIELDS: Fields = {
     "method": (kind_of(Method, str), "a method or its line, as 'scrub' or 'rurk:tau=0.05'"),
     "task": (kind_of(Task, NOTHING), "a Task, as ur.tasks.Classification() is, or None"),
     "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
+    "seed": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"),
     "session": (kind_of(Session, NOTHING), "a Session or None"),
 }
 """What each argument must be."""
