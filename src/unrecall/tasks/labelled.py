@@ -76,7 +76,10 @@ def _advice_on_pair(value: Any, label: Any) -> str:
     if isinstance(label, float | np.floating | Tensor):
         return "Labels that are no whole numbers are not supported: a regression has no classes."
     if hasattr(value, "convert"):
-        return "Make the picture a tensor: transform=torchvision.transforms.ToTensor() of the data set."
+        return (
+            "Make the picture a tensor, by the data set's transform or in Classification(read=...): "
+            "torchvision.transforms.functional.to_tensor(picture)."
+        )
     return "Wrap the data set in one whose [i] gives such pairs."
 
 

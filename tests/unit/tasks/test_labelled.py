@@ -93,7 +93,7 @@ def test_tasks_with_other_hooks_are_other_tasks(samples_world: World) -> None:
                                      "(item[0], int(item[1].argmax())))"),
         ((PICTURE, 0.5), "a regression has no classes"),
         ((PICTURE, torch.tensor(0.5)), "a regression has no classes"),
-        ((Image.new("L", (4, 4)), 1), "transform=torchvision.transforms.ToTensor()"),
+        ((Image.new("L", (4, 4)), 1), "Make the picture a tensor, by the data set's transform or in Classification(read"),
         (PICTURE, "Wrap the data set in one whose [i] gives such pairs"),
         (("a text", 1), "Wrap the data set in one whose [i] gives such pairs"),
     ],
