@@ -2,8 +2,9 @@
 
 The straight line, left to right:
 
-    Request, tasks.*      what must go, and how the model's modality works
-    methods.*             unlearn(model, Job(request, task)) -> model
+    Request, tasks.*      what must go, and how the model's modality works; split(data, indices) makes forget and retain
+    forget                all of what follows in one call: a model and a request in, a model, a record and a page out
+    methods.*             unlearn(model, Job(request, task)) -> model; tune finds a method's strength
     attacks.*, metrics.*  what every model is asked; suite("quick") is a list of attacks
     audit                 original, unlearned and retrained side by side -> Record
     report                records -> one page
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unrecall import attacks, methods, metrics, report, scenarios, tasks
-    from unrecall.data.examples import Absent
+    from unrecall.data.examples import Absent, split
     from unrecall.data.request import Request
+    from unrecall.experiment.forget import forget
+    from unrecall.experiment.tune import tune
     from unrecall.harness.audit import audit
     from unrecall.harness.suites import suite
     from unrecall.record.schema import Measurement, Record, Run
     from unrecall.scenarios.base import Scenario
     from unrecall.training.job import Job
     from unrecall.training.loop import Fit
+    from unrecall.training.session import Session
 
 __version__ = "0.1.0"
 
@@ -31,6 +35,10 @@ _WHERE = {
     "Fit": "unrecall.training.loop",
     "Job": "unrecall.training.job",
     "Scenario": "unrecall.scenarios.base",
+    "Session": "unrecall.training.session",
+    "split": "unrecall.data.examples",
+    "forget": "unrecall.experiment.forget",
+    "tune": "unrecall.experiment.tune",
     "suite": "unrecall.harness.suites",
     "audit": "unrecall.harness.audit",
     "Run": "unrecall.record.schema",
@@ -47,14 +55,18 @@ __all__ = [
     "Request",
     "Run",
     "Scenario",
+    "Session",
     "attacks",
     "audit",
+    "forget",
     "methods",
     "metrics",
     "report",
     "scenarios",
+    "split",
     "suite",
     "tasks",
+    "tune",
 ]
 
 

@@ -4,11 +4,16 @@ import importlib
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 from typer.main import get_command
 
+import unrecall as ur
 from tests.end_to_end.test_cli import WHO, call, case
+from tests.worlds import blobs, train
 from unrecall.cli.app import app
 from unrecall.experiment.grid import scenario_of
 from unrecall.record.schema import load
@@ -51,11 +56,41 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
 
 def test_the_scenario_of_the_page_on_own_scenarios_loads_as_it_stands() -> None:
     page = (HOME / "docs" / "own-scenario.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    example, two_inputs, steps = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("mine.py").write_text(example)
     scenario = scenario_of("mine.py:make")
     assert len(scenario.request.forget) == 100
     scenario.task.check(scenario.build(0, Session(device="cpu")), scenario.request)
+    _check_two_inputs(two_inputs)
+    _check_steps(steps)
+
+
+def _check_two_inputs(example: str) -> None:
+    class Compared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 2)
+
+        def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.head(left * right)}
+
+    names: dict[str, Any] = {}
+    exec(compile(example, "own-scenario.md", "exec"), names)
+    items = [{"left": torch.rand(8, 8), "right": torch.rand(8, 8), "same": i % 2} for i in range(8)]
+    request, model = ur.Request(items[:4], items[4:]), Compared()
+    names["task"].check(model, request)
+    assert torch.equal(names["task"].collate(items)["targets"], torch.arange(8) % 2)
+    assert names["task"].head(model, names["task"].collate(items)) is model.head
+
+
+def _check_steps(example: str) -> None:
+    data, unseen = blobs(80, 4, 1), blobs(80, 4, 2)
+    names = {"forget": data[:8], "retain": data[8:], "holdout": unseen[:20], "test": unseen[20:]}
+    names |= {"model": train(data, 0), "again": train(data[8:], 1)}
+    exec(compile(example.replace('"quick"', '"loss"'), "own-scenario.md", "exec"), names)
+    record = names["record"]
+    assert record.sizes["holdout"] == 10  # type: ignore[attr-defined]
+    assert record.method.startswith("scrub")  # type: ignore[attr-defined]
 
 
 def test_the_examples_of_extending_run_as_they_stand() -> None:

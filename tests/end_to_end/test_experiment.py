@@ -59,7 +59,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def perform(folder: Path | None, method: Method = METHOD, *, tuned: bool = False, seed: int = 0) -> Record:
     session = Session(folder=folder, device="cpu", every=0)
-    return experiment(scenario_of("case.py:make"), method, ATTACKS, seed, session, tuned=tuned)
+    return experiment(scenario_of("case.py:make"), method, ATTACKS, seed, session, tuned=tuned).record
 
 
 def test_the_whole_line(case: Path) -> None:
@@ -232,7 +232,7 @@ def test_own_models_are_used_as_they_are(case: Path) -> None:
     again = make.train_retrained(0, session).model
     given = {"original": original, "retrained": (again,)}
     scenario = replace(make, **given, build=None, recipe=None)
-    record = experiment(scenario, Finetune(), suite(RMIA()), 0, session)
+    record = experiment(scenario, Finetune(), suite(RMIA()), 0, session).record
     assert record.provenance.weights["original"] == digest_of(original)
     assert record.provenance.weights["retrained 0"] == digest_of(again)
     assert "original" not in record.costs

@@ -46,6 +46,7 @@ SIBLINGS = {
         "conversations",
         "dual_encoder",
         "input_difficulty",
+        "labelled",
         "pairs",
         "pictures",
         "pretrained",

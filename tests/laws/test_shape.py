@@ -17,7 +17,7 @@ ROOT = Path(unrecall.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 CLUMP = {"models", "original", "request", "task", "seen", "seed", "generator", "session"}
 """What a function should get in one piece: a job or a setting."""
-PUBLIC = {"harness.audit.audit", "experiment.run.experiment"}
+PUBLIC = {"harness.audit.audit", "experiment.run.experiment", "experiment.forget.forget"}
 """Functions for users, who name each argument."""
 
 

@@ -1,5 +1,7 @@
 """All attacks, and what each kind promises; a file's stem is the name on the command line. `as` makes a name public."""
 
+from typing import NoReturn
+
 from unrecall.attacks.attribution import Attribution as Attribution
 from unrecall.attacks.base import Attack as Attack
 from unrecall.attacks.base import Attacked as Attacked
@@ -36,3 +38,9 @@ from unrecall.attacks.rmia import RMIA as RMIA
 from unrecall.attacks.svc import SVC as SVC
 from unrecall.attacks.uma import UMA as UMA
 from unrecall.attacks.zlib_ratio import ZlibRatio as ZlibRatio
+from unrecall.spec.catalog import unknown as _unknown
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Names the class that is meant."""
+    raise _unknown("attacks", name)

@@ -79,8 +79,9 @@ def list_(
     width = max(len(entry.name) for entry in catalog)
     for entry in catalog:
         _say(f"{entry.name:<{width}}  {entry.summary}")
-        if entry.parameters:
-            _say(f"{'':<{width}}    " + ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters))
+        parameters = ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters)
+        if kind != "metrics":  # a class, as Python calls it
+            _say(f"{'':<{width}}    {entry.owner}({parameters})")
 
 
 @app.command()
@@ -134,6 +135,31 @@ def run(
         cell = replace(cell, show_examples=show_examples)
         cells = [replace(cell, seed=n, folder=str(folder / f"seed-{n}")) for n in range(seeds)]
         _run_and_show(cells, folder, fail_on)
+
+
+@app.command()
+def doctor(
+    scenario: Annotated[str, typer.Argument(help="built-in[:key=value,...] or FILE.py:function")],
+    method: Annotated[str, typer.Option("--method", "-m", help="the method that you mean to use")] = "grad_diff",
+    suite: SuiteName = "standard",
+    device: Device = None,
+    alone: options.Alone = False,
+) -> None:
+    """A case before it is run: every check, a step of everything, what can be concluded, and how long it takes."""
+    check_names(scenario, method, suite)
+    from unrecall.experiment.doctor import Case
+    from unrecall.experiment.doctor import doctor as look
+    from unrecall.experiment.grid import Cell, scenario_for
+    from unrecall.harness.suites import suite as attacks
+    from unrecall.spec.lines import parse
+    from unrecall.training.session import Session
+
+    asked = scenario_for(Cell(scenario, method, suite, 0, False, "", device, alone=alone))
+    suiting = attacks(*suite.split()).suiting(asked.task)
+    case = Case(asked, parse(method, "methods"), suiting, Session(device=device))
+    _say(f"{asked.name}: {asked.summary}")
+    for line in look(case):
+        _say(f"  {line.subject:<10} {line.text}")
 
 
 @app.command()

@@ -1,7 +1,11 @@
 """Examples, and batches of them; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -22,7 +26,10 @@ class Examples(Protocol):
 
 
 class Absent:
-    """No examples, and why there are none; a request may lack a holdout or a test set if it says so."""
+    """No examples, and why there are none: `ur.Absent("every picture of hers was trained on")`.
+
+    It stands in the place of a holdout or a test set. What needs that set is then a row with this reason.
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -48,6 +55,47 @@ class Part:
 
     def __getitem__(self, index: int, /) -> Any:
         return self.whole[self.indices[index]]
+
+
+def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[Part, Part]:
+    """What must go and what stays: the chosen examples of a data set, in their order there, and all others.
+
+    `chosen`: indices; or, where the data set knows its files (`samples`, pairs of a path and a class, as torchvision's
+    ImageFolder has them), names of files, and of folders for all that lies in them, below the data set's `root`.
+    BadInput for an index or a name that it hasn't, and where nothing or everything is chosen.
+    """
+    names = [chosen] if isinstance(chosen, str | PathLike) else getattr(chosen, "tolist", lambda: list(chosen))()
+    indices = {i for name in names for i in _places_of(data, name)}
+    first, rest = Part(data, sorted(indices)), Part(data, sorted({*range(len(data))} - indices))
+    if not len(first) or not len(rest):
+        raise BadInput(f"split: expected some of {len(data)} examples, not all, got {len(first)}. Choose others.")
+    return first, rest
+
+
+def _places_of(data: Examples, name: object) -> list[int]:
+    """An index itself; the places in a data set of the file of that name, or of all files below that folder."""
+    if isinstance(name, Integral) and not isinstance(name, bool):
+        return [int(name)]
+    if not isinstance(name, str | PathLike):
+        raise BadInput(
+            f"split: expected indices or names of files, got {name!r:.40}. Give whole numbers: [3, 17, ...]."
+        )
+    files = getattr(data, "samples", None)
+    if files is None:
+        raise BadInput(
+            f"split: expected indices, for {type(data).__name__} has no samples that name its files, got '{name}'. "
+            "Give [i for i in range(len(data)) if ...]."
+        )
+    root, paths = Path(getattr(data, "root", "")), [Path(path) for path, *_ in files]
+    wanted = {Path(name), root / name}
+    places = [i for i, path in enumerate(paths) if wanted & {path, *path.parents}]
+    if not places:
+        below = [str(path.relative_to(root)) for path in paths if root in path.parents]
+        close = get_close_matches(str(name), below, n=1, cutoff=0.6) or below[:1]
+        raise BadInput(
+            f"split: expected a file or folder of the data set, got '{name}'. They have names such as {close}."
+        )
+    return places
 
 
 def evenly(n: int, most: int) -> list[int]:

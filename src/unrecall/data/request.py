@@ -32,6 +32,9 @@ EMPTY: dict[Split, str] = {
     "test": "Use is judged on examples that were never trained on.",
 }
 """What to do where a set is empty."""
+NO_HOLDOUT = Absent("no holdout was given, so nothing says whether somebody can tell that forget was trained on")
+NO_TEST = Absent("no test set was given, so nothing says what else is lost on examples that nobody trained on")
+NO_VALIDATION = Absent("a class is tuned on forget alone")
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ class Request:
 
     `kind`: samples (retrained may still know what they look like), class or concept (it has never met it), backdoor
     (the same; the holdout, and what must go of forget, carry a trigger and the label that an attacker wishes).
-    `masked`: the classes that are forgotten whole; empty for samples. `holdout` and `test` may be `Absent(reason)`:
-    what needs them is then a row with that reason. BadInput where a set is empty, or has an example twice or another's.
+    `masked`: the classes that are forgotten whole; empty for samples. `holdout` and `test` may be left out, or be
+    `Absent(reason)`: what needs them is then a row with that reason. BadInput where a set is empty, or has an example
+    twice or another's.
 
     `groups`: whose each example of forget and of holdout is, by split, where people have several. `control`: how the
     holdout came to be: coins ("planted"), a random split before training, from elsewhere ("matched"), or synthetic.
@@ -54,8 +58,8 @@ class Request:
 
     forget: Examples
     retain: Examples
-    holdout: Examples
-    test: Examples
+    holdout: Examples = NO_HOLDOUT
+    test: Examples = NO_TEST
     validation: Examples | None = None
     kind: Kind = "samples"
     masked: tuple[int, ...] = ()
@@ -152,16 +156,23 @@ class Request:
     def with_validation(self) -> "Request":
         """This request with examples for tuning: its own, or every second example of the holdout, taken out of it.
 
-        Where there is no holdout at all, of the test set. MissingReference where there are fewer than 4 to take from.
+        Where there is no holdout at all, of the test set. None for a class without them, as forget alone is looked at.
+        MissingReference where there are fewer than 4 to take from.
         """
-        if self.validation is not None and len(self.validation):
+        if self.validation is not None and (len(self.validation) or self.kind == "class"):
             return self
-        if isinstance(self.holdout, Absent) and (unseen := len(self.test)) >= 4:
+        unseen = len(self.test)
+        if isinstance(self.holdout, Absent) and self.kind != "class" and unseen >= 4:
             validation, test = (Part(self.test, range(first, unseen, 2)) for first in (0, 1))
             return self.with_own(validation=validation, test=test)
         n = len(self.holdout)
+        if n < 4 and self.kind == "class":
+            return self.with_own(validation=NO_VALIDATION)
         if n < 4:
-            raise MissingReference(f"tune: expected a validation set or at least 4 holdout examples, got {n}.")
+            raise MissingReference(
+                f"tune: expected a validation set or at least 4 holdout examples, got {n}. Add examples like forget "
+                "that were never trained on, or don't tune."
+            )
         whole, names = self.holdout, list(map(str, range(n))) if self.groups is None else [*self.groups["holdout"]]
         every_second = set(list(dict.fromkeys(names))[::2])
         tuning, audited = ([i for i in range(n) if (names[i] in every_second) is first] for first in (True, False))
@@ -250,9 +261,12 @@ def _check_set(name: str, examples: Any) -> None:
     if examples is None:
         advice = "Give at least one example."
         if name in ("holdout", "test"):
-            advice = f'Where there are none, say why: {name}=ur.Absent("...").'
+            advice = f'Where there are none, leave it out, or say why: {name}=ur.Absent("...").'
     elif isinstance(examples, DataLoader):
-        advice = f"Give the data set, not its loader: {name}=loader.dataset."
+        advice = (
+            f"Give the data set, not its loader: {name}=loader.dataset. Where a sampler picks some of it, give "
+            "torch.utils.data.Subset(loader.dataset, indices)."
+        )
     elif isinstance(examples, str | Path):
         advice = "Give the examples, not where they lie."
     elif isinstance(examples, Mapping):
@@ -260,7 +274,7 @@ def _check_set(name: str, examples: Any) -> None:
     elif isinstance(examples, IterableDataset) or not (
         hasattr(examples, "__len__") and hasattr(examples, "__getitem__")
     ):
-        advice = f"Read them into a list: {name}=list(data)."
+        advice = f"Read them into a list, which holds all of them in memory: {name}=list(data)."
     if advice:
         raise BadInput(f"Request: expected {name} to be a data set with len() and [i], got {kind}. {advice}")
 

@@ -104,7 +104,7 @@ def run_cell(cell: Cell) -> Record:
     if not cell.anyway and scenario.original is not None:
         check_known(scenario.task, scenario.original, scenario.request)
     start = partial(experiment, scenario, method, attacks, cell.seed, session)
-    record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples)
+    record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples).record
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
     files = [
         file

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
@@ -16,11 +17,12 @@ from unrecall.experiment.identity import data_key, identity, rate_key
 from unrecall.experiment.tune import tune
 from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
-from unrecall.harness.suites import Suite, suite
+from unrecall.harness.suites import Suite, judged_names, suite
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.layers import named
 from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import Record, Run, Tuning
+from unrecall.report import write
 from unrecall.scenarios.base import Scenario, Trained, kept_or_made, trained_form
 from unrecall.spec import lines
 from unrecall.tasks.base import check_inputs
@@ -28,6 +30,17 @@ from unrecall.training.cost import metered
 from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
+
+
+class Outcome(NamedTuple):
+    """What comes of an experiment: the unlearned model, in eval mode, and the record of what was measured of it."""
+
+    model: nn.Module
+    record: Record
+
+    def page(self, path: str | Path) -> None:
+        """Writes the record's page, one HTML file; BadInput where something else than a page is there."""
+        write([self.record], path, judged_names(self.record))
 
 
 def experiment(
@@ -40,8 +53,8 @@ def experiment(
     tuned: bool = False,
     rate: float | None = None,
     show_examples: bool = False,
-) -> Record:
-    """Trains the models, unlearns, attacks every model alike, judges, and gives the record.
+) -> Outcome:
+    """Trains the models, unlearns, attacks every model alike, judges, and gives the unlearned model and the record.
 
     `attacks`: the standard suite by default. `tuned`: whether the method's strength is searched first, on forget and
     validation data alone. `rate`, `show_examples`: as in `audit`. With a session that has a folder, every finished part
@@ -71,7 +84,7 @@ def experiment(
         identity=identity(scenario, method, suiting, (seed, session), tuned) | rate_key(rate),
         reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
-    return audit(
+    record = audit(
         original=original.model,
         unlearned=unlearned.model,
         retrained=[trained.model for trained in retrained],
@@ -87,6 +100,7 @@ def experiment(
         rate=rate,
         show_examples=show_examples,
     )
+    return Outcome(unlearned.model, record)
 
 
 def loaded(like: nn.Module, path: Path) -> nn.Module:

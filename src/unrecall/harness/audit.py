@@ -1,5 +1,6 @@
 """An audit: a setting, what every metric measures in it, what every attack finds, a record."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,7 +14,7 @@ from unrecall.attacks.base import Attack, AttackKind
 from unrecall.data.request import SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
-from unrecall.errors import NOTHING, BadInput, Fields, check_fields, kind_of
+from unrecall.errors import NOTHING, Fields, check_fields, kind_of
 from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
@@ -21,8 +22,8 @@ from unrecall.harness.inspection import inspection_finding
 from unrecall.harness.never_trained import beside_never_trained
 from unrecall.harness.score_files import write_scores
 from unrecall.harness.scoring import score_finding
-from unrecall.harness.suites import Suite, suite
-from unrecall.methods.base import Method
+from unrecall.harness.suites import Attacks, suite_of
+from unrecall.methods.base import Method, method_of
 from unrecall.metrics import METRICS
 from unrecall.metrics.base import Measured
 from unrecall.nn.hooks import mode
@@ -32,7 +33,7 @@ from unrecall.record.provenance import provenance, without_folders
 from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
 from unrecall.tasks.base import Task, check_data, check_model, cuts
-from unrecall.training.session import Session
+from unrecall.training.session import Session, duration
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
     "scored": score_finding,
@@ -44,10 +45,13 @@ KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
 FIELDS: Fields = {
     "request": (kind_of(Request), "a Request"),
     "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
-    "retrained": (kind_of(list, tuple), "a list of models, empty where there are none"),
+    "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
     "seed": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"),
     "session": (kind_of(Session, NOTHING), "a Session or None"),
-    "method": (kind_of(Method, NOTHING), "a Method, as ur.methods.RURK() is, or None"),
+    "method": (
+        kind_of(Method, str, NOTHING),
+        "a Method, as ur.methods.RURK() is, its line, as 'rurk:tau=0.05', or None",
+    ),
 }
 """What else an audit is given beside models and attacks."""
 
@@ -58,12 +62,12 @@ def audit(
     unlearned: nn.Module,
     request: Request,
     task: Task,
-    retrained: Sequence[nn.Module] = (),
+    retrained: nn.Module | Sequence[nn.Module] = (),
     null: nn.Module | None = None,
-    attacks: Suite | None = None,
+    attacks: Attacks = None,
     seed: int = 0,
     session: Session | None = None,
-    method: Method | None = None,
+    method: Method | str | None = None,
     run: Run | None = None,
     defender: Defender | None = None,
     rate: float | None = None,
@@ -71,20 +75,19 @@ def audit(
 ) -> Record:
     """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
 
-    `null`: the same method at learning rate 0, where there is one. `method`: what made the unlearned model, for the
-    record to name; `run`: what else the record says of it. `defender`: who honours requests, for attacks on the method.
+    `retrained`: one, several or none. `attacks`: a suite, names or attacks; the standard suite by default. `null`: the
+    same method at learning rate 0, where there is one. `method`: what made the unlearned model, for the record to name,
+    or its line; `run`: what else the record says of it. `defender`: who honours requests, for attacks on the method.
     With fewer than two retrained models the unlearned one is judged beside records that were never trained on; `rate`
     is then the learning rate of fine-tuning attacks (see `fixed_suite`). `show_examples`: whether pictures and texts of
     forget, and what models write about them, stand in the record. The same inputs and seed give the same numbers.
     Raises BadInput where models and data don't fit, or where no attack of the suite can run.
     """
     check_fields("audit", FIELDS, {**locals()})
-    if attacks is not None and not isinstance(attacks, Suite):
-        raise BadInput(f"audit: expected attacks to be a suite, got {attacks!r}. Make one: ur.suite('quick').")
-    run, session = described(run or Run(), method), session or Session()
-    models = Models(original, unlearned, tuple(retrained), null)
+    run, session, chosen = described(run or Run(), method), session or Session(), suite_of(attacks)
+    models = Models(original, unlearned, models_of(retrained), null)
     setting = Setting(models, request, task, int(seed), session, defender, run.costs)
-    suiting = (attacks or suite("standard")).suiting(task)
+    suiting = chosen.suiting(task)
     with ExitStack() as stack:
         for _, model in setting.subjects:
             check_model(model)
@@ -93,7 +96,7 @@ def audit(
         setting = setting.with_task(task.settled(original, request))
         setting.check_roles()
         measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
-        findings = [finding_of(attack, setting) for attack in suiting]
+        findings = list(_findings(suiting, setting))
         exhibits = list(_worst(setting, show=show_examples))
         alone = beside_never_trained(setting, rate) if len(models.retrained) < 2 else (None, {})
     record = _record(run, setting, measured, findings, exhibits, alone)
@@ -102,19 +105,34 @@ def audit(
     return record.model_copy(update={"readings": [reading.without_texts() for reading in record.readings]})
 
 
-def described(run: Run, method: Method | None) -> Run:
+def models_of(models: nn.Module | Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+    """Several models as a tuple, which may be empty; one as a tuple of it."""
+    return (models,) if isinstance(models, nn.Module) else tuple(models)
+
+
+def described(run: Run, method: Method | str | None) -> Run:
     """The run with the method's line, as the command line reads it, its title and its parameters; without folders."""
     if method is not None:
+        method = method_of(method)
         stated = {"method": lines.show(method), "title": method.title, "parameters": method.as_dict()}
         run = run.model_copy(update=stated)
     named = {name: without_folders(getattr(run, name)) for name in ("summary", "method", "title", "parameters")}
     return run.model_copy(update=named)
 
 
+def _findings(suiting: Sequence[Attack], setting: Setting) -> Iterator[Finding]:
+    """What each attack finds; people are told which of how many is run, and how long all others may take."""
+    start = time.monotonic()
+    for i, attack in enumerate(suiting):
+        each = (time.monotonic() - start) / max(1, i)
+        left = f"; about {duration(each * (len(suiting) - i))} left" if i else ""
+        setting.session.say(f"attack {i + 1} of {len(suiting)}: {report_of(attack).title}{left}")
+        yield finding_of(attack, setting)
+
+
 def finding_of(attack: Attack, setting: Setting) -> Finding:
     """What an attack finds, each with a seed of its own; an interrupted audit goes on after what was finished."""
     session = setting.session
-    session.say(f"attack: {report_of(attack).title}")
     own = setting.with_seed(int(content_key(str(setting.seed), type(attack).__name__), 16) % 2**31)
     run = KINDS[attack.kind]
     if attack.kind == "scored":  # its scores are cached, model by model

@@ -128,6 +128,23 @@ def suite(*chosen: str | Attack) -> Suite:
     return Suite(" ".join(map(str, chosen)), tuple((Task, attack) for attack in attacks))
 
 
+Attacks: TypeAlias = Suite | str | Attack | Sequence[str | Attack] | None
+"""What people give as the attacks of an audit."""
+
+
+def suite_of(attacks: Attacks) -> Suite:
+    """The suite that is meant: one as it is, names ("quick", "loss rmia"), attacks, or None for the standard one."""
+    if isinstance(attacks, Suite):
+        return attacks
+    if isinstance(attacks, str):
+        return suite(*attacks.split())
+    if attacks is None or isinstance(attacks, Attack):
+        return suite("standard" if attacks is None else attacks)
+    if not isinstance(attacks, list | tuple):
+        raise BadInput(f"attacks: expected a suite, names or attacks, got {attacks!r}. Name some: attacks='quick'.")
+    return suite(*attacks)
+
+
 def built_in(name: str) -> str | None:
     """The attack of the catalog that a report of that name is of; None for one of the user's own."""
     names = (entry.name for entry in entries("attacks"))

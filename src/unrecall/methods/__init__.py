@@ -1,5 +1,7 @@
 """All methods by what they do; the file's stem is the name on the command line."""
 
+from typing import NoReturn
+
 # "X as X" gives a name on, so that type checkers and editors find it here.
 from unrecall.methods.bad_teacher import BadTeacher as BadTeacher
 from unrecall.methods.base import GradientMethod as GradientMethod
@@ -43,3 +45,9 @@ from unrecall.methods.ubt import UBT as UBT
 from unrecall.methods.undial import UNDIAL as UNDIAL
 from unrecall.methods.wga import WGA as WGA
 from unrecall.methods.whp import WHP as WHP
+from unrecall.spec.catalog import unknown as _unknown
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Names the class that is meant."""
+    raise _unknown("methods", name)

@@ -17,7 +17,7 @@ from unrecall.data.signals import Average, Rows
 from unrecall.disk.weights import HALF
 from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of
 from unrecall.models.observe import device_of
-from unrecall.spec.lines import name_of
+from unrecall.spec.lines import name_of, parse
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import classed
@@ -106,6 +106,11 @@ class Method(Parameters, ABC):
     def wrapper(cls) -> "type[Wrapper] | None":
         """Gives the class that a line with a base in brackets means; None where the method wraps no other."""
         return None
+
+
+def method_of(method: Method | str) -> Method:
+    """Gives the method itself, or the one that a line names, as "rurk:tau=0.05" does."""
+    return parse(method, "methods") if isinstance(method, str) else method
 
 
 Unlearn: TypeAlias = Callable[[Any, nn.Module, Job], nn.Module]

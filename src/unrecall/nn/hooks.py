@@ -28,13 +28,13 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def trained_output(model: nn.Module, inputs: Tensor) -> object:
-    """Gives what a model returns in train mode; buffers, modes and randomness stay as they were."""
+def in_training(model: nn.Module, run: Callable[[], object]) -> object:
+    """Gives what `run` gives with the model in train mode; its buffers and modes, and randomness, stay as they were."""
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with mode(model, training=True), torch.random.fork_rng(devices=devices):
         try:
-            return model(inputs)
+            return run()
         finally:
             for buffer, value in before:
                 buffer.copy_(value)

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from unrecall.errors import nearest
+
 Kind: TypeAlias = Literal["methods", "attacks", "metrics", "scenarios"]
 CATALOGS: tuple[Kind, ...] = ("methods", "attacks", "metrics", "scenarios")
 
@@ -46,6 +48,16 @@ def entries(kind: Kind) -> tuple[Entry, ...]:
 def class_name(stem: str) -> str:
     """How a file's class is recognised: the stem without underscores, in any capitalisation."""
     return stem.replace("_", "").replace("-", "").lower()
+
+
+def unknown(kind: Kind, name: str) -> AttributeError:
+    """What to raise where a package of classes is asked for a name that it hasn't: it names the class that is meant."""
+    if name.startswith("__"):
+        return AttributeError(f"module 'unrecall.{kind}' has no attribute '{name}'")
+    owners = {class_name(entry.name): entry.owner for entry in entries(kind)}
+    meant = owners.get(class_name(name))
+    hint = f"Did you mean '{meant}'?" if meant else nearest(name, owners.values())
+    return AttributeError(f"unrecall.{kind}: expected the name of a class, got '{name}'. {hint}")
 
 
 def _entry(path: Path) -> Entry | None:

@@ -1,10 +1,10 @@
 """Classification: any module that maps a batch of inputs to one row of logits each."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,24 @@ from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
+from unrecall.disk.cache import code_key
 from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
-from unrecall.nn.hooks import mode, trained_output, uncompiled
+from unrecall.nn.hooks import in_training, mode, uncompiled
 from unrecall.record.schema import Exhibit
+from unrecall.spec.parameters import takes
 from unrecall.tasks.base import Task, check_class_request, check_finite, opened, parts_of
 from unrecall.tasks.input_difficulty import Labelled, difficulty_of_inputs, shrunk
+from unrecall.tasks.labelled import Example, check_logits, check_no_probabilities, example
 from unrecall.tasks.pictures import coarse, png
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
-LARGEST = 2**31
-"""No label is larger."""
+NARROW = 0.01
+"""The share of the width of the bounds that inputs span at least; 8/255, a usual radius, is three times that."""
+PIXELS = (0.0, 255.0)
+BRIGHT = 128.0
+"""What is brighter than that, and no more than 255, is a pixel in whole numbers."""
 
 
 def _are_bounds(value: object) -> bool:
@@ -42,17 +48,26 @@ FIELDS: Fields = {
     "head_name": (kind_of(str, NOTHING), "a layer's name or None"),
     "bounds": (_are_bounds, "two finite numbers, the lower one first, as (0.0, 1.0)"),
     "classes": (_are_names, "a tuple of names, empty where there are none"),
+    "read": (lambda value: value is None or takes(value, 1), "a function of an item, or None"),
+    "forward": (lambda value: value is None or takes(value, 2), "a function of a model and inputs, or None"),
 }
 """What each setting of the task must be."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Classification(Task):
     """Examples are `(input, label)`; inputs lie within `bounds`, so normalisation belongs inside the model.
 
     `head_name`: dotted name of the linear layer that gives the logits; found by itself where left None.
-    `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default.
-    `classes`: names of the classes, for people.
+    `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default. Radii
+    are shares of its width. `classes`: names of the classes, for people.
+
+    Data and models of another form come with two hooks: `read(item)` gives `(input, label)` of what the data set holds,
+    and `forward(model, inputs)` gives the logits `[examples, classes]` of inputs `[examples, ...]`:
+
+        Classification(
+            read=lambda item: (item["image"], item["label"]), forward=lambda model, inputs: model(inputs).logits
+        )
 
     Outputs must be logits. Probabilities, times a number or plus one, are refused where their rows show it; sigmoids of
     single outputs, and probabilities of a single example times a number, look like small logits and are not.
@@ -61,6 +76,8 @@ class Classification(Task):
     head_name: str | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
     classes: tuple[str, ...] = ()
+    read: Callable[[Any], tuple[Any, Any]] | None = None
+    forward: Callable[[nn.Module, Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Names and bounds of a wrong kind are refused; lists become tuples."""
@@ -68,14 +85,65 @@ class Classification(Task):
         for name in ("bounds", "classes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
+    def __repr__(self) -> str:
+        """All settings; a hook by what decides its code, so that whatever is kept under this text belongs to it."""
+        hooks = {name: hook for name in ("read", "forward") if (hook := getattr(self, name)) is not None}
+        shown = [f"{name}={getattr(self, name)!r}" for name in ("head_name", "bounds", "classes")]
+        shown += [f"{name}={code_key(hook)[:16]}" for name, hook in hooks.items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    @classmethod
+    def of(cls, request: Request) -> "Classification":
+        """The task of a request as its inputs lie: in [0, 1], in [0, 255], or in a range of their own."""
+        task = cls()
+        return replace(task, bounds=task.bounds_of(request.sets))
+
+    def bounds_of(self, sets: Mapping[str, Examples]) -> tuple[float, float]:
+        """The bounds of inputs: [0, 1] or [0, 255] where they lie in one of them, else the range in which they lie."""
+        ranges = [self.range_of(item, f"{name}[{i}]") for name in sets for i, item in enumerate(iterate(sets[name]))]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        if low >= 0 and (high <= 1 or BRIGHT < high <= PIXELS[1]):
+            return (0.0, 1.0) if high <= 1 else PIXELS
+        return low, high if high > low else low + 1
+
+    def range_of(self, item: Any, where: str) -> tuple[float, float]:
+        """The smallest and the largest value of an item's input; BadInput where there is none."""
+        value = self._read(item, where).input
+        if not value.numel():
+            raise BadInput(f"{where}: expected an input with values, got an empty tensor. Remove the example.")
+        return float(value.min()), float(value.max())
+
     def collate(self, items: Sequence[Any]) -> Batch:
         """`inputs` [examples, ...] float32 and `targets` [examples] int64."""
-        inputs = torch.stack([torch.as_tensor(item[0], dtype=torch.float32) for item in items])
-        return {"inputs": inputs, "targets": torch.tensor([int(item[1]) for item in items])}
+        examples = [self._example(item) for item in items]
+        inputs = torch.stack([torch.as_tensor(value, dtype=torch.float32) for value, _ in examples])
+        return {"inputs": inputs, "targets": torch.tensor([int(label) for _, label in examples])}
+
+    def _example(self, item: Any) -> tuple[Any, Any]:
+        """Input and label of an item; what `items` gave is read already."""
+        if self.read is not None and not isinstance(item, Example):
+            item = self.read(item)
+        return item[0], item[1]
+
+    def _read(self, item: Any, where: str) -> Example:
+        """The same, checked: BadInput names the item and what to do."""
+        if self.read is None or isinstance(item, Example):
+            return example(item, where)
+        try:
+            return example(self.read(item), where)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(
+                f"{where}: expected read to give (input, label), got {type(error).__name__}: {error}. Correct "
+                "Classification(read=...)."
+            ) from error
+
+    def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        logits: Tensor = model(inputs) if self.forward is None else self.forward(model, inputs)
+        return logits
 
     def rows(self, model: nn.Module, batch: Batch) -> Rows:
         """One row an example."""
-        logits: Tensor = model(batch["inputs"])
+        logits = self._logits(model, batch["inputs"])
         n = len(logits)
         return Rows(logits, batch["targets"], torch.arange(n, device=logits.device), n)
 
@@ -88,8 +156,8 @@ class Classification(Task):
         return View(rows, features.flatten(1))
 
     def label(self, item: Any) -> int:
-        """The class of an example, which is its second part."""
-        return int(item[1])
+        """The class of an example."""
+        return int(self._example(item)[1])
 
     def classified(self) -> Task:
         """The task itself: a row is an example already."""
@@ -103,9 +171,9 @@ class Classification(Task):
         """The same labels with other inputs."""
         return {**batch, "inputs": inputs}
 
-    def items(self, batch: Batch) -> list[tuple[Tensor, int]]:
+    def items(self, batch: Batch) -> list[Example]:
         """`(input, label)` pairs."""
-        return list(zip(batch["inputs"], batch["targets"].tolist(), strict=True))
+        return [Example(*pair) for pair in zip(batch["inputs"], batch["targets"].tolist(), strict=True)]
 
     def difficulty(self, retain: Examples, pool: Examples, seed: int) -> Covariates:
         """By class, distance to retain, and the confidence of a logistic regression on retain."""
@@ -122,7 +190,7 @@ class Classification(Task):
         """The linear layer whose output *is* the model's output; `head_name` where the user named one."""
         model = uncompiled(model)
         with mode(model, training=False), torch.no_grad(), self._watching(model) as linears:
-            output = model(batch["inputs"][:1])
+            output = self._logits(model, batch["inputs"][:1])
         return self._ending(linears, output)[0]
 
     @contextmanager
@@ -175,33 +243,18 @@ class Classification(Task):
         """Outputs must be logits `[n, classes]`; labels must lie inside them; nothing may be NaN."""
         check_finite(model)
         device = next(model.parameters()).device
-        first = [_pair(request.forget[i], f"forget[{i}]") for i in range(min(8, len(request.forget)))]
-        probe = self.collate([item for item in first if item[0].shape == first[0][0].shape])
+        first = [self._read(request.forget[i], f"forget[{i}]") for i in range(min(8, len(request.forget)))]
+        probe = self.collate([item for item in first if item.input.shape == first[0].input.shape])
         inputs = probe["inputs"].to(device)
-        with mode(model, training=False), torch.no_grad():
-            try:
-                output = model(inputs)
-                trained = trained_output(model, inputs) if len(inputs) > 1 else output  # BatchNorm takes no single one
-            except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
-                if out_of_memory(error):
-                    raise
-                line = (str(error).splitlines() or [type(error).__name__])[0]
-                raise BadInput(
-                    f"model: expected to accept inputs {tuple(inputs.shape)}, got: {line}. "
-                    "Wrap the model in a module that brings float32 inputs into its shape and precision."
-                ) from error
-        _check_logits(output, len(inputs), "")
+        output, trained = self._outputs(model, inputs)
+        check_logits(output, len(inputs))
         if bool(inputs.isfinite().all() and output.isnan().any()):
             raise BadInput(
                 "model: expected finite outputs, got NaN though weights and inputs are finite. Look for a division by "
                 "0, or a root or logarithm of numbers below it, in its forward."
             )
-        if total := _sum_of_probabilities(output.float()):
-            raise BadInput(
-                f"model: expected logits, got probabilities (rows sum to {total:.3g}). Return what enters the softmax: "
-                "wrap the model, or leave its last layer out."
-            )
-        _check_logits(trained, len(inputs), " in train mode too")
+        check_no_probabilities(output.float())
+        check_logits(trained, len(inputs), " in train mode too")
         classes, shape = output.shape[1], probe["inputs"].shape[1:]
         for unknown in set(request.masked) - set(range(classes)):
             raise BadInput(
@@ -212,13 +265,31 @@ class Classification(Task):
             for split, examples in request.sets.items():
                 self._check_examples(split, examples, classes, shape)
             if request.kind == "class":
-                check_class_request(request, *({int(label) for _, label in iterate(request[s])} for s in SPLITS[:2]))
+                check_class_request(request, *({self.label(item) for item in iterate(request[s])} for s in SPLITS[:2]))
             request.checked.add(looked_for)
+
+    def _outputs(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """What a model gives in eval and in train mode, where there is more than one input; BadInput where nothing."""
+        with mode(model, training=False), torch.no_grad():
+            try:
+                output = self._logits(model, inputs)
+                if len(inputs) == 1:  # BatchNorm takes no single one
+                    return output, output
+                return output, cast(Tensor, in_training(model, lambda: self._logits(model, inputs)))
+            except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                if out_of_memory(error):
+                    raise
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise BadInput(
+                    f"model: expected to accept inputs {tuple(inputs.shape)}, got: {line}. Bring float32 inputs into "
+                    "its shape and precision: Classification(forward=lambda model, inputs: model(...))."
+                ) from error
 
     def _check_examples(self, split: str, examples: Examples, classes: int, shape: torch.Size) -> None:
         low, high = self.bounds
+        least, most = math.inf, -math.inf
         for i, item in enumerate(iterate(examples)):
-            tensor, label = _pair(item, f"{split}[{i}]")
+            tensor, label = self._read(item, f"{split}[{i}]")
             if tensor.shape != shape:
                 raise BadInput(
                     f"{split}[{i}]: expected inputs of shape {tuple(shape)}, got {tuple(tensor.shape)}. "
@@ -226,21 +297,28 @@ class Classification(Task):
                 )
             if not bool(torch.isfinite(tensor).all()):
                 raise BadInput(f"{split}[{i}]: expected finite inputs, got NaN or infinity. Remove the example.")
-            if tensor.numel() and (float(tensor.min()) < low - 1e-6 or float(tensor.max()) > high + 1e-6):
+            if tensor.numel():
+                least, most = min(least, float(tensor.min())), max(most, float(tensor.max()))
+            if least < low - 1e-6 or most > high + 1e-6:
+                own = self.bounds_of({split: examples})
                 raise BadInput(
-                    f"{split}[{i}]: expected inputs within [{low:g}, {high:g}], got [{float(tensor.min()):.3g}, "
-                    f"{float(tensor.max()):.3g}]. Normalise inside the model, or set Classification(bounds=...)."
+                    f"{split}[{i}]: expected inputs within [{low:g}, {high:g}], got [{least:.3g}, {most:.3g}]. "
+                    f"Normalise inside the model, or say in which range they lie: Classification(bounds={own})."
                 )
             if not 0 <= label < classes:
                 raise BadInput(
                     f"{split}[{i}]: expected a label in 0..{classes - 1} (the model's outputs), got {label}. "
                     "Number the classes from 0, in the order of the outputs."
                 )
+        if split == "retain" and 0 < most - least < NARROW * (high - low):
+            raise BadInput(
+                f"retain: expected inputs that span 1 % of the bounds [{low:g}, {high:g}] or more, got [{least:.3g}, "
+                f"{most:.3g}], in which a radius of 8/255 of the bounds means nothing. Classification(bounds=...)."
+            )
 
     def exhibit(self, item: Any, caption: str) -> Exhibit:
         """A picture where the input has two or three dimensions, a list of numbers otherwise."""
-        value = torch.as_tensor(item[0], dtype=torch.float32)
-        label = int(item[1])
+        value, label = self._read(item, "exhibit")
         name = self.classes[label] if label < len(self.classes) else f"class {label}"
         if value.ndim == 3 and value.shape[0] in (1, 3):
             return Exhibit(kind="picture", content=png(value, self.bounds), caption=f"{name}: {caption}")
@@ -249,59 +327,4 @@ class Classification(Task):
 
     def raw(self, item: Any) -> bytes:
         """The input in 256 steps between its bounds, a byte a value."""
-        return coarse(torch.as_tensor(item[0], dtype=torch.float32), self.bounds).numpy().tobytes()
-
-
-def _check_logits(output: object, count: int, when: str) -> None:
-    """BadInput unless a model's output is one row of real numbers for each of `count` inputs."""
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != count:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise BadInput(
-            f"model: expected logits [examples, classes]{when}, got {shape}. Wrap the model in a module whose forward "
-            "returns the logits alone."
-        )
-    if not output.is_floating_point():
-        kind = str(output.dtype).removeprefix("torch.")
-        raise BadInput(
-            f"model: expected logits in floats{when}, got {kind}. Wrap the model in one that returns floats."
-        )
-
-
-def _sum_of_probabilities(outputs: Tensor) -> float:
-    """What rows of probabilities sum to, which may be times a number or plus one; 0 where outputs are none."""
-    sums = outputs.sum(1)
-    if not bool((outputs >= 0).all()):
-        return 0.0
-    if bool((sums - 1).abs().max() < 5e-3):  # half precision sums so
-        return 1.0
-    differ = bool((outputs - outputs[0]).abs().max() > 1e-3 * sums[0])
-    same = bool((sums - sums[0]).abs().max() < 1e-3 * sums[0])
-    return float(sums[0]) if len(outputs) >= 4 and differ and same else 0.0
-
-
-def _pair(item: Any, where: str) -> tuple[Tensor, int]:
-    """An example as input and label; BadInput says which one is neither."""
-    try:
-        value, label = item
-        if isinstance(label, str | bytes):
-            raise TypeError(label)
-        tensor = torch.as_tensor(value, dtype=torch.float32)
-        if abs(float(label)) > LARGEST:
-            raise BadInput(
-                f"{where}: expected a label that numbers a class, got {label!r:.20}. Number the classes from 0, in the "
-                "order of the outputs."
-            )
-        if int(label) == float(label):
-            return tensor, int(label)
-    except (OverflowError, TypeError, ValueError, RuntimeError):
-        pass
-    raise BadInput(
-        f"{where}: expected (input, label) with a tensor and a whole number, got {_brief(item)}. Wrap the data set in "
-        "one whose [i] gives such pairs."
-    )
-
-
-def _brief(item: Any) -> str:
-    if isinstance(item, tuple | list):
-        return "(" + ", ".join(type(part).__name__ for part in item) + ")"
-    return type(item).__name__
+        return coarse(self._read(item, "example").input, self.bounds).numpy().tobytes()

@@ -17,6 +17,8 @@ from unrecall.errors import BadInput, visible
 T = TypeVar("T")
 LEFT_ALONE = ("MIXED_PRECISION", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
 """What Accelerate's launcher may ask for that would make other models of those that are measured."""
+EVERY = 15.0
+"""Seconds between two lines of progress."""
 STATE = ".ckpt"
 """How a file ends that holds the state of a training."""
 
@@ -106,7 +108,10 @@ class Session:
         return device
 
     def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
-        """The items, with a progress bar on a terminal and a plain line at the end otherwise; silent unless `show`."""
+        """The items, with how many are done and the time that is left; silent unless `show`.
+
+        On a terminal that is a bar; elsewhere a line from time to time (`EVERY`), and one at the end.
+        """
         if not self.show or total == 0:
             yield from items
             return
@@ -117,10 +122,27 @@ class Session:
 
             yield from track(items, label, total, console=Console(stderr=True), transient=True)
         else:
-            yield from items
+            yield from self._told(items, label, total)
         self.say(f"{label}: done in {time.monotonic() - start:.1f} s")
+
+    def _told(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
+        """The items, with a line from time to time that says how long the rest will take."""
+        start = said = time.monotonic()
+        for done, item in enumerate(items):
+            now = time.monotonic()
+            if done and now - said >= EVERY:
+                self.say(f"{label}: {done} of {total}, about {duration((now - start) / done * (total - done))} left")
+                said = now
+            yield item
 
     def say(self, line: str) -> None:
         """One line for the person who waits; silent unless `show`."""
         if self.show:
             print(visible(line), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "0.4 s", "12 s", "3 min", "2.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -266,3 +266,22 @@ def test_examples_that_change_lose_their_owners() -> None:
 def test_groups_and_control_that_cannot_be(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=re.escape(said)):
         owned(**changes)
+
+
+def test_holdout_and_test_may_be_left_out_and_say_what_that_costs() -> None:
+    request = Request(FORGET, RETAIN)
+    assert [len(request[name]) for name in ("holdout", "test")] == [0, 0]
+    assert "whether somebody can tell" in request.holdout.reason  # type: ignore[attr-defined]
+    assert "what else is lost" in request.test.reason  # type: ignore[attr-defined]
+    with pytest.raises(BadInput, match=r"leave it out, or say why: holdout=ur\.Absent"):
+        request_with(holdout=None)
+
+
+def test_samples_are_not_tuned_without_a_holdout_and_a_class_is() -> None:
+    with pytest.raises(MissingReference, match="at least 4 holdout examples, got 0"):
+        Request(FORGET, RETAIN).with_validation()
+    first, rest = [item for item in DATA if item[1] == 0], [item for item in DATA if item[1] != 0]
+    tuned = Request(first, rest, kind="class", masked=(0,)).with_validation()
+    assert tuned.validation is not None
+    assert len(tuned.validation) == 0
+    assert tuned.with_validation() is tuned

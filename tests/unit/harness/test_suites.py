@@ -8,7 +8,7 @@ from tests.worlds import COLOURS, caption_tokenizer, word_tokenizer
 from unrecall import attacks
 from unrecall.errors import BadInput
 from unrecall.harness.finding import report_of
-from unrecall.harness.suites import QUICK, STANDARD, Suite, judged_names, suite
+from unrecall.harness.suites import QUICK, STANDARD, Suite, judged_names, suite, suite_of
 from unrecall.spec.catalog import entries
 from unrecall.spec.lines import name_of
 from unrecall.tasks import CausalLM, Classification, Contrastive
@@ -91,3 +91,15 @@ def test_an_attack_that_stands_twice_is_refused_before_anything_is_done() -> Non
 def test_what_is_no_attack_is_no_suite(wrong: Any) -> None:
     with pytest.raises(BadInput, match="suite: expected attacks, or names of some, got"):
         suite(wrong)
+
+
+def test_attacks_are_taken_as_people_write_them() -> None:
+    quick = suite("quick")
+    assert suite_of(quick) is quick
+    assert suite_of("quick") == quick
+    assert suite_of(None) == suite("standard")
+    two = [("loss", "rmia"), ["loss", "rmia"], "loss rmia", [attacks.Loss(), "rmia"]]
+    assert [[type(attack).__name__ for _, attack in suite_of(part).entries] for part in two] == [["Loss", "RMIA"]] * 4  # type: ignore[arg-type]
+    assert suite_of(attacks.Loss()).entries == suite("loss").entries
+    with pytest.raises(BadInput, match="attacks: expected a suite, names or attacks, got 3"):
+        suite_of(3)  # type: ignore[arg-type]

@@ -84,9 +84,11 @@ each_act = pytest.mark.parametrize("act", acts().values(), ids=acts().keys())
 def test_models_that_give_no_logits_are_refused(act: Act) -> None:
     wrong: dict[str, Callable[[Tensor], Any]] = {
         "got probabilities.*wrap the model": lambda logits: logits.softmax(1),
-        "got tuple.*Wrap the model": lambda logits: (logits, logits),
-        "got dict.*Wrap the model": lambda logits: {"logits": logits},
-        "got SimpleNamespace.*Wrap the model": lambda logits: SimpleNamespace(logits=logits),
+        r"got tuple.*forward=lambda model, inputs: model\(inputs\)\[0\]\)": lambda logits: (logits, logits),
+        r"got dict.*forward=lambda model, inputs: model\(inputs\)\['logits'\]\)": lambda logits: {"logits": logits},
+        r"got SimpleNamespace.*forward=lambda model, inputs: model\(inputs\)\.logits\)": lambda logits: SimpleNamespace(
+            logits=logits
+        ),
     }
     for message, change in wrong.items():
         with pytest.raises(BadInput, match=f"^model: expected logits.*{message}"):
@@ -99,8 +101,13 @@ def test_models_that_give_no_logits_are_refused(act: Act) -> None:
 def test_labels_that_are_no_classes_are_refused(act: Act) -> None:
     with pytest.raises(BadInput, match=r"forget\[0\]: expected a label in 0\.\.2 .*got 5\. Number"):
         act(nn.Linear(4, 3), request(lambda _: 5))
-    for label in (str, lambda k: torch.eye(3)[k], lambda k: k + 0.5):
-        with pytest.raises(BadInput, match=r"forget\[0\]: expected \(input, label\).*Wrap the data set"):
+    wrong: dict[str, Callable[[int], Any]] = {
+        "Number the classes": str,
+        r"multi-label.*int\(item\[1\]\.argmax": lambda k: torch.eye(3)[k],
+        "a regression has no classes": lambda k: k + 0.5,
+    }
+    for message, label in wrong.items():
+        with pytest.raises(BadInput, match=rf"forget\[0\]: expected \(input, label\).*{message}"):
             act(nn.Linear(4, 3), request(label))
 
 
@@ -334,7 +341,7 @@ def test_a_method_is_given_a_job_and_a_job_its_parts() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("seed", "x"), ("request", {}), ("session", "x"), ("method", "rurk"), ("retrained", None), ("task", None)],
+    [("seed", "x"), ("request", {}), ("session", "x"), ("method", 3), ("retrained", None), ("task", None)],
 )
 def test_an_audit_is_given_what_it_names(name: str, value: Any) -> None:
     usual = {"request": request(), "task": Classification(), "session": CPU}

@@ -1,7 +1,11 @@
 """What is listed as a metric is one, and helpers aren't."""
 
+import importlib
+
+import pytest
+
 from unrecall.metrics import METRICS
-from unrecall.spec.catalog import entries
+from unrecall.spec.catalog import Kind, entries
 
 
 def test_metrics_are_listed_and_their_helpers_are_not() -> None:
@@ -21,3 +25,22 @@ def test_formulas_from_papers_say_which() -> None:
     reference = {entry.name: entry.reference for entry in entries("metrics")}
     from_papers = {"answers", "average_gap", "contamination", "disagreement", "extraction_strength", "over_unlearning"}
     assert {name for name, text in reference.items() if "arXiv" in text} >= from_papers
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "meant"),
+    [("methods", "Scrub", "SCRUB"), ("methods", "gradascent", "GradAscent"), ("methods", "GRAD_ASCENT", "GradAscent"),
+     ("methods", "RandomLabels", "RandomLabel"), ("attacks", "Rmia", "RMIA"), ("attacks", "ReLearn", "Relearn")],
+)  # fmt: skip
+def test_a_misspelt_class_is_told_the_one_that_is_meant(kind: str, name: str, meant: str) -> None:
+    package = importlib.import_module(f"unrecall.{kind}")
+    with pytest.raises(AttributeError, match=f"got '{name}'. Did you mean '{meant}'"):
+        getattr(package, name)
+    assert isinstance(getattr(package, meant), type)
+    assert not hasattr(package, "__wrapped__")
+
+
+@pytest.mark.parametrize("kind", ["methods", "attacks"])
+def test_every_listed_class_is_there_by_its_listed_name(kind: Kind) -> None:
+    package = importlib.import_module(f"unrecall.{kind}")
+    assert all(isinstance(getattr(package, entry.owner), type) for entry in entries(kind))

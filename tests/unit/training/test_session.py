@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from unrecall.errors import BadInput
-from unrecall.training.session import LEFT_ALONE, Session
+from unrecall.training import session as module
+from unrecall.training.session import LEFT_ALONE, Session, duration
 
 
 @pytest.mark.parametrize("name", LEFT_ALONE)
@@ -36,3 +37,26 @@ def test_models_stay_whole_and_as_precise_as_they_are(
 def test_what_is_no_path_and_no_time_is_refused(given: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput, match=re.escape(told)):
         Session(**given)
+
+
+def test_progress_says_how_long_the_rest_will_take(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter(range(0, 1000, 10))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
+    assert list(Session(show=True).track("abcd", "fit", 4)) == [*"abcd"]
+    # Two calls before the first item, at 0 and 10; items at 20, 30, 40 and 50, of which every second one is due.
+    assert capsys.readouterr().err.splitlines() == [
+        "fit: 1 of 4, about 60 s left",
+        "fit: 3 of 4, about 13 s left",
+        "fit: done in 60.0 s",
+    ]
+    assert list(Session().track("ab", "fit", 2)) == [*"ab"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (119, "119 s"), (180, "3 min"), (9000, "2.5 h")]
+)
+def test_a_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

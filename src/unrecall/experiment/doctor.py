@@ -1,0 +1,253 @@
+"""A case looked at before it is run: its checks, a step of everything, what can be concluded, and how long it takes."""
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unrecall.attacks.base import Attack
+from unrecall.data.examples import Absent, Examples, Joined, Part, evenly
+from unrecall.data.request import SPLITS, Request
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.audit import finding_of
+from unrecall.harness.finding import report_of
+from unrecall.harness.never_trained import beside_never_trained
+from unrecall.methods.base import GradientMethod, Method
+from unrecall.models.observe import observe
+from unrecall.nn.hooks import batchnorms
+from unrecall.record.exchange import Labels, exchange
+from unrecall.record.possible import Sizes, possible, remembered
+from unrecall.scenarios.base import Scenario
+from unrecall.spec.lines import show
+from unrecall.tasks.base import check_inputs
+from unrecall.training.job import Job
+from unrecall.training.loop import Batches, Fit, Phase, total_steps, training
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session, duration
+
+STEPS = 3
+"""Steps of a training that are timed; the first, which warms up, isn't."""
+SAMPLE = 32
+"""Examples of each set on which attacks are tried."""
+TRIALS = 8
+"""Trials of `--tune`."""
+PATIENCE = 60.0
+"""Seconds after which no further attack is tried."""
+
+
+class Line(NamedTuple):
+    """Something that was found: of what, and a sentence."""
+
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is looked at: a scenario, the method and the attacks that it is meant for, and where they run."""
+
+    scenario: Scenario
+    method: Method
+    attacks: Sequence[Attack]
+    session: Session
+
+    @property
+    def request(self) -> Request:
+        """The scenario's."""
+        return self.scenario.request
+
+    @property
+    def retrained(self) -> int:
+        """How many retrained models there will be."""
+        return max(len(self.scenario.retrained), self.scenario.references if self.scenario.can_retrain() else 0)
+
+    @property
+    def job(self) -> Job:
+        """The scenario's request and task, shown and kept nowhere."""
+        return Job(self.request, self.scenario.task, seeded(0), self.session.quiet())
+
+
+def doctor(case: Case) -> Iterator[Line]:
+    """What there is to know of a case before it is run, line by line as it is found.
+
+    Raises what the run would raise: BadInput where model, data and task don't fit.
+    """
+    scenario, request = case.scenario, case.request
+    yield Line("data", ", ".join(f"{name} {len(examples)}" for name, examples in request.sets.items()))
+    for examples in (request.holdout, request.test):
+        if isinstance(examples, Absent):
+            yield Line("data", examples.reason)
+    model = scenario.original or scenario.built(0, case.session)
+    check_inputs(scenario.task, model.to(case.session.place()).eval(), request)
+    yield Line("checks", "every example, the sets against each other, the model's outputs: fine")
+    yield from _knowledge(case, model)
+    spent = [*_training(case, model), *_unlearning(case, model), *_attacking(case, model)]
+    yield from (timed.line for timed in spent)
+    least, most = sum(timed.seconds for timed in spent), sum(timed.most or timed.seconds for timed in spent)
+    yield Line("in all", f"{between(least, most)} on {case.session.place()}")
+    yield from (Line("verdict", text) for text in possible(_sizes(case)))
+    yield Line("tuning", _tuning(case))
+
+
+class Timed(NamedTuple):
+    """A line, and the seconds that a run will take for it; `most`, where that isn't sure."""
+
+    line: Line
+    seconds: float
+    most: float | None = None
+
+
+def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
+    """What a given original gets right, and how well it remembers forget beyond holdout."""
+    if case.scenario.original is None:
+        yield Line("original", "is trained by the recipe, so what it knows is not known yet")
+        return
+    task, request = case.scenario.task, case.request
+    signals = {name: observe(model, task, part) for name, part in request.sets.items() if len(part)}
+    yield Line("original", ", ".join(f"{100 * s.correct.mean():.0f} % of {name} right" for name, s in signals.items()))
+    if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
+        return
+    names = request.group_names or [str(i) for i in range(len(request.forget) + len(request.holdout))]
+    shown = -np.concatenate([signals[arm].loss for arm in ("forget", "holdout")])
+    persons, place = np.unique(names, return_inverse=True)
+    means = np.bincount(place, shown) / np.bincount(place)
+    forget = np.isin(persons, names[: len(request.forget)])
+    z = float(exchange(means[None], Labels(forget, np.zeros(len(forget))), 0, 999, ranked=True).z[0])
+    yield from (Line("original", text) for text in remembered(z, int(forget.sum())))
+
+
+def _training(case: Case, model: nn.Module) -> Iterator[Timed]:
+    """A few steps of each training that the case asks for."""
+    scenario, request = case.scenario, case.request
+    trained: list[tuple[str, Examples, Fit | None, int]] = []
+    if scenario.original is None:
+        trained.append(("original", Joined((request.forget, request.retain)), scenario.recipe, 1))
+    if missing := case.retrained - len(scenario.retrained):
+        trained.append(("retrained", request.retain, scenario.rerecipe or scenario.recipe, missing))
+    for name, data, recipe, count in trained:
+        if recipe is None:
+            continue
+
+        def loss(student: nn.Module, batches: Batches) -> Tensor:
+            return scenario.task.rows(student, batches["train"]).losses().mean()
+
+        phase = Phase(loss, {"train": data}, recipe)
+        yield _timed(name, copy.deepcopy(model), phase, case, count)
+
+
+def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int = 1) -> Timed:
+    """A few steps of a phase, on `student`, and what all of them take, `count` times."""
+    steps, seconds = total_steps(phase), list[float]()
+    started = time.perf_counter()
+    for done in training(student, case.scenario.task, phase, seeded(0), case.session.quiet()):
+        seconds.append(time.perf_counter() - started)
+        if done == STEPS:
+            break
+        started = time.perf_counter()
+    each = min(seconds[1:] or seconds)
+    times = f"{count} x " if count > 1 else ""
+    whole = count * steps * each
+    return Timed(Line(name, f"{times}{steps} steps of {1000 * each:.3g} ms: {duration(whole)}"), whole)
+
+
+def _unlearning(case: Case, model: nn.Module) -> Iterator[Timed]:
+    """A few steps of each phase of the method; all of it, on a few examples, where it doesn't run the loop."""
+    method, job = case.method, case.job.settled(model)
+    name = show(method)
+    if not isinstance(method, GradientMethod):
+        few = _sample(case.request, SAMPLE)
+        seconds = _clock(lambda: method.unlearn(model, job.on(few)))
+        grown = seconds * sum(len(case.request[s]) / len(few[s]) for s in SPLITS[:2]) / 2
+        yield Timed(Line(name, f"{duration(seconds)} with {len(few.forget)} of forget: {duration(grown)}"), grown)
+        return
+    student = copy.deepcopy(model)
+    original = copy.deepcopy(model).eval().requires_grad_(False)
+    started = time.perf_counter()
+    phases = method.phases(student, original, job)
+    prepared = time.perf_counter() - started
+    again = 2 if batchnorms(model) else 1  # the null
+    for i, phase in enumerate(phases, 1):
+        of = f"{name}, phase {i} of {len(phases)}" if len(phases) > 1 else name
+        yield _timed(of, student, phase, case, again)
+    if prepared > 1:
+        yield Timed(Line(name, f"{duration(prepared)} before its first step"), again * prepared)
+
+
+def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
+    """Each attack on a few examples and two models, as long as patience lasts, and what all of them take.
+
+    Some attacks train for so many steps whatever there is, others look at each example: hence two bounds.
+    """
+    request, count = _sample(case.request, SAMPLE), 2 + case.retrained
+    setting = Setting(Models(model, copy.deepcopy(model)), request, case.scenario.task, 0, case.session.quiet())
+    spent, started = dict[str, float](), time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of so few examples
+        for attack in case.attacks:
+            if time.perf_counter() - started > PATIENCE:
+                break
+            spent[report_of(attack).title] = _clock(partial(finding_of, attack, setting))
+        alone = _clock(lambda: beside_never_trained(setting)) if case.retrained < 2 else 0.0
+    tried, untried = sum(spent.values()), len(case.attacks) - len(spent)
+    least = tried * count / 2 * len(case.attacks) / max(1, len(spent)) + alone
+    whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (case.request, request))
+    most = least * whole / few
+    longest = max(spent, key=lambda title: spent[title], default="none")
+    said = f"{len(spent)} tried on {few} examples and 2 models in {duration(tried)}, the longest {longest}"
+    left = f"; {untried} more not tried" if untried else ""
+    text = f"{said}{left}; on {whole} examples and {count} models {between(least, most)}"
+    yield Timed(Line("attacks", text), least, most)
+
+
+def between(least: float, most: float) -> str:
+    """Two durations as a range; as one where they are nearly the same."""
+    return f"{duration(least)} to {duration(most)}" if most > 1.5 * least else f"about {duration(most)}"
+
+
+def _sizes(case: Case) -> Sizes:
+    request = case.request
+    if request.groups is None:
+        return Sizes(request.kind, len(request.forget), len(request.holdout), case.retrained)
+    forgotten, others = (len(set(request.groups[arm])) for arm in ("forget", "holdout"))
+    return Sizes(request.kind, forgotten, others, case.retrained, grouped=True)
+
+
+def _tuning(case: Case) -> str:
+    """On what --tune would search, or why it can't."""
+    strength = case.method.innermost().strength
+    if strength is None:
+        return f"{show(case.method)} has no strength to tune"
+    try:
+        request = case.request.with_validation()
+    except (MissingReference, NotSupported) as error:
+        return str(error)
+    where = "validation" if case.request.validation is not None else "half of holdout"
+    on = f"on forget and {len(request.validation or ())} examples of {where}"
+    return f"--tune searches {' and '.join(strength.parameters)} {on}, up to {TRIALS} times the method's own time"
+
+
+def _sample(request: Request, most: int) -> Request:
+    """The request with a few examples of each set, evenly spread."""
+    few: dict[str, Any] = {split: _few(request[split], most) for split in SPLITS if len(request[split])}
+    return request.with_own(validation=None, **few)
+
+
+def _few(examples: Examples, most: int = SAMPLE) -> Part:
+    return Part(examples, evenly(len(examples), most))
+
+
+def _clock(work: Callable[[], object]) -> float:
+    """The seconds that something takes."""
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

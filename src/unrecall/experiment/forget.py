@@ -1,0 +1,98 @@
+"""The whole line for somebody with a model, a request and no scenario: unlearn, audit, record and page."""
+
+from collections.abc import Iterator, Sequence
+from numbers import Integral
+
+from torch import nn
+
+from unrecall.data.examples import Absent
+from unrecall.data.request import Request
+from unrecall.errors import NOTHING, Fields, check_fields, kind_of
+from unrecall.experiment.run import Outcome, experiment
+from unrecall.harness.audit import models_of
+from unrecall.harness.suites import Attacks, suite_of
+from unrecall.methods.base import Method, method_of
+from unrecall.scenarios.base import Scenario
+from unrecall.tasks.base import Task
+from unrecall.tasks.classification import Classification
+from unrecall.training.session import Session
+
+FIELDS: Fields = {
+    "model": (kind_of(nn.Module), "a trained torch.nn.Module"),
+    "request": (kind_of(Request), "a Request, as ur.Request(forget, retain) is"),
+    "method": (kind_of(Method, str), "a method or its line, as 'scrub' or 'rurk:tau=0.05'"),
+    "task": (kind_of(Task, NOTHING), "a Task, as ur.tasks.Classification() is, or None"),
+    "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
+    "seed": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"),
+    "session": (kind_of(Session, NOTHING), "a Session or None"),
+}
+"""What each argument must be."""
+FEWEST = 4
+"""The fewest examples of a holdout of which half can serve tuning."""
+
+
+def forget(
+    model: nn.Module,
+    request: Request,
+    method: Method | str,
+    *,
+    task: Task | None = None,
+    retrained: nn.Module | Sequence[nn.Module] = (),
+    attacks: Attacks = None,
+    tune: bool = True,
+    seed: int = 0,
+    session: Session | None = None,
+) -> Outcome:
+    """Makes a model forget, attacks it, and gives the new model and the record; the model stays as it was.
+
+        outcome = ur.forget(model, ur.Request(forget, retain, holdout, test), "scrub")
+        outcome.page("audit.html")
+        torch.save(outcome.model.state_dict(), "forgot.pt")
+
+    `method`: one, or its line on the command line. `task`: a classifier's unless given. `retrained`: models that were
+    trained without forget; with fewer than two the verdict rests on the holdout. `attacks`: a suite, names or attacks;
+    the standard suite by default. `tune`: whether the method's strength is searched first, where it has one and there
+    are examples to search on. `session`: where it runs and what is shown; progress on stderr by default. With a
+    session that has a folder an interrupted call goes on.
+
+    What can't be judged is said before anything starts. Raises BadInput where model, data and task don't fit.
+    """
+    check_fields("forget", FIELDS, {**locals()})
+    chosen, session, models = method_of(method), session or Session(show=True), models_of(retrained)
+    task = task or Classification.of(request)
+    scenario = Scenario(
+        name="model",
+        summary=f"{type(model).__name__}, of which {len(request.forget)} examples must be forgotten.",
+        task=task,
+        request=request,
+        original=model,
+        retrained=models,
+        references=len(models),
+    )
+    untuned = _untuned(chosen, request) if tune else ""
+    for line in _consequences(request, len(models), untuned):
+        session.say(line)
+    outcome = experiment(scenario, chosen, suite_of(attacks), int(seed), session, tuned=tune and not untuned)
+    session.say(outcome.record.verdict.line)
+    return outcome
+
+
+def _untuned(method: Method, request: Request) -> str:
+    """Why a method isn't tuned; empty where it can be."""
+    if method.innermost().strength is None:
+        return f"{type(method).__name__} has no strength to tune"
+    lacking = request.kind != "class" and not request.validation and len(request.holdout) < FEWEST
+    return f"tuning needs a validation set, or a holdout of {FEWEST} examples or more" if lacking else ""
+
+
+def _consequences(request: Request, retrained: int, untuned: str) -> Iterator[str]:
+    """What can't be judged or done, and why, a line each."""
+    if untuned:
+        yield f"not tuned: {untuned}."
+    for examples in (request.holdout, request.test):
+        if isinstance(examples, Absent):
+            yield f"note: {examples.reason}."
+    if retrained < 2 and (request.kind in ("class", "concept") or not len(request.holdout)):
+        shared = request.kind in ("class", "concept")
+        lacking = f"a whole {request.kind} must go" if shared else "there is no holdout"
+        yield f"note: no verdict: {lacking}, so that needs two models that were trained without forget."

@@ -1,0 +1,87 @@
+"""Which verdicts can come out at all, told from how many examples and models there are, before anything is run."""
+
+from collections.abc import Iterator
+from math import comb
+from typing import NamedTuple
+
+from unrecall.record.exchange import DRAWS
+from unrecall.record.memory import needed, smallest_share
+from unrecall.record.never_trained import OTHERS, SHARED, levels
+from unrecall.record.never_trained_lines import FEWEST, SURE
+
+SHARP = 5
+"""Retrained models from which on the bounds are narrow."""
+FEW, MANY = 10, 100
+"""Records below which the original itself is hardly found, and from which on every label can come out."""
+FEWEST_HOLDOUT = 4
+
+
+class Sizes(NamedTuple):
+    """What there is to judge by. `forget`, `holdout`: units, which are persons where `grouped`, else records."""
+
+    kind: str
+    forget: int
+    holdout: int
+    retrained: int
+    grouped: bool = False
+
+
+def possible(sizes: Sizes) -> Iterator[str]:
+    """What can be concluded, and what would allow more, a sentence each; docs/verdict.md has the rules."""
+    if sizes.retrained >= 2:
+        yield f"beside {sizes.retrained} retrained models: leaks, over-forgets, like retrained or inconclusive."
+        if sizes.retrained < SHARP:
+            yield f"{SHARP} retrained models make the bounds much narrower."
+        if sizes.forget < FEW:
+            yield f"with {sizes.forget} forgotten, the original itself can look retrained by chance: pool requests."
+        return
+    reason = _nothing(sizes)
+    if reason:
+        yield f"no verdict on what is still known: {reason}. Give two retrained models or more, or build and recipe."
+        return
+    yield from _beside_never_trained(sizes)
+
+
+def _nothing(sizes: Sizes) -> str:
+    """Why there is no verdict without retrained models; empty where there can be one."""
+    if sizes.kind in SHARED:
+        return f"a whole {sizes.kind} must go, which forget and holdout share"
+    if sizes.holdout < FEWEST_HOLDOUT:
+        return f"that needs a holdout of {FEWEST_HOLDOUT} at least, got {sizes.holdout}"
+    labellings = comb(sizes.forget + sizes.holdout, sizes.forget)
+    if not levels(_smallest(labellings))[0]:
+        return f"{sizes.forget} against {sizes.holdout} can be dealt out in {labellings} ways, and 20 are needed"
+    return ""
+
+
+def _smallest(labellings: int) -> float:
+    """The smallest p that so many labellings can give."""
+    return 1 / labellings if labellings <= DRAWS else 1 / (DRAWS + 1)
+
+
+def _beside_never_trained(sizes: Sizes) -> Iterator[str]:
+    units = "persons" if sizes.grouped else "records"
+    fewest = FEWEST["group" if sizes.grouped else "record"]
+    least = _smallest(comb(sizes.forget + sizes.holdout, sizes.forget))
+    labels = ["leaks at 4 %" if least <= levels(0.0)[0] else "leaks at 5 %"]
+    labels += ["stands out"] if levels(least)[1] else []
+    labels += ["no more than 50 %"] if sizes.forget >= fewest else []
+    labels += ["no more than 25 %"] if sizes.forget >= 2 * fewest else []
+    yield f"beside {sizes.holdout} {units} never trained on: {', '.join(labels)}, damaged, can't be told, inconclusive."
+    if sizes.forget < fewest:
+        yield f"that nothing is left can't be said of fewer than {fewest} {units}, got {sizes.forget}: pool requests."
+    if sizes.grouped and sizes.forget == 1 and sizes.holdout < OTHERS:
+        yield f"one person is held against {OTHERS} others at least, got {sizes.holdout}."
+    if sizes.holdout < 4 * sizes.forget:
+        yield f"more holdout helps up to {4 * sizes.forget} {units}."
+
+
+def remembered(z: float, units: int) -> Iterator[str]:
+    """What the original's own statistic says: the smallest share of its memory that is noticed, and what is needed."""
+    share = smallest_share(z)
+    yield f"the original remembers forget with z = {z:.1f}, as it is: " + (
+        "what left no trace can't be seen to go." if share is None else f"{share:.0%} of that memory left is noticed."
+    )
+    count = needed(units, z, 0.5, SURE)
+    if count is not None and count > units:
+        yield f"for no more than 50 %, about {count} such records are needed."

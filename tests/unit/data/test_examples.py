@@ -1,0 +1,57 @@
+"""Splitting a data set into what must go and what stays."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unrecall.data.examples import split
+from unrecall.errors import BadInput
+
+DATA = [(torch.tensor([float(i)]), i % 2) for i in range(6)]
+
+
+class Folder(list):  # type: ignore[type-arg]
+    """As torchvision's ImageFolder: `samples` are paths and classes, below `root`."""
+
+    root = "faces"
+    samples = [(f"faces/{who}/{shot}.png", i) for i, who in enumerate(("ann", "bob", "cid")) for shot in (1, 2)]  # noqa: RUF012
+
+
+@pytest.mark.parametrize("chosen", [[4, 1], (1, 4, 1), {1, 4}, np.array([4, 1]), torch.tensor([1, 4])])
+def test_indices_are_taken_as_people_have_them(chosen: object) -> None:
+    forget, retain = split(DATA, chosen)  # type: ignore[arg-type]
+    assert (forget.indices, retain.indices) == ([1, 4], [0, 2, 3, 5])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "indices"),
+    [
+        (["bob/1.png"], [2]),
+        (["bob"], [2, 3]),
+        ("bob", [2, 3]),
+        ([Path("faces/ann/2.png"), "cid", 4], [1, 4, 5]),
+    ],
+)
+def test_files_go_by_name_and_folders_for_all_in_them(chosen: object, indices: list[int]) -> None:
+    assert split(Folder(DATA), chosen)[0].indices == indices  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "chosen", "message"),
+    [
+        (DATA, [6], r"expected indices in 0\.\.5, got 6"),
+        (DATA, [-1], r"expected indices in 0\.\.5, got -1"),
+        (DATA, [], "some of 6 examples, not all, got 0"),
+        (DATA, range(6), "some of 6 examples, not all, got 6"),
+        (DATA, [True, False], "indices or names of files, got True"),
+        (DATA, [1.0], "indices or names of files, got 1.0"),
+        (DATA, ["bob"], "list has no samples that name its files, got 'bob'"),
+        (Folder(DATA), ["bob/3.png"], r"got 'bob/3.png'\. They have names such as \['bob/[12]\.png'\]"),
+        (Folder(DATA), ["bo"], r"got 'bo'\. They have names such as \['"),
+    ],
+)
+def test_what_it_has_not_is_refused(data: list[object], chosen: object, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        split(data, chosen)  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""A case looked at before it is run."""
+
+from dataclasses import replace
+
+import pytest
+
+import unrecall as ur
+from tests.worlds import CPU, World, network
+from unrecall.errors import BadInput
+from unrecall.experiment.doctor import Case, Line, between, doctor
+from unrecall.scenarios.base import Scenario
+from unrecall.spec.lines import parse
+from unrecall.training.loop import Fit
+
+
+def scenario_of(world: World) -> Scenario:
+    return Scenario(
+        "case",
+        "a case",
+        world.task,
+        world.request,
+        lambda seed, session: network(seed=seed),
+        Fit(epochs=20, batch_size=32),
+    )
+
+
+def look(scenario: Scenario, method: str = "grad_diff", attacks: str = "loss") -> list[Line]:
+    suiting = ur.suite(*attacks.split()).suiting(scenario.task)
+    return list(doctor(Case(scenario, parse(method, "methods"), suiting, CPU)))
+
+
+def said(lines: list[Line], subject: str) -> str:
+    return "; ".join(line.text for line in lines if line.subject == subject)
+
+
+def test_everything_is_tried_and_counted(samples_world: World) -> None:
+    lines = look(scenario_of(samples_world), attacks="loss relearn:steps=1,learning_rates=0.01")
+    assert said(lines, "data") == "forget 20, retain 140, holdout 40, test 200"
+    # 160 examples in batches of 32, 20 times; 5 models on 140, whose last batch holds 12; forget in one, ten times.
+    assert said(lines, "original").startswith(
+        "is trained by the recipe, so what it knows is not known yet; 100 steps of"
+    )
+    assert said(lines, "retrained").startswith("5 x 100 steps of")
+    assert said(lines, "grad_diff").startswith("2 x 10 steps of"), "the null too, as there is BatchNorm"
+    assert said(lines, "attacks").startswith("2 tried on 84 examples and 2 models in")
+    assert "on 260 examples and 7 models" in said(lines, "attacks")
+    assert said(lines, "verdict").startswith("beside 5 retrained models")
+    assert said(lines, "tuning").startswith("--tune searches fit.lr on forget and 20 examples of half of holdout")
+    assert said(lines, "in all").endswith("on cpu")
+
+
+def test_a_given_original_is_asked_what_it_knows(samples_world: World) -> None:
+    w = samples_world
+    given = replace(scenario_of(w), original=w.original, build=None, recipe=None, retrained=())
+    lines = look(given, "ssd")
+    assert "100 % of forget right" in said(lines, "original")
+    assert "remembers forget with z = " in said(lines, "original")
+    assert "with 20 of forget" in said(lines, "ssd")
+    assert said(lines, "verdict").startswith("beside 40 records never trained on: leaks at 4 %, stands out, damaged")
+
+
+def test_persons_are_counted_as_such(samples_world: World) -> None:
+    w = samples_world
+    names = {"forget": ["ann"] * 20, "holdout": [f"p{i // 2}" for i in range(40)]}
+    request = ur.Request(w.request.forget, w.request.retain, w.request.holdout, groups=names)
+    lines = look(Scenario("case", "", w.task, request, original=w.original), "retrain")
+    assert said(lines, "verdict").startswith("beside 20 persons never trained on: leaks at 5 %, damaged")
+    assert "no test set was given" in said(lines, "data")
+    assert said(lines, "tuning") == "retrain has no strength to tune"
+
+
+def test_a_case_that_cannot_run_says_why(samples_world: World) -> None:
+    w = samples_world
+    with pytest.raises(BadInput, match=r"expected a label in 0\.\.2"):
+        look(replace(scenario_of(w), build=lambda seed, session: network(3)))
+
+
+def test_two_durations_are_one_where_they_are_nearly_the_same() -> None:
+    assert between(4.0, 5.0) == "about 5.0 s"
+    assert between(4.0, 400.0) == "4.0 s to 7 min"

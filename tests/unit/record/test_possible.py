@@ -1,0 +1,44 @@
+"""What can be concluded at all, by the rules of docs/verdict.md."""
+
+import pytest
+
+from unrecall.record.possible import Sizes, possible, remembered
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentences"),
+    [
+        (Sizes("samples", 100, 400, 5), ["beside 5 retrained models"]),
+        (Sizes("class", 12, 0, 2), ["beside 2 retrained models", "5 retrained models make"]),
+        (Sizes("samples", 3, 9, 5), ["beside 5 retrained models", "with 3 forgotten, the original itself"]),
+        (Sizes("class", 12, 40, 1), ["no verdict .* a whole class must go"]),
+        (Sizes("samples", 12, 3, 0), ["no verdict .* a holdout of 4 at least, got 3"]),
+        # One against 18 can be dealt out in 19 ways: no p of 5 %. Of 20, 24 and 99 others p is 1/20, 1/25 and 1/100.
+        (Sizes("samples", 1, 18, 0), ["1 against 18 can be dealt out in 19 ways, and 20 are needed"]),
+        (Sizes("samples", 1, 19, 0), ["19 records never trained on: leaks at 5 %, damaged", "fewer than 50"]),
+        (Sizes("samples", 1, 24, 0), ["24 records never trained on: leaks at 4 %, damaged", "fewer than 50"]),
+        (Sizes("samples", 1, 99, 0), ["leaks at 4 %, stands out, damaged", "fewer than 50"]),
+        (Sizes("samples", 49, 200, 0), ["stands out, damaged", "fewer than 50 records, got 49"]),
+        (Sizes("samples", 50, 200, 0), ["stands out, no more than 50 %, damaged"]),
+        (Sizes("samples", 100, 100, 0), ["no more than 50 %, no more than 25 %, damaged", "up to 400 records"]),
+        (Sizes("samples", 20, 80, 0, grouped=True), ["80 persons .* no more than 50 %, damaged"]),
+    ],
+)
+def test_sizes_decide_which_labels_there_are(sizes: Sizes, sentences: list[str]) -> None:
+    import re
+
+    said = list(possible(sizes))
+    assert len(said) == len(sentences), said
+    assert all(re.search(pattern, text) for pattern, text in zip(sentences, said, strict=True)), said
+
+
+def test_what_the_original_remembers_says_what_is_noticed() -> None:
+    # 2.8 / z of the memory is noticed 4 times in 5; "no more than 50 %" needs z = 5 + .84, so (5.84 / 4)^2 as many.
+    assert list(remembered(4.0, 100)) == [
+        "the original remembers forget with z = 4.0, as it is: 70% of that memory left is noticed.",
+        "for no more than 50 %, about 214 such records are needed.",
+    ]
+    assert list(remembered(0.2, 100)) == [
+        "the original remembers forget with z = 0.2, as it is: what left no trace can't be seen to go."
+    ]
+    assert len(list(remembered(12.0, 100))) == 1
