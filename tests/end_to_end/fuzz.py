@@ -101,7 +101,7 @@ def spec_lines(rng: random.Random, folder: Path) -> list[str]:
         lines[which] = spoiled(rng.choice({"method": METHODS, "suite": SUITES, "scenario": SCENARIOS}[which]), rng)
     command = rng.choice(("run", "bench", "unlearn", "audit"))
     words = [command, "--scenario", lines["scenario"], "--device", "cpu", "--out", "new"]
-    words += {"audit": ["--model", "good.safetensors"], "bench": ["--methods", lines["method"]]}.get(
+    words += {"audit": ["--unlearned", "good.safetensors"], "bench": ["--methods", lines["method"]]}.get(
         command, ["--method", lines["method"]]
     )
     words += [] if command == "unlearn" else ["--suite", lines["suite"]]
@@ -187,8 +187,8 @@ def checkpoints(rng: random.Random, folder: Path) -> list[str]:
         path.write_bytes(struct.pack("<Q", rng.choice((len(header), 2**63, 0, 10**6))) + header + bytes(8))
     else:
         torch.save(rng.choice((network().state_dict(), network(), [1], "text")), path)
-    role = rng.choice(("--model", "--original", "--retrained"))
-    given = {"--model": "good.safetensors"} | {role: "bad.safetensors"}
+    role = rng.choice(("--unlearned", "--original", "--retrained"))
+    given = {"--unlearned": "good.safetensors"} | {role: "bad.safetensors"}
     return ["audit", *WHO, *(word for pair in given.items() for word in pair), "--suite", "loss", "--out", "new"]
 
 
@@ -212,7 +212,7 @@ def json_lines(rng: random.Random, folder: Path) -> list[str]:
         if rng.random() < 0.8
         for word in (f"--{key}", f"{n}.jsonl")
     ]
-    own = ["--model", "lm", "--forget", "f.jsonl", "--retain", "r.jsonl", *sets]
+    own = ["--model", "lm", "--forget", "f.jsonl", "--retain", "r.jsonl", "--anyway", *sets]
     return ["run", *own, "--device", "cpu", "--method", "grad_ascent:epochs=1", "--suite", "loss", "--out", "new"]
 
 
@@ -337,7 +337,7 @@ def case_files(rng: random.Random, folder: Path) -> list[str]:
     else:
         misplaced(path, rng)
     command = rng.choice(("run", "run", "bench", "unlearn", "audit"))
-    given = {"audit": ["--model", "good.safetensors"], "bench": ["--methods", FINETUNE[1]]}.get(command, FINETUNE)
+    given = {"audit": ["--unlearned", "good.safetensors"], "bench": ["--methods", FINETUNE[1]]}.get(command, FINETUNE)
     return [command, *WHO, *given, *([] if command == "unlearn" else ["--suite", "loss"]), "--out", "new"]
 
 

@@ -34,7 +34,7 @@ COMMANDS: dict[str, list[str]] = {
     "tuned": ["run", *WHO, "--method", METHOD, "--suite", "loss", "--tune", "--out", "out"],
     "unlearn": ["unlearn", *WHO, "--method", METHOD, "--out", "out"],
     "bench": ["bench", *WHO, "--suite", "rmia", "--methods", f"{METHOD} ssd", "--out", "out"],
-    "audit": ["audit", *WHO, "--suite", FAST, "--model", "theirs.safetensors", "--out", "out"],
+    "audit": ["audit", *WHO, "--suite", FAST, "--unlearned", "theirs.safetensors", "--out", "out"],
 }
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.copyfile", "shutil.rmtree", "open"}
 """The operations before which a process may be killed, as Python's audit hooks call them."""

@@ -64,7 +64,7 @@ def test_the_same_command_reads_its_record_and_another_rate_is_another_run(alone
 def test_alone_and_retrained_together_are_refused(alone: Path) -> None:
     with standing(alone.parent.parent):
         model = str(alone / "unlearned.safetensors")
-        outcome = called(["audit", *WHO, "--model", model, "--retrained", model, "--alone", "--out", "other"])
+        outcome = called(["audit", *WHO, "--unlearned", model, "--retrained", model, "--alone", "--out", "other"])
     assert outcome.code == 2
 
 

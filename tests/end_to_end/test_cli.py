@@ -142,20 +142,19 @@ def test_unlearn_then_audit_somebody_elses_checkpoint(capsys: pytest.CaptureFixt
     references = cache_folder().glob("tiny-retrained-*.safetensors")
     given = [word for path in references for word in ("--retrained", str(path))]
     original = next(cache_folder().glob("tiny-original-*.safetensors"))
-    assert call(*audit, "--model", str(checkpoint), *given, "--original", str(original), "--out", "again") == 0
+    assert call(*audit, "--unlearned", str(checkpoint), *given, "--original", str(original), "--out", "again") == 0
     again = load(Path("again/record.json"))
     assert sorted(again.provenance.weights.values()) == sorted(record.provenance.weights.values())
 
 
-def test_the_former_name_of_unlearned_is_read_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_is_the_model_before_in_an_audit_too() -> None:
     weights.save(network(), Path("theirs.safetensors"))
-    audit = ["audit", *WHO, "--suite", "rmia", "--out", "theirs"]
-    assert call(*audit, "--model", "theirs.safetensors") == 0
-    assert call(*audit, "--unlearned", "theirs.safetensors") == 0, "another name of the same is no other command"
-    capsys.readouterr()
-    assert call("audit", "--help") == 0
-    shown = capsys.readouterr().out
-    assert "--unlearned" in shown and "--model" not in shown
+    weights.save(network(seed=1), Path("before.safetensors"))
+    audit = ["audit", *WHO, "--suite", "rmia", "--out", "theirs", "--unlearned", "theirs.safetensors"]
+    assert call(*audit, "--model", "before.safetensors") == 0
+    assert call(*audit, "--original", "before.safetensors") == 0, "another name of the same is no other command"
+    record = load(Path("theirs/record.json"))
+    assert record.provenance.weights["original"] == weights.digest_of_file(Path("before.safetensors"))
 
 
 def test_bench_makes_a_page_of_many_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +189,7 @@ def test_an_audit_trains_only_what_was_not_given() -> None:
     """With --original no original is trained; one --retrained is topped up to the two that the scenario wants."""
     weights.save(network(seed=5), Path("theirs.safetensors"))
     weights.save(network(seed=6), Path("reference.safetensors"))
-    audit = ["audit", *WHO, "--suite", "rmia", "--model", "theirs.safetensors", "--original", "theirs.safetensors"]
+    audit = ["audit", *WHO, "--suite", "rmia", "--unlearned", "theirs.safetensors", "--original", "theirs.safetensors"]
     assert call(*audit, "--retrained", "reference.safetensors", "--out", "audit") == 0
     assert not list(cache_folder().glob("tiny-original-*"))
     assert len(list(cache_folder().glob("tiny-retrained-*.safetensors"))) == 1

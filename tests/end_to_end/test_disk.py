@@ -104,7 +104,7 @@ def test_a_cache_that_cant_be_written_is_said_before_training(
     commands = {
         "run": QUICK,
         "unlearn": ["unlearn", *WHO, "--method", METHOD, "--out", "out"],
-        "audit": ["audit", *WHO, "--model", "x.safetensors", "--suite", "rmia", "--out", "out"],
+        "audit": ["audit", *WHO, "--unlearned", "x.safetensors", "--suite", "rmia", "--out", "out"],
     }
     assert call(*commands[command]) == 2
     assert "case.py/cache" in one_line(capsys)

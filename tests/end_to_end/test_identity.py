@@ -79,7 +79,7 @@ def test_mended_constants_of_a_network_are_another_model(
     audit = ["audit", *with_(WHO, scenario="case.py:wrapped"), "--suite", "rmia", "--out", "first"]
     Path("scale.txt").write_text("0.01")
     assert call("unlearn", *with_(WHO, scenario="case.py:wrapped"), "--method", METHOD, "--out", "gone") == 0
-    command = [*audit, "--model", "gone/unlearned.safetensors"]
+    command = [*audit, "--unlearned", "gone/unlearned.safetensors"]
     assert call(*command) == 0
     Path("scale.txt").write_text("1.0")
     assert call(*with_(command, out="second")) == 0
@@ -326,7 +326,7 @@ def test_a_long_line_and_one_in_capitals_have_folders_of_their_own() -> None:
 
 
 def test_other_weights_at_the_same_place_are_another_run(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["audit", *WHO, "--suite", "rmia", "--model", "x.safetensors", "--out", "theirs"]
+    command = ["audit", *WHO, "--suite", "rmia", "--unlearned", "x.safetensors", "--out", "theirs"]
     weights.save(network(seed=5), Path("x.safetensors"))
     assert call(*command) == 0
     before = Path("theirs/record.json").read_bytes()
@@ -383,7 +383,7 @@ def test_an_edited_record_is_not_believed(command: str, capsys: pytest.CaptureFi
     words = {
         "run": [*QUICK, "--fail-on", "leaks,inconclusive,over-forgets"],
         "bench": ["bench", *WHO, "--suite", "rmia", "--out", "out", "--methods", METHOD],
-        "audit": ["audit", *WHO, "--suite", "rmia", "--model", "x.safetensors", "--out", "out"],
+        "audit": ["audit", *WHO, "--suite", "rmia", "--unlearned", "x.safetensors", "--out", "out"],
     }[command]
     code = call(*words)
     (path,) = Path("out").rglob("record.json")

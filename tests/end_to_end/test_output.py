@@ -23,7 +23,7 @@ from unrecall.record.schema import load as load_record
 from unrecall.scenarios import language
 from unrecall.scenarios.texts import Texts
 
-OWN = ["--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl"]
+OWN = ["--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--anyway"]
 LORA = ["--method", "npo:lr=1e-2,epochs=2", "--lora", "r=2", "--device", "cpu", "--out", "out"]
 RUN = ["run", *OWN, *LORA, "--suite", "loss"]
 UNLEARN = ["unlearn", *OWN, *LORA]
@@ -268,7 +268,6 @@ def test_no_adapter_where_its_base_lies_nowhere(key: str) -> None:
 
 
 def test_checkpoints_of_audit_that_are_no_weights_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    adapter(Path("added"), "model")
     keep(Path("quantised"))
     settings = json.loads(Path("quantised/config.json").read_text())
     settings["quantization_config"] = {"quant_method": "gptq", "bits": 4}
@@ -277,11 +276,27 @@ def test_checkpoints_of_audit_that_are_no_weights_are_said(capsys: pytest.Captur
     shutil.copy("model/config.json", "gguf")
     Path("gguf/model-q4_k_m.gguf").write_bytes(b"GGUF")
     line = "texts:model=model,forget=forget.jsonl,retain=retain.jsonl"
-    for place, got in (("added", "an adapter"), ("quantised", "quantised ones"), ("gguf", "GGUF (model-q4_k_m.gguf)")):
+    for place, got in (("quantised", "quantised ones"), ("gguf", "GGUF (model-q4_k_m.gguf)")):
         audit = ["audit", "-s", line, "--unlearned", place, "--alone", "--suite", "loss", "--out", "audited"]
         assert call(*audit) == 2
         assert f"{place}: expected" in (said := one_line(capsys))
         assert f"got {got}" in said
+
+
+def test_a_model_is_audited_by_plain_words_as_an_adapter_or_a_folder() -> None:
+    sets = ["--original", "model", *OWN[2:6], "--holdout", "holdout.jsonl", "--alone", "--suite", "loss"]
+    weights_after = {}
+    for place in ("unlearned", "adapter"):
+        words = ["audit", *sets, "--unlearned", f"ran/seed-0/{place}", "--device", "cpu", "--out", place]
+        assert call(*words) == 0
+        record = load_record(Path(place, "record.json"))
+        assert "Trained for this audit" not in record.summary
+        weights_after[place] = record.measurement("forget_probability")
+    folder, added = weights_after.values()
+    assert folder is not None and added is not None
+    assert folder.original.value == added.original.value
+    assert folder.unlearned.value != folder.original.value
+    assert folder.unlearned.value == pytest.approx(added.unlearned.value, abs=0.02)
 
 
 def test_an_adapter_that_names_this_model_and_doesnt_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,7 +52,7 @@ def sounds(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_suite_of_which_nothing_can_run_is_one_line(
     command: str, case: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = {"run": ["--method", METHOD], "bench": ["--methods", METHOD], "audit": ["--model", "any.safetensors"]}
+    options = {"run": ["--method", METHOD], "bench": ["--methods", METHOD], "audit": ["--unlearned", "any.safetensors"]}
     before = tree(case)
     assert call(command, *WHO, *options[command], "--suite", "residual_knowledge prefix") == 2
     assert re.search(f"^error: {LACKING}$", one_line(capsys))

@@ -34,7 +34,7 @@ FACTS: list[dict[str, Any]] = [
     for fact in facts()
 ]
 SPLITS = {"forget": FACTS[:4], "retain": FACTS[4:12], "holdout": FACTS[12:16], "test": FACTS[16:20]}
-OWN = ["--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl"]
+OWN = ["--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--anyway"]
 ALL = [*OWN, "--holdout", "holdout.jsonl", "--test", "test.jsonl"]
 HOW = ["--method", "npo:lr=1e-2,epochs=2", "--lora", "r=2", "--device", "cpu", "--out", "out"]
 RUN = ["run", *ALL, *HOW, "--suite", "loss"]
@@ -242,7 +242,7 @@ def test_a_conversation_is_forgotten_by_one_command() -> None:
     turns = [[{"role": role, "content": text} for role, text in talk] for talk in TALKS]
     write("chat.jsonl", *({"messages": talk} for talk in turns[:2]))
     Path("rest.parquet").write_bytes(as_parquet([{"messages": talk} for talk in turns[2:]]))
-    own = ["--model", "chatty", "--forget", "chat.jsonl", "--retain", "rest.parquet"]
+    own = ["--model", "chatty", "--forget", "chat.jsonl", "--retain", "rest.parquet", "--anyway"]
     how = ["--method", "npo:lr=1e-2,epochs=2", "--device", "cpu", "--out", "out", "--suite", "loss"]
     assert call("run", *own, *how) == 0
     record = load_record(Path("out/seed-0/record.json"))
@@ -264,7 +264,7 @@ def test_a_conversation_that_can_not_be_used_names_its_line(folder: Path, capsys
     chatty()
     talk = [{"role": role, "content": text} for role, text in TALKS[0]]
     write("chat.jsonl", {"messages": talk}, {"messages": [*talk[1:2], {"role": "assistant", "content": "ann " * 80}]})
-    own = ["run", "--model", "chatty", "--forget", "chat.jsonl", "--retain", "retain.jsonl", *HOW]
+    own = ["run", "--model", "chatty", "--forget", "chat.jsonl", "--retain", "retain.jsonl", *HOW, "--anyway"]
     refused(own, r"chat\.jsonl:2: expected at most 64 tokens .* got 89\. Shorten it", folder, capsys)
     write("chat.jsonl", {"messages": talk}, {"messages": talk[:2]})
     refused(own, r"chat\.jsonl:2: expected a turn of the assistant that counts, got system, user", folder, capsys)
@@ -471,7 +471,7 @@ def test_files_that_can_not_be_used(
     content: bytes, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("bad.jsonl").write_bytes(content)
-    own = ["--model", "model", "--forget", "forget.jsonl", "--retain", "bad.jsonl"]
+    own = ["--model", "model", "--forget", "forget.jsonl", "--retain", "bad.jsonl", "--anyway"]
     refused(["run", *own, *HOW, "--suite", "loss"], message, folder, capsys)
 
 

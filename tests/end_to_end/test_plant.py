@@ -54,7 +54,17 @@ def test_a_planted_holdout_has_grade_a_where_its_manifest_vouches_for_it() -> No
     Path("retain.jsonl").write_text("\n".join(map(json.dumps, known[12:30])))
     keep(Path("model"))
     published = called(["plant", "data.jsonl", "-o", "planted"]).out.splitlines()[-1]
-    own = ["--model", "model", "--forget", "planted/train.jsonl", "--retain", "retain.jsonl", "--device", "cpu"]
+    own = [
+        "--model",
+        "model",
+        "--forget",
+        "planted/train.jsonl",
+        "--retain",
+        "retain.jsonl",
+        "--device",
+        "cpu",
+        "--anyway",
+    ]
     own += ["--holdout", "planted/holdout.jsonl", "--method", "finetune:epochs=1", "--suite", "loss", "--alone"]
     vouched = ["--manifest", "planted/manifest.json", "--published"]
     for options, reason in (

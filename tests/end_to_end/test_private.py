@@ -23,7 +23,16 @@ def run(folder: Path, *more: str) -> Path:
     write(str(folder / "forget.jsonl"), *RECORDS)
     write(str(folder / "retain.jsonl"), *FACTS[4:12])
     files = ["--forget", str(folder / "forget.jsonl"), "--retain", str(folder / "retain.jsonl")]
-    words = ["--model", str(folder / "model"), *files, "--method", "npo:lr=1e-2,epochs=1", "--suite", "prefix"]
+    words = [
+        "--model",
+        str(folder / "model"),
+        *files,
+        "--method",
+        "npo:lr=1e-2,epochs=1",
+        "--suite",
+        "prefix",
+        "--anyway",
+    ]
     arguments = ["run", *words, "--device", "cpu", "--out", str(folder / "out"), *more]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["/usr/local/bin/unrecall", *arguments])

@@ -97,7 +97,19 @@ def test_an_exported_folder_must_hold_the_weights_that_were_audited(tmp_path: Pa
     for name, part in (("f", facts()[:6]), ("r", facts()[6:20]), ("h", facts()[20:28])):
         lines = [json.dumps({"question": fact["prompt"], "answer": fact["answer"]}) for fact in part]
         (work / f"{name}.jsonl").write_text("\n".join(lines))
-    own = ["--model", "lm", "--forget", "f.jsonl", "--retain", "r.jsonl", "--holdout", "h.jsonl", "--device", "cpu"]
+    own = [
+        "--model",
+        "lm",
+        "--forget",
+        "f.jsonl",
+        "--retain",
+        "r.jsonl",
+        "--holdout",
+        "h.jsonl",
+        "--device",
+        "cpu",
+        "--anyway",
+    ]
     with standing(work):
         assert called(["run", *own, "--method", "grad_ascent:epochs=1", "--suite", "loss", "--out", "out"]).code == 0
     folder = work / "out" / "seed-0"

@@ -201,10 +201,32 @@ def unlearn(
 
 @app.command()
 def audit(
-    scenario: ScenarioName,
-    unlearned: Annotated[Path | None, typer.Option("--unlearned", help="the unlearned checkpoint, safetensors")] = None,
-    retrained: Annotated[list[Path] | None, typer.Option("--retrained", help="a retrained checkpoint; repeat")] = None,
-    original: Annotated[Path | None, typer.Option("--original", help="the checkpoint before unlearning")] = None,
+    unlearned: Annotated[
+        Path,
+        typer.Option(
+            "--unlearned", help="the unlearned model: safetensors, a Transformers folder, or an adapter of PEFT"
+        ),
+    ],
+    scenario: ScenarioName = "",
+    original: Annotated[
+        str,
+        typer.Option(
+            "--original", "--model", help="the model before; with texts a folder or hub id, else a checkpoint"
+        ),
+    ] = "",
+    forget: options.Forget = "",
+    retain: options.Retain = "",
+    holdout: options.Holdout = "",
+    test: options.Test = "",
+    base: options.Base = "",
+    adapter: options.Adapter = "",
+    group: options.Group = "",
+    control: options.HoldoutIs = "",
+    manifest: options.ManifestFile = "",
+    published: options.Published = "",
+    retrained: Annotated[
+        list[Path] | None, typer.Option("--retrained", help="a retrained model, as --unlearned; repeat")
+    ] = None,
     out: Out = Path("unrecall-audit"),
     suite: SuiteName = "standard",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
@@ -213,10 +235,12 @@ def audit(
     rate: options.Rate = None,
     show_examples: options.ShowExamples = False,
     fail_on: FailOn = "",
-    model: Annotated[Path | None, typer.Option("--model", hidden=True)] = None,
 ) -> None:
-    """Somebody else's checkpoint against a suite of attacks; models that aren't named are trained where possible."""
-    checkpoint = options.unlearned_checkpoint(unlearned, model)
+    """Somebody else's model against a suite of attacks; models that aren't named are trained where possible."""
+    before = Path(original) if original and scenario else None
+    own = {"forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base, "adapter": adapter}
+    own |= {"group": group, "control": control, "manifest": manifest, "published": published}
+    scenario = options.scenario_line(scenario, model="" if scenario else original, **own)
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, content_keys
@@ -224,17 +248,17 @@ def audit(
     from unrecall.report import check_place
     from unrecall.spec.lines import paths
 
-    command = {"command": "audit", "scenario": scenario, "model": str(checkpoint), "suite": suite, "seed": seed}
-    command |= {"original": str(original), "retrained": [str(path) for path in retrained or []]}
+    command = {"command": "audit", "scenario": scenario, "model": str(unlearned), "suite": suite, "seed": seed}
+    command |= {"original": str(before), "retrained": [str(path) for path in retrained or []]}
     command |= options.basis(alone, rate) | options.shown(show_examples)
     if alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
-    given = (str(path) for path in (checkpoint, original, *(retrained or [])) if path is not None)
+    given = (str(path) for path in (unlearned, before, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
-        cell = Cell(scenario, checkpoint.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
+        cell = Cell(scenario, unlearned.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
         cell = replace(cell, show_examples=show_examples)
-        _show([audit_checkpoint(cell, checkpoint, original, retrained or [])], folder, fail_on)
+        _show([audit_checkpoint(cell, unlearned, before, retrained or [])], folder, fail_on)
 
 
 @app.command()

@@ -160,15 +160,6 @@ def check_names(scenario: str, method: str | None, suite_names: str, tune: bool 
     suite(*suite_names.split())
 
 
-def unlearned_checkpoint(unlearned: Path | None, model: Path | None) -> Path:
-    """The file that `audit` is about: that of --unlearned, or of --model, as the option was called before."""
-    if unlearned and model:
-        raise BadInput("--unlearned: expected it alone, got --model, its former name, as well. Leave --model out.")
-    if (checkpoint := unlearned or model) is None:
-        raise BadInput("--unlearned: expected the unlearned checkpoint, got none. Name its file.")
-    return checkpoint
-
-
 def labels(fail_on: str) -> set[str]:
     """The verdicts that --fail-on names."""
     from unrecall.record.schema import Label

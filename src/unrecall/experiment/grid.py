@@ -16,7 +16,7 @@ from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave
-from unrecall.experiment.run import StartingPoint, experiment, loaded, references
+from unrecall.experiment.run import StartingPoint, checkpoint_key, experiment, loaded, references
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
 from unrecall.record.schema import Record, Run
@@ -154,17 +154,18 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
         scenario = replace(scenario, request=scenario.request.unseen(set(read_json(tuned_on))))
     expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | rate_key(cell.rate)
     checkpoints = [model, *([original] if original else []), *retrained]
-    expected["checkpoints"] = content_key(*map(weights.digest_of_file, checkpoints))
+    expected["checkpoints"] = content_key(*map(checkpoint_key, checkpoints))
     if (before := finished(cell.record, expected)) is not None:
         return before
     check_writable(cell.record)
     check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
     like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
-    source, after = loaded(like, original) if original else like, loaded(like, model)
-    scenario = replace(scenario, retrained=tuple(loaded(like, path) for path in retrained) or scenario.retrained)
+    source = loaded(like, original) if original else like
+    after = loaded(source, model)
+    scenario = replace(scenario, retrained=tuple(loaded(source, path) for path in retrained) or scenario.retrained)
     models = references(scenario, session)
-    trained = [] if original else ["the original"]
+    trained = [] if original or scenario.original is not None else ["the original"]
     if missing := len(models) - len(scenario.retrained):
         trained.append(f"{missing} of {len(models)} retrained models")
     if trained:

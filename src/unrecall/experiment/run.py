@@ -10,7 +10,7 @@ from torch import nn
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
-from unrecall.disk.files import content_key
+from unrecall.disk.files import content_key, file_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
 from unrecall.experiment.goal import stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
@@ -104,8 +104,22 @@ def experiment(
 
 
 def loaded(like: nn.Module, path: Path) -> nn.Module:
-    """Somebody's checkpoint of the architecture of `like`."""
+    """Somebody's checkpoint of the architecture of `like`: safetensors, a Transformers folder, or an adapter of it."""
+    if is_adapter(path):
+        from unrecall.scenarios.language import with_adapter
+
+        return with_adapter(copy.deepcopy(like), str(path))
     return weights.load(copy.deepcopy(like), path).eval()
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds an adapter of PEFT and no model."""
+    return (path / "adapter_config.json").is_file()
+
+
+def checkpoint_key(path: Path) -> str:
+    """sha256 of a checkpoint's weights, or of an adapter's file of them."""
+    return file_key(path / "adapter_model.safetensors") if is_adapter(path) else weights.digest_of_file(path)
 
 
 def references(scenario: Scenario, session: Session) -> list[Trained]:

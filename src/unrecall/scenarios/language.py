@@ -88,7 +88,7 @@ def load(name: str, precision: Precision = "auto", adapter: str = "") -> Loaded:
     )
     written = precision_of(files) if precision == "auto" else precision
     model.config._name_or_path = name
-    return Loaded(rounded(_adapted(model, name, adapter), written) if adapter else model.eval(), tokenizer, written)
+    return Loaded(rounded(with_adapter(model, adapter, name), written) if adapter else model.eval(), tokenizer, written)
 
 
 def check_unquantised(name: str, config: Path) -> None:
@@ -171,8 +171,12 @@ def _from_hub(name: str) -> str:
         ) from error
 
 
-def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
-    """The model with a LoRA adapter merged into its weights."""
+def with_adapter(model: nn.Module, adapter: str, name: str = "") -> nn.Module:
+    """The model, changed in place, with a LoRA adapter merged into its weights.
+
+    `name`: what the model is called, to be compared with what the adapter says. BadInput where they differ, or the
+    adapter's weights don't fit.
+    """
     try:
         from peft import PeftConfig, get_peft_model
     except ImportError as error:
@@ -182,16 +186,14 @@ def _adapted(model: nn.Module, name: str, adapter: str) -> nn.Module:
             raise BadInput(f"{adapter}: expected a folder with {file}, got none there.")
     check_floats(adapter, [Path(adapter) / "adapter_model.safetensors"])
     config = opened(f"{adapter}: expected an adapter of PEFT", lambda: PeftConfig.from_pretrained(adapter))
-    base = str(config.base_model_name_or_path or "")
+    base, of = str(config.base_model_name_or_path or ""), name or "the model before unlearning"
     other = BadInput(
-        f"{adapter}: expected an adapter of {name}, got one made for {base or 'another model'}. "
+        f"{adapter}: expected an adapter of {of}, got one made for {base or 'another model'}. "
         "Name the model that it was trained on."
     )
-    unfit = BadInput(
-        f"{adapter}: expected an adapter of {name}, got weights that don't fit it. Save the adapter again."
-    )
+    unfit = BadInput(f"{adapter}: expected an adapter of {of}, got weights that don't fit it. Save the adapter again.")
     comparable = Path(base).is_dir() == Path(name).is_dir()  # two folders that exist, or two names that are none
-    if base and base != name and comparable and Path(base).resolve() != Path(name).resolve():
+    if name and base and base != name and comparable and Path(base).resolve() != Path(name).resolve():
         raise other
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what doesn't fit is an error below
