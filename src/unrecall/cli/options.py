@@ -136,6 +136,7 @@ def tunes(tune: bool | None, method: str, own: Mapping[str, str]) -> bool:
     return bool(
         own.get("model")
         and (own.get("holdout") or own.get("test"))
+        and own.get("control") != "planted"  # whose holdout is paired with forget
         and strength is not None
         and not names_any(method, strength.parameters)
     )
