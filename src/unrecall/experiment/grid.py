@@ -133,7 +133,7 @@ def unlearn_cell(cell: Cell) -> str:
     write_json(folder / IDENTITY, expected)
     if cell.tuned:
         validation = scenario.request.with_validation().validation or ()
-        write_json(folder / TUNED_ON, [digest(item) for item in iterate(validation)])
+        write_json(folder / TUNED_ON, [digest(item) for item in iterate(validation)], private=True)
     export(scenario.task, unlearned, folder / "unlearned")
     session.end()
     return f"{folder / CHECKPOINT}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
