@@ -58,7 +58,8 @@ def keep(folder: Path) -> None:
     suite_option = "--suite" if "--suite" in shown.stdout else "--audit"
     for name, (scenario, method, suite, *more) in RUNS.items():
         named = ["--scenario", scenario, "--method", method, suite_option, suite, "--device", "cpu", "--out", name]
-        subprocess.run([*unrecall, "run", *named, *more], cwd=folder, env=place, check=True)
+        shows = ["--show-examples"] if "--show-examples" in shown.stdout else []
+        subprocess.run([*unrecall, "run", *named, *more, *shows], cwd=folder, env=place, check=True)
 
 
 def numbers(record: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -290,7 +290,7 @@ def test_a_model_is_audited_by_plain_words_as_an_adapter_or_a_folder() -> None:
         words = ["audit", *sets, "--unlearned", f"ran/seed-0/{place}", "--device", "cpu", "--out", place]
         assert call(*words) == 0
         record = load_record(Path(place, "record.json"))
-        assert "Trained for this audit" not in record.summary
+        assert "Trained for this audit" not in record.scenario_summary
         weights_after[place] = record.measurement("forget_probability")
     folder, added = weights_after.values()
     assert folder is not None and added is not None

@@ -135,7 +135,7 @@ def test_without_holdout_and_test_the_rows_say_why() -> None:
 def test_unlearn_leaves_a_folder_to_open_and_so_does_bfloat16() -> None:
     from transformers import AutoModelForCausalLM
 
-    how = ["--method", "finetune:lr=1e-2,epochs=1", "--device", "cpu", "--out", "out"]
+    how = ["--method", "finetune:lr=1e-2,epochs=1", "--device", "cpu", "--out", "out", "--anyway"]
     assert (
         call("unlearn", "-s", "texts:model=model,forget=forget.jsonl,retain=retain.jsonl,precision=bfloat16", *how) == 0
     )
@@ -243,7 +243,7 @@ def test_a_conversation_is_forgotten_by_one_command() -> None:
     write("chat.jsonl", *({"messages": talk} for talk in turns[:2]))
     Path("rest.parquet").write_bytes(as_parquet([{"messages": talk} for talk in turns[2:]]))
     own = ["--model", "chatty", "--forget", "chat.jsonl", "--retain", "rest.parquet", "--anyway"]
-    how = ["--method", "npo:lr=1e-2,epochs=2", "--device", "cpu", "--out", "out", "--suite", "loss"]
+    how = ["--method", "npo:lr=1e-2,epochs=2", "--device", "cpu", "--out", "out", "--suite", "loss", "--show-examples"]
     assert call("run", *own, *how) == 0
     record = load_record(Path("out/seed-0/record.json"))
     assert "forget 2 texts of chat.jsonl, keep 3 of rest.parquet; prompts in the tokenizer's chat template" in (

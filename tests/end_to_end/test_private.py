@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import unrecall as ur
 from tests.end_to_end.test_cli import call
 from tests.end_to_end.test_own_texts import FACTS, keep, write
+from tests.worlds import CPU, make_world
+from unrecall.report import page
 
 PROMPTS = [f"PLANTED-QUESTION-{i}-{i * 7919 % 1000}" for i in range(20)]
 ANSWERS = [f"PLANTED-ANSWER-{i}-{i * 6271 % 1000}" for i in range(20)]
@@ -75,7 +78,6 @@ def test_the_command_in_a_record_has_no_folders(plain: Path) -> None:
 def test_others_can_not_read_what_hangs_on_data(plain: Path) -> None:
     parts = plain / "seed-0" / "parts"
     files = [plain / "seed-0" / "record.json", *(path for path in parts.rglob("*") if path.is_file())]
-    assert len(files) > 1
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert stat.S_IMODE(parts.stat().st_mode) == 0o700
     assert stat.S_IMODE((plain / "report.html").stat().st_mode) & 0o044
@@ -85,11 +87,11 @@ def test_examples_come_where_they_are_asked_for(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
     out = run(tmp_path, "--show-examples")
     record = json.loads((out / "seed-0" / "record.json").read_text(encoding="utf-8"))
-    page = (out / "report.html").read_text(encoding="utf-8")
+    html = (out / "report.html").read_text(encoding="utf-8")
     for reading in record["readings"]:
         assert PROMPTS[reading["index"]] in reading["prompt"]
         assert ANSWERS[reading["index"]] in reading["answer"]
-        assert PROMPTS[reading["index"]] in page
+        assert PROMPTS[reading["index"]] in html
     assert stat.S_IMODE((out / "report.html").stat().st_mode) == 0o600
     kept = list((tmp_path / "cache").iterdir())
     assert kept
@@ -98,3 +100,15 @@ def test_examples_come_where_they_are_asked_for(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "cache" / "mine.txt").write_text("somebody else's")
     assert call("cache", "clear") == 0
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["mine.txt"]
+
+
+def test_no_picture_of_forget_stands_in_record_or_page() -> None:
+    world = make_world("samples")
+    models = {"original": world.original, "unlearned": world.original, "retrained": world.retrained}
+    given = {"request": world.request, "task": world.task, "attacks": ur.suite("loss"), "session": CPU}
+    record = ur.audit(**models, **given)
+    assert [exhibit.index for exhibit in record.exhibits] != []
+    assert "base64" not in record.model_dump_json() + page([record])
+    shown = ur.audit(**models, **given, show_examples=True)
+    assert shown.model_dump_json().count("data:image/png;base64,") == len(record.exhibits) == 8
+    assert page([shown]).count("data:image/png;base64,") == 8

@@ -141,7 +141,7 @@ def unlearn_cell(cell: Cell) -> str:
     write_json(folder / IDENTITY, expected)
     if cell.tuned:
         validation = scenario.request.with_validation().validation or ()
-        write_json(folder / TUNED_ON, [digest(item) for item in iterate(validation)])
+        write_json(folder / TUNED_ON, [digest(item) for item in iterate(validation)], private=True)
     drop_parts(folder)
     session.end()
     return f"{place}  {show(chosen)}  sha256 {key}"

@@ -261,7 +261,7 @@ def _by(record: Record, *, asking: bool) -> Said:
         found = strongest.p is not None and strongest.p <= tested.level
         word = YES if found else tested.label.capitalize() if tested.label in SHARES_LEFT else UNKNOWN
         said = "they are recognised" if found else "they are not recognised"
-        said = "it is shown and not counted" if strongest.p is None else said
+        said = "the test is shown and not counted" if strongest.p is None else said
         return word, f"{_capital(after(strongest))}, {said} ({_told(strongest)})."
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
     plain = [m for m in rows if m.name in KNOWN]

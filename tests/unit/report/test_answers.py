@@ -159,4 +159,4 @@ def test_a_test_that_is_shown_and_not_counted_answers_nothing() -> None:
     tests = [plain.model_copy(update={"p": None}), other]
     _, asking = regulator(labelled("inconclusive", attacks=tests))
     assert asking.word == "Can’t be told"
-    assert asking.text == "As it is, it is shown and not counted (z = 3.1)."
+    assert asking.text == "As it is, the test is shown and not counted (z = 3.1)."

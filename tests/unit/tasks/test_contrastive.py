@@ -556,6 +556,7 @@ def test_a_quick_audit_from_end_to_end(pairs_world: World, tmp_path: Path, monke
         retrained=w.retrained,
         attacks=suite(*attacks),
         session=session,
+        show_examples=True,
     )
     values = {m.name: m for m in record.measurements}
     for name in ("forget_accuracy", "forget_retrieval_first", "relearn_mean", "quantise_mean", "loss_auc"):
