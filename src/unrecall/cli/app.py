@@ -149,7 +149,7 @@ def unlearn(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
 ) -> None:
-    """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
+    """A checkpoint only: OUT/unlearned.safetensors, or for a language model the Transformers folder OUT/unlearned."""
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     own |= {"group": group, "control": control, "manifest": manifest, "published": published}
     scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
