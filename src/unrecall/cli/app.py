@@ -184,7 +184,7 @@ def unlearn(
     device: Device = None,
     anyway: options.Anyway = False,
 ) -> None:
-    """A checkpoint only: OUT/unlearned.safetensors, and a Transformers folder OUT/unlearned for a language model."""
+    """A checkpoint only: OUT/unlearned.safetensors, or for a language model the Transformers folder OUT/unlearned."""
     own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
     own |= {"group": group, "control": control, "manifest": manifest, "published": published}
     searched = options.tunes(tune, method, own)

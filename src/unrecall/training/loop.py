@@ -95,11 +95,11 @@ class StepState:
 
     def _parts(self) -> Iterator[tuple[float, Batches]]:
         """The parts of all batches, each with its share of the first one's examples; fewer where a batch has fewer."""
-        sizes = [batch_size(batch) for batch in self.batches.values()]
-        count = min([self.accumulate, *sizes])
-        if count == 1:
+        if self.accumulate == 1:
             yield 1.0, self.batches
             return
+        sizes = [batch_size(batch) for batch in self.batches.values()]
+        count = min(self.accumulate, *sizes)
         split = {name: in_parts(batch, count) for name, batch in self.batches.items()}
         for i in range(count):
             part = {name: batches[i] for name, batches in split.items()}
