@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,8 @@ ASKED = 500
 """Examples of retain, test and validation on which a given original is asked what it knows."""
 TRIALS = 8
 """Trials of `--tune`."""
+BUDGETS = ("steps", "learning_rates")
+"""Parameters of attacks that fine-tune, of which each value costs a part of a training, and a look at all examples."""
 PATIENCE = 60.0
 """Seconds after which no further attack is tried."""
 
@@ -193,30 +196,36 @@ def _unlearning(case: Case, model: nn.Module) -> Iterator[Timed]:
 
 
 def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """Each attack on a few examples and two models, as long as patience lasts, and what all of them take.
+    """Each attack at its smallest, on a few examples and two models, as long as patience lasts, and what all take.
 
     Some attacks train for so many steps whatever there is, others look at each example: hence two bounds.
     """
     request, count = _sample(case.request, SAMPLE), 2 + case.retrained
     setting = Setting(Models(model, copy.deepcopy(model)), request, case.scenario.task, 0, case.session.quiet())
-    spent, started = dict[str, float](), time.perf_counter()
+    whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (case.request, request))
+    tried, least, started = 0, 0.0, time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
         for attack in case.attacks:
             if time.perf_counter() - started > PATIENCE:
                 break
             case.session.say(f"trying {report_of(attack).title}")
-            spent[report_of(attack).title] = _clock(partial(finding_of, attack, setting))
+            small, times = smallest(attack)
+            least += times * _clock(partial(finding_of, small, setting)) * count / 2
+            tried += 1
         alone = _clock(lambda: beside_never_trained(setting)) if case.retrained < 2 else 0.0
-    tried, untried = sum(spent.values()), len(case.attacks) - len(spent)
-    least = tried * count / 2 * len(case.attacks) / max(1, len(spent)) + alone
-    whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (case.request, request))
+    least = least * len(case.attacks) / max(1, tried) + alone
     most = least * whole / few
-    longest = max(spent, key=lambda title: spent[title], default="none")
-    said = f"{len(spent)} tried on {few} examples and 2 models in {duration(tried)}, the longest {longest}"
-    left = f"; {untried} more not tried" if untried else ""
-    text = f"{said}{left}; on {whole} examples and {count} models {between(least, most)}"
+    left = f", {len(case.attacks) - tried} not tried" if tried < len(case.attacks) else ""
+    text = f"{tried} tried on {few} examples{left}; on all {whole} and {count} models {between(least, most)}"
     yield Timed(Line("attacks", text), least, most)
+
+
+def smallest(attack: Attack) -> tuple[Attack, int]:
+    """The attack at the first of its budgets, and how many there are, after each of which it looks at all examples."""
+    budgets = {name: value for name in BUDGETS if isinstance(value := getattr(attack, name, ()), tuple) and value}
+    first: dict[str, Any] = {name: value[:1] for name, value in budgets.items()}
+    return replace(attack, **first), prod(map(len, budgets.values()))
 
 
 def between(least: float, most: float) -> str:
