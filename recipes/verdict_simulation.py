@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from unrecall.harness.memory import PRIOR
 from unrecall.record import former, verdict
 from unrecall.record.schema import Estimate, Measurement, Side
 from unrecall.record.stats import clopper_pearson
@@ -42,7 +43,7 @@ def row(i: int, values: np.ndarray, errors: np.ndarray, n: int) -> Measurement:
     return Measurement.model_construct(
         name=str(i), title=str(i), group=group, unlearned=first, original=original, null=original, references=others,
         reference=float(values[1:].mean()), leak=leak, margin=0.1, judged=True, verdict="not judged", note="",
-        prior=4 * (group == "privacy"), bound_low=None, bound_high=None,
+        prior=PRIOR * (group == "privacy"), bound_low=None, bound_high=None,
     )  # fmt: skip
 
 

@@ -143,8 +143,8 @@ def test_a_large_language_model_is_fine_tuned_by_a_low_rank_change(
         tested, _ = beside_never_trained(Setting(Models(w.original, w.original), w.request, w.task, session=CPU))
         ranks[limit] = {attack.name: attack.parameters.get("rank") for attack in tested.attacks}
     small, large = ranks.values()
-    assert small == {"as_it_is": None, "quantise": None, "benign_15": 0, "benign_60": 0, "symmetric": 0}
-    assert large == small | {"benign_15": 16, "benign_60": 16, "symmetric": 16}
+    assert small == {"as_it_is": None, "quantise": None, "benign_15": 0, "benign_120": 0, "symmetric": 0}
+    assert large == small | {"benign_15": 16, "benign_120": 16, "symmetric": 16}
 
 
 def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:

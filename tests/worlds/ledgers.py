@@ -1,5 +1,6 @@
 """Ledgers written by hand: a chain of audits that no run was needed for."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def fields(request: str, e_value: float | None = 2.0, **changed: Any) -> dict[st
         "forget": [f"forget of {request}"],
         "holdout": [f"holdout of {request}"],
         "record": f"{request}/record.json",
-        "record_sha256": KEY,
+        "record_sha256": sha256(request.encode()).hexdigest(),
         "label": "leaks",
         "basis": "retrained",
         "grade": "",

@@ -10,7 +10,7 @@ from unrecall.evidence.pool import Arm
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Measurement
 
-PRIOR = 8
+PRIOR = 6
 """How many retrained models more the independence of examples is worth in judging how far retrained models differ."""
 OWN = 4
 """How many models more the mean over examples is worth in judging how far they differ on a single one."""

@@ -69,7 +69,7 @@ def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None, large: 
         return (
             Fixed("as_it_is", "As it is"),
             Fixed("quantise", "Rounding to 4 bits", attacks.Quantise(bits=(4,))),
-            *(_benign(count, rate or RATE_TEXT, GENTLE_TEXT, rank) for count in (15, 60)),
+            *(_benign(count, rate or RATE_TEXT, GENTLE_TEXT, rank) for count in (15, 120)),
             _symmetric(steps, rate or RATE_TEXT, GENTLE_TEXT, rank),
         )
     of_classifiers = (

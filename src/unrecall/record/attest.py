@@ -140,7 +140,8 @@ def _tests(record: Record) -> dict[str, list[str]]:
     if record.never_trained and record.verdict.basis == "never trained":
         level, other = record.never_trained.level, _result(record.verdict.label).replace("FAILED", "WARNED")
         attacks = record.never_trained.attacks
-        judged = [(f"{NEVER_TRAINED}/{test.name}", "FAILED" if test.p <= level else other) for test in attacks]
+        counted = [(test.name, test.p) for test in attacks if test.p is not None]
+        judged = [(f"{NEVER_TRAINED}/{name}", "FAILED" if p <= level else other) for name, p in counted]
     else:
         judged = [(m.name, _result(m.verdict)) for m in record.measurements if m.judged and m.verdict != "not judged"]
     return {key: [name for name, result in judged if result == word] for word, key in LISTS.items()}

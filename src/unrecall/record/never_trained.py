@@ -22,7 +22,7 @@ from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, 
 from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 
-RULE = "exchange-1"
+RULE = "exchange-2"
 """The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
 LEAKS, STRANGE, ALPHA = 0.04, 0.01, 0.05
 COMPARED = ("retain", "holdout", "test")
@@ -34,6 +34,9 @@ MARGIN = 0.05
 SHARES: Mapping[float, Label] = {0.25: "no more than 25 %", 0.5: "no more than 50 %"}
 OTHERS = 19
 """The fewest persons that one is ranked among."""
+MANY = 99
+"""Others from which on one person is judged by every statistic: among fewer, each more makes it likelier that one of
+them comes out first."""
 SHARED = ("class", "concept")
 """Requests whose forget and holdout share what is to be forgotten."""
 PLAIN = ("unlearned", "original", "half", "stratum", "group", "covariates")
@@ -154,6 +157,17 @@ class PoolScores:
         units = [np.sort(values[:, self.group == g], axis=1)[:, -2:].mean(1) for g in np.unique(self.group)]
         return np.stack(units, axis=1)
 
+    @cached_property
+    def decisive(self) -> int | None:
+        """The attack whose means alone judge one person among few: the longest fine-tuning on retain.
+
+        What a method hides shows there, and what it left as it was does too. None: all statistics count.
+        """
+        if self.labels.forget.sum() != 1 or not self.grouped or len(self.first) > MANY:
+            return None
+        tunings = [i for i, name in enumerate(self.attacks) if name.startswith("benign")]
+        return tunings[-1] if tunings else 0
+
     def tested(self, scores: np.ndarray) -> np.ndarray:
         """The statistics' scores `[attacks or twice as many, units]`: means, and for persons also their two best."""
         adjusted = self.adjusted(scores)
@@ -163,7 +177,7 @@ class PoolScores:
 
 SUITES = (
     ("as_it_is", "recalibration", "head_refit", "benign_20", "symmetric"),
-    ("as_it_is", "quantise", "benign_15", "benign_60", "symmetric"),
+    ("as_it_is", "quantise", "benign_15", "benign_120", "symmetric"),
     ("as_it_is", "benign_20", "symmetric"),
 )
 """The names of the fixed suites: of classifiers, texts, and other tasks."""
@@ -204,9 +218,8 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
     """The label, in words, with every figure that it rests on."""
     scores = scores.even()
     labels = scores.labels
-    ranked = int(labels.forget.sum()) > 1 and not scores.paired
     statistics = [scores.tested(of) for of in (scores.unlearned, scores.original)]
-    tests = [exchange(of, labels, stated.seed, draws, ranked=ranked) for of in statistics]
+    tests = [_test(of, scores, stated.seed, draws) for of in statistics]
     tested = NeverTrained(
         label="not judged",
         line="",
@@ -238,6 +251,19 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
     return tested.model_copy(update={"label": label, "line": line(label, tested, _unsafe(tested))})
 
 
+def _test(statistics: np.ndarray, scores: PoolScores, seed: int, draws: int) -> Exchange:
+    """The test over all statistics, or by the decisive one; z is given of all."""
+    labels = scores.labels
+    ranked = int(labels.forget.sum()) > 1 and not scores.paired
+    every = exchange(statistics, labels, seed, draws, ranked=ranked)
+    if scores.decisive is None:
+        return every
+    one = exchange(statistics[[scores.decisive]], labels, seed, draws, ranked=ranked)
+    leaks = np.full(len(statistics), np.nan)
+    leaks[scores.decisive] = one.leak
+    return replace(one, z=every.z, leaks=leaks)
+
+
 def seed_of(fingerprint: str, seed: int) -> int:
     """The seed of halves, order and labellings, which nobody chooses: from the data and the audit's own."""
     return int(content_key("exchange", fingerprint, str(seed)), 16) % 2**31
@@ -259,7 +285,7 @@ def as_verdict(tested: NeverTrained) -> Verdict:
         line=tested.line,
         counts={tested.label: 1},
         alpha=ALPHA,
-        judged=len(tested.attacks),
+        judged=sum(test.p is not None for test in tested.attacks),
         basis="never trained",
     )
 
@@ -267,11 +293,11 @@ def as_verdict(tested: NeverTrained) -> Verdict:
 def _attack_test(
     i: int, scores: PoolScores, statistics: Sequence[np.ndarray], tests: Sequence[Exchange], stated: Stated
 ) -> AttackTest:
-    """The figures of one attack; the p of a person's is that of the better of its mean and its two best records.
+    """The figures of one attack; p is the lower of its mean's and its two best records'.
 
     `statistics`, `tests`: of the unlearned model and of the original; an attack's unit means come first.
     """
-    name, count = scores.attacks[i], len(scores.attacks)
+    name, leaks = scores.attacks[i], tests[0].leaks[i :: len(scores.attacks)]
     title, parameters, losses = stated.attacks.get(name, (name, {}, {}))
     under = areas(statistics[0][i], statistics[1][i], scores.halves)
     share, z_original = share_left(under), float(tests[1].z[i])
@@ -283,7 +309,7 @@ def _attack_test(
         parameters=parameters,
         z=float(tests[0].z[i]),
         z_original=z_original,
-        p=float(min(tests[0].leaks[i::count])),
+        p=None if np.isnan(leaks).all() else float(np.nanmin(leaks)),
         auc=float(0.5 + under.unlearned),
         auc_original=float(0.5 + under.original),
         rho=share.value,

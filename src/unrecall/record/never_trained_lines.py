@@ -18,7 +18,8 @@ PLACEBO = 0.01
 def line(label: Label, tested: NeverTrained, unsafe: list[str]) -> str:
     """One or two sentences: what was found, how sure that is, and what would decide it."""
     records = "persons" if tested.unit == "group" else "records"
-    count = f"{len(tested.attacks)} attacks" if len(tested.attacks) != 1 else "1 attack"
+    counted = sum(test.p is not None for test in tested.attacks)
+    count = f"{counted} attacks" if counted != 1 else "1 attack"
     if label == "leaks":
         return _leaks(tested, count, records)
     if label == "inconclusive":
@@ -53,13 +54,18 @@ def _gone(label: Label, tested: NeverTrained, count: str, records: str) -> str:
 
 
 def _leaks(tested: NeverTrained, count: str, records: str) -> str:
-    strongest = min(tested.attacks, key=lambda test: (test.p, -test.z))
+    strongest = min(tested.attacks, key=strength)
     whose = "records" if tested.unit == "record" else "person's records" if tested.forget == 1 else "persons' records"
     others = "records" if tested.unit == "record" else f"those of {records}"
     return (
         f"Leaks: {after(strongest)}, the forgotten {whose} are recognised better than {others} never trained on "
         f"(p = {p(tested.leak)} over {count}). {left(strongest)}{promise(tested)}"
     )
+
+
+def strength(test: AttackTest) -> tuple[float, float]:
+    """By which attacks are put in order, the strongest first."""
+    return (2.0 if test.p is None else test.p, -test.z)
 
 
 def differs(tested: NeverTrained) -> bool:

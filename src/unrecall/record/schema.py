@@ -234,10 +234,10 @@ class AttackTest(Frozen):
     """What one attack of the fixed suite shows of forget beside records that were never trained on.
 
     `z`, `z_original`: the statistic of the unlearned model and of the original, in standard deviations. `p`: step-down,
-    of the unlearned model. `auc`, `auc_original`: of scores adjusted for difficulty. `rho`: the share of the original's
-    memory that is left, `bound` its one-sided 95 % upper bound. `smallest`: the smallest share that it finds with
-    probability 0.8. None where a figure can't be given. `losses`: mean loss on retain and on the pool, before and
-    after, in nats.
+    of the unlearned model; None where the attack is shown and doesn't count. `auc`, `auc_original`: of scores that are
+    adjusted for difficulty. `rho`: the share of the original's memory that is left, `bound` its one-sided 95 % upper
+    bound. `smallest`: the smallest share that it finds with probability 0.8. None where a figure can't be given.
+    `losses`: mean loss on retain and on the pool, before and after, in nats.
     """
 
     name: str
@@ -245,7 +245,7 @@ class AttackTest(Frozen):
     parameters: dict[str, Any] = Field(default_factory=dict)
     z: float
     z_original: float
-    p: float
+    p: float | None
     auc: float
     auc_original: float
     rho: float | None = None

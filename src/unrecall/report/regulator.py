@@ -7,7 +7,7 @@ be extracted from it, and that they are obtained by queries, is insignificant.
 
 from typing import NamedTuple
 
-from unrecall.record.never_trained_lines import after, p
+from unrecall.record.never_trained_lines import after, p, strength
 from unrecall.record.schema import Measurement, Record
 
 EXTRACTED = ("relearn_mean", "recalibration_mean", "prototypical_mean", "quantise_mean", "linear_probe_mean")
@@ -45,8 +45,9 @@ def _said(record: Record, names: tuple[str, ...], *, asking: bool) -> str:
     attacks = record.never_trained.attacks if record.never_trained else []
     tested = [test for test in attacks if (test.name == AS_IT_IS) is asking]
     if tested:
-        strongest = min(tested, key=lambda test: (test.p, -test.z))
-        parts.insert(0, f"beside records never trained on, {after(strongest)}: p = {p(strongest.p)}")
+        strongest = min(tested, key=strength)
+        figure = f"z = {strongest.z:.1f}" if strongest.p is None else f"p = {p(strongest.p)}"
+        parts.insert(0, f"beside records never trained on, {after(strongest)}: {figure}")
     text = "; ".join(parts) or "not tested: no attack of this kind gave a value"
     return f"{text[0].upper()}{text[1:]}."
 

@@ -122,3 +122,8 @@ def test_another_version_and_no_ledger_at_all(tmp_path: Path) -> None:
             read(empty)
     with pytest.raises(BadInput, match="expected a ledger, got: No such file"):
         read(tmp_path / "none.jsonl")
+
+
+def test_a_record_that_is_added_under_two_names_counts_once() -> None:
+    entries = of(fields("a", 3.0), fields("b", 3.0) | {"record_sha256": fields("a")["record_sha256"]})
+    assert [entry.product for entry in entries] == [3, 3]

@@ -236,3 +236,24 @@ def test_more_attacks_than_rows_of_scores_are_refused() -> None:
     scores = pool(0.3, 1.0)
     with pytest.raises(ValueError, match="3 attacks"):
         PoolScores.from_arrays(scores.arrays(), ["a", "b", "c"], [])
+
+
+@pytest.mark.parametrize("others", [19, 98, 99])
+def test_one_person_among_few_is_judged_by_the_longest_fine_tuning_alone(others: int) -> None:
+    size = 2 * (others + 1)
+    group, rng = np.repeat(np.arange(others + 1), 2), np.random.default_rng(0)
+    shown = rng.normal(size=(3, size)) / 4
+    shown[1, group == 0] += 20  # the forgotten person, after fine-tuning
+    shown[0, group == 1] += 1000  # somebody else, as the model is
+    shown[0, group == 2] -= 1000
+    grouped = {"group": group, "forget": group == 0, "half": np.zeros(size, int), "stratum": np.zeros(size, int)}
+    base = pool(0.0, 0.0, 2, size - 2, attacks=3)
+    scores = replace(base, unlearned=shown, original=shown, covariates=np.zeros((size, 0)), **grouped)
+    out = verdict_on(scores)
+    assert [test.p is None for test in out.attacks] == [others < 99, False, others < 99]
+    assert out.leak == pytest.approx(1 / (others + 1) if others < 99 else out.leak)
+    assert out.attacks[1].p == pytest.approx(1 / (others + 1))
+    if others < 99:
+        assert out.label == "leaks"
+        assert "over 1 attack)" in out.line
+        assert as_verdict(out).judged == 1
