@@ -156,7 +156,7 @@ def doctor(
 
     asked = scenario_for(Cell(scenario, method, suite, 0, False, "", device, alone=alone))
     suiting = attacks(*suite.split()).suiting(asked.task)
-    case = Case(asked, parse(method, "methods"), suiting, Session(device=device))
+    case = Case(asked, parse(method, "methods"), suiting, Session(device=device, show=True))
     _say(f"{asked.name}: {asked.summary}")
     for line in look(case):
         _say(f"  {line.subject:<10} {line.text}")

@@ -4,15 +4,17 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attack
+from unrecall.attacks.base import ARMS, Attack
 from unrecall.data.examples import Absent, Examples, Joined, Part, evenly
 from unrecall.data.request import SPLITS, Request
 from unrecall.errors import MissingReference, NotSupported
@@ -37,8 +39,14 @@ STEPS = 3
 """Steps of a training that are timed; the first, which warms up, isn't."""
 SAMPLE = 32
 """Examples of each set on which attacks are tried."""
+BATCH = 256
+"""Examples of each set that a method is tried on, so that its batches are as large as they will be."""
+ASKED = 500
+"""Examples of retain, test and validation on which a given original is asked what it knows."""
 TRIALS = 8
 """Trials of `--tune`."""
+BUDGETS = ("steps", "learning_rates")
+"""Parameters of attacks that fine-tune, of which each value costs a part of a training, and a look at all examples."""
 PATIENCE = 60.0
 """Seconds after which no further attack is tried."""
 
@@ -89,9 +97,10 @@ def doctor(case: Case) -> Iterator[Line]:
     check_inputs(scenario.task, model.to(case.session.place()).eval(), request)
     yield Line("checks", "every example, the sets against each other, the model's outputs: fine")
     yield from _knowledge(case, model)
-    spent = [*_training(case, model), *_unlearning(case, model), *_attacking(case, model)]
-    yield from (timed.line for timed in spent)
-    least, most = sum(timed.seconds for timed in spent), sum(timed.most or timed.seconds for timed in spent)
+    least = most = 0.0
+    for timed in chain(_training(case, model), _unlearning(case, model), _attacking(case, model)):
+        yield timed.line
+        least, most = least + timed.seconds, most + (timed.most or timed.seconds)
     yield Line("in all", f"{between(least, most)} on {case.session.place()}")
     yield from (Line("verdict", text) for text in possible(_sizes(case)))
     yield Line("tuning", _tuning(case))
@@ -111,12 +120,13 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
         yield Line("original", "is trained by the recipe, so what it knows is not known yet")
         return
     task, request = case.scenario.task, case.request
-    signals = {name: observe(model, task, part) for name, part in request.sets.items() if len(part)}
+    asked = {name: part if name in ARMS else _few(part, ASKED) for name, part in request.sets.items() if len(part)}
+    signals = {name: observe(model, task, part) for name, part in asked.items()}
     yield Line("original", ", ".join(f"{100 * s.correct.mean():.0f} % of {name} right" for name, s in signals.items()))
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return
     names = request.group_names or [str(i) for i in range(len(request.forget) + len(request.holdout))]
-    shown = -np.concatenate([signals[arm].loss for arm in ("forget", "holdout")])
+    shown = -np.concatenate([signals[arm].loss for arm in ARMS])
     persons, place = np.unique(names, return_inverse=True)
     means = np.bincount(place, shown) / np.bincount(place)
     forget = np.isin(persons, names[: len(request.forget)])
@@ -144,8 +154,13 @@ def _training(case: Case, model: nn.Module) -> Iterator[Timed]:
 
 
 def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int = 1) -> Timed:
-    """A few steps of a phase, on `student`, and what all of them take, `count` times."""
-    steps, seconds = total_steps(phase), list[float]()
+    """A few steps of a phase, on `student`, and what all of them take, `count` times.
+
+    A phase that was made for a few examples of a set takes as many steps as there are batches of all of them.
+    """
+    first, examples = next(iter(phase.streams.items()))
+    whole = case.request[first] if first in SPLITS and len(examples) == BATCH else examples
+    steps, seconds = total_steps(replace(phase, streams={first: whole})), list[float]()
     started = time.perf_counter()
     for done in training(student, case.scenario.task, phase, seeded(0), case.session.quiet()):
         seconds.append(time.perf_counter() - started)
@@ -153,58 +168,64 @@ def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int =
             break
         started = time.perf_counter()
     each = min(seconds[1:] or seconds)
-    times = f"{count} x " if count > 1 else ""
-    whole = count * steps * each
-    return Timed(Line(name, f"{times}{steps} steps of {1000 * each:.3g} ms: {duration(whole)}"), whole)
+    times, spent = f"{count} x " if count > 1 else "", count * steps * each
+    return Timed(Line(name, f"{times}{steps} steps of {1000 * each:.3g} ms: {duration(spent)}"), spent)
 
 
 def _unlearning(case: Case, model: nn.Module) -> Iterator[Timed]:
     """A few steps of each phase of the method; all of it, on a few examples, where it doesn't run the loop."""
-    method, job = case.method, case.job.settled(model)
-    name = show(method)
+    method, request, few = case.method, case.request, _sample(case.request, BATCH)
+    job, name = case.job.on(few).settled(model), show(case.method)
+    grown = sum(len(request[split]) / len(few[split]) for split in SPLITS[:2]) / 2
+    case.session.say(f"trying {name}")
     if not isinstance(method, GradientMethod):
-        few = _sample(case.request, SAMPLE)
-        seconds = _clock(lambda: method.unlearn(model, job.on(few)))
-        grown = seconds * sum(len(case.request[s]) / len(few[s]) for s in SPLITS[:2]) / 2
-        yield Timed(Line(name, f"{duration(seconds)} with {len(few.forget)} of forget: {duration(grown)}"), grown)
+        seconds = _clock(lambda: method.unlearn(model, job))
+        text = f"{duration(seconds)} with {len(few.forget)} of forget: about {duration(grown * seconds)}"
+        yield Timed(Line(name, text), grown * seconds)
         return
-    student = copy.deepcopy(model)
-    original = copy.deepcopy(model).eval().requires_grad_(False)
+    student, original = copy.deepcopy(model), copy.deepcopy(model).eval().requires_grad_(False)
     started = time.perf_counter()
     phases = method.phases(student, original, job)
-    prepared = time.perf_counter() - started
+    prepared = grown * (time.perf_counter() - started)
     again = 2 if batchnorms(model) else 1  # the null
     for i, phase in enumerate(phases, 1):
         of = f"{name}, phase {i} of {len(phases)}" if len(phases) > 1 else name
         yield _timed(of, student, phase, case, again)
     if prepared > 1:
-        yield Timed(Line(name, f"{duration(prepared)} before its first step"), again * prepared)
+        yield Timed(Line(name, f"about {duration(prepared)} before its first step"), again * prepared)
 
 
 def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """Each attack on a few examples and two models, as long as patience lasts, and what all of them take.
+    """Each attack at its smallest, on a few examples and two models, as long as patience lasts, and what all take.
 
     Some attacks train for so many steps whatever there is, others look at each example: hence two bounds.
     """
     request, count = _sample(case.request, SAMPLE), 2 + case.retrained
     setting = Setting(Models(model, copy.deepcopy(model)), request, case.scenario.task, 0, case.session.quiet())
-    spent, started = dict[str, float](), time.perf_counter()
+    whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (case.request, request))
+    tried, least, started = 0, 0.0, time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
         for attack in case.attacks:
             if time.perf_counter() - started > PATIENCE:
                 break
-            spent[report_of(attack).title] = _clock(partial(finding_of, attack, setting))
+            case.session.say(f"trying {report_of(attack).title}")
+            small, times = smallest(attack)
+            least += times * _clock(partial(finding_of, small, setting)) * count / 2
+            tried += 1
         alone = _clock(lambda: beside_never_trained(setting)) if case.retrained < 2 else 0.0
-    tried, untried = sum(spent.values()), len(case.attacks) - len(spent)
-    least = tried * count / 2 * len(case.attacks) / max(1, len(spent)) + alone
-    whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (case.request, request))
+    least = least * len(case.attacks) / max(1, tried) + alone
     most = least * whole / few
-    longest = max(spent, key=lambda title: spent[title], default="none")
-    said = f"{len(spent)} tried on {few} examples and 2 models in {duration(tried)}, the longest {longest}"
-    left = f"; {untried} more not tried" if untried else ""
-    text = f"{said}{left}; on {whole} examples and {count} models {between(least, most)}"
+    left = f", {len(case.attacks) - tried} not tried" if tried < len(case.attacks) else ""
+    text = f"{tried} tried on {few} examples{left}; on all {whole} and {count} models {between(least, most)}"
     yield Timed(Line("attacks", text), least, most)
+
+
+def smallest(attack: Attack) -> tuple[Attack, int]:
+    """The attack at the first of its budgets, and how many there are, after each of which it looks at all examples."""
+    budgets = {name: value for name in BUDGETS if isinstance(value := getattr(attack, name, ()), tuple) and value}
+    first: dict[str, Any] = {name: value[:1] for name, value in budgets.items()}
+    return replace(attack, **first), prod(map(len, budgets.values()))
 
 
 def between(least: float, most: float) -> str:

@@ -14,6 +14,8 @@ LARGEST = 2**31
 LABELS = ("label", "labels", "target", "targets", "class", "y", "fine_label")
 INPUTS = ("image", "img", "pixel_values", "input", "inputs", "x", "features")
 """What the label and the input are often called in examples that are dictionaries."""
+OTHER_TASKS = {"caption": "Contrastive(tokenizer)", "prompt": "CausalLM(tokenizer)", "messages": "CausalLM(tokenizer)"}
+"""What tasks examples with such a key are for."""
 
 
 class Example(NamedTuple):
@@ -54,6 +56,9 @@ def _brief(item: Any) -> str:
 
 def _advice(item: Any) -> str:
     """What to do about an item that is no pair of an input and the number of a class."""
+    if isinstance(item, Mapping) and OTHER_TASKS.keys() & item.keys():
+        task = next(task for key, task in OTHER_TASKS.items() if key in item)
+        return f"Such examples have a task of their own: ur.tasks.{task}."
     if isinstance(item, Mapping):
         label = next((key for key in LABELS if key in item), "LABEL")
         value = next((key for key in INPUTS if key in item), "INPUT")

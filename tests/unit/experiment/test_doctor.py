@@ -7,7 +7,7 @@ import pytest
 import unrecall as ur
 from tests.worlds import CPU, World, network
 from unrecall.errors import BadInput
-from unrecall.experiment.doctor import Case, Line, between, doctor
+from unrecall.experiment.doctor import Case, Line, between, doctor, smallest
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
 from unrecall.training.loop import Fit
@@ -42,8 +42,7 @@ def test_everything_is_tried_and_counted(samples_world: World) -> None:
     )
     assert said(lines, "retrained").startswith("5 x 100 steps of")
     assert said(lines, "grad_diff").startswith("2 x 10 steps of"), "the null too, as there is BatchNorm"
-    assert said(lines, "attacks").startswith("2 tried on 84 examples and 2 models in")
-    assert "on 260 examples and 7 models" in said(lines, "attacks")
+    assert said(lines, "attacks").startswith("2 tried on 84 examples; on all 260 and 7 models ")
     assert said(lines, "verdict").startswith("beside 5 retrained models")
     assert said(lines, "tuning").startswith("--tune searches fit.lr on forget and 20 examples of half of holdout")
     assert said(lines, "in all").endswith("on cpu")
@@ -73,6 +72,13 @@ def test_a_case_that_cannot_run_says_why(samples_world: World) -> None:
     w = samples_world
     with pytest.raises(BadInput, match=r"expected a label in 0\.\.2"):
         look(replace(scenario_of(w), build=lambda seed, session: network(3)))
+
+
+def test_an_attack_is_tried_at_its_smallest() -> None:
+    small, times = smallest(ur.attacks.Relearn(steps=(2, 8, 20), learning_rates=(0.01, 0.1)))
+    assert (small.steps, small.learning_rates, times) == ((2,), (0.01,), 6)  # type: ignore[attr-defined]
+    assert smallest(ur.attacks.ReaClass(learning_rates=(0.1, 0.2)))[1] == 2, "its steps are a number"
+    assert smallest(ur.attacks.Loss()) == (ur.attacks.Loss(), 1)
 
 
 def test_two_durations_are_one_where_they_are_nearly_the_same() -> None:

@@ -86,6 +86,8 @@ def test_tasks_with_other_hooks_are_other_tasks(samples_world: World) -> None:
         (as_dictionary((PICTURE, 1)), "got dict with id, image, label. Say how an item is read: Classification(read="
                                       "lambda item: (item['image'], item['label']))"),
         ({"pixels": PICTURE, "who": 1}, "(item['INPUT'], item['LABEL'])"),
+        ({"prompt": "who", "answer": "she"}, "Such examples have a task of their own: ur.tasks.CausalLM(tokenizer)"),
+        ({"image": PICTURE, "caption": "a"}, "Such examples have a task of their own: ur.tasks.Contrastive(tokenizer)"),
         ((PICTURE, PICTURE, 3), "lambda item: (item[0], item[2])). Two inputs: docs/own-scenario.md"),
         ((PICTURE, "ann"), "Number the classes: say how an item is read: Classification(read=lambda item: (item[0], "),
         ((PICTURE, [0, 1, 1]), "multi-label, regression and segmentation have no one class a row"),
@@ -93,7 +95,7 @@ def test_tasks_with_other_hooks_are_other_tasks(samples_world: World) -> None:
                                      "(item[0], int(item[1].argmax())))"),
         ((PICTURE, 0.5), "a regression has no classes"),
         ((PICTURE, torch.tensor(0.5)), "a regression has no classes"),
-        ((Image.new("L", (4, 4)), 1), "Make the picture a tensor, by the data set's transform or in Classification"),
+        ((Image.new("L", (4, 4)), 1), "Make the picture a tensor, by the data set's transform or in Cl"),
         (PICTURE, "Wrap the data set in one whose [i] gives such pairs"),
         (("a text", 1), "Wrap the data set in one whose [i] gives such pairs"),
     ],
