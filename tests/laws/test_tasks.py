@@ -39,6 +39,8 @@ WORLDS = {
 OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
     "classification": {
         "head_name": lambda: "6",
+        "read": lambda: lambda item: (item[0] / 2, item[1]),
+        "forward": lambda: lambda model, inputs: model(inputs / 2),
         "bounds": lambda: (-1.0, 1.0),
         "classes": lambda: ("ant", "bee", "cat", "dog"),
     },

@@ -6,14 +6,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Batch, Examples, iterate
+from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows, View
 from unrecall.disk.cache import code_key
+from unrecall.disk.files import content_key
 from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
 from unrecall.nn.hooks import in_training, mode, uncompiled
 from unrecall.record.schema import Exhibit
@@ -89,7 +91,7 @@ class Classification(Task):
         """All settings; a hook by what decides its code, so that whatever is kept under this text belongs to it."""
         hooks = {name: hook for name in ("read", "forward") if (hook := getattr(self, name)) is not None}
         shown = [f"{name}={getattr(self, name)!r}" for name in ("head_name", "bounds", "classes")]
-        shown += [f"{name}={code_key(hook)[:16]}" for name, hook in hooks.items()]
+        shown += [f"{name}={_hook_key(hook)}" for name, hook in hooks.items()]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     @classmethod
@@ -328,3 +330,11 @@ class Classification(Task):
     def raw(self, item: Any) -> bytes:
         """The input in 256 steps between its bounds, a byte a value."""
         return coarse(self._read(item, "example").input, self.bounds).numpy().tobytes()
+
+
+def _hook_key(hook: Callable[..., Any]) -> str:
+    """What decides what a hook does: its code, and the numbers, texts and arrays that it took along."""
+    cells = [cell.cell_contents for cell in getattr(hook, "__closure__", None) or ()]
+    cells += getattr(hook, "__defaults__", None) or ()
+    values = [value for value in cells if isinstance(value, int | float | str | Tensor | np.ndarray)]
+    return content_key(code_key(hook), digest(values))[:16]

@@ -70,11 +70,19 @@ def test_a_hooked_task_is_audited_from_end_to_end() -> None:
     assert outcome.record.measurement("forget_accuracy").unlearned.value is not None  # type: ignore[union-attr]
 
 
+def _divided(by: Any) -> Any:
+    return lambda model, inputs: model(inputs / by)
+
+
 def test_tasks_with_other_hooks_are_other_tasks(samples_world: World) -> None:
     assert repr(Classification()) == "Classification(head_name=None, bounds=(0.0, 1.0), classes=())"
     halved = Classification(forward=lambda model, inputs: model(inputs / 2))
     assert len({repr(Classification()), repr(HOOKED), repr(halved)}) == 3
     assert repr(halved) == repr(Classification(forward=halved.forward))
+    given = [Classification(forward=lambda model, inputs, by=by: model(inputs / by)) for by in (2, 3)]
+    assert repr(given[0]) != repr(given[1])
+    within = [Classification(forward=_divided(value)) for value in (2, torch.ones(2), torch.zeros(2))]
+    assert len({repr(task) for task in within}) == 3, "what a hook took along counts"
     w = samples_world
     keys = {behaviour(w.original, task, w.request) for task in (Classification(), halved)}
     assert len(keys) == 2, "what is kept of one is not taken for the other's"
