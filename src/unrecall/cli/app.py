@@ -48,18 +48,24 @@ app.add_typer(trust.ledger, name="ledger")
 for verb in (trust.plant, trust.attest, trust.verify):
     app.command()(verb)
 
-DEMO = (("grad_ascent", "grad_ascent", False), ("rurk-tuned", "rurk", True), ("retrain", "retrain:epochs=25", False))
-"""Folder, method, and whether it is tuned: a method that hides, one that is tuned, and the exact one, which passes."""
+DEMO = (
+    ("hides", "grad_ascent:lr=0.004,epochs=25", False),
+    ("forgets", "eu_k:blocks=3,lr=0.05,epochs=20", False),
+    ("retrained", "retrain:lr=0.05,epochs=25,batch_size=64,weight_decay=0.0005,schedule=cosine", False),
+)
+"""Folder, method, and whether it is tuned: one hides and is caught, one forgets and passes, one is exact."""
+DEMO_CASE = "digits:forget=mistakes:0.1"
+"""A tenth of the pictures were entered under a wrong digit, and must go."""
 
 
 @app.command()
 def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"), device: Device = "cpu") -> None:
-    """Digits: train, retrain, unlearn in three ways, attack, report; under a minute on two cores."""
+    """Digits, some entered wrongly: train, retrain, forget these in three ways, attack, report; about a minute."""
     from unrecall.disk.run_folder import claimed
     from unrecall.experiment.grid import Cell
 
     with claimed(out, {"command": "demo"}) as folder:
-        cells = [Cell("digits", line, "quick", 0, tuned, str(folder / name), device) for name, line, tuned in DEMO]
+        cells = [Cell(DEMO_CASE, line, "quick", 0, tuned, str(folder / name), device) for name, line, tuned in DEMO]
         _run_and_show(cells, folder, "")
 
 

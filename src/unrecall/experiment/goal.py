@@ -24,7 +24,7 @@ NEAR_DROP, VALIDATION_CHANGE = 0.1, 0.1
 """What may be lost on the neighbours, and lost or gained on validation, as shares of examples."""
 
 HALF, SURE = 0.5, 0.05
-"""The share of tokens that shows that texts are known where there is nothing to compare; the p, where there is."""
+"""The share that shows that texts are known where there is nothing to compare with; the p where there is."""
 
 
 def right(task: Task, signals: Signals) -> np.ndarray:
@@ -153,7 +153,7 @@ def unknown(task: Task, original: nn.Module, request: Request) -> str:
     """Why texts that must go can't be said to be in the original; empty where they are, and for other tasks.
 
     They are where it says one of their answers whole, or is surer of them than of texts that it never saw, by the
-    Mann-Whitney test at 5 %; without such texts, where it says half of their tokens.
+    Mann-Whitney test at 5 %; without such texts, where it says half of them word by word.
     """
     if not offers(task, Textual):
         return ""
@@ -163,8 +163,8 @@ def unknown(task: Task, original: nn.Module, request: Request) -> str:
     said = f"the original says none of {len(known)} answers whole"
     unseen = next((examples for examples in (request.holdout, request.test) if len(examples)), ())
     if not len(unseen):
-        tokens = float(known.correct.mean())
-        return "" if tokens >= HALF else f"{said}, and {tokens:.0%} of their tokens"
+        share = float(known.correct.mean())
+        return "" if share >= HALF else f"{said}, and {share:.0%} of them word by word"
     other = observe(original, task, unseen)
     p = float(stats.mannwhitneyu(known.loss, other.loss, alternative="less").pvalue)
     mean, others = (float(of.confidence.mean()) for of in (known, other))

@@ -143,7 +143,7 @@ def test_what_the_original_does_not_know_is_not_forgotten(text_world: World) -> 
     with pytest.raises(BadInput, match="go on with --anyway"):
         check_known(w.task, untrained, w.request)
     alone = replace(w.request, holdout=Absent("none"), test=Absent("none"))
-    assert "of their tokens" in unknown(w.task, untrained, alone)
+    assert "word by word" in unknown(w.task, untrained, alone)
     assert unknown(w.task, w.original, alone) == ""
 
 

@@ -46,7 +46,7 @@ def test_holdout_and_test_are_never_read(samples_world: World) -> None:
     validation = blobs(80, 4, 5)[::4]
     request = replace(w.request, holdout=holdout, test=test, validation=validation)
     holdout.closed = test.closed = True
-    tuned = tune(NegGradPlus(), w.original, Job(request, w.task, seeded(0), CPU), trials=2)
+    tuned = tune(Dial(), w.original, Job(request, w.task, seeded(0), CPU), trials=2)
     assert len(tuned.trials) == 2
 
 
