@@ -165,7 +165,7 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
     for scenario in dict.fromkeys(group.scenario for group in groups):
         places = ranking([group for group in groups if group.scenario == scenario])
         if len(places) > 1:
-            yield f"in order on {scenario}: worst verdict first, then what is left, then what was lost"
+            yield f"in order on {scenario}, the best first: by verdict, then by what is left, then by what was lost"
             for place in places:
                 mark = "=" if place.tied else "."
                 yield f"  {place.rank}{mark} {place.seeds.name}: {place.seeds.label}; {_both(place.seeds)}"
