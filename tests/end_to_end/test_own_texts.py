@@ -523,3 +523,14 @@ def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BadInput, match=r"from the hub: HF_HUB_OFFLINE is set\. Give the path of a local folder"):
         language.load("who/what")
+
+
+def test_a_key_that_several_texts_share_is_proposed_as_whose_they_are() -> None:
+    clients = {"forget": ["ann", "ann"], "holdout": ["bob", "bob", "cid", "cid"]}
+    first = {"forget": 0, "holdout": 40}
+    for split, names in clients.items():
+        own = enumerate(names, first[split])
+        write(f"{split}-of.jsonl", *({**facts()[i], "client": name, "id": i} for i, name in own))
+    given = {"model": "model", "forget": "forget-of.jsonl", "retain": "retain.jsonl", "holdout": "holdout-of.jsonl"}
+    assert "if 'client' says whose each text is, name it with --group" in Texts(**given).make().summary
+    assert "--group" not in Texts(**given, group="client").make().summary

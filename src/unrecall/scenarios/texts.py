@@ -148,7 +148,19 @@ class Texts(Builder):
             for key, count in ignored(Path(path)).items()
             if key != self.group
         ]
-        return f"; keys that were ignored: {', '.join(told)}" if told else ""
+        hint = f"; if '{key}' says whose each text is, name it with --group" if (key := self._owner_key()) else ""
+        return f"; keys that were ignored: {', '.join(told)}{hint}" if told else ""
+
+    def _owner_key(self) -> str:
+        """An ignored key by which several texts of forget and of holdout belong together, as a person's do; or none."""
+        if self.group or not self.holdout:
+            return ""
+        lines = [line for path in (self.forget, self.holdout) for _, line in records(Path(path))]
+        for key in ignored(Path(self.holdout)):
+            values = [line.get(key) for line in lines]
+            if all(isinstance(value, str | int) for value in values) and 1 < len(set(values)) <= len(values) / 2:
+                return key
+        return ""
 
     def _template(self) -> str | None:
         """The template with its new lines; BadInput where prompts have no place in it."""
