@@ -14,7 +14,7 @@ from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
 from unrecall.errors import BadInput, MissingDependency, told
 from unrecall.experiment.goal import check_known
-from unrecall.experiment.identity import IDENTITY, check_checkpoint, finished, identity, rate_key
+from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave
 from unrecall.experiment.run import StartingPoint, checkpoint_key, experiment, loaded, references
 from unrecall.harness.audit import audit
@@ -98,7 +98,7 @@ def run_cell(cell: Cell) -> Record:
         drop_parts(folder)
         session.end()
         return before
-    check_writable(cell.record)
+    check_writable(cell.record, folder / CHECKPOINT)
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     if not cell.anyway and scenario.original is not None:
@@ -128,7 +128,7 @@ def unlearn_cell(cell: Cell) -> str:
     session, folder = cell.session, Path(cell.folder)
     expected = identity(scenario, method, (), (cell.seed, session), cell.tuned)
     check_checkpoint(folder, expected)
-    check_writable(folder / IDENTITY)
+    check_writable(folder / CHECKPOINT, folder / IDENTITY)
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session, cell.tuned)

@@ -12,9 +12,9 @@ from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key, file_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
-from unrecall.experiment.goal import stopping
+from unrecall.experiment.goal import goal_of, stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
-from unrecall.experiment.tune import tune
+from unrecall.experiment.tune import Search, tune
 from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import Suite, judged_names, suite
@@ -174,7 +174,7 @@ class StartingPoint:
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
-        cache, key = Cache(self.session.folder), (*self._key(method), code_key(tune))
+        cache, key = Cache(self.session.folder), (*self._key(method), code_key(Search, goal_of))
         return cache.get("tuning", key, model_form(Tuning), lambda: tune(method, self.original, self.job(self.session)))
 
     def defender(self, method: Method) -> Defender:

@@ -259,6 +259,6 @@ def test_refusals(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=words):
             plain(model, request, PGU(stored=str(tmp_path / f"{path}.safetensors")))
     without = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16))
-    data = [(x.flatten(), y) for x, y in blobs(12, 4, 1)]
+    data = [(100 * x.flatten(), y) for x, y in blobs(12, 4, 1)]
     with pytest.raises(NotSupported, match="PGU: expected linear layers"):
         plain(without, Request(data[:3], data[3:6], data[6:9], data[9:]), PGU())

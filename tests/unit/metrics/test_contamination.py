@@ -27,7 +27,7 @@ from unrecall.models.observe import observe
 from unrecall.record import stats
 from unrecall.record.schema import Matrix, Measurement, load
 from unrecall.report import page
-from unrecall.report.matrices import change, heat, named, rows, sentence
+from unrecall.report.matrices import ROLES, change, heat, named, rows, sentence, shade
 from unrecall.tasks import CausalLM, Classification
 from unrecall.tasks.base import Task
 
@@ -295,20 +295,15 @@ def test_the_change_is_after_minus_before() -> None:
 def test_heat_maps_share_one_scale_around_zero() -> None:
     """The largest change of all is that of the eights in retrained models, 0.95."""
     for role in ("unlearned", "retrained"):
-        plot = heat(matrix(), role)
-        (trace,) = plot.data
-        assert (trace["zmin"], trace["zmax"]) == (pytest.approx(-0.95), pytest.approx(0.95))
-        assert trace["z"] == change(matrix(), role)
-        assert trace["text"][3][1] in (
-            "“nine” called “three”<br>0.000 before, 0.280 after (+0.280)",
-            "“nine” called “three”<br>0.000 before, 0.010 after (+0.010)",
-        )
-        assert trace["text"][0][0] == "“zero” called “zero”: no examples"
-        names = plot.layout["xaxis"]["labelalias"]
-        assert list(names.values()) == ["zero", "three", "eight ✗", "nine"]
-        assert plot.layout["yaxis"]["autorange"] == "reversed"
-    middle = [colour for at, colour in trace["colorscale"] if at == 0.5]
-    assert all(colour.endswith(",0)") for colour in middle), "no change has the page's own colour"
+        drawing = str(heat(matrix(), role).drawing)
+        assert ">−0.950<" in drawing and ">+0.950<" in drawing
+        after = {"unlearned": "0.280 after (+0.280)", "retrained": "0.010 after (+0.010)"}[role]
+        assert f"“nine” called “three”: 0.000 before, {after}" in drawing
+        assert "“zero” called “zero”: no examples" in drawing
+        assert [drawing.count(f">{name}<") for name in ("zero", "three", "eight ✗", "nine")] == [2, 2, 2, 2]
+        largest = max(abs(by) for row in change(matrix(), role) for by in row if by is not None)
+        assert f'fill-opacity="{largest / 0.95:.2f}"' in drawing
+    assert shade(0.0, 0.95)["fill_opacity"] == "0.00", "no change has the page's own colour"
 
 
 def test_the_sentence_names_who_stays_and_what_retrained_models_show() -> None:
@@ -328,10 +323,11 @@ def test_the_sentence_names_who_stays_and_what_retrained_models_show() -> None:
 
 
 def test_the_page_shows_both_heat_maps_and_the_numbers() -> None:
-    reader = Reader(page([full()]))
-    figures = [json.loads(text) for text in reader.figures]
-    heats = [one for one in figures if one["data"] and one["data"][0]["type"] == "heatmap"]
-    assert [one["data"][0]["name"] for one in heats] == ["unlearned", "retrained (mean)"]
+    html = page([full()])
+    reader = Reader(html)
+    assert [html.count(f": {name} minus original, true class by predicted class") > 0 for name in ROLES.values()] == [
+        True
+    ] * 2
     assert sentence(matrix()) in reader.text
     assert "unlearned minus original" in reader.text
     assert "nine 0.980 0.280 0.000 0.175 0.250" in reader.text
@@ -343,12 +339,9 @@ def test_the_page_shows_both_heat_maps_and_the_numbers() -> None:
 def test_names_of_classes_stay_text() -> None:
     html = page([hostile()])
     reader = Reader(html)
-    heats = [json.loads(t) for t in reader.figures if '"heatmap"' in t]
-    assert len(heats) == 2
-    for one in heats:
-        texts = [*one["layout"]["xaxis"]["labelalias"].values(), *chain(*one["data"][0]["text"])]
-        assert all("<" not in text.replace("<br>", "") for text in texts)
-        assert any("&lt;" in text for text in texts)
+    for role in ROLES:
+        drawing = str(heat(hostile().matrices[0], role).drawing)
+        assert "&lt;" in drawing and "<img" not in drawing
     assert f"nine{HOSTILE.split(chr(0x2028))[0]}" in reader.text
     assert "<img src=x" not in html
 
@@ -357,8 +350,10 @@ def test_without_retrained_models_there_is_one_heat_map() -> None:
     table = matrix()
     values = {role: table.values[role] for role in ("original", "unlearned")}
     lone = table.model_copy(update={"values": values, "paid": {}, "gained": {}, "forgotten": []})
-    reader = Reader(page([minimal().model_copy(update={"matrices": [lone]})]))
-    assert sum('"heatmap"' in text for text in reader.figures) == 1
+    html = page([minimal().model_copy(update={"matrices": [lone]})])
+    reader = Reader(html)
+    assert "unlearned minus original, true class" in html
+    assert "retrained (mean) minus original, true class" not in html
     assert "✗ marks" not in reader.text
     assert "nine 0.980 – –" in reader.text
 

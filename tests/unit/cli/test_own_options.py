@@ -1,0 +1,54 @@
+"""What the command line makes of --lora, --tune and a method's line."""
+
+import pytest
+
+from unrecall.cli.options import method_line, names_any, tunes
+
+OWN = {"model": "m", "forget": "f", "retain": "r", "holdout": "h", "control": ""}
+
+
+@pytest.mark.parametrize(
+    ("method", "lora", "line"),
+    [
+        ("npo", None, "npo"),
+        ("npo", "", "lora(npo:lr=0.0001)"),
+        ("npo", "r=8", "lora(npo:lr=0.0001):r=8"),
+        ("npo:beta=0.2", "r=8", "lora(npo:lr=0.0001,beta=0.2):r=8"),
+        ("npo:lr=3e-5", "r=8", "lora(npo:lr=3e-5):r=8"),
+        ("npo:fit.lr=3e-5", "r=8", "lora(npo:fit.lr=3e-5):r=8"),
+    ],
+)
+def test_lora_trains_at_ten_times_the_rate_unless_the_line_names_one(method: str, lora: str | None, line: str) -> None:
+    made = method_line(method, lora)
+    assert sorted(made.replace("(", ",").replace(")", ",").replace(":", ",").split(",")) == sorted(
+        line.replace("(", ",").replace(")", ",").replace(":", ",").split(",")
+    )
+
+
+def test_a_line_names_a_parameter_itself_or_within_another() -> None:
+    assert names_any("npo:lr=1e-4", ("fit.lr",))
+    assert names_any("salun(npo:lr=1e-4):share=0.5", ("fit.lr",))
+    assert names_any("whp:reinforce.lr=1e-4", ("fit.lr", "reinforce.lr"))
+    assert not names_any("npo:beta=0.1", ("fit.lr",))
+    assert not names_any("npo", ("fit.lr",))
+
+
+@pytest.mark.parametrize(
+    ("said", "method", "changed", "searched"),
+    [
+        (None, "npo", {}, True),
+        (None, "npo:beta=0.2", {}, True),
+        (None, "npo:lr=1e-4", {}, False),
+        (None, "retrain", {}, False),
+        (None, "npo", {"model": ""}, False),
+        (None, "npo", {"holdout": ""}, False),
+        (None, "npo", {"holdout": "", "test": "t"}, True),
+        (None, "npo", {"control": "planted"}, False),
+        (False, "npo", {}, False),
+        (True, "npo:lr=1e-4", {"model": ""}, True),
+    ],
+)
+def test_own_texts_are_tuned_unless_the_rate_is_set(
+    said: bool | None, method: str, changed: dict[str, str], searched: bool
+) -> None:
+    assert tunes(said, method, OWN | changed) is searched

@@ -1,0 +1,45 @@
+"""Whether a method forgot anything, as a record tells it."""
+
+import pytest
+
+from tests.worlds.records import minimal
+from unrecall.record.judgement import forgot_nothing
+from unrecall.record.schema import Estimate, Measurement, Record
+
+
+def told(name: str, before: float, after: float, reference: float | None, holdout: float | None = None) -> Record:
+    """A record with one measurement of forget, and accuracy on holdout where it is given."""
+    none = Estimate(value=None)
+
+    def row(called: str, original: float, unlearned: float, retrained: float | None) -> Measurement:
+        values = {"original": Estimate(value=original), "unlearned": Estimate(value=unlearned), "null": none}
+        references = [] if retrained is None else [Estimate(value=retrained)]
+        return Measurement(
+            name=called, title=called, group="forgetting", references=references, reference=retrained, **values
+        )
+
+    rows = [row(name, before, after, reference)]
+    rows += [] if holdout is None else [row("holdout_accuracy", holdout, holdout, None)]
+    return minimal().model_copy(update={"measurements": rows})
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "nothing"),
+    [
+        ("forget_accuracy", (1.0, 0.97, 0.6), True),  # .03 of .4: less than a tenth
+        ("forget_accuracy", (1.0, 0.95, 0.6), False),
+        ("forget_accuracy", (0.62, 0.62, 0.6), False),  # there was nothing to forget
+        ("forget_probability", (0.9, 0.85, None), True),  # of texts nothing is what was never seen
+        ("forget_probability", (0.9, 0.8, None), False),
+        ("forget_accuracy", (1.0, 1.0, None, 0.5), True),  # holdout where there is no retrained model
+        ("forget_accuracy", (1.0, 1.0, None), False),  # nothing to tell by
+    ],
+)
+def test_less_than_a_tenth_of_what_could_go_is_nothing(name: str, values: tuple[float, ...], nothing: bool) -> None:
+    assert bool(forgot_nothing(told(name, *values))) is nothing
+
+
+def test_unchanged_weights_forgot_nothing() -> None:
+    record = told("forget_accuracy", 1.0, 0.0, 0.0)
+    unchanged = record.model_copy(update={"verdict": record.verdict.model_copy(update={"label": "unchanged"})})
+    assert "weights are the original's" in forgot_nothing(unchanged)
