@@ -157,11 +157,11 @@ class ResidualKnowledge(ScoredAttack):
                 copies = repeat(chunk, self.draws)
                 with torch.no_grad():
                     rows = task.rows(model, copies)
-                wished = other_classes(rows.targets, rows.logits.shape[1], wishes)
+                targets = other_classes(rows.targets, rows.logits.shape[1], wishes)
                 if self.perturbation == "fgsm":
-                    moved = fgsm(model, task, copies, radius=radius, targets=wished)
+                    moved = fgsm(model, task, copies, radius=radius, targets=targets)
                 else:
-                    walk = Walk(radius, self.pgd_step, self.pgd_steps, targets=wished)
+                    walk = Walk(radius, self.pgd_step, self.pgd_steps, targets=targets)
                     moved = pgd(model, task, copies, walk, starts)
                 yield _Drawn(i, self.draws, moved)
 

@@ -318,8 +318,8 @@ def report(
     from unrecall.report import check_place, summary_lines, write
 
     check_place(out)
-    records, errors, found = [], [], records_in(paths)
-    for path in found:
+    records, errors, files = [], [], records_in(paths)
+    for path in files:
         try:
             records.append(load(path))
         except BadInput as error:
@@ -329,7 +329,7 @@ def report(
         for line in summary_lines(records):
             _say(line)
         _say(out)
-    _complain_of(errors, f"{len(errors)} of {len(found)} records could not be read, and are on no page.")
+    _complain_of(errors, f"{len(errors)} of {len(files)} records could not be read, and are on no page.")
 
 
 @app.command()
@@ -362,11 +362,11 @@ def cache(
 
     if action not in ("", "clear"):
         raise BadInput(f"cache: expected 'clear' or nothing, got '{action}'. Leave it out to see what is there.")
-    kept = shared(on_disk=True)
-    files = kept.files()
-    size = f"{kept.folder}: {len(files):,} files, {sum(path.stat().st_size for path in files) / 2**20:,.1f} MiB"
+    store = shared(on_disk=True)
+    files = store.files()
+    size = f"{store.folder}: {len(files):,} files, {sum(path.stat().st_size for path in files) / 2**20:,.1f} MiB"
     if action:
-        kept.clear()
+        store.clear()
         _say(f"{size}, removed")
     else:
         _say(f"{size}: models, scores and answers of earlier runs; 'unrecall cache clear' removes them")

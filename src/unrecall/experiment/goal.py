@@ -140,8 +140,8 @@ def nearest(task: Task, original: nn.Module, request: Request) -> Part:
 
     forget = Part(request.forget, evenly(len(request.forget), LOOKED_AT))
     asked, answers = (observe(original, task, examples).features for examples in (forget, request.retain))
-    found = NearestNeighbors(n_neighbors=min(NEAREST, len(answers)), metric="cosine").fit(_flat(answers))
-    return Part(request.retain, np.unique(found.kneighbors(_flat(asked), return_distance=False)).tolist())
+    index = NearestNeighbors(n_neighbors=min(NEAREST, len(answers)), metric="cosine").fit(_flat(answers))
+    return Part(request.retain, np.unique(index.kneighbors(_flat(asked), return_distance=False)).tolist())
 
 
 def _flat(features: np.ndarray) -> np.ndarray:

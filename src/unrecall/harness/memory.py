@@ -73,14 +73,14 @@ def left_of(
     Reference: ours; a matched filter. Confidence beside models that never saw the example: Carlini et al., S&P 2022,
     arXiv 2112.03570.
     """
-    variances = {arm: np.var([one[arm] for one in everyone], axis=0, ddof=1) for arm in own}
+    variances = {arm: np.var([model[arm] for model in everyone], axis=0, ddof=1) for arm in own}
     typical, freedom = float(np.concatenate(list(variances.values())).mean()), len(everyone) - 1
     shown = known = squared = 0.0
     signs: Mapping[Arm, float] = {"forget": 1.0, "holdout": -1.0}
     for arm, sign in signs.items():
-        arm_mean = np.mean([one[arm] for one in others], axis=0)
+        arm_mean = np.mean([model[arm] for model in others], axis=0)
         weights = original[arm] - arm_mean
-        deviation = own[arm] - np.mean([one[arm] for one in everyone], axis=0)
+        deviation = own[arm] - np.mean([model[arm] for model in everyone], axis=0)
         shown += sign * float(np.mean(weights * deviation))
         known += sign * float(np.mean(weights**2))
         variance = (OWN * typical + freedom * variances[arm]) / (OWN + freedom)
@@ -93,8 +93,8 @@ def excess_of(own: Confidence, others: Sequence[Confidence], hardest: float) -> 
 
     Mean over the `hardest` share of each arm: those of which the retrained models are least sure.
     """
-    means = {arm: np.mean([one[arm] for one in others], axis=0) for arm in own}
-    pooled = np.concatenate([np.var([one[arm] for one in others], axis=0) for arm in own]).mean()
+    means = {arm: np.mean([model[arm] for model in others], axis=0) for arm in own}
+    pooled = np.concatenate([np.var([model[arm] for model in others], axis=0) for arm in own]).mean()
     pooled *= len(others) / max(1, len(others) - 1)
     mean = {}
     for arm, values in own.items():

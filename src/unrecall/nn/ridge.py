@@ -75,8 +75,8 @@ def _principal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         squares, axes = torch.linalg.eigh(x.T @ x)
         return axes, squares.clamp_min(0), x @ axes
     squares, left = torch.linalg.eigh(x @ x.T)
-    kept = squares > 1e-12 * squares.max().clamp_min(1e-30)
-    squares, left = squares[kept], left[:, kept]
+    positive = squares > 1e-12 * squares.max().clamp_min(1e-30)
+    squares, left = squares[positive], left[:, positive]
     if not len(squares):  # all rows are the same
         return x.T[:, :1], torch.ones(1, dtype=x.dtype, device=x.device), x[:, :1]
     return x.T @ left / squares.sqrt(), squares, left * squares.sqrt()

@@ -58,8 +58,8 @@ def dilution(scores: np.ndarray, labels: Labels, seed: int, level: float = 0.04)
     """
     forget, holdout = np.flatnonzero(labels.forget), np.flatnonzero(~labels.forget)
     stays = round(SHARE * len(forget))
-    given = len(forget) - stays
-    if not stays or len(holdout) < given + SPARE:
+    replaced = len(forget) - stays
+    if not stays or len(holdout) < replaced + SPARE:
         return None
     rng = np.random.default_rng(seed)
     caught = 0
@@ -67,6 +67,6 @@ def dilution(scores: np.ndarray, labels: Labels, seed: int, level: float = 0.04)
         part, added = rng.permutation(forget)[:stays], rng.permutation(holdout)
         units = np.concatenate([part, added])
         mark = np.zeros(len(units), bool)
-        mark[: stays + given] = True
+        mark[: stays + replaced] = True
         caught += exchange(scores[:, units], Labels(mark, labels.half[units]), seed + draw, 499).leak <= level
     return caught / MIXTURES

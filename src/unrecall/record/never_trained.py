@@ -258,10 +258,10 @@ def _test(statistics: np.ndarray, scores: PoolScores, seed: int, draws: int) -> 
     every = exchange(statistics, labels, seed, draws, ranked=ranked)
     if scores.decisive is None:
         return every
-    one = exchange(statistics[[scores.decisive]], labels, seed, draws, ranked=ranked)
+    decisive = exchange(statistics[[scores.decisive]], labels, seed, draws, ranked=ranked)
     leaks = np.full(len(statistics), np.nan)
-    leaks[scores.decisive] = one.leak
-    return replace(one, z=every.z, leaks=leaks)
+    leaks[scores.decisive] = decisive.leak
+    return replace(decisive, z=every.z, leaks=leaks)
 
 
 def seed_of(fingerprint: str, seed: int) -> int:

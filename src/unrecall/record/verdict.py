@@ -264,8 +264,8 @@ def _alike(judged: Sequence[Labelled]) -> str:
     """What an audit found that is like retrained, and which rows could not tell."""
     like = [part.row for part in judged if not part.why]
     beside = _reasons([part for part in judged if part.why])
-    told = any(m.leak is not None for m in like)
-    half = ", and half or more of what only the original shows is ruled out" if told else ""
+    of_forgetting = any(m.leak is not None for m in like)
+    half = ", and half or more of what only the original shows is ruled out" if of_forgetting else ""
     share = f"all {len(judged)}" if len(like) == len(judged) else f"{len(like)} of {len(judged)}"
     said = f"{share} judged measurements fall where retrained models do{half}."
     return said + (f" The others can't tell: {beside}." if beside else "")

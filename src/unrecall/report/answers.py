@@ -88,17 +88,18 @@ def answers(record: Record) -> list[Answer]:
     """The three questions."""
     questions = ("Does it still know?", "Can anyone tell they were in?", "What else was damaged?")
     if unchanged(record):
-        known, told = _unchanged(record)
+        known, recognised = _unchanged(record)
         harmed = NOTHING_FOUND, "The weights are the original’s."
     elif record.verdict.basis == "never trained" and record.never_trained is not None:
-        known, told = _beside_never_trained(record, record.never_trained)
+        known, recognised = _beside_never_trained(record, record.never_trained)
         harmed = _damage(record, record.never_trained)
     else:
-        known, told = _beside_retrained(record)
+        known, recognised = _beside_retrained(record)
         harmed = _use(record)
     known = known[0], known[1] + _verbatim(record)
     return [
-        _answer(question, word, text) for question, (word, text) in zip(questions, (known, told, harmed), strict=True)
+        _answer(question, word, text)
+        for question, (word, text) in zip(questions, (known, recognised, harmed), strict=True)
     ]
 
 

@@ -142,14 +142,14 @@ class Texts(Builder):
     def _ignored(self) -> str:
         """Which keys of which files nothing is made of, for the record and its reader."""
         files = dict.fromkeys(path for split in SPLITS if (path := getattr(self, split)))
-        told = [
+        keys = [
             f"{key} in {count} {'record' if count == 1 else 'records'} of {Path(path).name}"
             for path in files
             for key, count in ignored(Path(path)).items()
             if key != self.group
         ]
         hint = f"; if '{key}' says whose each text is, name it with --group" if (key := self._owner_key()) else ""
-        return f"; keys that were ignored: {', '.join(told)}{hint}" if told else ""
+        return f"; keys that were ignored: {', '.join(keys)}{hint}" if keys else ""
 
     def _owner_key(self) -> str:
         """An ignored key by which several texts of forget and of holdout belong together, as a person's do; or none."""

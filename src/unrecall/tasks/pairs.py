@@ -84,10 +84,10 @@ class Pairs(Task):
     def cut_off(self, item: Any) -> float:
         """The share of a caption's tokens that `longest` cuts off; 0 where the tokenizer doesn't tell."""
         caption = item["caption"]
-        kept = len(self.encode(caption))
-        if kept < self.longest or not hasattr(self.tokenizer, "pad_token_id"):
+        length = len(self.encode(caption))
+        if length < self.longest or not hasattr(self.tokenizer, "pad_token_id"):
             return 0.0
-        return 1 - kept / len(self.tokenizer(caption, truncation=False, verbose=False)["input_ids"])
+        return 1 - length / len(self.tokenizer(caption, truncation=False, verbose=False)["input_ids"])
 
     def _tokens(self, caption: str) -> list[int]:
         if hasattr(self.tokenizer, "pad_token_id"):

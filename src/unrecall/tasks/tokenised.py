@@ -208,8 +208,8 @@ class Tokenised:
 
     def cut_off(self, item: Any) -> float:
         """The share of an example's tokens that `longest` cuts off."""
-        kept = len(self.encode(item)[0])
-        return 0.0 if kept != self.longest else 1 - kept / len(self._whole(item).tokens)
+        length = len(self.encode(item)[0])
+        return 0.0 if length != self.longest else 1 - length / len(self._whole(item).tokens)
 
     @cached_property
     def _begin(self) -> list[int]:
