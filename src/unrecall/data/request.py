@@ -34,6 +34,8 @@ EMPTY: dict[Split, str] = {
 """What to do where a set is empty."""
 NO_HOLDOUT = Absent("no holdout was given, so nothing says whether somebody can tell that forget was trained on")
 NO_TEST = Absent("no test set was given, so nothing says what else is lost on examples that nobody trained on")
+OTHERS = 19
+"""The fewest persons that one is compared with (docs/verdict.md)."""
 NO_VALIDATION = Absent("a class is tuned on forget alone")
 
 
@@ -156,28 +158,35 @@ class Request:
     def with_validation(self) -> "Request":
         """This request with examples for tuning: its own, or every second example of the holdout, taken out of it.
 
-        Where there is no holdout at all, of the test set. None for a class without them, as forget alone is looked at.
+        Where there is no holdout at all, or too few others to compare one person with, of the test set; of the holdout
+        only as many persons as leave 19 for the audit of one. None for a class, as forget alone is looked at.
         MissingReference where there are fewer than 4 to take from.
         """
         if self.validation is not None and (len(self.validation) or self.kind == "class"):
             return self
-        unseen = len(self.test)
-        if isinstance(self.holdout, Absent) and self.kind != "class" and unseen >= 4:
+        if self.kind == "class":
+            return self.with_own(validation=NO_VALIDATION)
+        unseen, spare = len(self.test), self._spare_persons()
+        if (isinstance(self.holdout, Absent) or spare == 0) and unseen >= 4:
             validation, test = (Part(self.test, range(first, unseen, 2)) for first in (0, 1))
             return self.with_own(validation=validation, test=test)
         n = len(self.holdout)
-        if n < 4 and self.kind == "class":
-            return self.with_own(validation=NO_VALIDATION)
         if n < 4:
             raise MissingReference(
                 f"tune: expected a validation set or at least 4 holdout examples, got {n}. Add examples like forget "
                 "that were never trained on, or don't tune."
             )
         whole, names = self.holdout, list(map(str, range(n))) if self.groups is None else [*self.groups["holdout"]]
-        every_second = set(list(dict.fromkeys(names))[::2])
+        every_second = set(list(dict.fromkeys(names))[::2][: spare or None])
         tuning, audited = ([i for i in range(n) if (names[i] in every_second) is first] for first in (True, False))
         groups = self.groups and {**self.groups, "holdout": [names[i] for i in audited]}
         return self.with_own(validation=Part(whole, tuning), holdout=Part(whole, audited), groups=groups)
+
+    def _spare_persons(self) -> int | None:
+        """How many of holdout's persons an audit of one person can do without; None where it isn't of one person."""
+        if self.groups is None or len(set(self.groups["forget"])) != 1:
+            return None
+        return max(0, len(set(self.groups["holdout"])) - OTHERS)
 
     def unseen(self, digests: Collection[str]) -> "Request":
         """This request without those examples of holdout, by sha256, that somebody has tuned on."""

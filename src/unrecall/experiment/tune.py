@@ -25,8 +25,8 @@ CRITERION = {
     "{0:.3g}",
 }
 SPARING = (
-    ", with at most {0:.0%} of {1} lost on retain examples that unlearning did not see, {2:.0%} on those nearest to "
-    "what must go"
+    ", with at most {0:.0%} of {1} (or one example) lost on retain examples that unlearning did not see, {2:.0%} on "
+    "those nearest to what must go"
 )
 UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training stops as soon as that is reached"

@@ -19,6 +19,8 @@ SKEW = 2.2
 """How many of Student's bounds hold where spreads are as skewed as an exponential's (recipes/verdict_simulation.py)."""
 SHARE = 0.5
 """What share of the gap between the original and retrained models a model called like retrained may have left."""
+ENOUGH = 5
+"""Retrained models from which on their spread is known well enough to blame it."""
 RETAINED = ("retain_accuracy", "retain_probability")
 """What of retain a retrained model must know about as well as the original: it was trained on it too."""
 ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
@@ -27,6 +29,9 @@ FEW = "fewer than two retrained models, so how far they differ is unknown"
 DOUBT = "retrained models know too little of retain to be a measure of use"
 NOTHING = "the original shows hardly more than retrained models do, or less, so there is nothing to see"
 WITHIN = "retrained models differ so much among themselves that the original itself could be one of them"
+FEW_MODELS = (
+    "so few retrained models don't say how far they differ, so that the original itself could be one; five would do"
+)
 RECORDS = "so few records are forgotten that by chance the original itself could be a retrained model"
 HALF = "half of what the original shows beyond retrained models could be left"
 WIDE = "retrained models differ so much among themselves that a loss worth naming could go unseen"
@@ -213,7 +218,7 @@ def _unsure(m: Measurement, bounds: Bounds, *, lacking: bool) -> str:
     if gap(m) <= bounds.half:
         if gap(m) <= m.margin:
             return NOTHING
-        return RECORDS if m.prior else WITHIN
+        return RECORDS if m.prior else FEW_MODELS if len(reference_values(m)) < ENOUGH else WITHIN
     above = below if m.leak == "below" else -below
     return HALF if above + most > SHARE * gap(m) else ""
 

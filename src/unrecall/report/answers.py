@@ -62,7 +62,8 @@ def done(record: Record) -> str:
     took = "" if own is None or own.seconds is None else f"; {number(own.seconds)} s"
     part = "" if own is None or whole is None else share(own.passes, whole.passes)
     beside = "" if part in ("", "–") else f", {part} of the examples that retraining passes"
-    return f"{record.method_title}{tuned}, seed {record.seed}{took}{beside}."
+    line = f" ({record.method})" if record.parameters else ""
+    return f"{record.method_title}{line}{tuned}, seed {record.seed}{took}{beside}."
 
 
 def compared(record: Record) -> str:

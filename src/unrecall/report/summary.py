@@ -97,15 +97,16 @@ def _rounded(spread: Spread | None) -> tuple[bool, int]:
 def left(record: Record) -> float | None:
     """The largest share of what the original shows of the forgotten that the unlearned model still shows.
 
-    Over judged rows beside retrained models where the original shows more than they do, or over the attacks beside
-    records that were never trained on; 1 is the original, 0 a model that never saw them.
+    Over rows beside retrained models that could tell the original from them, or over the attacks beside records that
+    were never trained on; 1 is the original, 0 a model that never saw them.
     """
     if unchanged(record):
         return 1.0
     if record.verdict.basis == "never trained" and record.never_trained is not None:
         shares = [test.rho for test in record.never_trained.attacks if test.rho_low is not None]
         return max(present(shares), default=None)
-    rows = [m for m in record.measurements if m.verdict != "not judged" and m.leak is not None and gap(m) > m.margin]
+    open_rows = ("not judged", "inconclusive")
+    rows = [m for m in record.measurements if m.verdict not in open_rows and m.leak is not None and gap(m) > m.margin]
     return max(present(gap(m.model_copy(update={"original": m.unlearned})) / gap(m) for m in rows), default=None)
 
 

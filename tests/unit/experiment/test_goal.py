@@ -81,8 +81,10 @@ def test_a_guard_lets_one_example_go_and_counts_gains_only_where_told() -> None:
 def test_validation_is_no_guard_of_a_class(class_world: World, samples_world: World) -> None:
     for world, watched in ((class_world, False), (samples_world, True)):
         request = world.request.with_validation()
-        narrowed = tuning_request(request, request.validation or (), 0)
-        guards = guards_of(world.task, world.original, narrowed, request.validation or (), 0.02)
+        validation = request.validation
+        assert validation is not None
+        narrowed = tuning_request(request, validation, 0)
+        guards = guards_of(world.task, world.original, narrowed, validation, 0.02)
         assert (guards.validation is not None) == watched
         assert len(guards.near.examples)
 
@@ -157,3 +159,26 @@ def test_a_search_ends_at_a_trial_that_is_good_enough(class_world: World) -> Non
     tuned = tune(GradAscent(fit=Fit(lr=1e-3, epochs=1)), w.original, Job(w.request, w.task, seeded(0), CPU))
     assert tuned.criterion.endswith(("training stops as soon as that is reached", "what comes nearest"))
     assert all(trial.near_drop is not None for trial in tuned.trials if trial.retain_drop < 1)
+
+
+@pytest.mark.parametrize(("others", "tuning", "audited"), [(22, 3, 19), (45, 23, 22), (20, 1, 19)])
+def test_tuning_leaves_enough_persons_to_compare_one_with(others: int, tuning: int, audited: int) -> None:
+    names = [f"p{i // 2}" for i in range(2 * others)]
+    request = Request(
+        [at(i) for i in (1, 2)], [at(i) for i in range(10, 20)], [at(100 + i) for i in range(2 * others)],
+        [at(i + 0.5) for i in range(6)], groups={"forget": ["one", "one"], "holdout": names},
+    ).with_validation()  # fmt: skip
+    assert request.groups is not None
+    assert len(set(request.groups["holdout"])) == audited
+    assert len(request.validation or ()) == 2 * tuning
+
+
+def test_with_nobody_to_spare_the_test_set_serves() -> None:
+    names = [f"p{i}" for i in range(19)]
+    request = Request(
+        [at(1)], [at(i) for i in range(10, 20)], [at(100 + i) for i in range(19)],
+        [at(i + 0.5) for i in range(6)], groups={"forget": ["one"], "holdout": names},
+    ).with_validation()  # fmt: skip
+    assert request.groups is not None
+    assert (len(request.holdout), len(request.validation or ()), len(request.test)) == (19, 3, 3)
+    assert list(request.groups["holdout"]) == names

@@ -31,7 +31,7 @@ def words(record: Record) -> list[str]:
 def test_what_was_asked_and_done() -> None:
     assert asked(full()) == "Forget 200 records; 1,000 stay."
     assert asked(minimal()) == "Forget a whole class."
-    assert done(full()).startswith("RURK, its strength tuned, seed 0; 0.800 s")
+    assert done(full()).startswith("RURK (rurk), its strength tuned, seed 0; 0.800 s")
     assert compared(full()) == "3 models that were retrained without the forgotten."
     assert compared(alone()) == "400 records that were never trained on (grade B)."
     assert compared(minimal()).startswith("Nothing")
