@@ -106,6 +106,10 @@ def _done(unlearned: Unlearned) -> Iterator[str]:
     yield f"- seed: {unlearned.seed}"
     yield f"- weights: {', '.join(kinds).replace('torch.', '')}"
     record = unlearned.record
+    if record is not None and (tuning := record.tuning) is not None:
+        yield f"- {tuning.parameter} was searched, and is {tuning.chosen:g} times the line's: {tuning.criterion}"
+    if record is not None and (cost := record.costs.get("unlearned")) is not None:
+        yield f"- optimiser steps that were taken: {cost.steps}"
     yield "- versions: " + ", ".join(
         f"{k} {v}" for k, v in (record.provenance.versions if record else versions()).items()
     )
