@@ -19,6 +19,7 @@ from unrecall.data.examples import Absent, Examples, Joined, Part, evenly
 from unrecall.data.request import SPLITS, Request
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting
+from unrecall.experiment.tune import TRIALS
 from unrecall.harness.audit import finding_of
 from unrecall.harness.finding import report_of
 from unrecall.harness.never_trained import beside_never_trained
@@ -43,8 +44,6 @@ BATCH = 256
 """Examples of each set that a method is tried on, so that its batches are as large as they will be."""
 ASKED = 500
 """Examples of retain, test and validation on which a given original is asked what it knows."""
-TRIALS = 8
-"""Trials of `--tune`."""
 BUDGETS = ("steps", "learning_rates")
 """Parameters of attacks that fine-tune, of which each value costs a part of a training, and a look at all examples."""
 PATIENCE = 60.0

@@ -1,5 +1,6 @@
 """When a request counts as forgotten, and what may be lost meanwhile: read from what a user has, never from a judge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,14 +45,17 @@ class Goal:
     limit: float
     sets: tuple[Examples, ...]
 
-    def gap(self, model: nn.Module) -> float:
+    def signals(self, model: nn.Module) -> list[Signals]:
+        """What a model says on each of the sets."""
+        size = one_size(self.task, self.sets)
+        return [observe(model, self.task, examples, size) for examples in self.sets]
+
+    def gap(self, signals: Sequence[Signals]) -> float:
         """How far a model is from the goal: above 0 it has forgotten too little, below 0 more than is asked.
 
         Of samples: mean confidence on forget minus that on validation; of texts also the share of answers that it says
         whole, and the larger of the two.
         """
-        size = one_size(self.task, self.sets)
-        signals = [observe(model, self.task, examples, size) for examples in self.sets]
         means = [float(of.confidence.mean()) for of in signals]
         if self.kind != "samples":
             return float(np.max(means)) - self.limit
@@ -62,7 +66,7 @@ class Goal:
 
     def __call__(self, model: nn.Module) -> bool:
         """Whether a model has forgotten enough."""
-        return self.gap(model) <= 0
+        return self.gap(self.signals(model)) <= 0
 
 
 def goal_of(task: Task, request: Request, validation: Examples) -> Goal:
@@ -105,7 +109,11 @@ class Guard:
 
     def change(self, model: nn.Module) -> Change:
         """What the model lost on the set."""
-        lost = self.before - float(right(self.task, observe(model, self.task, self.examples)).mean())
+        return self.change_of(observe(model, self.task, self.examples))
+
+    def change_of(self, signals: Signals) -> Change:
+        """The same, from what the model says on the set."""
+        lost = self.before - float(right(self.task, signals).mean())
         allowed = max(self.most, 1 / max(1, len(self.examples))) + 1e-9
         return Change(lost, (abs(lost) if self.either else lost) > allowed)
 

@@ -14,7 +14,7 @@ from unrecall.disk.files import content_key, file_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
 from unrecall.experiment.goal import goal_of, stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
-from unrecall.experiment.tune import Search, tune
+from unrecall.experiment.tune import UNMET, Search, tune
 from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import Suite, judged_names, suite
@@ -175,7 +175,12 @@ class StartingPoint:
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
         cache, key = Cache(self.session.folder), (*self._key(method), code_key(Search, goal_of))
-        return cache.get("tuning", key, model_form(Tuning), lambda: tune(method, self.original, self.job(self.session)))
+        tuning = cache.get(
+            "tuning", key, model_form(Tuning), lambda: tune(method, self.original, self.job(self.session))
+        )
+        if tuning.criterion.endswith(UNMET):
+            self.session.say(f"tuning fell short of its goal: {tuning.criterion}")
+        return tuning
 
     def defender(self, method: Method) -> Defender:
         """The method as it stands, ready to honour other requests than the scenario's own."""

@@ -32,10 +32,12 @@ UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training stops as soon as that is reached"
 UNMET = "; none that was tried does that, so this is what comes nearest"
 CLOSE = 0.1
-"""The share of the original's gap by which a trial may overshoot and still be good enough to end the search."""
+"""The share of the original's gap that may be left, on either side, where a request for samples counts as forgotten."""
+TRIALS = 6
+"""The most strengths that are tried."""
 
 
-def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 6, retain_drop: float = 0.05) -> Tuning:
+def tune(method: Method, model: nn.Module, job: Job, *, trials: int = TRIALS, retain_drop: float = 0.05) -> Tuning:
     """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
 
     A model retrained without forget would treat forget like validation, so for samples the gap between them should be
@@ -61,16 +63,21 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = 6, retain_
         )
     goal, seed = goal_of(job.task, request, validation), draw_seed(job.generator)
     check_inputs(job.task, model, request.only("forget", "retain", "validation"))
+    if len(request.retain) < 2:
+        raise NotSupported(
+            "tune: expected at least 2 retain examples, one of which unlearning doesn't see, got 1. Leave out --tune."
+        )
     narrowed = tuning_request(request, validation, seed)
     guards = guards_of(job.task, model, narrowed, validation, retain_drop)
-    search = Search(method, model, job.on(narrowed).until(goal), seed, goal, guards)
+    untouched = goal.gap(goal.signals(model))
+    search = Search(method, model, job.on(narrowed).until(goal), seed, goal, guards, untouched)
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)
-    met = best.kept and (request.kind == "samples" or best.gap <= 0)
+    met = best.kept and best.gap <= search.close and (request.kind != "samples" or best.gap >= -search.close)
     return Tuning(
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,
-        untouched=goal.gap(model),
+        untouched=untouched,
         criterion=_criterion(goal, guards, retain_drop) + ("" if met else UNMET),
         trials=sorted(tried, key=lambda trial: trial.strength),
     )
@@ -98,7 +105,8 @@ def tuning_request(request: Request, validation: Examples, seed: int) -> Request
 class Search:
     """A search for a method's strength; every trial starts from the same model and the same seed.
 
-    `job`: the task and the request of each trial. `guards`: on what little may be lost.
+    `job`: the task and the request of each trial. `guards`: on what little may be lost. `untouched`: the gap of the
+    model as it is.
     """
 
     method: Method
@@ -107,10 +115,15 @@ class Search:
     seed: int
     goal: Goal
     guards: Guards
+    untouched: float
+
+    @property
+    def close(self) -> float:
+        """How large a gap may be left: that of a class, a concept or a trigger must be closed."""
+        return CLOSE * abs(self.untouched) if self.goal.kind == "samples" else 0.0
 
     def trials(self, strength: Strength, most: int) -> list[Trial]:
         """The trials of a search in the range of `strength`, in the order in which they were made; at most so many."""
-        enough_overshoot = CLOSE * abs(self.goal.gap(self.model))
         tried: dict[float, Trial] = {}
         weak, strong, factor = strength.low, strength.high, 1.0
         bracketed = [False, False]
@@ -118,7 +131,7 @@ class Search:
             name = type(self.method).__name__
             self.job.session.say(f"tuning {name}: trial {i + 1} of {most}, strength x {factor:.4g}")
             trial = tried[factor] = self.trial(factor)
-            if trial.kept and self.goal.kind == "samples" and -enough_overshoot <= trial.gap <= 0:
+            if trial.kept and self.goal.kind == "samples" and -self.close <= trial.gap <= 0:
                 break
             enough = trial.gap <= 0 or not trial.kept
             weak, strong = (weak, factor) if enough else (factor, strong)
@@ -136,18 +149,20 @@ class Search:
             unlearned = self.method.scaled(factor).unlearn(self.model, self.job.seeded(self.seed).quiet())
         except Diverged:
             return ruin
-        gap = self.goal.gap(unlearned)
+        signals = self.goal.signals(unlearned)
+        gap = self.goal.gap(signals)
         if not math.isfinite(gap):
             return ruin
-        changes = [guard.change(unlearned) if guard else None for guard in self.guards]
-        unseen, near, validation = ((None if change is None else change.lost) for change in changes)
+        unseen, near = self.guards.unseen.change(unlearned), self.guards.near.change(unlearned)
+        guard = self.guards.validation
+        validation = None if guard is None else guard.change_of(signals[-1])
         return Trial(
             strength=factor,
             gap=gap,
-            retain_drop=unseen or 0.0,
-            near_drop=near,
-            validation_drop=validation,
-            kept=not any(change.excessive for change in changes if change),
+            retain_drop=unseen.lost,
+            near_drop=near.lost,
+            validation_drop=None if validation is None else validation.lost,
+            kept=not (unseen.excessive or near.excessive or (validation is not None and validation.excessive)),
         )
 
 

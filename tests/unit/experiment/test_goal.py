@@ -11,12 +11,13 @@ from torch import nn
 from tests.worlds import CPU, World, small_llama
 from unrecall.data.examples import Absent, digest, iterate
 from unrecall.data.request import Request
-from unrecall.errors import BadInput, MissingReference
-from unrecall.experiment.goal import Guard, check_known, goal_of, guards_of, nearest, right, stopping, unknown
-from unrecall.experiment.tune import tune, tuning_request
+from unrecall.errors import BadInput, MissingReference, NotSupported
+from unrecall.experiment.goal import Goal, Guard, check_known, goal_of, guards_of, nearest, right, stopping, unknown
+from unrecall.experiment.tune import Search, tune, tuning_request
 from unrecall.methods.base import GradientMethod, phase_over
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.models.observe import observe
+from unrecall.record.schema import Trial
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase
@@ -38,9 +39,9 @@ def test_the_gap_of_texts_counts_whole_answers_too(text_world: World) -> None:
     own, other = (observe(w.original, w.task, examples) for examples in (request.forget, request.validation or ()))
     whole = float(right(w.task, own).mean() - right(w.task, other).mean())
     mean = float(own.confidence.mean() - other.confidence.mean())
-    assert goal.gap(w.original) == pytest.approx(max(whole, mean))
+    assert goal.gap(goal.signals(w.original)) == pytest.approx(max(whole, mean))
     assert not goal(w.original)
-    assert goal(w.retrained[0]) == (goal.gap(w.retrained[0]) <= 0)
+    assert goal(w.retrained[0]) == (goal.gap(goal.signals(w.retrained[0])) <= 0)
 
 
 class Line(nn.Module):
@@ -154,11 +155,42 @@ def test_a_classifier_is_not_asked(samples_world: World) -> None:
     assert unknown(w.task, w.original, w.request) == ""
 
 
-def test_a_search_ends_at_a_trial_that_is_good_enough(class_world: World) -> None:
-    w = class_world
-    tuned = tune(GradAscent(fit=Fit(lr=1e-3, epochs=1)), w.original, Job(w.request, w.task, seeded(0), CPU))
-    assert tuned.criterion.endswith(("training stops as soon as that is reached", "what comes nearest"))
-    assert all(trial.near_drop is not None for trial in tuned.trials if trial.retain_drop < 1)
+@pytest.mark.parametrize(
+    ("gaps", "sparing", "tried", "met"),
+    [
+        ({4: -0.02}, True, [1, 4], True),  # a tenth of .5 may be overshot
+        ({4: -0.2, 2: -0.01}, True, [1, 2, 4], True),
+        ({4: -0.2, 2: 0.3}, True, [1, 2, 4], False),  # nothing between too little and too much
+        ({}, True, [1, 4, 16], False),  # nothing was forgotten
+        ({0.25: 0.0}, False, [0.0625, 0.25, 1], False),  # all that was tried did damage
+    ],
+)
+def test_a_search_ends_where_it_is_good_enough_and_says_where_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+    samples_world: World,
+    gaps: dict[float, float],
+    sparing: bool,
+    tried: list[float],
+    met: bool,
+) -> None:
+    """The original's gap is .5, and so is that of each strength without one of its own; three are tried at most."""
+    w = samples_world
+
+    def trial(_: Search, factor: float) -> Trial:
+        return Trial(strength=factor, gap=gaps.get(factor, 0.5), retain_drop=0.0, kept=sparing)
+
+    monkeypatch.setattr(Search, "trial", trial)
+    monkeypatch.setattr(Goal, "gap", lambda *_: 0.5)
+    tuned = tune(GradAscent(), w.original, Job(w.request, w.task, seeded(0), CPU), trials=3)
+    assert [t.strength for t in tuned.trials] == tried
+    assert tuned.criterion.endswith("what comes nearest") is not met
+
+
+def test_one_retain_example_is_too_few_to_tune_on(samples_world: World) -> None:
+    w = samples_world
+    request = w.request.with_own(retain=[w.request.retain[0]])
+    with pytest.raises(NotSupported, match="at least 2 retain examples"):
+        tune(GradAscent(), w.original, Job(request, w.task, seeded(0), CPU))
 
 
 @pytest.mark.parametrize(("others", "tuning", "audited"), [(22, 3, 19), (45, 23, 22), (20, 1, 19)])
