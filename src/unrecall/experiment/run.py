@@ -21,7 +21,7 @@ from unrecall.harness.suites import Suite, judged_names, suite
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.layers import named
 from unrecall.nn.hooks import batchnorms
-from unrecall.record.schema import Record, Run, Tuning
+from unrecall.record.schema import Cost, Record, Run, Tuning
 from unrecall.report import write
 from unrecall.scenarios.base import Scenario, Trained, kept_or_made, trained_form
 from unrecall.spec import lines
@@ -88,7 +88,7 @@ def experiment(
         original=original.model,
         unlearned=unlearned.model,
         retrained=[trained.model for trained in retrained],
-        null=start.null(chosen),
+        null=start.null(chosen, unlearned.cost),
         request=request,
         task=scenario.task,
         attacks=attacks,
@@ -159,10 +159,11 @@ class StartingPoint:
         self.session.drop_states()
         return trained
 
-    def null(self, method: Method) -> nn.Module | None:
+    def null(self, method: Method, cost: Cost | None) -> nn.Module | None:
         """The model after the same passes at learning rate 0; the original where they move no BatchNorm statistics.
 
-        None for a method that doesn't run the loop, or re-initialises weights.
+        `cost`: what the method took, which says how many passes it made where it stopped by itself. None for a method
+        that doesn't run the loop, or re-initialises weights.
         """
         innermost = method.innermost()
         if not isinstance(innermost, GradientMethod) or not innermost.has_null:
@@ -170,7 +171,8 @@ class StartingPoint:
         null_base = method.null_base()
         if null_base is None or not batchnorms(self.original):
             return self.original
-        return self.unlearned(Null(null_base), "null").model
+        steps = tuple(cost.phases) if self.stops and cost is not None else ()
+        return self.unlearned(Null(null_base, steps), "null").model
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""

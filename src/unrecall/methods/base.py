@@ -18,7 +18,7 @@ from unrecall.disk.weights import HALF
 from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of
 from unrecall.models.observe import device_of
 from unrecall.spec.lines import name_of, parse
-from unrecall.spec.parameters import Parameters
+from unrecall.spec.parameters import Index, Parameters
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import classed
 from unrecall.training.job import Job
@@ -37,7 +37,7 @@ from unrecall.training.loop import (
     set_training,
 )
 from unrecall.training.randomness import draw_seed, own_randomness
-from unrecall.training.session import Session
+from unrecall.training.session import Effort, Session
 from unrecall.training.teacher import frozen_copy
 
 # What a method is written with that stands elsewhere: given on from here.
@@ -265,6 +265,7 @@ def train(student: nn.Module, phases: Iterable[Phase], job: Job, method: Method)
         place = f", phase {i} of {len(phases)}" if len(phases) > 1 else ""
         until = job.enough if "forget" in phase.streams else None
         if until and i > 1 and until(student):
+            job.session.efforts.append(Effort())
             continue
         ending = _ending(phase, until) if until else phase
         fit(student, job.task, ending, job.generator, job.session.named(f"{name}{place}"))
@@ -344,14 +345,30 @@ def with_loss(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
 
 
 @dataclass(frozen=True)
-class Null(Plugin):
-    """The same passes as `base` at learning rate 0: whatever is forgotten here, statistics forgot and not weights."""
+class Null(Wrapper, GradientMethod):
+    """The same passes as `base` at learning rate 0: whatever is forgotten here, statistics forgot and not weights.
+
+    `steps`: how many the loop took in each of its runs, of which those of the base's phases come last; empty where
+    each phase took all of its own.
+    """
 
     title: ClassVar[str] = "Null"
 
-    def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
-        """Sets the learning rate of each phase to 0."""
-        return lambda phase: replace(phase, fit=replace(phase.fit, lr=0.0))
+    steps: tuple[Index, ...] = ()
+
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
+        """Makes the phases of the base, at learning rate 0, as long as they were."""
+        phases = [replace(phase, fit=replace(phase.fit, lr=0.0)) for phase in self.base.phases(student, original, job)]
+        if not self.steps:
+            return phases
+        lengths = self.steps[-len(phases) :]
+        return [_as_long(phase, steps) for phase, steps in zip(phases, lengths, strict=True) if steps]
+
+
+def _as_long(phase: Phase, steps: int) -> Phase:
+    """The phase, which takes so many steps and has no rule that ends it."""
+    recipe = replace(phase.fit, epochs=math.ceil(steps / epoch_steps(phase)), steps=steps, until=None)
+    return replace(phase, fit=recipe, done=None)
 
 
 def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:

@@ -233,6 +233,7 @@ class Tuning(Frozen):
 class Cost(Frozen):
     """What a model took: seconds, examples passed forward, optimiser steps, peak memory in MiB.
 
+    `phases`: the steps of each run of the loop, in order; 0 where one had nothing left to do.
     `notes`: what the method noted of its steps, by name; the median over steps.
 
     No seconds: another run made the model, or began to; its clock can't be held against this run's.
@@ -242,6 +243,7 @@ class Cost(Frozen):
     passes: int
     steps: int
     peak_mib: float
+    phases: list[int] = Field(default_factory=list)
     notes: dict[str, float] = Field(default_factory=dict)
 
 

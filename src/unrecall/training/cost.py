@@ -36,6 +36,7 @@ class metered:  # noqa: N801
             seconds=None if any(effort.resumed for effort in efforts) else clock,
             passes=sum(effort.passes for effort in efforts),
             steps=sum(effort.steps for effort in efforts),
+            phases=[effort.steps for effort in efforts],
             peak_mib=_peak() / 2**20,
             notes={name: median(figures) for name, figures in _notes(efforts).items()},
         )

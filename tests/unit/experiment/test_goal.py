@@ -13,11 +13,13 @@ from unrecall.data.examples import Absent, digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.experiment.goal import Goal, Guard, check_known, goal_of, guards_of, nearest, right, stopping, unknown
+from unrecall.experiment.run import StartingPoint
 from unrecall.experiment.tune import Search, tune, tuning_request
 from unrecall.methods.base import GradientMethod, phase_over
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.models.observe import observe
 from unrecall.record.schema import Trial
+from unrecall.scenarios.base import Scenario
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase
@@ -122,8 +124,33 @@ def test_a_phase_on_forget_does_not_begin_where_enough_is_forgotten(class_world:
     w = class_world
     session = replace(CPU, efforts=[])
     TwoPhases().unlearn(w.original, Job(w.request, w.task, seeded(0), session).until(lambda _: True))
-    assert len(session.efforts) == 2
-    assert session.efforts[0].steps == len(w.request.forget) // 8
+    retain = len(w.request.retain) // 8
+    assert [effort.steps for effort in session.efforts] == [len(w.request.forget) // 8, retain, 0]
+
+
+@dataclass(frozen=True)
+class Shifting(GradientMethod):
+    """Climbs forget's loss at a rate that hardly moves weights, so that BatchNorm's statistics alone change."""
+
+    title: ClassVar[str] = "Shifting"
+    fit: Fit = Fit(lr=1e-12, weight_decay=0.0, epochs=1, batch_size=8)
+
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
+        return [phase_over("forget", job, self.fit), phase_over("retain", job, self.fit)]
+
+
+def test_the_null_of_a_method_that_stops_makes_the_passes_that_it_made(class_world: World) -> None:
+    """What statistics alone changed, the null shows whole, though the recipe has fewer steps than were taken."""
+    w = class_world
+    scenario = Scenario("own", "", w.task, w.request, original=w.original, references=0)
+    start = StartingPoint(scenario, w.original, 0, replace(CPU, efforts=[]), stops=True)
+    unlearned = start.unlearned(Shifting())
+    assert unlearned.cost is not None
+    assert unlearned.cost.phases[0] > len(w.request.forget) // 8
+    null = start.null(Shifting(), unlearned.cost)
+    assert null is not None
+    for name, value in null.state_dict().items():
+        assert torch.allclose(value, unlearned.model.state_dict()[name], atol=1e-6), name
 
 
 def test_the_test_set_serves_where_there_is_no_holdout(samples_world: World) -> None:

@@ -50,7 +50,7 @@ def test_holdout_and_test_are_never_read(samples_world: World) -> None:
     for method in (
         Dial(),
         NegGradPlus(fit=Fit(lr=1e-9)),
-    ):  # one that forgets, and one that reads the data and hardly moves
+    ):
         tuned = tune(method, w.original, Job(request, w.task, seeded(0), CPU), trials=2)
         assert len(tuned.trials) == 2
 
