@@ -299,6 +299,47 @@ def test_a_model_is_audited_by_plain_words_as_an_adapter_or_a_folder() -> None:
     assert folder.unlearned.value == pytest.approx(added.unlearned.value, abs=0.02)
 
 
+@pytest.mark.parametrize("unseen", ["holdout", "test"])
+def test_what_a_run_has_tuned_on_is_not_audited_afterwards(unseen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the holdout, or of the test set where there is none, serves tuning; a later audit does without."""
+    sets = [*OWN[:6], f"--{unseen}", f"{unseen}.jsonl"]
+    words = [
+        "--method",
+        "finetune",
+        "--tune",
+        "--suite",
+        "loss",
+        "--device",
+        "cpu",
+        "--anyway",
+        "--alone",
+        "--out",
+        "tuned",
+    ]
+    assert call("run", *sets, *words) == 0
+    after = load_record(Path("tuned/seed-0/record.json")).sizes
+    assert after[unseen] == len(SPLITS[unseen]) // 2
+    monkeypatch.chdir("tuned/seed-0/unlearned")
+    up = [f"../../../{word}" if word == "model" or word.endswith(".jsonl") else word for word in sets]
+    audit = [
+        "audit",
+        *up,
+        "--unlearned",
+        ".",
+        "--suite",
+        "loss",
+        "--device",
+        "cpu",
+        "--alone",
+        "--out",
+        "../../../audited",
+    ]
+    assert call(*audit) == 0
+    record = load_record(Path("../../../audited/record.json"))
+    assert record.sizes == after
+    assert record.method == "unlearned"
+
+
 def test_an_adapter_that_names_this_model_and_doesnt_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     adapter(Path("added"), "model", hidden_size=16)
     assert call(*UNLEARN, "--adapter", "added") == 2

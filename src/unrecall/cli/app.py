@@ -262,7 +262,7 @@ def audit(
     given = (str(path) for path in (unlearned, before, *(retrained or [])) if path is not None)
     with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
-        cell = Cell(scenario, unlearned.name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
+        cell = Cell(scenario, unlearned.resolve().name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
         cell = replace(cell, show_examples=show_examples)
         _show([audit_checkpoint(cell, unlearned, before, retrained or [])], folder, fail_on)
 

@@ -189,12 +189,14 @@ class Request:
         return max(0, len(set(self.groups["holdout"])) - OTHERS)
 
     def unseen(self, digests: Collection[str]) -> "Request":
-        """This request without those examples of holdout, by sha256, that somebody has tuned on."""
-        places = [i for i, key in enumerate(self.digests["holdout"]) if key not in digests]
-        if len(places) == len(self.holdout):
-            return self
-        groups = self.groups and {**self.groups, "holdout": [self.groups["holdout"][i] for i in places]}
-        return self.with_own(holdout=Part(self.holdout, places), groups=groups)
+        """This request without those examples of holdout and of the test set, by sha256, that somebody has tuned on."""
+        splits: tuple[Split, ...] = ("holdout", "test")
+        places = {name: [i for i, key in enumerate(self.digests[name]) if key not in digests] for name in splits}
+        parts = {name: Part(self[name], own) for name, own in places.items() if len(own) < len(self[name])}
+        if "holdout" not in parts:
+            return self.with_own(**parts) if parts else self
+        groups = self.groups and {**self.groups, "holdout": [self.groups["holdout"][i] for i in places["holdout"]]}
+        return self.with_own(**parts, groups=groups)
 
     def only(self, *names: str) -> "Request":
         """This request without the sets that aren't named, for those who may not read them."""

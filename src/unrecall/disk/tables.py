@@ -148,6 +148,8 @@ def _of_csv(path: Path, text: str) -> Iterator[Located]:
             place, first = f"{path}:{first}", rows.line_num + 1
             if not names:
                 names = [name.strip() for name in row]
+                if twice := sorted(name for name in {*names} if names.count(name) > 1):
+                    raise BadInput(f"{place}: expected each column once, got '{twice[0]}' twice. Rename one of them.")
             elif row:
                 if len(row) != len(names):
                     raise BadInput(
@@ -196,9 +198,16 @@ def _of_folder(path: Path) -> Iterable[Located]:
 
 
 def _of_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Located]:
-    """Rows with their places; a column that a row has nothing in is none of its keys."""
+    """Rows with their places; a column that a row, or a turn in it, has nothing in is none of its keys."""
     for index, row in enumerate(rows):
-        yield f"{path}[{index}]", {str(key): value for key, value in row.items() if value is not None}
+        yield f"{path}[{index}]", _filled(row)
+
+
+def _filled(value: Any) -> Any:
+    """A value without keys that have nothing, however deep: a table gives every row the keys of all."""
+    if isinstance(value, Mapping):
+        return {str(key): _filled(part) for key, part in value.items() if part is not None}
+    return [_filled(part) for part in value] if isinstance(value, list) else value
 
 
 def _opened(expected: str, opening: Callable[[], Any]) -> list[Mapping[str, Any]]:

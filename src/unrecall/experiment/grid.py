@@ -9,6 +9,7 @@ from threading import Thread
 from torch import nn
 
 from unrecall.data.examples import digest, iterate
+from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
@@ -26,7 +27,7 @@ from unrecall.tasks.base import check_inputs
 from unrecall.training.session import Session
 
 TUNED_ON = "tuned-on.json"
-"""What `unlearn --tune` leaves beside the checkpoint: the sha256 of each example that tuning looked at."""
+"""What a tuned run leaves beside the checkpoint: the sha256 of each example of validation that tuning looked at."""
 PATIENCE = 45.0
 """Seconds that Ray has to start, or a cluster to answer."""
 
@@ -88,6 +89,12 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
     return scenario.built(seed, session)
 
 
+def _check_known(cell: Cell, scenario: Scenario) -> None:
+    """BadInput where a model that was given doesn't know what it must forget, unless the cell goes on anyway."""
+    if scenario.original is not None and not cell.anyway:
+        check_known(scenario.task, scenario.original, scenario.request)
+
+
 def run_cell(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     scenario, method, attacks = scenario_for(cell), parse(cell.method, "methods"), suite(*cell.suite.split())
@@ -101,8 +108,7 @@ def run_cell(cell: Cell) -> Record:
     check_writable(cell.record, folder / CHECKPOINT)
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
-    if not cell.anyway and scenario.original is not None:
-        check_known(scenario.task, scenario.original, scenario.request)
+    _check_known(cell, scenario)
     start = partial(experiment, scenario, method, attacks, cell.seed, session)
     record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples).record
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
@@ -116,6 +122,7 @@ def run_cell(cell: Cell) -> Record:
         leave(Unlearned(model, chosen, cell.seed, record), scenario, folder)
     if not files:
         session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
+    _leave_tuned_on(cell, scenario.request)
     record.save(cell.record)
     drop_parts(folder)
     session.end()
@@ -133,24 +140,28 @@ def unlearn_cell(cell: Cell) -> str:
     shared(on_disk=True).check()
     start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session, cell.tuned)
     check_inputs(scenario.task, start.original, scenario.request)
-    if not cell.anyway and scenario.original is not None:
-        check_known(scenario.task, scenario.original, scenario.request)
+    _check_known(cell, scenario)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
     key, place = weights.digest_of(unlearned), leave(Unlearned(unlearned, chosen, cell.seed), scenario, folder)
     write_json(folder / IDENTITY, expected)
-    if cell.tuned:
-        validation = scenario.request.with_validation().validation or ()
-        write_json(folder / TUNED_ON, [digest(item) for item in iterate(validation)], private=True)
+    _leave_tuned_on(cell, scenario.request)
     drop_parts(folder)
     session.end()
     return f"{place}  {show(chosen)}  sha256 {key}"
 
 
+def _leave_tuned_on(cell: Cell, request: Request) -> None:
+    """Leaves the digests of what tuning looked at in a tuned cell's folder, so that an audit can do without it."""
+    if cell.tuned:
+        validation = request.with_validation().validation or ()
+        write_json(Path(cell.folder) / TUNED_ON, [digest(item) for item in iterate(validation)], private=True)
+
+
 def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
     scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
-    if (tuned_on := model.parent / TUNED_ON).is_file():
+    if (tuned_on := model.resolve().parent / TUNED_ON).is_file():
         scenario = replace(scenario, request=scenario.request.unseen(set(read_json(tuned_on))))
     expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | rate_key(cell.rate)
     checkpoints = [model, *([original] if original else []), *retrained]

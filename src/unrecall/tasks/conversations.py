@@ -62,8 +62,10 @@ def _turn(turn: Any, where: str) -> Turn:
         )
     if role != "assistant":
         return {"role": role, "content": string(turn[said], f"{where}: {said}")}
-    weight = {} if turn.get("weight", 1) else {"weight": 0}
-    return {"role": role, "content": filled(turn[said], f"{where}: {said}"), **weight}
+    weight = 1 if turn.get("weight") is None else turn["weight"]
+    if not isinstance(weight, int | float):
+        raise BadInput(f"{where}: expected weight to be a number, got {weight!r:.40}. Give 0 where it doesn't count.")
+    return {"role": role, "content": filled(turn[said], f"{where}: {said}")} | ({} if weight else {"weight": 0})
 
 
 def as_example(turns: Sequence[Turn], where: str) -> dict[str, Any]:

@@ -285,3 +285,15 @@ def test_samples_are_not_tuned_without_a_holdout_and_a_class_is() -> None:
     assert tuned.validation is not None
     assert len(tuned.validation) == 0
     assert tuned.with_validation() is tuned
+
+
+def test_what_was_tuned_on_is_taken_out_of_holdout_and_test() -> None:
+    data = [(torch.tensor([float(i)]), 0) for i in range(12)]
+    groups = {"forget": ["a", "a"], "holdout": ["b", "c", "d", "d"]}
+    request = Request(data[:2], data[2:4], data[4:8], data[8:], groups=groups)
+    assert request.unseen(set()) is request
+    less = request.unseen({digest(data[4]), digest(data[9])})
+    assert [digest(item) for item in less.holdout] == [digest(item) for item in data[5:8]]
+    assert [digest(item) for item in less.test] == [digest(item) for item in (data[8], *data[10:])]
+    assert less.groups == {"forget": ["a", "a"], "holdout": ["c", "d", "d"]}
+    assert request.unseen({digest(data[9])}).groups == groups

@@ -185,3 +185,19 @@ def test_folders_that_can_not_be_read(tmp_path: Path) -> None:
         records(broken)
     with pytest.raises(BadInput, match="nowhere: expected a file of records, got nothing there"):
         records(tmp_path / "nowhere")
+
+
+def test_a_key_that_other_turns_have_is_none_of_this_one(tmp_path: Path) -> None:
+    """Parquet gives all turns the keys of each; JSON Lines of the same are the same records."""
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 1}]},
+        {"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]},
+    ]
+    (tmp_path / "x.parquet").write_bytes(as_parquet(rows))
+    assert [row for _, row in records(tmp_path / "x.parquet")] == rows
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("question,answer,answer\na,b,c\n")
+    with pytest.raises(BadInput, match=r"x\.csv:1: expected each column once, got 'answer' twice"):
+        records(tmp_path / "x.csv")

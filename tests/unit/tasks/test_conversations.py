@@ -51,6 +51,11 @@ def test_the_last_answer_is_asked_and_the_rest_stands_before() -> None:
     assert example([*TALK, {"role": "user", "content": "thanks"}]) == example(TALK), "what follows decides nothing"
 
 
+@pytest.mark.parametrize("weight", [None, 1, 0.5, True])
+def test_a_weight_that_is_not_0_counts(weight: Any) -> None:
+    assert example([TALK[1], {**TALK[2], "weight": weight}]) == example(TALK[1:3])
+
+
 def test_share_gpt_and_conversational_prompts_are_conversations_too() -> None:
     speakers = {"system": "system", "user": "human", "assistant": "gpt"}
     shared = [{"from": speakers[turn["role"]], "value": turn["content"]} for turn in TALK]
@@ -212,6 +217,7 @@ BAD_TURNS: dict[str, tuple[Any, str]] = {
     "unknown role": ([*TALK, {"role": "tool", "content": "1"}], r"\[5\]: expected role to be one of .*, got 'tool'"),
     "no assistant": (TALK[:2], "x.jsonl:1: expected a turn of the assistant that counts, got system, user"),
     "no turns": ([], "expected a turn of the assistant that counts, got no turns"),
+    "weight in text": ([TALK[1], {**TALK[2], "weight": "0"}], "expected weight to be a number, got '0'"),
     "none that counts": ([TALK[1], {**TALK[2], "weight": 0}], "expected a turn of the assistant that counts"),
     "empty answer": (
         [TALK[1], {"role": "assistant", "content": " \u200b"}],
