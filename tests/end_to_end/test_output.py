@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,15 @@ from tests.end_to_end.test_own_texts import SPLITS, adapter, keep, llama, write
 from tests.worlds import small_mixtures, word_tokenizer
 from unrecall.disk import weights
 from unrecall.errors import BadInput
+from unrecall.experiment.output import Unlearned, drop_parts, leave
+from unrecall.experiment.run import StartingPoint
 from unrecall.harness.checking import check
+from unrecall.methods.lora import LoRA
+from unrecall.methods.npo import NPO
 from unrecall.record.schema import load as load_record
 from unrecall.scenarios import language
 from unrecall.scenarios.texts import Texts
+from unrecall.training.session import Session
 
 OWN = ["--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--anyway"]
 LORA = ["--method", "npo:lr=1e-2,epochs=2", "--lora", "r=2", "--device", "cpu", "--out", "out"]
@@ -337,7 +343,27 @@ def test_what_a_run_has_tuned_on_is_not_audited_afterwards(unseen: str, monkeypa
     assert call(*audit) == 0
     record = load_record(Path("../../../audited/record.json"))
     assert record.sizes == after
+    card = Path("README.md").read_text(encoding="utf-8")
+    assert f"- {unseen}: {after[unseen]} records" in card
+    assert f"- tuning: {len(SPLITS[unseen]) - after[unseen]} more records" in card
     assert record.method == "unlearned"
+
+
+def test_an_adapter_is_left_beside_the_model_that_it_made_and_no_other(tmp_path: Path) -> None:
+    """A method that was edited after a kill finds the parts of the one before it, and those of its own."""
+    scenario = Texts(model="model", forget="forget.jsonl", retain="retain.jsonl").make()
+    assert scenario.original is not None
+    start = StartingPoint(scenario, scenario.original, 0, Session(tmp_path / "parts", "cpu"))
+    low_rank = LoRA(base=NPO(fit=replace(NPO.fit, lr=1e-2, epochs=1)), r=2)
+    other_rank = replace(low_rank, r=3)
+    ranks = []
+    for method in (low_rank, other_rank, low_rank.base, low_rank):
+        leave(Unlearned(start.unlearned(method).model, method, 0), scenario, tmp_path)
+        settings = tmp_path / "adapter" / "adapter_config.json"
+        ranks.append(json.loads(settings.read_text())["r"] if settings.exists() else None)
+    assert ranks == [2, 3, None, 2]
+    drop_parts(tmp_path)
+    assert not list((tmp_path / "parts").glob("adapter*"))
 
 
 def test_an_adapter_that_names_this_model_and_doesnt_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:

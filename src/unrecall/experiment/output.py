@@ -13,7 +13,7 @@ from unrecall.disk import weights
 from unrecall.disk.files import discard, write_text, writing_folder
 from unrecall.experiment.identity import CHECKPOINT, EXPORTED
 from unrecall.methods.base import Method
-from unrecall.models.low_rank import ADAPTER
+from unrecall.models.low_rank import ADAPTER, adapter_of
 from unrecall.record.attest import LIMITS
 from unrecall.record.provenance import versions
 from unrecall.record.schema import Record
@@ -40,9 +40,10 @@ class Unlearned:
 def leave(unlearned: Unlearned, scenario: Scenario, folder: Path) -> Path:
     """Writes the model into `folder`, and gives where: a Transformers folder with a card, or a file of its weights.
 
-    A low-rank change that the session kept among its parts lies beside it, in `adapter`.
+    The low-rank change that made it, which the session kept among its parts, lies beside it, in `adapter`.
     """
-    model, exported, adapter = unlearned.model, folder / EXPORTED, folder / "parts" / ADAPTER
+    model, exported = unlearned.model, folder / EXPORTED
+    adapter = adapter_of(folder / "parts", weights.digest_of(model))
     discard(folder / ADAPTER)
     if adapter.is_dir():
         with writing_folder(folder / ADAPTER) as temporary:
@@ -63,7 +64,8 @@ def drop_parts(folder: Path) -> None:
     """Removes what `leave` has left elsewhere from the parts of a run that is finished."""
     for file in (folder / "parts").glob("unlearned-*.safetensors"):
         discard(file)
-    discard(folder / "parts" / ADAPTER)
+    for adapter in (folder / "parts").glob(f"{ADAPTER}*"):
+        discard(adapter)
 
 
 def card(unlearned: Unlearned, request: Request, adapter: bool) -> str:
@@ -82,12 +84,13 @@ def card(unlearned: Unlearned, request: Request, adapter: bool) -> str:
         pipeline_tag="text-generation" if written else None,
     )
     parts = [f"---\n{data.to_yaml()}\n---", f"# {name or 'A model'}, without {len(request.forget)} records"]
-    parts += ["## What was asked", "\n".join(_asked(request)), "## What was done", "\n".join(_done(unlearned))]
+    parts += ["## What was asked", "\n".join(_asked(request, record)), "## What was done", "\n".join(_done(unlearned))]
     parts += ["## What was found", *_result(record), "## How to check it", *_how(unlearned, adapter)]
     return "\n\n".join(parts) + "\n"
 
 
-def _asked(request: Request) -> Iterator[str]:
+def _asked(request: Request, record: Record | None) -> Iterator[str]:
+    sizes = {split: len(request[split]) for split in SPLITS} if record is None else record.sizes
     meaning = {
         "forget": "to be forgotten",
         "retain": "to be kept",
@@ -95,8 +98,10 @@ def _asked(request: Request) -> Iterator[str]:
         "test": "others, never trained on",
     }
     for split in SPLITS:
-        yield f"- {split}: " + (f"{len(request[split])} records, {meaning[split]}" if len(request[split]) else "none")
-    yield f"- sha256 of the request: `{request.fingerprint}`"
+        yield f"- {split}: " + (f"{sizes[split]} records, {meaning[split]}" if sizes[split] else "none")
+    if spent := sum(len(request[split]) - sizes[split] for split in SPLITS):
+        yield f"- tuning: {spent} more records, never trained on, which the audit left out"
+    yield f"- sha256 of the request: `{record.provenance.fingerprint if record else request.fingerprint}`"
 
 
 def _done(unlearned: Unlearned) -> Iterator[str]:

@@ -10,7 +10,7 @@ from torch import nn
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
-from unrecall.disk.files import content_key, file_key
+from unrecall.disk.files import content_key, discard, file_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
 from unrecall.experiment.goal import goal_of, stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
@@ -20,6 +20,7 @@ from unrecall.harness.audit import audit
 from unrecall.harness.suites import Suite, judged_names, suite
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.models.layers import named
+from unrecall.models.low_rank import ADAPTER, name_adapter
 from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import Cost, Record, Run, Tuning
 from unrecall.report import write
@@ -148,9 +149,14 @@ class StartingPoint:
             self.session.say(f"{role}: {lines.show(method.base if isinstance(method, Null) else method)}")
             meter = metered(self.session)
             job = self.job(self.session.named(role, content_key(*key)))
+            if self.session.folder is not None:
+                discard(self.session.folder / ADAPTER)  # of a run that was killed
             with meter:
                 model = method.unlearn(self.original, stopping(job) if stops else job)
-            return Trained(weights.rounded(model, self.scenario.precision), meter.cost)
+            model = weights.rounded(model, self.scenario.precision)
+            if self.session.folder is not None:
+                name_adapter(self.session.folder, weights.digest_of(model))
+            return Trained(model, meter.cost)
 
         stops = self.stops and not isinstance(method, Null)
         key = (*self._key(method), *(("stops", code_key(stopping)) if stops else ()))

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unrecall.data.examples import Examples
-from unrecall.disk.files import writing_folder
+from unrecall.disk.files import discard, writing_folder
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
 from unrecall.models.observe import in_order
 from unrecall.nn.hooks import is_linear, routers, stacked_experts
@@ -22,6 +22,19 @@ from unrecall.tasks.base import Task
 
 ADAPTER = "adapter"
 """The folder, in that of a session, in which a low-rank change is left as an adapter of PEFT."""
+
+
+def adapter_of(folder: Path, digest: str) -> Path:
+    """Where the adapter that made the model with these weights lies, in a session's folder, if there is one."""
+    return folder / f"{ADAPTER}-{digest}"
+
+
+def name_adapter(folder: Path, digest: str) -> None:
+    """Names the adapter that was just left in a session's folder after the weights of the model that it made."""
+    if (folder / ADAPTER).is_dir():
+        discard(adapter_of(folder, digest))
+        (folder / ADAPTER).rename(adapter_of(folder, digest))
+
 
 STATE_SPACE = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 """Transformers' names for models with Mamba's layers."""

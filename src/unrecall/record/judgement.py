@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from unrecall.record import former, never_trained, verdict
-from unrecall.record.never_trained import as_verdict
+from unrecall.record.never_trained import SHARED, as_verdict
 from unrecall.record.schema import Measurement, NeverTrained, Record, Side, Verdict
 from unrecall.record.verdict import SINCE, judge
 
@@ -46,7 +46,7 @@ def forgot_nothing(record: Record) -> str:
     """In a sentence, that the method forgot nothing; empty where it forgot something, or that can't be told.
 
     By the probability of forget's answers, or accuracy on forget: less than a tenth of what lies between the original
-    and what was never seen (retrained models, or else holdout; of answers, 0).
+    and what was never seen (retrained models, or else holdout; of answers, and of a class or concept, 0).
     """
     if record.verdict.label == "unchanged":
         return "It forgot nothing: its weights are the original's."
@@ -56,8 +56,10 @@ def forgot_nothing(record: Record) -> str:
         return ""
     holdout = record.measurement("holdout_accuracy")
     unseen = m.reference
-    if unseen is None:
-        unseen = 0.0 if m is answers else holdout.original.value if holdout else None
+    if unseen is None and (m is answers or record.kind in SHARED):
+        unseen = 0.0
+    elif unseen is None and holdout is not None:
+        unseen = holdout.original.value
     before, after = m.original.value, m.unlearned.value
     if unseen is None or before - unseen < SMALLEST or before - after >= LITTLE * (before - unseen):
         return ""

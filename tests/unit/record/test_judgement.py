@@ -20,7 +20,7 @@ def told(name: str, before: float, after: float, reference: float | None, holdou
 
     rows = [row(name, before, after, reference)]
     rows += [] if holdout is None else [row("holdout_accuracy", holdout, holdout, None)]
-    return minimal().model_copy(update={"measurements": rows})
+    return minimal().model_copy(update={"measurements": rows, "kind": "samples"})
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,12 @@ def told(name: str, before: float, after: float, reference: float | None, holdou
 )
 def test_less_than_a_tenth_of_what_could_go_is_nothing(name: str, values: tuple[float, ...], nothing: bool) -> None:
     assert bool(forgot_nothing(told(name, *values))) is nothing
+
+
+def test_of_a_class_nothing_is_what_was_never_seen_though_holdout_is_of_that_class() -> None:
+    record = told("forget_accuracy", 1.0, 0.98, None, 0.97)
+    assert forgot_nothing(record) == "", "0.03 of samples is too little to tell"
+    assert forgot_nothing(record.model_copy(update={"kind": "class"})).startswith("It forgot nothing")
 
 
 def test_unchanged_weights_forgot_nothing() -> None:
