@@ -118,14 +118,13 @@ def run(
     fail_on: FailOn = "",
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
+    own = options.own_texts(locals())
     from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell
     from unrecall.spec.lines import paths
 
-    own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
-    own |= {"group": group, "control": control, "manifest": manifest, "published": published}
     searched = options.tunes(tune, method, own)
-    scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
+    scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
     check_names(scenario, method, suite, searched)
     labels(fail_on)
     command: dict[str, object] = {
@@ -160,10 +159,10 @@ def doctor(
     from unrecall.spec.lines import parse
     from unrecall.training.session import Session
 
-    asked = scenario_for(Cell(scenario, method, suite, 0, False, "", device, alone=alone))
-    suiting = attacks(*suite.split()).suiting(asked.task)
-    case = Case(asked, parse(method, "methods"), suiting, Session(device=device, show=True))
-    _say(f"{asked.name}: {asked.summary}")
+    case_scenario = scenario_for(Cell(scenario, method, suite, 0, False, "", device, alone=alone))
+    suiting = attacks(*suite.split()).suiting(case_scenario.task)
+    case = Case(case_scenario, parse(method, "methods"), suiting, Session(device=device, show=True))
+    _say(f"{case_scenario.name}: {case_scenario.summary}")
     for line in look(case):
         _say(f"  {line.subject:<10} {line.text}")
 
@@ -191,10 +190,9 @@ def unlearn(
     anyway: options.Anyway = False,
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors, or for a language model the Transformers folder OUT/unlearned."""
-    own = {"model": model, "forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base}
-    own |= {"group": group, "control": control, "manifest": manifest, "published": published}
+    own = options.own_texts(locals())
     searched = options.tunes(tune, method, own)
-    scenario, method = options.scenario_line(scenario, **own, adapter=adapter), options.method_line(method, lora)
+    scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
     check_names(scenario, method, "quick", searched)
     from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell, unlearn_cell
@@ -244,9 +242,8 @@ def audit(
 ) -> None:
     """Somebody else's model against a suite of attacks; models that aren't named are trained where possible."""
     before = Path(original) if original and scenario else None
-    own = {"forget": forget, "retain": retain, "holdout": holdout, "test": test, "base": base, "adapter": adapter}
-    own |= {"group": group, "control": control, "manifest": manifest, "published": published}
-    scenario = options.scenario_line(scenario, model="" if scenario else original, **own)
+    own = options.own_texts({**locals(), "model": "" if scenario else original})
+    scenario = options.scenario_line(scenario, **own)
     check_names(scenario, None, suite)
     labels(fail_on)
     from unrecall.disk.run_folder import claimed, content_keys
@@ -279,6 +276,7 @@ def bench(
     device: Device = None,
     alone: options.Alone = False,
     rate: options.Rate = None,
+    anyway: options.Anyway = False,
 ) -> None:
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
     from unrecall.disk.run_folder import claimed, content_keys, file_name
@@ -297,7 +295,7 @@ def bench(
         alone, rate
     )
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
-        cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone=alone, rate=rate)
+        cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone, rate, anyway)
         cells = [
             replace(cell, method=name, seed=n, tuned=tuned[name], folder=str(folder / file_name(name) / f"seed-{n}"))
             for name in names

@@ -1,7 +1,7 @@
 """The options of the command line, and what is checked of them before any work starts. Heavy imports wait."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -68,6 +68,17 @@ Lora = Annotated[
 ]
 
 
+OWN = (
+    "model", "forget", "retain", "holdout", "test", "base", "adapter", "group", "control", "manifest", "published",
+)  # fmt: skip
+"""The options that stand in place of a scenario."""
+
+
+def own_texts(given: Mapping[str, Any]) -> dict[str, str]:
+    """The values of these options, by name, out of all that a command was given."""
+    return {key: given[key] for key in OWN if key in given}
+
+
 def scenario_line(scenario: str, **own: str) -> str:
     """The scenario's line: `scenario`, or that of a user's own model and texts; BadInput unless it is one of the two.
 
@@ -98,47 +109,50 @@ LORA_RATE = 10
 
 
 def method_line(method: str, lora: str | None) -> str:
-    """The method's line, wrapped in LoRA where --lora says with which parameters, at ten times the rate of its own.
+    """The method's line, wrapped in LoRA where --lora says with which parameters, at ten times the rates of its own.
 
     A rate that the line names stays.
     """
     if lora is None:
         return method
-    from unrecall.spec.lines import parse, show
+    from unrecall.spec.lines import parse, settings, show
 
-    line = method if names_any(method, ("lr",)) else show(_faster(parse(method, "methods")))
+    line = show(_faster(parse(method, "methods"), settings(method, "methods")))
     return f"lora({line})" + (f":{lora}" if lora else "")
 
 
-def _faster(method: Any) -> Any:
-    """The method with `LORA_RATE` times its learning rate, or that of what it wraps."""
-    if (fit := getattr(method, "fit", None)) is not None:
-        return replace(method, fit=replace(fit, lr=LORA_RATE * fit.lr))
-    return replace(method, base=_faster(method.base)) if hasattr(method, "base") else method
+def _faster(method: Any, named: set[str]) -> Any:
+    """The method with `LORA_RATE` times each learning rate that its line doesn't name, and those of what it wraps."""
+    from unrecall.training.loop import Fit
 
-
-def names_any(method: str, parameters: Sequence[str]) -> bool:
-    """Whether a method's line sets one of these parameters, itself or within another."""
-    set_here = {part.split("=")[0].split(".")[-1].split(":")[-1] for part in method.replace(")", ",").split(",")}
-    return not set_here.isdisjoint(parameter.split(".")[-1] for parameter in parameters)
+    recipes = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "base"}
+    changed: dict[str, Any] = {
+        name: replace(recipe, lr=LORA_RATE * recipe.lr)
+        for name, recipe in recipes.items()
+        if isinstance(recipe, Fit) and f"{name}.lr" not in named
+    }
+    if any(field.name == "base" for field in fields(method)):
+        changed["base"] = _faster(method.base, named)
+    return replace(method, **changed)
 
 
 def tunes(tune: bool | None, method: str, own: Mapping[str, str]) -> bool:
     """Whether the strength is searched first: as --tune says; by default for a user's own model and texts.
 
-    Not where the method has no strength or its line sets it, nor without texts that were never trained on to search by.
+    Not where the method has no strength, or its line sets that or a rate; nor without texts to search by that were
+    never trained on.
     """
     if tune is not None:
         return tune
-    from unrecall.spec.lines import parse
+    from unrecall.spec.lines import parse, settings
 
-    strength = parse(method, "methods").innermost().strength
+    strength, named = parse(method, "methods").innermost().strength, settings(method, "methods")
     return bool(
         own.get("model")
         and (own.get("holdout") or own.get("test"))
         and own.get("control") != "planted"  # whose holdout is paired with forget
         and strength is not None
-        and not names_any(method, strength.parameters)
+        and not any(name in strength.parameters or name.endswith(".lr") for name in named)
     )
 
 

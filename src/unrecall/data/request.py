@@ -158,25 +158,29 @@ class Request:
     def with_validation(self) -> "Request":
         """This request with examples for tuning: its own, or every second example of the holdout, taken out of it.
 
-        Where there is no holdout at all, or too few others to compare one person with, of the test set; of the holdout
-        only as many persons as leave 19 for the audit of one. None for a class, as forget alone is looked at.
-        MissingReference where there are fewer than 4 to take from.
+        Where the holdout has fewer than 4, or too few others to compare one person with, of the test set; of the
+        holdout only as many persons as leave 19 for the audit of one. None for a class, as forget alone is looked at.
+        MissingReference where neither has 4, or all of a holdout is one person's.
         """
         if self.validation is not None and (len(self.validation) or self.kind == "class"):
             return self
         if self.kind == "class":
             return self.with_own(validation=NO_VALIDATION)
-        unseen, spare = len(self.test), self._spare_persons()
-        if (isinstance(self.holdout, Absent) or spare == 0) and unseen >= 4:
+        n, unseen, spare = len(self.holdout), len(self.test), self._spare_persons()
+        if (n < 4 or spare == 0) and unseen >= 4:
             validation, test = (Part(self.test, range(first, unseen, 2)) for first in (0, 1))
             return self.with_own(validation=validation, test=test)
-        n = len(self.holdout)
         if n < 4:
             raise MissingReference(
                 f"tune: expected a validation set or at least 4 holdout examples, got {n}. Add examples like forget "
-                "that were never trained on, or don't tune."
+                "that were never trained on, or don't tune (--no-tune)."
             )
         whole, names = self.holdout, list(map(str, range(n))) if self.groups is None else [*self.groups["holdout"]]
+        if self.groups is not None and len({*names}) < 2:
+            raise MissingReference(
+                "tune: expected a holdout of at least 2 persons, one of whom serves tuning, got 1. Add others, or "
+                "don't tune (--no-tune)."
+            )
         every_second = set(list(dict.fromkeys(names))[::2][: spare or None])
         tuning, audited = ([i for i in range(n) if (names[i] in every_second) is first] for first in (True, False))
         groups = self.groups and {**self.groups, "holdout": [names[i] for i in audited]}

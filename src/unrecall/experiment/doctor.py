@@ -249,8 +249,7 @@ def _tuning(case: Case) -> str:
         request = case.request.with_validation()
     except (MissingReference, NotSupported) as error:
         return str(error)
-    where = "validation" if case.request.validation is not None else "half of holdout"
-    on = f"on forget and {len(request.validation or ())} examples of {where}"
+    on = f"on forget and {len(request.validation or ())} examples that were never trained on"
     return f"--tune searches {' and '.join(strength.parameters)} {on}, up to {TRIALS} times the method's own time"
 
 

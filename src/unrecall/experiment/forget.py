@@ -7,7 +7,7 @@ from torch import nn
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
-from unrecall.errors import NOTHING, Fields, check_fields, kind_of
+from unrecall.errors import NOTHING, Fields, MissingReference, check_fields, kind_of
 from unrecall.experiment.run import Outcome, experiment
 from unrecall.harness.audit import models_of
 from unrecall.harness.suites import Attacks, suite_of
@@ -27,8 +27,6 @@ FIELDS: Fields = {
     "session": (kind_of(Session, NOTHING), "a Session or None"),
 }
 """What each argument must be."""
-FEWEST = 4
-"""The fewest examples of a holdout of which half can serve tuning."""
 
 
 def forget(
@@ -81,8 +79,11 @@ def _untuned(method: Method, request: Request) -> str:
     """Why a method isn't tuned; empty where it can be."""
     if method.innermost().strength is None:
         return f"{type(method).__name__} has no strength to tune"
-    lacking = request.kind != "class" and not request.validation and len(request.holdout) < FEWEST
-    return f"tuning needs a validation set, or a holdout of {FEWEST} examples or more" if lacking else ""
+    try:
+        request.with_validation()
+    except MissingReference as error:
+        return str(error).removeprefix("tune: ").rstrip(".")
+    return ""
 
 
 def _consequences(request: Request, retrained: int, untuned: str) -> Iterator[str]:

@@ -55,6 +55,13 @@ def paths(*texts: str) -> Iterator[str]:
             yield from {value, *value.split("+")}
 
 
+def settings(text: str, kind: Kind) -> set[str]:
+    """The parameters that a line sets, its base's among them; a nested one with what it belongs to: fit.lr."""
+    spec, inner = split(text), _inner_fields(type(parse(text, kind)))
+    own = {f"{inner[key][0]}.{key.rsplit('.', 1)[-1]}" if key in inner else key for key in spec.values}
+    return own | (settings(spec.base, kind) if spec.base else set())
+
+
 def _closing(text: str, whole: str) -> int:
     """Where the bracket ends that `text` begins with."""
     depth = 0

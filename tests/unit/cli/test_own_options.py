@@ -2,7 +2,8 @@
 
 import pytest
 
-from unrecall.cli.options import method_line, names_any, tunes
+from unrecall.cli.options import method_line, tunes
+from unrecall.spec.lines import settings
 
 OWN = {"model": "m", "forget": "f", "retain": "r", "holdout": "h", "control": ""}
 
@@ -14,8 +15,10 @@ OWN = {"model": "m", "forget": "f", "retain": "r", "holdout": "h", "control": ""
         ("npo", "", "lora(npo:lr=0.0001)"),
         ("npo", "r=8", "lora(npo:lr=0.0001):r=8"),
         ("npo:beta=0.2", "r=8", "lora(npo:lr=0.0001,beta=0.2):r=8"),
-        ("npo:lr=3e-5", "r=8", "lora(npo:lr=3e-5):r=8"),
-        ("npo:fit.lr=3e-5", "r=8", "lora(npo:fit.lr=3e-5):r=8"),
+        ("npo:lr=3e-5", "r=8", "lora(npo:lr=3e-05):r=8"),
+        ("npo:fit.lr=3e-5", "r=8", "lora(npo:lr=3e-05):r=8"),
+        ("salun(npo)", "", "lora(salun(npo:lr=0.0001))"),
+        ("whp:reinforce.lr=1e-4", "", "lora(whp:reinforce.lr=0.0001,lr=0.0001)"),
     ],
 )
 def test_lora_trains_at_ten_times_the_rate_unless_the_line_names_one(method: str, lora: str | None, line: str) -> None:
@@ -25,12 +28,11 @@ def test_lora_trains_at_ten_times_the_rate_unless_the_line_names_one(method: str
     )
 
 
-def test_a_line_names_a_parameter_itself_or_within_another() -> None:
-    assert names_any("npo:lr=1e-4", ("fit.lr",))
-    assert names_any("salun(npo:lr=1e-4):share=0.5", ("fit.lr",))
-    assert names_any("whp:reinforce.lr=1e-4", ("fit.lr", "reinforce.lr"))
-    assert not names_any("npo:beta=0.1", ("fit.lr",))
-    assert not names_any("npo", ("fit.lr",))
+def test_a_line_sets_parameters_of_its_own_and_of_its_base() -> None:
+    assert settings("npo:lr=1e-4,beta=0.2", "methods") == {"fit.lr", "beta"}
+    assert settings("salun(npo:lr=1e-4):share=0.5", "methods") == {"fit.lr", "share"}
+    assert settings("whp:reinforce.lr=1e-4", "methods") == {"reinforce.lr"}
+    assert settings("npo", "methods") == set()
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,8 @@ def test_a_line_names_a_parameter_itself_or_within_another() -> None:
         (None, "npo:beta=0.2", {}, True),
         (None, "npo:lr=1e-4", {}, False),
         (None, "retrain", {}, False),
+        (None, "neggrad_plus:lr=1e-3", {}, False),  # its strength is beta, and its line names a rate
+        (None, "neggrad_plus:epochs=2", {}, True),
         (None, "npo", {"model": ""}, False),
         (None, "npo", {"holdout": ""}, False),
         (None, "npo", {"holdout": "", "test": "t"}, True),

@@ -110,7 +110,23 @@ def test_with_validation_takes_every_second_of_the_holdout_where_there_is_none()
     assert own.with_validation() is own
     assert len(replace(own, validation=[]).with_validation().holdout) == 4
     with pytest.raises(MissingReference, match="at least 4 holdout examples, got 3"):
-        request_with(holdout=HOLDOUT[:3]).with_validation()
+        request_with(holdout=HOLDOUT[:3], test=TEST[:3]).with_validation()
+
+
+def test_with_validation_takes_every_second_of_the_test_set_where_the_holdout_is_too_small() -> None:
+    few = request_with(holdout=HOLDOUT[:3])
+    halved = few.with_validation()
+    assert halved.validation is not None
+    assert len(halved.holdout) == 3
+    assert (len(halved.validation), len(halved.test)) == ((len(TEST) + 1) // 2, len(TEST) // 2)
+    assert {digest(x) for x in halved.validation} | {digest(x) for x in halved.test} == {digest(x) for x in TEST}
+
+
+def test_with_validation_of_a_holdout_that_is_one_persons() -> None:
+    groups = {"forget": ["a"] * len(FORGET), "holdout": ["b"] * len(HOLDOUT)}
+    groups["forget"][0] = "c"
+    with pytest.raises(MissingReference, match="a holdout of at least 2 persons, one of whom serves tuning, got 1"):
+        request_with(groups=groups).with_validation()
 
 
 LABELS = [i % 3 for i in range(30)]

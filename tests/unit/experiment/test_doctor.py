@@ -44,7 +44,9 @@ def test_everything_is_tried_and_counted(samples_world: World) -> None:
     assert said(lines, "grad_diff").startswith("2 x 10 steps of"), "the null too, as there is BatchNorm"
     assert said(lines, "attacks").startswith("2 tried on 84 examples; on all 260 and 7 models ")
     assert said(lines, "verdict").startswith("beside 5 retrained models")
-    assert said(lines, "tuning").startswith("--tune searches fit.lr on forget and 20 examples of half of holdout")
+    assert said(lines, "tuning").startswith(
+        "--tune searches fit.lr on forget and 20 examples that were never trained on"
+    )
     assert said(lines, "in all").endswith("on cpu")
 
 

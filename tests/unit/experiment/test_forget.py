@@ -49,7 +49,10 @@ def test_the_strength_is_searched_where_that_can_be(samples_world: World, capsys
     assert outcome.record.sizes["holdout"] == 20
     assert capsys.readouterr().err == "", "a session decides what is shown"
     bare = ur.Request(w.request.forget, w.request.retain)
-    for method, why in (("ssd", "tuning needs a validation set, or a holdout of 4"), ("eu_k", "EUk has no strength")):
+    for method, why in (
+        ("ssd", "expected a validation set or at least 4 holdout"),
+        ("eu_k", "EUk has no strength"),
+    ):
         assert ur.forget(w.original, bare, method, attacks="loss", session=SHOWN).record.tuning is None
         said = capsys.readouterr().err
         assert f"not tuned: {why}" in said

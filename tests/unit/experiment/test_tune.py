@@ -251,6 +251,6 @@ def test_what_cannot_be_tuned(samples_world: World) -> None:
     w = samples_world
     with pytest.raises(NotSupported, match="expected a method with a strength, got Retrain"):
         tune(Retrain(), w.original, Job(w.request, w.task, seeded(0), CPU))
-    few = replace(w.request, holdout=list(iterate(w.request.holdout))[:3])
+    few = replace(w.request, holdout=list(iterate(w.request.holdout))[:3], test=list(iterate(w.request.test))[:3])
     with pytest.raises(MissingReference, match="expected a validation set or at least 4 holdout examples"):
         tune(Finetune(), w.original, Job(few, w.task, seeded(0), CPU))
