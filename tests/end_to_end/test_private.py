@@ -10,6 +10,7 @@ import unrecall as ur
 from tests.end_to_end.test_cli import call
 from tests.end_to_end.test_own_texts import FACTS, keep, write
 from tests.worlds import CPU, make_world
+from unrecall.harness import audit as auditing
 from unrecall.report import page
 
 PROMPTS = [f"PLANTED-QUESTION-{i}-{i * 7919 % 1000}" for i in range(20)]
@@ -20,7 +21,7 @@ RECORDS = [
 ]
 
 
-def run(folder: Path, *more: str) -> Path:
+def run(folder: Path, *more: str, code: int = 0) -> Path:
     """A run on planted records, all of whose files are named by absolute paths; the folder of its output."""
     keep(folder / "model")
     write(str(folder / "forget.jsonl"), *RECORDS)
@@ -39,7 +40,7 @@ def run(folder: Path, *more: str) -> Path:
     arguments = ["run", *words, "--device", "cpu", "--out", str(folder / "out"), *more]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["/usr/local/bin/unrecall", *arguments])
-        assert call(*arguments) == 0
+        assert call(*arguments) == code
     return folder / "out"
 
 
@@ -81,6 +82,21 @@ def test_others_can_not_read_what_hangs_on_data(plain: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert stat.S_IMODE(parts.stat().st_mode) == 0o700
     assert stat.S_IMODE((plain / "report.html").stat().st_mode) & 0o044
+
+
+def test_others_can_not_read_the_parts_of_a_run_that_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(auditing, "judge_all", stop)
+    out = run(tmp_path, code=130)
+    assert not list(out.rglob("record.json"))
+    parts = [path for path in (out / "seed-0" / "parts").rglob("*") if path.is_file()]
+    assert parts, "the unlearned model lies there"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in parts} == {0o600}
 
 
 def test_examples_come_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unrecall.data.covariates import FIRST_TO_GO
+from unrecall.data.request import OTHERS
 from unrecall.disk.files import content_key
 from unrecall.record import stats
 from unrecall.record.blind import blind, dilution, placebo
@@ -32,8 +33,6 @@ FEW = 10
 MARGIN = 0.05
 """The loss of accuracy that is worth naming."""
 SHARES: Mapping[float, Label] = {0.25: "no more than 25 %", 0.5: "no more than 50 %"}
-OTHERS = 19
-"""The fewest persons that one is ranked among."""
 MANY = 99
 """Others from which on one person is judged by every statistic: among fewer, each more makes it likelier that one of
 them comes out first."""

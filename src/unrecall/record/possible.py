@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from math import comb
 from typing import NamedTuple
 
+from unrecall.data.request import OTHERS
 from unrecall.record.exchange import DRAWS
 from unrecall.record.memory import needed, smallest_share
-from unrecall.record.never_trained import OTHERS, SHARED, levels
+from unrecall.record.never_trained import SHARED, levels
 from unrecall.record.never_trained_lines import FEWEST, SURE
 
 SHARP = 5
