@@ -1,0 +1,103 @@
+"""One model, one forgotten class: does the model know it better than classes that it never saw?"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from unrecall.data.examples import Examples
+from unrecall.errors import BadInput
+from unrecall.models.observe import observe
+from unrecall.tasks.base import Task
+
+FEWEST, LEVEL = 19, 0.05
+"""Unseen classes from which on the first place among all is worth the level."""
+
+
+class NovelClass(NamedTuple):
+    """How well a forgotten class is told apart after a few examples, among classes that the model never saw.
+
+    `margin`: how much nearer its examples lie to their own prototype than to a retained class's, in cosine, [-2, 2].
+    `others` [classes]: the same of each unseen class. `p_known`: of so high a place among them by chance;
+    `p_blurred`: of so low a one.
+    """
+
+    margin: float
+    others: tuple[float, ...]
+    p_known: float
+    p_blurred: float
+
+    @property
+    def line(self) -> str:
+        """One sentence."""
+        where = f"margin {self.margin:.3f}, that of {len(self.others)} unseen classes {np.mean(self.others):.3f}"
+        if self.p_known <= LEVEL:
+            return f"Leaks: the class stands apart more than classes never seen do ({where}; p = {self.p_known:.3f})."
+        if self.p_blurred <= LEVEL:
+            p = f"p = {self.p_blurred:.3f}"
+            return f"Stands out: the class is more blurred than classes never seen are ({where}; {p})."
+        lacking = f"; {FEWEST} of them can give .05" if len(self.others) < FEWEST else ""
+        return f"Can't be told from classes never seen ({where}; p = {self.p_known:.3f}{lacking})."
+
+
+def novel_class(
+    task: Task,
+    model: nn.Module,
+    retain: Examples,
+    forgotten: Examples,
+    unseen: Sequence[Examples],
+    *,
+    shots: int = 5,
+    draws: int = 20,
+    seed: int = 0,
+) -> NovelClass:
+    """Ranks a forgotten class among classes that no model was trained on, by how far its features stand apart.
+
+        T(c) = mean over c's other examples of cos(f, prototype of k of them) - max over retained r of cos(f, mean of r),
+               averaged over draws of the k
+        p    = (1 + number of unseen classes with T at least (at most) as large) / (M + 1)
+
+    To a model that was never trained on the class it is one more unseen class, so that each place is equally likely,
+    where the classes come from one source (people of one collection, characters of one alphabet). 19 of them give
+    p = .05.
+
+    Args:
+        task: of a classifier; features come from its `Signals`.
+        model: the unlearned model.
+        retain: what it was trained on and still may know; each of its classes has at least one example.
+        forgotten: examples of the forgotten class, `shots` + 1 or more; those it was trained on or others.
+        unseen: for each unseen class as many examples, under any label that the model has, for labels aren't read.
+            BadInput where one has too few, or there are fewer than 2.
+        shots: k. draws: how often they are drawn anew. seed: of the draws.
+    """
+    least = min(map(len, (forgotten, *unseen)), default=0)
+    if len(unseen) < 2 or least <= shots:
+        raise BadInput(
+            f"novel_class: expected at least 2 unseen classes, and more than {shots} examples of each and of the "
+            f"forgotten one, got {len(unseen)} classes and {least} examples. Give more, or lower shots."
+        )
+    taught = observe(model, task, retain)
+    classes = np.unique(taught.target)
+    means = _unit(np.stack([_unit(taught.features)[taught.target == c].mean(0) for c in classes]))
+    generator = np.random.default_rng(seed)
+    picks = [generator.permutation(least) for _ in range(draws)]
+
+    def margin(examples: Examples) -> float:
+        features = _unit(observe(model, task, examples).features)[:least]
+        margins = []
+        for pick in picks:
+            prototype, rest = _unit(features[pick[:shots]].mean(0)), features[pick[shots:]]
+            margins.append(np.mean(rest @ prototype - (rest @ means.T).max(1)))
+        return float(np.mean(margins))
+
+    own, others = margin(forgotten), tuple(map(margin, unseen))
+    above, below = (sum(sign * (other - own) >= 0 for other in others) for sign in (1, -1))
+    return NovelClass(own, others, (1 + above) / (1 + len(others)), (1 + below) / (1 + len(others)))
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Each row divided by its length; a row of zeros stays."""
+    rows = features.reshape(-1, features.shape[-1]) if features.ndim > 2 else features
+    length = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / np.where(length > 0, length, 1)
