@@ -97,7 +97,7 @@ def novel_class(
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
-    """Each row divided by its length; a row of zeros stays."""
-    rows = features.reshape(-1, features.shape[-1]) if features.ndim > 2 else features
+    """Each example's features, or a single mean, divided by their length; zeros stay."""
+    rows = features.reshape(len(features), -1) if features.ndim > 2 else features
     length = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.where(length > 0, length, 1)
