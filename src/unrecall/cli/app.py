@@ -144,13 +144,24 @@ def run(
 
 @app.command()
 def doctor(
-    scenario: Annotated[str, typer.Argument(help="built-in[:key=value,...] or FILE.py:function")],
+    scenario: Annotated[str, typer.Argument(help="built-in[:key=value,...] or FILE.py:function")] = "",
     method: Annotated[str, typer.Option("--method", "-m", help="the method that you mean to use")] = "grad_diff",
+    model: options.ModelName = "",
+    forget: options.Forget = "",
+    retain: options.Retain = "",
+    holdout: options.Holdout = "",
+    test: options.Test = "",
+    base: options.Base = "",
+    adapter: options.Adapter = "",
+    group: options.Group = "",
+    lora: options.Lora = None,
     suite: SuiteName = "standard",
     device: Device = None,
     alone: options.Alone = False,
 ) -> None:
     """A case before it is run: every check, a step of everything, what can be concluded, and how long it takes."""
+    own = options.own_texts(locals())
+    scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
     check_names(scenario, method, suite)
     from unrecall.experiment.doctor import Case
     from unrecall.experiment.doctor import doctor as look

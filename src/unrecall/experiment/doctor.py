@@ -1,13 +1,16 @@
 """A case looked at before it is run: its checks, a step of everything, what can be concluded, and how long it takes."""
 
 import copy
+import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +50,7 @@ ASKED = 500
 BUDGETS = ("steps", "learning_rates")
 """Parameters of attacks that fine-tune, of which each value costs a part of a training, and a look at all examples."""
 PATIENCE = 60.0
-"""Seconds after which no further attack is tried."""
+"""Seconds after which the trial of attacks ends, in the midst of one if need be."""
 
 
 class Line(NamedTuple):
@@ -202,33 +205,66 @@ def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
     request, count = _sample(case.request, SAMPLE), 2 + case.retrained
     setting = Setting(Models(model, copy.deepcopy(model)), request, case.scenario.task, 0, case.session.quiet())
     whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (case.request, request))
-    tried, least, started = 0, 0.0, time.perf_counter()
+    trials: list[tuple[str, float, Callable[[], object]]] = []
+    for attack in case.attacks:
+        small, times = smallest(attack)
+        trials.append((report_of(attack).title, times * count / 2, partial(finding_of, small, setting)))
+    if case.retrained < 2:
+        trials.insert(0, ("what decides without retrained models", 1.0, partial(beside_never_trained, setting)))
+    durations = list[float]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
-        for attack in case.attacks:
-            if time.perf_counter() - started > PATIENCE:
-                break
-            case.session.say(f"trying {report_of(attack).title}")
-            small, times = smallest(attack)
-            least += times * _clock(partial(finding_of, small, setting)) * count / 2
-            tried += 1
-        alone = _clock(lambda: beside_never_trained(setting)) if case.retrained < 2 else 0.0
-    least = least * len(case.attacks) / max(1, tried) + alone
+        with at_most(PATIENCE):
+            for title, weight, trial in trials:
+                case.session.say(f"trying {title}")
+                durations.append(weight * _clock(trial))
+    tried, left = len(durations), len(trials) - len(durations)
+    if not tried:
+        text = f"{trials[0][0]} takes over {duration(PATIENCE)} on {few} examples alone"
+        yield Timed(Line("attacks", text), PATIENCE, math.inf)
+        return
+    least = sum(durations) * len(trials) / tried
     most = least * whole / few
-    left = f", {len(case.attacks) - tried} not tried" if tried < len(case.attacks) else ""
-    text = f"{tried} tried on {few} examples{left}; on all {whole} and {count} models {between(least, most)}"
-    yield Timed(Line("attacks", text), least, most)
+    text = f"{tried} tried on {few} examples{f', {left} not tried' if left else ''}; on all {whole} and {count} models "
+    yield Timed(Line("attacks", text + between(least, most)), least, most)
+
+
+class OutOfTime(BaseException):
+    """Work was stopped because its time was over."""
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Ends the work within after so many seconds, where the system can: in a program's first thread, on Unix."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise OutOfTime
+
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except OutOfTime:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def smallest(attack: Attack) -> tuple[Attack, int]:
     """The attack at the first of its budgets, and how many there are, after each of which it looks at all examples."""
     budgets = {name: value for name in BUDGETS if isinstance(value := getattr(attack, name, ()), tuple) and value}
     first: dict[str, Any] = {name: value[:1] for name, value in budgets.items()}
-    return replace(attack, **first), prod(map(len, budgets.values()))
+    return replace(attack, **first), math.prod(map(len, budgets.values()))
 
 
 def between(least: float, most: float) -> str:
-    """Two durations as a range; as one where they are nearly the same."""
+    """Two durations as a range; as one where they are nearly the same, or where there is no upper one."""
+    if math.isinf(most):
+        return f"over {duration(least)}"
     return f"{duration(least)} to {duration(most)}" if most > 1.5 * least else f"about {duration(most)}"
 
 

@@ -54,8 +54,8 @@ def novel_class(
 ) -> NovelClass:
     """Ranks a forgotten class among classes that no model was trained on, by how far its features stand apart.
 
-        T(c) = mean over c's other examples of cos(f, prototype of k of them) - max over retained r of cos(f, mean of r),
-               averaged over draws of the k
+        T(c) = mean over c's other examples of cos(f, mean of k of them) - max over retained classes r of
+               cos(f, mean of r); averaged over draws of the k
         p    = (1 + number of unseen classes with T at least (at most) as large) / (M + 1)
 
     To a model that was never trained on the class it is one more unseen class, so that each place is equally likely,

@@ -1,5 +1,6 @@
 """A case looked at before it is run."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 import unrecall as ur
 from tests.worlds import CPU, World, network
 from unrecall.errors import BadInput
-from unrecall.experiment.doctor import Case, Line, between, doctor, smallest
+from unrecall.experiment.doctor import Case, Line, at_most, between, doctor, smallest
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
 from unrecall.training.loop import Fit
@@ -83,6 +84,26 @@ def test_an_attack_is_tried_at_its_smallest() -> None:
     assert smallest(ur.attacks.Loss()) == (ur.attacks.Loss(), 1)
 
 
+def test_work_ends_when_its_time_is_over() -> None:
+    steps = list[int]()
+    with at_most(0.05):
+        while True:
+            steps.append(0)
+    assert steps
+    with at_most(60):
+        steps.clear()
+    assert not steps
+
+
+def test_an_attack_that_takes_too_long_is_left(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    w = samples_world
+    monkeypatch.setattr("unrecall.experiment.doctor.PATIENCE", 0.001)
+    lines = look(Scenario("case", "", w.task, w.request, original=w.original), "retrain")
+    assert "what decides without retrained models takes over" in said(lines, "attacks")
+    assert said(lines, "in all").startswith("over ")
+
+
 def test_two_durations_are_one_where_they_are_nearly_the_same() -> None:
     assert between(4.0, 5.0) == "about 5.0 s"
     assert between(4.0, 400.0) == "4.0 s to 7 min"
+    assert between(4.0, math.inf) == "over 4.0 s"
