@@ -96,9 +96,9 @@ def kind_of(*kinds: type) -> Callable[[object], bool]:
 NOTHING = type(None)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known spelling, or lists what there is."""
-    options = sorted(known)
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint for a name that is none of `names`: the closest of them, or all."""
+    options = sorted(names)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(options) + "."
 
@@ -123,10 +123,10 @@ def _foreseen(error: BaseException, place: str | None, line: str) -> str:
     return ""
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Any error in one line: ours as it is, that of a user's code with its file and line, and what nobody foresaw."""
     if isinstance(error, UnrecallError) and error.__cause__ is not None and out_of_memory(error.__cause__):
-        return told(error.__cause__)
+        return error_line(error.__cause__)
     place, line = _place(error), _line(error)
     if isinstance(error, UnrecallError):
         cause = None if error.__cause__ is None else _place(error.__cause__)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unrecall import errors
-from unrecall.errors import BadInput, MissingDependency, told, visible
+from unrecall.errors import BadInput, MissingDependency, error_line, visible
 
 
 def test_in_a_checkout_the_extra_is_installed_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,15 +38,15 @@ def test_an_error_of_ours_names_the_users_line_that_caused_it() -> None:
         except KeyError as cause:
             raise BadInput("model: expected logits, got none.") from cause
     except BadInput as error:
-        line = told(error)
+        line = error_line(error)
     assert line.startswith("model: expected logits, got none. (raised at ")
     assert f"{Path(__file__).name}:" in line
 
 
 @pytest.mark.parametrize("line", ["std::bad_alloc", "cuBLAS: CUBLAS_STATUS_ALLOC_FAILED", "posix_memalign failed"])
 def test_every_library_s_words_for_too_little_memory_are_known(line: str) -> None:
-    assert told(RuntimeError(line)).startswith("memory: expected enough of it, got none left")
+    assert error_line(RuntimeError(line)).startswith("memory: expected enough of it, got none left")
     try:
         raise BadInput("model: expected other inputs.") from RuntimeError(line)
     except BadInput as error:
-        assert told(error).startswith("memory: expected enough of it, got none left")
+        assert error_line(error).startswith("memory: expected enough of it, got none left")

@@ -171,7 +171,7 @@ def _features(
             held, features = task.positions(batch), dict[str, np.ndarray]()
 
             def look(name: str, output: Tensor) -> None:
-                features[name] = _taken(output, held, n)  # noqa: B023
+                features[name] = _vectors(output, held, n)  # noqa: B023
 
             with capture(layers, look):
                 task.rows(model, batch)
@@ -183,7 +183,7 @@ def _features(
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def _taken(output: Tensor, held: Tensor | None, n: int) -> np.ndarray:
+def _vectors(output: Tensor, held: Tensor | None, n: int) -> np.ndarray:
     """One vector an example `[n, d]`, copied, since what follows the layer may work in place."""
     if output.ndim < 2 or len(output) != n:
         raise NotSupported(f"CKA: expected layers that give out [{n} examples, ...], got {tuple(output.shape)}.")

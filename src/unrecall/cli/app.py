@@ -15,7 +15,7 @@ from unrecall.cli import options, trust
 from unrecall.cli.launched import works
 from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
 from unrecall.cli.output import say as _say
-from unrecall.errors import BadInput, UnrecallError, nearest, of_users_code, told
+from unrecall.errors import BadInput, UnrecallError, error_line, nearest, of_users_code
 from unrecall.spec.catalog import CATALOGS, entries
 
 
@@ -33,7 +33,7 @@ class Commands(TyperGroup):
                 traceback.print_exception(error)
             if isinstance(error, typer.Exit | typer.TyperException) and not of_users_code(error):
                 raise
-            raise UnrecallError(told(error)) from error
+            raise UnrecallError(error_line(error)) from error
 
 
 app = typer.Typer(
@@ -267,8 +267,8 @@ def audit(
     command |= options.basis(alone, rate) | options.shown(show_examples)
     if alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
-    given = (str(path) for path in (unlearned, before, *(retrained or [])) if path is not None)
-    with claimed(out, command | {"files": content_keys(*given, *paths(scenario, *suite.split()))}) as folder:
+    files = (str(path) for path in (unlearned, before, *(retrained or [])) if path is not None)
+    with claimed(out, command | {"files": content_keys(*files, *paths(scenario, *suite.split()))}) as folder:
         check_place(folder / "report.html")
         cell = Cell(scenario, unlearned.resolve().name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
         cell = replace(cell, show_examples=show_examples)
@@ -426,7 +426,7 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.TyperException as error:
         code = _complain(error.format_message())
     except (UnrecallError, OSError) as error:
-        code = _complain(told(error))
+        code = _complain(error_line(error))
     except KeyboardInterrupt:
         code = 130
     if code == 130:

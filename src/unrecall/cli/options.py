@@ -74,9 +74,9 @@ OWN = (
 """The options that stand in place of a scenario."""
 
 
-def own_texts(given: Mapping[str, Any]) -> dict[str, str]:
-    """The values of these options, by name, out of all that a command was given."""
-    return {key: given[key] for key in OWN if key in given}
+def own_texts(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The values of the options in `OWN`, by name, out of all arguments of a command."""
+    return {key: arguments[key] for key in OWN if key in arguments}
 
 
 def scenario_line(scenario: str, **own: str) -> str:

@@ -116,7 +116,7 @@ def attest(
     from unrecall.harness.checking import check
     from unrecall.record import attest as attesting
 
-    place = _one(record)
+    place = _record_file(record)
     checked = check(place)
     if checked.problems:
         raise BadInput(f"{place}: expected a record that holds, got: {checked.problems[0]} Run 'unrecall check' on it.")
@@ -138,7 +138,7 @@ def verify(
     from unrecall.harness.checking import check
     from unrecall.record import attest as attesting
 
-    stated, place = attesting.opened(attestation, key), _one(record)
+    stated, place = attesting.opened(attestation, key), _record_file(record)
     checked = check(place)
     faults = [*attesting.differing(stated, attesting.statement(place, checked.unseen, checkpoint)), *checked.problems]
     say(f"{attestation}: signed with {key}")
@@ -157,7 +157,7 @@ def _add(path: Path, record: Path, request: str, *files: Path | None, again: boo
     from unrecall.experiment.ledger import add as append
 
     forget, holdout = map(texts_of, files)
-    entry, aside = append(path, Audited(request, _one(record), forget, holdout), again=again)
+    entry, aside = append(path, Audited(request, _record_file(record), forget, holdout), again=again)
     if aside:
         say(f"{aside}: a line that was never finished stands here now; its request was not added.", sys.stderr)
     value = "none: " + entry.e_note if entry.e_value is None else f"{entry.e_value:.4g}"
@@ -165,8 +165,8 @@ def _add(path: Path, record: Path, request: str, *files: Path | None, again: boo
     say(f"head {entry.hash}")
 
 
-def _one(path: Path) -> Path:
-    """The one record that a path stands for."""
+def _record_file(path: Path) -> Path:
+    """The file of the one record that a path stands for; BadInput where it holds several."""
     from unrecall.disk.run_folder import records_in
 
     records = records_in([path])

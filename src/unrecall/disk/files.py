@@ -230,12 +230,12 @@ def parse_json(text: str, place: str, expected: str = "JSON", hint: str = "Check
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}" if "\n" in text else f"character {error.colno}"
-        got, cause = f"{error.msg.removesuffix(' at')} at {where}", error
+        actual, cause = f"{error.msg.removesuffix(' at')} at {where}", error
     except RecursionError as error:
-        got, cause = "lists or objects nested too deep", error
+        actual, cause = "lists or objects nested too deep", error
     except ValueError as error:  # Python reads no integer of more than some thousand digits
-        got, cause = "a number of too many digits", error
-    raise BadInput(f"{place}: expected {expected}, got {got}. {hint}") from cause
+        actual, cause = "a number of too many digits", error
+    raise BadInput(f"{place}: expected {expected}, got {actual}. {hint}") from cause
 
 
 def file_key(path: Path) -> str:

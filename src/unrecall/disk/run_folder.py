@@ -19,7 +19,7 @@ def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: expected a folder, got a file. Choose another --out.")
     if folder.is_dir() and any(path.suffix != UNFINISHED for path in folder.iterdir()):
-        before = _asked(folder)
+        before = _command_of(folder)
         if before != asked_for:
             differing = sorted(key for key in before.keys() | asked_for.keys() if before.get(key) != asked_for.get(key))
             what = "files that are no run's" if not before else f"another run (its {', '.join(differing)} differ)"
@@ -74,8 +74,8 @@ def content_keys(*names: str) -> dict[str, str]:
     return {name: path_key(Path(name)) for name in sorted(set(names)) if exists(name)}
 
 
-def _asked(folder: Path) -> dict[str, Any]:
-    """What the run of a folder was asked for; nothing where no run was, BadInput where it can't be read."""
+def _command_of(folder: Path) -> dict[str, Any]:
+    """The command whose run a folder holds, as `claim` wrote it; empty without one, BadInput where it can't be read."""
     path = folder / ASKED
     if not path.exists():
         return {}

@@ -139,8 +139,8 @@ def _named_as(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dic
     names = {_bare(name): name for name in state}
     for shorter in _beginnings(names):
         for short in _beginnings({_bare(name) for name in tensors}):
-            known = {name[len(shorter) :]: full for name, full in names.items()}
-            full_names = {name: known.get(_bare(name)[len(short) :]) for name in tensors}
+            full_name_of = {name[len(shorter) :]: full for name, full in names.items()}
+            full_names = {name: full_name_of.get(_bare(name)[len(short) :]) for name in tensors}
             if all(full_names.values()):
                 return {str(full_names[name]): value for name, value in tensors.items()}
     return {name if name in state else names.get(_bare(name), name): value for name, value in tensors.items()}

@@ -241,7 +241,7 @@ def model_key(model: nn.Module, weights: str = "") -> str:
     `weights`: their digest, where it is known.
     """
     parts = [
-        (name, type(module).__qualname__, {key: _told(value) for key, value in vars(module).items() if _setting(key)})
+        (name, type(module).__qualname__, {key: _words(value) for key, value in vars(module).items() if _setting(key)})
         for name, module in model.named_modules()
     ]
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
@@ -289,12 +289,12 @@ def _setting(name: str) -> bool:
     return name not in MACHINERY
 
 
-def _told(value: object) -> object:
+def _words(value: object) -> object:
     """A setting in words that are the same in every process; of what is no setting, its kind."""
     if isinstance(value, Tensor | np.ndarray):
         return digest(value.detach().float() if isinstance(value, Tensor) else value)
     if isinstance(value, Mapping):
-        return [(_told(key), _told(part)) for key, part in value.items()]
+        return [(_words(key), _words(part)) for key, part in value.items()]
     if isinstance(value, list | tuple):
-        return [_told(part) for part in value]
+        return [_words(part) for part in value]
     return value if isinstance(value, bool | int | float | str | None) else type(value).__qualname__

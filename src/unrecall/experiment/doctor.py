@@ -122,8 +122,8 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
         yield Line("original", "is trained by the recipe, so what it knows is not known yet")
         return
     task, request = case.scenario.task, case.request
-    asked = {name: part if name in ARMS else _few(part, ASKED) for name, part in request.sets.items() if len(part)}
-    signals = {name: observe(model, task, part) for name, part in asked.items()}
+    parts = {name: part if name in ARMS else _few(part, ASKED) for name, part in request.sets.items() if len(part)}
+    signals = {name: observe(model, task, part) for name, part in parts.items()}
     yield Line("original", ", ".join(f"{100 * s.correct.mean():.0f} % of {name} right" for name, s in signals.items()))
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return

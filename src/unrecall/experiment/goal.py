@@ -147,9 +147,10 @@ def nearest(task: Task, original: nn.Module, request: Request) -> Part:
     from sklearn.neighbors import NearestNeighbors
 
     forget = Part(request.forget, evenly(len(request.forget), LOOKED_AT))
-    asked, answers = (observe(original, task, examples).features for examples in (forget, request.retain))
-    index = NearestNeighbors(n_neighbors=min(NEAREST, len(answers)), metric="cosine").fit(_flat(answers))
-    return Part(request.retain, np.unique(index.kneighbors(_flat(asked), return_distance=False)).tolist())
+    splits = (forget, request.retain)
+    forget_features, retain_features = (_flat(observe(original, task, split).features) for split in splits)
+    index = NearestNeighbors(n_neighbors=min(NEAREST, len(retain_features)), metric="cosine").fit(retain_features)
+    return Part(request.retain, np.unique(index.kneighbors(forget_features, return_distance=False)).tolist())
 
 
 def _flat(features: np.ndarray) -> np.ndarray:
@@ -165,19 +166,19 @@ def unknown(task: Task, original: nn.Module, request: Request) -> str:
     """
     if not offers(task, Textual):
         return ""
-    known = observe(original, task, request.forget)
-    if right(task, known).any():
+    signals_of_forget = observe(original, task, request.forget)
+    if right(task, signals_of_forget).any():
         return ""
-    said = f"the original says none of {len(known)} answers whole"
+    reason = f"the original says none of {len(signals_of_forget)} answers whole"
     unseen = next((examples for examples in (request.holdout, request.test) if len(examples)), ())
     if not len(unseen):
-        share = float(known.correct.mean())
-        return "" if share >= HALF else f"{said}, and {share:.0%} of them word by word"
-    other = observe(original, task, unseen)
-    p = float(stats.mannwhitneyu(known.loss, other.loss, alternative="less").pvalue)
-    mean, others = (float(of.confidence.mean()) for of in (known, other))
+        share = float(signals_of_forget.correct.mean())
+        return "" if share >= HALF else f"{reason}, and {share:.0%} of them word by word"
+    signals_of_unseen = observe(original, task, unseen)
+    p = float(stats.mannwhitneyu(signals_of_forget.loss, signals_of_unseen.loss, alternative="less").pvalue)
+    mean, others = (float(signals.confidence.mean()) for signals in (signals_of_forget, signals_of_unseen))
     beside = f"its mean probability is {mean:.2g} for them and {others:.2g} for texts that it never saw (p = {p:.2f})"
-    return "" if p <= SURE else f"{said}, and {beside}"
+    return "" if p <= SURE else f"{reason}, and {beside}"
 
 
 def check_known(task: Task, original: nn.Module, request: Request) -> None:

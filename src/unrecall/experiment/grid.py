@@ -13,7 +13,7 @@ from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
-from unrecall.errors import BadInput, MissingDependency, told
+from unrecall.errors import BadInput, MissingDependency, error_line
 from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave
@@ -233,7 +233,7 @@ def _outcome(make: Callable[[], Record | str], cell: Cell) -> Record | str:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a user's code raises, SystemExit too, is this cell's alone
-        return f"{cell.method}, seed {cell.seed}: {told(error)}"
+        return f"{cell.method}, seed {cell.seed}: {error_line(error)}"
 
 
 def _start(ray_starts: Callable[[], object], address: str) -> None:
@@ -250,7 +250,7 @@ def _start(ray_starts: Callable[[], object], address: str) -> None:
     thread.start()
     thread.join(PATIENCE)
     if thread.is_alive() or failed:
-        reason = told(failed[0]) if failed else f"no answer within {PATIENCE:g} seconds"
+        reason = error_line(failed[0]) if failed else f"no answer within {PATIENCE:g} seconds"
         raise BadInput(f"ray: expected to start it or to join the cluster at '{address}', got: {reason} Check --ray.")
 
 

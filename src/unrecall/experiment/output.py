@@ -84,12 +84,13 @@ def card(unlearned: Unlearned, request: Request, adapter: bool) -> str:
         pipeline_tag="text-generation" if written else None,
     )
     parts = [f"---\n{data.to_yaml()}\n---", f"# {name or 'A model'}, without {len(request.forget)} records"]
-    parts += ["## What was asked", "\n".join(_asked(request, record)), "## What was done", "\n".join(_done(unlearned))]
+    parts += ["## What was asked", "\n".join(_request_lines(request, record))]
+    parts += ["## What was done", "\n".join(_done(unlearned))]
     parts += ["## What was found", *_result(record), "## How to check it", *_how(unlearned, adapter)]
     return "\n\n".join(parts) + "\n"
 
 
-def _asked(request: Request, record: Record | None) -> Iterator[str]:
+def _request_lines(request: Request, record: Record | None) -> Iterator[str]:
     sizes = {split: len(request[split]) for split in SPLITS} if record is None else record.sizes
     meaning = {
         "forget": "to be forgotten",

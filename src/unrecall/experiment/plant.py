@@ -93,16 +93,16 @@ def _check_apart(pairs: Sequence[Pair]) -> None:
     """BadInput where there is no pair, or a wording occurs twice."""
     if not pairs:
         raise BadInput("plant: expected at least one record, got none.")
-    known: dict[str, int] = {}
+    index_of: dict[str, int] = {}
     for i, pair in enumerate(pairs):
         for wording in (pair.first, pair.second):
             key = text_of(wording)
-            if key in known:
+            if key in index_of:
                 raise BadInput(
-                    f"plant: expected each wording once, got that of record {known[key] + 1} again in record {i + 1}. "
-                    "Two wordings that are the same leave a coin nothing to decide."
+                    f"plant: expected each wording once, got that of record {index_of[key] + 1} again in record "
+                    f"{i + 1}. Two wordings that are the same leave a coin nothing to decide."
                 )
-            known[key] = i
+            index_of[key] = i
 
 
 def _ordered(seed: str, pair: Pair, coin: int) -> tuple[Text, Text]:

@@ -122,8 +122,8 @@ def as_hard(requested: Sequence[int], candidates: Sequence[int], loss: np.ndarra
 
     None at all where there are not as many. `loss` [training]: the original's, of each training example.
     """
-    taken = set(requested)
-    others = [i for i in candidates if i not in taken]
+    excluded = set(requested)
+    others = [i for i in candidates if i not in excluded]
     if len(others) < len(requested):
         return []
     hardest = sorted(requested, key=lambda i: -loss[i])

@@ -197,8 +197,8 @@ def _sums(record: Record) -> Iterator[str]:
     for role in ROLES if gap and len(reference) == len(NAMES) else ():
         values = {name: getattr(row, role).value for name, row in figures.items()}
         written = getattr(gap, role).value
-        known = {name: value for name, value in values.items() if value is not None}
-        if len(known) == len(NAMES) and not _near(written, average_gap(known, reference, NAMES)):
+        defined = {name: value for name, value in values.items() if value is not None}
+        if len(defined) == len(NAMES) and not _near(written, average_gap(defined, reference, NAMES)):
             yield f"average_gap: its value for {role} is not that of its four figures."
     unlearning, retraining = record.costs.get("unlearned"), record.costs.get("retrained")
     for name, key in (("cost_time", "seconds"), ("cost_passes", "passes")):

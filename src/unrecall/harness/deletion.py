@@ -54,7 +54,7 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
     random = [[adversary.request(order[:size]) for order in orders] for size in sizes]
     rehearsed = [honoured.by_surrogate(request) for request in adverse]
     victims = training.prediction[adversary.victims]
-    picked = int(np.argmax([attack.harmed(victims, answers.known).mean() for answers in rehearsed]))
+    picked = int(np.argmax([attack.harmed(victims, answers.known_victims).mean() for answers in rehearsed]))
     chosen = ranking[: sizes[picked]].tolist()
     others = as_hard(chosen, adversary.candidates.tolist(), training.loss)
     return Outcomes(

@@ -29,7 +29,7 @@ class Evaluation:
     scores: Mapping[str, Scores]
     missing: Mapping[str, str]
 
-    def kept(self) -> dict[str, np.ndarray]:
+    def score_arrays(self) -> dict[str, np.ndarray]:
         """The scores of both arms and the examples that they are of, as arrays by name, to stand beside the record."""
         arrays = {f"{arm}/examples": place.indices for arm, place in self.places.items()}
         for role, scores in self.scores.items():

@@ -21,12 +21,12 @@ NONE = Estimate(value=None, note="not applicable")
 class Answers(NamedTuple):
     """What a model answers once a request was honoured.
 
-    `unseen` [unseen]: the class of each unseen example. `known` [known]: of each of the victim's examples that the
-    adversary knows. `requested` [requested]: whether each example that was asked for is still answered right.
+    `unseen` [unseen]: the class of each unseen example. `known_victims` [known]: of each of the victim's examples
+    that the adversary knows. `requested` [requested]: whether each example that was asked for is still answered right.
     """
 
     unseen: np.ndarray
-    known: np.ndarray
+    known_victims: np.ndarray
     requested: np.ndarray
 
 

@@ -75,17 +75,17 @@ def left_of(
     """
     variances = {arm: np.var([model[arm] for model in everyone], axis=0, ddof=1) for arm in own}
     typical, freedom = float(np.concatenate(list(variances.values())).mean()), len(everyone) - 1
-    shown = known = squared = 0.0
+    own_signal = original_signal = variance_of_own = 0.0
     signs: Mapping[Arm, float] = {"forget": 1.0, "holdout": -1.0}
     for arm, sign in signs.items():
         arm_mean = np.mean([model[arm] for model in others], axis=0)
         weights = original[arm] - arm_mean
         deviation = own[arm] - np.mean([model[arm] for model in everyone], axis=0)
-        shown += sign * float(np.mean(weights * deviation))
-        known += sign * float(np.mean(weights**2))
+        own_signal += sign * float(np.mean(weights * deviation))
+        original_signal += sign * float(np.mean(weights**2))
         variance = (OWN * typical + freedom * variances[arm]) / (OWN + freedom)
-        squared += float(np.mean(weights**2 * variance)) / len(weights)
-    return Share(shown / known, float(np.sqrt(squared)) / abs(known))
+        variance_of_own += float(np.mean(weights**2 * variance)) / len(weights)
+    return Share(own_signal / original_signal, float(np.sqrt(variance_of_own)) / abs(original_signal))
 
 
 def excess_of(own: Confidence, others: Sequence[Confidence], hardest: float) -> float:
@@ -111,13 +111,13 @@ def _lacking(by_role: Mapping[str, Confidence], references: Sequence[str], kind:
         return f"needs at least 2 retrained models, got {len(references)}"
     if "original" not in by_role:
         return "needs the original's scores"
-    known = {}
+    squares = {}
     for arm, values in by_role["original"].items():
         means = np.mean([by_role[name][arm] for name in references], axis=0)
-        known[arm] = (values - means) ** 2
-    if min(map(len, known.values())) == 0 or len(known["holdout"]) < 2:
+        squares[arm] = (values - means) ** 2
+    if min(map(len, squares.values())) == 0 or len(squares["holdout"]) < 2:
         return "needs examples of forget, and two of holdout"
-    chance = float(np.std(known["holdout"], ddof=1)) * np.sqrt(sum(1 / len(values) for values in known.values()))
-    if known["forget"].mean() - known["holdout"].mean() <= 2 * chance:
+    chance = float(np.std(squares["holdout"], ddof=1)) * np.sqrt(sum(1 / len(values) for values in squares.values()))
+    if squares["forget"].mean() - squares["holdout"].mean() <= 2 * chance:
         return "the original remembers forget no better than holdout, as far as this many examples can tell"
     return ""

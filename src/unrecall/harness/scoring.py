@@ -35,7 +35,7 @@ def score_finding(attack: ScoredAttack, setting: Setting) -> Finding:
     if finding.report.negative_holds is None:
         finding = finding.model_copy(update={"report": with_negative(finding.report, negative(evaluation))})
     judged = any(row.judged for row in finding.measurements)
-    return finding.model_copy(update={"scores": evaluation.kept()}) if judged else finding
+    return finding.model_copy(update={"scores": evaluation.score_arrays()}) if judged else finding
 
 
 def negative(evaluation: Evaluation) -> Control:

@@ -58,7 +58,7 @@ class GradDiff(GradientMethod):
             retain = loss_on("retain", wide, lambda rows, batch: distance(rows, before(batch), average=self.average))
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            known = forget(model, batches)
-            return self.alpha * retain(model, batches) - self.gamma * known
+            forget_loss = forget(model, batches)
+            return self.alpha * retain(model, batches) - self.gamma * forget_loss
 
         return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]

@@ -148,9 +148,10 @@ def rows_and_features(
     for name in layers:
         h = outputs.get(name)
         if h is None or h.ndim < 2 or len(h) != rows.examples:
-            got = "nothing" if h is None else f"{tuple(h.shape)}"
+            actual = "nothing" if h is None else f"{tuple(h.shape)}"
             raise NotSupported(
-                f"OUR: expected '{name}' to give out [{rows.examples} examples, ...], got {got}. Set layers to others."
+                f"OUR: expected '{name}' to give out [{rows.examples} examples, ...], got {actual}. "
+                "Set layers to others."
             )
         sequence = h.ndim == 3 and positions is not None and positions.shape == h.shape[:2]
         features.append(pooled(h, positions) if sequence else h.flatten(1).float())

@@ -113,9 +113,9 @@ class PGU(GradientMethod):
         whole, of_forget = read(Path(self.stored)), second_moments(model, task, request.forget)
         for name, moment in of_forget.items():
             if name not in whole or whole[name].shape != moment.shape:
-                got = tuple(whole[name].shape) if name in whole else "none"
+                actual = tuple(whole[name].shape) if name in whole else "none"
                 raise BadInput(
-                    f"PGU: expected stored to hold {name} of shape {tuple(moment.shape)}, got {got}. "
+                    f"PGU: expected stored to hold {name} of shape {tuple(moment.shape)}, got {actual}. "
                     "Write second_moments of this model over its training data."
                 )
         return {name: whole[name].to(moment) - moment for name, moment in of_forget.items()}

@@ -72,10 +72,10 @@ class RURK(GradientMethod):
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             copies = [self._copies(model, task, repeat(batches["forget"], times), job.generator) for _ in range(draws)]
-            parts = [batches["retain"], batches["forget"], *(made.batch for made in copies)]
+            parts = [batches["retain"], batches["forget"], *(group.batch for group in copies)]
             rows = in_one_pass(model, task, parts) if joint else [task.rows(model, part) for part in parts]
             retain, forget, *perturbed = rows
-            terms = [made.term(told) for made, told in zip(copies, perturbed, strict=True)]
+            terms = [group.term(group_rows) for group, group_rows in zip(copies, perturbed, strict=True)]
             total = retain.losses().mean() - self.lambda_f * forget.losses().mean()
             return total + self.lambda_a * torch.stack(terms).mean()
 

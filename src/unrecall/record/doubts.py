@@ -37,7 +37,7 @@ class Facts:
             reports=record.attacks,
             references=max((len(m.references) for m in record.measurements), default=0),
             kind=record.kind,
-            cuts=next((_said(doubt.message) for doubt in record.doubts if doubt.id == "cut-texts"), ()),
+            cuts=next((_cuts_in(doubt.message) for doubt in record.doubts if doubt.id == "cut-texts"), ()),
             tuning=record.tuning,
             dirty=record.provenance.dirty,
             weights=record.provenance.weights,
@@ -64,15 +64,15 @@ def doubts(facts: Facts) -> list[Doubt]:
 
 def forget_unknown(facts: Facts) -> Raised:
     """What the original doesn't know, nothing can be seen to forget."""
-    known = _least_known(facts.measurements, facts.kind)
-    if known is None:
+    m = _least_known(facts.measurements, facts.kind)
+    if m is None:
         return
     advice = "Check that model, data and labels belong together"
-    if known.name == "forget_probability":
+    if m.name == "forget_probability":
         advice = "Check that prompts are as they were in training (template, chat, spaces), and the model and the texts"
     yield (
         "serious",
-        f"The original hardly knows what must be forgotten ({known.title} {known.original.value:.3f}), so nothing "
+        f"The original hardly knows what must be forgotten ({m.title} {m.original.value:.3f}), so nothing "
         f"can be seen to go, and no figure below says that it went. {advice}.",
     )
 
@@ -184,8 +184,8 @@ def statistics(facts: Facts) -> Raised:
 def same_as_null(facts: Facts) -> Raised:
     """The method and the same passes at learning rate 0 give the same figures, within 0.01 and one example's worth."""
     judged = [(m, _fall(m.unlearned.value, m.null.value)) for m in facts.measurements.values() if m.judged]
-    known = [(m, by) for m, by in judged if not math.isnan(by)]
-    if len(known) >= 3 and all(abs(by) <= min(0.01, 1 / max(1, m.unlearned.n)) for m, by in known):
+    changes = [(m, by) for m, by in judged if not math.isnan(by)]
+    if len(changes) >= 3 and all(abs(by) <= min(0.01, 1 / max(1, m.unlearned.n)) for m, by in changes):
         advice = (
             "Raise its strength."
             if _least_known(facts.measurements, facts.kind) is None
@@ -284,8 +284,8 @@ def modified(facts: Facts) -> Raised:
         yield "note", "The code differed from its commit when this was made."
 
 
-def _said(message: str) -> tuple[str, ...]:
-    """What each split loses, out of the doubt that says it."""
+def _cuts_in(message: str) -> tuple[str, ...]:
+    """What each split loses, as the message of the doubt `cut-texts` says it."""
     return tuple(message.removeprefix(CUT).removesuffix(UNREAD).split("; "))
 
 

@@ -85,7 +85,7 @@ def _whole(judged: Sequence[Measurement], alpha: float, references: int) -> Verd
 def _why(judged: Sequence[Measurement]) -> str:
     """What is the matter with retrained models where the verdict is inconclusive."""
     doubted = {IN_DOUBT in m.note for m in judged if m.verdict == "inconclusive"}
-    known = "know too little of retain to judge use by"
-    return {True: known, False: "differ too much among themselves"}[all(doubted)] + (
-        f", or {known}," if doubted == {True, False} else ""
+    too_little = "know too little of retain to judge use by"
+    return {True: too_little, False: "differ too much among themselves"}[all(doubted)] + (
+        f", or {too_little}," if doubted == {True, False} else ""
     )

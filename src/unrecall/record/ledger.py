@@ -114,16 +114,16 @@ def parse(whole: bytes, torn: bytes, place: str) -> Ledger:
     except ValueError as error:
         raise _broken(place, 1, error) from error
     entries: list[Entry] = []
-    known: set[str] = set()
+    requests: set[str] = set()
     previous = opening.hash
     for number, line in enumerate(lines[1:], 2):
         try:
             entry = Entry.model_validate(_checked(line, previous), strict=True)
-            _check_story(entry, known)
+            _check_story(entry, requests)
         except ValueError as error:
             raise _broken(place, number, error) from error
         entries.append(entry)
-        known.add(entry.request)
+        requests.add(entry.request)
         previous = entry.hash
     for number, (entry, product) in enumerate(zip(entries, products(entries), strict=True), 2):
         if not math.isclose(entry.product, product, rel_tol=1e-9):
@@ -145,12 +145,12 @@ def evidence(entries: Sequence[Entry]) -> Evidence:
 
 def products(entries: Sequence[Entry]) -> list[float]:
     """The running product after each entry (`Evidence`)."""
-    product, taken, running = 1.0, set[str](), []
+    product, earlier_records, running = 1.0, set[str](), []
     for entry in entries:
         if entry.kind == "request":
-            if entry.e_value is not None and apart(entry, taken):
+            if entry.e_value is not None and apart(entry, earlier_records):
                 product = min(product * entry.e_value, MOST)
-            taken.update(_records(entry))
+            earlier_records.update(_records(entry))
         running.append(product)
     return running
 
@@ -160,9 +160,9 @@ def firsts(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.kind == "request"]
 
 
-def apart(entry: Entry, taken: set[str]) -> bool:
-    """Whether an audit's records are known and none of them served an earlier request."""
-    return bool(entry.forget and entry.holdout) and taken.isdisjoint(_records(entry))
+def apart(entry: Entry, earlier_records: set[str]) -> bool:
+    """Whether an audit names its records, and none of them served an earlier request."""
+    return bool(entry.forget and entry.holdout) and earlier_records.isdisjoint(_records(entry))
 
 
 def of_request(entries: Sequence[Entry]) -> dict[str, float | None]:
@@ -193,15 +193,15 @@ def _combined(entries: Sequence[Entry]) -> float:
     from scipy.sparse.csgraph import connected_components
 
     values = of_request(entries)
-    known = [e for e in firsts(entries) if values[e.request] is not None and e.forget and e.holdout]
-    if not known:
+    valued = [e for e in firsts(entries) if values[e.request] is not None and e.forget and e.holdout]
+    if not valued:
         return 1.0
     numbers: dict[str, int] = {}
-    pairs = [(i, len(known) + numbers.setdefault(r, len(numbers))) for i, e in enumerate(known) for r in _records(e)]
-    size = len(known) + len(numbers)
+    pairs = [(i, len(valued) + numbers.setdefault(r, len(numbers))) for i, e in enumerate(valued) for r in _records(e)]
+    size = len(valued) + len(numbers)
     linked = coo_array(([1] * len(pairs), tuple(zip(*pairs, strict=True))), shape=(size, size))
     clusters: dict[int, list[float]] = {}
-    for entry, cluster in zip(known, connected_components(linked, directed=False)[1].tolist(), strict=False):
+    for entry, cluster in zip(valued, connected_components(linked, directed=False)[1].tolist(), strict=False):
         clusters.setdefault(cluster, []).append(values[entry.request] or 0.0)
     product = 1.0
     for own in clusters.values():
@@ -214,11 +214,11 @@ def _records(entry: Entry) -> list[str]:
     return [*entry.forget, *entry.holdout, entry.record_sha256]
 
 
-def _check_story(entry: Entry, known: set[str]) -> None:
-    """ValueError where an entry can't follow on those of the requests that are known."""
-    if entry.kind == "request" and entry.request in known:
+def _check_story(entry: Entry, requests: set[str]) -> None:
+    """ValueError where an entry can't follow on those before it, which are of `requests`."""
+    if entry.kind == "request" and entry.request in requests:
         raise ValueError(f"a second request named '{entry.request}'")
-    if entry.kind == "reaudit" and entry.request not in known:
+    if entry.kind == "reaudit" and entry.request not in requests:
         raise ValueError(f"a re-audit of '{entry.request}', which no earlier line asks for")
 
 
@@ -264,10 +264,10 @@ def _hash(fields: Mapping[str, Any]) -> str:
 
 def shared(entries: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
     """The first audits that are not multiplied, each with the reason."""
-    taken: dict[str, str] = {}
+    request_of: dict[str, str] = {}
     for entry in firsts(entries):
         records = _records(entry)
-        others = sorted({taken[record] for record in records if record in taken})
+        others = sorted({request_of[record] for record in records if record in request_of})
         if entry.e_value is None:
             yield entry, entry.e_note
         elif not (entry.forget and entry.holdout):
@@ -275,4 +275,4 @@ def shared(entries: Sequence[Entry]) -> Iterator[tuple[Entry, str]]:
         elif others:
             yield entry, f"it shares records with {', '.join(others)}"
         for record in records:
-            taken.setdefault(record, entry.request)
+            request_of.setdefault(record, entry.request)

@@ -65,8 +65,8 @@ def _judgement(record: Record) -> Iterator[str]:
     """Labels, bounds and verdict must be those that the numbers have under the rule that the record names."""
     again = judged_then(record)
     if again is None:
-        known = f"'{RULE}', '{BESIDE_NEVER_TRAINED}' and '{former.RULE}' can be checked here"
-        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {known}."
+        rules = f"'{RULE}', '{BESIDE_NEVER_TRAINED}' and '{former.RULE}' can be checked here"
+        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {rules}."
         return
     if record.verdict.alpha != ALPHA:
         yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."

@@ -124,8 +124,8 @@ class Bounds:
 def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
     """The measurement of retain of which retrained models show less than nine tenths of what the original does."""
     for m in measurements:
-        known = m.original.value
-        if m.name in RETAINED and known is not None and m.reference is not None and m.reference < 0.9 * known:
+        original = m.original.value
+        if m.name in RETAINED and original is not None and m.reference is not None and m.reference < 0.9 * original:
             return m
     return None
 
@@ -154,8 +154,8 @@ def _error(m: Measurement) -> float:
 
 def _deviation(m: Measurement) -> float:
     """The deviation over examples, from the references' intervals; a share's largest, a half, where they have none."""
-    known = any(r.low is not None and r.high is not None for r in m.references)
-    return _error(m) * math.sqrt(max(1, m.unlearned.n)) if known else 0.5
+    has_interval = any(r.low is not None and r.high is not None for r in m.references)
+    return _error(m) * math.sqrt(max(1, m.unlearned.n)) if has_interval else 0.5
 
 
 def _typical(rows: Sequence[Measurement]) -> float:
@@ -272,8 +272,8 @@ def _alike(judged: Sequence[Labelled]) -> str:
     of_forgetting = any(m.leak is not None for m in like)
     half = ", and half or more of what only the original shows is ruled out" if of_forgetting else ""
     share = f"all {len(judged)}" if len(like) == len(judged) else f"{len(like)} of {len(judged)}"
-    said = f"{share} judged measurements fall where retrained models do{half}."
-    return said + (f" The others can't tell: {beside}." if beside else "")
+    sentence = f"{share} judged measurements fall where retrained models do{half}."
+    return sentence + (f" The others can't tell: {beside}." if beside else "")
 
 
 def _power(rows: Sequence[Measurement]) -> str:

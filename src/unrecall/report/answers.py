@@ -18,9 +18,9 @@ from unrecall.report.sentences import number, references, share
 from unrecall.report.strips import finite
 
 YES, NO, UNKNOWN, NOTHING_FOUND = "Yes", "No", "Can’t be told", "Nothing found"
-KNOWN: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_left", "class_margin")
-"""What the answer to the first question quotes, where it rests on nothing else."""
-TOLD: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
+KNOWLEDGE: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_left", "class_margin")
+"""The measurements that the answer to the first question quotes, where it rests on nothing else."""
+RECOGNITION: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
 USEFUL: Final = ("retain_accuracy", "test_accuracy", "model_utility")
 ASKING: Final = ("forgetting", "text", "privacy")
 """The groups of measurements that need no more than the model's answers; so does residual knowledge."""
@@ -33,7 +33,7 @@ MOST: Final = 3
 """How many figures an answer quotes."""
 
 
-Said: TypeAlias = tuple[str, str]
+Reply: TypeAlias = tuple[str, str]
 """An answer in a word or a few, and the sentence with its numbers."""
 
 
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     tone: str
 
 
-def asked(record: Record) -> str:
+def request(record: Record) -> str:
     """What was to be forgotten."""
     forget, retain = record.sizes.get("forget"), record.sizes.get("retain")
     kind = KINDS.get(record.kind, record.kind)
@@ -86,21 +86,21 @@ def unchanged(record: Record) -> bool:
 
 
 def answers(record: Record) -> list[Answer]:
-    """The three questions."""
+    """The three questions: what it knows, whether anyone can tell who was in, and what else was damaged."""
     questions = ("Does it still know?", "Can anyone tell they were in?", "What else was damaged?")
     if unchanged(record):
-        known, recognised = _unchanged(record)
-        harmed = NOTHING_FOUND, "The weights are the original’s."
+        knowledge, recognition = _unchanged(record)
+        damage = NOTHING_FOUND, "The weights are the original’s."
     elif record.verdict.basis == "never trained" and record.never_trained is not None:
-        known, recognised = _beside_never_trained(record, record.never_trained)
-        harmed = _damage(record, record.never_trained)
+        knowledge, recognition = _beside_never_trained(record, record.never_trained)
+        damage = _damage(record, record.never_trained)
     else:
-        known, recognised = _beside_retrained(record)
-        harmed = _use(record)
-    known = known[0], known[1] + _verbatim(record)
+        knowledge, recognition = _beside_retrained(record)
+        damage = _use(record)
+    knowledge = knowledge[0], knowledge[1] + _verbatim(record)
     return [
         _answer(question, word, text)
-        for question, (word, text) in zip(questions, (known, recognised, harmed), strict=True)
+        for question, (word, text) in zip(questions, (knowledge, recognition, damage), strict=True)
     ]
 
 
@@ -109,16 +109,16 @@ def _answer(question: str, word: str, text: str) -> Answer:
     return Answer(question, word, text, "good" if good else "open" if word == UNKNOWN else "bad")
 
 
-def _unchanged(record: Record) -> tuple[Said, Said]:
+def _unchanged(record: Record) -> tuple[Reply, Reply]:
     tested = record.never_trained
     before = tested.original if tested is not None else None
     leaks = any(m.verdict == "leaks" for m in _judged(record) if family(m) == "can be told")
-    told = YES if leaks or (before is not None and before <= ALPHA) else UNKNOWN
-    text = _figures(record, TOLD) or "how well it can be told was not measured"
-    known = _figures(record, KNOWN) or "what it knows was not measured"
+    recognised = YES if leaks or (before is not None and before <= ALPHA) else UNKNOWN
+    recognition = _figures(record, RECOGNITION) or "how well it can be told was not measured"
+    knowledge = _figures(record, KNOWLEDGE) or "what it knows was not measured"
     return (
-        (YES, f"Nothing was removed: the weights are the original’s. {_capital(known)}."),
-        (told, f"As well or as badly as before: the weights are the original’s. {_capital(text)}."),
+        (YES, f"Nothing was removed: the weights are the original’s. {_capital(knowledge)}."),
+        (recognised, f"As well or as badly as before: the weights are the original’s. {_capital(recognition)}."),
     )
 
 
@@ -130,24 +130,25 @@ UNSURE: Final = {
 """Why a label answers neither of the first two questions."""
 
 
-def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Said, Said]:
+def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, Reply]:
     """Whether it knows, and whether anyone can tell, by the test that forget looks like records never trained on."""
-    known, told = _figures(record, KNOWN), ""
+    knowledge, recognition = _figures(record, KNOWLEDGE), ""
     if tested.attacks:
         strongest, plain = min(tested.attacks, key=strength), tested.attacks[0]
-        told = f"{_capital(after(strongest))}, {_told(strongest)}; over all attacks p = {p(tested.leak)}. "
-        told += f"AUC {after(plain)} {number(plain.auc)}, of the original {number(plain.auc_original)}."
-        known = f"{left(strongest)}{_capital(known)}."
+        recognition = f"{_capital(after(strongest))}, {_significance(strongest)}; "
+        recognition += f"over all attacks p = {p(tested.leak)}. "
+        recognition += f"AUC {after(plain)} {number(plain.auc)}, of the original {number(plain.auc_original)}."
+        knowledge = f"{left(strongest)}{_capital(knowledge)}."
     if tested.label == "leaks":
-        return (YES, known), (YES, told)
+        return (YES, knowledge), (YES, recognition)
     if tested.label in SHARES_LEFT:
-        share_left = f"Of what the original remembers, by these attacks. {known}"
-        return (tested.label.capitalize(), share_left), (NO, f"Not by these attacks. {told}")
+        share_left = f"Of what the original remembers, by these attacks. {knowledge}"
+        return (tested.label.capitalize(), share_left), (NO, f"Not by these attacks. {recognition}")
     if tested.label == "stands out":
         worse = f"Recognised worse than records never trained on (p = {p(tested.strange)})"
-        return (UNKNOWN, f"It may be hidden. {known}"), (YES, f"{worse}: whoever looks finds them by that.")
+        return (UNKNOWN, f"It may be hidden. {knowledge}"), (YES, f"{worse}: whoever looks finds them by that.")
     reason = UNSURE.get(tested.label, "Not judged: see the verdict.")
-    return (UNKNOWN, f"{reason} {known}"), (UNKNOWN, f"{reason} {told}".strip())
+    return (UNKNOWN, f"{reason} {knowledge}"), (UNKNOWN, f"{reason} {recognition}".strip())
 
 
 def _collapse(record: Record) -> str:
@@ -155,19 +156,19 @@ def _collapse(record: Record) -> str:
     return next((doubt.message for doubt in record.doubts if doubt.id == "collapse"), "")
 
 
-def _damage(record: Record, tested: NeverTrained) -> Said:
+def _damage(record: Record, tested: NeverTrained) -> Reply:
     """What the model gets less right than the original did."""
     figures = _figures(record, USEFUL)
     if not tested.damage and (ruined := _collapse(record)):
         return "Accuracy on retain", ruined
     if not tested.damage:
         return UNKNOWN, f"No rule judges it here. {_capital(figures)}." if figures else "Nothing was measured."
-    said = "; ".join(
+    changes = "; ".join(
         f"{d.split} {_points(d.difference.value)}"
         + (f" ({_points(d.difference.low)} to {_points(d.difference.high)})" if d.difference.low is not None else "")
         for d in tested.damage
     )
-    text = f"Accuracy against the original, in points: {said}."
+    text = f"Accuracy against the original, in points: {changes}."
     damaged = [d.split for d in tested.damage if d.damaged]
     if damaged:
         return f"Accuracy on {_listed(damaged)}", text
@@ -177,24 +178,22 @@ def _damage(record: Record, tested: NeverTrained) -> Said:
     return NOTHING_FOUND, text
 
 
-def _beside_retrained(record: Record) -> tuple[Said, Said]:
+def _beside_retrained(record: Record) -> tuple[Reply, Reply]:
     rows = _judged(record)
-    known = [m for m in rows if family(m) == "still known" or m.name == "loss_left"]
-    told = [m for m in rows if family(m) == "can be told"]
-    low = [m for m in told if m.verdict == "over-forgets"]
-    if low and not any(m.verdict == "leaks" for m in told):
+    knowledge = [m for m in rows if family(m) == "still known" or m.name == "loss_left"]
+    recognition = [m for m in rows if family(m) == "can be told"]
+    low = [m for m in recognition if m.verdict == "over-forgets"]
+    if low and not any(m.verdict == "leaks" for m in recognition):
         text = "Less than models that never saw them show: whoever looks finds them by that."
-        return _of_rows(record, known, KNOWN), (YES, f"{text} {'; '.join(map(_figure, low[:MOST]))}.")
-    return _of_rows(record, known, KNOWN), _of_rows(record, told, TOLD)
+        return _of_rows(record, knowledge, KNOWLEDGE), (YES, f"{text} {'; '.join(map(_figure, low[:MOST]))}.")
+    return _of_rows(record, knowledge, KNOWLEDGE), _of_rows(record, recognition, RECOGNITION)
 
 
-def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]) -> Said:
+def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]) -> Reply:
     """What judged rows say together, with the figures of those that decide it."""
     word, deciding = _word(rows)
-    asked_plainly = [
-        m for m in [record.measurement(names[0])] if m is not None and finite(m.unlearned.value) is not None
-    ]
-    quoted = [*deciding[: MOST - 1], *(m for m in asked_plainly if m not in deciding[: MOST - 1])]
+    first_named = [m for m in [record.measurement(names[0])] if m is not None and finite(m.unlearned.value) is not None]
+    quoted = [*deciding[: MOST - 1], *(m for m in first_named if m not in deciding[: MOST - 1])]
     figures = "; ".join(map(_figure, quoted))
     figures = f" {_capital(figures)}." if figures else ""
     if word == YES:
@@ -219,7 +218,7 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     return UNKNOWN, blocking or [m for m in rows if m not in decided]
 
 
-def _use(record: Record) -> Said:
+def _use(record: Record) -> Reply:
     """What it is still good for, beside retrained models."""
     rows = [m for m in _judged(record) if family(m) == "still useful"]
     lost = [m for m in rows if m.verdict == "over-forgets"]
@@ -252,7 +251,7 @@ def regulator(record: Record) -> list[Answer]:
     ]
 
 
-def _by(record: Record, *, asking: bool) -> Said:
+def _by(record: Record, *, asking: bool) -> Reply:
     """The answer by judged rows, or by the tests beside records never trained on; by all, or those that only ask."""
     shown = [m for m in record.measurements if family(m) != "still useful" and finite(m.unlearned.value) is not None]
     rows = [m for m in shown if m.group in ASKING or m.name.startswith("residual_knowledge") or not asking]
@@ -260,13 +259,13 @@ def _by(record: Record, *, asking: bool) -> Said:
     tests = [test for test in attacks if test.name == AS_IT_IS or not asking]
     if tests and record.never_trained is not None:
         strongest, tested = min(tests, key=strength), record.never_trained
-        found = strongest.p is not None and strongest.p <= tested.level
-        word = YES if found else tested.label.capitalize() if tested.label in SHARES_LEFT else UNKNOWN
-        said = "they are recognised" if found else "they are not recognised"
-        said = "the test is shown and not counted" if strongest.p is None else said
-        return word, f"{_capital(after(strongest))}, {said} ({_told(strongest)})."
+        recognised = strongest.p is not None and strongest.p <= tested.level
+        word = YES if recognised else tested.label.capitalize() if tested.label in SHARES_LEFT else UNKNOWN
+        outcome = "they are recognised" if recognised else "they are not recognised"
+        outcome = "the test is shown and not counted" if strongest.p is None else outcome
+        return word, f"{_capital(after(strongest))}, {outcome} ({_significance(strongest)})."
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
-    plain = [m for m in rows if m.name in KNOWN]
+    plain = [m for m in rows if m.name in KNOWLEDGE]
     quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
     return word, f"{_capital(quoted)}." if quoted else "No attack of this kind gave a value."
 
@@ -284,7 +283,7 @@ def _judged(record: Record) -> list[Measurement]:
     return [m for m in record.measurements if m.judged and m.verdict != "not judged"]
 
 
-def _told(test: AttackTest) -> str:
+def _significance(test: AttackTest) -> str:
     """How clearly one attack tells the forgotten: its p, or its z where it is shown and not counted."""
     return f"z = {test.z:.1f}" if test.p is None else f"p = {p(test.p)}"
 

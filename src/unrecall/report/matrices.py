@@ -88,9 +88,9 @@ def cells(matrix: Matrix, role: str, most: float, place: Cells) -> list[Markup]:
         for j, by in enumerate(row):
             if not place.pointed and (by is None or abs(by) < FAINT * most):
                 continue
-            told = pointed_at(matrix.labels[i], matrix.labels[j], before[i][j], after[i][j], by)
+            hint = pointed_at(matrix.labels[i], matrix.labels[j], before[i][j], after[i][j], by)
             side, x, y = place.size - min(1.0, place.size / 8), place.left + j * place.size, place.top + i * place.size
-            inside = [svg.hint(told)] if place.pointed else []
+            inside = [svg.hint(hint)] if place.pointed else []
             marks.append(svg.element("rect", *inside, x=x, y=y, width=side, height=side, **shade(by, most)))
     return marks
 
@@ -109,7 +109,7 @@ def scale(most: float, top: float) -> list[Markup]:
         for k in range(11)
     ]
     ends = ((60.0, "end", f"−{number(most)}"), (336.0, "start", f"+{number(most)}"))
-    return marks + [svg.element("text", said, x=x, y=top + 10, text_anchor=anchor) for x, anchor, said in ends]
+    return marks + [svg.element("text", label, x=x, y=top + 10, text_anchor=anchor) for x, anchor, label in ends]
 
 
 def pointed_at(true: str, called: str, before: float | None, after: float | None, by: float | None) -> str:

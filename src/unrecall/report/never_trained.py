@@ -58,8 +58,8 @@ def checks(tested: NeverTrained) -> list[tuple[str, str]]:
     if tested.dilution is not None:
         noticed = f"had the original seen a quarter of forget only, {tested.dilution:.0%} of such tests had noticed"
         lines.append(("Dilution", noticed))
-    made = "made from retain and the record only, never from a model of this audit"
-    lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {made}" if tested.covariates else "nothing"))
+    source = "made from retain and the record only, never from a model of this audit"
+    lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {source}" if tested.covariates else "nothing"))
     if tested.epsilon:
         lines.append(("Epsilon", f"at least {tested.epsilon:.1f} for the whole request, with 95 % confidence"))
     if tested.recognised:

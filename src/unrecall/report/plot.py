@@ -51,11 +51,11 @@ class Axis:
 
 def axis(title: str, values: Iterable[float | None], *, log: bool = False, tick_each: bool = False) -> Axis:
     """An axis over all the values; `tick_each`: with a tick at each where they are few and far enough apart."""
-    known = sorted({v for v in values if v is not None and math.isfinite(v) and (v > 0 or not log)}) or [1.0]
-    low, high = known[0], known[-1]
+    finite_values = sorted({v for v in values if v is not None and math.isfinite(v) and (v > 0 or not log)}) or [1.0]
+    low, high = finite_values[0], finite_values[-1]
     if low == high:
         low, high = (low / 2, high * 2) if log else _around(low)
-    own = svg.each(known, log=log) if tick_each else []
+    own = svg.each(finite_values, log=log) if tick_each else []
     if log:
         return Axis(title, low, high, own or svg.of_powers(low, high), log=True)
     ticks, room = own or svg.spaced(low, high), 0.02 * (high - low)

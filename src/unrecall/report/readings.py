@@ -54,7 +54,7 @@ class Written(NamedTuple):
     folded: list[Text]
 
 
-def told(record: Record) -> bool:
+def has_texts(record: Record) -> bool:
     """Whether the record holds what its texts say, and not only which they are."""
     return any(reading.prompt or reading.answer for reading in record.readings)
 

@@ -71,9 +71,9 @@ def methods(records: Sequence[Record]) -> list[Seeds]:
     """The audits by scenario and method, in the order of the records; a tuned method is one, whatever was chosen."""
     groups: dict[tuple[str, str], list[tuple[int, Record]]] = {}
     for number, record in enumerate(records, 1):
-        made = record.provenance.identity
-        key = (record.scenario, f"{made.get('method', record.method)} {made.get('tuning', record.tuning is not None)}")
-        groups.setdefault(key, []).append((number, record))
+        identity = record.provenance.identity
+        method, tuned = identity.get("method", record.method), identity.get("tuning", record.tuning is not None)
+        groups.setdefault((record.scenario, f"{method} {tuned}"), []).append((number, record))
     together = []
     for (scenario, _), members in groups.items():
         names = list(dict.fromkeys(record.method for _, record in members))
@@ -134,11 +134,11 @@ def over_seeds(seeds: Seeds, name: str) -> Spread | None:
 
 def _spread(values: Sequence[tuple[float | None, int]], *, lowest: bool = False) -> Spread | None:
     """The values and seeds as one; None where there is no value. `lowest`: whether the lowest is the worst."""
-    known = [(value, seed) for value, seed in values if finite(value) is not None and value is not None]
-    if not known:
+    pairs = [(value, seed) for value, seed in values if finite(value) is not None and value is not None]
+    if not pairs:
         return None
-    worst, seed = (min if lowest else max)(known, key=lambda pair: pair[0])
-    numbers = [value for value, _ in known]
+    worst, seed = (min if lowest else max)(pairs, key=lambda pair: pair[0])
+    numbers = [value for value, _ in pairs]
     return Spread(sum(numbers) / len(numbers), min(numbers), max(numbers), worst, seed)
 
 
@@ -147,8 +147,8 @@ def percent(share: float) -> str:
     return f"{100 * max(share, 0.0):.0f} %"
 
 
-def told(spread: Spread | None) -> str:
-    """A share over seeds in words."""
+def percent_over_seeds(spread: Spread | None) -> str:
+    """A share over seeds in whole points: the mean, and the lowest and the highest; `unknown` where there is none."""
     if spread is None:
         return "unknown"
     if spread.low == spread.high:
@@ -175,4 +175,5 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
 def _both(group: Seeds) -> str:
     """What is left and what was lost, in words; the worst of several seeds by its number."""
     worst = "" if group.left is None or len(group.records) == 1 else f", worst seed {group.left.seed}"
-    return f"left of the forgotten {told(group.left)}{worst}; lost elsewhere {told(group.lost)}"
+    still_there, lost_elsewhere = percent_over_seeds(group.left), percent_over_seeds(group.lost)
+    return f"left of the forgotten {still_there}{worst}; lost elsewhere {lost_elsewhere}"

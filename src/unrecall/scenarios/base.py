@@ -178,14 +178,14 @@ def kept_or_made(
     cache: Cache, role: str, key: Sequence[str], form: Form[Trained], make: Callable[[], Trained]
 ) -> Trained:
     """The model that is kept under the key, without the seconds that it took then; or the one that is made now."""
-    made: list[Trained] = []
+    new_models: list[Trained] = []
 
-    def made_now() -> Trained:
-        made.append(make())
-        return made[-1]
+    def make_new() -> Trained:
+        new_models.append(make())
+        return new_models[-1]
 
-    model, cost = cache.get(role, key, form, made_now)
-    if cost is not None and not made:
+    model, cost = cache.get(role, key, form, make_new)
+    if cost is not None and not new_models:
         cost = cost.model_copy(update={"seconds": None})
     return Trained(model, cost)
 

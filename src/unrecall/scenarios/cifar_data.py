@@ -177,8 +177,8 @@ def _renamed(key: str) -> str:
 
 def per_class(labels: Sequence[int], classes: Sequence[int], count: int, order: Sequence[int]) -> list[int]:
     """The first `count` indices of each class, in the given order."""
-    taken: dict[int, list[int]] = {c: [] for c in classes}
+    indices_of: dict[int, list[int]] = {c: [] for c in classes}
     for i in order:
-        if labels[i] in taken and len(taken[labels[i]]) < count:
-            taken[labels[i]].append(i)
-    return sorted(i for group in taken.values() for i in group)
+        if labels[i] in indices_of and len(indices_of[labels[i]]) < count:
+            indices_of[labels[i]].append(i)
+    return sorted(i for group in indices_of.values() for i in group)

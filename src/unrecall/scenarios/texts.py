@@ -181,11 +181,11 @@ class Texts(Builder):
 
 def _cut(task: CausalLM, model: nn.Module, texts: Examples) -> list[list[Any]]:
     """Each text of a split in the pieces that the model's context holds; a piece that an earlier one equals goes."""
-    cut, known = [], set()
+    cut, earlier = [], set()
     for pieces in (task.chunks(model, text) for text in iterate(texts)):
         contents = [task.content(piece) for piece in pieces] if len(pieces) > 1 else [""]
-        cut.append([piece for piece, key in zip(pieces, contents, strict=True) if not key or key not in known])
-        known.update(contents)
+        cut.append([piece for piece, key in zip(pieces, contents, strict=True) if not key or key not in earlier])
+        earlier.update(contents)
     return cut
 
 

@@ -66,5 +66,5 @@ class Tofu(TaughtTexts):
 
 def _with(texts: list[Text], extras: list[Text]) -> list[Text]:
     """The texts, with paraphrases and wrong answers where there are some."""
-    known = {(text["prompt"], text["answer"]): text for text in extras}
-    return [known.get((text["prompt"], text["answer"]), text) for text in texts]
+    extra_of = {(text["prompt"], text["answer"]): text for text in extras}
+    return [extra_of.get((text["prompt"], text["answer"]), text) for text in texts]

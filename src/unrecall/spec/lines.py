@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from unrecall.errors import BadInput, UnrecallError, nearest, told
+from unrecall.errors import BadInput, UnrecallError, error_line, nearest
 from unrecall.spec.catalog import Kind, class_name, entries
 from unrecall.spec.parameters import Parameters, annotated, checked, nested_types, takes
 
@@ -196,7 +196,7 @@ def _user_object(name: str) -> Any:
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code may raise
-        raise error if isinstance(error, UnrecallError) else BadInput(told(error)) from error
+        raise error if isinstance(error, UnrecallError) else BadInput(error_line(error)) from error
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     if attribute not in public:
         raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, public)}")

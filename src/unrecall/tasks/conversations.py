@@ -23,10 +23,10 @@ def turns_of(record: Mapping[str, Any], where: str) -> list[Turn] | None:
         return None
     if "completion" not in record:
         raise BadInput(f"{where}: expected completion beside a prompt of turns, got none. Name it so.")
-    shown = _as_turns(record.get("prompt", []), "user")
-    asked = turns(_as_turns(record["completion"], "assistant"), f"{where}: completion")
-    before = [_uncounted(turn) for turn in turns(shown, f"{where}: prompt")]
-    return before + asked
+    prompt = _as_turns(record.get("prompt", []), "user")
+    completion = turns(_as_turns(record["completion"], "assistant"), f"{where}: completion")
+    before = [_uncounted(turn) for turn in turns(prompt, f"{where}: prompt")]
+    return before + completion
 
 
 def _as_turns(value: Any, role: str) -> Any:
@@ -50,22 +50,23 @@ def turns(value: Any, where: str) -> list[Turn]:
 def _turn(turn: Any, where: str) -> Turn:
     if not isinstance(turn, Mapping):
         raise BadInput(f"{where}: expected a turn with role and content, got {type(turn).__name__}. Give both.")
-    speaker, said = ("from", "value") if "from" in turn else ("role", "content")
-    for key in (speaker, said):
+    role_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
+    for key in (role_key, content_key):
         if key not in turn:
-            raise BadInput(f"{where}: expected a turn with {speaker} and {said}, got no {key}. Give both.")
-    role = ROLES.get(str(turn[speaker]))
+            raise BadInput(f"{where}: expected a turn with {role_key} and {content_key}, got no {key}. Give both.")
+    role = ROLES.get(str(turn[role_key]))
     if role is None:
         raise BadInput(
-            f"{where}: expected {speaker} to be one of {', '.join(ROLES)}, got '{turn[speaker]!s:.40}'. Rename it, or "
-            "take the turn out."
+            f"{where}: expected {role_key} to be one of {', '.join(ROLES)}, got '{turn[role_key]!s:.40}'. Rename it, "
+            "or take the turn out."
         )
     if role != "assistant":
-        return {"role": role, "content": string(turn[said], f"{where}: {said}")}
+        return {"role": role, "content": string(turn[content_key], f"{where}: {content_key}")}
     weight = 1 if turn.get("weight") is None else turn["weight"]
     if not isinstance(weight, int | float):
         raise BadInput(f"{where}: expected weight to be a number, got {weight!r:.40}. Give 0 where it doesn't count.")
-    return {"role": role, "content": filled(turn[said], f"{where}: {said}")} | ({} if weight else {"weight": 0})
+    content = filled(turn[content_key], f"{where}: {content_key}")
+    return {"role": role, "content": content} | ({} if weight else {"weight": 0})
 
 
 def as_example(turns: Sequence[Turn], where: str) -> dict[str, Any]:
@@ -81,8 +82,8 @@ def as_example(turns: Sequence[Turn], where: str) -> dict[str, Any]:
     before = list(turns[:last])
     if not before:
         raise BadInput(f"{where}: expected a turn before the assistant's, got none. Give it as text.")
-    asked = before.pop()["content"] if before[-1]["role"] == "user" and before[-1]["content"] else ""
-    return {"prompt": asked, "answer": turns[last]["content"]} | ({"before": before} if before else {})
+    prompt = before.pop()["content"] if before[-1]["role"] == "user" and before[-1]["content"] else ""
+    return {"prompt": prompt, "answer": turns[last]["content"]} | ({"before": before} if before else {})
 
 
 def counts(turn: Turn) -> bool:
@@ -92,5 +93,5 @@ def counts(turn: Turn) -> bool:
 
 def whole(item: Mapping[str, Any]) -> list[Turn]:
     """All turns of an example, its answer last."""
-    asked = [{"role": "user", "content": item["prompt"]}] if item.get("prompt") else []
-    return [*item.get("before", ()), *asked, {"role": "assistant", "content": item["answer"]}]
+    prompt = [{"role": "user", "content": item["prompt"]}] if item.get("prompt") else []
+    return [*item.get("before", ()), *prompt, {"role": "assistant", "content": item["answer"]}]

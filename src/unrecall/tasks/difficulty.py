@@ -32,19 +32,19 @@ def difficulty(task: Task, retain: Examples, pool: Examples, seed: int, most: in
     if len(retain) > most:
         generator = torch.Generator().manual_seed(seed)
         retain = Part(retain, torch.randperm(len(retain), generator=generator)[:most].tolist())
-    read, asked = ([digest(item) for item in iterate(examples)] for examples in (retain, pool))
-    if shared := set(read) & set(asked):
+    retain_digests, pool_digests = ([digest(item) for item in iterate(examples)] for examples in (retain, pool))
+    if shared := set(retain_digests) & set(pool_digests):
         raise BadInput(
             f"difficulty: expected retain and the pool to share no example, got {len(shared)} shared. Take what is "
             "asked about out of retain."
         )
-    order = sorted(range(len(asked)), key=lambda i: asked[i])
+    order = sorted(range(len(pool_digests)), key=lambda i: pool_digests[i])
     graded = task.difficulty(retain, Part(pool, order), seed)
     _check(graded, task, len(pool))
     back = np.argsort(np.array(order, int))
-    trained_on = hashlib.sha256(",".join(read).encode()).hexdigest()
+    trained_on = hashlib.sha256(",".join(retain_digests).encode()).hexdigest()
     values, known = np.asarray(graded.values, np.float64)[back], np.asarray(graded.known)[back]
-    return replace(graded, values=values, known=known, read=len(read), trained_on=trained_on)
+    return replace(graded, values=values, known=known, read=len(retain_digests), trained_on=trained_on)
 
 
 def _check(graded: object, task: Task, n: int) -> None:

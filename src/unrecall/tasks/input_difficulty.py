@@ -73,12 +73,12 @@ def difficulty_of_inputs(retain: Labelled, pool: Labelled, seed: int) -> Covaria
 
 def confidence(retain: Labelled, pool: Labelled, features: Features) -> np.ndarray:
     """The logit confidence `[n]` of a logistic regression fitted to retain in each example of the pool; see above."""
-    known, asked = features(retain.inputs), features(pool.inputs)
-    mean = known.mean(0)
-    spread = (known - mean).square().mean().sqrt().clamp_min(1e-12)
-    x, y, own = ((known - mean) / spread).numpy(), retain.labels.numpy(), pool.labels.numpy()
+    retain_features, pool_features = features(retain.inputs), features(pool.inputs)
+    mean = retain_features.mean(0)
+    spread = (retain_features - mean).square().mean().sqrt().clamp_min(1e-12)
+    x, y, own = ((retain_features - mean) / spread).numpy(), retain.labels.numpy(), pool.labels.numpy()
     penalty = _penalty(x[:CHOOSING], y[:CHOOSING])
-    p = _probabilities(x, y, penalty)(((asked - mean) / spread).numpy(), own)
+    p = _probabilities(x, y, penalty)(((pool_features - mean) / spread).numpy(), own)
     c: np.ndarray = np.clip(np.log(p) - np.log1p(-p), *CONFIDENCES)
     return c
 
@@ -119,11 +119,11 @@ def _probabilities(x: np.ndarray, y: np.ndarray, penalty: float) -> Callable[[np
 
 def distances(retain: Labelled, pool: Labelled) -> np.ndarray:
     """Mean squared distances to the nearest of the same class and of others, and the log of their ratio, `[n, 3]`."""
-    known = retain.inputs.flatten(1).double()
+    retain_inputs = retain.inputs.flatten(1).double()
     parts = []
     for inputs, labels in zip(torch.split(pool.inputs, AT_ONCE), torch.split(pool.labels, AT_ONCE), strict=True):
         own = inputs.flatten(1).double()
-        squares = own.square().sum(1)[:, None] + known.square().sum(1) - 2 * own @ known.T
+        squares = own.square().sum(1)[:, None] + retain_inputs.square().sum(1) - 2 * own @ retain_inputs.T
         same = labels[:, None] == retain.labels
         parts.append(torch.stack([_nearest(squares.clamp_min(0), mask) for mask in (same, ~same)], 1))
     both = torch.cat(parts)

@@ -276,8 +276,8 @@ def pair(item: Any, where: str) -> tuple[Tensor, str, int]:
     except (TypeError, ValueError, RuntimeError):
         image = torch.empty(0)
     if image.ndim != 3 or not image.numel():
-        got = f"shape {tuple(image.shape)}" if image.numel() else type(item.get("image")).__name__
-        raise BadInput(f"{where}: expected image to be a tensor [channels, height, width], got {got}.")
+        actual = f"shape {tuple(image.shape)}" if image.numel() else type(item.get("image")).__name__
+        raise BadInput(f"{where}: expected image to be a tensor [channels, height, width], got {actual}.")
     label = item.get("label", UNKNOWN)
     if isinstance(label, bool) or not isinstance(label, int):
         raise BadInput(f"{where}: expected label to be a whole number, got {label!r:.60}.")

@@ -233,8 +233,8 @@ def composed(owner: object, task: Task, advice: str = "Choose another method.") 
 def check_own_rows(owner: object, task: Task, advice: str) -> None:
     """NotSupported, said by `owner`, where an example's rows depend on the others of its batch."""
     if task.rows_depend_on_batch:
-        name, got = owner if isinstance(owner, str) else type(owner).__name__, type(task).__name__
-        raise NotSupported(f"{name}: expected rows that depend on their own example alone, got {got}'s. {advice}")
+        name, task_name = owner if isinstance(owner, str) else type(owner).__name__, type(task).__name__
+        raise NotSupported(f"{name}: expected rows that depend on their own example alone, got {task_name}'s. {advice}")
 
 
 def class_names(task: Task) -> tuple[str, ...]:

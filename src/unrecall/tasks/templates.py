@@ -145,11 +145,11 @@ def around(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[str], list[str]]
             "template: expected a chat template that writes each answer as it is, got one that changes an answer. "
             "Take what it leaves out (such as <think>...</think>) out of the answer, or name another template."
         )
-    asked = rendered(tokenizer, turns[: spoken[-1]], asking=True)
-    if not text[: len(text) - len(answers[-1] + before[-1])].startswith(asked):
+    prompt = rendered(tokenizer, turns[: spoken[-1]], asking=True)
+    if not text[: len(text) - len(answers[-1] + before[-1])].startswith(prompt):
         raise BadInput(
             "template: expected a chat template under which a conversation begins as the model is asked for its last "
-            f"answer, got one that asks by {asked[-40:]!r}, after which the answer doesn't stand. Name another "
+            f"answer, got one that asks by {prompt[-40:]!r}, after which the answer doesn't stand. Name another "
             "template, such as a text with {prompt} in it."
         )
     return before, answers
@@ -182,9 +182,9 @@ def parts_of_chat(tokenizer: Any, turns: Sequence[Turn], end: Ending, ends: bool
     spoken = [counts(turn) for turn in turns if turn["role"] == "assistant"]
     parts: list[Part] = []
     for i, (start, answer) in enumerate(zip(before, answers, strict=False)):
-        said = _end_in(tokenizer, start) if i and end.text else ""
-        parts.append(Part(said, spoken[i - 1] and ends))
-        between = start.removeprefix(said)
+        end_text = _end_in(tokenizer, start) if i and end.text else ""
+        parts.append(Part(end_text, spoken[i - 1] and ends))
+        between = start.removeprefix(end_text)
         opening = between.rstrip(" ")
         parts += [Part(opening, False), Part(between[len(opening) :] + answer, spoken[i])]
     return [part for part in parts if part.text]
@@ -203,10 +203,10 @@ def marked(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[bool]
     """
     around(tokenizer, turns)
     plain = [{key: turn[key] for key in ("role", "content")} for turn in turns]
-    made = tokenizer.apply_chat_template(
+    encoded = tokenizer.apply_chat_template(
         plain, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **SETTINGS
     )
-    tokens, mask = made["input_ids"], made["assistant_masks"]
+    tokens, mask = encoded["input_ids"], encoded["assistant_masks"]
     spoken = [counts(turn) for turn in turns if turn["role"] == "assistant"]
     starts = [i for i, inside in enumerate(mask) if inside and (i == 0 or not mask[i - 1])]
     if len(starts) != len(spoken):

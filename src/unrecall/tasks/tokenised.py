@@ -248,9 +248,9 @@ class Tokenised:
         return {"tokens": tokens, "targets": targets, "lengths": torch.tensor([len(e.tokens) for e in encoded])}
 
     def content(self, item: Any) -> str:
-        """sha256 of the whole text as it reads, template included but a chat template, wherever its answer begins."""
-        said = [turn["content"] for turn in whole(item)] if self._talks(item) else [framed(self.template, item)]
-        return digest(plain(" ".join([*said, *([] if self._talks(item) else [self.answer(item)])])))
+        """sha256 of the whole text, wherever its answer begins; a template is part of it, a chat template is not."""
+        texts = [turn["content"] for turn in whole(item)] if self._talks(item) else [framed(self.template, item)]
+        return digest(plain(" ".join([*texts, *([] if self._talks(item) else [self.answer(item)])])))
 
     def predicted(self, batch: Batch) -> Tensor:
         """Which tokens are predicted `[examples, length]`: those of answers; with `prompts` each but the first."""
@@ -306,8 +306,8 @@ class Tokenised:
 
     def exhibit(self, item: Any, caption: str) -> Exhibit:
         """What was said before, prompt and answer."""
-        said = [*(turn["content"] for turn in item.get("before", ())), self.prompt(item), self.answer(item)]
-        return Exhibit(kind="text", content="\n".join(said).strip(), caption=caption)
+        texts = [*(turn["content"] for turn in item.get("before", ())), self.prompt(item), self.answer(item)]
+        return Exhibit(kind="text", content="\n".join(texts).strip(), caption=caption)
 
     def raw(self, item: Any) -> bytes:
         """The answer in UTF-8."""

@@ -122,17 +122,17 @@ class Session:
 
             yield from track(items, label, total, console=Console(stderr=True), transient=True)
         else:
-            yield from self._told(items, label, total)
+            yield from self._with_time_left(items, label, total)
         self.say(f"{label}: done in {time.monotonic() - start:.1f} s")
 
-    def _told(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    def _with_time_left(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
         """The items, with a line from time to time that says how long the rest will take."""
-        start = said = time.monotonic()
+        start = last_line_at = time.monotonic()
         for done, item in enumerate(items):
             now = time.monotonic()
-            if done and now - said >= EVERY:
+            if done and now - last_line_at >= EVERY:
                 self.say(f"{label}: {done} of {total}, about {duration((now - start) / done * (total - done))} left")
-                said = now
+                last_line_at = now
             yield item
 
     def say(self, line: str) -> None:

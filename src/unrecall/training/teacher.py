@@ -83,7 +83,7 @@ def distance(rows: Rows, logits: Tensor, temperature: float = 1.0, average: Aver
 
     `rows` are the student's, `logits` `[rows, classes]` the teacher's. `average` "row": the mean over all rows alike.
     """
-    log_p, log_q = (F.log_softmax(said / temperature, 1) for said in (logits, rows.logits))
+    log_p, log_q = (F.log_softmax(unscaled / temperature, 1) for unscaled in (logits, rows.logits))
     return rows.mean(kl(log_p, log_q), average)
 
 

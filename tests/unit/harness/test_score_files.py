@@ -133,7 +133,7 @@ def test_scores_read_from_the_cache_are_those_that_were_computed(samples_world: 
     models = Models(w.original, w.retrained[0], w.retrained[1:])
     session = Session(folder=tmp_path, device="cpu")
     first, second, third = (
-        evaluated(ATTACKS[0], Setting(models, w.request, w.task, 0, session)).kept()
+        evaluated(ATTACKS[0], Setting(models, w.request, w.task, 0, session)).score_arrays()
         for session in (session, session, CPU)
     )
     assert first.keys() == second.keys() == third.keys()

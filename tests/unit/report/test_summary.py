@@ -6,7 +6,7 @@ from tests.unit.report.test_page import Reader
 from tests.worlds.records import alone, full, many, measurement, minimal
 from unrecall.record.schema import Label, Record
 from unrecall.report import page
-from unrecall.report.summary import Spread, left, lines, lost, methods, over_seeds, percent, ranking, told
+from unrecall.report.summary import Spread, left, lines, lost, methods, over_seeds, percent, percent_over_seeds, ranking
 
 
 def audit(method: str, seed: int, label: Label, known: float, use: float) -> Record:
@@ -43,8 +43,8 @@ def test_seeds_of_a_method_are_one() -> None:
     assert group.left == Spread(pytest.approx(0.3), 0.1, 0.5, 0.5, 0)
     assert over_seeds(group, "retain_accuracy") == Spread(pytest.approx(0.9), 0.9, 0.9, 0.9, 0)
     assert over_seeds(group, "nothing") is None
-    assert told(group.left) == "30 % (10 % to 50 %)"
-    assert (percent(-0.04), told(None)) == ("0 %", "unknown")
+    assert percent_over_seeds(group.left) == "30 % (10 % to 50 %)"
+    assert (percent(-0.04), percent_over_seeds(None)) == ("0 %", "unknown")
     (line,) = lines(seeds)
     assert line.startswith("scrub on custom, 3 seeds: at worst leaks; left of the forgotten 30 % (10 % to 50 %), worst")
     text = Reader(page(seeds)).text
