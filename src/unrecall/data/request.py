@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from unrecall.data.enough import HALVED, OTHERS
 from unrecall.data.examples import Absent, Examples, Part, digest, iterate
 from unrecall.errors import BadInput, MissingReference
 
@@ -34,8 +35,6 @@ EMPTY: dict[Split, str] = {
 """What to do where a set is empty."""
 NO_HOLDOUT = Absent("no holdout was given, so nothing says whether somebody can tell that forget was trained on")
 NO_TEST = Absent("no test set was given, so nothing says what else is lost on examples that nobody trained on")
-OTHERS = 19
-"""The fewest persons that one is compared with (docs/verdict.md)."""
 NO_VALIDATION = Absent("a class is tuned on forget alone")
 
 
@@ -167,13 +166,13 @@ class Request:
         if self.kind == "class":
             return self.with_own(validation=NO_VALIDATION)
         n, unseen, spare = len(self.holdout), len(self.test), self._spare_persons()
-        if (n < 4 or spare == 0) and unseen >= 4:
+        if (n < HALVED or spare == 0) and unseen >= HALVED:
             validation, test = (Part(self.test, range(first, unseen, 2)) for first in (0, 1))
             return self.with_own(validation=validation, test=test)
-        if n < 4:
+        if n < HALVED:
             raise MissingReference(
-                f"tune: expected a validation set or at least 4 holdout examples, got {n}. Add examples like forget "
-                "that were never trained on, or don't tune (--no-tune)."
+                f"tune: expected a validation set or at least {HALVED} holdout examples, got {n}. Add examples like "
+                "forget that were never trained on, or don't tune (--no-tune)."
             )
         whole, names = self.holdout, list(map(str, range(n))) if self.groups is None else [*self.groups["holdout"]]
         if self.groups is not None and len({*names}) < 2:

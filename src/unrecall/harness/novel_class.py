@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
+from unrecall.data.enough import OTHERS
 from unrecall.data.examples import Examples
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe
 from unrecall.tasks.base import Task
 
-FEWEST, LEVEL = 19, 0.05
-"""Unseen classes from which on the first place among all is worth the level."""
+LEVEL = 0.05
 
 
 class NovelClass(NamedTuple):
@@ -37,7 +37,7 @@ class NovelClass(NamedTuple):
         if self.p_blurred <= LEVEL:
             p = f"p = {self.p_blurred:.3f}"
             return f"Stands out: the class is more blurred than classes never seen are ({where}; {p})."
-        lacking = f"; {FEWEST} of them can give .05" if len(self.others) < FEWEST else ""
+        lacking = f"; {OTHERS} of them can give .05" if len(self.others) < OTHERS else ""
         return f"Can't be told from classes never seen ({where}; p = {self.p_known:.3f}{lacking})."
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unrecall.data.covariates import FIRST_TO_GO
-from unrecall.data.request import OTHERS
+from unrecall.data.enough import OTHERS
 from unrecall.disk.files import content_key
 from unrecall.record import stats
 from unrecall.record.blind import blind, dilution, placebo

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import comb
 from typing import NamedTuple
 
-from unrecall.data.request import OTHERS
+from unrecall.data.enough import OTHERS
 from unrecall.record.exchange import DRAWS
 from unrecall.record.memory import needed, smallest_share
 from unrecall.record.never_trained import SHARED, levels
