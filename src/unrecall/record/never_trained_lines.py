@@ -19,47 +19,47 @@ def line(label: Label, tested: NeverTrained, unsafe: list[str]) -> str:
     """One or two sentences: what was found, how sure that is, and what would decide it."""
     records = "persons" if tested.unit == "group" else "records"
     counted = sum(test.p is not None for test in tested.attacks)
-    count = f"{counted} attacks" if counted != 1 else "1 attack"
+    over = f" over {counted} attacks" if counted != 1 else ""
     if label == "leaks":
-        return _leaks(tested, count, records)
+        return _leaks(tested, over, records)
     if label == "inconclusive":
         return _inconclusive(tested, records, unsafe)
     if label in SHARES_LEFT:
-        return _gone(label, tested, count, records)
+        return _gone(label, tested, f"these {counted} attacks" if counted != 1 else "this attack", records)
     lost = [f"{-100 * (d.difference.value or 0):.0f} points on {d.split}" for d in tested.damage if d.damaged]
     return {
         "unchanged": UNCHANGED,
         "stands out": (
             f"Stands out: the forgotten {records} are recognised worse than {records} never trained on "
-            f"(p = {p(tested.strange)} over {count}); whoever looks for them finds them by that."
+            f"(p = {p(tested.strange)}{over}); whoever looks for them finds them by that."
             + (f" {DIFFERS}" if differs(tested) else "")
         ),
         "damaged": (
-            f"Damaged: accuracy fell by {', '.join(lost)}. Nothing was recognised (p = {p(tested.leak)} over {count}), "
+            f"Damaged: accuracy fell by {', '.join(lost)}. Nothing was recognised (p = {p(tested.leak)}{over}), "
             "which says little of a model that knows so much less."
         ),
         "can't be told": (
             f"Can't be told: these {records} left no trace in the original that this audit sees "
-            f"(p = {p(tested.original)} over {count}), so none can be said to be gone."
+            f"(p = {p(tested.original)}{over}), so none can be said to be gone."
         ),
     }[label]
 
 
-def _gone(label: Label, tested: NeverTrained, count: str, records: str) -> str:
+def _gone(label: Label, tested: NeverTrained, attacks: str, records: str) -> str:
     bound = max(test.bound for test in tested.attacks if test.bound is not None and test.z_original >= SURE)
     return (
-        f"{label.capitalize()} of the original's memory of these {records} was found by these {count} "
+        f"{label.capitalize()} of the original's memory of these {records} was found by {attacks} "
         f"(bound {bound:.0%}). It is no proof that none is left."
     )
 
 
-def _leaks(tested: NeverTrained, count: str, records: str) -> str:
+def _leaks(tested: NeverTrained, over: str, records: str) -> str:
     strongest = min(tested.attacks, key=strength)
     whose = "records" if tested.unit == "record" else "person's records" if tested.forget == 1 else "persons' records"
     others = "records" if tested.unit == "record" else f"those of {records}"
     return (
         f"Leaks: {after(strongest)}, the forgotten {whose} are recognised better than {others} never trained on "
-        f"(p = {p(tested.leak)} over {count}). {left(strongest)}{promise(tested)}"
+        f"(p = {p(tested.leak)}{over}). {left(strongest)}{promise(tested)}"
     )
 
 

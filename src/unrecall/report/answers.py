@@ -66,6 +66,15 @@ def done(record: Record) -> str:
     return f"{record.method_title}{line}{tuned}, seed {record.seed}{took}{beside}."
 
 
+def audited(record: Record) -> str:
+    """Which model, of which case, and when."""
+    digest = record.provenance.weights.get("unlearned", "")
+    model = f"weights {digest[:12]} (sha256); " if digest else ""
+    day = f"; audited on {record.provenance.created[:10]}" if record.provenance.created else ""
+    case = f"{record.scenario}: {record.scenario_summary}" if record.scenario_summary else record.scenario
+    return f"{model}{case}{day}."
+
+
 def compared(record: Record) -> str:
     """What the model was held against."""
     tested, count = record.never_trained, references(record)
@@ -135,9 +144,10 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, 
     knowledge, recognition = _figures(record, KNOWLEDGE), ""
     if tested.attacks:
         strongest, plain = min(tested.attacks, key=strength), tested.attacks[0]
-        recognition = f"{_capital(after(strongest))}, {_significance(strongest)}; "
-        recognition += f"over all attacks p = {p(tested.leak)}. "
-        recognition += f"AUC {after(plain)} {number(plain.auc)}, of the original {number(plain.auc_original)}."
+        recognition = f"{_capital(after(strongest))}, {_significance(strongest)}. "
+        if sum(test.p is not None for test in tested.attacks) > 1:
+            recognition += f"Over all attacks p = {p(tested.leak)}. "
+        recognition += _better_known(tested, plain)
         knowledge = f"{left(strongest)}{_capital(knowledge)}."
     if tested.label == "leaks":
         return (YES, knowledge), (YES, recognition)
@@ -149,6 +159,16 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, 
         return (UNKNOWN, f"It may be hidden. {knowledge}"), (YES, f"{worse}: whoever looks finds them by that.")
     reason = UNSURE.get(tested.label, "Not judged: see the verdict.")
     return (UNKNOWN, f"{reason} {knowledge}"), (UNKNOWN, f"{reason} {recognition}".strip())
+
+
+def _better_known(tested: NeverTrained, plain: AttackTest) -> str:
+    """How well one attack tells the forgotten from the others; in words where they are one person's, or one record."""
+    if tested.forget > 1:
+        return f"AUC {after(plain)} {number(plain.auc)}, of the original {number(plain.auc_original)}."
+    others = "persons" if tested.unit == "group" else "records"
+    now, before = (f"{100 * auc:.0f} %" for auc in (plain.auc, plain.auc_original))
+    beside = f"{now} of the {tested.holdout} {others} never trained on are known less well; {before} to the original."
+    return f"{_capital(after(plain))} {beside}"
 
 
 def _collapse(record: Record) -> str:
@@ -175,7 +195,7 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
     unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
     if unsure:
         return UNKNOWN, f"A loss of {100 * MARGIN:.0f} points on {_listed(unsure)} can’t be excluded. {text}"
-    return NOTHING_FOUND, text
+    return NOTHING_FOUND, f"A loss of {100 * MARGIN:.0f} points is ruled out. {text}"
 
 
 def _beside_retrained(record: Record) -> tuple[Reply, Reply]:

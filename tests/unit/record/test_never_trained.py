@@ -255,5 +255,5 @@ def test_one_person_among_few_is_judged_by_the_longest_fine_tuning_alone(others:
     assert out.attacks[1].p == pytest.approx(1 / (others + 1))
     if others < 99:
         assert out.label == "leaks"
-        assert "over 1 attack)" in out.line
+        assert "over" not in out.line, "one attack decides"
         assert as_verdict(out).judged == 1

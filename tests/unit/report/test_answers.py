@@ -96,6 +96,23 @@ def labelled(label: Label, **changes: Any) -> Record:
     return record.model_copy(update={"never_trained": tested, "verdict": as_verdict(tested)})
 
 
+def test_the_model_the_case_and_the_day_are_named() -> None:
+    record = full()
+    digest, day = record.provenance.weights["unlearned"][:12], record.provenance.created[:10]
+    expected = f"weights {digest} (sha256); {record.scenario}: {record.scenario_summary}; audited on {day}."
+    assert answers.audited(record) == expected
+
+
+def test_of_one_person_it_is_said_how_many_others_are_less_known() -> None:
+    tested = alone().never_trained
+    assert tested is not None
+    single = tested.attacks[0].model_copy(update={"auc": 1.0, "auc_original": 0.95})
+    text = answers.answers(labelled("leaks", forget=1, holdout=20, unit="group", attacks=[single]))[1].text
+    assert "100 % of the 20 persons never trained on are known less well; 95 % to the original." in text
+    assert "AUC" not in text
+    assert "Over all attacks" not in text, "there is one"
+
+
 def test_damage_beside_records_never_trained_on_is_named() -> None:
     def damage(split: str, low: float, value: float, *, damaged: bool = False) -> Damage:
         estimate = Estimate(value=value, low=low, high=value + 0.01, n=400)
@@ -103,7 +120,9 @@ def test_damage_beside_records_never_trained_on_is_named() -> None:
 
     small, unsure = damage("test", -0.02, -0.01), damage("holdout", -0.06, -0.01)
     lost = damage("retain", -0.12, -0.1, damaged=True)
-    assert words(labelled("leaks", damage=[small]))[2] == "Nothing found"
+    nothing = answers.answers(labelled("leaks", damage=[small]))[2]
+    assert nothing.word == "Nothing found"
+    assert nothing.text.startswith("A loss of 5 points is ruled out. Accuracy against the original")
     assert words(labelled("leaks", damage=[small, unsure]))[2] == "Can’t be told"
     answer = answers.answers(labelled("damaged", damage=[small, unsure, lost]))[2]
     assert answer.word == "Accuracy on retain"
