@@ -227,7 +227,9 @@ def parse_json(text: str, place: str, expected: str = "JSON", hint: str = "Check
     """
     cause: Exception
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except RepeatedKey as error:
+        actual, cause = f"the key {error} twice in an object", error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}" if "\n" in text else f"character {error.colno}"
         actual, cause = f"{error.msg.removesuffix(' at')} at {where}", error
@@ -236,6 +238,19 @@ def parse_json(text: str, place: str, expected: str = "JSON", hint: str = "Check
     except ValueError as error:  # Python reads no integer of more than some thousand digits
         actual, cause = "a number of too many digits", error
     raise BadInput(f"{place}: expected {expected}, got {actual}. {hint}") from cause
+
+
+class RepeatedKey(ValueError):
+    """A JSON object names a key twice: which value is meant can't be told."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these keys and values."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedKey(repr(next(name for name in names if names.count(name) > 1)))
+    return values
 
 
 def file_key(path: Path) -> str:

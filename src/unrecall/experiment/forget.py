@@ -8,6 +8,7 @@ from torch import nn
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.errors import NOTHING, Fields, MissingReference, check_fields, kind_of
+from unrecall.experiment.goal import unknown
 from unrecall.experiment.run import Outcome, experiment
 from unrecall.harness.audit import models_of
 from unrecall.harness.suites import Attacks, suite_of
@@ -17,13 +18,19 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.classification import Classification
 from unrecall.training.session import Session
 
+
+def _whole(value: object) -> bool:
+    """Whether a value is a whole number from 0."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
 FIELDS: Fields = {
     "model": (kind_of(nn.Module), "a trained torch.nn.Module"),
     "request": (kind_of(Request), "a Request, as ur.Request(forget, retain) is"),
     "method": (kind_of(Method, str), "a method or its line, as 'scrub' or 'rurk:tau=0.05'"),
     "task": (kind_of(Task, NOTHING), "a Task, as ur.tasks.Classification() is, or None"),
     "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
-    "seed": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"),
+    "seed": (_whole, "a whole number from 0"),
     "session": (kind_of(Session, NOTHING), "a Session or None"),
 }
 """What each argument must be."""
@@ -70,6 +77,8 @@ def forget(
     untuned = _untuned(chosen, request) if tune else ""
     for line in _consequences(request, len(models), untuned):
         session.say(line)
+    if reason := unknown(task, model, request):
+        session.say(f"note: the model seems not to know what it must forget: {reason}.")
     outcome = experiment(scenario, chosen, suite_of(attacks), int(seed), session, tuned=tune and not untuned)
     session.say(outcome.record.verdict.line)
     return outcome

@@ -107,6 +107,15 @@ def test_unreadable_text(tmp_path: Path) -> None:
             storage.read_text(path)
 
 
+def test_a_key_that_a_json_object_names_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text('[{"answer": "a", "more": {"b": 1, "b": 2}}]')
+    with pytest.raises(BadInput, match="expected JSON, got the key 'b' twice in an object"):
+        storage.read_json(path)
+    path.write_text('[{"b": 1}, {"b": 2}]')
+    assert storage.read_json(path) == [{"b": 1}, {"b": 2}]
+
+
 def test_keys_are_of_content() -> None:
     assert storage.content_key("a", "b") == storage.content_key("a", "b")
     assert len({storage.content_key(*parts) for parts in (("a", "b"), ("ab",), ("a", "b", ""), ("b", "a"))}) == 4

@@ -79,7 +79,8 @@ def test_a_class_says_that_no_holdout_would_do(class_world: World, capsys: pytes
         ({"attacks": "los"}, r"unknown attack 'los'\. Did you mean 'loss'"),
         ({"attacks": 3}, "attacks: expected a suite, names or attacks"),
         ({"task": ur.tasks.Classification}, "forget: expected task to be a Task"),
-        ({"seed": "x"}, "forget: expected seed to be a whole number"),
+        ({"seed": "x"}, "forget: expected seed to be a whole number from 0"),
+        ({"seed": -1}, "forget: expected seed to be a whole number from 0"),
     ],
 )
 def test_what_is_none_of_it_is_refused(samples_world: World, changed: dict[str, Any], message: str) -> None:
