@@ -1,0 +1,6 @@
+"""How many of something a comparison needs."""
+
+OTHERS = 19
+"""Others that a person, or a class, is ranked among: with fewer the first place isn't worth 5 %."""
+HALVED = 4
+"""Examples of which half can serve tuning and half the audit."""
