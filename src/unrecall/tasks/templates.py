@@ -119,9 +119,17 @@ def around(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[str], list[str]]
     """What a chat template writes before each answer and after the last, and the answers as it writes them.
 
     Each answer must stand in the conversation once, as it is or without white space around it. BadInput otherwise, and
-    where what stands before the last answer doesn't begin as the model is asked for it.
+    where what stands before the last answer doesn't begin as the model is asked for it, and where an answer holds a
+    special token.
     """
     spoken = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if getattr(token, "special", False)]
+    for i in spoken:
+        if inside := next((token for token in special if token and token in turns[i]["content"]), None):
+            raise BadInput(
+                f"template: expected answers without special tokens, got {inside!r} in turn {i}, where it would end or "
+                "break the answer. Take it out."
+            )
     key = hashlib.sha256(repr(turns).encode()).hexdigest()[:16]
     marks = {i: f"answer{i}of{key}" for i in spoken}
     left = rendered(tokenizer, [{**turn, "content": marks.get(i, turn["content"])} for i, turn in enumerate(turns)])

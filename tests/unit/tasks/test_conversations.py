@@ -116,6 +116,13 @@ def test_the_model_is_asked_after_all_that_was_said() -> None:
     assert task.generate(model, [example(TALK)], longest=3) == [said]
 
 
+@pytest.mark.parametrize("template", [TURNS + ASKING, MARKED + ASKING])
+def test_an_answer_with_a_special_token_in_it_is_refused(template: str) -> None:
+    task = CausalLM(speaking(template))
+    with pytest.raises(BadInput, match="expected answers without special tokens, got '</s>' in turn 1"):
+        task.collate([example([TALK[1], {"role": "assistant", "content": "baker </s> cook"}])])
+
+
 def test_another_answer_and_another_prompt_follow_the_same_turns() -> None:
     task, item = CausalLM(speaking()), example(TALK)
     assert words_of(task, task.answered(item, "maid"))[0] == WHOLE.replace("cook has essen", "maid")
