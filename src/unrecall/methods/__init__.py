@@ -17,6 +17,7 @@ from unrecall.methods.ec import EC as EC
 from unrecall.methods.ec import ECAround as ECAround
 from unrecall.methods.eu_k import EUk as EUk
 from unrecall.methods.finetune import Finetune as Finetune
+from unrecall.methods.fisher import Fisher as Fisher
 from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
 from unrecall.methods.l2ul import L2UL as L2UL
