@@ -30,7 +30,7 @@ REFUSED = {
     "samples": {"dpo", "ubt"},
     "class": {"dpo", "ubt"},
     "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt", "fisher"},
-    "pairs": {"dpo", "spotter", "l2ul", "mu_mis"},
+    "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "influence"},
 }
 
 # Accuracy without any memory; of an answer's four words two are the same in all answers, the others one of ten. Pairs
