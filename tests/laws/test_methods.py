@@ -29,7 +29,7 @@ from unrecall.training.randomness import seeded
 REFUSED = {
     "samples": {"dpo", "ubt"},
     "class": {"dpo", "ubt"},
-    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt", "fisher"},
+    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt", "fisher", "ntk"},
     "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "influence"},
 }
 

@@ -27,6 +27,7 @@ from unrecall.methods.mu_mis import MUMis as MUMis
 from unrecall.methods.neggrad_plus import NegGradPlus as NegGradPlus
 from unrecall.methods.ngd import NGD as NGD
 from unrecall.methods.npo import NPO as NPO
+from unrecall.methods.ntk import NTK as NTK
 from unrecall.methods.our import OUR as OUR
 from unrecall.methods.pgu import PGU as PGU
 from unrecall.methods.random_label import RandomLabel as RandomLabel

@@ -45,7 +45,7 @@ def jacobian(
     for value in of:
         for gradients in per_example(model, task, examples, weights, of=value):
             count = batch_size(gradients)
-            rows[place : place + count] = torch.cat([part.flatten(1) for part in gradients.values()], 1)
+            rows[place : place + count] = torch.cat([part.reshape(count, -1) for part in gradients.values()], 1)
             place += count
     return rows
 
