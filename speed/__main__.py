@@ -10,6 +10,7 @@ ALL = (
     "startup",
     "loop",
     "importance",
+    "solvers",
     "contribution",
     "residual_knowledge",
     "membership",

@@ -25,12 +25,15 @@ from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 
 # Where a method says that it does not apply: pictures have no answers to replace, text has no continuous inputs and
-# no classes, and the losses of pairs depend on their batch.
+# no classes, and the losses of pairs depend on their batch, and come out of no linear layer.
 REFUSED = {
     "samples": {"dpo", "ubt"},
     "class": {"dpo", "ubt"},
-    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"},
-    "pairs": {"dpo", "spotter", "l2ul", "mu_mis"},
+    "text": {
+        *("rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"),
+        *("certified_removal", "fisher", "ntk"),
+    },
+    "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "certified_removal", "influence"},
 }
 
 # Accuracy without any memory; of an answer's four words two are the same in all answers, the others one of ten. Pairs

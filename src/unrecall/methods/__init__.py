@@ -9,6 +9,7 @@ from unrecall.methods.base import Method as Method
 from unrecall.methods.base import Plugin as Plugin
 from unrecall.methods.base import Wrapper as Wrapper
 from unrecall.methods.ce_u import CEU as CEU
+from unrecall.methods.certified_removal import CertifiedRemoval as CertifiedRemoval
 from unrecall.methods.cf_k import CFk as CFk
 from unrecall.methods.contrastive_unlearning import ContrastiveUnlearning as ContrastiveUnlearning
 from unrecall.methods.delete import Delete as Delete
@@ -17,14 +18,17 @@ from unrecall.methods.ec import EC as EC
 from unrecall.methods.ec import ECAround as ECAround
 from unrecall.methods.eu_k import EUk as EUk
 from unrecall.methods.finetune import Finetune as Finetune
+from unrecall.methods.fisher import Fisher as Fisher
 from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
+from unrecall.methods.influence import Influence as Influence
 from unrecall.methods.l2ul import L2UL as L2UL
 from unrecall.methods.lora import LoRA as LoRA
 from unrecall.methods.mu_mis import MUMis as MUMis
 from unrecall.methods.neggrad_plus import NegGradPlus as NegGradPlus
 from unrecall.methods.ngd import NGD as NGD
 from unrecall.methods.npo import NPO as NPO
+from unrecall.methods.ntk import NTK as NTK
 from unrecall.methods.our import OUR as OUR
 from unrecall.methods.pgu import PGU as PGU
 from unrecall.methods.random_label import RandomLabel as RandomLabel

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
 
-from unrecall.data.examples import Batch, Examples, batch_size
+from unrecall.data.examples import Batch, Examples, Part, batch_size
+from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.hooks import mode
@@ -20,6 +22,9 @@ from unrecall.tasks.protocols import check_own_rows
 Weights: TypeAlias = dict[str, Tensor]
 """One tensor for each trainable parameter, by the parameter's name."""
 
+Values: TypeAlias = Callable[[nn.Module, Batch], Tensor]
+"""One number an example `[examples]`, which can be differentiated."""
+
 FLOATS = 2**26
 """Per-example gradients held at once: 256 MB in float32."""
 
@@ -27,35 +32,68 @@ POSITIONS = 64
 """Convolutions with at most so many output positions are faster as matrix products; above, memory traffic eats it."""
 
 
-def exact(model: nn.Module, task: Task, examples: Examples, chunk: int | None = None) -> Weights:
+def exact(
+    model: nn.Module, task: Task, examples: Examples, chunk: int | None = None, of: Values | None = None
+) -> Weights:
     """Computes the mean over examples of each example's squared gradient, the model in eval mode.
 
         I_j = (1/n) sum_i (d loss_i / d theta_j)^2
 
-    It depends on neither batch size nor order; for `chunk` see `per_example`. Where an example's loss depends on its
-    batch there is no such thing: then it is `batch_mean` over the task's own batches.
+    It depends on neither batch size nor order; for `chunk` and `of` see `per_example`. Where an example's loss depends
+    on its batch there is no such thing: then it is `batch_mean` over the task's own batches.
     """
     if task.rows_depend_on_batch:
         return batch_mean(model, task, examples, task.at_once)
     weights = trainable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for gradients in per_example(model, task, examples, weights, chunk):
+    for gradients in per_example(model, task, examples, weights, chunk, of):
         for name, gradient in gradients.items():
             total[name] += gradient.square_().sum(0)
     return {name: value / len(examples) for name, value in total.items()}
 
 
+def fisher(model: nn.Module, task: Task, examples: Examples, chunk: int | None = None) -> Weights:
+    """Computes the diagonal of the Fisher information, labels as the model itself draws them, in eval mode.
+
+        F_j = (1/n) sum_i sum_k p_ik (d log p_ik / d theta_j)^2
+
+    p_ik is the probability of class k. One pass over the examples a class. For tasks of one row an example.
+    """
+    classes = classes_of(model, task, examples)
+    parts = [exact(model, task, examples, chunk, partial(_surprise, task, label)) for label in range(classes)]
+    return {name: torch.stack([part[name] for part in parts]).sum(0) for name in parts[0]}
+
+
+def _surprise(task: Task, label: int, model: nn.Module, batch: Batch) -> Tensor:
+    """Minus log p_k times the root of p_k, which is not differentiated: its squared gradient is p_k (d log p_k)^2."""
+    log_p = F.log_softmax(task.rows(model, batch).logits, 1)[:, label]
+    return -log_p * (log_p.detach() / 2).exp()
+
+
+@torch.no_grad()
+def classes_of(model: nn.Module, task: Task, examples: Examples) -> int:
+    """Counts the logits of a row."""
+    with mode(model, training=False):
+        rows: Rows = task.rows(model, next(in_order(model, task, Part(examples, [0]))))
+    return rows.logits.shape[1]
+
+
 def per_example(
-    model: nn.Module, task: Task, examples: Examples, weights: Weights, chunk: int | None = None
+    model: nn.Module,
+    task: Task,
+    examples: Examples,
+    weights: Weights,
+    chunk: int | None = None,
+    of: Values | None = None,
 ) -> Iterator[Weights]:
     """Computes the gradient of each example's loss in `weights`, `[chunk, ...]` each, in order, the model in eval mode.
 
-    `chunk` examples are differentiated at once (None: as many as 256 MB of gradients hold, the task's `at_once` at
-    most). Where vmap can't follow a task, say because the number of rows depends on the data, the examples go one by
-    one.
+    `of`: what is differentiated in place of the loss. `chunk` examples are differentiated at once (None: as many as
+    256 MB of gradients hold, the task's `at_once` at most). Where vmap can't follow a task, say because the number of
+    rows depends on the data, the examples go one by one.
     """
     check_own_rows("per_example", task, "Use batch_mean.")
-    losses = Losses(model, task)
+    losses = Losses(model, task, of)
 
     def loss_of(weights: Weights, example: Batch) -> Tensor:
         return losses.under(weights, {name: value.unsqueeze(0) for name, value in example.items()}).mean()
@@ -121,15 +159,15 @@ def trainable(model: nn.Module) -> Weights:
 
 
 class Losses(nn.Module):
-    """The loss of each example as what a module gives, for `functional_call` swaps the weights of modules."""
+    """The loss of each example, or another value, as what a module gives: `functional_call` swaps modules' weights."""
 
-    def __init__(self, model: nn.Module, task: Task) -> None:
+    def __init__(self, model: nn.Module, task: Task, of: Values | None = None) -> None:
         super().__init__()
-        self.model, self.task = model, task
+        self.model, self.of = model, of or task.losses
 
     def forward(self, batch: Batch) -> Tensor:
         """Computes the losses `[examples]` of a batch."""
-        return self.task.losses(self.model, batch)
+        return self.of(self.model, batch)
 
     def under(self, weights: Weights, batch: Batch) -> Tensor:
         """Computes the losses `[examples]` of a batch as if the model's weights were `weights`."""
