@@ -26,14 +26,13 @@ from unrecall.training.randomness import seeded
 
 # Where a method says that it does not apply: pictures have no answers to replace, text has no continuous inputs and
 # no classes, and the losses of pairs depend on their batch, and come out of no linear layer.
+BY_INPUT = {"jit", "boundary_shrink", "boundary_expand", "unsir", "arm"}  # one class an example, by its input alone
+BY_CLASS = {"certified_removal", "fisher", "ntk"}
 REFUSED = {
     "samples": {"dpo", "ubt"},
     "class": {"dpo", "ubt"},
-    "text": {
-        *("rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"),
-        *("certified_removal", "fisher", "ntk"),
-    },
-    "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "certified_removal", "influence"},
+    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"} | BY_INPUT | BY_CLASS,
+    "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"} | BY_INPUT,
 }
 
 # Accuracy without any memory; of an answer's four words two are the same in all answers, the others one of ten. Pairs

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
+from scipy import special
 from torch import nn
 
 from unrecall.attacks.base import ScoredAttack, ScoreReading
@@ -251,3 +252,22 @@ def disagreement_bounds(counts: Recognition) -> Bounds:
     """
     p_m, p_a = counts.subject / counts.draws, counts.references / counts.draws
     return Bounds(np.abs(p_m - p_a).mean((0, 2)), np.minimum(1, 2 - p_a - p_m).mean((0, 2)))
+
+
+def near_disagreement(counts: Recognition, steps: float = 1.0) -> np.ndarray:
+    """At least what share of the noisy copies lies within `steps` tau of a copy on which the two disagree `[radii]`.
+
+        Phi(Phi^-1(k) + steps),    k the least share on which they disagree: |p_m - p_a| at the 95 % limit of c draws
+
+    Mean over models and examples. For Gaussian noise alone: whatever the set on which two models disagree, and in any
+    number of dimensions d, it grows at least so fast. The noise itself is about tau sqrt(d) long, beside which a few
+    tau are next to nothing: in high dimension what is seldom a disagreement is nearly always close to one. Clamping
+    makes no distance longer.
+
+    Reference: Borell, "The Brunn-Minkowski Inequality in Gauss Space", Inventiones Mathematicae 1975; in place of
+    proposition 2 of Hsu et al., NeurIPS 2025, arXiv 2601.22359, which says the like of data on a sphere of which half
+    disagrees, with a constant that isn't given.
+    """
+    apart = np.abs(counts.subject - counts.references)
+    least = np.where(apart > 0, special.betaincinv(np.maximum(apart, 1), counts.draws - apart + 1, 0.05), 0.0)
+    return np.asarray(special.ndtr(special.ndtri(least) + steps).mean((0, 2)))

@@ -8,6 +8,8 @@ import numpy as np
 from unrecall.attacks.residual_knowledge import (
     Recognition,
     ResidualKnowledge,
+    disagreement_bounds,
+    near_disagreement,
     ratio_of_sums,
     ratios,
     set_level,
@@ -52,7 +54,9 @@ def finding(evaluation: Evaluation) -> Finding:
     undefined = int(zero_denominators(by_role["unlearned"])[-1]) if means["unlearned"].value is not None else 0
     judged = is_judged(attack, "sums")
     rows = [
-        Row(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", "above", judged).measured(totals),
+        Row(f"{name}_sums", f"{frame.title} {where}, ratio of sums", "recovery", "above", judged).measured(
+            totals, _disagreement(by_role["unlearned"], attack.perturbation == "gaussian")
+        ),
         Row(name, f"{frame.title} {where}", "recovery", "above")
         .measured(means, means["unlearned"].note)
         .model_copy(update={"undefined": undefined}),
@@ -77,6 +81,21 @@ def _of_ratios(counts: Recognition) -> Estimate:
         n=spread.n,
         note=f"{int(zero_denominators(counts)[-1])} zero denominators",
     )
+
+
+def _disagreement(counts: Recognition, gaussian: bool) -> str:
+    """What the counts at the largest radius say about how often subject and retrained models must disagree.
+
+    Nothing beside fewer than two of those: the row then says that they are too few.
+    """
+    if len(counts.references) < 2:
+        return ""
+    low, high = (float(bound[-1]) for bound in disagreement_bounds(counts))
+    note = f"By these counts it disagrees with retrained models on {low:.1%} to {high:.1%} of the perturbed examples"
+    if gaussian and counts.radii[-1] > 0:
+        near = float(near_disagreement(counts)[-1])
+        note += f"; at least {near:.1%} of those lie within one radius of a disagreement"
+    return f"{note}."
 
 
 def _above_one(counts: Recognition) -> Estimate:

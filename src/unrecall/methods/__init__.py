@@ -3,11 +3,15 @@
 from typing import NoReturn
 
 # "X as X" gives a name on, so that type checkers and editors find it here.
+from unrecall.methods.amnesiac import Amnesiac as Amnesiac
+from unrecall.methods.arm import ARM as ARM
 from unrecall.methods.bad_teacher import BadTeacher as BadTeacher
 from unrecall.methods.base import GradientMethod as GradientMethod
 from unrecall.methods.base import Method as Method
 from unrecall.methods.base import Plugin as Plugin
 from unrecall.methods.base import Wrapper as Wrapper
+from unrecall.methods.boundary_expand import BoundaryExpand as BoundaryExpand
+from unrecall.methods.boundary_shrink import BoundaryShrink as BoundaryShrink
 from unrecall.methods.ce_u import CEU as CEU
 from unrecall.methods.certified_removal import CertifiedRemoval as CertifiedRemoval
 from unrecall.methods.cf_k import CFk as CFk
@@ -22,6 +26,8 @@ from unrecall.methods.fisher import Fisher as Fisher
 from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
 from unrecall.methods.influence import Influence as Influence
+from unrecall.methods.jit import JiT as JiT
+from unrecall.methods.l1_sparse import L1Sparse as L1Sparse
 from unrecall.methods.l2ul import L2UL as L2UL
 from unrecall.methods.lora import LoRA as LoRA
 from unrecall.methods.mu_mis import MUMis as MUMis
@@ -47,6 +53,7 @@ from unrecall.methods.ssiuu import SSIUU as SSIUU
 from unrecall.methods.task_vector import TaskVector as TaskVector
 from unrecall.methods.ubt import UBT as UBT
 from unrecall.methods.undial import UNDIAL as UNDIAL
+from unrecall.methods.unsir import UNSIR as UNSIR
 from unrecall.methods.wga import WGA as WGA
 from unrecall.methods.whp import WHP as WHP
 from unrecall.spec.catalog import unknown as _unknown

@@ -203,6 +203,8 @@ Around: TypeAlias = Callable[[Phase], Phase]
 class Plugin(Wrapper, GradientMethod):
     """A wrapper that trains by the base's phases, each of them changed; a leaf says in `around` how."""
 
+    wanted: ClassVar[str] = "trains on forget"
+    """What a base must do for one of its phases to be changed."""
     advice: ClassVar[str] = "Choose another base."
     """What to do about a base of which no phase can be changed."""
 
@@ -214,14 +216,18 @@ class Plugin(Wrapper, GradientMethod):
         """Says whether a phase is changed; the others stay the base's own."""
         return True
 
+    def job_of_base(self, job: Job) -> Job:
+        """Gives the job that the base makes its phases of: the plug-in's own, unless a leaf hides some of it."""
+        return job
+
     @final
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes the phases of the base, and changes those that are touched."""
         change = self.around(student, original, job)
-        phases = self.base.phases(student, original, job)
+        phases = self.base.phases(student, original, self.job_of_base(job))
         if phases and not any(map(self.touches, phases)):
             name, base = type(self).__name__, type(self.base).__name__
-            raise NotSupported(f"{name}: expected a base that trains on forget, got {base}. {self.advice}")
+            raise NotSupported(f"{name}: expected a base that {self.wanted}, got {base}. {self.advice}")
         return [change(phase) if self.touches(phase) else phase for phase in phases]
 
 

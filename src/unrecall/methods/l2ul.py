@@ -11,8 +11,8 @@ from unrecall.data.examples import Examples, Part, batch_size, move, repeat
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task
 from unrecall.models.importance import Weights
-from unrecall.models.observe import by_example, device_of, in_order, looked_up
-from unrecall.models.perturb import Walk, other_classes, pgd
+from unrecall.models.observe import device_of, in_order, looked_up
+from unrecall.models.perturb import Walk, draw_others, other_answers, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
@@ -139,24 +139,11 @@ def adversaries(model: nn.Module, job: Job, per_example: int, walk: Walk) -> Adv
     targets: list[Tensor] = []
     for batch in in_order(model, task, job.request.forget, max(1, task.at_once // per_example)):
         copies = repeat(batch, per_example)
-        others = _draw_others(model, task, copies, generator)
+        others = draw_others(model, task, copies, generator)
         perturbed = pgd(model, task, copies, walk._replace(targets=torch.cat(others)), generator)
         items += perturbable(task).items(move(perturbed, torch.device("cpu")))
         targets += others
     return Adversaries(items, targets)
-
-
-def other_answers(model: nn.Module, task: Task, examples: Examples, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Draws, for each row of each example, a class other than its own; `[rows]` for each example."""
-    drawn = (_draw_others(model, task, batch, generator) for batch in in_order(model, task, examples))
-    return tuple(labels for batch in drawn for labels in batch)
-
-
-@torch.no_grad()
-def _draw_others(model: nn.Module, task: Task, batch: Batch, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Draws another class for each row of each example of a batch."""
-    rows = task.rows(model, batch)
-    return by_example(rows, other_classes(rows.targets, rows.logits.shape[1], generator))
 
 
 def anchors(model: nn.Module, task: Task, examples: Examples, batch_size: int) -> Weights:

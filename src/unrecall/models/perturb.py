@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
+from unrecall.data.examples import Batch, Examples
 from unrecall.data.signals import Rows
+from unrecall.models.observe import by_example, in_order
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import frozen
 from unrecall.tasks.base import Task
@@ -23,10 +24,19 @@ Norm: TypeAlias = Literal["linf", "l2"]
 """How far an input may move: the largest change of any entry, or the Euclidean length of the change."""
 
 
+DEVIATION = 0.25
+"""The deviation of inputs, as a share of the width of their bounds, where nobody measured it: about CIFAR-10's."""
+
+
 def width(able: Perturbable) -> float:
     """How far the task's bounds lie apart, in input units."""
     low, high = able.bounds
     return high - low
+
+
+def unit(able: Perturbable) -> float:
+    """What 1 is of inputs that are normalised, as those of many papers are, in input units."""
+    return DEVIATION * width(able)
 
 
 def noise_like(inputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -50,6 +60,19 @@ def other_classes(targets: Tensor, classes: int, generator: torch.Generator) -> 
 def any_classes(targets: Tensor, classes: int, generator: torch.Generator) -> Tensor:
     """Draws a class for each row `[rows]`, all equally likely, the target's own among them."""
     return torch.randint(classes, targets.shape, generator=generator, device=generator.device).to(targets)
+
+
+def other_answers(model: nn.Module, task: Task, examples: Examples, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draws, for each row of each example, a class other than its own; `[rows]` for each example."""
+    drawn = (draw_others(model, task, batch, generator) for batch in in_order(model, task, examples))
+    return tuple(labels for batch in drawn for labels in batch)
+
+
+@torch.no_grad()
+def draw_others(model: nn.Module, task: Task, batch: Batch, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draws another class for each row of each example of a batch."""
+    rows = task.rows(model, batch)
+    return by_example(rows, other_classes(rows.targets, rows.logits.shape[1], generator))
 
 
 def strongest_other(rows: Rows) -> Tensor:

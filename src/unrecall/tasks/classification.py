@@ -173,6 +173,10 @@ class Classification(Task):
         """The same labels with other inputs."""
         return {**batch, "inputs": inputs}
 
+    def with_labels(self, batch: Batch, labels: Tensor) -> Batch:
+        """The same inputs with other labels."""
+        return {**batch, "targets": labels}
+
     def items(self, batch: Batch) -> list[Example]:
         """`(input, label)` pairs."""
         return [Example(*pair) for pair in zip(batch["inputs"], batch["targets"].tolist(), strict=True)]

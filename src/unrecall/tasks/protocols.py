@@ -49,6 +49,9 @@ class Classifying(Classed, Protocol):
     def label(self, item: Any) -> int:
         """The class of an example."""
 
+    def with_labels(self, batch: Batch, labels: Tensor) -> Batch:
+        """The same batch with other classes `[examples]`."""
+
 
 class Embedded(NamedTuple):
     """Unit vectors of both sides of some pairs, `[n, d]` each."""

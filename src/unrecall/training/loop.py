@@ -67,7 +67,8 @@ class StepState:
     """Everything that one optimisation step may touch.
 
     `notes`: where it may note figures of itself, by name. `on_gradients`: called when the gradients are there, before
-    they are clipped. `accumulate`: in how many parts the batches are differentiated.
+    they are clipped. `accumulate`: in how many parts the batches are differentiated. `number`: how many steps of the
+    run came before.
     """
 
     model: nn.Module
@@ -78,6 +79,7 @@ class StepState:
     notes: dict[str, list[float]] = field(default_factory=dict)
     on_gradients: Callable[[], None] | None = None
     accumulate: int = 1
+    number: int = 0
 
     def differentiate(self) -> Tensor:
         """Computes the loss and its gradients, part by part, clips them, and gives the detached loss."""
@@ -211,7 +213,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
         with own_randomness(seed + step):
             batches = {key: move(next(stream), device) for key, stream in streams.items()}
             current = StepState(
-                model, batches, phase.loss, optimizer, recipe.clip, effort.notes, accumulate=recipe.accumulate
+                model, batches, phase.loss, optimizer, recipe.clip, effort.notes, None, recipe.accumulate, step
             )
             loss = phase.step(current)
         progress.scheduler.step()

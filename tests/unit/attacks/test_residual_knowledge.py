@@ -16,6 +16,7 @@ from unrecall.attacks import ResidualKnowledge
 from unrecall.attacks.residual_knowledge import (
     Recognition,
     disagreement_bounds,
+    near_disagreement,
     ratio_of_sums,
     ratios,
     recognised,
@@ -174,6 +175,34 @@ def test_disagreement_lies_within_its_bounds() -> None:
     assert (disagreement <= high + 1e-12).all()
     p_m, p_a = one.subject / 400, one.references[0] / 400
     assert low == pytest.approx(np.abs(p_m - p_a).mean(1))
+
+
+def test_disagreement_bounds_by_hand() -> None:
+    """p_m is 1 and .5, p_a .6 and .5: between (.4 + 0) / 2 and (.4 + 1) / 2. With p_a r = p_m that is p_a |r - 1|."""
+    one = Recognition((0.1,), 10, np.array([[10, 5]]), np.array([[[6, 5]]]))
+    low, high = disagreement_bounds(one)
+    assert (low.tolist(), high.tolist()) == (pytest.approx([0.2]), pytest.approx([0.7]))
+    r = ratios(one)[0, 0]
+    assert (np.array([0.6, 0.5]) * np.abs(r - 1)).mean() == pytest.approx(0.2)
+
+
+def test_near_disagreement_by_hand() -> None:
+    """All of 10 draws apart: at 95 %, k is .05^(1/10) = .741 or more. None apart: nothing is said."""
+    apart = Recognition((0.1,), 10, np.array([[10]]), np.array([[[0]]]))
+    least = 0.05**0.1
+    assert near_disagreement(apart, 0.0) == pytest.approx([least])
+    assert near_disagreement(apart, 2.0) == pytest.approx([norm.cdf(norm.ppf(least) + 2)])
+    alike = Recognition((0.1,), 10, np.array([[4]]), np.array([[[4]]]))
+    assert near_disagreement(alike, 3.0).tolist() == [0.0]
+    both = Recognition((0.1,), 10, np.array([[10, 4]]), np.array([[[0, 4]]]))
+    assert near_disagreement(both, 2.0) == pytest.approx(near_disagreement(apart, 2.0) / 2)
+
+
+def test_near_disagreement_is_exact_on_a_half_space() -> None:
+    """Two models that part where the noise of one entry is above tau part on 16 %; half lies within tau of there."""
+    draws = 200_000
+    one = Recognition((0.1,), draws, np.array([[round(draws * norm.cdf(-1))]]), np.array([[[0]]]))
+    assert near_disagreement(one, 1.0) == pytest.approx([0.5], abs=0.01)
 
 
 def test_summaries_by_hand() -> None:
