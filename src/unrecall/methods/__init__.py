@@ -16,6 +16,7 @@ from unrecall.methods.dpo import DPO as DPO
 from unrecall.methods.ec import EC as EC
 from unrecall.methods.ec import ECAround as ECAround
 from unrecall.methods.eu_k import EUk as EUk
+from unrecall.methods.fanchuan import Fanchuan as Fanchuan
 from unrecall.methods.finetune import Finetune as Finetune
 from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
