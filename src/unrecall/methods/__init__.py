@@ -36,6 +36,7 @@ from unrecall.methods.roka import ROKA as ROKA
 from unrecall.methods.rurk import RURK as RURK
 from unrecall.methods.salun import SalUn as SalUn
 from unrecall.methods.satimp import SatImp as SatImp
+from unrecall.methods.scif import SCIF as SCIF
 from unrecall.methods.scrub import SCRUB as SCRUB
 from unrecall.methods.simnpo import SimNPO as SimNPO
 from unrecall.methods.spotter import Spotter as Spotter
