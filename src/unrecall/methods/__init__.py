@@ -9,6 +9,7 @@ from unrecall.methods.base import Method as Method
 from unrecall.methods.base import Plugin as Plugin
 from unrecall.methods.base import Wrapper as Wrapper
 from unrecall.methods.ce_u import CEU as CEU
+from unrecall.methods.certified_edge import CertifiedEdge as CertifiedEdge
 from unrecall.methods.cf_k import CFk as CFk
 from unrecall.methods.contrastive_unlearning import ContrastiveUnlearning as ContrastiveUnlearning
 from unrecall.methods.delete import Delete as Delete
