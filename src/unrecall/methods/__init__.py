@@ -19,6 +19,7 @@ from unrecall.methods.ec import ECAround as ECAround
 from unrecall.methods.eu_k import EUk as EUk
 from unrecall.methods.fanchuan import Fanchuan as Fanchuan
 from unrecall.methods.finetune import Finetune as Finetune
+from unrecall.methods.gif import GIF as GIF
 from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
 from unrecall.methods.kookmin import Kookmin as Kookmin
