@@ -22,6 +22,7 @@ from unrecall.methods.finetune import Finetune as Finetune
 from unrecall.methods.gif import GIF as GIF
 from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
+from unrecall.methods.idea import IDEA as IDEA
 from unrecall.methods.kookmin import Kookmin as Kookmin
 from unrecall.methods.l2ul import L2UL as L2UL
 from unrecall.methods.lora import LoRA as LoRA
