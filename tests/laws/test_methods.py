@@ -24,15 +24,18 @@ from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 
+# Methods that none of these worlds is for; the laws are asked of them in tests of their own. GIF needs users and items.
+ELSEWHERE = {"gif"}
+
 # Where a method says that it does not apply: pictures have no answers to replace, text has no continuous inputs and
 # no classes, and the losses of pairs depend on their batch, and come out of no linear layer.
 BY_INPUT = {"jit", "boundary_shrink", "boundary_expand", "unsir", "arm"}  # one class an example, by its input alone
 BY_CLASS = {"certified_removal", "fisher", "ntk"}
 REFUSED = {
-    "samples": {"dpo", "ubt"},
-    "class": {"dpo", "ubt"},
-    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"} | BY_INPUT | BY_CLASS,
-    "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"} | BY_INPUT,
+    "samples": {"dpo", "ubt"} | ELSEWHERE,
+    "class": {"dpo", "ubt"} | ELSEWHERE,
+    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"} | BY_INPUT | BY_CLASS | ELSEWHERE,
+    "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"} | BY_INPUT | ELSEWHERE,
 }
 
 # Accuracy without any memory; of an answer's four words two are the same in all answers, the others one of ten. Pairs
@@ -52,8 +55,8 @@ ANEW = {
 
 # What a case needs beside strength: text and pairs are known by heart, so that WHP's reinforcement raises few logits
 # by much; OUR replays with SGD, NGD's rate is a classifier's, and SSD's ratio depends on how alike examples are. RMU's
-# balance is a large model's, SCRUB can't ascend before it has left its teacher, and siblings as few as ROKA finds here
-# must be told their labels.
+# balance is a large model's, SCRUB can't ascend before it has left its teacher, siblings as few as ROKA finds here must
+# be told their labels, and IDEA's noise grows with its step, until no repair finds a way back.
 FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("whp", "text"): {"alpha": 50.0},
     ("whp", "pairs"): {"alpha": 50.0, "targets": "soft"},
@@ -66,11 +69,15 @@ FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("ngd", "pairs"): {"fit": Fit(lr=1.5e-2, momentum=0.0, weight_decay=1e-4, epochs=10)},
     ("ssd", "text"): {"batch_size": 32},
     ("ssd", "pairs"): {"alpha": 100.0, "batch_size": 32},
+    ("idea", "samples"): {"step": 0.01},
+    ("idea", "class"): {"step": 0.01},
     ("our", "pairs"): {"replay": Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=3)},
 }
 
-# Steps that are enough for what doesn't ask how well a method forgets, where its own recipe takes seconds.
+# What is enough for what doesn't ask how well a method forgets, where its own recipe takes seconds: steps of the loop,
+# or products with a Hessian.
 SHORTENED = {"roka": 40, "l2ul": 100}
+FEWER = {"scif": 5, "certified_edge": 5, "idea": 5}
 
 
 def find_methods() -> dict[str, type[Method]]:
@@ -135,6 +142,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 def usual(name: str) -> Method:
     """The method as it is, or with fewer steps of the same."""
     method: Any = METHODS[name]()
+    if name in FEWER:
+        return replace(method, iterations=FEWER[name])  # type: ignore[no-any-return]
     return replace(method, fit=replace(method.fit, steps=SHORTENED[name])) if name in SHORTENED else method
 
 
@@ -213,7 +222,7 @@ def test_rejects_impossible_values(name: str) -> None:
 def test_applies_everywhere_but_where_it_is_known_to_refuse(name: str, case: Case) -> None:
     """So that no test is skipped unnoticed."""
     assert isinstance(case.attempt(usual(name)), NotSupported) == (name in REFUSED[case.kind])
-    assert not all(name in refused for refused in REFUSED.values())
+    assert name in ELSEWHERE or not all(name in refused for refused in REFUSED.values())
 
 
 @each_method

@@ -178,6 +178,16 @@ class Exportable(Protocol):
         """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
 
 
+@runtime_checkable
+class Ranked(Protocol):
+    """A task of users' interactions with items, whose models rank the whole catalogue; `items`: how large that is."""
+
+    items: int
+
+    def user(self, example: Any) -> int:
+        """Whose interaction an example is."""
+
+
 def offers(task: Task, *protocols: type) -> bool:
     """Whether the task offers all of these protocols."""
     return all(isinstance(task, protocol) for protocol in protocols)
@@ -190,6 +200,7 @@ EXPECTED: Mapping[type, str] = {
     Classifying: "examples that have one class each and nothing else",
     Paired: "a task whose examples are pairs",
     Composed: "pairs whose second sides have parts",
+    Ranked: "a task of users' interactions with items",
 }
 """What each protocol asks of a task, in words."""
 
