@@ -60,7 +60,18 @@ SIBLINGS = {
         "zero_shot",
     },
     "scenarios": {
-        *("base", "cifar_data", "emoji", "image_text", "language", "llama2c", "networks", "ratings", "recommenders", "reported"),
+        *(
+            "base",
+            "cifar_data",
+            "emoji",
+            "image_text",
+            "language",
+            "llama2c",
+            "networks",
+            "ratings",
+            "recommenders",
+            "reported",
+        ),
         "teaching",
     },
 }

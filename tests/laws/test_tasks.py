@@ -263,7 +263,9 @@ def test_inputs_can_be_exchanged(case: Case) -> None:
 
 def test_a_task_with_classes_classifies_each_example(case: Case) -> None:
     if not protocols.offers(case.task, protocols.Classed):
-        with pytest.raises(NotSupported, match=r"Law: expected examples that have one class each, got (CausalLM|Recommendation)"):
+        with pytest.raises(
+            NotSupported, match=r"Law: expected examples that have one class each, got (CausalLM|Recommendation)"
+        ):
             protocols.classed("Law", case.task)
         assert protocols.class_names(case.task) == ()
         return

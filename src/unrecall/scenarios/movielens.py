@@ -22,8 +22,8 @@ SESSIONS = ("sasrec", "gru")
 RECIPES = {
     "mf": Fit(optimizer="adam", lr=5e-3, weight_decay=0.0, epochs=20, batch_size=512),
     "lightgcn": Fit(optimizer="adam", lr=5e-3, weight_decay=0.0, epochs=20, batch_size=512),
-    "sasrec": Fit(optimizer="adam", lr=2e-3, weight_decay=0.0, epochs=10, batch_size=256),
-    "gru": Fit(optimizer="adam", lr=2e-3, weight_decay=0.0, epochs=10, batch_size=256),
+    "sasrec": Fit(optimizer="adam", lr=5e-3, weight_decay=0.0, epochs=20, batch_size=512),
+    "gru": Fit(optimizer="adam", lr=5e-3, weight_decay=0.0, epochs=20, batch_size=512),
 }
 """How each model is trained."""
 PUSHED = 10
@@ -46,8 +46,8 @@ class MovieLens(Builder):
     popular ones. `model`: mf, lightgcn, sasrec or gru. `fraction`: what must go in all, as a share of all interactions;
     not for user. `checkpoints`: in how many requests. `checkpoint`: which of them this is. `least`: the rating from
     which on a film is liked. `core`: users and films with fewer interactions are left out, until there are none.
-    `width`: of the model. `longest`: how many films of a history are read. `epochs`: 0 for 20, or 10 for sasrec and
-    gru. `references`: retrained models.
+    `width`: of the model. `longest`: how many films of a history are read. `epochs`: 0 for the model's own.
+    `references`: retrained models.
 
     Reference: Lubitzsch, de Rijke, Schelter, "ERASE", arXiv 2603.08341. Differs from the paper in data and size, in
     losses, which are the softmax over all films, and in holding half back.
@@ -61,8 +61,8 @@ class MovieLens(Builder):
     checkpoint: Count = 1
     least: NonNegative = 4.0
     core: Count = 5
-    width: Count = 64
-    longest: Count = 20
+    width: Count = 32
+    longest: Count = 10
     epochs: Index = 0
     references: Index = 3
     seed: Index = 0
