@@ -1,11 +1,14 @@
 """What the task of recommendations promises: batches, rows, what is refused, and what methods make of it."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import unrecall as ur
 from tests.worlds import CPU, World
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -142,3 +145,12 @@ def test_methods_start_from_a_graph_without_what_must_go() -> None:
     result: Any = Finetune(fit=recipe).unlearn(model, Job(Request(FORGET, RETAIN), Recommendation(4), seeded(0), CPU))
     assert result.edges.tolist() == [[1, -1], [0, -1]]
     assert model.edges.tolist() == [[0, 1], [1, 0]]
+
+
+def test_the_example_of_the_page_runs_as_it_stands(tastes_world: World) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "recommenders.md").read_text(encoding="utf-8")
+    *_, example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    request = tastes_world.request
+    names: dict[str, Any] = {"ur": ur, **request.sets, "model": MatrixFactorisation(12, 500)}
+    exec(compile(example, "recommenders.md", "exec"), names)
+    assert names["record"].measurement("hit_rate_20").unlearned.value is not None
