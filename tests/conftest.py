@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.worlds import World, make_pairs_world, make_text_world, make_world
+from tests.worlds import World, make_pairs_world, make_tastes_world, make_text_world, make_world
 
 # Hypothesis: the same examples each time, however busy the machine.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -14,6 +14,11 @@ settings.load_profile("same")
 @pytest.fixture(scope="session")
 def pairs_world() -> World:
     return make_pairs_world()
+
+
+@pytest.fixture(scope="session")
+def tastes_world() -> World:
+    return make_tastes_world()
 
 
 @pytest.fixture(scope="session")

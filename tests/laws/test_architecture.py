@@ -46,6 +46,7 @@ SIBLINGS = {
         "conversations",
         "dual_encoder",
         "input_difficulty",
+        "interactions",
         "labelled",
         "pairs",
         "pictures",
@@ -59,7 +60,19 @@ SIBLINGS = {
         "zero_shot",
     },
     "scenarios": {
-        *("base", "cifar_data", "emoji", "image_text", "language", "llama2c", "networks", "reported", "teaching"),
+        *(
+            "base",
+            "cifar_data",
+            "emoji",
+            "image_text",
+            "language",
+            "llama2c",
+            "networks",
+            "ratings",
+            "recommenders",
+            "reported",
+        ),
+        "teaching",
     },
 }
 
@@ -181,4 +194,5 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             heavy = {"ray", "torchvision", "transformers", "timm", "peft", "datasets", "accelerate", "PIL"}
+            heavy |= {"torch_geometric"}
             assert heavy.isdisjoint(name.split(".")[0] for name in names), name_of(path)

@@ -16,7 +16,7 @@ from unrecall.harness.finding import report_of
 from unrecall.harness.suites import judged_names, suite
 from unrecall.metrics import METRICS, Measured, Metric
 from unrecall.record.schema import Measurement, Side
-from unrecall.tasks.protocols import Paired, Textual, offers
+from unrecall.tasks.protocols import Paired, Recommending, Textual, offers
 
 each_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 
@@ -45,7 +45,7 @@ class Case:
         return Setting(models, replace(w.request, kind=kind), w.task, 0, CPU)
 
 
-@pytest.fixture(params=["samples", "class", "text", "pairs", "backdoor"])
+@pytest.fixture(params=["samples", "class", "text", "pairs", "backdoor", "tastes"])
 def case(request: pytest.FixtureRequest) -> Case:
     world = "pairs" if request.param == "backdoor" else request.param
     return Case(request.param, request.getfixturevalue(f"{world}_world"))
@@ -100,9 +100,11 @@ def test_metrics_of_a_modality_are_left_out_elsewhere(case: Case) -> None:
     names = {metric.name for metric in METRICS if metric.suits(case.setting())}
     texts = {metric.name for metric in METRICS if Textual in metric.needs}
     pairs = {metric.name for metric in METRICS if Paired in metric.needs}
-    assert texts and pairs
+    rankings = {metric.name for metric in METRICS if Recommending in metric.needs}
+    assert texts and pairs and rankings
     assert texts <= names if case.name == "text" else not texts & names
     assert pairs <= names if case.name in ("pairs", "backdoor") else not pairs & names
+    assert rankings <= names if case.name == "tastes" else not rankings & names
     assert {metric.name for metric in METRICS if not metric.needs} <= names
 
 
@@ -150,10 +152,10 @@ def judged_at(case: Case) -> dict[str, Side | None]:
 
 
 def test_what_is_judged_is_what_is_declared(
-    samples_world: World, class_world: World, text_world: World, pairs_world: World
+    samples_world: World, class_world: World, text_world: World, pairs_world: World, tastes_world: World
 ) -> None:
     worlds = {"samples": samples_world, "class": class_world, "text": text_world}
-    worlds |= {"pairs": pairs_world, "backdoor": pairs_world}
+    worlds |= {"pairs": pairs_world, "backdoor": pairs_world, "tastes": tastes_world}
     judged: dict[str, Side | None] = {}
     for name, world in worlds.items():
         here = judged_at(Case(name, world))

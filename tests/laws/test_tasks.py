@@ -26,6 +26,7 @@ PROTOCOLS = {
     "causal_lm": {"Textual", "Prompted", "Exportable", "Graded"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
     "zero_shot": {"Perturbable", "Classed"},
+    "recommendation": {"Ranked", "Recommending"},
 }
 """What each task offers beyond the least."""
 
@@ -34,6 +35,7 @@ WORLDS = {
     "causal_lm": "text_world",
     "contrastive": "pairs_world",
     "zero_shot": "pairs_world",
+    "recommendation": "tastes_world",
 }
 
 OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
@@ -59,6 +61,7 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
         "longest": lambda: 9,
         "bounds": lambda: (-1.0, 1.0),
     },
+    "recommendation": {"items": lambda: 25, "longest": lambda: 3, "sensitive": lambda: (1,)},
 }
 OTHER_SETTINGS["zero_shot"] = OTHER_SETTINGS["contrastive"]
 """Another value for each setting; `std` goes with `mean`."""
@@ -233,8 +236,8 @@ def test_blocks_hold_every_parameter_once(case: Case) -> None:
 
 
 def test_items_undo_collate(case: Case) -> None:
-    if not hasattr(case.task, "items"):
-        assert case.name == "causal_lm"
+    if not callable(getattr(case.task, "items", None)):
+        assert case.name in ("causal_lm", "recommendation")
         return
     batch = case.batch()
     undone = case.task.items(batch)
@@ -260,7 +263,9 @@ def test_inputs_can_be_exchanged(case: Case) -> None:
 
 def test_a_task_with_classes_classifies_each_example(case: Case) -> None:
     if not protocols.offers(case.task, protocols.Classed):
-        with pytest.raises(NotSupported, match="Law: expected examples that have one class each, got CausalLM"):
+        with pytest.raises(
+            NotSupported, match=r"Law: expected examples that have one class each, got (CausalLM|Recommendation)"
+        ):
             protocols.classed("Law", case.task)
         assert protocols.class_names(case.task) == ()
         return

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from unrecall.data.request import Request
-from unrecall.tasks import CausalLM, Classification, Contrastive
+from unrecall.models.recommenders import MatrixFactorisation
+from unrecall.tasks import CausalLM, Classification, Contrastive, Recommendation
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
@@ -253,3 +254,34 @@ def make_pairs_world() -> World:
 
     kept = list(request.retain)  # type: ignore[call-overload]
     return World(request, task, learn(red[:12] + kept, 0), tuple(learn(kept, seed) for seed in (11, 12)))
+
+
+def tastes(first: int, last: int) -> list[dict[str, int]]:
+    """Twelve users of four tastes and 24 items: of the six items of their taste and six others, so many of each."""
+    taken: list[dict[str, int]] = []
+    for user in range(12):
+        own = [6 * (user % 4) + int(i) for i in torch.randperm(6, generator=seeded(user))]
+        others = [int(i) for i in torch.randperm(24, generator=seeded(100 + user)) if int(i) // 6 != user % 4]
+        order = [*own[:4], *others[:3], *own[4:], *others[3:6]]
+        taken += [{"user": user, "item": item} for item in order[first:last]]
+    return taken
+
+
+def make_tastes_world() -> World:
+    """12 users: half of what four of them took is to forget; one item of each was never trained on, one is the test."""
+    task = Recommendation(24)
+    data = tastes(0, 6)
+    forget = [example for i, example in enumerate(data) if example["user"] < 4 and i % 2]
+    retain = [example for example in data if example not in forget]
+    request = Request(forget, retain, tastes(6, 7), tastes(7, 8))
+
+    def learn(examples: list[dict[str, int]], seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = MatrixFactorisation(12, 24, 16)
+        recipe = Fit(optimizer="adam", lr=0.03, weight_decay=0.0, epochs=30, batch_size=24)
+        phase = Phase(lambda m, b: task.rows(m, b["all"]).losses().mean(), {"all": examples}, recipe)
+        fit(model, task, phase, seeded(seed), CPU)
+        return model
+
+    return World(request, task, learn(data, 0), tuple(learn(retain, seed) for seed in (11, 12)))

@@ -176,7 +176,7 @@ class StartingPoint:
             return None
         null_base = method.null_base()
         if null_base is None or not batchnorms(self.original):
-            return self.original
+            return self.scenario.task.without(self.original, self.scenario.request.forget)
         steps = tuple(cost.phases) if self.stops and cost is not None else ()
         return self.unlearned(Null(null_base, steps), "null").model
 

@@ -14,13 +14,15 @@ from unrecall.record.schema import Record, Side
 from unrecall.spec.catalog import entries
 from unrecall.spec.lines import name_of, parse
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Textual, offers
+from unrecall.tasks.protocols import Classed, Classifying, Paired, Perturbable, Ranked, Textual, offers
 from unrecall.training.loop import Fit
 
 TEXT_RELEARNING = Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)
 LEARNING_RATES = (1e-5, 1e-4, 1e-3)
 PAIR_RELEARNING = Fit(optimizer="adamw", batch_size=32, weight_decay=0.0)
 """A pair is learned by being told from the others of its batch, so that small batches teach little."""
+RANKED_RELEARNING = Fit(optimizer="adam", batch_size=32, weight_decay=0.0)
+"""Vectors of users and items hardly move under SGD: each is in few batches."""
 BENIGN_RELEARNING = Fit(batch_size=32, weight_decay=0.0)
 """What is like retain may move BatchNorm's statistics; a handful of one class would only destroy them."""
 
@@ -34,6 +36,7 @@ STANDARD: tuple[Entry, ...] = (
     (Classifying, attacks.Relearn()),
     (Textual, attacks.Relearn(learning_rates=LEARNING_RATES, fit=TEXT_RELEARNING)),
     (Paired, attacks.Relearn(learning_rates=LEARNING_RATES, fit=PAIR_RELEARNING)),
+    (Ranked, attacks.Relearn(learning_rates=(1e-3, 1e-2), fit=RANKED_RELEARNING)),
     (Textual, attacks.Relearn(share=0.1, learning_rates=LEARNING_RATES, fit=TEXT_RELEARNING)),
     (Classifying, attacks.Relearn(data="benign", fit=BENIGN_RELEARNING)),
     (Textual, attacks.Relearn(data="benign", learning_rates=LEARNING_RATES, fit=TEXT_RELEARNING)),
@@ -44,6 +47,7 @@ STANDARD: tuple[Entry, ...] = (
     (Classed, attacks.LinearProbe()),
     (Textual, attacks.Quantise()),
     (Paired, attacks.Quantise()),
+    (Ranked, attacks.Quantise()),
     (Textual, attacks.Prefix()),
     (Textual, attacks.Paraphrase()),
     (Perturbable, attacks.UMA()),
@@ -70,6 +74,7 @@ QUICK: tuple[Entry, ...] = (
     (Classifying, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,))),
     (Textual, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4,), fit=TEXT_RELEARNING)),
     (Paired, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4, 1e-3), fit=PAIR_RELEARNING)),
+    (Ranked, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,), fit=RANKED_RELEARNING)),
     (Classifying, attacks.Prototypical(ks=(5,))),
     (Textual, attacks.Quantise(bits=(4,))),
     (Paired, attacks.Quantise(bits=(4,))),
@@ -79,6 +84,7 @@ QUICK: tuple[Entry, ...] = (
     (Task, attacks.Loss()),
     (Classifying, attacks.RMIA()),
     (Paired, attacks.RMIA()),
+    (Ranked, attacks.RMIA()),
     (Textual, attacks.MinKPlusPlus()),
 )
 """One attack of each kind, at a fraction of the budget; for trying things out, not for a claim."""

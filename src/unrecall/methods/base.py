@@ -120,13 +120,16 @@ JOB: Fields = {"job": (kind_of(Job), "a Job, as ur.Job(request, task) is")}
 
 
 def _after_check(unlearn: Unlearn) -> Unlearn:
-    """Makes an `unlearn` that looks at the model and at what it may read of the data before it does anything."""
+    """Makes an `unlearn` that looks at the model and at what it may read of the data before it does anything.
+
+    It starts from a model that holds nothing of forget as data (`Task.without`).
+    """
 
     @wraps(unlearn)
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
-        return _held_as(model, unlearn(self, model, job))
+        return _held_as(model, unlearn(self, job.task.without(model, job.request.forget), job))
 
     return checked
 

@@ -13,7 +13,7 @@ from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, pha
 from unrecall.models.curvature import Curvature, move, series, summed_gradient
 from unrecall.models.importance import trainable
 from unrecall.spec.parameters import Count, Index, Positive, Share
-from unrecall.tasks.interactions import neighbourhood, ranked, without
+from unrecall.tasks.user_graph import neighbourhood, ranked, without
 from unrecall.training.budget import drawing
 from unrecall.training.session import Effort
 

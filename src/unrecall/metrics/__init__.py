@@ -8,6 +8,7 @@ from unrecall.metrics.cost import COST
 from unrecall.metrics.forgetting import DISAGREEMENT, FORGET_ACCURACY, HOLDOUT_ACCURACY, INTRA_CLASS_COSINE
 from unrecall.metrics.gap import AVERAGE_GAP
 from unrecall.metrics.over_unlearning import OVER_UNLEARNING
+from unrecall.metrics.ranking import RANKING
 from unrecall.metrics.retrieval import RETRIEVAL
 from unrecall.metrics.truth import EXTRACTION_STRENGTH, FORGET_PROBABILITY, RETAIN_PROBABILITY
 from unrecall.metrics.utility import RESTORATION, RETAIN_ACCURACY, RETAIN_LOSS, TEST_ACCURACY
@@ -29,6 +30,7 @@ METRICS: tuple[Metric, ...] = (
     RETAIN_PROBABILITY,
     ANSWERS,
     RETRIEVAL,
+    RANKING,
     AVERAGE_GAP,
     COST,
 )

@@ -293,13 +293,14 @@ def _least_known(measurements: Mapping[str, Measurement], kind: str) -> Measurem
     """The measurement by which the original doesn't know forget; None where it does, or nothing says so.
 
     Of texts the answers' probability, below 0.1. Else accuracy, below a half and no more than 0.1 above what was never
-    seen, holdout or by retrained models; a backdoor's pairs are right by the trigger and say nothing here.
+    seen, holdout or by retrained models; a backdoor's pairs are right by the trigger and say nothing here, and neither
+    does a user's one first item, where each of many would be right.
     """
     m = measurements.get("forget_probability")
     if m is not None and m.original.value is not None:
         return m if m.original.value < 0.1 else None
     m = measurements.get("forget_accuracy")
-    if m is None or m.original.value is None or kind == "backdoor":
+    if m is None or m.original.value is None or kind == "backdoor" or "recall_10" in measurements:
         return None
     holdout = measurements.get("holdout_accuracy")
     unseen = [m.reference, None if holdout is None else holdout.original.value]

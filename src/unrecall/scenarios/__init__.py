@@ -7,6 +7,7 @@ from unrecall.scenarios.clip_backdoor import ClipBackdoor
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.emoji import Emoji
 from unrecall.scenarios.knowundo import KnowUnDo
+from unrecall.scenarios.movielens import MovieLens
 from unrecall.scenarios.pairs import Pairs
 from unrecall.scenarios.restor import Restor
 from unrecall.scenarios.small_cifar5 import SmallCifar5
@@ -21,6 +22,7 @@ __all__ = [
     "Digits",
     "Emoji",
     "KnowUnDo",
+    "MovieLens",
     "Pairs",
     "Restor",
     "Scenario",

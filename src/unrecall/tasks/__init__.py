@@ -4,7 +4,8 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.causal_lm import CausalLM
 from unrecall.tasks.classification import Classification
 from unrecall.tasks.contrastive import Contrastive
-from unrecall.tasks.protocols import Classed, Composed, Exportable, Paired, Perturbable, Textual
+from unrecall.tasks.protocols import Classed, Composed, Exportable, Paired, Perturbable, Ranked, Textual
+from unrecall.tasks.recommendation import Recommendation
 
 __all__ = [
     "CausalLM",
@@ -15,6 +16,8 @@ __all__ = [
     "Exportable",
     "Paired",
     "Perturbable",
+    "Ranked",
+    "Recommendation",
     "Task",
     "Textual",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unrecall.data.examples import Batch, digest, iterate, move
+from unrecall.data.examples import Batch, Examples, digest, iterate, move
 from unrecall.data.request import SPLITS, Request, Split, check_same
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput
@@ -82,6 +82,13 @@ class Task(ABC):
         None: the model is still to be trained, by this task.
         """
         return self
+
+    def without(self, model: nn.Module, forget: Examples) -> nn.Module:
+        """A model that holds nothing of `forget` as data, as a graph of interactions does; itself where it has none.
+
+        What methods and retrained models start from; its weights are those of the model.
+        """
+        return model
 
     @property
     def remark(self) -> str:

@@ -1,83 +1,60 @@
-"""The graph of users' interactions with items: what else forgetting users did, who is near them, what a deletion cuts.
+"""What an interaction and what a recommender makes of it must be, and what to do about those that are not."""
 
-An example is `{"user": int, "item": int}`, or has a `history` of items beside, which the item follows.
-"""
-
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from unrecall.data.examples import Examples, Part, iterate
-from unrecall.data.request import Request
-from unrecall.errors import NotSupported
-from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import EXPECTED, Ranked
+from unrecall.errors import BadInput, out_of_memory
 
-
-class Parted(NamedTuple):
-    """Retain in two parts: what is left of the forgetting users' interactions, and those of all others."""
-
-    cleaned: Examples
-    others: Examples
+LARGEST = 2**31
+"""No user or item has a larger number."""
 
 
-def parted(task: Task, request: Request) -> Parted:
-    """Parts retain by user; where the task has no users, all of retain is `cleaned` and no one else is there."""
-    if not isinstance(task, Ranked):
-        return Parted(request.retain, Part(request.retain, []))
-    users = {task.user(example) for example in iterate(request.forget)}
-    own = [task.user(example) in users for example in iterate(request.retain)]
-    parts = ([i for i, is_own in enumerate(own) if is_own is wanted] for wanted in (True, False))
-    return Parted(*(Part(request.retain, part) for part in parts))
+def is_index(value: object) -> bool:
+    """Whether something numbers a user or an item."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= int(value) < LARGEST
 
 
-def neighbourhood(task: Ranked, request: Request, hops: int) -> list[int]:
-    """Gives the places in retain of the interactions of users within `hops` of a user who forgets; those at 0 hops too.
-
-    A hop leads from a user to an item of theirs, of any example of forget or retain, or back: two users of one item are
-    two hops apart.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import dijkstra
-
-    examples = [*iterate(request.forget), *iterate(request.retain)]
-    edges = [(task.user(example), item) for example in examples for item in items_of(example)]
-    users, items = zip(*edges, strict=True)
-    names, of_edges = np.unique(users, return_inverse=True)
-    size = len(names) + task.items
-    graph = coo_array((np.ones(len(edges)), (of_edges, len(names) + np.asarray(items))), shape=(size, size)).tocsr()
-    starts = np.unique([int(np.searchsorted(names, task.user(example))) for example in iterate(request.forget)])
-    distances = dijkstra(graph, directed=False, indices=starts, unweighted=True, limit=hops, min_only=True)
-    near = {int(name) for name, distance in zip(names, distances, strict=False) if np.isfinite(distance)}
-    return [i for i, example in enumerate(iterate(request.retain)) if task.user(example) in near]
-
-
-def items_of(example: Mapping[str, Any]) -> Iterator[int]:
-    """Gives the items of an example, those of its history among them."""
-    yield from (int(item) for item in example.get("history", ()))
-    yield int(example["item"])
+def check_interaction(example: Any, where: str, items: int, *, sequential: bool) -> None:
+    """BadInput unless an example is a mapping with user and item, and in sessions a history, all by number."""
+    keys = ("user", "item", "history") if sequential else ("user", "item")
+    if not isinstance(example, Mapping) or not all(key in example for key in keys):
+        got = ", ".join(map(str, example)) if isinstance(example, Mapping) else type(example).__name__
+        raise BadInput(f"{where}: expected a mapping with {', '.join(keys)}, got {got}. Name its parts so.")
+    if not is_index(example["user"]):
+        raise BadInput(
+            f"{where}: expected user to be a whole number from 0 on, got {example['user']!r:.40}. Number the users."
+        )
+    history = example["history"] if sequential else ()
+    if not isinstance(history, list | tuple):
+        raise BadInput(f"{where}: expected history to be a list of items, got {history!r:.40}. Give a list.")
+    for number in (example["item"], *history):
+        if not is_index(number) or number >= items:
+            raise BadInput(
+                f"{where}: expected an item in 0..{items - 1} (the catalogue), got {number!r:.40}. Number them from 0, "
+                "or give Recommendation(items=...) the size of the catalogue."
+            )
 
 
-def without(task: Ranked, examples: Examples, forget: Examples) -> list[Any]:
-    """Gives the examples as they are once no history holds what its user forgets.
-
-    One whose history is empty then is left out, for nothing leads to its item any more.
-    """
-    gone = {(task.user(example), int(example["item"])) for example in iterate(forget)}
-    left = []
-    for example in iterate(examples):
-        if "history" in example:
-            history = [item for item in example["history"] if (task.user(example), int(item)) not in gone]
-            if history:
-                left.append({**example, "history": type(example["history"])(history)})
-        else:
-            left.append(example)
-    return left
-
-
-def ranked(owner: str, task: Task, advice: str) -> Ranked:
-    """The task, if it is one of users' interactions with items; NotSupported otherwise, in the name of `owner`."""
-    if isinstance(task, Ranked):
-        return task
-    raise NotSupported(f"{owner}: expected {EXPECTED[Ranked]}, got {type(task).__name__}. {advice}")
+def check_outputs(answer: Callable[[], object], last: int, shape: tuple[int, int]) -> None:
+    """BadInput where a model can't answer for users up to `last`, or gives no logits of this shape."""
+    try:
+        output = answer()
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(
+            f"model: expected one that answers for each user up to {last}, got: {line}. Number the users from 0, and "
+            "build the model for all of them; with Recommendation(longest=...) it is asked by histories instead."
+        ) from error
+    if not isinstance(output, Tensor) or tuple(output.shape) != shape:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise BadInput(
+            f"model: expected logits {shape}, one for each item of the catalogue, got {got}. Give "
+            "Recommendation(items=...) the size of the model's catalogue."
+        )
+    if bool(output.isnan().any()):
+        raise BadInput("model: expected finite outputs, got NaN though weights are finite. Look into its forward.")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples
+from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.tasks.base import Task
 
@@ -160,6 +161,35 @@ class Textual(Protocol):
 
 
 @runtime_checkable
+class Ranked(Protocol):
+    """A task whose models rank the items of a catalogue for a user.
+
+    `items`: how many there are.
+    """
+
+    items: int
+
+    def user(self, example: Any) -> int:
+        """Whose interaction an example is."""
+
+
+@runtime_checkable
+class Recommending(Ranked, Protocol):
+    """A ranked task that says what a user is recommended now.
+
+    `sensitive`: items that nobody may be recommended any more; empty where each user has their own, those of forget.
+    """
+
+    sensitive: tuple[int, ...]
+
+    def item(self, example: Any) -> int:
+        """The item of an interaction."""
+
+    def latest(self, request: Request) -> dict[int, Any]:
+        """For each user of the request an example that asks what comes after all that is retained of theirs."""
+
+
+@runtime_checkable
 class Graded(Protocol):
     """A task that says how hard an example is, without any model that an audit looks at (`tasks/difficulty.py`)."""
 
@@ -201,6 +231,7 @@ EXPECTED: Mapping[type, str] = {
     Paired: "a task whose examples are pairs",
     Composed: "pairs whose second sides have parts",
     Ranked: "a task of users' interactions with items",
+    Recommending: "a task of recommendations that says what a user is asked now",
 }
 """What each protocol asks of a task, in words."""
 
@@ -236,6 +267,12 @@ def paired(owner: object, task: Task) -> Paired:
     """The task, if its examples are pairs; NotSupported otherwise."""
     check_offers(owner, task, Paired)
     return cast(Paired, task)
+
+
+def recommending(owner: object, task: Task) -> Recommending:
+    """The task, if it is one of recommendations; NotSupported otherwise."""
+    check_offers(owner, task, Recommending)
+    return cast(Recommending, task)
 
 
 def composed(owner: object, task: Task, advice: str = "Choose another method.") -> Composed:

@@ -180,6 +180,8 @@ def test_a_backdoor_and_a_hard_task_that_training_helped_with_are_no_doubt() -> 
     assert not list(checks.forget_unknown(replace(facts, measurements=rows)))
     assert list(checks.forget_unknown(facts))
     assert not list(checks.forget_unknown(replace(facts, kind="backdoor")))
+    ranked = {**facts.measurements, "recall_10": row("recall_10", 0.1, 0.1, None, (0.1,))}
+    assert not list(checks.forget_unknown(replace(facts, measurements=ranked))), "one of a user's items comes first"
 
 
 @pytest.mark.parametrize("n", [4, 8, 100, 1000])

@@ -1,0 +1,184 @@
+"""Interactions that must go, request after request, and what a recommender is trained on meanwhile."""
+
+from bisect import bisect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.data.examples import digest
+from unrecall.data.request import Request
+from unrecall.errors import BadInput
+from unrecall.scenarios.base import Scenario, Trained, shuffled
+from unrecall.training.session import Session
+
+
+class Interaction(NamedTuple):
+    """A user took an item; `place` numbers interactions in the order of time."""
+
+    place: int
+    user: int
+    item: int
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Who may ask that interactions of which kind are forgotten.
+
+    `users`: in the order in which they ask. `asked`: whether an interaction is of the kind. `most`: so many
+    interactions are asked for, or a few more; None for all users'. `untested`: users who aren't part of the test set.
+    """
+
+    users: Sequence[int]
+    asked: Callable[[Interaction], bool]
+    most: float | None = None
+    untested: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Interactions by what becomes of them at one request, in the order of time.
+
+    `before`: all that is trained on before the request, `forget` among them. `earlier`: what was asked for before it.
+    """
+
+    before: list[Interaction]
+    forget: list[Interaction]
+    holdout: list[Interaction]
+    validation: list[Interaction]
+    test: list[Interaction]
+    earlier: list[Interaction]
+
+    @cached_property
+    def retain(self) -> list[Interaction]:
+        """What stays."""
+        gone = {*self.forget}
+        return [i for i in self.before if i not in gone]
+
+    @cached_property
+    def emptied(self) -> set[int]:
+        """The users of whom nothing stays."""
+        return {i.user for i in self.forget} - {i.user for i in self.retain}
+
+    def request(self, longest: int) -> Request:
+        """The request; after it histories hold what stays alone, and users of whom nothing stays are not tested."""
+        tested = [i for i in self.test if i.user not in self.emptied]
+        validation = examples(self.validation, self.before, longest)
+        return Request(
+            forget=examples(self.forget, self.before, longest),
+            retain=examples(self.retain, self.retain, longest),
+            holdout=examples(self.holdout, self.before, longest),
+            test=examples(tested, self.retain, longest),
+            validation=validation if len(validation) >= 4 else None,
+            control="random split",
+        )
+
+
+class Draw(NamedTuple):
+    """How parts are drawn: the seed, in how many requests users ask, and which of them this is."""
+
+    seed: int
+    checkpoints: int = 1
+    checkpoint: int = 1
+
+
+def parts_of(interactions: Sequence[Interaction], wish: Wish, draw: Draw) -> Parts:
+    """Draws what must go, what was held back, and the test set, which is each user's last interaction.
+
+    Of what a user asks for, half was trained on and must go. The other half was held back by lot before training: two
+    thirds of it are the holdout, one is validation. The last interaction of one who asks is not tested where it is of
+    the kind that must go.
+    """
+    everything = sorted(interactions)
+    last = {i.user: i for i in everything if i.user not in wish.untested}
+    pools = _pools(everything, wish, {*last.values()})
+    if len(pools) < draw.checkpoints:
+        raise BadInput(
+            f"checkpoints: expected a user for each of {draw.checkpoints} requests, got {len(pools)} users with two "
+            "interactions or more of that kind. Lower checkpoints, raise fraction, or ask for another kind."
+        )
+    out, by_turn = {*last.values()}, defaultdict[int, tuple[list[Interaction], list[Interaction]]](lambda: ([], []))
+    for number, (user, pool) in enumerate(pools.items()):
+        own, held = by_turn[1 + number * draw.checkpoints // len(pools)]
+        drawn = shuffled(pool, draw.seed + 1 + user)
+        half = (len(drawn) + 1) // 2
+        own += drawn[:half]
+        held += drawn[half:]
+        out |= {*drawn[half:]}
+    forget, held = by_turn[draw.checkpoint]
+    earlier = [i for turn in range(1, draw.checkpoint) for i in by_turn[turn][0]]
+    lots = shuffled(sorted(held), draw.seed)
+    out |= {*earlier}
+    return Parts(
+        before=[i for i in everything if i not in out],
+        forget=sorted(forget),
+        holdout=sorted(i for k, i in enumerate(lots) if k % 3 < 2),
+        validation=sorted(i for k, i in enumerate(lots) if k % 3 == 2),
+        test=sorted(i for i in last.values() if i.user not in pools or not wish.asked(i)),
+        earlier=sorted(earlier),
+    )
+
+
+def _pools(everything: Iterable[Interaction], wish: Wish, last: set[Interaction]) -> dict[int, list[Interaction]]:
+    """What each user who asks may ask for, two interactions or more, until `most` are asked for."""
+    own: dict[int, list[Interaction]] = defaultdict(list)
+    for i in everything:
+        if i not in last and wish.asked(i):
+            own[i.user].append(i)
+    pools: dict[int, list[Interaction]] = {}
+    for user in wish.users:
+        if wish.most is not None and sum((len(pool) + 1) // 2 for pool in pools.values()) >= wish.most:
+            break
+        if len(own[user]) >= 2:
+            pools[user] = own[user]
+    return pools
+
+
+def examples(chosen: Iterable[Interaction], context: Sequence[Interaction], longest: int) -> list[dict[str, Any]]:
+    """Interactions as the task reads them; `longest` items of `context` that the user took before are the history."""
+    if not longest:
+        return [{"user": i.user, "item": i.item} for i in chosen]
+    taken: dict[int, list[Interaction]] = defaultdict(list)
+    for i in context:
+        taken[i.user].append(i)
+
+    def history(i: Interaction) -> list[int]:
+        before = bisect(taken[i.user], (i.place,))
+        return [j.item for j in taken[i.user][max(0, before - longest) : before]]
+
+    return [{"user": i.user, "history": history(i), "item": i.item} for i in chosen]
+
+
+def pairs(interactions: Sequence[Interaction]) -> Tensor:
+    """Users and items `[2, n]`, as a graph has them."""
+    return torch.tensor([(i.user, i.item) for i in interactions], dtype=torch.long).view(-1, 2).T.contiguous()
+
+
+@dataclass(frozen=True)
+class Recommender(Scenario):
+    """A case of interactions: the original knew the histories as they were, and no retrained model's graph has forget.
+
+    `trained`: what the original is trained on, in which forget still stands in histories.
+    """
+
+    trained: tuple[Any, ...] = ()
+
+    def train_original(self, seed: int, session: Session) -> Trained:
+        """The model before unlearning."""
+        if self.original is not None or self.recipe is None or not self.trained:
+            return super().train_original(seed, session)
+        return self._trained(f"original-{digest(self.trained)[:8]}", self.trained, self.recipe, seed, session)
+
+    def train_retrained(self, index: int, session: Session) -> Trained:
+        """The `index`-th model trained without forget, which its graph doesn't hold either."""
+        if self.build is None:
+            return super().train_retrained(index, session)
+
+        def build(seed: int, session: Session) -> nn.Module:
+            return self.task.without(self.built(seed, session), self.request.forget)
+
+        return super(Recommender, replace(self, build=build)).train_retrained(index, session)

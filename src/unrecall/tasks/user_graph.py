@@ -1,0 +1,83 @@
+"""The graph of users' interactions with items: what else forgetting users did, who is near them, what a deletion cuts.
+
+An example is `{"user": int, "item": int}`, or has a `history` of items beside, which the item follows.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unrecall.data.examples import Examples, Part, iterate
+from unrecall.data.request import Request
+from unrecall.errors import NotSupported
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import EXPECTED, Ranked
+
+
+class Parted(NamedTuple):
+    """Retain in two parts: what is left of the forgetting users' interactions, and those of all others."""
+
+    cleaned: Examples
+    others: Examples
+
+
+def parted(task: Task, request: Request) -> Parted:
+    """Parts retain by user; where the task has no users, all of retain is `cleaned` and no one else is there."""
+    if not isinstance(task, Ranked):
+        return Parted(request.retain, Part(request.retain, []))
+    users = {task.user(example) for example in iterate(request.forget)}
+    own = [task.user(example) in users for example in iterate(request.retain)]
+    parts = ([i for i, is_own in enumerate(own) if is_own is wanted] for wanted in (True, False))
+    return Parted(*(Part(request.retain, part) for part in parts))
+
+
+def neighbourhood(task: Ranked, request: Request, hops: int) -> list[int]:
+    """Gives the places in retain of the interactions of users within `hops` of a user who forgets; those at 0 hops too.
+
+    A hop leads from a user to an item of theirs, of any example of forget or retain, or back: two users of one item are
+    two hops apart.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra
+
+    examples = [*iterate(request.forget), *iterate(request.retain)]
+    edges = [(task.user(example), item) for example in examples for item in items_of(example)]
+    users, items = zip(*edges, strict=True)
+    names, of_edges = np.unique(users, return_inverse=True)
+    size = len(names) + task.items
+    graph = coo_array((np.ones(len(edges)), (of_edges, len(names) + np.asarray(items))), shape=(size, size)).tocsr()
+    starts = np.unique([int(np.searchsorted(names, task.user(example))) for example in iterate(request.forget)])
+    distances = dijkstra(graph, directed=False, indices=starts, unweighted=True, limit=hops, min_only=True)
+    near = {int(name) for name, distance in zip(names, distances, strict=False) if np.isfinite(distance)}
+    return [i for i, example in enumerate(iterate(request.retain)) if task.user(example) in near]
+
+
+def items_of(example: Mapping[str, Any]) -> Iterator[int]:
+    """Gives the items of an example, those of its history among them."""
+    yield from (int(item) for item in example.get("history", ()))
+    yield int(example["item"])
+
+
+def without(task: Ranked, examples: Examples, forget: Examples) -> list[Any]:
+    """Gives the examples as they are once no history holds what its user forgets.
+
+    One whose history is empty then is left out, for nothing leads to its item any more.
+    """
+    gone = {(task.user(example), int(example["item"])) for example in iterate(forget)}
+    left = []
+    for example in iterate(examples):
+        if "history" in example:
+            history = [item for item in example["history"] if (task.user(example), int(item)) not in gone]
+            if history:
+                left.append({**example, "history": type(example["history"])(history)})
+        else:
+            left.append(example)
+    return left
+
+
+def ranked(owner: str, task: Task, advice: str) -> Ranked:
+    """The task, if it is one of users' interactions with items; NotSupported otherwise, in the name of `owner`."""
+    if isinstance(task, Ranked):
+        return task
+    raise NotSupported(f"{owner}: expected {EXPECTED[Ranked]}, got {type(task).__name__}. {advice}")
