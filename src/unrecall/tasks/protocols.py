@@ -157,6 +157,14 @@ class Textual(Protocol):
 
 
 @runtime_checkable
+class Unfinished(Textual, Protocol):
+    """A task of texts that also takes the beginning of a text without a prompt."""
+
+    def unfinished(self, text: str) -> Any:
+        """A text without a prompt that goes on: nothing ends it."""
+
+
+@runtime_checkable
 class Graded(Protocol):
     """A task that says how hard an example is, without any model that an audit looks at (`tasks/difficulty.py`)."""
 
@@ -183,6 +191,7 @@ def offers(task: Task, *protocols: type) -> bool:
 EXPECTED: Mapping[type, str] = {
     Perturbable: "a task with continuous inputs",
     Textual: "a task of texts",
+    Unfinished: "a task of texts that may break off",
     Classed: "examples that have one class each",
     Classifying: "examples that have one class each and nothing else",
     Paired: "a task whose examples are pairs",
@@ -210,6 +219,12 @@ def textual(owner: object, task: Task, advice: str = "Leave this attack out.") -
     """The task, if its examples are texts; NotSupported otherwise. `owner`: who needs that, or its name."""
     check_offers(owner, task, Textual, advice=advice)
     return cast(Textual, task)
+
+
+def unfinished(owner: object, task: Task) -> Unfinished:
+    """The task, if it takes texts that break off; NotSupported otherwise."""
+    check_offers(owner, task, Unfinished)
+    return cast(Unfinished, task)
 
 
 def classed(owner: object, task: Task, advice: str = "Leave it out.") -> Classed:
