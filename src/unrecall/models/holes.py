@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from unrecall.data.signals import Signals
 from unrecall.models.observe import observe
 from unrecall.record.self_bleu import self_bleu, stretches
 from unrecall.record.vendi import unlike, vendi
@@ -74,16 +75,19 @@ class Probes(ABC):
 
     def answers(self, model: nn.Module, items: list[Any]) -> Answers:
         """How a model answers probes."""
-        signals = observe(model, self.task, items)
-        right = [rows[-self.last :].all() for rows in signals.of_rows(signals.prediction == signals.target)]
-        weakest = [np.exp(rows[-self.last :].min()) for rows in signals.of_rows(signals.log_prob)]
-        return Answers(np.array(right, dtype=bool), np.array(weakest))
+        return self._read(observe(model, self.task, items))
 
     def looked_at(self, items: list[Any]) -> Round:
         """The probes, with what the original says of them."""
-        answers = self.answers(self.original, items)
-        vectors = observe(self.original, self.task, items).features - self.centre
-        return Round(items, answers.right & (answers.weakest >= self.sure) & self.allowed(items), vectors)
+        signals = observe(self.original, self.task, items)
+        answers = self._read(signals)
+        sound = answers.right & (answers.weakest >= self.sure) & self.allowed(items)
+        return Round(items, sound, signals.features - self.centre)
+
+    def _read(self, signals: Signals) -> Answers:
+        right = [rows[-self.last :].all() for rows in signals.of_rows(signals.prediction == signals.target)]
+        weakest = [np.exp(rows[-self.last :].min()) for rows in signals.of_rows(signals.log_prob)]
+        return Answers(np.array(right, dtype=bool), np.array(weakest))
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class Search:
             earlier.add(drawn.vectors[drawn.sound], [texts[i] for i in np.flatnonzero(drawn.sound)] if texts else [])
             merits = np.where(drawn.sound, merits, -np.inf).reshape(n, -1)
             best = merits.argmax(1)
-            better = np.asarray(merits[np.arange(n), best]) >= merit
+            better = np.greater_equal(merits[np.arange(n), best], merit)
             merit = np.where(better, merits[np.arange(n), best], merit)
             parents = self._followed(parents, drawn.items, best, better)
             rounds.append(drawn)
@@ -136,7 +140,7 @@ class Search:
         repeated, homes = ([item for item in items for _ in range(self.children)] for items in (parents, self.homes[0]))
         return self.probes.looked_at(self.probes.varied(repeated, homes, generator, model))
 
-    def _followed(self, parents: list[Any], items: list[Any], place: np.ndarray, better: np.ndarray) -> list[Any]:
+    def _followed(self, parents: list[Any], items: list[Any], place: Any, better: Any) -> list[Any]:
         """The parents of the next round: the child at `place` where it is `better`."""
         return [items[i * self.children + place[i]] if better[i] else parent for i, parent in enumerate(parents)]
 

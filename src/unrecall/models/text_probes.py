@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ ANSWER = 8
 WRITTEN = 24
 """How many rows the original writes on: those of the answer, and what leads to it."""
 
+TRIES = 16
+"""How often a change of a question is drawn, until it is well formed."""
+
 
 def words_of(text: str) -> list[str]:
     """The words of a text, whatever their case."""
@@ -31,11 +36,11 @@ def words_of(text: str) -> list[str]:
 class Corpus:
     """What probes are made of and judged by.
 
-    `words`: all that stand in `staying`: the questions that stay, or the texts where there are no questions.
-    `forgotten`: the texts that go, questions included.
+    `staying`: the questions that stay, or the texts where there are no questions. `pairs`: any two words that stand
+    side by side in them. `forgotten`: the texts that go, questions included.
     """
 
-    words: frozenset[str] = frozenset()
+    pairs: frozenset[tuple[str, str]] = frozenset()
     staying: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
 
@@ -43,17 +48,31 @@ class Corpus:
     def of(cls, task: Textual, staying: Sequence[Any], forget: Sequence[Any]) -> "Corpus":
         """The corpus of these examples."""
         texts = tuple(filter(str.split, (task.prompt(item) or task.answer(item) for item in staying)))
-        words = frozenset(word for text in texts for word in words_of(text))
-        return cls(words, texts, tuple(f"{task.prompt(item)} {task.answer(item)}" for item in forget))
+        pairs = frozenset(pair for text in texts for pair in pairwise(words_of(text)))
+        return cls(pairs, texts, tuple(f"{task.prompt(item)} {task.answer(item)}" for item in forget))
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """All words that have a neighbour."""
+        return frozenset(word for pair in self.pairs for word in pair)
+
+    def holds(self, words: list[str]) -> bool:
+        """Whether any two neighbours among these words are neighbours in a text that stays."""
+        return len(words) > 1 and self.pairs.issuperset(pairwise(words))
+
+    def another(self, generator: torch.Generator) -> list[str]:
+        """The words of a text that stays, as they are written."""
+        return self.staying[draw(len(self.staying), generator)].split()
 
 
 @dataclass(frozen=True)
 class QuestionProbes(Probes):
     """A probe is a question in other words, with the true answer of its home.
 
-    A word is left out, two neighbours change places, or a word of another question takes the place of one. It is well
-    formed where each of its words stands in a question that stays. Forget says the answer where a text of it holds the
-    answer word for word.
+    A word is left out, a word of another question takes the place of one, or the end of another question follows a word
+    that both hold; what is not well formed is drawn again, a few times. It is well formed where any two neighbouring
+    words are neighbours in a question that stays. Forget says the answer where a text of it holds the answer word for
+    word.
     """
 
     corpus: Corpus = Corpus()
@@ -66,16 +85,14 @@ class QuestionProbes(Probes):
         self, parents: list[Any], homes: list[Any], generator: torch.Generator, model: nn.Module | None = None
     ) -> list[Any]:
         """Each question with one change."""
-        texts = textual("holes", self.task)
-        return [texts.asked(item, self._changed(texts.prompt(item), generator)) for item in parents]
+        return [self._reworded(item, generator) for item in parents]
 
     def allowed(self, items: list[Any]) -> np.ndarray:
-        """Whose words all stand in questions that stay, and whose answers no text of forget holds."""
+        """Whose neighbouring words are so in questions that stay, and whose answers no text of forget holds."""
         texts = textual("holes", self.task)
         return np.array(
             [
-                self.corpus.words.issuperset(words_of(texts.prompt(item)))
-                and not held(texts.answer(item), self.corpus.forgotten)
+                self.corpus.holds(words_of(texts.prompt(item))) and not held(texts.answer(item), self.corpus.forgotten)
                 for item in items
             ],
             dtype=bool,
@@ -85,19 +102,30 @@ class QuestionProbes(Probes):
         """The questions."""
         return [textual("holes", self.task).prompt(item) for item in items]
 
+    def _reworded(self, item: Any, generator: torch.Generator) -> Any:
+        """The first change that leaves the question well formed; the question as it is where none does."""
+        texts = textual("holes", self.task)
+        plain = texts.prompt(item)
+        for _ in range(TRIES if plain.split() else 0):
+            changed = self._changed(plain, generator)
+            asked = texts.asked(item, changed)
+            if changed != plain and self.corpus.holds(words_of(changed)) and texts.fits(self.original, asked):
+                return asked
+        return item
+
     def _changed(self, text: str, generator: torch.Generator) -> str:
-        words = text.split()
-        if len(words) < 2:
-            return text
-        kind, place = draw(3, generator), draw(len(words) - 1, generator)
+        words, other = text.split(), self.corpus.another(generator)
+        place = draw(len(words), generator)
+        kind = draw(3, generator)
         if kind == 0:
             return " ".join(words[:place] + words[place + 1 :])
         if kind == 1:
-            words[place : place + 2] = words[place + 1], words[place]
-            return " ".join(words)
-        other = self.corpus.staying[draw(len(self.corpus.staying), generator)].split()
-        words[place] = other[draw(len(other), generator)]
-        return " ".join(words)
+            return " ".join([*words[:place], other[draw(len(other), generator)], *words[place + 1 :]])
+        shared = [i for i, word in enumerate(words) if word in other]
+        if not shared:
+            return text
+        place = shared[draw(len(shared), generator)]
+        return " ".join(words[:place] + other[other.index(words[place]) :])
 
 
 @dataclass(frozen=True)
@@ -106,7 +134,7 @@ class WritingProbes(Probes):
 
     The first words of a text that stays come first; from then on a beginning is cut after any of its first words, a
     word of another text follows, and the original writes on. It is well formed where each of its words stands in a text
-    that stays and no three words stand in it twice in a row. Forget says the answer where a text of it holds it.
+    that stays, and no three words stand in it twice. Forget says the answer where a text of it holds it.
     """
 
     corpus: Corpus = Corpus()
@@ -124,13 +152,13 @@ class WritingProbes(Probes):
         openings = []
         for text in self.written(parents):
             words = text.split()
-            other = self.corpus.staying[draw(len(self.corpus.staying), generator)].split()
+            other = self.corpus.another(generator)
             cut = 1 + draw(min(len(words), LONGEST_OPENING), generator)
             openings.append(" ".join([*words[:cut], other[draw(len(other), generator)]]))
         return self._written_on(openings)
 
     def allowed(self, items: list[Any]) -> np.ndarray:
-        """Whose whole words stand in texts that stay, without stuttering, and whose answers no text of forget holds."""
+        """Whose words stand in texts that stay, without stuttering, and whose answers no text of forget holds."""
         task = textual("holes", self.task)
         answers = ["".join(task.pieces(item)[-self.last :]) for item in items]
         return np.array(
@@ -155,10 +183,9 @@ class WritingProbes(Probes):
         begun = [task.unfinished(text) for text in openings]
         written = task.generate(self.original, begun, WRITTEN, shown=1.0)
         joints = ["" if re.match(r"[^\w\s]", text) else " " for text in written]
-        return [
-            task.unfinished(f"{opening}{joint}{text}")
-            for opening, joint, text in zip(openings, joints, written, strict=True)
-        ]
+        whole = [f"{begin}{joint}{text}" for begin, joint, text in zip(openings, joints, written, strict=True)]
+        items = [task.unfinished(text) for text in whole]
+        return [item if task.fits(self.original, item) else before for item, before in zip(items, begun, strict=True)]
 
 
 def held(answer: str, texts: Sequence[str], *, whole: bool = True) -> bool:
