@@ -190,6 +190,14 @@ class Recommending(Ranked, Protocol):
 
 
 @runtime_checkable
+class Unfinished(Textual, Protocol):
+    """A task of texts that also takes the beginning of a text without a prompt."""
+
+    def unfinished(self, text: str) -> Any:
+        """A text without a prompt that goes on: nothing ends it."""
+
+
+@runtime_checkable
 class Graded(Protocol):
     """A task that says how hard an example is, without any model that an audit looks at (`tasks/difficulty.py`)."""
 
@@ -208,16 +216,6 @@ class Exportable(Protocol):
         """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
 
 
-@runtime_checkable
-class Ranked(Protocol):
-    """A task of users' interactions with items, whose models rank the whole catalogue; `items`: how large that is."""
-
-    items: int
-
-    def user(self, example: Any) -> int:
-        """Whose interaction an example is."""
-
-
 def offers(task: Task, *protocols: type) -> bool:
     """Whether the task offers all of these protocols."""
     return all(isinstance(task, protocol) for protocol in protocols)
@@ -226,6 +224,7 @@ def offers(task: Task, *protocols: type) -> bool:
 EXPECTED: Mapping[type, str] = {
     Perturbable: "a task with continuous inputs",
     Textual: "a task of texts",
+    Unfinished: "a task of texts that may break off",
     Classed: "examples that have one class each",
     Classifying: "examples that have one class each and nothing else",
     Paired: "a task whose examples are pairs",
@@ -255,6 +254,12 @@ def textual(owner: object, task: Task, advice: str = "Leave this attack out.") -
     """The task, if its examples are texts; NotSupported otherwise. `owner`: who needs that, or its name."""
     check_offers(owner, task, Textual, advice=advice)
     return cast(Textual, task)
+
+
+def unfinished(owner: object, task: Task) -> Unfinished:
+    """The task, if it takes texts that break off; NotSupported otherwise."""
+    check_offers(owner, task, Unfinished)
+    return cast(Unfinished, task)
 
 
 def classed(owner: object, task: Task, advice: str = "Leave it out.") -> Classed:

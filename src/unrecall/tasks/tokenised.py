@@ -121,6 +121,10 @@ class Tokenised:
         """The same answer to another prompt, after the same turns."""
         return {"prompt": prompt, "answer": item["answer"], **_beside(item)}
 
+    def unfinished(self, text: str) -> Any:
+        """A plain text that more follows."""
+        return {"prompt": "", "answer": text, "continues": True}
+
     def reworded(self, item: Any) -> list[Any]:
         """The same answer to the example's own `paraphrase`: a text, or several."""
         paraphrases = item.get("paraphrase") or []
