@@ -1,4 +1,4 @@
-"""What originals are trained to minimise: each loss by hand, what a weight of 0 leaves, and what is kept in the cache."""
+"""What originals are trained to minimise: each loss by hand, what a weight of 0 leaves, and the keys of the cache."""
 
 import math
 from collections.abc import Callable
@@ -210,7 +210,7 @@ def test_a_task_without_continuous_inputs_is_refused(objective: Objective) -> No
     tokenizer = word_tokenizer()
     task = CausalLM(tokenizer, template=None)
     start = Start(small_llama(len(tokenizer)), task, task.collate(facts()[:2]), lambda: small_llama(len(tokenizer)))
-    with pytest.raises(NotSupported, match="expected a task with continuous inputs, got CausalLM. Train by"):
+    with pytest.raises(NotSupported, match=r"expected a task with continuous inputs, got CausalLM\. Train by"):
         objective.course(start)
 
 

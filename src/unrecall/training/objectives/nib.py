@@ -27,9 +27,9 @@ class NIB(Objective):
 
     z is what enters the model's head h, and noise of a variance that a layer says, q(z|x) = N(z(x), sigma^2(x)); n
     comes from a network of its own. Both are scaled to mean 0 and deviation 1 over the batch. A prime is a detached
-    value, or frozen weights: the classifier h_n and the discriminator D learn from codes that stand still, and the codes learn against
-    them. The four networks beside the model, each with one hidden layer, are thrown away. KL sums over units, |.|^2 is
-    the mean over inputs. At beta 0 there is no noise; with all weights at 0 the loss is cross-entropy.
+    value, or frozen weights: the classifier h_n and the discriminator D learn from codes that stand still, and codes
+    learn against them. The networks beside the model, each with one hidden layer, are thrown away. KL sums over units,
+    |.|^2 is the mean over inputs. At beta 0 there is no noise; with all weights at 0 the loss is cross-entropy.
 
     Args:
         beta: weight of the information bottleneck. alpha: of the reconstruction of the input from both codes.
