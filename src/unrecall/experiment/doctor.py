@@ -144,7 +144,7 @@ def _training(case: Case, model: nn.Module) -> Iterator[Timed]:
     for name, data, recipe, count in trained:
         if recipe is None:
             continue
-        networks, loss = scenario.lesson(data, recipe, 0, case.session).course(copy.deepcopy(model))
+        networks, loss = scenario.lesson(data, recipe, 0).course(copy.deepcopy(model))
         yield _timed(name, networks, Phase(loss, {"train": data}, recipe), case, count)
 
 

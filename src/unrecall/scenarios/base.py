@@ -5,7 +5,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
@@ -32,8 +31,6 @@ from unrecall.training.session import Session
 
 T = TypeVar("T")
 FIRST_REFERENCE_SEED = 10_001
-APART = 1_000_003
-"""From the seed of a model to that of a second one that is trained beside it."""
 DIGITS = 18
 """The longest number that is read as an index or a class."""
 
@@ -178,13 +175,12 @@ class Scenario:
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
         model = self.built(seed, session)
         check_data(self.task, model.to(session.place()), self.request)
-        return trained_once(self.name, role, model, self.lesson(data, recipe, seed, session), session)
+        return trained_once(self.name, role, model, self.lesson(data, recipe, seed), session)
 
-    def lesson(self, data: Examples, recipe: Fit, seed: int, session: Session) -> "Lesson":
+    def lesson(self, data: Examples, recipe: Fit, seed: int) -> "Lesson":
         """What a model of this scenario is taught."""
         key, probe = self.request.fingerprint, first(self.request.retain)
-        another = partial(self.built, seed + APART, session)
-        return Lesson(self.task, data, recipe, seed, key, probe, self.objective, another)
+        return Lesson(self.task, data, recipe, seed, key, probe, self.objective)
 
 
 def kept_or_made(
@@ -223,8 +219,7 @@ class Lesson(NamedTuple):
 
     `task` and a few examples, the `probe`, show what the untrained model does: its code counts too, and weights don't
     show it.
-    `data_key` tells the data from others. `objective`: what is minimised; `another` makes the further network like the
-    model that some objectives train beside it.
+    `data_key` tells the data from others. `objective`: what is minimised.
     """
 
     task: Task
@@ -234,13 +229,12 @@ class Lesson(NamedTuple):
     data_key: str
     probe: Examples
     objective: Objective = Plain()
-    another: Callable[[], nn.Module] | None = None
 
     def course(self, model: nn.Module) -> Course:
         """What the loop trains, so that `model` learns the lesson."""
         probe = self.task.collate(list(iterate(self.probe)))
         with own_randomness(self.seed):
-            return self.objective.course(Start(model, self.task, move(probe, device_of(model)), self.another))
+            return self.objective.course(Start(model, self.task, move(probe, device_of(model))))
 
 
 def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session: Session) -> Trained:

@@ -18,10 +18,10 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.experiment.identity import identity
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks import CausalLM, Classification
-from unrecall.training.loop import Fit
+from unrecall.training.loop import Fit, Loss
 from unrecall.training.objectives import NIB, ULE, Objective, Plain, Start, objective_of
 from unrecall.training.objectives.nib import against, divergence, standardised, told_apart
-from unrecall.training.objectives.ule import looked
+from unrecall.training.objectives.ule import direction
 
 TASK = Classification()
 BATCH = {"inputs": torch.tensor([[0.5, 1.0], [1.0, 0.0]]), "targets": torch.tensor([0, 1])}
@@ -44,7 +44,7 @@ def case(objective: Objective, **changes: Any) -> Scenario:
     data, unseen = blobs(48, 4, 1), blobs(40, 4, 2)
     request = Request(data[:8], data[8:], unseen[:20], unseen[20:])
     usual: dict[str, Any] = {
-        "build": lambda seed, _: network(seed=seed % 97),
+        "build": lambda _, __: network(),
         "recipe": Fit(lr=0.05, epochs=2, batch_size=16),
     }
     return Scenario("mine", "", TASK, request, objective=objective, **{**usual, **changes})
@@ -53,46 +53,62 @@ def case(objective: Objective, **changes: Any) -> Scenario:
 # ULE
 
 
-def test_where_a_model_looks_is_the_row_of_its_largest_logit_at_length_1() -> None:
-    where = looked(linear((3.0, -4.0), (0.0, 2.0)), TASK, BATCH).where
+def test_the_direction_of_a_linear_model_is_the_row_of_its_largest_logit_at_length_1() -> None:
+    inputs = BATCH["inputs"].clone().requires_grad_(True)
     # logits (-2.5, 2) and (3, 0): the largest are those of class 1 and of class 0
-    torch.testing.assert_close(where, torch.tensor([[0.0, 1.0], [0.6, 0.8]]))
+    torch.testing.assert_close(
+        direction(linear((3.0, -4.0), (0.0, 2.0))(inputs), inputs), torch.tensor([[0.0, 1.0], [0.6, -0.8]])
+    )
+
+
+def with_student(teacher: nn.Module, student: nn.Linear, weight: float) -> tuple[nn.Module, Loss]:
+    networks, loss = ULE(weight=weight).course(Start(teacher, TASK, BATCH))
+    layer = networks.get_submodule("student.1")
+    assert isinstance(layer, nn.Linear)
+    layer.weight.data, layer.bias.data = student.weight.data.clone(), torch.zeros(len(student.weight))
+    return networks, loss
 
 
 def test_ules_loss_by_hand() -> None:
-    teacher, student = linear((3.0, -4.0), (0.0, 2.0)), linear((0.0, 0.0), (5.0, 12.0))
-    networks, loss = ULE(weight=2.0).course(Start(teacher, TASK, BATCH, lambda: student))
-    # where: the teacher (0, 1) and (0.6, 0.8), the student (5, 12) / 13 both times
-    overlap = (12 / 13 + (0.6 * 5 + 0.8 * 12) / 13) / 2
+    networks, loss = with_student(linear((3.0, -4.0), (0.0, 2.0)), linear((0.0, 0.0), (5.0, 12.0)), weight=2.0)
+    # directions: the teacher (0, 1) and (0.6, -0.8), the student (5, 12) / 13 both times
+    overlap = ((12 / 13) ** 2 + ((0.6 * 5 - 0.8 * 12) / 13) ** 2) / 2
     own = (math.log1p(math.exp(4.5)) + math.log1p(math.exp(3.0))) / 2
     students = (math.log1p(math.exp(14.5)) + math.log1p(math.exp(-5.0))) / 2
     assert float(loss(networks, {"train": BATCH}).detach()) == pytest.approx(own + students + 2 * overlap, rel=1e-5)
 
 
-def test_the_student_learns_by_cross_entropy_alone_and_the_teacher_by_where_it_looks() -> None:
-    def bent(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
-
+def test_the_student_learns_by_cross_entropy_alone_and_the_teacher_by_the_direction_too() -> None:
     def gradients(weight: float) -> tuple[list[Tensor], list[Tensor]]:
-        teacher, student = bent(1), bent(2)
-        networks, loss = ULE(weight=weight).course(Start(teacher, TASK, BATCH, lambda: student))
+        torch.manual_seed(1)
+        teacher = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+        networks, loss = with_student(teacher, linear((1.0, 0.5), (-1.0, 2.0)), weight)
         torch.autograd.backward(loss(networks, {"train": BATCH}))
-        first, second = ([p.grad for p in model.parameters() if p.grad is not None] for model in (teacher, student))
+        both = (teacher, networks.get_submodule("student"))
+        first, second = ([p.grad for p in model.parameters() if p.grad is not None] for model in both)
         return first, second
 
     (teacher, student), (other, same) = gradients(0.5), gradients(5.0)
     assert student and all(torch.equal(a, b) for a, b in zip(student, same, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(teacher, other, strict=True))
-    plain = bent(2)
+    plain = linear((1.0, 0.5), (-1.0, 2.0))
     torch.autograd.backward(F.cross_entropy(plain(BATCH["inputs"]), BATCH["targets"]))
-    for own, alone in zip(plain.parameters(), student, strict=True):
-        torch.testing.assert_close(own.grad, alone)
+    torch.testing.assert_close(plain.weight.grad, student[0])
 
 
-def test_ule_needs_a_second_network() -> None:
-    with pytest.raises(BadInput, match="ULE: expected build to make a second network, got none"):
-        ULE().course(Start(linear((1.0, 0.0), (0.0, 1.0)), TASK, BATCH))
+def test_a_hook_of_the_task_is_for_the_model_alone() -> None:
+    task = Classification(forward=lambda model, inputs: model(inputs)["logits"])
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = linear((3.0, -4.0), (0.0, 2.0))
+
+        def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.layer(inputs)}
+
+    networks, loss = ULE().course(Start(Named(), task, BATCH))
+    assert math.isfinite(float(loss(networks, {"train": BATCH}).detach()))
 
 
 # NIB
@@ -209,7 +225,7 @@ def test_a_record_is_of_one_objective() -> None:
 def test_a_task_without_continuous_inputs_is_refused(objective: Objective) -> None:
     tokenizer = word_tokenizer()
     task = CausalLM(tokenizer, template=None)
-    start = Start(small_llama(len(tokenizer)), task, task.collate(facts()[:2]), lambda: small_llama(len(tokenizer)))
+    start = Start(small_llama(len(tokenizer)), task, task.collate(facts()[:2]))
     with pytest.raises(NotSupported, match=r"expected a task with continuous inputs, got CausalLM\. Train by"):
         objective.course(start)
 

@@ -1,14 +1,14 @@
 """What an objective promises: an original and its retrained models are trained by it, not by plain cross-entropy."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from unrecall.data.examples import Batch
-from unrecall.errors import BadInput
+from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
 from unrecall.training.loop import Loss, loss_on
@@ -20,23 +20,19 @@ STREAM = "train"
 class Start(NamedTuple):
     """What an objective begins with.
 
-    `model`: what it trains, in place; `probe`: a few examples, which show the shapes. `another()`: an untrained network
-    like the model, with weights of its own; None where none can be had. Layers that an objective adds may draw from
-    PyTorch's own randomness, which is seeded then.
+    `model`: what it trains, in place; `probe`: a few examples, which show the shapes. Networks that an objective adds
+    may draw from PyTorch's own randomness, which is seeded then.
     """
 
     model: nn.Module
     task: Task
     probe: Batch
-    another: Callable[[], nn.Module] | None = None
 
-    def second(self, owner: object) -> nn.Module:
-        """A second network, where the model is; BadInput, said by `owner`, where none can be had."""
-        if self.another is None:
-            raise BadInput(
-                f"{type(owner).__name__}: expected build to make a second network, got none. Give the Scenario a build."
-            )
-        return self.another().to(next(self.model.parameters()).device)
+    @property
+    def outputs(self) -> int:
+        """How many logits the model gives."""
+        with torch.no_grad(), mode(self.model, training=False):
+            return self.task.rows(self.model, self.probe).logits.shape[1]
 
 
 class Course(NamedTuple):

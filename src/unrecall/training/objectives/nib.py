@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.protocols import Classifying, Perturbable, check_offers
 from unrecall.training.loop import Batches
@@ -80,8 +81,8 @@ class NIB(Objective):
     def _beside(self, start: Start) -> list[nn.Module]:
         """Noise, encoder of the nuisance, decoder, classifier and discriminator, for these inputs and features."""
         able = cast(Perturbable, start.task)
-        with torch.no_grad():
-            rows, features = start.task.view(start.model.eval(), start.probe)
+        with torch.no_grad(), mode(start.model, training=False):
+            _, features = start.task.view(start.model, start.probe)
         inputs, units = able.inputs(start.probe)[0].numel(), features.shape[1]
         noise = nn.Linear(units, units)
         nn.init.zeros_(noise.weight)
@@ -89,7 +90,7 @@ class NIB(Objective):
         sizes = (
             (inputs, self.size),
             (units + self.size, inputs),
-            (self.size, rows.logits.shape[1]),
+            (self.size, start.outputs),
             (units + self.size, 1),
         )
         return [noise, *(_two_layers(first, self.hidden, last) for first, last in sizes)]
