@@ -43,6 +43,7 @@ SIBLINGS = {
     "metrics": {"base", "forgetting", "truth", "utility"},
     "tasks": {
         "base",
+        "classification",
         "conversations",
         "dual_encoder",
         "input_difficulty",
@@ -59,7 +60,18 @@ SIBLINGS = {
         "zero_shot",
     },
     "scenarios": {
-        *("base", "cifar_data", "emoji", "image_text", "language", "llama2c", "networks", "reported", "teaching"),
+        *(
+            "base",
+            "cifar_data",
+            "corruptions",
+            "emoji",
+            "image_text",
+            "language",
+            "llama2c",
+            "networks",
+            "reported",
+            "teaching",
+        ),
     },
 }
 

@@ -4,6 +4,7 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.causal_lm import CausalLM
 from unrecall.tasks.classification import Classification
 from unrecall.tasks.contrastive import Contrastive
+from unrecall.tasks.grouped import Grouped
 from unrecall.tasks.protocols import Classed, Composed, Exportable, Paired, Perturbable, Textual
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Composed",
     "Contrastive",
     "Exportable",
+    "Grouped",
     "Paired",
     "Perturbable",
     "Task",
