@@ -32,7 +32,7 @@ def test_every_paper_of_a_method_or_attack_has_its_row(monkeypatch: pytest.Monke
     assert sum("`methods/rurk.py`" in row for row in rows) == 1
 
 
-@pytest.mark.parametrize("name", ["publish", "roka_shape", "rurk_ablation", "by_heart", *VERDICT])
+@pytest.mark.parametrize("name", ["publish", "roka_shape", "rurk_ablation", "by_heart", "objectives", *VERDICT])
 def test_a_recipe_imports_what_there_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe(name, monkeypatch)
 
