@@ -32,7 +32,7 @@ def test_every_paper_of_a_method_or_attack_has_its_row(monkeypatch: pytest.Monke
     assert sum("`methods/rurk.py`" in row for row in rows) == 1
 
 
-NAMES = ["publish", "roka_shape", "rurk_ablation", "by_heart", "movielens", "knowledge_holes", *VERDICT]
+NAMES = ["publish", "roka_shape", "rurk_ablation", "by_heart", "movielens", "knowledge_holes", "objectives", *VERDICT]
 
 
 @pytest.mark.parametrize("name", NAMES)

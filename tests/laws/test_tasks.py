@@ -23,6 +23,7 @@ from unrecall.tasks.base import Task
 
 PROTOCOLS = {
     "classification": {"Perturbable", "Classed", "Classifying", "Graded"},
+    "grouped": {"Perturbable", "Classed", "Classifying", "Graded", "InGroups"},
     "causal_lm": {"Textual", "Prompted", "Exportable", "Graded"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
     "zero_shot": {"Perturbable", "Classed"},
@@ -32,6 +33,7 @@ PROTOCOLS = {
 
 WORLDS = {
     "classification": "samples_world",
+    "grouped": "grouped_world",
     "causal_lm": "text_world",
     "contrastive": "pairs_world",
     "zero_shot": "pairs_world",
@@ -63,6 +65,7 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
     },
     "recommendation": {"items": lambda: 25, "longest": lambda: 3, "sensitive": lambda: (1,)},
 }
+OTHER_SETTINGS["grouped"] = OTHER_SETTINGS["classification"]
 OTHER_SETTINGS["zero_shot"] = OTHER_SETTINGS["contrastive"]
 """Another value for each setting; `std` goes with `mean`."""
 

@@ -1,15 +1,16 @@
 """Small worlds that every test can afford: a blob classifier with BatchNorm, and the request that goes with it."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
-from unrecall.data.request import Request
+from unrecall.data.examples import iterate
+from unrecall.data.request import SPLITS, Request
 from unrecall.models.recommenders import MatrixFactorisation
-from unrecall.tasks import CausalLM, Classification, Contrastive, Recommendation
+from unrecall.tasks import CausalLM, Classification, Contrastive, Grouped, Recommendation
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
@@ -94,6 +95,15 @@ def make_world(kind: str) -> World:
         request = Request(first[:20], first[20:] + rest, same[:40], same[40:] + other)
     retain = list(request.retain)  # type: ignore[call-overload]
     return World(request, Classification(), train(data, 0), tuple(train(retain, s) for s in (11, 12, 13)))
+
+
+def make_grouped_world(world: World) -> World:
+    """The same models and examples, each in a group: bright or dark."""
+    splits = {
+        split: [(x, y, "bright" if float(x.mean()) > 0.5 else "dark") for x, y in iterate(world.request[split])]
+        for split in SPLITS
+    }
+    return replace(world, request=Request(**splits), task=Grouped())  # type: ignore[arg-type]
 
 
 NAMES = [

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unrecall.attacks.base import ARMS, Attack
 from unrecall.data.examples import Absent, Examples, Joined, Part, evenly
@@ -35,7 +35,7 @@ from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import show
 from unrecall.tasks.base import check_inputs
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, total_steps, training
+from unrecall.training.loop import Fit, Phase, total_steps, training
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session, duration
 
@@ -147,12 +147,8 @@ def _training(case: Case, model: nn.Module) -> Iterator[Timed]:
     for name, data, recipe, count in trained:
         if recipe is None:
             continue
-
-        def loss(student: nn.Module, batches: Batches) -> Tensor:
-            return scenario.task.rows(student, batches["train"]).losses().mean()
-
-        phase = Phase(loss, {"train": data}, recipe)
-        yield _timed(name, copy.deepcopy(model), phase, case, count)
+        networks, loss = scenario.lesson(data, recipe, 0).course(copy.deepcopy(model))
+        yield _timed(name, networks, Phase(loss, {"train": data}, recipe), case, count)
 
 
 def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int = 1) -> Timed:

@@ -38,9 +38,10 @@ def identity(
 ) -> dict[str, str]:
     """A key of each thing that decides a record's numbers, by its name. `start`: the seed, and where it runs."""
     seed, session = start
-    recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.references, scenario.precision)
+    recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.objective)
+    rest = (scenario.references, scenario.precision)
     return {
-        "scenario": content_key(repr(recipe), code_key(scenario.build, scenario.task)),
+        "scenario": content_key(repr(recipe + rest), code_key(scenario.build, scenario.task, scenario.objective)),
         "models": scenario.start_key(seed, session),
         "data": data_key(scenario.request),
         "method": content_key(repr(method), code_key(method)),

@@ -12,11 +12,13 @@ from unrecall.metrics.ranking import RANKING
 from unrecall.metrics.retrieval import RETRIEVAL
 from unrecall.metrics.truth import EXTRACTION_STRENGTH, FORGET_PROBABILITY, RETAIN_PROBABILITY
 from unrecall.metrics.utility import RESTORATION, RETAIN_ACCURACY, RETAIN_LOSS, TEST_ACCURACY
+from unrecall.metrics.worst_group import WORST_GROUP
 
 METRICS: tuple[Metric, ...] = (
     RETAIN_ACCURACY,
     RETAIN_LOSS,
     TEST_ACCURACY,
+    WORST_GROUP,
     RESTORATION,
     FORGET_ACCURACY,
     HOLDOUT_ACCURACY,

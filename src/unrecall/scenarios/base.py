@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.data.examples import Examples, Joined, Part
+from unrecall.data.examples import Examples, Joined, Part, iterate, move
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, Form, code_key, shared
@@ -19,11 +19,13 @@ from unrecall.disk.files import content_key, read_text
 from unrecall.disk.weights import digest_without_names
 from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
 from unrecall.evidence.setting import answers, behaviour, few, model_key, reading
+from unrecall.models.observe import device_of
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters, takes
 from unrecall.tasks.base import Task, check_data, check_inputs, check_model
 from unrecall.training.cost import metered
-from unrecall.training.loop import Batches, Fit, Phase, fit
+from unrecall.training.loop import Fit, Phase, fit
+from unrecall.training.objectives import Course, Objective, Plain, Start
 from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session
 
@@ -61,6 +63,7 @@ FIELDS: Fields = {
     "build": (lambda value: value is None or takes(value, 2), "a function of seed and session, or None"),
     "recipe": (kind_of(Fit, NOTHING), "a Fit or None"),
     "rerecipe": (kind_of(Fit, NOTHING), "a Fit or None"),
+    "objective": (kind_of(Objective), "an Objective, as unrecall.training.objectives.ULE() is"),
     "original": (kind_of(nn.Module, NOTHING), "an nn.Module or None"),
     "retrained": (
         lambda value: isinstance(value, tuple) and all(map(kind_of(nn.Module), value)),
@@ -81,8 +84,9 @@ class Scenario:
     """Everything an experiment needs to know about somebody's case.
 
     `build(seed, session)`: a model ready to be trained, fresh or pretrained; `recipe`: how the original is trained from
-    it on forget and retain together; `rerecipe`: how retrained models are, where that differs. `original` and
-    `retrained`: the user's own models, used as they are. `references`: how many retrained models to train by default.
+    it on forget and retain together; `rerecipe`: how retrained models are, where that differs. `objective`: what both
+    are trained to minimise. `original` and `retrained`: the user's own models, used as they are. `references`: how many
+    retrained models to train by default.
     `precision`: the number format that the unlearned model is rounded to, before it is audited, and written in; None
     leaves it as the original is. `reported`: a paper's values, by method and measurement.
     """
@@ -94,6 +98,7 @@ class Scenario:
     build: Callable[[int, Session], nn.Module] | None = None
     recipe: Fit | None = None
     rerecipe: Fit | None = None
+    objective: Objective = Plain()
     original: nn.Module | None = None
     retrained: tuple[nn.Module, ...] = ()
     references: int = 5
@@ -170,8 +175,12 @@ class Scenario:
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
         model = self.built(seed, session)
         check_data(self.task, model.to(session.place()), self.request)
-        lesson = Lesson(self.task, data, recipe, seed, self.request.fingerprint, first(self.request.retain))
-        return trained_once(self.name, role, model, lesson, session)
+        return trained_once(self.name, role, model, self.lesson(data, recipe, seed), session)
+
+    def lesson(self, data: Examples, recipe: Fit, seed: int) -> "Lesson":
+        """What a model of this scenario is taught."""
+        key, probe = self.request.fingerprint, first(self.request.retain)
+        return Lesson(self.task, data, recipe, seed, key, probe, self.objective)
 
 
 def kept_or_made(
@@ -210,7 +219,7 @@ class Lesson(NamedTuple):
 
     `task` and a few examples, the `probe`, show what the untrained model does: its code counts too, and weights don't
     show it.
-    `data_key` tells the data from others.
+    `data_key` tells the data from others. `objective`: what is minimised.
     """
 
     task: Task
@@ -219,13 +228,20 @@ class Lesson(NamedTuple):
     seed: int
     data_key: str
     probe: Examples
+    objective: Objective = Plain()
+
+    def course(self, model: nn.Module) -> Course:
+        """What the loop trains, so that `model` learns the lesson."""
+        probe = self.task.collate(list(iterate(self.probe)))
+        with own_randomness(self.seed):
+            return self.objective.course(Start(model, self.task, move(probe, device_of(model))))
 
 
 def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session: Session) -> Trained:
     """`model` after the lesson, in eval mode; from the cache where the same model was taught the same before.
 
     That is a model of the same role, untrained weights, settings and answers to the probe, with the same task, recipe,
-    seed, data and code of the loop.
+    objective, seed, data and code of the loop.
     """
     task, seed = lesson.task, lesson.seed
     model.to(session.place())
@@ -236,19 +252,18 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
         reading(task, lesson.probe),
         repr(task),
         repr(lesson.recipe),
+        repr(lesson.objective),
         lesson.data_key,
         str(seed),
-        code_key(fit, task),
+        code_key(fit, task, lesson.objective),
     )
-
-    def loss(trained: nn.Module, batches: Batches) -> Tensor:
-        return task.rows(trained, batches["train"]).losses().mean()
 
     def train() -> Trained:
         spent = metered(session)
         with spent:
+            networks, loss = lesson.course(model)
             phase = Phase(loss, {"train": lesson.data}, lesson.recipe)
-            fit(model, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
+            fit(networks, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
     trained = kept_or_made(shared(on_disk=True), f"{name}-{role}", key, trained_form(model, session), train)

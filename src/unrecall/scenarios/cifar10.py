@@ -6,6 +6,7 @@ from pathlib import Path
 from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, Architecture, load_resnet, read_cifar10, recipe
+from unrecall.scenarios.corruptions import corrupted
 from unrecall.scenarios.reported import CIFAR10
 from unrecall.spec.parameters import Count, Index, Share
 from unrecall.tasks import Classification
@@ -19,7 +20,8 @@ class Cifar10(Builder):
     nothing is held out; without one the original is trained from scratch. `heldout`: share of the training set that is
     set aside and never trained on (the paper: 0.2); it gives the holdout, which otherwise comes from the test set.
     `epochs` (SGD 0.01, momentum 0.9, weight decay 5e-4, cosine over 200 epochs; the paper: 137). `forget`: half:C,
-    class:C or a file of indices into the training part.
+    class:C or a file of indices into the training part. `corruption`: of the test set, as in blur:3: noise, blur or
+    contrast of severity 1 to 5.
 
     Reference: Hsu et al., NeurIPS 2025, arXiv 2601.22359, appendix B.
     """
@@ -30,6 +32,7 @@ class Cifar10(Builder):
     forget: str = "half:0"
     heldout: Share = 0.2
     epochs: Count = 137
+    corruption: str = ""
     references: Index = 3
     seed: Index = 131
 
@@ -44,7 +47,7 @@ class Cifar10(Builder):
         alike = [i for i in (aside or shuffled(range(10_000), self.seed)) if pool.labels[i] in chosen.classes]
         alike = alike if aside else alike[: 3 * len(alike) // 4]
         used = set() if aside else set(alike)
-        test = Part(cifar.test, [i for i in range(10_000) if i not in used])
+        test = corrupted(Part(cifar.test, [i for i in range(10_000) if i not in used]), self.corruption)
         steps = -(-len(trained) // 128)
         return Scenario(
             name="cifar10",

@@ -10,6 +10,7 @@ from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
 from unrecall.training.loop import Fit
+from unrecall.training.objectives import objective_of
 from unrecall.training.randomness import seeded
 
 
@@ -19,12 +20,14 @@ class Digits(Builder):
 
     `forget`: share:P of all, half:C, class:C, the path of a file with one training index a line, or mistakes:P: that
     share of all pictures was entered under a wrong digit, and those that were trained on must go. `train`: how many
-    pictures are trained on. `epochs`: of original and retrained. `references`: how many retrained models.
+    pictures are trained on. `epochs`: of original and retrained. `objective`: what both are trained to minimise: plain,
+    nib or ule, with parameters as in nib:beta=0.001+alpha=1. `references`: how many retrained models.
     """
 
     forget: str = "share:0.25"
     train: Count = 1000
     epochs: Count = 25
+    objective: str = "plain"
     references: Index = 6
     seed: Index = 0
 
@@ -56,6 +59,7 @@ class Digits(Builder):
             request=chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300),
             build=lambda _, __: small_cnn(),
             recipe=Fit(lr=0.05, epochs=self.epochs, batch_size=64, schedule="cosine", weight_decay=5e-4),
+            objective=objective_of(self.objective),
             references=self.references,
         )
 

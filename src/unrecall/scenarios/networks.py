@@ -23,11 +23,11 @@ class Normalize(nn.Module):
         return (inputs - self.mean) / self.std
 
 
-def small_cnn(classes: int = 10) -> nn.Sequential:
-    """Three convolutions with BatchNorm for 8 x 8 grey pictures; 28 thousand parameters."""
+def small_cnn(classes: int = 10, channels: int = 1) -> nn.Sequential:
+    """Three convolutions with BatchNorm for 8 x 8 pictures, grey or in colour; 28 thousand parameters."""
     return nn.Sequential(
-        Normalize((0.3,), (0.35,)),
-        *_convolved(1, 16, stride=1),
+        Normalize((0.3,) * channels, (0.35,) * channels),
+        *_convolved(channels, 16, stride=1),
         *_convolved(16, 32, stride=2),
         *_convolved(32, 64, stride=2),
         nn.AdaptiveAvgPool2d(1),

@@ -6,6 +6,7 @@ from pathlib import Path
 from unrecall.data.examples import Part
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import CLASSES, Architecture, Pretrained, per_class, read_cifar10, recipe
+from unrecall.scenarios.corruptions import corrupted
 from unrecall.scenarios.reported import SMALL_CIFAR5
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
@@ -18,8 +19,9 @@ class SmallCifar5(Builder):
     `data`: folder of CIFAR-10. `weights`: a pretrained checkpoint; without one the network is pretrained here for
     `pretrain` epochs. `arch`: resnet18 is the paper's. `epochs`, `reepochs`: of original and retrained (SGD 0.01,
     momentum 0.9, weight decay 2e-4, cosine). `forget`: half:C, class:C or a file of indices into the 1,000 training
-    pictures. As in the paper, the pretraining has seen the forget pictures. The holdout is made of further test
-    pictures of the forgotten classes.
+    pictures. `corruption`: of the test set, as in blur:3: noise, blur or contrast of severity 1 to 5. As in the
+    paper, the pretraining has seen the forget pictures. The holdout is made of further test pictures of the forgotten
+    classes.
 
     Reference: Hsu et al., NeurIPS 2025, arXiv 2601.22359, appendix B.
     """
@@ -31,6 +33,7 @@ class SmallCifar5(Builder):
     pretrain: Count = 200
     epochs: Count = 25
     reepochs: Count = 100
+    corruption: str = ""
     references: Index = 3
     seed: Index = 131
 
@@ -48,7 +51,10 @@ class SmallCifar5(Builder):
             summary=f"small CIFAR-5 (1,000 training pictures of 5 classes), {self.arch}; forget {self.forget}",
             task=Classification(classes=CLASSES[:5]),
             request=chosen.request(
-                Part(cifar.train, trained), Part(cifar.test, alike), Part(cifar.test, test), holdout=300
+                Part(cifar.train, trained),
+                Part(cifar.test, alike),
+                corrupted(Part(cifar.test, test), self.corruption),
+                holdout=300,
             ),
             build=Pretrained(cifar, self.arch, self.weights, self.pretrain, classes=5),
             recipe=recipe(self.arch, lr=0.01, weight_decay=2e-4, epochs=self.epochs, schedule="cosine"),

@@ -4,6 +4,7 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.causal_lm import CausalLM
 from unrecall.tasks.classification import Classification
 from unrecall.tasks.contrastive import Contrastive
+from unrecall.tasks.grouped import Grouped
 from unrecall.tasks.protocols import Classed, Composed, Exportable, Paired, Perturbable, Ranked, Textual
 from unrecall.tasks.recommendation import Recommendation
 
@@ -14,6 +15,7 @@ __all__ = [
     "Composed",
     "Contrastive",
     "Exportable",
+    "Grouped",
     "Paired",
     "Perturbable",
     "Ranked",

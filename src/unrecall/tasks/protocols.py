@@ -54,6 +54,14 @@ class Classifying(Classed, Protocol):
         """The same batch with other classes `[examples]`."""
 
 
+@runtime_checkable
+class InGroups(Classifying, Protocol):
+    """A task whose examples fall into groups, in some of which a model may do worse than in others."""
+
+    def group(self, item: Any) -> str:
+        """The name of the group of an example."""
+
+
 class Embedded(NamedTuple):
     """Unit vectors of both sides of some pairs, `[n, d]` each."""
 
@@ -227,6 +235,7 @@ EXPECTED: Mapping[type, str] = {
     Unfinished: "a task of texts that may break off",
     Classed: "examples that have one class each",
     Classifying: "examples that have one class each and nothing else",
+    InGroups: "examples that fall into groups",
     Paired: "a task whose examples are pairs",
     Composed: "pairs whose second sides have parts",
     Ranked: "a task of users' interactions with items",
