@@ -55,7 +55,9 @@ def measured(record: Record) -> dict[str, Any]:
 
 def audited(scenario: Scenario, method: str, seed: int) -> dict[str, Any]:
     """An unlearning and its audit by two attacks, beside retrained models of the same objective."""
-    record = experiment(scenario, method_of(method), suite("loss", "relearn:steps=1+4+16,learning_rates=0.01"), seed, SESSION).record
+    record = experiment(
+        scenario, method_of(method), suite("loss", "relearn:steps=1+4+16,learning_rates=0.01"), seed, SESSION
+    ).record
     return measured(record)
 
 

@@ -34,7 +34,10 @@ BY_CLASS = {"certified_removal", "fisher", "ntk"}
 REFUSED = {
     "samples": {"dpo", "ubt"} | ELSEWHERE,
     "class": {"dpo", "ubt"} | ELSEWHERE,
-    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"} | BY_INPUT | BY_CLASS | ELSEWHERE,
+    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"}
+    | BY_INPUT
+    | BY_CLASS
+    | ELSEWHERE,
     "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"} | BY_INPUT | ELSEWHERE,
 }
 

@@ -13,8 +13,8 @@ from unrecall.methods.base import Wrapper as Wrapper
 from unrecall.methods.boundary_expand import BoundaryExpand as BoundaryExpand
 from unrecall.methods.boundary_shrink import BoundaryShrink as BoundaryShrink
 from unrecall.methods.ce_u import CEU as CEU
-from unrecall.methods.certified_removal import CertifiedRemoval as CertifiedRemoval
 from unrecall.methods.certified_edge import CertifiedEdge as CertifiedEdge
+from unrecall.methods.certified_removal import CertifiedRemoval as CertifiedRemoval
 from unrecall.methods.cf_k import CFk as CFk
 from unrecall.methods.contrastive_unlearning import ContrastiveUnlearning as ContrastiveUnlearning
 from unrecall.methods.delete import Delete as Delete
@@ -25,14 +25,14 @@ from unrecall.methods.eu_k import EUk as EUk
 from unrecall.methods.fanchuan import Fanchuan as Fanchuan
 from unrecall.methods.finetune import Finetune as Finetune
 from unrecall.methods.fisher import Fisher as Fisher
+from unrecall.methods.gif import GIF as GIF
 from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
+from unrecall.methods.idea import IDEA as IDEA
 from unrecall.methods.influence import Influence as Influence
 from unrecall.methods.jit import JiT as JiT
-from unrecall.methods.l1_sparse import L1Sparse as L1Sparse
-from unrecall.methods.gif import GIF as GIF
-from unrecall.methods.idea import IDEA as IDEA
 from unrecall.methods.kookmin import Kookmin as Kookmin
+from unrecall.methods.l1_sparse import L1Sparse as L1Sparse
 from unrecall.methods.l2ul import L2UL as L2UL
 from unrecall.methods.lora import LoRA as LoRA
 from unrecall.methods.mu_mis import MUMis as MUMis

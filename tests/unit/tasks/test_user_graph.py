@@ -7,8 +7,8 @@ from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.tasks import Classification
-from unrecall.tasks.user_graph import items_of, neighbourhood, parted, ranked, without
 from unrecall.tasks.protocols import Ranked
+from unrecall.tasks.user_graph import items_of, neighbourhood, parted, ranked, without
 
 TASK = Interactions(6)
 
