@@ -50,7 +50,8 @@ class ARM(Plugin):
         steps: how many steps a replay takes.
         rate: length of a step, for a loss that is a mean over replays.
         disagreement, diversity, avoid_old, avoid_new, sharpness, variation, length: weights of the parts of L_x.
-        distill: weight of the soft answers; the base has the hard ones. On digits 10 held retain as well as retain did.
+        distill: weight of the soft answers; the base has the hard ones. On digits 10 held retain as well as retain did
+            when a class went, and half of a class from going at all.
 
     Expected to fail: where forget looks like nothing that stays: replays lie near what they were made from, and what is
     far from it is held by luck. Where all classes are in a forget batch, avoiding them leaves no place to go to. A step

@@ -49,5 +49,5 @@ def damped_inverse(rows: Tensor, vector: Tensor, damping: float) -> Tensor:
     inner = kernel(rows)
     inner.diagonal().add_(len(rows) * damping)
     places = torch.split(vector.double(), COLUMNS)
-    image = torch.stack([block @ part for block, part in zip(_blocks(rows), places, strict=True)]).sum(0)
-    return (vector.double() - combined(rows, solve(inner, image))) / damping
+    reach = torch.stack([block @ part for block, part in zip(_blocks(rows), places, strict=True)]).sum(0)
+    return (vector.double() - combined(rows, solve(inner, reach))) / damping
