@@ -82,7 +82,7 @@ class CertifiedRemoval(Method):
             head.weight.copy_(weight[: head.in_features].T / scale)
             if head.bias is not None:
                 head.bias.copy_(weight[-1])
-        job.session.say(self._certificate(student, head, ledger))
+        job.session.say(_certificate(self, student, head, ledger))
         passes = len(job.request.forget) + len(job.request.retain)
         effort = Effort(passes=passes, seconds=time.perf_counter() - start, notes=ledger.notes())
         job.session.efforts.append(effort)
@@ -97,29 +97,13 @@ class CertifiedRemoval(Method):
             weight, bound = removed(weight, whole.part(first, last), whole.part(last, len(whole.features)))
             ledger.spend(bound)
             if self.sigma > 0 and ledger.spent > ledger.allowed:
-                raise NotSupported(
-                    f"CertifiedRemoval: expected removals within a budget of {ledger.allowed:.3g} (sigma {self.sigma:g}"
-                    f", epsilon {self.epsilon:g}, delta {self.delta:g}), got {ledger.spent:.3g} after {last} of {count}"
-                    " examples: the budget is spent. Retrain (--method retrain), or raise penalty, sigma or epsilon"
-                    f"{', or set at_once=1' if self.at_once > 1 else ''}."
-                )
+                raise _spent(self, ledger, f"{last} of {count} examples")
         return weight, ledger
 
     @property
     def allowed(self) -> float:
         """The largest gradient that the noise hides."""
         return self.sigma * self.epsilon / math.sqrt(2 * math.log(1.5 / self.delta))
-
-    def _certificate(self, model: nn.Module, head: nn.Linear, ledger: "Ledger") -> str:
-        """What the certificate says, for people."""
-        if self.sigma == 0:
-            return "certified removal: no noise was drawn (sigma 0), so that nothing is certified"
-        below = any(p is not head.weight and p is not head.bias for p in model.parameters())
-        return (
-            f"certified removal: {ledger.spent / ledger.allowed:.0%} of the budget is spent; certified is the head, "
-            f"epsilon {self.epsilon:g}, delta {self.delta:g}"
-            f"{'; the layers below it, which were trained on forget, are not' if below else ''}"
-        )
 
 
 @dataclass
@@ -142,6 +126,28 @@ class Ledger:
         """The same for the record."""
         share = {SPENT: [self.spent / self.allowed]} if self.allowed else {}
         return {BOUND: [self.spent], **share}
+
+
+def _spent(method: CertifiedRemoval, ledger: Ledger, removals: str) -> NotSupported:
+    """What to say where removals leave more than the noise hides."""
+    hint = ", or set at_once=1" if method.at_once > 1 else ""
+    return NotSupported(
+        f"CertifiedRemoval: expected removals within a budget of {ledger.allowed:.3g} (sigma {method.sigma:g}, epsilon "
+        f"{method.epsilon:g}, delta {method.delta:g}), got {ledger.spent:.3g} after {removals}: the budget is spent. "
+        f"Retrain (--method retrain), or raise penalty, sigma or epsilon{hint}."
+    )
+
+
+def _certificate(method: CertifiedRemoval, model: nn.Module, head: nn.Linear, ledger: Ledger) -> str:
+    """What the certificate says, for people."""
+    if method.sigma == 0:
+        return "certified removal: no noise was drawn (sigma 0), so that nothing is certified"
+    below = any(p is not head.weight and p is not head.bias for p in model.parameters())
+    return (
+        f"certified removal: {ledger.spent / ledger.allowed:.0%} of the budget is spent; certified is the head, "
+        f"epsilon {method.epsilon:g}, delta {method.delta:g}"
+        f"{'; the layers below it, which were trained on forget, are not' if below else ''}"
+    )
 
 
 class Entering(NamedTuple):

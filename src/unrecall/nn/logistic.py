@@ -69,8 +69,8 @@ class OneVsRest:
             return column.hessian(tensor(w)).cpu().numpy()
 
         start = np.zeros(len(column.noise))
-        found = minimize(value, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-8})
-        return tensor(found.x)
+        result = minimize(value, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-8})
+        return tensor(result.x)
 
 
 class Removal(NamedTuple):

@@ -42,8 +42,8 @@ def scikit(request: Request, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     scale = np.linalg.norm(x, axis=1).max()
     columns = np.concatenate([x / scale, np.ones((len(x), 1))], 1)
     model = LogisticRegression(C=1 / (len(x) * penalty), fit_intercept=False, tol=1e-12, solver="newton-cholesky")
-    found = np.concatenate([model.fit(columns, y == k).coef_ for k in range(3)])
-    return found[:, :-1] / scale, found[:, -1]
+    weights = np.concatenate([model.fit(columns, y == k).coef_ for k in range(3)])
+    return weights[:, :-1] / scale, weights[:, -1]
 
 
 @pytest.mark.parametrize(("penalty", "at_once"), [(0.1, 1), (0.01, 1), (0.1, 6)])
@@ -55,8 +55,8 @@ def test_a_convex_model_is_retrained_to_the_stated_bound(penalty: float, at_once
     bound = session.efforts[-1].notes[BOUND][0]
     weight, bias = scikit(request, penalty)
     scale = max(float(value.norm()) for value, _ in request.retain)  # type: ignore[attr-defined]
-    found = result.state_dict()
-    gaps = np.concatenate([(found["weight"].numpy() - weight) * scale, (found["bias"].numpy() - bias)[:, None]], 1)
+    state = result.state_dict()
+    gaps = np.concatenate([(state["weight"].numpy() - weight) * scale, (state["bias"].numpy() - bias)[:, None]], 1)
     assert 0 < np.linalg.norm(gaps) <= bound / (len(request.retain) * penalty) + 1e-6
     assert np.linalg.norm(gaps) < 0.05 * np.linalg.norm(weight)
 
