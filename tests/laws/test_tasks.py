@@ -23,7 +23,7 @@ from unrecall.tasks.base import Task
 
 PROTOCOLS = {
     "classification": {"Perturbable", "Classed", "Classifying", "Graded"},
-    "causal_lm": {"Textual", "Prompted", "Exportable", "Graded"},
+    "causal_lm": {"Textual", "Unfinished", "Prompted", "Exportable", "Graded"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
     "zero_shot": {"Perturbable", "Classed"},
 }
