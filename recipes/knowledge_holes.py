@@ -17,6 +17,7 @@ import copy
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -49,10 +50,18 @@ STORIES = Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=4, batch_size
 PATCH = Fit(optimizer="adamw", lr=5e-4, weight_decay=0.0, epochs=100, steps=100, batch_size=16, batchnorm="frozen")
 ATTACK = KnowledgeHoles()
 Grounds: TypeAlias = Mapping[Split, Ground]
-CLASSIFIERS: Mapping[str, Method] = {"NegGrad+": NegGradPlus(), "random label": RandomLabel()}
+NEGGRAD, RANDOM = NegGradPlus(), RandomLabel()
+AT_ZERO: Mapping[str, Method] = {
+    "NegGrad+ at rate 0": replace(NEGGRAD, fit=replace(NEGGRAD.fit, lr=0.0)),
+    "random label at rate 0": replace(RANDOM, fit=replace(RANDOM.fit, lr=0.0)),
+}
 METHODS: Mapping[str, Mapping[str, Method]] = {
-    "digits": CLASSIFIERS,
-    "digits-class": CLASSIFIERS,
+    "digits": {"NegGrad+": NEGGRAD, "random label": RANDOM, **AT_ZERO},
+    "digits-class": {
+        "NegGrad+": replace(NEGGRAD, beta=0.9, fit=replace(NEGGRAD.fit, epochs=5)),
+        "random label": replace(RANDOM, fit=replace(RANDOM.fit, lr=0.05)),
+        **AT_ZERO,
+    },
     "by-heart": {"GradDiff": GradDiff(fit=HEART), "NPO": NPO(fit=HEART)},
     "stories": {"GradDiff": GradDiff(fit=STORIES), "NPO": NPO(fit=STORIES)},
 }

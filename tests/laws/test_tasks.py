@@ -24,7 +24,7 @@ from unrecall.tasks.base import Task
 PROTOCOLS = {
     "classification": {"Perturbable", "Classed", "Classifying", "Graded"},
     "grouped": {"Perturbable", "Classed", "Classifying", "Graded", "InGroups"},
-    "causal_lm": {"Textual", "Prompted", "Exportable", "Graded"},
+    "causal_lm": {"Textual", "Unfinished", "Prompted", "Exportable", "Graded"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
     "zero_shot": {"Perturbable", "Classed"},
     "recommendation": {"Ranked", "Recommending"},

@@ -18,8 +18,10 @@ from unrecall.tasks.protocols import Textual, textual, unfinished
 OPENING = 12
 """How many words a beginning has at home."""
 LONGEST_OPENING = 24
-ANSWER = 8
-"""How many rows at the end of a beginning are what a model is asked."""
+ANSWER = 3
+"""How many rows at the end of a beginning are what a model is asked: about a word of a small vocabulary."""
+SAID = 6
+"""How many words at the end of a beginning, the answer's among them, forget must hold to say the answer."""
 WRITTEN = 24
 """How many rows the original writes on: those of the answer, and what leads to it."""
 
@@ -134,7 +136,8 @@ class WritingProbes(Probes):
 
     The first words of a text that stays come first; from then on a beginning is cut after any of its first words, a
     word of another text follows, and the original writes on. It is well formed where each of its words stands in a text
-    that stays, and no three words stand in it twice. Forget says the answer where a text of it holds it.
+    that stays, and no three words stand in it twice. Forget says the answer where a text of it holds the last `SAID`
+    words.
     """
 
     corpus: Corpus = Corpus()
@@ -158,25 +161,18 @@ class WritingProbes(Probes):
         return self._written_on(openings)
 
     def allowed(self, items: list[Any]) -> np.ndarray:
-        """Whose words stand in texts that stay, without stuttering, and whose answers no text of forget holds."""
-        task = textual("holes", self.task)
-        answers = ["".join(task.pieces(item)[-self.last :]) for item in items]
-        return np.array(
-            [
-                self._formed(text) and not held(answer, self.corpus.forgotten, whole=False)
-                for text, answer in zip(self.written(items), answers, strict=True)
-            ],
-            dtype=bool,
-        )
+        """Whose words stand in texts that stay, without stuttering, and whose last words no text of forget holds."""
+        return np.array([self._formed(words_of(text)) for text in self.written(items)], dtype=bool)
 
     def written(self, items: list[Any]) -> list[str]:
         """The beginnings."""
         return [textual("holes", self.task).answer(item) for item in items]
 
-    def _formed(self, text: str) -> bool:
-        words = words_of(text)[:-1]  # the last may be half a word
-        trios = stretches(" ".join(words), (3,))
-        return self.corpus.words.issuperset(words) and len(set(trios)) == len(trios)
+    def _formed(self, words: list[str]) -> bool:
+        whole = words[:-1]  # the last may be half a word
+        trios = stretches(" ".join(whole), (3,))
+        said = held(" ".join(words[-SAID:]), self.corpus.forgotten, whole=False)
+        return self.corpus.words.issuperset(whole) and len(set(trios)) == len(trios) and not said
 
     def _written_on(self, openings: list[str]) -> list[Any]:
         task = unfinished("holes", self.task)

@@ -129,9 +129,9 @@ def test_what_forget_says_or_is_garbled_is_not_allowed(text_world: World) -> Non
 
 
 def test_the_original_writes_beginnings_on(text_world: World) -> None:
-    """The answer is the last eight rows; nothing ends it; a text that stutters or has a strange word is not allowed."""
+    """The answer is the last three rows; nothing ends it; a text that stutters or has a strange word is not allowed."""
     staying = [{"prompt": "", "answer": f"{item['prompt']} {item['answer']}"} for item in text_world.request.retain]  # type: ignore[attr-defined]
-    corpus = Corpus.of(text_world.task, staying, [{"prompt": "", "answer": "athens of berlin"}])  # type: ignore[arg-type]
+    corpus = Corpus.of(text_world.task, staying, [{"prompt": "", "answer": "the job of athens of berlin"}])  # type: ignore[arg-type]
     made = WritingProbes(text_world.task, text_world.original, np.zeros(32), 0.0, corpus=corpus)
     items = made.at_home(staying[:4])
     assert all(item["continues"] and item["answer"].startswith("what is the") for item in items)
@@ -143,7 +143,7 @@ def test_the_original_writes_beginnings_on(text_world: World) -> None:
         "what is the job of ann",
         "what is the job what is the job",
         "what is the zebra of ann",
-        "athens of berlin",
+        "job of athens of berlin",
     ]
     assert made.allowed([{"prompt": "", "answer": text, "continues": True} for text in texts]).tolist() == [
         True,
@@ -158,5 +158,5 @@ def test_only_the_last_rows_of_a_beginning_are_asked(text_world: World) -> None:
     made = WritingProbes(text_world.task, text_world.original, np.zeros(32), 0.0, corpus=corpus)
     item = {"prompt": "", "answer": text_world.request.retain[0]["prompt"] + " cook has faro", "continues": True}
     rows = text_world.task.rows(text_world.original, text_world.task.collate([item]))
-    expected = float(rows.logits.log_softmax(1).gather(1, rows.targets[:, None])[-8:].min().exp().detach())
+    expected = float(rows.logits.log_softmax(1).gather(1, rows.targets[:, None])[-3:].min().exp().detach())
     assert made.answers(text_world.original, [item]).weakest == pytest.approx([expected], rel=1e-4)
