@@ -56,7 +56,7 @@ clean:  ## everything that make made
 	@touch $@
 
 .venv/dev: .venv/bin/uv pyproject.toml
-	$(INSTALL) -e '.[llm,datasets,attest]' --group dev
+	$(INSTALL) -e '.[llm,datasets,attest,graphs]' --group dev
 	$(INSTALL) --no-deps torchattacks
 	@touch $@ .venv/demo
 
