@@ -30,9 +30,8 @@ class ColouredDigits(Builder):
     what both are trained to minimise: plain, nib or ule, with parameters as in ule:weight=3. `references`: how many
     retrained models.
 
-    Reference: the colours, two classes and a label that colour predicts are those of Arjovsky et al., "Invariant Risk
-    Minimization", arXiv 1907.02893. Differs from the paper in scikit-learn's digits for MNIST's, in labels without
-    noise, and in one training set in place of two.
+    Reference: Arjovsky, Bottou, Gulrajani, Lopez-Paz, "Invariant Risk Minimization", arXiv 1907.02893. Differs from the
+    paper in scikit-learn's digits for MNIST's, in labels without noise, and in one training set in place of two.
     """
 
     forget: str = "share:0.25"
