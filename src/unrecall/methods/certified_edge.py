@@ -11,7 +11,7 @@ from unrecall.models.curvature import Curvature, move, solved, summed_gradient
 from unrecall.models.importance import trainable
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.tasks.user_graph import parted
+from unrecall.tasks.interaction_graph import parted
 from unrecall.training.session import Effort
 
 

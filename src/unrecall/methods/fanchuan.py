@@ -11,7 +11,7 @@ from unrecall.data.examples import Examples
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, phase_over
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.user_graph import parted
+from unrecall.tasks.interaction_graph import parted
 from unrecall.training.budget import drawing
 
 

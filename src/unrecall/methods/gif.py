@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import nn
 
@@ -13,7 +13,8 @@ from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, pha
 from unrecall.models.curvature import Curvature, move, series, summed_gradient
 from unrecall.models.importance import trainable
 from unrecall.spec.parameters import Count, Index, Positive, Share
-from unrecall.tasks.user_graph import neighbourhood, ranked, without
+from unrecall.tasks.interaction_graph import neighbourhood, without
+from unrecall.tasks.protocols import Ranked, check_offers
 from unrecall.training.budget import drawing
 from unrecall.training.session import Effort
 
@@ -42,8 +43,8 @@ class GIF(GradientMethod):
         fit: of the repair; Adam, lr 1e-3, batch 128. Its epochs are so many times those examples.
 
     Expected to fail: where there is no graph of users and items (NotSupported). At scale 1000 the series has hardly
-    begun after 100 iterations: x_T / scale is about v / 16, a short climb of forget's loss. Models that pass messages
-    along the graph hold it inside, where it stays as it is.
+    begun after 100 iterations: x_T / scale is about v / 16, a short climb of forget's loss. A graph that a
+    model holds inside itself, to pass messages along, is the same for both sums.
 
     Reference: Wu, Yang, Qian, Sui, Wang, He, "GIF: A General Graph Unlearning Strategy via Influence Function", WWW
     2023, arXiv 2304.02835, the series from its code; iterations, damping, scale and repair are those of Lubitzsch, de
@@ -67,9 +68,9 @@ class GIF(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Moves the student, and makes one phase over retain."""
-        start, request = time.perf_counter(), job.request
-        task = job.task
-        graph = ranked("GIF", task, "Choose CertifiedEdge, which needs no graph.")
+        start, request, task = time.perf_counter(), job.request, job.task
+        check_offers(self, task, Ranked, advice="Choose CertifiedEdge, which needs no users and items.")
+        graph = cast(Ranked, task)
         weights, whole = trainable(student), Joined([request.forget, request.retain])
         before = Part(request.retain, neighbourhood(graph, request, self.hops))
         after = without(graph, before, request.forget)

@@ -14,7 +14,7 @@ from unrecall.models.curvature import Curvature, largest, move, series, summed_g
 from unrecall.models.importance import trainable
 from unrecall.models.perturb import noise_like
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive, ProperShare
-from unrecall.tasks.user_graph import parted
+from unrecall.tasks.interaction_graph import parted
 from unrecall.training.budget import drawing
 from unrecall.training.session import Effort
 

@@ -14,7 +14,7 @@ from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, pha
 from unrecall.models.curvature import shaped, summed_gradient
 from unrecall.models.importance import trainable
 from unrecall.spec.parameters import Count, Positive, Share
-from unrecall.tasks.user_graph import parted
+from unrecall.tasks.interaction_graph import parted
 from unrecall.training.budget import drawing
 from unrecall.training.loop import StepState, plain_step
 

@@ -14,7 +14,7 @@ from unrecall.models.curvature import Curvature, move, solved, summed_gradient
 from unrecall.models.importance import Weights, trainable
 from unrecall.models.observe import in_order
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.tasks.user_graph import parted
+from unrecall.tasks.interaction_graph import parted
 from unrecall.training.session import Effort
 
 

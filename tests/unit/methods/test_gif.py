@@ -77,7 +77,7 @@ def test_a_scale_that_is_too_small_is_refused() -> None:
 
 def test_a_task_without_a_graph_is_refused(samples_world: World) -> None:
     w = samples_world
-    with pytest.raises(NotSupported, match="GIF: expected a task of users' interactions with items, got Classif"):
+    with pytest.raises(NotSupported, match="GIF: expected a task of recommendations, got Classification"):
         GIF().unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
 
 

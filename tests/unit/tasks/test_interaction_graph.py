@@ -5,10 +5,9 @@ import pytest
 from tests.worlds.interactions import Interaction, Interactions, pairs_of
 from unrecall.data.examples import iterate
 from unrecall.data.request import Request
-from unrecall.errors import NotSupported
 from unrecall.tasks import Classification
+from unrecall.tasks.interaction_graph import items_of, neighbourhood, parted, without
 from unrecall.tasks.protocols import Ranked
-from unrecall.tasks.user_graph import items_of, neighbourhood, parted, ranked, without
 
 TASK = Interactions(6)
 
@@ -63,6 +62,4 @@ def test_a_deletion_cuts_the_histories_of_its_own_user() -> None:
 
 def test_a_task_of_interactions_is_told_from_others() -> None:
     assert isinstance(TASK, Ranked)
-    assert ranked("GIF", TASK, "Choose another.") is TASK
-    with pytest.raises(NotSupported, match="GIF: expected a task of users' interactions with items, got Classif"):
-        ranked("GIF", Classification(), "Choose another.")
+    assert not isinstance(Classification(), Ranked)

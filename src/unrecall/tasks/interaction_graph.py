@@ -10,9 +10,8 @@ import numpy as np
 
 from unrecall.data.examples import Examples, Part, iterate
 from unrecall.data.request import Request
-from unrecall.errors import NotSupported
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import EXPECTED, Ranked
+from unrecall.tasks.protocols import Ranked
 
 
 class Parted(NamedTuple):
@@ -74,10 +73,3 @@ def without(task: Ranked, examples: Examples, forget: Examples) -> list[Any]:
         else:
             left.append(example)
     return left
-
-
-def ranked(owner: str, task: Task, advice: str) -> Ranked:
-    """The task, if it is one of users' interactions with items; NotSupported otherwise, in the name of `owner`."""
-    if isinstance(task, Ranked):
-        return task
-    raise NotSupported(f"{owner}: expected {EXPECTED[Ranked]}, got {type(task).__name__}. {advice}")
