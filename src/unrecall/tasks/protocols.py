@@ -238,7 +238,7 @@ EXPECTED: Mapping[type, str] = {
     InGroups: "examples that fall into groups",
     Paired: "a task whose examples are pairs",
     Composed: "pairs whose second sides have parts",
-    Ranked: "a task of users' interactions with items",
+    Ranked: "a task of recommendations",
     Recommending: "a task of recommendations that says what a user is asked now",
 }
 """What each protocol asks of a task, in words."""
