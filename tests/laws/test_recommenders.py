@@ -19,12 +19,15 @@ from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 
 # Users and items are numbers, which have no gradient and no pixels; an item is no class; nothing is written.
-REFUSED_METHODS = {"rurk", "dpo", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"}
+REFUSED_METHODS = {
+    *("rurk", "dpo", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"),
+    *("arm", "boundary_shrink", "jit", "unsir", "certified_removal", "fisher", "ntk"),
+}
 # BatchNorm, layers before the head and readouts in between are what matrix factorisation has none of.
 REFUSED_ATTACKS = {
     *("residual_knowledge", "uma", "attribution", "logit_lens", "quantise", "recalibration"),
     *("paraphrase", "prefix", "remind"),
-    *("head_refit", "indirect", "linear_probe", "prototypical", "rea_class"),
+    *("head_refit", "indirect", "knowledge_holes", "linear_probe", "prototypical", "rea_class"),
 }
 FEWER: dict[str, Any] = {"cf_k": {"blocks": 1}, "eu_k": {"blocks": 1}}
 """Two blocks are fewer than these methods train by default."""

@@ -135,7 +135,7 @@ class Recommendation(Task):
 
         with ExitStack() as stack:
             for module in model.modules():
-                if module is not model and not list(module.children()):
+                if module is not model and (isinstance(module, nn.Linear) or not list(module.children())):
                     stack.enter_context(module.register_forward_hook(note))
             logits = self.logits(model, batch)
         for ending in passed:
