@@ -3,7 +3,7 @@
 python recipes/movielens.py DATA_FOLDER [MODEL REQUEST METHOD]
 
 DATA_FOLDER holds ratings.csv and movies.csv; MODEL is mf, lightgcn, sasrec or gru, REQUEST what the scenario's `forget`
-takes, METHOD a line as for --method; left out, all of RUNS. Writes results/movielens/rows.jsonl, one line a model,
+takes, METHOD a line as for --method; left out, all of RUNS. Writes results/movielens/requests.jsonl, one line a model,
 request, method and checkpoint, and the tables in README.md beside it; continues where an earlier call stopped. Ten
 minutes on two cores for one method, most of it the retrained models, which other methods find in the cache.
 """
@@ -74,7 +74,7 @@ def line(run: Run, checkpoint: int, record: Record) -> dict[str, Any]:
 
 def rows() -> list[dict[str, Any]]:
     """What earlier calls wrote."""
-    path = OUT / "rows.jsonl"
+    path = OUT / "requests.jsonl"
     return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -91,7 +91,7 @@ def run_one(run: Run, data: str) -> None:
     outcomes = sequence((case.make() for case in cases), method, suite("loss"), session=session)
     for checkpoint, outcome in enumerate(outcomes, 1):
         if checkpoint not in written:
-            with (OUT / "rows.jsonl").open("a") as file:
+            with (OUT / "requests.jsonl").open("a") as file:
                 file.write(json.dumps(line(run, checkpoint, outcome.record)) + "\n")
         print(*run, checkpoint, line(run, checkpoint, outcome.record)["values"], flush=True)
 

@@ -258,8 +258,8 @@ def tabled(records: list[Record]) -> list[str]:
 
 def lines_table(folder: Path) -> list[str]:
     """The table of a folder that holds no records but lines of runs; none where its note has its own."""
-    curves, rows = folder / "curves.jsonl", folder / "rows.jsonl"
-    return curve_table(curves) if curves.exists() else layout_table(rows) if rows.exists() else []
+    curves, layouts = folder / "curves.jsonl", folder / "layouts.jsonl"
+    return curve_table(curves) if curves.exists() else layout_table(layouts) if layouts.exists() else []
 
 
 def papers() -> str:

@@ -5,7 +5,7 @@ whether BatchNorm's statistics move meanwhile. Each answer is tried on the whole
 
 python recipes/rurk_ablation.py CIFAR10_FOLDER RESNET20_CHECKPOINT
 
-Writes results/rurk-ablation/rows.jsonl, one line a run, and continues where an earlier call stopped.
+Writes results/rurk-ablation/layouts.jsonl, one line a run, and continues where an earlier call stopped.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
-OUT = Path(__file__).parent.parent / "results" / "rurk-ablation" / "rows.jsonl"
+OUT = Path(__file__).parent.parent / "results" / "rurk-ablation" / "layouts.jsonl"
 LAYOUTS = {
     "joint": RURK(passes="joint"),
     "frozen": RURK(passes="joint", fit=replace(RURK().fit, batchnorm="frozen")),
