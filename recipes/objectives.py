@@ -2,8 +2,8 @@
 
 python recipes/objectives.py [digits] [colours] [shortcuts]
 
-Writes results/objectives/rows.jsonl, one line a run, continues where an earlier call stopped, and prints the tables of
-results/objectives/README.md. Takes about 40 minutes on one core.
+Writes results/objectives/runs.jsonl, one line a run, continues where an earlier call stopped, and prints the tables of
+results/objectives/README.md. Takes about half an hour on two busy cores.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.shortcuts import STRENGTHS, Shortcuts
 from unrecall.training.session import Session
 
-OUT = Path(__file__).parent.parent / "results" / "objectives" / "rows.jsonl"
+OUT = Path(__file__).parent.parent / "results" / "objectives" / "runs.jsonl"
 OBJECTIVES = ("plain", "nib", "ule")
 METHODS = ("finetune", "neggrad_plus", "salun")
 SEEDS = range(5)

@@ -28,8 +28,9 @@ class ULE(Objective):
     Args:
         weight: of the inner product; to be chosen by the accuracy of the worst group of a validation set.
 
-    Expected to fail: where no linear layer finds the shortcut, and where the shortcut and what should be learned move
-    the output along one direction.
+    Expected to fail: where no linear layer finds the shortcut, and where training goes on until the few examples
+    without it are fitted too. On `coloured-digits:rho=0.98` the worst group has 13 points more than by cross-entropy
+    after 10 epochs (0.22 in place of 0.09) and none after 25 (0.29, 0.30).
 
     Reference: Mitchell, Martínez del Rincón, McLaughlin, "UnLearning from Experience to Avoid Spurious Correlations",
     Pattern Analysis and Applications 2025, arXiv 2409.02792. A reconstruction: that a student and a teacher see the
