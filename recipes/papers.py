@@ -36,9 +36,19 @@ FIGURES = {
 }
 
 
+OTHERS = {
+    "training/objectives/nib.py": "`--scenario digits:objective=nib`",
+    "training/objectives/ule.py": "`--scenario digits:objective=ule`",
+    "models/recommenders.py": "`--scenario movielens:model=lightgcn`, `sasrec`, `gru`",
+    "scenarios/corruptions.py": "`--scenario small-cifar5:corruption=blur:3`",
+}
+"""Files that no list names, and the command that runs them."""
+
+
 def references() -> list[str]:
     """One row a file and paper, in the order of arXiv numbers, which is about that of time."""
     rows = {row for kind in CATALOGS for entry in entries(kind) for row in reference(kind, entry)}
+    rows |= {row for path, command in OTHERS.items() for row in cited(path, command)}
     lines = [f"| {paper} | `{file}` | {command} |" for _, paper, file, command in sorted(rows)]
     return ["| paper | file | command |", "|---|---|---|", *lines]
 
@@ -49,6 +59,13 @@ def reference(kind: Kind, entry: Entry) -> Iterator[tuple[str, str, str, str]]:
     if paper is not None:
         stem = entry.owner if kind == "metrics" else entry.name.replace("-", "_")
         yield paper[1], paper[0], f"{kind}/{stem}.py", COMMANDS[kind].format(entry.name)
+
+
+def cited(file: str, command: str) -> Iterator[tuple[str, str, str, str]]:
+    """The papers with an arXiv number that a file's `Reference:` lines begin with."""
+    text = " ".join((HOME / "src" / "unrecall" / file).read_text(encoding="utf-8").split())
+    for paper in re.finditer(r'Reference: ((?:(?!"""|Differs).)*?arXiv (\d{4}\.\d{5}))', text):
+        yield paper[2], paper[1], file, command
 
 
 def short(method: str) -> str:
