@@ -9,7 +9,7 @@ python recipes/knowledge_holes.py by-heart
 python recipes/knowledge_holes.py stories DATA_FOLDER
 python recipes/knowledge_holes.py table
 
-DATA_FOLDER holds stories260k/ and tinystories/. Writes results/knowledge-holes/rows.jsonl, a line a model, and goes on
+DATA_FOLDER holds stories260k/ and tinystories/. Writes results/knowledge-holes/models.jsonl, a line a model, and goes on
 where an earlier call stopped. A *patched* model was trained on the distinct holes that the search met, beside retain,
 and is searched anew with other draws; one that was trained on retain alone stands beside it.
 """
@@ -45,7 +45,7 @@ from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
-OUT = Path(__file__).parent.parent / "results" / "knowledge-holes" / "rows.jsonl"
+OUT = Path(__file__).parent.parent / "results" / "knowledge-holes" / "models.jsonl"
 HEART = Fit(optimizer="adamw", lr=2e-4, weight_decay=0.0, epochs=100, batch_size=40, until=0.85, check_every=2)
 STORIES = Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=4, batch_size=8)
 PATCH = Fit(optimizer="adamw", lr=5e-4, weight_decay=0.0, epochs=100, steps=100, batch_size=16, batchnorm="frozen")
