@@ -10,7 +10,7 @@ python recipes/knowledge_holes.py stories DATA_FOLDER
 python recipes/knowledge_holes.py table
 
 DATA_FOLDER holds stories260k/ and tinystories/. Writes results/knowledge-holes/models.jsonl, a line a model, and goes
-on where an earlier call stopped. A *patched* model was trained on the distinct holes that the search met, beside retain,
+on where an earlier call stopped. A *patched* model was trained on the distinct holes that a search met and on retain,
 and is searched anew with other draws; one that was trained on retain alone stands beside it.
 """
 
