@@ -7,9 +7,10 @@ python recipes/knowledge_holes.py digits
 python recipes/knowledge_holes.py digits-class
 python recipes/knowledge_holes.py by-heart
 python recipes/knowledge_holes.py stories DATA_FOLDER
+python recipes/knowledge_holes.py table
 
-DATA_FOLDER holds stories260k/ and tinystories/. Writes results/knowledge-holes/rows.jsonl, a line a model, and goes on
-where an earlier call stopped. A *patched* model was trained on the distinct holes that the search met, beside retain,
+DATA_FOLDER holds stories260k/ and tinystories/. Writes results/knowledge-holes/models.jsonl, a line a model, and goes
+on where an earlier call stopped. A *patched* model was trained on the distinct holes that a search met and on retain,
 and is searched anew with other draws; one that was trained on retain alone stands beside it.
 """
 
@@ -44,7 +45,7 @@ from unrecall.training.loop import Batches, Fit, Phase, fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
-OUT = Path(__file__).parent.parent / "results" / "knowledge-holes" / "rows.jsonl"
+OUT = Path(__file__).parent.parent / "results" / "knowledge-holes" / "models.jsonl"
 HEART = Fit(optimizer="adamw", lr=2e-4, weight_decay=0.0, epochs=100, batch_size=40, until=0.85, check_every=2)
 STORIES = Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=4, batch_size=8)
 PATCH = Fit(optimizer="adamw", lr=5e-4, weight_decay=0.0, epochs=100, steps=100, batch_size=16, batchnorm="frozen")
@@ -155,7 +156,43 @@ def rows(case: str, setting: Setting, done: set[str]) -> Iterator[dict[str, Any]
             yield {"model": f"{name}, {how}", "used": used, **line(mended, others, anew)[0]}
 
 
+COLUMNS = {
+    "forget": "forget",
+    "test": "test",
+    "adjacent": "adjacent",
+    "search": "search",
+    "random": "random",
+    "search - random": "search - random",
+    "search near holdout": "search near holdout",
+    "distinct": "distinct",
+    "vendi": "Vendi",
+    "self-bleu": "self-BLEU",
+    "worst": "worst",
+    "used": "used, right now",
+}
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, list):
+        return f"{value:g}"
+    return f"{value[0]:.0f} ({value[1]:.0f} to {value[2]:.0f})" if len(value) == 3 else f"{value[0]:.0f}"
+
+
+def table() -> None:
+    """All lines as a table of Markdown, by case."""
+    written = [json.loads(text) for text in OUT.read_text().splitlines()]
+    print(f"| case | model | {' | '.join(COLUMNS.values())} |\n|---|---|{'---|' * len(COLUMNS)}")
+    for case in METHODS:
+        for row in (row for row in written if row["case"] == case):
+            print(f"| {case} | {row['model']} | {' | '.join(cell(row.get(name)) for name in COLUMNS)} |")
+
+
 def main(case: str, data: str = "") -> None:
+    if case == "table":
+        table()
+        return
     torch.set_num_threads(1)
     session, made = Session(device="cpu"), scenario(case, data)
     original = made.train_original(0, session).model

@@ -137,7 +137,9 @@ class Search:
 
     def _next(self, parents: list[Any], generator: torch.Generator, model: nn.Module | None = None) -> Round:
         """The children of each parent."""
-        repeated, homes = ([item for item in items for _ in range(self.children)] for items in (parents, self.homes[0]))
+        repeated, homes = (
+            [item for item in items for _ in range(self.children)] for items in (parents, self.homes.items)
+        )
         return self.probes.looked_at(self.probes.varied(repeated, homes, generator, model))
 
     def _followed(self, parents: list[Any], items: list[Any], place: Any, better: Any) -> list[Any]:
