@@ -81,19 +81,21 @@ def novel_class(
     classes = np.unique(taught.target)
     means = _unit(np.stack([_unit(taught.features)[taught.target == c].mean(0) for c in classes]))
     generator = np.random.default_rng(seed)
-    picks = [generator.permutation(least) for _ in range(draws)]
+    orders = [generator.permutation(least) for _ in range(draws)]
 
     def margin(examples: Examples) -> float:
         features = _unit(observe(model, task, examples).features)[:least]
-        margins = []
-        for pick in picks:
-            prototype, rest = _unit(features[pick[:shots]].mean(0)), features[pick[shots:]]
-            margins.append(np.mean(rest @ prototype - (rest @ means.T).max(1)))
-        return float(np.mean(margins))
+        return float(np.mean([_margin(features[order], means, shots) for order in orders]))
 
     own, others = margin(forgotten), tuple(map(margin, unseen))
     above, below = (sum(sign * (other - own) >= 0 for other in others) for sign in (1, -1))
     return NovelClass(own, others, (1 + above) / (1 + len(others)), (1 + below) / (1 + len(others)))
+
+
+def _margin(features: np.ndarray, means: np.ndarray, shots: int) -> float:
+    """How much nearer features `[n, d]` lie to the mean of the first `shots` than to the nearest of `means` `[c, d]`."""
+    prototype, rest = _unit(features[:shots].mean(0)), features[shots:]
+    return float(np.mean(rest @ prototype - (rest @ means.T).max(1)))
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
