@@ -93,7 +93,7 @@ def novel_class(
 
 
 def _margin(features: np.ndarray, means: np.ndarray, shots: int) -> float:
-    """How much nearer features `[n, d]` lie to the mean of the first `shots` than to the nearest of `means` `[c, d]`."""
+    """How much nearer features `[n, d]` lie to the mean of the first `shots` than to any of `means` `[c, d]`."""
     prototype, rest = _unit(features[:shots].mean(0)), features[shots:]
     return float(np.mean(rest @ prototype - (rest @ means.T).max(1)))
 
