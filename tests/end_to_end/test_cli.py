@@ -336,6 +336,12 @@ def test_in_a_process_of_its_own(case: Path) -> None:
     assert [path.name for path in case.iterdir()] == ["case.py"]
 
 
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f'{sys.executable} -c "from unrecall.cli.app import main; main()" list methods --json | head -c 1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.stdout, done.stderr) == ("[", "")
+
+
 def together(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line in two processes, as torchrun starts them."""
     root = str(Path(__file__).parents[2])

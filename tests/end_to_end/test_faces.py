@@ -90,7 +90,8 @@ def test_the_doctor_looks_at_the_case_first(capsys: pytest.CaptureFixture[str]) 
         assert line in said
     assert call("doctor", "faces.py:makes") == 2
     assert "Did you mean 'make'?" in capsys.readouterr().err
-    assert call("doctor", "faces.py:make", "--alone", "--suite", "loss", "--device", "cpu") == 0
+    assert call("doctor", "--scenario", "faces.py:make", "--alone", "--suite", "loss", "--device", "cpu") == 0
+    assert call("doctor", "faces.py:make", "--scenario", "digits") == 2
     assert "no verdict on what is still known: a whole class must go" in capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ class Commands(TyperGroup):
         """Runs the command. Typer's own ways out pass, unless it is a user's code that takes one of them."""
         try:
             return super().invoke(ctx)
-        except (UnrecallError, KeyboardInterrupt):
+        except (UnrecallError, KeyboardInterrupt, BrokenPipeError):
             raise
         except BaseException as error:
             if "UNRECALL_TRACEBACK" in os.environ:
@@ -145,6 +145,7 @@ def run(
 @app.command()
 def doctor(
     scenario: Annotated[str, typer.Argument(help="built-in[:key=value,...] or FILE.py:function")] = "",
+    named: ScenarioName = "",
     method: Annotated[str, typer.Option("--method", "-m", help="the method that you mean to use")] = "grad_diff",
     model: options.ModelName = "",
     forget: options.Forget = "",
@@ -161,7 +162,9 @@ def doctor(
 ) -> None:
     """A case before it is run: every check, a step of everything, what can be concluded, and how long it takes."""
     own = options.own_texts(locals())
-    scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
+    if scenario and named:
+        raise BadInput(f"doctor: expected one scenario, got '{scenario}' and --scenario '{named}'. Leave one out.")
+    scenario, method = options.scenario_line(scenario or named, **own), options.method_line(method, lora)
     check_names(scenario, method, suite)
     from unrecall.experiment.doctor import Case
     from unrecall.experiment.doctor import doctor as look
@@ -425,6 +428,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = (app(arguments, standalone_mode=False) or 0) if works(os.environ) else 0
     except typer.TyperException as error:
         code = _complain(error.format_message())
+    except BrokenPipeError:  # who read the output has read enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     except (UnrecallError, OSError) as error:
         code = _complain(error_line(error))
     except KeyboardInterrupt:

@@ -39,6 +39,10 @@ class Outcome(NamedTuple):
     model: nn.Module
     record: Record
 
+    def __repr__(self) -> str:
+        """The model's class and the verdict; a record is long."""
+        return f"Outcome({type(self.model).__name__}: {self.record.verdict.line})"
+
     def page(self, path: str | Path) -> None:
         """Writes the record's page, one HTML file; BadInput where something else than a page is there."""
         write([self.record], path, judged_names(self.record))

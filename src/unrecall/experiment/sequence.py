@@ -17,9 +17,10 @@ def sequence(
     seed: int = 0,
     session: Session | None = None,
 ) -> Iterator[Outcome]:
-    """The model and the record after each request. Each scenario asks for what is asked at its step alone.
+    """The outcome of each request, in order. A scenario's forget is what its own request asks for, and nothing before.
 
-    The first starts from its own original, each other from the model that was unlearned before; all are audited beside
+    Its retain, too, must hold nothing that an earlier request asked for: `MovieLens(checkpoint=i)` sees to that. The
+    first starts from its own original, each other from the model that was unlearned before; all are audited beside
     models that were retrained without anything that was asked up to then, as their scenarios train them. With a session
     that has a folder each request has a folder in it, and a sequence that was killed goes on to the same models.
     """

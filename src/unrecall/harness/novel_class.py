@@ -19,8 +19,8 @@ class NovelClass(NamedTuple):
     """How well a forgotten class is told apart after a few examples, among classes that the model never saw.
 
     `margin`: how much nearer its examples lie to their own prototype than to a retained class's, in cosine, [-2, 2].
-    `others` [classes]: the same of each unseen class. `p_known`: of so high a place among them by chance;
-    `p_blurred`: of so low a one.
+    `others` [classes]: the same of each unseen class. `p_known`: the probability that a class never trained on has so
+    large a margin among them; `p_blurred`: so small a one.
     """
 
     margin: float
@@ -60,15 +60,16 @@ def novel_class(
 
     To a model that was never trained on the class it is one more unseen class, so that each place is equally likely,
     where the classes come from one source (people of one collection, characters of one alphabet). 19 of them give
-    p = .05.
+    p = .05. f is an example's features. Ask it of the original first: what can't be told there, in a model that knows
+    the class, can't be told of any other.
 
     Args:
         task: of a classifier; features come from its `Signals`.
         model: the unlearned model.
         retain: what it was trained on and still may know; each of its classes has at least one example.
         forgotten: examples of the forgotten class, `shots` + 1 or more; those it was trained on or others.
-        unseen: for each unseen class as many examples, under any label that the model has, for labels aren't read.
-            BadInput where one has too few, or there are fewer than 2.
+        unseen: for each unseen class as many examples (of larger ones the first are read), under any label that the
+            model has, for labels aren't read. BadInput where one has too few, or there are fewer than 2.
         shots: k. draws: how often they are drawn anew. seed: of the draws.
     """
     least = min(map(len, (forgotten, *unseen)), default=0)

@@ -1,4 +1,4 @@
-"""ARM, automatic recall machines: replays what the model knows from forget alone, around a method that reads retain."""
+"""ARM, automatic recall machines: inputs made from forget take the place of retain in a method that reads it."""
 
 import math
 from copy import copy
@@ -28,7 +28,7 @@ TINY = 1e-16
 
 @dataclass(frozen=True)
 class ARM(Plugin):
-    """Puts replays in the place of retain: inputs that the current forget batch is turned into, where models part.
+    """Puts replays in the place of retain: inputs made from the current forget batch, on which both models disagree.
 
         x^   <- clamp(x^ - rate dL_x/dx^),    `steps` times, from the examples of the step's forget batch
         L_x  =  disagreement (1 - mean[KL(m || p_0) + KL(m || p)] / 2),    m = (p_0(x^) + p(x^)) / 2
@@ -50,8 +50,8 @@ class ARM(Plugin):
         steps: how many steps a replay takes.
         rate: length of a step, for a loss that is a mean over replays.
         disagreement, diversity, avoid_old, avoid_new, sharpness, variation, length: weights of the parts of L_x.
-        distill: weight of the soft answers; the base has the hard ones. On digits 10 held retain as well as retain did
-            when a class went, and half of a class from going at all.
+        distill: weight of the soft answers; the base has the hard ones. On digits, with 10, a model that forgot a class
+            kept as much as with retain itself; one that should forget half of a class forgot little of it.
 
     Expected to fail: where forget looks like nothing that stays: replays lie near what they were made from, and what is
     far from it is held by luck. Where all classes are in a forget batch, avoiding them leaves no place to go to. A step

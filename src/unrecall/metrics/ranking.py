@@ -27,7 +27,7 @@ KINDS = {
     "sensitive_share": "Sensitive share of the top {k}, mean over users of forget",
     "sensitive_least": "Sensitive share of the top {k}, least over users of forget",
     "sensitive_most": "Sensitive share of the top {k}, most over users of forget",
-    "hit_rate": "Other users with a sensitive item in their top {k} (the hit rate of spam)",
+    "hit_rate": "Other users with a sensitive item in their top {k}",
 }
 """The figures by key, as people call them."""
 

@@ -18,7 +18,7 @@ STREAM = "train"
 
 
 class Start(NamedTuple):
-    """What an objective begins with.
+    """What an objective is given: the untrained model and what it may need beside it.
 
     `model`: what it trains, in place; `probe`: a few examples, which show the shapes. Networks that an objective adds
     may draw from PyTorch's own randomness, which is seeded then.
@@ -36,7 +36,7 @@ class Start(NamedTuple):
 
 
 class Course(NamedTuple):
-    """What the loop trains: the model and all networks beside it in one module, and a loss of that module."""
+    """What the loop trains by an objective: a module that holds the model and all networks beside it, and its loss."""
 
     networks: nn.Module
     loss: Loss
