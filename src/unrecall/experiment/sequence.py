@@ -3,10 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from unrecall.data.examples import iterate
+from unrecall.data.request import Split
+from unrecall.errors import BadInput
 from unrecall.experiment.run import Outcome, experiment
 from unrecall.harness.suites import Suite
 from unrecall.methods.base import Method
 from unrecall.scenarios.base import Scenario
+from unrecall.tasks.protocols import Recommending, offers, recommending
 from unrecall.training.session import Session
 
 
@@ -24,10 +28,25 @@ def sequence(
     models that were retrained without anything that was asked up to then, as their scenarios train them. With a session
     that has a folder each request has a folder in it, and a sequence that was killed goes on to the same models.
     """
-    session, model = session or Session(), None
+    session, model, gone = session or Session(), None, set[object]()
     for number, scenario in enumerate(scenarios, 1):
+        if back := gone & _contents(scenario, "retain"):
+            raise BadInput(
+                f"sequence: expected request {number} to retain nothing that was forgotten before, got {len(back)} "
+                "such examples. Put the requests in order, and take what they ask for out of retain."
+            )
+        gone |= _contents(scenario, "forget")
         folder = session.folder and session.folder / f"request-{number}"
         start = scenario if model is None else replace(scenario, original=model)
         outcome = experiment(start, method, attacks, seed, replace(session, folder=folder))
         model = outcome.model
         yield outcome
+
+
+def _contents(scenario: Scenario, split: Split) -> set[object]:
+    """What each example of a split is: whose interaction with what, whatever its history, or its sha256."""
+    request = scenario.request
+    if offers(scenario.task, Recommending):
+        task = recommending("sequence", scenario.task)
+        return {(task.user(example), task.item(example)) for example in iterate(request[split])}
+    return {*request.digests[split]}

@@ -73,11 +73,7 @@ def novel_class(
         shots: k. draws: how often they are drawn anew. seed: of the draws.
     """
     least = min(map(len, (forgotten, *unseen)), default=0)
-    if len(unseen) < 2 or least <= shots:
-        raise BadInput(
-            f"novel_class: expected at least 2 unseen classes, and more than {shots} examples of each and of the "
-            f"forgotten one, got {len(unseen)} classes and {least} examples. Give more, or lower shots."
-        )
+    _check(shots, draws, len(retain), len(unseen), least)
     taught = observe(model, task, retain)
     classes = np.unique(taught.target)
     means = _unit(np.stack([_unit(taught.features)[taught.target == c].mean(0) for c in classes]))
@@ -89,8 +85,26 @@ def novel_class(
         return float(np.mean([_margin(features[order], means, shots) for order in orders]))
 
     own, others = margin(forgotten), tuple(map(margin, unseen))
+    if not np.isfinite([own, *others]).all():
+        raise BadInput(
+            "novel_class: expected finite features, got NaN or infinity. Look into the model and the inputs."
+        )
     above, below = (sum(sign * (other - own) >= 0 for other in others) for sign in (1, -1))
     return NovelClass(own, others, (1 + above) / (1 + len(others)), (1 + below) / (1 + len(others)))
+
+
+def _check(shots: int, draws: int, retained: int, classes: int, least: int) -> None:
+    """BadInput where there is too little to compare, or a count is none."""
+    if not (isinstance(shots, int) and isinstance(draws, int) and min(shots, draws) >= 1 and retained):
+        raise BadInput(
+            f"novel_class: expected shots and draws from 1 on, and retained examples, got shots={shots}, "
+            f"draws={draws}, {retained} examples."
+        )
+    if classes < 2 or least <= shots:
+        raise BadInput(
+            f"novel_class: expected at least 2 unseen classes, and more than {shots} examples of each and of the "
+            f"forgotten one, got {classes} classes and {least} examples. Give more, or lower shots."
+        )
 
 
 def _margin(features: np.ndarray, means: np.ndarray, shots: int) -> float:

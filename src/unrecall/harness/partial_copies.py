@@ -33,12 +33,16 @@ def partial_copies(
     `retrain(request, index)`: a model that was trained without `request.forget` (see `Defender.retrain`).
     """
     n, models = len(request.forget), dict[float, nn.Module]()
+    if not isinstance(shares, Sequence) or not all(isinstance(s, float) and 0 < s < 1 for s in shares):
+        raise BadInput(f"partial_copies: expected a list of shares between 0 and 1, got {shares!r:.60}.")
+    if len({round(share * n) for share in shares}) < len(shares):
+        raise BadInput(f"partial_copies: expected shares that differ by an example of {n}, got {list(shares)}.")
     order = np.random.default_rng(seed).permutation(n).tolist()
     for i, share in enumerate(sorted(shares)):
         left = round(share * n)
         if not 0 < left < n:
             raise BadInput(
-                f"partial_copies: expected shares of {n} examples between 0 and 1, got {share:g}. Name others."
+                f"partial_copies: expected a share of some of {n} examples and not all, got {share:g}. Name another."
             )
         taught, gone = Part(request.forget, order[:left]), Part(request.forget, order[left:])
         models[share] = retrain(replace(request, forget=gone, retain=Joined([request.retain, taught])), 1000 + i)

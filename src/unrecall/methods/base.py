@@ -129,7 +129,13 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
-        return _held_as(model, unlearn(self, job.task.without(model, job.request.forget), job))
+        result = _held_as(model, unlearn(self, job.task.without(model, job.request.forget), job))
+        if not all(bool(value.isfinite().all()) for value in result.parameters()):
+            raise BadInput(
+                f"{type(self).__name__}: expected finite weights after unlearning, got NaN or infinity. Take a smaller "
+                "step, more damping, or a larger scale, whichever it has."
+            )
+        return result
 
     return checked
 

@@ -15,7 +15,7 @@ from unrecall.methods.base import Job, Method, Task, copy_of
 from unrecall.models.observe import in_order
 from unrecall.nn.hooks import mode
 from unrecall.nn.logistic import OneVsRest, removed
-from unrecall.spec.parameters import Count, NonNegative, Positive
+from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.protocols import classed
 from unrecall.training.session import Effort
 
@@ -57,8 +57,8 @@ class CertifiedRemoval(Method):
 
     title = "Certified removal"
 
-    penalty: Positive = 0.1
-    sigma: NonNegative = 10.0
+    penalty: Annotated[float, Field(ge=1e-9, le=1e9)] = 0.1
+    sigma: Annotated[float, Field(ge=0, le=1e9)] = 10.0
     epsilon: Positive = 1.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     at_once: Count = 1

@@ -4,16 +4,17 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.data.examples import Joined, split_off
 from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over, reinitialise
 from unrecall.models.curvature import shaped, summed_gradient
 from unrecall.models.importance import trainable
-from unrecall.spec.parameters import Count, Positive, Share
+from unrecall.spec.parameters import Count, Share
 from unrecall.tasks.interaction_graph import parted
 from unrecall.training.budget import drawing
 from unrecall.training.loop import StepState, plain_step
@@ -54,7 +55,7 @@ class Kookmin(GradientMethod):
 
     share: Share = 0.01
     retained: Count = 128
-    boost: Positive = 10.0
+    boost: Annotated[float, Field(gt=0, le=1e6)] = 10.0
     repaired: Count = 32
     fit: Fit = Fit(optimizer="adam", lr=1e-3, weight_decay=0.0)
 

@@ -83,7 +83,7 @@ class SCIF(Method):
             * solved(curvature, gradient, self.damping, self.iterations, self.tolerance)
         )
         if self.clip is not None:
-            change = change * min(1.0, self.clip / max(float(change.norm()), 1e-30))
+            change = change * min(1.0, self.clip / max(float(change.double().norm()), 1e-30))
         move(student, weights, change)
         passes = len(kept) + len(request.forget) + curvature.passes
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))

@@ -1,15 +1,17 @@
 """UNSIR: breaks a class with noise that the model takes least for it, and then repairs the others."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Joined, Part, move, split_off
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, Task, loss_on, train_helper
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import noise_like, unit
-from unrecall.spec.parameters import Count, NonNegative, Positive, Share
+from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.tasks.protocols import check_own_rows, perturbable
 
 
@@ -51,7 +53,7 @@ class UNSIR(GradientMethod):
     penalty: NonNegative = 0.1
     shape: Fit = Fit(optimizer="adam", lr=0.1, weight_decay=0.0, epochs=40, batch_size=256)
     share: Share = 0.2
-    ratio: Positive = 0.64
+    ratio: Annotated[float, Field(gt=0, le=100)] = 0.64
     impair: Fit = Fit(optimizer="adam", lr=0.02, weight_decay=0.0, batch_size=256)
     repair: Fit = Fit(optimizer="adam", lr=0.01, weight_decay=0.0, batch_size=256)
 

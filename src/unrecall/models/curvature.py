@@ -88,10 +88,12 @@ def series(curvatures: Iterable[Curvature], right: Tensor, damping: float, scale
 
     It converges where the eigenvalues of H / scale lie within [-damping, 2 - damping]; BadInput where it does not.
     """
-    estimate = right
+    estimate, terms = right, 1
     for curvature in curvatures:
         estimate = right + (1 - damping) * estimate - curvature.product(estimate) / scale
-    if not bool(torch.isfinite(estimate).all()):
+        terms += 1
+    longest = terms * float(right.double().norm()) * (1 + 1e-3)  # no term is longer than b where it converges
+    if not float(estimate.double().norm()) <= longest:
         raise BadInput(f"scale: expected one above half of the Hessian's largest eigenvalue, got {scale:g}. Raise it.")
     return estimate / scale
 

@@ -44,7 +44,11 @@ def read_log(folder: Path, least: float, core: int) -> Log:
     Lines may stand in any order; of a film that a user rated several times the last rating counts. BadInput names the
     line of what is no rating, or of a film that movies.csv doesn't have.
     """
-    movies = {row["movieid"]: (row["title"], row["genres"]) for _, row in _rows(folder / "movies.csv", MOVIES)}
+    movies: dict[str, tuple[str, str]] = {}
+    for place, row in _rows(folder / "movies.csv", MOVIES):
+        if row["movieid"] in movies:
+            raise BadInput(f"{place}: expected each film once, got movieId '{row['movieid']}' again. Remove a line.")
+        movies[row["movieid"]] = row["title"], row["genres"]
     ratings = sorted(_ratings(folder / "ratings.csv", movies), key=lambda pair: pair[0][2])
     latest = {(rating.user, rating.movie): (rating, stars) for rating, stars in ratings}
     liked = cored([rating for rating, stars in latest.values() if stars >= least], core)

@@ -16,6 +16,8 @@ ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assi
 def turns_of(record: Mapping[str, Any], where: str) -> list[Turn] | None:
     """The turns of `messages`, of `conversations` (as ShareGPT has them), or of a conversational `prompt` with its
     `completion`, whose own answers alone count; None where a record holds no conversation."""
+    if all(record.get(key) is not None for key in CONVERSATIONS):
+        raise BadInput(f"{where}: expected one conversation, got {' and '.join(CONVERSATIONS)}. Take one of them out.")
     for key in CONVERSATIONS:
         if key in record:
             return turns(record[key], f"{where}: {key}")

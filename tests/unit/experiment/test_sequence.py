@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.unit.scenarios.test_movielens import folder
 from unrecall.data.examples import iterate
 from unrecall.disk.weights import digest_of
+from unrecall.errors import BadInput
 from unrecall.experiment.sequence import sequence
 from unrecall.harness.suites import suite
 from unrecall.methods.base import Fit, GradientMethod, Job, Phase, phase_over
@@ -94,6 +95,13 @@ def test_a_killed_sequence_goes_on_to_the_same_models(tmp_path: Path, steps: int
     with pytest.raises(KeyboardInterrupt):
         models(tmp_path, Session(tmp_path / "killed", "cpu", every=0.0))
     assert models(tmp_path, Session(tmp_path / "killed", "cpu", every=0.0)) == expected
+
+
+@pytest.mark.parametrize("model", ["mf", "gru"])
+def test_requests_out_of_order_would_teach_what_was_forgotten(tmp_path: Path, model: str) -> None:
+    first, second, _ = scenarios(tmp_path / "data", model)
+    with pytest.raises(BadInput, match="expected request 2 to retain nothing that was forgotten before, got"):
+        list(sequence([second, first], Plain(), suite("loss"), session=Session(device="cpu")))
 
 
 def test_global_randomness_changes_nothing(tmp_path: Path) -> None:

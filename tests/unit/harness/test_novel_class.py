@@ -50,3 +50,16 @@ def test_twenty_places_can_speak() -> None:
 def test_too_few_classes_or_examples_are_refused(unseen: list[list[tuple[torch.Tensor, int]]], shots: int) -> None:
     with pytest.raises(BadInput, match="at least 2 unseen classes, and more than"):
         novel_class(Classification(), MODEL, RETAIN, APART, unseen, shots=shots)
+
+
+@pytest.mark.parametrize(("shots", "draws"), [(0, 20), (-1, 20), (2, 0)])
+def test_impossible_counts_are_refused(shots: int, draws: int) -> None:
+    with pytest.raises(BadInput, match=f"from 1 on, and retained examples, got shots={shots}, draws={draws}"):
+        novel_class(Classification(), MODEL, RETAIN, APART, NEAR, shots=shots, draws=draws)
+
+
+def test_no_verdict_rests_on_nan_or_on_no_retain() -> None:
+    with pytest.raises(BadInput, match="expected finite features, got NaN"):
+        novel_class(Classification(), MODEL, RETAIN, around(AXES[2] * float("nan")), NEAR, shots=2)
+    with pytest.raises(BadInput, match="got shots=2, draws=20, 0 examples"):
+        novel_class(Classification(), MODEL, [], APART, NEAR, shots=2)

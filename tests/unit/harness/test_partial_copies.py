@@ -33,8 +33,15 @@ def test_each_copy_is_trained_on_its_share_and_on_what_smaller_ones_were() -> No
     assert list(copies) == [0.25, 0.5]
     assert [len(part) for part in trained] == [2, 4]
     assert trained[0] < trained[1]
-    with pytest.raises(BadInput, match=r"expected shares of 8 examples between 0 and 1, got 0\.01"):
+    with pytest.raises(BadInput, match=r"expected a share of some of 8 examples and not all, got 0\.01"):
         partial_copies(request, retrain, (0.01,))
+
+
+@pytest.mark.parametrize("shares", [(float("nan"),), (1.0,), 0.5, ("0.5",), (0.5, 0.5), (0.5, 0.51)])
+def test_shares_that_are_none_or_the_same_are_refused(shares: Any) -> None:
+    request = Request(pictures(0, 8), pictures(100, 4), pictures(200, 2), pictures(300, 2))
+    with pytest.raises(BadInput, match="partial_copies: expected"):
+        partial_copies(request, lambda *_: nn.Linear(1, 1), shares)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.worlds import CPU, World
 from unrecall.data.request import Request
-from unrecall.errors import NotSupported
+from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.fisher import Fisher
 from unrecall.models.importance import exact, fisher
 from unrecall.tasks import Classification
@@ -87,3 +87,9 @@ def test_a_task_without_classes_wants_true_labels(text_world: World) -> None:
         Fisher().unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     result = Fisher(labels="true").unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert any(not torch.equal(a, b) for a, b in zip(result.parameters(), w.original.parameters(), strict=True))
+
+
+def test_weights_that_are_no_numbers_are_no_result(samples_world: World) -> None:
+    w = samples_world
+    with pytest.raises(BadInput, match="Fisher: expected finite weights after unlearning, got NaN or infinity"):
+        Fisher(alpha=1e300, labels="true").unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))

@@ -115,6 +115,8 @@ def test_the_series_by_hand() -> None:
 def test_a_series_that_grows_without_end_is_refused() -> None:
     with pytest.raises(BadInput, match="scale: expected one above half of the Hessian's largest eigenvalue, got 1"):
         series([Bowl([[40.0]])] * 100, torch.ones(1), 0.0, 1.0)
+    with pytest.raises(BadInput, match="scale: expected one above half"):
+        series([Bowl([[4.0]])] * 5, torch.ones(1), 0.0, 1.0)  # 1, -2, 7, -20, 61, -182: finite, and no sum
 
 
 def test_flat_and_back() -> None:

@@ -219,6 +219,12 @@ def test_a_small_catalogue_has_no_room_for_spam() -> None:
         spammed(log, 1, 0)
 
 
+def test_a_film_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    folder(tmp_path, movies=[*MOVIES, '3,"Other",Comedy'])
+    with pytest.raises(BadInput, match="expected each film once, got movieId '3' again"):
+        read_log(tmp_path, 4.0, 2)
+
+
 def test_a_file_without_its_columns_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, movies=["id,title", "1,Heat"])
     with pytest.raises(BadInput, match=r"movies.csv: expected the columns movieId, title, genres, got id, title"):

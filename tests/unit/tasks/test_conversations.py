@@ -116,6 +116,11 @@ def test_the_model_is_asked_after_all_that_was_said() -> None:
     assert task.generate(model, [example(TALK)], longest=3) == [said]
 
 
+def test_a_record_with_two_conversations_is_refused() -> None:
+    with pytest.raises(BadInput, match="expected one conversation, got messages and conversations"):
+        turns_of({"messages": TALK, "conversations": TALK}, "x.jsonl:1")
+
+
 @pytest.mark.parametrize("template", [TURNS + ASKING, MARKED + ASKING])
 def test_an_answer_with_a_special_token_in_it_is_refused(template: str) -> None:
     task = CausalLM(speaking(template))
