@@ -220,7 +220,7 @@ def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]
         return word, f"More than models that never saw them show.{figures}"
     if word == NO:
         ruled_out = "half of what the original shows is ruled out"
-        return word, f"No more than models that never saw them show; {ruled_out}.{figures}"
+        return word, f"No more than models that never saw them show; {ruled_out}.{figures}{_undecided(rows)}"
     reasons = [m.note.rpartition(WHY)[2].rstrip(".") for m in deciding if WHY in m.note]
     why = "; ".join(dict.fromkeys(reasons))
     return word, f"{_capital(why) or 'Nothing was judged that would tell'}.{figures}"
@@ -236,6 +236,12 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     if decided and not blocking:
         return NO, decided
     return UNKNOWN, blocking or [m for m in rows if m not in decided]
+
+
+def _undecided(rows: Sequence[Measurement]) -> str:
+    """Names the rows that can't tell, beside a no that others give."""
+    titles = [m.title for m in rows if m.verdict == "inconclusive" and NOTHING not in m.note]
+    return f" Can’t tell: {_listed(titles[:MOST])}." if titles else ""
 
 
 def _use(record: Record) -> Reply:
@@ -287,7 +293,8 @@ def _by(record: Record, *, asking: bool) -> Reply:
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
     plain = [m for m in rows if m.name in KNOWLEDGE]
     quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
-    return word, f"{_capital(quoted)}." if quoted else "No attack of this kind gave a value."
+    silent = _undecided(rows) if word == NO else ""
+    return word, f"{_capital(quoted)}.{silent}" if quoted else "No attack of this kind gave a value."
 
 
 def unsaid() -> str:

@@ -65,6 +65,14 @@ def test_a_row_on_which_nothing_is_to_be_seen_decides_nothing() -> None:
     assert answer.text.startswith(NOTHING.capitalize()[:20])
 
 
+def test_beside_a_no_stand_the_rows_that_can_not_tell() -> None:
+    rows = [row("relearn_mean", "recovery", "like retrained"), row("prototypical_mean", "recovery", "inconclusive")]
+    record = beside_retrained(*rows)
+    assert answers.answers(record)[0].text.endswith("Can’t tell: Prototypical_mean.")
+    assert regulator(record)[0].text.endswith("Can’t tell: Prototypical_mean.")
+    assert "Can’t tell" not in answers.answers(beside_retrained(rows[0]))[0].text
+
+
 def test_damage_beside_retrained_models_is_named() -> None:
     lost = row("test_accuracy", "utility", "over-forgets", leak=None)
     kept, unsure = (row("retain_accuracy", "utility", label, leak=None) for label in ("like retrained", "inconclusive"))
