@@ -67,13 +67,12 @@ def _install(package: str, extra: str) -> str:
 
 
 class Diverged(UnrecallError):
-    """Losses or weights stopped being finite."""
+    """Losses or weights stopped being finite: at a step of training, or (None) in what a method made."""
 
-    def __init__(self, owner: str, step: int, last_good: str) -> None:
-        super().__init__(
-            f"{owner}: expected finite losses and weights, got NaN or infinity at step {step}. "
-            f"{last_good} Lower lr, or set clip."
-        )
+    def __init__(self, owner: str, step: int | None, last_good: str, advice: str = "Lower lr, or set clip.") -> None:
+        where = "" if step is None else f" at step {step}"
+        good = f" {last_good}" if last_good else ""
+        super().__init__(f"{owner}: expected finite losses and weights, got NaN or infinity{where}.{good} {advice}")
         self.step = step
 
 

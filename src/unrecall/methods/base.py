@@ -15,7 +15,7 @@ from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.weights import HALF
-from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of
+from unrecall.errors import BadInput, Diverged, Fields, NotSupported, check_fields, kind_of
 from unrecall.models.observe import device_of
 from unrecall.spec.lines import name_of, parse
 from unrecall.spec.parameters import Index, Parameters
@@ -131,10 +131,8 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
         check_inputs(job.task, model, job.request.only("forget", "retain"))
         result = _held_as(model, unlearn(self, job.task.without(model, job.request.forget), job))
         if not all(bool(value.isfinite().all()) for value in result.parameters()):
-            raise BadInput(
-                f"{type(self).__name__}: expected finite weights after unlearning, got NaN or infinity. Take a smaller "
-                "step, more damping, or a larger scale, whichever it has."
-            )
+            advice = "Take a smaller step, more damping, or a larger scale, whichever it has."
+            raise Diverged(type(self).__name__, None, "", advice)
         return result
 
     return checked

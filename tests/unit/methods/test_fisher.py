@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.worlds import CPU, World
 from unrecall.data.request import Request
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import Diverged, NotSupported
 from unrecall.methods.fisher import Fisher
 from unrecall.models.importance import exact, fisher
 from unrecall.tasks import Classification
@@ -91,5 +91,5 @@ def test_a_task_without_classes_wants_true_labels(text_world: World) -> None:
 
 def test_weights_that_are_no_numbers_are_no_result(samples_world: World) -> None:
     w = samples_world
-    with pytest.raises(BadInput, match="Fisher: expected finite weights after unlearning, got NaN or infinity"):
+    with pytest.raises(Diverged, match="Fisher: expected finite losses and weights, got NaN or infinity"):
         Fisher(alpha=1e300, labels="true").unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))

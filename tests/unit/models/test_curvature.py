@@ -1,6 +1,7 @@
 """By hand: Hessians of losses with a closed form, and what is solved with them."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -116,7 +117,8 @@ def test_a_series_that_grows_without_end_is_refused() -> None:
     with pytest.raises(BadInput, match="scale: expected one above half of the Hessian's largest eigenvalue, got 1"):
         series([Bowl([[40.0]])] * 100, torch.ones(1), 0.0, 1.0)
     with pytest.raises(BadInput, match="scale: expected one above half"):
-        series([Bowl([[4.0]])] * 5, torch.ones(1), 0.0, 1.0)  # 1, -2, 7, -20, 61, -182: finite, and no sum
+        series([Bowl([[4.0]])] * 14, torch.ones(1), 0.0, 1.0)  # 1, -2, 7, -20, 61, ...: finite, about 3^14 = 5e6
+    assert math.isfinite(series([Bowl([[-0.1]])] * 14, torch.ones(1), 0.0, 1.0).item()), "a little negative curvature"
 
 
 def test_flat_and_back() -> None:
