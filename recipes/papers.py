@@ -36,7 +36,7 @@ FIGURES = {
 }
 
 
-OTHERS = {
+UNLISTED = {
     "training/objectives/nib.py": "`--scenario digits:objective=nib`",
     "training/objectives/ule.py": "`--scenario digits:objective=ule`",
     "models/recommenders.py": "`--scenario movielens:model=lightgcn`, `sasrec`, `gru`",
@@ -48,7 +48,7 @@ OTHERS = {
 def references() -> list[str]:
     """One row a file and paper, in the order of arXiv numbers, which is about that of time."""
     rows = {row for kind in CATALOGS for entry in entries(kind) for row in reference(kind, entry)}
-    rows |= {row for path, command in OTHERS.items() for row in cited(path, command)}
+    rows |= {row for path, command in UNLISTED.items() for row in cited(path, command)}
     lines = [f"| {paper} | `{file}` | {command} |" for _, paper, file, command in sorted(rows)]
     return ["| paper | file | command |", "|---|---|---|", *lines]
 

@@ -1,6 +1,6 @@
 """How often the novel-class rank test is right, on generated faces: 20 people, one to be forgotten, 30 never seen.
 
-python recipes/verdict_class.py [SPLITS]
+python recipes/verdict_class.py [SPLITS] [NOISE]
 
 Prints a Markdown row for each copy: how often it was said to leak, to stand out, or neither.
 """
@@ -25,7 +25,7 @@ SESSION = ur.Session(device="cpu")
 Picture = tuple[torch.Tensor, int]
 
 
-def people(split: int) -> list[list[Picture]]:
+def people(split: int, noise: float) -> list[list[Picture]]:
     """Generated faces, 20 pictures of each person; the first `TRAINED` are the model's.
 
     An unseen person's label says nothing.
@@ -33,8 +33,8 @@ def people(split: int) -> list[list[Picture]]:
     random = torch.Generator().manual_seed(split)
     n = TRAINED + UNSEEN
     faces = nn.functional.interpolate(torch.rand(n, 1, 4, 4, generator=random), size=16, mode="bilinear")
-    noise = 0.5 * torch.randn(n, SHOTS, 1, 16, 16, generator=random)
-    return [[((faces[i] + noise[i, k]).clamp(0, 1), min(i, TRAINED - 1)) for k in range(SHOTS)] for i in range(n)]
+    shift = noise * torch.randn(n, SHOTS, 1, 16, 16, generator=random)
+    return [[((faces[i] + shift[i, k]).clamp(0, 1), min(i, TRAINED - 1)) for k in range(SHOTS)] for i in range(n)]
 
 
 def trained(pictures: list[Picture], seed: int) -> nn.Module:
@@ -57,11 +57,11 @@ def without_row(model: nn.Module, row: int) -> nn.Module:
     return copied
 
 
-def main(splits: int) -> None:
+def main(splits: int, noise: float) -> None:
     """Counts what is said of each copy."""
     said: dict[str, Counter[str]] = defaultdict(Counter)
     for split in range(splits):
-        persons = people(split)
+        persons = people(split, noise)
         forget, unseen = persons[0], persons[TRAINED:]
         retain = [picture for person in persons[1:TRAINED] for picture in person]
         request = ur.Request(forget, retain, kind="class", masked=(0,))
@@ -82,4 +82,5 @@ def main(splits: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    splits, noise = [*sys.argv[1:], *("20", "0.5")[len(sys.argv) - 1 :]]
+    main(int(splits), float(noise))

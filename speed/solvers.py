@@ -4,7 +4,7 @@ import torch
 
 from speed.clock import Race, race
 from unrecall.data.examples import Part
-from unrecall.models.jacobian import Bound, flat, jacobian
+from unrecall.models.jacobian import Bound, jacobian
 from unrecall.nn.gram import damped_inverse
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.networks import small_cnn
@@ -21,7 +21,7 @@ def run() -> list[Race]:
 
     def gradient(i: int) -> torch.Tensor:
         loss = task.rows(model, task.collate([examples[i]])).losses().mean()
-        return flat(dict(enumerate(torch.autograd.grad(loss, weights))))  # type: ignore[arg-type]
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, weights)])
 
     def at_once() -> torch.Tensor:
         return damped_inverse(jacobian(model, task, examples, Bound("race", 4.0)), vector, DAMPING)

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 HOME = Path(__file__).parents[2]
-VERDICT = ("verdict_alarms", "verdict_persons", "verdict_real", "verdict_simulation", "verdict_worlds")
+VERDICT = ("verdict_alarms", "verdict_class", "verdict_persons", "verdict_real", "verdict_simulation", "verdict_worlds")
 RACES = sorted({path.stem for path in (HOME / "speed").glob("*.py")} - {"__init__", "__main__", "clock"})
 
 
@@ -32,7 +32,18 @@ def test_every_paper_of_a_method_or_attack_has_its_row(monkeypatch: pytest.Monke
     assert sum("`methods/rurk.py`" in row for row in rows) == 1
 
 
-NAMES = ["publish", "roka_shape", "rurk_ablation", "by_heart", "movielens", "knowledge_holes", "objectives", *VERDICT]
+NAMES = [
+    "baselines",
+    "publish",
+    "roka_shape",
+    "rurk_ablation",
+    "by_heart",
+    "movielens",
+    "knowledge_holes",
+    "objectives",
+    "facts",
+    *VERDICT,
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

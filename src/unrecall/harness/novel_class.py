@@ -75,8 +75,8 @@ def novel_class(
     least = min(map(len, (forgotten, *unseen)), default=0)
     _check(shots, draws, len(retain), len(unseen), least)
     taught = observe(model, task, retain)
-    classes = np.unique(taught.target)
-    means = _unit(np.stack([_unit(taught.features)[taught.target == c].mean(0) for c in classes]))
+    features_of_retain = _unit(taught.features)
+    means = _unit(np.stack([features_of_retain[taught.target == c].mean(0) for c in np.unique(taught.target)]))
     generator = np.random.default_rng(seed)
     orders = [generator.permutation(least) for _ in range(draws)]
 
@@ -89,7 +89,7 @@ def novel_class(
         raise BadInput(
             "novel_class: expected finite features, got NaN or infinity. Look into the model and the inputs."
         )
-    above, below = (sum(sign * (other - own) >= 0 for other in others) for sign in (1, -1))
+    above, below = sum(other >= own for other in others), sum(other <= own for other in others)
     return NovelClass(own, others, (1 + above) / (1 + len(others)), (1 + below) / (1 + len(others)))
 
 

@@ -194,7 +194,7 @@ def replay_loss(weights: ARM, inputs: Tensor, logits: tuple[Tensor, Tensor], pre
 
     `logits` `[n, classes]`: the original's and the student's. `present`: the classes of the forget batch.
     """
-    log_old, log_new = (F.log_softmax(said, 1) for said in logits)
+    log_old, log_new = (F.log_softmax(own, 1) for own in logits)
     log_mean = torch.logaddexp(log_old, log_new) - math.log(2)
     average = log_old.exp().mean(0)
     parts = (

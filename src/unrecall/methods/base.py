@@ -21,6 +21,7 @@ from unrecall.spec.lines import name_of, parse
 from unrecall.spec.parameters import Index, Parameters
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import classed
+from unrecall.training.budget import drawing
 from unrecall.training.job import Job
 from unrecall.training.loop import (
     Batches,
@@ -312,6 +313,12 @@ def restore_flags(student: nn.Module, model: nn.Module) -> nn.Module:
 def phase_over(split: Split, job: Job, fit: Fit, of: RowsLoss = mean_loss) -> Phase:
     """Makes a phase over one split of the request, which minimises what `of` computes from a pass; CE by default."""
     return Phase(loss_on(split, job.task, of), {split: job.request[split]}, fit)
+
+
+def repair(job: Job, fit: Fit, times: int) -> list[Phase]:
+    """A phase that draws `times` examples of retain for each of forget; none where that is none."""
+    count = times * len(job.request.forget)
+    return [phase_over("retain", job, drawing(fit, count, job.request.retain))] if count else []
 
 
 def train_helper(model: nn.Module, phase: Phase, job: Job, name: str) -> None:

@@ -57,10 +57,10 @@ class BoundaryShrink(GradientMethod):
 
 def nearest_classes(model: nn.Module, task: Task, examples: Examples, bound: float) -> tuple[Tensor, ...]:
     """Finds the class y' of each example's rows, `[rows]` each. `model` is frozen, in eval mode."""
-    found: list[Tensor] = []
+    classes: list[Tensor] = []
     for batch in in_order(model, task, examples):
         moved = fgsm(model, task, batch, radius=bound)
         with torch.no_grad():
             rows = task.rows(model, moved)
-        found += by_example(rows, strongest_other(rows))
-    return tuple(found)
+        classes += by_example(rows, strongest_other(rows))
+    return tuple(classes)

@@ -7,9 +7,10 @@ from torch import nn
 
 from unrecall.data.examples import split_off
 from unrecall.methods.base import Job, Method, Strength, copy_of
-from unrecall.models.curvature import Curvature, move, solved, summed_gradient
+from unrecall.models.curvature import Curvature, solved, summed_gradient
 from unrecall.models.importance import trainable
 from unrecall.models.perturb import noise_like
+from unrecall.models.vector import move
 from unrecall.spec.parameters import Count, NonNegative, Positive
 from unrecall.tasks.interaction_graph import parted
 from unrecall.training.session import Effort

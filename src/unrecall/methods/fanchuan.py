@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Examples
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, phase_over
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, phase_over, repair
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.interaction_graph import parted
-from unrecall.training.budget import drawing
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ class Fanchuan(GradientMethod):
 
         first = phase_over("forget", job, self.forget, lambda rows, _: from_uniform(rows))
         apart = Phase(contrast, streams, self.forget)
-        fit = drawing(self.fit, self.repaired * len(request.forget), request.retain)
-        return [first, *[apart, phase_over("retain", job, fit)] * self.rounds]
+        return [first, *[apart, *repair(job, self.fit, self.repaired)] * self.rounds]
 
 
 def from_uniform(rows: Rows) -> Tensor:

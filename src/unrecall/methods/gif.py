@@ -9,13 +9,13 @@ from typing import ClassVar, cast
 from torch import nn
 
 from unrecall.data.examples import Joined, Part, split_off
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over
-from unrecall.models.curvature import Curvature, move, series, summed_gradient
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, repair
+from unrecall.models.curvature import Curvature, series, summed_gradient
 from unrecall.models.importance import trainable
+from unrecall.models.vector import move
 from unrecall.spec.parameters import Count, Index, Positive, Share
 from unrecall.tasks.interaction_graph import neighbourhood, without
 from unrecall.tasks.protocols import Ranked, check_offers
-from unrecall.training.budget import drawing
 from unrecall.training.session import Effort
 
 
@@ -81,6 +81,4 @@ class GIF(GradientMethod):
         move(student, weights, self.step * change)
         passes = len(request.forget) + len(before) + len(after) + curvature.passes
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
-        if self.repaired == 0:
-            return []
-        return [phase_over("retain", job, drawing(self.fit, self.repaired * len(request.forget), request.retain))]
+        return repair(job, self.fit, self.repaired)

@@ -9,13 +9,13 @@ from typing import ClassVar
 from torch import nn
 
 from unrecall.data.examples import split_off
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over
-from unrecall.models.curvature import Curvature, largest, move, series, summed_gradient
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, repair
+from unrecall.models.curvature import Curvature, largest, series, summed_gradient
 from unrecall.models.importance import trainable
 from unrecall.models.perturb import noise_like
+from unrecall.models.vector import move
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive, ProperShare
 from unrecall.tasks.interaction_graph import parted
-from unrecall.training.budget import drawing
 from unrecall.training.session import Effort
 
 
@@ -87,9 +87,7 @@ class IDEA(GradientMethod):
         move(student, weights, change + self.deviation(float(change.norm())) * noise_like(change, job.generator))
         passes = len(request.forget) + len(cleaned) + first.passes + self.iterations * len(first.examples)
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
-        if self.repaired == 0:
-            return []
-        return [phase_over("retain", job, drawing(self.fit, self.repaired * len(request.forget), request.retain))]
+        return repair(job, self.fit, self.repaired)
 
     def deviation(self, length: float) -> float:
         """Computes the noise's standard deviation for a change of that length."""

@@ -7,8 +7,9 @@ from torch import nn
 
 from unrecall.data.examples import split_off
 from unrecall.methods.base import Job, Method, Strength, copy_of
-from unrecall.models.importance import mean_gradient
-from unrecall.models.jacobian import Bound, flat, jacobian, move_weights
+from unrecall.models.importance import mean_gradient, trainable
+from unrecall.models.jacobian import Bound, jacobian
+from unrecall.models.vector import flat, move
 from unrecall.nn.gram import damped_inverse
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.protocols import check_own_rows
@@ -58,7 +59,7 @@ class Influence(Method):
         gradients = jacobian(student, task, sample, Bound(type(self).__name__, self.memory))
         share = len(forget) / (len(forget) + len(retain))
         push = share * (flat(mean_gradient(student, task, forget)) - flat(mean_gradient(student, task, retain)))
-        move_weights(student, self.alpha * damped_inverse(gradients, push, self.damping))
+        move(student, trainable(student), self.alpha * damped_inverse(gradients, push, self.damping))
         passes = len(forget) + len(retain) + len(sample)
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
         return student

@@ -10,13 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.data.examples import Joined, split_off
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over, reinitialise
-from unrecall.models.curvature import shaped, summed_gradient
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, reinitialise, repair
+from unrecall.models.curvature import summed_gradient
 from unrecall.models.importance import trainable
+from unrecall.models.vector import shaped
 from unrecall.spec.parameters import Count, Share
-from unrecall.tasks.interaction_graph import parted
-from unrecall.training.budget import drawing
+from unrecall.tasks.interaction_graph import retained
 from unrecall.training.loop import StepState, plain_step
 
 
@@ -62,16 +61,14 @@ class Kookmin(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Re-initialises, and makes one phase over retain."""
         fresh = self._restart(student, job)
-        fit = drawing(self.fit, self.repaired * len(job.request.forget), job.request.retain)
-        return [replace(phase_over("retain", job, fit), step=partial(boosted, fresh=fresh, by=self.boost))]
+        step = partial(boosted, fresh=fresh, by=self.boost)
+        return [replace(phase, step=step) for phase in repair(job, self.fit, self.repaired)]
 
     def _restart(self, student: nn.Module, job: Job) -> dict[str, Tensor]:
         """Draws the fresh values, in place, and marks where they are, by the weight's name."""
         request, task, weights = job.request, job.task, trainable(student)
-        cleaned, others = parted(task, request)
-        budget = max(0, self.retained * len(request.forget) - len(cleaned))
-        kept = Joined([cleaned, split_off(others, budget, job.generator)[0]])
-        difference = summed_gradient(student, task, kept, weights)
+        staying = retained(task, request, self.retained * len(request.forget), job.generator)
+        difference = summed_gradient(student, task, staying, weights)
         difference = difference - summed_gradient(student, task, request.forget, weights)
         masks = {name: smallest(value.abs(), self.share) for name, value in shaped(difference, weights).items()}
         start = copy.deepcopy(student)

@@ -15,8 +15,9 @@ from unrecall.data.examples import Batch, Examples, Joined, split_off
 from unrecall.disk import weights as on_disk
 from unrecall.methods.base import Job, Method, Strength, Task, copy_of, reinitialise
 from unrecall.models.importance import classes_of, trainable
-from unrecall.models.jacobian import Bound, flat, jacobian, move_weights
+from unrecall.models.jacobian import Bound, jacobian
 from unrecall.models.observe import in_order
+from unrecall.models.vector import flat, move
 from unrecall.nn.gram import combined, kernel, solve
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Positive
@@ -74,9 +75,10 @@ class NTK(Method):
         student = copy_of(model, job).eval()
         sample = self._sample(job)
         with_forget, without = linearised(student, task, sample, self.decay, Bound(type(self).__name__, self.memory))
-        move = without - with_forget
+        difference = without - with_forget
         way = flat(trainable(student)).double() - flat(trainable(self._start(student, job))).double() - without
-        move_weights(student, self.scale * predicted_length(move, way) / move.norm().clamp_min(1e-30) * move)
+        step = self.scale * predicted_length(difference, way) / difference.norm().clamp_min(1e-30)
+        move(student, trainable(student), step * difference)
         passes = len(sample.examples) * classes_of(student, task, sample.examples)
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - begun))
         return student
@@ -135,13 +137,13 @@ def linearised(model: nn.Module, task: Task, sample: Sample, decay: float, bound
     return solution(torch.ones_like(stays), sample.retained + sample.forgotten), solution(stays, sample.retained)
 
 
-def predicted_length(move: Tensor, way: Tensor) -> float:
+def predicted_length(difference: Tensor, way: Tensor) -> float:
     """How far the weights are expected to move: |D| + 2 |<D, way>| / |D|, the trapezium rule of the authors' code.
 
     `way`: what the linearisation missed of the way that the weights have come.
     """
-    length = float(move.norm())
-    return length + 2 * abs(float(move @ way)) / max(length, 1e-30)
+    length = float(difference.norm())
+    return length + 2 * abs(float(difference @ way)) / max(length, 1e-30)
 
 
 def _logit(task: Task, label: int, model: nn.Module, batch: Batch) -> Tensor:

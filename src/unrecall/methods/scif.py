@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.data.examples import Examples, Joined, split_off
+from unrecall.data.examples import Examples, split_off
 from unrecall.methods.base import Job, Method, Strength, Task, copy_of
-from unrecall.models.curvature import Curvature, move, solved, summed_gradient
+from unrecall.models.curvature import Curvature, solved, summed_gradient
 from unrecall.models.importance import Weights, trainable
 from unrecall.models.observe import in_order
+from unrecall.models.vector import move
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.tasks.interaction_graph import parted
+from unrecall.tasks.interaction_graph import retained
 from unrecall.training.session import Effort
 
 
@@ -70,11 +71,9 @@ class SCIF(Method):
         request, task = job.request, job.settled(model).task
         student = copy_of(model, job).eval()
         weights = of_users_and_items(student, task, request.forget)
-        cleaned, rest = parted(task, request)
-        budget = max(0, self.retained * len(request.forget) - len(cleaned))
-        kept = Joined([cleaned, split_off(rest, budget, job.generator)[0]])
-        gradient = summed_gradient(student, task, kept, weights)
-        gradient = (gradient - summed_gradient(student, task, request.forget, weights)) / len(kept)
+        staying = retained(task, request, self.retained * len(request.forget), job.generator)
+        gradient = summed_gradient(student, task, staying, weights)
+        gradient = (gradient - summed_gradient(student, task, request.forget, weights)) / len(staying)
         sample, _ = split_off(request.retain, self.sampled * len(request.forget), job.generator)
         curvature = Curvature(student, task, sample, weights)
         change = (
@@ -85,7 +84,7 @@ class SCIF(Method):
         if self.clip is not None:
             change = change * min(1.0, self.clip / max(float(change.double().norm()), 1e-30))
         move(student, weights, change)
-        passes = len(kept) + len(request.forget) + curvature.passes
+        passes = len(staying) + len(request.forget) + curvature.passes
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
         return student
 

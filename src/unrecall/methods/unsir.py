@@ -99,5 +99,5 @@ def shaped_noise(method: UNSIR, original: nn.Module, job: Job) -> Examples:
 
     train_helper(noise, Phase(loss, {"noise": carriers}, method.shape), job, "unsir, noise")
     with torch.no_grad():
-        made = noise.inputs(task, move(whole, device_of(original)))
-    return perturbable(task).items(move(made, torch.device("cpu")))
+        batch = noise.inputs(task, move(whole, device_of(original)))
+    return perturbable(task).items(move(batch, torch.device("cpu")))

@@ -34,18 +34,18 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Audience:
-    """Whom a model is asked for, and what counts, each `[users, items]` but `asked`, which is `[users]`.
+    """Whom a model is asked for, and what counts, each `[users, items]` but `forgetting`, which is `[users]`.
 
     `retained`: what a user still has, which nobody is recommended again. `wanted`: what a user took in the test set.
-    `sensitive`: what a user should not be recommended. `asked`: who is in forget. `common`: whether what is sensitive
-    is so for everyone, and not for those alone who asked.
+    `sensitive`: what a user should not be recommended. `forgetting`: who is in forget. `common`: whether what is
+    sensitive is so for everyone, and not for those alone who asked.
     """
 
     examples: list[object]
     retained: Tensor
     wanted: Tensor
     sensitive: Tensor
-    asked: Tensor
+    forgetting: Tensor
     common: bool
 
 
@@ -114,10 +114,10 @@ def figures(values: Tensor, people: Audience, k: int) -> dict[str, Estimate]:
         return dict.fromkeys(KINDS, Estimate(value=None, note=reason))
     wanted = people.wanted & ~people.retained
     counts, hits = wanted.sum(1).numpy(), marks(values, people.retained, wanted, k)
-    testing, asked = counts > 0, people.asked.numpy()
+    testing, forgetting = counts > 0, people.forgetting.numpy()
     shown = marks(values, people.retained, people.sensitive, k)
     shares, none = shown.mean(1), "no user of forget"
-    own = shares[asked]
+    own = shares[forgetting]
     elsewhere = "each user has sensitive items of their own" if not people.common else "all users are in forget"
     return {
         "recall": mean_share(recall(hits[testing], counts[testing]), "no user has an item in the test set"),
@@ -126,7 +126,7 @@ def figures(values: Tensor, people: Audience, k: int) -> dict[str, Estimate]:
         "sensitive_share": mean_share(own, none),
         "sensitive_least": Estimate(value=float(own.min()), n=len(own)),
         "sensitive_most": Estimate(value=float(own.max()), n=len(own)),
-        "hit_rate": mean_share((shares[~asked & people.common] > 0).astype(float), elsewhere),
+        "hit_rate": mean_share((shares[~forgetting & people.common] > 0).astype(float), elsewhere),
     }
 
 

@@ -13,6 +13,7 @@ from unrecall.data.examples import Examples, batch_size
 from unrecall.errors import BadInput
 from unrecall.models.importance import Losses, Weights, mean_gradient
 from unrecall.models.observe import in_order, repeated
+from unrecall.models.vector import flat, shaped
 from unrecall.nn.hooks import frozen, mode
 from unrecall.tasks.base import Task
 
@@ -46,17 +47,6 @@ class Curvature:
                 count += batch_size(batch) - first
         self.passes += count
         return total
-
-
-def flat(weights: Weights) -> Tensor:
-    """Joins tensors into one vector, in their order."""
-    return torch.cat([value.flatten() for value in weights.values()])
-
-
-def shaped(vector: Tensor, like: Weights) -> Weights:
-    """Takes a vector apart into tensors of the shapes of `like`."""
-    parts = torch.split(vector, [value.numel() for value in like.values()])
-    return {name: part.view_as(value) for (name, value), part in zip(like.items(), parts, strict=True)}
 
 
 def summed_gradient(model: nn.Module, task: Task, examples: Examples, weights: Weights) -> Tensor:
@@ -112,14 +102,6 @@ def largest(curvature: Curvature) -> float:
     few = min(8, like.numel())  # vectors that are held at once
     values = eigsh(operator, k=1, which="LA", v0=start, tol=1e-2, ncv=few, return_eigenvectors=False)
     return float(values[0])
-
-
-@torch.no_grad()
-def move(model: nn.Module, weights: Weights, change: Tensor) -> None:
-    """Adds a flat change to those weights of a model that `weights` names, in place."""
-    parts, own = shaped(change, weights), dict(model.named_parameters())
-    for name, part in parts.items():
-        own[name].add_(part)
 
 
 def _operator(curvature: Curvature, like: Tensor, damping: float) -> Any:

@@ -60,12 +60,12 @@ class InputProbes(Probes):
         """The sign of the gradient of the model's loss less the original's."""
         able = perturbable(self.task)
         inputs = able.inputs(batch).detach().requires_grad_(True)
-        asked = able.with_inputs(batch, inputs)
+        probes = able.with_inputs(batch, inputs)
         with ExitStack() as stack:
             for asker in (model, self.original):
                 stack.enter_context(mode(asker, training=False))
                 stack.enter_context(frozen(asker))
-            losses = [self.task.rows(asker, asked).losses().sum() for asker in (model, self.original)]
+            losses = [self.task.rows(asker, probes).losses().sum() for asker in (model, self.original)]
             (gradient,) = torch.autograd.grad(losses[0] - losses[1], inputs)
         return gradient.sign()
 

@@ -1,6 +1,6 @@
-"""The gradients of single examples as one matrix, of which a bounded sample is held; and weights as one vector."""
+"""The gradients of single examples as one matrix, of which a bounded sample is held."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Examples, batch_size
 from unrecall.errors import NotSupported
-from unrecall.models.importance import Values, Weights, per_example, trainable
+from unrecall.models.importance import Values, per_example, trainable
 from unrecall.tasks.base import Task
 
 
@@ -48,17 +48,3 @@ def jacobian(
             rows[place : place + count] = torch.cat([part.reshape(count, -1) for part in gradients.values()], 1)
             place += count
     return rows
-
-
-def flat(weights: Mapping[str, Tensor]) -> Tensor:
-    """Joins tensors, in their order, to one vector `[d]`."""
-    return torch.cat([weight.flatten() for weight in weights.values()])
-
-
-@torch.no_grad()
-def move_weights(model: nn.Module, change: Tensor) -> None:
-    """Adds `change` `[d]` to the trainable weights of a model, in place."""
-    parameters: Weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    parts = torch.split(change, [p.numel() for p in parameters.values()])
-    for parameter, part in zip(parameters.values(), parts, strict=True):
-        parameter.add_(part.view_as(parameter).to(parameter))

@@ -92,8 +92,8 @@ def body(nodes: int, width: int, layers: int) -> nn.Module:
         from torch_geometric.nn.models import LightGCN as Body
     except ImportError as error:
         raise MissingDependency("torch-geometric", "graphs") from error
-    made: nn.Module = Body(nodes, width, layers)
-    return made
+    module: nn.Module = Body(nodes, width, layers)
+    return module
 
 
 class Histories(nn.Module):

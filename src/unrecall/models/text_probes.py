@@ -110,9 +110,9 @@ class QuestionProbes(Probes):
         plain = texts.prompt(item)
         for _ in range(TRIES if plain.split() else 0):
             changed = self._changed(plain, generator)
-            asked = texts.asked(item, changed)
-            if changed != plain and self.corpus.holds(words_of(changed)) and texts.fits(self.original, asked):
-                return asked
+            reworded = texts.asked(item, changed)
+            if changed != plain and self.corpus.holds(words_of(changed)) and texts.fits(self.original, reworded):
+                return reworded
         return item
 
     def _changed(self, text: str, generator: torch.Generator) -> str:
@@ -171,8 +171,8 @@ class WritingProbes(Probes):
     def _formed(self, words: list[str]) -> bool:
         whole = words[:-1]  # the last may be half a word
         trios = stretches(" ".join(whole), (3,))
-        said = held(" ".join(words[-SAID:]), self.corpus.forgotten, whole=False)
-        return self.corpus.words.issuperset(whole) and len(set(trios)) == len(trios) and not said
+        answered = held(" ".join(words[-SAID:]), self.corpus.forgotten, whole=False)
+        return self.corpus.words.issuperset(whole) and len(set(trios)) == len(trios) and not answered
 
     def _written_on(self, openings: list[str]) -> list[Any]:
         task = unfinished("holes", self.task)

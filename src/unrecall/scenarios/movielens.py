@@ -138,8 +138,8 @@ def spammed(log: Log, count: int, seed: int) -> tuple[Log, Wish, tuple[int, ...]
 
     A profile has the ten least popular films and as many of the popular ones, in an order of its own (bandwagon).
     """
-    taken = Counter(i.item for i in log.interactions)
-    by_rank = sorted(range(len(log.titles)), key=lambda item: (taken[item], item))
+    counts = Counter(i.item for i in log.interactions)
+    by_rank = sorted(range(len(log.titles)), key=lambda item: (counts[item], item))
     popular = by_rank[-max(PUSHED, round(POPULAR * len(by_rank))) :]
     if len(by_rank) < 2 * PUSHED:
         raise BadInput(f"forget: expected at least {2 * PUSHED} films for spam, got {len(by_rank)}. Lower core.")

@@ -82,10 +82,10 @@ def cored(ratings: Sequence[Rating], core: int) -> list[Rating]:
 
 def of_genre(log: Log, genre: str) -> set[int]:
     """The items of a genre; BadInput where there is none of that name."""
-    known = {name.lower(): name for genres in log.genres for name in genres}
-    if genre.lower() not in known:
-        raise BadInput(f"forget: expected a genre of the films, got '{genre}'. {nearest(genre, known.values())}")
-    return {item for item, genres in enumerate(log.genres) if known[genre.lower()] in genres}
+    spelling = {name.lower(): name for genres in log.genres for name in genres}
+    if genre.lower() not in spelling:
+        raise BadInput(f"forget: expected a genre of the films, got '{genre}'. {nearest(genre, spelling.values())}")
+    return {item for item, genres in enumerate(log.genres) if spelling[genre.lower()] in genres}
 
 
 def of_users(log: Log, names: Sequence[str]) -> list[int]:
@@ -110,8 +110,8 @@ def _rows(path: Path, columns: Sequence[str]) -> Sequence[Located]:
     rows = [(place, {name.lower(): cell for name, cell in row.items()}) for place, row in records(path)]
     for name in columns:
         if name.lower() not in rows[0][1]:
-            got = ", ".join(rows[0][1])
-            raise BadInput(f"{path}: expected the columns {', '.join(columns)}, got {got}. Name them so.")
+            actual = ", ".join(rows[0][1])
+            raise BadInput(f"{path}: expected the columns {', '.join(columns)}, got {actual}. Name them so.")
     return rows
 
 

@@ -29,12 +29,12 @@ class Interaction(NamedTuple):
 class Wish:
     """Who may ask that interactions of which kind are forgotten.
 
-    `users`: in the order in which they ask. `asked`: whether an interaction is of the kind. `most`: so many
+    `users`: in the order in which they ask. `concerns`: whether an interaction is of the kind. `most`: so many
     interactions are asked for, or a few more; None for all users'. `untested`: users who aren't part of the test set.
     """
 
     users: Sequence[int]
-    asked: Callable[[Interaction], bool]
+    concerns: Callable[[Interaction], bool]
     most: float | None = None
     untested: frozenset[int] = frozenset()
 
@@ -118,7 +118,7 @@ def parts_of(interactions: Sequence[Interaction], wish: Wish, draw: Draw) -> Par
         forget=sorted(forget),
         holdout=sorted(i for k, i in enumerate(lots) if k % 3 < 2),
         validation=sorted(i for k, i in enumerate(lots) if k % 3 == 2),
-        test=sorted(i for i in last.values() if i.user not in pools or not wish.asked(i)),
+        test=sorted(i for i in last.values() if i.user not in pools or not wish.concerns(i)),
         earlier=sorted(earlier),
     )
 
@@ -127,7 +127,7 @@ def _pools(everything: Iterable[Interaction], wish: Wish, last: set[Interaction]
     """What each user who asks may ask for, two interactions or more, until `most` are asked for."""
     own: dict[int, list[Interaction]] = defaultdict(list)
     for i in everything:
-        if i not in last and wish.asked(i):
+        if i not in last and wish.concerns(i):
             own[i.user].append(i)
     pools: dict[int, list[Interaction]] = {}
     for user in wish.users:
@@ -142,13 +142,13 @@ def examples(chosen: Iterable[Interaction], context: Sequence[Interaction], long
     """Interactions as the task reads them; `longest` items of `context` that the user took before are the history."""
     if not longest:
         return [{"user": i.user, "item": i.item} for i in chosen]
-    taken: dict[int, list[Interaction]] = defaultdict(list)
+    by_user: dict[int, list[Interaction]] = defaultdict(list)
     for i in context:
-        taken[i.user].append(i)
+        by_user[i.user].append(i)
 
     def history(i: Interaction) -> list[int]:
-        before = bisect(taken[i.user], (i.place,))
-        return [j.item for j in taken[i.user][max(0, before - longest) : before]]
+        before = bisect(by_user[i.user], (i.place,))
+        return [j.item for j in by_user[i.user][max(0, before - longest) : before]]
 
     return [{"user": i.user, "history": history(i), "item": i.item} for i in chosen]
 

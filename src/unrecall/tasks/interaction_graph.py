@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from unrecall.data.examples import Examples, Part, iterate
+from unrecall.data.examples import Examples, Joined, Part, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Ranked
@@ -29,6 +30,13 @@ def parted(task: Task, request: Request) -> Parted:
     own = [task.user(example) in users for example in iterate(request.retain)]
     parts = ([i for i, is_own in enumerate(own) if is_own is wanted] for wanted in (True, False))
     return Parted(*(Part(request.retain, part) for part in parts))
+
+
+def retained(task: Task, request: Request, count: int, generator: torch.Generator) -> Joined:
+    """All of `cleaned`, and of the others as many, drawn at random, as make it up to `count`."""
+    cleaned, others = parted(task, request)
+    more, _ = split_off(others, max(0, count - len(cleaned)), generator)
+    return Joined([cleaned, more])
 
 
 def neighbourhood(task: Ranked, request: Request, hops: int) -> list[int]:

@@ -21,8 +21,8 @@ def check_interaction(example: Any, where: str, items: int, *, sequential: bool)
     """BadInput unless an example is a mapping with user and item, and in sessions a history, all by number."""
     keys = ("user", "item", "history") if sequential else ("user", "item")
     if not isinstance(example, Mapping) or not all(key in example for key in keys):
-        got = ", ".join(map(str, example)) if isinstance(example, Mapping) else type(example).__name__
-        raise BadInput(f"{where}: expected a mapping with {', '.join(keys)}, got {got}. Name its parts so.")
+        actual = ", ".join(map(str, example)) if isinstance(example, Mapping) else type(example).__name__
+        raise BadInput(f"{where}: expected a mapping with {', '.join(keys)}, got {actual}. Name its parts so.")
     if not is_index(example["user"]):
         raise BadInput(
             f"{where}: expected user to be a whole number from 0 on, got {example['user']!r:.40}. Number the users."
@@ -51,9 +51,9 @@ def check_outputs(answer: Callable[[], object], last: int, shape: tuple[int, int
             "build the model for all of them; with Recommendation(longest=...) it is asked by histories instead."
         ) from error
     if not isinstance(output, Tensor) or tuple(output.shape) != shape:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise BadInput(
-            f"model: expected logits {shape}, one for each item of the catalogue, got {got}. Give "
+            f"model: expected logits {shape}, one for each item of the catalogue, got {actual}. Give "
             "Recommendation(items=...) the size of the model's catalogue."
         )
     if bool(output.isnan().any()):

@@ -147,7 +147,7 @@ class Recommendation(Task):
         )
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-        """The parts in order; one whose parameters an earlier part holds, as a tied head's, belongs to that."""
+        """The parts in order, without those that have no weights but an earlier part's, as a tied head has."""
         held: set[int] = set()
         blocks = []
         for name, module in opened(parts_of("", model)):
@@ -158,7 +158,7 @@ class Recommendation(Task):
         return blocks
 
     def without(self, model: nn.Module, forget: Examples) -> nn.Module:
-        """A copy without these interactions where the model holds a graph of them (it has `withdraw`); else itself."""
+        """The model; where it holds a graph of interactions (it has `withdraw`), a copy whose graph lacks these."""
         if not callable(getattr(getattr(model, "module", model), "withdraw", None)):
             return model
         pairs = torch.tensor([(self.user(example), self.item(example)) for example in iterate(forget)]).T

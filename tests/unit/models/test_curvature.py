@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from tests.worlds import World
 from unrecall.errors import BadInput
-from unrecall.models.curvature import Curvature, flat, largest, move, series, shaped, solved, summed_gradient
+from unrecall.models.curvature import Curvature, largest, series, solved, summed_gradient
 from unrecall.models.importance import Losses, Weights, trainable
+from unrecall.models.vector import flat, move, shaped
 from unrecall.tasks import Classification
 
 TASK = Classification()

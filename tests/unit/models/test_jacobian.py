@@ -8,8 +8,9 @@ from torch import nn
 
 from tests.worlds import World
 from unrecall.errors import NotSupported
-from unrecall.models.importance import mean_gradient
-from unrecall.models.jacobian import Bound, flat, jacobian, move_weights
+from unrecall.models.importance import mean_gradient, trainable
+from unrecall.models.jacobian import Bound, jacobian
+from unrecall.models.vector import flat, move
 from unrecall.tasks import Classification
 
 ROOM = Bound("Method", 1.0)
@@ -47,7 +48,7 @@ def test_weights_move_where_they_may() -> None:
     model = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1, bias=False))
     model[0].weight.requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
-    move_weights(model, torch.tensor([1.0, 2.0]).double())
+    move(model, trainable(model), torch.tensor([1.0, 2.0]).double())
     after = model.state_dict()
     assert torch.equal(after["0.weight"], before["0.weight"])
     assert torch.equal(after["0.bias"], before["0.bias"] + 1)
