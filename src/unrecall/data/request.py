@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from unrecall.data.enough import HALVED, OTHERS
-from unrecall.data.examples import Absent, Examples, Part, digest, iterate
+from unrecall.data.examples import Absent, Examples, Part, digest, iterate, split_off
 from unrecall.errors import BadInput, MissingReference
 
 Kind: TypeAlias = Literal["samples", "class", "concept", "backdoor"]
@@ -19,6 +20,8 @@ Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
 """How a holdout came to be."""
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
+SAMPLED: tuple[Split, ...] = ("retain", "test")
+"""The splits that may be large, and of which a sample tells as much."""
 APART = {
     "forget": ("retain", "holdout", "test", "validation"),
     "retain": ("holdout", "test", "validation"),
@@ -211,6 +214,24 @@ class Request:
         vars(part)["digests"] = {name: self.digests[name] if name in names else [] for name in SPLITS}
         object.__setattr__(part, "checked", self._checked_parts.setdefault(names, set()))
         part.checked.update(self.checked)
+        return part
+
+    def sampled(self, most: int | None) -> "Request":
+        """This request with at most `most` examples of retain and of the test set, drawn at random; all for None.
+
+        The draw is the same each time. Nothing is checked anew, and whose the others are stays as it is.
+        """
+        large = {name: self[name] for name in SAMPLED if most is not None and len(self[name]) > most}
+        if not large:
+            return self
+        part, digests = copy(self), dict(self.digests)
+        for name, examples in large.items():
+            drawn, _ = split_off(examples, most or 0, torch.Generator().manual_seed(0))
+            places = sorted(drawn.indices)
+            object.__setattr__(part, name, Part(examples, places))
+            digests[name] = [digests[name][i] for i in places]
+        vars(part).pop("fingerprint", None)
+        vars(part)["digests"] = digests
         return part
 
     def with_own(self, **changes: Any) -> "Request":

@@ -22,8 +22,8 @@ class Neighbours:
 
     @cached_property
     def examples(self) -> Joined:
-        """All of retain, then all of the test set."""
-        return Joined([self.setting.request[split] for split in STAYING])
+        """Those of retain, then those of the test set, on which models are looked at."""
+        return Joined([self.setting.observed[split] for split in STAYING])
 
     @cached_property
     def centre(self) -> np.ndarray:
@@ -51,7 +51,7 @@ class Neighbours:
 
     @property
     def _present(self) -> Sequence[Split]:
-        return [split for split in STAYING if len(self.setting.request[split])]
+        return [split for split in STAYING if len(self.setting.observed[split])]
 
     def _signals(self, split: Split) -> Signals:
         return self.setting.evidence["original"].signals[split]

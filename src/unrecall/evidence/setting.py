@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
-from unrecall.data.request import SPLITS, Request, Split
+from unrecall.data.request import SAMPLED, SPLITS, Request, Split
 from unrecall.data.signals import Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.files import content_key
@@ -26,6 +26,8 @@ from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session
 
 ExtraSignals: TypeAlias = Callable[[nn.Module, Job], Mapping[Split, np.ndarray]]
+SAMPLE = 10_000
+"""Examples of retain, and of the test set, on which models are looked at: a share is known to a point from so many."""
 MACHINERY = frozenset(vars(nn.Module()))
 """The attributes that every module has."""
 
@@ -75,7 +77,8 @@ class Defender:
 class Setting:
     """Everything that metrics and attacks read; the same for all of them.
 
-    `defender`: the method itself, for attacks on it. `costs`: what unlearning and retraining took, by role.
+    `defender`: the method itself, for attacks on it. `costs`: what unlearning and retraining took, by role. `sample`:
+    on how many examples of retain and of the test set models are looked at, at most; None for all.
     """
 
     models: Models
@@ -85,6 +88,7 @@ class Setting:
     session: Session = field(default_factory=Session)
     defender: Defender | None = None
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    sample: int | None = SAMPLE
     memory: Cache = field(default_factory=Cache, repr=False, compare=False)
 
     @cached_property
@@ -128,6 +132,11 @@ class Setting:
                 raise BadInput(_twice(role, "answers", "original"))
 
     @cached_property
+    def observed(self) -> Request:
+        """The request with those examples on which models are looked at: what `evidence` is of."""
+        return self.request.sampled(self.sample)
+
+    @cached_property
     def cache(self) -> Cache:
         """Where values that other runs can use are kept: on disk if this session has a folder, else in memory."""
         return self.memory if self.session.folder is None else shared(on_disk=True)
@@ -136,7 +145,8 @@ class Setting:
     def key(self) -> tuple[str, ...]:
         """What decides every value of this setting but the model that is asked: data, task, original and device."""
         place = str(self.session.place())
-        return (self.request.fingerprint, repr(self.task), self.reading, self.model_keys["original"], place)
+        counts = repr([len(self.observed[split]) for split in SAMPLED])
+        return (self.request.fingerprint, counts, repr(self.task), self.reading, self.model_keys["original"], place)
 
     @cached_property
     def reading(self) -> str:
@@ -159,7 +169,7 @@ class Setting:
         references = self.models.references()
         return {
             role: Evidence(
-                self.request, own, tuple(signals[name] for name in references if name != role), signals["original"]
+                self.observed, own, tuple(signals[name] for name in references if name != role), signals["original"]
             )
             for role, own in signals.items()
         }
@@ -195,13 +205,13 @@ class Setting:
 
     def _signals(self, subject: Subject) -> Iterator[tuple[Split, Signals]]:
         """The model's signals on each split that is there."""
-        present: Sequence[Split] = [split for split in SPLITS if len(self.request[split])]
-        size = one_size(self.task, (self.request[split] for split in present))
+        present: Sequence[Split] = [split for split in SPLITS if len(self.observed[split])]
+        size = one_size(self.task, (self.observed[split] for split in present))
         code = code_key(observe, self.task)
         for split in present:
 
             def arrays(split: Split = split) -> dict[str, np.ndarray]:
-                signals = observe(subject.model, self.task, self.request[split], size)
+                signals = observe(subject.model, self.task, self.observed[split], size)
                 return {name: getattr(signals, name) for name in Signals.__dataclass_fields__}
 
             key = (self.model_keys[subject.role], *self.key, split, code)

@@ -15,7 +15,7 @@ from unrecall.data.request import SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
 from unrecall.errors import NOTHING, Fields, check_fields, kind_of
-from unrecall.evidence.setting import Defender, Models, Setting
+from unrecall.evidence.setting import SAMPLE, Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.inspection import inspection_finding
@@ -48,6 +48,10 @@ FIELDS: Fields = {
     "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
     "seed": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"),
     "session": (kind_of(Session, NOTHING), "a Session or None"),
+    "sample": (
+        lambda value: value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0),
+        "a number of examples from 1 on, or None for all",
+    ),
     "method": (
         kind_of(Method, str, NOTHING),
         "a Method, as ur.methods.RURK() is, its line, as 'rurk:tau=0.05', or None",
@@ -71,6 +75,7 @@ def audit(
     run: Run | None = None,
     defender: Defender | None = None,
     rate: float | None = None,
+    sample: int | None = SAMPLE,
     show_examples: bool = False,
 ) -> Record:
     """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
@@ -79,14 +84,16 @@ def audit(
     same method at learning rate 0, where there is one. `method`: what made the unlearned model, for the record to name,
     or its line; `run`: what else the record says of it. `defender`: who honours requests, for attacks on the method.
     With fewer than two retrained models the unlearned one is judged beside records that were never trained on; `rate`
-    is then the learning rate of fine-tuning attacks (see `fixed_suite`). `show_examples`: whether pictures and texts of
-    forget, and what models write about them, stand in the record. The same inputs and seed give the same numbers.
+    is then the learning rate of fine-tuning attacks (see `fixed_suite`). `sample`: on how many examples of retain, and
+    of the test set, models are looked at, at most, drawn at random; None for all. `show_examples`: whether pictures
+    and texts of forget, and what models write about them, stand in the record. The same inputs and seed give the same
+    numbers.
     Raises BadInput where models and data don't fit, or where no attack of the suite can run.
     """
     check_fields("audit", FIELDS, {**locals()})
     run, session, chosen = described(run or Run(), method), session or Session(), suite_of(attacks)
     models = Models(original, unlearned, models_of(retrained), null)
-    setting = Setting(models, request, task, int(seed), session, defender, run.costs)
+    setting = Setting(models, request, task, int(seed), session, defender, run.costs, sample)
     suiting = chosen.suiting(task)
     with ExitStack() as stack:
         for _, model in setting.subjects:
@@ -160,6 +167,7 @@ def _record(
         scenario=run.scenario,
         scenario_summary=run.summary,
         sizes={str(split): len(setting.request[split]) for split in SPLITS},
+        observed=_sampled(setting),
         kind=setting.request.kind,
         method=run.method,
         method_title=run.title,
@@ -184,6 +192,12 @@ def _record(
     )
     facts = replace(Facts.of(record), cuts=cuts(setting.task, setting.request))
     return record.model_copy(update={"doubts": doubts(facts)})
+
+
+def _sampled(setting: Setting) -> dict[str, int]:
+    """On how many examples of a split models were looked at, where not on all."""
+    counts = {str(split): len(setting.observed[split]) for split in SPLITS}
+    return {split: count for split, count in counts.items() if count < len(setting.request[split])}  # type: ignore[index]
 
 
 def _worst(setting: Setting, count: int = 8, *, show: bool = False) -> Iterator[Exhibit]:

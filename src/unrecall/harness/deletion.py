@@ -41,7 +41,7 @@ def deletion_finding(attack: DeletionAttack, setting: Setting) -> Finding:
 def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task: Classed) -> Outcomes:
     """Makes all requests, and has each of them honoured, from the original model on. `task`: the setting's own."""
     original, classified = setting.models.original, task.classified()
-    alone = replace(setting, models=Models(original, original), task=classified)
+    alone = replace(setting, models=Models(original, original), task=classified, sample=None)
     signals = alone.evidence["original"].signals
     splits = [split for split in unseen(setting.request) if split in signals]
     training, truth = predictions(signals, TRAINING), predictions(signals, splits)

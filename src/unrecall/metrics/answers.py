@@ -55,7 +55,7 @@ def measure(setting: Setting, most: int = MOST) -> Measured:
     answer that wanders off before it says the truth is lower here.
     """
     texts = textual("answers", setting.task, "Read the other measurements.")
-    sets = [questions for split in SPLITS for questions in question_sets(setting.request, split, most)]
+    sets = [questions for split in SPLITS for questions in question_sets(setting.observed, split, most)]
     by_role = {subject.role: _answers(subject, sets, setting) for subject in setting.subjects}
     answered = [
         Answered(questions, {role: answers[i] for role, answers in by_role.items()}) for i, questions in enumerate(sets)

@@ -112,7 +112,7 @@ def predictions(setting: Setting) -> dict[str, Predictions]:
 def _nearest_prompts(setting: Setting, splits: Sequence[Split]) -> dict[str, Predictions]:
     """The class of each pair's nearest prompt, by role."""
     task = paired("contamination", setting.task)
-    labels = torch.cat([task.labels(setting.request[split]) for split in splits])
+    labels = torch.cat([task.labels(setting.observed[split]) for split in splits])
     if bool(labels.lt(0).any()):
         raise NotSupported("some pairs have no class")
     by_role = {}

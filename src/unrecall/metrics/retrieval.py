@@ -63,7 +63,7 @@ def measure(setting: Setting) -> Measured:
     From the features of the one pass that all share. Neighbours are the fifth of retain that is nearest to forget's
     mean in the original's own space. NotSupported for a task whose examples are no pairs.
     """
-    task, request = paired("retrieval", setting.task), setting.request
+    task, request = paired("retrieval", setting.task), setting.observed
     present = [split for split in SPLITS if len(request[split])]
     sets = _sets({split: setting.evidence["original"].signals[split].features for split in present})
     labels = torch.cat([task.labels(request[split]) for split in present])

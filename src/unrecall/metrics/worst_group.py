@@ -43,7 +43,7 @@ def worst_group(correct: np.ndarray, names: Sequence[str]) -> Estimate:
 def measure(setting: Setting) -> Measured:
     """The row; its note names the unlearned model's worst group."""
     task = cast(InGroups, setting.task)
-    names = [task.group(item) for item in iterate(setting.request.test)]
+    names = [task.group(item) for item in iterate(setting.observed.test)]
 
     def of(evidence: Evidence) -> Estimate:
         return worst_group(evidence.signals["test"].correct, names)

@@ -373,6 +373,7 @@ class Run(Frozen):
 class Record(Frozen):
     """Everything about one unlearning and its audit; the page reads this and nothing else.
 
+    `observed`: on how many examples of a split models were looked at, where not on all, by split.
     `scores`: sha256 of the file of scores, beside the record, of each judged attack by name. `never_trained`: the
     verdict beside records that were never trained on, where it was asked for or no other could be given.
     """
@@ -381,6 +382,7 @@ class Record(Frozen):
     scenario: str
     scenario_summary: str
     sizes: dict[str, int]
+    observed: dict[str, int] = Field(default_factory=dict)
     kind: str
     method: str
     method_title: str

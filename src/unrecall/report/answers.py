@@ -52,7 +52,9 @@ def request(record: Record) -> str:
     kind = KINDS.get(record.kind, record.kind)
     what = kind if forget is None else f"{forget:,} {'record' if forget == 1 else 'records'}"
     whole = f" ({kind})" if forget is not None and record.kind != "samples" else ""
-    return f"Forget {what}{whole}" + ("." if retain is None else f"; {retain:,} stay.")
+    drawn = [f"{count:,} of {split}" for split, count in record.observed.items()]
+    sample = f" Models were looked at on {' and '.join(drawn)}, drawn at random." if drawn else ""
+    return f"Forget {what}{whole}" + ("." if retain is None else f"; {retain:,} stay.") + sample
 
 
 def done(record: Record) -> str:

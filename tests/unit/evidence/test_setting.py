@@ -17,7 +17,9 @@ from unrecall.data.signals import View
 from unrecall.errors import BadInput, MissingReference
 from unrecall.evidence.setting import Models, Setting, behaviour, model_key
 from unrecall.harness.audit import audit
+from unrecall.harness.checking import _counts
 from unrecall.models.observe import observe
+from unrecall.record.schema import Record
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
 from unrecall.training.session import Session
@@ -359,3 +361,39 @@ def test_each_setting_of_a_module_is_part_of_its_key(value: dict[str, Any]) -> N
 
     assert model_key(made(1.0)) == model_key(made(1.0)) != model_key(made(2.0))
     assert model_key(nn.Linear(1, 1).requires_grad_(False), "w") != model_key(nn.Linear(1, 1), "w")
+
+
+def test_models_are_looked_at_on_a_sample_of_what_is_large(samples_world: World) -> None:
+    w = samples_world
+    setting = replace(setting_of(w), sample=20)
+    whole, part = setting_of(w).evidence["original"].signals, setting.evidence["original"].signals
+    assert [len(setting.observed[split]) for split in ("forget", "retain", "holdout", "test")] == [
+        len(w.request.forget),
+        20,
+        len(w.request.holdout),
+        20,
+    ]
+    places = setting.observed.retain.indices  # type: ignore[attr-defined]
+    assert sorted(set(places)) == places and places[-1] > 20  # from all over
+    assert np.allclose(part["retain"].loss, whole["retain"].loss[places])
+    assert setting.key != setting_of(w).key
+    assert setting.observed.digests["retain"] == [w.request.digests["retain"][i] for i in places]
+    assert setting.observed.fingerprint != w.request.fingerprint
+
+
+def test_an_audit_says_on_how_many_it_looked_at_models(samples_world: World) -> None:
+    w = samples_world
+
+    def record_of(sample: int | None) -> Record:
+        models = {"original": w.original, "unlearned": w.retrained[0], "retrained": w.retrained[1:]}
+        return audit(**models, request=w.request, task=w.task, attacks="loss svc cka", session=CPU, sample=sample)
+
+    whole, part = record_of(None), record_of(30)
+    assert whole.observed == {} and part.observed == {"retain": 30, "test": 30}
+    assert whole.sizes == part.sizes
+    counts = [r.measurement("retain_accuracy").unlearned.n for r in (whole, part)]  # type: ignore[union-attr]
+    assert counts == [len(w.request.retain), 30]
+    assert [r.measurement("forget_accuracy") for r in (whole,)] == [part.measurement("forget_accuracy")]
+    assert list(_counts(part)) == list(_counts(whole)) == []
+    with pytest.raises(BadInput, match="expected sample to be a number of examples from 1 on"):
+        record_of(0)
