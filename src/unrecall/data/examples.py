@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -55,6 +56,27 @@ class Part:
 
     def __getitem__(self, index: int, /) -> Any:
         return self.whole[self.indices[index]]
+
+    def __getitems__(self, indices: Sequence[int], /) -> Sequence[Any]:
+        return several(self.whole, [self.indices[i] for i in indices])
+
+
+def several(examples: Examples, indices: Sequence[int]) -> Sequence[Any]:
+    """These examples: at once where the data set can (`__getitems__`, as PyTorch has it), else one by one."""
+    if not _at_once(type(examples)):
+        return [examples[i] for i in indices]
+    items: Sequence[Any] = examples.__getitems__(indices)  # type: ignore[attr-defined]
+    return items
+
+
+@cache
+def _at_once(kind: type) -> bool:
+    """Whether a class gives several examples at once, as its own `__getitem__` would give each of them.
+
+    A subclass may have changed that alone, and still inherits the other.
+    """
+    first = next((base for base in kind.__mro__ if {"__getitem__", "__getitems__"} & vars(base).keys()), object)
+    return "__getitems__" in vars(first)
 
 
 def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[Part, Part]:
@@ -116,15 +138,23 @@ def digest(item: Any) -> str:
     return state.hexdigest()
 
 
-def _bytes(item: Any) -> Iterator[bytes]:
+_dtype_name = cache(str)
+"""How NumPy calls a number format, which takes it as long as to hash a small picture."""
+
+
+def _bytes(item: Any) -> Iterator[Any]:
+    """An example as what a hash takes: bytes, and arrays of them."""
     if isinstance(item, Tensor):
         item = _array(item)
     if isinstance(item, np.ndarray | np.generic):
         if isinstance(item, np.generic) or item.ndim == 0:
             yield f"{item.item()!r};".encode()
         else:
-            yield f"{item.dtype}{item.shape}".encode()
-            yield np.ascontiguousarray(item).tobytes()
+            yield f"{_dtype_name(item.dtype)}{item.shape}".encode()
+            if item.dtype.hasobject:
+                yield from _bytes(item.tolist())
+            else:
+                yield np.ascontiguousarray(item).reshape(-1).view(np.uint8)
     elif isinstance(item, Mapping):
         for key in sorted(item):
             yield f"{key!r}:".encode()

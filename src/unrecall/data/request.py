@@ -1,9 +1,9 @@
 """A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from unrecall.data.enough import HALVED, OTHERS
-from unrecall.data.examples import Absent, Examples, Part, digest, iterate, split_off
+from unrecall.data.examples import Absent, Examples, Part, digest, evenly, split_off
+from unrecall.data.identity import CONTENT, Identities, by_content, identities
 from unrecall.errors import BadInput, MissingReference
 
 Kind: TypeAlias = Literal["samples", "class", "concept", "backdoor"]
@@ -20,6 +21,8 @@ Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
 """How a holdout came to be."""
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
+CHECKED = 10_000
+"""Examples of a set that are read to be checked, where the data set itself tells which of them are the same."""
 SAMPLED: tuple[Split, ...] = ("retain", "test")
 """The splits that may be large, and of which a sample tells as much."""
 APART = {
@@ -72,6 +75,8 @@ class Request:
     pairs: Sequence[int] | None = None
     checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
+    _told: Mapping[int, Identities] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """What the examples of the request are that this one was made of, by the `id` of their set."""
     _checked_parts: dict[tuple[str, ...], set[str]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +105,8 @@ class Request:
         _check_groups(self)
         _check_pairs(self)
         self._check_lasting()
-        self.check_apart(self.digests, digest)
+        self.check_apart({name: told.values for name, told in self.identities.items()})
+        vars(self)["_told"] = {}  # an id is another's once its object is gone
 
     def _check_lasting(self) -> None:
         """BadInput where an example isn't the same when it is read again: the first and the middle one of each set."""
@@ -108,20 +114,15 @@ class Request:
             for i in {0, len(examples) // 2} if len(examples) else ():
                 check_same(digest(examples[i]), digest(examples[i]), f"{name}[{i}]")
 
-    def check_apart(self, digests: Mapping[Split, Sequence[str]], content: Callable[[Any], str]) -> None:
-        """BadInput where forget has an example twice, or two sets share one.
-
-        `digests`: what each example of each split is, as `content` says it, which is asked of validation.
-        """
-        places: dict[str, dict[str, int]] = {name: _places(digests[name]) for name in SPLITS}
+    def check_apart(self, digests: Mapping[str, Sequence[str]]) -> None:
+        """BadInput where forget has an example twice, or two sets share one; `digests`: what each of each set is."""
+        places = {name: _places(texts) for name, texts in digests.items()}
         for i, key in enumerate(digests["forget"]):
             if places["forget"][key] != i:
                 raise BadInput(
                     f"Request: expected each forget example once, got example {i} equal to {places['forget'][key]}. "
                     "Remove the duplicate."
                 )
-        if self.validation is not None:
-            places["validation"] = _places([content(item) for item in iterate(self.validation)])
         for first, second in ((first, second) for first, others in APART.items() for second in others):
             if {first, second} <= places.keys() and (shared := places[first].keys() & places[second].keys()):
                 i, j = min((places[first][key], places[second][key]) for key in shared)
@@ -140,9 +141,36 @@ class Request:
         return own if self.validation is None else {**own, "validation": self.validation}
 
     @cached_property
+    def identities(self) -> dict[str, Identities]:
+        """What each example of each set is: as all data sets tell it in one form, else by content, each one read."""
+        told = {name: identities(examples, self._told) for name, examples in self.sets.items() if len(examples)}
+        forms = {"" if part is None else part.form for part in told.values()}
+        if "" in forms or len(forms) > 1:
+            told = {
+                name: part if part is not None and part.form == CONTENT else by_content(self.sets[name])
+                for name, part in told.items()
+            }
+        return {name: told.get(name) or Identities(CONTENT, []) for name in self.sets}
+
+    def to_check(self, name: str) -> Iterator[tuple[int, Any]]:
+        """The examples of a set that a task checks, each with its index there: all of them.
+
+        Where data sets tell what their examples are, at most 10,000, evenly spread: others show themselves when they
+        are read.
+        """
+        examples = self.sets[name]
+        places = evenly(len(examples), CHECKED) if self.indexed else range(len(examples))
+        return ((i, examples[i]) for i in places)
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the data sets tell which of their examples are the same, so that nobody reads all of them for it."""
+        return self.identities["forget"].form != CONTENT
+
+    @cached_property
     def digests(self) -> dict[Split, list[str]]:
-        """sha256 of each example of each split."""
-        return {name: [digest(item) for item in iterate(self[name])] for name in SPLITS}
+        """A text for each example of each split that says what it is: sha256 of its content, or see `identities`."""
+        return {name: self.identities[name].values for name in SPLITS}
 
     @property
     def group_names(self) -> list[str] | None:
@@ -197,7 +225,8 @@ class Request:
     def unseen(self, digests: Collection[str]) -> "Request":
         """This request without those examples of holdout and of the test set, by sha256, that somebody has tuned on."""
         splits: tuple[Split, ...] = ("holdout", "test")
-        places = {name: [i for i, key in enumerate(self.digests[name]) if key not in digests] for name in splits}
+        contents = {name: by_content(self[name]).values if self.indexed else self.digests[name] for name in splits}
+        places = {name: [i for i, key in enumerate(keys) if key not in digests] for name, keys in contents.items()}
         parts = {name: Part(self[name], own) for name, own in places.items() if len(own) < len(self[name])}
         if "holdout" not in parts:
             return self.with_own(**parts) if parts else self
@@ -209,10 +238,9 @@ class Request:
         part = copy(self)  # what was compared when this request was made needn't be again
         for name in {*SPLITS, "validation"} - {*names}:
             hidden = None if name == "validation" else Absent("not to be read here")
-            object.__setattr__(part, name, hidden)
-        vars(part).pop("fingerprint", None)
-        vars(part)["digests"] = {name: self.digests[name] if name in names else [] for name in SPLITS}
-        object.__setattr__(part, "checked", self._checked_parts.setdefault(names, set()))
+            vars(part)[name] = hidden
+        own = {name: told if name in names else Identities(told.form, []) for name, told in self.identities.items()}
+        part._become(identities=own, checked=self._checked_parts.setdefault(names, set()))
         part.checked.update(self.checked)
         return part
 
@@ -224,14 +252,13 @@ class Request:
         large = {name: self[name] for name in SAMPLED if most is not None and len(self[name]) > most}
         if not large:
             return self
-        part, digests = copy(self), dict(self.digests)
+        part, own = copy(self), dict(self.identities)
         for name, examples in large.items():
             drawn, _ = split_off(examples, most or 0, torch.Generator().manual_seed(0))
             places = sorted(drawn.indices)
-            object.__setattr__(part, name, Part(examples, places))
-            digests[name] = [digests[name][i] for i in places]
-        vars(part).pop("fingerprint", None)
-        vars(part)["digests"] = digests
+            part._become(**{name: Part(examples, places)})
+            own[name] = Identities(own[name].form, [own[name].values[i] for i in places])
+        part._become(identities=own)
         return part
 
     def with_own(self, **changes: Any) -> "Request":
@@ -242,9 +269,18 @@ class Request:
         if {"forget", "holdout"} & changes.keys():
             control = "random split" if self.control == "planted" else self.control
             changes = {"groups": None, "pairs": None, "control": control, **changes}
-        changed = replace(self, **changes)
-        changed.checked.update(self.checked)
+        if unknown := changes.keys() - {own.name for own in fields(self) if own.init}:
+            raise TypeError(f"Request has no {', '.join(sorted(unknown))}")
+        changed, told = copy(self), {id(self.sets[name]): own for name, own in self.identities.items()}
+        changed._become(**changes, checked={*self.checked}, _checked_parts={}, _told=told)
+        changed.__post_init__()
         return changed
+
+    def _become(self, **values: Any) -> None:
+        """Gives a copy of a request values of its own, from which what is cached then follows."""
+        for cached in ("identities", "digests", "fingerprint"):
+            vars(self).pop(cached, None)
+        vars(self).update(values)
 
 
 def _check_groups(request: Request) -> None:

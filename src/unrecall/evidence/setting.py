@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.enough import SAMPLE
 from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
 from unrecall.data.request import SAMPLED, SPLITS, Request, Split
 from unrecall.data.signals import Signals, SplitSignals
@@ -26,8 +27,6 @@ from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session
 
 ExtraSignals: TypeAlias = Callable[[nn.Module, Job], Mapping[Split, np.ndarray]]
-SAMPLE = 10_000
-"""Examples of retain, and of the test set, on which models are looked at: a share is known to a point from so many."""
 MACHINERY = frozenset(vars(nn.Module()))
 """The attributes that every module has."""
 

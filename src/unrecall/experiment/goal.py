@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 from torch import nn
 
+from unrecall.data.enough import SAMPLE
 from unrecall.data.examples import Examples, Part, evenly
 from unrecall.data.request import Kind, Request
 from unrecall.data.signals import Signals
@@ -147,10 +148,10 @@ def nearest(task: Task, original: nn.Module, request: Request) -> Part:
     from sklearn.neighbors import NearestNeighbors
 
     forget = Part(request.forget, evenly(len(request.forget), LOOKED_AT))
-    splits = (forget, request.retain)
-    forget_features, retain_features = (_flat(observe(original, task, split).features) for split in splits)
+    retain = request.sampled(SAMPLE).retain
+    forget_features, retain_features = (_flat(observe(original, task, part).features) for part in (forget, retain))
     index = NearestNeighbors(n_neighbors=min(NEAREST, len(retain_features)), metric="cosine").fit(retain_features)
-    return Part(request.retain, np.unique(index.kneighbors(forget_features, return_distance=False)).tolist())
+    return Part(retain, np.unique(index.kneighbors(forget_features, return_distance=False)).tolist())
 
 
 def _flat(features: np.ndarray) -> np.ndarray:

@@ -11,11 +11,12 @@ import numpy as np
 from torch import nn
 
 from unrecall.attacks.base import Attack, AttackKind
+from unrecall.data.enough import SAMPLE
 from unrecall.data.request import SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
 from unrecall.errors import NOTHING, Fields, check_fields, kind_of
-from unrecall.evidence.setting import SAMPLE, Defender, Models, Setting
+from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.inspection import inspection_finding

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, move
+from unrecall.data.examples import Batch, Examples, move, several
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, Signals
 from unrecall.nn.functional import exact_log_softmax, own_moments
@@ -55,7 +55,7 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
 def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> Iterator[Batch]:
     """Collates groups of examples by their indices; each batch also carries its `index` [examples]."""
     for group in groups:
-        yield {**task.collate([examples[i] for i in group]), "index": torch.tensor(group)}
+        yield {**task.collate(several(examples, group)), "index": torch.tensor(group)}
 
 
 def device_of(model: nn.Module) -> torch.device:

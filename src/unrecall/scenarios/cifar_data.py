@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Examples, digest
+from unrecall.data.identity import digests_of_rows
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Lesson, first, trained_once
@@ -50,6 +51,15 @@ class Pictures:
 
     def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
         return torch.from_numpy(self.pixels[index]).float() / 255, self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int], /) -> list[tuple[Tensor, int]]:
+        pictures = torch.from_numpy(self.pixels[list(indices)]).float() / 255
+        return [(picture, self.labels[i]) for picture, i in zip(pictures, indices, strict=True)]
+
+    def identities(self, indices: Sequence[int], /) -> list[str]:
+        """The sha256 of each picture's bytes, and its label."""
+        digests = digests_of_rows([torch.from_numpy(self.pixels)], indices)
+        return [f"{text} {self.labels[i]}" for text, i in zip(digests, indices, strict=True)]
 
 
 class Augmented:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from unrecall.data.examples import Batch, Examples, digest, iterate, move
-from unrecall.data.request import SPLITS, Request, Split, check_same
+from unrecall.data.request import SPLITS, Request, check_same
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput
 from unrecall.nn.hooks import mode
@@ -117,9 +117,8 @@ def check_data(task: Task, model: nn.Module, request: Request) -> None:
     """The part of `check_inputs` that follows `check_model`, for whoever has asked that already."""
     task.check(model, request)
     _check_answers(task, model, [request.forget[i] for i in range(min(4, len(request.forget)))])
-    if (looked_for := f"apart as {task!r}") not in request.checked:
-        contents = {split: list(_contents(task, request, split)) for split in SPLITS}
-        request.check_apart(contents, task.content)
+    if not request.indexed and (looked_for := f"apart as {task!r}") not in request.checked:
+        request.check_apart({name: list(_contents(task, request, name)) for name in request.sets})
         request.checked.add(looked_for)
 
 
@@ -155,16 +154,19 @@ def _check_answers(task: Task, model: nn.Module, items: Sequence[Any]) -> None:
         )
 
 
-def _contents(task: Task, request: Request, split: Split) -> Iterator[str]:
-    """What each example of a split is to the task; BadInput where one isn't what it was when it was first read."""
-    for i, (item, before) in enumerate(zip(iterate(request[split]), request.digests[split], strict=True)):
-        check_same(before, digest(item), f"{split}[{i}]")
+def _contents(task: Task, request: Request, name: str) -> Iterator[str]:
+    """What each example of a set is to the task; BadInput where one isn't what it was when it was first read."""
+    examples, digests = request.sets[name], request.identities[name].values
+    for i, (item, before) in enumerate(zip(iterate(examples), digests, strict=True)):
+        check_same(before, digest(item), f"{name}[{i}]")
         yield task.content(item)
 
 
 def cuts(task: Task, request: Request) -> list[str]:
     """What each split loses by being cut, a sentence for each that loses something."""
-    sentences = []
+    sentences: list[str] = []
+    if type(task).cut_off is Task.cut_off:
+        return sentences
     for split in SPLITS:
         shares = [task.cut_off(item) for item in iterate(request[split])]
         if lost := [share for share in shares if share > 0]:

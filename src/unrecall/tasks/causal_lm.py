@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, evenly, iterate, move
+from unrecall.data.examples import Batch, evenly, move
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
@@ -228,8 +228,8 @@ class CausalLM(Tokenised, Task):
         if looked_for in request.checked:
             return
         forgotten: dict[tuple[str, ...], int] = {}
-        for split, examples in request.sets.items():
-            for i, item in enumerate(iterate(examples)):
+        for split in request.sets:
+            for i, item in request.to_check(split):
                 tokens = self._checked(item, f"{split}[{i}]")
                 if context is not None and len(tokens) > context:
                     raise BadInput(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, digest, iterate
-from unrecall.data.request import SPLITS, Request
+from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.disk.cache import code_key
 from unrecall.disk.files import content_key
@@ -268,10 +268,9 @@ class Classification(Task):
             )
         looked_for = f"{self!r} {classes} {tuple(shape)}"
         if looked_for not in request.checked:
-            for split, examples in request.sets.items():
-                self._check_examples(split, examples, classes, shape)
+            labels = {name: self._check_examples(name, request, classes, shape) for name in request.sets}
             if request.kind == "class":
-                check_class_request(request, *({self.label(item) for item in iterate(request[s])} for s in SPLITS[:2]))
+                check_class_request(request, labels["forget"], labels["retain"])
             request.checked.add(looked_for)
 
     def _outputs(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -291,10 +290,11 @@ class Classification(Task):
                     "its shape and precision: Classification(forward=lambda model, inputs: model(...))."
                 ) from error
 
-    def _check_examples(self, split: str, examples: Examples, classes: int, shape: torch.Size) -> None:
+    def _check_examples(self, split: str, request: Request, classes: int, shape: torch.Size) -> set[int]:
+        """BadInput for the first example of a set that isn't as it must be; gives the classes of all."""
         low, high = self.bounds
-        least, most = math.inf, -math.inf
-        for i, item in enumerate(iterate(examples)):
+        least, most, labels = math.inf, -math.inf, set[int]()
+        for i, item in request.to_check(split):
             tensor, label = self._read(item, f"{split}[{i}]")
             if tensor.shape != shape:
                 raise BadInput(
@@ -306,7 +306,7 @@ class Classification(Task):
             if tensor.numel():
                 least, most = min(least, float(tensor.min())), max(most, float(tensor.max()))
             if least < low - 1e-6 or most > high + 1e-6:
-                own = self.bounds_of({split: examples})
+                own = self.bounds_of({split: request.sets[split]})
                 raise BadInput(
                     f"{split}[{i}]: expected inputs within [{low:g}, {high:g}], got [{least:.3g}, {most:.3g}]. "
                     f"Normalise inside the model, or say in which range they lie: Classification(bounds={own})."
@@ -316,11 +316,13 @@ class Classification(Task):
                     f"{split}[{i}]: expected a label in 0..{classes - 1} (the model's outputs), got {label}. "
                     "Number the classes from 0, in the order of the outputs."
                 )
+            labels.add(label)
         if split == "retain" and 0 < most - least < NARROW * (high - low):
             raise BadInput(
                 f"retain: expected inputs that span 1 % of the bounds [{low:g}, {high:g}] or more, got [{least:.3g}, "
                 f"{most:.3g}], in which a radius of 8/255 of the bounds means nothing. Classification(bounds=...)."
             )
+        return labels
 
     def exhibit(self, item: Any, caption: str) -> Exhibit:
         """A picture where the input has two or three dimensions, a list of numbers otherwise."""

@@ -208,7 +208,7 @@ class Pairs(Task):
             for split, examples in request.sets.items():
                 if len(examples) == 1:
                     raise BadInput(f"{split}: expected 2 pairs or more, each to be told from the others, got 1.")
-                for i, item in enumerate(iterate(examples)):
+                for i, item in request.to_check(split):
                     self._check_pair(item, f"{split}[{i}]", shape)
                     self._check_tokens(item["caption"], f"{split}[{i}]", limits)
             if request.kind == "class":

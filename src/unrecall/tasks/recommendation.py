@@ -182,8 +182,8 @@ class Recommendation(Task):
         """Items must be the catalogue's, users the model's, and outputs logits `[n, items]`; nothing may be NaN."""
         check_finite(model)
         if (looked_for := repr(self)) not in request.checked:
-            for split, examples in request.sets.items():
-                for i, example in enumerate(iterate(examples)):
+            for split in request.sets:
+                for i, example in request.to_check(split):
                     check_interaction(example, f"{split}[{i}]", self.items, sequential=self.longest > 0)
             request.checked.add(looked_for)
         last = [max(iterate(examples), key=self.user) for examples in request.sets.values() if len(examples)]

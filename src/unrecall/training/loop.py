@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, batch_size, digest, in_parts, iterate, move
+from unrecall.data.examples import Batch, Examples, batch_size, in_parts, move
+from unrecall.data.identity import key_of
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
@@ -238,7 +239,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
 
 def _key(model: nn.Module, phase: Phase, seed: int, session: Session) -> str:
     """What decides how a run of the loop ends: model, data, loss, recipe, seed, and what the session knows of it."""
-    data = [content_key(name, *map(digest, iterate(stream))) for name, stream in phase.streams.items()]
+    data = [content_key(name, key_of(stream)) for name, stream in phase.streams.items()]
     code = code_key(phase.loss, phase.step, *((phase.done,) if phase.done else ()))
     return content_key(session.key, repr(phase.fit), str(seed), digest_of(model), *data, code, *environment().values())
 

@@ -1,0 +1,151 @@
+"""What each example of a data set is: by its content, or as the data set itself can tell without making it."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
+
+from unrecall.data.examples import Examples, Joined, Part, digest, evenly, iterate
+from unrecall.disk.files import content_key
+
+CONTENT = "content"
+FEW = 4
+"""Examples that show what is made of what is stored: a transformation, say."""
+READERS = 8
+"""Files that are read at once."""
+
+
+class Identities(NamedTuple):
+    """A text for each example, the same where two are the same. Only those of one `form` can be compared."""
+
+    form: str
+    values: list[str]
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A data set that tells which of its examples are the same, without making them.
+
+    For data that are large or slow to make. Two examples of two such data sets of one class are taken for the same
+    where their texts are, so these must say all that an example is: its file's sha256 and its label, say.
+    """
+
+    def identities(self, indices: Sequence[int], /) -> Sequence[str]:
+        """A text for each of these examples."""
+
+
+def identities(examples: Examples, told: Mapping[int, Identities] | None = None) -> Identities | None:
+    """What each example is, as the data set can tell; None where it can't.
+
+    That can a data set of the user's own by its method `identities`, PyTorch's TensorDataset by its tensors' bytes,
+    torchvision's folders by their files' bytes, and whatever is a part of one, or joins several. `told`: what was told
+    of data sets before, by their `id`.
+    """
+    return _of(examples, range(len(examples)), told or {})
+
+
+def key_of(examples: Examples) -> str:
+    """What decides all of a data set: what each example is and, where no one reads all for it, a few as they are made.
+
+    The same for the same data, in every process.
+    """
+    told = identities(examples)
+    if told is None:
+        return content_key(*by_content(examples).values)
+    few = (digest(examples[i]) for i in evenly(len(examples), FEW))
+    return content_key(told.form, *told.values, *few)
+
+
+def by_content(examples: Examples) -> Identities:
+    """What each example is, by all that it is made of: every one is read."""
+    return Identities(CONTENT, [digest(item) for item in iterate(examples)])
+
+
+def _of(examples: Any, indices: Sequence[int], told: Mapping[int, Identities]) -> Identities | None:
+    """What these examples are; of a part, by the whole, and of data sets that are joined, by each of them."""
+    if id(examples) in told:
+        form, values = told[id(examples)]
+        return Identities(form, [values[i] for i in indices])
+    if isinstance(examples, Part):
+        return _of(examples.whole, [examples.indices[i] for i in indices], told)
+    if type(examples) is Subset:
+        return _of(examples.dataset, [int(examples.indices[i]) for i in indices], told)
+    if isinstance(examples, Joined):
+        return _of_several(examples, indices, told)
+    return _own(examples, indices)
+
+
+def _own(examples: Any, indices: Sequence[int]) -> Identities | None:
+    """What these examples of a data set are that is no part of another."""
+    if isinstance(examples, Identified):
+        return Identities(_name(type(examples)), [str(text) for text in examples.identities(indices)])
+    if type(examples) is TensorDataset and all(map(_plain, examples.tensors)):
+        form = " ".join(f"{tensor.dtype}{tuple(tensor.shape[1:])}" for tensor in examples.tensors)
+        return Identities(f"tensors {form}", digests_of_rows(examples.tensors, indices))
+    if getattr(type(examples).__getitem__, "__module__", "") == "torchvision.datasets.folder":
+        return Identities("files", _of_files([examples.samples[i] for i in indices]))
+    return None
+
+
+def _of_several(examples: Joined, indices: Sequence[int], told: Mapping[int, Identities]) -> Identities | None:
+    """What examples of joined data sets are, where all of these tell it in one form."""
+    ends = np.cumsum([0, *map(len, examples.parts)])
+    which = np.searchsorted(ends, np.asarray(indices), side="right") - 1
+    values, forms = np.empty(len(indices), object), set[str]()
+    for k in np.unique(which):
+        places = np.flatnonzero(which == k)
+        part = _of(examples.parts[k], (np.asarray(indices)[places] - ends[k]).tolist(), told)
+        if part is None:
+            return None
+        values[places] = part.values
+        forms.add(part.form)
+    return Identities(forms.pop() if forms else "", values.tolist()) if len(forms) <= 1 else None
+
+
+def digests_of_rows(tensors: Sequence[Tensor], indices: Iterable[int]) -> list[str]:
+    """sha256 of these rows of tensors that lie side by side `[n, ...]`: of the bytes that they are stored in."""
+    rows = [tensor.detach().reshape(len(tensor), -1).contiguous().view(torch.uint8).numpy() for tensor in tensors]
+    if len(rows) == 1:
+        return [hashlib.sha256(rows[0][i]).hexdigest() for i in indices]
+    digests = []
+    for i in indices:
+        state = hashlib.sha256()
+        for row in rows:
+            state.update(row[i])
+        digests.append(state.hexdigest())
+    return digests
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds all its values here, in bytes that say what they are."""
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
+
+def _of_files(samples: Sequence[tuple[str, int]]) -> list[str]:
+    """sha256 of each file, and its class; files are read some at a time."""
+    with ThreadPoolExecutor(READERS) as readers:
+        digests = readers.map(_digest_of_file, [path for path, *_ in samples])
+    return [f"{text} {label}" for text, (_, label) in zip(digests, samples, strict=True)]
+
+
+def _digest_of_file(path: str) -> str:
+    """sha256 of a file, which is read once for as long as it isn't written again."""
+    state = Path(path).stat()
+    return _read(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _read(path: str, _size: int, _written: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
