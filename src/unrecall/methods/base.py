@@ -33,8 +33,10 @@ from unrecall.training.loop import (
     averaged,
     epoch_steps,
     fit,
+    idle_step,
     loss_on,
     mean_loss,
+    plain_step,
     set_training,
 )
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -378,11 +380,17 @@ class Null(Wrapper, GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes the phases of the base, at learning rate 0, as long as they were."""
-        phases = [replace(phase, fit=replace(phase.fit, lr=0.0)) for phase in self.base.phases(student, original, job)]
+        phases = [_idle(phase) for phase in self.base.phases(student, original, job)]
         if not self.steps:
             return phases
         lengths = self.steps[-len(phases) :]
         return [_as_long(phase, steps) for phase, steps in zip(phases, lengths, strict=True) if steps]
+
+
+def _idle(phase: Phase) -> Phase:
+    """The phase at learning rate 0; without gradients where neither its step nor its rule to end looks at them."""
+    plain = phase.step is plain_step and phase.done is None
+    return replace(phase, fit=replace(phase.fit, lr=0.0), step=idle_step if plain else phase.step)
 
 
 def _as_long(phase: Phase, steps: int) -> Phase:

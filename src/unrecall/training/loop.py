@@ -96,6 +96,10 @@ class StepState:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         return torch.stack(losses).sum()
 
+    def evaluate(self) -> Tensor:
+        """Computes the detached loss part by part, and no gradients; BatchNorm sees all that it sees otherwise."""
+        return torch.stack([share * self.loss(self.model, batches).detach() for share, batches in self._parts()]).sum()
+
     def _parts(self) -> Iterator[tuple[float, Batches]]:
         """The parts of all batches, each with its share of the first one's examples; fewer where a batch has fewer."""
         if self.accumulate == 1:
@@ -116,6 +120,14 @@ def plain_step(current: StepState) -> Tensor:
     """Differentiate, then let the optimiser move. Wrappers put their own step around this one."""
     loss = current.differentiate()
     current.optimizer.step()
+    return loss
+
+
+def idle_step(current: StepState) -> Tensor:
+    """The passes of a plain step at learning rate 0: no weight moves, so nothing is differentiated."""
+    loss = current.evaluate()
+    current.optimizer.zero_grad(set_to_none=True)
+    current.optimizer.step()  # of nothing, so that the schedule finds it done
     return loss
 
 

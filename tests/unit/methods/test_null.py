@@ -1,0 +1,32 @@
+"""The null: the passes of a method at learning rate 0, without a backward pass where no weight can move by one."""
+
+import torch
+
+from tests.worlds import CPU, World
+from unrecall.methods.base import Null
+from unrecall.methods.finetune import Finetune
+from unrecall.methods.neggrad_plus import NegGradPlus
+from unrecall.training.job import Job
+from unrecall.training.loop import Fit, plain_step
+from unrecall.training.randomness import seeded
+
+
+def test_it_is_the_method_at_learning_rate_0(samples_world: World) -> None:
+    w = samples_world
+    for parts in (1, 3):
+        method = NegGradPlus(fit=Fit(lr=0.0, batch_size=32, accumulate=parts))
+        still = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)).state_dict()
+        null = Null(NegGradPlus(fit=Fit(lr=0.5, batch_size=32, accumulate=parts)))
+        passed = null.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)).state_dict()
+        assert all(torch.equal(still[name], passed[name]) for name in still)
+        assert not torch.equal(passed["1.running_mean"], w.original.state_dict()["1.running_mean"])
+
+
+def test_nothing_is_differentiated(samples_world: World) -> None:
+    w = samples_world
+    job = Job(w.request, w.task, seeded(0), CPU)
+    (phase,) = Null(Finetune(fit=Fit(batch_size=32))).phases(w.original, w.original, job)
+    (own,) = Finetune(fit=Fit(batch_size=32)).phases(w.original, w.original, job)
+    assert own.step is plain_step and phase.step is not plain_step
+    model = Null(Finetune(fit=Fit(batch_size=32))).unlearn(w.original, job)
+    assert all(p.grad is None for p in model.parameters())
