@@ -11,10 +11,11 @@ from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.data.examples import Examples, move
+from unrecall.data.loading import Group, batches_of
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
-from unrecall.models.observe import device_of, loader
+from unrecall.models.observe import device_of
 from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
@@ -84,8 +85,8 @@ def recalibrate(model: nn.Module, task: Task, examples: Examples, chosen: list[i
         norm.momentum = None
         norm.train()
     passes = math.ceil(len(chosen) / batch_size)
-    groups = [chosen[i::passes] for i in range(passes)]
-    for batch in loader(examples, task, groups):
+    groups = [Group(chosen[i::passes]) for i in range(passes)]
+    for batch in batches_of(examples, task.collate, groups, passes):
         task.rows(model, move(batch, device_of(model)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, move, several
+from unrecall.data.examples import Batch, Examples, move
+from unrecall.data.loading import Group, batches_of
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, Signals
 from unrecall.nn.functional import exact_log_softmax, own_moments
@@ -24,8 +25,8 @@ def batches(
     """
     n, size = len(examples), batch_size or task.at_once
     starts = [max(0, min(i, n - size)) if task.rows_depend_on_batch else i for i in range(0, n, size)]
-    groups = [list(range(i, min(n, i + size))) for i in starts]
-    for batch in loader(examples, task, groups):
+    groups = [Group(list(range(i, min(n, i + size)))) for i in starts]
+    for batch in batches_of(examples, task.collate, groups, len(groups)):
         yield batch if device is None else move(batch, device)
 
 
@@ -50,12 +51,6 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
     For sets that are held against each other: among fewer others an example is easier to tell.
     """
     return min([task.at_once, *filter(None, map(len, sets))]) if task.rows_depend_on_batch else None
-
-
-def loader(examples: Examples, task: Task, groups: Iterable[list[int]]) -> Iterator[Batch]:
-    """Collates groups of examples by their indices; each batch also carries its `index` [examples]."""
-    for group in groups:
-        yield {**task.collate(several(examples, group)), "index": torch.tensor(group)}
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, batch_size, in_parts, move
 from unrecall.data.identity import key_of
+from unrecall.data.loading import Group, batches_of
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, Diverged
-from unrecall.models.observe import accuracy, loader
+from unrecall.models.observe import accuracy
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms
+from unrecall.nn.seeds import reseed
 from unrecall.spec.parameters import Count, Index, NonNegative, Parameters, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.training.randomness import draw_seed, own_randomness, seeded
@@ -225,6 +227,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
             batches = {key: move(next(stream), device) for key, stream in streams.items()}
+            reseed(seed + step)  # whatever was drawn to make them, here or elsewhere
             current = StepState(
                 model, batches, phase.loss, optimizer, recipe.clip, effort.notes, None, recipe.accumulate, step
             )
@@ -273,10 +276,12 @@ def _streams(phase: Phase, task: Task, seed: int, steps: range) -> dict[str, Ite
     They are whole in each of several processes: BatchNorm, dropout and many losses hang on all of a batch, so that the
     processes' shares of it would add up to another training.
     """
-    return {
-        name: loader(data, task, groups(name, len(data), phase.fit, seed, steps))
-        for name, data in phase.streams.items()
-    }
+
+    def made(name: str, data: Examples) -> Iterator[Batch]:
+        chosen = zip(groups(name, len(data), phase.fit, seed, steps), steps, strict=False)
+        return batches_of(data, task.collate, (Group(indices, seed + i) for indices, i in chosen), len(steps))
+
+    return {name: made(name, data) for name, data in phase.streams.items()}
 
 
 def _finite(parameters: list[nn.Parameter]) -> bool:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from unrecall.nn.seeds import reseed
+
 
 def seeded(seed: int) -> torch.Generator:
     """A generator of its own; nothing in unrecall touches the global one."""
@@ -20,25 +22,14 @@ def own_randomness(seed: int) -> Iterator[None]:
     NumPy's and Python's own generators are seeded too, for models and methods of a user may draw from those.
     """
     states = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+    cuda = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
     try:
-        with _torch_randomness(seed):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+            reseed(seed)
             yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-
-
-@contextmanager
-def _torch_randomness(seed: int) -> Iterator[None]:
-    # torch.manual_seed would also queue a seed, with a formatted stack trace, for every accelerator not yet in use.
-    cuda = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed_all(seed)
-        yield
 
 
 def draw_seed(generator: torch.Generator) -> int:

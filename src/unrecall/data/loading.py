@@ -1,0 +1,100 @@
+"""How examples become batches: in this process, or in others beside it, with the same result."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from unrecall.data.examples import Batch, Examples, several
+from unrecall.errors import BadInput
+from unrecall.nn.seeds import reseed
+
+_workers: ContextVar[int] = ContextVar("workers", default=0)
+FEWEST = 4
+"""Batches for each process below which starting it takes longer than it saves."""
+
+
+@contextmanager
+def workers(count: int) -> Iterator[None]:
+    """Within it, examples are read and collated by so many processes beside this one; the numbers are the same.
+
+    For data that take long to make, as pictures do that must be decoded. 0: here. BadInput for other than 0 or more.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise BadInput(f"workers: expected a number of processes from 0 on, got {count!r}. Give 0 to read here.")
+    before = _workers.set(count)
+    try:
+        yield
+    finally:
+        _workers.reset(before)
+
+
+class Group(NamedTuple):
+    """The examples of a batch, by index. `seed`: of whatever is drawn as they are made; None where nothing is."""
+
+    indices: list[int]
+    seed: int | None = None
+
+
+class _Failed(NamedTuple):
+    """What was raised where a batch was made; it travels as it is."""
+
+    error: Exception
+
+
+class _Reader(Dataset[Any]):
+    """Makes batches in another process."""
+
+    def __init__(self, examples: Examples, collate: Callable[[Sequence[Any]], Batch]) -> None:
+        self.examples, self.collate = examples, collate
+
+    def __getitem__(self, group: Group) -> Batch | _Failed:
+        try:
+            return _batch(self.examples, self.collate, group)
+        except Exception as error:  # whatever reading raises is raised again where the batch was asked for
+            return _Failed(error)
+
+
+def batches_of(
+    examples: Examples, collate: Callable[[Sequence[Any]], Batch], groups: Iterable[Group], count: int
+) -> Iterator[Batch]:
+    """The batches of groups of examples, each with its `index` [examples]; `count`: how many there will be.
+
+    Where a group has a seed, the global generators start from it, and are left as reading leaves them; with workers
+    they are as they were. BadInput where a worker dies, or can't be given the examples.
+    """
+    number = _workers.get()
+    if count < FEWEST * number or number == 0:
+        yield from (_batch(examples, collate, group) for group in groups)
+        return
+    loader = DataLoader(
+        _Reader(examples, collate),
+        batch_size=None,
+        sampler=groups,
+        num_workers=number,
+        pin_memory=torch.cuda.is_available(),
+    )
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except Exception as error:  # a worker that was killed, or examples that can't be sent to one
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BadInput(
+                f"workers: expected {number} processes that read data, got: {line} Use fewer, or none, where memory "
+                "is short or the data set can't be pickled."
+            ) from error
+        if isinstance(batch, _Failed):
+            raise batch.error
+        yield batch
+
+
+def _batch(examples: Examples, collate: Callable[[Sequence[Any]], Batch], group: Group) -> Batch:
+    if group.seed is not None:
+        reseed(group.seed)
+    return {**collate(several(examples, group.indices)), "index": torch.tensor(group.indices)}
