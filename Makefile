@@ -5,7 +5,7 @@ LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt $(LINKS)
 LAWS := tests/laws/test_architecture.py tests/laws/test_shape.py tests/laws/test_kept_records.py tests/laws/test_results.py
 
-.PHONY: demo test test-everywhere golden check fuzz kills lint speed docs wheel clean
+.PHONY: demo test test-everywhere golden check fuzz kills lint speed gpu docs wheel clean
 
 demo: .venv/demo  ## train, retrain, unlearn, attack, report on digits: about a minute
 	$(BIN)/unrecall demo --out unrecall-demo
@@ -36,6 +36,9 @@ lint: .venv/dev  ## style and types
 
 speed: .venv/dev  ## races: ratios against a bare loop or a peer in the same run
 	$(BIN)/python -m speed
+
+gpu: .venv/dev  ## the same on one GPU, in at most 12 minutes; records go to results/gpu
+	$(BIN)/python recipes/gpu.py results/gpu
 
 docs: .venv/docs  ## the documentation as a site
 	$(BIN)/mkdocs build --quiet --strict

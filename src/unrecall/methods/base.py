@@ -41,7 +41,7 @@ from unrecall.training.loop import (
 )
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Effort, Session
-from unrecall.training.teacher import frozen_copy
+from unrecall.training.teacher import frozen_beside
 
 # What a method is written with that stands elsewhere: given on from here.
 __all__ = ["Average", "Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
@@ -200,7 +200,7 @@ class GradientMethod(Method):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Copies the model and runs each phase on the copy."""
         student, job = copy_of(model, job), job.settled(model)
-        original = frozen_copy(student)
+        original = frozen_beside(model, student)
         train(student, self.phases(student, original, job), job, self)
         return restore_flags(student, model)
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,19 @@ Teacher: TypeAlias = Callable[[Batch], Tensor]
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A deep copy that shares no parameter with `model`, in eval mode, without gradients: a teacher."""
     return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def frozen_beside(model: nn.Module, student: nn.Module) -> nn.Module:
+    """`model` in eval mode, without gradients, as a teacher of `student`, which was copied from it and will be trained.
+
+    It shares the weights of `model`, and takes no memory, where the student has them in the same place and precision;
+    otherwise it is a copy of the student. Whoever changes its weights changes the model's.
+    """
+    pairs = zip(model.parameters(), student.parameters(), strict=True)
+    if any(p.dtype != q.dtype or p.device != q.device for p, q in pairs):
+        return frozen_copy(student)
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, shared).eval().requires_grad_(False)
 
 
 BYTES = 2**30
