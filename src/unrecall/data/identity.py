@@ -73,11 +73,11 @@ def _of(examples: Any, indices: Sequence[int], told: Mapping[int, Identities]) -
     if id(examples) in told:
         form, values = told[id(examples)]
         return Identities(form, [values[i] for i in indices])
-    if isinstance(examples, Part):
+    if type(examples) is Part:
         return _of(examples.whole, [examples.indices[i] for i in indices], told)
     if type(examples) is Subset:
         return _of(examples.dataset, [int(examples.indices[i]) for i in indices], told)
-    if isinstance(examples, Joined):
+    if type(examples) is Joined:
         return _of_several(examples, indices, told)
     return _own(examples, indices)
 

@@ -1,0 +1,144 @@
+"""What each example is: told by the data set where it can, read where it can't, and never one taken for the other."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
+
+from unrecall.data.examples import Joined, Part, digest, several
+from unrecall.data.identity import identities, key_of
+from unrecall.data.request import CHECKED, Request
+from unrecall.errors import BadInput
+from unrecall.tasks import Classification
+
+
+class Counted:
+    """Examples that count how often they are read, and tell what they are if they are to."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.first, self.count, self.reads = first, count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+        self.reads += 1
+        return torch.tensor([[[0.0, 1.0], [0.5, (self.first + index) / 1e6]]]), index % 2
+
+
+class Telling(Counted):
+    """Examples that tell what they are."""
+
+    def identities(self, indices: Sequence[int], /) -> list[str]:
+        return [str(self.first + i) for i in indices]
+
+
+def request_of(kind: type[Counted], retain: int) -> Request:
+    return Request(kind(0, 8), kind(100, retain), kind(50, 8), kind(60, 8))
+
+
+def reads(request: Request) -> int:
+    return sum(request[split].reads for split in ("forget", "retain", "holdout", "test"))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [100, 1_000, 10_000])
+def test_what_is_read_grows_with_data_that_tell_nothing_and_with_no_others(size: int) -> None:
+    request, telling = request_of(Counted, size), request_of(Telling, size)
+    assert reads(request) == size + 24 + 16  # each once, and two of each set again, to see whether they last
+    assert reads(telling) == 16
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    Classification().check(model, telling)
+    assert telling.retain.reads <= CHECKED + 10  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", [Counted, Telling])
+def test_a_request_made_of_another_reads_nothing_again(kind: type[Counted]) -> None:
+    request = request_of(kind, 200)
+    before = reads(request)
+    changed = request.with_own(
+        retain=Part(request.retain, range(0, 200, 2)),
+        forget=Joined([Part(request.forget, [3]), request.holdout]),
+        holdout=request.test,
+        test=Part(request.forget, [1]),
+    )
+    assert reads(request) - before <= 16  # two of each set, to see whether they last
+    assert changed.digests["retain"] == request.digests["retain"][::2]
+    assert changed.digests["forget"] == [request.digests["forget"][3], *request.digests["holdout"]]
+    alone = Request(changed.forget, changed.retain, changed.holdout, changed.test)
+    assert alone.fingerprint == changed.fingerprint != request.fingerprint
+
+
+def test_where_one_set_tells_nothing_all_are_read() -> None:
+    mixed = Request(Counted(0, 8), Telling(100, 20), Telling(50, 8), Telling(60, 8))
+    assert not mixed.indexed
+    assert mixed.digests["retain"][0] == digest(mixed.retain[0])
+    with pytest.raises(BadInput, match=r"forget\[0\] equals retain\[0\]"):
+        Request(Counted(100, 8), Telling(100, 20), Telling(50, 8), Telling(60, 8))
+    with pytest.raises(BadInput, match=r"forget\[3\] equals retain\[0\]"):
+        Request(Telling(97, 8), Telling(100, 20), Telling(50, 8), Telling(60, 8))
+
+
+def test_tensors_are_told_apart_by_their_bytes_wherever_they_stand() -> None:
+    inputs, labels = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1, 0, 1, 0, 1])
+    data = TensorDataset(inputs, labels)
+    told = identities(Joined([Part(data, [4, 5]), Subset(Subset(data, [3, 2, 1]), [0, 2])]))
+    assert told is not None
+    assert told.values == [identities(data).values[i] for i in (4, 5, 3, 1)]  # type: ignore[union-attr]
+    twin = TensorDataset(inputs.clone(), labels.clone())
+    assert identities(twin) == identities(data)
+    assert identities(TensorDataset(inputs, 1 - labels)).values != identities(data).values  # type: ignore[union-attr]
+    other = TensorDataset(inputs.double(), labels)
+    assert identities(Joined([data, other])) is None  # of two forms, which can't be compared
+    assert identities(TensorDataset(inputs.to_sparse())) is None
+
+
+def test_a_subclass_that_reads_otherwise_tells_nothing() -> None:
+    class Shifted(TensorDataset):
+        def __getitem__(self, index: int, /) -> Any:
+            return super().__getitem__(index)[0] + 1, 0
+
+    class Doubled(Part):
+        def __getitem__(self, index: int, /) -> Any:
+            return 2 * super().__getitem__(index)
+
+    assert identities(Shifted(torch.zeros(2, 1))) is None
+    assert identities(Doubled(Telling(0, 4), [1, 2])) is None
+    assert several(Doubled([0, 1, 2, 3], [1, 2]), [0, 1]) == [2, 4]
+
+
+def test_folders_are_told_apart_by_what_their_files_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("torchvision.datasets.folder")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    source = (
+        "class DatasetFolder:\n"
+        "    def __init__(self, samples): self.samples = samples\n"
+        "    def __len__(self): return len(self.samples)\n"
+        "    def __getitem__(self, index): raise AssertionError('read')\n"
+    )
+    exec(source, vars(module))
+    for name, content in {"a": b"one", "b": b"two", "c": b"one"}.items():
+        (tmp_path / name).write_bytes(content)
+    samples = [(str(tmp_path / name), label) for name, label in (("a", 0), ("b", 0), ("c", 0), ("a", 1))]
+    told = identities(module.DatasetFolder(samples))
+    assert told is not None
+    first, second, third, fourth = told.values
+    assert first == third and len({first, second, fourth}) == 3
+    (tmp_path / "b").write_bytes(b"three")
+    assert identities(module.DatasetFolder(samples)).values[1] != second  # type: ignore[union-attr]
+
+
+def test_the_key_of_a_stream_shows_what_is_made_of_what_is_stored() -> None:
+    class Brighter(Telling):
+        def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+            picture, label = super().__getitem__(index)
+            return picture + 1, label
+
+    keys = [key_of(data) for data in (Telling(0, 9), Telling(0, 9), Telling(1, 9), Brighter(0, 9), Counted(0, 9))]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
