@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unrecall import attacks, methods, metrics, report, scenarios, tasks
     from unrecall.data.examples import Absent, split
+    from unrecall.data.loading import workers
     from unrecall.data.request import Request
     from unrecall.experiment.forget import forget
     from unrecall.experiment.tune import tune
@@ -37,6 +38,7 @@ _WHERE = {
     "Scenario": "unrecall.scenarios.base",
     "Session": "unrecall.training.session",
     "split": "unrecall.data.examples",
+    "workers": "unrecall.data.loading",
     "forget": "unrecall.experiment.forget",
     "tune": "unrecall.experiment.tune",
     "suite": "unrecall.harness.suites",
@@ -67,6 +69,7 @@ __all__ = [
     "suite",
     "tasks",
     "tune",
+    "workers",
 ]
 
 
