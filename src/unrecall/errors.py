@@ -97,7 +97,7 @@ NOTHING = type(None)
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint for a name that is none of `names`: the closest of them, or all."""
-    options = sorted(names)
+    options = sorted(names, key=lambda option: (int(option) if option.isdecimal() else -1, option))
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(options) + "."
 

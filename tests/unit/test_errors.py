@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unrecall import errors
-from unrecall.errors import BadInput, MissingDependency, error_line, visible
+from unrecall.errors import BadInput, MissingDependency, error_line, nearest, visible
 
 
 def test_in_a_checkout_the_extra_is_installed_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +50,7 @@ def test_every_library_s_words_for_too_little_memory_are_known(line: str) -> Non
         raise BadInput("model: expected other inputs.") from RuntimeError(line)
     except BadInput as error:
         assert error_line(error).startswith("memory: expected enough of it, got none left")
+
+
+def test_names_that_are_numbers_stand_by_their_size() -> None:
+    assert nearest("x", ["10", "9", "b", "a"]) == "Known: a, b, 9, 10."

@@ -13,6 +13,8 @@ from unrecall.scenarios.recommenders import Interaction
 
 T = TypeVar("T")
 RATINGS = ("userId", "movieId", "rating", "timestamp")
+STARS = 5.0
+"""The highest rating."""
 MOVIES = ("movieId", "title", "genres")
 """The columns of the two files; capitals don't matter."""
 
@@ -120,6 +122,8 @@ def _ratings(path: Path, movies: Mapping[str, Any]) -> list[tuple[Rating, float]
     ratings = []
     for place, row in _rows(path, RATINGS):
         stars, time = _number(place, row, "rating", float), _number(place, row, "timestamp", int)
+        if not 0 <= stars <= STARS:
+            raise BadInput(f"{place}: expected a rating from 0 to {STARS:g}, got {stars:g}. Correct the line.")
         if not row["userid"].strip():
             raise BadInput(f"{place}: expected a user, got an empty userId. Remove the line.")
         if row["movieid"] not in movies:

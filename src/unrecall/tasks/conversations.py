@@ -1,5 +1,6 @@
 """Conversations from records: turns with roles, of which the last answer is what a model is asked for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -62,10 +63,15 @@ def _turn(turn: Any, where: str) -> Turn:
             f"{where}: expected {role_key} to be one of {', '.join(ROLES)}, got '{turn[role_key]!s:.40}'. Rename it, "
             "or take the turn out."
         )
+    if turn.get("tool_calls"):
+        raise BadInput(
+            f"{where}: expected a turn of text, got tool_calls, which no answer's text holds. Write the call into "
+            f"{content_key} as the model says it, or take the conversation out."
+        )
     if role != "assistant":
         return {"role": role, "content": string(turn[content_key], f"{where}: {content_key}")}
     weight = 1 if turn.get("weight") is None else turn["weight"]
-    if not isinstance(weight, int | float):
+    if not isinstance(weight, int | float) or math.isnan(weight):
         raise BadInput(f"{where}: expected weight to be a number, got {weight!r:.40}. Give 0 where it doesn't count.")
     content = filled(turn[content_key], f"{where}: {content_key}")
     return {"role": role, "content": content} | ({} if weight else {"weight": 0})

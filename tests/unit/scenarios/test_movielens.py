@@ -185,6 +185,8 @@ def test_each_model_is_trained_and_retrained(tmp_path: Path, model: str, monkeyp
         (["1,99,4.0,7"], r"ratings.csv:242: expected a film of movies.csv, got movieId '99'"),
         (["1,2,much,7"], r"ratings.csv:242: expected rating to be a number, got 'much'"),
         (["1,2,nan,7"], r"ratings.csv:242: expected rating to be a number, got 'nan'"),
+        (["1,2,-99,7"], r"ratings.csv:242: expected a rating from 0 to 5, got -99"),
+        (["1,2,400,7"], r"ratings.csv:242: expected a rating from 0 to 5, got 400"),
         (["1,2,4.0,soon"], r"ratings.csv:242: expected timestamp to be a number, got 'soon'"),
         ([",2,4.0,7"], r"ratings.csv:242: expected a user, got an empty userId"),
         (["1,2"], r"ratings.csv:242: expected 4 cells"),

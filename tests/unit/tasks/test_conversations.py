@@ -1,5 +1,6 @@
 """Conversations: which turns are asked, how a chat template writes them, which tokens count, and what is refused."""
 
+import math
 from typing import Any
 
 import pytest
@@ -230,6 +231,8 @@ BAD_TURNS: dict[str, tuple[Any, str]] = {
     "no assistant": (TALK[:2], "x.jsonl:1: expected a turn of the assistant that counts, got system, user"),
     "no turns": ([], "expected a turn of the assistant that counts, got no turns"),
     "weight in text": ([TALK[1], {**TALK[2], "weight": "0"}], "expected weight to be a number, got '0'"),
+    "weight that is none": ([TALK[1], {**TALK[2], "weight": math.nan}], "expected weight to be a number, got nan"),
+    "tools": ([TALK[1], {**TALK[2], "tool_calls": [{"id": "1"}]}], r"\[1\]: expected a turn of text, got tool_calls"),
     "none that counts": ([TALK[1], {**TALK[2], "weight": 0}], "expected a turn of the assistant that counts"),
     "empty answer": (
         [TALK[1], {"role": "assistant", "content": " \u200b"}],
