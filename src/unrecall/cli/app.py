@@ -13,7 +13,18 @@ from typer.core import TyperGroup
 
 from unrecall.cli import options, trust
 from unrecall.cli.launched import works
-from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
+from unrecall.cli.options import (
+    Device,
+    FailOn,
+    Jobs,
+    MethodName,
+    Out,
+    ScenarioName,
+    SuiteName,
+    Tune,
+    check_names,
+    labels,
+)
 from unrecall.cli.output import say as _say
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest, of_users_code
 from unrecall.spec.catalog import CATALOGS, entries
@@ -110,6 +121,7 @@ def run(
     tune: Tune = None,
     suite: SuiteName = "standard",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
+    jobs: Jobs = 1,
     device: Device = None,
     alone: options.Alone = False,
     rate: options.Rate = None,
@@ -139,7 +151,7 @@ def run(
         cell = Cell(scenario, method, suite, 0, searched, str(folder), device, alone, rate, anyway)
         cell = replace(cell, show_examples=show_examples)
         cells = [replace(cell, seed=n, folder=str(folder / f"seed-{n}")) for n in range(seeds)]
-        _run_and_show(cells, folder, fail_on)
+        _run_and_show(cells, folder, fail_on, jobs)
 
 
 @app.command()
@@ -286,6 +298,7 @@ def bench(
     out: Out = Path("unrecall-bench"),
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 1,
     tune: Tune = None,
+    jobs: Jobs = 1,
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
     device: Device = None,
     alone: options.Alone = False,
@@ -297,6 +310,8 @@ def bench(
     from unrecall.experiment.grid import Cell
     from unrecall.spec.lines import parse, paths
 
+    if ray is not None and jobs > 1:
+        raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     if not names:
         raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
@@ -315,7 +330,7 @@ def bench(
             for name in names
             for n in range(seeds)
         ]
-        _run_and_show(cells, folder, "", ray)
+        _run_and_show(cells, folder, "", jobs, ray)
 
 
 @app.command()
@@ -384,13 +399,13 @@ def cache(
         _say(f"{size}: models, scores and answers of earlier runs; 'unrecall cache clear' removes them")
 
 
-def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
+def _run_and_show(cells: list[Any], folder: Path, fail_on: str, jobs: int = 1, ray: str | None = None) -> None:
     """Runs all cells and shows those that finished; UnrecallError where some did not."""
-    from unrecall.experiment.grid import run_cells
+    from unrecall.experiment.parallel import run_cells
     from unrecall.report import check_place
 
     check_place(folder / "report.html")
-    records, failures = run_cells(cells, ray)
+    records, failures = run_cells(cells, jobs, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)
     _complain_of(failures, f"{len(failures)} of {len(cells)} runs failed. The same command tries them again.")

@@ -16,6 +16,7 @@ SuiteName = Annotated[
     str, typer.Option("--suite", help="the attacks: standard, quick, all (every attack), or names separated by spaces")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="how many runs at once, each in a process of its own")]
 NOTHING = "forgot nothing"
 """What --fail-on takes beside verdicts: the exit code is then 3 where a method forgot nothing."""
 FailOn = Annotated[

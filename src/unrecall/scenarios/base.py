@@ -266,7 +266,9 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
             fit(networks, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
-    trained = kept_or_made(shared(on_disk=True), f"{name}-{role}", key, trained_form(model, session), train)
+    trained = kept_or_made(
+        shared(on_disk=True, say=session.say), f"{name}-{role}", key, trained_form(model, session), train
+    )
     session.drop_states()
     return trained
 
