@@ -2,10 +2,6 @@
 
 import json
 import os
-import sys
-import types
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,6 @@ from unrecall import Fit, Request, Scenario
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.experiment import parallel
-from unrecall.experiment.grid import Cell
 from unrecall.report import page, write
 from unrecall.tasks import Classification
 
@@ -243,109 +238,3 @@ def test_control_characters_are_shown_as_code_points(capsys: pytest.CaptureFixtu
     for text in (told.out, told.err, page([record])):
         assert SHOWN in text.replace("&lt;", "<").replace("&gt;", ">")
         assert not set(STEERING) & set(text) & set("\x1b\x07\x9b\u202e")
-
-
-# Ray.
-
-
-def fake_ray(
-    monkeypatch: pytest.MonkeyPatch, start: Callable[..., object], run: Callable[[Any, Any], Any], gpus: int = 0
-) -> list[dict[str, Any]]:
-    """Ray as far as it is used, in this process; gives the resources that tasks ask for, as they do."""
-    asked: list[dict[str, Any]] = []
-
-    def remote(**resources: Any) -> Callable[[Any], Any]:
-        asked.append(resources)
-        return lambda function: types.SimpleNamespace(remote=lambda argument: Task(function, argument))
-
-    class Task:
-        def __init__(self, function: Any, argument: Any) -> None:
-            self.done: Future[Any] = Future()
-            try:
-                self.done.set_result(run(function, argument))
-            except Exception as error:
-                self.done.set_exception(error)
-
-        def future(self) -> "Future[Any]":
-            return self.done
-
-    ray: Any = types.ModuleType("ray")
-    ray.init, ray.shutdown, ray.remote = start, lambda: None, remote
-    ray.cluster_resources = lambda: {"CPU": 2.0, "GPU": float(gpus)} if gpus else {"CPU": 2.0}
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    return asked
-
-
-BENCH = ["bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", f"ssd {METHOD}", "--ray", "local"]
-
-
-@pytest.mark.usefixtures("untrained")
-@pytest.mark.parametrize("fault", ["error", "exit", "silence"])
-def test_ray_that_cant_start_is_one_line(
-    fault: str, case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import threading
-
-    end = threading.Event()
-
-    def start(**_: Any) -> None:
-        if fault == "silence":
-            end.wait(20)
-            return
-        raise ConnectionError("no cluster") if fault == "error" else SystemExit(0)
-
-    monkeypatch.setattr(parallel, "PATIENCE", 0.1)
-    fake_ray(monkeypatch, start, lambda function, argument: function(argument))
-    before = tree(case)
-    assert call(*BENCH) == 2
-    end.set()
-    assert one_line(capsys).startswith("error: ray: expected to start it or to join the cluster at 'local', got: ")
-    assert tree(case) == before
-    assert 0 < parallel.PATIENCE < 60
-
-
-def test_a_worker_that_is_lost_has_its_line_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(function: Any, argument: Any) -> Any:
-        if isinstance(argument, Cell) and argument.method == "ssd":
-            raise RuntimeError("the worker died")
-        return function(argument)
-
-    asked = fake_ray(monkeypatch, lambda **_: None, run)
-    assert call(*BENCH) == 2
-    told = capsys.readouterr()
-    assert "the worker died" in next(line for line in told.err.splitlines() if line.startswith("error: ssd, seed 0: "))
-    assert "neggrad_plus" in told.out
-    assert "run 2 of 2: " in told.err
-    assert [(ask["num_cpus"], ask["num_gpus"]) for ask in asked] == [(1, 0)]
-
-
-@pytest.mark.parametrize(("device", "gpus", "share"), [(None, 0, 0), (None, 2, 1), ("cpu", 2, 0), ("cuda", 2, 1)])
-def test_a_task_of_ray_has_a_gpu_of_its_own_where_there_is_one(
-    device: str | None, gpus: int, share: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = fake_ray(monkeypatch, lambda **_: None, lambda function, cell: "no record", gpus)
-    cells = [Cell("none", "ssd", "quick", seed, False, "out", device) for seed in range(2)]
-    assert parallel.run_cells(cells, ray_address="local") == ([], ["no record", "no record"])
-    assert [ask["num_gpus"] for ask in asked] == [share]
-
-
-def test_a_cluster_without_the_gpu_that_was_asked_for_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake_ray(monkeypatch, lambda **_: None, lambda function, cell: "no record")
-    assert call(*BENCH, "--device", "cuda") == 2
-    assert one_line(capsys).startswith("error: --device cuda: expected a GPU in Ray's cluster, got none.")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"), [(["--jobs", "0"], "0 is not in the range x>=1"), (["--jobs", "2"], "--jobs: expected")]
-)
-def test_impossible_numbers_of_runs_at_once(
-    options: list[str], message: str, case: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = tree(case)
-    assert call(*BENCH, *options) == 2
-    assert message in one_line(capsys)
-    assert tree(case) == before

@@ -7,22 +7,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 from unrecall.errors import BadInput, MissingDependency, UnrecallError, error_line
 from unrecall.experiment.grid import Cell, run_cell, scenario_for
 from unrecall.record.schema import Record
-from unrecall.training.session import duration
+from unrecall.training.session import Session, duration
 
 TRIES = 3
 """How often a cell is tried whose process was killed."""
 PATIENCE = 45.0
 """Seconds that Ray has to start, or a cluster to answer."""
+GRACE = 10.0
+"""Seconds that Ray has to end."""
 
 Outcome: TypeAlias = Record | str
 """The record of a cell, or the line that says why there is none."""
@@ -59,10 +65,15 @@ def run_cells(cells: Sequence[Cell], jobs: int = 1, ray_address: str | None = No
         left = (time.monotonic() - started) / len(outcomes) * (len(cells) - len(outcomes))
         ended = "done" if isinstance(outcome, Record) else "failed"
         rest = f"; about {duration(left)} left" if left else ""
-        cell.session.say(f"run {len(outcomes)} of {len(cells)}: {cell.title} {ended}{rest}")
+        _say(cell, f"run {len(outcomes)} of {len(cells)}: {cell.title} {ended}{rest}")
     in_order = [outcomes[cell] for cell in cells]
     records = [outcome for outcome in in_order if isinstance(outcome, Record)]
     return records, [outcome for outcome in in_order if isinstance(outcome, str)]
+
+
+def _say(cell: Cell, line: str) -> None:
+    """A line for the person who waits, wherever the cell runs."""
+    Session(show=cell.show).say(line)
 
 
 def _as_they_end(cells: Sequence[Cell], jobs: int, ray_address: str | None) -> Iterator[tuple[Cell, Outcome]]:
@@ -135,9 +146,10 @@ def _in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outc
     threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     jobs = min(jobs, len(cells))
     if 1 < cores < jobs * threads:
-        cells[0].session.say(
+        _say(
+            cells[0],
             f"{jobs} runs at once, each with {threads} threads, on {cores} cores: faster with "
-            f"OMP_NUM_THREADS={max(1, cores // jobs)} set, which may change the last digits"
+            f"OMP_NUM_THREADS={max(1, cores // jobs)} set, which may change the last digits",
         )
     processes, threads_here = Processes(jobs), ThreadPoolExecutor(jobs)
     try:
@@ -188,56 +200,89 @@ def _new_process() -> ProcessPoolExecutor:
 def _settle(threads: int) -> None:
     """Gives a new process its threads, and lets it end when the one that started it does."""
     torch.set_num_threads(threads)
-    parent = multiprocessing.parent_process()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _end_after(process: BaseProcess) -> None:
+    """Ends this process when another one has ended."""
+    process.join()
+    os._exit(1)
 
 
 # Ray.
 
 
 def _on_ray(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Outcome]]:
-    """The cells as tasks of Ray, each with a core, and with a GPU of its own where the cluster has any."""
+    """The cells as tasks of Ray, which a process of its own speaks with: Ray ends the one that it can't serve.
+
+    BadInput where Ray doesn't start, or its cluster doesn't answer, within `PATIENCE`.
+    """
+    if find_spec("ray") is None:
+        raise MissingDependency("ray", "grid")
+    spawn = multiprocessing.get_context("spawn")
+    answers, there = spawn.Pipe(duplex=False)
+    driver = spawn.Process(target=_drive, args=(cells, address, there, torch.get_num_threads()))
+    driver.start()
+    there.close()
+    try:
+        _check_started(answers, address)
+        waiting = dict.fromkeys(cells)
+        with suppress(EOFError):
+            while waiting:
+                cell, outcome = answers.recv()
+                del waiting[cell]
+                yield cell, outcome
+            driver.join(GRACE)
+        for cell in waiting:
+            yield (
+                cell,
+                f"{cell.title}: Ray ended before it did. The same command tries it again, and without --ray too.",
+            )
+    finally:
+        driver.terminate()
+        driver.join(1)
+        driver.kill()
+
+
+def _check_started(answers: Connection, address: str) -> None:
+    """BadInput unless the driver says in time that Ray has started."""
+    try:
+        reason = answers.recv() if answers.poll(PATIENCE) else f"no answer within {PATIENCE:g} seconds."
+    except EOFError:
+        reason = "Ray ended at once."
+    if reason:
+        raise BadInput(
+            f"--ray: expected Ray to start, or the cluster at '{address}' to answer, got: {reason} Leave --ray out: "
+            "the runs then go one after another, or with --jobs several at once."
+        )
+
+
+def _drive(cells: Sequence[Cell], address: str, answers: Connection, threads: int) -> None:
+    """`_serve` in a process of its own, whose answers go to the one that started it."""
+    _settle(threads)
+    if "UNRECALL_TRACEBACK" not in os.environ:  # what Ray says of itself is long, and in a log of its own too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _serve(cells, address, answers.send)
+
+
+def _serve(cells: Sequence[Cell], address: str, answer: Callable[[Any], None]) -> None:
+    """Answers why Ray didn't start, or nothing where it did, and then each cell with its outcome as it ends."""
     try:
         import ray
-    except ImportError as error:
-        raise MissingDependency("ray", "grid") from error
-    _start(lambda: ray.init(address=None if address == "local" else address, log_to_driver=False), address)
-    try:
+
+        ray.init(address=None if address == "local" else address, log_to_driver=False)
         gpus = ray.cluster_resources().get("GPU", 0)
         if cells[0].device == "cuda" and not gpus:
-            raise BadInput("--device cuda: expected a GPU in Ray's cluster, got none. Choose cpu, or leave --ray out.")
-        own = ray.remote(num_cpus=1, num_gpus=1 if gpus and cells[0].device != "cpu" else 0, max_retries=TRIES - 1)
-        train, attempt = own(_train), own(_attempt)
-        kept = [train.remote(training) for training in _trainings(cells)]  # a task that nobody refers to is dropped
-        futures = {attempt.remote(replace(cell, show=False)).future(): cell for cell in cells}
-        yield from _ended(futures)
-        del kept
-    finally:
-        ray.shutdown()
-
-
-def _start(ray_starts: Callable[[], object], address: str) -> None:
-    """Starts Ray, or joins its cluster; BadInput where it fails, or takes longer than `PATIENCE`."""
-    failed: list[BaseException] = []
-
-    def start() -> None:
-        try:
-            ray_starts()
-        except BaseException as error:  # Ray raises what it likes, SystemExit too
-            failed.append(error)
-
-    thread = threading.Thread(target=start, daemon=True)  # one that never ends doesn't keep the process from ending
-    thread.start()
-    thread.join(PATIENCE)
-    if thread.is_alive() or failed:
-        reason = error_line(failed[0]) if failed else f"no answer within {PATIENCE:g} seconds."
-        raise BadInput(
-            f"ray: expected to start it or to join the cluster at '{address}', got: {reason} Check --ray, or leave it "
-            "out: the runs then go one after another, or with --jobs several at once."
-        )
+            raise BadInput("a cluster without the GPU that --device cuda asks for.")
+    except BaseException as error:  # Ray raises what it likes, SystemExit too
+        answer(error_line(error))
+        return
+    answer("")
+    own = ray.remote(num_cpus=1, num_gpus=1 if gpus and cells[0].device != "cpu" else 0, max_retries=TRIES - 1)
+    train, attempt = own(_train), own(_attempt)
+    trainings = [train.remote(training) for training in _trainings(cells)]  # a task that nobody holds is dropped
+    for end in _ended({attempt.remote(replace(cell, show=False)).future(): cell for cell in cells}):
+        answer(end)
+    del trainings
+    ray.shutdown()
