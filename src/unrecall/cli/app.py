@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from unrecall.cli import options, trust
 from unrecall.cli.launched import works
 from unrecall.cli.options import (
+    Budget,
     Device,
     FailOn,
     Jobs,
@@ -121,6 +122,7 @@ def run(
     tune: Tune = None,
     suite: SuiteName = "standard",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
+    budget: Budget = "",
     jobs: Jobs = 1,
     device: Device = None,
     alone: options.Alone = False,
@@ -151,7 +153,7 @@ def run(
         cell = Cell(scenario, method, suite, 0, searched, str(folder), device, alone, rate, anyway)
         cell = replace(cell, show_examples=show_examples)
         cells = [replace(cell, seed=n, folder=str(folder / f"seed-{n}")) for n in range(seeds)]
-        _run_and_show(cells, folder, fail_on, jobs)
+        _run_and_show(_within(cells, folder, budget), folder, fail_on, jobs)
 
 
 @app.command()
@@ -259,6 +261,7 @@ def audit(
     ] = None,
     out: Out = Path("unrecall-audit"),
     suite: SuiteName = "standard",
+    budget: Budget = "",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
     alone: options.Alone = False,
@@ -287,6 +290,7 @@ def audit(
         check_place(folder / "report.html")
         cell = Cell(scenario, unlearned.resolve().name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
         cell = replace(cell, show_examples=show_examples)
+        (cell,) = _within([cell], folder, budget, (before is not None, len(retrained or [])))
         _show([audit_checkpoint(cell, unlearned, before, retrained or [])], folder, fail_on)
 
 
@@ -298,6 +302,7 @@ def bench(
     out: Out = Path("unrecall-bench"),
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 1,
     tune: Tune = None,
+    budget: Budget = "",
     jobs: Jobs = 1,
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
     device: Device = None,
@@ -330,7 +335,7 @@ def bench(
             for name in names
             for n in range(seeds)
         ]
-        _run_and_show(cells, folder, "", jobs, ray)
+        _run_and_show(_within(cells, folder, budget), folder, "", jobs, ray)
 
 
 @app.command()
@@ -397,6 +402,15 @@ def cache(
         _say(f"{size}, removed")
     else:
         _say(f"{size}: models, scores and answers of earlier runs; 'unrecall cache clear' removes them")
+
+
+def _within(cells: list[Any], folder: Path, budget: str, given: tuple[bool, int] | None = None) -> list[Any]:
+    """The cells with the attacks that fit into the budget; as they are where there is none. `given`: as in `Given`."""
+    if not budget:
+        return cells
+    from unrecall.experiment.budget import Given, within
+
+    return within(cells, folder, budget, given and Given(*given))
 
 
 def _run_and_show(cells: list[Any], folder: Path, fail_on: str, jobs: int = 1, ray: str | None = None) -> None:

@@ -17,6 +17,10 @@ SuiteName = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="how many runs at once, each in a process of its own")]
+Budget = Annotated[
+    str,
+    typer.Option("--budget", help="20min, 2h or seconds: leaves out attacks until all fits, and the record says which"),
+]
 NOTHING = "forgot nothing"
 """What --fail-on takes beside verdicts: the exit code is then 3 where a method forgot nothing."""
 FailOn = Annotated[

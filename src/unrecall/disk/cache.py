@@ -84,6 +84,10 @@ class Cache:
             with suppress(OSError):  # other files are there, or there is no such folder
                 self.folder.rmdir()
 
+    def holds(self, what: str, key: Sequence[str], suffix: str) -> bool:
+        """Whether a value is there in a file, damaged or not."""
+        return self.folder is not None and bool(sealed_as(self.folder / _name(what, key, suffix)))
+
     def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
         """The value that was computed before under this key and in this environment, or what `compute` gives now.
 
@@ -91,7 +95,7 @@ class Cache:
         damaged file is made anew, with a warning. BadInput, before anything is computed, where it can't be written.
         Of several processes that want the same value one computes it, and the others wait.
         """
-        name = f"{what}-{content_key(*key, *environment().values())}{form.suffix}"
+        name = _name(what, key, form.suffix)
         if self.folder is None:
             if name not in self.memory:
                 self.memory[name] = compute()
@@ -107,6 +111,11 @@ class Cache:
             with writing(path, sealed=True, private=True) as temporary:
                 form.write(temporary, compute())
         return form.read(sealed_as(path)[0])
+
+
+def _name(what: str, key: Sequence[str], suffix: str) -> str:
+    """The name of a value's file, without its seal."""
+    return f"{what}-{content_key(*key, *environment().values())}{suffix}"
 
 
 def _stored(path: Path, form: Form[T]) -> Iterator[T]:

@@ -13,6 +13,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
 from unrecall.errors import BadInput
+from unrecall.experiment.doctor import Case, beforehand
 from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave
@@ -37,7 +38,7 @@ class Cell:
     where its record goes, and the parts of it that are finished. `alone`: without retrained models, beside records that
     were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on
     though the original doesn't know what it must forget. `show_examples`: whether the record holds what is to be
-    forgotten.
+    forgotten. `note`: what its record says beside the scenario's summary.
     """
 
     scenario: str
@@ -52,6 +53,7 @@ class Cell:
     anyway: bool = False
     show_examples: bool = False
     show: bool = True
+    note: str = ""
 
     @property
     def session(self) -> Session:
@@ -81,6 +83,8 @@ def scenario_of(text: str) -> Scenario:
 def scenario_for(cell: Cell) -> Scenario:
     """The scenario of a cell; without retrained models where it is to be judged without."""
     scenario = scenario_of(cell.scenario)
+    if cell.note:
+        scenario = replace(scenario, summary=f"{scenario.summary} {cell.note}")
     return replace(scenario, references=0, retrained=()) if cell.alone else scenario
 
 
@@ -111,6 +115,9 @@ def run_cell(cell: Cell) -> Record:
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     _check_known(cell, scenario)
+    if cell.show:
+        for line in beforehand(Case(scenario, method, (), Session(device=cell.device))):
+            session.say(line)
     start = partial(experiment, scenario, method, attacks, cell.seed, session)
     record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples).record
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)

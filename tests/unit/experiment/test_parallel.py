@@ -170,11 +170,11 @@ def test_ray_is_waited_for_less_than_a_minute(answer: str | None, monkeypatch: p
         parallel._check_started(answers, "local")
 
 
-def test_ray_that_ends_its_own_process_is_one_line(cells: list[Cell], tmp_path: Path) -> None:
+def test_ray_that_ends_its_own_process_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("import os\nos._exit(1)")
     program = "from unrecall.cli.app import main\nif __name__ == '__main__': main()"
     (tmp_path / "cli.py").write_text(program)
-    options = ["--scenario", cells[0].scenario, "--methods", METHOD, "--out", str(tmp_path / "out")]
+    options = ["--scenario", "digits", "--methods", METHOD, "--out", str(tmp_path / "out")]
     command = [sys.executable, str(tmp_path / "cli.py"), "bench", *options, "--ray", "local"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
