@@ -148,7 +148,7 @@ def run(
         "tune": searched,
         "suite": suite,
     }
-    command |= options.basis(alone, rate) | options.shown(show_examples)
+    command |= options.basis(alone, rate, budget) | options.shown(show_examples)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
         cell = Cell(scenario, method, suite, 0, searched, str(folder), device, alone, rate, anyway)
         cell = replace(cell, show_examples=show_examples)
@@ -282,7 +282,7 @@ def audit(
 
     command = {"command": "audit", "scenario": scenario, "model": str(unlearned), "suite": suite, "seed": seed}
     command |= {"original": str(before), "retrained": [str(path) for path in retrained or []]}
-    command |= options.basis(alone, rate) | options.shown(show_examples)
+    command |= options.basis(alone, rate, budget) | options.shown(show_examples)
     if alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
     files = (str(path) for path in (unlearned, before, *(retrained or [])) if path is not None)
@@ -326,7 +326,7 @@ def bench(
     for name in sorted(name for name in tuned if tune and not tuned[name]):
         _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": bool(tune)} | options.basis(
-        alone, rate
+        alone, rate, budget
     )
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
         cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone, rate, anyway)

@@ -191,9 +191,13 @@ def labels(fail_on: str) -> set[str]:
     return names
 
 
-def basis(alone: bool, rate: float | None) -> dict[str, object]:
-    """What --alone and --rate add to what decides a folder's content; nothing where they are left out."""
-    return ({"alone": True} if alone else {}) | ({} if rate is None else {"rate": rate})
+def basis(alone: bool, rate: float | None, budget: str) -> dict[str, object]:
+    """What --alone, --rate and --budget add to what decides a folder's content; nothing where they are left out.
+
+    Which attacks a budget leaves stands in a file of the folder.
+    """
+    added: dict[str, object] = {"alone": True} if alone else {}
+    return added | ({} if rate is None else {"rate": rate}) | ({"budget": True} if budget else {})
 
 
 def shown(show_examples: bool) -> dict[str, object]:

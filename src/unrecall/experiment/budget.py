@@ -27,17 +27,17 @@ from unrecall.training.session import Session, duration
 SUITE = "suite.json"
 """The file of a run's folder that says which attacks its budget left, so that they stay when the run goes on."""
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
-SHARE, LONGEST = 0.005, 20.0
-"""An attack is tried for this share of the budget at most, and for so many seconds at most."""
+SHARE, SHORTEST, LONGEST = 0.005, 1.0, 20.0
+"""An attack is tried for this share of the budget, but not for less or more than so many seconds."""
 SMALL = 0.01
 """The share of the budget below which an attack stays, as leaving it out would save nothing."""
 
 
 @dataclass(frozen=True)
 class Price:
-    """An attack of a suite, and the most seconds that it takes. `judged`: whether a verdict rests on it.
+    """An attack of a suite, and the most seconds that it takes; 0 where it can't run.
 
-    `less`: what the suite `quick` asks of it, where that is another attack.
+    `judged`: whether a verdict rests on it. `less`: what the suite `quick` asks of it, where that is another attack.
     """
 
     line: str
@@ -81,7 +81,7 @@ def choose(costs: Costs, budget: float) -> Choice:
 
     An attack that alone doesn't fit is reduced, or goes where that doesn't help. Then those go that no verdict rests
     on; then those that one rests on are reduced; then they go. What takes less than `SMALL` of the budget stays.
-    BadInput where nothing would be left.
+    BadInput where nothing that can run would be left.
     """
     left = budget - costs.fixed
     chosen = dict(enumerate(costs.attacks))
@@ -103,7 +103,7 @@ def choose(costs: Costs, budget: float) -> Choice:
             if not fits and chosen[place].judged is judged and chosen[place].seconds > SMALL * budget:
                 step(place)
     seconds = sum(attack.seconds for attack in chosen.values())
-    if not chosen or seconds > left:
+    if seconds > left or (seconds == 0 and any(attack.seconds for attack in costs.attacks)):
         raise _too_small(costs, budget)
     before = dict(enumerate(costs.attacks))
     return Choice(
@@ -115,7 +115,7 @@ def choose(costs: Costs, budget: float) -> Choice:
 
 
 def _too_small(costs: Costs, budget: float) -> BadInput:
-    each = [attack for whole in costs.attacks for attack in (whole, whole.less) if attack is not None]
+    each = [attack for whole in costs.attacks for attack in (whole, whole.less) if attack and attack.seconds]
     least = min(each, key=lambda attack: attack.seconds)
     return BadInput(
         f"--budget: expected time for one attack at least, got {duration(budget)}. What comes before attacks takes "
@@ -125,7 +125,7 @@ def _too_small(costs: Costs, budget: float) -> BadInput:
 
 
 def _about(seconds: float) -> str:
-    return "longer than it was tried for" if math.isinf(seconds) else f"about {duration(seconds)}"
+    return "longer than it was tried for" if math.isinf(seconds) else f"about {math.ceil(seconds)} s"
 
 
 class Given(NamedTuple):
@@ -142,8 +142,10 @@ def within(cells: Sequence[Cell], folder: Path, budget: str, given: Given | None
     """
     seconds, asked = seconds_of(budget), {"budget": budget, "suite": cells[0].suite}
     path = folder / SUITE
-    chosen = read_json(path) if path.is_file() else {}
-    if not isinstance(chosen, dict) or {key: chosen.get(key) for key in asked} != asked:
+    chosen = before = read_json(path) if path.is_file() else {}
+    if not isinstance(before, dict) or (before and before.keys() != {*asked, "chosen", "said"}):
+        raise BadInput(f"{path}: expected the attacks of this run, got a damaged file. Choose another --out.")
+    if {key: before.get(key) for key in asked} != asked:
         processes = Processes(1)
         costs = processes.result(partial(_measured, tuple(cells), seconds, given))
         processes.end()
@@ -151,6 +153,11 @@ def within(cells: Sequence[Cell], folder: Path, budget: str, given: Given | None
             raise BadInput(costs)
         choice = choose(costs, seconds)
         chosen = asked | {"chosen": list(choice.suite), "said": choice.said(budget)}
+        if before and before["chosen"] != chosen["chosen"]:
+            raise BadInput(
+                f"{folder}: expected the attacks of this run, {', '.join(before['chosen'])}, got others for "
+                f"--budget {budget}. Choose another --out."
+            )
         write_json(path, chosen)
         line = f"{chosen['said']} All takes about {duration(choice.seconds)} at most."
         Session(show=cells[0].show).say(line.lstrip())
@@ -183,7 +190,8 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
     for line, times in ({} if given else _methods(cells)).items():
         method = parse(line, "methods")
         fixed += times * sum(timed.seconds for timed in unlearning_times(replace(case, method=method), model))
-    seconds = [len(cells) * price for price in prices(case, model, min(LONGEST, SHARE * budget))]
+    patience = min(LONGEST, max(SHORTEST, SHARE * budget))
+    seconds = [len(cells) * price for price in prices(case, model, patience)]
     first = len(seconds) - len(case.attacks)  # what decides without retrained models, where it does
     return Costs(fixed + sum(seconds[:first]), _priced(attacks, reduced, seconds[first:]))
 

@@ -25,7 +25,7 @@ from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.audit import finding_of
-from unrecall.harness.finding import report_of
+from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import beside_never_trained
 from unrecall.methods.base import GradientMethod, Method
 from unrecall.models.observe import observe
@@ -323,7 +323,8 @@ def _grown(request: Request) -> tuple[int, int]:
 def prices(case: Case, model: nn.Module, patience: float) -> Iterator[float]:
     """The most seconds that each attack takes, and first what decides without retrained models, where it does.
 
-    Infinity for one whose trial takes longer than `patience`. What several read alike is counted with the first.
+    Infinity for one whose trial takes longer than `patience`, and 0 for one that can't run. What several read alike is
+    counted with the first.
     """
     whole, few = _grown(case.request)
     trials = _trials(case, model)
@@ -331,7 +332,11 @@ def prices(case: Case, model: nn.Module, patience: float) -> Iterator[float]:
         seconds, decides = math.inf, len(trials) > len(case.attacks) and trial is trials[0]
         with warnings.catch_warnings(), at_most(PATIENCE if decides else patience):
             warnings.simplefilter("ignore")  # of so few examples
-            seconds = _clock(trial.work)
+            started = time.perf_counter()
+            result = trial.work()
+            rows = result.measurements if isinstance(result, Finding) else []
+            idle = bool(rows) and all(row.unlearned.value is None for row in rows)
+            seconds = 0.0 if idle else time.perf_counter() - started
         yield trial.weight * seconds * whole / few
 
 
