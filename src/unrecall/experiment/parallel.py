@@ -27,6 +27,8 @@ TRIES = 3
 """How often a cell is tried whose process was killed."""
 PATIENCE = 45.0
 """Seconds that Ray has to start, or a cluster to answer."""
+SILENCE = 300.0
+"""Seconds after which somebody who waits for Ray is told so."""
 GRACE = 10.0
 """Seconds that Ray has to end."""
 
@@ -230,6 +232,8 @@ def _on_ray(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Outcome
         waiting = dict.fromkeys(cells)
         with suppress(EOFError):
             while waiting:
+                while not answers.poll(SILENCE):
+                    _say(cells[0], f"{len(waiting)} of {len(cells)} runs are still with Ray")
                 cell, outcome = answers.recv()
                 del waiting[cell]
                 yield cell, outcome
