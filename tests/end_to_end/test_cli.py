@@ -202,7 +202,8 @@ def test_an_audit_trains_only_what_was_not_given() -> None:
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The error, which is the last line and the only one; what was done before it may have been told."""
     *told, last = capsys.readouterr().err.splitlines()
-    assert all(re.search(r": done in|^(un|null|attack|not given|  )", line) for line in told), told
+    progress = r": done in|^(un|null|attack|not given|before attacks|memory|run \d|The budget|All takes|  )"
+    assert all(re.search(progress, line) for line in told), told
     return last
 
 

@@ -2,9 +2,6 @@
 
 import json
 import os
-import sys
-import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from tests.worlds.records import full
 from unrecall import Fit, Request, Scenario
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.experiment import grid
+from unrecall.experiment import parallel
 from unrecall.report import page, write
 from unrecall.tasks import Classification
 
@@ -85,7 +82,7 @@ def test_a_folder_in_the_place_of_a_file_is_said_before_training(
     file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(grid, "run_cell", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(parallel, "run_cell", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         assert call(*QUICK) == 130
     blocked(f"out/{file}")
     capsys.readouterr()
@@ -241,57 +238,3 @@ def test_control_characters_are_shown_as_code_points(capsys: pytest.CaptureFixtu
     for text in (told.out, told.err, page([record])):
         assert SHOWN in text.replace("&lt;", "<").replace("&gt;", ">")
         assert not set(STEERING) & set(text) & set("\x1b\x07\x9b\u202e")
-
-
-# Ray.
-
-
-def fake_ray(monkeypatch: pytest.MonkeyPatch, start: Callable[..., object], get: Callable[[Any], Any]) -> None:
-    ray: Any = types.ModuleType("ray")
-    ray.init, ray.get, ray.shutdown = start, get, lambda: None
-    ray.remote = lambda **_: lambda function: types.SimpleNamespace(remote=lambda cell: (function, cell))
-    monkeypatch.setitem(sys.modules, "ray", ray)
-
-
-BENCH = ["bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", f"ssd {METHOD}", "--ray", "local"]
-
-
-@pytest.mark.usefixtures("untrained")
-@pytest.mark.parametrize("fault", ["error", "exit", "silence"])
-def test_ray_that_cant_start_is_one_line(
-    fault: str, case: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import threading
-
-    end = threading.Event()
-
-    def start(**_: Any) -> None:
-        if fault == "silence":
-            end.wait(20)
-            return
-        raise ConnectionError("no cluster") if fault == "error" else SystemExit(0)
-
-    monkeypatch.setattr(grid, "PATIENCE", 0.1)
-    fake_ray(monkeypatch, start, lambda ref: ref)
-    before = tree(case)
-    assert call(*BENCH) == 2
-    end.set()
-    assert one_line(capsys).startswith("error: ray: expected to start it or to join the cluster at 'local', got: ")
-    assert tree(case) == before
-    assert 0 < grid.PATIENCE < 60
-
-
-def test_a_worker_that_is_lost_has_its_line_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def get(ref: Any) -> Any:
-        function, cell = ref
-        if cell.method == "ssd":
-            raise RuntimeError("the worker died")
-        return function(cell)
-
-    fake_ray(monkeypatch, lambda **_: None, get)
-    assert call(*BENCH) == 2
-    told = capsys.readouterr()
-    assert "the worker died" in next(line for line in told.err.splitlines() if line.startswith("error: ssd, seed 0: "))
-    assert "neggrad_plus" in told.out

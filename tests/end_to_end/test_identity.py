@@ -189,7 +189,9 @@ def test_a_file_with_a_space_in_its_name_is_a_file(capsys: pytest.CaptureFixture
         for many in (10, 30):
             Path(name).write_text("\n".join(map(str, range(many))))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("unrecall.experiment.grid.run_cell", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+                patch.setattr(
+                    "unrecall.experiment.parallel.run_cell", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+                )
                 assert call(*command, "--out", f"of {name}") == (130 if many == 10 else 2)
         assert "got another run (its files differ)" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import CASE, METHOD, RUN, WHO, call, case, one_line, with_
-from unrecall.experiment import grid
+from unrecall.experiment import grid, parallel
 from unrecall.harness import audit as auditing
 
 __all__ = ["case"]
@@ -100,7 +100,7 @@ def test_a_cell_that_raises_something_unforeseen_has_its_line_alone(
             raise ZeroDivisionError("by what?")
         return real(cell)
 
-    monkeypatch.setattr(grid, "run_cell", run_cell)
+    monkeypatch.setattr(parallel, "run_cell", run_cell)
     assert call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", f"ssd {METHOD}") == 2
     told = capsys.readouterr()
     assert re.search(r"^error: ssd, seed 0: .*ZeroDivisionError: by what\?", told.err, re.MULTILINE)

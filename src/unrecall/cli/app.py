@@ -13,7 +13,19 @@ from typer.core import TyperGroup
 
 from unrecall.cli import options, trust
 from unrecall.cli.launched import works
-from unrecall.cli.options import Device, FailOn, MethodName, Out, ScenarioName, SuiteName, Tune, check_names, labels
+from unrecall.cli.options import (
+    Budget,
+    Device,
+    FailOn,
+    Jobs,
+    MethodName,
+    Out,
+    ScenarioName,
+    SuiteName,
+    Tune,
+    check_names,
+    labels,
+)
 from unrecall.cli.output import say as _say
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest, of_users_code
 from unrecall.spec.catalog import CATALOGS, entries
@@ -110,6 +122,8 @@ def run(
     tune: Tune = None,
     suite: SuiteName = "standard",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
+    budget: Budget = "",
+    jobs: Jobs = 1,
     device: Device = None,
     alone: options.Alone = False,
     rate: options.Rate = None,
@@ -134,12 +148,12 @@ def run(
         "tune": searched,
         "suite": suite,
     }
-    command |= options.basis(alone, rate) | options.shown(show_examples)
+    command |= options.basis(alone, rate, budget) | options.shown(show_examples)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
         cell = Cell(scenario, method, suite, 0, searched, str(folder), device, alone, rate, anyway)
         cell = replace(cell, show_examples=show_examples)
         cells = [replace(cell, seed=n, folder=str(folder / f"seed-{n}")) for n in range(seeds)]
-        _run_and_show(cells, folder, fail_on)
+        _run_and_show(_within(cells, folder, budget), folder, fail_on, jobs)
 
 
 @app.command()
@@ -247,6 +261,7 @@ def audit(
     ] = None,
     out: Out = Path("unrecall-audit"),
     suite: SuiteName = "standard",
+    budget: Budget = "",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
     alone: options.Alone = False,
@@ -267,7 +282,7 @@ def audit(
 
     command = {"command": "audit", "scenario": scenario, "model": str(unlearned), "suite": suite, "seed": seed}
     command |= {"original": str(before), "retrained": [str(path) for path in retrained or []]}
-    command |= options.basis(alone, rate) | options.shown(show_examples)
+    command |= options.basis(alone, rate, budget) | options.shown(show_examples)
     if alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
     files = (str(path) for path in (unlearned, before, *(retrained or [])) if path is not None)
@@ -275,6 +290,7 @@ def audit(
         check_place(folder / "report.html")
         cell = Cell(scenario, unlearned.resolve().name, suite, seed, False, str(folder), device, alone=alone, rate=rate)
         cell = replace(cell, show_examples=show_examples)
+        (cell,) = _within([cell], folder, budget, (before is not None, len(retrained or [])))
         _show([audit_checkpoint(cell, unlearned, before, retrained or [])], folder, fail_on)
 
 
@@ -286,6 +302,8 @@ def bench(
     out: Out = Path("unrecall-bench"),
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 1,
     tune: Tune = None,
+    budget: Budget = "",
+    jobs: Jobs = 1,
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
     device: Device = None,
     alone: options.Alone = False,
@@ -297,6 +315,8 @@ def bench(
     from unrecall.experiment.grid import Cell
     from unrecall.spec.lines import parse, paths
 
+    if ray is not None and jobs > 1:
+        raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     if not names:
         raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
@@ -306,7 +326,7 @@ def bench(
     for name in sorted(name for name in tuned if tune and not tuned[name]):
         _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": bool(tune)} | options.basis(
-        alone, rate
+        alone, rate, budget
     )
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
         cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone, rate, anyway)
@@ -315,7 +335,7 @@ def bench(
             for name in names
             for n in range(seeds)
         ]
-        _run_and_show(cells, folder, "", ray)
+        _run_and_show(_within(cells, folder, budget), folder, "", jobs, ray)
 
 
 @app.command()
@@ -384,13 +404,22 @@ def cache(
         _say(f"{size}: models, scores and answers of earlier runs; 'unrecall cache clear' removes them")
 
 
-def _run_and_show(cells: list[Any], folder: Path, fail_on: str, ray: str | None = None) -> None:
+def _within(cells: list[Any], folder: Path, budget: str, given: tuple[bool, int] | None = None) -> list[Any]:
+    """The cells with the attacks that fit into the budget; as they are where there is none. `given`: as in `Given`."""
+    if not budget:
+        return cells
+    from unrecall.experiment.budget import Given, within
+
+    return within(cells, folder, budget, given and Given(*given))
+
+
+def _run_and_show(cells: list[Any], folder: Path, fail_on: str, jobs: int = 1, ray: str | None = None) -> None:
     """Runs all cells and shows those that finished; UnrecallError where some did not."""
-    from unrecall.experiment.grid import run_cells
+    from unrecall.experiment.parallel import run_cells
     from unrecall.report import check_place
 
     check_place(folder / "report.html")
-    records, failures = run_cells(cells, ray)
+    records, failures = run_cells(cells, jobs, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)
     _complain_of(failures, f"{len(failures)} of {len(cells)} runs failed. The same command tries them again.")

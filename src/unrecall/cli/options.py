@@ -16,6 +16,11 @@ SuiteName = Annotated[
     str, typer.Option("--suite", help="the attacks: standard, quick, all (every attack), or names separated by spaces")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; left out, Accelerate decides")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="how many runs at once, each in a process of its own")]
+Budget = Annotated[
+    str,
+    typer.Option("--budget", help="20min, 2h or seconds: leaves out attacks until all fits, and the record says which"),
+]
 NOTHING = "forgot nothing"
 """What --fail-on takes beside verdicts: the exit code is then 3 where a method forgot nothing."""
 FailOn = Annotated[
@@ -186,9 +191,13 @@ def labels(fail_on: str) -> set[str]:
     return names
 
 
-def basis(alone: bool, rate: float | None) -> dict[str, object]:
-    """What --alone and --rate add to what decides a folder's content; nothing where they are left out."""
-    return ({"alone": True} if alone else {}) | ({} if rate is None else {"rate": rate})
+def basis(alone: bool, rate: float | None, budget: str) -> dict[str, object]:
+    """What --alone, --rate and --budget add to what decides a folder's content; nothing where they are left out.
+
+    Which attacks a budget leaves stands in a file of the folder.
+    """
+    added: dict[str, object] = {"alone": True} if alone else {}
+    return added | ({} if rate is None else {"rate": rate}) | ({"budget": True} if budget else {})
 
 
 def shown(show_examples: bool) -> dict[str, object]:

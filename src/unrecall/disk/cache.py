@@ -29,6 +29,7 @@ from unrecall.disk.files import (
     discard,
     exists,
     file_key,
+    held,
     intact,
     read_text,
     sealed_as,
@@ -54,10 +55,14 @@ class Form(Generic[T]):
 
 @dataclass(frozen=True)
 class Cache:
-    """Values by name and key, in files below `folder`; without a folder in memory, for as long as this cache lives."""
+    """Values by name and key, in files below `folder`; without a folder in memory, for as long as this cache lives.
+
+    `say`: is told, in a line, of a value that another process is making and that is waited for.
+    """
 
     folder: Path | None = None
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    say: Callable[[str], None] = field(default=lambda line: None, repr=False, compare=False)
 
     def check(self) -> None:
         """BadInput where nothing could be kept; nothing is changed."""
@@ -79,33 +84,53 @@ class Cache:
             with suppress(OSError):  # other files are there, or there is no such folder
                 self.folder.rmdir()
 
+    def holds(self, what: str, key: Sequence[str], suffix: str) -> bool:
+        """Whether a value is there in a file, damaged or not."""
+        return self.folder is not None and bool(sealed_as(self.folder / _name(what, key, suffix)))
+
     def get(self, what: str, key: Sequence[str], form: Form[T], compute: Callable[[], T]) -> T:
         """The value that was computed before under this key and in this environment, or what `compute` gives now.
 
         `key`: everything that decides the value: data, weights, parameters, seed, and the code (see `code_key`). A
         damaged file is made anew, with a warning. BadInput, before anything is computed, where it can't be written.
+        Of several processes that want the same value one computes it, and the others wait.
         """
-        name = f"{what}-{content_key(*key, *environment().values())}{form.suffix}"
+        name = _name(what, key, form.suffix)
         if self.folder is None:
             if name not in self.memory:
                 self.memory[name] = compute()
             value: T = self.memory[name]
             return value
         path = self.folder / name
-        for file in sealed_as(path):
-            try:
-                if intact(file):
-                    return form.read(file)
-            except FileNotFoundError:  # another process has just taken it away
-                continue
-            except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
-                pass
-            warnings.warn(f"{visible(str(file))}: damaged, so it is made anew.", stacklevel=2)
-            discard(file)
+        for stored in _stored(path, form):
+            return stored
         _sweep_once(self.folder)
-        with writing(path, sealed=True, private=True) as temporary:
-            form.write(temporary, compute())
+        with held(path, lambda holder: self.say(f"{what}: waits for {holder}, which is making it")):
+            for stored in _stored(path, form):
+                return stored
+            with writing(path, sealed=True, private=True) as temporary:
+                form.write(temporary, compute())
         return form.read(sealed_as(path)[0])
+
+
+def _name(what: str, key: Sequence[str], suffix: str) -> str:
+    """The name of a value's file, without its seal."""
+    return f"{what}-{content_key(*key, *environment().values())}{suffix}"
+
+
+def _stored(path: Path, form: Form[T]) -> Iterator[T]:
+    """The value that was written as `path`, if there is one; what is damaged goes, with a warning."""
+    for file in sealed_as(path):
+        try:
+            if intact(file):
+                yield form.read(file)
+                return
+        except FileNotFoundError:  # another process has just taken it away
+            continue
+        except (BadInput, ValueError, LookupError, EOFError, zipfile.BadZipFile):
+            pass
+        warnings.warn(f"{visible(str(file))}: damaged, so it is made anew.", stacklevel=3)
+        discard(file)
 
 
 @cache
@@ -134,9 +159,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def shared(*, on_disk: bool) -> Cache:
-    """The cache that all runs of this user share, or one in memory."""
-    return Cache(cache_folder() if on_disk else None)
+def shared(*, on_disk: bool, say: Callable[[str], None] = lambda line: None) -> Cache:
+    """The cache that all runs of this user share, or one in memory. `say`: as in `Cache`."""
+    return Cache(cache_folder() if on_disk else None, say=say)
 
 
 def cache_folder() -> Path:

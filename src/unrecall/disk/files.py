@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,38 @@ def writing_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def held(path: Path, waits: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other processes out of their own blocks of this path, until the block ends or this process dies.
+
+    `waits`: is told who holds it, as "process 123", before it is waited for. Where there are no locks nobody waits.
+    """
+    if fcntl is None:
+        yield
+        return
+    lock = path.with_name(f".{path.name}{UNFINISHED}")
+    while True:
+        try:
+            _make_folder(path.parent, private=True)
+            number = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        if _lock(number) is False:
+            holder = os.pread(number, 20, 0).decode("ascii", "replace")
+            waits(f"process {holder}" if holder.isdigit() else "another process")
+            fcntl.flock(number, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(number), lock.stat()):
+                break
+        os.close(number)  # its holder was done, and has taken it away
+    try:
+        os.pwrite(number, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(number)
 
 
 def check_writable(*paths: Path, private: bool = False) -> None:

@@ -138,7 +138,7 @@ class Setting:
     @cached_property
     def cache(self) -> Cache:
         """Where values that other runs can use are kept: on disk if this session has a folder, else in memory."""
-        return self.memory if self.session.folder is None else shared(on_disk=True)
+        return self.memory if self.session.folder is None else shared(on_disk=True, say=self.session.say)
 
     @property
     def key(self) -> tuple[str, ...]:

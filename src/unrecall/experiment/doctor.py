@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
@@ -24,7 +25,7 @@ from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.audit import finding_of
-from unrecall.harness.finding import report_of
+from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import beside_never_trained
 from unrecall.methods.base import GradientMethod, Method
 from unrecall.models.observe import observe
@@ -36,7 +37,7 @@ from unrecall.spec.lines import show
 from unrecall.tasks.base import check_inputs
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, total_steps, training
-from unrecall.training.randomness import seeded
+from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session, duration
 
 STEPS = 3
@@ -49,6 +50,8 @@ ASKED = 500
 """Examples of retain, test and validation on which a given original is asked what it knows."""
 BUDGETS = ("steps", "learning_rates")
 """Parameters of attacks that fine-tune, of which each value costs a part of a training, and a look at all examples."""
+COPIES = 4
+"""What training holds beside the model, each as large: one that stays, gradients, and two for the optimizer."""
 PATIENCE = 60.0
 """Seconds after which the trial of attacks ends, in the midst of one if need be."""
 
@@ -80,6 +83,14 @@ class Case:
         return max(len(self.scenario.retrained), self.scenario.references if self.scenario.can_retrain() else 0)
 
     @property
+    def trainings(self) -> dict[str, int]:
+        """How many models are trained, by role."""
+        return {
+            "original": int(self.scenario.original is None),
+            "retrained": self.retrained - len(self.scenario.retrained),
+        }
+
+    @property
     def job(self) -> Job:
         """The scenario's request and task, shown and kept nowhere."""
         return Job(self.request, self.scenario.task, seeded(0), self.session.quiet())
@@ -95,17 +106,73 @@ def doctor(case: Case) -> Iterator[Line]:
     for examples in (request.holdout, request.test):
         if isinstance(examples, Absent):
             yield Line("data", examples.reason)
-    model = scenario.original or scenario.built(0, case.session)
-    check_inputs(scenario.task, model.to(case.session.place()).eval(), request)
+    model = start(case)
+    check_inputs(scenario.task, model, request)
     yield Line("checks", "every example, the sets against each other, the model's outputs: fine")
     yield from _knowledge(case, model)
     least = most = 0.0
-    for timed in chain(_training(case, model), _unlearning(case, model), _attacking(case, model)):
+    for timed in chain(
+        training_times(case, model, case.trainings), unlearning_times(case, model), _attacking(case, model)
+    ):
         yield timed.line
         least, most = least + timed.seconds, most + (timed.most or timed.seconds)
+    yield memory(case, model)
     yield Line("in all", f"{between(least, most)} on {case.session.place()}")
     yield from (Line("verdict", text) for text in possible(_sizes(case)))
     yield Line("tuning", _tuning(case))
+
+
+def beforehand(case: Case) -> Iterator[str]:
+    """What a run will take before its attacks, in time and memory, from a few steps; nothing where that can't be said.
+
+    Numbers that come later are what they were. A method that doesn't run the loop isn't tried, nor is anything where
+    copies of the model would fill the memory.
+    """
+    try:
+        with own_randomness(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = start(case)
+            if COPIES * _bytes(model) > psutil.virtual_memory().available:
+                return
+            counts = case.scenario.untrained((0,), case.session)
+            unlearned = unlearning_times(case, model) if isinstance(case.method, GradientMethod) else ()
+            timed = list(chain(training_times(case, model, counts), unlearned))
+            lines = [f"{each.line.subject}: {each.line.text}" for each in timed]
+            size = memory(case, model)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the run itself will say what is wrong
+        return
+    spent = duration(sum(each.seconds for each in timed))
+    yield f"before attacks about {spent} on {case.session.place()} ({'; '.join(lines) or 'nothing is trained'})"
+    yield f"{size.subject}: {size.text}"
+
+
+def memory(case: Case, model: nn.Module) -> Line:
+    """How much memory the models take at most, and what is kept of their answers."""
+    weights, models = _bytes(model), 2 + case.retrained + bool(batchnorms(model))
+    part = _few(case.request.forget)
+    signals = vars(observe(model, case.scenario.task, part))
+    each = sum(value.nbytes for value in signals.values() if isinstance(value, np.ndarray)) / len(part)
+    examples = sum(len(of) for of in case.request.sets.values())
+    answers = models * examples * each
+    total = weights * (models + COPIES) + answers
+    return Line(
+        "memory",
+        f"about {_gb(total)} at most: {models} models of {_gb(weights)}, {COPIES} as large while one is trained, and "
+        f"{_gb(answers)} of what they say of {examples} examples; data and activations are not counted",
+    )
+
+
+def _bytes(model: nn.Module) -> int:
+    """The size of a model's weights and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
+
+
+def _gb(size: float) -> str:
+    """A size as people say it: "12 GB", "0.4 GB", "9 MB", "0.2 MB"."""
+    unit, name = (1e9, "GB") if size >= 1e8 else (1e6, "MB")
+    return f"{size / unit:.1f} {name}" if size < 10 * unit else f"{size / unit:.0f} {name}"
 
 
 class Timed(NamedTuple):
@@ -136,19 +203,24 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
     yield from (Line("original", text) for text in remembered(z, int(forget.sum())))
 
 
-def _training(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """A few steps of each training that the case asks for."""
+def start(case: Case) -> nn.Module:
+    """The given original, or an untrained model, where the case runs."""
+    model = case.scenario.original or case.scenario.built(0, case.session)
+    return model.to(case.session.place()).eval()
+
+
+def training_times(case: Case, model: nn.Module, counts: Mapping[str, int]) -> Iterator[Timed]:
+    """A few steps of each training that the case asks for, so many times."""
     scenario, request = case.scenario, case.request
-    trained: list[tuple[str, Examples, Fit | None, int]] = []
-    if scenario.original is None:
-        trained.append(("original", Joined((request.forget, request.retain)), scenario.recipe, 1))
-    if missing := case.retrained - len(scenario.retrained):
-        trained.append(("retrained", request.retain, scenario.rerecipe or scenario.recipe, missing))
-    for name, data, recipe, count in trained:
-        if recipe is None:
+    trained: tuple[tuple[str, Examples, Fit | None], ...] = (
+        ("original", Joined((request.forget, request.retain)), scenario.recipe),
+        ("retrained", request.retain, scenario.rerecipe or scenario.recipe),
+    )
+    for name, data, recipe in trained:
+        if recipe is None or not counts[name]:
             continue
         networks, loss = scenario.lesson(data, recipe, 0).course(copy.deepcopy(model))
-        yield _timed(name, networks, Phase(loss, {"train": data}, recipe), case, count)
+        yield _timed(name, networks, Phase(loss, {"train": data}, recipe), case, counts[name])
 
 
 def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int = 1) -> Timed:
@@ -170,7 +242,7 @@ def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int =
     return Timed(Line(name, f"{times}{steps} steps of {1000 * each:.3g} ms: {duration(spent)}"), spent)
 
 
-def _unlearning(case: Case, model: nn.Module) -> Iterator[Timed]:
+def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     """A few steps of each phase of the method; all of it, on a few examples, where it doesn't run the loop."""
     method, request, few = case.method, case.request, _sample(case.request, BATCH)
     job, name = case.job.on(few).settled(model), show(case.method)
@@ -198,31 +270,74 @@ def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
 
     Some attacks train for so many steps whatever there is, others look at each example: hence two bounds.
     """
-    request, count = _sample(case.request, SAMPLE), 2 + case.retrained
-    setting = Setting(Models(model, copy.deepcopy(model)), request, case.scenario.task, 0, case.session.quiet())
-    whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (case.request, request))
-    trials: list[tuple[str, float, Callable[[], object]]] = []
-    for attack in case.attacks:
-        small, times = smallest(attack)
-        trials.append((report_of(attack).title, times * count / 2, partial(finding_of, small, setting)))
-    if case.retrained < 2:
-        trials.insert(0, ("what decides without retrained models", 1.0, partial(beside_never_trained, setting)))
+    trials, count, (whole, few) = _trials(case, model), 2 + case.retrained, _grown(case.request)
     durations = list[float]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
         with at_most(PATIENCE):
-            for title, weight, trial in trials:
-                case.session.say(f"trying {title}")
-                durations.append(weight * _clock(trial))
+            for trial in trials:
+                case.session.say(f"trying {trial.title}")
+                durations.append(trial.weight * _clock(trial.work))
     tried, left = len(durations), len(trials) - len(durations)
     if not tried:
-        text = f"{trials[0][0]} takes over {duration(PATIENCE)} on {few} examples alone"
+        text = f"{trials[0].title} takes over {duration(PATIENCE)} on {few} examples alone"
         yield Timed(Line("attacks", text), PATIENCE, math.inf)
         return
     least = sum(durations) * len(trials) / tried
     most = least * whole / few
     text = f"{tried} tried on {few} examples{f', {left} not tried' if left else ''}; on all {whole} and {count} models "
     yield Timed(Line("attacks", text + between(least, most)), least, most)
+
+
+class Trial(NamedTuple):
+    """An attack at its smallest, on a few examples and two models; all of it takes `weight` times as long at least."""
+
+    title: str
+    weight: float
+    work: Callable[[], object]
+
+
+def _trials(case: Case, model: nn.Module) -> list[Trial]:
+    """The trials of all attacks, and first that of what decides without retrained models, where it does."""
+    few = _sample(case.request, SAMPLE)
+    setting = Setting(Models(model, copy.deepcopy(model)), few, case.scenario.task, 0, case.session.quiet())
+    trials: list[Trial] = []
+    for attack in case.attacks:
+        small, times = smallest(attack)
+        weight = times * (2 + case.retrained) / 2
+        trials.append(Trial(report_of(attack).title, weight, partial(finding_of, small, setting)))
+    if case.retrained < 2:
+        first = Trial("what decides without retrained models", 1.0, partial(beside_never_trained, setting))
+        trials.insert(0, first)
+    return trials
+
+
+def _grown(request: Request) -> tuple[int, int]:
+    """How many examples attacks look at, and how many their trials do."""
+    whole, few = (
+        sum(len(of[split]) for split in SPLITS if split != "retain") for of in (request, _sample(request, SAMPLE))
+    )
+    return whole, few
+
+
+def prices(case: Case, model: nn.Module, patience: float) -> Iterator[float]:
+    """The most seconds that each attack takes, and first what decides without retrained models, where it does.
+
+    Infinity for one whose trial takes longer than `patience`, and 0 for one that can't run. What several read alike is
+    counted with the first.
+    """
+    whole, few = _grown(case.request)
+    trials = _trials(case, model)
+    for trial in trials:
+        seconds, decides = math.inf, len(trials) > len(case.attacks) and trial is trials[0]
+        with warnings.catch_warnings(), at_most(PATIENCE if decides else patience):
+            warnings.simplefilter("ignore")  # of so few examples
+            started = time.perf_counter()
+            result = trial.work()
+            rows = result.measurements if isinstance(result, Finding) else []
+            idle = bool(rows) and all(row.unlearned.value is None for row in rows)
+            seconds = 0.0 if idle else time.perf_counter() - started
+        yield trial.weight * seconds * whole / few
 
 
 class OutOfTime(BaseException):

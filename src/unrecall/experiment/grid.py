@@ -1,10 +1,9 @@
-"""A grid of methods and seeds over one scenario; a finished cell is never done again."""
+"""The cells of a grid of methods and seeds over one scenario; a finished one is never done again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Thread
 
 from torch import nn
 
@@ -13,7 +12,8 @@ from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
-from unrecall.errors import BadInput, MissingDependency, error_line
+from unrecall.errors import BadInput
+from unrecall.experiment.doctor import Case, beforehand
 from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave
@@ -28,8 +28,6 @@ from unrecall.training.session import Session
 
 TUNED_ON = "tuned-on.json"
 """What a tuned run leaves beside the checkpoint: the sha256 of each example of validation that tuning looked at."""
-PATIENCE = 45.0
-"""Seconds that Ray has to start, or a cluster to answer."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Cell:
     where its record goes, and the parts of it that are finished. `alone`: without retrained models, beside records that
     were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on
     though the original doesn't know what it must forget. `show_examples`: whether the record holds what is to be
-    forgotten.
+    forgotten. `note`: what its record says beside the scenario's summary.
     """
 
     scenario: str
@@ -55,6 +53,7 @@ class Cell:
     anyway: bool = False
     show_examples: bool = False
     show: bool = True
+    note: str = ""
 
     @property
     def session(self) -> Session:
@@ -65,6 +64,11 @@ class Cell:
     def record(self) -> Path:
         """The file of its record."""
         return Path(self.folder) / "record.json"
+
+    @property
+    def title(self) -> str:
+        """How it is called in what people read."""
+        return f"{self.method}, seed {self.seed}"
 
 
 def scenario_of(text: str) -> Scenario:
@@ -79,6 +83,8 @@ def scenario_of(text: str) -> Scenario:
 def scenario_for(cell: Cell) -> Scenario:
     """The scenario of a cell; without retrained models where it is to be judged without."""
     scenario = scenario_of(cell.scenario)
+    if cell.note:
+        scenario = replace(scenario, summary=f"{scenario.summary} {cell.note}")
     return replace(scenario, references=0, retrained=()) if cell.alone else scenario
 
 
@@ -109,6 +115,9 @@ def run_cell(cell: Cell) -> Record:
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     _check_known(cell, scenario)
+    if cell.show:
+        for line in beforehand(Case(scenario, method, (), Session(device=cell.device))):
+            session.say(line)
     start = partial(experiment, scenario, method, attacks, cell.seed, session)
     record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples).record
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
@@ -206,64 +215,3 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     record.save(cell.record)
     session.end()
     return record
-
-
-def run_cells(cells: Sequence[Cell], ray_address: str | None = None) -> tuple[list[Record], list[str]]:
-    """All cells, here one after another, or as Ray tasks on a cluster ("local" starts one); lost cells are retried.
-
-    Gives the records of those that finished, and a line for each that failed: the error of one cell doesn't stop the
-    others. The error of an only cell is raised as it is.
-    """
-    if ray_address is None and len(cells) == 1:
-        return [run_cell(cells[0])], []
-    outcomes = [_attempt(cell) for cell in cells] if ray_address is None else _on_ray(cells, ray_address)
-    records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
-    return records, [outcome for outcome in outcomes if isinstance(outcome, str)]
-
-
-def _attempt(cell: Cell) -> Record | str:
-    """The record of a cell, or the line that says why there is none."""
-    return _outcome(lambda: run_cell(cell), cell)
-
-
-def _outcome(make: Callable[[], Record | str], cell: Cell) -> Record | str:
-    """What running a cell gives, or the line that says why it gives nothing."""
-    try:
-        return make()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a user's code raises, SystemExit too, is this cell's alone
-        return f"{cell.method}, seed {cell.seed}: {error_line(error)}"
-
-
-def _start(ray_starts: Callable[[], object], address: str) -> None:
-    """Starts Ray, or joins its cluster; BadInput where it fails, or takes longer than `PATIENCE`."""
-    failed: list[BaseException] = []
-
-    def start() -> None:
-        try:
-            ray_starts()
-        except BaseException as error:  # Ray raises what it likes, SystemExit too
-            failed.append(error)
-
-    thread = Thread(target=start, daemon=True)  # one that never ends doesn't keep the process from ending
-    thread.start()
-    thread.join(PATIENCE)
-    if thread.is_alive() or failed:
-        reason = error_line(failed[0]) if failed else f"no answer within {PATIENCE:g} seconds"
-        raise BadInput(f"ray: expected to start it or to join the cluster at '{address}', got: {reason} Check --ray.")
-
-
-def _on_ray(cells: Sequence[Cell], address: str) -> list[Record | str]:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependency("ray", "grid") from error
-    _start(lambda: ray.init(address=None if address == "local" else address, log_to_driver=False), address)
-    try:
-        task = ray.remote(num_cpus=1, max_retries=3)(_attempt)
-        tasks = [(cell, task.remote(cell)) for cell in cells]
-        outcomes = [_outcome(partial(ray.get, task), cell) for cell, task in tasks]
-    finally:
-        ray.shutdown()
-    return outcomes

@@ -172,6 +172,21 @@ class Scenario:
         """Whether retrained models can be had beyond those the user gave."""
         return self.build is not None and (self.rerecipe or self.recipe) is not None
 
+    def untrained(self, seeds: Sequence[int], session: Session) -> dict[str, int]:
+        """How many originals, one a seed, and retrained models have to be trained, as the cache doesn't hold them."""
+        numbers: dict[str, Sequence[int]] = {"original": () if self.original is not None else seeds}
+        missing = range(len(self.retrained), self.references if self.can_retrain() else 0)
+        numbers["retrained"] = [FIRST_REFERENCE_SEED + index for index in missing]
+        return {role: sum(not self._holds(role, seed, session) for seed in numbers[role]) for role in numbers}
+
+    def _holds(self, role: str, seed: int, session: Session) -> bool:
+        """Whether the cache holds the model that was trained with a seed for a role."""
+        recipe = self.recipe if role == "original" else self.rerecipe or self.recipe
+        if recipe is None:
+            return False
+        model, lesson = self.built(seed, session).to(session.place()), self.lesson(self.request.retain, recipe, seed)
+        return shared(on_disk=True).holds(f"{self.name}-{role}", _key(role, model, lesson), ".safetensors")
+
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
         model = self.built(seed, session)
         check_data(self.task, model.to(session.place()), self.request)
@@ -244,19 +259,7 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
     objective, seed, data and code of the loop.
     """
     task, seed = lesson.task, lesson.seed
-    model.to(session.place())
-    key = (
-        role,
-        model_key(model),
-        answers(model, task, lesson.probe),
-        reading(task, lesson.probe),
-        repr(task),
-        repr(lesson.recipe),
-        repr(lesson.objective),
-        lesson.data_key,
-        str(seed),
-        code_key(fit, task, lesson.objective),
-    )
+    key = _key(role, model.to(session.place()), lesson)
 
     def train() -> Trained:
         spent = metered(session)
@@ -266,9 +269,28 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
             fit(networks, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
-    trained = kept_or_made(shared(on_disk=True), f"{name}-{role}", key, trained_form(model, session), train)
+    trained = kept_or_made(
+        shared(on_disk=True, say=session.say), f"{name}-{role}", key, trained_form(model, session), train
+    )
     session.drop_states()
     return trained
+
+
+def _key(role: str, model: nn.Module, lesson: Lesson) -> tuple[str, ...]:
+    """What decides a model that was taught a lesson."""
+    task = lesson.task
+    return (
+        role,
+        model_key(model),
+        answers(model, task, lesson.probe),
+        reading(task, lesson.probe),
+        repr(task),
+        repr(lesson.recipe),
+        repr(lesson.objective),
+        lesson.data_key,
+        str(lesson.seed),
+        code_key(fit, task, lesson.objective),
+    )
 
 
 def first(examples: Examples, count: int = 4) -> Part:

@@ -1,7 +1,11 @@
 """What was computed once comes again under its own key, in memory and in files; a key holds the code that decides."""
 
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +63,43 @@ def test_the_second_time_nothing_is_computed(name: str, on_disk: bool, tmp_path:
     files = [path.name for path in tmp_path.iterdir()]
     assert len(files) == on_disk
     assert all(name.startswith("what-") and name.endswith(form.suffix) for name in files)
+
+
+def test_what_another_is_computing_is_waited_for(tmp_path: Path) -> None:
+    begun, go_on, told, values = threading.Event(), threading.Event(), list[str](), list[Any]()
+
+    def compute() -> str:
+        begun.set()
+        go_on.wait(10)
+        return "value"
+
+    def waits(line: str) -> None:
+        told.append(line)
+        go_on.set()
+
+    def get() -> None:
+        values.append(Cache(tmp_path).get("model", ("key",), JSON, compute))
+
+    first = threading.Thread(target=get)
+    first.start()
+    begun.wait(10)
+    second, calls = counted("another")
+    values.append(Cache(tmp_path, say=waits).get("model", ("key",), JSON, second))
+    first.join()
+    assert (values, calls) == (["value"] * 2, [])
+    assert told == [f"model: waits for process {os.getpid()}, which is making it"]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_what_a_killed_process_was_computing_is_not_waited_for(tmp_path: Path) -> None:
+    killed = "import os, signal, sys; from pathlib import Path; from unrecall.disk.files import held\n"
+    killed += f"with held(Path({str(tmp_path)!r}) / 'value', print): os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    told: list[str] = []
+    with storage.held(tmp_path / "value", told.append):
+        assert told == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("on_disk", [False, True])

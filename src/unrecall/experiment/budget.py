@@ -1,0 +1,220 @@
+"""Which attacks of a suite fit into a budget of time, from what each takes on a few examples."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from unrecall.attacks.base import Attack
+from unrecall.disk.files import read_json, write_json
+from unrecall.errors import BadInput, error_line
+from unrecall.experiment.doctor import Case, prices, start, training_times, unlearning_times
+from unrecall.experiment.grid import Cell, architecture, scenario_for
+from unrecall.experiment.parallel import Processes
+from unrecall.experiment.tune import TRIALS
+from unrecall.harness.finding import choices, report_of
+from unrecall.harness.suites import QUICK, suite
+from unrecall.methods.retrain import Retrain
+from unrecall.spec.lines import parse, show
+from unrecall.tasks.base import Task, check_inputs
+from unrecall.tasks.protocols import offers
+from unrecall.training.session import Session, duration
+
+SUITE = "suite.json"
+"""The file of a run's folder that says which attacks its budget left, so that they stay when the run goes on."""
+UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+SHARE, SHORTEST, LONGEST = 0.005, 1.0, 20.0
+"""An attack is tried for this share of the budget, but not for less or more than so many seconds."""
+SMALL = 0.01
+"""The share of the budget below which an attack stays, as leaving it out would save nothing."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """An attack of a suite, and the most seconds that it takes; 0 where it can't run.
+
+    `judged`: whether a verdict rests on it. `less`: what the suite `quick` asks of it, where that is another attack.
+    """
+
+    line: str
+    judged: bool
+    seconds: float
+    less: "Price | None" = None
+
+
+class Costs(NamedTuple):
+    """What runs take in seconds: each attack in all of them, and what there is to do whatever attacks there are."""
+
+    fixed: float
+    attacks: tuple[Price, ...]
+
+
+class Choice(NamedTuple):
+    """The attacks that fit into a budget; those that are reduced or left out for it; the seconds that all will take."""
+
+    suite: tuple[str, ...]
+    reduced: tuple[str, ...]
+    left_out: tuple[str, ...]
+    seconds: float
+
+    def said(self, budget: str) -> str:
+        """What the budget changed, in a sentence; empty where it changed nothing."""
+        parts = [f"reduced {', '.join(self.reduced)}"] if self.reduced else []
+        parts += [f"left out {', '.join(self.left_out)}"] if self.left_out else []
+        return f"The budget of {budget} {' and '.join(parts)}." if parts else ""
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of a time such as 600, 90s, 20min, 1.5h; BadInput for anything else."""
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*({'|'.join(UNITS)})?", text.strip(), re.ASCII)
+    if match is None or float(match[1]) == 0:
+        raise BadInput(f"--budget: expected a time such as 600, 20min or 2h, got '{text}'. Correct it.")
+    return float(match[1]) * UNITS[match[2] or "s"]
+
+
+def choose(costs: Costs, budget: float) -> Choice:
+    """Which attacks fit, by a fixed order: each step goes from the last of the suite to the first, until the rest fits.
+
+    An attack that alone doesn't fit is reduced, or goes where that doesn't help. Then those go that no verdict rests
+    on; then those that one rests on are reduced; then they go. What takes less than `SMALL` of the budget stays.
+    BadInput where nothing that can run would be left.
+    """
+    left = budget - costs.fixed
+    chosen = dict(enumerate(costs.attacks))
+
+    def reduce(place: int) -> None:
+        chosen[place] = chosen[place].less or chosen[place]
+
+    def leave_out(place: int) -> None:
+        del chosen[place]
+
+    for place, attack in enumerate(costs.attacks):
+        if attack.seconds > left:
+            reduce(place)
+            if chosen[place].seconds > left:
+                leave_out(place)
+    for step, judged in ((leave_out, False), (reduce, True), (leave_out, True)):
+        for place in reversed(list(chosen)):
+            fits = sum(attack.seconds for attack in chosen.values()) <= left
+            if not fits and chosen[place].judged is judged and chosen[place].seconds > SMALL * budget:
+                step(place)
+    seconds = sum(attack.seconds for attack in chosen.values())
+    if seconds > left or (seconds == 0 and any(attack.seconds for attack in costs.attacks)):
+        raise _too_small(costs, budget)
+    before = dict(enumerate(costs.attacks))
+    return Choice(
+        tuple(attack.line for attack in chosen.values()),
+        tuple(before[place].line for place in chosen if chosen[place] is not before[place]),
+        tuple(before[place].line for place in before if place not in chosen),
+        costs.fixed + seconds,
+    )
+
+
+def _too_small(costs: Costs, budget: float) -> BadInput:
+    each = [attack for whole in costs.attacks for attack in (whole, whole.less) if attack and attack.seconds]
+    least = min(each, key=lambda attack: attack.seconds)
+    return BadInput(
+        f"--budget: expected time for one attack at least, got {duration(budget)}. What comes before attacks takes "
+        f"{_about(costs.fixed)}; with the smallest, {least.line}, it is {_about(costs.fixed + least.seconds)}. "
+        "Give more time."
+    )
+
+
+def _about(seconds: float) -> str:
+    return "longer than it was tried for" if math.isinf(seconds) else f"about {math.ceil(seconds)} s"
+
+
+class Given(NamedTuple):
+    """What an audit of somebody's checkpoint needn't train: the original, and so many retrained models."""
+
+    original: bool
+    retrained: int
+
+
+def within(cells: Sequence[Cell], folder: Path, budget: str, given: Given | None = None) -> list[Cell]:
+    """The cells with the attacks that fit into the budget, or that fitted when the folder's run began.
+
+    `given`: for an audit, in which no method is run. The time is counted as if one cell followed another.
+    """
+    seconds, asked = seconds_of(budget), {"budget": budget, "suite": cells[0].suite}
+    path = folder / SUITE
+    chosen = before = read_json(path) if path.is_file() else {}
+    if not isinstance(before, dict) or (before and before.keys() != {*asked, "chosen", "said"}):
+        raise BadInput(f"{path}: expected the attacks of this run, got a damaged file. Choose another --out.")
+    if {key: before.get(key) for key in asked} != asked:
+        processes = Processes(1)
+        costs = processes.result(partial(_measured, tuple(cells), seconds, given))
+        processes.end()
+        if isinstance(costs, str):
+            raise BadInput(costs)
+        choice = choose(costs, seconds)
+        chosen = asked | {"chosen": list(choice.suite), "said": choice.said(budget)}
+        if before and before["chosen"] != chosen["chosen"]:
+            raise BadInput(
+                f"{folder}: expected the attacks of this run, {', '.join(before['chosen'])}, got others for "
+                f"--budget {budget}. Choose another --out."
+            )
+        write_json(path, chosen)
+        line = f"{chosen['said']} All takes about {duration(choice.seconds)} at most."
+        Session(show=cells[0].show).say(line.lstrip())
+    return [replace(cell, suite=" ".join(chosen["chosen"]), note=chosen["said"]) for cell in cells]
+
+
+def _measured(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs | str:
+    """What cells take, or the line that says what is wrong; for a process of its own, as trials are broken off."""
+    try:
+        return _costs(cells, budget, given)
+    except Exception as error:
+        return error_line(error)
+
+
+def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
+    """What cells take: a few steps of all trainings and methods, and each attack tried on a few examples."""
+    cell, session = cells[0], Session(device=cells[0].device)
+    scenario = scenario_for(cell)
+    if given is not None and given.original and scenario.original is None:
+        scenario = replace(scenario, original=architecture(scenario, cell.seed, session))
+    attacks = suite(*cell.suite.split()).suiting(scenario.task)
+    reduced = [_less(attack, scenario.task) for attack in attacks]
+    case = Case(scenario, Retrain(), [*attacks, *(less for less in reduced if less is not None)], session)
+    model = start(case)
+    check_inputs(scenario.task, model, scenario.request)
+    counts = scenario.untrained(sorted({cell.seed for cell in cells}), session)
+    if given is not None:
+        counts["retrained"] = max(0, counts["retrained"] - given.retrained)
+    fixed = sum(timed.seconds for timed in training_times(case, model, counts))
+    for line, times in ({} if given else _methods(cells)).items():
+        method = parse(line, "methods")
+        fixed += times * sum(timed.seconds for timed in unlearning_times(replace(case, method=method), model))
+    patience = min(LONGEST, max(SHORTEST, SHARE * budget))
+    seconds = [len(cells) * price for price in prices(case, model, patience)]
+    first = len(seconds) - len(case.attacks)  # what decides without retrained models, where it does
+    return Costs(fixed + sum(seconds[:first]), _priced(attacks, reduced, seconds[first:]))
+
+
+def _methods(cells: Sequence[Cell]) -> Counter[str]:
+    """The methods of cells, and how often each is run; tuning tries it several times."""
+    return Counter(cell.method for cell in cells for _ in range(1 + TRIALS if cell.tuned else 1))
+
+
+def _less(attack: Attack, task: Task) -> Attack | None:
+    """What the suite `quick` asks of a judged attack; None where that is no other, or it isn't judged."""
+    if not attack.judged or choices(attack):
+        return None
+    name = report_of(attack).name
+    alike = (less for need, less in QUICK if offers(task, need) and report_of(less).name == name and less != attack)
+    return next(alike, None)
+
+
+def _priced(attacks: Sequence[Attack], reduced: Sequence[Attack | None], seconds: Sequence[float]) -> tuple[Price, ...]:
+    """The prices of attacks, whose seconds come first, and then those of what some can be reduced to."""
+    of_less = iter(seconds[len(attacks) :])
+    priced: list[Price] = []
+    for attack, less, most in zip(attacks, reduced, seconds, strict=False):
+        smaller = None if less is None else Price(show(less), True, min(most, next(of_less)))
+        priced.append(Price(show(attack), bool(attack.judged) and not choices(attack), most, smaller))
+    return tuple(priced)
