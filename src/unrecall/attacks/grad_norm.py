@@ -8,7 +8,6 @@ import numpy as np
 from torch import nn
 
 from unrecall.attacks.base import MembershipAttack, both_arms
-from unrecall.data.examples import Joined
 from unrecall.data.request import Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.evidence import Evidence
@@ -49,9 +48,7 @@ class GradNorm(MembershipAttack):
             raise NotSupported(
                 f"GradNorm: expected examples that have a loss of their own, got {type(task).__name__}. Leave it out."
             )
-        norms = gradient_norms(model, task, Joined((arms["forget"], arms["holdout"])))
-        forget, holdout = np.split(norms, [len(arms["forget"])])
-        return {"forget": forget, "holdout": holdout}
+        return {split: gradient_norms(model, task, examples) for split, examples in arms.items()}
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus the norm; NotSupported for a split that was not looked at."""
