@@ -10,6 +10,7 @@ ALL = (
     "startup",
     "loop",
     "importance",
+    "scrub",
     "solvers",
     "contribution",
     "residual_knowledge",

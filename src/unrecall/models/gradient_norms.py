@@ -25,7 +25,7 @@ from torch.func import functional_call, vjp, vmap
 from unrecall.data.examples import Batch, Examples, Part, batch_size
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.models.importance import FLOATS, Weights, per_example
+from unrecall.models.importance import FLOATS, Weights, in_logits, per_example
 from unrecall.models.observe import in_order
 from unrecall.nn.hooks import frozen, is_transposed, mode
 from unrecall.tasks.base import Task
@@ -191,22 +191,11 @@ def _differentiated(model: nn.Module, task: Task, batch: Batch) -> _Pass:
         elsewhere = {weight for use in uses if use.outputs is None for weight in use.weights().values()}
         uses = [use for use in uses if use.outputs is not None]
         wanted: list[Any] = [use.outputs for use in uses]
-        gradients = torch.autograd.grad(rows.logits, [*wanted, *weights], _of_logits(rows), allow_unused=True)
+        left = in_logits(rows).to(rows.logits)
+        gradients = torch.autograd.grad(rows.logits, [*wanted, *weights], left, allow_unused=True)
     beside = zip(weights, gradients[len(uses) :], strict=True)
     elsewhere |= {weight for weight, gradient in beside if gradient is not None}
     return _Pass(list(zip(uses, gradients, strict=False)), elsewhere, rows)
-
-
-@torch.no_grad()
-def _of_logits(rows: Rows) -> Tensor:
-    """The gradient of the summed losses of examples in the logits `[rows, classes]`, p - 1 at the target.
-
-    As minus the sum of the others' p, for 1 is so large beside what is left of it when a model is sure.
-    """
-    p = rows.logits.float().softmax(1).scatter_(1, rows.targets[:, None], 0.0)
-    p.scatter_(1, rows.targets[:, None], -p.sum(1, keepdim=True))
-    counts = torch.bincount(rows.example, minlength=rows.examples)
-    return p.div_(counts[rows.example][:, None]).to(rows.logits.dtype)
 
 
 def _head(model: nn.Module, task: Task, batch: Batch) -> nn.Module | None:
