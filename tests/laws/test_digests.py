@@ -5,18 +5,23 @@ import hashlib
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.worlds import CPU, blobs, network
+from unrecall.attacks import residual_knowledge
+from unrecall.data.examples import Batch
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.evidence import setting
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.audit import audit
+from unrecall.harness.evaluation import evaluated
 from unrecall.harness.suites import suite
 from unrecall.tasks import Classification
+from unrecall.tasks.base import Task
 
 DATA = blobs(32, 4, seed=5)
 REQUEST = Request(DATA[:8], DATA[8:16], DATA[16:24], DATA[24:])
@@ -114,3 +119,21 @@ def test_the_same_weights_are_the_same_bytes_in_order() -> None:
     missing = copy.deepcopy(model)
     missing[4].bias.data.fill_(math.nan)
     assert weights.same_weights(missing, copy.deepcopy(missing))
+
+
+def test_equal_models_are_attacked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unlearned model is the original's copy, and the null the original itself: two models are left."""
+    original, asked = network(seed=0), set()
+    recognised = residual_knowledge.recognised
+
+    def counted(model: nn.Module, task: Task, batch: Batch) -> np.ndarray:
+        asked.add(model)
+        return recognised(model, task, batch)
+
+    monkeypatch.setattr(residual_knowledge, "recognised", counted)
+    models = Models(original, copy.deepcopy(original), (network(seed=1),), original)
+    of = Setting(models, REQUEST, Classification(), session=CPU)
+    attack = residual_knowledge.ResidualKnowledge(points=2, draws=2)
+    scores = evaluated(attack, of).scores
+    assert asked == {original, models.retrained[0]}
+    assert np.array_equal(scores["unlearned"].shown[0], scores["original"].shown[0])
