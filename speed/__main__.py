@@ -10,6 +10,8 @@ ALL = (
     "startup",
     "loop",
     "importance",
+    "scrub",
+    "gradient_norms",
     "solvers",
     "contribution",
     "residual_knowledge",
@@ -22,7 +24,7 @@ ALL = (
 
 def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    print(f"{torch.get_num_threads()} threads; ratio = rival's time / ours; medians of alternating runs")
+    print(f"{torch.get_num_threads()} threads; CPU seconds; ratio = rival's / ours; medians of alternating runs")
     for name in sys.argv[1:] or ALL:
         for result in importlib.import_module(f"speed.{name}").run():
             print(result.line(), flush=True)

@@ -83,7 +83,7 @@ def test_an_attack_that_peeks_finds_nothing_to_read() -> None:
 
 def test_what_is_hidden_is_hidden_from_every_attack() -> None:
     own = setting()
-    blind = without_arms(own, own.models.unlearned)
+    blind = without_arms(own, "unlearned")
     assert [len(blind.request[split]) for split in ("forget", "retain", "holdout", "test")] == [0, 60, 0, 0]
     assert blind.models.original is own.models.unlearned
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import nn
 
 from unrecall.attacks.base import MembershipAttack, both_arms
 from unrecall.data.request import Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.evidence import Evidence
-from unrecall.models.importance import Weights, per_example
+from unrecall.models.gradient_norms import gradient_norms
 from unrecall.record.schema import ThreatModel
 from unrecall.training.job import Job
 
@@ -23,8 +22,8 @@ class GradNorm(MembershipAttack):
 
         score(x) = - || d loss(x) / d theta ||_2
 
-    Gradients of many examples are taken at once. Weights that are frozen count too, so that models are alike whatever
-    a method froze.
+    Norms of many examples are taken at once, without their gradients. Weights that are frozen count too, so that models
+    are alike whatever a method froze.
 
     Expected to fail: where the loss attack fails, whose order it mostly keeps. Where the loss was raised on purpose it
     may still tell: a model that was pushed away from an example lies on a slope.
@@ -49,18 +48,8 @@ class GradNorm(MembershipAttack):
             raise NotSupported(
                 f"GradNorm: expected examples that have a loss of their own, got {type(task).__name__}. Leave it out."
             )
-        weights = {name: weight.detach() for name, weight in model.named_parameters()}
-        return {
-            split: np.concatenate([_norms(part) for part in per_example(model, task, examples, weights)])
-            for split, examples in arms.items()
-        }
+        return {split: gradient_norms(model, task, examples) for split, examples in arms.items()}
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
         """Minus the norm; NotSupported for a split that was not looked at."""
         return -self.extra_of(evidence, split)
-
-
-def _norms(gradients: Weights) -> np.ndarray:
-    """The 2-norm over all weights of each example `[n]`."""
-    squares = [gradient.flatten(1).double().square().sum(1) for gradient in gradients.values()]
-    return torch.stack(squares).sum(0).sqrt().cpu().numpy()

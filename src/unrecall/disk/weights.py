@@ -3,8 +3,8 @@
 import hashlib
 import importlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from itertools import takewhile
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile, zip_longest
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ HALF = (torch.float16, torch.bfloat16)
 """Number formats whose values are all among float32's."""
 PRECISIONS = {"F16": "float16", "BF16": "bfloat16"}
 """PyTorch's names for what safetensors calls formats of two bytes."""
+PART = 2**22
+"""Numbers that are hashed or compared at once: no tensor is copied whole."""
 
 
 def digest_of(model: nn.Module) -> str:
@@ -28,9 +30,19 @@ def digest_of(model: nn.Module) -> str:
     return _digest(model.state_dict())
 
 
-def digest_without_names(model: nn.Module) -> str:
-    """sha256 over the values of all weights and buffers in their order, whatever a wrapper calls them."""
-    return _digest({f"{i:09}": value for i, value in enumerate(model.state_dict().values())})
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two models hold the same weights and buffers in the same order, whatever a wrapper calls them.
+
+    Nothing is read beyond the first that differs.
+    """
+    pairs = [list(model.state_dict().values()) for model in (first, second)]
+    return len(pairs[0]) == len(pairs[1]) and all(map(_same, *pairs))
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors hold the same bytes, those of two bytes a number in float32, whatever their shapes."""
+    parts = zip_longest(_parts(first), _parts(second))
+    return all(a is not None and b is not None and torch.equal(a, b) for a, b in parts)
 
 
 def digest_of_file(path: Path) -> str:
@@ -41,12 +53,17 @@ def digest_of_file(path: Path) -> str:
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256()
     for key in sorted(tensors):
-        value = tensors[key].detach().cpu()
         state.update(key.encode())
-        wide = value.float() if value.dtype in HALF else value
-        flat = wide.contiguous().reshape(-1).view(torch.uint8)
-        state.update(flat.numpy().tobytes())
+        for part in _parts(tensors[key]):
+            state.update(part.numpy().data)
     return state.hexdigest()
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    """The bytes of a tensor, part by part, on the host; those of two bytes a number are those of float32."""
+    for part in torch.split(tensor.detach().reshape(-1), PART):
+        held = part.cpu()
+        yield (held.float() if held.dtype in HALF else held).view(torch.uint8)
 
 
 def save(model: nn.Module, path: Path) -> None:

@@ -16,7 +16,7 @@ from unrecall.data.request import SAMPLED, SPLITS, Request, Split
 from unrecall.data.signals import Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
 from unrecall.disk.files import content_key
-from unrecall.disk.weights import digest_of, digest_without_names
+from unrecall.disk.weights import digest_of, same_weights
 from unrecall.errors import BadInput
 from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import in_order, observe, one_size
@@ -58,6 +58,19 @@ class Models:
         """The retrained models, by role."""
         return {f"retrained {i}": model for i, model in enumerate(self.retrained)}
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """sha256 of each model's weights, by role. Each model is read once, for nobody changes it during an audit."""
+        by_model = {model: digest_of(model) for model in dict.fromkeys(self.by_role().values())}
+        return {role: by_model[model] for role, model in self.by_role().items()}
+
+    def alone(self, role: str) -> "Models":
+        """One of the models, as the original and as the unlearned one."""
+        model = self.by_role()[role]
+        models = Models(model, model)
+        vars(models)["digests"] = dict.fromkeys(models.by_role(), self.digests[role])
+        return models
+
 
 @dataclass(frozen=True)
 class Defender:
@@ -95,11 +108,10 @@ class Setting:
         """All models, each by its role."""
         return [Subject(role, model) for role, model in self.models.by_role().items()]
 
-    @cached_property
+    @property
     def digests(self) -> dict[str, str]:
-        """sha256 of each model's weights, by role; a model that plays several roles is read once."""
-        by_model = {model: digest_of(model) for model in dict.fromkeys(self.models.by_role().values())}
-        return {role: by_model[model] for role, model in self.subjects}
+        """sha256 of each model's weights, by role."""
+        return self.models.digests
 
     @cached_property
     def model_keys(self) -> dict[str, str]:
@@ -119,12 +131,11 @@ class Setting:
         retrained models may answer so nearly alike, and an unlearned one like them: where there is one best model for
         the data, all who find it do.
         """
-        roles: dict[str, str] = {}
-        for role, model in self.subjects:
-            other = roles.setdefault(digest_without_names(model), role)
-            if other != role and role in self.models.references():
-                raise BadInput(_twice(role, "weights", other))
         retrained = self.models.references()
+        for i, (role, model) in enumerate(self.subjects):
+            others = self.subjects[:i] if role in retrained else []
+            if other := next((other for other, held in others if same_weights(held, model)), None):
+                raise BadInput(_twice(role, "weights", other))
         for role, model in retrained.items():
             rounded = max(50 * _rounding(self.models.original, model), 1e-4)
             if _answer_alike(self.evidence["original"].signals, self.evidence[role].signals, rounded):
@@ -198,7 +209,7 @@ class Setting:
     def with_seed(self, seed: int) -> "Setting":
         """The same setting, whose jobs start from another seed; evidence and digests aren't computed again."""
         setting = replace(self, seed=seed)
-        shared = ("evidence", "digests", "model_keys")
+        shared = ("evidence", "model_keys")
         vars(setting).update({name: vars(self)[name] for name in shared if name in vars(self)})
         return setting
 

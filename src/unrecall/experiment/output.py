@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -36,6 +37,11 @@ class Unlearned:
     seed: int
     record: Record | None = None
 
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the model's weights."""
+        return weights.digest_of(self.model)
+
 
 def leave(unlearned: Unlearned, scenario: Scenario, folder: Path) -> Path:
     """Writes the model into `folder`, and gives where: a Transformers folder with a card, or a file of its weights.
@@ -43,7 +49,7 @@ def leave(unlearned: Unlearned, scenario: Scenario, folder: Path) -> Path:
     The low-rank change that made it, which the session kept among its parts, lies beside it, in `adapter`.
     """
     model, exported = unlearned.model, folder / EXPORTED
-    adapter = adapter_of(folder / "parts", weights.digest_of(model))
+    adapter = adapter_of(folder / "parts", unlearned.digest)
     discard(folder / ADAPTER)
     if adapter.is_dir():
         with writing_folder(folder / ADAPTER) as temporary:
@@ -142,8 +148,7 @@ def _result(record: Record | None) -> Iterator[str]:
 
 
 def _how(unlearned: Unlearned, adapter: bool) -> Iterator[str]:
-    digest = weights.digest_of(unlearned.model)
-    yield f"The weights have the sha256 `{digest}`, over their names and values."
+    yield f"The weights have the sha256 `{unlearned.digest}`, over their names and values."
     if unlearned.record is not None:
         yield "In the folder above this one, `unrecall check record.json` holds weights and figures against the record."
     if adapter:

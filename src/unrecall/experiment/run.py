@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,7 +160,7 @@ class StartingPoint:
                 model = method.unlearn(self.original, stopping(job) if stops else job)
             model = weights.rounded(model, self.scenario.precision)
             if self.session.folder is not None:
-                name_adapter(self.session.folder, weights.digest_of(model))
+                name_adapter(self.session.folder, model)
             return Trained(model, meter.cost)
 
         stops = self.stops and not isinstance(method, Null)
@@ -215,7 +216,11 @@ class StartingPoint:
         return Job(self.scenario.request, self.scenario.task, seeded(self.seed), session)
 
     def _key(self, method: Method) -> tuple[str, ...]:
-        request, task = self.scenario.request, self.scenario.task
-        original = (model_key(self.original), behaviour(self.original, task, request))
-        precision = self.scenario.precision or ""
-        return (repr(method), *original, data_key(request), repr(task), str(self.seed), code_key(method), precision)
+        request, task, precision = self.scenario.request, self.scenario.task, self.scenario.precision or ""
+        data = (data_key(request), repr(task), str(self.seed))
+        return (repr(method), *self._original, *data, code_key(method), precision)
+
+    @cached_property
+    def _original(self) -> tuple[str, str]:
+        """What decides what the original computes, read once: no method changes it."""
+        return model_key(self.original), behaviour(self.original, self.scenario.task, self.scenario.request)

@@ -12,7 +12,7 @@ from unrecall.attacks.deletion import DeletionAttack
 from unrecall.data.request import Request, Split
 from unrecall.disk.cache import JSON, Cache, code_key
 from unrecall.errors import Diverged, MissingReference, NotSupported
-from unrecall.evidence.setting import Defender, Models, Setting
+from unrecall.evidence.setting import Defender, Setting
 from unrecall.harness.adversary import TRAINING, Adversary, as_hard, check_adversary, predictions
 from unrecall.harness.finding import Finding, absent
 from unrecall.harness.harm import Answers, Outcomes, Trial, harm_finding
@@ -40,8 +40,7 @@ def deletion_finding(attack: DeletionAttack, setting: Setting) -> Finding:
 
 def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task: Classed) -> Outcomes:
     """Makes all requests, and has each of them honoured, from the original model on. `task`: the setting's own."""
-    original, classified = setting.models.original, task.classified()
-    alone = replace(setting, models=Models(original, original), task=classified, sample=None)
+    alone = replace(setting, models=setting.models.alone("original"), task=classified, sample=None)
     signals = alone.evidence["original"].signals
     splits = [split for split in unseen(setting.request) if split in signals]
     training, truth = predictions(signals, TRAINING), predictions(signals, splits)

@@ -22,7 +22,7 @@ from unrecall.disk.cache import ARRAYS, code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
-from unrecall.evidence.setting import Models, Setting
+from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss, observe
 from unrecall.record.never_trained import COMPARED, SHARED, PoolScores, Stated, judge, not_judged, seed_of
 from unrecall.record.schema import NeverTrained
@@ -262,7 +262,7 @@ class Shown(NamedTuple):
 def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Setting) -> Shown:
     """What each attack shows of each example of the pool under one model; computed once for the same inputs."""
     model = setting.models.by_role()[role]
-    own = without_arms(setting, model)
+    own = without_arms(setting, role)
     shown, losses, absent = dict[str, np.ndarray](), dict[str, dict[str, float]](), dict[str, str]()
     for fixed in suite:
         setting.session.say(f"never trained: {fixed.title}, {role}")
@@ -278,9 +278,9 @@ def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Settin
     return Shown(shown, losses, absent)
 
 
-def without_arms(setting: Setting, model: nn.Module) -> Setting:
+def without_arms(setting: Setting, role: str) -> Setting:
     """What an attack of the fixed suite may read: one model, the task, retain; not forget, holdout, or the original."""
-    only = replace(setting, models=Models(model, model), request=setting.request.only("retain"), defender=None)
+    only = replace(setting, models=setting.models.alone(role), request=setting.request.only("retain"), defender=None)
     return only.with_seed(setting.seed)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from unrecall.data.examples import Examples
 from unrecall.disk.files import discard, writing_folder
+from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
 from unrecall.models.observe import in_order
 from unrecall.nn.hooks import is_linear, routers, stacked_experts
@@ -29,11 +30,12 @@ def adapter_of(folder: Path, digest: str) -> Path:
     return folder / f"{ADAPTER}-{digest}"
 
 
-def name_adapter(folder: Path, digest: str) -> None:
+def name_adapter(folder: Path, model: nn.Module) -> None:
     """Names the adapter that was just left in a session's folder after the weights of the model that it made."""
     if (folder / ADAPTER).is_dir():
-        discard(adapter_of(folder, digest))
-        (folder / ADAPTER).rename(adapter_of(folder, digest))
+        place = adapter_of(folder, digest_of(model))
+        discard(place)
+        (folder / ADAPTER).rename(place)
 
 
 STATE_SPACE = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}

@@ -16,7 +16,7 @@ from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
-from unrecall.disk.weights import digest_without_names
+from unrecall.disk.weights import same_weights
 from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
 from unrecall.evidence.setting import answers, behaviour, few, model_key, reading
 from unrecall.models.observe import device_of
@@ -140,7 +140,7 @@ class Scenario:
                 f"{self.name}: expected build to give a torch.nn.Module, got {type(model).__name__}. Return one."
             )
         check_model(model)
-        if self.original is not None and digest_without_names(model) == digest_without_names(self.original):
+        if self.original is not None and same_weights(model, self.original):
             raise BadInput(
                 f"{self.name}: expected build to give a network that was not trained on forget, got the original. Make "
                 "it anew in build, as it was before it was trained."

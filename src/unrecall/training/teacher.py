@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Part
+from unrecall.data.examples import Batch, Examples
 from unrecall.data.signals import Average, Rows
 from unrecall.models.observe import in_order
 from unrecall.nn.functional import kl, nll, one_hot_mask
@@ -58,15 +58,19 @@ def remembered(
         with mode(model, training=False):
             return of(task.rows(model, batch))
 
-    if task.rows_depend_on_batch or _size(model, task, examples, answer) > BYTES:
+    if task.rows_depend_on_batch:
         return answer
     answers: list[Tensor] = []
     counts: list[Tensor] = []
+    size = 0.0
     with mode(model, training=False):
         for batch in in_order(model, task, examples):
             rows = task.rows(model, batch)
             answers.append(of(rows))
             counts.append(torch.bincount(rows.example, minlength=rows.examples))
+            size += answers[-1].numel() * answers[-1].element_size()
+            if size / sum(map(len, counts)) * len(examples) > BYTES:  # about what the table would take
+                return answer
     table, starts = torch.cat(answers), torch.cat(counts).cumsum(0)
     begins = starts - torch.cat(counts)
 
@@ -77,13 +81,6 @@ def remembered(
         return torch.cat([table[begins[i] : starts[i]] for i in index])
 
     return look_up
-
-
-def _size(model: nn.Module, task: Task, examples: Examples, answer: Teacher) -> float:
-    """About how many bytes all answers take, from those to a few examples."""
-    few = Part(examples, range(0, len(examples), max(1, len(examples) // 8)))
-    tables = [answer(batch) for batch in in_order(model, task, few, 8)]
-    return sum(table.numel() * table.element_size() for table in tables) / len(few) * len(examples)
 
 
 def summed_losses(rows: Rows) -> Tensor:
