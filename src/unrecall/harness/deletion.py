@@ -40,6 +40,7 @@ def deletion_finding(attack: DeletionAttack, setting: Setting) -> Finding:
 
 def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task: Classed) -> Outcomes:
     """Makes all requests, and has each of them honoured, from the original model on. `task`: the setting's own."""
+    classified = task.classified()
     alone = replace(setting, models=setting.models.alone("original"), task=classified, sample=None)
     signals = alone.evidence["original"].signals
     splits = [split for split in unseen(setting.request) if split in signals]
