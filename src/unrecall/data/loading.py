@@ -1,7 +1,7 @@
 """How examples become batches: in this process, or in others beside it, with the same result."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -77,21 +77,36 @@ def batches_of(
         num_workers=number,
         pin_memory=torch.cuda.is_available(),
     )
-    batches = iter(loader)
+    try:
+        batches = iter(loader)
+    except Exception as error:  # whatever the examples raise that can't be sent to another process
+        raise _no_workers(number, (str(error).splitlines() or [type(error).__name__])[0]) from error
+    try:
+        yield from _received(batches, number)
+    finally:  # else PyTorch, told of the end of any other process, would name a dead worker wherever it then is
+        with suppress(RuntimeError):  # which names it once more, and is raised in the midst of this
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _received(batches: Iterator[Batch | _Failed], number: int) -> Iterator[Batch]:
+    """What so many workers made."""
     while True:
         try:
             batch = next(batches)
         except StopIteration:
             return
-        except Exception as error:  # a worker that was killed, or examples that can't be sent to one
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadInput(
-                f"workers: expected {number} processes that read data, got: {line} Use fewer, or none, where memory "
-                "is short or the data set can't be pickled."
-            ) from error
+        except (RuntimeError, OSError, EOFError) as error:  # as PyTorch says it, or as the broken connection does
+            raise _no_workers(number, "one that ended before its time, as for want of memory") from error
         if isinstance(batch, _Failed):
             raise batch.error
         yield batch
+
+
+def _no_workers(number: int, reason: str) -> BadInput:
+    return BadInput(
+        f"workers: expected {number} processes that read data, got {reason}. Use fewer, or none, where memory is short "
+        "or the data set can't be sent to a process."
+    )
 
 
 def _batch(examples: Examples, collate: Callable[[Sequence[Any]], Batch], group: Group) -> Batch:
