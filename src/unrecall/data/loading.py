@@ -1,5 +1,6 @@
 """How examples become batches: in this process, or in others beside it, with the same result."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -12,7 +13,9 @@ from unrecall.data.examples import Batch, Examples, several
 from unrecall.errors import BadInput
 from unrecall.nn.seeds import reseed
 
-_workers: ContextVar[int] = ContextVar("workers", default=0)
+_workers: ContextVar[int | None] = ContextVar("workers", default=None)
+VARIABLE = "UNRECALL_WORKERS"
+"""The variable of the environment that says how many workers there are where nobody else does."""
 FEWEST = 4
 """Batches for each process below which starting it takes longer than it saves."""
 
@@ -21,7 +24,8 @@ FEWEST = 4
 def workers(count: int) -> Iterator[None]:
     """Within it, examples are read and collated by so many processes beside this one; the numbers are the same.
 
-    For data that take long to make, as pictures do that must be decoded. 0: here. BadInput for other than 0 or more.
+    For data that take long to make, as pictures do that must be decoded. 0: here. $UNRECALL_WORKERS says it for all of
+    a process, and for those that it starts. BadInput for other than 0 or more.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise BadInput(f"workers: expected a number of processes from 0 on, got {count!r}. Give 0 to read here.")
@@ -30,6 +34,17 @@ def workers(count: int) -> Iterator[None]:
         yield
     finally:
         _workers.reset(before)
+
+
+def _number() -> int:
+    """How many workers there are now."""
+    number = _workers.get()
+    if number is not None:
+        return number
+    text = os.environ.get(VARIABLE, "0").strip()
+    if not text.isdecimal():
+        raise BadInput(f"{VARIABLE}: expected a number of processes from 0 on, got '{text}'. Give 0 to read here.")
+    return int(text)
 
 
 class Group(NamedTuple):
@@ -66,7 +81,7 @@ def batches_of(
     Where a group has a seed, the global generators start from it, and are left as reading leaves them; with workers
     they are as they were. BadInput where a worker dies, or can't be given the examples.
     """
-    number = _workers.get()
+    number = _number()
     if count < FEWEST * number or number == 0:
         yield from (_batch(examples, collate, group) for group in groups)
         return

@@ -89,6 +89,17 @@ def test_what_goes_wrong_there_is_said_here() -> None:
         list(made(Deadly()))
 
 
+def test_the_environment_says_it_for_all_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNRECALL_WORKERS", "2")
+    with pytest.raises(BadInput, match="expected 2 processes that read data"):
+        list(made(Deadly()))
+    with workers(0):
+        assert len(list(made(Noisy()))) == 32
+    monkeypatch.setenv("UNRECALL_WORKERS", "two")
+    with pytest.raises(BadInput, match="UNRECALL_WORKERS: expected a number of processes from 0 on, got 'two'"):
+        list(made(Noisy()))
+
+
 @pytest.mark.parametrize("count", [-1, True, 1.5])
 def test_other_counts_are_refused(count: Any) -> None:
     with pytest.raises(BadInput, match="workers: expected a number of processes"), workers(count):
