@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from typer.main import get_command
 
 import unrecall as ur
 from tests.end_to_end.test_cli import WHO, call, case
 from tests.worlds import blobs, train
 from unrecall.cli.app import app
+from unrecall.data.examples import Part
+from unrecall.data.identity import identities
 from unrecall.experiment.grid import scenario_of
 from unrecall.record.schema import load
 from unrecall.training.session import Session
@@ -56,13 +59,25 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
 
 def test_the_scenario_of_the_page_on_own_scenarios_loads_as_it_stands() -> None:
     page = (HOME / "docs" / "own-scenario.md").read_text(encoding="utf-8")
-    example, two_inputs, steps = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    example, two_inputs, telling, steps = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("mine.py").write_text(example)
     scenario = scenario_of("mine.py:make")
     assert len(scenario.request.forget) == 100
     scenario.task.check(scenario.build(0, Session(device="cpu")), scenario.request)
     _check_two_inputs(two_inputs)
+    _check_telling(telling)
     _check_steps(steps)
+
+
+def _check_telling(example: str) -> None:
+    names: dict[str, Any] = {"Dataset": Dataset}
+    exec(compile(example, "own-scenario.md", "exec"), names)
+    scans = names["Scans"]()
+    scans.sha256, scans.labels = ["a", "b", "a"], [0, 1, 0]
+    type(scans).__len__ = lambda _: 3
+    told = identities(Part(scans, [2, 1]))
+    assert told is not None
+    assert told.values == ["a 0", "b 1"]
 
 
 def _check_two_inputs(example: str) -> None:
