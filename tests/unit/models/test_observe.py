@@ -14,12 +14,14 @@ from unrecall.attacks.reference_model import ReferenceModel
 from unrecall.data.request import Split
 from unrecall.data.signals import Rows, Signals
 from unrecall.evidence.evidence import Evidence
+from unrecall.models import observe as observation
 from unrecall.models.importance import per_example, trainable
 from unrecall.models.influence import probability
 from unrecall.models.observe import mean_loss, observe
 from unrecall.nn.functional import exact_log_softmax, exact_nll
 from unrecall.record import stats
 from unrecall.tasks import Classification
+from unrecall.training.randomness import seeded
 
 TASK = Classification()
 
@@ -131,3 +133,11 @@ def test_the_mean_loss_is_exact_too() -> None:
     assert mean_loss(Handing(), TASK, sure(np.array([30.0, 40.0]))) == pytest.approx(
         np.exp(-30) + np.exp(-40), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 1000, 2**25])
+def test_how_many_logits_are_held_in_float64_changes_no_bit(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Rows(5 * torch.randn(9, 77, generator=seeded(0)), torch.arange(9), torch.arange(9), 9)
+    whole = observation._of_rows(rows)
+    monkeypatch.setattr(observation, "IN_CACHE", at_once)
+    assert all(torch.equal(part, other) for part, other in zip(observation._of_rows(rows), whole, strict=True))
