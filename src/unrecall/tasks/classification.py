@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, digest, iterate
+from unrecall.data.identity import digests_of_rows
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.disk.cache import code_key
@@ -120,6 +121,11 @@ class Classification(Task):
         examples = [self._example(item) for item in items]
         inputs = torch.stack([torch.as_tensor(value, dtype=torch.float32) for value, _ in examples])
         return {"inputs": inputs, "targets": torch.tensor([int(label) for _, label in examples])}
+
+    def contents(self, items: Sequence[Any]) -> list[str]:
+        """sha256 of each input as float32, and its class; inputs must be of one shape."""
+        batch = self.collate(items)
+        return digests_of_rows((batch["inputs"] + 0, batch["targets"]), range(len(items)))  # -0.0 is 0.0
 
     def _example(self, item: Any) -> tuple[Any, Any]:
         """Input and label of an item; what `items` gave is read already."""
@@ -301,10 +307,11 @@ class Classification(Task):
                     f"{split}[{i}]: expected inputs of shape {tuple(shape)}, got {tuple(tensor.shape)}. "
                     "Bring them to one shape."
                 )
-            if not bool(torch.isfinite(tensor).all()):
-                raise BadInput(f"{split}[{i}]: expected finite inputs, got NaN or infinity. Remove the example.")
             if tensor.numel():
-                least, most = min(least, float(tensor.min())), max(most, float(tensor.max()))
+                smallest, largest = (float(value) for value in torch.aminmax(tensor))
+                if not math.isfinite(smallest + largest):
+                    raise BadInput(f"{split}[{i}]: expected finite inputs, got NaN or infinity. Remove the example.")
+                least, most = min(least, smallest), max(most, largest)
             if least < low - 1e-6 or most > high + 1e-6:
                 own = self.bounds_of({split: request.sets[split]})
                 raise BadInput(
