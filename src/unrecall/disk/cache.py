@@ -102,9 +102,9 @@ class Cache:
             value: T = self.memory[name]
             return value
         path = self.folder / name
+        _sweep_once(self.folder)
         for stored in _stored(path, form):
             return stored
-        _sweep_once(self.folder)
         with held(path, lambda holder: self.say(f"{what}: waits for {holder}, which is making it")):
             for stored in _stored(path, form):
                 return stored

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ from unrecall.errors import BadInput
 
 UNFINISHED = ".part"
 """How a file ends that was being written; one that is left over belongs to a process that was killed."""
+
+BRIEF = 1.0
+"""Seconds for which somebody else's work is waited for without a word."""
 
 
 @contextmanager
@@ -70,7 +74,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
 def held(path: Path, waits: Callable[[str], None]) -> Iterator[None]:
     """Keeps other processes out of their own blocks of this path, until the block ends or this process dies.
 
-    `waits`: is told who holds it, as "process 123", before it is waited for. Where there are no locks nobody waits.
+    `waits`: is told who holds it, as "process 123", where that lasts (`BRIEF`). Where there are no locks nobody waits.
     """
     if fcntl is None:
         yield
@@ -82,7 +86,7 @@ def held(path: Path, waits: Callable[[str], None]) -> Iterator[None]:
             number = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
             raise unwritable(path, error) from error
-        if _lock(number) is False:
+        if not _locked_soon(number):
             holder = os.pread(number, 20, 0).decode("ascii", "replace")
             waits(f"process {holder}" if holder.isdigit() else "another process")
             fcntl.flock(number, fcntl.LOCK_EX)
@@ -143,6 +147,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _locked_soon(number: int) -> bool:
+    """Whether an open file could be locked within `BRIEF`, or there are no locks."""
+    end = time.monotonic() + BRIEF
+    while _lock(number) is False:
+        if time.monotonic() > end:
+            return False
+        time.sleep(BRIEF / 20)
+    return True
 
 
 def _lock(number: int) -> bool | None:

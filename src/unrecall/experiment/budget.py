@@ -192,7 +192,7 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
         fixed += times * sum(timed.seconds for timed in unlearning_times(replace(case, method=method), model))
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
     seconds = [len(cells) * price for price in prices(case, model, patience)]
-    first = len(seconds) - len(case.attacks)  # what decides without retrained models, where it does
+    first = len(seconds) - len(case.attacks)  # what is done whatever attacks there are
     return Costs(fixed + sum(seconds[:first]), _priced(attacks, reduced, seconds[first:]))
 
 

@@ -270,7 +270,7 @@ def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
 
     Some attacks train for so many steps whatever there is, others look at each example: hence two bounds.
     """
-    trials, count, (whole, few) = _trials(case, model), 2 + case.retrained, _grown(case.request)
+    trials, count, (whole, few) = _trials(case, _tried(case, model)), 2 + case.retrained, _grown(case.request)
     durations = list[float]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
@@ -297,10 +297,14 @@ class Trial(NamedTuple):
     work: Callable[[], object]
 
 
-def _trials(case: Case, model: nn.Module) -> list[Trial]:
-    """The trials of all attacks, and first that of what decides without retrained models, where it does."""
+def _tried(case: Case, model: nn.Module) -> Setting:
+    """A few examples and two models, on which attacks are tried."""
     few = _sample(case.request, SAMPLE)
-    setting = Setting(Models(model, copy.deepcopy(model)), few, case.scenario.task, 0, case.session.quiet())
+    return Setting(Models(model, copy.deepcopy(model)), few, case.scenario.task, 0, case.session.quiet())
+
+
+def _trials(case: Case, setting: Setting) -> list[Trial]:
+    """The trials of all attacks, and first that of what decides without retrained models, where it does."""
     trials: list[Trial] = []
     for attack in case.attacks:
         small, times = smallest(attack)
@@ -321,16 +325,16 @@ def _grown(request: Request) -> tuple[int, int]:
 
 
 def prices(case: Case, model: nn.Module, patience: float) -> Iterator[float]:
-    """The most seconds that each attack takes, and first what decides without retrained models, where it does.
+    """The most seconds that each attack takes, and before them what is done whatever attacks there are.
 
-    Infinity for one whose trial takes longer than `patience`, and 0 for one that can't run. What several read alike is
-    counted with the first.
+    Infinity for one whose trial takes longer than `patience`, and 0 for one that can't run.
     """
-    whole, few = _grown(case.request)
-    trials = _trials(case, model)
-    for trial in trials:
-        seconds, decides = math.inf, len(trials) > len(case.attacks) and trial is trials[0]
-        with warnings.catch_warnings(), at_most(PATIENCE if decides else patience):
+    setting, (whole, few) = _tried(case, model), _grown(case.request)
+    looking = Trial("one look at each example", (2 + case.retrained) / 2, lambda: setting.evidence)
+    trials = [looking, *_trials(case, setting)]
+    for place, trial in enumerate(trials, len(case.attacks) - len(trials)):
+        seconds = math.inf
+        with warnings.catch_warnings(), at_most(patience if place >= 0 else PATIENCE):
             warnings.simplefilter("ignore")  # of so few examples
             started = time.perf_counter()
             result = trial.work()

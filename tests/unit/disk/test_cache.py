@@ -65,7 +65,8 @@ def test_the_second_time_nothing_is_computed(name: str, on_disk: bool, tmp_path:
     assert all(name.startswith("what-") and name.endswith(form.suffix) for name in files)
 
 
-def test_what_another_is_computing_is_waited_for(tmp_path: Path) -> None:
+def test_what_another_is_computing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "BRIEF", 0.01)
     begun, go_on, told, values = threading.Event(), threading.Event(), list[str](), list[Any]()
 
     def compute() -> str:

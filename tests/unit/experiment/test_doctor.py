@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 import unrecall as ur
 from tests.worlds import CPU, World, network
 from unrecall.errors import BadInput
-from unrecall.experiment.doctor import Case, Line, at_most, between, doctor, smallest
+from unrecall.experiment.doctor import Case, Line, at_most, beforehand, between, doctor, memory, smallest
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
 from unrecall.training.loop import Fit
@@ -107,3 +109,39 @@ def test_two_durations_are_one_where_they_are_nearly_the_same() -> None:
     assert between(4.0, 5.0) == "about 5.0 s"
     assert between(4.0, 400.0) == "4.0 s to 7 min"
     assert between(4.0, math.inf) == "over 4.0 s"
+
+
+def test_memory_is_models_and_what_they_say(samples_world: World) -> None:
+    w = samples_world
+    case = Case(replace(scenario_of(w), references=2), parse("grad_diff", "methods"), [], CPU)
+    text = memory(case, w.original).text
+    weights = sum(t.numel() * 4 for t in w.original.parameters())
+    weights += sum(t.numel() * t.element_size() for t in w.original.buffers())
+    assert weights < 100_000, "less than 0.1 MB, so that what they say decides"
+    # original, unlearned, null (there is BatchNorm), 2 retrained; forget 20, retain 140, holdout 40, test 200
+    assert "5 models of 0.0 MB, 4 as large while one is trained" in text
+    assert "of what they say of 400 examples" in text
+
+
+def test_a_run_says_what_comes_before_attacks_and_changes_nothing(
+    samples_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path))
+    scenario = replace(scenario_of(samples_world), references=2)
+    case = Case(scenario, parse("grad_diff", "methods"), [], CPU)
+    state = torch.get_rng_state()
+    time, size = beforehand(case)
+    assert time.startswith("before attacks about ") and size.startswith("memory: about ")
+    assert "original: 100 steps of" in time and "retrained: 2 x 100 steps of" in time and "grad_diff: 2 x 10" in time
+    assert torch.equal(state, torch.get_rng_state())
+    scenario.train_retrained(1, CPU)
+    time, _ = beforehand(case)
+    assert "retrained: 100 steps of" in time, "the cache holds the other"
+
+
+def test_what_can_not_be_said_before_a_run_is_left_to_the_run(samples_world: World) -> None:
+    def build(seed: int, session: object) -> object:
+        raise SystemExit(3)
+
+    case = Case(replace(scenario_of(samples_world), build=build), parse("grad_diff", "methods"), [], CPU)
+    assert list(beforehand(case)) == []

@@ -185,7 +185,7 @@ def test_ray_that_ends_its_own_process_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--jobs", "0"], "0 is not in the range x>=1"),
+        (["--jobs", "0"], "Invalid value for '--jobs'"),
         (["--jobs", "2", "--ray", "local"], "--jobs: expected it without"),
     ],
 )
