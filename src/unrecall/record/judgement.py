@@ -63,4 +63,5 @@ def forgot_nothing(record: Record) -> str:
     before, after = m.original.value, m.unlearned.value
     if unseen is None or before - unseen < SMALLEST or before - after >= LITTLE * (before - unseen):
         return ""
-    return f"It forgot nothing: {m.title} is {after:.2f}, and was {before:.2f} (never seen: {unseen:.2f})."
+    it = "Of what must go it" if record.verdict.label == "over-forgets" else "It"
+    return f"{it} forgot nothing: {m.title} is {after:.2f}, and was {before:.2f} (never seen: {unseen:.2f})."

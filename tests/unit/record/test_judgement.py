@@ -43,6 +43,9 @@ def test_of_a_class_nothing_is_what_was_never_seen_though_holdout_is_of_that_cla
     record = told("forget_accuracy", 1.0, 0.98, None, 0.97)
     assert forgot_nothing(record) == "", "0.03 of samples is too little to tell"
     assert forgot_nothing(record.model_copy(update={"kind": "class"})).startswith("It forgot nothing")
+    over = record.verdict.model_copy(update={"label": "over-forgets"})
+    worse = forgot_nothing(record.model_copy(update={"kind": "class", "verdict": over}))
+    assert worse.startswith("Of what must go it forgot nothing: ")
 
 
 def test_unchanged_weights_forgot_nothing() -> None:
