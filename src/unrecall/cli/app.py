@@ -343,13 +343,14 @@ def report(
     paths: Annotated[list[Path], typer.Argument(help="records, or folders that hold them")],
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("report.html"),
 ) -> None:
-    """One page from any number of records."""
+    """One page from any number of records; a table of their numbers where --out ends in .csv, .json or .tex."""
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load
-    from unrecall.report import check_place, summary_lines, write
+    from unrecall.report import check_place, export, summary_lines, write
 
-    check_place(out)
+    table = out.suffix in export.FORMS
+    (export.check if table else check_place)(out)
     records, errors, files = [], [], records_in(paths)
     for path in files:
         try:
@@ -357,7 +358,10 @@ def report(
         except BadInput as error:
             errors.append(str(error))
     if records:
-        write(records, out, judged_names(*records))
+        if table:
+            export.write(records, out)
+        else:
+            write(records, out, judged_names(*records))
         for line in summary_lines(records):
             _say(line)
         _say(out)

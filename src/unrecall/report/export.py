@@ -1,0 +1,234 @@
+"""The numbers of records as a table for people who write papers: CSV, JSON, or LaTeX; needs no torch."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from unrecall.disk.files import check_writable, write_text
+from unrecall.errors import BadInput
+from unrecall.record.judgement import judged
+from unrecall.record.schema import Measurement, Record
+from unrecall.record.stats import student
+from unrecall.report.page import key_measurements
+from unrecall.report.strips import finite, present
+from unrecall.report.summary import Seeds, methods
+
+COLUMNS: Final = (
+    "scenario", "method", "seeds", "measurement", "title", "unit", "judged", "leak",
+    "original", "unlearned", "sd", "low", "high", "retrained", "retrained_sd", "retrained_models", "verdict",
+)  # fmt: skip
+MARK: Final = "% Written by unrecall from records."
+SPECIAL: Final = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+"""What LaTeX would take for a command."""
+FORMS: Final = (".csv", ".json", ".tex")
+"""How the name of a table ends."""
+
+
+class Line(NamedTuple):
+    """One measurement of one method on one scenario, over all its seeds.
+
+    `original`, `unlearned`: means over seeds. `sd`: of the unlearned models over seeds; None for one seed. `low` and
+    `high`: an interval at 95 %, of the mean over seeds by Student's t, or over examples where there is one seed.
+    `retrained`, `retrained_sd`: over the retrained models. `verdict`: of the row, at each seed.
+    """
+
+    scenario: str
+    method: str
+    seeds: int
+    measurement: str
+    title: str
+    unit: str
+    judged: bool
+    leak: str
+    original: float | None
+    unlearned: float | None
+    sd: float | None
+    low: float | None
+    high: float | None
+    retrained: float | None
+    retrained_sd: float | None
+    retrained_models: int
+    verdict: str
+
+
+def lines(records: Sequence[Record]) -> list[Line]:
+    """All measurements of all methods, in the order of the records; verdicts are derived anew."""
+    groups = methods([judged(record) for record in records])
+    return [_line(group, name) for group in groups for name in _names(group)]
+
+
+def write(records: Sequence[Record], path: Path) -> None:
+    """Writes the table of records in the form that the file's name ends in: .csv, .json or .tex.
+
+    BadInput where there is no record, the form is another, or something else than such a table is at `path`.
+    """
+    if not records:
+        raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
+    check(path)
+    rows = lines(records)
+    write_text(path, {".csv": as_csv, ".json": as_json, ".tex": as_latex}[path.suffix](rows, records))
+
+
+def check(path: Path) -> None:
+    """BadInput where a file's name ends in no form of a table, or another file is there already."""
+    if path.suffix not in FORMS:
+        raise BadInput(f"{path}: expected a name that ends in {', '.join(FORMS)}, got '{path.suffix}'. Name it so.")
+    check_writable(path)
+    starts = {".csv": (",".join(COLUMNS),), ".json": ('[\n {\n  "scenario"', "[]"), ".tex": (MARK,)}
+    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(starts[path.suffix]):
+        raise BadInput(f"{path}: expected a table of unrecall's, or nothing, got another file. Choose another name.")
+
+
+def as_csv(rows: Sequence[Line], _: Sequence[Record]) -> str:
+    """A line for each measurement, with a head; empty cells have no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_safe(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def as_json(rows: Sequence[Line], _: Sequence[Record]) -> str:
+    """A list of objects with the columns as keys; null has no value."""
+    return json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False) + "\n"
+
+
+def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
+    """A table for each scenario, for the package booktabs: methods in rows, the key measurements in columns.
+
+    Beside the methods stand what the original gives and what retrained models give. A value over several seeds has its
+    deviation; it is bold where it is the nearest to retrained models' and its interval overlaps no other method's.
+    """
+    names = [name for name, _ in key_measurements([judged(record) for record in records])]
+    return (
+        MARK + "\n" + "\n".join(_table(scenario, rows, names) for scenario in dict.fromkeys(r.scenario for r in rows))
+    )
+
+
+def _names(group: Seeds) -> list[str]:
+    return list(dict.fromkeys(m.name for record in group.records for m in record.measurements))
+
+
+def _line(group: Seeds, name: str) -> Line:
+    own = [m for record in group.records if (m := record.measurement(name)) is not None]
+    first, values = own[0], present(m.unlearned.value for m in own)
+    references = _references(own)
+    low, high = _interval(own, values)
+    return Line(
+        group.scenario,
+        group.name,
+        len(own),
+        name,
+        first.title,
+        first.unit,
+        any(m.judged for m in own),
+        first.leak or "",
+        _mean(present(m.original.value for m in own)),
+        _mean(values),
+        _deviation(values),
+        low,
+        high,
+        _mean(references),
+        _deviation(references),
+        len(references),
+        "; ".join(dict.fromkeys(m.verdict for m in own)),
+    )
+
+
+def _references(own: Sequence[Measurement]) -> list[float]:
+    """The retrained models' values; seeds that share their retrained models share these."""
+    by_seed = [tuple(present(e.value for e in m.references)) for m in own]
+    return [value for values in dict.fromkeys(by_seed) for value in values]
+
+
+def _interval(own: Sequence[Measurement], values: Sequence[float]) -> tuple[float | None, float | None]:
+    if len(values) == 1:
+        estimate = next(m.unlearned for m in own if finite(m.unlearned.value) is not None)
+        return finite(estimate.low), finite(estimate.high)
+    if not values:
+        return None, None
+    return student(np.array(values))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _safe(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def _table(scenario: str, rows: Sequence[Line], names: Sequence[str]) -> str:
+    """One scenario's table; measurements that it lacks are left out."""
+    own = {(row.method, row.measurement): row for row in rows if row.scenario == scenario}
+    names = [name for name in names if any(measurement == name for _, measurement in own)]
+    by_method = list(dict.fromkeys(method for method, _ in own))
+    titles = [next(row.title for (_, measurement), row in own.items() if measurement == name) for name in names]
+    head = " & ".join(["method", *map(_escaped, titles)])
+    first = {name: next(row for (_, measurement), row in own.items() if measurement == name) for name in names}
+    beside = [
+        ["original", *(_number(first[name].original) for name in names)],
+        ["retrained", *(_with_deviation(first[name].retrained, first[name].retrained_sd) for name in names)],
+    ]
+    cells = [[_escaped(method), *(_cell(own, method, name) for name in names)] for method in by_method]
+    body = "\n".join(" & ".join(row) + r" \\" for row in beside) + "\n\\midrule\n"
+    body += "\n".join(" & ".join(row) + r" \\" for row in cells)
+    return (
+        f"% {scenario}\n\\begin{{tabular}}{{l{'r' * len(names)}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
+        "\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+def _cell(own: Mapping[tuple[str, str], Line], method: str, name: str) -> str:
+    row = own.get((method, name))
+    if row is None:
+        return "--"
+    others = [other for (m, n), other in own.items() if n == name and m != method]
+    text = _with_deviation(row.unlearned, row.sd)
+    return f"\\textbf{{{text}}}" if _stands_out(row, others) else text
+
+
+def _stands_out(row: Line, others: Sequence[Line]) -> bool:
+    """Whether a value is nearer to retrained models' than all others', and its interval apart from theirs."""
+    if row.unlearned is None or row.retrained is None or row.low is None or row.high is None or not others:
+        return False
+    for other in others:
+        if other.unlearned is None or other.low is None or other.high is None:
+            return False
+        nearer = abs(row.unlearned - row.retrained) < abs(other.unlearned - row.retrained)
+        if not nearer or not (other.high < row.low or other.low > row.high):
+            return False
+    return True
+
+
+def _with_deviation(value: float | None, deviation: float | None) -> str:
+    if value is None or deviation is None:
+        return _number(value)
+    return f"{_number(value)} $\\pm$ {_number(deviation)}"
+
+
+def _number(value: float | None) -> str:
+    return "--" if value is None else f"{value:.3f}"
+
+
+def _escaped(text: str) -> str:
+    """A text in LaTeX."""
+    return "".join(SPECIAL.get(letter, letter) for letter in text)

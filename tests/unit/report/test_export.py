@@ -1,0 +1,80 @@
+"""Tables of numbers, by hand: means and deviations over seeds, bold where it holds, and other files left alone."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.report.test_summary import audit
+from tests.worlds.records import full, minimal
+from unrecall.errors import BadInput
+from unrecall.record.schema import Record
+from unrecall.report import export
+
+SEEDS = [audit("near", 0, "leaks", 0.1, 0.88), audit("near", 1, "leaks", 0.3, 0.90), audit("far", 0, "leaks", 0.8, 0.5)]
+
+
+def test_a_line_has_mean_deviation_and_interval_over_seeds() -> None:
+    near, use, far, _ = export.lines(SEEDS)
+    assert (near.method, near.seeds, near.measurement) == ("near", 2, "loss_left")
+    assert near.unlearned == pytest.approx(0.2)
+    assert near.sd == pytest.approx(0.2 / 2**0.5)  # of .1 and .3
+    half = 12.706 * 0.1  # Student's t of one degree of freedom, times sd / sqrt(2)
+    assert (near.low, near.high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-3)
+    assert (near.original, near.retrained, near.retrained_sd, near.retrained_models) == (1.0, 0.0, 0.0, 2)
+    assert (use.measurement, use.unlearned) == ("retain_accuracy", pytest.approx(0.89))
+    assert (far.seeds, far.sd) == (1, None)
+    assert (far.low, far.high) == pytest.approx((0.77, 0.83))  # of its examples
+
+
+def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
+    for suffix in (".csv", ".json"):
+        export.write(SEEDS, tmp_path / f"t{suffix}")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+    objects = json.loads((tmp_path / "t.json").read_text())
+    assert [row["measurement"] for row in rows] == [o["measurement"] for o in objects]
+    assert [float(row["unlearned"]) for row in rows] == [o["unlearned"] for o in objects]
+    assert rows[2]["sd"] == "" and objects[2]["sd"] is None
+
+
+def bold_of(*records: Record) -> list[str]:
+    text = export.as_latex(export.lines(records), records)
+    return [line.split(" & ")[0] for line in text.splitlines() if "textbf" in line]
+
+
+def test_bold_is_what_is_nearest_and_apart() -> None:
+    alone = audit("near", 0, "leaks", 0.5, 0.89)
+    assert bold_of(alone, audit("far", 0, "leaks", 0.5, 0.5)) == ["near"]  # .89 +- .03 beside .5 +- .03; .9 is due
+    assert bold_of(alone, audit("far", 0, "leaks", 0.5, 0.86)) == []  # which overlap
+    assert bold_of(alone) == []
+
+
+def test_latex_escapes_what_it_would_take_for_commands() -> None:
+    hostile = audit(r"a_b\input{x}%", 0, "leaks", 0.5, 0.9)
+    text = export.as_latex(export.lines([hostile]), [hostile])
+    assert r"a\_b\textbackslash{}input\{x\}\%" in text
+    assert r"\input{x}" not in text
+    assert text.startswith(export.MARK)
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+
+
+def test_no_cell_is_a_formula(tmp_path: Path) -> None:
+    export.write([audit("=1+1", 0, "leaks", 0.5, 0.9)], tmp_path / "t.csv")
+    assert all(row["method"] == "'=1+1" for row in csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+
+
+@pytest.mark.parametrize("suffix", export.FORMS)
+def test_other_files_stay_and_own_ones_are_written_anew(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    for records in ([full()], [minimal()], [full(), minimal()]):
+        export.write(records, path)
+    path.write_text("mine")
+    with pytest.raises(BadInput, match="expected a table of unrecall's, or nothing, got another file"):
+        export.write([full()], path)
+    assert path.read_text() == "mine"
+    with pytest.raises(BadInput, match=r"expected a name that ends in \.csv, \.json, \.tex"):
+        export.write([full()], tmp_path / "t.txt")
+    with pytest.raises(BadInput, match="expected at least one record"):
+        export.write([], path)
