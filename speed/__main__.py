@@ -9,6 +9,7 @@ import torch
 ALL = (
     "startup",
     "loop",
+    "data",
     "importance",
     "scrub",
     "gradient_norms",
