@@ -135,7 +135,7 @@ def _spent(method: CertifiedRemoval, ledger: Ledger, removals: str) -> NotSuppor
     return NotSupported(
         f"CertifiedRemoval: expected removals within a budget of {ledger.allowed:.3g} (sigma {method.sigma:g}, epsilon "
         f"{method.epsilon:g}, delta {method.delta:g}), got {ledger.spent:.3g} after {removals}: the budget is spent. "
-        f"Retrain (--method retrain), or raise penalty, sigma or epsilon{hint}."
+        f"Retrain (--method retrain), or raise penalty, sigma, epsilon or delta{hint}."
     )
 
 

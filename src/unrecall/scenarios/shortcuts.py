@@ -24,6 +24,8 @@ DOTTED = 0.05
 """The share of its pixels that a pattern takes."""
 TILES = 4
 """A watermark is made of so many tiles across and down."""
+UNSEEN = 12
+"""Pictures that must be left for holdout, validation and test."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,12 @@ class Shortcuts(Builder):
     def make(self) -> Scenario:
         """Loads the pictures, splits them, and changes those that were trained on and must go."""
         pictures = self._pictures()
-        if self.train >= len(pictures.train):
-            raise BadInput(f"Shortcuts: expected train below {len(pictures.train)} (all there are), got {self.train}.")
+        most = len(pictures.train) - UNSEEN
+        if self.train > most:
+            raise BadInput(
+                f"Shortcuts: expected train up to {most}, which leaves {UNSEEN} pictures of {len(pictures.train)} for "
+                f"holdout, validation and test, got {self.train}. Lower it."
+            )
         count = round(self.poisoned * self.train)
         if not 0 < count < self.train:
             raise BadInput(f"Shortcuts: expected poisoned to leave some of {self.train} pictures, got {self.poisoned}.")

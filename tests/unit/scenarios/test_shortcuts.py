@@ -109,7 +109,7 @@ def test_of_cifar_the_test_set_is_its_own(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": 1797}, "expected train below 1797"),
+        ({"train": 1786}, "expected train up to 1785, which leaves 12 pictures of 1797"),
         ({"poisoned": 0.0}, "expected poisoned to leave some of 1000 pictures, got 0.0"),
         ({"poisoned": 1.0}, "expected poisoned to leave some of 1000 pictures, got 1.0"),
         ({"kind": "smell"}, "expected kind to be 'pattern', 'watermark' or 'brightness', got 'smell'"),
