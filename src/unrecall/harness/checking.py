@@ -146,6 +146,9 @@ def _references(record: Record) -> Iterator[str]:
 
 def _counts(record: Record) -> Iterator[str]:
     """Accuracies are of as many examples as there are, and where one counts examples its interval is exact."""
+    for part, count in record.observed.items():
+        if not 0 < count < record.sizes.get(part, 0):
+            yield f"observed: expected fewer of {part} than there are ({record.sizes.get(part, 0)}), got {count}."
     for m in record.measurements:
         name, _, ending = m.name.rpartition("_")
         if ending != "accuracy" or name not in record.sizes:

@@ -43,6 +43,7 @@ from unrecall.methods.ntk import NTK as NTK
 from unrecall.methods.our import OUR as OUR
 from unrecall.methods.pgu import PGU as PGU
 from unrecall.methods.random_label import RandomLabel as RandomLabel
+from unrecall.methods.reheat import Reheat as Reheat
 from unrecall.methods.retrain import Retrain as Retrain
 from unrecall.methods.rmu import RMU as RMU
 from unrecall.methods.roka import ROKA as ROKA
