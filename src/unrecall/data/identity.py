@@ -1,23 +1,30 @@
-"""What each example of a data set is: by its content, or as the data set itself can tell without making it."""
+"""What each example of a data set is: by its content, or as the data set itself can tell without making it.
+
+Only data that take long to make should tell it: tensors and texts are read in no time.
+"""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import Subset
 
 from unrecall.data.examples import Examples, Joined, Part, digest, evenly, iterate
+from unrecall.disk.cache import code_key
 from unrecall.disk.files import content_key
+from unrecall.errors import BadInput
 
 CONTENT = "content"
-FEW = 4
-"""Examples that show what is made of what is stored: a transformation, say."""
+TRANSFORMS = ("transform", "target_transform", "loader")
+"""What torchvision's data sets call the functions that make examples of files."""
+MADE = 64
+"""Examples, evenly spread, that show what is made of what is stored: a transformation, say."""
 READERS = 8
 """Files that are read at once."""
 
@@ -29,7 +36,6 @@ class Identities(NamedTuple):
     values: list[str]
 
 
-@runtime_checkable
 class Identified(Protocol):
     """A data set that tells which of its examples are the same, without making them.
 
@@ -44,9 +50,9 @@ class Identified(Protocol):
 def identities(examples: Examples, told: Mapping[int, Identities] | None = None) -> Identities | None:
     """What each example is, as the data set can tell; None where it can't.
 
-    That can a data set of the user's own by its method `identities`, PyTorch's TensorDataset by its tensors' bytes,
-    torchvision's folders by their files' bytes, and whatever is a part of one, or joins several. `told`: what was told
-    of data sets before, by their `id`.
+    That can a data set of the user's own by its method `identities`, torchvision's folders by their files' bytes, and
+    whatever is a part of one, or joins several. `told`: what was told of data sets before, by their `id`. BadInput
+    where the method doesn't give a text for each example.
     """
     return _of(examples, range(len(examples)), told or {})
 
@@ -59,8 +65,22 @@ def key_of(examples: Examples) -> str:
     told = identities(examples)
     if told is None:
         return content_key(*by_content(examples).values)
-    few = (digest(examples[i]) for i in evenly(len(examples), FEW))
-    return content_key(told.form, *told.values, *few)
+    return content_key(told.form, *told.values, made_key(examples))
+
+
+def made_key(examples: Examples) -> str:
+    """What decides what is made of what is stored: some examples as they are made, and the code that makes them."""
+    made = [digest(examples[i]) for i in evenly(len(examples), MADE)]
+    return content_key(*made, *(code_key(maker) for maker in _makers(examples)))
+
+
+def _makers(examples: Any) -> list[Any]:
+    """The classes and transformations by which a data set, or what it is a part of, makes examples."""
+    if isinstance(examples, Joined):
+        return [maker for part in examples.parts for maker in _makers(part)]
+    whole = getattr(examples, "whole", getattr(examples, "dataset", None))
+    transforms = [getattr(examples, name, None) for name in TRANSFORMS]
+    return [type(examples), *filter(callable, transforms), *([] if whole is None else _makers(whole))]
 
 
 def by_content(examples: Examples) -> Identities:
@@ -70,7 +90,7 @@ def by_content(examples: Examples) -> Identities:
 
 def _of(examples: Any, indices: Sequence[int], told: Mapping[int, Identities]) -> Identities | None:
     """What these examples are; of a part, by the whole, and of data sets that are joined, by each of them."""
-    if id(examples) in told:
+    if id(examples) in told and len(told[id(examples)].values) == len(examples):
         form, values = told[id(examples)]
         return Identities(form, [values[i] for i in indices])
     if type(examples) is Part:
@@ -84,11 +104,8 @@ def _of(examples: Any, indices: Sequence[int], told: Mapping[int, Identities]) -
 
 def _own(examples: Any, indices: Sequence[int]) -> Identities | None:
     """What these examples of a data set are that is no part of another."""
-    if isinstance(examples, Identified):
-        return Identities(_name(type(examples)), [str(text) for text in examples.identities(indices)])
-    if type(examples) is TensorDataset and all(map(_plain, examples.tensors)):
-        form = " ".join(f"{tensor.dtype}{tuple(tensor.shape[1:])}" for tensor in examples.tensors)
-        return Identities(f"tensors {form}", digests_of_rows(examples.tensors, indices))
+    if callable(getattr(examples, "identities", None)):
+        return Identities(_name(type(examples)), _texts(examples, indices))
     if getattr(type(examples).__getitem__, "__module__", "") == "torchvision.datasets.folder":
         return Identities("files", _of_files([examples.samples[i] for i in indices]))
     return None
@@ -123,9 +140,17 @@ def digests_of_rows(tensors: Sequence[Tensor], indices: Iterable[int]) -> list[s
     return digests
 
 
-def _plain(tensor: Tensor) -> bool:
-    """Whether a tensor holds all its values here, in bytes that say what they are."""
-    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+def _texts(examples: Identified, indices: Sequence[int]) -> list[str]:
+    """What a data set's own method tells of these examples; BadInput unless that is a text for each."""
+    owner, texts = type(examples).__name__, examples.identities(indices)
+    whole = isinstance(texts, Sequence) and not isinstance(texts, str)
+    if not whole or len(texts) != len(indices) or not all(isinstance(text, str) for text in texts):
+        kind = f"{len(texts)} of {len(indices)}" if whole else type(texts).__name__
+        raise BadInput(
+            f"{owner}.identities: expected a text for each example that is asked for, got {kind}. Return a list of "
+            "them, in the order of the indices."
+        )
+    return list(texts)
 
 
 def _of_files(samples: Sequence[tuple[str, int]]) -> list[str]:

@@ -1,6 +1,8 @@
 """How examples become batches: in this process, or in others beside it, with the same result."""
 
 import os
+import pickle
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -70,7 +72,16 @@ class _Reader(Dataset[Any]):
         try:
             return _batch(self.examples, self.collate, group)
         except Exception as error:  # whatever reading raises is raised again where the batch was asked for
-            return _Failed(error)
+            return _Failed(_sent(error))
+
+
+def _sent(error: Exception) -> Exception:
+    """An error as another process can be given it: itself, or its name and words where it holds what can't be sent."""
+    try:
+        copied = pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its parts raise
+        copied = None
+    return error if str(copied) == str(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def batches_of(
@@ -85,13 +96,15 @@ def batches_of(
     if count < FEWEST * number or number == 0:
         yield from (_batch(examples, collate, group) for group in groups)
         return
-    loader = DataLoader(
-        _Reader(examples, collate),
-        batch_size=None,
-        sampler=groups,
-        num_workers=number,
-        pin_memory=torch.cuda.is_available(),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # more workers than cores: whoever asks for them knows
+        loader = DataLoader(
+            _Reader(examples, collate),
+            batch_size=None,
+            sampler=groups,
+            num_workers=number,
+            pin_memory=torch.cuda.is_available(),
+        )
     try:
         batches = iter(loader)
     except Exception as error:  # whatever the examples raise that can't be sent to another process
@@ -127,4 +140,5 @@ def _no_workers(number: int, reason: str) -> BadInput:
 def _batch(examples: Examples, collate: Callable[[Sequence[Any]], Batch], group: Group) -> Batch:
     if group.seed is not None:
         reseed(group.seed)
-    return {**collate(several(examples, group.indices)), "index": torch.tensor(group.indices)}
+    batch = collate(several(examples, group.indices))
+    return {**{name: value.detach() for name, value in batch.items()}, "index": torch.tensor(group.indices)}

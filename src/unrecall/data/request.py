@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from unrecall.data.enough import HALVED, OTHERS
 from unrecall.data.examples import Absent, Examples, Part, digest, evenly, split_off
-from unrecall.data.identity import CONTENT, Identities, by_content, identities
+from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
 from unrecall.errors import BadInput, MissingReference
 
 Kind: TypeAlias = Literal["samples", "class", "concept", "backdoor"]
@@ -156,10 +156,11 @@ class Request:
         """The examples of a set that a task checks, each with its index there: all of them.
 
         Where data sets tell what their examples are, at most 10,000, evenly spread: others show themselves when they
-        are read.
+        are read. But of a class request all that is trained on, as what stays may hold none of the class.
         """
         examples = self.sets[name]
-        places = evenly(len(examples), CHECKED) if self.indexed else range(len(examples))
+        sampled = self.indexed and not (self.kind == "class" and name in ("forget", "retain"))
+        places = evenly(len(examples), CHECKED) if sampled else range(len(examples))
         return ((i, examples[i]) for i in places)
 
     @property
@@ -181,6 +182,7 @@ class Request:
     def fingerprint(self) -> str:
         """sha256 over what is asked and all examples of all splits, in order; the same anywhere."""
         text = f"{self.kind}{self.masked}|" + "|".join(f"{name}:{','.join(self.digests[name])}" for name in SPLITS)
+        text += "".join(f"|made:{made_key(self[name])}" for name in SPLITS) if self.indexed else ""
         text += "" if self.groups is None else f"|groups:{self.group_names!r}"
         text += "" if self.pairs is None else f"|pairs:{list(self.pairs)}"
         return hashlib.sha256(text.encode()).hexdigest()

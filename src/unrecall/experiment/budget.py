@@ -30,7 +30,7 @@ UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 SHARE, SHORTEST, LONGEST = 0.005, 1.0, 20.0
 """An attack is tried for this share of the budget, but not for less or more than so many seconds."""
 SMALL = 0.01
-"""The share of the budget below which an attack stays, as leaving it out would save nothing."""
+"""The share of the budget below which an attack goes last, as leaving it out would save nearly nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def choose(costs: Costs, budget: float) -> Choice:
     """Which attacks fit, by a fixed order: each step goes from the last of the suite to the first, until the rest fits.
 
     An attack that alone doesn't fit is reduced, or goes where that doesn't help. Then those go that no verdict rests
-    on; then those that one rests on are reduced; then they go. What takes less than `SMALL` of the budget stays.
+    on; then those that one rests on are reduced; then they go. What takes less than `SMALL` of the budget goes last.
     BadInput where nothing that can run would be left.
     """
     left = budget - costs.fixed
@@ -97,11 +97,12 @@ def choose(costs: Costs, budget: float) -> Choice:
             reduce(place)
             if chosen[place].seconds > left:
                 leave_out(place)
-    for step, judged in ((leave_out, False), (reduce, True), (leave_out, True)):
-        for place in reversed(list(chosen)):
-            fits = sum(attack.seconds for attack in chosen.values()) <= left
-            if not fits and chosen[place].judged is judged and chosen[place].seconds > SMALL * budget:
-                step(place)
+    for small in (SMALL * budget, 0.0):
+        for step, judged in ((leave_out, False), (reduce, True), (leave_out, True)):
+            for place in reversed(list(chosen)):
+                fits = sum(attack.seconds for attack in chosen.values()) <= left
+                if not fits and chosen[place].judged is judged and chosen[place].seconds > small:
+                    step(place)
     seconds = sum(attack.seconds for attack in chosen.values())
     if seconds > left or (seconds == 0 and any(attack.seconds for attack in costs.attacks)):
         raise _too_small(costs, budget)
@@ -116,6 +117,11 @@ def choose(costs: Costs, budget: float) -> Choice:
 
 def _too_small(costs: Costs, budget: float) -> BadInput:
     each = [attack for whole in costs.attacks for attack in (whole, whole.less) if attack and attack.seconds]
+    if not each:
+        return BadInput(
+            f"--budget: expected time for what comes before attacks, {_about(costs.fixed)}, got {duration(budget)}. "
+            "Give more time."
+        )
     least = min(each, key=lambda attack: attack.seconds)
     return BadInput(
         f"--budget: expected time for one attack at least, got {duration(budget)}. What comes before attacks takes "
@@ -143,7 +149,7 @@ def within(cells: Sequence[Cell], folder: Path, budget: str, given: Given | None
     seconds, asked = seconds_of(budget), {"budget": budget, "suite": cells[0].suite}
     path = folder / SUITE
     chosen = before = read_json(path) if path.is_file() else {}
-    if not isinstance(before, dict) or (before and before.keys() != {*asked, "chosen", "said"}):
+    if before and not _whole(before, {*asked, "chosen", "said"}):
         raise BadInput(f"{path}: expected the attacks of this run, got a damaged file. Choose another --out.")
     if {key: before.get(key) for key in asked} != asked:
         processes = Processes(1)
@@ -162,6 +168,14 @@ def within(cells: Sequence[Cell], folder: Path, budget: str, given: Given | None
         line = f"{chosen['said']} All takes about {duration(choice.seconds)} at most."
         Session(show=cells[0].show).say(line.lstrip())
     return [replace(cell, suite=" ".join(chosen["chosen"]), note=chosen["said"]) for cell in cells]
+
+
+def _whole(content: object, keys: set[str]) -> bool:
+    """Whether the file of a suite holds what was written there."""
+    if not isinstance(content, dict) or content.keys() != keys or not isinstance(content["said"], str):
+        return False
+    chosen = content["chosen"]
+    return isinstance(chosen, list) and all(isinstance(line, str) for line in chosen)
 
 
 def _measured(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs | str:

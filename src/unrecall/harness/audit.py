@@ -50,7 +50,7 @@ FIELDS: Fields = {
     "seed": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"),
     "session": (kind_of(Session, NOTHING), "a Session or None"),
     "sample": (
-        lambda value: value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0),
+        lambda value: value is None or (isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0),
         "a number of examples from 1 on, or None for all",
     ),
     "method": (

@@ -41,7 +41,7 @@ from unrecall.training.loop import (
 )
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Effort, Session
-from unrecall.training.teacher import frozen_beside
+from unrecall.training.teacher import frozen_beside, frozen_copy
 
 # What a method is written with that stands elsewhere: given on from here.
 __all__ = ["Average", "Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
@@ -200,9 +200,16 @@ class GradientMethod(Method):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Copies the model and runs each phase on the copy."""
         student, job = copy_of(model, job), job.settled(model)
-        original = frozen_beside(model, student)
+        original = frozen_beside(model, student) if _built_in(self) else frozen_copy(student)
         train(student, self.phases(student, original, job), job, self)
         return restore_flags(student, model)
+
+
+def _built_in(method: Method) -> bool:
+    """Whether a method and all that it wraps are unrecall's own, which never change the frozen original."""
+    if not type(method).__module__.startswith("unrecall."):
+        return False
+    return not isinstance(method, Wrapper) or _built_in(method.base)
 
 
 Around: TypeAlias = Callable[[Phase], Phase]

@@ -32,8 +32,9 @@ from unrecall.tasks.base import Task
 
 ACTIVATIONS = 2**25
 """Numbers that enter and leave the layers in a pass, about: 128 MB in float32."""
-FEW = 2
-"""Examples whose norms are computed both ways, so that a model that the formulas don't fit is noticed."""
+FEW = 3
+"""Examples whose norms are computed both ways, and backwards too, so that a model that the formulas don't fit, or that
+puts a batch in another order, is noticed."""
 ROUNDING = 1e-3
 """By what share of the norm the two ways may differ there."""
 
@@ -58,12 +59,14 @@ def gradient_norms(model: nn.Module, task: Task, examples: Examples) -> np.ndarr
     One pass and its gradients in activations, a batch; of weights that stand in no layer with a formula, or are used
     outside theirs, the gradients themselves. Weights that are frozen count too.
     """
-    few = Part(examples, range(min(FEW, len(examples))))
+    places = range(min(FEW, len(examples)))
+    few, back = Part(examples, places), Part(examples, places[::-1])
     with mode(model, training=False):
         first = next(in_order(model, task, few, FEW))
         head = _head(model, task, first)
         sample = _squares(model, task, first, head)
-        if not sample.by_weight or not _holds(sample, model, task, few):
+        other = _squares(model, task, next(in_order(model, task, back, FEW)), head)
+        if not (_holds(sample, model, task, few) and _holds(other, model, task, back)):
             return _root(_exact(model, task, examples, _weights(model)))
         most = max(1, min(task.at_once, len(few) * ACTIVATIONS // max(1, sample.activations)))
         parts = [_squares(model, task, batch, head) for batch in in_order(model, task, examples, most)]
@@ -109,6 +112,8 @@ class _Squares(NamedTuple):
 
 def _holds(sample: _Squares, model: nn.Module, task: Task, examples: Examples) -> bool:
     """Whether the norms of these examples are those of their gradients; of small weights alone in a large model."""
+    if not sample.by_weight:
+        return False
     checked, size = Weights(), 0
     for name, weight in sorted(_weights(model).items(), key=lambda named: named[1].numel()):
         size += len(examples) * weight.numel()

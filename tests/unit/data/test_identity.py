@@ -16,6 +16,7 @@ from unrecall.data.identity import identities, key_of
 from unrecall.data.request import CHECKED, Request
 from unrecall.errors import BadInput
 from unrecall.tasks import Classification
+from unrecall.training.randomness import own_randomness
 
 
 class Counted:
@@ -39,6 +40,11 @@ class Telling(Counted):
         return [str(self.first + i) for i in indices]
 
 
+def flat() -> torch.nn.Module:
+    with own_randomness(0):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+
+
 def request_of(kind: type[Counted], retain: int) -> Request:
     return Request(kind(0, 8), kind(100, retain), kind(50, 8), kind(60, 8))
 
@@ -52,7 +58,7 @@ def test_what_is_read_grows_with_data_that_tell_nothing_and_with_no_others(size:
     request, telling = request_of(Counted, size), request_of(Telling, size)
     assert reads(request) == size + 24 + 16  # each once, and two of each set again, to see whether they last
     assert reads(telling) == 16
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    model = flat()
     Classification().check(model, telling)
     assert telling.retain.reads <= CHECKED + 10  # type: ignore[attr-defined]
 
@@ -84,53 +90,113 @@ def test_where_one_set_tells_nothing_all_are_read() -> None:
         Request(Telling(97, 8), Telling(100, 20), Telling(50, 8), Telling(60, 8))
 
 
-def test_tensors_are_told_apart_by_their_bytes_wherever_they_stand() -> None:
-    inputs, labels = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1, 0, 1, 0, 1])
-    data = TensorDataset(inputs, labels)
-    told = identities(Joined([Part(data, [4, 5]), Subset(Subset(data, [3, 2, 1]), [0, 2])]))
+def test_parts_of_parts_are_told_apart_by_the_whole() -> None:
+    data = Telling(10, 6)
+    told = identities(Joined([Part(data, [4, 5]), Subset(Subset(data, [3, 2, 1]), [0, 2])]))  # type: ignore[arg-type]
     assert told is not None
-    assert told.values == [identities(data).values[i] for i in (4, 5, 3, 1)]  # type: ignore[union-attr]
-    twin = TensorDataset(inputs.clone(), labels.clone())
-    assert identities(twin) == identities(data)
-    assert identities(TensorDataset(inputs, 1 - labels)).values != identities(data).values  # type: ignore[union-attr]
-    other = TensorDataset(inputs.double(), labels)
-    assert identities(Joined([data, other])) is None  # of two forms, which can't be compared
-    assert identities(TensorDataset(inputs.to_sparse())) is None
+    assert told.values == ["14", "15", "13", "11"]
+
+    class Other(Telling):
+        pass
+
+    assert identities(Joined([data, Other(0, 3)])) is None  # of two forms, which can't be compared
+    assert identities(TensorDataset(torch.zeros(3))) is None  # which is read in no time
+
+
+@pytest.mark.parametrize(
+    ("texts", "got"),
+    [(["a"], "1 of 2"), (["a", "b", "c"], "3 of 2"), ("ab", "str"), (None, "NoneType"), ([1, 2], "2 of 2")],
+)
+def test_what_is_no_text_for_each_is_refused(texts: Any, got: str) -> None:
+    class Wrong(Counted):
+        def identities(self, indices: Sequence[int], /) -> Any:
+            return texts
+
+    with pytest.raises(BadInput, match=f"Wrong.identities: expected a text for each example .*, got {got}"):
+        identities(Part(Wrong(0, 5), [1, 2]))
+
+
+def test_an_attribute_of_that_name_tells_nothing() -> None:
+    class Faces(Counted):
+        identities = ("ann", "bob")
+
+    assert identities(Faces(0, 5)) is None
+
+
+def test_a_set_that_has_grown_is_read_anew() -> None:
+    growing = [(torch.rand(2), 0) for _ in range(4)]
+    request = Request(growing, [(torch.rand(2), 1)])
+    growing.append((torch.rand(2), 0))
+    assert len(request.with_own(forget=growing).digests["forget"]) == 5
+
+
+@pytest.mark.parametrize("kind", [Counted, Telling])
+def test_a_class_that_must_go_is_looked_for_in_all_that_stays(kind: type[Counted]) -> None:
+    class Labelled(kind):  # type: ignore[valid-type, misc]
+        def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+            picture, _ = super().__getitem__(index)
+            return picture, 0 if self.first == 0 or index == 4_321 else 1
+
+    request = Request(Labelled(0, 8), Labelled(100, CHECKED + 500), kind="class", masked=(0,))
+    model = flat()
+    with pytest.raises(BadInput, match=r"classes \[0\] in forget and \[0\] of them in retain"):
+        Classification().check(model, request)
 
 
 def test_a_subclass_that_reads_otherwise_tells_nothing() -> None:
-    class Shifted(TensorDataset):
-        def __getitem__(self, index: int, /) -> Any:
-            return super().__getitem__(index)[0] + 1, 0
-
     class Doubled(Part):
         def __getitem__(self, index: int, /) -> Any:
             return 2 * super().__getitem__(index)
 
-    assert identities(Shifted(torch.zeros(2, 1))) is None
     assert identities(Doubled(Telling(0, 4), [1, 2])) is None
     assert several(Doubled([0, 1, 2, 3], [1, 2]), [0, 1]) == [2, 4]
 
 
-def test_folders_are_told_apart_by_what_their_files_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder_class(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What stands for torchvision's DatasetFolder, which isn't installed."""
     module = ModuleType("torchvision.datasets.folder")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     source = (
         "class DatasetFolder:\n"
-        "    def __init__(self, samples): self.samples = samples\n"
+        "    def __init__(self, samples, target_transform=None):\n"
+        "        self.samples, self.target_transform = samples, target_transform\n"
         "    def __len__(self): return len(self.samples)\n"
-        "    def __getitem__(self, index): raise AssertionError('read')\n"
+        "    def __getitem__(self, index):\n"
+        "        path, label = self.samples[index]\n"
+        "        return path, self.target_transform(label) if self.target_transform else label\n"
     )
     exec(source, vars(module))
+    return module.DatasetFolder  # type: ignore[attr-defined]
+
+
+def test_folders_are_told_apart_by_what_their_files_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_class(monkeypatch)
     for name, content in {"a": b"one", "b": b"two", "c": b"one"}.items():
         (tmp_path / name).write_bytes(content)
     samples = [(str(tmp_path / name), label) for name, label in (("a", 0), ("b", 0), ("c", 0), ("a", 1))]
-    told = identities(module.DatasetFolder(samples))
+    told = identities(folder(samples))
     assert told is not None
     first, second, third, fourth = told.values
     assert first == third and len({first, second, fourth}) == 3
     (tmp_path / "b").write_bytes(b"three")
-    assert identities(module.DatasetFolder(samples)).values[1] != second  # type: ignore[union-attr]
+    assert identities(folder(samples)).values[1] != second  # type: ignore[union-attr]
+
+
+def test_another_transformation_of_the_same_files_is_another_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, samples = folder_class(monkeypatch), []
+    for i in range(40):
+        (tmp_path / f"{i:02}").write_bytes(bytes([i]))
+        samples.append((str(tmp_path / f"{i:02}"), i // 20))
+
+    def key(transform: Any) -> str:
+        data = folder(samples, transform)
+        return Request(*(Part(data, range(i, 40, 4)) for i in range(4))).fingerprint
+
+    same = key(None)
+    assert same == key(None)
+    assert len({same, key(lambda label: label), key(lambda label: 0 * label), key(lambda label: label // 1)}) == 4
 
 
 def test_the_key_of_a_stream_shows_what_is_made_of_what_is_stored() -> None:

@@ -19,7 +19,7 @@ from unrecall.models import gradient_norms as norms
 from unrecall.models.gradient_norms import Product, gradient_norms, of_products
 from unrecall.tasks import CausalLM, Classification
 from unrecall.tasks.base import Task
-from unrecall.training.randomness import own_randomness
+from unrecall.training.randomness import own_randomness, seeded
 
 
 def one_by_one(model: nn.Module, task: Task, examples: Examples) -> np.ndarray:
@@ -187,7 +187,7 @@ def odd_convolutions() -> nn.Module:
             | {"5.bias", "5.parametrizations.weight.original0", "5.parametrizations.weight.original1"},
         ),
         (Twice, FLAT, {"scale", "read.weight"}),
-        (lambda: Sequenced(3), FLAT, {"inner.weight", "inner.bias"}),
+        (lambda: Sequenced(2), FLAT, {"inner.weight", "inner.bias"}),
         (Attending, FLAT, {"attention.in_proj_weight", "attention.in_proj_bias", *ATTENTION_OUT}),
     ],
 )
@@ -201,13 +201,13 @@ def test_norms_are_those_of_a_backward_pass_an_example(
     model = seeded_model(build)
     found = gradient_norms(model, Classification(), data)
     assert found == pytest.approx(one_by_one(model, Classification(), data), rel=1e-4)
-    assert counted[0][1] == 2
-    assert counted[1:] == ([(without, len(data))] if without else [])
+    assert [number for _, number in counted[:2]] == [3, 3]
+    assert counted[2:] == ([(without, len(data))] if without else [])
 
 
 def test_what_formulas_do_not_fit_is_differentiated(counted: list[tuple[set[str], int]]) -> None:
-    """Two steps and two examples: what enters looks as if the first dimension were the examples'."""
-    model = seeded_model(lambda: Sequenced(2))
+    """Three steps and three examples: what enters looks as if the first dimension were the examples'."""
+    model = seeded_model(lambda: Sequenced(3))
     found = gradient_norms(model, Classification(), FLAT)
     assert found == pytest.approx(one_by_one(model, Classification(), FLAT), rel=1e-4)
     assert counted[-1] == ({name for name, _ in model.named_parameters()}, len(FLAT))
@@ -234,7 +234,7 @@ def test_rows_that_are_ragged(counted: list[tuple[set[str], int]]) -> None:
     model = seeded_model(lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 9), nn.Unflatten(1, (3, 3))))
     found = gradient_norms(model, Ragged(), FLAT)
     assert found == pytest.approx(one_by_one(model, Ragged(), FLAT), rel=1e-4)
-    assert len(counted) == 1
+    assert len(counted) == 2
 
 
 # Language models.
@@ -265,7 +265,7 @@ def test_texts_of_all_lengths_and_tied_weights(
     found = gradient_norms(model, task, texts)
     assert found == pytest.approx(one_by_one(model, task, texts), rel=1e-4)
     if without is not None:
-        assert counted[1:] == ([(without, len(texts))] if without else [])
+        assert counted[2:] == ([(without, len(texts))] if without else [])
 
 
 def test_a_head_without_a_bias_that_is_tied_by_hand() -> None:
@@ -295,3 +295,24 @@ def test_a_head_without_a_bias_that_is_tied_by_hand() -> None:
     gain = unit * pulled
     expected = float((gradient.square().sum() + gain.square().sum()).sqrt())
     assert gradient_norms(model, task, [text, text]) == pytest.approx([expected] * 2, rel=1e-4)
+
+
+class Sorting(nn.Module):
+    """Puts its batch in order by the first number, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(6, 8), nn.Linear(8, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = x[:, 0].argsort()
+        return self.head(torch.tanh(self.first(x[order])))[order.argsort()]
+
+
+def test_a_model_that_puts_a_batch_in_another_order_is_differentiated() -> None:
+    """Whose first examples stand in that order, so that only the way back shows it."""
+    first = [(torch.full((6,), i / 10), i % 9) for i in range(3)]
+    data = [*first, *((torch.rand(6, generator=seeded(i)), i % 9) for i in range(8))]
+    model = seeded_model(Sorting)
+    found = gradient_norms(model, Classification(), data)
+    assert found == pytest.approx(one_by_one(model, Classification(), data), rel=1e-4)
