@@ -104,3 +104,33 @@ def test_the_environment_says_it_for_all_of_a_process(monkeypatch: pytest.Monkey
 def test_other_counts_are_refused(count: Any) -> None:
     with pytest.raises(BadInput, match="workers: expected a number of processes"), workers(count):
         pass
+
+
+class Unsendable(Exception):
+    """An error that can't be made anew from its words."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} in {where}")
+
+
+class Locked(Noisy):
+    """One of which raises what no other process can be given."""
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+        if index == 40:
+            raise Unsendable("scan 40", "the archive")
+        return super().__getitem__(index)
+
+
+class Tracked(Noisy):
+    """Examples that require a gradient, which no other process can be given."""
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+        return torch.full((1, 4, 4), index / 64, requires_grad=True), index % 4
+
+
+def test_what_can_not_be_sent_is_said_in_words() -> None:
+    with workers(2), pytest.raises(RuntimeError, match="Unsendable: scan 40 in the archive"):
+        list(made(Locked()))
+    with workers(2):
+        assert [float(batch["inputs"][0, 0, 0, 0]) for batch in made(Tracked())] == [i / 64 for i in range(0, 64, 2)]

@@ -64,6 +64,16 @@ def test_what_costs_nothing_stays() -> None:
     assert choose(costs, 101).suite == ("relearn", "min_k")
 
 
+def test_small_ones_go_last_and_still_go() -> None:
+    many = tuple(Price(f"loss{i}", True, 0.5) for i in range(60))
+    assert len(choose(Costs(595.0, many), 600).suite) == 10  # in the 5 seconds that are left
+
+
+def test_without_an_attack_that_can_run_the_rest_is_what_takes_too_long() -> None:
+    with pytest.raises(BadInput, match="expected time for what comes before attacks, about 100 s, got 10 s"):
+        choose(Costs(100.0, (Price("prototypical", True, 0.0),)), 10)
+
+
 def test_a_budget_too_small_for_any_attack_says_what_the_smallest_takes() -> None:
     message = (
         "expected time for one attack at least, got 100 s.* about 100 s; with the smallest, svc, it is about 130 s"

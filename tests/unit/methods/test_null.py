@@ -1,13 +1,16 @@
 """The null: the passes of a method at learning rate 0, without a backward pass where no weight can move by one."""
 
+from dataclasses import dataclass
+
 import torch
+from torch import nn
 
 from tests.worlds import CPU, World
 from unrecall.methods.base import Null
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.neggrad_plus import NegGradPlus
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, plain_step
+from unrecall.training.loop import Fit, Phase, plain_step
 from unrecall.training.randomness import seeded
 
 
@@ -30,3 +33,21 @@ def test_nothing_is_differentiated(samples_world: World) -> None:
     assert own.step is plain_step and phase.step is not plain_step
     model = Null(Finetune(fit=Fit(batch_size=32))).unlearn(w.original, job)
     assert all(p.grad is None for p in model.parameters())
+
+
+@dataclass(frozen=True)
+class Halving(Finetune):
+    """A user's method, which changes the frozen original."""
+
+    def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
+        with torch.no_grad():
+            for weight in original.parameters():
+                weight.mul_(0.5)
+        return super().phases(student, original, job)
+
+
+def test_a_method_of_the_users_own_that_writes_the_original_leaves_the_model_alone(samples_world: World) -> None:
+    w = samples_world
+    before = {name: value.clone() for name, value in w.original.state_dict().items()}
+    Halving(fit=Fit(batch_size=32)).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+    assert all(torch.equal(value, before[name]) for name, value in w.original.state_dict().items())
