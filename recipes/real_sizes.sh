@@ -7,7 +7,7 @@ set -euo pipefail
 : "${OUT:?}"
 if [ -n "${CIFAR:-}" ]; then
   unrecall run --scenario "cifar10:data=$CIFAR,weights=${RESNET:?},arch=resnet20,forget=class:3,references=0" \
-    --method unsir --alone --suite quick --device cpu --out "$OUT/cifar10"
+    --method unsir --alone --suite quick --budget 12min --device cpu --out "$OUT/cifar10"
 fi
 if [ -n "${LLAMA:-}" ]; then
   unrecall run --model "$LLAMA" --forget "${TEXTS:?}/forget.jsonl" --retain "$TEXTS/retain.jsonl" \

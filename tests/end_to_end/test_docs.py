@@ -37,7 +37,7 @@ def test_every_command_has_the_options_that_a_page_gives_it(page: Path) -> None:
         command = commands[name]
         while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert {word for word in words if re.match("--?[a-z]", word)} <= options, line
 
 

@@ -141,7 +141,9 @@ def test_gradient_norm_is_autograds(text_world: World, monkeypatch: pytest.Monke
     model = copy.deepcopy(w.original).train().requires_grad_(False)
     model.register_forward_pre_hook(lambda *_: passes.append(1))
     extra = GradNorm().extra_signals(model, job_of(w))
-    assert len(passes) == 2 * 3, "one pass a batch, and two for a few examples of each arm, looked at both ways"
+    assert len(passes) == 2 * 5, (
+        "one pass a batch, and two for a few examples of each arm, looked at both ways, and backwards too"
+    )
     assert model.training
     for split in TEXTS:
         for item, norm in zip(list(w.request[split]), extra[split], strict=True):  # type: ignore[call-overload]
