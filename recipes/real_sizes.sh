@@ -7,7 +7,8 @@ set -euo pipefail
 : "${OUT:?}"
 if [ -n "${CIFAR:-}" ]; then
   unrecall run --scenario "cifar10:data=$CIFAR,weights=${RESNET:?},arch=resnet20,forget=class:3,references=0" \
-    --method unsir --alone --suite quick --budget 12min --device cpu --out "$OUT/cifar10"
+    --method unsir --alone --device cpu --out "$OUT/cifar10" --suite "recalibration:counts=128
+      residual_knowledge:points=2,draws=4 relearn:steps=1+4+16,learning_rates=0.01 prototypical:ks=5 loss"
 fi
 if [ -n "${LLAMA:-}" ]; then
   unrecall run --model "$LLAMA" --forget "${TEXTS:?}/forget.jsonl" --retain "$TEXTS/retain.jsonl" \

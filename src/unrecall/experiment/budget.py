@@ -27,7 +27,7 @@ from unrecall.training.session import Session, duration
 SUITE = "suite.json"
 """The file of a run's folder that says which attacks its budget left, so that they stay when the run goes on."""
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
-SHARE, SHORTEST, LONGEST = 0.005, 1.0, 20.0
+SHARE, SHORTEST, LONGEST = 0.02, 4.0, 20.0
 """An attack is tried for this share of the budget, but not for less or more than so many seconds."""
 SMALL = 0.01
 """The share of the budget below which an attack goes last, as leaving it out would save nearly nothing."""

@@ -149,7 +149,7 @@ def beforehand(case: Case) -> Iterator[str]:
 
 
 def memory(case: Case, model: nn.Module) -> Line:
-    """How much memory the models take at most, and what is kept of their answers."""
+    """How much memory the models take, and what is kept of their answers."""
     weights, models = _bytes(model), 2 + case.retrained + bool(batchnorms(model))
     part = _few(case.request.forget)
     signals = vars(observe(model, case.scenario.task, part))
@@ -159,8 +159,8 @@ def memory(case: Case, model: nn.Module) -> Line:
     total = weights * (models + COPIES) + answers
     return Line(
         "memory",
-        f"about {_gb(total)} at most: {models} models of {_gb(weights)}, {COPIES} as large while one is trained, and "
-        f"{_gb(answers)} of what they say of {examples} examples; data and activations are not counted",
+        f"about {_gb(total)} for {models} models of {_gb(weights)}, {COPIES} as large while one is trained, and "
+        f"{_gb(answers)} of what they say of {examples} examples; beside that data, activations and the process itself",
     )
 
 

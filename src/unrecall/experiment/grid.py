@@ -84,7 +84,7 @@ def scenario_for(cell: Cell) -> Scenario:
     """The scenario of a cell; without retrained models where it is to be judged without."""
     scenario = scenario_of(cell.scenario)
     if cell.note:
-        scenario = replace(scenario, summary=f"{scenario.summary} {cell.note}")
+        scenario = replace(scenario, summary=f"{scenario.summary.rstrip('. ')}. {cell.note}")
     return replace(scenario, references=0, retrained=()) if cell.alone else scenario
 
 

@@ -1,5 +1,6 @@
 """The cells of a grid one after another, several at once in processes of this machine, or as tasks of Ray."""
 
+import math
 import multiprocessing
 import os
 import threading
@@ -64,7 +65,8 @@ def run_cells(cells: Sequence[Cell], jobs: int = 1, ray_address: str | None = No
     started, outcomes = time.monotonic(), dict[Cell, Outcome]()
     for cell, outcome in _as_they_end(cells, jobs, ray_address):
         outcomes[cell] = outcome
-        left = (time.monotonic() - started) / len(outcomes) * (len(cells) - len(outcomes))
+        rounds = math.ceil((len(cells) - len(outcomes)) / jobs) if ray_address is None else len(cells) - len(outcomes)
+        left = (time.monotonic() - started) / math.ceil(len(outcomes) / jobs) * rounds
         ended = "done" if isinstance(outcome, Record) else "failed"
         rest = f"; about {duration(left)} left" if left else ""
         _say(cell, f"run {len(outcomes)} of {len(cells)}: {cell.title} {ended}{rest}")

@@ -135,7 +135,7 @@ def test_the_record_says_what_a_budget_left_out_and_the_suite_stays(measured: li
     assert measured == [30.0], "the second time the suite is the one that was chosen"
     record = load(Path("out/seed-0/record.json"))
     assert [report.name for report in record.attacks] == ["rmia"]
-    assert record.scenario_summary == "blobs The budget of 30 left out svc."
+    assert record.scenario_summary == "blobs. The budget of 30 left out svc."
     assert json.loads(Path("out/suite.json").read_text())["chosen"] == ["rmia"]
     assert call("check", "out") == 0
 
