@@ -46,6 +46,8 @@ SAMPLE = 32
 """Examples of each set on which attacks are tried."""
 BATCH = 256
 """Examples of each set that a method is tried on, so that its batches are as large as they will be."""
+QUARTER = 4
+"""The part of that sample on which what comes before the first step is timed too."""
 ASKED = 500
 """Examples of retain, test and validation on which a given original is asked what it knows."""
 BUDGETS = ("steps", "learning_rates")
@@ -254,15 +256,26 @@ def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
         yield Timed(Line(name, text), grown * seconds)
         return
     student, original = copy.deepcopy(model), copy.deepcopy(model).eval().requires_grad_(False)
-    started = time.perf_counter()
-    phases = method.phases(student, original, job)
-    prepared = grown * (time.perf_counter() - started)
+    fewer = case.job.on(_sample(case.request, BATCH // QUARTER)).settled(model)
+    first = _clock(lambda: method.phases(copy.deepcopy(model), original, fewer))
+    phases: list[Phase] = []
+    second = _clock(lambda: phases.extend(method.phases(student, original, job)))
+    prepared = of_all(first, second, grown)
     again = 2 if batchnorms(model) else 1  # the null
     for i, phase in enumerate(phases, 1):
         of = f"{name}, phase {i} of {len(phases)}" if len(phases) > 1 else name
         yield _timed(of, student, phase, case, again)
     if prepared > 1:
         yield Timed(Line(name, f"about {duration(prepared)} before its first step"), again * prepared)
+
+
+def of_all(first: float, second: float, grown: float) -> float:
+    """The seconds that work takes on all examples, that took these on a quarter of a sample and on all of the sample.
+
+    A part takes as long whatever there is, the rest grows with the examples. `grown`: all examples, in samples.
+    """
+    a_sample = max(0.0, second - first) / (1 - 1 / QUARTER)
+    return second + (grown - 1) * a_sample
 
 
 def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:

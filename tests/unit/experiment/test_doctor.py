@@ -10,7 +10,7 @@ import torch
 import unrecall as ur
 from tests.worlds import CPU, World, network
 from unrecall.errors import BadInput
-from unrecall.experiment.doctor import Case, Line, at_most, beforehand, between, doctor, memory, smallest
+from unrecall.experiment.doctor import Case, Line, at_most, beforehand, between, doctor, memory, of_all, smallest
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
 from unrecall.training.loop import Fit
@@ -145,3 +145,10 @@ def test_what_can_not_be_said_before_a_run_is_left_to_the_run(samples_world: Wor
 
     case = Case(replace(scenario_of(samples_world), build=build), parse("grad_diff", "methods"), [], CPU)
     assert list(beforehand(case)) == []
+
+
+def test_what_grows_with_the_examples_is_told_from_what_does_not() -> None:
+    """Two seconds whatever there is, and a hundredth for each of 64, 256, and then 25,600 examples."""
+    assert of_all(2.64, 4.56, 100) == pytest.approx(2 + 256)
+    assert of_all(2.0, 2.0, 100) == 2.0
+    assert of_all(2.1, 2.0, 100) == 2.0
