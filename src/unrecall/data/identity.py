@@ -35,6 +35,10 @@ class Identities(NamedTuple):
     form: str
     values: list[str]
 
+    def part(self, places: Sequence[int]) -> "Identities":
+        """Those of some of the examples, in that order."""
+        return Identities(self.form, [self.values[i] for i in places])
+
 
 class Identified(Protocol):
     """A data set that tells which of its examples are the same, without making them.
@@ -47,25 +51,25 @@ class Identified(Protocol):
         """A text for each of these examples."""
 
 
-def identities(examples: Examples, told: Mapping[int, Identities] | None = None) -> Identities | None:
+def identities(examples: Examples, by_id: Mapping[int, Identities] | None = None) -> Identities | None:
     """What each example is, as the data set can tell; None where it can't.
 
-    That can a data set of the user's own by its method `identities`, torchvision's folders by their files' bytes, and
-    whatever is a part of one, or joins several. `told`: what was told of data sets before, by their `id`. BadInput
-    where the method doesn't give a text for each example.
+    A data set of the user's own can tell it by its method `identities`, torchvision's folders by their files' bytes,
+    and a part of such a data set, or several joined, by these. `by_id`: the identities of whole data sets, by the
+    `id` of the data set, which then isn't asked. BadInput where the method doesn't give a text for each example.
     """
-    return _of(examples, range(len(examples)), told or {})
+    return _of(examples, range(len(examples)), by_id or {})
 
 
 def key_of(examples: Examples) -> str:
-    """What decides all of a data set: what each example is and, where no one reads all for it, a few as they are made.
+    """sha256 of all that a data set is; the same for the same data in every process.
 
-    The same for the same data, in every process.
+    That is the content of each example; or what the data set tells of each, and `made_key`.
     """
-    told = identities(examples)
-    if told is None:
+    own = identities(examples)
+    if own is None:
         return content_key(*by_content(examples).values)
-    return content_key(told.form, *told.values, made_key(examples))
+    return content_key(own.form, *own.values, made_key(examples))
 
 
 def made_key(examples: Examples) -> str:
@@ -88,22 +92,22 @@ def by_content(examples: Examples) -> Identities:
     return Identities(CONTENT, [digest(item) for item in iterate(examples)])
 
 
-def _of(examples: Any, indices: Sequence[int], told: Mapping[int, Identities]) -> Identities | None:
+def _of(examples: Any, indices: Sequence[int], by_id: Mapping[int, Identities]) -> Identities | None:
     """What these examples are; of a part, by the whole, and of data sets that are joined, by each of them."""
-    if id(examples) in told and len(told[id(examples)].values) == len(examples):
-        form, values = told[id(examples)]
-        return Identities(form, [values[i] for i in indices])
+    before = by_id.get(id(examples))
+    if before is not None and len(before.values) == len(examples):
+        return before.part(indices)
     if type(examples) is Part:
-        return _of(examples.whole, [examples.indices[i] for i in indices], told)
+        return _of(examples.whole, [examples.indices[i] for i in indices], by_id)
     if type(examples) is Subset:
-        return _of(examples.dataset, [int(examples.indices[i]) for i in indices], told)
+        return _of(examples.dataset, [int(examples.indices[i]) for i in indices], by_id)
     if type(examples) is Joined:
-        return _of_several(examples, indices, told)
-    return _own(examples, indices)
+        return _of_several(examples, indices, by_id)
+    return _told(examples, indices)
 
 
-def _own(examples: Any, indices: Sequence[int]) -> Identities | None:
-    """What these examples of a data set are that is no part of another."""
+def _told(examples: Any, indices: Sequence[int]) -> Identities | None:
+    """What a data set tells of these examples of its own; None where it tells nothing."""
     if callable(getattr(examples, "identities", None)):
         return Identities(_name(type(examples)), _texts(examples, indices))
     if getattr(type(examples).__getitem__, "__module__", "") == "torchvision.datasets.folder":
@@ -111,14 +115,14 @@ def _own(examples: Any, indices: Sequence[int]) -> Identities | None:
     return None
 
 
-def _of_several(examples: Joined, indices: Sequence[int], told: Mapping[int, Identities]) -> Identities | None:
+def _of_several(examples: Joined, indices: Sequence[int], by_id: Mapping[int, Identities]) -> Identities | None:
     """What examples of joined data sets are, where all of these tell it in one form."""
     ends = np.cumsum([0, *map(len, examples.parts)])
     which = np.searchsorted(ends, np.asarray(indices), side="right") - 1
     values, forms = np.empty(len(indices), object), set[str]()
     for k in np.unique(which):
         places = np.flatnonzero(which == k)
-        part = _of(examples.parts[k], (np.asarray(indices)[places] - ends[k]).tolist(), told)
+        part = _of(examples.parts[k], (np.asarray(indices)[places] - ends[k]).tolist(), by_id)
         if part is None:
             return None
         values[places] = part.values
@@ -129,8 +133,6 @@ def _of_several(examples: Joined, indices: Sequence[int], told: Mapping[int, Ide
 def digests_of_rows(tensors: Sequence[Tensor], indices: Iterable[int]) -> list[str]:
     """sha256 of these rows of tensors that lie side by side `[n, ...]`: of the bytes that they are stored in."""
     rows = [tensor.detach().reshape(len(tensor), -1).contiguous().view(torch.uint8).numpy() for tensor in tensors]
-    if len(rows) == 1:
-        return [hashlib.sha256(rows[0][i]).hexdigest() for i in indices]
     digests = []
     for i in indices:
         state = hashlib.sha256()

@@ -38,8 +38,8 @@ def workers(count: int) -> Iterator[None]:
         _workers.reset(before)
 
 
-def _number() -> int:
-    """How many workers there are now."""
+def _worker_count() -> int:
+    """How many processes read: as `workers` says, or else the environment."""
     number = _workers.get()
     if number is not None:
         return number
@@ -92,7 +92,7 @@ def batches_of(
     Where a group has a seed, the global generators start from it, and are left as reading leaves them; with workers
     they are as they were. BadInput where a worker dies, or can't be given the examples.
     """
-    number = _number()
+    number = _worker_count()
     if count < FEWEST * number or number == 0:
         yield from (_batch(examples, collate, group) for group in groups)
         return

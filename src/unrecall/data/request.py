@@ -75,8 +75,8 @@ class Request:
     pairs: Sequence[int] | None = None
     checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     """What a task has already looked for in these data, so that it reads them once and not once a model."""
-    _told: Mapping[int, Identities] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """What the examples of the request are that this one was made of, by the `id` of their set."""
+    _by_id: Mapping[int, Identities] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """The identities of the sets of the request that this one is made of, by the `id` of the set; empty afterwards."""
     _checked_parts: dict[tuple[str, ...], set[str]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -105,8 +105,8 @@ class Request:
         _check_groups(self)
         _check_pairs(self)
         self._check_lasting()
-        self.check_apart({name: told.values for name, told in self.identities.items()})
-        vars(self)["_told"] = {}  # an id is another's once its object is gone
+        self.check_apart({name: own.values for name, own in self.identities.items()})
+        vars(self)["_by_id"] = {}  # an id is another's once its object is gone
 
     def _check_lasting(self) -> None:
         """BadInput where an example isn't the same when it is read again: the first and the middle one of each set."""
@@ -143,14 +143,14 @@ class Request:
     @cached_property
     def identities(self) -> dict[str, Identities]:
         """What each example of each set is: as all data sets tell it in one form, else by content, each one read."""
-        told = {name: identities(examples, self._told) for name, examples in self.sets.items() if len(examples)}
-        forms = {"" if part is None else part.form for part in told.values()}
+        by_set = {name: identities(examples, self._by_id) for name, examples in self.sets.items() if len(examples)}
+        forms = {"" if own is None else own.form for own in by_set.values()}
         if "" in forms or len(forms) > 1:
-            told = {
-                name: part if part is not None and part.form == CONTENT else by_content(self.sets[name])
-                for name, part in told.items()
+            by_set = {
+                name: own if own is not None and own.form == CONTENT else by_content(self.sets[name])
+                for name, own in by_set.items()
             }
-        return {name: told.get(name) or Identities(CONTENT, []) for name in self.sets}
+        return {name: by_set.get(name) or Identities(CONTENT, []) for name in self.sets}
 
     def to_check(self, name: str) -> Iterator[tuple[int, Any]]:
         """The examples of a set that a task checks, each with its index there: all of them.
@@ -241,7 +241,7 @@ class Request:
         for name in {*SPLITS, "validation"} - {*names}:
             hidden = None if name == "validation" else Absent("not to be read here")
             vars(part)[name] = hidden
-        own = {name: told if name in names else Identities(told.form, []) for name, told in self.identities.items()}
+        own = {name: whole if name in names else whole.part([]) for name, whole in self.identities.items()}
         part._become(identities=own, checked=self._checked_parts.setdefault(names, set()))
         part.checked.update(self.checked)
         return part
@@ -251,16 +251,17 @@ class Request:
 
         The draw is the same each time. Nothing is checked anew, and whose the others are stays as it is.
         """
-        large = {name: self[name] for name in SAMPLED if most is not None and len(self[name]) > most}
-        if not large:
+        if most is None or all(len(self[name]) <= most for name in SAMPLED):
             return self
-        part, own = copy(self), dict(self.identities)
-        for name, examples in large.items():
-            drawn, _ = split_off(examples, most or 0, torch.Generator().manual_seed(0))
-            places = sorted(drawn.indices)
-            part._become(**{name: Part(examples, places)})
-            own[name] = Identities(own[name].form, [own[name].values[i] for i in places])
-        part._become(identities=own)
+        changes: dict[str, Part] = {}
+        own = dict(self.identities)
+        for name in SAMPLED:
+            if len(self[name]) > most:
+                drawn, _ = split_off(self[name], most, torch.Generator().manual_seed(0))
+                changes[name] = Part(self[name], sorted(drawn.indices))
+                own[name] = own[name].part(changes[name].indices)
+        part = copy(self)
+        part._become(**changes, identities=own)
         return part
 
     def with_own(self, **changes: Any) -> "Request":
@@ -273,8 +274,8 @@ class Request:
             changes = {"groups": None, "pairs": None, "control": control, **changes}
         if unknown := changes.keys() - {own.name for own in fields(self) if own.init}:
             raise TypeError(f"Request has no {', '.join(sorted(unknown))}")
-        changed, told = copy(self), {id(self.sets[name]): own for name, own in self.identities.items()}
-        changed._become(**changes, checked={*self.checked}, _checked_parts={}, _told=told)
+        changed, by_id = copy(self), {id(self.sets[name]): own for name, own in self.identities.items()}
+        changed._become(**changes, checked={*self.checked}, _checked_parts={}, _by_id=by_id)
         changed.__post_init__()
         return changed
 

@@ -153,7 +153,7 @@ def within(cells: Sequence[Cell], folder: Path, budget: str, given: Given | None
         raise BadInput(f"{path}: expected the attacks of this run, got a damaged file. Choose another --out.")
     if {key: before.get(key) for key in asked} != asked:
         processes = Processes(1)
-        costs = processes.result(partial(_measured, tuple(cells), seconds, given))
+        costs = processes.result(partial(_costs_or_reason, tuple(cells), seconds, given))
         processes.end()
         if isinstance(costs, str):
             raise BadInput(costs)
@@ -178,7 +178,7 @@ def _whole(content: object, keys: set[str]) -> bool:
     return isinstance(chosen, list) and all(isinstance(line, str) for line in chosen)
 
 
-def _measured(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs | str:
+def _costs_or_reason(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs | str:
     """What cells take, or the line that says what is wrong; for a process of its own, as trials are broken off."""
     try:
         return _costs(cells, budget, given)

@@ -12,7 +12,7 @@ from torch import nn
 
 from unrecall.attacks.base import Attack, AttackKind
 from unrecall.data.enough import SAMPLE
-from unrecall.data.request import SPLITS, Request
+from unrecall.data.request import SAMPLED, SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
 from unrecall.errors import NOTHING, Fields, check_fields, kind_of
@@ -197,8 +197,8 @@ def _record(
 
 def _sampled(setting: Setting) -> dict[str, int]:
     """On how many examples of a split models were looked at, where not on all."""
-    counts = {str(split): len(setting.observed[split]) for split in SPLITS}
-    return {split: count for split, count in counts.items() if count < len(setting.request[split])}  # type: ignore[index]
+    pairs = ((split, len(setting.observed[split])) for split in SAMPLED)
+    return {str(split): count for split, count in pairs if count < len(setting.request[split])}
 
 
 def _worst(setting: Setting, count: int = 8, *, show: bool = False) -> Iterator[Exhibit]:

@@ -156,8 +156,7 @@ def _counts(record: Record) -> Iterator[str]:
         for estimate in _estimates(m):
             if estimate.value is None:
                 continue
-            if estimate.n != record.observed.get(name, record.sizes[name]):
-                due = record.observed.get(name, record.sizes[name])
+            if estimate.n != (due := record.observed.get(name, record.sizes[name])):
                 yield f"{m.name}: of {estimate.n} examples, but {name} has {due}."
             if not 0 <= estimate.value <= 1:
                 yield f"{m.name}: expected a share, got {estimate.value:g}."

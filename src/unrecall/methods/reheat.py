@@ -19,10 +19,11 @@ class Reheat(GradientMethod):
 
         theta <- keep theta + (1 - keep) theta_0,     then  min over theta of  L = CE(retain)
 
-    theta_0 is drawn anew by the layers' own initialisation, or is a checkpoint from before forget was learned. What
-    single examples left in the weights is lost sooner than what retain can teach again, and noise finishes it: the
-    cost is that of converging once more. Labels alone teach; a teacher's answers carry the memory back, even into fresh
-    weights. keep=0 is a short retraining, keep=1 fine-tuning at a high rate.
+    theta_0 is drawn anew by the layers' own initialisation, or is a checkpoint from before forget was learned. The idea
+    is that what single examples left in the weights is lost sooner than what retain can teach again, so that what costs
+    is to converge once more; and that labels alone should teach, as a teacher's answers may carry the memory back. It
+    was tried on digits alone, and isn't confirmed elsewhere. keep=0 is a short retraining, keep=1 fine-tuning at a high
+    rate.
 
     Args:
         keep: the share of each weight that stays; the less, the more is forgotten.

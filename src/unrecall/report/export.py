@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,9 +12,9 @@ import numpy as np
 
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput
+from unrecall.record import stats
 from unrecall.record.judgement import judged
 from unrecall.record.schema import Measurement, Record
-from unrecall.record.stats import student
 from unrecall.report.page import key_measurements
 from unrecall.report.strips import finite, present
 from unrecall.report.summary import Seeds, methods
@@ -157,18 +157,15 @@ def _interval(own: Sequence[Measurement], values: Sequence[float]) -> tuple[floa
         return finite(estimate.low), finite(estimate.high)
     if not values:
         return None, None
-    return student(np.array(values))
+    return stats.student(np.array(values))
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return statistics.fmean(values) if values else None
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _safe(value: Any) -> Any:

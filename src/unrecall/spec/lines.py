@@ -193,8 +193,6 @@ def _user_object(name: str) -> Any:
         raise BadInput(f"{file}: expected a Python file, got something that can't be imported.")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[file] = module
-    if (home := str(path.resolve().parent)) not in sys.path:
-        sys.path.append(home)  # for the user's modules that stand beside the file
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code may raise

@@ -125,7 +125,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return Costs(10.0, (Price("rmia", False, 15.0), Price("svc", False, 10.0)))
 
     monkeypatch.setattr(budget, "Processes", Here)
-    monkeypatch.setattr(budget, "_measured", costs)
+    monkeypatch.setattr(budget, "_costs_or_reason", costs)
     return asked
 
 

@@ -197,7 +197,7 @@ def test_norms_are_those_of_a_backward_pass_an_example(
     without: set[str],
     counted: list[tuple[set[str], int]],
 ) -> None:
-    """Besides two examples that are looked at both ways, only weights `without` a formula are differentiated."""
+    """Only weights `without` a formula are differentiated, and all for three examples, looked at in both orders."""
     model = seeded_model(build)
     found = gradient_norms(model, Classification(), data)
     assert found == pytest.approx(one_by_one(model, Classification(), data), rel=1e-4)

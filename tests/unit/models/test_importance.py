@@ -90,6 +90,27 @@ def test_batch_importance_is_its_definition(samples_world: World) -> None:
         assert torch.allclose(value, exact[name], rtol=1e-4, atol=1e-5 * float(exact[name].max()))
 
 
+class Smoothed(Classification):
+    """A user's task, whose loss is another than its rows show."""
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        return F.cross_entropy(model(batch["inputs"]), batch["targets"], label_smoothing=0.2, reduction="none")
+
+
+def test_a_loss_of_the_users_own_is_what_is_differentiated(samples_world: World) -> None:
+    w, task = samples_world, Smoothed()
+    model = copy.deepcopy(w.original).eval()
+    batch = task.collate(list(w.request.forget))  # type: ignore[call-overload]
+    expected = torch.autograd.grad(task.losses(model, batch).mean(), list(model.parameters()))
+    plain = importance.mean_gradient(model, w.task, w.request.forget)
+    own = importance.mean_gradient(model, task, w.request.forget)
+    squared = importance.batch_mean(model, task, w.request.forget, len(w.request.forget))
+    for (name, value), wanted in zip(own.items(), expected, strict=True):
+        assert torch.allclose(value, wanted, atol=1e-6)
+        assert torch.allclose(squared[name], wanted.square(), atol=1e-6)
+    assert not all(torch.allclose(own[name], plain[name], atol=1e-4) for name in own)
+
+
 def test_mean_gradient_does_not_depend_on_batches(samples_world: World) -> None:
     w = samples_world
     model = copy.deepcopy(w.original).eval()
