@@ -13,8 +13,16 @@ from tests.worlds import CPU, World
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.never_trained import Fixed, beside_never_trained, fixed_suite, scores_of, units_of, without_arms
-from unrecall.record.never_trained import SUITES
+from unrecall.harness.never_trained import (
+    TAUGHT_STEPS,
+    Fixed,
+    beside_never_trained,
+    fixed_suite,
+    scores_of,
+    units_of,
+    without_arms,
+)
+from unrecall.record.never_trained import SUITES, Stated
 from unrecall.record.schema import ThreatModel
 from unrecall.training.loop import Fit
 
@@ -110,8 +118,19 @@ def test_crossed_halves_are_scored_by_the_model_that_was_taught_the_other() -> N
     assert [int((units.half[~units.forget] == h).sum()) for h in (0, 1)] == [30, 30]
     of = Setting(Models(net(0), net(1)), request, TASK)
     symmetric = fixed_suite(TASK)[-1]
-    values = scores_of("unlearned", (symmetric,), units, of).shown["symmetric"]
-    assert np.isfinite(values).all()
+    scores = scores_of("unlearned", (symmetric,), units, of)
+    assert np.isfinite(scores.shown["symmetric"]).all()
+    first, second = scores.steps["symmetric"]
+    assert {first, second} <= set(TAUGHT_STEPS), "each half has a stop of its own"
+
+
+def test_the_steps_at_which_relearning_stopped_are_in_the_record() -> None:
+    tested, arrays = beside_never_trained(setting())
+    steps = {attack.name: attack.steps for attack in tested.attacks}
+    assert {name for name, of in steps.items() if of} == {"symmetric"}
+    (stopped,) = steps["symmetric"]
+    assert stopped in TAUGHT_STEPS
+    assert Stated.from_array(arrays["stated"], unchanged=False).steps == {"symmetric": [stopped]}
 
 
 def test_whole_persons_stay_in_one_half() -> None:

@@ -82,8 +82,8 @@ class Relearn(RecoveryAttack):
     data as benign ones are those of Yang, Kim, Kwon, Kim, Jung, Cha, "Erase or Hide? Suppressing Spurious Unlearning
     Neurons", ICLR 2026, arXiv 2509.22263, which gives neither steps nor optimiser. Differs from the papers in a
     retrained model beside it, in serving any modality (for language models set AdamW and smaller rates), and in that a
-    classifier's success counts only while it is of use, for which benign relearning goes without a part of retain, and in
-    `until`, which is ours.
+    classifier's success counts only while it is of use, for which benign relearning goes without a part of retain, and
+    in `until`, which is ours.
     """
 
     title: ClassVar[str] = "Relearning"
