@@ -43,7 +43,7 @@ SAMPLE = 500
 GENTLE = Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
 GENTLE_TEXT = Fit(optimizer="adamw", batch_size=16, weight_decay=0.0, clip=5.0)
 RATE, RATE_TEXT = 0.02, 1e-3
-TAUGHT_STEPS, UNTIL = (5, 10, 15, 20), 0.5
+TAUGHT_STEPS, UNTIL = (1, 2, 3, 5, 8, 13, 20), 0.5
 """Steps after which relearning looks at its pool's own loss, and the part of its excess at whose end it stops."""
 LARGE, RANK = 300_000_000, 16
 """Weights from which on a language model is fine-tuned by a low-rank change of that rank, at the same rate."""
@@ -94,7 +94,7 @@ def _symmetric(rate: float, recipe: Fit, rank: int = 0) -> Fixed:
     attack = attacks.Relearn(
         dose="both", steps=TAUGHT_STEPS, until=UNTIL, learning_rates=(rate,), fit=recipe, rank=rank
     )
-    title = f"Teaching it forgotten and never-trained records alike, {TAUGHT_STEPS[0]} to {TAUGHT_STEPS[-1]} steps"
+    title = f"Teaching it forgotten and never-trained records alike, at most {TAUGHT_STEPS[-1]} steps"
     return Fixed("symmetric", title, attack, taught=True)
 
 
