@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,10 @@ SPECIAL: Final = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
 }
 """What LaTeX would take for a command."""
+P_LEAK: Final = "p_never_trained"
+AS_IT_IS: Final = "memory_left_as_it_is"
+"""The names of the p over all attacks and of the share left, beside records never trained on."""
+Bounds: TypeAlias = tuple[float | None, float | None]
 FORMS: Final = (".csv", ".json", ".tex")
 """How the name of a table ends."""
 
@@ -64,7 +68,9 @@ class Line(NamedTuple):
 def lines(records: Sequence[Record]) -> list[Line]:
     """All measurements of all methods, in the order of the records; verdicts are derived anew."""
     groups = methods([judged(record) for record in records])
-    return [_line(group, name) for group in groups for name in _names(group)]
+    return [
+        line for group in groups for line in (*(_line(group, name) for name in _names(group)), *_beside_others(group))
+    ]
 
 
 def write(records: Sequence[Record], path: Path) -> None:
@@ -106,10 +112,11 @@ def as_json(rows: Sequence[Line], _: Sequence[Record]) -> str:
 def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
     """A table for each scenario, for the package booktabs: methods in rows, the key measurements in columns.
 
-    Beside the methods stand what the original gives and what retrained models give. A value over several seeds has its
+    Beside the methods stand what the original gives and what retrained models give, where there are any; an audit
+    without them adds its p and the share left as the model is. A value over several seeds has its
     deviation; it is bold where it is the nearest to retrained models' and its interval overlaps no other method's.
     """
-    names = [name for name, _ in key_measurements([judged(record) for record in records])]
+    names = [*(name for name, _ in key_measurements([judged(record) for record in records])), P_LEAK, AS_IT_IS]
     return (
         MARK + "\n" + "\n".join(_table(scenario, rows, names) for scenario in dict.fromkeys(r.scenario for r in rows))
     )
@@ -143,6 +150,30 @@ def _line(group: Seeds, name: str) -> Line:
         len(references),
         "; ".join(dict.fromkeys(m.verdict for m in own)),
     )
+
+
+def _beside_others(group: Seeds) -> Iterator[Line]:
+    """What was measured beside records never trained on: p over all attacks, then the share left by each."""
+    tested = [record.never_trained for record in group.records]
+    judged_so = [of for of in tested if of is not None and of.attacks]
+    if not judged_so:
+        return
+    labels = "; ".join(dict.fromkeys(of.label for of in judged_so))
+
+    def line(name: str, title: str, leak: str, values: list[float], bounds: Bounds, original: list[float]) -> Line:
+        low, high = bounds if len(values) == 1 else stats.student(np.array(values)) if values else (None, None)
+        mean, deviation = _mean(values), _deviation(values)
+        middle = (group.scenario, group.name, len(judged_so), name, title, "share", True, leak, _mean(original))
+        return Line(*middle, mean, deviation, low, high, None, None, 0, labels)
+
+    ps, before = present(of.leak for of in judged_so), present(of.original for of in judged_so)
+    yield line(P_LEAK, "p beside records never trained on", "below", ps, (None, None), before)
+    for attack in judged_so[0].attacks:
+        own = [other for of in judged_so for other in of.attacks if other.name == attack.name]
+        shares = present(other.rho for other in own)
+        title = f"Share of the original's memory left: {attack.title}"
+        bounds = finite(own[0].rho_low), finite(own[0].rho_high)
+        yield line(f"memory_left_{attack.name}", title, "above", shares, bounds, [1.0] * bool(shares))
 
 
 def _references(own: Sequence[Measurement]) -> list[float]:
@@ -185,6 +216,7 @@ def _table(scenario: str, rows: Sequence[Line], names: Sequence[str]) -> str:
         ["original", *(_number(first[name].original) for name in names)],
         ["retrained", *(_with_deviation(first[name].retrained, first[name].retrained_sd) for name in names)],
     ]
+    beside = [row for row in beside if set(row[1:]) != {"--"}]
     cells = [[_escaped(method), *(_cell(own, method, name) for name in names)] for method in by_method]
     body = "\n".join(" & ".join(row) + r" \\" for row in beside) + "\n\\midrule\n"
     body += "\n".join(" & ".join(row) + r" \\" for row in cells)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.report.test_summary import audit
-from tests.worlds.records import full, minimal
+from tests.worlds.records import alone, full, minimal
 from unrecall.errors import BadInput
 from unrecall.record.schema import Record
 from unrecall.report import export
@@ -37,6 +37,21 @@ def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     assert [row["measurement"] for row in rows] == [o["measurement"] for o in objects]
     assert [float(row["unlearned"]) for row in rows] == [o["unlearned"] for o in objects]
     assert rows[2]["sd"] == "" and objects[2]["sd"] is None
+
+
+def test_what_stands_beside_records_never_trained_on_has_its_p_and_its_shares() -> None:
+    record = alone()
+    assert record.never_trained is not None
+    rows = {row.measurement: row for row in export.lines([record])}
+    assert rows["p_never_trained"].unlearned == record.never_trained.leak
+    assert rows["p_never_trained"].original == record.never_trained.original
+    first = record.never_trained.attacks[0]
+    left = rows[f"memory_left_{first.name}"]
+    assert (left.unlearned, left.low, left.high) == (first.rho, first.rho_low, first.rho_high)
+    assert (left.original, left.verdict, left.retrained_models) == (1.0, record.never_trained.label, 0)
+    text = export.as_latex(export.lines([record]), [record])
+    assert f"{record.never_trained.leak:.3f}" in text
+    assert "\nretrained &" not in text
 
 
 def bold_of(*records: Record) -> list[str]:
