@@ -4,10 +4,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unrecall.errors import BadInput
+
 
 def nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """Computes the negative log-likelihood of each row's target, `[n]`, in nats."""
-    return F.cross_entropy(logits, targets, reduction="none")
+    """Computes the negative log-likelihood of each row's target, `[n]`, in nats.
+
+    Raises BadInput where a target is no class.
+    """
+    try:
+        return F.cross_entropy(logits, targets, reduction="none")
+    except IndexError:
+        raise BadInput(
+            f"labels: expected 0 to {logits.shape[1] - 1}, as many as the model has outputs, got "
+            f"{int(targets.min())} to {int(targets.max())}. Mend the labels, or give the model more outputs."
+        ) from None
 
 
 def exact_log_softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
