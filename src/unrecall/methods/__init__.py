@@ -30,6 +30,7 @@ from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
 from unrecall.methods.idea import IDEA as IDEA
 from unrecall.methods.influence import Influence as Influence
+from unrecall.methods.jensun import JensUn as JensUn
 from unrecall.methods.jit import JiT as JiT
 from unrecall.methods.kookmin import Kookmin as Kookmin
 from unrecall.methods.l1_sparse import L1Sparse as L1Sparse

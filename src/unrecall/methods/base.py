@@ -42,6 +42,7 @@ from unrecall.training.loop import (
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Effort, Session
 from unrecall.training.teacher import frozen_beside, frozen_copy
+from unrecall.training.terms import Terms, weighted
 
 # What a method is written with that stands elsewhere: given on from here.
 __all__ = ["Average", "Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
@@ -351,10 +352,7 @@ def with_retain(forget: Loss, term: RetainTerm, job: Job, fit: Fit, leads: Split
     request, retain = job.request, loss_on("retain", job.task, averaged(term.average))
     if term.weight == 0:
         return [Phase(forget, {"forget": request.forget}, fit)]
-
-    def loss(model: nn.Module, batches: Batches) -> Tensor:
-        return forget(model, batches) + term.weight * retain(model, batches)
-
+    loss = Terms({"forget": forget, "retain": weighted(term.weight, retain)})
     streams: dict[str, Examples] = {leads: request[leads], "forget": request.forget, "retain": request.retain}
     return [Phase(loss, streams, fit)]
 
