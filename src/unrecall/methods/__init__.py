@@ -10,6 +10,7 @@ from unrecall.methods.base import GradientMethod as GradientMethod
 from unrecall.methods.base import Method as Method
 from unrecall.methods.base import Plugin as Plugin
 from unrecall.methods.base import Wrapper as Wrapper
+from unrecall.methods.blur import BLUR as BLUR
 from unrecall.methods.boundary_expand import BoundaryExpand as BoundaryExpand
 from unrecall.methods.boundary_shrink import BoundaryShrink as BoundaryShrink
 from unrecall.methods.ce_u import CEU as CEU
@@ -50,6 +51,7 @@ from unrecall.methods.rmu import RMU as RMU
 from unrecall.methods.roka import ROKA as ROKA
 from unrecall.methods.rurk import RURK as RURK
 from unrecall.methods.salun import SalUn as SalUn
+from unrecall.methods.sam import SAM as SAM
 from unrecall.methods.satimp import SatImp as SatImp
 from unrecall.methods.scif import SCIF as SCIF
 from unrecall.methods.scrub import SCRUB as SCRUB

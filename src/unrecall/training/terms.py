@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.training.loop import Batches, Loss, StepState
+from unrecall.errors import NotSupported
+from unrecall.training.loop import Batches, Loss, Phase, StepState
 
 Gradients: TypeAlias = dict[nn.Parameter, Tensor]
 """The gradient of each weight that has one."""
@@ -52,7 +53,21 @@ def move_along(current: StepState, gradients: Gradients) -> None:
     current.optimizer.step()
 
 
+def added(first: Gradients, second: Gradients) -> Gradients:
+    """Adds two sets of gradients; a weight that is in one alone has that one's."""
+    return {p: first[p] + second[p] if p in first and p in second else g for p, g in {**first, **second}.items()}
+
+
 def product(first: Gradients, second: Gradients) -> Tensor:
     """Computes the inner product of two sets of gradients over all weights that are in both."""
     parts = [(first[p].float() * second[p].float()).sum() for p in first if p in second]
     return torch.stack(parts).sum() if parts else torch.zeros(())
+
+
+def check_own_loss(owner: str, current: StepState, phase: Phase) -> None:
+    """NotSupported, said by `owner`, where a step isn't asked for its phase's own loss: a wrapper put another there."""
+    if current.loss is not phase.loss or current.on_gradients is not None:
+        raise NotSupported(
+            f"{owner}: expected to be asked for the base's own loss, got another plug-in's around it. Leave out one of "
+            "the two."
+        )
