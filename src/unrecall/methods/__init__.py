@@ -46,6 +46,7 @@ from unrecall.methods.our import OUR as OUR
 from unrecall.methods.pgu import PGU as PGU
 from unrecall.methods.random_label import RandomLabel as RandomLabel
 from unrecall.methods.reheat import Reheat as Reheat
+from unrecall.methods.repselect import RepSelect as RepSelect
 from unrecall.methods.retrain import Retrain as Retrain
 from unrecall.methods.rmu import RMU as RMU
 from unrecall.methods.roka import ROKA as ROKA
@@ -63,6 +64,7 @@ from unrecall.methods.ssiuu import SSIUU as SSIUU
 from unrecall.methods.task_vector import TaskVector as TaskVector
 from unrecall.methods.ubt import UBT as UBT
 from unrecall.methods.undial import UNDIAL as UNDIAL
+from unrecall.methods.undo import UNDO as UNDO
 from unrecall.methods.unsir import UNSIR as UNSIR
 from unrecall.methods.wga import WGA as WGA
 from unrecall.methods.whp import WHP as WHP
