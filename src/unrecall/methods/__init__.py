@@ -13,6 +13,7 @@ from unrecall.methods.base import Wrapper as Wrapper
 from unrecall.methods.blur import BLUR as BLUR
 from unrecall.methods.boundary_expand import BoundaryExpand as BoundaryExpand
 from unrecall.methods.boundary_shrink import BoundaryShrink as BoundaryShrink
+from unrecall.methods.bounded import Bounded as Bounded
 from unrecall.methods.ce_u import CEU as CEU
 from unrecall.methods.certified_edge import CertifiedEdge as CertifiedEdge
 from unrecall.methods.certified_removal import CertifiedRemoval as CertifiedRemoval

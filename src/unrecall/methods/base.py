@@ -163,6 +163,15 @@ class Wrapper(Method):
 
     base: "GradientMethod"
 
+    def __post_init__(self) -> None:
+        """BadInput for a base that makes no phases."""
+        if isinstance(self.base, Method) and not isinstance(self.base, GradientMethod):
+            raise BadInput(
+                f"{type(self).__name__}: expected base to be GradientMethod, got {type(self.base).__name__}, which has "
+                "no phases of training. Choose another base."
+            )
+        super().__post_init__()
+
     @final
     def innermost(self) -> Method:
         """Gives the core of the base: the innermost method of all."""

@@ -81,22 +81,23 @@ class JensUn(GradientMethod):
         """Draws a refusal for each example of forget, and reads the tokens that the task makes of each refusal."""
         task, forget, place = textual(self, job.task), job.request.forget, device_of(model)
         refusing = [move(job.task.collate([task.answered(forget[0], refusal)]), place) for refusal in self.refusals]
-        tokens = [job.task.rows(model, batch).targets for batch in refusing]
-        drawn = torch.randint(len(tokens), (len(forget),), generator=job.generator)
-        return Refused(pad_sequence(tokens, True), torch.tensor([len(t) for t in tokens]).to(place), drawn.to(place))
+        answers = [job.task.rows(model, batch).targets for batch in refusing]
+        lengths = torch.tensor([len(answer) for answer in answers]).to(place)
+        drawn = torch.randint(len(answers), (len(forget),), generator=job.generator).to(place)
+        return Refused(pad_sequence(answers, batch_first=True), lengths, drawn)
 
 
 class Refused(NamedTuple):
     """Tokens of refusals `[refusals, longest]`, how many each has, and which of them each example gets `[examples]`."""
 
-    tokens: Tensor
+    answers: Tensor
     lengths: Tensor
     drawn: Tensor
 
     def labels(self, rows: Rows, batch: Batch) -> Tensor:
         """Gives the token that each row should have `[rows]`: those of the example's refusal in turn."""
         chosen = self.drawn[batch["index"]][rows.example]
-        return self.tokens[chosen, places(rows) % self.lengths[chosen]]
+        return self.answers[chosen, places(rows) % self.lengths[chosen]]
 
 
 def places(rows: Rows) -> Tensor:

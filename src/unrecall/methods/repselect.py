@@ -35,14 +35,14 @@ class RepSelect(Method):
         G = grad of CE(forget) in each matrix, taken beside a low-rank change that was trained on forget first
         U, S, V = the first q singular vectors and values of G;   s_j = S_j / S_q
         G <- G - (G V - G V / s) V^T,    then  G <- G - U (U^T G - (U^T G) / s)
-        W <- W + t G,   t the largest with KL(p_0 || p) <= budget on retain
+        W <- W + t G,   t the largest with KL(p_0 || p) <= kl on retain
 
     Of the directions that G has most of, which other knowledge and an attacker's fine-tuning share, it keeps as little
     as of the q-th, or less. The low-rank change (rank 8, as PEFT starts it) shows the gradient what relearning would
     use, and is dropped after. The weights of a convolution are a matrix `[out, channels height width]`.
 
     Args:
-        budget: the largest KL on retain, in nats, in the mean over a sample of 512 examples.
+        kl: the budget: the largest KL on retain, in nats, in the mean over a sample of 512 examples.
         components: q, at most a quarter of a matrix's smaller side (as 512 is of a width of 2,048), and its rank.
         basis: whose gradient U, S, V are of: of forget's, or of "retain"'s.
         target: names of layers, or how they end. Empty: gate_proj, up_proj and down_proj where a model has them, and
@@ -59,9 +59,9 @@ class RepSelect(Method):
     """
 
     title = "RepSelect"
-    strength = Strength(("budget",), high=2**10)
+    strength = Strength(("kl",), high=2**10)
 
-    budget: Positive = 0.01
+    kl: Positive = 0.01
     components: Count = 512
     basis: Literal["forget", "retain"] = "forget"
     target: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class RepSelect(Method):
             return looks[-1]
 
         before = {name: student.get_parameter(name).detach().clone() for name in names}
-        move(student, before, direction, farthest(spent, self.budget, _first(before, direction)))
+        move(student, before, direction, farthest(spent, self.kl, _first(before, direction)))
         passes = 2 * len(job.request.forget) + len(looks) * min(SAMPLE, len(job.request.retain))
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
         return student

@@ -123,7 +123,7 @@ def test_disruption_by_hand(text_world: World) -> None:
 
 def test_a_step_along_the_collapsed_gradient_that_spends_the_budget(samples_world: World) -> None:
     w = samples_world
-    result = unlearned(RepSelect(budget=0.05, elicit=PLAIN), w)
+    result = unlearned(RepSelect(kl=0.05, elicit=PLAIN), w)
     change = {name: (p - w.original.get_parameter(name)).detach() for name, p in result.named_parameters()}
     assert {name for name, c in change.items() if bool(c.any())} == {"0.weight", "4.weight"}, "all but the head"
     gradients = mean_gradient(w.original.eval(), w.task, w.request.forget)
@@ -140,7 +140,7 @@ def test_a_step_along_the_collapsed_gradient_that_spends_the_budget(samples_worl
 
 def test_a_larger_budget_forgets_more(class_world: World) -> None:
     w = class_world
-    right = [accuracy(unlearned(RepSelect(budget=b), w), w.task, w.request.forget).mean() for b in (0.01, 0.3)]
+    right = [accuracy(unlearned(RepSelect(kl=b), w), w.task, w.request.forget).mean() for b in (0.01, 0.3)]
     assert right[1] < right[0]
     assert right[1] < 0.4
 
@@ -162,7 +162,7 @@ def test_of_a_llama_the_feed_forward_layers_alone(text_world: World) -> None:
     [
         ({"target": ("q_prok",)}, BadInput, "expected target to be .*, got 'q_prok'"),
         ({"target": ("lm_head",)}, BadInput, "share no weights, got 'lm_head'"),
-        ({"budget": 1e9}, BadInput, "expected a budget that can be spent"),
+        ({"kl": 1e9}, BadInput, "expected a budget that can be spent"),
     ],
 )
 def test_refusals(text_world: World, parameters: dict[str, Any], kind: type[Exception], words: str) -> None:
@@ -171,8 +171,8 @@ def test_refusals(text_world: World, parameters: dict[str, Any], kind: type[Exce
 
 
 def test_refuses_a_budget_of_nothing_and_a_model_that_is_one_layer(samples_world: World) -> None:
-    with pytest.raises(BadInput, match="expected budget to be"):
-        RepSelect(budget=0.0)
+    with pytest.raises(BadInput, match="expected kl to be"):
+        RepSelect(kl=0.0)
     w, lone = samples_world, nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     with pytest.raises(NotSupported, match="RepSelect: expected linear layers or 2-D convolutions before the head"):
         RepSelect().unlearn(lone, Job(w.request, w.task, seeded(0), CPU))

@@ -117,7 +117,7 @@ def test_weights_of_16_bits_come_back_as_such(text_world: World) -> None:
 
 @pytest.mark.parametrize("line", ["undo(undo(npo))", "undo(lora(npo))", "undo(ssd)"])
 def test_a_base_that_does_not_train_is_refused(line: str) -> None:
-    with pytest.raises(BadInput, match="base"):
+    with pytest.raises(BadInput, match=r"UNDO: expected base to be GradientMethod, got .* Choose another base"):
         parse(line, "methods")
 
 
