@@ -20,6 +20,7 @@ from unrecall.methods.certified_removal import CertifiedRemoval as CertifiedRemo
 from unrecall.methods.cf_k import CFk as CFk
 from unrecall.methods.contrastive_unlearning import ContrastiveUnlearning as ContrastiveUnlearning
 from unrecall.methods.delete import Delete as Delete
+from unrecall.methods.distort import Distort as Distort
 from unrecall.methods.dpo import DPO as DPO
 from unrecall.methods.ec import EC as EC
 from unrecall.methods.ec import ECAround as ECAround
