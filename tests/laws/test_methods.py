@@ -59,13 +59,17 @@ ANEW = {
 # What a case needs beside strength: text and pairs are known by heart, so that WHP's reinforcement raises few logits
 # by much; OUR replays with SGD, NGD's rate is a classifier's, and SSD's ratio depends on how alike examples are. RMU's
 # balance is a large model's, SCRUB can't ascend before it has left its teacher, siblings as few as ROKA finds here must
-# be told their labels, and IDEA's noise grows with its step, until no repair finds a way back.
+# be told their labels, and IDEA's noise grows with its step, until no repair finds a way back. Distort
+# repairs at a large ResNet's rate, over 100 epochs.
 FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("whp", "text"): {"alpha": 50.0},
     ("whp", "pairs"): {"alpha": 50.0, "targets": "soft"},
     ("rmu", "text"): {"alpha": 1000.0},
     ("rmu", "pairs"): {"c": 5.0},
     ("scrub", "text"): {"max_epochs": 6},
+    ("distort", "samples"): {"fit": Fit(optimizer="adam", lr=1e-2, weight_decay=0.0, epochs=3)},
+    ("distort", "class"): {"fit": Fit(optimizer="adam", lr=1e-2, weight_decay=0.0, epochs=3)},
+    ("distort", "text"): {"fit": Fit(optimizer="adam", lr=5e-3, weight_decay=0.0, epochs=3)},
     ("roka", "samples"): {"heal": "label"},
     ("roka", "text"): {"heal": "label"},
     ("roka", "pairs"): {"heal": "label"},
@@ -79,7 +83,7 @@ FITTED: dict[tuple[str, str], dict[str, Any]] = {
 
 # What is enough for what doesn't ask how well a method forgets, where its own recipe takes seconds: steps of the loop,
 # or products with a Hessian.
-SHORTENED = {"roka": 40, "l2ul": 100}
+SHORTENED = {"roka": 40, "l2ul": 100, "undo": 40}
 FEWER = {"scif": 5, "certified_edge": 5, "idea": 5}
 
 

@@ -42,6 +42,7 @@ from unrecall.training.loop import (
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Effort, Session
 from unrecall.training.teacher import frozen_beside, frozen_copy
+from unrecall.training.terms import Terms, weighted
 
 # What a method is written with that stands elsewhere: given on from here.
 __all__ = ["Average", "Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
@@ -161,6 +162,15 @@ class Wrapper(Method):
     """A method around another one, whose strength is the other's."""
 
     base: "GradientMethod"
+
+    def __post_init__(self) -> None:
+        """BadInput for a base that makes no phases."""
+        if isinstance(self.base, Method) and not isinstance(self.base, GradientMethod):
+            raise BadInput(
+                f"{type(self).__name__}: expected base to be GradientMethod, got {type(self.base).__name__}, which has "
+                "no phases of training. Choose another base."
+            )
+        super().__post_init__()
 
     @final
     def innermost(self) -> Method:
@@ -351,10 +361,7 @@ def with_retain(forget: Loss, term: RetainTerm, job: Job, fit: Fit, leads: Split
     request, retain = job.request, loss_on("retain", job.task, averaged(term.average))
     if term.weight == 0:
         return [Phase(forget, {"forget": request.forget}, fit)]
-
-    def loss(model: nn.Module, batches: Batches) -> Tensor:
-        return forget(model, batches) + term.weight * retain(model, batches)
-
+    loss = Terms({"forget": forget, "retain": weighted(term.weight, retain)})
     streams: dict[str, Examples] = {leads: request[leads], "forget": request.forget, "retain": request.retain}
     return [Phase(loss, streams, fit)]
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.methods.base import Average, Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on
+from unrecall.methods.base import Average, Fit, GradientMethod, Job, Phase, Strength, loss_on
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import Prompted
 from unrecall.training.loop import averaged
 from unrecall.training.teacher import distance, remembered
+from unrecall.training.terms import Terms, weighted
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,5 @@ class GradDiff(GradientMethod):
             wide = task.with_prompts() if self.positions == "all" and isinstance(task, Prompted) else task
             before = remembered(original, wide, request.retain)
             retain = loss_on("retain", wide, lambda rows, batch: distance(rows, before(batch), average=self.average))
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget_loss = forget(model, batches)
-            return self.alpha * retain(model, batches) - self.gamma * forget_loss
-
+        loss = Terms({"forget": weighted(-self.gamma, forget), "retain": weighted(self.alpha, retain)})
         return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]

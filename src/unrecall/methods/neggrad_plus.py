@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, loss_on
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, loss_on
 from unrecall.spec.parameters import NonNegative
+from unrecall.training.terms import Terms, weighted
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,5 @@ class NegGradPlus(GradientMethod):
         request = job.request
         on_retain, on_forget = loss_on("retain", job.task), loss_on("forget", job.task)
         share = 1.0 if self.form == "rurk" else 1 / (1 + self.beta)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            return share * (on_retain(model, batches) - self.beta * on_forget(model, batches))
-
+        loss = Terms({"retain": weighted(share, on_retain), "forget": weighted(-share * self.beta, on_forget)})
         return [Phase(loss, {"retain": request.retain, "forget": request.forget}, self.fit)]
