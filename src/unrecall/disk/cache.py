@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -230,12 +230,21 @@ def code_key(*owners: Any) -> str:
     return state.hexdigest()
 
 
-def _parts(owner: Any) -> Iterator[Any]:
-    """An object, and its parameters that have parameters of their own."""
-    yield owner
-    for _, value in _parameters(owner):
-        if is_dataclass(value):
-            yield from _parts(value)
+def _parts(owner: Any) -> list[Any]:
+    """An object, its parameters that have parameters or code of their own, and the functions that it closes over."""
+    parts: list[Any] = []
+    waiting = [owner]
+    while waiting:
+        part = waiting.pop()
+        if any(part is other for other in parts):
+            continue
+        parts.append(part)
+        values = [value for _, value in _parameters(part)]
+        values += [value for held in values if isinstance(held, Mapping) for value in held.values()]
+        waiting += [value for value in values if is_dataclass(value) or inspect.isfunction(value)]
+        if inspect.isfunction(part):
+            waiting += filter(inspect.isfunction, inspect.getclosurevars(part).nonlocals.values())
+    return parts
 
 
 def _texts(owner: Any) -> Iterator[str]:

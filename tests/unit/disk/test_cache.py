@@ -25,6 +25,7 @@ from unrecall.errors import BadInput
 from unrecall.record.schema import Cost
 from unrecall.spec.lines import parse
 from unrecall.tasks import CausalLM, Classification
+from unrecall.training.terms import Terms
 
 COST = Cost(seconds=1.5, passes=3, steps=2, peak_mib=0.0)
 VALUES = {
@@ -331,6 +332,24 @@ def test_a_dataclass_without_methods_hangs_on_its_file() -> None:
 
 def test_two_functions_of_one_file_have_keys_of_their_own() -> None:
     assert code_key(counted) == code_key(counted) != code_key(same)
+
+
+def test_a_function_hangs_on_the_functions_that_it_closes_over() -> None:
+    def around(inner: Callable[[int], int]) -> Callable[[int], int]:
+        def outer(n: int) -> int:
+            return inner(n) if n else outer(n + 1)  # closes over itself too
+
+        return outer
+
+    def first(n: int) -> int:
+        return n
+
+    def second(n: int) -> int:
+        return n + 1
+
+    assert code_key(around(first)) == code_key(around(first)) != code_key(around(second))
+    assert code_key(Terms({"forget": first})) == code_key(Terms({"forget": first}))  # type: ignore[dict-item]
+    assert code_key(Terms({"forget": first})) != code_key(Terms({"forget": second}))  # type: ignore[dict-item]
 
 
 def test_the_key_of_a_users_file_holds_the_files_beside_it_that_it_imports(tmp_path: Path) -> None:
