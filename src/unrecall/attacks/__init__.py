@@ -17,6 +17,7 @@ from unrecall.attacks.indirect import Indirect as Indirect
 from unrecall.attacks.inspection import Inspection as Inspection
 from unrecall.attacks.inspection import InspectionAttack as InspectionAttack
 from unrecall.attacks.knowledge_holes import KnowledgeHoles as KnowledgeHoles
+from unrecall.attacks.leak_at_k import LeakAtK as LeakAtK
 from unrecall.attacks.linear_probe import LinearProbe as LinearProbe
 from unrecall.attacks.lira import Lira as Lira
 from unrecall.attacks.logit_lens import LogitLens as LogitLens

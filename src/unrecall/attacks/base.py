@@ -33,7 +33,7 @@ from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import check_offers, with_own_rows
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step, training
+from unrecall.training.loop import Batches, Fit, Loss, Phase, Step, fit, plain_step, training
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 
@@ -364,11 +364,13 @@ def ascend(
     job: Job,
     step: Step = plain_step,
     streams: Mapping[str, Examples] | None = None,
+    loss: Loss | None = None,
 ) -> None:
     """Gradient ascent on forget, in place, by these weights alone, until half of what was predicted right is wrong.
 
     AdamW at 1 % of the weights' root mean square, at most 200 steps of 32 examples; looks every 5 of them.
     `streams`: what to ascend on in place of forget ("forget"), and what to descend on meanwhile ("kept"), if anything.
+    `loss`: what to descend on in place of both.
     """
     task, streams = job.task, streams or {"forget": job.request.forget}
     squares = sum(float(p.detach().float().square().sum()) for p in moved)
@@ -383,11 +385,17 @@ def ascend(
         check_every=5,
     )
 
-    def loss(moving: nn.Module, drawn: Batches) -> Tensor:
+    def climb(moving: nn.Module, drawn: Batches) -> Tensor:
         climbed = -task.rows(moving, drawn["forget"]).losses().mean()
         return climbed + task.rows(moving, drawn["kept"]).losses().mean() if "kept" in drawn else climbed
 
     with frozen(model), suppress(Diverged):
         for p in moved:
             p.requires_grad_(True)
-        fit(model, task, Phase(loss, streams, recipe, step), job.generator, job.session.quiet().named("disguise"))
+        fit(
+            model,
+            task,
+            Phase(loss or climb, streams, recipe, step),
+            job.generator,
+            job.session.quiet().named("disguise"),
+        )
