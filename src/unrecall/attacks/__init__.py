@@ -16,6 +16,7 @@ from unrecall.attacks.head_refit import HeadRefit as HeadRefit
 from unrecall.attacks.indirect import Indirect as Indirect
 from unrecall.attacks.inspection import Inspection as Inspection
 from unrecall.attacks.inspection import InspectionAttack as InspectionAttack
+from unrecall.attacks.interpolate import Interpolate as Interpolate
 from unrecall.attacks.knowledge_holes import KnowledgeHoles as KnowledgeHoles
 from unrecall.attacks.leak_at_k import LeakAtK as LeakAtK
 from unrecall.attacks.linear_probe import LinearProbe as LinearProbe
@@ -39,6 +40,7 @@ from unrecall.attacks.residual_knowledge import ResidualKnowledge as ResidualKno
 from unrecall.attacks.rmia import RMIA as RMIA
 from unrecall.attacks.svc import SVC as SVC
 from unrecall.attacks.uma import UMA as UMA
+from unrecall.attacks.weight_distance import WeightDistance as WeightDistance
 from unrecall.attacks.zlib_ratio import ZlibRatio as ZlibRatio
 from unrecall.spec.catalog import unknown as _unknown
 
