@@ -69,6 +69,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "quantise": {"bits": (4,)},
     "prefix": {"shares": (0.5,)},
     "remind": {"k": 3},
+    "weight_noise": {"levels": (0.1,), "draws": 2},
+    "prune": {"shares": (0.2,)},
     "interpolate": {"points": 3, "most": 20},
     "leak_at_k": {"ks": (1, 4), "samples": 4, "temperatures": (1.0,)},
     "knowledge_holes": {"homes": 6, "rounds": 2, "children": 2, "steps": 1, "draws": 2},

@@ -26,6 +26,7 @@ REFUSED_METHODS = {
 # BatchNorm, layers before the head and readouts in between are what matrix factorisation has none of.
 REFUSED_ATTACKS = {
     *("residual_knowledge", "uma", "attribution", "logit_lens", "quantise", "recalibration"),
+    *("weight_noise", "prune"),
     *("paraphrase", "prefix", "remind", "leak_at_k"),
     *("head_refit", "indirect", "knowledge_holes", "linear_probe", "prototypical", "rea_class"),
 }

@@ -28,6 +28,7 @@ from unrecall.attacks.min_k_plus_plus import MinKPlusPlus as MinKPlusPlus
 from unrecall.attacks.paraphrase import Paraphrase as Paraphrase
 from unrecall.attacks.prefix import Prefix as Prefix
 from unrecall.attacks.prototypical import Prototypical as Prototypical
+from unrecall.attacks.prune import Prune as Prune
 from unrecall.attacks.quantise import Quantise as Quantise
 from unrecall.attacks.rea_class import ReaClass as ReaClass
 from unrecall.attacks.rea_sample import ReaSample as ReaSample
@@ -41,6 +42,7 @@ from unrecall.attacks.rmia import RMIA as RMIA
 from unrecall.attacks.svc import SVC as SVC
 from unrecall.attacks.uma import UMA as UMA
 from unrecall.attacks.weight_distance import WeightDistance as WeightDistance
+from unrecall.attacks.weight_noise import WeightNoise as WeightNoise
 from unrecall.attacks.zlib_ratio import ZlibRatio as ZlibRatio
 from unrecall.spec.catalog import unknown as _unknown
 

@@ -8,7 +8,7 @@ look inside a model; deletion attacks (attacks/deletion.py) ask the method itsel
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, final
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Absent, Examples, move
+from unrecall.data.examples import Absent, Examples, Part, evenly, move
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Signals
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
@@ -31,7 +31,7 @@ from unrecall.nn.hooks import frozen
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import check_offers, with_own_rows
+from unrecall.tasks.protocols import Classifying, check_offers, offers, with_own_rows
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Loss, Phase, Step, fit, plain_step, training
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -316,6 +316,20 @@ class Shots(NamedTuple):
     signals: Signals
     groups: list[np.ndarray]
     ks: list[int]
+
+
+def usefulness(model: nn.Module, setting: Setting, drop: float, most: int = 500) -> Callable[[nn.Module], bool]:
+    """Tells of a copy of a classifier whether it gets as much of retain right as the model, but for a share `drop`.
+
+    For a classifier that is ruined may answer one class whatever it is shown, which is right on all of that class. Of
+    other models' copies all are of use, since no single answer is right on many examples.
+    """
+    if not offers(setting.task, Classifying):
+        return lambda _: True
+    retain, task = setting.request.retain, setting.task
+    guard = Part(retain, evenly(len(retain), most))
+    least = (1 - drop) * float(accuracy(model, task, guard).mean()) - 1e-9
+    return lambda attacked: float(accuracy(attacked, task, guard).mean()) >= least
 
 
 def own_copy(model: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
+from typing import Annotated, ClassVar, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
-from unrecall.data.examples import move
-from unrecall.data.request import Request
-from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
-from unrecall.models.observe import device_of
-from unrecall.nn.hooks import is_linear, is_transposed
+from unrecall.models.layers import matrices, weight_of
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
-from unrecall.tasks.base import Task
 from unrecall.training.job import Job
 from unrecall.training.loop import StepState, plain_step
 
@@ -77,14 +72,14 @@ class Quantise(RecoveryAttack):
         """One rounded copy for each number of bits."""
         for bits in sorted(set(self.bits), reverse=True):
             attacked = copy.deepcopy(model).eval()
-            for weight in map(weight_of, layers(attacked, setting.request, setting.task)):
+            for weight in map(weight_of, matrices(attacked, setting.task, setting.request.retain)):
                 weight.copy_(self.rounded(weight, bits).weight)
             yield Attacked(32 / bits, attacked, pool.tested, f"{bits} bits")
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original, moved inside the cells of its coarsest rounding, which brings the rounded original back."""
         copied = copy.deepcopy(original)
-        rounded = layers(copied, job.request, job.task)
+        rounded = matrices(copied, job.task, job.request.retain)
         cells = [(weight_of(layer), *self._cell(weight_of(layer))) for layer in rounded]
 
         def inside(current: StepState) -> Tensor:
@@ -114,19 +109,3 @@ class Quantise(RecoveryAttack):
         fixed = weight.abs() >= top
         low, high = (level - 0.49 * step).maximum(-top), (level + 0.49 * step).minimum(top)
         return torch.where(fixed, weight, low), torch.where(fixed, weight, high)
-
-
-def layers(model: nn.Module, request: Request, task: Task) -> list[Any]:
-    """The linear and convolution layers but the last of all, or of each tower; NotSupported where there are none."""
-    ends = {id(end) for end in task.endings(model, move(task.collate([request.retain[0]]), device_of(model)))}
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    matrices = [m for m in model.modules() if id(m) not in ends and (isinstance(m, kinds) or is_linear(m))]
-    if not matrices:
-        raise NotSupported("Quantise: expected linear layers or convolutions besides the head, got none.")
-    return matrices
-
-
-def weight_of(layer: Any) -> Tensor:
-    """A layer's weight `[out, in, ...]`, without gradients; it shares the layer's memory."""
-    weight: Tensor = layer.weight.detach()
-    return weight.T if is_transposed(layer) else weight
