@@ -1,4 +1,4 @@
-"""Noise and pruning of weights: by hand, what they leave alone, and a positive and a negative control each."""
+"""Noise, pruning and other roundings of weights: by hand, what they leave alone, and both controls of each."""
 
 import copy
 from typing import Any
@@ -11,12 +11,22 @@ from tests.unit.attacks.running import attacked, job_of, setting_of
 from tests.worlds import World
 from unrecall.attacks.base import RecoveryAttack, usefulness
 from unrecall.attacks.prune import Prune, edge
+from unrecall.attacks.quantise import Quantise
 from unrecall.attacks.weight_noise import WeightNoise
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
 from unrecall.harness.scoring import score_finding
 from unrecall.models.layers import matrices, weight_of
 from unrecall.models.observe import accuracy
+from unrecall.models.rounding import (
+    NORMAL_FLOATS,
+    input_moments,
+    to_compensated_levels,
+    to_even_levels,
+    to_normal_floats,
+)
+from unrecall.nn.hooks import capture, mode
+from unrecall.training.randomness import seeded
 
 
 def weights(model: nn.Module, w: World) -> list[Tensor]:
@@ -115,3 +125,86 @@ def test_both_controls_hold(attack: RecoveryAttack, kind: str, request: pytest.F
     report = score_finding(attack, setting_of(world, world.retrained[0])).report
     assert report.positive_holds, report.positive_control
     assert report.negative_holds, report.negative_control
+
+
+# Rounding by other rules than to the nearest even level.
+
+
+def test_normal_floats_by_hand() -> None:
+    """Levels 1, -.6962, .0796 and 0 of groups whose largest magnitudes are 2 and 1; a group of 0 stays."""
+    weight = torch.tensor([[2.0, -1.3, 0.2, 0.04, -1.0, 0.63, 0.0, 0.0], [0.0] * 8])
+    rounded = to_normal_floats(weight, 4)
+    levels = [2.0, -0.6961928 * 2, 0.0795803 * 2, 0.0, -1.0, 0.562617, 0.0, 0.0]
+    assert torch.allclose(rounded.weight, torch.tensor([levels, [0.0] * 8]), atol=1e-6)
+    # To the next level: 1 - .72296, .69619 - .52507, .07958 and .07958, each of the first group twice as much.
+    steps = [2 * (1 - 0.7229568), 2 * (0.6961928 - 0.5250731), 2 * 0.0795803, 2 * 0.0795803]
+    assert rounded.step[0, :4].tolist() == pytest.approx(steps, abs=1e-6)
+
+
+def test_each_weight_goes_to_its_nearest_normal_float() -> None:
+    weight = torch.randn(6, 100, generator=seeded(0))
+    rounded = to_normal_floats(weight, 64)
+    levels = torch.tensor(NORMAL_FLOATS) * rounded.top[..., None]
+    nearest = (weight[..., None] - levels).abs().amin(-1)
+    assert torch.allclose((weight - rounded.weight).abs(), nearest, atol=1e-6)
+    assert len(NORMAL_FLOATS) == 16
+
+
+def test_compensation_by_hand() -> None:
+    """Two inputs that always come together: what rounding the first loses the second makes up for, but for damping."""
+    weight, moments = torch.tensor([[0.24, 0.7]]), torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    # The step is .1: 0.24 -> 0.2, then 0.7 + 0.04 / 1.01 -> 0.7, and clamped no higher than 7 steps.
+    assert torch.allclose(to_compensated_levels(weight, 4, 64, moments), torch.tensor([[0.2, 0.7]]))
+    weight = torch.tensor([[0.24, 0.324, -0.7]])
+    together = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    # 0.324 alone is 0.3; with the 0.04 that the first lost it is 0.3636, which is 0.4.
+    assert torch.allclose(to_compensated_levels(weight, 4, 64, together), torch.tensor([[0.2, 0.4, -0.7]]))
+    assert torch.allclose(to_compensated_levels(weight, 4, 64, torch.eye(3)), torch.tensor([[0.2, 0.3, -0.7]]))
+    assert torch.allclose(to_compensated_levels(weight, 4, 64, torch.zeros(3, 3)), torch.tensor([[0.2, 0.3, -0.7]]))
+
+
+def test_compensation_changes_outputs_less_than_rounding() -> None:
+    inputs = torch.randn(200, 24, generator=seeded(0)) @ torch.randn(24, 24, generator=seeded(1))
+    weight = torch.randn(8, 24, generator=seeded(2))
+    apart = to_even_levels(weight, 3, 8).weight
+    together = to_compensated_levels(weight, 3, 8, (inputs.T @ inputs).double())
+    errors = [float((inputs @ (weight - rounded).T).square().mean()) for rounded in (apart, together)]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_what_enters_a_layer_meets_its_weight(samples_world: World, text_world: World) -> None:
+    """With X'X of its inputs, |X W'|^2 of a layer's outputs is the trace of W X'X W', without the bias."""
+    for w in (samples_world, text_world):
+        layers = {str(i): layer for i, layer in enumerate(matrices(w.original, w.task, w.request.retain))}
+        read = [w.request.retain[i] for i in range(5)]
+        moments = input_moments(w.original, w.task, read, layers)
+        assert moments.keys() == layers.keys()
+        squares: dict[str, float] = {}
+
+        def look(name: str, output: Tensor) -> None:
+            bias = layers[name].bias  # noqa: B023
+            plain = output if bias is None else output - bias.view(-1, *[1] * (output.ndim - 2))
+            held = positions if positions is not None else torch.ones(())  # noqa: B023
+            squares[name] = float((plain.double() * (held[..., None] if held.ndim else held)).square().sum())  # noqa: B023
+
+        batch = w.task.collate(read)
+        positions = w.task.positions(batch)
+        with torch.no_grad(), mode(w.original, training=False), capture(layers, look):
+            w.task.rows(w.original, batch)
+        for name, layer in layers.items():
+            matrix = weight_of(layer).flatten(1).double()
+            assert float((matrix @ moments[name] @ matrix.T).trace()) == pytest.approx(squares[name], rel=1e-4)
+
+
+@pytest.mark.parametrize("rounding", ["nf4", "gptq"])
+def test_other_roundings_stand_in_the_name_and_their_controls_hold(rounding: Any, text_world: World) -> None:
+    attack = Quantise(rounding=rounding)
+    report = score_finding(attack, setting_of(text_world, text_world.retrained[0])).report
+    assert report.name == f"quantise_{rounding}"
+    assert report.positive_holds, report.positive_control
+    assert report.negative_holds, report.negative_control
+
+
+def test_normal_floats_have_4_bits() -> None:
+    with pytest.raises(BadInput, match="4 or 8 bits with rounding='nf4', got 3"):
+        Quantise(rounding="nf4", bits=(4, 3))
