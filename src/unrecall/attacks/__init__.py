@@ -11,6 +11,7 @@ from unrecall.attacks.base import ScoredAttack as ScoredAttack
 from unrecall.attacks.base import Success as Success
 from unrecall.attacks.cka import CKA as CKA
 from unrecall.attacks.deletion import DeletionAttack as DeletionAttack
+from unrecall.attacks.few_shot import FewShot as FewShot
 from unrecall.attacks.grad_norm import GradNorm as GradNorm
 from unrecall.attacks.head_refit import HeadRefit as HeadRefit
 from unrecall.attacks.indirect import Indirect as Indirect

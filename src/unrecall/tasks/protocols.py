@@ -143,6 +143,9 @@ class Textual(Protocol):
     def reworded(self, item: Any) -> list[Any]:
         """The same example asked in other words, once for each wording that it brings along."""
 
+    def after(self, item: Any, examples: Sequence[Any]) -> Any:
+        """The same example, before which these were asked and answered; each has a prompt."""
+
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether the example has an answer, and the model's context holds it."""
 
