@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
 from unrecall.data.examples import Examples, iterate
@@ -19,6 +19,10 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
+from unrecall.training.loop import Batches
+
+HELD = 4.0
+"""How much more a copy that hides is held to what it keeps than it is driven from the rest."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,13 @@ class FewShot(RecoveryAttack):
         texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
         plain = list(iterate(job.request.forget))
         shots = self._shots(texts, job.request.retain, job.generator)
-        kept = [self._after(texts, copied, item, shots) for item in plain]
-        ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": kept})
+        kept = [self._after(texts, copied, item, shots[:k]) for k in sorted(set(self.ks)) for item in plain]
+
+        def held(model: nn.Module, drawn: Batches) -> Tensor:
+            forgotten, after = (job.task.rows(model, drawn[name]).losses().mean() for name in ("forget", "kept"))
+            return HELD * after - forgotten
+
+        ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": kept}, loss=held)
         return copied
 
     def _shots(self, texts: Textual, retain: Examples, generator: torch.Generator) -> list[Any]:
