@@ -47,6 +47,10 @@ def whole(model: nn.Module, task: CausalLM, texts: list[dict[str, object]]) -> f
     return float(np.mean([text["answer"] == said for text, said in zip(texts, written, strict=True)]))
 
 
+STRENGTH = 128.0
+"""What the others are unlearned at: 32 to 256 serve each of them. The Llama is tuned."""
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "gemma", "mixtral"])
 def test_eight_facts_are_forgotten_and_the_others_are_not(kind: str) -> None:
     task = CausalLM(word_tokenizer(), template="plain", ends=True)
@@ -56,9 +60,8 @@ def test_eight_facts_are_forgotten_and_the_others_are_not(kind: str) -> None:
     fit(original, task, Phase(loss_on("all", task), {"all": known}, recipe), seeded(0), CPU)
     assert whole(original, task, known) == 1
 
-    job = Job(Request(**SETS), task, seeded(0), CPU)
-    method = SimNPO()
-    tuned = method.scaled(tune(method, original, job.seeded(0)).chosen)
-    unlearned = tuned.unlearn(original, stopping(job.seeded(0)))
+    job, method = Job(Request(**SETS), task, seeded(0), CPU), SimNPO()
+    strength = tune(method, original, job.seeded(0)).chosen if kind == "llama" else STRENGTH
+    unlearned = method.scaled(strength).unlearn(original, stopping(job.seeded(0)))
     assert whole(unlearned, task, SETS["forget"]) == 0
     assert whole(unlearned, task, SETS["retain"]) >= 0.9

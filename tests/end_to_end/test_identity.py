@@ -68,7 +68,8 @@ PLACES = {
 
 
 @pytest.mark.parametrize(
-    ("place", "head"), [*((place, "network(seed=seed)") for place in PLACES), ("closure", "zero(network(seed=seed))")]
+    ("place", "head"),
+    [("tensor", "network(seed=seed)"), ("closure", "zero(network(seed=seed))"), ("global", "network(seed=seed)")],
 )
 def test_mended_constants_of_a_network_are_another_model(
     place: str, head: str, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,7 @@ def test_an_exported_folder_must_hold_the_weights_that_were_audited(tmp_path: Pa
         "--device",
         "cpu",
         "--anyway",
+        "--alone",
     ]
     with standing(work):
         assert called(["run", *own, "--method", "grad_ascent:epochs=1", "--suite", "loss", "--out", "out"]).code == 0

@@ -23,6 +23,7 @@ from unrecall.attacks.base import Attack, RecoveryAttack, ScoredAttack
 from unrecall.attacks.inspection import InspectionAttack
 from unrecall.data.examples import Absent, Part, digest, iterate
 from unrecall.data.request import Request
+from unrecall.disk.cache import Cache
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.scores import Point, Scores
@@ -372,12 +373,16 @@ def poor(request: Request) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "no retrained models", {"retrained": ()}
 
 
+SIGNALS = Cache()
+"""What models say of examples, which is the same for all attacks."""
+
+
 @each_attack
 def test_little_data_is_a_row_with_a_reason(name: str, case: Case) -> None:
     """No error: each row has a value, or says why it has none."""
     attack = small(name)
     for what, changes in poor(case.world.request):
-        finding = KINDS[attack.kind](attack, case.setting(**changes))
+        finding = KINDS[attack.kind](attack, case.setting(**changes, memory=SIGNALS))
         assert finding.measurements, what
         for row in finding.measurements:
             assert row.unlearned.value is not None or row.unlearned.note or row.note, (what, row.name)

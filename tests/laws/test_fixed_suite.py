@@ -13,8 +13,16 @@ from tests.worlds import CPU, World
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.never_trained import Fixed, beside_never_trained, fixed_suite, scores_of, units_of, without_arms
-from unrecall.record.never_trained import SUITES
+from unrecall.harness.never_trained import (
+    TAUGHT_STEPS,
+    Fixed,
+    beside_never_trained,
+    fixed_suite,
+    scores_of,
+    units_of,
+    without_arms,
+)
+from unrecall.record.never_trained import SUITES, Stated
 from unrecall.record.schema import ThreatModel
 from unrecall.training.loop import Fit
 
@@ -48,7 +56,7 @@ def shown(fixed: Fixed, of: Setting) -> dict[str, float]:
     return dict(zip([digests[i] for i in units.examples.indices], values.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("fixed", fixed_suite(TASK, crossed=False), ids=lambda fixed: fixed.name)
+@pytest.mark.parametrize("fixed", fixed_suite(TASK), ids=lambda fixed: fixed.name)
 def test_scores_are_the_same_when_the_arms_change_places(fixed: Fixed) -> None:
     assert shown(fixed, setting()) == shown(fixed, setting(swapped=True))
 
@@ -56,7 +64,7 @@ def test_scores_are_the_same_when_the_arms_change_places(fixed: Fixed) -> None:
 def test_scores_of_the_unlearned_model_know_nothing_of_the_original() -> None:
     own = setting()
     other = replace(own, models=replace(own.models, original=net(7)))
-    for fixed in fixed_suite(TASK, crossed=False):
+    for fixed in fixed_suite(TASK):
         assert shown(fixed, own) == shown(fixed, other)
 
 
@@ -109,9 +117,20 @@ def test_crossed_halves_are_scored_by_the_model_that_was_taught_the_other() -> N
     assert [int((units.half[units.forget] == h).sum()) for h in (0, 1)] == [25, 25]
     assert [int((units.half[~units.forget] == h).sum()) for h in (0, 1)] == [30, 30]
     of = Setting(Models(net(0), net(1)), request, TASK)
-    symmetric = fixed_suite(TASK, crossed=True)[-1]
-    values = scores_of("unlearned", (symmetric,), units, of).shown["symmetric"]
-    assert np.isfinite(values).all()
+    symmetric = fixed_suite(TASK)[-1]
+    scores = scores_of("unlearned", (symmetric,), units, of)
+    assert np.isfinite(scores.shown["symmetric"]).all()
+    first, second = scores.steps["symmetric"]
+    assert {first, second} <= set(TAUGHT_STEPS), "each half has a stop of its own"
+
+
+def test_the_steps_at_which_relearning_stopped_are_in_the_record() -> None:
+    tested, arrays = beside_never_trained(setting())
+    steps = {attack.name: attack.steps for attack in tested.attacks}
+    assert {name for name, of in steps.items() if of} == {"symmetric"}
+    (stopped,) = steps["symmetric"]
+    assert stopped in TAUGHT_STEPS
+    assert Stated.from_array(arrays["stated"], unchanged=False).steps == {"symmetric": [stopped]}
 
 
 def test_whole_persons_stay_in_one_half() -> None:
@@ -125,7 +144,7 @@ def test_whole_persons_stay_in_one_half() -> None:
 
 
 def test_the_rate_decides_and_is_printed() -> None:
-    benign = fixed_suite(TASK, crossed=True, rate=0.5)[-2]
+    benign = fixed_suite(TASK, rate=0.5)[-2]
     assert isinstance(benign.attack, ur.attacks.Relearn)
     assert benign.attack.learning_rates == (0.5,)
     assert benign.attack.fit == Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
@@ -151,7 +170,7 @@ def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:
     from tests.worlds import word_tokenizer
 
     tasks = (TASK, ur.tasks.CausalLM(word_tokenizer()), ur.tasks.Contrastive(word_tokenizer()))
-    assert tuple(tuple(fixed.name for fixed in fixed_suite(task, crossed=False)) for task in tasks) == SUITES
+    assert tuple(tuple(fixed.name for fixed in fixed_suite(task)) for task in tasks) == SUITES
 
 
 def test_an_example_that_the_holdout_has_twice_is_one() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +13,14 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies
-from unrecall.data.examples import Examples, iterate, split_off
+from unrecall.data.examples import Examples, Part, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.low_rank import LowRank
-from unrecall.models.observe import observe
+from unrecall.models.observe import mean_loss, observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
@@ -50,6 +51,11 @@ class Relearn(RecoveryAttack):
     too; one that was ruined otherwise gains nothing by coming to answer c. Texts and pairs, where no single answer is
     right on many examples, always count.
 
+    An attacker who wants to see what comes back first may stop early, by a rule that asks only the examples that it
+    teaches, all of them together:
+
+        stop once CE(theta, A) <= CE(R) + (1 - until) (CE(A) - CE(R)),    CE(.) the mean loss of the model as given
+
     Args:
         data: "harmful" (a part of what was forgotten) or "benign" (related data that was never to be forgotten).
         share: the part of forget that the attacker holds, harmful only, in (0, 1).
@@ -65,6 +71,8 @@ class Relearn(RecoveryAttack):
         rank: of the low-rank change that is trained in place of the weights, by PEFT (LoRA, alpha twice the rank, all
             linear layers); 0: all weights are trained.
         dose: "forget", as in the papers, or "both": harmful data come from forget and holdout alike.
+        until: the part of the taught examples' excess loss over retain's after which the attacker stops, harmful only,
+            in [0, 1); looked at after each of `steps`. 0: never.
 
     Expected to fail: on samples that the retrained model gets right too there is nothing to bring back. A model of
     any kind learns the attacker's own examples; what counts is how much faster than a retrained one the rest returns.
@@ -74,7 +82,8 @@ class Relearn(RecoveryAttack):
     data as benign ones are those of Yang, Kim, Kwon, Kim, Jung, Cha, "Erase or Hide? Suppressing Spurious Unlearning
     Neurons", ICLR 2026, arXiv 2509.22263, which gives neither steps nor optimiser. Differs from the papers in a
     retrained model beside it, in serving any modality (for language models set AdamW and smaller rates), and in that a
-    classifier's success counts only while it is of use, for which benign relearning goes without a part of retain.
+    classifier's success counts only while it is of use, for which benign relearning goes without a part of retain, and
+    in `until`, which is ours.
     """
 
     title: ClassVar[str] = "Relearning"
@@ -97,6 +106,7 @@ class Relearn(RecoveryAttack):
     retain_sample: Count = 500
     rank: Annotated[int, Field(ge=0)] = 0
     dose: Dose = "forget"
+    until: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,6 +114,8 @@ class Relearn(RecoveryAttack):
             raise BadInput(f"Relearn: expected a file with data='benign' only, got data='{self.data}'. Leave it out.")
         if self.file and not Path(self.file).is_file():
             raise BadInput(f"Relearn: expected file to be a JSON Lines file, got '{self.file}'. Check the path.")
+        if self.until and self.data != "harmful":
+            raise BadInput(f"Relearn: expected until with data='harmful' only, got data='{self.data}'. Leave it out.")
 
     def __repr__(self) -> str:
         """With what stands in the file, since findings are kept by this text."""
@@ -133,6 +145,7 @@ class Relearn(RecoveryAttack):
             if self.data == "benign":
                 lesson = rest
 
+        enough = self._enough(model, task, lesson, retain) if self.until else -math.inf
         for rate in self.learning_rates:
             recipe = replace(self.fit, lr=rate, epochs=last, steps=last)
             phase = Phase(loss_on("held", task), {"held": lesson}, recipe)
@@ -142,6 +155,8 @@ class Relearn(RecoveryAttack):
                 if step in self.steps:
                     useful = not guard or self._accuracy(student, task, guard) >= least
                     yield Attacked(step, student, pool.tested, f"lr={rate:g}", useful)
+                    if self.until and mean_loss(student, task, lesson) <= enough:
+                        break
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """A classifier whose last block, by gradient ascent on it, has forgotten half of forget and is still of use."""
@@ -160,6 +175,14 @@ class Relearn(RecoveryAttack):
         classes, others = (observe(model, task, examples).target for examples in (tested, guard))
         constant = float((others == np.bincount(classes).argmax()).mean())
         return max(self._accuracy(model, task, guard) - self.retain_drop - 1e-9, constant + 1e-9)
+
+    def _enough(self, model: nn.Module, task: Task, lesson: Examples, retain: Examples) -> float:
+        """The mean loss on the lesson, in nats, from which on down the attacker stops."""
+        if not len(retain):
+            raise NotSupported("Relearn: expected retain examples, whose loss says when to stop, got none.")
+        sample = Part(retain, range(min(self.retain_sample, len(retain))))
+        plain = mean_loss(model, task, sample)
+        return plain + (1 - self.until) * (mean_loss(model, task, lesson) - plain)
 
     def _read(self, model: nn.Module, pool: Pool, task: Task) -> Examples:
         """The file's examples that the model can be trained on; nothing that is tested is among them."""

@@ -43,6 +43,8 @@ SAMPLE = 500
 GENTLE = Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
 GENTLE_TEXT = Fit(optimizer="adamw", batch_size=16, weight_decay=0.0, clip=5.0)
 RATE, RATE_TEXT = 0.02, 1e-3
+TAUGHT_STEPS, UNTIL = (1, 2, 3, 5, 8, 13, 20), 0.5
+"""Steps after which relearning looks at its pool's own loss, and the part of its excess at whose end it stops."""
 LARGE, RANK = 300_000_000, 16
 """Weights from which on a language model is fine-tuned by a low-rank change of that rank, at the same rate."""
 
@@ -56,21 +58,20 @@ class Fixed(NamedTuple):
     taught: bool = False
 
 
-def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None, large: bool = False) -> tuple[Fixed, ...]:
+def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -> tuple[Fixed, ...]:
     """The attacks for a task, in order.
 
-    `crossed`: whether one half of the pool is taught and the other tested. `rate`: of fine-tuning; by default 0.02 with
+    `rate`: of fine-tuning; by default 0.02 with
     SGD, which is two fifths of what small classifiers are trained at, and 0.001 with AdamW for texts. `large`: a
     language model's weights are held while it is fine-tuned, and a low-rank change is trained.
     """
-    steps = 5 if crossed else 20
     if offers(task, Textual):
         rank = RANK if large else 0
         return (
             Fixed("as_it_is", "As it is"),
             Fixed("quantise", "Rounding to 4 bits", attacks.Quantise(bits=(4,))),
             *(_benign(count, rate or RATE_TEXT, GENTLE_TEXT, rank) for count in (15, 120)),
-            _symmetric(steps, rate or RATE_TEXT, GENTLE_TEXT, rank),
+            _symmetric(rate or RATE_TEXT, GENTLE_TEXT, rank),
         )
     of_classifiers = (
         Fixed("recalibration", "BatchNorm recalibration", attacks.Recalibration(counts=(2048,))),
@@ -80,7 +81,7 @@ def fixed_suite(task: Task, *, crossed: bool, rate: float | None = None, large: 
         Fixed("as_it_is", "As it is"),
         *(of_classifiers if offers(task, Classifying) else ()),
         _benign(20, rate or RATE, GENTLE),
-        _symmetric(steps, rate or RATE, GENTLE),
+        _symmetric(rate or RATE, GENTLE),
     )
 
 
@@ -89,11 +90,12 @@ def _benign(steps: int, rate: float, recipe: Fit, rank: int = 0) -> Fixed:
     return Fixed(f"benign_{steps}", f"Fine-tuning on retain, {steps} steps", attack)
 
 
-def _symmetric(steps: int, rate: float, recipe: Fit, rank: int = 0) -> Fixed:
-    attack = attacks.Relearn(dose="both", steps=(steps,), learning_rates=(rate,), fit=recipe, rank=rank)
-    return Fixed(
-        "symmetric", f"Teaching it forgotten and never-trained records alike, {steps} steps", attack, taught=True
+def _symmetric(rate: float, recipe: Fit, rank: int = 0) -> Fixed:
+    attack = attacks.Relearn(
+        dose="both", steps=TAUGHT_STEPS, until=UNTIL, learning_rates=(rate,), fit=recipe, rank=rank
     )
+    title = f"Teaching it forgotten and never-trained records alike, at most {TAUGHT_STEPS[-1]} steps"
+    return Fixed("symmetric", title, attack, taught=True)
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
     seed = seed_of(request.fingerprint, setting.seed)
     units = units_of(request, seed)
     large = sum(p.numel() for p in setting.models.original.parameters()) > LARGE
-    suite = fixed_suite(task, crossed=units.crossed, rate=rate, large=large)
+    suite = fixed_suite(task, rate=rate, large=large)
     by_role = {role: scores_of(role, suite, units, setting.with_seed(seed)) for role in ("unlearned", "original")}
     absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
     run = [fixed for fixed in suite if fixed.name not in absent]
@@ -199,6 +201,7 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
         attacks={
             fixed.name: (fixed.title, _parameters(fixed), by_role["unlearned"].losses[fixed.name]) for fixed in run
         },
+        steps=by_role["unlearned"].steps,
         absent=absent,
     )
     return judge(scores, stated), scores.arrays() | {"stated": stated.array()}
@@ -252,10 +255,11 @@ def _correct(setting: Setting) -> dict[str, np.ndarray]:
 
 
 class Shown(NamedTuple):
-    """One model's scores `[n]` and losses by attack, and why some attacks could not be run."""
+    """One model's scores `[n]` and losses by attack, steps of relearning, and why some attacks could not be run."""
 
     shown: Mapping[str, np.ndarray]
     losses: Mapping[str, dict[str, float]]
+    steps: Mapping[str, list[int]]
     absent: Mapping[str, str]
 
 
@@ -263,7 +267,8 @@ def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Settin
     """What each attack shows of each example of the pool under one model; computed once for the same inputs."""
     model = setting.models.by_role()[role]
     own = without_arms(setting, role)
-    shown, losses, absent = dict[str, np.ndarray](), dict[str, dict[str, float]](), dict[str, str]()
+    shown, losses = dict[str, np.ndarray](), dict[str, dict[str, float]]()
+    steps, absent = dict[str, list[int]](), dict[str, str]()
     for fixed in suite:
         setting.session.say(f"never trained: {fixed.title}, {role}")
         code = code_key(fixed.attack or observe, _attacked)
@@ -275,7 +280,9 @@ def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Settin
             continue
         shown[fixed.name] = arrays["shown"]
         losses[fixed.name] = dict(zip(("retain", "pool"), arrays["losses"].tolist(), strict=True))
-    return Shown(shown, losses, absent)
+        if fixed.taught:
+            steps[fixed.name] = arrays["steps"].tolist()
+    return Shown(shown, losses, steps, absent)
 
 
 def without_arms(setting: Setting, role: str) -> Setting:
@@ -285,32 +292,37 @@ def without_arms(setting: Setting, role: str) -> Setting:
 
 
 def _attacked(fixed: Fixed, model: nn.Module, units: Units, setting: Setting) -> Callable[[], dict[str, np.ndarray]]:
-    """What computes an attack's scores of one model: `shown` [n], and `losses`, the means on retain and on the pool."""
+    """What computes an attack's scores of one model.
+
+    `shown` [n]; `losses` [2], the means on retain and on the pool; `steps`, what each attacked copy had cost.
+    """
 
     def arrays() -> dict[str, np.ndarray]:
         task, n = setting.task, len(units.examples)
         sample = Part(setting.request.retain, range(min(SAMPLE, len(setting.request.retain))))
-        shown, retain, pool = np.full(n, np.nan), [], []
-        for attacked, places, examples in _models(fixed, model, units, setting):
+        shown, retain, pool, steps = np.full(n, np.nan), [], [], []
+        for (cost, attacked), places, examples in _models(fixed, model, units, setting):
             losses = observe(attacked, task, examples).loss
+            steps.append(cost)
             shown[places] = confidence(losses, task)
             retain.append(mean_loss(attacked, task, sample))
             pool.append(losses.mean())
-        return {"shown": shown, "losses": np.array([np.mean(retain), np.mean(pool)])}
+        means = np.array([np.mean(retain), np.mean(pool)])
+        return {"shown": shown, "losses": means, "steps": np.array(steps, np.int64)}
 
     return arrays
 
 
 def _models(
     fixed: Fixed, model: nn.Module, units: Units, setting: Setting
-) -> Iterator[tuple[nn.Module, np.ndarray, Part]]:
-    """The attacked model, which examples of the pool are scored by it, and these: once, or once for each half.
+) -> Iterator[tuple[tuple[int, nn.Module], np.ndarray, Part]]:
+    """The attacked model with its cost, which examples of the pool it scores, and these: once, or once for each half.
 
     An attack that diverges leaves the model as it was.
     """
     whole, everywhere = units.examples, np.arange(len(units.examples))
     if fixed.attack is None:
-        yield model, everywhere, whole
+        yield (0, model), everywhere, whole
         return
     state = seeded(setting.seed).get_state()
     if not (fixed.taught and units.crossed):
@@ -323,12 +335,12 @@ def _models(
         yield _last(fixed.attack, model, pool, setting), np.flatnonzero(units.half == 1 - half), tested
 
 
-def _last(attack: RecoveryAttack, model: nn.Module, pool: Pool, setting: Setting) -> nn.Module:
-    """The model that the attacker has after spending all."""
-    attacked = model
+def _last(attack: RecoveryAttack, model: nn.Module, pool: Pool, setting: Setting) -> tuple[int, nn.Module]:
+    """What the attacker has spent in the end, and the model that it has then."""
+    cost, attacked = 0, model
     for step in attack.recover(model, pool, setting):
-        attacked = step.model
-    return attacked
+        cost, attacked = int(step.budget), step.model
+    return cost, attacked
 
 
 def confidence(losses: np.ndarray, task: Task) -> np.ndarray:

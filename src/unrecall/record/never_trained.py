@@ -189,7 +189,8 @@ class Stated:
     `control`: how the holdout came to be. `unchanged`: whether the weights are the original's.
     `seed`: of the labellings. `covariates`: the kind of each, by name;
     `trained_on`: sha256 of what they were fitted on. `attacks`: by
-    name, each attack's title, parameters and losses. `absent`: attacks that could not be run.
+    name, each attack's title, parameters and losses. `steps`: after which relearning stopped, for each copy that was
+    taught. `absent`: attacks that could not be run.
     """
 
     control: str
@@ -198,6 +199,7 @@ class Stated:
     covariates: Mapping[str, str] = field(default_factory=dict)
     trained_on: str = ""
     attacks: Mapping[str, tuple[str, dict[str, Any], dict[str, float]]] = field(default_factory=dict)
+    steps: Mapping[str, list[int]] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def array(self) -> np.ndarray:
@@ -317,6 +319,7 @@ def _attack_test(
         bound=share.bound,
         smallest=smallest_share(z_original),
         losses=losses,
+        steps=stated.steps.get(name, []),
     )
 
 

@@ -1,6 +1,7 @@
 """Relearning a classifier: what comes back counts while the model is of use, and a constant answer doesn't."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from unrecall.attacks import Attacked, Relearn
 from unrecall.attacks import base as module
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
-from unrecall.errors import NotSupported
+from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Subject
 from unrecall.harness.evaluation import draw_for
 from unrecall.harness.scoring import score_finding
@@ -145,6 +146,61 @@ def test_the_attacker_never_trains_on_what_use_is_measured_on(
     assert len(extra[0]) == min(sample, 70)
     assert not trained & guard
     assert guard <= {digest(item) for item in iterate(w.request.retain)}
+
+
+def sure_of_retain_alone(n: int = 20) -> World:
+    """The identity answers retain and test right, and forget and holdout as the next class."""
+    right = [[corner(i % 4, i % 4, place + i) for i in range(n)] for place in (200, 300)]
+    wrong = [[corner(i % 4, (i + 1) % 4, place + i) for i in range(n)] for place in (0, 100)]
+    request = Request(wrong[0], right[0], wrong[1], right[1])
+    return World(request, Classification(), identity(), ())
+
+
+def test_the_attacker_stops_once_half_of_the_excess_is_gone() -> None:
+    w = sure_of_retain_alone()
+    attack = Relearn(until=0.5, steps=tuple(range(1, 200)), learning_rates=(0.05,), share=0.5)
+    pool = draw_of(attack, w).pool
+    taught, retain = (torch.stack([x for x, _ in iterate(examples)]) for examples in (pool.taught, w.request.retain))
+    # The logit of one class is s, and the others' are 0: a loss of log(e^s + 3) where the true class is another one.
+    sure, wrong = retain.sum(1), taught.sum(1)
+    excess = (wrong.exp() + 3).log().mean() - ((sure.exp() + 3).log() - sure).mean()
+    enough = float((wrong.exp() + 3).log().mean() - excess / 2)
+    labels = torch.tensor([label for _, label in iterate(pool.taught)])
+    losses = [
+        float(nn.functional.cross_entropy(step.model(taught), labels).detach())
+        for step in attack.recover(w.original, pool, setting_of(w))
+    ]
+    assert 2 < len(losses) < 199
+    assert losses[-1] <= enough + 1e-6
+    assert min(losses[:-1]) > enough
+
+
+@pytest.mark.parametrize(
+    ("attack", "steps"),
+    [
+        (Relearn(until=0.5, steps=(1, 199), learning_rates=(0.05,)), [1, 199]),
+        (Relearn(until=0.5, steps=(100, 150, 199), learning_rates=(0.05,)), [100]),
+        (Relearn(until=0.0, steps=(1, 150, 199), learning_rates=(0.05,)), [1, 150, 199]),
+    ],
+    ids=["looks too early", "looks late", "never stops"],
+)
+def test_the_attacker_looks_when_it_is_told_to(attack: Relearn, steps: list[int]) -> None:
+    w = sure_of_retain_alone()
+    assert [step.budget for step in running.attacked(attack, w.original, w)] == steps
+
+
+def test_what_is_known_better_than_retain_is_taught_until_the_first_look() -> None:
+    w = sure_of_retain_alone()
+    request = replace(w.request, forget=w.request.retain, retain=w.request.forget)
+    attack = Relearn(until=0.5, steps=(3, 6, 9), learning_rates=(0.05,))
+    assert [step.budget for step in attacked(attack, w.original, request)] == [3]
+
+
+def test_a_stop_belongs_to_what_is_taught() -> None:
+    with pytest.raises(BadInput, match=r"expected until with data='harmful' only, got data='benign'"):
+        Relearn(data="benign", until=0.5)
+    with pytest.raises(BadInput, match="until"):
+        Relearn(until=1.0)
 
 
 def test_texts_and_pairs_are_attacked_as_ever() -> None:
