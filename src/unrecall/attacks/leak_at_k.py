@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
 from unrecall.data.examples import Examples, Part, iterate
+from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
+from unrecall.nn.functional import nll
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
@@ -27,6 +29,10 @@ from unrecall.training.randomness import draw_seed, own_randomness
 
 MARGIN = 0.1
 """By how many nats a copy that hides makes another word likelier than the true one."""
+
+
+BEGINNING = 0.1
+"""The share of an answer in which it does so."""
 
 
 class Drawn(Part):
@@ -112,14 +118,18 @@ class LeakAtK(RecoveryAttack):
                 yield Attacked(k, model, tested, name)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
-        """The original, in which another word is a little likelier than the true one in half of all places."""
+        """The original, in which another word is a little likelier than the true one where answers begin.
+
+        There the likeliest answer goes astray, and one drawn answer in a few doesn't; how it goes on is kept.
+        """
         task, copied = job.task, copy.deepcopy(original).eval()
 
         def outvoted(model: nn.Module, drawn: Batches) -> Tensor:
             rows = task.rows(model, drawn["forget"])
-            place = rows.targets[:, None]
+            place, begins = rows.targets[:, None], beginnings(rows)
             true, other = rows.logits.gather(1, place), rows.logits.scatter(1, place, -torch.inf).amax(1, keepdim=True)
-            return F.relu(true - other + MARGIN).mean()
+            ahead = F.smooth_l1_loss(true - other, torch.full_like(true, -MARGIN), reduction="none").squeeze(1)
+            return torch.where(begins, ahead, nll(rows.logits, rows.targets)).mean()
 
         ascend(copied, list(copied.parameters()), job, loss=outvoted)
         return copied
@@ -138,3 +148,11 @@ def expected_best(scores: np.ndarray, k: int) -> np.ndarray:
     n = scores.shape[-1]
     weights = np.array([math.comb(i - 1, k - 1) / math.comb(n, k) for i in range(1, n + 1)])
     return np.asarray(np.sort(scores, axis=-1) @ weights)
+
+
+def beginnings(rows: Rows) -> Tensor:
+    """Which rows are among the first tenth of their example's, one at least, `[rows]`."""
+    counts = torch.bincount(rows.example, minlength=rows.examples)
+    start = (counts.cumsum(0) - counts)[rows.example]
+    place = torch.arange(len(rows.example), device=rows.example.device) - start
+    return place < (BEGINNING * counts[rows.example]).ceil()

@@ -11,8 +11,9 @@ from torch import nn
 
 from tests.unit.attacks.running import attacked, setting_of
 from tests.worlds import World
-from unrecall.attacks.leak_at_k import Drawn, LeakAtK, expected_best
+from unrecall.attacks.leak_at_k import Drawn, LeakAtK, beginnings, expected_best
 from unrecall.data.examples import iterate
+from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.harness.scoring import score_finding
 from unrecall.tasks.protocols import Sampling
@@ -76,6 +77,13 @@ def test_a_whole_answer_has_all_its_words_in_order(text_world: World) -> None:
     scores = [replace(FEW, score=score)._scores(w.task, [item], answers).tolist() for score in ("rouge", "whole")]  # type: ignore[arg-type]
     assert scores[0] == [pytest.approx([1, 2 / 3, 1 / 3])]
     assert scores[1] == [[1, 0, 0]]
+
+
+def test_answers_begin_with_their_first_tenth() -> None:
+    """Examples of 1, 11 and 3 rows begin with 1, 2 and 1 of them."""
+    example = torch.tensor([0] + [1] * 11 + [2] * 3)
+    rows = Rows(torch.zeros(15, 2), torch.zeros(15, dtype=torch.long), example, 3)
+    assert beginnings(rows).nonzero().flatten().tolist() == [0, 1, 2, 12]
 
 
 @pytest.mark.parametrize(
