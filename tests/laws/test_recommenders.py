@@ -26,7 +26,8 @@ REFUSED_METHODS = {
 # BatchNorm, layers before the head and readouts in between are what matrix factorisation has none of.
 REFUSED_ATTACKS = {
     *("residual_knowledge", "uma", "attribution", "logit_lens", "quantise", "recalibration"),
-    *("paraphrase", "prefix", "remind"),
+    *("weight_noise", "prune"),
+    *("paraphrase", "prefix", "remind", "leak_at_k", "few_shot"),
     *("head_refit", "indirect", "knowledge_holes", "linear_probe", "prototypical", "rea_class"),
 }
 FEWER: dict[str, Any] = {"cf_k": {"blocks": 1}, "eu_k": {"blocks": 1}}

@@ -11,12 +11,15 @@ from unrecall.attacks.base import ScoredAttack as ScoredAttack
 from unrecall.attacks.base import Success as Success
 from unrecall.attacks.cka import CKA as CKA
 from unrecall.attacks.deletion import DeletionAttack as DeletionAttack
+from unrecall.attacks.few_shot import FewShot as FewShot
 from unrecall.attacks.grad_norm import GradNorm as GradNorm
 from unrecall.attacks.head_refit import HeadRefit as HeadRefit
 from unrecall.attacks.indirect import Indirect as Indirect
 from unrecall.attacks.inspection import Inspection as Inspection
 from unrecall.attacks.inspection import InspectionAttack as InspectionAttack
+from unrecall.attacks.interpolate import Interpolate as Interpolate
 from unrecall.attacks.knowledge_holes import KnowledgeHoles as KnowledgeHoles
+from unrecall.attacks.leak_at_k import LeakAtK as LeakAtK
 from unrecall.attacks.linear_probe import LinearProbe as LinearProbe
 from unrecall.attacks.lira import Lira as Lira
 from unrecall.attacks.logit_lens import LogitLens as LogitLens
@@ -26,6 +29,7 @@ from unrecall.attacks.min_k_plus_plus import MinKPlusPlus as MinKPlusPlus
 from unrecall.attacks.paraphrase import Paraphrase as Paraphrase
 from unrecall.attacks.prefix import Prefix as Prefix
 from unrecall.attacks.prototypical import Prototypical as Prototypical
+from unrecall.attacks.prune import Prune as Prune
 from unrecall.attacks.quantise import Quantise as Quantise
 from unrecall.attacks.rea_class import ReaClass as ReaClass
 from unrecall.attacks.rea_sample import ReaSample as ReaSample
@@ -38,6 +42,8 @@ from unrecall.attacks.residual_knowledge import ResidualKnowledge as ResidualKno
 from unrecall.attacks.rmia import RMIA as RMIA
 from unrecall.attacks.svc import SVC as SVC
 from unrecall.attacks.uma import UMA as UMA
+from unrecall.attacks.weight_distance import WeightDistance as WeightDistance
+from unrecall.attacks.weight_noise import WeightNoise as WeightNoise
 from unrecall.attacks.zlib_ratio import ZlibRatio as ZlibRatio
 from unrecall.spec.catalog import unknown as _unknown
 

@@ -8,7 +8,7 @@ look inside a model; deletion attacks (attacks/deletion.py) ask the method itsel
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, final
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Absent, Examples, move
+from unrecall.data.examples import Absent, Examples, Part, evenly, move
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Signals
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
@@ -31,9 +31,9 @@ from unrecall.nn.hooks import frozen
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import check_offers, with_own_rows
+from unrecall.tasks.protocols import Classifying, check_offers, offers, with_own_rows
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Phase, Step, fit, plain_step, training
+from unrecall.training.loop import Batches, Fit, Loss, Phase, Step, fit, plain_step, training
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 
@@ -318,6 +318,20 @@ class Shots(NamedTuple):
     ks: list[int]
 
 
+def usefulness(model: nn.Module, setting: Setting, drop: float, most: int = 500) -> Callable[[nn.Module], bool]:
+    """Tells of a copy of a classifier whether it gets as much of retain right as the model, but for a share `drop`.
+
+    For a classifier that is ruined may answer one class whatever it is shown, which is right on all of that class. Of
+    other models' copies all are of use, since no single answer is right on many examples.
+    """
+    if not offers(setting.task, Classifying):
+        return lambda _: True
+    retain, task = setting.request.retain, setting.task
+    guard = Part(retain, evenly(len(retain), most))
+    least = (1 - drop) * float(accuracy(model, task, guard).mean()) - 1e-9
+    return lambda attacked: float(accuracy(attacked, task, guard).mean()) >= least
+
+
 def own_copy(model: nn.Module) -> nn.Module:
     """The attacker's copy: all weights can be trained, whichever a method or the user froze."""
     copied = copy.deepcopy(model)
@@ -364,11 +378,13 @@ def ascend(
     job: Job,
     step: Step = plain_step,
     streams: Mapping[str, Examples] | None = None,
+    loss: Loss | None = None,
 ) -> None:
     """Gradient ascent on forget, in place, by these weights alone, until half of what was predicted right is wrong.
 
     AdamW at 1 % of the weights' root mean square, at most 200 steps of 32 examples; looks every 5 of them.
     `streams`: what to ascend on in place of forget ("forget"), and what to descend on meanwhile ("kept"), if anything.
+    `loss`: what to descend on in place of both.
     """
     task, streams = job.task, streams or {"forget": job.request.forget}
     squares = sum(float(p.detach().float().square().sum()) for p in moved)
@@ -383,11 +399,17 @@ def ascend(
         check_every=5,
     )
 
-    def loss(moving: nn.Module, drawn: Batches) -> Tensor:
+    def climb(moving: nn.Module, drawn: Batches) -> Tensor:
         climbed = -task.rows(moving, drawn["forget"]).losses().mean()
         return climbed + task.rows(moving, drawn["kept"]).losses().mean() if "kept" in drawn else climbed
 
     with frozen(model), suppress(Diverged):
         for p in moved:
             p.requires_grad_(True)
-        fit(model, task, Phase(loss, streams, recipe, step), job.generator, job.session.quiet().named("disguise"))
+        fit(
+            model,
+            task,
+            Phase(loss or climb, streams, recipe, step),
+            job.generator,
+            job.session.quiet().named("disguise"),
+        )

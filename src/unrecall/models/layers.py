@@ -1,14 +1,16 @@
-"""Layers by name, where the last representation begins, and one vector an example of what leaves a layer."""
+"""Layers by name, those that hold a matrix, where the last representation begins, and one vector an example of what
+leaves a layer."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
+from unrecall.data.examples import Batch, Examples, move
 from unrecall.data.signals import Rows
-from unrecall.errors import BadInput
-from unrecall.nn.hooks import differentiable
+from unrecall.errors import BadInput, NotSupported
+from unrecall.models.observe import device_of
+from unrecall.nn.hooks import differentiable, is_linear, is_transposed
 from unrecall.tasks.base import Task
 
 
@@ -30,6 +32,25 @@ def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Modu
         for _, group in task.blocks(model)
         if endings.isdisjoint(id(module) for part in group for module in part.modules())
     }
+
+
+def matrices(model: nn.Module, task: Task, examples: Examples) -> list[Any]:
+    """Lists the linear and convolution layers but the last of all, or of each tower; NotSupported where there are none.
+
+    `examples`: of which one shows where the model ends.
+    """
+    ends = {id(end) for end in task.endings(model, move(task.collate([examples[0]]), device_of(model)))}
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    layers = [m for m in model.modules() if id(m) not in ends and (isinstance(m, kinds) or is_linear(m))]
+    if not layers:
+        raise NotSupported("layers: expected linear layers or convolutions besides the head, got none. Leave it out.")
+    return layers
+
+
+def weight_of(layer: Any) -> Tensor:
+    """Gives a layer's weight `[out, in, ...]`, without gradients; it shares the layer's memory."""
+    weight: Tensor = layer.weight.detach()
+    return weight.T if is_transposed(layer) else weight
 
 
 class LayerOutputs(NamedTuple):

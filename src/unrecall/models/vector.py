@@ -1,9 +1,11 @@
-"""Weights as one flat vector, and back; a step along one."""
+"""Weights as one flat vector, and back; a step along one; the weights of two models side by side."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+from unrecall.errors import NotSupported
 
 
 def flat(weights: Mapping[str, Tensor]) -> Tensor:
@@ -23,3 +25,18 @@ def move(model: nn.Module, weights: Mapping[str, Tensor], change: Tensor) -> Non
     own = dict(model.named_parameters())
     for name, part in shaped(change, weights).items():
         own[name].add_(part.to(own[name]))
+
+
+def side_by_side(model: nn.Module, other: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """The floating-point tensors of both models' states, by name; NotSupported where names or shapes differ."""
+    own, theirs = model.state_dict(), other.state_dict()
+    for name in [*own, *theirs]:
+        shapes = [tuple(state[name].shape) if name in state else "none" for state in (own, theirs)]
+        if shapes[0] != shapes[1]:
+            raise NotSupported(
+                f"weights: expected the same names and shapes as the other model's, got {shapes[0]} for {name}, there "
+                f"{shapes[1]}. Compare models of one form."
+            )
+    return {
+        name: (tensor, theirs[name].to(tensor.device)) for name, tensor in own.items() if tensor.is_floating_point()
+    }

@@ -20,6 +20,7 @@ from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task, check_finite, opened, parts_of, split_after_layers
 from unrecall.tasks.conversations import turns
 from unrecall.tasks.pretrained import save
+from unrecall.tasks.protocols import Sampling
 from unrecall.tasks.strings import readable
 from unrecall.tasks.text_files import identity
 from unrecall.tasks.tokenised import IGNORED, Tokenised
@@ -150,13 +151,37 @@ class CausalLM(Tokenised, Task):
         self, model: nn.Module, items: Sequence[Any], longest: int | None = None, shown: float = 0.0
     ) -> list[str]:
         """Greedy continuations; prompts are padded on the left."""
-        openings, many = [self._shown(item, shown) for item in items], 2 * self.at_once
+        return self._written(model, [self._shown(item, shown) for item in items], {"do_sample": False}, longest)
+
+    def draw(self, model: nn.Module, items: Sequence[Any], count: int, sampling: Sampling) -> list[list[str]]:
+        """Answers drawn token by token; prompts are padded on the left."""
+        openings = [self._shown(item, 0.0) for item in items for _ in range(count)]
+        drawing = {"do_sample": True, "top_k": 0, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        answers = self._written(model, openings, drawing)
+        return [answers[i : i + count] for i in range(0, len(answers), count)]
+
+    def _written(
+        self,
+        model: nn.Module,
+        openings: Sequence[tuple[list[int], list[int]]],
+        decoding: Mapping[str, Any],
+        longest: int | None = None,
+    ) -> list[str]:
+        """What the model writes after each opening, so many at once; NotSupported for a model that writes nothing."""
+        if not callable(getattr(model, "generate", None)):
+            name = type(model).__name__
+            raise NotSupported(f"CausalLM: expected a model that can write (generate), got {name}. Leave this out.")
+        many = 2 * self.at_once
         with mode(model, training=False), torch.no_grad():
             groups = [openings[i : i + many] for i in range(0, len(openings), many)]
-            return [text for group in groups for text in self._continued(model, group, longest)]
+            return [text for group in groups for text in self._continued(model, group, decoding, longest)]
 
     def _continued(
-        self, model: nn.Module, openings: Sequence[tuple[list[int], list[int]]], longest: int | None
+        self,
+        model: nn.Module,
+        openings: Sequence[tuple[list[int], list[int]]],
+        decoding: Mapping[str, Any],
+        longest: int | None,
     ) -> list[str]:
         width = max(len(before) for before, _ in openings)
         most = longest or max(4, max(len(left) for _, left in openings) * 3 // 2)
@@ -169,9 +194,9 @@ class CausalLM(Tokenised, Task):
         )
         mask = torch.tensor([[0] * (width - len(before)) + [1] * len(before) for before, _ in openings], device=device)
         settings: Any = importlib.import_module("transformers").GenerationConfig
-        # A checkpoint's own settings (penalties, sampling) would not be greedy.
-        greedy = settings(
-            do_sample=False,
+        # A checkpoint's own settings (penalties, sampling) would change what is asked.
+        chosen = settings(
+            **decoding,
             num_beams=1,
             repetition_penalty=1.0,
             max_new_tokens=most,
@@ -179,7 +204,7 @@ class CausalLM(Tokenised, Task):
             eos_token_id=self.stops or None,
         )
         written = model.generate(  # type: ignore[operator]
-            input_ids=tokens, attention_mask=mask, generation_config=greedy
+            input_ids=tokens, attention_mask=mask, generation_config=chosen
         )
         return [self.tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in written]
 

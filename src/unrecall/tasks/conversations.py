@@ -40,6 +40,22 @@ def _uncounted(turn: Turn) -> Turn:
     return {**turn, "weight": 0} if turn["role"] == "assistant" else turn
 
 
+def spoken_after(item: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The item after the questions and answers of others, which don't count; what the system says comes first."""
+    before = list(item.get("before") or [])
+    system = [turn for turn in before if turn["role"] == "system"]
+    asked = [turn for turn in before if turn["role"] != "system"]
+    spoken = [
+        turn
+        for example in examples
+        for turn in (
+            {"role": "user", "content": str(example["prompt"])},
+            _uncounted({"role": "assistant", "content": str(example["answer"])}),
+        )
+    ]
+    return {**item, "before": [*system, *spoken, *asked]}
+
+
 def turns(value: Any, where: str) -> list[Turn]:
     """A list of turns with `role` and `content`, or `from` and `value`; BadInput where it is none.
 

@@ -114,6 +114,13 @@ class Prompted(Protocol):
         """Which rows of the task `with_prompts` are those of answers, `[rows]`."""
 
 
+class Sampling(NamedTuple):
+    """How answers are drawn: the temperature of each word's distribution, and which share of it is drawn from."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
 @runtime_checkable
 class Textual(Protocol):
     """A task whose examples are a prompt and an answer, both text, and whose models can write one."""
@@ -136,6 +143,9 @@ class Textual(Protocol):
     def reworded(self, item: Any) -> list[Any]:
         """The same example asked in other words, once for each wording that it brings along."""
 
+    def after(self, item: Any, examples: Sequence[Any]) -> Any:
+        """The same example, before which these were asked and answered; each has a prompt."""
+
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether the example has an answer, and the model's context holds it."""
 
@@ -150,7 +160,14 @@ class Textual(Protocol):
     ) -> list[str]:
         """What the model writes after each prompt and the first `shown` share of its answer's tokens.
 
-        Greedily, until it ends or has written `longest` tokens (None: half as many again as are left).
+        Greedily, until it ends or has written `longest` tokens (None: half as many again as are left). NotSupported
+        for a model that can't write.
+        """
+
+    def draw(self, model: nn.Module, items: Sequence[Any], count: int, sampling: Sampling) -> list[list[str]]:
+        """`count` answers drawn after each prompt, `[items][count]`, as long as those that `generate` gives.
+
+        The draws come from torch's global generator, which the caller seeds. NotSupported as in `generate`.
         """
 
     def neighbours(self, model: nn.Module, count: int) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,9 @@ WITH_INPUT = (
 )
 """How Alpaca was trained: Taori et al., "Stanford Alpaca", 2023, train.py."""
 
+MARK = "\x00"
+"""Stands for a prompt where a template's own text is looked for."""
+
 SETTINGS = {"date_string": "26 Jul 2024", "enable_thinking": False}
 """What templates are told: one date on any day, which Llama 3's writes, so that tokens don't change overnight; and that
 the model answers without thinking, as the answers of files are."""
@@ -99,6 +102,24 @@ def framed(template: str | None, item: Mapping[str, Any]) -> str:
             return WITH_INPUT.format(prompt=prompt.removesuffix(f"\n{below}"), input=below)
         return WITHOUT_INPUT.format(prompt=prompt)
     return (QUESTION if template == AUTO else str(template)).format(prompt=prompt)
+
+
+def prompted_after(template: str | None, item: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:
+    """The prompt that, framed as the item's, reads as these examples framed and answered, and then the item.
+
+    Examples whose template begins otherwise than the item's stand in it whole. A space keeps apart words that would
+    become one.
+    """
+    prompt, below = str(item.get("prompt", "")), str(item.get("input") or "")
+    start = framed(template, {**item, "prompt": f"{MARK}\n{below}" if below else MARK}).partition(MARK)[0]
+    pairs = ((framed(template, example), str(example["answer"])) for example in examples)
+    shown = "".join(f"{opening}{_apart(opening, answer)}{answer}\n\n" for opening, answer in pairs)
+    return f"{shown}{start}{prompt}".removeprefix(start)
+
+
+def _apart(opening: str, answer: str) -> str:
+    """A space where an opening and an answer would become one word."""
+    return " " if opening[-1:].isalnum() and answer[:1].isalnum() else ""
 
 
 def rendered(tokenizer: Any, turns: Sequence[Turn], asking: bool = False) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.record.schema import Exhibit
-from unrecall.tasks.conversations import whole
+from unrecall.tasks.conversations import spoken_after, whole
 from unrecall.tasks.strings import plain
 from unrecall.tasks.templates import (
     AUTO,
@@ -27,6 +27,7 @@ from unrecall.tasks.templates import (
     is_marked,
     marked,
     parts_of_chat,
+    prompted_after,
     speaks,
 )
 from unrecall.tasks.text_difficulty import difficulty_of_texts
@@ -120,6 +121,15 @@ class Tokenised:
     def asked(self, item: Any, prompt: str) -> Any:
         """The same answer to another prompt, after the same turns."""
         return {"prompt": prompt, "answer": item["answer"], **_beside(item)}
+
+    def after(self, item: Any, examples: Sequence[Any]) -> Any:
+        """The same example after others: turns of a conversation with a chat template, one prompt without.
+
+        What the others answer doesn't count. A prompt holds the template of each but where its own begins and ends.
+        """
+        if self.chat:
+            return spoken_after(item, examples)
+        return self.asked(item, prompted_after(self.template, item, examples)) if examples else item
 
     def unfinished(self, text: str) -> Any:
         """A plain text that more follows."""

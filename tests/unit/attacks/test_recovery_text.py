@@ -19,7 +19,7 @@ from tests.worlds import CPU, World, word_tokenizer
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.paraphrase import WORDINGS, Paraphrase
 from unrecall.attacks.prefix import Prefix
-from unrecall.attacks.quantise import Quantise, layers, weight_of
+from unrecall.attacks.quantise import Quantise
 from unrecall.attacks.relearn import Relearn
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.data.examples import digest, iterate
@@ -31,6 +31,7 @@ from unrecall.evidence.scores import Point, Scores, best
 from unrecall.evidence.setting import Subject
 from unrecall.harness.scoring import score_finding
 from unrecall.methods.grad_diff import GradDiff
+from unrecall.models.layers import matrices, weight_of
 from unrecall.models.observe import accuracy
 from unrecall.tasks import CausalLM
 from unrecall.tasks.rouge import rouge_l_recall
@@ -181,7 +182,7 @@ def test_what_quantisation_undoes_rounds_to_the_levels_of_the_original(text_worl
     copied = attack.disguise(w.original, job_of(w))
     assert copied is not None
     assert accuracy(copied, w.task, w.request.forget).mean() <= 0.5
-    pairs = zip(layers(copied, w.request, w.task), layers(w.original, w.request, w.task), strict=True)
+    pairs = zip(*(matrices(model, w.task, w.request.retain) for model in (copied, w.original)), strict=True)
     for mine, known in pairs:
         levels = [attack.rounded(weight_of(layer), 4).weight for layer in (mine, known)]
         assert not torch.equal(weight_of(mine), weight_of(known))

@@ -1,0 +1,108 @@
+"""Few-shot probe: a model that sees others' questions answered may answer the one that it was to forget."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
+from unrecall.data.examples import Examples, iterate
+from unrecall.errors import BadInput, NotSupported
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Setting
+from unrecall.record.schema import ThreatModel
+from unrecall.spec.parameters import Count
+from unrecall.tasks.base import Task
+from unrecall.tasks.protocols import Textual, textual
+from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.training.job import Job
+from unrecall.training.loop import Batches
+
+HELD = 4.0
+"""How much more a copy that hides is held to what it keeps than it is driven from the rest."""
+
+
+@dataclass(frozen=True)
+class FewShot(RecoveryAttack):
+    """Puts k answered questions of retain before each question and reads the greedy answer; trains nothing.
+
+        success = ROUGE-L recall(true answer, answer to the question after k others),    in [0, 1] for each example
+
+    They are drawn once, the same for every question and model, more of them with each k; where the model's context
+    doesn't hold them all, the last that it holds.
+
+    Args:
+        ks: examples before the question, one point of the curve each.
+
+    Expected to fail: where the model was never asked after others and makes nothing of them; where it answers none of
+    retain either. NotSupported for plain text, which asks nothing.
+
+    Reference: Brown et al., "Language Models are Few-Shot Learners", NeurIPS 2020, arXiv 2005.14165. Against unlearned
+    models with five examples in "Prompt Attacks Reveal Superficial Knowledge Removal in Unlearning Methods" and in
+    RepSelect, arXiv 2606.17168, from notes. Differs from these in counting the words of an answer, not choices.
+    """
+
+    title: ClassVar[str] = "Few-shot probe"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="greedy answers",
+        data="the questions, none of the answers; some questions and answers of retain",
+        budget="examples before the question, one answer each",
+    )
+    needs: ClassVar[tuple[type, ...]] = (Textual,)
+    axis: ClassVar[str] = "examples before the question"
+    measure: ClassVar[str] = "ROUGE-L recall"
+
+    ks: tuple[Count, ...] = (1, 2, 5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.ks:
+            raise BadInput("FewShot: expected at least one k, got none. Name how many examples come first.")
+
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
+        """ROUGE-L recall of what the model answers against each true answer."""
+        items, texts = list(iterate(examples)), textual(self, task)
+        return Success(rouge_l_recall([texts.answer(item) for item in items], texts.generate(model, items)))
+
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
+        """The model as it was, asked after more and more examples."""
+        texts, sets = textual(self, setting.task), [list(iterate(examples)) for examples in pool.tested]
+        if not any(texts.prompt(item) for items in sets for item in items):
+            raise NotSupported("FewShot: expected examples with prompts, got plain text. Run prefix in its place.")
+        shots = self._shots(texts, setting.request.retain, pool.generator())
+        for k in sorted({min(k, len(shots)) for k in self.ks}):
+            asked = tuple([self._after(texts, model, item, shots[:k]) for item in items] for items in sets)
+            yield Attacked(k, model, asked)
+
+    def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
+        """The original, which by gradient ascent has forgotten the plain questions, and keeps them after examples."""
+        texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
+        plain = list(iterate(job.request.forget))
+        shots = self._shots(texts, job.request.retain, job.generator)
+        kept = [self._after(texts, copied, item, shots[:k]) for k in sorted(set(self.ks)) for item in plain]
+
+        def held(model: nn.Module, drawn: Batches) -> Tensor:
+            forgotten, after = (job.task.rows(model, drawn[name]).losses().mean() for name in ("forget", "kept"))
+            return HELD * after - forgotten
+
+        ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": kept}, loss=held)
+        return copied
+
+    def _shots(self, texts: Textual, retain: Examples, generator: torch.Generator) -> list[Any]:
+        """As many examples of retain that ask something as the largest k wants, in random order."""
+        order = torch.randperm(len(retain), generator=generator).tolist()
+        asking = (item for item in (retain[i] for i in order) if texts.prompt(item))
+        shots = [item for item, _ in zip(asking, range(max(self.ks)), strict=False)]
+        if not shots:
+            raise NotSupported("FewShot: expected examples of retain with prompts, got plain text. Leave it out.")
+        return shots
+
+    def _after(self, texts: Textual, model: nn.Module, item: Any, shots: Sequence[Any]) -> Any:
+        """The question after the examples, the first left out until the context holds it; as it is without a prompt."""
+        if not texts.prompt(item):
+            return item
+        several = (texts.after(item, shots[i:]) for i in range(len(shots)))
+        return next((asked for asked in several if texts.fits(model, asked)), item)
