@@ -97,15 +97,20 @@ def run_one(run: Run, data: str) -> None:
 
 
 def table(model: str, forget: str) -> str:
-    """The rows of one model and request: unlearned figures, those of the retrained model, and the time."""
+    """The rows of one model and request: unlearned figures, those of the retrained model, and the time.
+
+    The time is beside the last retraining that was timed before, on a machine that was as busy.
+    """
     own = [row for row in rows() if (row["model"], row["forget"]) == (model, forget)]
-    retraining = {row["checkpoint"]: row["seconds"]["retrained"] for row in own if row["seconds"].get("retrained")}
+    timed: dict[int, float | None] = {}
+    for row in own:
+        timed[row["checkpoint"]] = row["seconds"].get("retrained") or timed.get(row["checkpoint"])
+        row["retraining"] = timed[row["checkpoint"]]
     head = ["method", "checkpoint", *FIGURES.values(), "time of retraining"]
     text = [f"## {model}, {forget}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     shown: set[int] = set()
     for row in sorted(own, key=lambda row: (row["method"], row["checkpoint"])):
-        whole = retraining.get(row["checkpoint"])
-        took = row["seconds"].get("unlearned")
+        whole, took = row["retraining"], row["seconds"].get("unlearned")
         time = f"{took / whole:.2f}" if whole and took is not None else "-"
         cells = [number(row["values"][name][1]) for name in FIGURES]
         text.append("| " + " | ".join([f"`{row['method']}`", str(row["checkpoint"]), *cells, time]) + " |")
