@@ -102,6 +102,27 @@ def held(path: Path, waits: Callable[[str], None]) -> Iterator[None]:
         os.close(number)
 
 
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Keeps a folder for this process until the block ends; BadInput where another process has it.
+
+    Where there are no locks nobody is kept out.
+    """
+    if fcntl is None:
+        yield
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        if _lock(number) is False:
+            raise BadInput(
+                f"{folder}: expected a folder that nobody else is writing to, got one that another process is. Wait "
+                "until it is done, or choose another --out."
+            )
+        yield
+    finally:
+        os.close(number)
+
+
 def check_writable(*paths: Path, private: bool = False) -> None:
     """BadInput where one of these files could not be written; nothing is changed. For before the work is done.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unrecall.disk.cache import path_key
-from unrecall.disk.files import UNFINISHED, content_key, exists, read_json, sweep, unwritable, write_json
+from unrecall.disk.files import UNFINISHED, content_key, exists, read_json, reserved, sweep, unwritable, write_json
 from unrecall.errors import BadInput
 
 ASKED = "run.json"
@@ -37,12 +37,17 @@ def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
 
 @contextmanager
 def claimed(folder: Path, asked_for: dict[str, Any]) -> Iterator[Path]:
-    """`claim` for the length of a block; an error before anything else was written leaves the disk as it was."""
+    """`claim` for the length of a block, in which no other process can have the folder.
+
+    An error before anything else was written leaves the disk as it was.
+    """
     ours = new = not folder.exists()
     try:
         claim(folder, asked_for)
-        ours = True
-        yield folder
+        ours = False
+        with reserved(folder):
+            ours = True
+            yield folder
     except BaseException as error:
         if ours and folder.exists() and not isinstance(error, KeyboardInterrupt):
             _abandon(folder, new)
