@@ -58,6 +58,7 @@ from unrecall.methods.sam import SAM as SAM
 from unrecall.methods.satimp import SatImp as SatImp
 from unrecall.methods.scif import SCIF as SCIF
 from unrecall.methods.scrub import SCRUB as SCRUB
+from unrecall.methods.sfron import SFRon as SFRon
 from unrecall.methods.simnpo import SimNPO as SimNPO
 from unrecall.methods.spotter import Spotter as Spotter
 from unrecall.methods.spotter import SpotterAround as SpotterAround
