@@ -32,13 +32,15 @@ ELSEWHERE = {"gif"}
 BY_INPUT = {"jit", "boundary_shrink", "boundary_expand", "unsir", "arm"}  # one class an example, by its input alone
 BY_CLASS = {"certified_removal", "fisher", "ntk"}
 REFUSED = {
-    "samples": {"dpo", "ubt"} | ELSEWHERE,
-    "class": {"dpo", "ubt"} | ELSEWHERE,
+    "samples": {"dpo", "flat", "ubt"} | ELSEWHERE,
+    "class": {"dpo", "flat", "ubt"} | ELSEWHERE,
     "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"}
     | BY_INPUT
     | BY_CLASS
     | ELSEWHERE,
-    "pairs": {"dpo", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"} | BY_INPUT | ELSEWHERE,
+    "pairs": {"dpo", "flat", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"}
+    | BY_INPUT
+    | ELSEWHERE,
 }
 
 # Accuracy without any memory; of an answer's four words two are the same in all answers, the others one of ten. Pairs

@@ -20,7 +20,7 @@ from unrecall.training.randomness import seeded
 
 # Users and items are numbers, which have no gradient and no pixels; an item is no class; nothing is written.
 REFUSED_METHODS = {
-    *("rurk", "dpo", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"),
+    *("rurk", "dpo", "flat", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"),
     *("arm", "boundary_shrink", "jit", "unsir", "certified_removal", "fisher", "ntk"),
 }
 # BatchNorm, layers before the head and readouts in between are what matrix factorisation has none of.

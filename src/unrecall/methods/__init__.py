@@ -28,6 +28,7 @@ from unrecall.methods.eu_k import EUk as EUk
 from unrecall.methods.fanchuan import Fanchuan as Fanchuan
 from unrecall.methods.finetune import Finetune as Finetune
 from unrecall.methods.fisher import Fisher as Fisher
+from unrecall.methods.flat import FLAT as FLAT
 from unrecall.methods.gif import GIF as GIF
 from unrecall.methods.grad_ascent import GradAscent as GradAscent
 from unrecall.methods.grad_diff import GradDiff as GradDiff
