@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from tests.worlds import CPU, World, caption_tokenizer, pairs, small_clip, word_tokenizer
 from unrecall import audit
 from unrecall.attacks import UMA, GradNorm, Loss, Prototypical, Quantise, Relearn, ResidualKnowledge
-from unrecall.attacks.quantise import layers
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.scoring import score_finding
 from unrecall.harness.suites import suite
 from unrecall.models.importance import exact, mean_gradient, per_example, trainable
+from unrecall.models.layers import matrices
 from unrecall.models.observe import accuracy, batches, mean_loss, observe, one_size
 from unrecall.models.perturb import Walk, pgd
 from unrecall.report import page
@@ -530,7 +530,7 @@ def test_a_disguise_hides_in_the_last_block(pairs_world: World) -> None:
 
 def test_quantisation_leaves_both_projections(pairs_world: World) -> None:
     w: Any = pairs_world
-    found = layers(w.original, w.request, w.task)
+    found = matrices(w.original, w.task, w.request.retain)
     assert len(found) == 2 * 2 * 6 + 1, "six matrices a layer, and the patches"
     assert not {w.original.visual_projection, w.original.text_projection} & set(found)
 
