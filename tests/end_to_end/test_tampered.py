@@ -94,7 +94,7 @@ def test_an_exported_folder_must_hold_the_weights_that_were_audited(tmp_path: Pa
     work.mkdir()
     tokenizer.save_pretrained(work / "lm")
     small_llama(len(tokenizer)).save_pretrained(work / "lm")
-    for name, part in (("f", facts()[:6]), ("r", facts()[6:20]), ("h", facts()[20:28])):
+    for name, part in (("f", facts()[:6]), ("r", facts()[6:20])):
         lines = [json.dumps({"question": fact["prompt"], "answer": fact["answer"]}) for fact in part]
         (work / f"{name}.jsonl").write_text("\n".join(lines))
     own = [
@@ -104,15 +104,14 @@ def test_an_exported_folder_must_hold_the_weights_that_were_audited(tmp_path: Pa
         "f.jsonl",
         "--retain",
         "r.jsonl",
-        "--holdout",
-        "h.jsonl",
         "--device",
         "cpu",
         "--anyway",
-        "--alone",
     ]
     with standing(work):
-        assert called(["run", *own, "--method", "grad_ascent:epochs=1", "--suite", "loss", "--out", "out"]).code == 0
+        assert (
+            called(["run", *own, "--method", "grad_ascent:epochs=1", "--suite", "quantise", "--out", "out"]).code == 0
+        )
     folder = work / "out" / "seed-0"
     assert off(folder) == []
     assert read(folder / "unlearned")
