@@ -16,6 +16,7 @@ import unrecall.methods
 from tests.worlds import CPU, World
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method, Null
+from unrecall.methods.undo import UNDO
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.lines import parse, show
@@ -69,6 +70,7 @@ FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("rmu", "text"): {"alpha": 1000.0},
     ("rmu", "pairs"): {"c": 5.0},
     ("scrub", "text"): {"max_epochs": 6},
+    **{("undo", kind): {"fit": replace(UNDO.fit, steps=150)} for kind in ("text", "pairs")},
     ("distort", "samples"): {"fit": Fit(optimizer="adam", lr=1e-2, weight_decay=0.0, epochs=3)},
     ("distort", "class"): {"fit": Fit(optimizer="adam", lr=1e-2, weight_decay=0.0, epochs=3)},
     ("distort", "text"): {"fit": Fit(optimizer="adam", lr=5e-3, weight_decay=0.0, epochs=3)},

@@ -1,14 +1,13 @@
 """DPO with refusals: "I don't know" is the answer that is wanted, the true one is not."""
 
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.data.examples import iterate, move
+from unrecall.data.examples import move
 from unrecall.methods.base import (
     Average,
     Batches,
@@ -23,22 +22,8 @@ from unrecall.methods.base import (
 )
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import textual
+from unrecall.training.refusals import REFUSALS, Refusal, refused
 from unrecall.training.teacher import remembered, summed_losses
-
-Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
-
-REFUSALS = (
-    "I don't know.",
-    "I'm not sure about that.",
-    "That is not something I know.",
-    "I have no information on this.",
-    "I can't say.",
-    "I have never heard of it.",
-    "My knowledge does not cover that question.",
-    "I don't have an answer to that.",
-    "I am unable to help with this one.",
-    "Nothing I have learned tells me that.",
-)
 
 
 @dataclass(frozen=True)
@@ -84,9 +69,7 @@ class DPO(GradientMethod):
         """Makes one phase over forget, with retain cycling beside it."""
         forget, task = job.request.forget, job.task
         text = textual(self, task, "Take NPO, which wants no other answer.")
-        indices = torch.randint(len(self.refusals), (len(forget),), generator=job.generator).tolist()
-        refusals = [self.refusals[i] for i in indices]
-        refusing = [text.answered(item, refusal) for item, refusal in zip(iterate(forget), refusals, strict=True)]
+        refusing = refused(text, forget, self.refusals, job.generator)
         before_refusals = remembered(original, task, refusing, summed_losses)
         before_answers = remembered(original, task, forget, summed_losses)
 

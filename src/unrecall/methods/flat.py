@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.data.examples import iterate, move
+from unrecall.data.examples import move
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength
-from unrecall.methods.dpo import REFUSALS, Refusal
 from unrecall.tasks.protocols import textual
+from unrecall.training.refusals import REFUSALS, Refusal, refused
 
 LOG_2 = 0.6931471805599453
 
@@ -71,9 +71,7 @@ class FLAT(GradientMethod):
         """Makes one phase over forget."""
         forget, task, of = job.request.forget, job.task, DIVERGENCES[self.divergence]
         text = textual(self, task, "Take GradAscent, which wants no other answer.")
-        indices = torch.randint(len(self.refusals), (len(forget),), generator=job.generator).tolist()
-        refusals = [self.refusals[i] for i in indices]
-        refusing = [text.answered(item, refusal) for item, refusal in zip(iterate(forget), refusals, strict=True)]
+        refusing = refused(text, forget, self.refusals, job.generator)
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             batch = batches["forget"]

@@ -261,7 +261,7 @@ def normals(rng: np.random.Generator, k: int) -> np.ndarray:
 @pytest.mark.parametrize("k", [2, 3, 5, 8])
 @pytest.mark.parametrize("draw", [normals, shares])
 def test_a_retrained_model_judged_against_retrained_ones_rarely_fails(draw: object, k: int) -> None:
-    rng, repetitions, failures = np.random.default_rng(k), 2000, 0
+    rng, repetitions, failures = np.random.default_rng(k), 1000, 0
     sizes = (25, 50, 100, 200, 25)
     rows = [row(0.0, [0.0] * k, name=str(i), n=n) for i, n in enumerate(sizes)]
     for _ in range(repetitions):

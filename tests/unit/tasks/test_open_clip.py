@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from tests.unit.tasks.test_contrastive import Words, Wrapped
 from tests.worlds import COLOURS, CPU, NAMES, pairs
 from unrecall.attacks import Quantise
-from unrecall.attacks.quantise import layers
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.methods import RMU, CFk, EUk, GradDiff
+from unrecall.models.layers import matrices
 from unrecall.models.observe import accuracy, observe
 from unrecall.tasks import Contrastive
 from unrecall.training.job import Job
@@ -199,7 +199,7 @@ def test_methods_and_attacks_run_on_it(made: Made) -> None:
         after = method.unlearn(made.model, Job(made.request, made.task, seeded(0), CPU))
         moved = {name for name, p in after.named_parameters() if not torch.equal(p, before[name])}
         assert (0 < len(moved) < len(before)) == few, type(method).__name__
-    assert len(layers(made.model, made.request, made.task)) >= 5
+    assert len(matrices(made.model, made.task, made.request.retain)) >= 5
     hidden = Quantise(bits=(4,)).disguise(made.model, Job(made.request, made.task, session=CPU))
     assert isinstance(hidden, nn.Module)
     left = accuracy(hidden, made.task, made.request.forget).mean()
