@@ -124,6 +124,15 @@ def test_crossed_halves_are_scored_by_the_model_that_was_taught_the_other() -> N
     assert {first, second} <= set(TAUGHT_STEPS), "each half has a stop of its own"
 
 
+def test_an_attack_that_diverges_on_its_way_leaves_the_model_as_it_was() -> None:
+    own = setting()
+    units = units_of(own.request, 9)
+    plain, wild = (fixed_suite(TASK, rate=rate) for rate in (None, 1e20))
+    scores = scores_of("unlearned", (plain[0], wild[-1]), units, own)
+    assert scores.steps["symmetric"] == [0]
+    assert np.array_equal(scores.shown["symmetric"], scores.shown["as_it_is"])
+
+
 def test_the_steps_at_which_relearning_stopped_are_in_the_record() -> None:
     tested, arrays = beside_never_trained(setting())
     steps = {attack.name: attack.steps for attack in tested.attacks}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Absent, Examples, Part, evenly, move
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Signals
+from unrecall.disk.weights import HALF
 from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
 from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Dose, Pool
@@ -333,8 +334,13 @@ def usefulness(model: nn.Module, setting: Setting, drop: float, most: int = 500)
 
 
 def own_copy(model: nn.Module) -> nn.Module:
-    """The attacker's copy: all weights can be trained, whichever a method or the user froze."""
+    """The attacker's copy: all weights can be trained, whichever a method or the user froze.
+
+    One with weights of 16 bits is float32: there small steps would be lost, or overflow.
+    """
     copied = copy.deepcopy(model)
+    if any(p.dtype in HALF for p in copied.parameters()):
+        copied = copied.float()
     for parameter in copied.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return copied

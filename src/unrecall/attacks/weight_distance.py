@@ -18,7 +18,7 @@ class WeightDistance(InspectionAttack):
 
         value = |theta - theta_original|_2 / |theta_original|_2
 
-    over all trained weights; the line has the same for each block. A method that moved little hid much, as a rule: how
+    over all weights; the line has the same for each block. A method that moved little hid much, as a rule: how
     soon a short fine-tuning brings the forgotten back goes with it. A diagnosis: it takes the original's weights, which
     no attacker has, so that no verdict rests on it.
 

@@ -243,8 +243,15 @@ def _parts(owner: Any) -> list[Any]:
         values += [value for held in values if isinstance(held, Mapping) for value in held.values()]
         waiting += [value for value in values if is_dataclass(value) or inspect.isfunction(value)]
         if inspect.isfunction(part):
-            waiting += filter(inspect.isfunction, inspect.getclosurevars(part).nonlocals.values())
+            waiting += filter(inspect.isfunction, _closed_over(part))
     return parts
+
+
+def _closed_over(function: Any) -> Iterator[Any]:
+    """What a function closes over, but names that were never given a value."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):
+            yield cell.cell_contents
 
 
 def _texts(owner: Any) -> Iterator[str]:

@@ -336,11 +336,12 @@ def _models(
 
 
 def _last(attack: RecoveryAttack, model: nn.Module, pool: Pool, setting: Setting) -> tuple[int, nn.Module]:
-    """What the attacker has spent in the end, and the model that it has then."""
+    """What the attacker has spent in the end, and the model that it has then; nothing where it diverged on the way."""
     cost, attacked = 0, model
     for step in attack.recover(model, pool, setting):
         cost, attacked = int(step.budget), step.model
-    return cost, attacked
+    finite = all(bool(p.isfinite().all()) for p in attacked.parameters())  # it goes on training what it gave before
+    return (cost, attacked) if finite else (0, model)
 
 
 def confidence(losses: np.ndarray, task: Task) -> np.ndarray:

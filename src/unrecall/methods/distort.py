@@ -1,7 +1,7 @@
 """Weights that are distorted, or driven away from where they were, and trained on retain: forget is never read."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,11 @@ class Distort(GradientMethod):
         super().__post_init__()
         if self.form in ("shrink", "drop") and self.amount > 1:
             raise BadInput(f"Distort: expected amount to be at most 1 for {self.form}, got {self.amount:g}. Lower it.")
+
+    def scaled(self, factor: float) -> Self:
+        """Gives the same method, `factor` times as strong; shrinking and dropping end at 1, where nothing is left."""
+        amount = self.amount * factor
+        return replace(self, amount=min(amount, 1.0) if self.form in ("shrink", "drop") else amount)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, of weights that were moved."""

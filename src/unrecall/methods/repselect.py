@@ -119,7 +119,7 @@ class RepSelect(Method):
         if self.elicit.lr == 0:
             return model
         adapted = copy.deepcopy(model)
-        flags = [p.requires_grad for p in adapted.parameters()]
+        flags = {name: p.requires_grad for name, p in adapted.named_parameters()}
         layers = [adapted.get_submodule(name.rpartition(".")[0]) for name in names]
         with own_randomness(draw_seed(job.generator)):
             changes = [LowRankChange(layer.weight) for layer in layers]  # type: ignore[arg-type]
@@ -129,8 +129,8 @@ class RepSelect(Method):
         train_helper(adapted, phase_over("forget", job, self.elicit), job, "repselect, elicitation")
         for layer in layers:
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        for parameter, flag in zip(adapted.parameters(), flags, strict=True):
-            parameter.requires_grad_(flag)
+        for name, flag in flags.items():
+            adapted.get_parameter(name).requires_grad_(flag)
         return adapted
 
 
@@ -153,7 +153,10 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     owners: dict[int, int] = {}
     for _, weight in model.named_parameters(remove_duplicate=False):
         owners[id(weight)] = owners.get(id(weight), 0) + 1
-    layers = {name: m for name, m in model.named_modules() if is_linear(m) or isinstance(m, nn.Conv2d)}
+    kinds = {name: m for name, m in model.named_modules() if is_linear(m) or isinstance(m, nn.Conv2d)}
+    layers = {
+        name: m for name, m in kinds.items() if m._parameters.get("weight") is not None
+    }  # not computed from others
     free = {name: m for name, m in layers.items() if m.weight.requires_grad and owners[id(m.weight)] == 1}
     return {f"{name}.weight".lstrip("."): m for name, m in free.items()}
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unrecall.methods.base import Around, GradientMethod, Job, Phase, Plugin
 from unrecall.methods.npo import NPO
 from unrecall.nn.hooks import batchnorms
+from unrecall.nn.seeds import reseed
 from unrecall.spec.parameters import Positive
 from unrecall.training.loop import StepState, plain_step
 from unrecall.training.terms import Gradients, Terms, added, check_own_loss, move_along, product, slope
@@ -59,7 +60,10 @@ class SAM(Plugin):
 
             def step(current: StepState) -> Tensor:
                 check_own_loss("SAM", current, phase)
+                seed = torch.initial_seed() % 2**32  # whatever the loss draws, both passes draw alike
+                reseed(seed)
                 with moved(current.model, slope(current, forget).gradients, self.rho):
+                    reseed(seed)
                     value, gradients = slope(current, forget)
                 for other in others.values():
                     beside = slope(current, other)

@@ -9,6 +9,7 @@ from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, 
 from unrecall.models.importance import batch_mean
 from unrecall.spec.parameters import Count, NonNegative, Positive
 from unrecall.training.loop import StepState, plain_step, total_steps
+from unrecall.training.terms import check_own_loss
 
 TINY = 1e-15
 """What keeps a ratio finite, as in the authors' code."""
@@ -23,7 +24,8 @@ class SFRon(GradientMethod):
         each step:       theta <- theta - lr grad CE(retain),    alpha_t = alpha (1 + cos(pi t / T)) / 2
 
     CE_i is the mean over the rows of an example, w_i is no part of the gradient: examples that are forgotten already
-    push least. The mask is made once, in eval mode. Both steps share one optimiser, momentum included.
+    push least; with `accumulate` the w_i of each part have sum 1. The mask is made once, in eval mode. Both steps share
+    one optimiser, momentum included.
 
     Args:
         alpha: the size of the ascent at its beginning; the gradient is clipped, so that it saturates.
@@ -67,6 +69,7 @@ class SFRon(GradientMethod):
                     weight.grad *= free[name]
 
         def step(current: StepState) -> Tensor:
+            check_own_loss("SFRon", current, phase)
             if current.number % self.every == 0:
                 size = self.alpha * (1 + math.cos(math.pi * current.number / total)) / 2
                 away = loss_on("forget", task, lambda rows, batch: -size * self._eased(rows, batch))

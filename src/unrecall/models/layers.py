@@ -35,16 +35,22 @@ def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Modu
 
 
 def matrices(model: nn.Module, task: Task, examples: Examples) -> list[Any]:
-    """Lists the linear and convolution layers but the last of all, or of each tower; NotSupported where there are none.
+    """Lists the linear and convolution layers but the last of all, or of each tower; one of those that share a weight.
 
-    `examples`: of which one shows where the model ends.
+    `examples`: of which one shows where the model ends. NotSupported where there are none, or where a weight is
+    computed from others, as weight_norm's is: what is written into it would be lost.
     """
     ends = {id(end) for end in task.endings(model, move(task.collate([examples[0]]), device_of(model)))}
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers = [m for m in model.modules() if id(m) not in ends and (isinstance(m, kinds) or is_linear(m))]
     if not layers:
         raise NotSupported("layers: expected linear layers or convolutions besides the head, got none. Leave it out.")
-    return layers
+    if any("weight" not in layer._parameters for layer in layers):
+        raise NotSupported(
+            "layers: expected weights that can be written, got one that is computed from others. Use "
+            "torch.nn.utils.parametrize.remove_parametrizations first."
+        )
+    return list({id(layer.weight): layer for layer in reversed(layers)}.values())[::-1]
 
 
 def weight_of(layer: Any) -> Tensor:

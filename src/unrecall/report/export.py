@@ -168,11 +168,12 @@ def _beside_others(group: Seeds) -> Iterator[Line]:
 
     ps, before = present(of.leak for of in judged_so), present(of.original for of in judged_so)
     yield line(P_LEAK, "p beside records never trained on", "below", ps, (None, None), before)
-    for attack in judged_so[0].attacks:
-        own = [other for of in judged_so for other in of.attacks if other.name == attack.name]
+    for attack in {attack.name: attack for of in reversed(judged_so) for attack in reversed(of.attacks)}.values():
+        same = [other for of in judged_so for other in of.attacks if other.name == attack.name]
+        own = [other for other in same if finite(other.rho) is not None]
         shares = present(other.rho for other in own)
         title = f"Share of the original's memory left: {attack.title}"
-        bounds = finite(own[0].rho_low), finite(own[0].rho_high)
+        bounds = (finite(own[0].rho_low), finite(own[0].rho_high)) if own else (None, None)
         yield line(f"memory_left_{attack.name}", title, "above", shares, bounds, [1.0] * bool(shares))
 
 

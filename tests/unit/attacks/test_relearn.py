@@ -235,6 +235,16 @@ def test_frozen_weights_do_not_bind_the_attacker(class_world: World, frozen: sli
     assert not next(bound.parameters()).requires_grad, "the model that was given is left as it was"
 
 
+def test_a_model_of_16_bits_is_trained_in_32(class_world: World) -> None:
+    """In 16 bits a step of a thousandth of a weight would be lost."""
+    w = class_world
+    half = copy.deepcopy(w.original).to(torch.bfloat16)
+    copied = module.own_copy(half)
+    assert {p.dtype for p in copied.parameters()} == {torch.float32}
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(a, b.float()) for a, b in zip(copied.parameters(), half.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("data", ["benign", "harmful"])
 def test_a_low_rank_change_is_trained_beside_weights_that_are_held(text_world: World, data: Any) -> None:
     w, recipe = text_world, Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)

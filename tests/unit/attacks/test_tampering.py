@@ -14,7 +14,7 @@ from unrecall.attacks.prune import Prune, edge
 from unrecall.attacks.quantise import Quantise
 from unrecall.attacks.weight_noise import WeightNoise
 from unrecall.disk.weights import digest_of
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, NotSupported
 from unrecall.harness.scoring import score_finding
 from unrecall.models.layers import matrices, weight_of
 from unrecall.models.observe import accuracy
@@ -77,6 +77,24 @@ def test_noise_has_the_size_that_it_should_and_grows_with_the_level(samples_worl
         assert not torch.allclose(low, other)
         size = float(low.square().mean().sqrt() / weight.square().mean().sqrt())
         assert size == pytest.approx(0.1, abs=4 * 0.1 / (2 * weight.numel()) ** 0.5)
+
+
+@pytest.mark.parametrize("attack", [Prune(shares=(0.5,)), WeightNoise(levels=(0.4,), draws=1), Quantise(bits=(2,))])
+def test_weights_that_are_computed_from_others_are_refused(samples_world: World, attack: RecoveryAttack) -> None:
+    w = samples_world
+    model = copy.deepcopy(w.original)
+    nn.utils.parametrizations.weight_norm(next(m for m in model.modules() if isinstance(m, nn.Linear)))
+    with pytest.raises(NotSupported, match="expected weights that can be written"):
+        attacked(attack, model, w)
+
+
+def test_a_weight_that_two_layers_share_is_changed_once(samples_world: World) -> None:
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight = first.weight
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(6), first, second, nn.Linear(6, 4))
+    model(torch.stack([samples_world.request.retain[0][0]]))
+    listed = matrices(model, samples_world.task, samples_world.request.retain)
+    assert [layer is first for layer in listed] == [False, True]
 
 
 def test_a_ruined_classifier_is_of_no_use(class_world: World, text_world: World) -> None:

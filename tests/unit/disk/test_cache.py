@@ -347,6 +347,12 @@ def test_a_function_hangs_on_the_functions_that_it_closes_over() -> None:
     def second(n: int) -> int:
         return n + 1
 
+    def never(n: int) -> int:
+        return missing(n) if n < 0 else n
+
+    if bool(os.environ.get("NEVER")):
+        missing = first
+    assert code_key(never) == code_key(never), "a name without a value is passed over"
     assert code_key(around(first)) == code_key(around(first)) != code_key(around(second))
     assert code_key(Terms({"forget": first})) == code_key(Terms({"forget": first}))  # type: ignore[dict-item]
     assert code_key(Terms({"forget": first})) != code_key(Terms({"forget": second}))  # type: ignore[dict-item]

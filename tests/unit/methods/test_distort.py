@@ -91,3 +91,8 @@ def test_forget_is_never_read(samples_world: World) -> None:
 def test_impossible_amounts_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="expected amount to be"):
         Distort(**wrong)
+
+
+def test_a_search_ends_where_nothing_is_left() -> None:
+    assert Distort(form="shrink", amount=0.5).scaled(64).amount == 1
+    assert Distort(form="noise", amount=0.5).scaled(64).amount == 32

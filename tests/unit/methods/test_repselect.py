@@ -32,6 +32,21 @@ def turned(values: list[float], seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     return u @ torch.diag(torch.tensor(values)) @ v.T, u, v
 
 
+def test_frozen_biases_and_computed_weights_are_left_alone(samples_world: World) -> None:
+    w = samples_world
+    model = copy.deepcopy(w.original)
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    for bias in biases:
+        bias.requires_grad_(False)
+    result = RepSelect().unlearn(model, Job(w.request, w.task, seeded(0), CPU))
+    after = [p for name, p in result.named_parameters() if name.endswith("bias")]
+    assert all(torch.equal(a, b) and not b.requires_grad for a, b in zip(biases, after, strict=True))
+    for layer in (m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)):
+        nn.utils.parametrizations.weight_norm(layer)
+    with pytest.raises(NotSupported, match="expected linear layers or 2-D convolutions"):
+        RepSelect().unlearn(model, Job(w.request, w.task, seeded(0), CPU))
+
+
 # What is left of a gradient.
 
 

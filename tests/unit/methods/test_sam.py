@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.laws.test_methods import same
 from tests.unit.methods.test_blur import SGD, after_a_step, flat, gradients, unlearned
-from tests.worlds import World
+from tests.worlds import CPU, World
 from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import GradientMethod, Null
+from unrecall.methods.base import Batches, GradientMethod, Job, Null, Phase
 from unrecall.methods.blur import BLUR
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
@@ -19,6 +19,7 @@ from unrecall.methods.grad_diff import GradDiff
 from unrecall.methods.rurk import RURK
 from unrecall.methods.sam import SAM, moved
 from unrecall.methods.ssiuu import SSIUU
+from unrecall.training.randomness import seeded
 
 
 def test_moves_by_hand_and_comes_back_exactly() -> None:
@@ -33,6 +34,26 @@ def test_moves_by_hand_and_comes_back_exactly() -> None:
     assert torch.equal(first, before[0])  # type: ignore[arg-type]
     assert torch.equal(second, before[1])  # type: ignore[arg-type]
     assert all(torch.equal(value, statistics[name]) for name, value in model[1].state_dict().items())
+
+
+def test_both_passes_draw_alike(samples_world: World) -> None:
+    """A loss that draws is the same loss at both places."""
+    w, drawn = samples_world, []
+
+    class Drawing(GradAscent):
+        def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
+            (phase,) = super().phases(student, original, job)
+
+            def loss(model: nn.Module, batches: Batches) -> Tensor:
+                drawn.append(float(torch.rand(())))
+                return drawn[-1] * phase.loss(model, batches)
+
+            return [replace(phase, loss=loss)]
+
+    SAM(base=Drawing(fit=replace(SGD, epochs=2))).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+    assert len(drawn) >= 4
+    assert drawn[::2] == drawn[1::2]
+    assert len(set(drawn)) == len(drawn) / 2
 
 
 def test_no_direction_is_no_move() -> None:
