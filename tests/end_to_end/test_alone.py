@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from unrecall.errors import BadInput
 from unrecall.harness.checking import check
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judged
+from unrecall.record.never_trained import Stated
 from unrecall.record.schema import NEVER_TRAINED, Record, load
 
 FIGURES = ("leak", "strange", "original", "blind", "placebo", "seed", "forget", "holdout", "epsilon", "level")
@@ -150,7 +152,20 @@ def _control(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
     data["never_trained"]["grade"] = "A"
 
 
-WAYS = (_forged, _control, _figure, _of_attack, _label, _scores, _byte, _no_scores, _no_attack, _arms)
+def _steps(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
+    """Steps at which relearning doesn't look, in the record and in its scores, with the right digest."""
+    path = next(folder.glob(f"**/{NEVER_TRAINED}.safetensors"))
+    arrays = load_file(path)
+    stated = Stated.from_array(arrays["stated"], unchanged=False)
+    steps = [rng.choice([4, 6, 999])]
+    arrays["stated"] = replace(stated, steps={"symmetric": steps}).array()
+    save_file(arrays, path)
+    data["scores"][NEVER_TRAINED] = file_key(path)
+    for attack in data["never_trained"]["attacks"]:
+        attack["steps"] = steps if attack["name"] == "symmetric" else []
+
+
+WAYS = (_steps, _forged, _control, _figure, _of_attack, _label, _scores, _byte, _no_scores, _no_attack, _arms)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

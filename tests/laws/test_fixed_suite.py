@@ -14,7 +14,6 @@ from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.never_trained import (
-    TAUGHT_STEPS,
     Fixed,
     beside_never_trained,
     fixed_suite,
@@ -22,7 +21,7 @@ from unrecall.harness.never_trained import (
     units_of,
     without_arms,
 )
-from unrecall.record.never_trained import SUITES, Stated
+from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, Stated
 from unrecall.record.schema import ThreatModel
 from unrecall.training.loop import Fit
 

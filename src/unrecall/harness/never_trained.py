@@ -24,7 +24,7 @@ from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss, observe
-from unrecall.record.never_trained import COMPARED, SHARED, PoolScores, Stated, judge, not_judged, seed_of
+from unrecall.record.never_trained import COMPARED, SHARED, TAUGHT_STEPS, PoolScores, Stated, judge, not_judged, seed_of
 from unrecall.record.schema import NeverTrained
 from unrecall.tasks.base import Task
 from unrecall.tasks.difficulty import difficulty
@@ -43,8 +43,8 @@ SAMPLE = 500
 GENTLE = Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
 GENTLE_TEXT = Fit(optimizer="adamw", batch_size=16, weight_decay=0.0, clip=5.0)
 RATE, RATE_TEXT = 0.02, 1e-3
-TAUGHT_STEPS, UNTIL = (1, 2, 3, 5, 8, 13, 20), 0.5
-"""Steps after which relearning looks at its pool's own loss, and the part of its excess at whose end it stops."""
+UNTIL = 0.5
+"""The part of its pool's excess loss at whose end relearning stops."""
 LARGE, RANK = 300_000_000, 16
 """Weights from which on a language model is fine-tuned by a low-rank change of that rank, at the same rate."""
 

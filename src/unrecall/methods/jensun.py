@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from unrecall.data.examples import move
+from unrecall.data.examples import iterate, move
 from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import other_classes
@@ -80,7 +80,8 @@ class JensUn(GradientMethod):
     def _refused(self, model: nn.Module, job: Job) -> "Refused":
         """Draws a refusal for each example of forget, and reads the tokens that the task makes of each refusal."""
         task, forget, place = textual(self, job.task), job.request.forget, device_of(model)
-        refusing = [move(job.task.collate([task.answered(forget[0], refusal)]), place) for refusal in self.refusals]
+        roomiest = min(iterate(forget), key=lambda item: len(task.prompt(item)))  # whose context cuts no refusal
+        refusing = [move(job.task.collate([task.answered(roomiest, refusal)]), place) for refusal in self.refusals]
         answers = [job.task.rows(model, batch).targets for batch in refusing]
         lengths = torch.tensor([len(answer) for answer in answers]).to(place)
         drawn = torch.randint(len(answers), (len(forget),), generator=job.generator).to(place)

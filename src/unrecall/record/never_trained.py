@@ -180,6 +180,8 @@ SUITES = (
     ("as_it_is", "benign_20", "symmetric"),
 )
 """The names of the fixed suites: of classifiers, texts, and other tasks."""
+TAUGHT_STEPS = (1, 2, 3, 5, 8, 13, 20)
+"""Steps after which relearning looks at its pool's own loss."""
 
 
 @dataclass(frozen=True)

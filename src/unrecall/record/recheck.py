@@ -20,8 +20,18 @@ from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import declared_then, judged_then
 from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
-from unrecall.record.never_trained import SUITES, PoolScores, Stated, judge, seed_of
-from unrecall.record.schema import NEVER_TRAINED, SCORES, Estimate, Measurement, NeverTrained, Record, Side, load
+from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, PoolScores, Stated, judge, seed_of
+from unrecall.record.schema import (
+    NEVER_TRAINED,
+    SCORES,
+    AttackTest,
+    Estimate,
+    Measurement,
+    NeverTrained,
+    Record,
+    Side,
+    load,
+)
 from unrecall.record.verdict import ALPHA, RULE
 
 WIDEST = 0.1
@@ -171,6 +181,8 @@ def _never_trained(record: Record, folder: Path) -> list[str]:
     problems = []
     if (*[test.name for test in written.attacks], *written.absent) not in _orders(written):
         problems.append("never trained: its attacks are no fixed suite.")
+    if any(test.steps and not _possible(test) for test in written.attacks):
+        problems.append("never trained: it stopped after steps at which relearning doesn't look.")
     if written.seed != seed_of(record.provenance.fingerprint, record.seed):
         problems.append("never trained: its seed is not the one that data and audit give.")
     if NEVER_TRAINED not in record.scores:
@@ -202,6 +214,11 @@ def _orders(written: NeverTrained) -> list[tuple[str, ...]]:
         (*(name for name in suite if name not in written.absent), *(name for name in suite if name in written.absent))
         for suite in SUITES
     ]
+
+
+def _possible(test: AttackTest) -> bool:
+    """Whether relearning can have stopped after these steps: one or two of those at which it looks; 0: it diverged."""
+    return test.name == "symmetric" and len(test.steps) <= 2 and {*test.steps} <= {0, *TAUGHT_STEPS}
 
 
 def _judged_again(record: Record, place: Path) -> NeverTrained:
