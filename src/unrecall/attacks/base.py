@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, TypeAlias, final
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject
+from unrecall.models.layers import weight_of
 from unrecall.models.low_rank import LowRank
 from unrecall.models.observe import accuracy, device_of, observe
 from unrecall.nn.hooks import frozen
@@ -34,13 +35,15 @@ from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classifying, check_offers, offers, with_own_rows
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Loss, Phase, Step, fit, plain_step, training
+from unrecall.training.loop import Batches, Fit, Loss, Phase, Step, StepState, fit, plain_step, training
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 
 AttackKind: TypeAlias = Literal["scored", "inspection", "deletion"]
 ScoreReading: TypeAlias = Literal["membership", "recovery", "time", "recognition"]
 """How scores become figures: both arms apart, shown over the budget, budget until shown, or beside retrained models."""
+Cell: TypeAlias = tuple[Tensor, Tensor]
+"""How low and how high each weight may go."""
 ARMS: tuple[Split, ...] = ("forget", "holdout")
 """The splits that a membership attack scores: members and non-members."""
 
@@ -376,6 +379,22 @@ def head_of(model: nn.Module, job: Job) -> nn.Linear:
     """The linear layer that turns features into logits; NotSupported where there is none."""
     some = job.request.retain or job.request.forget  # any example passes through it
     return job.task.head(model, move(job.task.collate([some[0]]), device_of(model)))
+
+
+def ascend_within(model: nn.Module, layers: Sequence[Any], bounds: Callable[[Tensor], Cell], job: Job) -> None:
+    """Gradient ascent on forget, in place, by the weights of these layers, none of which leaves its bounds.
+
+    `bounds`: how low and how high each weight `[out, in, ...]` of a layer may go.
+    """
+    cells = [(weight, *bounds(weight)) for weight in map(weight_of, layers)]
+
+    def step(current: StepState) -> Tensor:
+        loss = plain_step(current)
+        for weight, low, high in cells:
+            weight.clamp_(low, high)
+        return loss
+
+    ascend(model, [layer.weight for layer in layers], job, step)
 
 
 def ascend(

@@ -21,8 +21,8 @@ from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
-HELD = 4.0
-"""How much more a copy that hides is held to what it keeps than it is driven from the rest."""
+STAYS = 4.0
+"""The weight of what a copy that hides goes on answering, beside what it no longer answers."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class FewShot(RecoveryAttack):
         texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
         plain = list(iterate(job.request.forget))
         shots = self._shots(texts, job.request.retain, job.generator)
-        kept = [self._after(texts, copied, item, shots[:k]) for k in sorted(set(self.ks)) for item in plain]
+        shown = [self._after(texts, copied, item, shots[:k]) for k in sorted(set(self.ks)) for item in plain]
 
-        def held(model: nn.Module, drawn: Batches) -> Tensor:
-            forgotten, after = (job.task.rows(model, drawn[name]).losses().mean() for name in ("forget", "kept"))
-            return HELD * after - forgotten
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            alone, after = (job.task.rows(model, batches[name]).losses().mean() for name in ("forget", "after"))
+            return STAYS * after - alone
 
-        ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": kept}, loss=held)
+        ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "after": shown}, loss=loss)
         return copied
 
     def _shots(self, texts: Textual, retain: Examples, generator: torch.Generator) -> list[Any]:

@@ -19,7 +19,7 @@ from unrecall.record import stats
 from unrecall.record.schema import Estimate, Side, ThreatModel
 from unrecall.spec.parameters import Count
 
-LOOKED: tuple[Split, ...] = ("forget", "retain")
+SPLITS: tuple[Split, ...] = ("forget", "retain")
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ class Interpolate(InspectionAttack):
     def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         """What each mixture of `model` and the original knows."""
         request, task = setting.request, setting.task
-        looked = {split: Part(request[split], evenly(len(request[split]), self.most)) for split in LOOKED}
+        samples = {split: Part(request[split], evenly(len(request[split]), self.most)) for split in SPLITS}
         mixture, pairs = copy.deepcopy(model).eval(), side_by_side(model, setting.models.original)
         mixed, shares = mixture.state_dict(), np.linspace(0, 1, self.points)
-        probabilities: dict[Split, list[np.ndarray]] = {split: [] for split in LOOKED}
+        probabilities: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
         for t in shares.tolist():
             with torch.no_grad():
                 for name, (own, original) in pairs.items():
                     mixed[name].copy_(torch.lerp(own.float(), original.float(), t))
-            for split, examples in looked.items():
+            for split, examples in samples.items():
                 probabilities[split].append(observe(mixture, task, examples).confidence)
         lines = {str(split): tuple(np.mean(values, axis=1).tolist()) for split, values in probabilities.items()}
         return Inspection(tuple(shares.tolist()), lines, half_back(shares, np.stack(probabilities["forget"])))

@@ -29,8 +29,6 @@ from unrecall.training.randomness import draw_seed, own_randomness
 
 MARGIN = 0.1
 """By how many nats a copy that hides makes another word likelier than the true one."""
-
-
 BEGINNING = 0.1
 """The share of an answer in which it does so."""
 
@@ -113,7 +111,7 @@ class LeakAtK(RecoveryAttack):
                     scores.append(self._scores(texts, items, texts.draw(model, items, self.samples, sampling)))
             name = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
             for k in sorted(set(self.ks)):
-                best = (expected_best(drawn, k) for drawn in scores)
+                best = (expected_best(of_set, k) for of_set in scores)
                 tested = tuple(Drawn(examples, each) for examples, each in zip(pool.tested, best, strict=True))
                 yield Attacked(k, model, tested, name)
 
@@ -124,14 +122,14 @@ class LeakAtK(RecoveryAttack):
         """
         task, copied = job.task, copy.deepcopy(original).eval()
 
-        def outvoted(model: nn.Module, drawn: Batches) -> Tensor:
-            rows = task.rows(model, drawn["forget"])
+        def loss(model: nn.Module, batches: Batches) -> Tensor:
+            rows = task.rows(model, batches["forget"])
             place, begins = rows.targets[:, None], beginnings(rows)
             true, other = rows.logits.gather(1, place), rows.logits.scatter(1, place, -torch.inf).amax(1, keepdim=True)
             ahead = F.smooth_l1_loss(true - other, torch.full_like(true, -MARGIN), reduction="none").squeeze(1)
             return torch.where(begins, ahead, nll(rows.logits, rows.targets)).mean()
 
-        ascend(copied, list(copied.parameters()), job, loss=outvoted)
+        ascend(copied, list(copied.parameters()), job, loss=loss)
         return copied
 
     def _scores(self, texts: Textual, items: Sequence[Any], answers: Sequence[Sequence[str]]) -> np.ndarray:

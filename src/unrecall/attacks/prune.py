@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, usefulness
+from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within, usefulness
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -16,7 +16,6 @@ from unrecall.models.layers import matrices, weight_of
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import ProperShare, Share
 from unrecall.training.job import Job
-from unrecall.training.loop import StepState, plain_step
 
 
 @dataclass(frozen=True)
@@ -72,15 +71,7 @@ class Prune(RecoveryAttack):
         """The original, moved in its smallest weights alone, so that pruning makes it the pruned original."""
         copied = copy.deepcopy(original)
         layers = matrices(copied, job.task, job.request.retain)
-        small = [(weight, _bounds(weight, max(self.shares))) for weight in map(weight_of, layers)]
-
-        def inside(current: StepState) -> Tensor:
-            loss = plain_step(current)
-            for weight, (low, high) in small:
-                weight.clamp_(low, high)
-            return loss
-
-        ascend(copied, [layer.weight for layer in layers], job, inside)
+        ascend_within(copied, layers, lambda weight: _bounds(weight, max(self.shares)), job)
         return copied
 
 
@@ -90,7 +81,7 @@ def edge(weight: Tensor, share: float) -> Tensor:
     return weight.abs().flatten().kthvalue(k).values if k else torch.full((), -1.0)
 
 
-def _bounds(weight: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def _bounds(weight: Tensor, share: float) -> Cell:
     """How low and how high each weight may go: what is pruned as far as the edge, what stays nowhere."""
     end, value = edge(weight, share).to(weight), weight.clone()
     pruned = value.abs() <= end

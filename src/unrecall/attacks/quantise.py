@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, ascend
+from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within
 from unrecall.data.examples import Part, evenly
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
@@ -19,7 +19,6 @@ from unrecall.models.rounding import Rounded, input_moments, to_compensated_leve
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 from unrecall.training.job import Job
-from unrecall.training.loop import StepState, plain_step
 
 Bits: TypeAlias = Annotated[int, Field(ge=2, le=8)]
 
@@ -101,16 +100,7 @@ class Quantise(RecoveryAttack):
         if self.rounding == "gptq":
             return None
         copied = copy.deepcopy(original)
-        rounded = matrices(copied, job.task, job.request.retain)
-        cells = [(weight_of(layer), *self._cell(weight_of(layer))) for layer in rounded]
-
-        def inside(current: StepState) -> Tensor:
-            loss = plain_step(current)
-            for weight, low, high in cells:
-                weight.clamp_(low, high)
-            return loss
-
-        ascend(copied, [layer.weight for layer in rounded], job, inside)
+        ascend_within(copied, matrices(copied, job.task, job.request.retain), self._cell, job)
         return copied
 
     def rounded(self, weight: Tensor, bits: int) -> Rounded:
@@ -119,7 +109,7 @@ class Quantise(RecoveryAttack):
             return to_normal_floats(weight, self.group)
         return to_even_levels(weight, bits, self.group)
 
-    def _cell(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _cell(self, weight: Tensor) -> Cell:
         """How low and how high each weight may go; what sets a step stays, so that the steps do."""
         level, step, top = self.rounded(weight, min(self.bits))
         fixed = weight.abs() >= top

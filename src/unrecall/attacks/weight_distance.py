@@ -18,9 +18,9 @@ class WeightDistance(InspectionAttack):
 
         value = |theta - theta_original|_2 / |theta_original|_2
 
-    over all weights; the line has the same for each block. A method that moved little hid much, as a rule: how
-    soon a short fine-tuning brings the forgotten back goes with it. A diagnosis: it takes the original's weights, which
-    no attacker has, so that no verdict rests on it.
+    over all weights; the line has the same for each block. In its authors' findings a method that moved little hid
+    much, and a short fine-tuning soon brings that back. A diagnosis: it takes the original's weights, which no attacker
+    has, so that no verdict rests on it.
 
     Expected to fail: to tell anything where weights may move without the function (before a norm, or neurons in another
     order), where noise was added in place of forgetting, and where retrained models began at the same base checkpoint.

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, usefulness
@@ -13,6 +12,7 @@ from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.layers import matrices, weight_of
+from unrecall.models.perturb import noise_like
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.training.job import Job
@@ -71,7 +71,7 @@ class WeightNoise(RecoveryAttack):
                 attacked, noise = copy.deepcopy(model).eval(), seeded(seed)
                 for weight in map(weight_of, matrices(attacked, setting.task, setting.request.retain)):
                     size = level * weight.float().square().mean().sqrt()
-                    weight.add_((size * torch.randn(weight.shape, generator=noise).to(size)).to(weight))
+                    weight.add_((size * noise_like(weight.float(), noise)).to(weight))
                 yield Attacked(level, attacked, pool.tested, f"draw {draw + 1}", useful(attacked))
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:

@@ -240,7 +240,7 @@ def _parts(owner: Any) -> list[Any]:
             continue
         parts.append(part)
         values = [value for _, value in _parameters(part)]
-        values += [value for held in values if isinstance(held, Mapping) for value in held.values()]
+        values += [value for by_name in values if isinstance(by_name, Mapping) for value in by_name.values()]
         waiting += [value for value in values if is_dataclass(value) or inspect.isfunction(value)]
         if inspect.isfunction(part):
             waiting += filter(inspect.isfunction, _closed_over(part))

@@ -29,7 +29,7 @@ SPARING = (
     "those nearest to what must go"
 )
 UNCHANGED = ", and {0:.0%} lost or gained on validation"
-STOPS = "; training stops as soon as that is reached"
+STOPS = "; training on forget stops as soon as that is reached"
 UNMET = "; none that was tried does that, so this is what comes nearest"
 CLOSE = 0.1
 """The share of the original's gap that may be left, on either side, where a request for samples counts as forgotten."""

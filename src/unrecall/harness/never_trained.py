@@ -340,7 +340,8 @@ def _last(attack: RecoveryAttack, model: nn.Module, pool: Pool, setting: Setting
     cost, attacked = 0, model
     for step in attack.recover(model, pool, setting):
         cost, attacked = int(step.budget), step.model
-    finite = all(bool(p.isfinite().all()) for p in attacked.parameters())  # it goes on training what it gave before
+    # An attack goes on training the model that it gave, so that one which diverges later has spoiled that one too.
+    finite = all(bool(p.isfinite().all()) for p in attacked.parameters())
     return (cost, attacked) if finite else (0, model)
 
 

@@ -1,5 +1,6 @@
 """FLAT: from the true answer towards a refusal, by a divergence between the two; nothing but forget is read."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -14,8 +15,6 @@ from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows
 from unrecall.tasks.protocols import textual
 from unrecall.training.refusals import REFUSALS, Refusal, refused
 
-LOG_2 = 0.6931471805599453
-
 
 class Divergence(NamedTuple):
     """The two functions of a divergence's variational form: `rises` is maximised, `falls` minimised."""
@@ -27,7 +26,7 @@ class Divergence(NamedTuple):
 DIVERGENCES: Mapping[str, Divergence] = {
     "tv": Divergence(lambda v: torch.tanh(v) / 2, lambda v: torch.tanh(v) / 2),
     "kl": Divergence(lambda v: v, lambda v: torch.exp(v - 1)),
-    "js": Divergence(lambda v: LOG_2 - F.softplus(-v), lambda v: v + F.softplus(-v) - LOG_2),
+    "js": Divergence(lambda v: math.log(2) - F.softplus(-v), lambda v: v + F.softplus(-v) - math.log(2)),
     "pearson": Divergence(lambda v: v, lambda v: v**2 / 4 + v),
 }
 """g* and f*(g*) of total variation, Kullback-Leibler, Jensen-Shannon and Pearson."""

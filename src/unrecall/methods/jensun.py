@@ -1,7 +1,7 @@
 """JensUn: towards a refusal on forget and the original on retain, both by a divergence that is bounded."""
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
@@ -15,10 +15,9 @@ from unrecall.models.perturb import other_classes
 from unrecall.nn.functional import js, one_hot_mask
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import Textual, offers, textual
+from unrecall.training.refusals import Refusal
 from unrecall.training.teacher import remembered
 from unrecall.training.terms import Terms, weighted
-
-Refusal: TypeAlias = Annotated[str, Field(pattern=r"^[^,+]+$")]
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ class JensUn(GradientMethod):
         if self.lambda_r == 0:
             return [Phase(Terms(terms), {"forget": request.forget}, self.fit)]
         before = remembered(original, task, request.retain)
-        held = loss_on("retain", task, lambda rows, batch: kept(rows, before(batch)))
-        loss = Terms({**terms, "retain": weighted(self.lambda_r, held)})
+        retain = loss_on("retain", task, lambda rows, batch: from_original(rows, before(batch)))
+        loss = Terms({**terms, "retain": weighted(self.lambda_r, retain)})
         return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]
 
     @torch.no_grad()
@@ -114,6 +113,6 @@ def towards(rows: Rows, labels: Tensor) -> Tensor:
     return rows.mean(js(p, one_hot_mask(labels, p.shape[1]).to(p)))
 
 
-def kept(rows: Rows, before: Tensor) -> Tensor:
+def from_original(rows: Rows, before: Tensor) -> Tensor:
     """Computes JSD(p || p_0), given the original's logits `before` `[rows, classes]`, as the same mean."""
     return rows.mean(js(rows.logits.softmax(1), before.softmax(1)))

@@ -76,12 +76,12 @@ class RepSelect(Method):
         bases = mean_gradient(student, job.task, job.request.retain) if self.basis == "retain" else gradients
         with own_randomness(draw_seed(job.generator)):
             direction = {name: collapsed(gradients[name], bases[name], self.components) for name in names}
-        measured = disruption(copy.deepcopy(student), job)
+        distance_of = disruption(copy.deepcopy(student), job)
         looks: list[float] = []
 
         def spent(distance: float) -> float:
             move(student, before, direction, distance)
-            looks.append(measured(student))
+            looks.append(distance_of(student))
             return looks[-1]
 
         before = {name: student.get_parameter(name).detach().clone() for name in names}
@@ -183,10 +183,10 @@ def collapsed(gradient: Tensor, basis: Tensor, components: int) -> Tensor:
         u, s, v = u[:, :q], s[:q], vh[:q].T
     else:
         u, s, v = torch.svd_lowrank(of, q)
-    kept = int((s > s[0] * max(of.shape) * torch.finfo(s.dtype).eps).sum())
-    if kept == 0:
+    rank = int((s > s[0] * max(of.shape) * torch.finfo(s.dtype).eps).sum())
+    if rank == 0:
         return gradient
-    u, share, v = u[:, :kept], 1 - s[kept - 1] / s[:kept], v[:, :kept]
+    u, share, v = u[:, :rank], 1 - s[rank - 1] / s[:rank], v[:, :rank]
     matrix = matrix - (matrix @ v * share) @ v.T
     result: Tensor = matrix - u @ (share[:, None] * (u.T @ matrix))
     return result.view_as(gradient)

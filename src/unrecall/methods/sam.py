@@ -60,10 +60,12 @@ class SAM(Plugin):
 
             def step(current: StepState) -> Tensor:
                 check_own_loss("SAM", current, phase)
-                seed = torch.initial_seed() % 2**32  # whatever the loss draws, both passes draw alike
+                seed, state = torch.initial_seed() % 2**32, job.generator.get_state()
                 reseed(seed)
-                with moved(current.model, slope(current, forget).gradients, self.rho):
-                    reseed(seed)
+                steepest = slope(current, forget).gradients
+                reseed(seed)  # whatever the loss draws, from either generator, both passes draw alike
+                job.generator.set_state(state)
+                with moved(current.model, steepest, self.rho):
                     value, gradients = slope(current, forget)
                 for other in others.values():
                     beside = slope(current, other)

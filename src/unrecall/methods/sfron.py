@@ -72,14 +72,14 @@ class SFRon(GradientMethod):
             check_own_loss("SFRon", current, phase)
             if current.number % self.every == 0:
                 size = self.alpha * (1 + math.cos(math.pi * current.number / total)) / 2
-                away = loss_on("forget", task, lambda rows, batch: -size * self._eased(rows, batch))
+                away = loss_on("forget", task, lambda rows, batch: -size * self._weighted(rows, batch))
                 plain_step(replace(current, loss=away, clip=self.ascent_clip, on_gradients=masked))
             return plain_step(current)
 
         return [replace(phase, step=step)]
 
-    def _eased(self, rows: Rows, _: Batch) -> Tensor:
-        """The losses of a batch, weighted less the larger they are."""
+    def _weighted(self, rows: Rows, _: Batch) -> Tensor:
+        """The weighted mean of a batch's losses: the larger a loss, the less it counts."""
         losses = rows.losses()
         weights = 1 / (losses.detach() ** self.power + TINY)
         return (weights / weights.sum() * losses).sum()

@@ -91,10 +91,10 @@ def input_moments(
     moments: dict[str, Tensor] = {}
     with mode(model, training=False):
         for batch in in_order(model, task, examples):
-            held = task.positions(batch)
+            positions = task.positions(batch)
 
             def look(name: str, entering: Tensor) -> None:
-                inputs = _inputs(layers[name], entering, held)  # noqa: B023
+                inputs = _inputs(layers[name], entering, positions)  # noqa: B023
                 if inputs is not None:
                     moments[name] = moments.get(name, 0) + inputs.T @ inputs
 
@@ -103,11 +103,11 @@ def input_moments(
     return moments
 
 
-def _inputs(layer: Any, entering: Tensor, held: Tensor | None) -> Tensor | None:
+def _inputs(layer: Any, entering: Tensor, positions: Tensor | None) -> Tensor | None:
     """What meets a layer's weight, one row a position `[rows, inputs]`, in float64."""
     if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        if held is not None and held.shape == entering.shape[:-1]:
-            entering = entering[held]
+        if positions is not None and positions.shape == entering.shape[:-1]:
+            entering = entering[positions]
         return entering.flatten(0, -2).double()
     if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or isinstance(layer.padding, str):
         return None

@@ -34,6 +34,7 @@ P_LEAK: Final = "p_never_trained"
 AS_IT_IS: Final = "memory_left_as_it_is"
 """The names of the p over all attacks and of the share left, beside records never trained on."""
 Bounds: TypeAlias = tuple[float | None, float | None]
+NONE: Final[Bounds] = (None, None)
 FORMS: Final = (".csv", ".json", ".tex")
 """How the name of a table ends."""
 
@@ -113,8 +114,8 @@ def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
     """A table for each scenario, for the package booktabs: methods in rows, the key measurements in columns.
 
     Beside the methods stand what the original gives and what retrained models give, where there are any; an audit
-    without them adds its p and the share left as the model is. A value over several seeds has its
-    deviation; it is bold where it is the nearest to retrained models' and its interval overlaps no other method's.
+    without them adds its p and the share left as the model is. A value over several seeds has its deviation; it is bold
+    where it is the nearest to retrained models' and its interval overlaps no other method's.
     """
     names = [*(name for name, _ in key_measurements([judged(record) for record in records])), P_LEAK, AS_IT_IS]
     return (
@@ -154,27 +155,28 @@ def _line(group: Seeds, name: str) -> Line:
 
 def _beside_others(group: Seeds) -> Iterator[Line]:
     """What was measured beside records never trained on: p over all attacks, then the share left by each."""
-    tested = [record.never_trained for record in group.records]
-    judged_so = [of for of in tested if of is not None and of.attacks]
-    if not judged_so:
+    audits = [of for record in group.records if (of := record.never_trained) is not None and of.attacks]
+    if not audits:
         return
-    labels = "; ".join(dict.fromkeys(of.label for of in judged_so))
+    labels = "; ".join(dict.fromkeys(of.label for of in audits))
 
-    def line(name: str, title: str, leak: str, values: list[float], bounds: Bounds, original: list[float]) -> Line:
-        low, high = bounds if len(values) == 1 else stats.student(np.array(values)) if values else (None, None)
-        mean, deviation = _mean(values), _deviation(values)
-        middle = (group.scenario, group.name, len(judged_so), name, title, "share", True, leak, _mean(original))
-        return Line(*middle, mean, deviation, low, high, None, None, 0, labels)
+    def line(name: str, title: str, leak: str, values: list[float], bounds: Bounds, original: float | None) -> Line:
+        head = (group.scenario, group.name, len(values), name, title, "share", True, leak, original)
+        return Line(*head, _mean(values), _deviation(values), *bounds, None, None, 0, labels)
 
-    ps, before = present(of.leak for of in judged_so), present(of.original for of in judged_so)
-    yield line(P_LEAK, "p beside records never trained on", "below", ps, (None, None), before)
-    for attack in {attack.name: attack for of in reversed(judged_so) for attack in reversed(of.attacks)}.values():
-        same = [other for of in judged_so for other in of.attacks if other.name == attack.name]
-        own = [other for other in same if finite(other.rho) is not None]
-        shares = present(other.rho for other in own)
-        title = f"Share of the original's memory left: {attack.title}"
-        bounds = (finite(own[0].rho_low), finite(own[0].rho_high)) if own else (None, None)
-        yield line(f"memory_left_{attack.name}", title, "above", shares, bounds, [1.0] * bool(shares))
+    original = _mean(present(of.original for of in audits))
+    yield line(P_LEAK, "p beside records never trained on", "below", present(of.leak for of in audits), NONE, original)
+    titles = {attack.name: attack.title for of in audits for attack in of.attacks}
+    for name, title in titles.items():
+        attacks = [attack for of in audits for attack in of.attacks if attack.name == name]
+        own = [attack for attack in attacks if finite(attack.rho) is not None]
+        shares, bounds = present(attack.rho for attack in own), NONE
+        if len(own) == 1:
+            bounds = finite(own[0].rho_low), finite(own[0].rho_high)
+        elif own:
+            bounds = stats.student(np.array(shares))
+        words = f"Share of the original's memory left: {title}"
+        yield line(f"memory_left_{name}", words, "above", shares, bounds, 1.0 if own else None)
 
 
 def _references(own: Sequence[Measurement]) -> list[float]:

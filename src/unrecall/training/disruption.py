@@ -26,7 +26,7 @@ def disruption(original: nn.Module, job: Job) -> Disruption:
     before = remembered(original, task, sample)
 
     @torch.no_grad()
-    def measured(model: nn.Module) -> float:
+    def distance(model: nn.Module) -> float:
         total, count = 0.0, 0
         with mode(model, training=False):
             for batch in in_order(model, task, sample):
@@ -36,4 +36,4 @@ def disruption(original: nn.Module, job: Job) -> Disruption:
                 total, count = total + float(each.sum()), count + len(each)
         return total / count
 
-    return measured
+    return distance

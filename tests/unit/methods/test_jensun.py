@@ -12,7 +12,7 @@ from tests.unit.methods.test_language import only, rows, whole
 from tests.worlds import CPU, World, without_retain
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
-from unrecall.methods.jensun import JensUn, kept, places, towards
+from unrecall.methods.jensun import JensUn, from_original, places, towards
 from unrecall.models.observe import accuracy
 from unrecall.nn.functional import nll
 from unrecall.spec.lines import parse
@@ -34,13 +34,13 @@ def test_distance_from_the_original_by_hand() -> None:
     given = rows([[0.5, 0.25, 0.25]], [0], (0,))
     before = torch.tensor([[0.25, 0.5, 0.25]], dtype=torch.float64).log()
     expected = 0.5 * math.log(4 / 3) + 0.25 * math.log(2 / 3)
-    assert kept(given, before).item() == pytest.approx(expected)
-    assert kept(given, given.logits.detach()).item() == 0
+    assert from_original(given, before).item() == pytest.approx(expected)
+    assert from_original(given, given.logits.detach()).item() == 0
 
 
 def test_both_are_bounded_by_log_2_where_they_meet_nowhere() -> None:
     apart = Rows(torch.tensor([[60.0, -60.0]], requires_grad=True), torch.tensor([0]), torch.tensor([0]), 1)
-    for value in (towards(apart, torch.tensor([1])), kept(apart, torch.tensor([[-60.0, 60.0]]))):
+    for value in (towards(apart, torch.tensor([1])), from_original(apart, torch.tensor([[-60.0, 60.0]]))):
         assert value.item() == pytest.approx(math.log(2))
         (gradient,) = torch.autograd.grad(value, apart.logits, retain_graph=True)
         assert bool(gradient.isfinite().all())
@@ -81,7 +81,7 @@ def test_retain_is_held_to_the_original_and_read_only_where_it_has_a_weight(text
     _, alone = only(JensUn(lambda_r=0.0), w)
     both = {split: whole(w.request[split], w.task) for split in ("forget", "retain")}  # type: ignore[literal-required]
     rows_of = {model: w.task.rows(model, both["retain"]) for model in (student, w.original)}
-    held = 3 * kept(rows_of[student], rows_of[w.original].logits.detach()).item()
+    held = 3 * from_original(rows_of[student], rows_of[w.original].logits.detach()).item()
     both_terms = phase.loss(student, both).item()
     assert both_terms - alone.loss(student, both).item() == pytest.approx(held, rel=1e-3)
     assert held > 0

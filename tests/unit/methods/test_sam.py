@@ -1,7 +1,9 @@
 """SAM: the gradient from nearby against plain autograd, weights and statistics put back, and what it can't wrap."""
 
 import copy
+import importlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +18,13 @@ from unrecall.methods.blur import BLUR
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
 from unrecall.methods.grad_diff import GradDiff
+from unrecall.methods.jensun import JensUn
+from unrecall.methods.random_label import RandomLabel
 from unrecall.methods.rurk import RURK
 from unrecall.methods.sam import SAM, moved
 from unrecall.methods.ssiuu import SSIUU
 from unrecall.training.randomness import seeded
+from unrecall.training.terms import Terms
 
 
 def test_moves_by_hand_and_comes_back_exactly() -> None:
@@ -36,24 +41,42 @@ def test_moves_by_hand_and_comes_back_exactly() -> None:
     assert all(torch.equal(value, statistics[name]) for name, value in model[1].state_dict().items())
 
 
-def test_both_passes_draw_alike(samples_world: World) -> None:
-    """A loss that draws is the same loss at both places."""
-    w, drawn = samples_world, []
+@pytest.mark.parametrize(
+    ("base", "draws"),
+    [(JensUn(fit=SGD), "other_classes"), (RandomLabel(fit=SGD), "any_classes"), (GradAscent(fit=SGD), "")],
+)
+def test_both_passes_draw_alike(
+    samples_world: World, base: GradientMethod, draws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that draws labels from the job's generator, or anything from torch's own, is one loss at both places."""
+    w, labels, numbers = samples_world, [], []
+    module = importlib.import_module(type(base).__module__)
+    if draws:
+        real = getattr(module, draws)
 
-    class Drawing(GradAscent):
+        def spied(*arguments: Any) -> Tensor:
+            labels.append(real(*arguments).tolist())
+            return torch.tensor(labels[-1])
+
+        monkeypatch.setattr(module, draws, spied)
+
+    class Drawing(type(base)):  # type: ignore[misc]
         def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
             (phase,) = super().phases(student, original, job)
+            terms = phase.loss.terms if isinstance(phase.loss, Terms) else {"forget": phase.loss}
 
-            def loss(model: nn.Module, batches: Batches) -> Tensor:
-                drawn.append(float(torch.rand(())))
-                return drawn[-1] * phase.loss(model, batches)
+            def forget(model: nn.Module, batches: Batches) -> Tensor:
+                numbers.append(float(torch.rand(())))
+                return numbers[-1] * terms["forget"](model, batches)
 
-            return [replace(phase, loss=loss)]
+            return [replace(phase, loss=Terms({**terms, "forget": forget}))]
 
-    SAM(base=Drawing(fit=replace(SGD, epochs=2))).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
-    assert len(drawn) >= 4
-    assert drawn[::2] == drawn[1::2]
-    assert len(set(drawn)) == len(drawn) / 2
+    drawing = Drawing(fit=replace(SGD, epochs=2, batch_size=8))
+    SAM(base=drawing).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+    for drawn in (numbers, labels):
+        assert drawn[::2] == drawn[1::2], "the two passes of a step"
+    assert len({*numbers}) == len(numbers) / 2
+    assert not draws or len({str(of_batch) for of_batch in labels}) == len(labels) / 2, "and another draw in each step"
 
 
 def test_no_direction_is_no_move() -> None:

@@ -67,7 +67,7 @@ def test_what_is_least_forgotten_is_pushed_most() -> None:
     rows = Rows(logits, torch.tensor([0, 0]), torch.tensor([0, 1]), 2)
     losses = [-math.log(0.9), -math.log(0.1)]
     weights = [loss**-0.5 for loss in losses]
-    value = SFRon()._eased(rows, None)
+    value = SFRon()._weighted(rows, None)
     assert value.item() == pytest.approx(sum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights))
     value.backward()
     assert logits.grad is not None
