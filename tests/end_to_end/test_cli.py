@@ -121,6 +121,16 @@ def test_run_from_case_to_verdict_page_and_record(capsys: pytest.CaptureFixture[
     assert Path("pages/both.html").exists()
 
 
+def test_one_original_is_unlearned_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*RUN, "--seeds", "1x2") == 0
+    assert "trained" not in capsys.readouterr().err.split("seed 1")[-1]
+    first, second = (load(Path(f"out/{name}/record.json")) for name in ("seed-0", "seed-0-1-1"))
+    assert first.provenance.weights["original"] == second.provenance.weights["original"]
+    assert (first.seeds, second.seeds) == ({}, {"training": 0, "unlearning": 1})
+    assert (first.seed, second.seed) == (0, 1)
+    assert call("check", "out") == 0
+
+
 def test_fail_on_decides_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*RUN) == 0
     label = load(Path("out/seed-0/record.json")).verdict.label

@@ -121,7 +121,7 @@ def run(
     out: Out = Path("unrecall-run"),
     tune: Tune = None,
     suite: SuiteName = "standard",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds: 0, 1, ...")] = 1,
+    seeds: options.Levels = "1",
     budget: Budget = "",
     jobs: Jobs = 1,
     device: Device = None,
@@ -135,24 +135,20 @@ def run(
     own = options.own_texts(locals())
     from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell
+    from unrecall.experiment.seeds import seeds_of
     from unrecall.spec.lines import paths
 
+    levels = seeds_of(seeds)
     searched = options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
     check_names(scenario, method, suite, searched)
     labels(fail_on)
-    command: dict[str, object] = {
-        "command": "run",
-        "scenario": scenario,
-        "method": method,
-        "tune": searched,
-        "suite": suite,
-    }
+    command = {"command": "run", "scenario": scenario, "method": method, "tune": searched, "suite": suite}
     command |= options.basis(alone, rate, budget) | options.shown(show_examples)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
         cell = Cell(scenario, method, suite, 0, searched, str(folder), device, alone, rate, anyway)
         cell = replace(cell, show_examples=show_examples)
-        cells = [replace(cell, seed=n, folder=str(folder / f"seed-{n}")) for n in range(seeds)]
+        cells = [replace(cell, seed=each, folder=str(folder / each.name)) for each in levels]
         _run_and_show(_within(cells, folder, budget), folder, fail_on, jobs)
 
 
@@ -300,7 +296,7 @@ def bench(
     methods: Annotated[str, typer.Option("--methods", help="all, or methods separated by spaces")] = "all",
     suite: SuiteName = "standard",
     out: Out = Path("unrecall-bench"),
-    seeds: Annotated[int, typer.Option("--seeds", min=1)] = 1,
+    seeds: options.Levels = "1",
     tune: Tune = None,
     budget: Budget = "",
     jobs: Jobs = 1,
@@ -313,11 +309,13 @@ def bench(
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
     from unrecall.disk.run_folder import claimed, content_keys, file_name
     from unrecall.experiment.grid import Cell
+    from unrecall.experiment.seeds import seeds_of
     from unrecall.spec.lines import parse, paths
 
     if ray is not None and jobs > 1:
         raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
+    levels = seeds_of(seeds)
     if not names:
         raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
     for name in names:
@@ -331,9 +329,9 @@ def bench(
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
         cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone, rate, anyway)
         cells = [
-            replace(cell, method=name, seed=n, tuned=tuned[name], folder=str(folder / file_name(name) / f"seed-{n}"))
+            replace(cell, method=name, seed=each, tuned=tuned[name], folder=str(folder / file_name(name) / each.name))
             for name in names
-            for n in range(seeds)
+            for each in levels
         ]
         _run_and_show(_within(cells, folder, budget), folder, "", jobs, ray)
 

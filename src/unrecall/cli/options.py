@@ -40,6 +40,10 @@ Anyway = Annotated[bool, typer.Option("--anyway", help="go on though the model d
 Alone = Annotated[
     bool, typer.Option("--alone", help="no retrained models: judge beside records that were never trained on")
 ]
+Levels = Annotated[
+    str,
+    typer.Option("--seeds", help="how many: 3, or 3x2x2 for originals x unlearnings of each x evaluations of each"),
+]
 Rate = Annotated[
     float | None,
     typer.Option("--rate", min=1e-8, help="learning rate of the fine-tuning attacks of --alone; 0.02, for texts 0.001"),

@@ -191,13 +191,13 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
     cell, session = cells[0], Session(device=cells[0].device)
     scenario = scenario_for(cell)
     if given is not None and given.original and scenario.original is None:
-        scenario = replace(scenario, original=architecture(scenario, cell.seed, session))
+        scenario = replace(scenario, original=architecture(scenario, cell.seeds.training, session))
     attacks = suite(*cell.suite.split()).suiting(scenario.task)
     reduced = [_less(attack, scenario.task) for attack in attacks]
     case = Case(scenario, Retrain(), [*attacks, *(less for less in reduced if less is not None)], session)
     model = start(case)
     check_inputs(scenario.task, model, scenario.request)
-    counts = scenario.untrained(sorted({cell.seed for cell in cells}), session)
+    counts = scenario.untrained(sorted({cell.seeds.training for cell in cells}), session)
     if given is not None:
         counts["retrained"] = max(0, counts["retrained"] - given.retrained)
     fixed = sum(timed.seconds for timed in training_times(case, model, counts))

@@ -18,6 +18,7 @@ from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave
 from unrecall.experiment.run import StartingPoint, checkpoint_key, experiment, loaded, references
+from unrecall.experiment.seeds import Seeds
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
 from unrecall.record.schema import Record, Run
@@ -34,8 +35,9 @@ TUNED_ON = "tuned-on.json"
 class Cell:
     """One experiment of a grid, in words, so that it can travel to another machine.
 
-    `scenario`, `method`, `suite`: as on the command line. `tuned`: whether the strength is searched first. `folder`:
-    where its record goes, and the parts of it that are finished. `alone`: without retrained models, beside records that
+    `scenario`, `method`, `suite`: as on the command line. `seed`: one for all that chance decides, or one for each
+    level. `tuned`: whether the strength is searched first. `folder`: where its record goes, and its finished parts.
+    `alone`: without retrained models, beside records that
     were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on
     though the original doesn't know what it must forget. `show_examples`: whether the record holds what is to be
     forgotten. `note`: what its record says beside the scenario's summary.
@@ -44,7 +46,7 @@ class Cell:
     scenario: str
     method: str
     suite: str
-    seed: int
+    seed: int | Seeds
     tuned: bool
     folder: str
     device: str | None
@@ -54,6 +56,11 @@ class Cell:
     show_examples: bool = False
     show: bool = True
     note: str = ""
+
+    @property
+    def seeds(self) -> Seeds:
+        """Of training, unlearning and evaluation."""
+        return Seeds.of(self.seed)
 
     @property
     def session(self) -> Session:
@@ -68,7 +75,7 @@ class Cell:
     @property
     def title(self) -> str:
         """How it is called in what people read."""
-        return f"{self.method}, seed {self.seed}"
+        return f"{self.method}, seed {self.seeds.evaluation}"
 
 
 def scenario_of(text: str) -> Scenario:
@@ -105,7 +112,7 @@ def run_cell(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     scenario, method, attacks = scenario_for(cell), parse(cell.method, "methods"), suite(*cell.suite.split())
     session, folder = cell.session, Path(cell.folder)
-    expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seed, session), cell.tuned)
+    expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seeds, session), cell.tuned)
     expected |= rate_key(cell.rate)
     if (before := finished(cell.record, expected)) is not None:
         drop_parts(folder)
@@ -118,7 +125,7 @@ def run_cell(cell: Cell) -> Record:
     if cell.show:
         for line in beforehand(Case(scenario, method, (), Session(device=cell.device))):
             session.say(line)
-    start = partial(experiment, scenario, method, attacks, cell.seed, session)
+    start = partial(experiment, scenario, method, attacks, cell.seeds, session)
     record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples).record
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
     files = [
@@ -127,8 +134,8 @@ def run_cell(cell: Cell) -> Record:
         if weights.digest_of_file(file) == record.provenance.weights["unlearned"]
     ]
     for file in files[:1]:
-        model = loaded(architecture(scenario, cell.seed, session), file)
-        leave(Unlearned(model, chosen, cell.seed, record), scenario, folder)
+        model = loaded(architecture(scenario, cell.seeds.training, session), file)
+        leave(Unlearned(model, chosen, cell.seeds.unlearning, record), scenario, folder)
     if not files:
         session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
     _leave_tuned_on(cell, scenario.request)
@@ -142,22 +149,23 @@ def unlearn_cell(cell: Cell) -> str:
     """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
-    expected = identity(scenario, method, (), (cell.seed, session), cell.tuned)
+    expected = identity(scenario, method, (), (cell.seeds, session), cell.tuned)
     check_checkpoint(folder, expected)
     check_writable(folder / CHECKPOINT, folder / IDENTITY)
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
-    start = StartingPoint(scenario, scenario.train_original(cell.seed, session).model, cell.seed, session, cell.tuned)
+    original = scenario.train_original(cell.seeds.training, session).model
+    start = StartingPoint(scenario, original, cell.seeds.unlearning, session, cell.tuned)
     check_inputs(scenario.task, start.original, scenario.request)
     _check_known(cell, scenario)
     chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
-    key, place = weights.digest_of(unlearned), leave(Unlearned(unlearned, chosen, cell.seed), scenario, folder)
+    place = leave(Unlearned(unlearned, chosen, cell.seeds.unlearning), scenario, folder)
     write_json(folder / IDENTITY, expected)
     _leave_tuned_on(cell, scenario.request)
     drop_parts(folder)
     session.end()
-    return f"{place}  {show(chosen)}  sha256 {key}"
+    return f"{place}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
 def _leave_tuned_on(cell: Cell, request: Request) -> None:
@@ -172,7 +180,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
     if (tuned_on := model.resolve().parent / TUNED_ON).is_file():
         scenario = replace(scenario, request=scenario.request.unseen(set(read_json(tuned_on))))
-    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seed, session)) | rate_key(cell.rate)
+    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seeds, session)) | rate_key(cell.rate)
     checkpoints = [model, *([original] if original else []), *retrained]
     expected["checkpoints"] = content_key(*map(checkpoint_key, checkpoints))
     if (before := finished(cell.record, expected)) is not None:
@@ -180,7 +188,8 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     check_writable(cell.record)
     check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
-    like = architecture(scenario, cell.seed, session) if original else scenario.train_original(cell.seed, session).model
+    seed = cell.seeds.training
+    like = architecture(scenario, seed, session) if original else scenario.train_original(seed, session).model
     source = loaded(like, original) if original else like
     after = loaded(source, model)
     scenario = replace(scenario, retrained=tuple(loaded(source, path) for path in retrained) or scenario.retrained)
@@ -206,7 +215,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
         request=scenario.request,
         task=scenario.task,
         attacks=attacks,
-        seed=cell.seed,
+        seed=cell.seeds.evaluation,
         session=session,
         run=run,
         rate=cell.rate,

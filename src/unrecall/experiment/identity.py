@@ -9,6 +9,7 @@ from unrecall.data.request import Request
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key, read_json
 from unrecall.errors import BadInput
+from unrecall.experiment.seeds import Seeds
 from unrecall.harness.checking import check
 from unrecall.methods.base import Method
 from unrecall.record.schema import Record
@@ -33,20 +34,21 @@ def identity(
     scenario: Scenario,
     method: Method | None,
     attacks: Sequence[Attack],
-    start: tuple[int, Session],
+    start: tuple[Seeds, Session],
     tuned: bool = False,
 ) -> dict[str, str]:
-    """A key of each thing that decides a record's numbers, by its name. `start`: the seed, and where it runs."""
-    seed, session = start
+    """A key of each thing that decides a record's numbers, by its name. `start`: the seeds, and where it runs."""
+    seeds, session = start
     recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.objective)
     rest = (scenario.references, scenario.precision)
     return {
         "scenario": content_key(repr(recipe + rest), code_key(scenario.build, scenario.task, scenario.objective)),
-        "models": scenario.start_key(seed, session),
+        "models": scenario.start_key(seeds.training, session),
         "data": data_key(scenario.request),
         "method": content_key(repr(method), code_key(method)),
         "attacks": content_key(*(f"{attack!r} {code_key(attack)}" for attack in attacks)),
-        "seed": str(seed),
+        "seed": str(seeds.evaluation),
+        **{f"{level} seed": str(seed) for level, seed in seeds.differing.items()},
         "tuning": str(tuned),
         **environment(),
     }

@@ -120,7 +120,7 @@ def _trainings(cells: Sequence[Cell]) -> list[Training]:
         raise
     except BaseException:  # as in `_outcome`
         return []
-    seeds = {cell.seed: cell for cell in reversed(waiting)} if scenario.original is None else {}
+    seeds = {cell.seeds.training: cell for cell in reversed(waiting)} if scenario.original is None else {}
     missing = range(len(scenario.retrained), scenario.references if scenario.can_retrain() else 0)
     trainings = [Training(cell, None) for _, cell in sorted(seeds.items())]
     return trainings + [Training(waiting[i % len(waiting)], i) for i in missing]
@@ -131,7 +131,7 @@ def _train(training: Training) -> None:
     cell = training.cell
     scenario, session = scenario_for(cell), cell.session
     if training.retrained is None:
-        scenario.train_original(cell.seed, session)
+        scenario.train_original(cell.seeds.training, session)
     else:
         scenario.train_retrained(training.retrained, session)
 

@@ -15,6 +15,7 @@ from unrecall.disk.files import content_key, discard, file_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
 from unrecall.experiment.goal import goal_of, stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
+from unrecall.experiment.seeds import Seeds
 from unrecall.experiment.tune import UNMET, Search, tune
 from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
@@ -53,7 +54,7 @@ def experiment(
     scenario: Scenario,
     method: Method,
     attacks: Suite | None = None,
-    seed: int = 0,
+    seed: int | Seeds = 0,
     session: Session | None = None,
     *,
     tuned: bool = False,
@@ -63,19 +64,20 @@ def experiment(
     """Trains the models, unlearns, attacks every model alike, judges, and gives the unlearned model and the record.
 
     `attacks`: the standard suite by default. `tuned`: whether the method's strength is searched first, on forget and
-    validation data alone. `rate`, `show_examples`: as in `audit`. With a session that has a folder, every finished part
-    is kept there, and an interrupted run goes on to the same record.
+    validation data alone. `seed`: one for all that chance decides, or `Seeds`. `rate`, `show_examples`: as in
+    `audit`. With a session that has a folder, every finished part is kept there, and an interrupted run goes on to the
+    same record.
     """
-    session, attacks = session or Session(), attacks or suite("standard")
+    session, attacks, seeds = session or Session(), attacks or suite("standard"), Seeds.of(seed)
     request = scenario.request.with_validation() if tuned else scenario.request
     suiting = attacks.suiting(scenario.task)
     check_requests(suiting, request, scenario.task)
-    original = scenario.train_original(seed, session)
+    original = scenario.train_original(seeds.training, session)
     check_inputs(scenario.task, original.model, request)
     for part in (method, method.innermost(), *suiting):
         named(original.model, getattr(part, "layers", ()))  # BadInput where they are none of the model's
     retrained = references(scenario, session)
-    start = StartingPoint(scenario, original.model, seed, session, stops=tuned)
+    start = StartingPoint(scenario, original.model, seeds.unlearning, session, stops=tuned)
     tuning = start.tuned(method) if tuned else None
     chosen = method if tuning is None else method.scaled(tuning.chosen)
     unlearned = start.unlearned(chosen)
@@ -87,7 +89,8 @@ def experiment(
         summary=scenario.summary,
         costs={role: trained.cost for role, trained in costs.items() if trained.cost is not None},
         tuning=tuning,
-        identity=identity(scenario, method, suiting, (seed, session), tuned) | rate_key(rate),
+        identity=identity(scenario, method, suiting, (seeds, session), tuned) | rate_key(rate),
+        seeds=seeds.differing,
         reported=dict(scenario.reported.get(lines.show(chosen).split(":")[0], {})),
     )
     record = audit(
@@ -98,7 +101,7 @@ def experiment(
         request=request,
         task=scenario.task,
         attacks=attacks,
-        seed=seed,
+        seed=seeds.evaluation,
         session=session,
         method=chosen,
         run=run,

@@ -174,6 +174,7 @@ def _record(
         method_title=run.title,
         parameters=run.parameters,
         seed=setting.seed,
+        seeds=run.seeds,
         tuning=run.tuning,
         verdict=verdict,
         measurements=labelled,

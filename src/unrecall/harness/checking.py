@@ -233,9 +233,13 @@ def _kept_share(values: Sequence[Sequence[float | None]]) -> list[float]:
 def _line(record: Record) -> Iterator[str]:
     """Parameters that the method's line names must be those of the record, and so must seed and tuning."""
     identity = record.provenance.identity
-    for key, value in (("seed", record.seed), ("tuning", record.tuning is not None)):
-        if key in identity and identity[key] != str(value):
+    stated = {"seed": str(record.seed), "tuning": str(record.tuning is not None)}
+    seeds = {f"{level} seed": str(seed) for level, seed in record.seeds.items()}
+    for key, value in (stated | seeds).items():
+        if key in identity and identity[key] != value:
             yield f"{key}: the record has {value}, the identity of its run has {identity[key]}."
+    if identity and (differing := sorted(seeds.keys() ^ {key for key in identity if key.endswith(" seed")})):
+        yield f"{differing[0]}: the record and the identity of its run do not both have it."
     try:
         named, method = split(record.method).values, parse(record.method, "methods")
     except (UnrecallError, OSError):  # a checkpoint's name, or a method of the user's own

@@ -357,8 +357,8 @@ class Run(Frozen):
     """What a record says of how the unlearned model was made, beside its numbers.
 
     `method`: the line that the command line reads, such as "rurk:tau=0.05"; `title`: what people call it. `parameters`:
-    the method's. `costs`: what original, unlearned and retrained models took. `identity`: see `Provenance`.
-    `reported`: a paper's values, by measurement.
+    the method's. `costs`: what original, unlearned and retrained models took. `identity`: see `Provenance`. `seeds`: as
+    in `Record`. `reported`: a paper's values, by measurement.
     """
 
     scenario: str = "custom"
@@ -369,12 +369,14 @@ class Run(Frozen):
     costs: dict[str, Cost] = Field(default_factory=dict)
     tuning: Tuning | None = None
     identity: dict[str, str] = Field(default_factory=dict)
+    seeds: dict[str, int] = Field(default_factory=dict)
     reported: dict[str, float] = Field(default_factory=dict)
 
 
 class Record(Frozen):
     """Everything about one unlearning and its audit; the page reads this and nothing else.
 
+    `seed`: of the evaluation, and of training and unlearning where `seeds` doesn't name others.
     `observed`: on how many examples of a split models were looked at, where not on all, by split.
     `scores`: sha256 of the file of scores, beside the record, of each judged attack by name. `never_trained`: the
     verdict beside records that were never trained on, where it was asked for or no other could be given.
@@ -390,6 +392,7 @@ class Record(Frozen):
     method_title: str
     parameters: dict[str, Any]
     seed: int
+    seeds: dict[str, int] = Field(default_factory=dict)
     tuning: Tuning | None = None
     verdict: Verdict
     measurements: list[Measurement]

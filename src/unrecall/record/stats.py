@@ -55,6 +55,39 @@ def student(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+class Components(NamedTuple):
+    """The standard deviation that each level of seeds adds to a number; None where that level has one seed.
+
+    What chance does at a level of one seed counts to the level above it.
+    """
+
+    training: float | None
+    unlearning: float | None
+    evaluation: float | None
+
+
+def variance_components(values: np.ndarray) -> Components:
+    """What each level of seeds adds to the spread of `values` [originals, unlearnings, evaluations].
+
+    A nested analysis of variance: with mean squares MS_T, MS_U, MS_E over a x b x c values,
+    s_E^2 = MS_E, s_U^2 = (MS_U - MS_E) / c, s_T^2 = (MS_T - MS_U) / (b c), where less than nothing is nothing.
+
+    Reference: Searle, Casella and McCulloch, "Variance Components", Wiley 1992, chapter 3.
+    """
+    below, each = 0.0, 1
+    deviations: list[float | None] = []
+    for level in (2, 1, 0):
+        count, means = values.shape[level], values.mean(axis=tuple(range(level + 1, 3)))
+        if count > 1:
+            mean_square = each * float(means.var(axis=level, ddof=1).mean())
+            deviations.append(float(np.sqrt(max(mean_square - below, 0.0) / each)))
+            below = mean_square
+        else:
+            deviations.append(None)
+        each *= count
+    return Components(*reversed(deviations))
+
+
 ALIKE = "no interval: the examples do not differ"
 SKEWED = "no interval: a few examples decide the mean"
 FEW = 3.0

@@ -5,6 +5,7 @@ import io
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -17,11 +18,12 @@ from unrecall.record.judgement import judged
 from unrecall.record.schema import Measurement, Record
 from unrecall.report.page import key_measurements
 from unrecall.report.strips import finite, present
-from unrecall.report.summary import Seeds, methods
+from unrecall.report.summary import Audits, methods
 
 COLUMNS: Final = (
     "scenario", "method", "seeds", "measurement", "title", "unit", "judged", "leak",
-    "original", "unlearned", "sd", "low", "high", "retrained", "retrained_sd", "retrained_models", "verdict",
+    "original", "unlearned", "sd", "sd_training", "sd_unlearning", "sd_evaluation", "low", "high",
+    "retrained", "retrained_sd", "retrained_models", "verdict",
 )  # fmt: skip
 MARK: Final = "% Written by unrecall from records."
 SPECIAL: Final = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
@@ -35,15 +37,32 @@ AS_IT_IS: Final = "memory_left_as_it_is"
 """The names of the p over all attacks and of the share left, beside records never trained on."""
 Bounds: TypeAlias = tuple[float | None, float | None]
 NONE: Final[Bounds] = (None, None)
+Values: TypeAlias = Sequence[tuple[Record, float | None]]
+"""A number of each audit."""
 FORMS: Final = (".csv", ".json", ".tex")
 """How the name of a table ends."""
+
+
+class Chance(NamedTuple):
+    """A number over seeds: see `Line`."""
+
+    mean: float | None
+    sd: float | None
+    sd_training: float | None
+    sd_unlearning: float | None
+    sd_evaluation: float | None
+    low: float | None
+    high: float | None
 
 
 class Line(NamedTuple):
     """One measurement of one method on one scenario, over all its seeds.
 
-    `original`, `unlearned`: means over seeds. `sd`: of the unlearned models over seeds; None for one seed. `low` and
-    `high`: an interval at 95 %, of the mean over seeds by Student's t, or over examples where there is one seed.
+    `original`, `unlearned`: means over seeds. `sd`: of the unlearned models over seeds; None for one seed.
+    `sd_training` to `sd_evaluation`: what each level of seeds adds to it (`variance_components`), unless cells of the
+    grid are missing. `low` and `high`: an interval at 95 %. Of one seed it is over examples; else it is Student's, of
+    the mean over originals, whose own seeds are averaged first; where all share one, over its unlearnings; else over
+    evaluations.
     `retrained`, `retrained_sd`: over the retrained models. `verdict`: of the row, at each seed.
     """
 
@@ -58,6 +77,9 @@ class Line(NamedTuple):
     original: float | None
     unlearned: float | None
     sd: float | None
+    sd_training: float | None
+    sd_unlearning: float | None
+    sd_evaluation: float | None
     low: float | None
     high: float | None
     retrained: float | None
@@ -123,15 +145,16 @@ def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
     )
 
 
-def _names(group: Seeds) -> list[str]:
+def _names(group: Audits) -> list[str]:
     return list(dict.fromkeys(m.name for record in group.records for m in record.measurements))
 
 
-def _line(group: Seeds, name: str) -> Line:
-    own = [m for record in group.records if (m := record.measurement(name)) is not None]
-    first, values = own[0], present(m.unlearned.value for m in own)
-    references = _references(own)
-    low, high = _interval(own, values)
+def _line(group: Audits, name: str) -> Line:
+    audits = [(record, m) for record in group.records if (m := record.measurement(name)) is not None]
+    own = [m for _, m in audits]
+    first, references = own[0], _references(own)
+    values = [(record, m.unlearned.value) for record, m in audits]
+    bounds = (first.unlearned.low, first.unlearned.high) if len(own) == 1 else None
     return Line(
         group.scenario,
         group.name,
@@ -142,10 +165,7 @@ def _line(group: Seeds, name: str) -> Line:
         any(m.judged for m in own),
         first.leak or "",
         _mean(present(m.original.value for m in own)),
-        _mean(values),
-        _deviation(values),
-        low,
-        high,
+        *_over_seeds(values, bounds),
         _mean(references),
         _deviation(references),
         len(references),
@@ -153,29 +173,27 @@ def _line(group: Seeds, name: str) -> Line:
     )
 
 
-def _beside_others(group: Seeds) -> Iterator[Line]:
+def _beside_others(group: Audits) -> Iterator[Line]:
     """What was measured beside records never trained on: p over all attacks, then the share left by each."""
-    audits = [of for record in group.records if (of := record.never_trained) is not None and of.attacks]
+    audits = [(record, of) for record in group.records if (of := record.never_trained) is not None and of.attacks]
     if not audits:
         return
-    labels = "; ".join(dict.fromkeys(of.label for of in audits))
+    labels = "; ".join(dict.fromkeys(of.label for _, of in audits))
 
-    def line(name: str, title: str, leak: str, values: list[float], bounds: Bounds, original: float | None) -> Line:
+    def line(name: str, title: str, leak: str, values: Values, bounds: Bounds | None, original: float | None) -> Line:
         head = (group.scenario, group.name, len(values), name, title, "share", True, leak, original)
-        return Line(*head, _mean(values), _deviation(values), *bounds, None, None, 0, labels)
+        return Line(*head, *_over_seeds(values, bounds), None, None, 0, labels)
 
-    original = _mean(present(of.original for of in audits))
-    yield line(P_LEAK, "p beside records never trained on", "below", present(of.leak for of in audits), NONE, original)
-    titles = {attack.name: attack.title for of in audits for attack in of.attacks}
+    ps = [(record, of.leak) for record, of in audits if of.leak is not None]
+    original = _mean(present(of.original for _, of in audits))
+    yield line(P_LEAK, "p beside records never trained on", "below", ps, NONE, original)
+    titles = {attack.name: attack.title for _, of in audits for attack in of.attacks}
     for name, title in titles.items():
-        attacks = [attack for of in audits for attack in of.attacks if attack.name == name]
-        own = [attack for attack in attacks if finite(attack.rho) is not None]
-        shares, bounds = present(attack.rho for attack in own), NONE
-        if len(own) == 1:
-            bounds = finite(own[0].rho_low), finite(own[0].rho_high)
-        elif own:
-            bounds = stats.student(np.array(shares))
+        attacks = [(record, attack) for record, of in audits for attack in of.attacks if attack.name == name]
+        own = [(record, attack) for record, attack in attacks if finite(attack.rho) is not None]
+        bounds = (own[0][1].rho_low, own[0][1].rho_high) if len(own) == 1 else None
         words = f"Share of the original's memory left: {title}"
+        shares = [(record, attack.rho) for record, attack in own]
         yield line(f"memory_left_{name}", words, "above", shares, bounds, 1.0 if own else None)
 
 
@@ -185,13 +203,29 @@ def _references(own: Sequence[Measurement]) -> list[float]:
     return [value for values in dict.fromkeys(by_seed) for value in values]
 
 
-def _interval(own: Sequence[Measurement], values: Sequence[float]) -> tuple[float | None, float | None]:
-    if len(values) == 1:
-        estimate = next(m.unlearned for m in own if finite(m.unlearned.value) is not None)
-        return finite(estimate.low), finite(estimate.high)
-    if not values:
-        return None, None
-    return stats.student(np.array(values))
+def _over_seeds(values: Values, bounds: Bounds | None) -> Chance:
+    """What a number is over the seeds of its audits. `bounds`: its interval where it isn't Student's over seeds."""
+    numbers = [(record, value) for record, value in values if finite(value) is not None and value is not None]
+    by_original: dict[str, dict[int, list[float]]] = {}
+    for record, number in numbers:
+        unlearnings = by_original.setdefault(_original(record), {})
+        unlearnings.setdefault(record.seeds.get("unlearning", record.seed), []).append(number)
+    grid = [list(unlearnings.values()) for unlearnings in by_original.values()]
+    own = [number for _, number in numbers]
+    if bounds is None:
+        means = [[statistics.fmean(chain(*unlearnings)) for unlearnings in grid]]
+        means += [[statistics.fmean(evaluations) for evaluations in unlearnings] for unlearnings in grid]
+        units = next((level for level in means if len(level) > 1), own)
+        bounds = stats.student(np.array(units)) if len(units) > 1 else NONE
+    whole = len({(len(unlearnings), len(each)) for unlearnings in grid for each in unlearnings}) == 1
+    components = stats.variance_components(np.array(grid)) if whole else stats.Components(None, None, None)
+    return Chance(_mean(own), _deviation(own), *components, *map(finite, bounds))
+
+
+def _original(record: Record) -> str:
+    """Which training the original comes from: one that was given is the same whatever the seed."""
+    seed = record.seeds.get("training", record.seed)
+    return record.provenance.weights.get("original", str(seed))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -35,7 +35,7 @@ class Spread(NamedTuple):
     seed: int | None
 
 
-class Seeds(NamedTuple):
+class Audits(NamedTuple):
     """All audits of one method on one scenario, each with its number on the page."""
 
     name: str
@@ -64,10 +64,10 @@ class Place(NamedTuple):
 
     rank: int
     tied: bool
-    seeds: Seeds
+    seeds: Audits
 
 
-def methods(records: Sequence[Record]) -> list[Seeds]:
+def methods(records: Sequence[Record]) -> list[Audits]:
     """The audits by scenario and method, in the order of the records; a tuned method is one, whatever was chosen."""
     groups: dict[tuple[str, str], list[tuple[int, Record]]] = {}
     for number, record in enumerate(records, 1):
@@ -78,11 +78,11 @@ def methods(records: Sequence[Record]) -> list[Seeds]:
     for (scenario, _), members in groups.items():
         names = list(dict.fromkeys(record.method for _, record in members))
         name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} (tuned)"
-        together.append(Seeds(name, scenario, [n for n, _ in members], [record for _, record in members]))
+        together.append(Audits(name, scenario, [n for n, _ in members], [record for _, record in members]))
     return together
 
 
-def ranking(groups: Sequence[Seeds]) -> list[Place]:
+def ranking(groups: Sequence[Audits]) -> list[Place]:
     """Methods of one scenario: by their worst verdict, then by what is left, then by what was lost, at worst."""
     keys = [(BEST_FIRST.index(g.label), *_rounded(g.left), *_rounded(g.lost)) for g in groups]
     ordered = sorted(zip(keys, groups, strict=True), key=lambda pair: pair[0])
@@ -120,7 +120,7 @@ def lost(record: Record) -> float | None:
     return max(present(losses), default=None)
 
 
-def over_seeds(seeds: Seeds, name: str) -> Spread | None:
+def over_seeds(seeds: Audits, name: str) -> Spread | None:
     """A measurement over the seeds of a method; its worst is on the side where the forgotten shows, or use is lost."""
     rows = [(m, record.seed) for record in seeds.records if (m := record.measurement(name)) is not None]
     if not rows:
@@ -172,7 +172,7 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
                 yield f"  {place.rank}{mark} {place.seeds.name}: {place.seeds.label}; {_both(place.seeds)}"
 
 
-def _both(group: Seeds) -> str:
+def _both(group: Audits) -> str:
     """What is left and what was lost, in words; the worst of several seeds by its number."""
     worst = "" if group.left is None or len(group.records) == 1 else f", worst seed {group.left.seed}"
     still_there, lost_elsewhere = percent_over_seeds(group.left), percent_over_seeds(group.lost)

@@ -259,3 +259,23 @@ def test_ratio_of_sums_against_the_bootstrap() -> None:
     assert stats.ratio(np.array([3.0]), np.array([2.0])) == stats.Estimate(value=1.5, n=1, note=stats.ALIKE)
     few = stats.ratio(np.r_[above[:29], np.zeros(371)], np.r_[below[:29], np.zeros(371)])
     assert (few.low, few.note) == (None, stats.SKEWED)
+
+
+def test_variance_components_by_hand() -> None:
+    """Two originals, two unlearnings each, evaluated twice: MS_E = .02, MS_U = .04, MS_T = .72."""
+    values = np.array([[[0.1, 0.3], [0.3, 0.5]], [[0.7, 0.9], [0.9, 1.1]]])
+    training, unlearning, evaluation = stats.variance_components(values)
+    assert evaluation == pytest.approx(0.02**0.5)
+    assert unlearning == pytest.approx(((0.04 - 0.02) / 2) ** 0.5)
+    assert training == pytest.approx(((0.72 - 0.04) / 4) ** 0.5)
+
+
+def test_a_level_of_one_seed_counts_to_the_level_above() -> None:
+    assert stats.variance_components(np.array([[[0.2]], [[0.4]]])) == (pytest.approx(0.02**0.5), None, None)
+    assert stats.variance_components(np.array([[[0.2], [0.4]]])) == (None, pytest.approx(0.02**0.5), None)
+    assert stats.variance_components(np.array([[[0.5]]])) == (None, None, None)
+
+
+def test_less_variance_than_nothing_is_nothing() -> None:
+    """Means of the unlearnings agree, and evaluations don't: (0 - .02) / 2 is below nothing."""
+    assert stats.variance_components(np.array([[[0.2, 0.4], [0.4, 0.2]]])) == (None, 0.0, pytest.approx(0.02**0.5))

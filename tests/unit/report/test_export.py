@@ -29,6 +29,31 @@ def test_a_line_has_mean_deviation_and_interval_over_seeds() -> None:
     assert (far.low, far.high) == pytest.approx((0.77, 0.83))  # of its examples
 
 
+def of_original(original: str, unlearning: int, known: float) -> Record:
+    """An audit of an unlearning of an original, whose loss AUC is `known`."""
+    record = audit("m", unlearning, "leaks", known, 0.9)
+    provenance = record.provenance.model_copy(update={"weights": {"original": original}})
+    return record.model_copy(update={"provenance": provenance, "seeds": {"training": 0, "unlearning": unlearning}})
+
+
+def test_seeds_of_one_original_are_averaged_before_originals_are_compared() -> None:
+    """.2 and .4 of one, .6 and .8 of another: means .3 and .7, of which Student's t of one degree makes .5 +- 2.54."""
+    known = {("a", 0): 0.2, ("a", 1): 0.4, ("b", 2): 0.6, ("b", 3): 0.8}
+    line = export.lines([of_original(*key, value) for key, value in known.items()])[0]
+    assert (line.low, line.high) == pytest.approx((0.5 - 12.706 * 0.2, 0.5 + 12.706 * 0.2), abs=1e-3)
+    assert line.sd_unlearning == pytest.approx(0.02**0.5)
+    assert line.sd_training == pytest.approx(0.07**0.5)  # (2 x .08 - .02) / 2
+    assert line.sd_evaluation is None
+    missing = export.lines([of_original(*key, value) for key, value in list(known.items())[:3]])[0]
+    assert (missing.sd_training, missing.sd_unlearning) == (None, None)
+
+
+def test_seeds_of_a_model_that_was_given_are_unlearnings() -> None:
+    line = export.lines([of_original("a", 0, 0.2), of_original("a", 1, 0.4)])[0]
+    assert (line.sd_training, line.sd_unlearning) == (None, pytest.approx(0.02**0.5))
+    assert (line.low, line.high) == pytest.approx((0.3 - 12.706 * 0.1, 0.3 + 12.706 * 0.1), abs=1e-3)
+
+
 def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     for suffix in (".csv", ".json"):
         export.write(SEEDS, tmp_path / f"t{suffix}")
