@@ -13,14 +13,13 @@ class Covariates:
     """What is known of the difficulty of `n` examples without any of the models that an audit compares.
 
     `names` and `groups` [k]: what each column is, and what it belongs to. `values` [n, k]: finite, float64, without a
-    column of ones. `known` [n]: whether retain has an example of the same class; all of them where there are no
-    classes. `read`: how many retain examples were read. `trained_on`: sha256 over the digests of those, in order.
+    column of ones. `read`: how many retain examples were read. `trained_on`: sha256 over the digests of those, in
+    order.
     """
 
     names: tuple[str, ...]
     groups: tuple[str, ...]
     values: np.ndarray
-    known: np.ndarray
     read: int = 0
     trained_on: str = ""
 
@@ -44,4 +43,4 @@ class Covariates:
 
 def no_covariates(n: int) -> Covariates:
     """Nothing known of `n` examples: no columns."""
-    return Covariates((), (), np.empty((n, 0)), np.ones(n, bool))
+    return Covariates((), (), np.empty((n, 0)))

@@ -213,14 +213,12 @@ def _difficulty(units: Units, setting: Setting) -> Covariates:
     def arrays() -> dict[str, np.ndarray]:
         hardness = difficulty(setting.task, setting.request.retain, units.examples, setting.seed)
         words = {"names": hardness.names, "groups": hardness.groups, "trained_on": (hardness.trained_on,)}
-        return {"values": hardness.values, "known": hardness.known} | {
-            name: np.array(texts, str) for name, texts in words.items()
-        }
+        return {"values": hardness.values} | {name: np.array(texts, str) for name, texts in words.items()}
 
     key = (setting.request.fingerprint, repr(setting.task), setting.reading, str(setting.seed), code_key(difficulty))
     named = setting.cache.get("difficulty", key, ARRAYS, arrays)
     names, groups = (tuple(map(str, named[name])) for name in ("names", "groups"))
-    return Covariates(names, groups, named["values"], named["known"], trained_on=str(named["trained_on"][0]))
+    return Covariates(names, groups, named["values"], trained_on=str(named["trained_on"][0]))
 
 
 def _unchanged(setting: Setting) -> bool:

@@ -39,7 +39,7 @@ class CausalLM(Tokenised, Task):
         """The task with `ends` decided: whether greedy decoding would end after at least half of forget's answers."""
         if self.ends is not None or not self.stops:
             return self
-        return replace(self, ends=model is None or self._ended(model, request), known={})
+        return replace(self, ends=model is None or self._ended(model, request), encodings={})
 
     def _ended(self, model: nn.Module, request: Request) -> bool:
         """Whether the model ends at least half of some of forget's answers, which it was trained on, where they end."""
@@ -78,7 +78,7 @@ class CausalLM(Tokenised, Task):
         most = min((length for length in (context_of(model), self.longest) if length), default=None)
         if most is None or self.prompt(item) or item.get("before"):
             return [item]
-        whole = replace(self, longest=None, known={})
+        whole = replace(self, longest=None, encodings={})
         pieces, left = [], self.answer(item)
         while len(whole.encode({"answer": left})[0]) > most:
             end = _cut(left, lambda text: len(whole.encode({"answer": text})[0]) <= most)

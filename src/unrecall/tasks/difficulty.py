@@ -43,8 +43,8 @@ def difficulty(task: Task, retain: Examples, pool: Examples, seed: int, most: in
     _check(graded, task, len(pool))
     back = np.argsort(np.array(order, int))
     trained_on = hashlib.sha256(",".join(retain_digests).encode()).hexdigest()
-    values, known = np.asarray(graded.values, np.float64)[back], np.asarray(graded.known)[back]
-    return replace(graded, values=values, known=known, read=len(retain_digests), trained_on=trained_on)
+    values = np.asarray(graded.values, np.float64)[back]
+    return replace(graded, values=values, read=len(retain_digests), trained_on=trained_on)
 
 
 def _check(graded: object, task: Task, n: int) -> None:
@@ -53,7 +53,7 @@ def _check(graded: object, task: Task, n: int) -> None:
     if not isinstance(graded, Covariates):
         raise BadInput(f"{name}: expected Covariates, got {type(graded).__name__}. Return unrecall's Covariates.")
     shape, columns = np.shape(graded.values), len(graded.names)
-    if shape != (n, columns) or len(graded.groups) != columns or np.shape(graded.known) != (n,):
+    if shape != (n, columns) or len(graded.groups) != columns:
         raise BadInput(f"{name}: expected values [{n}, {columns}], got {list(shape)}. Give a row for each example.")
     if not np.isfinite(np.asarray(graded.values, np.float64)).all():
         raise BadInput(f"{name}: expected finite values, got NaN or infinity. Clip what has no bounds.")

@@ -52,8 +52,6 @@ def difficulty_of_inputs(retain: Labelled, pool: Labelled, seed: int) -> Covaria
     - "confidence" and "square": c and c^2, c = z_y - log sum over k != y of exp z_k, clipped to [-15, 20], z from a
       logistic regression on random features (`features_of`) that is fitted to all of retain; its penalty gives a fifth
       of up to 5,000 retain examples the highest probability when it is fitted to the rest of them.
-
-    An example of a class that retain lacks is flagged (`known`).
     """
     generator = torch.Generator().manual_seed(seed)
     features = features_of(retain.inputs, generator)
@@ -67,7 +65,6 @@ def difficulty_of_inputs(retain: Labelled, pool: Labelled, seed: int) -> Covaria
         (*(f"class {c}" for c in classes[1:]), "distance to same", "distance to others", "log ratio", "c", "c^2"),
         (*["class"] * (len(classes) - 1), *["distance"] * 3, "confidence", "square"),
         np.concatenate([dummies, near, np.stack([c, c**2], 1)], 1),
-        torch.isin(pool.labels, retain.labels).numpy(),
     )
 
 

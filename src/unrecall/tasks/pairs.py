@@ -48,7 +48,7 @@ class Pairs(Task):
     std: tuple[float, ...] = ()
     longest: int = 77
     bounds: tuple[float, float] = (0.0, 1.0)
-    known: dict[str, list[int]] = field(default_factory=dict, compare=False)
+    caption_tokens: dict[str, list[int]] = field(default_factory=dict, compare=False)
     """Captions already tokenised."""
 
     def __post_init__(self) -> None:
@@ -77,9 +77,9 @@ class Pairs(Task):
 
     def encode(self, caption: str) -> list[int]:
         """A caption's tokens, its end among them even where it was cut; no padding."""
-        if caption not in self.known:
-            self.known[caption] = self._tokens(caption)
-        return self.known[caption]
+        if caption not in self.caption_tokens:
+            self.caption_tokens[caption] = self._tokens(caption)
+        return self.caption_tokens[caption]
 
     def cut_off(self, item: Any) -> float:
         """The share of a caption's tokens that `longest` cuts off; 0 where the tokenizer doesn't tell."""

@@ -77,5 +77,4 @@ def difficulty_of_texts(retain: Iterable[Sequence[int]], pool: Sequence[tuple[Se
         ("c", "c^2", "log length", "log frequency"),
         ("confidence", "square", "words", "words"),
         np.array(rows, np.float64).reshape(len(pool), 4),
-        np.ones(len(pool), bool),
     )

@@ -68,7 +68,7 @@ class Tokenised:
     longest: int | None = None
     ends: bool | None = None
     prompts: bool = False
-    known: dict[tuple[object, ...], Encoded] = field(default_factory=dict, compare=False)
+    encodings: dict[tuple[object, ...], Encoded] = field(default_factory=dict, compare=False)
     """Examples already tokenised."""
 
     def __post_init__(self) -> None:
@@ -147,10 +147,10 @@ class Tokenised:
 
     def _encoded(self, item: Any) -> Encoded:
         key = (self.prompt(item), self.answer(item), repr(_beside(item)))
-        if key not in self.known:
+        if key not in self.encodings:
             tokens, start, counted = self._whole(item)
-            self.known[key] = Encoded(tokens[: self.longest], start, counted[: self.longest])
-        return self.known[key]
+            self.encodings[key] = Encoded(tokens[: self.longest], start, counted[: self.longest])
+        return self.encodings[key]
 
     def _whole(self, item: Any) -> Encoded:
         """All tokens of an example, however many."""

@@ -389,7 +389,7 @@ def test_an_exported_model_opens_again(pairs_world: World, tmp_path: Path) -> No
     before, after = w.original.state_dict(), opened.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    again = replace(w.task, tokenizer=opened.tokenizer, known={})
+    again = replace(w.task, tokenizer=opened.tokenizer, caption_tokens={})
     assert again.encode("red ann baker") == w.task.encode("red ann baker")
     np.testing.assert_array_equal(
         observe(opened.model, again, w.request.forget).loss, observe(w.original, w.task, w.request.forget).loss

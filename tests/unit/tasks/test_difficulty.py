@@ -85,7 +85,6 @@ def test_columns_of_inputs() -> None:
     made = difficulty_of_inputs(RETAIN, pool, 0)
     assert made.names == ("class 1", "class 2", "distance to same", "distance to others", "log ratio", "c", "c^2")
     assert made.values[:, :2].tolist() == [[0, 0], [1, 0], [0, 1], [0, 0]]
-    assert made.known.tolist() == [True, True, False, True]
     assert np.isfinite(made.values).all()
     np.testing.assert_allclose(made.values[:, -1], made.values[:, -2] ** 2)
 
@@ -171,14 +170,12 @@ def test_the_order_of_the_pool_decides_nothing(world: str, request: pytest.Fixtu
     second = difficulty(w.task, w.request.retain, [pool[i] for i in order], 0)
     assert len(first) == 12
     assert np.array_equal(first.values[order], second.values)
-    assert np.array_equal(first.known[order], second.known)
     assert not np.array_equal(first.values, second.values)
 
 
-def test_a_class_request_has_a_flag(class_world: World) -> None:
+def test_a_class_that_retain_lacks_has_finite_covariates(class_world: World) -> None:
     w = class_world
     made = difficulty(w.task, w.request.retain, [*w.request.forget, *w.request.holdout], 0)  # type: ignore[misc]
-    assert not made.known.any()
     assert np.isfinite(made.values).all()
 
 
@@ -204,7 +201,6 @@ def test_a_task_that_grades_nothing_has_no_columns(pairs_world: World) -> None:
     w = pairs_world
     made = difficulty(w.task, w.request.retain, w.request.forget, 0)
     assert made.values.shape == (len(w.request.forget), 0)
-    assert made.known.all()
 
 
 @dataclass(frozen=True)
@@ -224,7 +220,7 @@ class Own(Classification):
         (None, "expected Covariates, got NoneType"),
         (no_covariates(3), r"expected values \[4, 0\], got \[3, 0\]"),
         (replace(no_covariates(4), names=("c",)), r"expected values \[4, 1\], got \[4, 0\]"),
-        (Covariates(("c",), ("confidence",), np.full((4, 1), np.nan), np.ones(4, bool)), "expected finite values"),
+        (Covariates(("c",), ("confidence",), np.full((4, 1), np.nan)), "expected finite values"),
     ],
 )
 def test_a_task_of_the_users_own_is_checked(given: Any, message: str) -> None:
@@ -238,7 +234,7 @@ def test_a_task_of_the_users_own_is_checked(given: Any, message: str) -> None:
 def test_columns_go_in_groups_where_examples_are_few() -> None:
     names = ("class 1", "class 2", "near", "far", "ratio", "c", "c^2")
     groups = ("class", "class", "distance", "distance", "distance", "confidence", "square")
-    whole = Covariates(names, groups, np.arange(14.0).reshape(2, 7), np.ones(2, bool), 5, "abc")
+    whole = Covariates(names, groups, np.arange(14.0).reshape(2, 7), 5, "abc")
     assert whole.fewer_than(8).names == names
     assert whole.fewer_than(7).names == ("class 1", "class 2", "c", "c^2")
     assert whole.fewer_than(4).names == ("c", "c^2")
