@@ -140,13 +140,15 @@ def beforehand(case: Case) -> Iterator[str]:
             unlearned = unlearning_times(case, model) if isinstance(case.method, GradientMethod) else ()
             timed = list(chain(training_times(case, model, counts), unlearned))
             lines = [f"{each.line.subject}: {each.line.text}" for each in timed]
+            if not isinstance(case.method, GradientMethod):
+                lines.append(f"unlearning: not counted, as {case.method.title} takes no steps that could be timed")
             size = memory(case, model)
     except KeyboardInterrupt:
         raise
     except BaseException:  # the run itself will say what is wrong
         return
     spent = duration(sum(each.seconds for each in timed))
-    yield f"before attacks about {spent} on {case.session.place()} ({'; '.join(lines) or 'nothing is trained'})"
+    yield f"before attacks about {spent} on {case.session.place()} ({'; '.join(lines)})"
     yield f"{size.subject}: {size.text}"
 
 

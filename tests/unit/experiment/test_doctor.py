@@ -137,6 +137,8 @@ def test_a_run_says_what_comes_before_attacks_and_changes_nothing(
     scenario.train_retrained(1, CPU)
     time, _ = beforehand(case)
     assert "retrained: 100 steps of" in time, "the cache holds the other"
+    time, _ = beforehand(replace(case, method=parse("repselect", "methods")))
+    assert "unlearning: not counted, as RepSelect takes no steps" in time
 
 
 def test_what_can_not_be_said_before_a_run_is_left_to_the_run(samples_world: World) -> None:
