@@ -145,7 +145,7 @@ def copies(scenario: Scenario, original: nn.Module, session: Session) -> Iterato
     )
     yield "half left in", replace(scenario, request=partial).train_retrained(REFERENCES + 1, session).model
     for name, method in METHODS.items():
-        start = StartingPoint(scenario, original, 0, session, stops=True)
+        start = StartingPoint(scenario, original, 0, session, True)
         yield name, start.unlearned(method.scaled(start.tuned(method).chosen), name.split(",")[0]).model
 
 

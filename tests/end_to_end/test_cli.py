@@ -131,6 +131,21 @@ def test_one_original_is_unlearned_twice(capsys: pytest.CaptureFixture[str]) -> 
     assert call("check", "out") == 0
 
 
+def test_a_strength_is_tuned_against_an_attack(capsys: pytest.CaptureFixture[str]) -> None:
+    against = ["--against", "relearn:steps=2,learning_rates=0.01", "--kl", "0.5"]
+    assert call(*RUN, *against) == 0
+    record = load(Path("out/seed-0/record.json"))
+    assert record.tuning is not None
+    assert record.tuning.criterion.startswith(
+        "the least that relearn:steps=2,learning_rates=0.01 brings back of forget"
+    )
+    assert all(trial.kl is not None for trial in record.tuning.trials)
+    assert call("check", "out") == 0
+    capsys.readouterr()
+    assert call(*RUN, "--tune") == 2
+    assert "against" in capsys.readouterr().err
+
+
 def test_fail_on_decides_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*RUN) == 0
     label = load(Path("out/seed-0/record.json")).verdict.label

@@ -120,6 +120,8 @@ def run(
     lora: options.Lora = None,
     out: Out = Path("unrecall-run"),
     tune: Tune = None,
+    against: options.AgainstAttack = "",
+    kl: options.MostKl = 0.01,
     suite: SuiteName = "standard",
     seeds: options.Levels = "1",
     budget: Budget = "",
@@ -139,14 +141,14 @@ def run(
     from unrecall.spec.lines import paths
 
     levels = seeds_of(seeds)
-    searched = options.tunes(tune, method, own)
+    search = options.against_attack(tune, against, kl) or options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
-    check_names(scenario, method, suite, searched)
+    check_names(scenario, method, suite, bool(search))
     labels(fail_on)
-    command = {"command": "run", "scenario": scenario, "method": method, "tune": searched, "suite": suite}
-    command |= options.basis(alone, rate, budget) | options.shown(show_examples)
+    command = {"command": "run", "scenario": scenario, "method": method, "tune": bool(search), "suite": suite}
+    command |= options.basis(alone, rate, budget, search) | options.shown(show_examples)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
-        cell = Cell(scenario, method, suite, 0, searched, str(folder), device, alone, rate, anyway)
+        cell = Cell(scenario, method, suite, 0, search, str(folder), device, alone, rate, anyway)
         cell = replace(cell, show_examples=show_examples)
         cells = [replace(cell, seed=each, folder=str(folder / each.name)) for each in levels]
         _run_and_show(_within(cells, folder, budget), folder, fail_on, jobs)
@@ -209,22 +211,25 @@ def unlearn(
     lora: options.Lora = None,
     out: Out = Path("unrecall-unlearned"),
     tune: Tune = None,
+    against: options.AgainstAttack = "",
+    kl: options.MostKl = 0.01,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
     anyway: options.Anyway = False,
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors, or for a language model the Transformers folder OUT/unlearned."""
     own = options.own_texts(locals())
-    searched = options.tunes(tune, method, own)
+    search = options.against_attack(tune, against, kl) or options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
-    check_names(scenario, method, "quick", searched)
+    check_names(scenario, method, "quick", bool(search))
     from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell, unlearn_cell
     from unrecall.spec.lines import paths
 
-    command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": searched, "seed": seed}
+    command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": bool(search), "seed": seed}
+    command |= options.basis(False, None, "", search)
     with claimed(out, command | {"files": content_keys(*paths(scenario, method))}) as folder:
-        _say(unlearn_cell(Cell(scenario, method, "quick", seed, searched, str(folder), device, anyway=anyway)))
+        _say(unlearn_cell(Cell(scenario, method, "quick", seed, search, str(folder), device, anyway=anyway)))
 
 
 @app.command()
@@ -298,6 +303,8 @@ def bench(
     out: Out = Path("unrecall-bench"),
     seeds: options.Levels = "1",
     tune: Tune = None,
+    against: options.AgainstAttack = "",
+    kl: options.MostKl = 0.01,
     budget: Budget = "",
     jobs: Jobs = 1,
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
@@ -320,12 +327,12 @@ def bench(
         raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
     for name in names:
         check_names(scenario, name, suite)
-    tuned = {name: bool(tune) and parse(name, "methods").innermost().strength is not None for name in names}
-    for name in sorted(name for name in tuned if tune and not tuned[name]):
+    search = options.against_attack(tune, against, kl) or bool(tune)
+    tuned = {name: search if parse(name, "methods").innermost().strength is not None else False for name in names}
+    for name in sorted(name for name in tuned if search and not tuned[name]):
         _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
-    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": bool(tune)} | options.basis(
-        alone, rate, budget
-    )
+    command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": bool(search)}
+    command |= options.basis(alone, rate, budget, search)
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
         cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone, rate, anyway)
         cells = [

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from unrecall.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from unrecall.experiment.against import Against
 
 ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:key=value,...] or FILE.py:function")]
 MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
@@ -34,6 +37,12 @@ Tune = Annotated[
         help="search the method's strength first, on forget and validation data alone, and stop when it has forgotten; "
         "by default with --model, unless the method's line sets its strength",
     ),
+]
+AgainstAttack = Annotated[
+    str, typer.Option("--against", help="search the strength after which this attack brings back least, as in relearn")
+]
+MostKl = Annotated[
+    float, typer.Option("--kl", help="with --against: the most that answers on retain may change, KL in nats")
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="go on though the model doesn't know what it must forget")]
 
@@ -145,6 +154,17 @@ def _faster(method: Any, named: set[str]) -> Any:
     return replace(method, **changed)
 
 
+def against_attack(tune: bool | None, against: str, kl: float) -> "Against | None":
+    """The attack that strengths are tuned against; None where none is named."""
+    from unrecall.experiment.against import Against
+
+    if not against and kl != Against.kl:
+        raise BadInput(f"--kl: expected it with --against, whose budget it is, got {kl:g} alone. Name an attack.")
+    if against and tune is False:
+        raise BadInput("--no-tune: expected it without --against, which tunes, got both. Leave one out.")
+    return Against(against, kl) if against else None
+
+
 def tunes(tune: bool | None, method: str, own: Mapping[str, str]) -> bool:
     """Whether the strength is searched first: as --tune says; by default for a user's own model and texts.
 
@@ -195,12 +215,13 @@ def labels(fail_on: str) -> set[str]:
     return names
 
 
-def basis(alone: bool, rate: float | None, budget: str) -> dict[str, object]:
-    """What --alone, --rate and --budget add to what decides a folder's content; nothing where they are left out.
+def basis(alone: bool, rate: float | None, budget: str, search: "bool | Against" = False) -> dict[str, object]:
+    """What --alone, --rate, --budget and --against add to what decides a folder's content; nothing where left out.
 
     Which attacks a budget leaves stands in a file of the folder.
     """
     added: dict[str, object] = {"alone": True} if alone else {}
+    added |= {} if isinstance(search, bool) else {"against": vars(search)}
     return added | ({} if rate is None else {"rate": rate}) | ({"budget": True} if budget else {})
 
 

@@ -13,6 +13,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
 from unrecall.errors import BadInput
+from unrecall.experiment.against import Against
 from unrecall.experiment.doctor import Case, beforehand
 from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
@@ -36,7 +37,8 @@ class Cell:
     """One experiment of a grid, in words, so that it can travel to another machine.
 
     `scenario`, `method`, `suite`: as on the command line. `seed`: one for all that chance decides, or one for each
-    level. `tuned`: whether the strength is searched first. `folder`: where its record goes, and its finished parts.
+    level. `tuned`: whether the strength is searched first, or against which attack. `folder`: where its record goes,
+    and its finished parts.
     `alone`: without retrained models, beside records that
     were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on
     though the original doesn't know what it must forget. `show_examples`: whether the record holds what is to be
@@ -47,7 +49,7 @@ class Cell:
     method: str
     suite: str
     seed: int | Seeds
-    tuned: bool
+    tuned: bool | Against
     folder: str
     device: str | None
     alone: bool = False

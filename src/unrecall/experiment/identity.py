@@ -9,6 +9,7 @@ from unrecall.data.request import Request
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key, read_json
 from unrecall.errors import BadInput
+from unrecall.experiment.against import Against
 from unrecall.experiment.seeds import Seeds
 from unrecall.harness.checking import check
 from unrecall.methods.base import Method
@@ -35,7 +36,7 @@ def identity(
     method: Method | None,
     attacks: Sequence[Attack],
     start: tuple[Seeds, Session],
-    tuned: bool = False,
+    tuned: bool | Against = False,
 ) -> dict[str, str]:
     """A key of each thing that decides a record's numbers, by its name. `start`: the seeds, and where it runs."""
     seeds, session = start
@@ -49,7 +50,8 @@ def identity(
         "attacks": content_key(*(f"{attack!r} {code_key(attack)}" for attack in attacks)),
         "seed": str(seeds.evaluation),
         **{f"{level} seed": str(seed) for level, seed in seeds.differing.items()},
-        "tuning": str(tuned),
+        "tuning": str(bool(tuned)),
+        **({"tuned against": repr(tuned)} if isinstance(tuned, Against) else {}),
         **environment(),
     }
 

@@ -13,6 +13,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key, discard, file_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
+from unrecall.experiment.against import Against, tune_against
 from unrecall.experiment.goal import goal_of, stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
 from unrecall.experiment.seeds import Seeds
@@ -57,16 +58,16 @@ def experiment(
     seed: int | Seeds = 0,
     session: Session | None = None,
     *,
-    tuned: bool = False,
+    tuned: bool | Against = False,
     rate: float | None = None,
     show_examples: bool = False,
 ) -> Outcome:
     """Trains the models, unlearns, attacks every model alike, judges, and gives the unlearned model and the record.
 
     `attacks`: the standard suite by default. `tuned`: whether the method's strength is searched first, on forget and
-    validation data alone. `seed`: one for all that chance decides, or `Seeds`. `rate`, `show_examples`: as in
-    `audit`. With a session that has a folder, every finished part is kept there, and an interrupted run goes on to the
-    same record.
+    validation data alone, or against which attack. `seed`: one for all that chance decides, or `Seeds`. `rate`,
+    `show_examples`: as in `audit`. With a session that has a folder, every finished part is kept there, and an
+    interrupted run goes on to the same record.
     """
     session, attacks, seeds = session or Session(), attacks or suite("standard"), Seeds.of(seed)
     request = scenario.request.with_validation() if tuned else scenario.request
@@ -77,7 +78,7 @@ def experiment(
     for part in (method, method.innermost(), *suiting):
         named(original.model, getattr(part, "layers", ()))  # BadInput where they are none of the model's
     retrained = references(scenario, session)
-    start = StartingPoint(scenario, original.model, seeds.unlearning, session, stops=tuned)
+    start = StartingPoint(scenario, original.model, seeds.unlearning, session, tuned)
     tuning = start.tuned(method) if tuned else None
     chosen = method if tuning is None else method.scaled(tuning.chosen)
     unlearned = start.unlearned(chosen)
@@ -141,14 +142,20 @@ def references(scenario: Scenario, session: Session) -> list[Trained]:
 class StartingPoint:
     """What a method starts from: a scenario, its original model, a seed and a session.
 
-    `stops`: whether training ends as soon as the request is forgotten, as far as validation data can tell.
+    `search`: whether strengths are searched, or against which attack. By the product's own criterion training ends as
+    soon as the request is forgotten, as far as validation data can tell.
     """
 
     scenario: Scenario
     original: nn.Module
     seed: int
     session: Session
-    stops: bool = False
+    search: bool | Against = False
+
+    @property
+    def stops(self) -> bool:
+        """Whether training ends as soon as the request is forgotten."""
+        return self.search is True
 
     def unlearned(self, method: Method, role: str = "unlearned") -> Trained:
         """The method's model and what it took; from the session's folder where an earlier run left it there."""
@@ -190,13 +197,17 @@ class StartingPoint:
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
-        cache, key = Cache(self.session.folder), (*self._key(method), code_key(Search, goal_of))
-        tuning = cache.get(
-            "tuning", key, model_form(Tuning), lambda: tune(method, self.original, self.job(self.session))
-        )
+        key = (*self._key(method), code_key(Search, goal_of, tune_against), repr(self.search))
+        tuning = Cache(self.session.folder).get("tuning", key, model_form(Tuning), lambda: self._search(method))
         if tuning.criterion.endswith(UNMET):
             self.session.say(f"tuning fell short of its goal: {tuning.criterion}")
         return tuning
+
+    def _search(self, method: Method) -> Tuning:
+        job = self.job(self.session)
+        if isinstance(self.search, Against):
+            return tune_against(method, self.original, job, self.search)
+        return tune(method, self.original, job)
 
     def defender(self, method: Method) -> Defender:
         """The method as it stands, ready to honour other requests than the scenario's own."""

@@ -1,13 +1,15 @@
 """Finding a method's strength on what a user really has, before any audit."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from unrecall.data.examples import Examples, Part
-from unrecall.data.request import Request
+from unrecall.data.request import Kind, Request
 from unrecall.errors import Diverged, NotSupported
 from unrecall.experiment.goal import NEAR_DROP, VALIDATION_CHANGE, Goal, Guards, goal_of, guards_of
 from unrecall.methods.base import Method, Strength
@@ -70,7 +72,8 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = TRIALS, re
     narrowed = tuning_request(request, validation, seed)
     guards = guards_of(job.task, model, narrowed, validation, retain_drop)
     untouched = goal.gap(goal.signals(model))
-    search = Search(method, model, job.on(narrowed).until(goal), seed, goal, guards, untouched)
+    judge = partial(judged, goal, guards)
+    search = Search(method, model, job.on(narrowed).until(goal), seed, request.kind, untouched, judge)
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)
     met = best.kept and best.gap <= search.close and (request.kind != "samples" or best.gap >= -search.close)
@@ -105,22 +108,22 @@ def tuning_request(request: Request, validation: Examples, seed: int) -> Request
 class Search:
     """A search for a method's strength; every trial starts from the same model and the same seed.
 
-    `job`: the task and the request of each trial. `guards`: on what little may be lost. `untouched`: the gap of the
-    model as it is.
+    `job`: the task and the request of each trial. `kind`: of the request. `untouched`: the gap of the model as it is.
+    `judge`: what the trial of a strength is worth, by its unlearned model.
     """
 
     method: Method
     model: nn.Module
     job: Job
     seed: int
-    goal: Goal
-    guards: Guards
+    kind: Kind
     untouched: float
+    judge: Callable[[float, nn.Module], Trial]
 
     @property
     def close(self) -> float:
         """How large a gap may be left: that of a class, a concept or a trigger must be closed."""
-        return CLOSE * abs(self.untouched) if self.goal.kind == "samples" else 0.0
+        return CLOSE * abs(self.untouched) if self.kind == "samples" else 0.0
 
     def trials(self, strength: Strength, most: int) -> list[Trial]:
         """The trials of a search in the range of `strength`, in the order in which they were made; at most so many."""
@@ -131,7 +134,7 @@ class Search:
             name = type(self.method).__name__
             self.job.session.say(f"tuning {name}: trial {i + 1} of {most}, strength x {factor:.4g}")
             trial = tried[factor] = self.trial(factor)
-            if trial.kept and self.goal.kind == "samples" and -self.close <= trial.gap <= 0:
+            if trial.kept and self.kind == "samples" and -self.close <= trial.gap <= 0:
                 break
             enough = trial.gap <= 0 or not trial.kept
             weak, strong = (weak, factor) if enough else (factor, strong)
@@ -143,27 +146,29 @@ class Search:
         return list(tried.values())
 
     def trial(self, factor: float) -> Trial:
-        """Unlearns at `factor` times the strength, and looks what was lost. A ruin is too strong."""
+        """Unlearns at `factor` times the strength, and judges what comes of it. A ruin is too strong."""
         ruin = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
         try:
             unlearned = self.method.scaled(factor).unlearn(self.model, self.job.seeded(self.seed).quiet())
         except Diverged:
             return ruin
-        signals = self.goal.signals(unlearned)
-        gap = self.goal.gap(signals)
-        if not math.isfinite(gap):
-            return ruin
-        unseen, near = self.guards.unseen.change(unlearned), self.guards.near.change(unlearned)
-        guard = self.guards.validation
-        validation = None if guard is None else guard.change_of(signals[-1])
-        return Trial(
-            strength=factor,
-            gap=gap,
-            retain_drop=unseen.lost,
-            near_drop=near.lost,
-            validation_drop=None if validation is None else validation.lost,
-            kept=not (unseen.excessive or near.excessive or (validation is not None and validation.excessive)),
-        )
+        trial = self.judge(factor, unlearned)
+        return trial if math.isfinite(trial.gap) else ruin
+
+
+def judged(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> Trial:
+    """How far a model is from the goal, and what was lost."""
+    signals = goal.signals(unlearned)
+    unseen, near, guard = guards.unseen.change(unlearned), guards.near.change(unlearned), guards.validation
+    validation = None if guard is None else guard.change_of(signals[-1])
+    return Trial(
+        strength=factor,
+        gap=goal.gap(signals),
+        retain_drop=unseen.lost,
+        near_drop=near.lost,
+        validation_drop=None if validation is None else validation.lost,
+        kept=not (unseen.excessive or near.excessive or (validation is not None and validation.excessive)),
+    )
 
 
 def choose(trials: list[Trial], kind: str) -> Trial:

@@ -143,7 +143,7 @@ def test_the_null_of_a_method_that_stops_makes_the_passes_that_it_made(class_wor
     """What statistics alone changed, the null shows whole, though the recipe has fewer steps than were taken."""
     w = class_world
     scenario = Scenario("own", "", w.task, w.request, original=w.original, references=0)
-    start = StartingPoint(scenario, w.original, 0, replace(CPU, efforts=[]), stops=True)
+    start = StartingPoint(scenario, w.original, 0, replace(CPU, efforts=[]), True)
     unlearned = start.unlearned(Shifting())
     assert unlearned.cost is not None
     assert unlearned.cost.phases[0] > len(w.request.forget) // 8

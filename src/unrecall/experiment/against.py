@@ -1,0 +1,129 @@
+"""Finding a method's strength against an attack: what the attack brings back counts, under equal damage."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from unrecall.attacks.base import RecoveryAttack
+from unrecall.data.examples import Absent
+from unrecall.errors import BadInput, NotSupported
+from unrecall.evidence.setting import Models, Setting, Subject
+from unrecall.experiment.goal import guards_of
+from unrecall.experiment.tune import TRIALS, UNMET, Search, choose, tuning_request
+from unrecall.harness.evaluation import draw_for
+from unrecall.harness.suites import QUICK
+from unrecall.methods.base import Method
+from unrecall.record.schema import Trial, Tuning
+from unrecall.spec.lines import name_of, parse
+from unrecall.tasks.base import Task, check_inputs
+from unrecall.tasks.protocols import offers
+from unrecall.training.disruption import disruption
+from unrecall.training.job import Job
+from unrecall.training.randomness import draw_seed
+
+CRITERION = (
+    "the least that {0} brings back of forget{1}, at its worst, with KL(original || unlearned) of at most {2:g} nats "
+    "on retain examples that unlearning did not see"
+)
+
+
+@dataclass(frozen=True)
+class Against:
+    """The attack that a method's strength is tuned against, and the damage that each method may do.
+
+    Methods that are tuned so are compared under equal budgets, as Sondej, Yang, Mahdi compare, "RepSelect", arXiv
+    2606.17168.
+
+    `attack`: as on the command line; an attack without parameters is as in the suite `quick`. `kl`: KL(p_0 || p) on
+    retain, in nats.
+    """
+
+    attack: str = "relearn"
+    kl: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.kl) and self.kl > 0):
+            raise BadInput(f"--kl: expected a budget above 0 nats, got {self.kl:g}. Give 0.01, say.")
+        if not isinstance(parse(self.attack, "attacks"), RecoveryAttack):
+            raise BadInput(
+                f"--against: expected an attack that brings the forgotten back, got {self.attack}, which doesn't. Name "
+                "another: relearn, prototypical, quantise."
+            )
+
+    def attack_on(self, task: Task) -> RecoveryAttack:
+        """The attack for a task; BadInput where it can't run on it."""
+        quick = [a for protocol, a in QUICK if name_of(a) == self.attack and offers(task, protocol)]
+        attack = next(iter(quick), None) or parse(self.attack, "attacks")
+        if not isinstance(attack, RecoveryAttack) or not offers(task, *attack.needs):
+            raise BadInput(f"--against: expected an attack on {type(task).__name__}, got {self.attack}. Name another.")
+        return attack
+
+
+def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *, trials: int = TRIALS) -> Tuning:
+    """Searches the strength after which an attack brings back least, among those that do no more than so much damage.
+
+    Sees forget, validation and retain, of which a tenth is kept from unlearning to look for damage; neither holdout nor
+    retrained models. What is brought back is the mean of what the attack's measure shows on forget minus that on
+    validation, or on forget alone where there is no validation, at the attacker's best point, which may be to do
+    nothing. Training doesn't stop by itself. Raises NotSupported for a method without a strength, and for fewer than 2
+    retain examples.
+    """
+    request, strength = job.request.with_validation(), method.innermost().strength
+    if strength is None or len(request.retain) < 2:
+        lacking = "at least 2 retain examples" if strength is not None else "a method with a strength"
+        raise NotSupported(f"--against: expected {lacking}, got fewer or none. Leave it out.")
+    validation, seed = request.validation or (), draw_seed(job.generator)
+    check_inputs(job.task, model, request.only("forget", "retain", "validation"))
+    trial_job = job.on(tuning_request(request, validation, seed))
+    judge = Judge(model, trial_job, seed, against)
+    untouched = judge.brought_back(model)
+    tried = Search(method, model, trial_job, seed, request.kind, untouched, judge).trials(strength, trials)
+    best = choose(tried, request.kind)
+    beside = " beyond validation" if len(validation) else ""
+    criterion = CRITERION.format(against.attack, beside, against.kl)
+    return Tuning(
+        parameter=" and ".join(strength.parameters),
+        chosen=best.strength,
+        untouched=untouched,
+        criterion=criterion + ("" if best.kept else UNMET),
+        trials=sorted(tried, key=lambda trial: trial.strength),
+    )
+
+
+class Judge:
+    """Judges the model of a trial by what an attack brings back of forget, and by the damage on unseen retain.
+
+    `job`: whose test set is the retain examples that unlearning doesn't see, and whose holdout is validation.
+    """
+
+    def __init__(self, model: nn.Module, job: Job, seed: int, against: Against) -> None:
+        unseen = job.request.with_own(retain=job.request.test, test=Absent("stands for retain here"))
+        self.model, self.job, self.seed, self.against = model, job, seed, against
+        self.attack = against.attack_on(job.task)
+        self.guards = guards_of(job.task, model, job.request, job.request.holdout, 1.0)
+        self.distance = disruption(copy.deepcopy(model).eval(), job.on(unseen))
+
+    def __call__(self, factor: float, unlearned: nn.Module) -> Trial:
+        """What the trial of a strength is worth."""
+        distance = self.distance(unlearned)
+        return Trial(
+            strength=factor,
+            gap=self.brought_back(unlearned),
+            retain_drop=self.guards.unseen.change(unlearned).lost,
+            near_drop=self.guards.near.change(unlearned).lost,
+            kl=distance,
+            kept=distance <= self.against.kl,
+        )
+
+    def brought_back(self, unlearned: nn.Module) -> float:
+        """What the attacker's best point shows of forget beyond validation, in the attack's own measure."""
+        models = Models(self.model, unlearned)
+        setting = Setting(models, self.job.request, self.job.task, self.seed, self.job.session.quiet())
+        draw = draw_for(self.attack, setting)
+        scores = self.attack.scores(Subject("unlearned", unlearned), draw.pool, setting)
+        shown = scores.at(draw.places["forget"]).mean(1)
+        if "holdout" in draw.places:
+            shown = shown - scores.at(draw.places["holdout"]).mean(1)
+        return float(shown.max())

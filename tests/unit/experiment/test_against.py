@@ -1,0 +1,123 @@
+"""Strengths that are tuned against an attack: what it brings back by hand, the budget, and what is refused."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+from torch import nn
+
+from tests.unit.experiment.test_tune import Dial
+from tests.worlds import CPU, World, blobs
+from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.errors import BadInput, NotSupported
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.setting import Setting
+from unrecall.experiment.against import Against, Judge, tune_against
+from unrecall.experiment.tune import tuning_request
+from unrecall.methods import NegGradPlus, Retrain
+from unrecall.models.observe import accuracy
+from unrecall.tasks.base import Task
+from unrecall.training.job import Job
+from unrecall.training.randomness import seeded
+
+
+@dataclass(frozen=True)
+class Fixed(RecoveryAttack):
+    """Brings back the models of `BROUGHT`, whatever is attacked."""
+
+    title = "Fixed"
+    axis = "steps"
+
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
+        for step, brought in enumerate(BROUGHT, 1):
+            yield Attacked(step, brought, pool.tested)
+
+
+BROUGHT: list[nn.Module] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_brought() -> None:
+    BROUGHT.clear()
+
+
+class By(Against):
+    """With the attack above."""
+
+    def attack_on(self, task: Task) -> RecoveryAttack:
+        return Fixed()
+
+
+def job_of(w: World) -> Job:
+    """With validation, which the audit doesn't see."""
+    return Job(replace(w.request, validation=blobs(80, 4, 5)[::4]), w.task, seeded(0), CPU)
+
+
+def judge_of(w: World, against: Against) -> Judge:
+    request = job_of(w).request
+    assert request.validation is not None
+    return Judge(w.original, job_of(w).on(tuning_request(request, request.validation, 0)), 0, against)
+
+
+def test_what_comes_back_is_forget_beyond_validation_at_the_attackers_best(samples_world: World) -> None:
+    w = samples_world
+    request = job_of(w).request
+
+    def excess(model: nn.Module) -> float:
+        parts = (request.forget, request.validation or ())
+        forget, validation = (float(accuracy(model, w.task, part).mean()) for part in parts)
+        return forget - validation
+
+    ruin = Dial(force=20.0).unlearn(w.original, job_of(w))
+    assert excess(w.original) > 0.05 + excess(ruin), "the models differ, or nothing is shown"
+    assert judge_of(w, By()).brought_back(ruin) == pytest.approx(excess(ruin))
+    BROUGHT.extend((w.original, ruin))
+    assert judge_of(w, By()).brought_back(ruin) == pytest.approx(excess(w.original))
+
+
+def test_the_chosen_strength_spends_no_more_than_the_budget(samples_world: World) -> None:
+    w = samples_world
+    tuned = tune_against(Dial(), w.original, job_of(w), By("relearn", 0.1))
+    assert any(not t.kept for t in tuned.trials) and any(t.kept for t in tuned.trials)
+    for trial in tuned.trials:
+        assert trial.kl is None or trial.kept == (trial.kl <= 0.1)
+    chosen = next(t for t in tuned.trials if t.strength == tuned.chosen)
+    assert chosen.kept
+    assert abs(chosen.gap) == min(abs(t.gap) for t in tuned.trials if t.kept)
+    assert "at most 0.1 nats" in tuned.criterion and "none that was tried" not in tuned.criterion
+
+
+def test_a_budget_that_no_strength_keeps_is_said(samples_world: World) -> None:
+    tuned = tune_against(Dial(), samples_world.original, job_of(samples_world), By("relearn", 1e-9), trials=2)
+    assert "none that was tried does that" in tuned.criterion
+
+
+def test_relearning_is_tuned_against(samples_world: World) -> None:
+    """The quick suite's own, where nothing else is said; the same again gives the same."""
+    w, against = samples_world, Against("relearn", 0.5)
+    assert against.attack_on(w.task).steps == (1, 4, 16)  # type: ignore[attr-defined]
+    first, again = (tune_against(NegGradPlus(), w.original, job_of(w), against, trials=2) for _ in range(2))
+    assert first == again
+    assert len(first.trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("attack", "kl", "message"),
+    [
+        ("loss", 0.01, "--against: expected an attack that brings the forgotten back, got loss"),
+        ("relern", 0.01, "relern"),
+        ("relearn", 0.0, "--kl: expected a budget above 0 nats, got 0"),
+        ("relearn", float("nan"), "--kl: expected a budget above 0 nats, got nan"),
+    ],
+)
+def test_what_is_refused(attack: str, kl: float, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        Against(attack, kl)
+
+
+def test_where_it_is_refused(samples_world: World) -> None:
+    w = samples_world
+    with pytest.raises(NotSupported, match="--against: expected a method with a strength"):
+        tune_against(Retrain(), w.original, job_of(w), Against())
+    with pytest.raises(BadInput, match="--against: expected an attack on Classification, got prefix"):
+        Against("prefix").attack_on(w.task)
