@@ -41,8 +41,11 @@ from unrecall.training.loop import Fit
 # network no two layers of one kind; samples are no class that a retrained model has never met; texts have no continuous
 # inputs and no classes; transformers have no BatchNorm, two towers no head, and a pair of a batch no loss of its own.
 REFUSED = {
-    "samples": {"logit_lens", "prototypical", "rea_class", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot"},
-    "class": {"logit_lens", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot"},
+    "samples": {
+        *("logit_lens", "prototypical", "rea_class", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot"),
+        "steering",
+    },
+    "class": {"logit_lens", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot", "steering"},
     "text": {
         *("recalibration", "residual_knowledge", "uma", "prototypical", "rea_class", "linear_probe", "indirect"),
         "head_refit",
@@ -50,6 +53,7 @@ REFUSED = {
     "pairs": {
         *("recalibration", "prototypical", "rea_class", "prefix", "paraphrase", "remind"),
         *("logit_lens", "attribution", "grad_norm", "head_refit", "leak_at_k", "few_shot"),
+        "steering",
     },
 }
 
@@ -73,6 +77,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "weight_noise": {"levels": (0.1,), "draws": 2},
     "prune": {"shares": (0.2,)},
     "few_shot": {"ks": (2,)},
+    "steering": {"strengths": (1.0,), "wordings": 2},
     "interpolate": {"points": 3, "most": 20},
     "leak_at_k": {"ks": (1, 4), "samples": 4, "temperatures": (1.0,)},
     "knowledge_holes": {"homes": 6, "rounds": 2, "children": 2, "steps": 1, "draws": 2},

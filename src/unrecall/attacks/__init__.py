@@ -40,6 +40,7 @@ from unrecall.attacks.relearn_time import RelearnTime as RelearnTime
 from unrecall.attacks.remind import REMIND as REMIND
 from unrecall.attacks.residual_knowledge import ResidualKnowledge as ResidualKnowledge
 from unrecall.attacks.rmia import RMIA as RMIA
+from unrecall.attacks.steering import Steering as Steering
 from unrecall.attacks.svc import SVC as SVC
 from unrecall.attacks.uma import UMA as UMA
 from unrecall.attacks.weight_distance import WeightDistance as WeightDistance

@@ -1,6 +1,5 @@
 """Logit lens: what a model would answer if it stopped after each of its layers."""
 
-import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,14 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
-from unrecall.data.request import Request
-from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Setting
+from unrecall.models.layers import of_one_kind
 from unrecall.models.observe import batches, device_of
-from unrecall.nn.hooks import mode, shortcut, until
+from unrecall.nn.hooks import mode, shortcut
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
-from unrecall.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class LogitLens(InspectionAttack):
     def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         """Accuracy and probability of the answers at each layer."""
         request, task = setting.request, setting.task
-        layers = self._layers(model, request, task)
+        layers = of_one_kind(self, model, task, request.forget)
         right, likely = [], []
         with mode(model, training=False), torch.no_grad():
             for batch in batches(request.forget, task, device=device_of(model)):
@@ -76,21 +73,3 @@ class LogitLens(InspectionAttack):
             return ""
         sentence = f"Before its last layer the unlearned model gives the answers a probability of {unlearned.value:.2f}"
         return beside(sentence, "retrained models", reference)
-
-    def _layers(self, model: nn.Module, request: Request, task: Task) -> list[nn.Module]:
-        """The last module of each block of the longest run of blocks of one kind, the head's block left out."""
-        batch = next(batches(request.forget, task, 1, device_of(model)))
-        head = task.head(model, batch)
-        groups = [
-            group for _, group in task.blocks(model) if not any(head is m for part in group for m in part.modules())
-        ]
-        runs = [list(run) for _, run in itertools.groupby(groups, lambda group: [*map(type, group)])]
-        layers = [group[-1] for group in max(runs, key=len, default=[])]
-        if len(layers) < 2:
-            raise NotSupported(f"LogitLens: expected two layers of one kind or more, got {len(layers)}.")
-        with mode(model, training=False), torch.no_grad():
-            outputs = [until(layer, lambda: task.rows(model, batch)) for layer in layers]
-        shapes = {None if output is None else tuple(output.shape) for output in outputs}
-        if len(shapes) > 1 or None in shapes:
-            raise NotSupported(f"LogitLens: expected layers that give out one shape, got {len(shapes)} different ones.")
-        return layers

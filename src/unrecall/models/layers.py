@@ -1,16 +1,18 @@
-"""Layers by name, those that hold a matrix, where the last representation begins, and one vector an example of what
-leaves a layer."""
+"""Layers by name, those that hold a matrix, those of one kind, where the last representation begins, and one vector an
+example of what leaves a layer."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, move
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import device_of
-from unrecall.nn.hooks import differentiable, is_linear, is_transposed
+from unrecall.nn.hooks import differentiable, is_linear, is_transposed, mode, until
 from unrecall.tasks.base import Task
 
 
@@ -51,6 +53,27 @@ def matrices(model: nn.Module, task: Task, examples: Examples) -> list[Any]:
             "torch.nn.utils.parametrize.remove_parametrizations first."
         )
     return list({id(layer.weight): layer for layer in reversed(layers)}.values())[::-1]
+
+
+def of_one_kind(owner: object, model: nn.Module, task: Task, examples: Examples) -> list[nn.Module]:
+    """Lists the last module of each block of the longest run of blocks of one kind, the head's block left out.
+
+    `examples`: of which the first shows where the model ends. NotSupported, said by `owner`, for fewer than two, or
+    where they give out different shapes.
+    """
+    batch, name = move(task.collate([examples[0]]), device_of(model)), type(owner).__name__
+    head = task.head(model, batch)
+    groups = [group for _, group in task.blocks(model) if not any(head is m for part in group for m in part.modules())]
+    runs = [list(run) for _, run in itertools.groupby(groups, lambda group: [*map(type, group)])]
+    layers = [group[-1] for group in max(runs, key=len, default=[])]
+    if len(layers) < 2:
+        raise NotSupported(f"{name}: expected two layers of one kind or more, got {len(layers)}.")
+    with mode(model, training=False), torch.no_grad():
+        outputs = [until(layer, lambda: task.rows(model, batch)) for layer in layers]
+    shapes = {None if output is None else tuple(output.shape) for output in outputs}
+    if len(shapes) > 1 or None in shapes:
+        raise NotSupported(f"{name}: expected layers that give out one shape, got {len(shapes)} different ones.")
+    return layers
 
 
 def weight_of(layer: Any) -> Tensor:

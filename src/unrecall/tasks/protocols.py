@@ -143,6 +143,9 @@ class Textual(Protocol):
     def reworded(self, item: Any) -> list[Any]:
         """The same example asked in other words, once for each wording that it brings along."""
 
+    def anonymised(self, item: Any) -> list[Any]:
+        """The same example asked without the names in it, once for each such wording that it brings along."""
+
     def after(self, item: Any, examples: Sequence[Any]) -> Any:
         """The same example, before which these were asked and answered; each has a prompt."""
 

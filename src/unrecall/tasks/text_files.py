@@ -12,7 +12,7 @@ from unrecall.tasks.strings import filled, string
 Text: TypeAlias = dict[str, Any]
 """`prompt` and `answer`; of a conversation also `before`, the turns before them; of an Alpaca record also `input`,
 which ends the prompt, or is empty; where known also `paraphrase` (of the prompt), `restated` (the answer in other
-words) and `wrong` (answers that are not true)."""
+words), `wrong` (answers that are not true) and `anonymised` (the prompt without the names in it)."""
 
 PROMPTS = ("prompt", "question", "instruction", "input", "text")
 ANSWERS = ("answer", "completion", "output", "labels", "response")
@@ -23,6 +23,7 @@ EXTRAS = {
     "paraphrase": "paraphrase",
     "restated": "restated",
     "wrong": "wrong",
+    "anonymised": "anonymised",
 }
 TURN = {"role", "content", "from", "value", "weight"}
 """What is read of a turn."""

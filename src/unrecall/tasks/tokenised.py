@@ -140,6 +140,11 @@ class Tokenised:
         paraphrases = item.get("paraphrase") or []
         return [self.asked(item, text) for text in ([paraphrases] if isinstance(paraphrases, str) else paraphrases)]
 
+    def anonymised(self, item: Any) -> list[Any]:
+        """The same answer to the example's own `anonymised` prompt: a text, or several."""
+        prompts = item.get("anonymised") or []
+        return [self.asked(item, text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
+
     def encode(self, item: Any) -> tuple[list[int], int]:
         """An example's tokens, and the index of its answer's first: at least 1, for the first token has no row."""
         tokens, start, _ = self._encoded(item)
