@@ -43,9 +43,9 @@ from unrecall.training.loop import Fit
 REFUSED = {
     "samples": {
         *("logit_lens", "prototypical", "rea_class", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot"),
-        "steering",
+        *("steering", "patching"),
     },
-    "class": {"logit_lens", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot", "steering"},
+    "class": {"logit_lens", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot", "steering", "patching"},
     "text": {
         *("recalibration", "residual_knowledge", "uma", "prototypical", "rea_class", "linear_probe", "indirect"),
         "head_refit",
@@ -53,7 +53,7 @@ REFUSED = {
     "pairs": {
         *("recalibration", "prototypical", "rea_class", "prefix", "paraphrase", "remind"),
         *("logit_lens", "attribution", "grad_norm", "head_refit", "leak_at_k", "few_shot"),
-        "steering",
+        *("steering", "patching"),
     },
 }
 

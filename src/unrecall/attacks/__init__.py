@@ -27,6 +27,7 @@ from unrecall.attacks.loss import Loss as Loss
 from unrecall.attacks.min_k import MinK as MinK
 from unrecall.attacks.min_k_plus_plus import MinKPlusPlus as MinKPlusPlus
 from unrecall.attacks.paraphrase import Paraphrase as Paraphrase
+from unrecall.attacks.patching import Patching as Patching
 from unrecall.attacks.prefix import Prefix as Prefix
 from unrecall.attacks.prototypical import Prototypical as Prototypical
 from unrecall.attacks.prune import Prune as Prune
