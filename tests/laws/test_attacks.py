@@ -43,17 +43,17 @@ from unrecall.training.loop import Fit
 REFUSED = {
     "samples": {
         *("logit_lens", "prototypical", "rea_class", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot"),
-        *("steering", "patching"),
+        *("steering", "patching", "cmia"),
     },
     "class": {"logit_lens", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot", "steering", "patching"},
     "text": {
         *("recalibration", "residual_knowledge", "uma", "prototypical", "rea_class", "linear_probe", "indirect"),
-        "head_refit",
+        *("head_refit", "cmia"),
     },
     "pairs": {
         *("recalibration", "prototypical", "rea_class", "prefix", "paraphrase", "remind"),
         *("logit_lens", "attribution", "grad_norm", "head_refit", "leak_at_k", "few_shot"),
-        *("steering", "patching"),
+        *("steering", "patching", "cmia"),
     },
 }
 

@@ -10,6 +10,7 @@ from unrecall.attacks.base import RecoveryAttack as RecoveryAttack
 from unrecall.attacks.base import ScoredAttack as ScoredAttack
 from unrecall.attacks.base import Success as Success
 from unrecall.attacks.cka import CKA as CKA
+from unrecall.attacks.cmia import CMIA as CMIA
 from unrecall.attacks.deletion import DeletionAttack as DeletionAttack
 from unrecall.attacks.few_shot import FewShot as FewShot
 from unrecall.attacks.grad_norm import GradNorm as GradNorm

@@ -59,6 +59,10 @@ class InspectionAttack(Attack):
         by_model = {model: self.inspect(model, setting) for model in dict.fromkeys(subjects.values())}
         return {role: by_model[model] for role, model in subjects.items()}
 
+    def disguise(self, setting: Setting) -> nn.Module | None:
+        """A copy of the original that hides what this attack looks for; None for the one that serves most attacks."""
+        return None
+
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """One plain sentence about the unlearned model, for people; empty where there is nothing to say."""
         return ""

@@ -54,7 +54,7 @@ def inspection_finding(attack: InspectionAttack, setting: Setting) -> Finding:
     row = Row(frame.name, f"{frame.title}: {attack.shows}", "inside", attack.leak)
     try:
         setting = setting.with_task(attack.adapted(setting.task))
-        subjects = setting.models.by_role() | {HIDDEN: resisting(setting)}
+        subjects = setting.models.by_role() | {HIDDEN: attack.disguise(setting) or resisting(setting)}
         by_role = attack.inspect_all(subjects, setting)
     except (NotSupported, MissingReference) as reason:
         note = said_by(attack, reason)
