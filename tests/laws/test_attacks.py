@@ -39,7 +39,8 @@ from unrecall.training.loop import Fit
 
 # Where an attack says that it does not apply. Pictures have no answers to begin or to ask for in other words, and this
 # network no two layers of one kind; samples are no class that a retrained model has never met; texts have no continuous
-# inputs and no classes; transformers have no BatchNorm, two towers no head, and a pair of a batch no loss of its own.
+# inputs, no classes and here a test of four; transformers have no BatchNorm, two towers no head, and a pair of a batch
+# no loss of its own.
 REFUSED = {
     "samples": {
         *("logit_lens", "prototypical", "rea_class", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot"),
@@ -48,7 +49,7 @@ REFUSED = {
     "class": {"logit_lens", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot", "steering", "patching"},
     "text": {
         *("recalibration", "residual_knowledge", "uma", "prototypical", "rea_class", "linear_probe", "indirect"),
-        *("head_refit", "cmia"),
+        *("head_refit", "cmia", "traces"),
     },
     "pairs": {
         *("recalibration", "prototypical", "rea_class", "prefix", "paraphrase", "remind"),
@@ -77,6 +78,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "weight_noise": {"levels": (0.1,), "draws": 2},
     "prune": {"shares": (0.2,)},
     "few_shot": {"ks": (2,)},
+    "traces": {"folds": 2},
     "steering": {"strengths": (1.0,), "wordings": 2},
     "interpolate": {"points": 3, "most": 20},
     "leak_at_k": {"ks": (1, 4), "samples": 4, "temperatures": (1.0,)},

@@ -44,6 +44,7 @@ from unrecall.attacks.residual_knowledge import ResidualKnowledge as ResidualKno
 from unrecall.attacks.rmia import RMIA as RMIA
 from unrecall.attacks.steering import Steering as Steering
 from unrecall.attacks.svc import SVC as SVC
+from unrecall.attacks.traces import Traces as Traces
 from unrecall.attacks.uma import UMA as UMA
 from unrecall.attacks.weight_distance import WeightDistance as WeightDistance
 from unrecall.attacks.weight_noise import WeightNoise as WeightNoise
