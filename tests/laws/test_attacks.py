@@ -44,9 +44,19 @@ from unrecall.training.loop import Fit
 REFUSED = {
     "samples": {
         *("logit_lens", "prototypical", "rea_class", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot"),
-        *("steering", "patching", "cmia"),
+        *("steering", "patching", "cmia", "soft_prompt"),
     },
-    "class": {"logit_lens", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot", "steering", "patching"},
+    "class": {
+        "logit_lens",
+        "prefix",
+        "paraphrase",
+        "remind",
+        "leak_at_k",
+        "few_shot",
+        "steering",
+        "patching",
+        "soft_prompt",
+    },
     "text": {
         *("recalibration", "residual_knowledge", "uma", "prototypical", "rea_class", "linear_probe", "indirect"),
         *("head_refit", "cmia", "traces"),
@@ -54,7 +64,7 @@ REFUSED = {
     "pairs": {
         *("recalibration", "prototypical", "rea_class", "prefix", "paraphrase", "remind"),
         *("logit_lens", "attribution", "grad_norm", "head_refit", "leak_at_k", "few_shot"),
-        *("steering", "patching", "cmia"),
+        *("steering", "patching", "cmia", "soft_prompt"),
     },
 }
 
@@ -79,6 +89,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "prune": {"shares": (0.2,)},
     "few_shot": {"ks": (2,)},
     "traces": {"folds": 2},
+    "soft_prompt": {"tokens": 3, "steps": 2, "every": 1},
     "steering": {"strengths": (1.0,), "wordings": 2},
     "interpolate": {"points": 3, "most": 20},
     "leak_at_k": {"ks": (1, 4), "samples": 4, "temperatures": (1.0,)},

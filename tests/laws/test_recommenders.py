@@ -28,7 +28,18 @@ REFUSED_METHODS = {
 REFUSED_ATTACKS = {
     *("residual_knowledge", "uma", "attribution", "logit_lens", "quantise", "recalibration"),
     *("weight_noise", "prune"),
-    *("paraphrase", "prefix", "remind", "leak_at_k", "few_shot", "steering", "patching", "cmia", "traces"),
+    *(
+        "paraphrase",
+        "prefix",
+        "remind",
+        "leak_at_k",
+        "few_shot",
+        "steering",
+        "patching",
+        "cmia",
+        "traces",
+        "soft_prompt",
+    ),
     *("head_refit", "indirect", "knowledge_holes", "linear_probe", "prototypical", "rea_class"),
 }
 FEWER: dict[str, Any] = {"cf_k": {"blocks": 1}, "eu_k": {"blocks": 1}}

@@ -42,6 +42,7 @@ from unrecall.attacks.relearn_time import RelearnTime as RelearnTime
 from unrecall.attacks.remind import REMIND as REMIND
 from unrecall.attacks.residual_knowledge import ResidualKnowledge as ResidualKnowledge
 from unrecall.attacks.rmia import RMIA as RMIA
+from unrecall.attacks.soft_prompt import SoftPrompt as SoftPrompt
 from unrecall.attacks.steering import Steering as Steering
 from unrecall.attacks.svc import SVC as SVC
 from unrecall.attacks.traces import Traces as Traces

@@ -72,7 +72,7 @@ class Steering(RecoveryAttack):
 
     Reference: Seyitoglu, Kuvshinov, Schwinn, Guennemann, "Extracting Unlearned Information from LLMs with Activation
     Steering", arXiv 2411.02631, from a reproduction and summaries: a mean over five anonymised questions that GPT-4
-    wrote, added once at layer 15 of 32. Differs from the paper in who anonymises, in the strengths besides 1, and in
+    wrote, added once at layer 15 of 32. Differs from the paper in who anonymises, in the strengths below 1, and in
     one greedy answer where it draws many at temperature 2 and takes the most frequent word.
     """
 
@@ -86,7 +86,7 @@ class Steering(RecoveryAttack):
     axis: ClassVar[str] = "strength of the steering"
     measure: ClassVar[str] = "ROUGE-L recall"
 
-    strengths: tuple[Positive, ...] = (0.5, 1.0, 2.0)
+    strengths: tuple[Positive, ...] = (0.25, 0.5, 1.0)
     depth: Share = 0.5
     wordings: Count = 5
 
