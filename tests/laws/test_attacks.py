@@ -89,7 +89,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "prune": {"shares": (0.2,)},
     "few_shot": {"ks": (2,)},
     "traces": {"folds": 2},
-    "soft_prompt": {"tokens": 3, "steps": 2, "every": 1},
+    "soft_prompt": {"vectors": 3, "steps": 2, "every": 1},
     "steering": {"strengths": (1.0,), "wordings": 2},
     "interpolate": {"points": 3, "most": 20},
     "leak_at_k": {"ks": (1, 4), "samples": 4, "temperatures": (1.0,)},

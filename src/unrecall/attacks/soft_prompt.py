@@ -35,14 +35,14 @@ STAYS = 4.0
 class SoftPrompt(RecoveryAttack):
     """Learns vectors in front of some questions, by the sign of a gradient, and asks the others after the same vectors.
 
-        s <- s - rate * sign(grad_s CE(taught answers | s, question)),    s [tokens, d] in embedding space
+        s <- s - rate * sign(grad_s CE(taught answers | s, question)),    s [vectors, d] in embedding space
 
     They begin as the mean of the model's own embeddings, all alike, and are one for all questions. The weights stay as
     they are. Success is ROUGE-L recall of the greedy answer to the questions that were not taught, in [0, 1]. With dose
     "both" what is taught comes from forget and holdout alike, so that what any model can be taught shows on both.
 
     Args:
-        tokens: how many vectors.
+        vectors: how many.
         rates: of the steps, each a choice of the attacker's; the worst counts at each step.
         steps: how many, at most.
         every: after how many of them the answers are read.
@@ -62,7 +62,7 @@ class SoftPrompt(RecoveryAttack):
 
     title: ClassVar[str] = "Soft prompt"
     threat: ClassVar[ThreatModel] = ThreatModel(
-        access="the weights, which stay as they are; vectors in place of tokens",
+        access="the weights, which stay as they are; vectors in place of words",
         data="a part of the examples in question, of forget and holdout alike, with answers",
         budget="optimiser steps of one batch each",
     )
@@ -70,7 +70,7 @@ class SoftPrompt(RecoveryAttack):
     axis: ClassVar[str] = "steps"
     measure: ClassVar[str] = "ROUGE-L recall"
 
-    tokens: Count = 20
+    vectors: Count = 20
     rates: tuple[Positive, ...] = (1e-3,)
     steps: Count = 100
     every: Count = 10
@@ -131,9 +131,9 @@ class SoftPrompt(RecoveryAttack):
         return copied
 
     def _beginning(self, model: nn.Module) -> Tensor:
-        """The mean of the model's embeddings, so many times, `[tokens, d]`."""
+        """The mean of the model's embeddings, so many times, `[vectors, d]`."""
         weight: Tensor = embeddings_of(model).get_parameter("weight").detach().float()
-        return weight.mean(0).repeat(self.tokens, 1)
+        return weight.mean(0).repeat(self.vectors, 1)
 
     def _batch(self, model: nn.Module, taught: Examples, task: Task, generator: torch.Generator) -> Batch:
         """Some of the taught examples, all of them where they are few."""
@@ -146,6 +146,6 @@ class SoftPrompt(RecoveryAttack):
         examples = [pool.taught, *pool.tested]
         if not all(texts.fits(shorter, item) for of in examples for item in iterate(of)):
             raise NotSupported(
-                f"SoftPrompt: expected examples that leave {self.tokens} tokens of the model's context free, got a "
-                "longer one. Set tokens, or leave it out."
+                f"SoftPrompt: expected examples that leave {self.vectors} places of the model's context free, got a "
+                "longer one. Set vectors, or leave it out."
             )

@@ -15,7 +15,7 @@ from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import mean_loss
 from unrecall.models.soft_prompt import SoftPrompted
 
-FEW = SoftPrompt(tokens=4, rates=(5e-3,), steps=4, every=2)
+FEW = SoftPrompt(vectors=4, rates=(5e-3,), steps=4, every=2)
 
 
 def test_each_step_goes_the_rate_against_the_gradient(text_world: World) -> None:
@@ -64,8 +64,8 @@ def test_impossible_values_are_refused(changes: dict[str, Any], message: str) ->
 
 def test_what_it_cannot_attack_is_refused(text_world: World) -> None:
     w = text_world
-    with pytest.raises(NotSupported, match="leave 55 tokens of the model's context free"):
-        attacked(replace(FEW, tokens=55), w.original, w)
+    with pytest.raises(NotSupported, match="leave 55 places of the model's context free"):
+        attacked(replace(FEW, vectors=55), w.original, w)
     with pytest.raises(NotSupported, match="at least 2 examples to split, got 1"):
         FEW.teaches(1, w.request)
     with pytest.raises(MissingReference, match="holdout"):
