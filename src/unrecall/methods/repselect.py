@@ -10,18 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from unrecall.errors import BadInput, NotSupported, nearest
+from unrecall.errors import BadInput
 from unrecall.methods.base import Fit, Job, Method, Strength, copy_of, phase_over, train_helper, train_only
+from unrecall.models.chosen_layers import FEED_FORWARD, called, head_weight, usual, with_matrices
 from unrecall.models.importance import Weights, mean_gradient
-from unrecall.models.observe import in_order
-from unrecall.nn.hooks import is_linear
 from unrecall.spec.parameters import Count, Positive
 from unrecall.training.disruption import SAMPLE, disruption
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Effort
 
-FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
-"""The layers of a Transformer's feed-forward parts, as Llama names them."""
 EXACT = 1024
 """The smaller side of the largest matrix whose singular vectors are computed exactly; above, by random projection."""
 DOUBLINGS, HALVINGS = 40, 10
@@ -92,27 +89,11 @@ class RepSelect(Method):
 
     def _chosen(self, model: nn.Module, job: Job) -> list[str]:
         """Names the weights that are changed; BadInput where a target names no layer, NotSupported without layers."""
-        layers = _layers(model)
-        if not self.target:
-            layers.pop(_head(model, job), None)
-            usual = [name for name in layers if name.removesuffix(".weight").endswith(FEED_FORWARD)]
-            if not (chosen := usual or list(layers)):
-                raise NotSupported(
-                    "RepSelect: expected linear layers or 2-D convolutions before the head that may be trained and "
-                    "share no weights, got none. Choose another method."
-                )
-            return chosen
-        chosen = []
-        for ending in self.target:
-            named = [name for name in layers if f".{name}".endswith(f".{ending}.weight")]
-            if not named:
-                endings = {name.split(".")[-2] for name in layers if "." in name}
-                raise BadInput(
-                    "RepSelect: expected target to be linear layers or 2-D convolutions that may be trained and share "
-                    f"no weights, got '{ending}'. {nearest(ending, endings)}"
-                )
-            chosen += [name for name in named if name not in chosen]
-        return chosen
+        names = list(with_matrices(model))
+        if self.target:
+            return called(names, self.target, "RepSelect")
+        head = head_weight(model, job.task, job.request.forget)
+        return usual([name for name in names if name != head], FEED_FORWARD, "RepSelect")
 
     def _elicited(self, model: nn.Module, names: list[str], job: Job) -> nn.Module:
         """A copy with a low-rank change of these weights that was trained on forget, and is part of them now."""
@@ -146,28 +127,6 @@ class LowRankChange(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Computes the changed weight."""
         return weight + (self.b @ self.a).view_as(weight)
-
-
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Finds linear layers and 2-D convolutions, by their weight's name, that may be trained and share it with none."""
-    owners: dict[int, int] = {}
-    for _, weight in model.named_parameters(remove_duplicate=False):
-        owners[id(weight)] = owners.get(id(weight), 0) + 1
-    kinds = {name: m for name, m in model.named_modules() if is_linear(m) or isinstance(m, nn.Conv2d)}
-    layers = {
-        name: m for name, m in kinds.items() if m._parameters.get("weight") is not None
-    }  # not computed from others
-    free = {name: m for name, m in layers.items() if m.weight.requires_grad and owners[id(m.weight)] == 1}
-    return {f"{name}.weight".lstrip("."): m for name, m in free.items()}
-
-
-def _head(model: nn.Module, job: Job) -> str:
-    """Names the weight of the head; empty where a task knows none."""
-    try:
-        head = job.task.head(model, next(in_order(model, job.task, job.request.forget, 1)))
-    except NotSupported:
-        return ""
-    return next((f"{name}.weight".lstrip(".") for name, module in model.named_modules() if module is head), "")
 
 
 def collapsed(gradient: Tensor, basis: Tensor, components: int) -> Tensor:

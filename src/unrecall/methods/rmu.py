@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.errors import BadInput, NotSupported
-from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_only
+from unrecall.errors import BadInput
+from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_only
+from unrecall.models.chosen_layers import activations, layers
 from unrecall.models.observe import device_of, in_order
-from unrecall.nn.hooks import stacked_experts, until
+from unrecall.nn.hooks import stacked_experts
 from unrecall.spec.parameters import Index, NonNegative, Positive
+from unrecall.training.terms import Terms, weighted
 
 PAPER = 7
 """The layer of a model with 32 that the paper steers."""
@@ -71,20 +73,22 @@ class RMU(GradientMethod):
         layer, original_layer = parts[index][-1], layers(task, original)[index][-1]
         example = next(in_order(original, task, request.forget, 1))
         with torch.no_grad():
-            goal = self.c * unit_vector(activations(original, original_layer, task, example).shape[1], generator)
+            goal = self.c * unit_vector(activations(original, original_layer, task, example, "RMU").shape[1], generator)
         goal = goal.to(device_of(original))
 
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            forget = activations(model, layer, task, batches["forget"])
-            steered = F.mse_loss(forget, goal.expand_as(forget))
-            if self.alpha == 0:
-                return steered
-            with torch.no_grad():
-                anchor = activations(original, original_layer, task, batches["retain"])
-            return steered + self.alpha * F.mse_loss(activations(model, layer, task, batches["retain"]), anchor)
+        def steered(model: nn.Module, batches: Batches) -> Tensor:
+            forget = activations(model, layer, task, batches["forget"], "RMU")
+            return F.mse_loss(forget, goal.expand_as(forget))
 
-        streams = {"forget": request.forget}
-        return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]
+        def held(model: nn.Module, batches: Batches) -> Tensor:
+            with torch.no_grad():
+                anchor = activations(original, original_layer, task, batches["retain"], "RMU")
+            return F.mse_loss(activations(model, layer, task, batches["retain"], "RMU"), anchor)
+
+        if self.alpha == 0:
+            return [Phase(Terms({"forget": steered}), {"forget": request.forget}, self.fit)]
+        loss = Terms({"forget": steered, "retain": weighted(self.alpha, held)})
+        return [Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)]
 
     def _number(self, model: nn.Module, task: Task) -> int:
         """Gives the number of the layer that is steered, counted from 0."""
@@ -128,27 +132,6 @@ def last_matrices(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
             else:
                 others.append(p)
     return list(experts.values()) or others[-1:]
-
-
-def layers(task: Task, model: nn.Module) -> list[list[nn.Module]]:
-    """Gives the numbered blocks of a model, in order; all blocks where fewer than two are numbered."""
-    blocks = task.blocks(model)
-    numbered = [modules for name, modules in blocks if name.rsplit(".", 1)[-1].isdecimal()]
-    return numbered if len(numbered) > 1 else [modules for _, modules in blocks]
-
-
-def activations(model: nn.Module, module: nn.Module, task: Task, batch: Batch) -> Tensor:
-    """Gives what leaves `module` at every position that is not padding, `[positions, d]`; the pass ends there."""
-    output = until(module, lambda: task.rows(model, batch))
-    if output is None or (torch.is_grad_enabled() and not output.requires_grad):
-        raise NotSupported(
-            f"RMU: expected {type(module).__name__} to take part in a pass that records gradients, got one where it "
-            "does not. Set layer to another, or, for gradient checkpointing, use_reentrant=False."
-        )
-    output = output.movedim(1, -1) if output.ndim == 4 else output
-    positions = task.positions(batch)
-    whole = positions is None or positions.shape != output.shape[:-1]
-    return (output.flatten(0, -2) if whole else output[positions]).float()
 
 
 def unit_vector(size: int, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from unrecall.nn.hooks import batchnorms
 from unrecall.nn.seeds import reseed
 from unrecall.spec.parameters import Positive
 from unrecall.training.loop import StepState, plain_step
-from unrecall.training.terms import Gradients, Terms, added, check_own_loss, move_along, product, slope
+from unrecall.training.terms import Gradients, added, check_own_loss, move_along, product, slope, terms_of
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class SAM(Plugin):
 
     def touches(self, phase: Phase) -> bool:
         """Says that phases over forget with plain steps are changed, where the loss of forget can be had alone."""
-        return phase.step is plain_step and "forget" in phase.streams and "forget" in _terms(phase).terms
+        return phase.step is plain_step and "forget" in phase.streams and "forget" in terms_of(phase).terms
 
     def around(self, student: nn.Module, original: nn.Module, job: Job) -> Around:
         """Gives each phase a step along the gradient from nearby."""
 
         def smoothed(phase: Phase) -> Phase:
-            others = dict(_terms(phase).terms)
+            others = dict(terms_of(phase).terms)
             forget = others.pop("forget")
 
             def step(current: StepState) -> Tensor:
@@ -77,13 +77,6 @@ class SAM(Plugin):
             return replace(phase, step=step)
 
         return smoothed
-
-
-def _terms(phase: Phase) -> Terms:
-    """The losses of a phase by name; those that can't be told apart stand under no split's name."""
-    if isinstance(phase.loss, Terms):
-        return phase.loss
-    return Terms({"forget" if {*phase.streams} == {"forget"} else "both": phase.loss})
 
 
 @contextmanager

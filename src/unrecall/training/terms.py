@@ -26,6 +26,13 @@ class Terms:
         return sum(others, start=first)
 
 
+def terms_of(phase: Phase) -> Terms:
+    """Gives the losses of a phase by name; those that can't be told apart stand under no split's name."""
+    if isinstance(phase.loss, Terms):
+        return phase.loss
+    return Terms({"forget" if {*phase.streams} == {"forget"} else "both": phase.loss})
+
+
 def weighted(weight: float, loss: Loss) -> Loss:
     """Makes the loss `weight` times as large."""
     return lambda model, batches: weight * loss(model, batches)

@@ -16,9 +16,10 @@ from tests.worlds import CPU, World, small_mixtures, without_retain
 from unrecall.data.examples import Batch, Examples
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method
-from unrecall.methods.rmu import RMU, last_matrices, layers, unit_vector
+from unrecall.methods.rmu import RMU, last_matrices, unit_vector
 from unrecall.methods.task_vector import TaskVector
 from unrecall.methods.whp import WHP, generic
+from unrecall.models.chosen_layers import layers
 from unrecall.models.observe import accuracy, batches, observe
 from unrecall.nn.hooks import batchnorms, until
 from unrecall.tasks.base import Task
