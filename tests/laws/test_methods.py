@@ -90,7 +90,7 @@ FITTED: dict[tuple[str, str], dict[str, Any]] = {
 
 # What is enough for what doesn't ask how well a method forgets, where its own recipe takes seconds: steps of the loop,
 # or products with a Hessian.
-SHORTENED = {"roka": 40, "l2ul": 100, "undo": 40, "sfron": 40}
+SHORTENED = {"cir": 10, "roka": 40, "l2ul": 100, "undo": 40, "sfron": 40}
 FEWER = {"scif": 5, "certified_edge": 5, "idea": 5}
 
 

@@ -18,6 +18,7 @@ from unrecall.methods.ce_u import CEU as CEU
 from unrecall.methods.certified_edge import CertifiedEdge as CertifiedEdge
 from unrecall.methods.certified_removal import CertifiedRemoval as CertifiedRemoval
 from unrecall.methods.cf_k import CFk as CFk
+from unrecall.methods.cir import CIR as CIR
 from unrecall.methods.contrastive_unlearning import ContrastiveUnlearning as ContrastiveUnlearning
 from unrecall.methods.delete import Delete as Delete
 from unrecall.methods.distort import Distort as Distort
