@@ -16,6 +16,7 @@ import unrecall.methods
 from tests.worlds import CPU, World
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method, Null
+from unrecall.methods.mudman import MUDMAN
 from unrecall.methods.undo import UNDO
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import batchnorms
@@ -63,7 +64,7 @@ ANEW = {
 # by much; OUR replays with SGD, NGD's rate is a classifier's, and SSD's ratio depends on how alike examples are. RMU's
 # balance is a large model's, SCRUB can't ascend before it has left its teacher, siblings as few as ROKA finds here must
 # be told their labels, and IDEA's noise grows with its step, until no repair finds a way back. Distort
-# repairs at a large ResNet's rate, over 100 epochs.
+# repairs at a large ResNet's rate, over 100 epochs. MUDMAN's rate is the length of a step, which it isn't of AdamW.
 FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("whp", "text"): {"alpha": 50.0},
     ("whp", "pairs"): {"alpha": 50.0, "targets": "soft"},
@@ -85,12 +86,13 @@ FITTED: dict[tuple[str, str], dict[str, Any]] = {
     **{("idea", kind): {"iterations": 16} for kind in ("text", "pairs")},
     ("idea", "samples"): {"step": 0.01},
     ("idea", "class"): {"step": 0.01},
+    ("mudman", "pairs"): {"fit": replace(MUDMAN.fit, lr=0.003)},
     ("our", "pairs"): {"replay": Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=3)},
 }
 
 # What is enough for what doesn't ask how well a method forgets, where its own recipe takes seconds: steps of the loop,
 # or products with a Hessian.
-SHORTENED = {"cir": 10, "roka": 40, "l2ul": 100, "undo": 40, "sfron": 40}
+SHORTENED = {"cir": 10, "mudman": 10, "roka": 40, "l2ul": 100, "undo": 40, "sfron": 40}
 FEWER = {"scif": 5, "certified_edge": 5, "idea": 5}
 
 

@@ -22,7 +22,7 @@ from unrecall.training.randomness import seeded
 # no linear layers before the head.
 REFUSED_METHODS = {
     *("rurk", "dpo", "flat", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"),
-    *("arm", "boundary_shrink", "jit", "unsir", "certified_removal", "fisher", "ntk", "repselect", "cir"),
+    *("arm", "boundary_shrink", "jit", "unsir", "certified_removal", "fisher", "ntk", "repselect", "cir", "mudman"),
 }
 # BatchNorm, layers before the head and readouts in between are what matrix factorisation has none of.
 REFUSED_ATTACKS = {
