@@ -40,6 +40,7 @@ from unrecall.methods.jit import JiT as JiT
 from unrecall.methods.kookmin import Kookmin as Kookmin
 from unrecall.methods.l1_sparse import L1Sparse as L1Sparse
 from unrecall.methods.l2ul import L2UL as L2UL
+from unrecall.methods.lat import LAT as LAT
 from unrecall.methods.lora import LoRA as LoRA
 from unrecall.methods.mu_mis import MUMis as MUMis
 from unrecall.methods.mudman import MUDMAN as MUDMAN
