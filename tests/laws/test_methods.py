@@ -30,17 +30,18 @@ from unrecall.training.randomness import seeded
 ELSEWHERE = {"gif"}
 
 # Where a method says that it does not apply: pictures have no answers to replace, text has no continuous inputs and
-# no classes, and the losses of pairs depend on their batch, and come out of no linear layer.
+# no classes, and the losses of pairs depend on their batch, and come out of no linear layer. LoTUS must be told how
+# well the original answers what it never saw, but where a class goes.
 BY_INPUT = {"jit", "boundary_shrink", "boundary_expand", "unsir", "arm"}  # one class an example, by its input alone
 BY_CLASS = {"certified_removal", "fisher", "ntk"}
 REFUSED = {
-    "samples": {"dpo", "flat", "ubt"} | ELSEWHERE,
+    "samples": {"dpo", "flat", "lotus", "ubt"} | ELSEWHERE,
     "class": {"dpo", "flat", "ubt"} | ELSEWHERE,
-    "text": {"rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"}
+    "text": {"lotus", "rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"}
     | BY_INPUT
     | BY_CLASS
     | ELSEWHERE,
-    "pairs": {"dpo", "flat", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"}
+    "pairs": {"dpo", "flat", "lotus", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"}
     | BY_INPUT
     | ELSEWHERE,
 }

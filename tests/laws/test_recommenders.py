@@ -19,10 +19,11 @@ from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 
 # Users and items are numbers, which have no gradient and no pixels; an item is no class; nothing is written. There are
-# no linear layers before the head.
+# no linear layers before the head. How well the original answers what it never saw is not said.
 REFUSED_METHODS = {
     *("rurk", "dpo", "flat", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"),
-    *("arm", "boundary_shrink", "jit", "unsir", "certified_removal", "fisher", "ntk", "repselect", "cir", "mudman"),
+    *("arm", "boundary_shrink", "jit", "unsir", "certified_removal", "fisher", "ntk", "repselect"),
+    *("cir", "mudman", "lotus"),
 }
 # BatchNorm, layers before the head and readouts in between are what matrix factorisation has none of.
 REFUSED_ATTACKS = {

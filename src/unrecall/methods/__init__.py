@@ -42,6 +42,7 @@ from unrecall.methods.l1_sparse import L1Sparse as L1Sparse
 from unrecall.methods.l2ul import L2UL as L2UL
 from unrecall.methods.lat import LAT as LAT
 from unrecall.methods.lora import LoRA as LoRA
+from unrecall.methods.lotus import LoTUS as LoTUS
 from unrecall.methods.mu_mis import MUMis as MUMis
 from unrecall.methods.mudman import MUDMAN as MUDMAN
 from unrecall.methods.neggrad_plus import NegGradPlus as NegGradPlus
