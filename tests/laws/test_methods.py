@@ -64,8 +64,9 @@ ANEW = {
 # What a case needs beside strength: text and pairs are known by heart, so that WHP's reinforcement raises few logits
 # by much; OUR replays with SGD, NGD's rate is a classifier's, and SSD's ratio depends on how alike examples are. RMU's
 # balance is a large model's, SCRUB can't ascend before it has left its teacher, siblings as few as ROKA finds here must
-# be told their labels, and IDEA's noise grows with its step, until no repair finds a way back. Distort
-# repairs at a large ResNet's rate, over 100 epochs. MUDMAN's rate is the length of a step, which it isn't of AdamW.
+# be told their labels, and IDEA's noise grows with its step, until no repair finds a way back. Distort repairs at a large
+# ResNet's rate, over 100 epochs. MUDMAN's rate is the length of a step, which it isn't of AdamW. Of a small transformer
+# that is partly fresh no part can be trained alone.
 FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("whp", "text"): {"alpha": 50.0},
     ("whp", "pairs"): {"alpha": 50.0, "targets": "soft"},
@@ -87,13 +88,14 @@ FITTED: dict[tuple[str, str], dict[str, Any]] = {
     **{("idea", kind): {"iterations": 16} for kind in ("text", "pairs")},
     ("idea", "samples"): {"step": 0.01},
     ("idea", "class"): {"step": 0.01},
+    **{("example_localization", kind): {"share": 0.9} for kind in ("text", "pairs")},
     ("mudman", "pairs"): {"fit": replace(MUDMAN.fit, lr=0.003)},
     ("our", "pairs"): {"replay": Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=3)},
 }
 
 # What is enough for what doesn't ask how well a method forgets, where its own recipe takes seconds: steps of the loop,
 # or products with a Hessian.
-SHORTENED = {"cir": 10, "mudman": 10, "roka": 40, "l2ul": 100, "undo": 40, "sfron": 40}
+SHORTENED = {"cir": 10, "example_localization": 40, "mudman": 10, "roka": 40, "l2ul": 100, "undo": 40, "sfron": 40}
 FEWER = {"scif": 5, "certified_edge": 5, "idea": 5}
 
 

@@ -26,6 +26,7 @@ from unrecall.methods.dpo import DPO as DPO
 from unrecall.methods.ec import EC as EC
 from unrecall.methods.ec import ECAround as ECAround
 from unrecall.methods.eu_k import EUk as EUk
+from unrecall.methods.example_localization import ExampleLocalization as ExampleLocalization
 from unrecall.methods.fanchuan import Fanchuan as Fanchuan
 from unrecall.methods.finetune import Finetune as Finetune
 from unrecall.methods.fisher import Fisher as Fisher

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unrecall.methods.base import Around, GradientMethod, Job, Plugin
 from unrecall.methods.random_label import RandomLabel
-from unrecall.models.importance import Weights, mean_gradient
+from unrecall.models.importance import mean_gradient, most_salient
 from unrecall.spec.parameters import Share
 from unrecall.training.loop import Step, StepState
 
@@ -54,13 +54,3 @@ class SalUn(Plugin):
             return loss
 
         return lambda phase: replace(phase, step=partial(holding, inner=phase.step))
-
-
-def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
-    """Marks the round(share * n) largest of all |gradient| together; of equal ones the earlier weight is taken."""
-    saliency = torch.cat([value.abs().flatten() for value in gradient.values()])
-    order = saliency.argsort(descending=True, stable=True)
-    free = torch.zeros_like(saliency, dtype=torch.bool)
-    free[order[: round(share * len(order))]] = True
-    parts = torch.split(free, [value.numel() for value in gradient.values()])
-    return {name: part.view_as(value) for (name, value), part in zip(gradient.items(), parts, strict=True)}

@@ -179,6 +179,16 @@ def in_logits(rows: Rows) -> Tensor:
     return p.div_(counts[rows.example][:, None])
 
 
+def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
+    """Marks the round(share * n) largest of all |gradient| together; of equal ones the earlier weight is taken."""
+    saliency = torch.cat([value.abs().flatten() for value in gradient.values()])
+    order = saliency.argsort(descending=True, stable=True)
+    free = torch.zeros_like(saliency, dtype=torch.bool)
+    free[order[: round(share * len(order))]] = True
+    parts = torch.split(free, [value.numel() for value in gradient.values()])
+    return {name: part.view_as(value) for (name, value), part in zip(gradient.items(), parts, strict=True)}
+
+
 def trainable(model: nn.Module) -> Weights:
     """Gives the trainable parameters, detached, by name; BadInput where there is none."""
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}

@@ -16,10 +16,11 @@ from unrecall.methods.base import GradientMethod, Null, Strength
 from unrecall.methods.delete import Delete
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.grad_ascent import GradAscent
-from unrecall.methods.salun import SalUn, most_salient
+from unrecall.methods.salun import SalUn
 from unrecall.methods.spotter import SpotterAround
 from unrecall.methods.ssd import SSD
 from unrecall.models import importance
+from unrecall.models.importance import most_salient
 from unrecall.models.observe import batches
 from unrecall.nn.functional import masked_softmax, one_hot_mask
 from unrecall.nn.hooks import batchnorms
