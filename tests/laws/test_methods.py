@@ -35,13 +35,14 @@ ELSEWHERE = {"gif"}
 BY_INPUT = {"jit", "boundary_shrink", "boundary_expand", "unsir", "arm"}  # one class an example, by its input alone
 BY_CLASS = {"certified_removal", "fisher", "ntk"}
 REFUSED = {
-    "samples": {"dpo", "flat", "lotus", "ubt"} | ELSEWHERE,
-    "class": {"dpo", "flat", "ubt"} | ELSEWHERE,
+    "samples": {"altpo", "dpo", "flat", "lotus", "ubt"} | ELSEWHERE,
+    "class": {"altpo", "dpo", "flat", "ubt"} | ELSEWHERE,
     "text": {"lotus", "rurk", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"}
     | BY_INPUT
     | BY_CLASS
     | ELSEWHERE,
-    "pairs": {"dpo", "flat", "lotus", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal", "influence"}
+    "pairs": {"altpo", "dpo", "flat", "lotus", "spotter", "l2ul", "mu_mis", "amnesiac", "certified_removal"}
+    | {"influence"}
     | BY_INPUT
     | ELSEWHERE,
 }
@@ -64,9 +65,9 @@ ANEW = {
 # What a case needs beside strength: text and pairs are known by heart, so that WHP's reinforcement raises few logits
 # by much; OUR replays with SGD, NGD's rate is a classifier's, and SSD's ratio depends on how alike examples are. RMU's
 # balance is a large model's, SCRUB can't ascend before it has left its teacher, siblings as few as ROKA finds here must
-# be told their labels, and IDEA's noise grows with its step, until no repair finds a way back. Distort repairs at a large
-# ResNet's rate, over 100 epochs. MUDMAN's rate is the length of a step, which it isn't of AdamW. Of a small transformer
-# that is partly fresh no part can be trained alone.
+# be told their labels, and IDEA's noise grows with its step, until no repair finds a way back. Distort repairs at the
+# rate of a large ResNet, over 100 epochs. MUDMAN's rate is the length of a step, which it isn't of AdamW. Of a small
+# transformer that is partly fresh no part can be trained alone.
 FITTED: dict[tuple[str, str], dict[str, Any]] = {
     ("whp", "text"): {"alpha": 50.0},
     ("whp", "pairs"): {"alpha": 50.0, "targets": "soft"},

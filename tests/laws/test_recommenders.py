@@ -23,7 +23,7 @@ from unrecall.training.randomness import seeded
 REFUSED_METHODS = {
     *("rurk", "dpo", "flat", "spotter", "l2ul", "mu_mis", "contrastive_unlearning", "ec", "ubt"),
     *("arm", "boundary_shrink", "jit", "unsir", "certified_removal", "fisher", "ntk", "repselect"),
-    *("cir", "mudman", "lotus"),
+    *("cir", "mudman", "lotus", "altpo"),
 }
 # BatchNorm, layers before the head and readouts in between are what matrix factorisation has none of.
 REFUSED_ATTACKS = {

@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 # "X as X" gives a name on, so that type checkers and editors find it here.
+from unrecall.methods.altpo import AltPO as AltPO
 from unrecall.methods.amnesiac import Amnesiac as Amnesiac
 from unrecall.methods.arm import ARM as ARM
 from unrecall.methods.bad_teacher import BadTeacher as BadTeacher

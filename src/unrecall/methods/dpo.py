@@ -3,27 +3,23 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.data.examples import move
 from unrecall.methods.base import (
     Average,
-    Batches,
     Fit,
     GradientMethod,
     Job,
     Phase,
     RetainTerm,
-    Rows,
     Strength,
     with_retain,
 )
 from unrecall.spec.parameters import NonNegative, Positive
 from unrecall.tasks.protocols import textual
+from unrecall.training.preferences import preferring
 from unrecall.training.refusals import REFUSALS, Refusal, refused
-from unrecall.training.teacher import remembered, summed_losses
 
 
 @dataclass(frozen=True)
@@ -70,21 +66,5 @@ class DPO(GradientMethod):
         forget, task = job.request.forget, job.task
         text = textual(self, task, "Take NPO, which wants no other answer.")
         refusing = refused(text, forget, self.refusals, job.generator)
-        before_refusals = remembered(original, task, refusing, summed_losses)
-        before_answers = remembered(original, task, forget, summed_losses)
-
-        def loss(model: nn.Module, batches: Batches) -> Tensor:
-            batch = batches["forget"]
-            refusal_batch = task.collate([refusing[i] for i in batch["index"].tolist()])
-            refusal_rows = task.rows(model, move(refusal_batch, batch["index"].device))
-            answers = task.rows(model, batch)
-            return dpo_loss(refusal_rows, answers, before_refusals(batch), before_answers(batch), self.beta)
-
+        loss = preferring(refusing, forget, original, task, self.beta)
         return with_retain(loss, RetainTerm(self.retain_weight, self.average), job, self.fit)
-
-
-def dpo_loss(refusals: Rows, answers: Rows, before_refusals: Tensor, before_answers: Tensor, beta: float) -> Tensor:
-    """Computes the forget term, given the original's summed negative log-likelihoods `[examples]` of both answers."""
-    up = before_refusals - summed_losses(refusals)
-    down = before_answers - summed_losses(answers)
-    return -2 / beta * F.logsigmoid(beta * (up - down)).mean()

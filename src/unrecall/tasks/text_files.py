@@ -12,7 +12,8 @@ from unrecall.tasks.strings import filled, string
 Text: TypeAlias = dict[str, Any]
 """`prompt` and `answer`; of a conversation also `before`, the turns before them; of an Alpaca record also `input`,
 which ends the prompt, or is empty; where known also `paraphrase` (of the prompt), `restated` (the answer in other
-words), `wrong` (answers that are not true) and `anonymised` (the prompt without the names in it)."""
+words), `wrong` (answers that are not true), `anonymised` (the prompt without the names in it) and `alternate`
+(answers to say instead once the true one is forgotten)."""
 
 PROMPTS = ("prompt", "question", "instruction", "input", "text")
 ANSWERS = ("answer", "completion", "output", "labels", "response")
@@ -24,6 +25,7 @@ EXTRAS = {
     "restated": "restated",
     "wrong": "wrong",
     "anonymised": "anonymised",
+    "alternate": "alternate",
 }
 TURN = {"role", "content", "from", "value", "weight"}
 """What is read of a turn."""

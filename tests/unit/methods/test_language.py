@@ -18,7 +18,7 @@ from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method
 from unrecall.methods.ce_u import CEU, beyond, ce_u_loss
-from unrecall.methods.dpo import DPO, dpo_loss
+from unrecall.methods.dpo import DPO
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.methods.npo import NPO, npo_loss
 from unrecall.methods.satimp import SatImp, satimp_loss
@@ -34,6 +34,7 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual
 from unrecall.training.job import Job
 from unrecall.training.loop import Phase
+from unrecall.training.preferences import dpo_loss
 from unrecall.training.randomness import seeded
 from unrecall.training.refusals import REFUSALS
 from unrecall.training.teacher import frozen_copy
