@@ -1,12 +1,14 @@
 """CIR: both losses and the directions in common by hand, its gradients against autograd's, and its first epochs."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from tests.unit.methods.test_language import whole
+from tests.unit.methods.test_mudman import check_resumed
 from tests.worlds import CPU, World, without_retain
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod
@@ -145,3 +147,9 @@ def test_refuses_layers_without_a_matrix(samples_world: World) -> None:
     last = len(samples_world.task.blocks(samples_world.original)) - 1
     with pytest.raises(NotSupported, match=rf"CIR: expected a linear layer .* in layers {last} to {last}"):
         unlearned(CIR(first=last, last=last), samples_world)
+
+
+def test_killed_and_resumed_gives_the_same_weights(samples_world: World, tmp_path: Path) -> None:
+    """What an epoch had in common is part of what is kept."""
+    recipe = Fit(lr=0.02, momentum=0.0, weight_decay=0.0, batch_size=8, epochs=4, batchnorm="frozen")
+    check_resumed(CIR(kl=100.0, fit=recipe), samples_world, tmp_path, killed_at=7)

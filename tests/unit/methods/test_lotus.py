@@ -2,12 +2,14 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from tests.unit.methods.test_blur import unlearned
+from tests.unit.methods.test_mudman import check_resumed
 from tests.worlds import CPU, World
 from unrecall.data.examples import Part
 from unrecall.errors import BadInput, NotSupported
@@ -88,3 +90,8 @@ def test_it_must_be_told_of_the_unseen_but_where_a_class_goes(samples_world: Wor
 def test_refuses_values_that_there_are_not(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=f"expected {next(iter(wrong))} to be"):
         LoTUS(**wrong)
+
+
+def test_killed_and_resumed_gives_the_same_weights(samples_world: World, tmp_path: Path) -> None:
+    recipe = Fit(lr=0.02, weight_decay=0.0, batch_size=16, epochs=4)
+    check_resumed(LoTUS(unseen=0.0, fit=recipe), samples_world, tmp_path, killed_at=9)
