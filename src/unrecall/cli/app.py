@@ -147,7 +147,8 @@ def run(
     labels(fail_on)
     command = {"command": "run", "scenario": scenario, "method": method, "tune": bool(search), "suite": suite}
     command |= options.basis(alone, rate, budget, search) | options.shown(show_examples)
-    with claimed(out, command | {"files": content_keys(*paths(scenario, method, *suite.split()))}) as folder:
+    files = content_keys(*paths(scenario, method, *suite.split(), *against.split()))
+    with claimed(out, command | {"files": files}) as folder:
         cell = Cell(scenario, method, suite, 0, search, str(folder), device, alone, rate, anyway)
         cell = replace(cell, show_examples=show_examples)
         cells = [replace(cell, seed=each, folder=str(folder / each.name)) for each in levels]
@@ -228,7 +229,7 @@ def unlearn(
 
     command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": bool(search), "seed": seed}
     command |= options.basis(False, None, "", search)
-    with claimed(out, command | {"files": content_keys(*paths(scenario, method))}) as folder:
+    with claimed(out, command | {"files": content_keys(*paths(scenario, method, *against.split()))}) as folder:
         _say(unlearn_cell(Cell(scenario, method, "quick", seed, search, str(folder), device, anyway=anyway)))
 
 
@@ -333,7 +334,7 @@ def bench(
         _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": bool(search)}
     command |= options.basis(alone, rate, budget, search)
-    with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split()))}) as folder:
+    with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split(), *against.split()))}) as folder:
         cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone, rate, anyway)
         cells = [
             replace(cell, method=name, seed=each, tuned=tuned[name], folder=str(folder / file_name(name) / each.name))

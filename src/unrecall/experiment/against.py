@@ -2,20 +2,24 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.data.examples import Absent
+from unrecall.data.request import NO_VALIDATION, Kind
+from unrecall.disk.cache import code_key
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.experiment.goal import guards_of
-from unrecall.experiment.tune import TRIALS, UNMET, Search, choose, tuning_request
+from unrecall.experiment.tune import TRIALS, UNMET, Search, tuning_request
 from unrecall.harness.evaluation import draw_for
 from unrecall.harness.suites import QUICK
 from unrecall.methods.base import Method
 from unrecall.record.schema import Trial, Tuning
+from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import name_of, parse
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import offers
@@ -24,8 +28,8 @@ from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed
 
 CRITERION = (
-    "the least that {0} brings back of forget{1}, at its worst, with KL(original || unlearned) of at most {2:g} nats "
-    "on retain examples that unlearning did not see"
+    "the least that {0} brings back of forget{1}, at its worst, less than nothing counting as nothing, with "
+    "KL(original || unlearned) of at most {2:g} nats on retain examples that unlearning did not see"
 )
 
 
@@ -49,15 +53,24 @@ class Against:
         if not isinstance(parse(self.attack, "attacks"), RecoveryAttack):
             raise BadInput(
                 f"--against: expected an attack that brings the forgotten back, got {self.attack}, which doesn't. Name "
-                "another: relearn, prototypical, quantise."
+                "another: relearn, quantise."
             )
 
-    def attack_on(self, task: Task) -> RecoveryAttack:
-        """The attack for a task; BadInput where it can't run on it."""
+    def key(self, scenario: Scenario) -> str:
+        """Everything that decides what strengths are tuned against: attack and budget, its code and its files."""
+        attack = self.attack_on(scenario.task, scenario.request.kind)
+        return f"{self!r} {attack!r} {code_key(attack)}"
+
+    def attack_on(self, task: Task, kind: Kind) -> RecoveryAttack:
+        """The attack for a task and a kind of request; BadInput where it can't run on these."""
         quick = [a for protocol, a in QUICK if name_of(a) == self.attack and offers(task, protocol)]
         attack = next(iter(quick), None) or parse(self.attack, "attacks")
         if not isinstance(attack, RecoveryAttack) or not offers(task, *attack.needs):
             raise BadInput(f"--against: expected an attack on {type(task).__name__}, got {self.attack}. Name another.")
+        if attack.needs_class and kind != "class":
+            raise BadInput(
+                f"--against: expected an attack on {kind}, got {self.attack}, which brings back classes. Name another."
+            )
         return attack
 
 
@@ -74,13 +87,13 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
     if strength is None or len(request.retain) < 2:
         lacking = "at least 2 retain examples" if strength is not None else "a method with a strength"
         raise NotSupported(f"--against: expected {lacking}, got fewer or none. Leave it out.")
-    validation, seed = request.validation or (), draw_seed(job.generator)
+    validation, seed = NO_VALIDATION if request.validation is None else request.validation, draw_seed(job.generator)
     check_inputs(job.task, model, request.only("forget", "retain", "validation"))
     trial_job = job.on(tuning_request(request, validation, seed))
     judge = Judge(model, trial_job, seed, against)
     untouched = judge.brought_back(model)
     tried = Search(method, model, trial_job, seed, request.kind, untouched, judge).trials(strength, trials)
-    best = choose(tried, request.kind)
+    best = choose(tried)
     beside = " beyond validation" if len(validation) else ""
     criterion = CRITERION.format(against.attack, beside, against.kl)
     return Tuning(
@@ -88,8 +101,21 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
         chosen=best.strength,
         untouched=untouched,
         criterion=criterion + ("" if best.kept else UNMET),
+        against=against.attack,
+        most_kl=against.kl,
         trials=sorted(tried, key=lambda trial: trial.strength),
     )
+
+
+def choose(trials: Sequence[Trial]) -> Trial:
+    """The trial within the budget after which least comes back; where none is, the one that spends least.
+
+    Of those that agree the weakest.
+    """
+    within = [trial for trial in trials if trial.kept]
+    if not within:
+        return min(trials, key=lambda trial: (math.inf if trial.kl is None else trial.kl, trial.strength))
+    return min(within, key=lambda trial: (max(trial.gap, 0.0), trial.strength))
 
 
 class Judge:
@@ -101,7 +127,8 @@ class Judge:
     def __init__(self, model: nn.Module, job: Job, seed: int, against: Against) -> None:
         unseen = job.request.with_own(retain=job.request.test, test=Absent("stands for retain here"))
         self.model, self.job, self.seed, self.against = model, job, seed, against
-        self.attack = against.attack_on(job.task)
+        self.attack = against.attack_on(job.task, job.request.kind)
+        self.task = self.attack.adapted(job.task)
         self.guards = guards_of(job.task, model, job.request, job.request.holdout, 1.0)
         self.distance = disruption(copy.deepcopy(model).eval(), job.on(unseen))
 
@@ -120,7 +147,7 @@ class Judge:
     def brought_back(self, unlearned: nn.Module) -> float:
         """What the attacker's best point shows of forget beyond validation, in the attack's own measure."""
         models = Models(self.model, unlearned)
-        setting = Setting(models, self.job.request, self.job.task, self.seed, self.job.session.quiet())
+        setting = Setting(models, self.job.request, self.task, self.seed, self.job.session.quiet())
         draw = draw_for(self.attack, setting)
         scores = self.attack.scores(Subject("unlearned", unlearned), draw.pool, setting)
         shown = scores.at(draw.places["forget"]).mean(1)

@@ -51,7 +51,7 @@ def identity(
         "seed": str(seeds.evaluation),
         **{f"{level} seed": str(seed) for level, seed in seeds.differing.items()},
         "tuning": str(bool(tuned)),
-        **({"tuned against": repr(tuned)} if isinstance(tuned, Against) else {}),
+        **({"tuned against": tuned.key(scenario)} if isinstance(tuned, Against) else {}),
         **environment(),
     }
 

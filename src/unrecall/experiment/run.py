@@ -197,7 +197,8 @@ class StartingPoint:
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
-        key = (*self._key(method), code_key(Search, goal_of, tune_against), repr(self.search))
+        against = self.search.key(self.scenario) if isinstance(self.search, Against) else ""
+        key = (*self._key(method), code_key(Search, goal_of, tune_against), against)
         tuning = Cache(self.session.folder).get("tuning", key, model_form(Tuning), lambda: self._search(method))
         if tuning.criterion.endswith(UNMET):
             self.session.say(f"tuning fell short of its goal: {tuning.criterion}")

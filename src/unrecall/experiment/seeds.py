@@ -1,8 +1,12 @@
 """The seeds of an experiment, one for each thing that chance decides: training, unlearning, evaluation."""
 
+import math
 from typing import NamedTuple
 
 from unrecall.errors import BadInput
+
+MOST = 100_000
+"""The most runs that one command may ask for."""
 
 
 class Seeds(NamedTuple):
@@ -51,9 +55,9 @@ def seeds_of(text: str) -> list[Seeds]:
     """The seeds that `--seeds` names: 3, or 3x2x2 for 3 originals, 2 unlearnings each, and 2 evaluations of each."""
     parts = text.split("x")
     counts = [int(part) if part.isdecimal() and len(part) <= 6 else 0 for part in parts]
-    if len(counts) > 3 or min(counts) < 1:
+    if len(counts) > 3 or min(counts) < 1 or math.prod(counts) > MOST:
         raise BadInput(
             f"--seeds: expected a whole number from 1, or three of them as 3x2x2 (originals, unlearnings of each, "
-            f"evaluations of each), got '{text}'."
+            f"evaluations of each), {MOST:,} runs at most, got '{text}'."
         )
     return nested(*counts)

@@ -30,6 +30,7 @@ from unrecall.record.schema import (
     NeverTrained,
     Record,
     Side,
+    Tuning,
     load,
 )
 from unrecall.record.verdict import ALPHA, RULE
@@ -97,6 +98,15 @@ def _same_bounds(written: Measurement, derived: Measurement) -> bool:
     )
 
 
+def _within_budget(tuning: Tuning, most: float) -> Iterator[str]:
+    """Trials within their budget, and no others, must count; and what is said of it must name attack and budget."""
+    for trial in tuning.trials:
+        if trial.kl is not None and trial.kept != (trial.kl <= most):
+            yield f"tuning: the strength {trial.strength:g} spent {trial.kl:g} nats of {most:g}, and is said otherwise."
+    if not tuning.criterion.startswith(f"the least that {tuning.against} ") or f"{most:g} nats" not in tuning.criterion:
+        yield "tuning: its criterion names another attack or budget."
+
+
 def _numbers(record: Record) -> Iterator[str]:
     """Means must be those of their references, intervals hold their values, and choices be among the trials."""
     for m in record.measurements:
@@ -108,6 +118,10 @@ def _numbers(record: Record) -> Iterator[str]:
                 yield f"{m.name}: the interval {estimate.low} to {estimate.high} does not hold {estimate.value}."
     if record.tuning and record.tuning.chosen not in [trial.strength for trial in record.tuning.trials]:
         yield f"tuning: the strength {record.tuning.chosen:g} was chosen, but not tried."
+    if record.tuning and record.tuning.most_kl is not None:
+        yield from _within_budget(record.tuning, record.tuning.most_kl)
+    if record.seeds and set(record.seeds) != {"training", "unlearning"}:
+        yield f"seeds: expected those of training and unlearning, or none, got {', '.join(sorted(record.seeds))}."
     if record.sizes.get("forget", 0) < 1:
         yield f"sizes: expected at least one forget example, got {record.sizes.get('forget', 0)}."
     for role, digest in record.provenance.weights.items():

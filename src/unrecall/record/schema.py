@@ -224,12 +224,17 @@ class Trial(Frozen):
 
 
 class Tuning(Frozen):
-    """What tuning searched and chose, before any audit; `untouched` is the gap of the original."""
+    """What tuning searched and chose, before any audit; `untouched` is the gap of the original.
+
+    `against`, `most_kl`: the attack that strengths were tuned against, and the KL that a trial might spend, in nats.
+    """
 
     parameter: str
     chosen: float
     untouched: float | None = None
     criterion: str
+    against: str = ""
+    most_kl: float | None = None
     trials: list[Trial]
 
 

@@ -58,11 +58,11 @@ class Chance(NamedTuple):
 class Line(NamedTuple):
     """One measurement of one method on one scenario, over all its seeds.
 
-    `original`, `unlearned`: means over seeds. `sd`: of the unlearned models over seeds; None for one seed.
-    `sd_training` to `sd_evaluation`: what each level of seeds adds to it (`variance_components`), unless cells of the
-    grid are missing. `low` and `high`: an interval at 95 %. Of one seed it is over examples; else it is Student's, of
-    the mean over originals, whose own seeds are averaged first; where all share one, over its unlearnings; else over
-    evaluations.
+    `original`: a mean over seeds. `unlearned`: the mean over what the interval is over, whose own seeds are averaged
+    first. `sd`: of the unlearned models over seeds; None for one seed. `sd_training` to `sd_evaluation`: what each
+    level of seeds adds to it (`variance_components`), unless cells of the grid are missing. `low` and `high`: an
+    interval at 95 %. Of one seed it is over examples; else it is Student's, of the mean over originals; where all share
+    one, over its unlearnings; else over evaluations.
     `retrained`, `retrained_sd`: over the retrained models. `verdict`: of the row, at each seed.
     """
 
@@ -154,7 +154,8 @@ def _line(group: Audits, name: str) -> Line:
     own = [m for _, m in audits]
     first, references = own[0], _references(own)
     values = [(record, m.unlearned.value) for record, m in audits]
-    bounds = (first.unlearned.low, first.unlearned.high) if len(own) == 1 else None
+    estimates = [m.unlearned for m in own if finite(m.unlearned.value) is not None]
+    bounds = (estimates[0].low, estimates[0].high) if len(estimates) == 1 else None
     return Line(
         group.scenario,
         group.name,
@@ -212,14 +213,14 @@ def _over_seeds(values: Values, bounds: Bounds | None) -> Chance:
         unlearnings.setdefault(record.seeds.get("unlearning", record.seed), []).append(number)
     grid = [list(unlearnings.values()) for unlearnings in by_original.values()]
     own = [number for _, number in numbers]
+    means = [[statistics.fmean(chain(*unlearnings)) for unlearnings in grid]]
+    means += [[statistics.fmean(evaluations) for evaluations in unlearnings] for unlearnings in grid]
+    units = next((level for level in means if len(level) > 1), own)
     if bounds is None:
-        means = [[statistics.fmean(chain(*unlearnings)) for unlearnings in grid]]
-        means += [[statistics.fmean(evaluations) for evaluations in unlearnings] for unlearnings in grid]
-        units = next((level for level in means if len(level) > 1), own)
         bounds = stats.student(np.array(units)) if len(units) > 1 else NONE
     whole = len({(len(unlearnings), len(each)) for unlearnings in grid for each in unlearnings}) == 1
     components = stats.variance_components(np.array(grid)) if whole else stats.Components(None, None, None)
-    return Chance(_mean(own), _deviation(own), *components, *map(finite, bounds))
+    return Chance(_mean(units), _deviation(own), *components, *map(finite, bounds))
 
 
 def _original(record: Record) -> str:

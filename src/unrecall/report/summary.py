@@ -73,11 +73,14 @@ def methods(records: Sequence[Record]) -> list[Audits]:
     for number, record in enumerate(records, 1):
         identity = record.provenance.identity
         method, tuned = identity.get("method", record.method), identity.get("tuning", record.tuning is not None)
-        groups.setdefault((record.scenario, f"{method} {tuned}"), []).append((number, record))
+        against = identity.get("tuned against", "")
+        groups.setdefault((record.scenario, f"{method} {tuned} {against}"), []).append((number, record))
     together = []
     for (scenario, _), members in groups.items():
         names = list(dict.fromkeys(record.method for _, record in members))
-        name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} (tuned)"
+        tuning = members[0][1].tuning
+        how = f"tuned against {tuning.against}" if tuning is not None and tuning.against else "tuned"
+        name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} ({how})"
         together.append(Audits(name, scenario, [n for n, _ in members], [record for _, record in members]))
     return together
 

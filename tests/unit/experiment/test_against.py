@@ -9,13 +9,15 @@ from torch import nn
 from tests.unit.experiment.test_tune import Dial
 from tests.worlds import CPU, World, blobs
 from unrecall.attacks.base import Attacked, RecoveryAttack
+from unrecall.data.request import NO_VALIDATION, Kind
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
-from unrecall.experiment.against import Against, Judge, tune_against
+from unrecall.experiment.against import Against, Judge, choose, tune_against
 from unrecall.experiment.tune import tuning_request
 from unrecall.methods import NegGradPlus, Retrain
 from unrecall.models.observe import accuracy
+from unrecall.record.schema import Trial
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
@@ -44,7 +46,7 @@ def nothing_brought() -> None:
 class By(Against):
     """With the attack above."""
 
-    def attack_on(self, task: Task) -> RecoveryAttack:
+    def attack_on(self, task: Task, kind: Kind) -> RecoveryAttack:
         return Fixed()
 
 
@@ -83,7 +85,7 @@ def test_the_chosen_strength_spends_no_more_than_the_budget(samples_world: World
         assert trial.kl is None or trial.kept == (trial.kl <= 0.1)
     chosen = next(t for t in tuned.trials if t.strength == tuned.chosen)
     assert chosen.kept
-    assert abs(chosen.gap) == min(abs(t.gap) for t in tuned.trials if t.kept)
+    assert max(chosen.gap, 0) == min(max(t.gap, 0) for t in tuned.trials if t.kept)
     assert "at most 0.1 nats" in tuned.criterion and "none that was tried" not in tuned.criterion
 
 
@@ -95,7 +97,7 @@ def test_a_budget_that_no_strength_keeps_is_said(samples_world: World) -> None:
 def test_relearning_is_tuned_against(samples_world: World) -> None:
     """The quick suite's own, where nothing else is said; the same again gives the same."""
     w, against = samples_world, Against("relearn", 0.5)
-    assert against.attack_on(w.task).steps == (1, 4, 16)  # type: ignore[attr-defined]
+    assert against.attack_on(w.task, "samples").steps == (1, 4, 16)  # type: ignore[attr-defined]
     first, again = (tune_against(NegGradPlus(), w.original, job_of(w), against, trials=2) for _ in range(2))
     assert first == again
     assert len(first.trials) == 2
@@ -120,4 +122,28 @@ def test_where_it_is_refused(samples_world: World) -> None:
     with pytest.raises(NotSupported, match="--against: expected a method with a strength"):
         tune_against(Retrain(), w.original, job_of(w), Against())
     with pytest.raises(BadInput, match="--against: expected an attack on Classification, got prefix"):
-        Against("prefix").attack_on(w.task)
+        Against("prefix").attack_on(w.task, "samples")
+    with pytest.raises(BadInput, match="expected an attack on samples, got prototypical, which brings back classes"):
+        Against("prototypical").attack_on(w.task, "samples")
+
+
+def trial(strength: float, gap: float, kl: float, *, kept: bool) -> Trial:
+    return Trial(strength=strength, gap=gap, retain_drop=0.0, kl=kl, kept=kept)
+
+
+def test_less_than_nothing_is_nothing_and_the_weaker_of_two_is_chosen() -> None:
+    trials = [trial(1, 0.2, 0.01, kept=True), trial(2, -0.1, 0.02, kept=True), trial(4, -0.3, 0.03, kept=True)]
+    assert choose(trials).strength == 2
+    assert choose([*trials[:1], trial(4, -0.3, 9.0, kept=False)]).strength == 1
+
+
+def test_where_all_spend_too_much_the_least_is_chosen() -> None:
+    assert choose([trial(1, 0.1, 9.0, kept=False), trial(2, 0.4, 0.5, kept=False)]).strength == 2
+
+
+def test_a_class_without_validation_is_tuned_on_forget_alone(class_world: World) -> None:
+    w = class_world
+    job = Job(w.request.with_own(validation=NO_VALIDATION), w.task, seeded(0), CPU)
+    tuned = tune_against(Dial(), w.original, job, By("relearn", 1.0), trials=2)
+    assert "brings back of forget, at its worst" in tuned.criterion
+    assert tuned.untouched == pytest.approx(float(accuracy(w.original, w.task, w.request.forget).mean()))

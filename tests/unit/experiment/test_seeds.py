@@ -19,7 +19,7 @@ def test_levels_are_nested() -> None:
     assert Seeds(0, 1, 1).differing == {"training": 0, "unlearning": 1}
 
 
-@pytest.mark.parametrize("text", ["", "0", "two", "-1", "2x", "2x0", "1x1x1x1", "1.5", "²"])
+@pytest.mark.parametrize("text", ["", "0", "two", "-1", "2x", "2x0", "1x1x1x1", "1.5", "²", "1000x1000x1000"])
 def test_no_count_is_an_error(text: str) -> None:
     with pytest.raises(BadInput, match="--seeds: expected a whole number"):
         seeds_of(text)

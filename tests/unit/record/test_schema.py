@@ -160,6 +160,16 @@ def better(data: dict[str, Any]) -> None:
     data["verdict"] |= {"label": "like retrained", "line": "All is well."}
 
 
+def against(data: dict[str, Any], kl: float, criterion: str = "relearn") -> None:
+    """Tuned against relearning with a budget of .5 nats, of which the first trial spent `kl`."""
+    data["tuning"] |= {
+        "against": "relearn",
+        "most_kl": 0.5,
+        "criterion": f"the least that {criterion} brings, 0.5 nats",
+    }
+    data["tuning"]["trials"][0]["kl"] = kl
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -186,6 +196,13 @@ def better(data: dict[str, Any]) -> None:
         (lambda d: d["doubts"].clear(), "doubts: the record leaves out 'Only 3 retrained models: bounds are wide"),
         (lambda d: d["doubts"][0].update(severity="note"), "doubts: the record leaves out"),
         (lambda d: d["tuning"].update(chosen=0.5), "tuning: the strength 0.5 was chosen, but not tried"),
+        (
+            lambda d: d.update(seeds={"training": 1}),
+            "seeds: expected those of training and unlearning, or none, got tra",
+        ),
+        (lambda d: d.update(seeds={"foo": 3}), "seeds: expected those of training and unlearning, or none, got foo"),
+        (lambda d: against(d, kl=99.0), "tuning: the strength 0.003 spent 99 nats of 0.5, and is said otherwise"),
+        (lambda d: against(d, kl=0.1, criterion="quantise"), "tuning: its criterion names another attack or budget"),
         (lambda d: d.update(sizes={}), "sizes: expected at least one forget example, got 0"),
         (lambda d: d["measurements"][0]["unlearned"].update(value=None), "does not hold None"),
         (lambda d: d["provenance"]["weights"].update(original="ab"), "weights of original: 'ab' is no sha256"),

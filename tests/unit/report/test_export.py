@@ -10,7 +10,7 @@ import pytest
 from tests.unit.report.test_summary import audit
 from tests.worlds.records import alone, full, minimal
 from unrecall.errors import BadInput
-from unrecall.record.schema import Record
+from unrecall.record.schema import Estimate, Record
 from unrecall.report import export
 
 SEEDS = [audit("near", 0, "leaks", 0.1, 0.88), audit("near", 1, "leaks", 0.3, 0.90), audit("far", 0, "leaks", 0.8, 0.5)]
@@ -52,6 +52,32 @@ def test_seeds_of_a_model_that_was_given_are_unlearnings() -> None:
     line = export.lines([of_original("a", 0, 0.2), of_original("a", 1, 0.4)])[0]
     assert (line.sd_training, line.sd_unlearning) == (None, pytest.approx(0.02**0.5))
     assert (line.low, line.high) == pytest.approx((0.3 - 12.706 * 0.1, 0.3 + 12.706 * 0.1), abs=1e-3)
+
+
+def test_the_mean_is_in_the_middle_of_its_interval_where_seeds_are_missing_too() -> None:
+    """Of one original three audits, of the other one: (0 + 1) / 2."""
+    known = {("a", 0): 0.0, ("a", 1): 0.0, ("a", 2): 0.0, ("b", 3): 1.0}
+    line = export.lines([of_original(*key, value) for key, value in known.items()])[0]
+    assert line.unlearned == pytest.approx(0.5)
+    assert line.low is not None and line.high is not None
+    assert (line.low + line.high) / 2 == pytest.approx(0.5)
+
+
+def test_of_two_audits_of_which_one_has_a_value_its_own_interval_stands() -> None:
+    without = audit("near", 1, "leaks", 0.1, 0.9)
+    rows = [m.model_copy(update={"unlearned": Estimate(value=None)}) for m in without.measurements]
+    line = export.lines([SEEDS[0], without.model_copy(update={"measurements": rows})])[0]
+    own = SEEDS[0].measurements[0].unlearned
+    assert (line.low, line.high) == (own.low, own.high)
+
+
+def test_other_tunings_are_other_methods() -> None:
+    def tuned(against: str) -> Record:
+        record = audit("m", 0, "leaks", 0.5, 0.9)
+        identity = {"method": "m", "tuning": "True"} | ({"tuned against": against} if against else {})
+        return record.model_copy(update={"provenance": record.provenance.model_copy(update={"identity": identity})})
+
+    assert len({id(line) for line in export.lines([tuned(""), tuned("relearn"), tuned("quantise")])}) == 6
 
 
 def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
