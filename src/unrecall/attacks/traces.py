@@ -24,7 +24,7 @@ from unrecall.spec.parameters import Count, Positive
 
 @dataclass(frozen=True)
 class Traces(InspectionAttack):
-    """Shows a classifier two answers to the same input, one of the model and one of a retrained model: which is whose?
+    """Asks a classifier which of two answers to the same input is the model's, and which a retrained model's.
 
         d_i   = f(model, x_i) - f(retrained, x_i)         x_i: test examples of no class that is forgotten
         value = share of i, over folds and retrained models, with w . d_i > 0

@@ -16,6 +16,7 @@ from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, NotSupported
 from unrecall.experiment.identity import identity
+from unrecall.experiment.seeds import Seeds
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks import CausalLM, Classification
 from unrecall.training.loop import Fit, Loss
@@ -217,7 +218,10 @@ def test_each_objective_is_kept_under_a_key_of_its_own(cache: Path) -> None:
 
 
 def test_a_record_is_of_one_objective() -> None:
-    keys = [identity(case(objective), None, [], (0, CPU))["scenario"] for objective in (Plain(), ULE(), ULE(weight=2))]
+    keys = [
+        identity(case(objective), None, [], (Seeds.of(0), CPU))["scenario"]
+        for objective in (Plain(), ULE(), ULE(weight=2))
+    ]
     assert len(set(keys)) == 3
 
 
