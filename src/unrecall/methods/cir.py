@@ -67,6 +67,7 @@ class CIR(GradientMethod):
 
     Expected to fail: where forget and retain have all directions in common, as narrow models have; where an epoch is a
     step or two, so that directions are those of few positions, and the budget is spent before the first look.
+    A model with adapters is refused, and so is CIR inside LoRA.
 
     Reference: Sondej, Yang, "Collapse of Irrelevant Representations (CIR) Ensures Robust and Non-Disruptive LLM
     Unlearning", arXiv 2509.11816, from the authors' code (src/CIR.py, Llama-3.2-1B). Differs from the code in the
@@ -148,6 +149,11 @@ class CIR(GradientMethod):
 
     def _chosen(self, model: nn.Module, original: nn.Module, job: Job) -> "Chosen":
         """Finds the layers that are trained and those that are broken; BadInput where the model has fewer."""
+        if any(hasattr(module, "peft_config") for module in model.modules()):
+            raise NotSupported(
+                "CIR: expected a model without adapters, got one with them, where what is broken would be an adapter's "
+                "output, which is 0 at first. Use its merge_and_unload(), or leave out lora."
+            )
         blocks, others = layers(job.task, model), layers(job.task, original)
         first, last = self._range(len(blocks))
         inside = {id(m) for modules in blocks[: last + 1] for module in modules for m in module.modules()}

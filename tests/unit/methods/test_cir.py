@@ -13,6 +13,7 @@ from tests.worlds import CPU, World, without_retain
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod
 from unrecall.methods.cir import CIR, Gathered, after_first, alike, apart, common, likeness, selective
+from unrecall.methods.lora import LoRA
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
@@ -147,6 +148,20 @@ def test_refuses_layers_without_a_matrix(samples_world: World) -> None:
     last = len(samples_world.task.blocks(samples_world.original)) - 1
     with pytest.raises(NotSupported, match=rf"CIR: expected a linear layer .* in layers {last} to {last}"):
         unlearned(CIR(first=last, last=last), samples_world)
+
+
+def test_refuses_adapters(text_world: World, samples_world: World) -> None:
+    """An adapter's last matrix says 0 everywhere at first, so that nothing is left to break."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    w, message = samples_world, "CIR: expected a model without adapters, got one with them"
+    adapted = inject_adapter_in_model(LoraConfig(target_modules=["4"]), copy.deepcopy(w.original))
+    for model in (adapted, nn.Sequential(adapted)):
+        with pytest.raises(NotSupported, match=message):
+            CIR(fit=SGD).unlearn(model, Job(w.request, w.task, seeded(0), CPU))
+    for world in (text_world, samples_world):
+        with pytest.raises(NotSupported, match=message):
+            LoRA(base=CIR(fit=SGD)).unlearn(world.original, Job(world.request, world.task, seeded(0), CPU))
 
 
 def test_killed_and_resumed_gives_the_same_weights(samples_world: World, tmp_path: Path) -> None:
