@@ -13,8 +13,8 @@ from unrecall.models.chosen_layers import called, head_weight, usual, with_matri
 from unrecall.models.importance import Weights
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.parameters import Count, NonNegative, Share
-from unrecall.training.loop import StepState
-from unrecall.training.terms import Terms, check_own_loss, move_along, product, slope
+from unrecall.training.loop import Loss, StepState
+from unrecall.training.terms import Slope, Terms, check_own_loss, move_along, product, slope
 
 MEMORY = "MUDMAN: adversary and retain's gradient"
 """Under which name the optimiser's state holds both, so that an interrupted run goes on the same."""
@@ -80,12 +80,13 @@ class MUDMAN(GradientMethod):
             memory = remembered(current, weights)
             if current.number % self.fork == 0:
                 memory["adversary"] = {name: p.detach().clone() for name, p in weights.items()}
-            pull = slope(current, retain).gradients
+            pull = slope_in(weights, current, retain).gradients
             for name, p in weights.items():
                 memory["retain"][name].mul_(self.momentum).add_(pull[p], alpha=1 - self.momentum)
             with at(student, memory["adversary"]):
-                value, away = slope(current, forget)
-                known = slope(current, learned).gradients if self.form == "entropy" else {p: -away[p] for p in away}
+                value, away = slope_in(weights, current, forget)
+                entropy = self.form == "entropy"
+                known = slope_in(weights, current, learned).gradients if entropy else {p: -away[p] for p in away}
             size = product(away, away).sqrt()
             along = {}
             for name, p in weights.items():
@@ -115,6 +116,12 @@ def remembered(current: StepState, weights: Mapping[str, nn.Parameter]) -> dict[
     state[MEMORY] = {part: {name: t.to(weights[name].device) for name, t in own.items()} for part, own in kept.items()}
     memory: dict[str, Weights] = state[MEMORY]
     return memory
+
+
+def slope_in(weights: Mapping[str, nn.Parameter], current: StepState, loss: Loss) -> Slope:
+    """Differentiates a loss in each of the weights; the gradient is 0 in one that no pass goes through."""
+    value, found = slope(current, loss)
+    return Slope(value, {p: found.get(p, torch.zeros_like(p)) for p in weights.values()})
 
 
 @contextmanager

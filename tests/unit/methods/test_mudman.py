@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.laws.test_methods import same
 from tests.unit.methods.test_blur import both, unlearned
 from tests.unit.methods.test_language import rows
-from tests.worlds import World
+from tests.worlds import CPU, World
 from unrecall.errors import BadInput
 from unrecall.methods.base import GradientMethod
 from unrecall.methods.mudman import MUDMAN, agreed, at, sureness, surprise
@@ -134,6 +134,28 @@ def test_texts_are_forgotten_by_the_gates_alone_and_retain_is_kept(text_world: W
     assert moved == {"gate_proj"}
     assert observe(result, w.task, w.request.forget).confidence.mean() < 0.6
     assert accuracy(result, w.task, w.request.retain).mean() > 0.9
+
+
+class Spare(nn.Module):
+    """A model with a linear layer that no pass goes through."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.spare = inner, nn.Linear(3, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        used: Tensor = self.inner(inputs)
+        return used
+
+
+@pytest.mark.parametrize("form", ["entropy", "ce"])
+def test_a_layer_without_a_gradient_stays_and_the_others_move_as_without_it(samples_world: World, form: Any) -> None:
+    w, method = samples_world, MUDMAN(form=form, fit=SGD)
+    model = Spare(copy.deepcopy(w.original))
+    result: Any = method.unlearn(model, Job(w.request, w.task, seeded(0), CPU))
+    assert same(result.spare, model.spare)
+    assert not same(result.inner, w.original)
+    assert same(result.inner, unlearned(method, w))
 
 
 def test_refuses_layers_that_there_are_not(text_world: World) -> None:
