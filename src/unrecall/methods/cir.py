@@ -109,15 +109,18 @@ class CIR(GradientMethod):
             if self._move(current, chosen, own) and self.retain_weight > 0:
                 pull = slope(current, held).gradients
                 move_along(current, {p: self.retain_weight * g for p, g in pull.items()})
-            if (current.number + 1) % epoch_steps(phase) == 0:
+            if ends_epoch(current):
                 self._gather(current, epoch, job)
             return value
+
+        def ends_epoch(current: StepState) -> bool:
+            return (current.number + 1) % epoch_steps(phase) == 0
 
         streams = {"forget": request.forget, "retain": request.retain}
         if self.retain_weight == 0:
             del streams["retain"]
         loss = partial(likeness, chosen, task, Gathered())
-        phase = Phase(loss, streams, self.fit, done=lambda now: spent(now.model) > self.kl)
+        phase = Phase(loss, streams, self.fit, done=lambda now: ends_epoch(now) and spent(now.model) > self.kl)
         return [replace(phase, step=step)]
 
     def _move(self, current: StepState, chosen: "Chosen", own: "Gathered") -> bool:

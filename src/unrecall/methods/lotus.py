@@ -83,9 +83,10 @@ class LoTUS(GradientMethod):
                 tau[0] = temperature(self.alpha, left(current.model))
             return plain_step(current)
 
-        phase = Phase(
-            loss_on("mixed", task, loss), {"mixed": mixed}, self.fit, done=lambda now: left(now.model) <= -MARGIN
-        )
+        def done(current: StepState) -> bool:
+            return (current.number + 1) % epoch_steps(phase) == 0 and left(current.model) <= -MARGIN
+
+        phase = Phase(loss_on("mixed", task, loss), {"mixed": mixed}, self.fit, done=done)
         return [replace(phase, step=step)]
 
     def _goal(self, job: Job) -> float:

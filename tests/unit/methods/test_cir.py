@@ -114,10 +114,12 @@ def test_the_first_epoch_moves_nothing_and_each_later_step_has_the_length_of_the
     assert sum(value**2 for value in third.values()) ** 0.5 == pytest.approx(0.1, rel=1e-4)
 
 
-def test_it_ends_when_the_budget_is_spent(samples_world: World) -> None:
-    session = Session(device="cpu")
-    unlearned(CIR(kl=1e-4, fit=Fit(**{**vars(SGD), "epochs": 50})), samples_world, session)
-    assert session.efforts[0].steps == 4
+def test_it_ends_with_the_epoch_in_which_the_budget_is_spent(samples_world: World) -> None:
+    """Which is over after the third step, within the second epoch; `check_every` is asked of `until` alone."""
+    for every in (50, 1):
+        session = Session(device="cpu")
+        unlearned(CIR(kl=1e-4, fit=Fit(**{**vars(SGD), "epochs": 50, "check_every": every})), samples_world, session)
+        assert session.efforts[0].steps == 4
 
 
 def test_retain_is_read_for_the_budget_alone_without_a_weight(text_world: World) -> None:
