@@ -62,12 +62,12 @@ class ExampleLocalization(GradientMethod):
         critical = most_salient(
             by_channel(criticality(student, mean_gradient(student, task, request.forget))), self.share
         )
-        head = head_weight(student, task, request.forget).removesuffix("weight")
+        head = of_head(student, job)
         start_anew(student, critical, job.generator)
         held = {
             name: (p.detach().clone(), ~critical[name])
             for name, p in student.named_parameters()
-            if name in critical and not (head and name.startswith(head))
+            if name in critical and id(p) not in head
         }
 
         def step(current: StepState) -> Tensor:

@@ -85,6 +85,15 @@ def test_the_head_is_told_by_its_weights_even_where_they_are_shared(text_world: 
     assert of_head(model, job) == {id(model.get_parameter("model.embed_tokens.weight"))}
 
 
+def test_a_head_that_is_shared_is_trained_whole(text_world: World) -> None:
+    """Every word's logit has a gradient, so that every row of the table moves; elsewhere little does."""
+    result = unlearned(ExampleLocalization(share=0.01, fit=SHORT), text_world)
+    before, after = (m.get_parameter("model.embed_tokens.weight") for m in (text_world.original, result))
+    assert bool((before != after).any(1).all())
+    gates = [m.get_parameter("model.layers.0.mlp.gate_proj.weight") for m in (text_world.original, result)]
+    assert float((gates[0] != gates[1]).float().mean()) < 0.5
+
+
 def test_a_class_is_forgotten_and_retain_learned_again(class_world: World) -> None:
     w = class_world
     result = unlearned(ExampleLocalization(fit=Fit(lr=0.05, weight_decay=0.0, epochs=8, batch_size=16)), w)
