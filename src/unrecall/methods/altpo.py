@@ -32,10 +32,10 @@ class AltPO(GradientMethod):
 
     a is another answer to x, y the true one, p(.|x) the product over an answer's rows, p_0 the original's. Alternate
     answers stand in an example's own field `alternate` (a text, or several), or are drawn from the original before it
-    is changed. Draws that say the true answer again, but for capitals and spaces, or nothing, are left out, and others
-    of the same example take their place; an example of which all are is asked again, 1.5 times as hot, four times at
-    most. An epoch meets each example once with each of its alternate answers. Needs prompts and answers, and, without
-    that field, a model that can write.
+    is changed. Those that say the true answer again, but for capitals and spaces, or nothing, are left out, and others
+    of the same example take their place; an example of which all draws are is asked again, 1.5 times as hot, four times
+    at most. An epoch meets each example once with each of its alternate answers. Needs prompts and answers, and,
+    without that field, a model that can write.
 
     Args:
         beta: how soon the push fades; the authors try 0.05 to 0.5.
@@ -82,7 +82,7 @@ class AltPO(GradientMethod):
         self, text: Textual, model: nn.Module, items: Sequence[Any], generator: torch.Generator
     ) -> list[list[str]]:
         """Gives each example's alternate answers, so many of each: its own, or draws of the model's."""
-        found = [brought(item, i) for i, item in enumerate(items)]
+        found = [brought(item, i, text.answer(item)) for i, item in enumerate(items)]
         temperature = self.temperature
         with own_randomness(draw_seed(generator)):
             for _ in range(ROUNDS + 1):
@@ -102,15 +102,20 @@ class AltPO(GradientMethod):
         return [[answers[k % len(answers)] for k in range(self.alternates)] for answers in found]
 
 
-def brought(item: Any, number: int) -> list[str]:
-    """The alternate answers that an example brings along; BadInput where they are no texts."""
+def brought(item: Any, number: int, truth: str) -> list[str]:
+    """The alternate answers that an example brings along; BadInput where they are no texts, or all say the truth."""
     value = item.get(FIELD) if isinstance(item, Mapping) else None
     answers = list(value) if isinstance(value, list | tuple) else [value] if value else []
     if not all(isinstance(answer, str) and answer.strip() for answer in answers):
         raise BadInput(
             f"AltPO: expected '{FIELD}' of forget[{number}] to be text, or a list of texts, got {value!r:.60}."
         )
-    return answers
+    if answers and not others(answers, truth):
+        raise BadInput(
+            f"AltPO: expected '{FIELD}' of forget[{number}] to be another answer than the true one, got "
+            f"{value!r:.60}. Change it, or leave it out."
+        )
+    return others(answers, truth)
 
 
 def instructed(text: Textual, item: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,13 +37,25 @@ def test_what_says_the_truth_again_or_nothing_does_not_count() -> None:
 
 
 def test_examples_may_bring_alternate_answers_along() -> None:
-    assert brought({"answer": "a", "alternate": "b"}, 0) == ["b"]
-    assert brought({"answer": "a", "alternate": ["b", "c"]}, 0) == ["b", "c"]
-    assert brought({"answer": "a"}, 0) == []
+    assert brought({"answer": "a", "alternate": "b"}, 0, "true") == ["b"]
+    assert brought({"answer": "a", "alternate": ["b", "c"]}, 0, "true") == ["b", "c"]
+    assert brought({"answer": "a"}, 0, "true") == []
     assert example({"prompt": "q", "answer": "a", "alternate": ["b", "c"]}, "line 1")["alternate"] == ["b", "c"]
     for wrong in (7, [""], ["b", 7]):
         with pytest.raises(BadInput, match=r"AltPO: expected 'alternate' of forget\[3\] to be text"):
-            brought({"answer": "a", "alternate": wrong}, 3)
+            brought({"answer": "a", "alternate": wrong}, 3, "true")
+
+
+def test_own_answers_that_say_the_truth_again_do_not_count_and_are_refused_alone(text_world: World) -> None:
+    text: Any = Writing({})
+    items = [{"answer": "true", "alternate": ["True ", "mine"]}, {"answer": "true", "alternate": "true"}]
+    assert AltPO(alternates=2).answers(text, None, items[:1], seeded(0)) == [["mine", "mine"]]  # type: ignore[arg-type]
+    forget = [{**item, "alternate": item["answer"]} for item in iterate(text_world.request.forget)]
+    w, message = text_world, r"AltPO: expected 'alternate' of forget\[{}\] to be another answer than the true one, got"
+    with pytest.raises(BadInput, match=message.format(1)):
+        AltPO().answers(text, None, items, seeded(0))  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=message.format(0)):
+        AltPO(retain_weight=0.0).unlearn(w.original, Job(replace(w.request, forget=forget), w.task, seeded(0), CPU))
 
 
 def test_the_original_is_shown_question_answer_and_instruction(text_world: World) -> None:
