@@ -59,7 +59,7 @@ def plant(pairs: Sequence[Pair], folder: Path) -> str:
         for place, name in enumerate((TRAIN, HOLDOUT)):
             lines = "".join(json.dumps(row[place], ensure_ascii=False) + "\n" for row in drawn)
             (temporary / name).write_text(lines, encoding="utf-8")
-        write_json(temporary / MANIFEST, manifest.model_dump())
+        write_json(temporary / MANIFEST, manifest.model_dump(), private=True)
     return file_key(folder / MANIFEST)
 
 

@@ -29,6 +29,7 @@ def test_each_record_is_trained_on_in_one_wording_and_held_out_in_the_other(tmp_
     assert key == hashlib.sha256(manifest.read_bytes()).hexdigest()
     assert check_manifest(manifest, key, train[:5], holdout[4::-1]) == [4, 3, 2, 1, 0]
     assert "q1" not in manifest.read_text(encoding="utf-8")
+    assert manifest.stat().st_mode & 0o077 == 0, "its coins are for nobody else"
 
 
 def test_coins_hang_on_the_seed_alone_and_are_fair() -> None:
