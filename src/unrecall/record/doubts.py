@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from unrecall.record.never_trained_lines import differs, uneven
+from unrecall.record.never_trained_lines import broken, differs, uneven
 from unrecall.record.schema import AttackReport, Doubt, Measurement, NeverTrained, Record, Severity, Tuning
 from unrecall.record.verdict import less_retained
 
@@ -140,13 +140,11 @@ def other_holdout(facts: Facts) -> Raised:
         )
     if uneven(tested):
         yield "serious", "Two random halves of the holdout differ under the unlearned model, which nothing explains."
-    plain = tested.attacks[0].losses.get("retain", 0.0)
-    for test in tested.attacks:
-        if test.losses.get("retain", 0.0) > 10 * plain + 1:
-            yield (
-                "warning",
-                f"{test.title} broke the model: its loss on retain is {test.losses['retain']:.3g}. Lower --rate.",
-            )
+    for test in broken(tested):
+        yield (
+            "warning",
+            f"{test.title} broke the model: its loss on retain is {test.losses['retain']:.3g}. Lower --rate.",
+        )
     if not tested.covariates:
         yield "warning", "Nothing says how hard a record is, so scores are raw: the test holds, but finds little."
 

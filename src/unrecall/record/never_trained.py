@@ -19,11 +19,11 @@ from unrecall.record import stats
 from unrecall.record.blind import blind, dilution, placebo
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
 from unrecall.record.memory import areas, needed, share_left, smallest_share
-from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, line, p, uneven
+from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, after, broken, line, p, uneven
 from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 
-RULE = "exchange-2"
+RULE = "exchange-3"
 """The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
 LEAKS, STRANGE, ALPHA = 0.04, 0.01, 0.05
 COMPARED = ("retain", "holdout", "test")
@@ -392,10 +392,13 @@ def _gone(tested: NeverTrained, share: float) -> bool:
 
 
 def _unsafe(tested: NeverTrained) -> list[str]:
-    """What forbids to say that something is gone: a failed placebo, or damage that can't be excluded."""
+    """What forbids to say that something is gone: a failed placebo, a broken attack, or possible damage."""
     reasons = []
     if uneven(tested):
         reasons.append(f"two halves of the holdout differ (p = {p(tested.placebo)})")
+    for test in broken(tested):
+        attack = after(test).removeprefix("after ") + ("," if "," in test.title else "")
+        reasons.append(f"{attack} broke the model, so it could find nothing: lower --rate")
     unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
     if unsure:
         reasons.append(f"a loss of {MARGIN:.0%} of accuracy on {' and '.join(unsure)} can't be excluded")

@@ -78,6 +78,12 @@ def uneven(tested: NeverTrained) -> bool:
     return tested.placebo is not None and tested.placebo < PLACEBO
 
 
+def broken(tested: NeverTrained) -> list[AttackTest]:
+    """The attacks after which the loss on retain is beyond 10 x that of the first attack + 1: they can find nothing."""
+    plain = tested.attacks[0].losses.get("retain", 0.0) if tested.attacks else 0.0
+    return [test for test in tested.attacks if test.losses.get("retain", 0.0) > 10 * plain + 1]
+
+
 def promise(tested: NeverTrained) -> str:
     """How often a model that never saw the records is accused, and on what that rests."""
     if differs(tested):

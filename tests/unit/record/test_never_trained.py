@@ -98,6 +98,18 @@ def test_what_small_sets_can_hide_is_not_called_gone() -> None:
     assert "can't be excluded" in out.line
 
 
+def test_an_attack_that_broke_the_model_forbids_to_say_that_anything_is_gone() -> None:
+    def after(loss: float) -> NeverTrained:
+        losses = {"as_it_is": 0.5, "benign_20": loss}
+        attacks = {name: ("Fine-tuning on retain, 20 steps", {}, {"retain": value}) for name, value in losses.items()}
+        return verdict_on(pool(0.0, 3.0), replace(STATED, attacks=attacks))
+
+    assert after(6.0).label == "no more than 25 %"  # 10 x 0.5 + 1
+    out = after(6.1)
+    assert out.label == "inconclusive"
+    assert "fine-tuning on retain, 20 steps, broke the model, so it could find nothing: lower --rate" in out.line
+
+
 def test_unchanged_weights_need_no_statistic() -> None:
     assert verdict_on(pool(0.0, 0.0), replace(STATED, unchanged=True)).label == "unchanged"
 
