@@ -19,7 +19,7 @@ from unrecall.record import stats
 from unrecall.record.blind import blind, dilution, placebo
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
 from unrecall.record.memory import areas, needed, share_left, smallest_share
-from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, after, broken, line, p, uneven
+from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, after, broken, line, p, swapped, uneven
 from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 
@@ -364,6 +364,8 @@ def _label(tested: NeverTrained, stated: Stated) -> Label:
     """The decision table, from its top row down."""
     if stated.unchanged:
         return "unchanged"
+    if swapped(tested):
+        return "not judged"
     if tested.leak is not None and tested.leak <= tested.level + 1e-12:
         return "leaks"
     if tested.strange is not None and tested.strange <= tested.strange_level:

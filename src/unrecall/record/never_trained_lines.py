@@ -29,6 +29,11 @@ def line(label: Label, tested: NeverTrained, unsafe: list[str]) -> str:
     lost = [f"{-100 * (d.difference.value or 0):.0f} points on {d.split}" for d in tested.damage if d.damaged]
     return {
         "unchanged": UNCHANGED,
+        "not judged": (
+            f"Not judged: the original itself knows the {records} that it was never trained on better than the forgotten "
+            f"ones (z = {tested.attacks[0].z_original:.1f}): forget and holdout may be swapped, or the holdout was "
+            "trained on."
+        ),
         "stands out": (
             f"Stands out: the forgotten {records} are recognised worse than {records} never trained on "
             f"(p = {p(tested.strange)}{over}); whoever looks for them finds them by that."
@@ -82,6 +87,11 @@ def broken(tested: NeverTrained) -> list[AttackTest]:
     """The attacks after which the loss on retain is beyond 10 x that of the first attack + 1: they can find nothing."""
     plain = tested.attacks[0].losses.get("retain", 0.0) if tested.attacks else 0.0
     return [test for test in tested.attacks if test.losses.get("retain", 0.0) > 10 * plain + 1]
+
+
+def swapped(tested: NeverTrained) -> bool:
+    """Whether the original itself knows the holdout far better than forget, so that nothing can be held beside it."""
+    return bool(tested.attacks) and tested.attacks[0].z_original <= -SURE
 
 
 def promise(tested: NeverTrained) -> str:

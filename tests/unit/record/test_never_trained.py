@@ -110,6 +110,20 @@ def test_an_attack_that_broke_the_model_forbids_to_say_that_anything_is_gone() -
     assert "fine-tuning on retain, 20 steps, broke the model, so it could find nothing: lower --rate" in out.line
 
 
+@pytest.mark.parametrize("own", [-3.0, 0.0, 3.0])
+def test_an_original_that_knows_the_holdout_better_judges_nothing(own: float) -> None:
+    out = verdict_on(pool(own, -3.0))
+    assert out.label == "not judged"
+    z = out.attacks[0].z_original
+    assert z <= -5
+    assert out.line == (
+        "Not judged: the original itself knows the records that it was never trained on better than the forgotten ones "
+        f"(z = {z:.1f}): forget and holdout may be swapped, or the holdout was trained on."
+    )
+    assert verdict_on(pool(-3.0, -0.2)).label == "stands out"
+    assert verdict_on(pool(own, -3.0), replace(STATED, unchanged=True)).label == "unchanged"
+
+
 def test_unchanged_weights_need_no_statistic() -> None:
     assert verdict_on(pool(0.0, 0.0), replace(STATED, unchanged=True)).label == "unchanged"
 
