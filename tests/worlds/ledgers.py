@@ -17,7 +17,7 @@ def fields(request: str, e_value: float | None = 2.0, **changed: Any) -> dict[st
         "time": "2026-11-28T12:00:00+00:00",
         "method": "finetune",
         "scenario": "digits",
-        "fingerprint": KEY,
+        "fingerprint": sha256(f"data of {request}".encode()).hexdigest(),
         "weights": f"model after {request}",
         "forget": [f"forget of {request}"],
         "holdout": [f"holdout of {request}"],

@@ -210,8 +210,8 @@ def _combined(entries: Sequence[Entry]) -> float:
 
 
 def _records(entry: Entry) -> list[str]:
-    """The digests of both sets of an audit, and that of its record's file, which is of one request alone."""
-    return [*entry.forget, *entry.holdout, entry.record_sha256]
+    """The digests of both sets of an audit, and those of its data and its record's file, which are of one request."""
+    return [*entry.forget, *entry.holdout, entry.record_sha256, *([entry.fingerprint] if entry.fingerprint else [])]
 
 
 def _check_story(entry: Entry, requests: set[str]) -> None:

@@ -49,6 +49,15 @@ def test_a_forgotten_record_may_not_come_back_as_another_requests() -> None:
     assert [entry.product for entry in entries] == [3, 3]
 
 
+def test_the_same_data_under_two_names_counts_once() -> None:
+    same = {"fingerprint": KEY}
+    entries = of(fields("a", 3.0, **same), fields("b", 4.0, **same), fields("c", 5.0))
+    assert evidence(entries) == (15, 17.5)  # 3 x 5, and (3 + 4) / 2 x 5
+    assert [(entry.request, reason) for entry, reason in shared(entries)] == [("b", "it shares records with a")]
+    unknown = {"fingerprint": ""}
+    assert evidence(of(fields("a", 3.0, **unknown), fields("b", 4.0, **unknown))).product == 12
+
+
 def test_due_is_what_the_newest_model_was_not_audited_for() -> None:
     entries = of(fields("a"), fields("b"), fields("c"))
     assert due(entries) == ["a", "b"]
