@@ -313,7 +313,7 @@ class Classification(Task):
                     raise BadInput(f"{split}[{i}]: expected finite inputs, got NaN or infinity. Remove the example.")
                 least, most = min(least, smallest), max(most, largest)
             if least < low - 1e-6 or most > high + 1e-6:
-                own = self.bounds_of({split: request.sets[split]})
+                own = self.bounds_of(request.sets)
                 raise BadInput(
                     f"{split}[{i}]: expected inputs within [{low:g}, {high:g}], got [{least:.3g}, {most:.3g}]. "
                     f"Normalise inside the model, or say in which range they lie: Classification(bounds={own})."

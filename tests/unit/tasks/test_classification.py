@@ -216,6 +216,16 @@ def test_check_passes_what_is_right_and_respects_bounds(samples_world: World) ->
     Classification(bounds=(-1.0, 1.0)).check(samples_world.original, shifted)
 
 
+def test_the_bounds_that_an_error_proposes_are_those_of_all_sets(samples_world: World) -> None:
+    lower = with_first(samples_world.request, "forget", lambda x, y: (x - 0.5, y))
+    shifted = with_first(lower, "test", lambda x, y: (x - 3.0, y))
+    with pytest.raises(BadInput, match=r"forget\[0\].* Classification\(bounds=\(.*\)\)\.$") as raised:
+        TASK.check(samples_world.original, shifted)
+    proposed = str(raised.value).partition("bounds=(")[2].partition(")")[0]
+    low, high = (float(value) for value in proposed.split(","))
+    Classification(bounds=(low, high)).check(samples_world.original, shifted)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_exhibit_is_a_picture_that_reads_back(channels: int) -> None:
     values = torch.rand(channels, 5, 7)
