@@ -125,6 +125,9 @@ def few_references(facts: Facts) -> Raised:
 
 def other_holdout(facts: Facts) -> Raised:
     """Beside records that were never trained on, the verdict is worth no more than these are like the forgotten."""
+    trained_on = _trained_on(facts.measurements, facts.sizes) if facts.kind == "samples" else ""
+    if trained_on:
+        yield "warning", trained_on
     tested = facts.never_trained
     if tested is None or not tested.attacks:
         return
@@ -280,6 +283,27 @@ def modified(facts: Facts) -> Raised:
     """Numbers from code that no commit holds can't be traced."""
     if facts.dirty:
         yield "note", "The code differed from its commit when this was made."
+
+
+def _trained_on(measurements: Mapping[str, Measurement], sizes: Mapping[str, int]) -> str:
+    """That the original knows holdout as if it was trained on, in a sentence; empty where it doesn't, or nothing says.
+
+    It gets forget right more often than test by 0.1 or more, and holdout by half of that or more, and by 4 standard
+    errors of the difference between holdout and test.
+    """
+    rows = [measurements.get(f"{name}_accuracy") for name in ("forget", "holdout", "test")]
+    known = [row.original.value for row in rows if row is not None and row.original.value is not None]
+    counts = [sizes.get(name, 0) for name in ("holdout", "test")]
+    if len(known) < len(rows) or not all(counts):
+        return ""
+    forget, holdout, test = known
+    error = math.sqrt(sum(share * (1 - share) / n for share, n in zip((holdout, test), counts, strict=True)))
+    if forget - test < 0.1 or holdout - test < max((forget - test) / 2, 4 * error):
+        return ""
+    return (
+        f"The original gets {100 * holdout:.0f} % of holdout right and {100 * test:.0f} % of test: was the holdout "
+        "trained on? Then nothing here holds."
+    )
 
 
 def _cuts_in(message: str) -> tuple[str, ...]:

@@ -229,6 +229,39 @@ def test_a_holdout_that_is_unlike_forget_or_says_nothing(changes: dict[str, Any]
     assert said in doubt.message
 
 
+@pytest.mark.parametrize(
+    ("forget", "holdout", "n", "kind", "said"),
+    [
+        (1.0, 0.85, 1000, "samples", True),  # half of 0.3; 4 standard errors are 0.074
+        (1.0, 0.84, 1000, "samples", False),
+        (1.0, 1.0, 1000, "class", False),
+        (0.79, 0.79, 1000, "samples", False),  # the original knows forget hardly better than test
+        (1.0, 0.85, 100, "samples", False),  # 4 standard errors are 0.23
+        (1.0, 1.0, 0, "samples", False),
+    ],
+)
+def test_a_holdout_that_the_original_knows_as_it_knows_forget(
+    forget: float, holdout: float, n: int, kind: str, said: bool
+) -> None:
+    five = (0.7,) * 5
+    values = {"forget_accuracy": forget, "holdout_accuracy": holdout, "test_accuracy": 0.7}
+    rows = {name: row(name, 0.7, value, value, five).model_copy(update={"judged": False}) for name, value in values.items()}
+    facts = replace(healthy(), measurements=rows, kind=kind, sizes={"forget": 60, "holdout": n, "test": n})
+    messages = [doubt.message for doubt in doubts(facts) if doubt.id == "other-holdout"]
+    expected = "The original gets 85 % of holdout right and 70 % of test: was the holdout trained on? "
+    assert messages == ([f"{expected}Then nothing here holds."] if said else [])
+
+
+def test_an_attack_that_broke_the_model_is_named() -> None:
+    tested = never_trained()
+    first, second = tested.attacks[0], tested.attacks[1]
+    attacks = [first.model_copy(update={"losses": {"retain": 0.5}})]
+    attacks += [second.model_copy(update={"losses": {"retain": loss}}) for loss in (6.0, 6.1)]
+    facts = replace(healthy(), references=0, measurements={}, never_trained=tested.model_copy(update={"attacks": attacks}))
+    (doubt,) = doubts(facts)
+    assert doubt.message == f"{second.title} broke the model: its loss on retain is 6.1. Lower --rate."
+
+
 def test_without_retrained_models_a_verdict_beside_the_holdout_will_do() -> None:
     assert doubts(replace(healthy(), references=0, measurements={}, never_trained=never_trained())) == []
 
