@@ -366,15 +366,23 @@ def _label(tested: NeverTrained, stated: Stated) -> Label:
         return "unchanged"
     if swapped(tested):
         return "not judged"
-    if tested.leak is not None and tested.leak <= tested.level + 1e-12:
-        return "leaks"
-    if tested.strange is not None and tested.strange <= tested.strange_level:
-        return "stands out"
+    apart = _apart(tested)
+    if apart is not None:
+        return apart
     if any(damage.damaged for damage in tested.damage):
         return "damaged"
     if tested.level and tested.original is not None and tested.original > ALPHA:
         return "can't be told"
     return next((label for share, label in SHARES.items() if _gone(tested, share)), "inconclusive")
+
+
+def _apart(tested: NeverTrained) -> Label | None:
+    """Whether forget is recognised better than holdout, or worse; None where neither is shown."""
+    if tested.leak is not None and tested.leak <= tested.level + 1e-12:
+        return "leaks"
+    if tested.strange is not None and tested.strange <= tested.strange_level:
+        return "stands out"
+    return None
 
 
 def _gone(tested: NeverTrained, share: float) -> bool:

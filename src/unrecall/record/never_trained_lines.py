@@ -30,9 +30,9 @@ def line(label: Label, tested: NeverTrained, unsafe: list[str]) -> str:
     return {
         "unchanged": UNCHANGED,
         "not judged": (
-            f"Not judged: the original itself knows the {records} that it was never trained on better than the forgotten "
-            f"ones (z = {tested.attacks[0].z_original:.1f}): forget and holdout may be swapped, or the holdout was "
-            "trained on."
+            f"Not judged: the original itself knows the {records} that it was never trained on better than the "
+            f"forgotten ones (z = {tested.attacks[0].z_original:.1f}): forget and holdout may be swapped, or the "
+            "holdout was trained on."
         ),
         "stands out": (
             f"Stands out: the forgotten {records} are recognised worse than {records} never trained on "
