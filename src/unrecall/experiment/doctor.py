@@ -26,7 +26,7 @@ from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.audit import finding_of
 from unrecall.harness.finding import Finding, report_of
-from unrecall.harness.never_trained import beside_never_trained
+from unrecall.harness.never_trained import beside_never_trained, confidence
 from unrecall.methods.base import GradientMethod, Method
 from unrecall.models.observe import observe
 from unrecall.nn.hooks import batchnorms
@@ -199,11 +199,12 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return
     names = request.group_names or [str(i) for i in range(len(request.forget) + len(request.holdout))]
-    shown = -np.concatenate([signals[arm].loss for arm in ARMS])
+    shown = confidence(np.concatenate([signals[arm].loss for arm in ARMS]), task)
     persons, place = np.unique(names, return_inverse=True)
     means = np.bincount(place, shown) / np.bincount(place)
     forget = np.isin(persons, names[: len(request.forget)])
-    z = float(exchange(means[None], Labels(forget, np.zeros(len(forget))), 0, 999, ranked=True).z[0])
+    several, labels = int(forget.sum()) > 1, Labels(forget, np.zeros(len(forget)))
+    z = float(exchange(means[None], labels, 0, 999, ranked=several).z[0])
     yield from (Line("original", text) for text in remembered(z, int(forget.sum())))
 
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ import unrecall as ur
 from tests.worlds import CPU, World, network
 from unrecall.errors import BadInput
 from unrecall.experiment.doctor import Case, Line, at_most, beforehand, between, doctor, memory, of_all, smallest
+from unrecall.harness.never_trained import confidence
+from unrecall.models.observe import observe
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
 from unrecall.training.loop import Fit
@@ -71,6 +74,20 @@ def test_persons_are_counted_as_such(samples_world: World) -> None:
     assert said(lines, "verdict").startswith("beside 20 persons never trained on: leaks at 5 %, damaged")
     assert "no test set was given" in said(lines, "data")
     assert said(lines, "tuning") == "retrain has no strength to tune"
+
+
+def test_one_person_is_told_by_scores_and_not_by_ranks(samples_world: World) -> None:
+    w = samples_world
+    names = {"forget": ["ann"] * 20, "holdout": [f"p{i // 2}" for i in range(40)]}
+    wrong = [(x, (y + 1) % 4) for x, y in w.request.holdout]
+    request = ur.Request(w.request.forget, w.request.retain, wrong, groups=names)
+    given = Scenario("case", "", w.task, request, original=w.original)
+    losses = [observe(w.original, w.task, part).loss for part in (request.forget, request.holdout)]
+    own, others = (confidence(loss, w.task) for loss in losses)
+    persons = np.append(others.reshape(20, 2).mean(1), own.mean())
+    z = (persons[-1] - persons.mean()) / persons.std()
+    assert z > 1.66, "the first rank of 21 is worth 10 / sqrt(440 / 12) = 1.65"
+    assert f"remembers forget with z = {z:.1f}," in said(look(given, "ssd"), "original")
 
 
 def test_a_case_that_cannot_run_says_why(samples_world: World) -> None:
