@@ -118,7 +118,10 @@ def few_references(facts: Facts) -> Raised:
     if k < 2 and facts.never_trained is not None and facts.never_trained.attacks:
         return
     if k < 2:
-        yield "serious", f"{k} retrained models: nothing can be judged. Train at least 2, better 5 or more."
+        without = ", or name records like forget that were never trained on (holdout), to judge without"
+        lacking = facts.kind == "samples" and not facts.sizes.get("holdout")
+        advice = f"Train at least 2, better 5 or more{without if lacking else ''}."
+        yield "serious", f"{k} retrained models: nothing can be judged. {advice}"
     elif k < 5:
         yield "warning", f"Only {k} retrained models: bounds are wide, and small leaks inconclusive. Train 5 or more."
 

@@ -245,7 +245,9 @@ def test_a_holdout_that_the_original_knows_as_it_knows_forget(
 ) -> None:
     five = (0.7,) * 5
     values = {"forget_accuracy": forget, "holdout_accuracy": holdout, "test_accuracy": 0.7}
-    rows = {name: row(name, 0.7, value, value, five).model_copy(update={"judged": False}) for name, value in values.items()}
+    rows = {
+        name: row(name, 0.7, value, value, five).model_copy(update={"judged": False}) for name, value in values.items()
+    }
     facts = replace(healthy(), measurements=rows, kind=kind, sizes={"forget": 60, "holdout": n, "test": n})
     messages = [doubt.message for doubt in doubts(facts) if doubt.id == "other-holdout"]
     expected = "The original gets 85 % of holdout right and 70 % of test: was the holdout trained on? "
@@ -257,13 +259,28 @@ def test_an_attack_that_broke_the_model_is_named() -> None:
     first, second = tested.attacks[0], tested.attacks[1]
     attacks = [first.model_copy(update={"losses": {"retain": 0.5}})]
     attacks += [second.model_copy(update={"losses": {"retain": loss}}) for loss in (6.0, 6.1)]
-    facts = replace(healthy(), references=0, measurements={}, never_trained=tested.model_copy(update={"attacks": attacks}))
+    facts = replace(
+        healthy(), references=0, measurements={}, never_trained=tested.model_copy(update={"attacks": attacks})
+    )
     (doubt,) = doubts(facts)
     assert doubt.message == f"{second.title} broke the model: its loss on retain is 6.1. Lower --rate."
 
 
 def test_without_retrained_models_a_verdict_beside_the_holdout_will_do() -> None:
     assert doubts(replace(healthy(), references=0, measurements={}, never_trained=never_trained())) == []
+
+
+def test_few_references_say_what_judges_without() -> None:
+    """Where that would do: single records, and none named that were never trained on."""
+    short = "0 retrained models: nothing can be judged. Train at least 2, better 5 or more"
+    without = ", or name records like forget that were never trained on (holdout), to judge without."
+    bare = replace(healthy(), references=0, sizes=sizes(holdout=0))
+    for facts, message in (
+        (bare, f"{short}{without}"),
+        (replace(bare, kind="class"), f"{short}."),
+        (replace(bare, sizes=sizes()), f"{short}."),
+    ):
+        assert [doubt.message for doubt in doubts(facts) if doubt.id == "few-references"] == [message]
 
 
 def test_tuning_that_kept_nothing() -> None:
