@@ -174,11 +174,9 @@ def of_request(entries: Sequence[Entry]) -> dict[str, float | None]:
 
 
 def due(entries: Sequence[Entry]) -> list[str]:
-    """The requests that have not been audited under the newest model: that of the last first audit."""
-    requests = firsts(entries)
-    if not requests:
-        return []
-    under = {entry.request for entry in entries if entry.weights == requests[-1].weights}
+    """The requests that have not been audited under the newest model: the one that was audited first the latest."""
+    requests, models = firsts(entries), list(dict.fromkeys(entry.weights for entry in entries))
+    under = {entry.request for entry in entries if entry.weights == models[-1]}
     return [entry.request for entry in requests if entry.request not in under]
 
 

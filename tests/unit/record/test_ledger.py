@@ -63,6 +63,9 @@ def test_due_is_what_the_newest_model_was_not_audited_for() -> None:
     assert due(entries) == ["a", "b"]
     assert due(of(fields("a"), fields("b"), fields("a", kind="reaudit", weights="model after b"))) == []
     assert due([]) == []
+    again = fields("a", kind="reaudit", weights="a newer model")
+    assert due(of(fields("a"), fields("b"), again)) == ["b"]
+    assert due(of(fields("a"), fields("b"), again, fields("b", kind="reaudit", weights="model after a"))) == ["b"]
 
 
 def test_digests_hang_on_the_salt() -> None:
