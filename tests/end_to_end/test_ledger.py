@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tests.end_to_end.fuzz import called, standing
 from tests.end_to_end.test_cli import CASE
@@ -123,6 +123,13 @@ def test_scores_beside_records_never_trained_on_come_first(work: Path) -> None:
     assert called(add("alone/seed-0", "anna")).code == 0
     (anna,) = read(Path("ledger.jsonl")).entries
     assert (anna.e_value, anna.epsilon, anna.basis, anna.grade) == (value, epsilon, "never trained", tested.grade)
+    plain = next(folder.rglob("scores/loss.safetensors"))
+    save_file({name: of for name, of in load_file(plain).items() if name != "unlearned/forget"}, plain)
+    lacking = record.model_copy(update={"scores": {"loss": file_key(plain)}})
+    assert e_value(lacking, folder).note == (
+        "the scores of loss can't be bet on: 'unlearned/forget' is not there, and scores of both forget and "
+        "holdout are needed"
+    )
     place.write_bytes(b"cut")
     cut = record.model_copy(update={"scores": {"never_trained": file_key(place)}})
     assert "can't be bet on" in e_value(cut, folder).note

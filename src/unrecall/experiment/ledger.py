@@ -152,7 +152,9 @@ def _of_scores(record: Record, name: str, place: Path, seed: int) -> EValue:
         rows = _pool(tested, arrays) if tested is not None and name == NEVER_TRAINED else _plain(arrays)
         bets = [bet_on_scores(forget, holdout, seed, halves) for forget, holdout, halves in rows]
     except (SafetensorError, OSError, LookupError, ValueError, TypeError, BadInput) as error:
-        return EValue(None, f"the scores of {name} can't be bet on: {error}")
+        lacking = f"{error} is not there, and scores of both forget and holdout are needed"
+        reason = lacking if isinstance(error, KeyError) else error
+        return EValue(None, f"the scores of {name} can't be bet on: {reason}")
     pairs = len(bets[0].wealth)
     note = f"{name}: mean over {len(bets)} attacks of bets on {pairs} random pairs"
     return EValue(mean_bet(bets), note, one_run(_gaps(rows, seed)).epsilon)
