@@ -6,6 +6,7 @@ resnet20: the real ResNet-20, fine-tuned on 2,500 pictures of CIFAR-10, of which
 customers: the real stories260K, fine-tuned on facts about 60 customers, of whom one must go (`verdict_real.py`).
 
 python -m recipes.reheat WORLD OUT_FOLDER [SEEDS] [DATA_FOLDER]
+python -m recipes.reheat table OUT_FOLDER
 
 Nothing is tuned. One rule, fixed before any world was tried, gives the recipe of each: the original's own with twice
 its rate, 3/8 of its batch and 16 % of its epochs (on the digits that is what the method was found at); where the
@@ -16,6 +17,7 @@ each method and seed with both verdicts, and goes on where an earlier call stopp
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -148,8 +150,33 @@ def line(name: str, seed: int, beside: Record, alone: Record) -> dict[str, objec
     }
 
 
+def table(out: Path) -> Iterator[str]:
+    """A Markdown row for each world and method: the labels over its seeds, rows outside the bounds, and costs."""
+    yield "| world | method | seeds | labels | rows outside | passes | time |\n" + "|---" * 7 + "|"
+    for path in sorted(out.glob("*.jsonl")):
+        rows = [json.loads(text) for text in path.read_text().splitlines()]
+        for name in dict.fromkeys(row["method"] for row in rows):
+            own = [row for row in rows if row["method"] == name]
+            labels = Counter(row["label"] for row in own)
+            outside = Counter(m for row in own for m, of in row["rows"].items() if of[0] in ("leaks", "over-forgets"))
+            times = [row["cost_time"] for row in own if row.get("cost_time")]
+            cells = [
+                path.stem,
+                name,
+                str(len(own)),
+                ", ".join(f"{label} {n}" for label, n in labels.items()),
+                ", ".join(f"{m} {n}" for m, n in outside.items()),
+                f"{own[0]['cost_passes']:.2f}",
+                f"{times[0]:.2f}" if times else "",
+            ]
+            yield f"| {' | '.join(cells)} |"
+
+
 def main(world: str, out: str, seeds: str = "3", data: str = "") -> None:
-    """Every method and seed of one world."""
+    """Every method and seed of one world; or the table of all that was run."""
+    if world == "table":
+        print(*table(Path(out)), sep="\n")
+        return
     torch.set_num_threads(1)
     scenario = WORLDS[world](Path(data))
     session = Session(folder=Path(out) / world, device="cpu")

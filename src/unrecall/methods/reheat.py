@@ -22,8 +22,9 @@ class Reheat(GradientMethod):
     theta_0 is drawn anew by the layers' own initialisation, or is a checkpoint from before forget was learned. The idea
     is that what single examples left in the weights is lost sooner than what retain can teach again, so that what costs
     is to converge once more; and that labels alone should teach, as a teacher's answers may carry the memory back. It
-    was tried on digits alone, and isn't confirmed elsewhere. keep=0 is a short retraining, keep=1 fine-tuning at a high
-    rate.
+    was found on digits and isn't confirmed: on generated letters a class is gone as after retraining, but as much so
+    with keep=1 or 0, and of single samples more is left than retrained models show (results/reheat). keep=0 is a short
+    retraining, keep=1 fine-tuning at a high rate.
 
     Args:
         keep: the share of each weight that stays; the less, the more is forgotten.
