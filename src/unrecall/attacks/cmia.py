@@ -112,7 +112,7 @@ class CMIA(InspectionAttack):
         by_model = {}
         for model in dict.fromkeys(subjects.values()):
             peers = [shares[other]["forget"] for other in retrained if other is not model]
-            lines = {arm: tuple(np.nanmean(given, 1).tolist()) for arm, given in shares[model].items()}
+            lines = {arm: tuple(np.nanmean(of_arm, 1).tolist()) for arm, of_arm in shares[model].items()}
             x = tuple(float(i) for i in range(1, 1 + len(lines["forget"])))
             by_model[model] = Inspection(x, lines, gap(shares[model]["forget"], peers))
         return {role: by_model[model] for role, model in subjects.items()}
@@ -177,9 +177,9 @@ class CMIA(InspectionAttack):
                     raise NotSupported("CMIA: expected test examples of every class that is kept, got none of one.")
                 svm = SVC(C=self.c, kernel="linear", class_weight="balanced", random_state=0)
                 svm.fit(np.concatenate([members, strangers]), np.repeat([1, 0], [len(members), len(strangers)]))
-                for arm, given in shares.items():
+                for arm, of_arm in shares.items():
                     sides = np.clip((1 + svm.decision_function(views[arm].outputs)) / 2, 0, 1)
-                    given.append(np.where(views[arm].targets == c, sides, np.nan))
+                    of_arm.append(np.where(views[arm].targets == c, sides, np.nan))
         return {arm: np.stack(parts) for arm, parts in shares.items()}
 
 

@@ -118,11 +118,11 @@ class Patching(InspectionAttack):
         if base is None:
             return Estimate(value=None, note="needs a retrained model other than itself")
         depths = depth(lost, base, self.threshold)
-        known = depths[np.isfinite(depths)]
-        if not len(known):
+        counted = depths[np.isfinite(depths)]
+        if not len(counted):
             return Estimate(value=None, note="there is no layer at which knowing nothing would cost the original more")
-        note = f"beside {self.beside}; {len(depths) - len(known)} of {len(depths)} examples have no layer that counts"
-        return stats.mean(known, share=True).model_copy(update={"note": note})
+        note = f"beside {self.beside}; {len(depths) - len(counted)} of {len(depths)} examples have no layer that counts"
+        return stats.mean(counted, share=True).model_copy(update={"note": note})
 
     @torch.no_grad()
     def _read(self, model: nn.Module, original: nn.Module, task: Task, examples: Examples) -> np.ndarray:

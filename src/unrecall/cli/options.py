@@ -42,7 +42,8 @@ AgainstAttack = Annotated[
     str, typer.Option("--against", help="search the strength after which this attack brings back least, as in relearn")
 ]
 MostKl = Annotated[
-    float, typer.Option("--kl", help="with --against: the most that answers on retain may change, KL in nats")
+    float | None,
+    typer.Option("--kl", help="with --against: the most that answers on retain may change, KL in nats; 0.01"),
 ]
 Anyway = Annotated[bool, typer.Option("--anyway", help="go on though the model doesn't know what it must forget")]
 
@@ -154,15 +155,17 @@ def _faster(method: Any, named: set[str]) -> Any:
     return replace(method, **changed)
 
 
-def against_attack(tune: bool | None, against: str, kl: float) -> "Against | None":
+def against_attack(tune: bool | None, against: str, kl: float | None) -> "Against | None":
     """The attack that strengths are tuned against; None where none is named."""
+    if not against:
+        if kl is not None:
+            raise BadInput(f"--kl: expected it with --against, whose budget it is, got {kl:g} alone. Name an attack.")
+        return None
+    if tune is False:
+        raise BadInput("--no-tune: expected it without --against, which tunes, got both. Leave one out.")
     from unrecall.experiment.against import Against
 
-    if not against and kl != Against.kl:
-        raise BadInput(f"--kl: expected it with --against, whose budget it is, got {kl:g} alone. Name an attack.")
-    if against and tune is False:
-        raise BadInput("--no-tune: expected it without --against, which tunes, got both. Leave one out.")
-    return Against(against, kl) if against else None
+    return Against(against) if kl is None else Against(against, kl)
 
 
 def tunes(tune: bool | None, method: str, own: Mapping[str, str]) -> bool:

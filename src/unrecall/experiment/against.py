@@ -9,23 +9,22 @@ from torch import nn
 
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.data.examples import Absent
-from unrecall.data.request import NO_VALIDATION, Kind
+from unrecall.data.request import Kind
 from unrecall.disk.cache import code_key
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import BadInput
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.experiment.goal import guards_of
-from unrecall.experiment.tune import TRIALS, UNMET, Search, tuning_request
+from unrecall.experiment.tune import TRIALS, UNMET, Search, start_of
 from unrecall.harness.evaluation import draw_for
 from unrecall.harness.suites import QUICK
 from unrecall.methods.base import Method
 from unrecall.record.schema import Trial, Tuning
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import name_of, parse
-from unrecall.tasks.base import Task, check_inputs
+from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import offers
 from unrecall.training.disruption import disruption
 from unrecall.training.job import Job
-from unrecall.training.randomness import draw_seed
 
 CRITERION = (
     "the least that {0} brings back of forget{1}, at its worst, less than nothing counting as nothing, with "
@@ -83,18 +82,12 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
     nothing. Training doesn't stop by itself. Raises NotSupported for a method without a strength, and for fewer than 2
     retain examples.
     """
-    request, strength = job.request.with_validation(), method.innermost().strength
-    if strength is None or len(request.retain) < 2:
-        lacking = "at least 2 retain examples" if strength is not None else "a method with a strength"
-        raise NotSupported(f"--against: expected {lacking}, got fewer or none. Leave it out.")
-    validation, seed = NO_VALIDATION if request.validation is None else request.validation, draw_seed(job.generator)
-    check_inputs(job.task, model, request.only("forget", "retain", "validation"))
-    trial_job = job.on(tuning_request(request, validation, seed))
-    judge = Judge(model, trial_job, seed, against)
+    strength, request, seed = start_of(method, model, job)
+    judge = Judge(model, job.on(request), seed, against)
     untouched = judge.brought_back(model)
-    tried = Search(method, model, trial_job, seed, request.kind, untouched, judge).trials(strength, trials)
+    tried = Search(method, model, judge.job, seed, request.kind, untouched, judge).trials(strength, trials)
     best = choose(tried)
-    beside = " beyond validation" if len(validation) else ""
+    beside = " beyond validation" if len(request.holdout) else ""
     criterion = CRITERION.format(against.attack, beside, against.kl)
     return Tuning(
         parameter=" and ".join(strength.parameters),
@@ -129,17 +122,18 @@ class Judge:
         self.model, self.job, self.seed, self.against = model, job, seed, against
         self.attack = against.attack_on(job.task, job.request.kind)
         self.task = self.attack.adapted(job.task)
-        self.guards = guards_of(job.task, model, job.request, job.request.holdout, 1.0)
+        self.guards = guards_of(job.task, model, job.request, job.request.holdout, drop=1.0)
         self.distance = disruption(copy.deepcopy(model).eval(), job.on(unseen))
 
     def __call__(self, factor: float, unlearned: nn.Module) -> Trial:
         """What the trial of a strength is worth."""
-        distance = self.distance(unlearned)
+        distance, validation = self.distance(unlearned), self.guards.validation
         return Trial(
             strength=factor,
             gap=self.brought_back(unlearned),
             retain_drop=self.guards.unseen.change(unlearned).lost,
             near_drop=self.guards.near.change(unlearned).lost,
+            validation_drop=None if validation is None else validation.change(unlearned).lost,
             kl=distance,
             kept=distance <= self.against.kl,
         )

@@ -38,11 +38,10 @@ class Cell:
 
     `scenario`, `method`, `suite`: as on the command line. `seed`: one for all that chance decides, or one for each
     level. `tuned`: whether the strength is searched first, or against which attack. `folder`: where its record goes,
-    and its finished parts.
-    `alone`: without retrained models, beside records that
-    were never trained on; `rate`: the learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on
-    though the original doesn't know what it must forget. `show_examples`: whether the record holds what is to be
-    forgotten. `note`: what its record says beside the scenario's summary.
+    and its finished parts. `alone`: without retrained models, beside records that were never trained on; `rate`: the
+    learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on though the original doesn't know
+    what it must forget. `show_examples`: whether the record holds what is to be forgotten. `note`: what its record says
+    beside the scenario's summary.
     """
 
     scenario: str

@@ -57,23 +57,13 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = TRIALS, re
     method without a strength, and for a task without classes where more than samples must go; MissingReference where
     there is no validation set to be had.
     """
-    request, strength = job.request.with_validation(), method.innermost().strength
-    validation = request.validation
-    if strength is None or validation is None:
-        raise NotSupported(
-            f"tune: expected a method with a strength, got {type(method).__name__}, without one. Leave out --tune."
-        )
-    goal, seed = goal_of(job.task, request, validation), draw_seed(job.generator)
-    check_inputs(job.task, model, request.only("forget", "retain", "validation"))
-    if len(request.retain) < 2:
-        raise NotSupported(
-            "tune: expected at least 2 retain examples, one of which unlearning doesn't see, got 1. Leave out --tune."
-        )
-    narrowed = tuning_request(request, validation, seed)
-    guards = guards_of(job.task, model, narrowed, validation, retain_drop)
+    whole = job.request.with_validation()
+    goal = goal_of(job.task, whole, whole.validation or ())
+    strength, request, seed = start_of(method, model, job)
+    guards = guards_of(job.task, model, request, request.holdout, retain_drop)
     untouched = goal.gap(goal.signals(model))
     judge = partial(judged, goal, guards)
-    search = Search(method, model, job.on(narrowed).until(goal), seed, request.kind, untouched, judge)
+    search = Search(method, model, job.on(request).until(goal), seed, request.kind, untouched, judge)
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)
     met = best.kept and best.gap <= search.close and (request.kind != "samples" or best.gap >= -search.close)
@@ -84,6 +74,28 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = TRIALS, re
         criterion=_criterion(goal, guards, retain_drop) + ("" if met else UNMET),
         trials=sorted(tried, key=lambda trial: trial.strength),
     )
+
+
+def start_of(method: Method, model: nn.Module, job: Job) -> tuple[Strength, Request, int]:
+    """What a search starts from: the method's strength, the request of each trial (`tuning_request`), and their seed.
+
+    NotSupported for a method without a strength, and for fewer than 2 retain examples.
+    """
+    request, strength = job.request.with_validation(), method.innermost().strength
+    validation = request.validation
+    if strength is None or validation is None:
+        raise NotSupported(
+            f"tune: expected a method with a strength, got {type(method).__name__}, without one. Leave out --tune and "
+            "--against."
+        )
+    seed = draw_seed(job.generator)
+    check_inputs(job.task, model, request.only("forget", "retain", "validation"))
+    if len(request.retain) < 2:
+        raise NotSupported(
+            "tune: expected at least 2 retain examples, one of which unlearning doesn't see, got 1. Leave out --tune "
+            "and --against."
+        )
+    return strength, tuning_request(request, validation, seed), seed
 
 
 def _criterion(goal: Goal, guards: Guards, retain_drop: float) -> str:

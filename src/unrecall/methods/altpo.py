@@ -82,24 +82,24 @@ class AltPO(GradientMethod):
         self, text: Textual, model: nn.Module, items: Sequence[Any], generator: torch.Generator
     ) -> list[list[str]]:
         """Gives each example's alternate answers, so many of each: its own, or draws of the model's."""
-        found = [brought(item, i, text.answer(item)) for i, item in enumerate(items)]
+        alternates = [brought(item, i, text.answer(item)) for i, item in enumerate(items)]
         temperature = self.temperature
         with own_randomness(draw_seed(generator)):
             for _ in range(ROUNDS + 1):
-                if not (open_ := [i for i, answers in enumerate(found) if not answers]):
+                if not (missing := [i for i, answers in enumerate(alternates) if not answers]):
                     break
-                asked = [items[i] if self.ask == "plain" else instructed(text, items[i]) for i in open_]
+                asked = [items[i] if self.ask == "plain" else instructed(text, items[i]) for i in missing]
                 draws = text.draw(model, asked, self.alternates, Sampling(temperature))
-                for i, drawn in zip(open_, draws, strict=True):
-                    found[i] = others(drawn, text.answer(items[i]))
+                for i, drawn in zip(missing, draws, strict=True):
+                    alternates[i] = others(drawn, text.answer(items[i]))
                 temperature *= HOTTER
-        for i, answers in enumerate(found):
+        for i, answers in enumerate(alternates):
             if not answers:
                 raise BadInput(
                     f"AltPO: expected the original to have another answer to forget[{i}], got the true one or none in "
                     f"every draw. Give it a field '{FIELD}', or raise temperature."
                 )
-        return [[answers[k % len(answers)] for k in range(self.alternates)] for answers in found]
+        return [[answers[k % len(answers)] for k in range(self.alternates)] for answers in alternates]
 
 
 def brought(item: Any, number: int, truth: str) -> list[str]:

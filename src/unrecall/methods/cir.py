@@ -20,6 +20,7 @@ from unrecall.models.chosen_layers import (
     usual,
     with_matrices,
 )
+from unrecall.models.low_rank import has_adapters
 from unrecall.nn.hooks import capture, is_transposed
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive
 from unrecall.training.disruption import disruption
@@ -125,11 +126,11 @@ class CIR(GradientMethod):
 
     def _move(self, current: StepState, chosen: "Chosen", own: "Gathered") -> bool:
         """Takes a step of length lr along what isn't common; in the first epoch, where nothing is known of it, none."""
-        known, gradients = state_of(current).get(COMMON, {}), Gradients()
+        directions, gradients = state_of(current).get(COMMON, {}), Gradients()
         for name, pairs in own.items():
             layer = chosen.trained[name]
-            if name in known:
-                sides = [q.to(layer.weight.device) for q in known[name]]
+            if name in directions:
+                sides = [q.to(layer.weight.device) for q in directions[name]]
                 total = torch.stack([selective(a, g, *sides) for a, g in pairs]).sum(0)
                 gradients[layer.weight] = (total.T if is_transposed(layer) else total).reshape(layer.weight.shape)
         if not gradients:
@@ -152,7 +153,7 @@ class CIR(GradientMethod):
 
     def _chosen(self, model: nn.Module, original: nn.Module, job: Job) -> "Chosen":
         """Finds the layers that are trained and those that are broken; BadInput where the model has fewer."""
-        if any(hasattr(module, "peft_config") for module in model.modules()):
+        if has_adapters(model):
             raise NotSupported(
                 "CIR: expected a model without adapters, got one with them, where what is broken would be an adapter's "
                 "output, which is 0 at first. Use its merge_and_unload(), or leave out lora."
@@ -160,12 +161,12 @@ class CIR(GradientMethod):
         blocks, others = layers(job.task, model), layers(job.task, original)
         first, last = self._range(len(blocks))
         inside = {id(m) for modules in blocks[: last + 1] for module in modules for m in module.modules()}
-        found = {name: m for name, m in with_matrices(model).items() if id(m) in inside and _plain(m)}
+        matrices = {name: m for name, m in with_matrices(model).items() if id(m) in inside and _plain(m)}
         head = head_weight(model, job.task, job.request.forget)
-        before_head = [name for name in found if name != head]
-        names = called(list(found), self.target, "CIR") if self.target else usual(before_head, FEED_FORWARD, "CIR")
+        before_head = [name for name in matrices if name != head]
+        names = called(list(matrices), self.target, "CIR") if self.target else usual(before_head, FEED_FORWARD, "CIR")
         parts = [{id(m) for module in modules for m in module.modules()} for modules in blocks[first : last + 1]]
-        own = [[name for name in names if id(found[name]) in part] for part in parts]
+        own = [[name for name in names if id(matrices[name]) in part] for part in parts]
         broken = [within[-1] for within in own if within]
         if not broken:
             raise NotSupported(
@@ -173,7 +174,7 @@ class CIR(GradientMethod):
                 "none. Set first and last to others."
             )
         before = {name: original.get_submodule(name.rpartition(".")[0]) for name in broken}
-        return Chosen({name: found[name] for name in names}, blocks[last][-1], original, before, others[last][-1])
+        return Chosen({name: matrices[name] for name in names}, blocks[last][-1], original, before, others[last][-1])
 
     def _range(self, count: int) -> tuple[int, int]:
         """Gives the numbers of the first and the last broken layer of so many."""

@@ -10,7 +10,7 @@ from torch import nn
 from unrecall.errors import NotSupported
 from unrecall.methods.base import GradientMethod, Job, Wrapper, train
 from unrecall.methods.npo import NPO
-from unrecall.models.low_rank import ADAPTER, LowRank, view
+from unrecall.models.low_rank import ADAPTER, LowRank, has_adapters, view
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -62,7 +62,7 @@ class LoRA(Wrapper):
         job, name = job.settled(model), type(self.base).__name__
         if not self.base.has_null:
             raise NotSupported(f"LoRA: expected a base that only trains, got {name}, which writes weights itself.")
-        if hasattr(model, "peft_config"):
+        if has_adapters(model):
             raise NotSupported(
                 "LoRA: expected a model without adapters, got one with them. Use its merge_and_unload()."
             )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on, train_only
 from unrecall.models.chosen_layers import called, head_weight, usual, with_matrices
 from unrecall.models.importance import Weights
-from unrecall.nn.hooks import batchnorms
+from unrecall.nn.hooks import batchnorms, put_back
 from unrecall.spec.parameters import Count, NonNegative, Share
 from unrecall.training.loop import Loss, StepState
 from unrecall.training.terms import Slope, Terms, check_own_loss, move_along, product, slope
@@ -86,11 +86,11 @@ class MUDMAN(GradientMethod):
             with at(student, memory["adversary"]):
                 value, away = slope_in(weights, current, forget)
                 entropy = self.form == "entropy"
-                known = slope_in(weights, current, learned).gradients if entropy else {p: -away[p] for p in away}
+                relearning = slope_in(weights, current, learned).gradients if entropy else {p: -away[p] for p in away}
             size = product(away, away).sqrt()
             along = {}
             for name, p in weights.items():
-                memory["adversary"][name].sub_(known[p], alpha=self.adversary_lr)
+                memory["adversary"][name].sub_(relearning[p], alpha=self.adversary_lr)
                 steady = memory["retain"][name]
                 along[p] = agreed(away[p], steady) / size.where(size > 0, 1) + self.retain_weight * steady
             move_along(current, along)
@@ -120,8 +120,8 @@ def remembered(current: StepState, weights: Mapping[str, nn.Parameter]) -> dict[
 
 def slope_in(weights: Mapping[str, nn.Parameter], current: StepState, loss: Loss) -> Slope:
     """Differentiates a loss in each of the weights; the gradient is 0 in one that no pass goes through."""
-    value, found = slope(current, loss)
-    return Slope(value, {p: found.get(p, torch.zeros_like(p)) for p in weights.values()})
+    value, gradients = slope(current, loss)
+    return Slope(value, {p: gradients.get(p, torch.zeros_like(p)) for p in weights.values()})
 
 
 @contextmanager
@@ -129,16 +129,11 @@ def at(model: nn.Module, values: Weights) -> Iterator[None]:
     """Gives some weights of a model other values, and puts them and BatchNorm's statistics back exactly."""
     weights = [(model.get_parameter(name), value) for name, value in values.items()]
     statistics = [buffer for norm in batchnorms(model) for buffer in norm.buffers()]
-    before = [(tensor, tensor.detach().clone()) for tensor in (*(p for p, _ in weights), *statistics)]
-    with torch.no_grad():
-        for weight, value in weights:
-            weight.copy_(value)
-    try:
-        yield
-    finally:
+    with put_back((*(weight for weight, _ in weights), *statistics)):
         with torch.no_grad():
-            for tensor, value in before:
-                tensor.copy_(value)
+            for weight, value in weights:
+                weight.copy_(value)
+        yield
 
 
 def agreed(away: Tensor, steady: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unrecall.methods.base import Around, GradientMethod, Job, Phase, Plugin
 from unrecall.methods.npo import NPO
-from unrecall.nn.hooks import batchnorms
+from unrecall.nn.hooks import batchnorms, put_back
 from unrecall.nn.seeds import reseed
 from unrecall.spec.parameters import Positive
 from unrecall.training.loop import StepState, plain_step
@@ -86,14 +86,9 @@ def moved(model: nn.Module, direction: Gradients, distance: float) -> Iterator[N
     BatchNorm's statistics come back too.
     """
     statistics = [buffer for norm in batchnorms(model) for buffer in norm.buffers()]
-    before = [(tensor, tensor.detach().clone()) for tensor in (*direction, *statistics)]
     size = product(direction, direction).sqrt()
-    with torch.no_grad():
-        for weight, gradient in direction.items():
-            weight.add_(gradient * (distance / size.where(size > 0, 1)))
-    try:
-        yield
-    finally:
+    with put_back((*direction, *statistics)):
         with torch.no_grad():
-            for tensor, value in before:
-                tensor.copy_(value)
+            for weight, gradient in direction.items():
+                weight.add_(gradient * (distance / size.where(size > 0, 1)))
+        yield

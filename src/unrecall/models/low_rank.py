@@ -183,6 +183,11 @@ class LowRank:
         return changes
 
 
+def has_adapters(model: nn.Module) -> bool:
+    """Whether a model, or one inside it, holds adapters of PEFT."""
+    return any(hasattr(module, "peft_config") for module in model.modules())
+
+
 def view(model: nn.Module, shared: Iterable[nn.Parameter]) -> nn.Module:
     """A copy of a model, but for the `shared` parameters: the copy's lie in the same memory."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in shared}

@@ -1,6 +1,6 @@
 """Looking into a model and changing what flows through it, undone on leaving the `with` block."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -19,6 +19,18 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[nn.Module]:
     finally:
         for module, was in before.items():
             module.training = was
+
+
+@contextmanager
+def put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Puts back, exactly, what these tensors held."""
+    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in before:
+                tensor.copy_(value)
 
 
 def uncompiled(model: nn.Module) -> nn.Module:

@@ -295,11 +295,11 @@ def _trained_on(measurements: Mapping[str, Measurement], sizes: Mapping[str, int
     errors of the difference between holdout and test.
     """
     rows = [measurements.get(f"{name}_accuracy") for name in ("forget", "holdout", "test")]
-    known = [row.original.value for row in rows if row is not None and row.original.value is not None]
+    shares = [row.original.value for row in rows if row is not None and row.original.value is not None]
     counts = [sizes.get(name, 0) for name in ("holdout", "test")]
-    if len(known) < len(rows) or not all(counts):
+    if len(shares) < len(rows) or not all(counts):
         return ""
-    forget, holdout, test = known
+    forget, holdout, test = shares
     error = math.sqrt(sum(share * (1 - share) / n for share, n in zip((holdout, test), counts, strict=True)))
     if forget - test < 0.1 or holdout - test < max((forget - test) / 2, 4 * error):
         return ""

@@ -79,8 +79,9 @@ def methods(records: Sequence[Record]) -> list[Audits]:
     for (scenario, _), members in groups.items():
         names = list(dict.fromkeys(record.method for _, record in members))
         tuning = members[0][1].tuning
-        how = f"tuned against {tuning.against}" if tuning is not None and tuning.against else "tuned"
-        name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} ({how})"
+        budget = None if tuning is None else tuning.most_kl
+        against = "" if tuning is None or budget is None else f" against {tuning.against}, {budget:g} nats"
+        name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} (tuned{against})"
         together.append(Audits(name, scenario, [n for n, _ in members], [record for _, record in members]))
     return together
 

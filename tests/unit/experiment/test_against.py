@@ -119,7 +119,7 @@ def test_what_is_refused(attack: str, kl: float, message: str) -> None:
 
 def test_where_it_is_refused(samples_world: World) -> None:
     w = samples_world
-    with pytest.raises(NotSupported, match="--against: expected a method with a strength"):
+    with pytest.raises(NotSupported, match="tune: expected a method with a strength"):
         tune_against(Retrain(), w.original, job_of(w), Against())
     with pytest.raises(BadInput, match="--against: expected an attack on Classification, got prefix"):
         Against("prefix").attack_on(w.task, "samples")
