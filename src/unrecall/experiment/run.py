@@ -17,7 +17,7 @@ from unrecall.experiment.against import Against, tune_against
 from unrecall.experiment.goal import stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
 from unrecall.experiment.seeds import Seeds
-from unrecall.experiment.tune import UNMET, tune
+from unrecall.experiment.tune import UNMET, Search, tune
 from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import Suite, judged_names, suite
@@ -198,7 +198,7 @@ class StartingPoint:
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried."""
         against = self.search.key(self.scenario) if isinstance(self.search, Against) else ""
-        key = (*self._key(method), code_key(tune_against if against else tune), against)
+        key = (*self._key(method), code_key(tune_against if against else Search), against)
         tuning = Cache(self.session.folder).get("tuning", key, model_form(Tuning), lambda: self._search(method))
         if tuning.criterion.endswith(UNMET):
             self.session.say(f"tuning fell short of its goal: {tuning.criterion}")
