@@ -205,6 +205,7 @@ def test_tuning_is_recorded_and_resumes(case: Path, monkeypatch: pytest.MonkeyPa
     assert len(first.tuning.trials) >= 2
     monkeypatch.setattr(run, "tune", None)
     assert perform(case / "parts", tuned=True).comparable() == first.comparable()
+    assert perform(case / "elsewhere", tuned=True).comparable() == first.comparable(), "kept for all runs of the same"
 
 
 def test_methods_without_a_loop_or_without_a_null_say_so(case: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.disk import weights
-from unrecall.disk.cache import Cache, code_key, model_form
+from unrecall.disk.cache import Cache, code_key, model_form, shared
 from unrecall.disk.files import content_key, discard, file_key
 from unrecall.evidence.setting import Defender, behaviour, model_key
 from unrecall.experiment.against import Against, tune_against
@@ -196,10 +196,11 @@ class StartingPoint:
         return self.unlearned(Null(null_base, steps), "null").model
 
     def tuned(self, method: Method) -> Tuning:
-        """The strength that tuning chose, and what it tried."""
+        """The strength that tuning chose, and what it tried; kept where other runs of the same find it."""
         against = self.search.key(self.scenario) if isinstance(self.search, Against) else ""
-        key = (*self._key(method), code_key(tune_against if against else Search), against)
-        tuning = Cache(self.session.folder).get("tuning", key, model_form(Tuning), lambda: self._search(method))
+        key = (*self._key(method), code_key(tune_against if against else Search), against, str(self.session.place()))
+        cache = shared(on_disk=self.session.folder is not None, say=self.session.say)
+        tuning = cache.get("tuning", key, model_form(Tuning), lambda: self._search(method))
         if tuning.criterion.endswith(UNMET):
             self.session.say(f"tuning fell short of its goal: {tuning.criterion}")
         return tuning
