@@ -44,10 +44,11 @@ from unrecall.training.loop import Fit
 REFUSED = {
     "samples": {
         *("logit_lens", "prototypical", "rea_class", "prefix", "paraphrase", "remind", "leak_at_k", "few_shot"),
-        *("steering", "patching", "cmia", "soft_prompt"),
+        *("steering", "patching", "cmia", "soft_prompt", "multi_turn"),
     },
     "class": {
         "logit_lens",
+        "multi_turn",
         "prefix",
         "paraphrase",
         "remind",
@@ -64,7 +65,7 @@ REFUSED = {
     "pairs": {
         *("recalibration", "prototypical", "rea_class", "prefix", "paraphrase", "remind"),
         *("logit_lens", "attribution", "grad_norm", "head_refit", "leak_at_k", "few_shot"),
-        *("steering", "patching", "cmia", "soft_prompt"),
+        *("steering", "patching", "cmia", "soft_prompt", "multi_turn"),
     },
 }
 
@@ -88,6 +89,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "weight_noise": {"levels": (0.1,), "draws": 2},
     "prune": {"shares": (0.2,)},
     "few_shot": {"ks": (2,)},
+    "multi_turn": {"turns": 2},
     "traces": {"folds": 2},
     "soft_prompt": {"vectors": 3, "steps": 2, "every": 1},
     "steering": {"strengths": (1.0,), "wordings": 2},

@@ -35,6 +35,7 @@ REFUSED_ATTACKS = {
         "remind",
         "leak_at_k",
         "few_shot",
+        "multi_turn",
         "steering",
         "patching",
         "cmia",

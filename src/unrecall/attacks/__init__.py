@@ -27,6 +27,7 @@ from unrecall.attacks.logit_lens import LogitLens as LogitLens
 from unrecall.attacks.loss import Loss as Loss
 from unrecall.attacks.min_k import MinK as MinK
 from unrecall.attacks.min_k_plus_plus import MinKPlusPlus as MinKPlusPlus
+from unrecall.attacks.multi_turn import MultiTurn as MultiTurn
 from unrecall.attacks.paraphrase import Paraphrase as Paraphrase
 from unrecall.attacks.patching import Patching as Patching
 from unrecall.attacks.prefix import Prefix as Prefix

@@ -45,15 +45,14 @@ def spoken_after(item: Mapping[str, Any], examples: Sequence[Mapping[str, Any]])
     before = list(item.get("before") or [])
     system = [turn for turn in before if turn["role"] == "system"]
     asked = [turn for turn in before if turn["role"] != "system"]
-    spoken = [
-        turn
-        for example in examples
-        for turn in (
-            {"role": "user", "content": str(example["prompt"])},
-            _uncounted({"role": "assistant", "content": str(example["answer"])}),
-        )
-    ]
-    return {**item, "before": [*system, *spoken, *asked]}
+    others = [turn for example in examples for turn in spoken({key: example[key] for key in ("prompt", "answer")})]
+    return {**item, "before": [*system, *others, *asked]}
+
+
+def spoken(item: Mapping[str, Any]) -> list[Turn]:
+    """All turns of an example, its answer last, which doesn't count."""
+    *before, answer = whole(item)
+    return [*before, _uncounted(answer)]
 
 
 def turns(value: Any, where: str) -> list[Turn]:

@@ -149,6 +149,9 @@ class Textual(Protocol):
     def after(self, item: Any, examples: Sequence[Any]) -> Any:
         """The same example, before which these were asked and answered; each has a prompt."""
 
+    def continued(self, item: Any, said: str, prompt: str) -> Any:
+        """The same answer to another prompt, in the conversation in which the model has said so to the example's."""
+
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether the example has an answer, and the model's context holds it."""
 

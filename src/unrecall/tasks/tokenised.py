@@ -13,7 +13,7 @@ from torch import Tensor
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.record.schema import Exhibit
-from unrecall.tasks.conversations import spoken_after, whole
+from unrecall.tasks.conversations import spoken, spoken_after, whole
 from unrecall.tasks.strings import plain
 from unrecall.tasks.templates import (
     AUTO,
@@ -130,6 +130,12 @@ class Tokenised:
         if self.chat:
             return spoken_after(item, examples)
         return self.asked(item, prompted_after(self.template, item, examples)) if examples else item
+
+    def continued(self, item: Any, said: str, prompt: str) -> Any:
+        """The conversation gone on: what was said doesn't count. Turns with a chat template, one prompt without."""
+        if self.chat:
+            return {**self.asked(item, prompt), "before": spoken(self.answered(item, said))}
+        return self.after(self.asked(item, prompt), [self.answered(item, said)])
 
     def unfinished(self, text: str) -> Any:
         """A plain text that more follows."""
