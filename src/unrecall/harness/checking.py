@@ -35,8 +35,8 @@ BESIDE = {"_auc": "_tpr", "_mean": "_worst", "_sums": "_share"}
 """Which row of an attack stands beside which other, where that has a value."""
 PER_SET = ("_mcq", "_rouge")
 """How the rows end that are made for each set of questions, whatever it is called."""
-WHERE_IT_APPLIES = {"restoration", "contamination_worst"}
-"""Rows that some audits of any task have, and others don't."""
+WHERE_IT_APPLIES = {"restoration", "contamination_worst", "completeness", "members_left"}
+"""Rows that some audits of any task have, and others, or those of before, don't; none is judged."""
 LATER = {"retain_loss"}
 """Rows that records of the rule before this one don't have."""
 ALONE = {"average_gap", "cost_time", "cost_passes", "cost_memory"}

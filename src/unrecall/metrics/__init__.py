@@ -3,10 +3,12 @@
 from unrecall.metrics.answers import ANSWERS
 from unrecall.metrics.base import Measured, Metric
 from unrecall.metrics.class_margin import CLASS_MARGIN
+from unrecall.metrics.completeness import COMPLETENESS
 from unrecall.metrics.contamination import CONTAMINATION
 from unrecall.metrics.cost import COST
 from unrecall.metrics.forgetting import DISAGREEMENT, FORGET_ACCURACY, HOLDOUT_ACCURACY, INTRA_CLASS_COSINE
 from unrecall.metrics.gap import AVERAGE_GAP
+from unrecall.metrics.members_left import MEMBERS_LEFT
 from unrecall.metrics.over_unlearning import OVER_UNLEARNING
 from unrecall.metrics.ranking import RANKING
 from unrecall.metrics.retrieval import RETRIEVAL
@@ -23,6 +25,8 @@ METRICS: tuple[Metric, ...] = (
     FORGET_ACCURACY,
     HOLDOUT_ACCURACY,
     DISAGREEMENT,
+    COMPLETENESS,
+    MEMBERS_LEFT,
     INTRA_CLASS_COSINE,
     CLASS_MARGIN,
     OVER_UNLEARNING,
