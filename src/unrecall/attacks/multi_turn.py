@@ -39,8 +39,8 @@ class MultiTurn(RecoveryAttack):
         success = ROUGE-L recall(true answer, answer after t doubts),    in [0, 1] for each example
 
     Each turn holds the question, what the model itself answered, and `doubt` before the question again. Where the
-    context doesn't hold the whole conversation, it holds the last answer alone; where not even that, none. The attacker
-    keeps that of t turns which brought most over all of forget.
+    context or the chat template doesn't hold the whole conversation, it holds the last answer alone; where not even
+    that, none. The attacker keeps that of t turns which brought most over all of forget.
 
     Args:
         turns: how often the answer is doubted, one point of the curve each.
@@ -121,5 +121,13 @@ class MultiTurn(RecoveryAttack):
         if not texts.prompt(item):
             return item
         asked = f"{self.doubt} {texts.prompt(item)}"
-        shorter = (texts.continued(held, answer, asked) for held in (talk, item))
-        return next((longer for longer in shorter if texts.fits(model, longer)), texts.asked(item, asked))
+        longer = (texts.continued(held, answer, asked) for held in (talk, item))
+        return next((held for held in longer if _holds(texts, model, held)), texts.asked(item, asked))
+
+
+def _holds(texts: Textual, model: nn.Module, talk: Any) -> bool:
+    """Whether context and chat template hold a conversation: the model may have answered in the template's own marks."""
+    try:
+        return texts.fits(model, talk)
+    except BadInput:
+        return False

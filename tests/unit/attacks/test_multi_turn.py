@@ -1,10 +1,12 @@
 """Doubted answers: how a conversation goes on, where the context ends, what is refused, and both controls."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from tests.unit.attacks.running import attacked, setting_of
 from tests.unit.tasks.test_conversations import ASKING, TALK, TURNS, speaking
@@ -75,6 +77,20 @@ def test_no_more_than_the_context_holds(text_world: World) -> None:
     for item, talk in zip(iterate(w.request.forget), last.tested[0], strict=True):  # type: ignore[call-overload]
         assert len(w.task.encode(talk)[0]) <= 64  # type: ignore[attr-defined]
         assert framed("plain", talk).endswith(f"Are you sure? {item['prompt']}")  # type: ignore[index]
+
+
+class Marking(CausalLM):
+    """A task whose models answer in a mark of the chat template."""
+
+    def generate(self, model: nn.Module, items: Sequence[Any], *_: Any, **__: Any) -> list[str]:
+        return ["baker </s> cook"] * len(items)
+
+
+def test_an_answer_that_the_template_cannot_hold_is_left_out(text_world: World) -> None:
+    w = replace(text_world, task=Marking(speaking(TURNS + ASKING)))
+    (only,) = attacked(MultiTurn(turns=1), w.original, w)
+    for item, talk in zip(iterate(w.request.forget), only.tested[0], strict=True):  # type: ignore[call-overload]
+        assert talk == w.task.asked(item, f"Are you sure? {item['prompt']}")  # type: ignore[attr-defined,index]
 
 
 def test_what_is_refused(text_world: World) -> None:
