@@ -126,7 +126,7 @@ class MultiTurn(RecoveryAttack):
 
 
 def _holds(texts: Textual, model: nn.Module, talk: Any) -> bool:
-    """Whether context and chat template hold a conversation: the model may have answered in the template's own marks."""
+    """Whether context and chat template hold a conversation: a model may have answered in the template's own marks."""
     try:
         return texts.fits(model, talk)
     except BadInput:
