@@ -61,9 +61,9 @@ class Fixed(NamedTuple):
 def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -> tuple[Fixed, ...]:
     """The attacks for a task, in order.
 
-    `rate`: of fine-tuning; by default 0.02 with
-    SGD, which is two fifths of what small classifiers are trained at, and 0.001 with AdamW for texts. `large`: a
-    language model's weights are held while it is fine-tuned, and a low-rank change is trained.
+    `rate`: of fine-tuning; by default 0.02 with SGD, which is two fifths of what small classifiers are trained at, and
+    0.001 with AdamW for texts. `large`: a language model's weights are held while it is fine-tuned, and a low-rank
+    change is trained.
     """
     if offers(task, Textual):
         rank = RANK if large else 0

@@ -49,13 +49,13 @@ def test_a_chat_template_goes_on_after_what_was_said() -> None:
 
 def test_each_turn_holds_what_the_model_answered_to_the_last(text_world: World) -> None:
     w = text_world
-    first, second = attacked(MultiTurn(turns=2, doubt="sure"), w.retrained[0], w)
+    first, second = attacked(MultiTurn(turns=2, doubt="wrong"), w.retrained[0], w)
     assert [first.budget, second.budget] == [1, 2]
     plain = list(iterate(w.request.forget))
     answers = w.task.generate(w.retrained[0], plain)  # type: ignore[attr-defined]
     for item, talk, answer in zip(plain, first.tested[0], answers, strict=True):  # type: ignore[call-overload]
         asked = item["prompt"]  # type: ignore[index]
-        assert framed("plain", talk) == f"{asked} {answer}\n\nsure {asked}".replace("  ", " ")
+        assert framed("plain", talk) == f"{asked} {answer}\n\nThat is not right. {asked}".replace("  ", " ")
         assert talk["answer"] == item["answer"]  # type: ignore[index]
     assert isinstance(first.tested[0], Answered)
     assert isinstance(second.tested[0], Answered)
@@ -101,8 +101,8 @@ def test_what_is_refused(text_world: World) -> None:
     }
     with pytest.raises(NotSupported, match="plain text"):
         attacked(MultiTurn(), w.original, replace(w, request=Request(**bare)))
-    with pytest.raises(BadInput, match="expected doubt to say something"):
-        MultiTurn(doubt=" ")
+    with pytest.raises(BadInput, match="expected doubt to be"):
+        MultiTurn(doubt="no")  # type: ignore[arg-type]
 
 
 def test_brings_back_what_a_copy_takes_back(text_world: World) -> None:
