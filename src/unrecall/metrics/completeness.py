@@ -1,5 +1,6 @@
 """How completely each forgotten example is gone: where a model lies between one that never saw it and the original."""
 
+import itertools
 import math
 
 import numpy as np
@@ -24,7 +25,7 @@ def completeness(own: np.ndarray, original: np.ndarray, others: np.ndarray, ceil
 
         r(p) = -log(ceiling - log(p + floor))                      I_k(a) = r_k + a (r_original - r_k)
         F(a) = exp(-exp(-(r_own - mu(a)) / b - 0.5772)),           b = sqrt(6) s(a) / pi
-        completeness = 1 - sum_j a_j F(a_j) / sum_j a_j,           a_j evenly from 0 to 1
+        completeness = 1 - sum_j a_{j+1} F(a_j) / sum_j a_{j+1},   a_0, a_1, ... evenly from 0 to 1
 
     p: the probability of the example's own label; r_k, of the k-th model that never saw it; mu(a) the mean over k of
     I_k(a), and s(a) the deviation over all models and examples. F is the Gumbel distribution of that mean and of that
@@ -33,18 +34,18 @@ def completeness(own: np.ndarray, original: np.ndarray, others: np.ndarray, ceil
     `own`, `original`: losses `[n]` in nats; `others`: `[k, n]`, k at least 1.
 
     Reference: Wang, Li, Xiang, Cao, Wang, "Towards Lifecycle Unlearning Commitment Management: Measuring Sample-level
-    Unlearning Completeness" (IAM), USENIX Security 2025, arXiv 2506.06112; constants as in the authors' code, from
-    notes. Differs from the code in weighting each F by its own a, where theirs are one place on.
+    Unlearning Completeness" (IAM), USENIX Security 2025, arXiv 2506.06112; constants and weights as in the authors'
+    code, whose scores these are to five digits. Differs from the code for texts, where that maps 1 - p in place of p
+    and takes 1,000 points.
     """
     own_score, original_score, other_scores = (bounded_score(losses, ceiling) for losses in (own, original, others))
-    total, weights = np.zeros(len(own)), 0.0
-    for share in np.linspace(0, 1, POINTS):
+    total, shares = np.zeros(len(own)), np.linspace(0, 1, POINTS)
+    for share, weight in itertools.pairwise(shares):
         between = other_scores + share * (original_score - other_scores)
         scale = max(math.sqrt(6) * float(between.std()) / math.pi, 1e-6)
         standard = np.clip((own_score - between.mean(0)) / scale + np.euler_gamma, -50, None)
-        total += share * np.exp(-np.exp(-standard))
-        weights += share
-    return 1 - total / weights
+        total += weight * np.exp(-np.exp(-standard))
+    return np.asarray(1 - total / shares[1:].sum())
 
 
 def bounded_score(losses: np.ndarray, ceiling: float) -> np.ndarray:
