@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from unrecall.record.never_trained_lines import broken, differs, uneven
+from unrecall.record.never_trained_lines import SURE, broken, differs, uneven
 from unrecall.record.schema import AttackReport, Doubt, Measurement, NeverTrained, Record, Severity, Tuning
 from unrecall.record.verdict import less_retained
 
@@ -171,6 +171,17 @@ def unchanged(facts: Facts) -> Raised:
         yield "serious", "The unlearned model is the original, bit for bit."
 
 
+def swapped_models(facts: Facts) -> Raised:
+    """An unlearned model that knows forget better than the original can be the original."""
+    better = _more_right(facts.measurements) or _more_recognised(facts.never_trained)
+    if better:
+        yield (
+            "warning",
+            f"The unlearned model knows forget better than the original does ({better}): the two may be swapped, or "
+            "it was trained on forget again.",
+        )
+
+
 def statistics(facts: Facts) -> Raised:
     """Forgetting that is already there at learning rate 0 sits in BatchNorm statistics, and comes back for free."""
     m = facts.measurements.get("forget_accuracy")
@@ -309,6 +320,37 @@ def _trained_on(measurements: Mapping[str, Measurement], sizes: Mapping[str, int
     )
 
 
+def _more_right(measurements: Mapping[str, Measurement]) -> str:
+    """That the unlearned model gets more of forget right than the original, in a phrase; empty where it doesn't.
+
+    Their intervals don't meet, and accuracy on test, or on retain where there is no test, rose by less.
+    """
+    forget = measurements.get("forget_accuracy")
+    other = measurements.get("test_accuracy") or measurements.get("retain_accuracy")
+    if forget is None or forget.unlearned.low is None or forget.original.high is None:
+        return ""
+    rise = -_fall(forget.original.value, forget.unlearned.value)
+    elsewhere = 0.0 if other is None else -_fall(other.original.value, other.unlearned.value)
+    if forget.unlearned.low <= forget.original.high or not rise > elsewhere:
+        return ""
+    unlearned, original = (100 * (value or 0.0) for value in (forget.unlearned.value, forget.original.value))
+    return f"{unlearned:.0f} % of it right against {original:.0f} %"
+
+
+def _more_recognised(tested: NeverTrained | None) -> str:
+    """That the unlearned model, as it is, tells forget from holdout better than the original; empty where it doesn't.
+
+    By `SURE` standard deviations, and without a clear loss of accuracy: a model that lost all but forget does so too.
+    """
+    if tested is None or not tested.attacks:
+        return ""
+    first = tested.attacks[0]
+    lost = any(part.difference.high is not None and part.difference.high < 0 for part in tested.damage)
+    if lost or first.z - first.z_original < SURE:
+        return ""
+    return f"beside the holdout, z = {first.z:.1f} against {first.z_original:.1f}"
+
+
 def _cuts_in(message: str) -> tuple[str, ...]:
     """What each split loses, as the message of the doubt `cut-texts` says it."""
     return tuple(message.removeprefix(CUT).removesuffix(UNREAD).split("; "))
@@ -346,6 +388,6 @@ def _original_within(m: Measurement) -> bool:
 
 CHECKS: tuple[Callable[[Facts], Raised], ...] = (
     forget_unknown, weak_references, other_recipe, cut_texts, few_references, other_holdout, small_sets, unchanged,
-    statistics, same_as_null, nothing_to_forget, collapse, positive_control, negative_control, stands_out,
-    unlike_holdout, no_ratio, tuning, modified,
+    swapped_models, statistics, same_as_null, nothing_to_forget, collapse, positive_control, negative_control,
+    stands_out, unlike_holdout, no_ratio, tuning, modified,
 )  # fmt: skip

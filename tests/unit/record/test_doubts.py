@@ -11,7 +11,7 @@ import pytest
 from tests.worlds.records import measurement, never_trained
 from unrecall.record import doubts as checks
 from unrecall.record.doubts import CHECKS, Facts, doubts
-from unrecall.record.schema import AttackReport, Estimate, Measurement, ThreatModel, Trial, Tuning
+from unrecall.record.schema import AttackReport, Damage, Estimate, Measurement, ThreatModel, Trial, Tuning
 
 
 def sizes(forget: int = 60, holdout: int = 60) -> dict[str, int]:
@@ -132,6 +132,15 @@ CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("small-sets", "note", lambda: replace(healthy(), sizes=sizes(forget=49))),
     ("small-sets", "warning", lambda: replace(healthy(), sizes=sizes(holdout=19))),
     ("unchanged", "serious", lambda: replace(healthy(), weights={"original": "a", "unlearned": "a"})),
+    (
+        "swapped-models",
+        "warning",
+        lambda: with_row(
+            "forget_accuracy",
+            unlearned={"value": 1.0, "low": 0.95, "high": 1.0},
+            original={"value": 0.6, "low": 0.5, "high": 0.7},
+        ),
+    ),
     ("statistics", "serious", lambda: with_row("forget_accuracy", null={"value": 0.75})),
     ("same-as-null", "serious", as_null),
     ("nothing-to-forget", "serious", lambda: with_all(original=0.01)),
@@ -252,6 +261,45 @@ def test_a_holdout_that_the_original_knows_as_it_knows_forget(
     messages = [doubt.message for doubt in doubts(facts) if doubt.id == "other-holdout"]
     expected = "The original gets 85 % of holdout right and 70 % of test: was the holdout trained on? "
     assert messages == ([f"{expected}Then nothing here holds."] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("unlearned", "original", "test", "said"),
+    [
+        ((0.90, 0.80), (0.70, 0.79), (0.7, 0.8), True),  # forget rose by 0.2, test by 0.1
+        ((0.90, 0.80), (0.70, 0.81), (0.7, 0.8), False),  # the intervals meet
+        ((0.90, 0.80), (0.70, 0.79), (0.7, 0.95), False),  # trained further: test rose by 0.25
+        ((0.70, 0.60), (0.90, 0.95), (0.7, 0.7), False),
+    ],
+)
+def test_models_that_seem_swapped_by_what_they_get_right(
+    unlearned: tuple[float, float], original: tuple[float, float], test: tuple[float, float], said: bool
+) -> None:
+    facts = with_row(
+        "forget_accuracy",
+        unlearned={"value": unlearned[0], "low": unlearned[1]},
+        original={"value": original[0], "high": original[1]},
+    )
+    rows = {**facts.measurements, "test_accuracy": row("test_accuracy", test[1], test[0], test[0], (0.7,) * 5)}
+    messages = [message for _, message in checks.swapped_models(replace(facts, measurements=rows))]
+    known = "The unlearned model knows forget better than the original does (90 % of it right against 70 %): "
+    assert messages == ([f"{known}the two may be swapped, or it was trained on forget again."] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("z", "z_original", "high", "said"),
+    [(6.1, 1.1, 0.01, True), (6.0, 1.1, 0.01, False), (1.1, 6.1, 0.01, False), (6.1, 1.1, -0.01, False)],
+)
+def test_models_that_seem_swapped_beside_the_holdout(z: float, z_original: float, high: float, said: bool) -> None:
+    """From 5 on, and not where accuracy was lost: what damages all but forget sets it apart too."""
+    tested = never_trained()
+    attacks = [tested.attacks[0].model_copy(update={"z": z, "z_original": z_original}), *tested.attacks[1:]]
+    damage = [Damage(split="test", difference=Estimate(value=-0.02, low=-0.05, high=high), damaged=False)]
+    moved = tested.model_copy(update={"attacks": attacks, "damage": damage})
+    messages = [message for _, message in checks.swapped_models(replace(healthy(), never_trained=moved))]
+    assert [message.split("(")[1].split(")")[0] for message in messages] == (
+        ["beside the holdout, z = 6.1 against 1.1"] if said else []
+    )
 
 
 def test_an_attack_that_broke_the_model_is_named() -> None:
