@@ -12,12 +12,14 @@ from typing import Final, NamedTuple, TypeAlias
 from unrecall.record.never_trained import ALPHA, MARGIN
 from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
-from unrecall.record.verdict import NOTHING, family
+from unrecall.record.verdict import NOTHING, family, reference_values
 from unrecall.report import matrices
 from unrecall.report.sentences import number, references, share
 from unrecall.report.strips import finite
 
-YES, NO, UNKNOWN, NOTHING_FOUND = "Yes", "No", "Can’t be told", "Nothing found"
+YES, NO, NOTHING_FOUND = "Yes", "No", "Nothing found"
+NOT_JUDGED, INCONCLUSIVE, NO_TRACE = "Not judged", "Inconclusive", "Can’t be told"
+"""Neither yes nor no: nothing to hold the model against; too much could go unseen; no trace in the original either."""
 KNOWLEDGE: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_left", "class_margin")
 """The measurements that the answer to the first question quotes, where it rests on nothing else."""
 RECOGNITION: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
@@ -117,14 +119,18 @@ def answers(record: Record) -> list[Answer]:
 
 def _answer(question: str, word: str, text: str) -> Answer:
     good = word in (NOTHING_FOUND, NO) or word.startswith(f"{NO} ")
-    return Answer(question, word, text, "good" if good else "open" if word == UNKNOWN else "bad")
+    return Answer(
+        question, word, text, "good" if good else "open" if word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE) else "bad"
+    )
 
 
 def _unchanged(record: Record) -> tuple[Reply, Reply]:
     tested = record.never_trained
     before = tested.original if tested is not None else None
-    leaks = any(m.verdict == "leaks" for m in _judged(record) if family(m) == "can be told")
-    recognised = YES if leaks or (before is not None and before <= ALPHA) else UNKNOWN
+    word, _ = _word([m for m in _judged(record) if family(m) == "can be told"])
+    if before is not None:
+        word = YES if word == YES or before <= ALPHA else NO_TRACE
+    recognised = INCONCLUSIVE if word == NO else word
     recognition = _figures(record, RECOGNITION) or "how well it can be told was not measured"
     knowledge = _figures(record, KNOWLEDGE) or "what it knows was not measured"
     return (
@@ -134,11 +140,12 @@ def _unchanged(record: Record) -> tuple[Reply, Reply]:
 
 
 UNSURE: Final = {
-    "damaged": "The model knows so much less that it says little.",
-    "can't be told": "The original shows no trace of them that these attacks see.",
-    "inconclusive": "Nothing was found, and too much could go unseen: see the verdict.",
+    "damaged": (INCONCLUSIVE, "The model knows so much less that it says little."),
+    "can't be told": (NO_TRACE, "The original shows no trace of them that these attacks see."),
+    "inconclusive": (INCONCLUSIVE, "Nothing was found, and too much could go unseen: see the verdict."),
+    "not judged": (NOT_JUDGED, "See the verdict."),
 }
-"""Why a label answers neither of the first two questions."""
+"""What a label says to the first two questions where that is neither yes nor no, and why."""
 
 
 def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, Reply]:
@@ -158,9 +165,9 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, 
         return (tested.label.capitalize(), share_left), (NO, f"Not by these attacks. {recognition}")
     if tested.label == "stands out":
         worse = f"Recognised worse than records never trained on (p = {p(tested.strange)})"
-        return (UNKNOWN, f"It may be hidden. {knowledge}"), (YES, f"{worse}: whoever looks finds them by that.")
-    reason = UNSURE.get(tested.label, "Not judged: see the verdict.")
-    return (UNKNOWN, f"{reason} {knowledge}"), (UNKNOWN, f"{reason} {recognition}".strip())
+        return (INCONCLUSIVE, f"It may be hidden. {knowledge}"), (YES, f"{worse}: whoever looks finds them by that.")
+    word, reason = UNSURE.get(tested.label, UNSURE["not judged"])
+    return (word, f"{reason} {knowledge}"), (word, f"{reason} {recognition}".strip())
 
 
 def _better_known(tested: NeverTrained, plain: AttackTest) -> str:
@@ -184,7 +191,7 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
     if not tested.damage and (ruined := _collapse(record)):
         return "Accuracy on retain", ruined
     if not tested.damage:
-        return UNKNOWN, f"No rule judges it here. {_capital(figures)}." if figures else "Nothing was measured."
+        return NOT_JUDGED, f"No rule judges it here. {_capital(figures)}." if figures else "Nothing was measured."
     changes = "; ".join(
         f"{d.split} {_points(d.difference.value)}"
         + (f" ({_points(d.difference.low)} to {_points(d.difference.high)})" if d.difference.low is not None else "")
@@ -196,7 +203,7 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
         return f"Accuracy on {_listed(damaged)}", text
     unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
     if unsure:
-        return UNKNOWN, f"A loss of {100 * MARGIN:.0f} points on {_listed(unsure)} can’t be excluded. {text}"
+        return INCONCLUSIVE, f"A loss of {100 * MARGIN:.0f} points on {_listed(unsure)} can’t be excluded. {text}"
     return NOTHING_FOUND, f"A loss of {100 * MARGIN:.0f} points is ruled out. {text}"
 
 
@@ -229,7 +236,10 @@ def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]
 
 
 def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
-    """Yes where a row leaks; no where each group of rows that shows anything has one that doesn't; and those rows."""
+    """Yes where a row leaks; no where each group of rows that shows anything has one that doesn't; and those rows.
+
+    Else why not: no retrained models to hold rows against, nothing to see on any, or all too unsure.
+    """
     if leaks := [m for m in rows if m.verdict == "leaks"]:
         return YES, leaks
     decided = [m for m in rows if m.verdict in ("like retrained", "over-forgets")]
@@ -237,7 +247,10 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     blocking = [m for m in open_rows if m.group not in {d.group for d in decided}]
     if decided and not blocking:
         return NO, decided
-    return UNKNOWN, blocking or [m for m in rows if m not in decided]
+    unsure = blocking or [m for m in rows if m not in decided]
+    if not any(len(reference_values(m)) >= 2 for m in unsure):
+        return NOT_JUDGED, unsure
+    return NO_TRACE if all(NOTHING in m.note for m in unsure) else INCONCLUSIVE, unsure
 
 
 def _undecided(rows: Sequence[Measurement]) -> str:
@@ -257,8 +270,10 @@ def _use(record: Record) -> Reply:
         return _listed([m.title for m in lost]), text
     if ruined := _collapse(record):
         return "Accuracy on retain", f"{ruined} {text}"
-    if not rows or any(m.verdict != "like retrained" for m in rows):
-        return UNKNOWN, f"A loss worth naming could go unseen. {text}" if rows else text
+    if not any(len(reference_values(m)) >= 2 for m in rows):
+        return NOT_JUDGED, text
+    if any(m.verdict != "like retrained" for m in rows):
+        return INCONCLUSIVE, f"A loss worth naming could go unseen. {text}"
     return NOTHING_FOUND, text
 
 
@@ -288,7 +303,8 @@ def _by(record: Record, *, asking: bool) -> Reply:
     if tests and record.never_trained is not None:
         strongest, tested = min(tests, key=strength), record.never_trained
         recognised = strongest.p is not None and strongest.p <= tested.level
-        word = YES if recognised else tested.label.capitalize() if tested.label in SHARES_LEFT else UNKNOWN
+        unsure, _ = UNSURE["not judged"] if strongest.p is None else UNSURE.get(tested.label, UNSURE["inconclusive"])
+        word = YES if recognised else tested.label.capitalize() if tested.label in SHARES_LEFT else unsure
         outcome = "they are recognised" if recognised else "they are not recognised"
         outcome = "the test is shown and not counted" if strongest.p is None else outcome
         return word, f"{_capital(after(strongest))}, {outcome} ({_significance(strongest)})."

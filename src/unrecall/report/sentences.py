@@ -90,11 +90,11 @@ def points(measurement: Measurement, difference: float) -> float:
 def how_it_forgot(m: Measurement | None) -> str:
     """One sentence: how much of the forgetting is there in the null too, and so was no change of the weights."""
     if m is None:
-        return "No forget accuracy was measured, so how the model forgot can't be told apart."
+        return "No forget accuracy was measured, so nothing says how the model forgot."
     original, unlearned, null = finite(m.original.value), finite(m.unlearned.value), finite(m.null.value)
     if original is None or unlearned is None:
         reason = m.original.note if original is None else m.unlearned.note
-        return f"How the model forgot can't be told: {reason or 'forget accuracy has no value'}."
+        return f"Nothing says how the model forgot: {reason or 'forget accuracy has no value'}."
     total, null_name = points(m, original - unlearned), STYLES["null"].name
     if total < 0.5:
         return f"Forget accuracy did not fall ({number(original)} before, {number(unlearned)} after)."

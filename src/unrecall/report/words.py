@@ -31,6 +31,9 @@ WORDS: Final[Mapping[str, str]] = {
         "models."
     ),
     "judged": "said of a measurement on which a verdict rests.",
+    "not judged": "said where there is nothing to hold the model against, or no rule that does it.",
+    "inconclusive": "said where too much could go unseen for a yes or a no.",
+    "can't be told": "said where the original shows no trace of the forgotten either, so that none can be seen to go.",
     "margin": "how far the unlearned model may differ from the retrained ones and still be like them.",
     "hidden": "said of what a model still holds and no longer shows; **erased**, of what it no longer holds.",
     "interval": "where, 95 times in 100, the number lies that very many examples would give.",

@@ -41,16 +41,16 @@ def test_what_was_asked_and_done() -> None:
     ("rows", "expected"),
     [
         # A leak anywhere in what is known is a yes, and memory left answers both of the first questions.
-        ([("relearn_mean", "recovery", "leaks")], ["Yes", "Can’t be told"]),
+        ([("relearn_mean", "recovery", "leaks")], ["Yes", "Not judged"]),
         ([("loss_left", "privacy", "leaks")], ["Yes", "Yes"]),
         ([("loss_left", "privacy", "like retrained")], ["No", "No"]),
         # A row that shows less than retrained models is no knowledge, and tells whoever looks.
         ([("loss_left", "privacy", "over-forgets")], ["No", "Yes"]),
         # Each group of rows that shows anything must have a row that decides.
         ([("loss_left", "privacy", "like retrained"), ("relearn_mean", "recovery", "inconclusive")],
-         ["Can’t be told", "No"]),
+         ["Inconclusive", "No"]),
         ([("relearn_mean", "recovery", "like retrained"), ("relearn_worst", "recovery", "inconclusive")],
-         ["No", "Can’t be told"]),
+         ["No", "Not judged"]),
     ],
 )  # fmt: skip
 def test_rows_beside_retrained_models_decide(rows: list[tuple[str, str, Label]], expected: list[str]) -> None:
@@ -78,19 +78,29 @@ def test_damage_beside_retrained_models_is_named() -> None:
     kept, unsure = (row("retain_accuracy", "utility", label, leak=None) for label in ("like retrained", "inconclusive"))
     assert words(beside_retrained(lost, kept))[2] == "Test_accuracy"
     assert words(beside_retrained(kept))[2] == "Nothing found"
-    assert words(beside_retrained(kept, unsure))[2] == "Can’t be told"
+    assert words(beside_retrained(kept, unsure))[2] == "Inconclusive"
+
+
+def test_nothing_to_hold_a_row_against_is_no_wide_interval() -> None:
+    """One retrained model, or none, judges no row; a row beside two that lies in wide bounds is inconclusive."""
+    known = row("relearn_mean", "recovery", "inconclusive")
+    useful = row("test_accuracy", "utility", "inconclusive", leak=None)
+    assert words(beside_retrained(known, useful)) == ["Inconclusive", "Not judged", "Inconclusive"]
+    single = [m.model_copy(update={"references": m.references[:1]}) for m in (known, useful)]
+    assert words(beside_retrained(*single)) == ["Not judged"] * 3
+    assert [answer.tone for answer in answers.answers(beside_retrained(*single))] == ["open"] * 3
 
 
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
         ("leaks", ["Yes", "Yes"]),
-        ("stands out", ["Can’t be told", "Yes"]),
+        ("stands out", ["Inconclusive", "Yes"]),
         ("no more than 25 %", ["No more than 25 %", "No"]),
-        ("inconclusive", ["Can’t be told", "Can’t be told"]),
+        ("inconclusive", ["Inconclusive", "Inconclusive"]),
         ("can't be told", ["Can’t be told", "Can’t be told"]),
-        ("damaged", ["Can’t be told", "Can’t be told"]),
-        ("not judged", ["Can’t be told", "Can’t be told"]),
+        ("damaged", ["Inconclusive", "Inconclusive"]),
+        ("not judged", ["Not judged", "Not judged"]),
     ],
 )
 def test_labels_beside_records_never_trained_on_decide(label: Label, expected: list[str]) -> None:
@@ -131,11 +141,11 @@ def test_damage_beside_records_never_trained_on_is_named() -> None:
     nothing = answers.answers(labelled("leaks", damage=[small]))[2]
     assert nothing.word == "Nothing found"
     assert nothing.text.startswith("A loss of 5 points is ruled out. Accuracy against the original")
-    assert words(labelled("leaks", damage=[small, unsure]))[2] == "Can’t be told"
+    assert words(labelled("leaks", damage=[small, unsure]))[2] == "Inconclusive"
     answer = answers.answers(labelled("damaged", damage=[small, unsure, lost]))[2]
     assert answer.word == "Accuracy on retain"
     assert "retain −10.0 (−12.0 to −9.0)" in answer.text
-    assert words(labelled("not judged", damage=[]))[2] == "Can’t be told"
+    assert words(labelled("not judged", damage=[]))[2] == "Not judged"
 
 
 @pytest.mark.parametrize("record", [full(), alone()], ids=["retrained", "never trained"])
@@ -149,10 +159,11 @@ def test_an_unchanged_model_is_said_to_be_unchanged(record: Record) -> None:
 
 
 @pytest.mark.parametrize("record", [full(), alone(), minimal(), labelled("no more than 50 %"), labelled("not judged")])
-def test_each_answer_to_the_regulator_begins_with_yes_no_or_can_not_be_told(record: Record) -> None:
+def test_each_answer_to_the_regulator_is_yes_no_or_why_it_is_neither(record: Record) -> None:
     answers_given = regulator(record)
     assert len(answers_given) == 2
-    assert all(answer.word.split(" ")[0] in ("Yes", "No", "Can’t") for answer in answers_given)
+    said = ("Yes", "No", "No more than 50 %", "Not judged", "Inconclusive", "Can’t be told")
+    assert all(answer.word in said for answer in answers_given)
     assert "certificate" in unsaid()
 
 
@@ -185,5 +196,21 @@ def test_a_test_that_is_shown_and_not_counted_answers_nothing() -> None:
     plain, other = record.never_trained.attacks
     tests = [plain.model_copy(update={"p": None}), other]
     _, asking = regulator(labelled("inconclusive", attacks=tests))
-    assert asking.word == "Can’t be told"
+    assert asking.word == "Not judged"
     assert asking.text == "As it is, the test is shown and not counted (z = 3.1)."
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("inconclusive", "Inconclusive"), ("can't be told", "Can’t be told"), ("not judged", "Not judged")],
+)
+def test_what_is_not_recognised_is_answered_to_the_regulator_as_its_label_says(label: Label, expected: str) -> None:
+    record = labelled(label, level=0.0)
+    assert [answer.word for answer in regulator(record)] == [expected] * 2
+
+
+@pytest.mark.parametrize(("original", "expected"), [(0.05, "Yes"), (0.06, "Can’t be told"), (None, "Not judged")])
+def test_whether_anyone_recognises_the_unchanged_follows_from_the_original(
+    original: float | None, expected: str
+) -> None:
+    assert words(labelled("unchanged", original=original))[1] == expected

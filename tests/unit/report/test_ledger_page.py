@@ -23,7 +23,7 @@ def ledger(torn: bytes = b"") -> Ledger:
 def test_it_says_what_was_found_what_it_is_worth_and_what_is_due() -> None:
     html = page(ledger(), "ledger.jsonl")
     assert "3 requests to forget, 4 audits" in html
-    assert "requests, though 1 of them could not tell or did not judge: b" in html  # a's newest audit is good
+    assert "requests, though 1 of them are unsure or did not judge: b" in html  # a's newest audit is good
     assert "<b>3</b>" in html  # a alone is multiplied
     assert "<b>2</b>" in html  # (3 + 1) / 2 and 2 share a holdout
     assert "<li><b>b</b>: no scores are kept</li>" in html
@@ -38,7 +38,7 @@ def test_a_trace_comes_first_and_a_torn_line_is_said() -> None:
     html = page(parse(chained(fields("a")), b"{", "ledger"), "ledger.jsonl")
     assert "Yes: a trace was found for 1 of 1 requests, by the newest audit of each: a." in html
     assert "1 bytes of a line that was not finished" in html
-    assert "Can’t be told: nothing was audited." in page(parse(chained(), b"", "ledger"), "ledger.jsonl")
+    assert "Not judged: nothing was audited." in page(parse(chained(), b"", "ledger"), "ledger.jsonl")
 
 
 def test_it_loads_nothing_runs_nothing_and_escapes_all() -> None:
