@@ -19,7 +19,7 @@ from unrecall.harness.checking import check
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judged
 from unrecall.record.never_trained import Stated
-from unrecall.record.schema import NEVER_TRAINED, Record, load
+from unrecall.record.schema import NEVER_TRAINED, Doubt, Record, load
 
 FIGURES = ("leak", "strange", "original", "blind", "placebo", "seed", "forget", "holdout", "epsilon", "level")
 PER_ATTACK = ("z", "z_original", "p", "auc", "auc_original", "rho")
@@ -46,6 +46,18 @@ def test_it_is_judged_beside_records_that_were_never_trained_on(alone: Path) -> 
     assert not [role for role in record.provenance.weights if role.startswith("retrained")]
     assert "few-references" not in [doubt.id for doubt in record.doubts]
     assert check(alone / "record.json").problems == []
+
+
+@pytest.mark.parametrize(("id_", "accepted"), [("negative-control", True), ("unlike-holdout", False)])
+def test_an_older_record_may_doubt_controls_on_which_no_verdict_rests(
+    alone: Path, tmp_path: Path, id_: str, accepted: bool
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(alone, folder)
+    record = load(folder / "record.json")
+    doubt = Doubt(id=id_, severity="warning", message="The negative control failed, so success means nothing: Loss.")
+    record.model_copy(update={"doubts": [*record.doubts, doubt]}).save(folder / "record.json")
+    assert (check(folder / "record.json").problems == []) == accepted
 
 
 def test_the_page_says_what_it_was_held_against(alone: Path) -> None:

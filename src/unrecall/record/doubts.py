@@ -28,6 +28,11 @@ class Facts:
     weights: Mapping[str, str] | None = None
     never_trained: NeverTrained | None = None
 
+    @property
+    def alone(self) -> bool:
+        """Whether the verdict rests on records that were never trained on, and on no row of the attacks'."""
+        return self.references < 2 and self.never_trained is not None and bool(self.never_trained.attacks)
+
     @staticmethod
     def of(record: Record) -> "Facts":
         """What a record says."""
@@ -115,7 +120,7 @@ def cut_texts(facts: Facts) -> Raised:
 def few_references(facts: Facts) -> Raised:
     """How far retrained models differ among themselves is guessed from a handful, or not at all."""
     k = facts.references
-    if k < 2 and facts.never_trained is not None and facts.never_trained.attacks:
+    if facts.alone:
         return
     if k < 2:
         without = ", or name records like forget that were never trained on (holdout), to judge without"
@@ -230,14 +235,14 @@ def collapse(facts: Facts) -> Raised:
 def positive_control(facts: Facts) -> Raised:
     """An attack that does not see what is known to be there says nothing where it sees nothing."""
     failed = [f"{r.title} ({r.positive_control})" for r in facts.reports if r.positive_holds is False]
-    if failed:
+    if failed and not facts.alone:
         yield "warning", f"The positive control failed, so failure means nothing: {'; '.join(failed)}."
 
 
 def negative_control(facts: Facts) -> Raised:
     """An attack that finds something where nothing can be says nothing where it finds something."""
     failed = [f"{r.title} ({r.negative_control})" for r in facts.reports if r.negative_holds is False]
-    if failed:
+    if failed and not facts.alone:
         yield "warning", f"The negative control failed, so success means nothing: {'; '.join(failed)}."
 
 

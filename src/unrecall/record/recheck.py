@@ -138,14 +138,18 @@ def _ordered(estimate: Estimate) -> bool:
 
 
 def _doubts(record: Record) -> Iterator[str]:
-    """The doubts must be those that the record gives rise to, word for word."""
+    """The doubts must be those that the record gives rise to, word for word.
+
+    An older record may hold a doubt of tuning without what that rests on, and of controls on which no verdict rests.
+    """
     due = doubts(Facts.of(record))
     for doubt in due:
         if doubt not in record.doubts:
             yield f"doubts: the record leaves out '{doubt.message}' [{doubt.id}]."
-    older = record.tuning is not None and record.tuning.untouched is None  # which doesn't say what its doubt rests on
+    formerly = ["tuning"] if record.tuning is not None and record.tuning.untouched is None else []
+    formerly += ["positive-control", "negative-control"] if record.verdict.basis == "never trained" else []
     for doubt in record.doubts:
-        if doubt not in due and not (older and doubt.id == "tuning"):
+        if doubt not in due and doubt.id not in formerly:
             yield f"doubts: nothing in the record gives rise to '{doubt.message}' [{doubt.id}]."
 
 

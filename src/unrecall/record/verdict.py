@@ -141,6 +141,12 @@ def undeclared(record: Record, declared: Mapping[str, Side | None]) -> list[Meas
     ]
 
 
+def too_few(measurement: Measurement) -> str:
+    """The note of a row that too few retrained models have a value of."""
+    count = len(reference_values(measurement))
+    return f"{count} retrained models: at least 2 are needed to know how far they differ."
+
+
 def reference_values(measurement: Measurement) -> list[float]:
     """The values of those retrained models that have one."""
     return [r.value for r in measurement.references if r.value is not None]
@@ -194,8 +200,7 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool) -> Labelled:
     if not m.judged or value is None:
         return Labelled(m.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None}), "")
     if len(reference_values(m)) < 2:
-        few = f"{len(reference_values(m))} retrained models: at least 2 are needed to know how far they differ."
-        return Labelled(m.model_copy(update={"verdict": "inconclusive", "note": m.note or few}), FEW)
+        return Labelled(m.model_copy(update={"verdict": "inconclusive", "note": m.note or too_few(m)}), FEW)
     centre, half = bounds.centre, bounds.half
     side = (value - centre) * (1 if m.leak == "above" else -1)
     label: Label = "like retrained"

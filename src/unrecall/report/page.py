@@ -13,6 +13,7 @@ from unrecall.errors import BadInput, visible
 from unrecall.record.judgement import judged
 from unrecall.record.never_trained_lines import p
 from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
+from unrecall.record.verdict import too_few
 from unrecall.report import (
     answers,
     curves,
@@ -55,7 +56,7 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     if not records:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
     remarks = [sentences.judging(record, declared) for record in records]
-    records = [judged(shown(record)) for record in records]
+    records = [without_row_verdicts(judged(shown(record))) for record in records]
     template = environment().get_template("page.html.j2")
     return template.render(
         records=records,
@@ -79,6 +80,17 @@ def shown(record: Record) -> Record:
         return [walk(part) for part in value] if isinstance(value, list | tuple) else value
 
     return Record.model_validate(walk(record.model_dump()))
+
+
+def without_row_verdicts(record: Record) -> Record:
+    """The record without labels of its rows, and without what these lack, where its verdict rests on no row."""
+    if record.verdict.basis != "never trained":
+        return record
+    rows = [
+        m.model_copy(update={"verdict": "not judged", "note": "" if m.note == too_few(m) else m.note})
+        for m in record.measurements
+    ]
+    return record.model_copy(update={"measurements": rows})
 
 
 def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Side | None] | None = None) -> None:

@@ -318,6 +318,18 @@ def test_without_retrained_models_a_verdict_beside_the_holdout_will_do() -> None
     assert doubts(replace(healthy(), references=0, measurements={}, never_trained=never_trained())) == []
 
 
+def test_controls_of_attacks_on_which_no_verdict_rests_raise_no_doubt() -> None:
+    failed = replace(healthy(), reports=[report(False, False)], measurements={}, references=1)
+    assert {"positive-control", "negative-control"} <= {doubt.id for doubt in doubts(failed)}
+    assert doubts(replace(failed, never_trained=never_trained())) == []
+    untested = never_trained().model_copy(update={"attacks": []})
+    assert {"positive-control", "negative-control"} <= {
+        doubt.id for doubt in doubts(replace(failed, never_trained=untested))
+    }
+    both = replace(failed, never_trained=never_trained(), references=2)
+    assert {"positive-control", "negative-control"} <= {doubt.id for doubt in doubts(both)}
+
+
 def test_few_references_say_what_judges_without() -> None:
     """Where that would do: single records, and none named that were never trained on."""
     short = "0 retrained models: nothing can be judged. Train at least 2, better 5 or more"

@@ -390,6 +390,17 @@ def test_a_page_without_retrained_models_has_no_column_for_them() -> None:
     assert "a leak shows above retrained" not in reader.text
 
 
+def test_no_row_is_judged_where_the_verdict_rests_on_none() -> None:
+    rows = [m.model_copy(update={"references": [], "reference": None, "note": ""}) for m in full().measurements]
+    count = sum(m.judged for m in rows)
+    beside_nothing = full().model_copy(update={"measurements": rows, "never_trained": None})
+    assert Reader(page([beside_nothing])).text.count("0 retrained models: at least 2 are needed") == count > 0
+    text = Reader(page([alone().model_copy(update={"measurements": rows})])).text
+    assert "0 retrained models" not in text
+    assert f"{len(rows)} measurements on which no verdict rests" in text
+    assert "? inconclusive" not in text
+
+
 def test_hidden_examples_are_told_by_their_place() -> None:
     hidden = [exhibit.model_copy(update={"content": "", "index": 7}) for exhibit in full().exhibits]
     reader = Reader(page([full().model_copy(update={"exhibits": hidden})]))
