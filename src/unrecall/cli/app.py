@@ -169,6 +169,7 @@ def doctor(
     adapter: options.Adapter = "",
     group: options.Group = "",
     lora: options.Lora = None,
+    tune: Tune = None,
     suite: SuiteName = "standard",
     device: Device = None,
     alone: options.Alone = False,
@@ -177,8 +178,9 @@ def doctor(
     own = options.own_texts(locals())
     if scenario and named:
         raise BadInput(f"doctor: expected one scenario, got '{scenario}' and --scenario '{named}'. Leave one out.")
+    tuned = options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario or named, **own), options.method_line(method, lora)
-    check_names(scenario, method, suite)
+    check_names(scenario, method, suite, tuned)
     from unrecall.experiment.doctor import Case
     from unrecall.experiment.doctor import doctor as look
     from unrecall.experiment.grid import Cell, scenario_for
@@ -188,7 +190,7 @@ def doctor(
 
     case_scenario = scenario_for(Cell(scenario, method, suite, 0, False, "", device, alone=alone))
     suiting = attacks(*suite.split()).suiting(case_scenario.task)
-    case = Case(case_scenario, parse(method, "methods"), suiting, Session(device=device, show=True))
+    case = Case(case_scenario, parse(method, "methods"), suiting, Session(device=device, show=True), tuned)
     _say(f"{case_scenario.name}: {case_scenario.summary}")
     for line in look(case):
         _say(f"  {line.subject:<10} {line.text}")

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -67,17 +67,21 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """What is looked at: a scenario, the method and the attacks that it is meant for, and where they run."""
+    """What is looked at: a scenario, the method and the attacks that it is meant for, and where they run.
+
+    `tuned`: whether the method's strength will be searched first, on examples that the audit then does without.
+    """
 
     scenario: Scenario
     method: Method
     attacks: Sequence[Attack]
     session: Session
+    tuned: bool = False
 
-    @property
+    @cached_property
     def request(self) -> Request:
-        """The scenario's."""
-        return self.scenario.request
+        """The scenario's, as the run audits it: without what tuning looks at."""
+        return self.scenario.request.with_validation() if self.tuned else self.scenario.request
 
     @property
     def retrained(self) -> int:
@@ -416,7 +420,8 @@ def _tuning(case: Case) -> str:
         request = case.request.with_validation()
     except (MissingReference, NotSupported) as error:
         return str(error)
-    on = f"on forget and {len(request.validation or ())} examples that were never trained on"
+    audit = "the audit does" if case.tuned else "the audit would do"
+    on = f"on forget and {len(request.validation or ())} examples that were never trained on and that {audit} without"
     return f"--tune searches {' and '.join(strength.parameters)} {on}, up to {TRIALS} times the method's own time"
 
 

@@ -10,6 +10,7 @@ from unrecall.record.memory import needed, smallest_share
 from unrecall.record.never_trained import SHARED, levels
 from unrecall.record.never_trained_lines import FEWEST, SURE
 
+COUNTED = "told from counts alone: which of these comes out, what the models know decides."
 SHARP = 5
 """Retrained models from which on the bounds are narrow."""
 FEW, MANY = 10, 100
@@ -31,6 +32,7 @@ def possible(sizes: Sizes) -> Iterator[str]:
     """What can be concluded, and what would allow more, a sentence each; docs/verdict.md has the rules."""
     if sizes.retrained >= 2:
         yield f"beside {sizes.retrained} retrained models: leaks, over-forgets, like retrained or inconclusive."
+        yield COUNTED
         if sizes.retrained < SHARP:
             yield f"{SHARP} retrained models make the bounds much narrower."
         if sizes.forget < FEW:
@@ -69,6 +71,7 @@ def _beside_never_trained(sizes: Sizes) -> Iterator[str]:
     labels += ["no more than 50 %"] if sizes.forget >= fewest else []
     labels += ["no more than 25 %"] if sizes.forget >= 2 * fewest else []
     yield f"beside {sizes.holdout} {units} never trained on: {', '.join(labels)}, damaged, can't be told, inconclusive."
+    yield COUNTED
     if sizes.forget < fewest:
         yield f"that nothing is left can't be said of fewer than {fewest} {units}, got {sizes.forget}: pool requests."
     if sizes.grouped and sizes.forget == 1 and sizes.holdout < OTHERS:

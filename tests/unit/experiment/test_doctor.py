@@ -30,9 +30,9 @@ def scenario_of(world: World) -> Scenario:
     )
 
 
-def look(scenario: Scenario, method: str = "grad_diff", attacks: str = "loss") -> list[Line]:
+def look(scenario: Scenario, method: str = "grad_diff", attacks: str = "loss", *, tuned: bool = False) -> list[Line]:
     suiting = ur.suite(*attacks.split()).suiting(scenario.task)
-    return list(doctor(Case(scenario, parse(method, "methods"), suiting, CPU)))
+    return list(doctor(Case(scenario, parse(method, "methods"), suiting, CPU, tuned)))
 
 
 def said(lines: list[Line], subject: str) -> str:
@@ -51,7 +51,8 @@ def test_everything_is_tried_and_counted(samples_world: World) -> None:
     assert said(lines, "attacks").startswith("2 tried on 84 examples; on all 260 and 7 models ")
     assert said(lines, "verdict").startswith("beside 5 retrained models")
     assert said(lines, "tuning").startswith(
-        "--tune searches fit.lr on forget and 20 examples that were never trained on"
+        "--tune searches fit.lr on forget and 20 examples that were never trained on and that the audit would do "
+        "without, up to"
     )
     assert said(lines, "in all").endswith("on cpu")
 
@@ -64,6 +65,15 @@ def test_a_given_original_is_asked_what_it_knows(samples_world: World) -> None:
     assert "remembers forget with z = " in said(lines, "original")
     assert "with 20 of forget" in said(lines, "ssd")
     assert said(lines, "verdict").startswith("beside 40 records never trained on: leaks at 4 %, stands out, damaged")
+
+
+def test_what_tuning_takes_is_counted_as_the_run_counts_it(samples_world: World) -> None:
+    w = samples_world
+    given = replace(scenario_of(w), original=w.original, build=None, recipe=None, retrained=())
+    lines = look(given, tuned=True)
+    assert said(lines, "data") == "forget 20, retain 140, holdout 20, test 200, validation 20"
+    assert said(lines, "verdict").startswith("beside 20 records never trained on: leaks at 4 %, stands out, damaged")
+    assert "20 examples that were never trained on and that the audit does without" in said(lines, "tuning")
 
 
 def test_persons_are_counted_as_such(samples_world: World) -> None:
