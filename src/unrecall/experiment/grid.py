@@ -97,9 +97,14 @@ def scenario_for(cell: Cell) -> Scenario:
 
 
 def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
-    """A model that a checkpoint can be loaded into; untrained where the scenario can build one."""
-    if scenario.original is not None or scenario.build is None:
+    """A model that a checkpoint can be loaded into: the scenario's own, or an untrained one."""
+    if scenario.original is not None:
         return scenario.train_original(seed, session).model
+    if scenario.build is None:
+        raise BadInput(
+            f"{scenario.name}: expected build, which gives the network that the weights of --original go into, got "
+            "none. Give the Scenario build=..., a function of seed and session; it needs no recipe for that."
+        )
     return scenario.built(seed, session)
 
 
