@@ -18,6 +18,8 @@ PACKAGES = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
 OF_TEXTS = ("transformers", "tokenizers", "peft")
 FOLDERS = re.compile(r"(?<![\w.~:/\\-])(?:~|file:/|[A-Za-z]:)?[/\\](?:[^/\\,=:()]+[/\\])*")
 """The folders of an absolute path, wherever one stands in a line such as "texts:model=PATH,forget=PATH"."""
+TEMPLATE = "{prompt}"
+"""What each template of prompts holds, and no path."""
 
 
 def provenance(
@@ -44,9 +46,13 @@ def versions() -> dict[str, str]:
 
 
 def without_folders(value: Any) -> Any:
-    """A text with each absolute path cut down to its last name, as folders say who somebody is; texts in parts too."""
+    """A text with each absolute path cut down to its last name, as folders say who somebody is; texts in parts too.
+
+    A template of prompts, which is a part of a line between , or ; stays as it is: what it breaks lines by is no path.
+    """
     if isinstance(value, str):
-        return FOLDERS.sub("", value)
+        parts = re.split("([,;])", value)
+        return "".join(part if TEMPLATE in part else FOLDERS.sub("", part) for part in parts)
     if isinstance(value, dict):
         return {key: without_folders(part) for key, part in value.items()}
     return [without_folders(part) for part in value] if isinstance(value, list | tuple) else value

@@ -16,9 +16,12 @@ from unrecall.record.provenance import without_folders
         ("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-1B"),
         (r"C:\Users\ann\f.jsonl", "f.jsonl"),
         ("share:1/3", "share:1/3"),
+        (r"texts:model=/home/ann/m,template=Q:\n{prompt}\n\nA: </s>[/INST]\n,forget=/home/ann/f.jsonl",
+         r"texts:model=m,template=Q:\n{prompt}\n\nA: </s>[/INST]\n,forget=f.jsonl"),
+        ("/home/ann/m; keep 8; prompts in {prompt}\n/x/y", "m; keep 8; prompts in {prompt}\n/x/y"),
         ("forget 20 texts of /home/ann/f.jsonl, keep 8", "forget 20 texts of f.jsonl, keep 8"),
     ],
-)
+)  # fmt: skip
 def test_absolute_paths_lose_their_folders_and_nothing_else_changes(words: str, expected: str) -> None:
     assert without_folders(words) == expected
     assert without_folders({"a": [words, 1]}) == {"a": [expected, 1]}
