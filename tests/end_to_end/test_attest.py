@@ -127,9 +127,14 @@ def test_a_checkpoint_that_lies_elsewhere_is_named(work: Path) -> None:
     assert called(["attest", HOME, "--key", "key.pem", "-o", "a.json"]).code == 0
     weights = load(f"{HOME}/record.json").provenance.weights["unlearned"]
     assert payload()["subject"][0]["digest"] == {"unrecallWeights": weights}
+    unlooked = "Not seen by a check: the weights: no unlearned checkpoint lies beside the record."
+    assert unlooked in payload()["predicate"]["unrecall"]["limits"]
     named = ["--checkpoint", "there/model.safetensors"]
     assert called(["attest", HOME, "--key", "key.pem", "-o", "a.json", *named]).code == 0
-    assert called([*VERIFY, *named]).code == 0
+    assert unlooked not in payload()["predicate"]["unrecall"]["limits"], "its digest was compared"
+    outcome = called([*VERIFY, *named])
+    assert outcome.code == 0
+    assert "no unlearned checkpoint" not in outcome.out
     outcome = called([*VERIFY, "--checkpoint", "a.json"])
     assert outcome.code == 2, outcome
 

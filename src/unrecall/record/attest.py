@@ -11,7 +11,7 @@ from typing import Any
 
 from unrecall.disk.files import file_key, parse_json, read_text, write_text, writing
 from unrecall.errors import BadInput, MissingDependency
-from unrecall.record.recheck import checkpoints, places_of_scores
+from unrecall.record.recheck import NO_CHECKPOINT, checkpoints, places_of_scores
 from unrecall.record.schema import NEVER_TRAINED, Label, Record, load
 
 PAYLOAD = "application/vnd.in-toto+json"
@@ -56,6 +56,7 @@ def statement(path: Path, unseen: Sequence[str], checkpoint: Path | None = None)
     result = {"result": _result(record.verdict.label), "configuration": configuration, **_tests(record)}
     ParseDict(result, TestResult())  # the library knows what the predicate must hold
     subjects = [ResourceDescriptor(name, digest=digest).pb for name, digest in _subjects(record, path, checkpoint)]
+    unseen = unseen if checkpoint is None else [line for line in unseen if line != NO_CHECKPOINT]
     whole = Statement(subjects, PREDICATE, {**result, "unrecall": _stated(record, unseen)})
     whole.validate()
     written: dict[str, Any] = MessageToDict(whole.pb)

@@ -35,6 +35,8 @@ from unrecall.record.schema import (
 )
 from unrecall.record.verdict import ALPHA, RULE
 
+NO_CHECKPOINT = "the weights: no unlearned checkpoint lies beside the record"
+"""What a check says it can't see where the weights lie elsewhere."""
 WIDEST = 0.1
 """The largest margin of a judged measurement."""
 
@@ -270,4 +272,4 @@ def _unseen(record: Record, folder: Path) -> Iterator[str]:
     if record.never_trained is not None and NEVER_TRAINED not in record.scores:
         yield "the verdict beside records never trained on: no scores of it are kept"
     if not checkpoints(folder):
-        yield "the weights: no unlearned checkpoint lies beside the record"
+        yield NO_CHECKPOINT
