@@ -65,7 +65,7 @@ def ascended(model: nn.Module, method: NegGradPlus, job: Job, loss: float) -> nn
         return mean_loss(model, job.task, job.request.forget) >= loss
 
     (phase,) = method.phases(model, model, job)
-    fit(model, job.task, replace(phase, done=risen), job.generator, CPU)
+    fit(model, job.task, replace(phase, ends=risen), job.generator, CPU)
     if not risen():
         raise RuntimeError(f"ascent: expected a loss of {loss:.3f} on forget. Take more epochs.")
     return model

@@ -164,10 +164,10 @@ def _features(
 ) -> dict[str, np.ndarray]:
     """What leaves each layer `[n, d]`, in eval mode, float32."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
-    done = 0
+    count = 0
     with mode(model, training=False):
         for batch in batches(examples, task, device=device_of(model)):
-            before, n = repeated(batch, done), len(batch["index"])
+            before, n = repeated(batch, count), len(batch["index"])
             held, features = task.positions(batch), dict[str, np.ndarray]()
 
             def look(name: str, output: Tensor) -> None:
@@ -179,7 +179,7 @@ def _features(
                 raise NotSupported(f"CKA: expected every layer to be in use, but nothing leaves '{absent[0]}'.")
             for name, vectors in features.items():
                 parts[name].append(vectors[before:])
-            done += n - before
+            count += n - before
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 

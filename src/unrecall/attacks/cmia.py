@@ -32,14 +32,14 @@ HALVINGS = 4
 
 
 class View(NamedTuple):
-    """What a model says of some examples: log-probabilities `outputs` [n, kept], among the kept classes alone.
+    """What a model says of some examples: log-probabilities `outputs` [n, K], among the K kept classes alone.
 
-    `targets` [n]: the class of each; `kept` [kept]: which classes these are.
+    `targets` [n]: the class of each; `classes` [K]: which classes are kept.
     """
 
     outputs: np.ndarray
     targets: np.ndarray
-    kept: np.ndarray
+    classes: np.ndarray
 
     def of(self, c: int) -> np.ndarray:
         """The log-probabilities of the examples of a class."""
@@ -131,7 +131,7 @@ class CMIA(InspectionAttack):
         self._check(setting)
         copied, task = copy.deepcopy(setting.models.original).eval(), classed(self, setting.task).classified()
         view = self._view(copied, setting, setting.request.forget)
-        far = {c: int(view.kept[neighbours([view.of(c)])[-1]]) for c in setting.request.masked}
+        far = {c: int(view.classes[neighbours([view.of(c)])[-1]]) for c in setting.request.masked}
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             rows = task.rows(model, batches["forget"])
@@ -160,19 +160,19 @@ class CMIA(InspectionAttack):
         with mode(model, training=False), torch.no_grad():
             parts += [task.rows(model, batch) for batch in in_order(model, task, examples)]
         logits, targets = torch.cat([rows.logits for rows in parts]), torch.cat([rows.targets for rows in parts])
-        kept = [c for c in range(logits.shape[1]) if c not in setting.request.masked]
-        if len(kept) < 3:
-            raise NotSupported(f"CMIA: expected three classes or more besides the forgotten, got {len(kept)}.")
-        outputs = torch.log_softmax(logits[:, kept].double(), 1)
-        return View(outputs.cpu().numpy(), targets.cpu().numpy(), np.array(kept))
+        classes = [c for c in range(logits.shape[1]) if c not in setting.request.masked]
+        if len(classes) < 3:
+            raise NotSupported(f"CMIA: expected three classes or more besides the forgotten, got {len(classes)}.")
+        outputs = torch.log_softmax(logits[:, classes].double(), 1)
+        return View(outputs.cpu().numpy(), targets.cpu().numpy(), np.array(classes))
 
     def _shares(self, views: Mapping[str, View], near: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
         """For each arm, which of its examples each SVM gives to the neighbour, `[SVMs, examples]`."""
         test, shares = views["test"], {arm: list[np.ndarray]() for arm in views if arm != "test"}
         for c, order in near.items():
-            members = test.of(test.kept[order[0]])[: self.most]
+            members = test.of(test.classes[order[0]])[: self.most]
             for other in order[1 : 1 + self.others]:
-                strangers = test.of(test.kept[other])[: self.most]
+                strangers = test.of(test.classes[other])[: self.most]
                 if not len(members) or not len(strangers):
                     raise NotSupported("CMIA: expected test examples of every class that is kept, got none of one.")
                 svm = SVC(C=self.c, kernel="linear", class_weight="balanced", random_state=0)

@@ -108,10 +108,10 @@ class ReaClass(RecoveryAttack):
         forget, task = job.request.forget, job.task
         probe, _ = split_off(forget, self.teaches(len(forget), job.request), job.generator)
         control = shuffled(task, probe) if unseen is None else relabelled(task, unseen, probe)
-        again = job.seeded(draw_seed(job.generator))
+        trial = job.seeded(draw_seed(job.generator))
 
         def index(examples: Examples, rate: float) -> int:
-            reminded = self._reminded(model, examples, again, rate)
+            reminded = self._reminded(model, examples, trial, rate)
             accuracies = (float(accuracy(student, task, examples).mean()) for student in reminded)
             return first(accuracies, self.threshold, self.steps)
 

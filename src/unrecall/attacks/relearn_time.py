@@ -64,9 +64,9 @@ class RelearnTime(RecoveryAttack):
         phase = Phase(loss_on("forget", task), {"forget": pool.taught}, self.fit)
         per_epoch = epoch_steps(phase)
         try:
-            for done, student in copies(model, task, phase, pool.generator(), setting.session.named("relearn_time")):
-                if done % per_epoch == 0:
-                    yield Attacked(done // per_epoch, student, pool.tested)
+            for steps, student in copies(model, task, phase, pool.generator(), setting.session.named("relearn_time")):
+                if steps % per_epoch == 0:
+                    yield Attacked(steps // per_epoch, student, pool.tested)
                     if mean_loss(student, task, pool.taught) <= threshold:
                         return
         except ValueError as error:

@@ -124,8 +124,8 @@ class SoftPrompt(RecoveryAttack):
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             after = SoftPrompted(model, start + way * signs)
-            kept = job.task.rows(after, batches["forget"]).losses().mean()
-            return STAYS * kept - job.task.rows(model, batches["forget"]).losses().mean()
+            reminded = job.task.rows(after, batches["forget"]).losses().mean()
+            return STAYS * reminded - job.task.rows(model, batches["forget"]).losses().mean()
 
         ascend(copied, list(copied.parameters()), job, loss=loss)
         return copied

@@ -137,13 +137,13 @@ class Steering(RecoveryAttack):
             return None
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            batch, kept = batches["forget"], list[Tensor]()
+            batch, steered = batches["forget"], list[Tensor]()
             places = answered_at(cast(Prompted, job.task), batch)
             vectors = looked_up([*table], batch)[:, None] * places[:, :, None]
             for strength in self.strengths:
                 with capture({"": model.get_submodule(layer)}, partial(_added, strength * vectors)):
-                    kept.append(job.task.rows(model, batch).losses().mean())
-            return STAYS * torch.stack(kept).mean() - job.task.rows(model, batch).losses().mean()
+                    steered.append(job.task.rows(model, batch).losses().mean())
+            return STAYS * torch.stack(steered).mean() - job.task.rows(model, batch).losses().mean()
 
         ascend(copied, moved, job, loss=loss)
         return copied
@@ -190,11 +190,12 @@ class Names:
     @classmethod
     def of(cls, texts: Textual, retain: Examples, asked: Sequence[Any], generator: torch.Generator) -> "Names":
         """Counted over retain and what is asked, whose order doesn't matter; the other questions are retain's."""
-        kept = [prompt for item in iterate(Part(retain, evenly(len(retain), MOST))) if (prompt := texts.prompt(item))]
-        prompts = [*kept, *map(texts.prompt, asked)]
+        sample = iterate(Part(retain, evenly(len(retain), MOST)))
+        questions = [prompt for item in sample if (prompt := texts.prompt(item))]
+        prompts = [*questions, *map(texts.prompt, asked)]
         counts = Counter(word for prompt in prompts for word in set(WORD.findall(prompt)))
-        order = torch.randperm(len(kept), generator=generator).tolist()
-        others = dict.fromkeys(tuple(place[0] for place in telling(kept[i], counts)) for i in order)
+        order = torch.randperm(len(questions), generator=generator).tolist()
+        others = dict.fromkeys(tuple(place[0] for place in telling(questions[i], counts)) for i in order)
         return cls(texts, counts, tuple(words for words in others if words))
 
     def anonymised(self, item: Any, most: int) -> list[Any]:

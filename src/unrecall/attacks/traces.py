@@ -127,8 +127,8 @@ class Traces(InspectionAttack):
             for side, of_model in zip(sides, differences, strict=True):
                 side[fold == k] = of_model[fold == k] @ weights
         counts = [2**i for i in range(int(np.log2(n // 4)) + 1)]
-        together = tuple(float(told(summed(sides, count)).mean()) for count in counts)
-        value = stats.mean(told(sides).mean(0), share=True)
+        together = tuple(float(share_above(summed(sides, count)).mean()) for count in counts)
+        value = stats.mean(share_above(sides).mean(0), share=True)
         return Inspection(tuple(map(float, counts)), {"told apart": together}, value)
 
     def _fitted(self, differences: np.ndarray) -> np.ndarray:
@@ -143,7 +143,7 @@ class Traces(InspectionAttack):
         return np.asarray(np.divide(layer.coef_[0], spread, out=np.zeros_like(spread), where=spread > 0))
 
 
-def told(sides: np.ndarray) -> np.ndarray:
+def share_above(sides: np.ndarray) -> np.ndarray:
     """1 where a side is above 0, a half where it is 0, and 0 below."""
     return np.asarray((1 + np.sign(sides)) / 2)
 

@@ -37,7 +37,7 @@ def reaudit(
     path: LedgerPath, record: RecordPath, request: RequestName, forget: ForgetFile = None, holdout: HoldoutFile = None
 ) -> None:
     """Adds another audit of an earlier request, under a newer model; a request's audits are averaged."""
-    _add(path, record, request, forget, holdout, again=True)
+    _add(path, record, request, forget, holdout, reaudit=True)
 
 
 @ledger.command()
@@ -46,7 +46,7 @@ def status(
     expect: Annotated[str, typer.Option("--expect", help="a hash that this ledger once had as its head")] = "",
 ) -> None:
     """The table of audits, whether the chain is whole, what is due; exit code 1 where something is off."""
-    from unrecall.experiment.ledger import gone, problems
+    from unrecall.experiment.ledger import missing, problems
     from unrecall.record import ledger as lines
 
     book = lines.read(path)
@@ -61,7 +61,7 @@ def status(
         say(f"  not multiplied: {entry.request}: {reason}")
     for name in lines.due(book.entries):
         say(f"  due: {name}: not audited under the newest model")
-    for name in gone(path, book):
+    for name in missing(path, book):
         say(f"  not checked: {name}: no such record there")
     faults = list(problems(path, book))
     if expect and expect not in book.hashes:
@@ -152,12 +152,12 @@ def verify(
     say("  the signature holds, the files are those that were signed, and the record agrees with its scores")
 
 
-def _add(path: Path, record: Path, request: str, *files: Path | None, again: bool = False) -> None:
+def _add(path: Path, record: Path, request: str, *files: Path | None, reaudit: bool = False) -> None:
     from unrecall.experiment.ledger import Audited, texts_of
     from unrecall.experiment.ledger import add as append
 
     forget, holdout = map(texts_of, files)
-    entry, aside = append(path, Audited(request, _record_file(record), forget, holdout), again=again)
+    entry, aside = append(path, Audited(request, _record_file(record), forget, holdout), reaudit=reaudit)
     if aside:
         say(f"{aside}: a line that was never finished stands here now; its request was not added.", sys.stderr)
     value = "none: " + entry.e_note if entry.e_value is None else f"{entry.e_value:.4g}"

@@ -74,8 +74,8 @@ def key_of(examples: Examples) -> str:
 
 def made_key(examples: Examples) -> str:
     """What decides what is made of what is stored: some examples as they are made, and the code that makes them."""
-    made = [digest(examples[i]) for i in evenly(len(examples), MADE)]
-    return content_key(*made, *(code_key(maker) for maker in _makers(examples)))
+    digests = [digest(examples[i]) for i in evenly(len(examples), MADE)]
+    return content_key(*digests, *(code_key(maker) for maker in _makers(examples)))
 
 
 def _makers(examples: Any) -> list[Any]:

@@ -241,9 +241,9 @@ def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int =
     whole = case.request[first] if first in SPLITS and len(examples) == BATCH else examples
     steps, seconds = total_steps(replace(phase, streams={first: whole})), list[float]()
     started = time.perf_counter()
-    for done in training(student, case.scenario.task, phase, seeded(0), case.session.quiet()):
+    for step in training(student, case.scenario.task, phase, seeded(0), case.session.quiet()):
         seconds.append(time.perf_counter() - started)
-        if done == STEPS:
+        if step == STEPS:
             break
         started = time.perf_counter()
     each = min(seconds[1:] or seconds)
@@ -268,12 +268,12 @@ def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     phases: list[Phase] = []
     second = _clock(lambda: phases.extend(method.phases(student, original, job)))
     prepared = of_all(first, second, grown)
-    again = 2 if batchnorms(model) else 1  # the null
+    runs = 2 if batchnorms(model) else 1  # the null
     for i, phase in enumerate(phases, 1):
         of = f"{name}, phase {i} of {len(phases)}" if len(phases) > 1 else name
-        yield _timed(of, student, phase, case, again)
+        yield _timed(of, student, phase, case, runs)
     if prepared > 1:
-        yield Timed(Line(name, f"about {duration(prepared)} before its first step"), again * prepared)
+        yield Timed(Line(name, f"about {duration(prepared)} before its first step"), runs * prepared)
 
 
 def of_all(first: float, second: float, grown: float) -> float:

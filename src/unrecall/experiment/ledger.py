@@ -64,21 +64,22 @@ class EValue(NamedTuple):
     epsilon: float | None = None
 
 
-def add(path: Path, audited: Audited, *, again: bool = False) -> Added:
+def add(path: Path, audited: Audited, *, reaudit: bool = False) -> Added:
     """Appends an audit to the ledger at `path`, which is made where there is none.
 
-    `again`: the request is in the ledger already, and was audited again. BadInput where the record doesn't hold, the
-    name is taken or unknown, or the chain is broken; then nothing is written.
+    `reaudit`: the request is in the ledger already, and was audited again. BadInput where the record doesn't hold,
+    the name is taken or unknown, or the chain is broken; then nothing is written.
     """
-    if again and not path.is_file():
+    if reaudit and not path.is_file():
         raise BadInput(f"{path}: expected a ledger with earlier requests, got nothing there. Add the request first.")
     fields = _fields(path, audited)
     with growing(path) as file:
         salt, torn_first = _begun(path, file)
         ledger = lines.parse(file.whole, file.torn, str(path))
         forget, holdout = ([lines.salted(salt, text) for text in own] for own in (audited.forget, audited.holdout))
-        _check_name(path, [entry for entry in ledger.entries if entry.request == audited.request], forget, again=again)
-        fields |= {"kind": "reaudit" if again else "request", "forget": forget, "holdout": holdout}
+        earlier = [entry for entry in ledger.entries if entry.request == audited.request]
+        _check_name(path, earlier, forget, reaudit=reaudit)
+        fields |= {"kind": "reaudit" if reaudit else "request", "forget": forget, "holdout": holdout}
         unproved = Entry.model_validate({**fields, "product": 1.0, "previous": "", "hash": ""})
         fields["product"] = lines.products([*ledger.entries, unproved])[-1]
         torn = file.append(lines.sealed(fields, ledger.hashes[-1]))
@@ -99,8 +100,8 @@ def problems(path: Path, ledger: Ledger) -> Iterator[str]:
         if file_key(place) != entry.record_sha256:
             yield f"line {number}: the record at {entry.record} is not the one that was added"
         else:
-            again = e_value(load(place), place.parent)
-            if not _alike(again.value, entry.e_value) or not _alike(again.epsilon, entry.epsilon):
+            derived = e_value(load(place), place.parent)
+            if not _alike(derived.value, entry.e_value) or not _alike(derived.epsilon, entry.epsilon):
                 yield f"line {number}: its e-value is not what the scores beside {entry.record} come to"
 
 
@@ -110,7 +111,7 @@ def _alike(first: float | None, second: float | None) -> bool:
     return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
 
 
-def gone(path: Path, ledger: Ledger) -> list[str]:
+def missing(path: Path, ledger: Ledger) -> list[str]:
     """The records that the ledger names and that lie there no more."""
     return [entry.record for entry in ledger.entries if not (path.parent / entry.record).is_file()]
 
@@ -220,11 +221,11 @@ def _fields(path: Path, audited: Audited) -> dict[str, Any]:
     }
 
 
-def _check_name(path: Path, earlier: Sequence[Entry], forget: Sequence[str], *, again: bool) -> None:
+def _check_name(path: Path, earlier: Sequence[Entry], forget: Sequence[str], *, reaudit: bool) -> None:
     """BadInput where a request's name is taken, or unknown for a re-audit, or it forgets other records."""
-    if again and not earlier:
+    if reaudit and not earlier:
         raise BadInput(f"{path}: expected the name of a request that is there, got another. Add the request first.")
-    if earlier and not again:
+    if earlier and not reaudit:
         raise BadInput(
             f"{path}: expected a new request, got '{earlier[0].request}', which is there. Choose another name, or use "
             "'unrecall ledger reaudit'."

@@ -28,14 +28,14 @@ def sequence(
     models that were retrained without anything that was asked up to then, as their scenarios train them. With a session
     that has a folder each request has a folder in it, and a sequence that was killed goes on to the same models.
     """
-    session, model, gone = session or Session(), None, set[object]()
+    session, model, forgotten = session or Session(), None, set[object]()
     for number, scenario in enumerate(scenarios, 1):
-        if back := gone & _contents(scenario, "retain"):
+        if back := forgotten & _contents(scenario, "retain"):
             raise BadInput(
                 f"sequence: expected request {number} to retain nothing that was forgotten before, got {len(back)} "
                 "such examples. Put the requests in order, and take what they ask for out of retain."
             )
-        gone |= _contents(scenario, "forget")
+        forgotten |= _contents(scenario, "forget")
         folder = session.folder and session.folder / f"request-{number}"
         start = scenario if model is None else replace(scenario, original=model)
         outcome = experiment(start, method, attacks, seed, replace(session, folder=folder))

@@ -303,22 +303,22 @@ def _figures(record: Record, folder: Path) -> Iterator[str]:
             continue
         for place in places_of_scores(folder, report.name):
             try:
-                yield from _differing(report, rows, _again(attack, load_file(place), record.kind))
+                yield from _differing(report, rows, _derived(attack, load_file(place), record.kind))
             except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
                 yield f"scores of {report.name}: expected those of both arms for every model, got: {error}."
 
 
-class Again(NamedTuple):
+class Derived(NamedTuple):
     """What an attack's scores come to: estimates by the end of a row's name and by role, and the curve's lines."""
 
     rows: dict[str, dict[str, Estimate]]
     lines: list[Series]
 
 
-def _again(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) -> Again:
+def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) -> Derived:
     """What kept scores come to; nothing for an attack whose figures need more than its scores."""
     roles = sorted({name.rpartition("/")[0] for name in arrays if name.endswith("/budgets")})
-    again = Again({}, [])
+    derived = Derived({}, [])
     for role in roles:
         if isinstance(attack, MembershipAttack):
             members, others = (arrays[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
@@ -327,7 +327,7 @@ def _again(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) ->
                 "auc": stats.auc(members, others, inflation=attack.inflation),
                 "tpr": stats.tpr_at_fpr(members, others),
             }
-            again.lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
+            derived.lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
         elif isinstance(attack, RecoveryAttack) and attack.reading == "recovery":
             shown, budgets = arrays[f"{role}/forget"].astype(float), arrays[f"{role}/budgets"]
             n = shown.shape[1]
@@ -338,26 +338,26 @@ def _again(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) ->
                 "mean": stats.mean(np.mean(trace.reached, axis=0), share=True),
                 "worst": max(reached, key=lambda estimate: estimate.value or 0),
             }
-            again.lines.append(line(role, trace.budgets, trace.shown))
+            derived.lines.append(line(role, trace.budgets, trace.shown))
         else:
             continue
         for ending, estimate in figures.items():
-            again.rows.setdefault(ending, {})[role] = estimate
+            derived.rows.setdefault(ending, {})[role] = estimate
     if type(attack) is Loss:
         arms: tuple[Arm, ...] = ("forget", "holdout")
         losses: dict[str, Mapping[Arm, np.ndarray]] = {
             role: {arm: -arrays[f"{role}/{arm}"][0].astype(float) for arm in arms} for role in roles
         }
         for row in rows_of_memory(losses, kind):
-            again.rows[row.name.removeprefix("loss_")] = {role: getattr(row, role) for role in ROLES} | {
+            derived.rows[row.name.removeprefix("loss_")] = {role: getattr(row, role) for role in ROLES} | {
                 f"retrained {i}": estimate for i, estimate in enumerate(row.references)
             }
-    return again
+    return derived
 
 
-def _differing(report: AttackReport, written: Mapping[str, Measurement], again: Again) -> Iterator[str]:
+def _differing(report: AttackReport, written: Mapping[str, Measurement], derived: Derived) -> Iterator[str]:
     """Where rows and curves are not those that the scores come to, within the rounding of the scores."""
-    for ending, estimates in again.rows.items():
+    for ending, estimates in derived.rows.items():
         row = written.get(f"{report.name}_{ending}")
         if row is None:
             continue
@@ -369,7 +369,7 @@ def _differing(report: AttackReport, written: Mapping[str, Measurement], again: 
             elif due is not None and not _alike(estimate, due):
                 yield f"{row.name}: its value for {role} is not what the scores beside the record come to."
     lines = {line.role: line for curve in report.curves[:1] for line in curve.series}
-    for series in again.lines:
+    for series in derived.lines:
         line = lines.get(series.role)
         if line is None or not all(_same(getattr(line, k), getattr(series, k)) for k in ("x", "y", "low", "high")):
             yield f"{report.name}: its curve of {series.role} is not what the scores beside the record come to."

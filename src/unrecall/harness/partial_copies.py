@@ -44,8 +44,8 @@ def partial_copies(
             raise BadInput(
                 f"partial_copies: expected a share of some of {n} examples and not all, got {share:g}. Name another."
             )
-        taught, gone = Part(request.forget, order[:left]), Part(request.forget, order[left:])
-        models[share] = retrain(replace(request, forget=gone, retain=Joined([request.retain, taught])), 1000 + i)
+        taught, untaught = Part(request.forget, order[:left]), Part(request.forget, order[left:])
+        models[share] = retrain(replace(request, forget=untaught, retain=Joined([request.retain, taught])), 1000 + i)
     return models
 
 

@@ -307,13 +307,13 @@ def train(student: nn.Module, phases: Iterable[Phase], job: Job, method: Method)
 def _ending(phase: Phase, enough: Callable[[nn.Module], bool]) -> Phase:
     """The phase, which ends where the model has forgotten enough; till then it takes `PATIENCE` steps at least."""
 
-    def done(current: StepState) -> bool:
-        return (phase.done is not None and phase.done(current)) or enough(current.model)
+    def ends(current: StepState) -> bool:
+        return (phase.ends is not None and phase.ends(current)) or enough(current.model)
 
     recipe = phase.fit
     epochs = max(recipe.epochs, math.ceil(PATIENCE / epoch_steps(phase)))
     steps = None if recipe.steps is None else max(recipe.steps, PATIENCE)
-    return replace(phase, done=done, fit=replace(recipe, epochs=epochs, steps=steps))
+    return replace(phase, ends=ends, fit=replace(recipe, epochs=epochs, steps=steps))
 
 
 def short_line(method: Method) -> str:
@@ -403,14 +403,14 @@ class Null(Wrapper, GradientMethod):
 
 def _idle(phase: Phase) -> Phase:
     """The phase at learning rate 0; without gradients where neither its step nor its rule to end looks at them."""
-    plain = phase.step is plain_step and phase.done is None
+    plain = phase.step is plain_step and phase.ends is None
     return replace(phase, fit=replace(phase.fit, lr=0.0), step=idle_step if plain else phase.step)
 
 
 def _as_long(phase: Phase, steps: int) -> Phase:
     """The phase, which takes so many steps and has no rule that ends it."""
     recipe = replace(phase.fit, epochs=math.ceil(steps / epoch_steps(phase)), steps=steps, until=None)
-    return replace(phase, fit=recipe, done=None)
+    return replace(phase, fit=recipe, ends=None)
 
 
 def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:

@@ -48,11 +48,11 @@ class Bounded(Plugin):
         spent = disruption(original, job)
 
         def ending(phase: Phase) -> Phase:
-            def done(current: StepState) -> bool:
+            def ends(current: StepState) -> bool:
                 value = spent(current.model)
                 current.notes.setdefault(SPENT, []).append(value)
-                return value > self.kl or (phase.done is not None and phase.done(current))
+                return value > self.kl or (phase.ends is not None and phase.ends(current))
 
-            return replace(phase, done=done)
+            return replace(phase, ends=ends)
 
         return ending

@@ -121,7 +121,7 @@ class CIR(GradientMethod):
         if self.retain_weight == 0:
             del streams["retain"]
         loss = partial(likeness, chosen, task, Gathered())
-        phase = Phase(loss, streams, self.fit, done=lambda now: ends_epoch(now) and spent(now.model) > self.kl)
+        phase = Phase(loss, streams, self.fit, ends=lambda now: ends_epoch(now) and spent(now.model) > self.kl)
         return [replace(phase, step=step)]
 
     def _move(self, current: StepState, chosen: "Chosen", own: "Gathered") -> bool:

@@ -83,10 +83,10 @@ class LoTUS(GradientMethod):
                 tau[0] = temperature(self.alpha, left(current.model))
             return plain_step(current)
 
-        def done(current: StepState) -> bool:
+        def ends(current: StepState) -> bool:
             return (current.number + 1) % epoch_steps(phase) == 0 and left(current.model) <= -MARGIN
 
-        phase = Phase(loss_on("mixed", task, loss), {"mixed": mixed}, self.fit, done=done)
+        phase = Phase(loss_on("mixed", task, loss), {"mixed": mixed}, self.fit, ends=ends)
         return [replace(phase, step=step)]
 
     def _goal(self, job: Job) -> float:

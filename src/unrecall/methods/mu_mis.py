@@ -94,7 +94,7 @@ class MUMis(GradientMethod):
             state[LOWEST] = min(ratio, lowest)
             return past_minimum(ratio, lowest, self.delta)
 
-        return [Phase(loss, {"forget": request.forget}, self.fit, done=recovered)]
+        return [Phase(loss, {"forget": request.forget}, self.fit, ends=recovered)]
 
 
 def past_minimum(ratio: float, lowest: float, delta: float) -> bool:

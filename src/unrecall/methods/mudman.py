@@ -112,8 +112,8 @@ class MUDMAN(GradientMethod):
 def remembered(current: StepState, weights: Mapping[str, nn.Parameter]) -> dict[str, Weights]:
     """Gives the adversary's weights and retain's gradient as the steps before left them, where the weights are."""
     state: dict[Any, Any] = current.optimizer.state
-    kept = state.setdefault(MEMORY, {}) or {"retain": {name: torch.zeros_like(p) for name, p in weights.items()}}
-    state[MEMORY] = {part: {name: t.to(weights[name].device) for name, t in own.items()} for part, own in kept.items()}
+    parts = state.setdefault(MEMORY, {}) or {"retain": {name: torch.zeros_like(p) for name, p in weights.items()}}
+    state[MEMORY] = {part: {name: t.to(weights[name].device) for name, t in own.items()} for part, own in parts.items()}
     memory: dict[str, Weights] = state[MEMORY]
     return memory
 

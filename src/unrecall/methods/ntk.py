@@ -87,9 +87,9 @@ class NTK(Method):
         """Forget takes up to half of the places, and more where retain leaves them free."""
         forget, retain = job.request.forget, job.request.retain
         places = max(1, self.examples // 2, self.examples - len(retain))
-        gone, _ = split_off(forget, min(places, len(forget)), job.generator)
-        left, _ = split_off(retain, min(max(1, self.examples - len(gone)), len(retain)), job.generator)
-        return Sample(left, gone, len(retain), len(forget))
+        forgotten, _ = split_off(forget, min(places, len(forget)), job.generator)
+        retained, _ = split_off(retain, min(max(1, self.examples - len(forgotten)), len(retain)), job.generator)
+        return Sample(retained, forgotten, len(retain), len(forget))
 
     def _start(self, model: nn.Module, job: Job) -> nn.Module:
         """Where training began, or might have."""
@@ -103,21 +103,21 @@ class NTK(Method):
 class Sample(NamedTuple):
     """Examples of retain and of forget, and how many of each they stand for."""
 
-    left: Examples
-    gone: Examples
+    retain: Examples
+    forget: Examples
     retained: int
     forgotten: int
 
     @property
     def examples(self) -> Joined:
         """Those of retain, then those of forget."""
-        return Joined([self.left, self.gone])
+        return Joined([self.retain, self.forget])
 
     @property
     def counts(self) -> Tensor:
         """How many examples each stands for `[examples]`, in float64."""
-        shares = (self.retained / len(self.left), self.forgotten / len(self.gone))
-        return torch.tensor(shares).double().repeat_interleave(torch.tensor([len(self.left), len(self.gone)]))
+        shares = (self.retained / len(self.retain), self.forgotten / len(self.forget))
+        return torch.tensor(shares).double().repeat_interleave(torch.tensor([len(self.retain), len(self.forget)]))
 
 
 def linearised(model: nn.Module, task: Task, sample: Sample, decay: float, bound: Bound) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ def linearised(model: nn.Module, task: Task, sample: Sample, decay: float, bound
     gradients = jacobian(model, task, sample.examples, bound, [partial(_logit, task, k) for k in range(classes)])
     surplus, inner = _surplus(model, task, sample.examples).T.flatten(), kernel(gradients)
     counts = sample.counts.to(inner.device).repeat(classes)
-    stays = (torch.arange(len(sample.examples), device=inner.device) < len(sample.left)).repeat(classes)
+    stays = (torch.arange(len(sample.examples), device=inner.device) < len(sample.retain)).repeat(classes)
 
     def solution(of: Tensor, examples: int) -> Tensor:
         coefficients = torch.zeros_like(surplus)

@@ -100,7 +100,7 @@ class UBT(GradientMethod):
             return float(likeness(able.embedded(student, suspects)).mean()) <= level
 
         streams: dict[str, Examples] = {"forget": reduce_to_parts(original, task, suspects, self.parts)}
-        return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, done=stop)]
+        return [Phase(loss, streams if self.alpha == 0 else streams | {"clean": clean}, self.fit, ends=stop)]
 
     def gains(self, model: nn.Module, job: Job) -> Tensor:
         """Computes g of each forget example `[n]`: how much more alike an overfitted copy finds its sides."""

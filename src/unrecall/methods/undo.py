@@ -106,7 +106,7 @@ class UNDO(Wrapper):
 
         phase = phase_over("retain", job, self.fit, apart)
         epochs = max(self.fit.epochs, math.ceil(LEAST / epoch_steps(phase)))
-        return replace(phase, done=near, fit=replace(self.fit, epochs=epochs))
+        return replace(phase, ends=near, fit=replace(self.fit, epochs=epochs))
 
 
 @torch.no_grad()

@@ -80,8 +80,8 @@ class LightGCN(nn.Module):
     def withdraw(self, pairs: Tensor) -> None:
         """Takes interactions `[2, n]` out of the graph; the file of the weights keeps its size, and not the edges."""
         nodes = self.body.num_nodes
-        gone = torch.isin(self.edges[0] * nodes + self.edges[1], pairs[0] * nodes + pairs[1])
-        left = self.edges[:, ~gone]
+        removed = torch.isin(self.edges[0] * nodes + self.edges[1], pairs[0] * nodes + pairs[1])
+        left = self.edges[:, ~removed]
         self.edges.fill_(NOBODY)
         self.edges[:, : left.shape[1]] = left
 

@@ -40,8 +40,8 @@ class SoftPrompted(nn.Module):
 
     def generate(self, input_ids: Tensor, attention_mask: Tensor, **named: Any) -> Tensor:
         """The text, and what the model writes after the vectors and the text."""
-        seen = attention_mask.new_ones(len(input_ids), len(self.vectors))
-        mask = torch.cat([seen, attention_mask], 1)
+        ones = attention_mask.new_ones(len(input_ids), len(self.vectors))
+        mask = torch.cat([ones, attention_mask], 1)
         model: Any = self.model
         written = model.generate(inputs_embeds=self._before(input_ids), attention_mask=mask, **named)
         return torch.cat([input_ids, written], 1)

@@ -80,18 +80,18 @@ class Removal(NamedTuple):
     bound: Tensor
 
 
-def removed(weight: Tensor, gone: OneVsRest, left: OneVsRest) -> Removal:
-    """Takes the examples of `gone` out of `weight`, which minimises the objective over them and those of `left`.
+def removed(weight: Tensor, forget: OneVsRest, retain: OneVsRest) -> Removal:
+    """Takes the examples of `forget` out of `weight`, which minimises the objective over them and those of `retain`.
 
-        w_k <- w_k + s_k,    s_k = H_k^-1 dL_gone/dw_k,    H_k: the Hessian over left at w_k
-        |dL_left/dw_k| <= 1/4 |s_k| |X s_k| |X|_2,         X: the features of left
+        w_k <- w_k + s_k,    s_k = H_k^-1 dL_forget/dw_k,    H_k: the Hessian over retain at w_k
+        |dL_retain/dw_k| <= 1/4 |s_k| |X s_k| |X|_2,         X: the features of retain
 
     The bound is that of Guo et al.'s Corollary 1, for several examples at once; where `weight` was no optimum to begin
     with, what its gradient was comes on top.
     """
-    push = gone.gradient(weight)
-    halves = [torch.linalg.cholesky(left.hessian(column)) for column in weight.T]
+    push = forget.gradient(weight)
+    halves = [torch.linalg.cholesky(retain.hessian(column)) for column in weight.T]
     steps = torch.cat([torch.cholesky_solve(p[:, None], half) for p, half in zip(push.T, halves, strict=True)], 1)
-    largest = torch.linalg.eigvalsh(left.features.T @ left.features)[-1].clamp_min(0).sqrt()
-    bound = steps.norm(dim=0) * (left.features @ steps).norm(dim=0) * largest / 4
+    largest = torch.linalg.eigvalsh(retain.features.T @ retain.features)[-1].clamp_min(0).sqrt()
+    bound = steps.norm(dim=0) * (retain.features @ steps).norm(dim=0) * largest / 4
     return Removal(weight + steps, bound)

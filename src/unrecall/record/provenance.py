@@ -68,10 +68,10 @@ def _git(*words: str) -> str | None:
     """What git says about the checkout that this code runs from; None where it is none (an installed package)."""
     folder = Path(__file__).parents[1]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return None
     inside = folder.parent.parent / ".git"
-    return done.stdout.strip() if inside.exists() else None
+    return result.stdout.strip() if inside.exists() else None

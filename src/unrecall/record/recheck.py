@@ -76,20 +76,20 @@ def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
 
 def _judgement(record: Record) -> Iterator[str]:
     """Labels, bounds and verdict must be those that the numbers have under the rule that the record names."""
-    again = judged_then(record)
-    if again is None:
+    rejudged = judged_then(record)
+    if rejudged is None:
         rules = f"'{RULE}', '{BESIDE_NEVER_TRAINED}' and '{former.RULE}' can be checked here"
         yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {rules}."
         return
     if record.verdict.alpha != ALPHA:
         yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."
-    for written, derived in zip(record.measurements, again.measurements, strict=True):
+    for written, derived in zip(record.measurements, rejudged.measurements, strict=True):
         if written.verdict != derived.verdict:
             yield f"{written.name}: the record says '{written.verdict}', its numbers say '{derived.verdict}'."
         if not _same_bounds(written, derived):
             yield f"{written.name}: its bounds are not those of its references."
-    if again.verdict != record.verdict:
-        yield f"verdict: the record says '{record.verdict.line}', its numbers say '{again.verdict.line}'."
+    if rejudged.verdict != record.verdict:
+        yield f"verdict: the record says '{record.verdict.line}', its numbers say '{rejudged.verdict.line}'."
 
 
 def _same_bounds(written: Measurement, derived: Measurement) -> bool:
@@ -209,10 +209,10 @@ def _never_trained(record: Record, folder: Path) -> list[str]:
         return problems + ([f"scores of {NEVER_TRAINED}: the record names none."] if record.scores else [])
     for place in places_of_scores(folder, NEVER_TRAINED):
         try:
-            again = _judged_again(record, place)
+            rejudged = _judged_again(record, place)
         except (SafetensorError, OSError, LookupError, ValueError, TypeError, LinAlgError) as error:
             return [f"scores of {NEVER_TRAINED}: expected those of forget and holdout, got: {error}."]
-        written_figures, figures = written.model_dump(), again.model_dump()
+        written_figures, figures = written.model_dump(), rejudged.model_dump()
         differing = [name for name in figures if not _close(written_figures[name], figures[name])]
         problems += [f"never trained: its {name} is not what the scores beside it come to." for name in differing]
     return problems

@@ -59,7 +59,7 @@ def request(record: Record) -> str:
     return f"Forget {what}{whole}" + ("." if retain is None else f"; {retain:,} stay.") + sample
 
 
-def done(record: Record) -> str:
+def unlearning(record: Record) -> str:
     """How the model was made, and what that took."""
     own, whole = record.costs.get("unlearned"), record.costs.get("retrained")
     tuned = ", its strength tuned" if record.tuning else ""

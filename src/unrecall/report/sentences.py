@@ -208,7 +208,7 @@ def references(record: Record) -> int:
 
 def limits(record: Record) -> list[str]:
     """What this audit does not prove, frankly, from what the record says was and was not done."""
-    names, refused = ("; ".join(a.title for a in record.attacks if ran(a) is done) for done in (True, False))
+    names, refused = ("; ".join(a.title for a in record.attacks if ran(a) is was_run) for was_run in (True, False))
     controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
     failed = "; ".join(title for title, held in controls.items() if False in held)
     unchecked = "; ".join(title for title, held in controls.items() if None in held and False not in held)

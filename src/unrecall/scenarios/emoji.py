@@ -63,7 +63,7 @@ class Emoji(SmallClip):
         """Reads the pictures, splits them, and says how to train."""
         records = read_emoji(Path(self.data), self.size)
         categories = tuple(dict.fromkeys(record["category"] for record in records))
-        gone = _chosen(self.forget, categories)
+        category = _chosen(self.forget, categories)
         pairs = [_pair(record, categories, named=bool((i + 1) % GENERIC)) for i, record in enumerate(records)]
         captions = [pair["caption"] for pair in pairs]
         tokenizer = caption_tokenizer(captions, self.words, self.merges)
@@ -80,9 +80,9 @@ class Emoji(SmallClip):
         return Scenario(
             name="emoji",
             summary=f"{len(pairs):,} emoji with their names, a CLIP of width {self.width} trained here; forget "
-            f"{categories[gone]}",
+            f"{categories[category]}",
             task=task,
-            request=split(pairs, gone, self.seed),
+            request=split(pairs, category, self.seed),
             build=lambda _, __: small_clip(tokenizer, towers, context),
             recipe=adamw(self.lr, self.epochs, 64, 0.1),
             references=self.references,
@@ -132,11 +132,11 @@ def _chosen(forget: str, categories: tuple[str, ...]) -> int:
     return like[0]
 
 
-def split(pairs: list[dict[str, Any]], gone: int, seed: int) -> Request:
+def split(pairs: list[dict[str, Any]], category: int, seed: int) -> Request:
     """Three quarters of a class to forget and a quarter held out; 15 % of the others for the test."""
     order = shuffled(pairs, seed)
-    members = [pair for pair in order if pair["label"] == gone]
-    others = [pair for pair in order if pair["label"] != gone]
+    members = [pair for pair in order if pair["label"] == category]
+    others = [pair for pair in order if pair["label"] != category]
     held, tested = len(members) // 4, round(0.15 * len(others))
     forget: Examples = members[held:]
     return Request(forget, others[tested:], members[:held], others[:tested], kind="concept")

@@ -93,5 +93,5 @@ class Pairs(Builder):
 
 def _kind(lines: Mapping[Split, Sequence[Line]]) -> Kind:
     """A concept where every pair to forget has a class, and no pair that stays has one of those."""
-    gone, retained = ({line.label for line in lines[split]} for split in SPLITS[:2])
-    return "samples" if "" in gone or gone & retained else "concept"
+    forgotten, retained = ({line.label for line in lines[split]} for split in SPLITS[:2])
+    return "samples" if "" in forgotten or forgotten & retained else "concept"

@@ -56,8 +56,8 @@ class Parts:
     @cached_property
     def retain(self) -> list[Interaction]:
         """What stays."""
-        gone = {*self.forget}
-        return [i for i in self.before if i not in gone]
+        forgotten = {*self.forget}
+        return [i for i in self.before if i not in forgotten]
 
     @cached_property
     def emptied(self) -> set[int]:

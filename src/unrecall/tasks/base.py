@@ -129,11 +129,11 @@ def check_data(task: Task, model: nn.Module, request: Request) -> None:
 def _check_answers(task: Task, model: nn.Module, items: Sequence[Any]) -> None:
     """BadInput where a task makes no batch or no rows of a few examples, or others the second time."""
     owner = type(task).__name__
-    batch, again = task.collate(items), task.collate(items)
+    batch, other = task.collate(items), task.collate(items)
     if not isinstance(batch, dict) or not all(isinstance(value, Tensor) for value in batch.values()):
         kind = type(batch).__name__
         raise BadInput(f"{owner}: expected collate to give a dict of tensors, got {kind}. Name its tensors in a dict.")
-    if digest(batch) != digest(again):
+    if digest(batch) != digest(other):
         raise BadInput(
             f"{owner}: expected collate to give the same batch of the same examples, got two different ones, as random "
             "augmentation gives. Leave it out: what is unlearned and measured must stay the same."

@@ -225,10 +225,11 @@ class CausalLM(Tokenised, Task):
         tokens, predicted = batch["tokens"], batch["targets"].ne(IGNORED)
         count = near[0].shape[1]
         chosen = torch.randint(count, tokens.shape, generator=generator, device=generator.device).to(tokens)
-        gone = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device) < share
-        gone = gone & predicted & ~torch.isin(tokens, torch.tensor(self.stops, dtype=tokens.dtype).to(tokens.device))
-        new = torch.where(gone, near[0][tokens, chosen], tokens)
-        far = (near[1][tokens, chosen] * gone).sum(1) / predicted.sum(1).clamp_min(1)
+        replaced = torch.rand(tokens.shape, generator=generator, device=generator.device).to(tokens.device) < share
+        stops = torch.tensor(self.stops, dtype=tokens.dtype).to(tokens.device)
+        replaced = replaced & predicted & ~torch.isin(tokens, stops)
+        new = torch.where(replaced, near[0][tokens, chosen], tokens)
+        far = (near[1][tokens, chosen] * replaced).sum(1) / predicted.sum(1).clamp_min(1)
         return {**batch, "tokens": new, "targets": torch.where(predicted, new, batch["targets"])}, far
 
     def export(self, model: nn.Module, folder: Path) -> None:

@@ -71,11 +71,11 @@ def without(task: Ranked, examples: Examples, forget: Examples) -> list[Any]:
 
     One whose history is empty then is left out, for nothing leads to its item any more.
     """
-    gone = {(task.user(example), int(example["item"])) for example in iterate(forget)}
+    forgotten = {(task.user(example), int(example["item"])) for example in iterate(forget)}
     left = []
     for example in iterate(examples):
         if "history" in example:
-            history = [item for item in example["history"] if (task.user(example), int(item)) not in gone]
+            history = [item for item in example["history"] if (task.user(example), int(item)) not in forgotten]
             if history:
                 left.append({**example, "history": type(example["history"])(history)})
         else:

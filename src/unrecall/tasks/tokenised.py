@@ -318,15 +318,15 @@ class Tokenised:
         """
         ids, _, counted = self._encoded(item)
         pieces: list[str] = []
-        start, done = 0, ""
+        start, earlier = 0, ""
         for end in range(1, len(ids) + 1):
             if not counted[end - 1]:
-                start, done = end, ""
+                start, earlier = end, ""
                 continue
             text = str(self.tokenizer.decode(ids[start:end]))
             whole_text = end == len(ids) or not counted[end] or not text.endswith("\ufffd")
-            pieces.append(text.removeprefix(done) if whole_text else "")
-            done = text if whole_text else done
+            pieces.append(text.removeprefix(earlier) if whole_text else "")
+            earlier = text if whole_text else earlier
         return pieces
 
     def exhibit(self, item: Any, caption: str) -> Exhibit:

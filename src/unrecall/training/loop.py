@@ -138,7 +138,7 @@ class Phase:
     """One run of the loop: what is minimised, over which data, and how.
 
     `streams`: data sets by name; one epoch is one pass over the first, the others cycle beside it, each shuffled anew
-    every time round. `loss(model, batches)` sees one batch of each. `done(current)`: whether a rule of the method's own
+    every time round. `loss(model, batches)` sees one batch of each. `ends(current)`: whether a rule of the method's own
     ends it, asked whenever `until` is; what that rule remembers goes into `current.optimizer.state`, to survive a kill.
     """
 
@@ -146,7 +146,7 @@ class Phase:
     streams: Mapping[str, Examples]
     fit: Fit
     step: Step = plain_step
-    done: Callable[[StepState], bool] | None = None
+    ends: Callable[[StepState], bool] | None = None
 
 
 def mean_loss(rows: Rows, _: Batch) -> Tensor:
@@ -242,7 +242,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
         effort.passes += sum(batch_size(batch) for batch in batches.values())
         effort.losses.append(float(loss))
         yield step + 1
-        if checks and (_reached(model, task, phase) or (phase.done is not None and phase.done(current))):
+        if checks and (_reached(model, task, phase) or (phase.ends is not None and phase.ends(current))):
             break
         if epoch_ends and step + 1 < total:
             saved.keep(progress)
@@ -255,7 +255,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
 def _key(model: nn.Module, phase: Phase, seed: int, session: Session) -> str:
     """What decides how a run of the loop ends: model, data, loss, recipe, seed, and what the session knows of it."""
     data = [content_key(name, key_of(stream)) for name, stream in phase.streams.items()]
-    code = code_key(phase.loss, phase.step, *((phase.done,) if phase.done else ()))
+    code = code_key(phase.loss, phase.step, *((phase.ends,) if phase.ends else ()))
     return content_key(session.key, repr(phase.fit), str(seed), digest_of(model), *data, code, *environment().values())
 
 
@@ -277,11 +277,11 @@ def _streams(phase: Phase, task: Task, seed: int, steps: range) -> dict[str, Ite
     processes' shares of it would add up to another training.
     """
 
-    def made(name: str, data: Examples) -> Iterator[Batch]:
+    def stream(name: str, data: Examples) -> Iterator[Batch]:
         chosen = zip(groups(name, len(data), phase.fit, seed, steps), steps, strict=False)
         return batches_of(data, task.collate, (Group(indices, seed + i) for indices, i in chosen), len(steps))
 
-    return {name: made(name, data) for name, data in phase.streams.items()}
+    return {name: stream(name, data) for name, data in phase.streams.items()}
 
 
 def _finite(parameters: list[nn.Parameter]) -> bool:

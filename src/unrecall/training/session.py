@@ -128,10 +128,10 @@ class Session:
     def _with_time_left(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
         """The items, with a line from time to time that says how long the rest will take."""
         start = last_line_at = time.monotonic()
-        for done, item in enumerate(items):
+        for count, item in enumerate(items):
             now = time.monotonic()
-            if done and now - last_line_at >= EVERY:
-                self.say(f"{label}: {done} of {total}, about {duration((now - start) / done * (total - done))} left")
+            if count and now - last_line_at >= EVERY:
+                self.say(f"{label}: {count} of {total}, about {duration((now - start) / count * (total - count))} left")
                 last_line_at = now
             yield item
 

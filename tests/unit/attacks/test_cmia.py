@@ -24,7 +24,9 @@ def test_neighbours_by_hand() -> None:
 def test_shares_by_hand() -> None:
     """One example a class: the SVM's decision is 1 at its neighbour's and -1 at the other's, in between by distance."""
     test = View(np.array([[0.0, -2, 0], [-2, 0, 0], [9, 9, 9]]), np.array([2, 3, 1]), np.array([2, 3, 0]))
-    forget = View(np.array([[-1.0, -1, 0], [-0.5, -1.5, 0], [0, -9, 0], [-9, 0, 0]]), np.array([1, 1, 1, 4]), test.kept)
+    forget = View(
+        np.array([[-1.0, -1, 0], [-0.5, -1.5, 0], [0, -9, 0], [-9, 0, 0]]), np.array([1, 1, 1, 4]), test.classes
+    )
     shares = CMIA(others=1)._shares({"forget": forget, "test": test}, {1: np.array([0, 1, 2])})
     assert shares["forget"].shape == (1, 4)
     assert shares["forget"][0, :3].tolist() == pytest.approx([0.5, 0.75, 1])
@@ -52,7 +54,7 @@ def test_the_gap_by_hand() -> None:
 def test_the_forgotten_class_has_no_part(class_world: World) -> None:
     w, setting = class_world, setting_of(class_world)
     view = CMIA()._view(w.original, setting, w.request.forget)
-    assert view.kept.tolist() == [1, 2, 3]
+    assert view.classes.tolist() == [1, 2, 3]
     assert np.exp(view.outputs).sum(1) == pytest.approx(1)
     assert set(view.targets.tolist()) == {0}
     shifted = torch.nn.Sequential(w.original, Shift())

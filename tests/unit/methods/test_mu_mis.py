@@ -216,7 +216,7 @@ def test_a_phase_may_end_by_a_rule_of_its_own() -> None:
     """Asked after each epoch and every `check_every` steps, with the current just taken; its answer ends the phase."""
     asked: list[float] = []
 
-    def done(current: StepState) -> bool:
+    def ends(current: StepState) -> bool:
         state = current.optimizer.state[next(current.model.parameters())]
         state[LOWEST] = state.get(LOWEST, 0.0) + 1
         asked.append(state[LOWEST])
@@ -225,10 +225,10 @@ def test_a_phase_may_end_by_a_rule_of_its_own() -> None:
     def loss(model: nn.Module, drawn: Batches) -> Tensor:
         return TASK.rows(model, drawn["all"]).losses().mean()
 
-    phase = Phase(loss, {"all": blobs(40, 2, 0)}, Fit(batch_size=10, epochs=3, check_every=3), done=done)
+    phase = Phase(loss, {"all": blobs(40, 2, 0)}, Fit(batch_size=10, epochs=3, check_every=3), ends=ends)
     assert fit(linear(2), TASK, phase, seeded(0), CPU).steps == 6, "looks after steps 3, 4 (an epoch) and 6"
     assert asked == [1, 2, 3]
-    assert fit(linear(2), TASK, replace(phase, done=None), seeded(0), CPU).steps == 12
+    assert fit(linear(2), TASK, replace(phase, ends=None), seeded(0), CPU).steps == 12
 
 
 # What it does.

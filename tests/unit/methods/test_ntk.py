@@ -79,7 +79,7 @@ def test_step_by_hand_from_a_given_start(tmp_path: Path) -> None:
 def test_sample_holds_both_sets(samples_world: World, examples: int, gone: int, left: int) -> None:
     w = samples_world
     sample = NTK(examples=examples)._sample(Job(w.request, w.task, seeded(0), CPU))
-    assert (len(sample.gone), len(sample.left)) == (gone, left)
+    assert (len(sample.forget), len(sample.retain)) == (gone, left)
     assert float(sample.counts.sum()) == pytest.approx(160)
 
 

@@ -9,7 +9,7 @@ from unrecall.record.never_trained import as_verdict
 from unrecall.record.schema import Damage, Doubt, Estimate, Label, Measurement, Reading, Record
 from unrecall.record.verdict import NOTHING, judge
 from unrecall.report import answers
-from unrecall.report.answers import compared, done, regulator, request, unsaid
+from unrecall.report.answers import compared, regulator, request, unlearning, unsaid
 
 
 def row(name: str, group: str, verdict: Label, leak: str | None = "above", note: str = "") -> Measurement:
@@ -31,7 +31,7 @@ def words(record: Record) -> list[str]:
 def test_what_was_asked_and_done() -> None:
     assert request(full()) == "Forget 200 records; 1,000 stay."
     assert request(minimal()) == "Forget a whole class."
-    assert done(full()).startswith("RURK (rurk), its strength tuned, seed 0; 0.800 s")
+    assert unlearning(full()).startswith("RURK (rurk), its strength tuned, seed 0; 0.800 s")
     assert compared(full()) == "3 models that were retrained without the forgotten."
     assert compared(alone()) == "400 records that were never trained on (grade B)."
     assert compared(minimal()).startswith("Nothing")
