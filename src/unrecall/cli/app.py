@@ -26,6 +26,7 @@ from unrecall.cli.options import (
     check_names,
     labels,
 )
+from unrecall.cli.output import complain, complain_of
 from unrecall.cli.output import say as _say
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest, of_users_code
 from unrecall.spec.catalog import CATALOGS, entries
@@ -373,7 +374,7 @@ def report(
         for line in summary_lines(records):
             _say(line)
         _say(out)
-    _complain_of(errors, f"{len(errors)} of {len(files)} records could not be read, and are on no page.")
+    complain_of(errors, f"{len(errors)} of {len(files)} records could not be read, and are on no page.")
 
 
 @app.command()
@@ -434,7 +435,7 @@ def _run_and_show(cells: list[Any], folder: Path, fail_on: str, jobs: int = 1, r
     records, failures = run_cells(cells, jobs, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)
-    _complain_of(failures, f"{len(failures)} of {len(cells)} runs failed. The same command tries them again.")
+    complain_of(failures, f"{len(failures)} of {len(cells)} runs failed. The same command tries them again.")
 
 
 def _show(records: list[Any], folder: Path, fail_on: str) -> None:
@@ -468,31 +469,17 @@ def main(arguments: list[str] | None = None) -> None:
         _check_text(sys.argv[1:] if arguments is None else arguments)
         code = (app(arguments, standalone_mode=False) or 0) if works(os.environ) else 0
     except typer.TyperException as error:
-        code = _complain(error.format_message())
+        code = complain(error.format_message())
     except BrokenPipeError:  # who read the output has read enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except (UnrecallError, OSError) as error:
-        code = _complain(error_line(error))
+        code = complain(error_line(error))
     except KeyboardInterrupt:
         code = 130
     if code == 130:
         print("interrupted: the same command goes on from here.", file=sys.stderr)
     sys.exit(code)
-
-
-def _complain_of(errors: list[str], summary: str) -> None:
-    """Prints each error, and raises the summary where there are any."""
-    for error in errors:
-        _complain(error)
-    if errors:
-        raise UnrecallError(summary)
-
-
-def _complain(message: str) -> int:
-    if message:
-        _say("error: " + " ".join(message.split("\n")), sys.stderr)
-    return 2
 
 
 def _check_text(arguments: list[str]) -> None:

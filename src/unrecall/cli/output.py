@@ -3,7 +3,7 @@
 import sys
 from typing import Any, TextIO
 
-from unrecall.errors import visible
+from unrecall.errors import UnrecallError, visible
 
 
 def say(line: Any, stream: TextIO | None = None) -> None:
@@ -11,3 +11,18 @@ def say(line: Any, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     text = visible(str(line)).encode(stream.encoding or "utf-8", "backslashreplace")
     print(text.decode(stream.encoding or "utf-8"), file=stream)
+
+
+def complain_of(errors: list[str], summary: str) -> None:
+    """Prints each error, and raises the summary where there are any."""
+    for error in errors:
+        complain(error)
+    if errors:
+        raise UnrecallError(summary)
+
+
+def complain(message: str) -> int:
+    """Prints an error as one line on stderr, and gives the exit code of one."""
+    if message:
+        say("error: " + " ".join(message.split("\n")), sys.stderr)
+    return 2
