@@ -43,8 +43,14 @@ FORMS: Final = (".csv", ".json", ".tex")
 """How the name of a table ends."""
 
 
-class Chance(NamedTuple):
-    """A number over seeds: see `Line`."""
+class OverSeeds(NamedTuple):
+    """A number of the unlearned models over seeds.
+
+    `mean`: over what the interval is over, whose own seeds are averaged first. `sd`: over all; None for one seed.
+    `sd_training` to `sd_evaluation`: what each level of seeds adds to it (`variance_components`), unless cells of the
+    grid are missing. `low` and `high`: an interval at 95 %. Of one seed it is over examples; else it is Student's, of
+    the mean over originals; where all share one, over its unlearnings; else over evaluations.
+    """
 
     mean: float | None
     sd: float | None
@@ -58,12 +64,8 @@ class Chance(NamedTuple):
 class Line(NamedTuple):
     """One measurement of one method on one scenario, over all its seeds.
 
-    `original`: a mean over seeds. `unlearned`: the mean over what the interval is over, whose own seeds are averaged
-    first. `sd`: of the unlearned models over seeds; None for one seed. `sd_training` to `sd_evaluation`: what each
-    level of seeds adds to it (`variance_components`), unless cells of the grid are missing. `low` and `high`: an
-    interval at 95 %. Of one seed it is over examples; else it is Student's, of the mean over originals; where all share
-    one, over its unlearnings; else over evaluations.
-    `retrained`, `retrained_sd`: over the retrained models. `verdict`: of the row, at each seed.
+    `original`: a mean over seeds. `retrained`, `retrained_sd`: over the retrained models. `verdict`: of the row, at
+    each seed.
     """
 
     scenario: str
@@ -75,17 +77,17 @@ class Line(NamedTuple):
     judged: bool
     leak: str
     original: float | None
-    unlearned: float | None
-    sd: float | None
-    sd_training: float | None
-    sd_unlearning: float | None
-    sd_evaluation: float | None
-    low: float | None
-    high: float | None
+    unlearned: OverSeeds
     retrained: float | None
     retrained_sd: float | None
     retrained_models: int
     verdict: str
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """The values by column."""
+        place = self._fields.index("unlearned")
+        return dict(zip(COLUMNS, (*self[:place], *self.unlearned, *self[place + 1 :]), strict=True))
 
 
 def lines(records: Sequence[Record]) -> list[Line]:
@@ -123,13 +125,13 @@ def as_csv(rows: Sequence[Line], _: Sequence[Record]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([_safe(value) for value in row] for row in rows)
+    writer.writerows([_safe(value) for value in row.cells.values()] for row in rows)
     return text.getvalue()
 
 
 def as_json(rows: Sequence[Line], _: Sequence[Record]) -> str:
     """A list of objects with the columns as keys; null has no value."""
-    return json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([row.cells for row in rows], indent=1, ensure_ascii=False) + "\n"
 
 
 def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
@@ -166,7 +168,7 @@ def _line(group: Audits, name: str) -> Line:
         any(m.judged for m in own),
         first.leak or "",
         _mean(present(m.original.value for m in own)),
-        *_over_seeds(values, bounds),
+        _over_seeds(values, bounds),
         _mean(references),
         _deviation(references),
         len(references),
@@ -183,7 +185,7 @@ def _beside_others(group: Audits) -> Iterator[Line]:
 
     def line(name: str, title: str, leak: str, values: Values, bounds: Bounds | None, original: float | None) -> Line:
         head = (group.scenario, group.name, len(values), name, title, "share", True, leak, original)
-        return Line(*head, *_over_seeds(values, bounds), None, None, 0, labels)
+        return Line(*head, _over_seeds(values, bounds), None, None, 0, labels)
 
     ps = [(record, of.leak) for record, of in audits if of.leak is not None]
     original = _mean(present(of.original for _, of in audits))
@@ -204,7 +206,7 @@ def _references(own: Sequence[Measurement]) -> list[float]:
     return [value for values in dict.fromkeys(by_seed) for value in values]
 
 
-def _over_seeds(values: Values, bounds: Bounds | None) -> Chance:
+def _over_seeds(values: Values, bounds: Bounds | None) -> OverSeeds:
     """What a number is over the seeds of its audits. `bounds`: its interval where it isn't Student's over seeds."""
     numbers = [(record, value) for record, value in values if finite(value) is not None and value is not None]
     by_original: dict[str, dict[int, list[float]]] = {}
@@ -220,7 +222,7 @@ def _over_seeds(values: Values, bounds: Bounds | None) -> Chance:
         bounds = stats.student(np.array(units)) if len(units) > 1 else NONE
     whole = len({(len(unlearnings), len(each)) for unlearnings in grid for each in unlearnings}) == 1
     components = stats.variance_components(np.array(grid)) if whole else stats.Components(None, None, None)
-    return Chance(_mean(units), _deviation(own), *components, *map(finite, bounds))
+    return OverSeeds(_mean(units), _deviation(own), *components, *map(finite, bounds))
 
 
 def _original(record: Record) -> str:
@@ -269,19 +271,20 @@ def _cell(own: Mapping[tuple[str, str], Line], method: str, name: str) -> str:
     if row is None:
         return "--"
     others = [other for (m, n), other in own.items() if n == name and m != method]
-    text = _with_deviation(row.unlearned, row.sd)
+    text = _with_deviation(row.unlearned.mean, row.unlearned.sd)
     return f"\\textbf{{{text}}}" if _stands_out(row, others) else text
 
 
 def _stands_out(row: Line, others: Sequence[Line]) -> bool:
     """Whether a value is nearer to retrained models' than all others', and its interval apart from theirs."""
-    if row.unlearned is None or row.retrained is None or row.low is None or row.high is None or not others:
+    own = row.unlearned
+    if own.mean is None or row.retrained is None or own.low is None or own.high is None or not others:
         return False
-    for other in others:
-        if other.unlearned is None or other.low is None or other.high is None:
+    for other in (line.unlearned for line in others):
+        if other.mean is None or other.low is None or other.high is None:
             return False
-        nearer = abs(row.unlearned - row.retrained) < abs(other.unlearned - row.retrained)
-        if not nearer or not (other.high < row.low or other.low > row.high):
+        nearer = abs(own.mean - row.retrained) < abs(other.mean - row.retrained)
+        if not nearer or not (other.high < own.low or other.low > own.high):
             return False
     return True
 

@@ -19,14 +19,14 @@ SEEDS = [audit("near", 0, "leaks", 0.1, 0.88), audit("near", 1, "leaks", 0.3, 0.
 def test_a_line_has_mean_deviation_and_interval_over_seeds() -> None:
     near, use, far, _ = export.lines(SEEDS)
     assert (near.method, near.seeds, near.measurement) == ("near", 2, "loss_left")
-    assert near.unlearned == pytest.approx(0.2)
-    assert near.sd == pytest.approx(0.2 / 2**0.5)  # of .1 and .3
+    assert near.unlearned.mean == pytest.approx(0.2)
+    assert near.unlearned.sd == pytest.approx(0.2 / 2**0.5)  # of .1 and .3
     half = 12.706 * 0.1  # Student's t of one degree of freedom, times sd / sqrt(2)
-    assert (near.low, near.high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-3)
+    assert near.unlearned[-2:] == pytest.approx((0.2 - half, 0.2 + half), abs=1e-3)
     assert (near.original, near.retrained, near.retrained_sd, near.retrained_models) == (1.0, 0.0, 0.0, 2)
-    assert (use.measurement, use.unlearned) == ("retain_accuracy", pytest.approx(0.89))
-    assert (far.seeds, far.sd) == (1, None)
-    assert (far.low, far.high) == pytest.approx((0.77, 0.83))  # of its examples
+    assert (use.measurement, use.unlearned.mean) == ("retain_accuracy", pytest.approx(0.89))
+    assert (far.seeds, far.unlearned.sd) == (1, None)
+    assert far.unlearned[-2:] == pytest.approx((0.77, 0.83))  # of its examples
 
 
 def of_original(original: str, unlearning: int, known: float) -> Record:
@@ -40,27 +40,28 @@ def test_seeds_of_one_original_are_averaged_before_originals_are_compared() -> N
     """.2 and .4 of one, .6 and .8 of another: means .3 and .7, of which Student's t of one degree makes .5 +- 2.54."""
     known = {("a", 0): 0.2, ("a", 1): 0.4, ("b", 2): 0.6, ("b", 3): 0.8}
     line = export.lines([of_original(*key, value) for key, value in known.items()])[0]
-    assert (line.low, line.high) == pytest.approx((0.5 - 12.706 * 0.2, 0.5 + 12.706 * 0.2), abs=1e-3)
-    assert line.sd_unlearning == pytest.approx(0.02**0.5)
-    assert line.sd_training == pytest.approx(0.07**0.5)  # (2 x .08 - .02) / 2
-    assert line.sd_evaluation is None
+    assert line.unlearned[-2:] == pytest.approx((0.5 - 12.706 * 0.2, 0.5 + 12.706 * 0.2), abs=1e-3)
+    assert line.unlearned.sd_unlearning == pytest.approx(0.02**0.5)
+    assert line.unlearned.sd_training == pytest.approx(0.07**0.5)  # (2 x .08 - .02) / 2
+    assert line.unlearned.sd_evaluation is None
     missing = export.lines([of_original(*key, value) for key, value in list(known.items())[:3]])[0]
-    assert (missing.sd_training, missing.sd_unlearning) == (None, None)
+    assert (missing.unlearned.sd_training, missing.unlearned.sd_unlearning) == (None, None)
 
 
 def test_seeds_of_a_model_that_was_given_are_unlearnings() -> None:
     line = export.lines([of_original("a", 0, 0.2), of_original("a", 1, 0.4)])[0]
-    assert (line.sd_training, line.sd_unlearning) == (None, pytest.approx(0.02**0.5))
-    assert (line.low, line.high) == pytest.approx((0.3 - 12.706 * 0.1, 0.3 + 12.706 * 0.1), abs=1e-3)
+    assert (line.unlearned.sd_training, line.unlearned.sd_unlearning) == (None, pytest.approx(0.02**0.5))
+    assert line.unlearned[-2:] == pytest.approx((0.3 - 12.706 * 0.1, 0.3 + 12.706 * 0.1), abs=1e-3)
 
 
 def test_the_mean_is_in_the_middle_of_its_interval_where_seeds_are_missing_too() -> None:
     """Of one original three audits, of the other one: (0 + 1) / 2."""
     known = {("a", 0): 0.0, ("a", 1): 0.0, ("a", 2): 0.0, ("b", 3): 1.0}
     line = export.lines([of_original(*key, value) for key, value in known.items()])[0]
-    assert line.unlearned == pytest.approx(0.5)
-    assert line.low is not None and line.high is not None
-    assert (line.low + line.high) / 2 == pytest.approx(0.5)
+    assert line.unlearned.mean == pytest.approx(0.5)
+    low, high = line.unlearned[-2:]
+    assert low is not None and high is not None
+    assert (low + high) / 2 == pytest.approx(0.5)
 
 
 def test_of_two_audits_of_which_one_has_a_value_its_own_interval_stands() -> None:
@@ -68,7 +69,7 @@ def test_of_two_audits_of_which_one_has_a_value_its_own_interval_stands() -> Non
     rows = [m.model_copy(update={"unlearned": Estimate(value=None)}) for m in without.measurements]
     line = export.lines([SEEDS[0], without.model_copy(update={"measurements": rows})])[0]
     own = SEEDS[0].measurements[0].unlearned
-    assert (line.low, line.high) == (own.low, own.high)
+    assert line.unlearned[-2:] == (own.low, own.high)
 
 
 def test_other_tunings_are_other_methods() -> None:
@@ -88,17 +89,18 @@ def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     assert [row["measurement"] for row in rows] == [o["measurement"] for o in objects]
     assert [float(row["unlearned"]) for row in rows] == [o["unlearned"] for o in objects]
     assert rows[2]["sd"] == "" and objects[2]["sd"] is None
+    assert [*rows[0]] == [*objects[0]] == [*export.COLUMNS]
 
 
 def test_what_stands_beside_records_never_trained_on_has_its_p_and_its_shares() -> None:
     record = alone()
     assert record.never_trained is not None
     rows = {row.measurement: row for row in export.lines([record])}
-    assert rows["p_never_trained"].unlearned == record.never_trained.leak
+    assert rows["p_never_trained"].unlearned.mean == record.never_trained.leak
     assert rows["p_never_trained"].original == record.never_trained.original
     first = record.never_trained.attacks[0]
     left = rows[f"memory_left_{first.name}"]
-    assert (left.unlearned, left.low, left.high) == (first.rho, first.rho_low, first.rho_high)
+    assert (left.unlearned.mean, *left.unlearned[-2:]) == (first.rho, first.rho_low, first.rho_high)
     assert (left.original, left.verdict, left.retrained_models) == (1.0, record.never_trained.label, 0)
     text = export.as_latex(export.lines([record]), [record])
     assert f"{record.never_trained.leak:.3f}" in text
