@@ -10,7 +10,7 @@ import torch
 
 from tests.unit.attacks.running import setting_of
 from tests.worlds import World, facts, train
-from unrecall.attacks.traces import Traces, summed, told
+from unrecall.attacks.traces import Traces, share_above, summed
 from unrecall.data.examples import Absent, Part, iterate
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.evidence.setting import Models
@@ -22,8 +22,8 @@ def test_sums_by_hand() -> None:
     """-1 + 2, 3 - 3; the last is left out."""
     sides = np.array([[-1.0, 2, 3, -3, 9]])
     assert summed(sides, 2).tolist() == [[1, 0]]
-    assert told(sides).tolist() == [[0, 1, 1, 0, 1]]
-    assert told(summed(sides, 2)).tolist() == [[1, 0.5]]
+    assert share_above(sides).tolist() == [[0, 1, 1, 0, 1]]
+    assert share_above(summed(sides, 2)).tolist() == [[1, 0.5]]
 
 
 def test_what_an_answer_shows(class_world: World) -> None:
