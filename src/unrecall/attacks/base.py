@@ -289,7 +289,10 @@ class FewShotAttack(RecoveryAttack):
             raise BadInput(f"{name}: expected at least one k, got none. Name how many examples the attacker holds.")
 
     def teaches(self, n: int, request: Request) -> int:
-        """At most half of them, several times too many where classes are mixed."""
+        """At most half of `n`: enough for the largest k of each class, three times as many where several classes go.
+
+        For they are drawn without a look at their classes.
+        """
         classes = len(request.masked)
         return min(max(self.ks) * (1 if classes < 2 else 3 * classes), n // 2)
 

@@ -70,7 +70,7 @@ class HeadRefit(RecoveryAttack):
             raise BadInput("HeadRefit: expected at least one count, got none. Name how many retain examples it takes.")
 
     def teaches(self, n: int, request: Request) -> int:
-        """None but of classes that are forgotten whole: at most half of `n`, several times too many where mixed."""
+        """None unless classes go; else at most half of `n`: `shots` a class, three times as many where several go."""
         classes = len(request.masked)
         return min(self.shots * (classes if classes < 2 else 3 * classes), n // 2)
 

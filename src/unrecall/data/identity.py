@@ -107,7 +107,7 @@ def _of(examples: Any, indices: Sequence[int], by_id: Mapping[int, Identities]) 
 
 
 def _told(examples: Any, indices: Sequence[int]) -> Identities | None:
-    """What a data set tells of these examples of its own; None where it tells nothing."""
+    """The identities that a data set itself gives for these examples; None where it gives none."""
     if callable(getattr(examples, "identities", None)):
         return Identities(_name(type(examples)), _texts(examples, indices))
     if getattr(type(examples).__getitem__, "__module__", "") == "torchvision.datasets.folder":
@@ -116,7 +116,7 @@ def _told(examples: Any, indices: Sequence[int]) -> Identities | None:
 
 
 def _of_several(examples: Joined, indices: Sequence[int], by_id: Mapping[int, Identities]) -> Identities | None:
-    """What examples of joined data sets are, where all of these tell it in one form."""
+    """Identities of examples of several joined data sets; None unless all of these give them in one form."""
     ends = np.cumsum([0, *map(len, examples.parts)])
     which = np.searchsorted(ends, np.asarray(indices), side="right") - 1
     values, forms = np.empty(len(indices), object), set[str]()

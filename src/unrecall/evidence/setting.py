@@ -305,7 +305,7 @@ def few(request: Request) -> Joined:
 
 
 def _setting(name: str) -> bool:
-    """Whether a module's attribute is no part of every module's own machinery, such as its weights and its mode."""
+    """Whether a module's attribute is a setting of its own, and not what PyTorch keeps in every module."""
     return name not in MACHINERY
 
 

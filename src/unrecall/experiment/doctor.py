@@ -337,7 +337,7 @@ def _trials(case: Case, setting: Setting) -> list[Trial]:
 
 
 def _grown(request: Request) -> tuple[int, int]:
-    """How many examples attacks look at, and how many their trials do."""
+    """How many examples attacks look at in an audit, and in a trial: times are scaled by these."""
     whole, few = (
         sum(len(of[split]) for split in SPLITS if split != "retain") for of in (request, _sample(request, SAMPLE))
     )

@@ -383,7 +383,7 @@ def _alike(first: Estimate, second: Estimate) -> bool:
 
 
 def _same(first: Sequence[float | None], second: Sequence[float | None]) -> bool:
-    """The same for a line of a curve."""
+    """Whether the values of two lines of a curve are within 0.001 of each other."""
     a, b = (np.array([math.nan if v is None else v for v in values], float) for values in (first, second))
     return len(a) == len(b) and bool(np.allclose(a, b, atol=1e-3, equal_nan=True))
 

@@ -163,7 +163,7 @@ def _answer_rows(outcomes: Outcomes) -> Iterator[Measurement]:
 
 
 def _beyond(harm: np.ndarray, random: np.ndarray) -> Estimate:
-    """Their mean difference."""
+    """The harm of the picked request less that of random ones, mean over examples."""
     return stats.difference(harm - random)
 
 

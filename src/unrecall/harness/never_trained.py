@@ -150,7 +150,7 @@ def units_of(request: Request, seed: int) -> Units:
 
 
 def _pairs(order: np.ndarray, pairs: Sequence[int]) -> np.ndarray:
-    """The number of each pool example's pair, by where the first of the pair stands."""
+    """For each example of the pool the number of its pair; pairs are numbered as their first examples stand."""
     n, position = len(pairs), np.argsort(order)
     first = np.minimum(position[:n], position[n + np.array(pairs, int)])
     number, of_example = np.argsort(np.argsort(first)), np.empty(2 * n, int)

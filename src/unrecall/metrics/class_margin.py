@@ -60,7 +60,10 @@ def _margins(retain: Signals, fitted: Signals, tested: Signals) -> np.ndarray:
 
 
 def measure(setting: Setting) -> Measured:
-    """The row; with a reason where no class is forgotten whole."""
+    """How far a new head still tells the forgotten class from the others.
+
+    A reason where no class is forgotten whole.
+    """
     if setting.request.kind != "class":
         return Measured([ROW.absent("it asks about a class that is forgotten whole")])
     return Measured([ROW.measured(estimates(setting, class_margin))])

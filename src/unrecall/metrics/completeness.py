@@ -54,7 +54,13 @@ def bounded_score(losses: np.ndarray, ceiling: float) -> np.ndarray:
 
 
 def measure(setting: Setting) -> Measured:
-    """The row; MissingReference becomes its reason where no other retrained model is there to compare with."""
+    """How completely forget is gone, mean over its examples, in [0, 1]: the smaller, the more like the original.
+
+    Without a retrained model besides the one that is measured, the reason why not. See `completeness`.
+
+    Reference: Wang, Li, Xiang, Cao, Wang, "Towards Lifecycle Unlearning Commitment Management: Measuring Sample-level
+    Unlearning Completeness", USENIX Security 2025, arXiv 2506.06112.
+    """
     ceiling = CEILING_OF_TEXTS if offers(setting.task, Textual) else CEILING
 
     def of(evidence: Evidence) -> Estimate:

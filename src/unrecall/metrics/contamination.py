@@ -179,7 +179,7 @@ class Table:
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
-    """Six digits of each; None for nan."""
+    """The values rounded to six digits, for JSON; None for nan."""
     return [None if np.isnan(v) else round(float(v), 6) for v in values]
 
 

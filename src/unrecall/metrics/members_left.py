@@ -50,7 +50,10 @@ def members_left(own: Mapping[Split, np.ndarray], original: Mapping[Split, np.nd
 
 
 def measure(setting: Setting) -> Measured:
-    """The row, with a reason where there is no holdout, or forget and holdout share what must go."""
+    """Which share of forget the loss still tells to have been trained on; 1 for the original, 0 for one without forget.
+
+    A reason where there is no holdout, or forget and holdout share what must go.
+    """
     kind = setting.request.kind
 
     def of(evidence: Evidence) -> Estimate:

@@ -41,7 +41,7 @@ def worst_group(correct: np.ndarray, names: Sequence[str]) -> Estimate:
 
 
 def measure(setting: Setting) -> Measured:
-    """The row; its note names the unlearned model's worst group."""
+    """Accuracy on the group of the test set that a model serves worst; the note names the unlearned model's."""
     task = cast(InGroups, setting.task)
     names = [task.group(item) for item in iterate(setting.observed.test)]
 

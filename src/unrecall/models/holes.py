@@ -143,7 +143,7 @@ class Search:
         return self.probes.looked_at(self.probes.varied(repeated, homes, generator, model))
 
     def _followed(self, parents: list[Any], items: list[Any], place: Any, better: Any) -> list[Any]:
-        """The parents of the next round: the child at `place` where it is `better`."""
+        """The parents of the next round: each one, or its best child (at `place`) where that is `better`."""
         return [items[i * self.children + place[i]] if better[i] else parent for i, parent in enumerate(parents)]
 
 

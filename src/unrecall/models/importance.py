@@ -72,7 +72,7 @@ def _surprise(task: Task, label: int, model: nn.Module, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def classes_of(model: nn.Module, task: Task, examples: Examples) -> int:
-    """Counts the logits of a row."""
+    """How many classes the model tells apart: the logits of a row."""
     with mode(model, training=False):
         rows: Rows = task.rows(model, next(in_order(model, task, Part(examples, [0]))))
     return rows.logits.shape[1]

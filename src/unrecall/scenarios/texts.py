@@ -112,7 +112,7 @@ class Texts(Builder):
         return check_manifest(Path(self.manifest), self.published, forget, holdout)
 
     def _owners(self, cut: Mapping[Split, Sequence[list[Any]]]) -> dict[str, list[str]] | None:
-        """Whose each piece of forget and of holdout is; None where nobody said so, and no text was cut into several."""
+        """The owner of each piece of forget and of holdout; None where no owner is named and no text was cut up."""
         several = any(len(pieces) > 1 for split in ("forget", "holdout") for pieces in cut[split])
         if not self.group and not several:
             return None

@@ -81,7 +81,7 @@ def confidence(retain: Labelled, pool: Labelled, features: Features) -> np.ndarr
 
 
 def _penalty(x: np.ndarray, y: np.ndarray) -> float:
-    """The penalty of `PENALTIES` that gives the last fifth of some examples the highest probabilities."""
+    """The penalty of `PENALTIES` with which a fit on the rest predicts the last fifth of these examples best."""
     first = len(x) * 4 // 5
     if len(x) < 10:
         return PENALTIES[0]
