@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.knowledge_holes import Ground, KnowledgeHoles
+from unrecall.attacks.knowledge_holes import ArmSearch, KnowledgeHoles
 from unrecall.data.request import Split
 from unrecall.evidence.setting import Models, Setting
 from unrecall.methods import NPO, GradDiff, NegGradPlus, RandomLabel
@@ -50,7 +50,7 @@ HEART = Fit(optimizer="adamw", lr=2e-4, weight_decay=0.0, epochs=100, batch_size
 STORIES = Fit(optimizer="adamw", lr=1e-3, weight_decay=0.0, epochs=4, batch_size=8)
 PATCH = Fit(optimizer="adamw", lr=5e-4, weight_decay=0.0, epochs=100, steps=100, batch_size=16, batchnorm="frozen")
 ATTACK = KnowledgeHoles()
-Grounds: TypeAlias = Mapping[Split, Ground]
+ArmSearches: TypeAlias = Mapping[Split, ArmSearch]
 NEGGRAD, RANDOM = NegGradPlus(), RandomLabel()
 AT_ZERO: Mapping[str, Method] = {
     "NegGrad+ at rate 0": replace(NEGGRAD, fit=replace(NEGGRAD.fit, lr=0.0)),
@@ -109,11 +109,11 @@ def repeats(texts: list[str]) -> float | None:
     return round(float(np.mean([self_bleu(*pair) for pair in zip(texts, others, strict=True)])), 2)
 
 
-def line(model: nn.Module, grounds: Grounds, setting: Setting) -> tuple[dict[str, Any], Holes]:
+def line(model: nn.Module, searches: ArmSearches, setting: Setting) -> tuple[dict[str, Any], Holes]:
     """What the search meets in a model, and its accuracy (share of rows) on what must go and on the test set."""
-    searched, random = ATTACK.holes_of(model, grounds["forget"], setting)
-    probes, distinct = grounds["forget"].search.probes, [searched.items[i] for i in searched.distinct]
-    elsewhere = ATTACK.holes_of(model, grounds["holdout"], setting)
+    searched, random = ATTACK.holes_of(model, searches["forget"], setting)
+    probes, distinct = searches["forget"].search.probes, [searched.items[i] for i in searched.distinct]
+    elsewhere = ATTACK.holes_of(model, searches["holdout"], setting)
     met, drawn = (holes.met[-1].astype(float) for holes in (searched, random))
     row = {
         **{split: share(accuracy(model, setting.task, setting.request[split]))[0] for split in ("forget", "test")},
@@ -137,16 +137,16 @@ def line(model: nn.Module, grounds: Grounds, setting: Setting) -> tuple[dict[str
 def rows(case: str, setting: Setting, done: set[str]) -> Iterator[dict[str, Any]]:
     """A line for each model that has none yet; those that were trained on are searched with draws of their own."""
     anew = setting.with_seed(1)
-    grounds, others = ATTACK.grounds(setting), ATTACK.grounds(anew)
+    searches, others = ATTACK.searches(setting), ATTACK.searches(anew)
     roles = {"original": setting.models.original, **setting.models.references()}
     for role, model in roles.items():
         if role not in done:
-            yield {"model": role, **line(model, grounds, setting)[0]}
+            yield {"model": role, **line(model, searches, setting)[0]}
     for name, method in METHODS[case].items():
         if f"{name}, patched" in done:
             continue
         model = method.unlearn(setting.models.original, Job(setting.request, setting.task, seeded(0), setting.session))
-        row, holes = line(model, grounds, setting)
+        row, holes = line(model, searches, setting)
         distinct = [holes.items[i] for i in holes.distinct]
         if name not in done:
             yield {"model": name, **row}

@@ -107,7 +107,7 @@ def visible(text: str) -> str:
     return UNSEEN.sub(lambda match: f"<U+{ord(match[0]):04X}>", text)
 
 
-def _foreseen(error: BaseException, place: str | None, line: str) -> str:
+def _advice(error: BaseException, place: str | None, line: str) -> str:
     """What to do about some errors of other libraries; empty for all others."""
     if out_of_memory(error):
         return (
@@ -130,8 +130,8 @@ def error_line(error: BaseException) -> str:
     if isinstance(error, UnrecallError):
         cause = None if error.__cause__ is None else _place(error.__cause__)
         return f"{line} (raised at {cause})" if cause and cause not in line else line
-    if foreseen := _foreseen(error, place, line):
-        return foreseen
+    if advice := _advice(error, place, line):
+        return advice
     named = f"{type(error).__name__}: {line}" if line else type(error).__name__
     if place is not None:
         return f"{place}: expected code that runs to its end, got {named}. Correct the file."

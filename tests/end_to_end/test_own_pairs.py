@@ -169,7 +169,7 @@ def test_pairs_come_once_and_pictures_are_read_once(monkeypatch: pytest.MonkeyPa
     found = album[0]["image"]
     monkeypatch.setattr("unrecall.tasks.pair_files.decoded", None)
     assert torch.equal(album[0]["image"], found)
-    assert album._kept[0].dtype == torch.uint8
+    assert album._pictures[0].dtype == torch.uint8
     with pytest.raises(IndexError):
         album[2]
     write("data/list.jsonl", [first, {**first, "image": "pictures/1.png"}])

@@ -24,7 +24,7 @@ from unrecall.training.randomness import seeded
 ARMS: tuple[Split, ...] = ("forget", "holdout")
 
 
-class Ground(NamedTuple):
+class ArmSearch(NamedTuple):
     """Where holes are looked for near one arm: the search, and the probes at random, which are the same for all."""
 
     search: Search
@@ -112,27 +112,29 @@ class KnowledgeHoles(InspectionAttack):
 
     def inspect_all(self, subjects: Mapping[str, nn.Module], setting: Setting) -> dict[str, Inspection]:
         """The holes of each model, searched for from the same homes, with the same draws."""
-        grounds = self.grounds(setting)
+        searches = self.searches(setting)
         by_model = {
-            model: self._inspection({arm: self.holes_of(model, ground, setting) for arm, ground in grounds.items()})
+            model: self._inspection(
+                {arm: self.holes_of(model, arm_search, setting) for arm, arm_search in searches.items()}
+            )
             for model in dict.fromkeys(subjects.values())
         }
         return {role: by_model[model] for role, model in subjects.items()}
 
-    def grounds(self, setting: Setting) -> dict[Split, Ground]:
+    def searches(self, setting: Setting) -> dict[Split, ArmSearch]:
         """Where to look: near forget, and near the holdout where there is one that has neighbours."""
-        near, grounds = Neighbours(setting), dict[Split, Ground]()
+        near, searches = Neighbours(setting), dict[Split, ArmSearch]()
         probes = _probes(self, near, setting)
         for arm in ARMS:
             if len(setting.request[arm]):
                 search = Search(probes, _homes(self, near, probes, arm), self.rounds, self.children, self.novelty)
-                grounds[arm] = Ground(search, search.at_random(seeded(setting.seed)))
-        return grounds
+                searches[arm] = ArmSearch(search, search.at_random(seeded(setting.seed)))
+        return searches
 
-    def holes_of(self, model: nn.Module, ground: Ground, setting: Setting) -> Compared:
+    def holes_of(self, model: nn.Module, arm_search: ArmSearch, setting: Setting) -> Compared:
         """The holes of a model, by search and at random."""
-        rounds, probes = ground.search.against(model, seeded(setting.seed)), ground.search.probes
-        return Compared(holes(model, probes, rounds), holes(model, probes, ground.random))
+        rounds, probes = arm_search.search.against(model, seeded(setting.seed)), arm_search.search.probes
+        return Compared(holes(model, probes, rounds), holes(model, probes, arm_search.random))
 
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """How often a search meets what the unlearned model lost, beside retrained models."""

@@ -12,7 +12,7 @@ from unrecall.models.importance import trainable
 from unrecall.models.perturb import noise_like
 from unrecall.models.vector import move
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.tasks.interaction_graph import parted
+from unrecall.tasks.interaction_graph import by_user
 from unrecall.training.session import Effort
 
 
@@ -62,7 +62,7 @@ class CertifiedEdge(Method):
         start = time.perf_counter()
         request, task = job.request, job.settled(model).task
         student = copy_of(model, job).eval()
-        weights, cleaned = trainable(student), parted(task, request).cleaned
+        weights, cleaned = trainable(student), by_user(task, request).cleaned
         delta = summed_gradient(student, task, request.forget, weights)
         delta = delta - summed_gradient(student, task, cleaned, weights)
         sample, _ = split_off(request.retain, self.sampled, job.generator)

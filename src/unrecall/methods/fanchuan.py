@@ -11,7 +11,7 @@ from unrecall.data.examples import Examples
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength, phase_over, repair
 from unrecall.nn.functional import kl
 from unrecall.spec.parameters import Count, Positive
-from unrecall.tasks.interaction_graph import parted
+from unrecall.tasks.interaction_graph import by_user
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Fanchuan(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Makes a phase over forget, and two for each round."""
         request, task = job.request, job.task
-        cleaned, _ = parted(task, request)
+        cleaned, _ = by_user(task, request)
         streams: dict[str, Examples] = {"forget": request.forget, "retain": request.retain}
         if len(cleaned):
             streams["cleaned"] = cleaned

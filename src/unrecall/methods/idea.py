@@ -15,7 +15,7 @@ from unrecall.models.importance import trainable
 from unrecall.models.perturb import noise_like
 from unrecall.models.vector import move
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive, ProperShare
-from unrecall.tasks.interaction_graph import parted
+from unrecall.tasks.interaction_graph import by_user
 from unrecall.training.session import Effort
 
 
@@ -74,7 +74,7 @@ class IDEA(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
         """Moves the student, and makes one phase over retain."""
         start, request, task = time.perf_counter(), job.request, job.task
-        weights, cleaned = trainable(student), parted(task, request).cleaned
+        weights, cleaned = trainable(student), by_user(task, request).cleaned
         right = summed_gradient(student, task, request.forget, weights)
         right = (right - summed_gradient(student, task, cleaned, weights)) / (len(request.forget) + len(request.retain))
 

@@ -15,26 +15,26 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Ranked
 
 
-class Parted(NamedTuple):
+class ByUser(NamedTuple):
     """Retain in two parts: what is left of the forgetting users' interactions, and those of all others."""
 
     cleaned: Examples
     others: Examples
 
 
-def parted(task: Task, request: Request) -> Parted:
-    """Parts retain by user; where the task has no users, all of retain is `cleaned` and no one else is there."""
+def by_user(task: Task, request: Request) -> ByUser:
+    """Splits retain by user; where the task has no users, all of retain is `cleaned` and no one else is there."""
     if not isinstance(task, Ranked):
-        return Parted(request.retain, Part(request.retain, []))
+        return ByUser(request.retain, Part(request.retain, []))
     users = {task.user(example) for example in iterate(request.forget)}
     own = [task.user(example) in users for example in iterate(request.retain)]
     parts = ([i for i, is_own in enumerate(own) if is_own is wanted] for wanted in (True, False))
-    return Parted(*(Part(request.retain, part) for part in parts))
+    return ByUser(*(Part(request.retain, part) for part in parts))
 
 
 def retained(task: Task, request: Request, count: int, generator: torch.Generator) -> Joined:
     """All of `cleaned`, and of the others as many, drawn at random, as make it up to `count`."""
-    cleaned, others = parted(task, request)
+    cleaned, others = by_user(task, request)
     more, _ = split_off(others, max(0, count - len(cleaned)), generator)
     return Joined([cleaned, more])
 

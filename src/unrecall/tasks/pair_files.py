@@ -67,16 +67,20 @@ class Album:
                 hint = nearest(line.label, classes)
                 raise BadInput(f"{line.where}: expected label to be a known class, got '{line.label}'. {hint}")
         self.labels = [number[line.label] for line in lines]
-        self._kept: dict[int, Tensor] = {}
+        self._pictures: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def __getitem__(self, index: int, /) -> dict[str, Any]:
         line = self.lines[index]
-        if index not in self._kept:
-            self._kept[index] = self._decoded(line)
-        return {"image": self._kept[index].float() / 255, "caption": line.caption, "label": self.labels[index]}
+        if index not in self._pictures:
+            self._pictures[index] = self._decoded(line)
+        return {
+            "image": self._pictures[index].float() / 255,
+            "caption": line.caption,
+            "label": self.labels[index],
+        }
 
     def _decoded(self, line: Line) -> Tensor:
         where = f"{line.where}: {line.picture.name}"

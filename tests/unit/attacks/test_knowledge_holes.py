@@ -43,9 +43,9 @@ def test_the_original_has_no_holes(samples_world: World, text_world: World) -> N
 def test_a_class_that_a_model_never_met_is_a_hole(class_world: World) -> None:
     setting = elsewhere(class_world)
     attack = replace(SMALL, homes=160)
-    ground = attack.grounds(setting)["forget"]
-    result = attack.holes_of(setting.models.unlearned, ground, setting).searched
-    homes = [item[1] for item in ground.search.homes.items]
+    arm_search = attack.searches(setting)["forget"]
+    result = attack.holes_of(setting.models.unlearned, arm_search, setting).searched
+    homes = [item[1] for item in arm_search.search.homes.items]
     assert {0, 1} <= {*homes}
     assert all(result.met[0][i] for i, label in enumerate(homes) if label == 0), "wrong as they are"
     others = [bool(result.met[0][i]) for i, label in enumerate(homes) if label != 0]
@@ -54,10 +54,10 @@ def test_a_class_that_a_model_never_met_is_a_hole(class_world: World) -> None:
 
 def test_persons_whom_a_model_never_met_are_holes(text_world: World) -> None:
     setting = elsewhere(text_world)
-    ground = SMALL.grounds(setting)["forget"]
-    both = SMALL.holes_of(setting.models.unlearned, ground, setting)
+    arm_search = SMALL.searches(setting)["forget"]
+    both = SMALL.holes_of(setting.models.unlearned, arm_search, setting)
     never = {item["prompt"].split()[-1] for item in text_world.request.forget}  # type: ignore[attr-defined]
-    homes = [item["prompt"].split()[-1] in never for item in ground.search.homes.items]
+    homes = [item["prompt"].split()[-1] in never for item in arm_search.search.homes.items]
     assert any(homes)
     assert not all(homes)
     assert all(both.searched.met[0][homes])

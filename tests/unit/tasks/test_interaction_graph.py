@@ -6,7 +6,7 @@ from tests.worlds.interactions import Interaction, Interactions, pairs_of
 from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.tasks import Classification
-from unrecall.tasks.interaction_graph import items_of, neighbourhood, parted, without
+from unrecall.tasks.interaction_graph import by_user, items_of, neighbourhood, without
 from unrecall.tasks.protocols import Ranked
 
 TASK = Interactions(6)
@@ -20,14 +20,14 @@ def request_of(forget: list[Interaction], retain: list[Interaction]) -> Request:
 
 
 def test_what_is_left_of_the_users_who_forget() -> None:
-    cleaned, others = parted(TASK, request_of(pairs_of((7, 0)), RETAIN))
+    cleaned, others = by_user(TASK, request_of(pairs_of((7, 0)), RETAIN))
     assert list(iterate(cleaned)) == pairs_of((7, 1))
     assert list(iterate(others)) == RETAIN[1:]
 
 
 def test_a_task_without_users_has_retain_as_a_whole() -> None:
     request = request_of(pairs_of((7, 0)), RETAIN)
-    cleaned, others = parted(Classification(), request)
+    cleaned, others = by_user(Classification(), request)
     assert list(iterate(cleaned)) == RETAIN
     assert len(others) == 0
 
