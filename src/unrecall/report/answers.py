@@ -25,7 +25,9 @@ KNOWLEDGE: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "l
 RECOGNITION: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
 USEFUL: Final = ("retain_accuracy", "test_accuracy", "model_utility")
 ASKING: Final = ("forgetting", "text", "privacy")
-"""The groups of measurements that need no more than the model's answers; so does residual knowledge."""
+"""The groups of measurements that need no more than the model's answers; so does `PERTURBED`."""
+PERTURBED: Final = "residual_knowledge"
+"""The attack that shows perturbed pictures, and only asks too."""
 AS_IT_IS: Final = "as_it_is"
 """The one test of the fixed suite that needs no weights: it only asks."""
 KINDS: Final = {"samples": "single records", "class": "a whole class", "concept": "a concept", "backdoor": "a backdoor"}
@@ -297,7 +299,7 @@ def regulator(record: Record) -> list[Answer]:
 def _by(record: Record, *, asking: bool) -> Reply:
     """The answer by judged rows, or by the tests beside records never trained on; by all, or those that only ask."""
     shown = [m for m in record.measurements if family(m) != "still useful" and finite(m.unlearned.value) is not None]
-    rows = [m for m in shown if m.group in ASKING or m.name.startswith("residual_knowledge") or not asking]
+    rows = [m for m in shown if m.group in ASKING or m.name.startswith(PERTURBED) or not asking]
     attacks = record.never_trained.attacks if record.never_trained and record.verdict.basis == "never trained" else []
     tests = [test for test in attacks if test.name == AS_IT_IS or not asking]
     if tests and record.never_trained is not None:

@@ -164,9 +164,13 @@ def ending(part: float) -> str:
     return "the rest takes training."
 
 
+RECALIBRATION: Final = "recalibration"
+"""The attack that takes BatchNorm statistics again."""
+
+
 def recalibration(record: Record) -> Curve | None:
     """The first curve of the attack that takes BatchNorm statistics again, or None."""
-    return next((curve for attack in record.attacks if attack.name == "recalibration" for curve in attack.curves), None)
+    return next((curve for attack in record.attacks if attack.name == RECALIBRATION for curve in attack.curves), None)
 
 
 def last_points(curve: Curve | None) -> dict[str, list[float]]:
@@ -191,7 +195,7 @@ def recovered(record: Record) -> str:
     ends = last_points(curve)
     if curve is not None and ends:
         return f"After “{curve.title}”: {', '.join(f'{role} {span(values)}' for role, values in ends.items())}."
-    notes = (attack.note for attack in record.attacks if attack.name == "recalibration" and attack.note)
+    notes = (attack.note for attack in record.attacks if attack.name == RECALIBRATION and attack.note)
     return next(notes, "No attack took BatchNorm statistics again on unlabelled data.")
 
 
