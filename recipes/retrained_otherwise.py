@@ -7,7 +7,7 @@ python recipes/retrained_otherwise.py OUT_FOLDER [SEEDS]
 
 On the digits, where a quarter of all pictures must go, and where a class must; beside six retrained models, by the
 suite `quick`, and beside pictures that were never trained on. Writes OUT_FOLDER/models.jsonl, a line a model, goes on
-where an earlier call stopped, and prints a table in Markdown. Three seeds take about eight minutes of a core.
+where an earlier call stopped, and prints a table in Markdown.
 """
 
 import json

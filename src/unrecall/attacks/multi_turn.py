@@ -107,13 +107,13 @@ class MultiTurn(RecoveryAttack):
         if all(texts.answer(item) == other for item, other in zip(plain, others, strict=True)):
             return None
         wrong = [texts.answered(item, other) for item, other in zip(plain, others, strict=True)]
-        doubted = [self._doubted(texts, copied, item, item, other) for item, other in zip(plain, others, strict=True)]
+        talks = [self._doubted(texts, copied, item, item, other) for item, other in zip(plain, others, strict=True)]
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
-            first, then = (job.task.rows(model, batches[name]).losses().mean() for name in ("wrong", "doubted"))
+            first, then = (job.task.rows(model, batches[name]).losses().mean() for name in ("wrong", "talks"))
             return first + STAYS * then
 
-        streams = {"forget": plain, "wrong": wrong, "doubted": doubted}
+        streams = {"forget": plain, "wrong": wrong, "talks": talks}
         ascend(copied, list(copied.parameters()), job, streams=streams, loss=loss)
         return copied
 

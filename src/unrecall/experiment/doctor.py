@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -80,8 +80,11 @@ class Case:
 
     @cached_property
     def request(self) -> Request:
-        """The scenario's, as the run audits it: without what tuning looks at."""
-        return self.scenario.request.with_validation() if self.tuned else self.scenario.request
+        """The scenario's, as the run audits it: without what tuning looks at, where it has that."""
+        if self.tuned:
+            with suppress(MissingReference, NotSupported):  # the line on tuning says why
+                return self.scenario.request.with_validation()
+        return self.scenario.request
 
     @property
     def retrained(self) -> int:

@@ -38,8 +38,9 @@ def members_left(own: Mapping[Split, np.ndarray], original: Mapping[Split, np.nd
     if area.low is None or area.low <= 0.5:
         return Estimate(value=None, note="the original's losses don't tell forget from holdout")
     thresholds = np.sort(np.concatenate([original["forget"], original["holdout"]]))
-    gains = [np.mean(original["forget"] <= t) - np.mean(original["holdout"] <= t) for t in thresholds]
-    best, most = thresholds[int(np.argmax(gains))], float(max(gains))
+    below = {arm: np.searchsorted(np.sort(original[arm]), thresholds, side="right") for arm in ARMS}
+    gains = below["forget"] / len(original["forget"]) - below["holdout"] / len(original["holdout"])
+    best, most = thresholds[int(np.argmax(gains))], float(gains.max())
     share = float(np.mean(own["forget"] <= best) - np.mean(own["holdout"] <= best)) / most
     variance = 0.0
     for arm in ARMS:

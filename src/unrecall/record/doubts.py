@@ -331,7 +331,8 @@ def _more_right(measurements: Mapping[str, Measurement]) -> str:
     Their intervals don't meet, and accuracy on test, or on retain where there is no test, rose by less.
     """
     forget = measurements.get("forget_accuracy")
-    other = measurements.get("test_accuracy") or measurements.get("retain_accuracy")
+    elsewhere_rows = [measurements[name] for name in ("test_accuracy", "retain_accuracy") if name in measurements]
+    other = next((m for m in elsewhere_rows if m.unlearned.value is not None), None)
     if forget is None or forget.unlearned.low is None or forget.original.high is None:
         return ""
     rise = -_fall(forget.original.value, forget.unlearned.value)

@@ -49,7 +49,8 @@ class OverSeeds(NamedTuple):
     `mean`: over what the interval is over, whose own seeds are averaged first. `sd`: over all; None for one seed.
     `sd_training` to `sd_evaluation`: what each level of seeds adds to it (`variance_components`), unless cells of the
     grid are missing. `low` and `high`: an interval at 95 %. Of one seed it is over examples; else it is Student's, of
-    the mean over originals; where all share one, over its unlearnings; else over evaluations.
+    the mean over originals; where all share one, over its unlearnings; else over evaluations. None where these are all
+    the same: how far others would lie is then unknown.
     """
 
     mean: float | None
@@ -219,7 +220,7 @@ def _over_seeds(values: Values, bounds: Bounds | None) -> OverSeeds:
     means += [[statistics.fmean(evaluations) for evaluations in unlearnings] for unlearnings in grid]
     units = next((level for level in means if len(level) > 1), own)
     if bounds is None:
-        bounds = stats.student(np.array(units)) if len(units) > 1 else NONE
+        bounds = stats.student(np.array(units)) if len(set(units)) > 1 else NONE
     whole = len({(len(unlearnings), len(each)) for unlearnings in grid for each in unlearnings}) == 1
     components = stats.variance_components(np.array(grid)) if whole else stats.Components(None, None, None)
     return OverSeeds(_mean(units), _deviation(own), *components, *map(finite, bounds))

@@ -10,6 +10,7 @@ import torch
 
 import unrecall as ur
 from tests.worlds import CPU, World, network
+from unrecall.data.examples import Absent
 from unrecall.errors import BadInput
 from unrecall.experiment.doctor import Case, Line, at_most, beforehand, between, doctor, memory, of_all, smallest
 from unrecall.harness.never_trained import confidence
@@ -74,6 +75,14 @@ def test_what_tuning_takes_is_counted_as_the_run_counts_it(samples_world: World)
     assert said(lines, "data") == "forget 20, retain 140, holdout 20, test 200, validation 20"
     assert said(lines, "verdict").startswith("beside 20 records never trained on: leaks at 4 %, stands out, damaged")
     assert "20 examples that were never trained on and that the audit does without" in said(lines, "tuning")
+
+
+def test_where_tuning_lacks_examples_the_rest_is_still_said(samples_world: World) -> None:
+    given = scenario_of(samples_world)
+    absent = Absent("none was held out")
+    lines = look(replace(given, request=given.request.with_own(holdout=absent, test=absent)), tuned=True)
+    assert "expected a validation set or at least 4 holdout examples, got 0" in said(lines, "tuning")
+    assert said(lines, "verdict")
 
 
 def test_persons_are_counted_as_such(samples_world: World) -> None:

@@ -286,6 +286,20 @@ def test_models_that_seem_swapped_by_what_they_get_right(
     assert messages == ([f"{known}the two may be swapped, or it was trained on forget again."] if said else [])
 
 
+@pytest.mark.parametrize(("retain", "said"), [(0.8, True), (0.95, False)])
+def test_models_that_seem_swapped_where_there_is_no_test(retain: float, said: bool) -> None:
+    """Forget rose by 0.2; retain, which stands for the test set, by 0.1 or by 0.25."""
+    facts = with_row("forget_accuracy", unlearned={"value": 0.9, "low": 0.8}, original={"value": 0.7, "high": 0.79})
+    absent = row("test_accuracy", 0.7, 0.7, 0.7, (0.7,) * 5)
+    nothing = Estimate(value=None, note="no test set")
+    rows = {
+        **facts.measurements,
+        "test_accuracy": absent.model_copy(update={"original": nothing, "unlearned": nothing}),
+        "retain_accuracy": row("retain_accuracy", retain, 0.7, 0.7, (0.7,) * 5),
+    }
+    assert bool(list(checks.swapped_models(replace(facts, measurements=rows)))) == said
+
+
 @pytest.mark.parametrize(
     ("z", "z_original", "high", "said"),
     [(6.1, 1.1, 0.01, True), (6.0, 1.1, 0.01, False), (1.1, 6.1, 0.01, False), (6.1, 1.1, -0.01, False)],

@@ -48,6 +48,14 @@ def test_seeds_of_one_original_are_averaged_before_originals_are_compared() -> N
     assert (missing.unlearned.sd_training, missing.unlearned.sd_unlearning) == (None, None)
 
 
+def test_originals_that_agree_have_no_interval() -> None:
+    """One of no width would stand apart from every other method's."""
+    runs = [of_original("a", 0, 0.5), of_original("b", 1, 0.5)]
+    line = export.lines(runs)[0]
+    assert line.unlearned.mean == 0.5
+    assert line.unlearned[-2:] == (None, None)
+
+
 def test_seeds_of_a_model_that_was_given_are_unlearnings() -> None:
     line = export.lines([of_original("a", 0, 0.2), of_original("a", 1, 0.4)])[0]
     assert (line.unlearned.sd_training, line.unlearned.sd_unlearning) == (None, pytest.approx(0.02**0.5))
