@@ -416,12 +416,13 @@ def _as_long(phase: Phase, steps: int) -> Phase:
 def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
     """Draws fresh weights, in place, for every layer below `modules` that knows how, or whose model knows it.
 
-    A whole Transformers model knows how its layers start; what stands in none of them, as CLIP's scale, stays. Raises
-    NotSupported for a layer that holds parameters and does not know how.
+    A Transformers model knows how its layers start, also within another module; what stands in none of them, as CLIP's
+    scale, stays. Raises NotSupported for a layer that holds parameters and does not know how.
     """
     with own_randomness(draw_seed(generator)):
         for module in modules:
-            start = getattr(module, "_init_weights", None)
+            models = [inner for inner in module.modules() if callable(getattr(inner, "_init_weights", None))]
+            known = {layer for model in models for layer in model.modules()}
             for layer in module.modules():
                 # PyTorch's attention has it under another name.
                 reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
@@ -431,19 +432,20 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
                     # Transformers' norms have no reset_parameters; all of them start at gain one.
                     for name, value in layer.named_parameters(recurse=False):
                         nn.init.constant_(value, float(name == "weight"))
-                elif not callable(start) and any(True for _ in layer.parameters(recurse=False)):
+                elif layer not in known and any(True for _ in layer.parameters(recurse=False)):
                     raise NotSupported(
                         f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got a layer without. "
                         "Give the module that method, or retrain through a Scenario with build."
                     )
-            if callable(start):
-                for value in module.parameters():
-                    vars(value).pop("_is_hf_initialized", None)
-                _start_from_within(module, start)
+            for value in module.parameters():
+                vars(value).pop("_is_hf_initialized", None)
+            _start_from_within(module, None)
 
 
-def _start_from_within(module: nn.Module, start: Callable[[nn.Module], None]) -> None:
+def _start_from_within(module: nn.Module, start: Callable[[nn.Module], None] | None) -> None:
     """Inner layers first, for an outer one may know better how its own start; each by the model closest around it."""
+    start = getattr(module, "_init_weights", start)
     for child in module.children():
-        _start_from_within(child, getattr(child, "_init_weights", start))
-    start(module)
+        _start_from_within(child, start)
+    if start is not None:
+        start(module)

@@ -29,7 +29,7 @@ from unrecall.models.perturb import any_classes, other_classes
 from unrecall.tasks import Classification
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, StepState, fit
-from unrecall.training.randomness import seeded
+from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.teacher import frozen_copy
 
 # A world of two classes in which a model's inputs are its logits: retain is believed at 3/4, forget at 2/3.
@@ -305,7 +305,16 @@ def test_retrain_remembers_nothing(samples_world: World) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("build", [small_clip, small_llama])
+def vision_transformer_within(_: int, seed: int) -> nn.Module:
+    """A Transformers model inside a module of the user's, as for models that return more than logits."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    with own_randomness(seed):
+        return nn.Sequential(ViTForImageClassification(ViTConfig(image_size=32, patch_size=4, num_labels=20, **sizes)))
+
+
+@pytest.mark.parametrize("build", [small_clip, small_llama, vision_transformer_within])
 def test_fresh_weights_are_as_large_as_those_of_a_new_model(build: Callable[[int, int], nn.Module]) -> None:
     """Layer by layer: CLIP's attention, embeddings and projections each start at a size of their own."""
     new, again = build(60, 1).requires_grad_(False), build(60, 2).requires_grad_(False)
