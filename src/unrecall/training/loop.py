@@ -90,6 +90,11 @@ class StepState:
         losses = []
         for share, batches in self._parts():
             loss = share * self.loss(self.model, batches)
+            if not loss.requires_grad:
+                raise BadInput(
+                    "training: expected the loss to depend on a trainable weight, got one that depends on none: all "
+                    "that are not frozen are unused. Unfreeze a layer that the model uses, or name it as target."
+                )
             torch.autograd.backward(loss)
             losses.append(loss.detach())
         if self.on_gradients is not None:

@@ -156,6 +156,8 @@ def test_a_layer_without_a_gradient_stays_and_the_others_move_as_without_it(samp
     assert same(result.spare, model.spare)
     assert not same(result.inner, w.original)
     assert same(result.inner, unlearned(method, w))
+    with pytest.raises(BadInput, match="depend on a trainable weight"):
+        replace(method, target=("spare",)).unlearn(model, Job(w.request, w.task, seeded(0), CPU))
 
 
 def test_refuses_layers_that_there_are_not(text_world: World) -> None:
