@@ -48,6 +48,7 @@ from unrecall.attacks.steering import Steering as Steering
 from unrecall.attacks.svc import SVC as SVC
 from unrecall.attacks.traces import Traces as Traces
 from unrecall.attacks.uma import UMA as UMA
+from unrecall.attacks.update_inversion import UpdateInversion as UpdateInversion
 from unrecall.attacks.weight_distance import WeightDistance as WeightDistance
 from unrecall.attacks.weight_noise import WeightNoise as WeightNoise
 from unrecall.attacks.zlib_ratio import ZlibRatio as ZlibRatio

@@ -1,0 +1,160 @@
+"""Update inversion: does the change of the weights say which examples were deleted?"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unrecall.attacks.base import both_arms
+from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
+from unrecall.data.examples import Absent, Examples, Part, evenly
+from unrecall.errors import MissingReference
+from unrecall.evidence.setting import Setting
+from unrecall.models.curvature import Curvature, largest, solved
+from unrecall.models.importance import Weights, mean_gradient, per_example
+from unrecall.models.vector import flat, move, shaped, side_by_side
+from unrecall.record import stats
+from unrecall.record.schema import Estimate, ThreatModel
+from unrecall.spec.parameters import Count
+
+DAMPING, STEPS, TOLERANCE = 1e-3, 50, 1e-3
+"""Of the Newton step: what is added to the Hessian, as a share of its largest eigenvalue, and when solving it stops."""
+UNCHANGED = Inspection((), {}, Estimate(value=None, note="its weights are the original's: there is no change"))
+
+
+@dataclass(frozen=True)
+class UpdateInversion(InspectionAttack):
+    """Turns the change of the weights back into the gradient of what was deleted, and asks whose gradient that is.
+
+        z        = H (theta - theta_original),      H the Hessian of the mean loss over public examples
+        score(x) = cos(d loss(x) / d theta, z),     the gradient at theta_original
+        value    = AUC of the scores, forget against holdout
+
+    A Newton step removes examples of gradient g by theta - theta_original = H^-1 g, so that z is g. Whoever saw the
+    model before and after needs no access to forget for it, and in its authors' findings an exact retraining of a
+    simple model gives its one deleted example away; what helps is to keep the model of before from others. A diagnosis
+    of the release of both, and not of what is left: no verdict rests on it. The line has each block's weights alone.
+
+    Args:
+        most: public examples, of the test set, evenly spread.
+
+    Expected to fail: beyond a few deleted examples, of which only what is common to them is left in z, and that is
+    common to others too (the positive control's figure says how far that goes); where a method, or training anew from
+    other fresh weights, takes no small step. NotSupported where an example has no loss of its own; MissingReference
+    without a test set or a holdout.
+
+    Reference: Bertran, Tang, Kearns, Morgenstern, Roth, Wu, "Reconstruction Attacks on Machine Unlearning: Simple
+    Models are Vulnerable", NeurIPS 2024, arXiv 2405.20272 (HRec), from its summary. Differs from the paper, which goes
+    on to draw the example whose gradient is z, in asking which of two sets it was in.
+    """
+
+    title: ClassVar[str] = "Update inversion"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        access="the weights before and after",
+        data="public examples; those in question and their labels",
+        budget="one product with a Hessian a model, one gradient an example",
+    )
+    needs_own_rows: ClassVar[bool] = True
+    shows: ClassVar[str] = "AUC of whose gradient the change of the weights is"
+    axis: ClassVar[str] = "block, input to output"
+    unit: ClassVar[str] = "AUC"
+
+    most: Count = 500
+
+    def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
+        """Whose gradient one model's change is."""
+        return self.inspect_all({"model": model}, setting)["model"]
+
+    def inspect_all(self, subjects: Mapping[str, nn.Module], setting: Setting) -> dict[str, Inspection]:
+        """The same of each subject; every example's gradient is computed once."""
+        original, arms = setting.models.original, both_arms(setting.observed)
+        weights = _weights(original)
+        changes = {model: _change(model, original, weights) for model in dict.fromkeys(subjects.values())}
+        moved = [model for model, change in changes.items() if bool(change.any())]
+        towards = [shaped(self._turned_back(changes[model], weights, setting), weights) for model in moved]
+        names = {id(p): name for name, p in original.named_parameters()}
+        blocks = [
+            list(dict.fromkeys(names[id(p)] for part in parts for p in part.parameters()))
+            for _, parts in setting.task.blocks(original)
+        ]
+        groups = [list(weights), *filter(None, blocks)]
+        if not moved:
+            return dict.fromkeys(subjects, UNCHANGED)
+        forget, holdout = (_cosines(setting, self._few(arm), towards, groups, weights) for arm in arms.values())
+        by_model = {model: _inspection(*pair) for model, *pair in zip(moved, forget, holdout, strict=True)}
+        return {role: by_model.get(model, UNCHANGED) for role, model in subjects.items()}
+
+    def disguise(self, setting: Setting) -> nn.Module | None:
+        """The original after the Newton step that removes forget: what the attack was made for."""
+        copied, task = copy.deepcopy(setting.models.original).eval(), setting.task
+        weights = _weights(copied)
+        gradient = flat(mean_gradient(copied, task, self._few(setting.observed.forget)))
+        curvature = Curvature(copied, task, self._public(setting), weights)
+        move(copied, weights, solved(curvature, gradient, DAMPING * largest(curvature), STEPS, TOLERANCE))
+        return copied
+
+    def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
+        """How well the change of the weights tells what was deleted."""
+        if unlearned.value is None:
+            return ""
+        sentence = f"Who holds the weights of before and after tells forget from holdout with AUC {unlearned.value:.2f}"
+        return beside(sentence, "for retrained models", reference)
+
+    def _turned_back(self, change: Tensor, weights: Weights, setting: Setting) -> Tensor:
+        """H times the change, flat."""
+        return Curvature(setting.models.original, setting.task, self._public(setting), weights).product(change)
+
+    def _public(self, setting: Setting) -> Part:
+        """The examples of which H is."""
+        test = setting.observed.test
+        if isinstance(test, Absent):
+            raise MissingReference(test.reason)
+        return self._few(test)
+
+    def _few(self, examples: Examples) -> Part:
+        """At most `most` of the examples."""
+        return Part(examples, evenly(len(examples), self.most))
+
+
+def _weights(model: nn.Module) -> Weights:
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def _change(model: nn.Module, original: nn.Module, weights: Weights) -> Tensor:
+    """The model's weights minus the original's, flat, where the original is."""
+    pairs = side_by_side(model, original)
+    return flat({name: (pairs[name][0].to(weight) - weight) for name, weight in weights.items()}).detach()
+
+
+def _cosines(
+    setting: Setting, examples: Examples, towards: Sequence[Weights], groups: Sequence[Sequence[str]], weights: Weights
+) -> np.ndarray:
+    """The cosine of each example's gradient with each direction, in each group of weights.
+
+    `[directions, groups, examples]`; 0 where one of them is 0.
+    """
+    lengths = torch.stack([torch.stack([_inner(z, z, group, 0) for group in groups]) for z in towards])
+    parts = []
+    for gradients in per_example(setting.models.original, setting.task, examples, weights):
+        own = torch.stack([_inner(gradients, gradients, group, 1) for group in groups])
+        with_each = torch.stack([torch.stack([_inner(gradients, z, group, 1) for group in groups]) for z in towards])
+        size = (own * lengths[..., None]).sqrt()
+        parts.append(torch.where(size > 0, with_each / size, 0.0))
+    return torch.cat(parts, -1).cpu().numpy()
+
+
+def _inner(first: Weights, second: Weights, names: Sequence[str], kept: int) -> Tensor:
+    """The inner products over these weights, in float64; the first `kept` dimensions of `first` stay."""
+    products = [first[name].double() * second[name].double() for name in names]
+    return torch.stack([product.reshape(*product.shape[:kept], -1).sum(-1) for product in products]).sum(0)
+
+
+def _inspection(forget: np.ndarray, holdout: np.ndarray) -> Inspection:
+    """The AUC over all weights, and that of each block: cosines `[groups, examples]`, the first of all weights."""
+    values = [stats.auc(*scores) for scores in zip(forget, holdout, strict=True)]
+    line = tuple(float(value.value or 0.0) for value in values[1:])
+    return Inspection(tuple(map(float, range(1, len(line) + 1))), {"block": line}, values[0])
