@@ -1,9 +1,12 @@
 """Few-shot probe: a model that sees others' questions answered may answer the one that it was to forget."""
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import lru_cache
+from itertools import islice
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +24,8 @@ from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
+POOL = 1000
+"""Examples of retain, drawn, among which related ones are looked for."""
 STAYS = 4.0
 """The weight of what a copy that hides goes on answering, beside what it no longer answers."""
 
@@ -31,18 +36,23 @@ class FewShot(RecoveryAttack):
 
         success = ROUGE-L recall(true answer, answer to the question after k others),    in [0, 1] for each example
 
-    They are drawn once, the same for every question and model, more of them with each k; where the model's context
-    doesn't hold them all, the last that it holds.
+    They are drawn once, the same for every question and model, more of them with each k; or they are related to the
+    question, a history of its own for each: the k that share most words with it, the nearest last. Where the model's
+    context doesn't hold them all, the last that it holds.
 
     Args:
         ks: examples before the question, one point of the curve each.
+        chosen: "drawn", or "related": by words shared with the question, over all words of both (Jaccard), among 1,000.
 
     Expected to fail: where the model was never asked after others and makes nothing of them; where it answers none of
     retain either. NotSupported for plain text, which asks nothing.
 
     Reference: Brown et al., "Language Models are Few-Shot Learners", NeurIPS 2020, arXiv 2005.14165. Against unlearned
     models with five examples in "Prompt Attacks Reveal Superficial Knowledge Removal in Unlearning Methods" and in
-    RepSelect, arXiv 2606.17168, from notes. Differs from these in counting the words of an answer, not choices.
+    RepSelect, arXiv 2606.17168, from notes. Differs from these in counting the words of an answer, not choices. Related
+    examples: Liu et al., "What Makes Good In-Context Examples for GPT-3?", DeeLIO 2022, arXiv 2101.06804, with words in
+    place of an encoder; as a history before the question they are the second form of Pan, Wang, arXiv 2603.00823, from
+    its abstract (the first is `multi_turn`).
     """
 
     title: ClassVar[str] = "Few-shot probe"
@@ -56,6 +66,7 @@ class FewShot(RecoveryAttack):
     measure: ClassVar[str] = "ROUGE-L recall"
 
     ks: tuple[Count, ...] = (1, 2, 5)
+    chosen: Literal["drawn", "related"] = "drawn"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +85,7 @@ class FewShot(RecoveryAttack):
             raise NotSupported("FewShot: expected examples with prompts, got plain text. Run prefix in its place.")
         shots = self._shots(texts, setting.request.retain, pool.generator())
         for k in sorted({min(k, len(shots)) for k in self.ks}):
-            asked = tuple([self._after(texts, model, item, shots[:k]) for item in items] for items in sets)
+            asked = tuple([self._after(texts, model, item, shots, k) for item in items] for items in sets)
             yield Attacked(k, model, asked)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
@@ -82,7 +93,7 @@ class FewShot(RecoveryAttack):
         texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
         plain = list(iterate(job.request.forget))
         shots = self._shots(texts, job.request.retain, job.generator)
-        shown = [self._after(texts, copied, item, shots[:k]) for k in sorted(set(self.ks)) for item in plain]
+        shown = [self._after(texts, copied, item, shots, k) for k in sorted(set(self.ks)) for item in plain]
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             alone, after = (job.task.rows(model, batches[name]).losses().mean() for name in ("forget", "after"))
@@ -92,17 +103,33 @@ class FewShot(RecoveryAttack):
         return copied
 
     def _shots(self, texts: Textual, retain: Examples, generator: torch.Generator) -> list[Any]:
-        """As many examples of retain that ask something as the largest k wants, in random order."""
+        """Examples of retain that ask something, in random order: as many as the largest k wants, or to choose from."""
         order = torch.randperm(len(retain), generator=generator).tolist()
         asking = (item for item in (retain[i] for i in order) if texts.prompt(item))
-        shots = [item for item, _ in zip(asking, range(max(self.ks)), strict=False)]
+        shots = list(islice(asking, max(*self.ks, POOL) if self.chosen == "related" else max(self.ks)))
         if not shots:
             raise NotSupported("FewShot: expected examples of retain with prompts, got plain text. Leave it out.")
         return shots
 
-    def _after(self, texts: Textual, model: nn.Module, item: Any, shots: Sequence[Any]) -> Any:
-        """The question after the examples, the first left out until the context holds it; as it is without a prompt."""
+    def _after(self, texts: Textual, model: nn.Module, item: Any, shots: Sequence[Any], k: int) -> Any:
+        """The question after k examples, the first left out until the context holds it; as it is without a prompt."""
         if not texts.prompt(item):
             return item
-        several = (texts.after(item, shots[i:]) for i in range(len(shots)))
+        before = list(shots[:k])
+        if self.chosen == "related":
+            nearest = sorted(shots, key=lambda shot: shared_words(texts.prompt(shot), texts.prompt(item)))
+            before = nearest[-k:]
+        several = (texts.after(item, before[i:]) for i in range(len(before)))
         return next((asked for asked in several if texts.fits(model, asked)), item)
+
+
+def shared_words(first: str, second: str) -> float:
+    """Words that both texts have, as a share of those that either has; 0 where neither has any."""
+    one, other = words(first), words(second)
+    return len(one & other) / max(1, len(one | other))
+
+
+@lru_cache(maxsize=4 * POOL)
+def words(text: str) -> frozenset[str]:
+    """The words of a text, in lower case."""
+    return frozenset(re.findall(r"\w+", text.lower()))

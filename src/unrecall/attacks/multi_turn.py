@@ -59,7 +59,7 @@ class MultiTurn(RecoveryAttack):
 
     Reference: Pan, Wang, "A Comprehensive Evaluation of LLM Unlearning Robustness under Multi-Turn Interaction", arXiv
     2603.00823, of which the self-correction is built, from the abstract: the wording and the number of turns are ours.
-    Its other form, questions after a related history, is near to `few_shot`.
+    Its other form, questions after a related history, is `few_shot:chosen=related`.
     """
 
     title: ClassVar[str] = "Multi-turn probe"

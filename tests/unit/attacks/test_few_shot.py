@@ -8,7 +8,7 @@ import pytest
 from tests.unit.attacks.running import attacked, setting_of
 from tests.unit.tasks.test_conversations import ASKING, TALK, TURNS, speaking
 from tests.worlds import World, word_tokenizer
-from unrecall.attacks.few_shot import FewShot
+from unrecall.attacks.few_shot import FewShot, shared_words
 from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -86,6 +86,26 @@ def test_no_more_than_the_context_holds(text_world: World) -> None:
     assert min(lengths) > 64 - 16
 
 
+def test_shared_words_by_hand() -> None:
+    assert shared_words("Who is Ann?", "ann is a baker") == 2 / 5  # ann, is; of who, is, ann, a, baker
+    assert shared_words("", "...") == 0
+
+
+def test_related_examples_share_most_words_and_the_nearest_comes_last(text_world: World) -> None:
+    w = text_world
+    retain: Any = [
+        {"prompt": "what is the town of ann", "answer": "essen"},
+        {"prompt": "job of bob", "answer": "cook"},
+        {"prompt": "what is ann", "answer": "baker"},
+    ]
+    forget: Any = [{"prompt": "what is the job of ann", "answer": "nurse"}, {"prompt": "job of cid", "answer": "cook"}]
+    setting = replace(w, request=replace(w.request, retain=retain, forget=forget))
+    (one,) = attacked(FewShot(ks=(2,), chosen="related"), w.original, setting)
+    of_ann, of_cid = (framed("plain", item) for item in list(one.tested[0])[:2])  # type: ignore[call-overload]
+    assert of_ann == "what is ann baker\n\nwhat is the town of ann essen\n\nwhat is the job of ann"
+    assert of_cid.endswith("job of bob cook\n\njob of cid")
+
+
 def test_plain_text_is_refused(text_world: World) -> None:
     w = text_world
     bare: Any = {
@@ -101,6 +121,7 @@ def test_plain_text_is_refused(text_world: World) -> None:
         FewShot(ks=())
 
 
-def test_brings_back_what_a_copy_hides(text_world: World) -> None:
-    report = score_finding(FewShot(), setting_of(text_world, text_world.retrained[0])).report
+@pytest.mark.parametrize("chosen", ["drawn", "related"])
+def test_brings_back_what_a_copy_hides(text_world: World, chosen: Any) -> None:
+    report = score_finding(FewShot(chosen=chosen), setting_of(text_world, text_world.retrained[0])).report
     assert report.positive_holds, report.positive_control
