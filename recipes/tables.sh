@@ -2,7 +2,7 @@
 # Methods against attacks on three real models (verdict_real.py): beside five retrained models, and without any.
 # Each strength is searched against relearning, under the same damage. Goes on where an earlier call stopped.
 #   DATA=folder with cifar10, resnet_cifar10, stories260k, tinystories   OUT=where the runs go
-#   CASES="resnet20 customers stories"   SEEDS=2x2x2 (originals, unlearnings of each, evaluations of these)   KL=0.05
+#   CASES="resnet20 customers stories"   BASES="beside alone"   SEEDS=2x2x2 (originals, unlearnings of each, evaluations of these)   KL=0.05
 set -euo pipefail
 : "${DATA:?}" "${OUT:?}"
 export DATA
@@ -18,7 +18,7 @@ for case in ${CASES:-resnet20 customers stories}; do
     attacks="relearn:$texts relearn:data=benign,$texts quantise:bits=4,rounding=nf4 prune:shares=0.3 few_shot:ks=1+5
       multi_turn:turns=2 leak_at_k:ks=1+8,samples=8,temperatures=1 prefix:shares=0.5 interpolate loss min_k_plus_plus"
   fi
-  for basis in beside alone; do
+  for basis in ${BASES:-beside alone}; do
     seeds=${SEEDS:-2x2x2} suite=$attacks alone=""
     if [ $basis = alone ]; then seeds=${seeds%x*} suite=loss alone=--alone; fi
     unrecall bench --scenario "$(dirname "$0")/verdict_real.py:$case" --methods "${METHODS:-$methods}" --suite "$suite" $alone \
