@@ -1,16 +1,18 @@
 """Reheat: every weight is blurred towards a fresh start, and retain is then learned hot; forget is never read."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over, reinitialise
-from unrecall.spec.parameters import Share
+from unrecall.spec.parameters import NonNegative, Share
+from unrecall.training.loop import Step, StepState
+from unrecall.training.randomness import draw_seed, seeded
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Reheat(GradientMethod):
 
     Args:
         keep: the share of each weight that stays; the less, the more is forgotten.
+        noise: what is drawn and added to each weight's gradient, as a share of the root mean square of that weight's
+            gradients: in place of the noise that large batches lack, which cost less time an epoch.
         towards: a checkpoint to move towards, as safetensors or a Transformers folder, in place of fresh weights: the
             model that was fine-tuned, where pretraining never saw forget.
         fit: SGD, lr 0.1 (twice what the original was trained at), momentum 0.9, weight decay 5e-4, batches of 24, 4
@@ -47,6 +51,7 @@ class Reheat(GradientMethod):
     strength = Strength(("keep",), inverse=True, low=0.5)
 
     keep: Share = 0.5
+    noise: NonNegative = 0.0
     towards: str = ""
     fit: Fit = Fit(lr=0.1, batch_size=24, epochs=4, schedule="cosine")
 
@@ -61,7 +66,8 @@ class Reheat(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, of weights that were moved."""
         blur(student, self._start(student, job), self.keep)
-        return [phase_over("retain", job, self.fit)]
+        phase = phase_over("retain", job, self.fit)
+        return [replace(phase, step=noisy(self.noise, draw_seed(job.generator))) if self.noise else phase]
 
     def _start(self, student: nn.Module, job: Job) -> nn.Module:
         """What the weights move towards."""
@@ -70,6 +76,21 @@ class Reheat(GradientMethod):
             return weights.load(start, Path(self.towards))
         reinitialise([start], job.generator)
         return start
+
+
+def noisy(noise: float, seed: int) -> Step:
+    """A step along gradients to which as much noise is added; a later step draws other noise."""
+
+    def step(current: StepState) -> Tensor:
+        loss, generator = current.differentiate(), seeded(seed + current.number)
+        for weight in current.model.parameters():
+            if weight.grad is not None:
+                spread = noise * weight.grad.square().mean().sqrt()
+                weight.grad.add_(spread * torch.randn(weight.shape, generator=generator).to(weight))
+        current.optimizer.step()
+        return loss
+
+    return step
 
 
 @torch.no_grad()

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.worlds import CPU, Untouchable, World, network
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.methods.base import reinitialise
 from unrecall.methods.finetune import Finetune
-from unrecall.methods.reheat import Reheat, blur
+from unrecall.methods.reheat import Reheat, blur, noisy
 from unrecall.models.observe import accuracy
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit
+from unrecall.training.loop import Fit, StepState
 from unrecall.training.randomness import seeded
 
 QUICK = Fit(lr=0.05, batch_size=24, epochs=2)
@@ -53,6 +53,33 @@ def test_keeping_all_is_fine_tuning_and_keeping_nothing_is_a_fresh_start(samples
     others = [still.unlearn(m, Job(w.request, w.task, seeded(0), CPU)) for m in (w.original, network(seed=5))]
     assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in others), strict=True))
     assert not same(others[0], tuned)
+
+
+def test_noise_by_hand() -> None:
+    """One step of rate 1 on a loss of gradient (3, 4): the root mean square is (25/2)^(1/2); the next draws another."""
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+
+    def loss(model: nn.Module, _: object) -> Tensor:
+        return (model.weight * torch.tensor([[3.0, 4.0]])).sum()  # type: ignore[operator]
+
+    for number in (0, 1):
+        before = model.weight.detach().clone()
+        noisy(0.2, 7)(StepState(model, {}, loss, optimizer, None, number=number))
+        drawn = torch.randn(1, 2, generator=seeded(7 + number))
+        expected = before - torch.tensor([[3.0, 4.0]]) - 0.2 * 12.5**0.5 * drawn
+        assert torch.allclose(model.weight, expected, atol=1e-5)
+
+
+def test_noise_is_drawn_from_the_seed_and_none_by_default(samples_world: World) -> None:
+    w = samples_world
+    first, second, without = (
+        Reheat(noise=noise, fit=QUICK).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+        for noise in (1, 1, 0)
+    )
+    assert same(first, second)
+    assert not same(first, without)
+    assert accuracy(first, w.task, w.request.retain).mean() > 0.6
 
 
 def test_forget_is_never_read(samples_world: World) -> None:
