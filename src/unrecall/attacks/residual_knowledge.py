@@ -1,8 +1,9 @@
 """Residual knowledge: does the model still recognise forgotten examples that were slightly perturbed?"""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ from unrecall.spec.parameters import Count, NonNegative
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.randomness import draw_seed, seeded
+
+FEWEST = 10
+"""Draws that each of many examples has all the same, for what is said of single ones."""
 
 
 class _Drawn(NamedTuple):
@@ -50,6 +54,9 @@ class ResidualKnowledge(ScoredAttack):
         radius_max: largest radius, as a share of the width of the task's bounds.
         points: how many radii, equally spaced from 0.
         draws: draws an example at each radius (c in the paper); radius 0 needs only one.
+        precision: what the draws may add to the standard error of the share that a model recognises; of n examples
+            1 / (4 n precision^2) draws are enough, whatever is recognised, and no more are made, but at least ten. 0
+            makes all `draws`.
         perturbation: gaussian noise of standard deviation tau, or targeted fgsm or pgd in the l-infinity ball.
         pgd_steps, pgd_step: number and size of pgd steps, the latter a share too; it starts at a random point.
         batch_size: inputs a forward pass, but at least one example with all its draws. On two CPU cores larger passes
@@ -67,7 +74,7 @@ class ResidualKnowledge(ScoredAttack):
     threat: ClassVar[ThreatModel] = ThreatModel(
         access="the unlearned model's predictions; its gradients for fgsm and pgd",
         data="the forget examples and their labels; a retrained model to compare with",
-        budget="100 perturbed copies of each example at each radius",
+        budget="up to 100 perturbed copies of each example at each radius",
     )
 
     reading: ClassVar[ScoreReading] = "recognition"
@@ -78,6 +85,7 @@ class ResidualKnowledge(ScoredAttack):
     radius_max: NonNegative = 8 / 255
     points: Count = 11
     draws: Count = 100
+    precision: NonNegative = 0.0
     perturbation: Literal["gaussian", "fgsm", "pgd"] = "gaussian"
     pgd_steps: Count = 10
     pgd_step: NonNegative = 2 / 255
@@ -88,6 +96,11 @@ class ResidualKnowledge(ScoredAttack):
         """The radii, smallest first."""
         return tuple(float(radius) for radius in np.linspace(0, self.radius_max, self.points))
 
+    def of_examples(self, n: int) -> "ResidualKnowledge":
+        """This attack on n forget examples, with as many draws as its precision takes."""
+        enough = math.ceil(0.25 / (n * self.precision**2)) if self.precision else self.draws
+        return replace(self, draws=min(self.draws, max(FEWEST, enough)), precision=0.0)
+
     @property
     def compares(self) -> bool:  # type: ignore[override]
         """Crafted inputs are shown to retrained models too."""
@@ -96,6 +109,8 @@ class ResidualKnowledge(ScoredAttack):
     def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
         """The share of the draws of each example that is recognised, one point a radius."""
         perturbable(setting.task)
+        if self.precision:
+            return self.of_examples(len(setting.request.forget)).scores(subject, pool, setting)
         seed, task = draw_seed(pool.generator()), setting.task
         crafted = self.perturbation != "gaussian"
         others = [other for role, other in setting.models.references().items() if role != subject.role]
@@ -117,6 +132,8 @@ class ResidualKnowledge(ScoredAttack):
 
     def recognition(self, role: str, scores: Mapping[str, Scores], place: ArmIndices) -> "Recognition":
         """The counts of one model, and those of all retrained models but itself on the very same inputs."""
+        if self.precision:
+            return self.of_examples(len(place.positions)).recognition(role, scores, place)
         crafted = scores[role].beside
         beside = [scores[name].at(place) for name in scores if name.startswith("retrained") and name != role]
         if crafted:

@@ -32,7 +32,7 @@ Entry: TypeAlias = tuple[type, Attack]
 
 STANDARD: tuple[Entry, ...] = (
     (Classifying, attacks.Recalibration()),
-    (Perturbable, attacks.ResidualKnowledge()),
+    (Perturbable, attacks.ResidualKnowledge(precision=0.005)),
     (Classifying, attacks.Relearn()),
     (Textual, attacks.Relearn(learning_rates=LEARNING_RATES, fit=TEXT_RELEARNING)),
     (Paired, attacks.Relearn(learning_rates=LEARNING_RATES, fit=PAIR_RELEARNING)),
@@ -70,7 +70,7 @@ STANDARD: tuple[Entry, ...] = (
 
 QUICK: tuple[Entry, ...] = (
     (Classifying, attacks.Recalibration(counts=(128,))),
-    (Perturbable, attacks.ResidualKnowledge(points=3, draws=20)),
+    (Perturbable, attacks.ResidualKnowledge(points=3, draws=20, precision=0.01)),
     (Classifying, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-2,))),
     (Textual, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4,), fit=TEXT_RELEARNING)),
     (Paired, attacks.Relearn(steps=(1, 4, 16), learning_rates=(1e-4, 1e-3), fit=PAIR_RELEARNING)),

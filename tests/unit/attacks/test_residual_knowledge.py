@@ -89,6 +89,25 @@ def test_radii_are_the_papers() -> None:
     assert ResidualKnowledge().draws == 100
 
 
+def test_draws_by_hand() -> None:
+    """A share is at most 1/2 off in one draw: 10,000 of all examples together bring its mean to .005."""
+    attack = ResidualKnowledge(precision=0.005)
+    assert [attack.of_examples(n).draws for n in (1, 100, 101, 250, 999, 1000, 5000)] == [100, 100, 100, 40, 11, 10, 10]
+    assert replace(attack, draws=7).of_examples(5000).draws == 7
+    assert ResidualKnowledge().of_examples(5000).draws == 100
+
+
+def test_with_a_precision_the_counts_are_those_of_as_many_draws() -> None:
+    values = np.linspace(0.3, 0.7, 20)
+    fewer, same = (
+        found(bright(), [bright(0.45)], pixels(*values), ResidualKnowledge(radius_max=0.1, points=2, **how))
+        for how in ({"precision": 0.03}, {"draws": 14})
+    )
+    assert fewer.draws == same.draws == 14  # 1 / (4 * 20 * .0009) = 13.9
+    assert np.array_equal(fewer.subject, same.subject)
+    assert np.array_equal(fewer.references, same.references)
+
+
 @pytest.mark.parametrize("perturbation", ["gaussian", "fgsm", "pgd"])
 def test_a_model_against_itself_is_one_at_every_radius(samples_world: World, perturbation: str) -> None:
     attack = ResidualKnowledge(radius_max=0.3, points=4, draws=20, perturbation=perturbation)  # type: ignore[arg-type]
