@@ -53,11 +53,11 @@ def short(method: str) -> str:
 
 
 def cell(value: str, spreads: Sequence[str] = ()) -> str:
-    """A value and, in brackets, its spreads; nothing for what isn't there."""
+    """A value and, in brackets, its spreads, "-" for one that isn't known; nothing where there is no value."""
     if not value:
         return ""
-    known = ", ".join(f"{float(spread):.2f}" for spread in spreads if spread)
-    return f"{float(value):.2f}" + (f" ({known})" if known else "")
+    known = ", ".join(f"{float(spread):.2f}" if spread else "-" for spread in spreads)
+    return f"{float(value):.2f}" + (f" ({known})" if any(spreads) else "")
 
 
 def labels(folder: Path) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Few-shot probe: a model that sees others' questions answered may answer the one that it was to forget."""
 
 import copy
-import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,12 +37,13 @@ class FewShot(RecoveryAttack):
         success = ROUGE-L recall(true answer, answer to the question after k others),    in [0, 1] for each example
 
     They are drawn once, the same for every question and model, more of them with each k; or they are related to the
-    question, a history of its own for each: the k that share most words with it, the nearest last. Where the model's
-    context doesn't hold them all, the last that it holds.
+    question, a history of its own for each: the k that share most of their wording with it, the nearest last. Where the
+    model's context doesn't hold them all, the last that it holds.
 
     Args:
         ks: examples before the question, one point of the curve each.
-        chosen: "drawn", or "related": by words shared with the question, over all words of both (Jaccard), among 1,000.
+        chosen: "drawn", or "related": by the threes of letters that they share with the question, over all that either
+            has (Jaccard), among 1,000; in any script, also where no spaces part words.
 
     Expected to fail: where the model was never asked after others and makes nothing of them; where it answers none of
     retain either. NotSupported for plain text, which asks nothing.
@@ -50,9 +51,9 @@ class FewShot(RecoveryAttack):
     Reference: Brown et al., "Language Models are Few-Shot Learners", NeurIPS 2020, arXiv 2005.14165. Against unlearned
     models with five examples in "Prompt Attacks Reveal Superficial Knowledge Removal in Unlearning Methods" and in
     RepSelect, arXiv 2606.17168, from notes. Differs from these in counting the words of an answer, not choices. Related
-    examples: Liu et al., "What Makes Good In-Context Examples for GPT-3?", DeeLIO 2022, arXiv 2101.06804, with words in
-    place of an encoder; as a history before the question they are the second form of Pan, Wang, arXiv 2603.00823, from
-    its abstract (the first is `multi_turn`).
+    examples: Liu et al., "What Makes Good In-Context Examples for GPT-3?", DeeLIO 2022, arXiv 2101.06804, with letters
+    in place of an encoder; as a history before the question they are the second form of Pan, Wang, arXiv 2603.00823,
+    from its abstract (the first is `multi_turn`).
     """
 
     title: ClassVar[str] = "Few-shot probe"
@@ -117,19 +118,20 @@ class FewShot(RecoveryAttack):
             return item
         before = list(shots[:k])
         if self.chosen == "related":
-            nearest = sorted(shots, key=lambda shot: shared_words(texts.prompt(shot), texts.prompt(item)))
+            nearest = sorted(shots, key=lambda shot: shared(texts.prompt(shot), texts.prompt(item)))
             before = nearest[-k:]
         several = (texts.after(item, before[i:]) for i in range(len(before)))
         return next((asked for asked in several if texts.fits(model, asked)), item)
 
 
-def shared_words(first: str, second: str) -> float:
-    """Words that both texts have, as a share of those that either has; 0 where neither has any."""
-    one, other = words(first), words(second)
+def shared(first: str, second: str) -> float:
+    """The threes of letters that both texts have, as a share of those that either has; 0 where neither has any."""
+    one, other = threes(first), threes(second)
     return len(one & other) / max(1, len(one | other))
 
 
 @lru_cache(maxsize=4 * POOL)
-def words(text: str) -> frozenset[str]:
-    """The words of a text, in lower case."""
-    return frozenset(re.findall(r"\w+", text.lower()))
+def threes(text: str) -> frozenset[str]:
+    """All runs of three characters of a text, its first and last of two among them; case and spacing don't count."""
+    folded = f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
+    return frozenset(folded[i : i + 3] for i in range(len(folded) - 2))

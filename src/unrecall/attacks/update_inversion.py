@@ -1,4 +1,4 @@
-"""Update inversion: does the change of the weights say which examples were deleted?"""
+"""Update inversion: does the change of the weights say which of the training examples were deleted?"""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import both_arms
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
 from unrecall.data.examples import Absent, Examples, Part, evenly
 from unrecall.errors import MissingReference
@@ -23,7 +22,10 @@ from unrecall.spec.parameters import Count
 
 DAMPING, STEPS, TOLERANCE = 1e-3, 50, 1e-3
 """Of the Newton step: what is added to the Hessian, as a share of its largest eigenvalue, and when solving it stops."""
-UNCHANGED = Inspection((), {}, Estimate(value=None, note="its weights are the original's: there is no change"))
+UNCHANGED, INFINITE = (
+    Inspection((), {}, Estimate(value=None, note=note))
+    for note in ("its weights are the original's: there is no change", "its weights or gradients aren't finite")
+)
 
 
 @dataclass(frozen=True)
@@ -32,34 +34,35 @@ class UpdateInversion(InspectionAttack):
 
         z        = H (theta - theta_original),      H the Hessian of the mean loss over public examples
         score(x) = cos(d loss(x) / d theta, z),     the gradient at theta_original
-        value    = AUC of the scores, forget against holdout
+        value    = AUC of the scores, forget against retain
 
-    A Newton step removes examples of gradient g by theta - theta_original = H^-1 g, so that z is g. Whoever saw the
-    model before and after needs no access to forget for it, and in its authors' findings an exact retraining of a
-    simple model gives its one deleted example away; what helps is to keep the model of before from others. A diagnosis
-    of the release of both, and not of what is left: no verdict rests on it. The line has each block's weights alone.
+    A Newton step removes examples of gradient g by theta - theta_original = H^-1 g, so that z is g. Both arms were
+    trained on; the question is which was deleted. Who holds both models can ask it, and in its authors' findings an
+    exact retraining of a simple model gives its one deleted example away; what helps is to keep the model of before
+    from others. A diagnosis of the release of both, and not of what is left: no verdict rests on it. The line has each
+    block's weights alone.
 
     Args:
-        most: public examples, of the test set, evenly spread.
+        most: public examples, of the test set, and examples of each arm, evenly spread.
 
-    Expected to fail: beyond a few deleted examples, of which only what is common to them is left in z, and that is
-    common to others too (the positive control's figure says how far that goes); where a method, or training anew from
-    other fresh weights, takes no small step. NotSupported where an example has no loss of its own; MissingReference
-    without a test set or a holdout.
+    Expected to fail: beyond a few deleted examples, of which only what is common to them is left in z; where a method,
+    or training anew from other fresh weights, takes no small step; where weights are rounded to 16 bits, in which the
+    step for one of many examples is lost. The positive control is the best case, an exact Newton step by the same H.
+    NotSupported where an example has no loss of its own; MissingReference without a test set.
 
     Reference: Bertran, Tang, Kearns, Morgenstern, Roth, Wu, "Reconstruction Attacks on Machine Unlearning: Simple
     Models are Vulnerable", NeurIPS 2024, arXiv 2405.20272 (HRec), from its summary. Differs from the paper, which goes
-    on to draw the example whose gradient is z, in asking which of two sets it was in.
+    on to draw the example whose gradient is z, in asking which of the training examples it is.
     """
 
     title: ClassVar[str] = "Update inversion"
     threat: ClassVar[ThreatModel] = ThreatModel(
-        access="the weights before and after",
-        data="public examples; those in question and their labels",
-        budget="one product with a Hessian a model, one gradient an example",
+        access="the weights of both models, before and after unlearning",
+        data="public examples; training examples in question, with their labels",
+        budget="the curvature of the loss along the change, and each example's gradient",
     )
     needs_own_rows: ClassVar[bool] = True
-    shows: ClassVar[str] = "AUC of whose gradient the change of the weights is"
+    shows: ClassVar[str] = "which training examples were deleted, by the change of the weights, AUC"
     axis: ClassVar[str] = "block, input to output"
     unit: ClassVar[str] = "AUC"
 
@@ -71,7 +74,7 @@ class UpdateInversion(InspectionAttack):
 
     def inspect_all(self, subjects: Mapping[str, nn.Module], setting: Setting) -> dict[str, Inspection]:
         """The same of each subject; every example's gradient is computed once."""
-        original, arms = setting.models.original, both_arms(setting.observed)
+        original = setting.models.original
         weights = _weights(original)
         changes = {model: _change(model, original, weights) for model in dict.fromkeys(subjects.values())}
         moved = [model for model, change in changes.items() if bool(change.any())]
@@ -84,25 +87,30 @@ class UpdateInversion(InspectionAttack):
         groups = [list(weights), *filter(None, blocks)]
         if not moved:
             return dict.fromkeys(subjects, UNCHANGED)
-        forget, holdout = (_cosines(setting, self._few(arm), towards, groups, weights) for arm in arms.values())
-        by_model = {model: _inspection(*pair) for model, *pair in zip(moved, forget, holdout, strict=True)}
+        arms = (self._few(arm) for arm in (setting.observed.forget, setting.observed.retain))
+        forget, retain = (_cosines(setting, arm, towards, groups, weights) for arm in arms)
+        by_model = {model: _inspection(*pair) for model, *pair in zip(moved, forget, retain, strict=True)}
         return {role: by_model.get(model, UNCHANGED) for role, model in subjects.items()}
 
     def disguise(self, setting: Setting) -> nn.Module | None:
         """The original after the Newton step that removes forget: what the attack was made for."""
-        copied, task = copy.deepcopy(setting.models.original).eval(), setting.task
-        weights = _weights(copied)
-        gradient = flat(mean_gradient(copied, task, self._few(setting.observed.forget)))
+        copied, task = copy.deepcopy(setting.models.original).eval().requires_grad_(True), setting.task
+        weights, forget, retain = _weights(copied), setting.request.forget, setting.request.retain
+        summed = len(forget) * flat(mean_gradient(copied, task, self._few(forget)))
         curvature = Curvature(copied, task, self._public(setting), weights)
-        move(copied, weights, solved(curvature, gradient, DAMPING * largest(curvature), STEPS, TOLERANCE))
-        return copied
+        step = solved(curvature, summed / len(retain), DAMPING * largest(curvature), STEPS, TOLERANCE)
+        move(copied, weights, step)
+        return copied.requires_grad_(False)
 
     def conclusion(self, unlearned: Estimate, reference: float | None) -> str:
         """How well the change of the weights tells what was deleted."""
         if unlearned.value is None:
             return ""
-        sentence = f"Who holds the weights of before and after tells forget from holdout with AUC {unlearned.value:.2f}"
-        return beside(sentence, "for retrained models", reference)
+        sentence = (
+            "Of two training examples, who holds both models, of before and after unlearning, finds the deleted one in "
+            f"{unlearned.value:.2f} of all cases (by guessing: 0.50)"
+        )
+        return beside(sentence, "with a retrained model in", reference)
 
     def _turned_back(self, change: Tensor, weights: Weights, setting: Setting) -> Tensor:
         """H times the change, flat."""
@@ -143,7 +151,7 @@ def _cosines(
         own = torch.stack([_inner(gradients, gradients, group, 1) for group in groups])
         with_each = torch.stack([torch.stack([_inner(gradients, z, group, 1) for group in groups]) for z in towards])
         size = (own * lengths[..., None]).sqrt()
-        parts.append(torch.where(size > 0, with_each / size, 0.0))
+        parts.append(torch.where(size == 0, 0.0, with_each / size))
     return torch.cat(parts, -1).cpu().numpy()
 
 
@@ -153,8 +161,10 @@ def _inner(first: Weights, second: Weights, names: Sequence[str], kept: int) -> 
     return torch.stack([product.reshape(*product.shape[:kept], -1).sum(-1) for product in products]).sum(0)
 
 
-def _inspection(forget: np.ndarray, holdout: np.ndarray) -> Inspection:
+def _inspection(forget: np.ndarray, retain: np.ndarray) -> Inspection:
     """The AUC over all weights, and that of each block: cosines `[groups, examples]`, the first of all weights."""
-    values = [stats.auc(*scores) for scores in zip(forget, holdout, strict=True)]
+    if not (np.isfinite(forget).all() and np.isfinite(retain).all()):
+        return INFINITE
+    values = [stats.auc(*scores) for scores in zip(forget, retain, strict=True)]
     line = tuple(float(value.value or 0.0) for value in values[1:])
     return Inspection(tuple(map(float, range(1, len(line) + 1))), {"block": line}, values[0])

@@ -207,8 +207,9 @@ def code_key(*owners: Any) -> str:
     That is the files in which they and their base classes stand, and every file of unrecall and of the user that those
     import, directly or through others. Of what stands in no file, as in a notebook, it is the compiled functions. An
     object's parameters count too: arrays, the code of those that have parameters of their own, and the files and
-    folders that texts among them name. Files that code opens by itself, and variables of the environment, can't be
-    seen. Installed packages count by their version (see `environment`).
+    folders that texts among them name; and of a function the numbers, texts and parameters that it closes over. Files
+    that code opens by itself, and variables of the environment, can't be seen. Installed packages count by their
+    version (see `environment`).
     """
     state = hashlib.sha256()
     files: set[Path] = set()
@@ -217,6 +218,9 @@ def code_key(*owners: Any) -> str:
         state.update(path_key(Path(name)).encode())
     for array in (value for owner in whole for _, value in _parameters(owner) if hasattr(value, "__array__")):
         state.update(np.ascontiguousarray(array).tobytes())  # of which the text of a parameter shows a part
+    for value in (value for owner in whole if inspect.isfunction(owner) for value in _closed_over(owner)):
+        if _is_plain(value):
+            state.update(repr(value).encode())
     for owner in whole:
         kind = owner if isinstance(owner, type) or inspect.isfunction(owner) else type(owner)
         for part in kind.__mro__ if isinstance(kind, type) else (kind,):
@@ -252,6 +256,15 @@ def _closed_over(function: Any) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         with suppress(ValueError):
             yield cell.cell_contents
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the text of a value says all of it: numbers, texts, and objects whose parameters are such."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(_is_plain(own) for _, own in _parameters(value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _texts(owner: Any) -> Iterator[str]:

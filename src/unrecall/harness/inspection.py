@@ -61,7 +61,8 @@ def inspection_finding(attack: InspectionAttack, setting: Setting) -> Finding:
         return Finding(report=frame.model_copy(update={"note": note}), measurements=[row.absent(note)])
     hidden = by_role.pop(HIDDEN)
     measurement = row.measured({role: inspection.value for role, inspection in by_role.items()})
-    curves = [_curve(attack, frame, name, by_role) for name in by_role["unlearned"].lines]
+    shown = by_role["unlearned"]
+    curves = [_curve(attack, frame, name, by_role) for name in shown.lines] if shown.x else []
     conclusion = attack.conclusion(measurement.unlearned, measurement.reference)
     frame = frame.model_copy(update={"curves": curves, "note": conclusion})
     sign = {"above": 1, "below": -1, None: 0}[attack.leak]

@@ -416,13 +416,15 @@ def _as_long(phase: Phase, steps: int) -> Phase:
 def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
     """Draws fresh weights, in place, for every layer below `modules` that knows how, or whose model knows it.
 
-    A Transformers model knows how its layers start, also within another module; what stands in none of them, as CLIP's
-    scale, stays. Raises NotSupported for a layer that holds parameters and does not know how.
+    A Transformers model knows how its layers start, also within another module; what it says nothing of, as CLIP's
+    scale, stays. Raises NotSupported for a layer that holds parameters and does not know how; one of the user's own in
+    a Transformers model is such a layer if nobody gave it other values.
     """
     with own_randomness(draw_seed(generator)):
         for module in modules:
-            models = [inner for inner in module.modules() if callable(getattr(inner, "_init_weights", None))]
+            models = [inner for inner in module.modules() if _of_transformers(inner)]
             known = {layer for model in models for layer in model.modules()}
+            own: list[tuple[nn.Module, nn.Parameter, Tensor]] = []
             for layer in module.modules():
                 # PyTorch's attention has it under another name.
                 reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
@@ -433,18 +435,33 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
                     for name, value in layer.named_parameters(recurse=False):
                         nn.init.constant_(value, float(name == "weight"))
                 elif layer not in known and any(True for _ in layer.parameters(recurse=False)):
-                    raise NotSupported(
-                        f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got a layer without. "
-                        "Give the module that method, or retrain through a Scenario with build."
-                    )
+                    raise _no_start(layer)
+                elif not type(layer).__module__.startswith("transformers"):
+                    own += [(layer, value, value.detach().clone()) for value in layer.parameters(recurse=False)]
             for value in module.parameters():
                 vars(value).pop("_is_hf_initialized", None)
             _start_from_within(module, None)
+            for layer, weight, before in own:
+                if torch.equal(weight, before):
+                    raise _no_start(layer)
+
+
+def _no_start(layer: nn.Module) -> NotSupported:
+    return NotSupported(
+        f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got a layer without. Give the module "
+        "that method, or retrain through a Scenario with build."
+    )
+
+
+def _of_transformers(module: nn.Module) -> bool:
+    """Whether it is a Transformers model, which starts each of its layers by `_init_weights(layer)`."""
+    return any(kind.__name__ == "PreTrainedModel" for kind in type(module).__mro__)
 
 
 def _start_from_within(module: nn.Module, start: Callable[[nn.Module], None] | None) -> None:
     """Inner layers first, for an outer one may know better how its own start; each by the model closest around it."""
-    start = getattr(module, "_init_weights", start)
+    if _of_transformers(module):
+        start = module._init_weights  # type: ignore[assignment]
     for child in module.children():
         _start_from_within(child, start)
     if start is not None:

@@ -31,7 +31,8 @@ class Reheat(GradientMethod):
     Args:
         keep: the share of each weight that stays; the less, the more is forgotten.
         noise: what is drawn and added to each weight's gradient, as a share of the root mean square of that weight's
-            gradients: in place of the noise that large batches lack, which cost less time an epoch.
+            gradients, after clipping and where they aren't 0: in place of the noise that large batches lack, which
+            cost less time an epoch.
         towards: a checkpoint to move towards, as safetensors or a Transformers folder, in place of fresh weights: the
             model that was fine-tuned, where pretraining never saw forget.
         fit: SGD, lr 0.1 (twice what the original was trained at), momentum 0.9, weight decay 5e-4, batches of 24, 4
@@ -83,10 +84,10 @@ def noisy(noise: float, seed: int) -> Step:
 
     def step(current: StepState) -> Tensor:
         loss, generator = current.differentiate(), seeded(seed + current.number)
-        for weight in current.model.parameters():
-            if weight.grad is not None:
-                spread = noise * weight.grad.square().mean().sqrt()
-                weight.grad.add_(spread * torch.randn(weight.shape, generator=generator).to(weight))
+        for gradient in (weight.grad for weight in current.model.parameters() if weight.grad is not None):
+            spread = noise * gradient.square().mean().sqrt()
+            drawn = torch.randn(gradient.shape, generator=generator).to(gradient)
+            gradient.add_(spread * drawn * (gradient != 0))
         current.optimizer.step()
         return loss
 

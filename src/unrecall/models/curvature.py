@@ -10,7 +10,7 @@ from torch.func import grad, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unrecall.data.examples import Examples, batch_size
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, NotSupported
 from unrecall.models.importance import Losses, Weights, mean_gradient
 from unrecall.models.observe import in_order, repeated
 from unrecall.models.vector import flat, shaped
@@ -93,14 +93,20 @@ def series(curvatures: Iterable[Curvature], right: Tensor, damping: float, scale
 
 def largest(curvature: Curvature) -> float:
     """Finds the largest eigenvalue of H, to about a percent."""
-    from scipy.sparse.linalg import eigsh
+    from scipy.sparse.linalg import ArpackError, eigsh
 
     like = flat(curvature.weights)
     start, operator = np.random.default_rng(0).standard_normal(like.numel()), _operator(curvature, like, 0.0)
     if not (operator @ start).any():
         return 0.0
     few = min(8, like.numel())  # vectors that are held at once
-    values = eigsh(operator, k=1, which="LA", v0=start, tol=1e-2, ncv=few, return_eigenvectors=False)
+    try:
+        values = eigsh(operator, k=1, which="LA", v0=start, tol=1e-2, ncv=few, return_eigenvectors=False)
+    except ArpackError as error:
+        raise NotSupported(
+            f"curvature: expected a Hessian with a largest eigenvalue, got none ({error}). The loss may have no second "
+            "derivative somewhere; leave out what needs it."
+        ) from error
     return float(values[0])
 
 

@@ -90,10 +90,10 @@ class StepState:
         losses = []
         for share, batches in self._parts():
             loss = share * self.loss(self.model, batches)
-            if not loss.requires_grad:
+            if not getattr(loss, "requires_grad", False):
                 raise BadInput(
-                    "training: expected the loss to depend on a trainable weight, got one that depends on none: all "
-                    "that are not frozen are unused. Unfreeze a layer that the model uses, or name it as target."
+                    "training: expected a loss that depends on a trainable weight, got one without a gradient. "
+                    "Unfreeze a layer that the model uses, or name it as target; a loss of your own stays a tensor."
                 )
             torch.autograd.backward(loss)
             losses.append(loss.detach())

@@ -22,6 +22,7 @@ from unrecall.disk import cache as room
 from unrecall.disk import files as storage
 from unrecall.disk.cache import ARRAYS, JSON, Cache, cache_folder, code_key, model_form, shared
 from unrecall.errors import BadInput
+from unrecall.methods.mudman import MUDMAN
 from unrecall.record.schema import Cost
 from unrecall.spec.lines import parse
 from unrecall.tasks import CausalLM, Classification
@@ -352,8 +353,15 @@ def test_a_function_hangs_on_the_functions_that_it_closes_over() -> None:
 
     if bool(os.environ.get("NEVER")):
         missing = first
+
+    def with_value(value: object) -> Callable[[], object]:
+        return lambda: value
+
     assert code_key(never) == code_key(never), "a name without a value is passed over"
     assert code_key(around(first)) == code_key(around(first)) != code_key(around(second))
+    assert code_key(with_value(1)) == code_key(with_value(1)) != code_key(with_value(3))
+    assert code_key(with_value(MUDMAN())) == code_key(with_value(MUDMAN())) != code_key(with_value(MUDMAN(fork=3)))
+    assert code_key(with_value(object())) == code_key(with_value(object())), "whose text is its address"
     assert code_key(Terms({"forget": first})) == code_key(Terms({"forget": first}))  # type: ignore[dict-item]
     assert code_key(Terms({"forget": first})) != code_key(Terms({"forget": second}))  # type: ignore[dict-item]
 

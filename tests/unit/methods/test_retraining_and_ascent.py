@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.worlds import CPU, World, network, small_clip, small_llama
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, NotSupported
 from unrecall.methods import rurk
 from unrecall.methods.base import GradientMethod, reinitialise
 from unrecall.methods.cf_k import CFk
@@ -325,3 +325,32 @@ def test_fresh_weights_are_as_large_as_those_of_a_new_model(build: Callable[[int
         if a.numel() >= 500:
             assert 0.8 < float(b.std() / a.std()) < 1.25, name
             assert abs(float(b.mean())) < float(a.std()) / 4, name
+
+
+class Own(nn.Module):
+    """A layer of the user's with a start of its own, and a value that nobody gives another."""
+
+    def __init__(self, position: bool = False) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        if position:
+            self.position = nn.Parameter(torch.ones(4))
+
+    def _init_weights(self) -> None:
+        nn.init.ones_(self.layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+def test_a_start_of_the_user_s_own_is_not_taken_for_transformers(samples_world: World) -> None:
+    model = nn.Sequential(Own(), nn.Linear(4, 2))
+    before = model[0].layer.weight.detach().clone()
+    reinitialise([model], seeded(0))
+    assert not torch.equal(model[0].layer.weight, before)
+    with pytest.raises(NotSupported, match="expected Own to have reset_parameters"):
+        reinitialise([nn.Sequential(Own(position=True))], seeded(0))
+    within = vision_transformer_within(0, 1)
+    within[0].classifier = Own(position=True)  # type: ignore[index]
+    with pytest.raises(NotSupported, match="expected Own to have reset_parameters"):
+        reinitialise([within], seeded(0))

@@ -1,5 +1,6 @@
 """The one loop: what it computes, and that a kill at any moment leaves a run that ends with the same weights."""
 
+import itertools
 import math
 import os
 import subprocess
@@ -228,13 +229,11 @@ class Killed(Exception):
 
 def noisy(killed_at: int | None, generator: torch.Generator) -> tuple[Phase, nn.Module]:
     """Noise from the generator in the loss, dropout in the model: whatever could go astray on resuming."""
-    taken = 0
+    taken, ends = itertools.count(), {killed_at}  # a number itself would be part of the key
 
     def loss(model: nn.Module, batches: Batches) -> Tensor:
-        nonlocal taken
-        if taken == killed_at:
+        if next(taken) in ends:
             raise Killed
-        taken += 1
         inputs = batches["all"]["inputs"]
         noise = 0.1 * torch.randn(inputs.shape, generator=generator)
         moved = TASK.with_inputs(batches["all"], inputs + noise)
