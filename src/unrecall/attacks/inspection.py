@@ -34,13 +34,15 @@ def beside(sentence: str, others: str, reference: float | None) -> str:
 class InspectionAttack(Attack):
     """Opens a model and looks for what its outputs no longer show.
 
-    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are.
+    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are. `sees`: what the positive control asks
+    it to see, which is in the copy that `disguise` makes.
     """
 
     kind: ClassVar[AttackKind] = "inspection"
     shows: ClassVar[str]
     axis: ClassVar[str]
     unit: ClassVar[str]
+    sees: ClassVar[str] = "what a copy of the original only hides"
 
     @property
     def leak(self) -> Side | None:

@@ -62,6 +62,7 @@ class Traces(InspectionAttack):
     shows: ClassVar[str] = "answers told from those of retrained models"
     axis: ClassVar[str] = "answers read together"
     unit: ClassVar[str] = "share told apart"
+    sees: ClassVar[str] = "the mark of a head of half the weights"
 
     folds: Annotated[int, Field(ge=2)] = 5
     penalty: Positive = 0.01

@@ -65,6 +65,7 @@ class UpdateInversion(InspectionAttack):
     shows: ClassVar[str] = "which training examples were deleted, by the change of the weights, AUC"
     axis: ClassVar[str] = "block, input to output"
     unit: ClassVar[str] = "AUC"
+    sees: ClassVar[str] = "what a Newton step deletes"
 
     most: Count = 500
 

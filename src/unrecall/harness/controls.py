@@ -161,12 +161,15 @@ def shows_less(row: Measurement, original: np.ndarray, others: np.ndarray, *, so
 # Inspections.
 
 
-def sees_hidden(hidden: Estimate, references: Sequence[float], sign: int) -> Control:
+def sees_hidden(
+    hidden: Estimate, references: Sequence[float], sign: int, what: str = "what a copy of the original only hides"
+) -> Control:
     """Inspection, positive: a copy of the original that only hides lies beyond where retrained models do.
 
-    `sign`: 1 where the forgotten shows in high values, -1 in low ones, 0 where neither side tells.
+    `sign`: 1 where the forgotten shows in high values, -1 in low ones, 0 where neither side tells. `what`: is to be
+    seen.
     """
-    sentence = "sees what a copy of the original only hides"
+    sentence = f"sees {what}"
     if missing := _missing(sign, len(references), hidden):
         return Control(f"{sentence} (no test: {missing})")
     edge = _edge(references, sign, ALPHA)

@@ -67,7 +67,7 @@ def inspection_finding(attack: InspectionAttack, setting: Setting) -> Finding:
     frame = frame.model_copy(update={"curves": curves, "note": conclusion})
     sign = {"above": 1, "below": -1, None: 0}[attack.leak]
     values = [estimate.value for estimate in measurement.references if estimate.value is not None]
-    frame = with_positive(frame, sees_hidden(hidden.value, values, sign))
+    frame = with_positive(frame, sees_hidden(hidden.value, values, sign, attack.sees))
     return Finding(report=with_negative(frame, sees_none(values, sign)), measurements=[measurement])
 
 

@@ -99,7 +99,7 @@ def test_the_control_tells_one_example(samples_world: World) -> None:
     setting = replace(setting_of(w), request=replace(w.request, forget=w.request.forget[:1]))  # type: ignore[index]
     models = Models(w.original, w.retrained[0], w.retrained)
     finding = inspection_finding(UpdateInversion(), replace(setting, models=models))
-    assert "only hides: 1.00" in finding.report.positive_control
+    assert "sees what a Newton step deletes: 1.00" in finding.report.positive_control
     (row,) = finding.measurements
     assert not row.judged
     assert row.original.value is None and "no change" in row.original.note
