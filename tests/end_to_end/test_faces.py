@@ -92,6 +92,7 @@ def test_the_doctor_looks_at_the_case_first(capsys: pytest.CaptureFixture[str]) 
     assert "Did you mean 'make'?" in capsys.readouterr().err
     assert call("doctor", "--scenario", "faces.py:make", "--alone", "--suite", "loss", "--device", "cpu") == 0
     assert call("doctor", "faces.py:make", "--scenario", "digits") == 2
+    assert call("doctor", "digits", "--suite", "loss", "--against", "loss") == 2
     assert "no verdict on what is still known: a whole class must go" in capsys.readouterr().out
 
 

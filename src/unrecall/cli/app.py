@@ -171,6 +171,8 @@ def doctor(
     group: options.Group = "",
     lora: options.Lora = None,
     tune: Tune = None,
+    against: options.AgainstAttack = "",
+    kl: options.MostKl = None,
     suite: SuiteName = "standard",
     device: Device = None,
     alone: options.Alone = False,
@@ -179,9 +181,9 @@ def doctor(
     own = options.own_texts(locals())
     if scenario and named:
         raise BadInput(f"doctor: expected one scenario, got '{scenario}' and --scenario '{named}'. Leave one out.")
-    tuned = options.tunes(tune, method, own)
+    search = options.against_attack(tune, against, kl) or options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario or named, **own), options.method_line(method, lora)
-    check_names(scenario, method, suite, tuned)
+    check_names(scenario, method, suite, bool(search))
     from unrecall.experiment.doctor import Case
     from unrecall.experiment.doctor import doctor as look
     from unrecall.experiment.grid import Cell, scenario_for
@@ -190,8 +192,10 @@ def doctor(
     from unrecall.training.session import Session
 
     case_scenario = scenario_for(Cell(scenario, method, suite, 0, False, "", device, alone=alone))
+    if not isinstance(search, bool):
+        search.attack_on(case_scenario.task, case_scenario.request.kind)
     suiting = attacks(*suite.split()).suiting(case_scenario.task)
-    case = Case(case_scenario, parse(method, "methods"), suiting, Session(device=device, show=True), tuned)
+    case = Case(case_scenario, parse(method, "methods"), suiting, Session(device=device, show=True), search)
     _say(f"{case_scenario.name}: {case_scenario.summary}")
     for line in look(case):
         _say(f"  {line.subject:<10} {line.text}")

@@ -23,6 +23,7 @@ from unrecall.data.examples import Absent, Examples, Joined, Part, evenly
 from unrecall.data.request import SPLITS, Request
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting
+from unrecall.experiment.against import Against
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.audit import finding_of
 from unrecall.harness.finding import Finding, report_of
@@ -69,14 +70,15 @@ class Line(NamedTuple):
 class Case:
     """What is looked at: a scenario, the method and the attacks that it is meant for, and where they run.
 
-    `tuned`: whether the method's strength will be searched first, on examples that the audit then does without.
+    `tuned`: whether the method's strength will be searched first, on examples that the audit then does without, or
+    against which attack.
     """
 
     scenario: Scenario
     method: Method
     attacks: Sequence[Attack]
     session: Session
-    tuned: bool = False
+    tuned: bool | Against = False
 
     @cached_property
     def request(self) -> Request:
@@ -425,7 +427,10 @@ def _tuning(case: Case) -> str:
         return str(error)
     audit = "the audit does" if case.tuned else "the audit would do"
     on = f"on forget and {len(request.validation or ())} examples that were never trained on and that {audit} without"
-    return f"--tune searches {' and '.join(strength.parameters)} {on}, up to {TRIALS} times the method's own time"
+    searches = f"searches {' and '.join(strength.parameters)} {on}, up to {TRIALS} times the method's own time"
+    if isinstance(case.tuned, Against):
+        return f"--against {case.tuned.attack} {searches} and that of the attack"
+    return f"--tune {searches}"
 
 
 def _sample(request: Request, most: int) -> Request:

@@ -12,6 +12,7 @@ import unrecall as ur
 from tests.worlds import CPU, World, network
 from unrecall.data.examples import Absent
 from unrecall.errors import BadInput
+from unrecall.experiment.against import Against
 from unrecall.experiment.doctor import Case, Line, at_most, beforehand, between, doctor, memory, of_all, smallest
 from unrecall.harness.never_trained import confidence
 from unrecall.models.observe import observe
@@ -31,7 +32,9 @@ def scenario_of(world: World) -> Scenario:
     )
 
 
-def look(scenario: Scenario, method: str = "grad_diff", attacks: str = "loss", *, tuned: bool = False) -> list[Line]:
+def look(
+    scenario: Scenario, method: str = "grad_diff", attacks: str = "loss", *, tuned: bool | Against = False
+) -> list[Line]:
     suiting = ur.suite(*attacks.split()).suiting(scenario.task)
     return list(doctor(Case(scenario, parse(method, "methods"), suiting, CPU, tuned)))
 
@@ -75,6 +78,9 @@ def test_what_tuning_takes_is_counted_as_the_run_counts_it(samples_world: World)
     assert said(lines, "data") == "forget 20, retain 140, holdout 20, test 200, validation 20"
     assert said(lines, "verdict").startswith("beside 20 records never trained on: leaks at 4 %, stands out, damaged")
     assert "20 examples that were never trained on and that the audit does without" in said(lines, "tuning")
+    against = said(look(given, tuned=Against("relearn")), "tuning")
+    assert against.startswith("--against relearn searches fit.lr on forget and 20 examples")
+    assert against.endswith("up to 6 times the method's own time and that of the attack")
 
 
 def test_where_tuning_lacks_examples_the_rest_is_still_said(samples_world: World) -> None:
