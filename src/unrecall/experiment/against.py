@@ -11,7 +11,7 @@ from unrecall.attacks.base import RecoveryAttack
 from unrecall.data.examples import Absent
 from unrecall.data.request import Kind
 from unrecall.disk.cache import code_key
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.experiment.goal import guards_of
 from unrecall.experiment.tune import TRIALS, UNMET, Search, start_of
@@ -79,12 +79,19 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
     Sees forget, validation and retain, of which a tenth is kept from unlearning to look for damage; neither holdout nor
     retrained models. What is brought back is the mean of what the attack's measure shows on forget minus that on
     validation, or on forget alone where there is no validation, at the attacker's best point, which may be to do
-    nothing. Training doesn't stop by itself. Raises NotSupported for a method without a strength, and for fewer than 2
-    retain examples.
+    nothing. Training doesn't stop by itself. Raises NotSupported for a method without a strength, for fewer than 2
+    retain examples, and where the attack shows no more of forget than of validation in the original itself, so that
+    every strength would do.
     """
     strength, request, seed = start_of(method, model, job)
     judge = Judge(model, job.on(request), seed, against)
     untouched = judge.brought_back(model)
+    if untouched <= 0:
+        raise NotSupported(
+            "--against: expected an attack that shows more of forget than of validation in the original, got "
+            f"{against.attack}, which shows no more: any strength would do by it. Name another attack, or search by "
+            "--tune, which looks at confidence."
+        )
     tried = Search(method, model, judge.job, seed, request.kind, untouched, judge).trials(strength, trials)
     best = choose(tried)
     beside = " beyond validation" if len(request.holdout) else ""

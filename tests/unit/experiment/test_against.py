@@ -94,6 +94,14 @@ def test_a_budget_that_no_strength_keeps_is_said(samples_world: World) -> None:
     assert "none that was tried does that" in tuned.criterion
 
 
+def test_an_attack_that_shows_nothing_of_the_original_is_refused(
+    samples_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Judge, "brought_back", lambda *_: -0.02)
+    with pytest.raises(NotSupported, match="shows more of forget than of validation in the original, got relearn"):
+        tune_against(Dial(), samples_world.original, job_of(samples_world), By("relearn", 0.1))
+
+
 def test_relearning_is_tuned_against(samples_world: World) -> None:
     """The quick suite's own, where nothing else is said; the same again gives the same."""
     w, against = samples_world, Against("relearn", 0.5)

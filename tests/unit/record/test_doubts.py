@@ -363,6 +363,16 @@ def test_tuning_that_kept_nothing() -> None:
     assert [doubt.id for doubt in doubts(facts)] == ["tuning"]
 
 
+@pytest.mark.parametrize(("untouched", "fires"), [(0.049, True), (0.05, False), (0.9, False)])
+def test_an_attack_that_shows_little_hardly_tells_strengths_apart(untouched: float, fires: bool) -> None:
+    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.0, kept=True)
+    said = Tuning(parameter="tau", chosen=1.0, criterion="c", untouched=untouched, against="relearn", trials=[trial])
+    raised = [doubt.message for doubt in doubts(replace(healthy(), tuning=said))]
+    assert bool(raised) == fires
+    assert all(f"relearn showed only {untouched:.3f} more" in message for message in raised)
+    assert not doubts(replace(healthy(), tuning=said.model_copy(update={"against": ""})))
+
+
 @pytest.mark.parametrize(("null", "fires"), [(0.81, False), (0.79, True), (0.6, True), (1.0, False), (None, False)])
 def test_statistics_fires_from_half_of_the_forgetting_on(null: float | None, fires: bool) -> None:
     found = doubts(with_row("forget_accuracy", null={"value": null}))
