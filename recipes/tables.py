@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unrecall.record.schema import Record, load
 
-SHOWN = (
+MEASUREMENTS = (
     *("forget_accuracy", "forget_rouge", "extraction_strength"),
     *("relearn_mean", "relearn_benign_mean", "quantise_mean", "quantise_nf4_mean", "prune_mean", "weight_noise_mean"),
     *("recalibration_mean", "few_shot_mean", "multi_turn_mean", "leak_at_k_mean", "prefix_mean", "interpolate"),
@@ -32,7 +32,7 @@ def table(path: Path) -> Iterator[str]:
     by_name = {(row["measurement"], row["method"]): row for row in rows}
     yield "| measurement | original | retrained (sd) | " + " | ".join(map(short, methods)) + " |"
     yield "|---" * (3 + len(methods)) + "|"
-    for name in SHOWN:
+    for name in MEASUREMENTS:
         of_each = [by_name.get((name, method)) for method in methods]
         first = next((row for row in of_each if row and row["unlearned"]), None)
         if first is None:
@@ -57,7 +57,7 @@ def cell(value: str, spreads: Sequence[str] = ()) -> str:
     if not value:
         return ""
     known = ", ".join(f"{float(spread):.2f}" if spread else "-" for spread in spreads)
-    return f"{float(value):.2f}" + (f" ({known})" if any(spreads) else "")
+    return f"{float(value) + 0.0:.2f}".replace("-0.00", "0.00") + (f" ({known})" if any(spreads) else "")
 
 
 def labels(folder: Path) -> Iterator[str]:
@@ -66,10 +66,10 @@ def labels(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*/*/record.json")):
         records.setdefault(path.parent.parent.name, []).append(load(path))
     yield "| method | labels | beyond the bounds |\n|---|---|---|"
-    for method, own in records.items():
-        said = Counter(record.verdict.label for record in own)
-        beyond = Counter(name for record in own for name in outside(record))
-        yield f"| `{method}` | {counted(said)} | {counted(beyond)} |"
+    for method, of_method in records.items():
+        given = Counter(record.verdict.label for record in of_method)
+        beyond = Counter(name for record in of_method for name in outside(record))
+        yield f"| `{method}` | {counted(given)} | {counted(beyond)} |"
 
 
 def outside(record: Record) -> Iterator[str]:

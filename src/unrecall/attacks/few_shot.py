@@ -37,13 +37,13 @@ class FewShot(RecoveryAttack):
         success = ROUGE-L recall(true answer, answer to the question after k others),    in [0, 1] for each example
 
     They are drawn once, the same for every question and model, more of them with each k; or they are related to the
-    question, a history of its own for each: the k that share most of their wording with it, the nearest last. Where the
-    model's context doesn't hold them all, the last that it holds.
+    question, and differ from one to the next: the k that share most of their wording with it, the nearest last. Where
+    the model's context doesn't hold them all, the last that it holds.
 
     Args:
         ks: examples before the question, one point of the curve each.
-        chosen: "drawn", or "related": by the threes of letters that they share with the question, over all that either
-            has (Jaccard), among 1,000; in any script, also where no spaces part words.
+        chosen: "drawn", or "related": by the runs of three characters that both questions have, over all that either
+            has (Jaccard), among 1,000 drawn; in any script, also where no spaces part words.
 
     Expected to fail: where the model was never asked after others and makes nothing of them; where it answers none of
     retain either. NotSupported for plain text, which asks nothing.
@@ -118,20 +118,20 @@ class FewShot(RecoveryAttack):
             return item
         before = list(shots[:k])
         if self.chosen == "related":
-            nearest = sorted(shots, key=lambda shot: shared(texts.prompt(shot), texts.prompt(item)))
+            nearest = sorted(shots, key=lambda shot: overlap(texts.prompt(shot), texts.prompt(item)))
             before = nearest[-k:]
         several = (texts.after(item, before[i:]) for i in range(len(before)))
         return next((asked for asked in several if texts.fits(model, asked)), item)
 
 
-def shared(first: str, second: str) -> float:
-    """The threes of letters that both texts have, as a share of those that either has; 0 where neither has any."""
-    one, other = threes(first), threes(second)
-    return len(one & other) / max(1, len(one | other))
+def overlap(first: str, second: str) -> float:
+    """The runs of three characters that both texts have, as a share of those that either has; 0 where none has any."""
+    both = trigrams(first), trigrams(second)
+    return len(both[0] & both[1]) / max(1, len(both[0] | both[1]))
 
 
 @lru_cache(maxsize=4 * POOL)
-def threes(text: str) -> frozenset[str]:
-    """All runs of three characters of a text, its first and last of two among them; case and spacing don't count."""
+def trigrams(text: str) -> frozenset[str]:
+    """All runs of three characters of a text between two spaces; case and more than one space don't count."""
     folded = f" {' '.join(unicodedata.normalize('NFKC', text).casefold().split())} "
     return frozenset(folded[i : i + 3] for i in range(len(folded) - 2))

@@ -34,8 +34,8 @@ def beside(sentence: str, others: str, reference: float | None) -> str:
 class InspectionAttack(Attack):
     """Opens a model and looks for what its outputs no longer show.
 
-    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are. `sees`: what the positive control asks
-    it to see, which is in the copy that `disguise` makes.
+    `shows`: what its value is. `axis` and `unit`: what x and y of its lines are. `sees`: what it
+    finds in the copy that `disguise` makes, if it works.
     """
 
     kind: ClassVar[AttackKind] = "inspection"

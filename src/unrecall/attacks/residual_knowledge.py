@@ -27,7 +27,7 @@ from unrecall.tasks.protocols import Perturbable, perturbable
 from unrecall.training.randomness import draw_seed, seeded
 
 FEWEST = 10
-"""Draws that each of many examples has all the same, for what is said of single ones."""
+"""The fewest draws an example to which a precision brings them: with fewer, its own share would say little."""
 
 
 class _Drawn(NamedTuple):
@@ -55,8 +55,8 @@ class ResidualKnowledge(ScoredAttack):
         points: how many radii, equally spaced from 0.
         draws: draws an example at each radius (c in the paper); radius 0 needs only one.
         precision: what the draws may add to the standard error of the share that a model recognises; of n examples
-            1 / (4 n precision^2) draws are enough, whatever is recognised, and no more are made, but at least ten. 0
-            makes all `draws`.
+            1 / (4 n precision^2) draws each are enough, whatever is recognised, and no more are made than that, ten at
+            least, and `draws` at most. 0 makes all `draws`.
         perturbation: gaussian noise of standard deviation tau, or targeted fgsm or pgd in the l-infinity ball.
         pgd_steps, pgd_step: number and size of pgd steps, the latter a share too; it starts at a random point.
         batch_size: inputs a forward pass, but at least one example with all its draws. On two CPU cores larger passes

@@ -207,9 +207,9 @@ def code_key(*owners: Any) -> str:
     That is the files in which they and their base classes stand, and every file of unrecall and of the user that those
     import, directly or through others. Of what stands in no file, as in a notebook, it is the compiled functions. An
     object's parameters count too: arrays, the code of those that have parameters of their own, and the files and
-    folders that texts among them name; and of a function the numbers, texts and parameters that it closes over. Files
-    that code opens by itself, and variables of the environment, can't be seen. Installed packages count by their
-    version (see `environment`).
+    folders that texts among them name; and of a function the numbers, texts and parameters that it closes over, though
+    not what stands in lists and mappings, which may change as it runs. Files that code opens by itself, and variables
+    of the environment, can't be seen. Installed packages count by their version (see `environment`).
     """
     state = hashlib.sha256()
     files: set[Path] = set()

@@ -80,21 +80,21 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
     retrained models. What is brought back is the mean of what the attack's measure shows on forget minus that on
     validation, or on forget alone where there is no validation, at the attacker's best point, which may be to do
     nothing. Training doesn't stop by itself. Raises NotSupported for a method without a strength, for fewer than 2
-    retain examples, and where the attack shows no more of forget than of validation in the original itself, so that
-    every strength would do.
+    retain examples, and where the attack shows nothing of forget beyond validation in the original itself, so that
+    any strength would do.
     """
     strength, request, seed = start_of(method, model, job)
     judge = Judge(model, job.on(request), seed, against)
     untouched = judge.brought_back(model)
+    beside = " beyond validation" if len(request.holdout) else ""
     if untouched <= 0:
         raise NotSupported(
-            "--against: expected an attack that shows more of forget than of validation in the original, got "
-            f"{against.attack}, which shows no more: any strength would do by it. Name another attack, or search by "
+            f"--against: expected an attack that shows something of forget{beside} in the original, got "
+            f"{against.attack}, which shows nothing: any strength would do by it. Name another attack, or search by "
             "--tune, which looks at confidence."
         )
     tried = Search(method, model, judge.job, seed, request.kind, untouched, judge).trials(strength, trials)
     best = choose(tried)
-    beside = " beyond validation" if len(request.holdout) else ""
     criterion = CRITERION.format(against.attack, beside, against.kl)
     return Tuning(
         parameter=" and ".join(strength.parameters),

@@ -70,8 +70,8 @@ class Line(NamedTuple):
 class Case:
     """What is looked at: a scenario, the method and the attacks that it is meant for, and where they run.
 
-    `tuned`: whether the method's strength will be searched first, on examples that the audit then does without, or
-    against which attack.
+    `tuned`: whether the method's strength will be searched first, on examples that the audit then does without, and
+    against which attack, if any.
     """
 
     scenario: Scenario
@@ -429,7 +429,8 @@ def _tuning(case: Case) -> str:
     on = f"on forget and {len(request.validation or ())} examples that were never trained on and that {audit} without"
     searches = f"searches {' and '.join(strength.parameters)} {on}, up to {TRIALS} times the method's own time"
     if isinstance(case.tuned, Against):
-        return f"--against {case.tuned.attack} {searches} and that of the attack"
+        shows = "; it ends there where the attack shows nothing more of forget than of those in the original"
+        return f"--against {case.tuned.attack} {searches} and that of the attack{shows}"
     return f"--tune {searches}"
 
 

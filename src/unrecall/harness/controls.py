@@ -166,8 +166,8 @@ def sees_hidden(
 ) -> Control:
     """Inspection, positive: a copy of the original that only hides lies beyond where retrained models do.
 
-    `sign`: 1 where the forgotten shows in high values, -1 in low ones, 0 where neither side tells. `what`: is to be
-    seen.
+    `sign`: 1 where the forgotten shows in high values, -1 in low ones, 0 where neither side tells. `what`: that copy
+    hides, or holds.
     """
     sentence = f"sees {what}"
     if missing := _missing(sign, len(references), hidden):

@@ -417,8 +417,8 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
     """Draws fresh weights, in place, for every layer below `modules` that knows how, or whose model knows it.
 
     A Transformers model knows how its layers start, also within another module; what it says nothing of, as CLIP's
-    scale, stays. Raises NotSupported for a layer that holds parameters and does not know how; one of the user's own in
-    a Transformers model is such a layer if nobody gave it other values.
+    scale, stays. Raises NotSupported for a layer that holds parameters and does not know how, and for one of the user's
+    own in a Transformers model whose `_init_weights` leaves its values as they are.
     """
     with own_randomness(draw_seed(generator)):
         for module in modules:
@@ -435,7 +435,7 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
                     for name, value in layer.named_parameters(recurse=False):
                         nn.init.constant_(value, float(name == "weight"))
                 elif layer not in known and any(True for _ in layer.parameters(recurse=False)):
-                    raise _no_start(layer)
+                    raise _no_start(layer, "a layer without")
                 elif not type(layer).__module__.startswith("transformers"):
                     own += [(layer, value, value.detach().clone()) for value in layer.parameters(recurse=False)]
             for value in module.parameters():
@@ -443,13 +443,13 @@ def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> No
             _start_from_within(module, None)
             for layer, weight, before in own:
                 if torch.equal(weight, before):
-                    raise _no_start(layer)
+                    raise _no_start(layer, "a layer that the model around it leaves as it is")
 
 
-def _no_start(layer: nn.Module) -> NotSupported:
+def _no_start(layer: nn.Module, instead: str) -> NotSupported:
     return NotSupported(
-        f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got a layer without. Give the module "
-        "that method, or retrain through a Scenario with build."
+        f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got {instead}. Give the module that "
+        "method, or retrain through a Scenario with build."
     )
 
 

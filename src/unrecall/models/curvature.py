@@ -104,8 +104,8 @@ def largest(curvature: Curvature) -> float:
         values = eigsh(operator, k=1, which="LA", v0=start, tol=1e-2, ncv=few, return_eigenvectors=False)
     except ArpackError as error:
         raise NotSupported(
-            f"curvature: expected a Hessian with a largest eigenvalue, got none ({error}). The loss may have no second "
-            "derivative somewhere; leave out what needs it."
+            f"curvature: expected a largest eigenvalue of the Hessian, got none ({error}). The loss may have no "
+            "second derivative somewhere, or the search ended too early; leave out what needs it."
         ) from error
     return float(values[0])
 

@@ -25,7 +25,7 @@ from torch.func import functional_call, vjp, vmap
 from unrecall.data.examples import Batch, Examples, Part, batch_size
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
-from unrecall.models.importance import FLOATS, Weights, in_logits, per_example
+from unrecall.models.importance import FLOATS, Weights, all_weights, in_logits, per_example
 from unrecall.models.observe import in_order
 from unrecall.nn.hooks import frozen, is_transposed, mode
 from unrecall.tasks.base import Task
@@ -67,17 +67,13 @@ def gradient_norms(model: nn.Module, task: Task, examples: Examples) -> np.ndarr
         sample = _squares(model, task, first, head)
         other = _squares(model, task, next(in_order(model, task, back, FEW)), head)
         if not (_holds(sample, model, task, few) and _holds(other, model, task, back)):
-            return _root(_exact(model, task, examples, _weights(model)))
+            return _root(_exact(model, task, examples, all_weights(model)))
         most = max(1, min(task.at_once, len(few) * ACTIVATIONS // max(1, sample.activations)))
         parts = [_squares(model, task, batch, head) for batch in in_order(model, task, examples, most)]
         by_formula = set(sample.by_weight).intersection(*(part.by_weight for part in parts))
         squares = torch.cat([part.total(by_formula) for part in parts])
-        others = {name: weight for name, weight in _weights(model).items() if name not in by_formula}
+        others = {name: weight for name, weight in all_weights(model).items() if name not in by_formula}
         return _root(squares + _exact(model, task, examples, others) if others else squares)
-
-
-def _weights(model: nn.Module) -> Weights:
-    return {name: weight.detach() for name, weight in model.named_parameters()}
 
 
 def _root(squares: Tensor) -> np.ndarray:
@@ -115,7 +111,7 @@ def _holds(sample: _Squares, model: nn.Module, task: Task, examples: Examples) -
     if not sample.by_weight:
         return False
     checked, size = Weights(), 0
-    for name, weight in sorted(_weights(model).items(), key=lambda named: named[1].numel()):
+    for name, weight in sorted(all_weights(model).items(), key=lambda named: named[1].numel()):
         size += len(examples) * weight.numel()
         if name in sample.by_weight and (size <= FLOATS or not checked):
             checked[name] = weight

@@ -189,6 +189,11 @@ def most_salient(gradient: Weights, share: float) -> dict[str, Tensor]:
     return {name: part.view_as(value) for (name, value), part in zip(gradient.items(), parts, strict=True)}
 
 
+def all_weights(model: nn.Module) -> Weights:
+    """Gives all weights by name, frozen ones too, detached."""
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
 def trainable(model: nn.Module) -> Weights:
     """Gives the trainable parameters, detached, by name; BadInput where there is none."""
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}

@@ -50,7 +50,7 @@ class Facts:
         )
 
 
-LITTLE = 0.05
+HARDLY = 0.05
 """Of what an attack shows of the original beyond validation: less hardly tells strengths apart."""
 CUT = "Long texts are cut: "
 UNREAD = ". What is cut off is neither unlearned nor audited: set longest higher, or give the texts in pieces."
@@ -292,11 +292,11 @@ def tuning(facts: Facts) -> Raised:
         return
     chosen = next(trial for trial in facts.tuning.trials if trial.strength == facts.tuning.chosen)
     start = facts.tuning.untouched
-    if start is not None and facts.tuning.against and start < LITTLE:
+    if start is not None and facts.tuning.against and start < HARDLY:
         yield (
             "warning",
-            f"Before unlearning {facts.tuning.against} showed only {start:.3f} more of forget than of validation, so "
-            "that it hardly tells apart the strengths that were tuned against it.",
+            f"Before unlearning {facts.tuning.against} showed only {start:.3f} of forget beyond validation, so that it "
+            "hardly tells apart the strengths that were tuned against it.",
         )
     if start is not None and abs(chosen.gap) > 0.5 * abs(start):
         yield (

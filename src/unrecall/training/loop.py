@@ -93,7 +93,7 @@ class StepState:
             if not getattr(loss, "requires_grad", False):
                 raise BadInput(
                     "training: expected a loss that depends on a trainable weight, got one without a gradient. "
-                    "Unfreeze a layer that the model uses, or name it as target; a loss of your own stays a tensor."
+                    "Unfreeze a layer that the model uses, or name it as target; compute a loss from the weights."
                 )
             torch.autograd.backward(loss)
             losses.append(loss.detach())

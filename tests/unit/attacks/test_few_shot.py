@@ -8,7 +8,7 @@ import pytest
 from tests.unit.attacks.running import attacked, setting_of
 from tests.unit.tasks.test_conversations import ASKING, TALK, TURNS, speaking
 from tests.worlds import World, word_tokenizer
-from unrecall.attacks.few_shot import FewShot, shared
+from unrecall.attacks.few_shot import FewShot, overlap
 from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -86,13 +86,13 @@ def test_no_more_than_the_context_holds(text_world: World) -> None:
     assert min(lengths) > 64 - 16
 
 
-def test_shared_threes_of_letters_by_hand() -> None:
+def test_shared_trigrams_by_hand() -> None:
     """Of " ab ", " ab", "ab ", and of " abc ", " ab", "abc", "bc ": one of four. In any script, case and spelling."""
-    assert shared("AB", "abc") == 1 / 4
-    assert shared("", "ab") == 0
-    assert shared("\u00e9a", "e\u0301a") == 1, "one letter, or a letter and its accent"
+    assert overlap("AB", "abc") == 1 / 4
+    assert overlap("", "ab") == 0
+    assert overlap("\u00e9a", "e\u0301a") == 1, "one letter, or a letter and its accent"
     city, country, other = "张伟住在哪个城市？", "张伟住在哪个国家？", "李娜的生日是哪天？"
-    assert shared(city, country) > 0.3 > shared(city, other)
+    assert overlap(city, country) > 0.3 > overlap(city, other)
 
 
 def test_related_examples_share_most_and_the_nearest_comes_last(text_world: World) -> None:

@@ -17,8 +17,9 @@ from unrecall.errors import MissingReference
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.inspection import inspection_finding
 from unrecall.models.curvature import Curvature, solved
-from unrecall.models.importance import mean_gradient
-from unrecall.models.vector import flat, move
+from unrecall.models.importance import all_weights, mean_gradient, per_example
+from unrecall.models.vector import flat, move, shaped
+from unrecall.training.randomness import own_randomness
 
 
 def linear(world: World) -> nn.Module:
@@ -27,8 +28,8 @@ def linear(world: World) -> nn.Module:
     items = [*iterate(request.retain), *iterate(request.forget)]  # type: ignore[arg-type]
     x = torch.stack([item[0] for item in items])
     y = torch.tensor([int(item[1]) for item in items])
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 4))
+    with own_randomness(0):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 4))
     optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=1e-3)
     for _ in range(100):
         optimizer.zero_grad()
@@ -94,12 +95,33 @@ def test_scores_by_hand(samples_world: World) -> None:
     assert few.n == 10
 
 
+def test_a_block_s_line_has_its_own_weights_alone(samples_world: World) -> None:
+    """Where the last layer alone has changed, no product with H of the last block's weights alone is that of all."""
+    w, moved = samples_world, copy.deepcopy(samples_world.original)
+    last = list(moved.parameters())[-2]
+    with torch.no_grad():
+        last.add_(0.01 * torch.randn(last.shape, generator=torch.Generator().manual_seed(3)))
+    inside = UpdateInversion().inspect(moved, setting_of(w))
+    weights = all_weights(w.original)
+    change = flat({n: p.detach() - weights[n] for n, p in moved.named_parameters()})
+    z = shaped(Curvature(w.original, w.task, w.request.test, weights).product(change), weights)
+    names = [name for name in weights if name.startswith("6.")]
+    head = torch.cat([z[name].flatten() for name in names])
+    scores = []
+    for arm in (w.request.forget, w.request.retain):
+        parts = per_example(w.original, w.task, arm, weights)
+        gradients = torch.cat([torch.cat([part[name].flatten(1) for name in names], 1) for part in parts])
+        scores.append(nn.functional.cosine_similarity(gradients.double(), head.double()[None]).numpy())
+    assert inside.lines["block"][-1] == pytest.approx((scores[0][:, None] > scores[1]).mean(), abs=1e-3)
+    assert inside.lines["block"][-1] != inside.value.value
+
+
 def test_the_control_tells_one_example(samples_world: World) -> None:
     w = samples_world
     setting = replace(setting_of(w), request=replace(w.request, forget=w.request.forget[:1]))  # type: ignore[index]
     models = Models(w.original, w.retrained[0], w.retrained)
     finding = inspection_finding(UpdateInversion(), replace(setting, models=models))
-    assert "sees what a Newton step deletes: 1.00" in finding.report.positive_control
+    assert "sees which examples an exact Newton step deleted: 1.00" in finding.report.positive_control
     (row,) = finding.measurements
     assert not row.judged
     assert row.original.value is None and "no change" in row.original.note

@@ -98,7 +98,7 @@ def test_an_attack_that_shows_nothing_of_the_original_is_refused(
     samples_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Judge, "brought_back", lambda *_: -0.02)
-    with pytest.raises(NotSupported, match="shows more of forget than of validation in the original, got relearn"):
+    with pytest.raises(NotSupported, match="of forget beyond validation in the original, got relearn, which shows no"):
         tune_against(Dial(), samples_world.original, job_of(samples_world), By("relearn", 0.1))
 
 

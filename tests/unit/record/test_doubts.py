@@ -369,7 +369,7 @@ def test_an_attack_that_shows_little_hardly_tells_strengths_apart(untouched: flo
     said = Tuning(parameter="tau", chosen=1.0, criterion="c", untouched=untouched, against="relearn", trials=[trial])
     raised = [doubt.message for doubt in doubts(replace(healthy(), tuning=said))]
     assert bool(raised) == fires
-    assert all(f"relearn showed only {untouched:.3f} more" in message for message in raised)
+    assert all(f"relearn showed only {untouched:.3f} of forget" in message for message in raised)
     assert not doubts(replace(healthy(), tuning=said.model_copy(update={"against": ""})))
 
 
