@@ -1,11 +1,11 @@
-"""From before.pt to a signed statement: the page on it runs as it stands."""
+"""From before.pt to a signed statement: the code and the commands of the page on it run."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from tests.end_to_end.test_cli import call
 from unrecall.experiment.grid import scenario_of
@@ -13,38 +13,24 @@ from unrecall.harness.checking import check
 from unrecall.record.schema import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "one-model.md").read_text(encoding="utf-8")
-SCENARIO, BACK = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SCENARIO, BACK, TRAINED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"^unrecall (.*)$", PAGE, re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's file, and the model that its reader has."""
-    path = tmp_path_factory.mktemp("letter")
-    (path / "mine.py").write_text(SCENARIO, encoding="utf-8")
-    names: dict[str, object] = {}
-    exec(compile(SCENARIO, "one-model.md", "exec"), names)
-    data = names["records"]()[:900]  # type: ignore[operator]
-    inputs, labels = torch.stack([x for x, _ in data]), torch.tensor([y for _, y in data])
+    (tmp_path / "mine.py").write_text(SCENARIO, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = names["network"]()  # type: ignore[operator]
-        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-        for _ in range(200):
-            order = torch.randperm(900)
-            for i in range(0, 900, 32):
-                optimizer.zero_grad()
-                chosen = order[i : i + 32]
-                nn.functional.cross_entropy(model(inputs[chosen]), labels[chosen]).backward()
-                optimizer.step()
-    torch.save(model.state_dict(), path / "before.pt")
-    return path
+        exec(compile(TRAINED, "one-model.md", "exec"))
+    monkeypatch.delitem(sys.modules, "mine")
+    return tmp_path
 
 
-def test_the_page_runs_as_it_stands(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(folder)
+def test_the_page_s_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What they find may differ from what the page quotes, for training differs in the last bits on each processor."""
     assert [command.split()[0] for command in COMMANDS] == ["doctor", "run", "run", "check", "attest", "verify"]
     for command in COMMANDS:
         more = ["--suite", "loss", "--device", "cpu"] if command.startswith(("doctor", "run")) else []
