@@ -84,6 +84,9 @@ def _sent(error: Exception) -> Exception:
     return error if str(copied) == str(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
+DEAD = "one that ended before its time, as for want of memory"
+
+
 def batches_of(
     examples: Examples, collate: Callable[[Sequence[Any]], Batch], groups: Iterable[Group], count: int
 ) -> Iterator[Batch]:
@@ -111,6 +114,10 @@ def batches_of(
         raise _no_workers(number, (str(error).splitlines() or [type(error).__name__])[0]) from error
     try:
         yield from _received(batches, number)
+    except RuntimeError as error:  # PyTorch's handler of a signal, which may raise while the death is being told
+        if "DataLoader worker" not in str(error):
+            raise
+        raise _no_workers(number, DEAD) from error
     finally:  # else PyTorch, told of the end of any other process, would name a dead worker wherever it then is
         with suppress(RuntimeError):  # which names it once more, and is raised in the midst of this
             batches._shutdown_workers()  # type: ignore[attr-defined]
@@ -124,7 +131,7 @@ def _received(batches: Iterator[Batch | _Failed], number: int) -> Iterator[Batch
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError) as error:  # as PyTorch says it, or as the broken connection does
-            raise _no_workers(number, "one that ended before its time, as for want of memory") from error
+            raise _no_workers(number, DEAD) from error
         if isinstance(batch, _Failed):
             raise batch.error
         yield batch

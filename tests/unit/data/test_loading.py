@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.worlds import CPU, World, network
-from unrecall.data.examples import Examples
+from unrecall.data.examples import Batch, Examples
 from unrecall.data.loading import Group, batches_of, workers
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe
@@ -97,6 +97,19 @@ def test_the_environment_says_it_for_all_of_a_process(monkeypatch: pytest.Monkey
         assert len(list(made(Noisy()))) == 32
     monkeypatch.setenv("UNRECALL_WORKERS", "two")
     with pytest.raises(BadInput, match="UNRECALL_WORKERS: expected a number of processes from 0 on, got 'two'"):
+        list(made(Noisy()))
+
+
+@pytest.mark.parametrize(("said", "kind"), [("DataLoader worker (pid 7) exited", BadInput), ("other", RuntimeError)])
+def test_a_signal_that_comes_while_a_death_is_told(
+    said: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def received(*_: object) -> Iterator[Batch]:
+        yield {}
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("unrecall.data.loading._received", received)
+    with workers(2), pytest.raises(kind):
         list(made(Noisy()))
 
 
