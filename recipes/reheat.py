@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from recipes import verdict_real
 from torch import Tensor, nn
@@ -166,13 +167,14 @@ def line(name: str, seed: int, beside: Record, alone: Record) -> dict[str, objec
         "alone": alone.verdict.label,
         "p": None if tested is None else tested.leak,
         "left": None if tested is None else {attack.name: attack.rho for attack in tested.attacks},
+        "seconds": beside.costs["unlearned"].seconds,
         **costs,
     }
 
 
 def table(out: Path) -> Iterator[str]:
     """A Markdown row for each world and method: the labels over its seeds, rows outside the bounds, and costs."""
-    yield "| world | method | seeds | labels | rows outside | passes | time |\n" + "|---" * 7 + "|"
+    yield "| world | method | seeds | labels | rows outside | passes | time | seconds |\n" + "|---" * 8 + "|"
     for path in sorted(out.glob("*.jsonl")):
         rows = [json.loads(text) for text in path.read_text().splitlines()]
         for name in dict.fromkeys(row["method"] for row in rows):
@@ -180,6 +182,7 @@ def table(out: Path) -> Iterator[str]:
             labels = Counter(row["label"] for row in own)
             outside = Counter(m for row in own for m, of in row["rows"].items() if of[0] in ("leaks", "over-forgets"))
             times = [row["cost_time"] for row in own if row.get("cost_time")]
+            seconds = [row["seconds"] for row in own if row.get("seconds")]
             cells = [
                 path.stem,
                 name,
@@ -188,6 +191,7 @@ def table(out: Path) -> Iterator[str]:
                 ", ".join(f"{m} {n}" for m, n in outside.items()),
                 f"{own[0]['cost_passes']:.2f}",
                 f"{times[0]:.2f}" if times else "",
+                f"{np.mean(seconds):.2f}" if seconds else "",
             ]
             yield f"| {' | '.join(cells)} |"
 
