@@ -38,9 +38,9 @@ class Reheat(GradientMethod):
         fit: SGD, lr 0.1 (twice what the original was trained at), momentum 0.9, weight decay 5e-4, batches of 24, 4
             epochs over retain, cosine.
 
-    Expected to fail: where retain is small or the original took long to train, so that 4 epochs don't bring use back;
-    with large batches, whose gradients have too little noise. Its weights stay near the original's in direction, which
-    whoever holds both sees.
+    Expected to fail: where retain is small or the original took long to train, so that 4 epochs don't bring use back:
+    of a Vision Transformer, and of facts learned by heart (results/reheat); with large batches, which take fewer steps.
+    Its weights stay near the original's in direction, which whoever holds both sees.
 
     Reference: ours. Akin to shrink-and-perturb of Ash, Adams, "On Warm-Starting Neural Network Training", NeurIPS 2020,
     arXiv 1910.08475, which adds noise to smaller weights to generalise better, and to UNDO of Lee et al., arXiv
