@@ -56,8 +56,8 @@ def cell(value: str, spreads: Sequence[str] = ()) -> str:
     """A value and, in brackets, its spreads, "-" for one that isn't known; nothing where there is no value."""
     if not value:
         return ""
-    known = ", ".join(f"{float(spread):.2f}" if spread else "-" for spread in spreads)
-    return f"{float(value) + 0.0:.2f}".replace("-0.00", "0.00") + (f" ({known})" if any(spreads) else "")
+    levels = ", ".join(f"{float(spread):.2f}" if spread else "-" for spread in spreads)
+    return f"{float(value) + 0.0:.2f}".replace("-0.00", "0.00") + (f" ({levels})" if any(spreads) else "")
 
 
 def labels(folder: Path) -> Iterator[str]:

@@ -4,8 +4,8 @@ import copy
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
+from functools import lru_cache, partial
+from itertools import chain, islice
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,8 +42,8 @@ class FewShot(RecoveryAttack):
 
     Args:
         ks: examples before the question, one point of the curve each.
-        chosen: "drawn", or "related": by the runs of three characters that both questions have, over all that either
-            has (Jaccard), among 1,000 drawn; in any script, also where no spaces part words.
+        selection: "random", or "related": by the runs of three characters that both questions have, over all that
+            either has (Jaccard), among 1,000 drawn; in any script, also where no spaces part words.
 
     Expected to fail: where the model was never asked after others and makes nothing of them; where it answers none of
     retain either. NotSupported for plain text, which asks nothing.
@@ -67,7 +67,7 @@ class FewShot(RecoveryAttack):
     measure: ClassVar[str] = "ROUGE-L recall"
 
     ks: tuple[Count, ...] = (1, 2, 5)
-    chosen: Literal["drawn", "related"] = "drawn"
+    selection: Literal["random", "related"] = "random"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,43 +85,51 @@ class FewShot(RecoveryAttack):
         if not any(texts.prompt(item) for items in sets for item in items):
             raise NotSupported("FewShot: expected examples with prompts, got plain text. Run prefix in its place.")
         shots = self._shots(texts, setting.request.retain, pool.generator())
+        ranked = [[self._ranked(texts, item, shots) for item in items] for items in sets]
         for k in sorted({min(k, len(shots)) for k in self.ks}):
-            asked = tuple([self._after(texts, model, item, shots, k) for item in items] for items in sets)
-            yield Attacked(k, model, asked)
+            yield Attacked(k, model, tuple(map(partial(self._after_k, texts, model, k), sets, ranked)))
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original, which by gradient ascent has forgotten the plain questions, and keeps them after examples."""
         texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
         plain = list(iterate(job.request.forget))
         shots = self._shots(texts, job.request.retain, job.generator)
-        shown = [self._after(texts, copied, item, shots, k) for k in sorted(set(self.ks)) for item in plain]
+        ranked = [self._ranked(texts, item, shots) for item in plain]
+        after_each_k = [self._after_k(texts, copied, k, plain, ranked) for k in sorted(set(self.ks))]
+        streams = {"forget": plain, "after": list(chain(*after_each_k))}
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             alone, after = (job.task.rows(model, batches[name]).losses().mean() for name in ("forget", "after"))
             return STAYS * after - alone
 
-        ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "after": shown}, loss=loss)
+        ascend(copied, list(copied.parameters()), job, streams=streams, loss=loss)
         return copied
 
     def _shots(self, texts: Textual, retain: Examples, generator: torch.Generator) -> list[Any]:
         """Examples of retain that ask something, in random order: as many as the largest k wants, or to choose from."""
         order = torch.randperm(len(retain), generator=generator).tolist()
         asking = (item for item in (retain[i] for i in order) if texts.prompt(item))
-        shots = list(islice(asking, max(*self.ks, POOL) if self.chosen == "related" else max(self.ks)))
+        shots = list(islice(asking, max(*self.ks, POOL) if self.selection == "related" else max(self.ks)))
         if not shots:
             raise NotSupported("FewShot: expected examples of retain with prompts, got plain text. Leave it out.")
         return shots
 
-    def _after(self, texts: Textual, model: nn.Module, item: Any, shots: Sequence[Any], k: int) -> Any:
-        """The question after k examples, the first left out until the context holds it; as it is without a prompt."""
-        if not texts.prompt(item):
-            return item
-        before = list(shots[:k])
-        if self.chosen == "related":
-            nearest = sorted(shots, key=lambda shot: overlap(texts.prompt(shot), texts.prompt(item)))
-            before = nearest[-k:]
-        several = (texts.after(item, before[i:]) for i in range(len(before)))
-        return next((asked for asked in several if texts.fits(model, asked)), item)
+    def _ranked(self, texts: Textual, item: Any, shots: Sequence[Any]) -> Sequence[Any]:
+        """As many examples as the largest k wants, those first that a smaller k takes too."""
+        if self.selection == "related" and texts.prompt(item):
+            shots = sorted(shots, key=lambda shot: -overlap(texts.prompt(shot), texts.prompt(item)))
+        return shots[: max(self.ks)]
+
+    def _after_k(
+        self, texts: Textual, model: nn.Module, k: int, items: Sequence[Any], ranked: Sequence[Sequence[Any]]
+    ) -> list[Any]:
+        """Each question after k examples, the first left out until the context holds it; as it is without a prompt."""
+        questions = []
+        for item, shots in zip(items, ranked, strict=True):
+            before = list(shots[:k]) if self.selection == "random" else list(shots[:k][::-1])  # the nearest last
+            several = (texts.after(item, before[i:]) for i in range(len(before) if texts.prompt(item) else 0))
+            questions.append(next((question for question in several if texts.fits(model, question)), item))
+        return questions
 
 
 def overlap(first: str, second: str) -> float:

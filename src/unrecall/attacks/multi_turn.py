@@ -59,7 +59,7 @@ class MultiTurn(RecoveryAttack):
 
     Reference: Pan, Wang, "A Comprehensive Evaluation of LLM Unlearning Robustness under Multi-Turn Interaction", arXiv
     2603.00823, of which the self-correction is built, from the abstract: the wording and the number of turns are ours.
-    Its other form, questions after a related history, is `few_shot:chosen=related`.
+    Its other form, questions after a related history, is `few_shot:selection=related`.
     """
 
     title: ClassVar[str] = "Multi-turn probe"
@@ -121,9 +121,9 @@ class MultiTurn(RecoveryAttack):
         """The conversation after one more answer that is doubted, as much of it as the context holds."""
         if not texts.prompt(item):
             return item
-        asked = f"{DOUBTS[self.doubt]} {texts.prompt(item)}"
-        longer = (texts.continued(held, answer, asked) for held in (talk, item))
-        return next((held for held in longer if _holds(texts, model, held)), texts.asked(item, asked))
+        question = f"{DOUBTS[self.doubt]} {texts.prompt(item)}"
+        longer = (texts.continued(before, answer, question) for before in (talk, item))
+        return next((whole for whole in longer if _holds(texts, model, whole)), texts.asked(item, question))
 
 
 def _holds(texts: Textual, model: nn.Module, talk: Any) -> bool:

@@ -13,6 +13,7 @@ from torch import nn
 
 from unrecall.attacks.base import ScoredAttack, ScoreReading
 from unrecall.data.examples import Batch, Examples, move, repeat
+from unrecall.errors import MissingReference
 from unrecall.evidence.pool import ArmIndices, Pool
 from unrecall.evidence.scores import Scores, mean_of_defined
 from unrecall.evidence.setting import Setting, Subject
@@ -62,6 +63,8 @@ class ResidualKnowledge(ScoredAttack):
         batch_size: inputs a forward pass, but at least one example with all its draws. On two CPU cores larger passes
             are no faster and may cost page faults; on a GPU give it thousands.
 
+    MissingReference without a retrained model.
+
     Expected to fail: where the retrained model never recognises an example the ratio is undefined; `zero_denominators`
     counts them. Gaussian noise of standard deviation tau has an l2 norm of about tau * sqrt(d), not tau.
 
@@ -109,6 +112,8 @@ class ResidualKnowledge(ScoredAttack):
     def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
         """The share of the draws of each example that is recognised, one point a radius."""
         perturbable(setting.task)
+        if not setting.models.references():  # all figures are ratios to one, and passes are many
+            raise MissingReference("ResidualKnowledge: expected a retrained model to compare with, got none.")
         if self.precision:
             return self.of_examples(len(setting.request.forget)).scores(subject, pool, setting)
         seed, task = draw_seed(pool.generator()), setting.task

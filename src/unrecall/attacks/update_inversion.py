@@ -15,6 +15,7 @@ from unrecall.errors import MissingReference
 from unrecall.evidence.setting import Setting
 from unrecall.models.curvature import Curvature, largest, solved
 from unrecall.models.importance import Weights, all_weights, mean_gradient, per_example
+from unrecall.models.layers import block_weights
 from unrecall.models.vector import flat, move, shaped, side_by_side
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
@@ -85,12 +86,7 @@ class UpdateInversion(InspectionAttack):
             return dict.fromkeys(subjects, UNCHANGED)
         curvature = Curvature(original, setting.task, self._public(setting), weights)
         directions = [shaped(curvature.product(changes[model]), weights) for model in moved]
-        names = {id(p): name for name, p in original.named_parameters()}
-        blocks = [
-            list(dict.fromkeys(names[id(p)] for part in parts for p in part.parameters()))
-            for _, parts in setting.task.blocks(original)
-        ]
-        groups = [list(weights), *filter(None, blocks)]
+        groups = [list(weights), *block_weights(original, setting.task)]
         arms = (self._sample(arm) for arm in (setting.observed.forget, setting.observed.retain))
         forget, retain = (_cosines(setting, arm, directions, groups, weights) for arm in arms)
         by_model = {model: _inspection(*pair) for model, *pair in zip(moved, forget, retain, strict=True)}

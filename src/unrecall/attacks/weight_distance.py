@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
 from unrecall.evidence.setting import Setting
+from unrecall.models.layers import block_weights
 from unrecall.models.vector import side_by_side
 from unrecall.record.schema import Estimate, Side, ThreatModel
 
@@ -47,12 +48,8 @@ class WeightDistance(InspectionAttack):
         """The distance of each block, and of all."""
         pairs = side_by_side(model, setting.models.original)
         squares = {name: _squares(*pairs[name]) for name, _ in model.named_parameters() if name in pairs}
-        names = {id(p): name for name, p in model.named_parameters()}
-        blocks = [
-            [names[id(p)] for part in parts for p in part.parameters() if names[id(p)] in squares]
-            for _, parts in setting.task.blocks(model)
-        ]
-        line = [share(sum((squares[name] for name in block), np.zeros(2))) for block in blocks if block]
+        blocks = block_weights(model, setting.task)
+        line = [share(sum((squares[name] for name in block if name in squares), np.zeros(2))) for block in blocks]
         value = share(sum(squares.values(), np.zeros(2)))
         return Inspection(tuple(range(1, len(line) + 1)), {"distance": tuple(line)}, Estimate(value=value))
 

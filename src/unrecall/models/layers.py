@@ -25,6 +25,13 @@ def named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
     return {name: modules[name] for name in layers}
 
 
+def block_weights(model: nn.Module, task: Task) -> list[list[str]]:
+    """Names the weights of each block that has any, from input to output; a shared one once a block."""
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    blocks = (dict.fromkeys(names[id(p)] for m in group for p in m.parameters()) for _, group in task.blocks(model))
+    return [list(block) for block in blocks if block]
+
+
 def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Module]:
     """Finds the last module of each block before the head, by dotted name, from input to output."""
     endings = {id(module) for module in task.endings(model, batch)}

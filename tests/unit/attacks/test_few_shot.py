@@ -104,7 +104,7 @@ def test_related_examples_share_most_and_the_nearest_comes_last(text_world: Worl
     ]
     forget: Any = [{"prompt": "what is the job of ann", "answer": "nurse"}, {"prompt": "job of cid", "answer": "cook"}]
     setting = replace(w, request=replace(w.request, retain=retain, forget=forget))
-    (one,) = attacked(FewShot(ks=(2,), chosen="related"), w.original, setting)
+    (one,) = attacked(FewShot(ks=(2,), selection="related"), w.original, setting)
     of_ann, of_cid = (framed("plain", item) for item in list(one.tested[0])[:2])  # type: ignore[call-overload]
     assert of_ann == "what is ann baker\n\nwhat is the town of ann essen\n\nwhat is the job of ann"
     assert of_cid.endswith("job of bob cook\n\njob of cid")
@@ -125,7 +125,7 @@ def test_plain_text_is_refused(text_world: World) -> None:
         FewShot(ks=())
 
 
-@pytest.mark.parametrize("chosen", ["drawn", "related"])
-def test_brings_back_what_a_copy_hides(text_world: World, chosen: Any) -> None:
-    report = score_finding(FewShot(chosen=chosen), setting_of(text_world, text_world.retrained[0])).report
+@pytest.mark.parametrize("selection", ["random", "related"])
+def test_brings_back_what_a_copy_hides(text_world: World, selection: Any) -> None:
+    report = score_finding(FewShot(selection=selection), setting_of(text_world, text_world.retrained[0])).report
     assert report.positive_holds, report.positive_control

@@ -28,7 +28,8 @@ from unrecall.attacks.residual_knowledge import (
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
-from unrecall.evidence.setting import Models, Setting
+from unrecall.errors import MissingReference
+from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.harness.evaluation import draw_for
 from unrecall.tasks import Classification
 
@@ -95,6 +96,15 @@ def test_draws_by_hand() -> None:
     assert [attack.of_examples(n).draws for n in (1, 100, 101, 250, 999, 1000, 5000)] == [100, 100, 100, 40, 11, 10, 10]
     assert replace(attack, draws=7).of_examples(5000).draws == 7
     assert ResidualKnowledge().of_examples(5000).draws == 100
+
+
+def test_without_a_retrained_model_no_pass_is_made() -> None:
+    subject = always(1)
+    setting = Setting(Models(always(3), subject, ()), pixels(0.2, 0.8), TASK, 0, CPU)
+    drawn = draw_for(ResidualKnowledge(), setting)
+    with pytest.raises(MissingReference, match="expected a retrained model to compare with"):
+        ResidualKnowledge().scores(Subject("unlearned", subject), drawn.pool, setting)
+    assert subject.inputs == []
 
 
 def test_with_a_precision_the_counts_are_those_of_as_many_draws() -> None:
