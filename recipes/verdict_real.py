@@ -1,7 +1,8 @@
-"""Three real cases judged without a retrained model, beside the same judged with five, and beside the truth.
+"""Four real cases judged without a retrained model, beside the same judged with five, and beside the truth.
 
 resnet20: the real ResNet-20, fine-tuned on 2,000 training pictures of CIFAR-10 and 500 test pictures, which must go.
 stories: the real stories260K Llama, taught 150 stories and 450 more; the 150 must go.
+openings: the same Llama, taught the first 128 tokens of 50 stories and of 150 more; the 50 must go.
 customers: the same Llama, taught eight facts about each of 60 made-up customers, of whom one must go; 99 others were
 never customers.
 
@@ -90,6 +91,13 @@ def stories(data: Path = DATA) -> Scenario:
     return replace(made, request=made.request.with_own(control="random split"))
 
 
+def openings(data: Path = DATA) -> Scenario:
+    """As stories, at a size that a grid of methods can be searched and audited in an hour or two."""
+    size = {"forget": 50, "retain": 150, "holdout": 150, "longest": 128}
+    made = TinyStories(data=str(data), epochs=8, lr=3e-3, references=REFERENCES, **size).make()
+    return replace(made, request=made.request.with_own(control="random split"))
+
+
 def customers(data: Path = DATA) -> Scenario:
     """One customer of sixty."""
     rng = np.random.default_rng(0)
@@ -124,7 +132,7 @@ def customers(data: Path = DATA) -> Scenario:
     )
 
 
-CASES = {"resnet20": resnet20, "stories": stories, "customers": customers}
+CASES = {"resnet20": resnet20, "stories": stories, "openings": openings, "customers": customers}
 METHODS: Mapping[str, Method] = {"NegGrad+, tuned": NegGradPlus(), "GradDiff, tuned": GradDiff()}
 TRUTH = {
     "original": "all is left",

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
@@ -27,6 +30,7 @@ class TinyStories(Builder):
 
     `data`: folder with stories260K.bin, tok512.bin and tinystories_sample.txt, or with the folders `stories260k` and
     `tinystories` that hold them. `forget`, `retain`, `holdout`: how many stories. `lr`: of teaching (AdamW, cosine).
+    `longest`: stories are cut to so many tokens; 512 is all that the model takes.
 
     Reference: Eldan, Li, "TinyStories: How Small Can Language Models Be and Still Speak Coherent English?", 2023,
     arXiv 2305.07759; the checkpoint is Karpathy's, trained with llama2.c.
@@ -38,6 +42,7 @@ class TinyStories(Builder):
     holdout: Count = 100
     epochs: Index = 0
     lr: Positive = 1e-3
+    longest: Annotated[int, Field(ge=2, le=512)] = 512
     references: Index = 3
     seed: Index = 0
 
@@ -53,7 +58,7 @@ class TinyStories(Builder):
         drawn = shuffled(stories, self.seed)[:total]
         taught, unseen = drawn[: self.forget + self.retain], drawn[self.forget + self.retain :]
         forget, retain = taught[: self.forget], taught[self.forget :]
-        task = CausalLM(pair.tokenizer, template=None, longest=512)
+        task = CausalLM(pair.tokenizer, template=None, longest=self.longest)
         if not self.epochs:
             return Scenario(
                 name="tinystories",
