@@ -2,7 +2,7 @@
 # Methods against attacks on three real models (verdict_real.py): beside five retrained models, and without any.
 # Each strength is searched against relearning, under the same damage. Goes on where an earlier call stopped.
 #   DATA=folder with cifar10, resnet_cifar10, stories260k, tinystories   OUT=where the runs go
-#   CASES="resnet20 customers stories"   BASES="beside alone"   METHODS   JOBS=1   KL=0.05
+#   CASES="resnet20 customers stories openings"   BASES="beside alone"   METHODS   JOBS=1   KL=0.05
 #   SEEDS=2x2x2 (originals, unlearnings of each, evaluations of these)
 set -euo pipefail
 : "${DATA:?}" "${OUT:?}"

@@ -45,10 +45,10 @@ STEPS = 3
 """Steps of a training that are timed; the first, which warms up, isn't."""
 SAMPLE = 32
 """Examples of each set on which attacks are tried."""
-BATCH = 256
-"""Examples of each set that a method is tried on, so that its batches are as large as they will be."""
-QUARTER = 4
-"""The part of that sample on which what comes before the first step is timed too."""
+SAMPLES: Mapping[str, int] = dict.fromkeys(SPLITS, 256)
+"""Examples of each set that a method is tried on."""
+LESS = 64
+"""Examples of forget, or of retain, with which it is tried too, to tell what grows with them."""
 ASKED = 500
 """Examples of retain, test and validation on which a given original is asked what it knows."""
 BUDGETS = ("steps", "learning_rates")
@@ -238,13 +238,8 @@ def training_times(case: Case, model: nn.Module, counts: Mapping[str, int]) -> I
 
 
 def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int = 1) -> Timed:
-    """A few steps of a phase, on `student`, and what all of them take, `count` times.
-
-    A phase that was made for a few examples of a set takes as many steps as there are batches of all of them.
-    """
-    first, examples = next(iter(phase.streams.items()))
-    whole = case.request[first] if first in SPLITS and len(examples) == BATCH else examples
-    steps, seconds = total_steps(replace(phase, streams={first: whole})), list[float]()
+    """A few steps of a phase, on `student`, and what all of them take, `count` times."""
+    steps, seconds = total_steps(phase), list[float]()
     started = time.perf_counter()
     for step in training(student, case.scenario.task, phase, seeded(0), case.session.quiet()):
         seconds.append(time.perf_counter() - started)
@@ -257,37 +252,57 @@ def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int =
 
 
 def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """A few steps of each phase of the method; all of it, on a few examples, where it doesn't run the loop."""
-    method, request, few = case.method, case.request, _sample(case.request, BATCH)
-    job, name = case.job.on(few).settled(model), show(case.method)
-    grown = sum(len(request[split]) / len(few[split]) for split in SPLITS[:2]) / 2
+    """A few steps of each phase of the method; all of it, on a few examples, where it doesn't run the loop.
+
+    What it takes with all examples is told from three trials: with little of forget or of retain, and on a sample.
+    """
+    method, request, name = case.method, case.request, show(case.method)
+    samples = [_sample(request, {**SAMPLES, **less}) for less in ({"forget": LESS}, {"retain": LESS}, {})]
+    jobs = [case.job.on(sample).settled(model) for sample in samples]
     case.session.say(f"trying {name}")
     if not isinstance(method, GradientMethod):
-        seconds = _clock(lambda: method.unlearn(model, job))
-        text = f"{duration(seconds)} with {len(few.forget)} of forget: about {duration(grown * seconds)}"
-        yield Timed(Line(name, text), grown * seconds)
+        seconds = [_clock(partial(method.unlearn, model, job)) for job in jobs]
+        spent = of_all(seconds, samples, request)
+        text = f"{duration(seconds[-1])} with {len(samples[-1].forget)} of forget: about {duration(spent)}"
+        yield Timed(Line(name, text), spent)
         return
     student, original = copy.deepcopy(model), copy.deepcopy(model).eval().requires_grad_(False)
-    fewer = case.job.on(_sample(case.request, BATCH // QUARTER)).settled(model)
-    first = _clock(lambda: method.phases(copy.deepcopy(model), original, fewer))
-    phases: list[Phase] = []
-    second = _clock(lambda: phases.extend(method.phases(student, original, job)))
-    prepared = of_all(first, second, grown)
+    trials: list[Sequence[Phase]] = []
+
+    def prepare(job: Job) -> None:
+        trials.append(method.phases(student if job is jobs[-1] else copy.deepcopy(model), original, job))
+
+    seconds = [_clock(partial(prepare, job)) for job in jobs]
     runs = 2 if batchnorms(model) else 1  # the null
-    for i, phase in enumerate(phases, 1):
-        of = f"{name}, phase {i} of {len(phases)}" if len(phases) > 1 else name
-        yield _timed(of, student, phase, case, runs)
-    if prepared > 1:
+    for i, phases in enumerate(zip(*trials, strict=True), 1):
+        streams = {
+            stream: _as_many(examples, of_all([len(trial.streams[stream]) for trial in phases], samples, request))
+            for stream, examples in phases[-1].streams.items()
+        }
+        of = f"{name}, phase {i} of {len(trials[0])}" if len(trials[0]) > 1 else name
+        yield _timed(of, student, replace(phases[-1], streams=streams), case, runs)
+    if (prepared := of_all(seconds, samples, request)) > 1:
         yield Timed(Line(name, f"about {duration(prepared)} before its first step"), runs * prepared)
 
 
-def of_all(first: float, second: float, grown: float) -> float:
-    """The seconds that work takes on all examples, that took these on a quarter of a sample and on all of the sample.
+def of_all(values: Sequence[float], samples: Sequence[Request], whole: Request) -> float:
+    """What a number is with all examples.
 
-    A part takes as long whatever there is, the rest grows with the examples. `grown`: all examples, in samples.
+    `values`: what it is with each of `samples`, the first of which has less of forget than the last, and the second
+    less of retain, unless there is no more. A part of the number is as large whatever there is, the rest grows with
+    the examples of each.
     """
-    a_sample = max(0.0, second - first) / (1 - 1 / QUARTER)
-    return second + (grown - 1) * a_sample
+    total, last = values[-1], samples[-1]
+    for split, value, sample in zip(SPLITS[:2], values[:2], samples[:2], strict=True):
+        if fewer := len(last[split]) - len(sample[split]):
+            of_each = max(0.0, values[-1] - value) / fewer
+            total += of_each * (len(whole[split]) - len(last[split]))
+    return total
+
+
+def _as_many(examples: Examples, count: float) -> Examples:
+    """So many examples, in turn."""
+    return Part(examples, [i % len(examples) for i in range(max(1, round(count)))])
 
 
 def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
@@ -324,7 +339,7 @@ class Trial(NamedTuple):
 
 def _tried(case: Case, model: nn.Module) -> Setting:
     """A few examples and two models, on which attacks are tried."""
-    few = _sample(case.request, SAMPLE)
+    few = _sample(case.request, dict.fromkeys(SPLITS, SAMPLE))
     return Setting(Models(model, copy.deepcopy(model)), few, case.scenario.task, 0, case.session.quiet())
 
 
@@ -343,9 +358,8 @@ def _trials(case: Case, setting: Setting) -> list[Trial]:
 
 def _grown(request: Request) -> tuple[int, int]:
     """How many examples attacks look at in an audit, and in a trial: times are scaled by these."""
-    whole, few = (
-        sum(len(of[split]) for split in SPLITS if split != "retain") for of in (request, _sample(request, SAMPLE))
-    )
+    sample = _sample(request, dict.fromkeys(SPLITS, SAMPLE))
+    whole, few = (sum(len(of[split]) for split in SPLITS if split != "retain") for of in (request, sample))
     return whole, few
 
 
@@ -434,9 +448,9 @@ def _tuning(case: Case) -> str:
     return f"--tune {searches}"
 
 
-def _sample(request: Request, most: int) -> Request:
-    """The request with a few examples of each set, evenly spread."""
-    few: dict[str, Any] = {split: _few(request[split], most) for split in SPLITS if len(request[split])}
+def _sample(request: Request, most: Mapping[str, int]) -> Request:
+    """The request with at most so many examples of each set, evenly spread."""
+    few: dict[str, Any] = {split: _few(request[split], most[split]) for split in SPLITS if len(request[split])}
     return request.with_own(validation=None, **few)
 
 

@@ -192,7 +192,20 @@ def test_what_can_not_be_said_before_a_run_is_left_to_the_run(samples_world: Wor
 
 
 def test_what_grows_with_the_examples_is_told_from_what_does_not() -> None:
-    """Two seconds whatever there is, and a hundredth for each of 64, 256, and then 25,600 examples."""
-    assert of_all(2.64, 4.56, 100) == pytest.approx(2 + 256)
-    assert of_all(2.0, 2.0, 100) == 2.0
-    assert of_all(2.1, 2.0, 100) == 2.0
+    """Two seconds whatever there is, a hundredth for each of forget, and a thousandth for each of retain."""
+    whole, of_forget, of_retain, last = (
+        ur.Request(list(range(forget)), list(range(-retain, 0)), Absent("none"), Absent("none"))
+        for forget, retain in ((1000, 9000), (50, 200), (200, 50), (200, 200))
+    )
+    samples = [of_forget, of_retain, last]
+    assert of_all([2.7, 4.05, 4.2], samples, whole) == pytest.approx(2 + 10 + 9)
+    assert of_all([2.0, 2.0, 2.0], samples, whole) == 2.0
+    assert of_all([2.1, 2.0, 2.0], samples, whole) == 2.0, "less takes no longer"
+    assert of_all([4.2, 4.05, 4.2], [last, of_retain, last], whole) == pytest.approx(4.2 + 0.001 * 8800)
+
+
+def test_a_method_whose_data_are_its_own_is_counted_on_all_of_them(samples_world: World) -> None:
+    """UNSIR reads a fifth of 140 of retain, 28, and noise .64 times as often, 18: two batches of 32, then one of 28."""
+    method = "unsir:noises=4,shape.epochs=1,impair.batch_size=32,repair.batch_size=32"
+    lines = [line for line in look(scenario_of(samples_world), method=method) if line.subject.startswith("unsir")]
+    assert [line.text.split(" steps")[0] for line in lines] == ["2 x 2", "2 x 1"]
