@@ -25,7 +25,7 @@ from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.against import Against
 from unrecall.experiment.tune import TRIALS
-from unrecall.harness.audit import finding_of
+from unrecall.harness.audit import figures_of, finding_of
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import beside_never_trained, confidence
 from unrecall.methods.base import GradientMethod, Method
@@ -123,7 +123,10 @@ def doctor(case: Case) -> Iterator[Line]:
     yield from _knowledge(case, model)
     least = most = 0.0
     for timed in chain(
-        training_times(case, model, case.trainings), unlearning_times(case, model), _attacking(case, model)
+        training_times(case, model, case.trainings),
+        unlearning_times(case, model),
+        _measuring(case, model),
+        _attacking(case, model),
     ):
         yield timed.line
         least, most = least + timed.seconds, most + (timed.most or timed.seconds)
@@ -305,6 +308,16 @@ def _as_many(examples: Examples, count: float) -> Examples:
     return Part(examples, [i % len(examples) for i in range(max(1, round(count)))])
 
 
+def _measuring(case: Case, model: nn.Module) -> Iterator[Timed]:
+    """What is measured whatever attacks there are, on a few examples and two models, and what all of it takes."""
+    trial, (whole, few) = _figures(case, _tried(case, model)), _grown(case.request)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of so few examples
+        least = trial.weight * _clock(trial.work)
+    most = least * whole / few
+    yield Timed(Line("measurements", f"before any attack {between(least, most)}"), least, most)
+
+
 def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
     """Each attack at its smallest, on a few examples and two models, as long as patience lasts, and what all take.
 
@@ -330,7 +343,7 @@ def _attacking(case: Case, model: nn.Module) -> Iterator[Timed]:
 
 
 class Trial(NamedTuple):
-    """An attack at its smallest, on a few examples and two models; all of it takes `weight` times as long at least."""
+    """Something that is done with few examples and two models; all of it takes `weight` times as long at least."""
 
     title: str
     weight: float
@@ -356,6 +369,11 @@ def _trials(case: Case, setting: Setting) -> list[Trial]:
     return trials
 
 
+def _figures(case: Case, setting: Setting) -> Trial:
+    """The trial of what is measured whatever attacks there are."""
+    return Trial("measurements", (2 + case.retrained) / 2, partial(figures_of, setting))
+
+
 def _grown(request: Request) -> tuple[int, int]:
     """How many examples attacks look at in an audit, and in a trial: times are scaled by these."""
     sample = _sample(request, dict.fromkeys(SPLITS, SAMPLE))
@@ -369,8 +387,7 @@ def prices(case: Case, model: nn.Module, patience: float) -> Iterator[float]:
     Infinity for one whose trial takes longer than `patience`, and 0 for one that can't run.
     """
     setting, (whole, few) = _tried(case, model), _grown(case.request)
-    looking = Trial("one look at each example", (2 + case.retrained) / 2, lambda: setting.evidence)
-    trials = [looking, *_trials(case, setting)]
+    trials = [_figures(case, setting), *_trials(case, setting)]
     for place, trial in enumerate(trials, len(case.attacks) - len(trials)):
         seconds = math.inf
         with warnings.catch_warnings(), at_most(patience if place >= 0 else PATIENCE):

@@ -103,14 +103,19 @@ def audit(
             check_data(task, model, request)
         setting = setting.with_task(task.settled(original, request))
         setting.check_roles()
-        measured = [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
+        figures = figures_of(setting)
         findings = list(_findings(suiting, setting))
         exhibits = list(_worst(setting, show=show_examples))
         alone = beside_never_trained(setting, rate) if len(models.retrained) < 2 else (None, {})
-    record = _record(run, setting, measured, findings, exhibits, alone)
+    record = _record(run, setting, figures, findings, exhibits, alone)
     if show_examples:
         return record
     return record.model_copy(update={"readings": [reading.without_texts() for reading in record.readings]})
+
+
+def figures_of(setting: Setting) -> list[Measured]:
+    """What is measured whatever attacks there are."""
+    return [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
 
 
 def models_of(models: nn.Module | Sequence[nn.Module]) -> tuple[nn.Module, ...]:
@@ -154,13 +159,13 @@ def finding_of(attack: Attack, setting: Setting) -> Finding:
 def _record(
     run: Run,
     setting: Setting,
-    measured: Sequence[Measured],
+    figures: Sequence[Measured],
     findings: Sequence[Finding],
     exhibits: list[Exhibit],
     alone: tuple[NeverTrained | None, Mapping[str, np.ndarray]],
 ) -> Record:
     """The record: everything that was measured and found, judged, and what there is to doubt."""
-    rows = [row for part in measured for row in part.measurements]
+    rows = [row for part in figures for row in part.measurements]
     rows += [row for finding in findings for row in finding.measurements]
     never_trained, scores = alone
     labelled, verdict = judge_all(rows, never_trained)
@@ -184,8 +189,8 @@ def _record(
         ],
         doubts=[],
         exhibits=exhibits,
-        readings=[reading for part in measured for reading in part.readings],
-        matrices=[matrix for part in measured for matrix in part.matrices],
+        readings=[reading for part in figures for reading in part.readings],
+        matrices=[matrix for part in figures for matrix in part.matrices],
         costs=run.costs,
         provenance=provenance(setting.request.fingerprint, setting.digests, setting.session.place(), run.identity),
         reported=run.reported,
