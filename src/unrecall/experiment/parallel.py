@@ -171,9 +171,10 @@ class Processes:
 
     def __init__(self, count: int) -> None:
         self.idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+        self.started: list[ProcessPoolExecutor] = []
         self.ended = False
         for _ in range(count):
-            self.idle.put(_new_process())
+            self.idle.put(self._new())
 
     def result(self, work: Callable[[], T]) -> T:
         """What the work gives in one of the processes; where that is killed, in a new one, and `Lost` in the end."""
@@ -182,7 +183,7 @@ class Processes:
             try:
                 return process.submit(work).result()
             except BrokenProcessPool:
-                process = _new_process()
+                process = self._new()
             finally:
                 self.idle.put(process)
             if self.ended:
@@ -194,11 +195,14 @@ class Processes:
         self.ended = True
         for process in multiprocessing.active_children():
             process.terminate()
+        for pool in self.started:  # or the interpreter may wake a pool while that closes, and print a traceback
+            pool.shutdown()
 
-
-def _new_process() -> ProcessPoolExecutor:
-    """A process that starts with its first work, with as many threads as this one has."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _settle, (torch.get_num_threads(),))
+    def _new(self) -> ProcessPoolExecutor:
+        """A process that starts with its first work, with as many threads as this one has."""
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _settle, (torch.get_num_threads(),))
+        self.started.append(pool)
+        return pool
 
 
 def _settle(threads: int) -> None:

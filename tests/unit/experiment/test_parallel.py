@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -72,12 +73,13 @@ def killed_always() -> None:
 def test_work_whose_process_is_killed_is_tried_again_and_given_up_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processes = parallel.Processes(1)
+    before, processes = threading.active_count(), parallel.Processes(1)
     assert processes.result(partial(killed_once, tmp_path / "flag")) != os.getpid()
     monkeypatch.setattr(parallel, "TRIES", 1)
     with pytest.raises(Lost, match="run the same command again"):
         processes.result(killed_always)
     processes.end()
+    assert threading.active_count() == before, "one that is left may be woken while it closes"
 
 
 # Ray.
