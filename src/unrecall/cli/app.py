@@ -184,7 +184,7 @@ def doctor(
     search = options.against_attack(tune, against, kl) or options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario or named, **own), options.method_line(method, lora)
     check_names(scenario, method, suite, bool(search))
-    from unrecall.experiment.doctor import Case
+    from unrecall.experiment.case import Case
     from unrecall.experiment.doctor import doctor as look
     from unrecall.experiment.grid import Cell, scenario_for
     from unrecall.harness.suites import suite as attacks

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from unrecall.attacks.base import Attack
 from unrecall.disk.files import read_json, write_json
 from unrecall.errors import BadInput, error_line
-from unrecall.experiment.doctor import Case, prices, start, training_times, unlearning_times
+from unrecall.experiment.case import Case
 from unrecall.experiment.grid import Cell, architecture, scenario_for
 from unrecall.experiment.parallel import Processes
+from unrecall.experiment.timing import prices, training_times, unlearning_times
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.finding import choices, report_of
 from unrecall.harness.suites import QUICK, suite
@@ -195,7 +196,7 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
     attacks = suite(*cell.suite.split()).suiting(scenario.task)
     reduced = [_less(attack, scenario.task) for attack in attacks]
     case = Case(scenario, Retrain(), [*attacks, *(less for less in reduced if less is not None)], session)
-    model = start(case)
+    model = case.start()
     check_inputs(scenario.task, model, scenario.request)
     counts = scenario.untrained(sorted({cell.seeds.training for cell in cells}), session)
     if given is not None:

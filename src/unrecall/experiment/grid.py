@@ -14,7 +14,8 @@ from unrecall.disk.cache import shared
 from unrecall.disk.files import check_writable, content_key, read_json, write_json
 from unrecall.errors import BadInput
 from unrecall.experiment.against import Against
-from unrecall.experiment.doctor import Case, beforehand
+from unrecall.experiment.case import Case
+from unrecall.experiment.doctor import beforehand
 from unrecall.experiment.goal import check_known
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, leave

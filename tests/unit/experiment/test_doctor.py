@@ -12,8 +12,11 @@ import unrecall as ur
 from tests.worlds import CPU, World, network
 from unrecall.data.examples import Absent
 from unrecall.errors import BadInput
+from unrecall.evidence.setting import Setting
 from unrecall.experiment.against import Against
-from unrecall.experiment.doctor import Case, Line, at_most, beforehand, between, doctor, memory, of_all, smallest
+from unrecall.experiment.case import Case
+from unrecall.experiment.doctor import beforehand, doctor, memory
+from unrecall.experiment.timing import Line, at_most, between, measuring_times, of_all, smallest
 from unrecall.harness.never_trained import confidence
 from unrecall.models.observe import observe
 from unrecall.scenarios.base import Scenario
@@ -52,7 +55,7 @@ def test_everything_is_tried_and_counted(samples_world: World) -> None:
     )
     assert said(lines, "retrained").startswith("5 x 100 steps of")
     assert said(lines, "grad_diff").startswith("2 x 10 steps of"), "the null too, as there is BatchNorm"
-    assert said(lines, "attacks").startswith("2 tried on 84 examples; on all 260 and 7 models ")
+    assert said(lines, "attacks").startswith("2 tried on 116 examples; on all 400 and 7 models ")
     assert said(lines, "verdict").startswith("beside 5 retrained models")
     assert said(lines, "tuning").startswith(
         "--tune searches fit.lr on forget and 20 examples that were never trained on and that the audit would do "
@@ -141,7 +144,7 @@ def test_work_ends_when_its_time_is_over() -> None:
 
 def test_an_attack_that_takes_too_long_is_left(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     w = samples_world
-    monkeypatch.setattr("unrecall.experiment.doctor.PATIENCE", 0.001)
+    monkeypatch.setattr("unrecall.experiment.timing.PATIENCE", 0.001)
     lines = look(Scenario("case", "", w.task, w.request, original=w.original), "retrain")
     assert "what decides without retrained models takes over" in said(lines, "attacks")
     assert said(lines, "in all").startswith("over ")
@@ -209,3 +212,20 @@ def test_a_method_whose_data_are_its_own_is_counted_on_all_of_them(samples_world
     method = "unsir:noises=4,shape.epochs=1,impair.batch_size=32,repair.batch_size=32"
     lines = [line for line in look(scenario_of(samples_world), method=method) if line.subject.startswith("unsir")]
     assert [line.text.split(" steps")[0] for line in lines] == ["2 x 2", "2 x 1"]
+
+
+def test_what_work_takes_with_all_examples_is_told_from_two_trials(
+    samples_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seconds, and a hundredth for each example: 116 of 32 of each set, 32 of 8 of each, 400 in all."""
+    now = 0.0
+
+    def work(setting: Setting) -> None:
+        nonlocal now
+        now += 2 + 0.01 * sum(len(examples) for examples in setting.request.sets.values())
+
+    monkeypatch.setattr("unrecall.experiment.timing.time.perf_counter", lambda: now)
+    monkeypatch.setattr("unrecall.experiment.timing.figures_of", work)
+    case = Case(scenario_of(samples_world), parse("retrain", "methods"), [], CPU)
+    (measuring,) = measuring_times(case, case.start())
+    assert (measuring.seconds, measuring.most) == pytest.approx((3.5 * (2 + 1.16), 3.5 * (2 + 4.0))), "seven models"

@@ -1,0 +1,64 @@
+"""A case: what is about to be run, as it is looked at and timed before."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from unrecall.attacks.base import Attack
+from unrecall.data.request import Request
+from unrecall.errors import MissingReference, NotSupported
+from unrecall.experiment.against import Against
+from unrecall.methods.base import Method
+from unrecall.scenarios.base import Scenario
+from unrecall.training.job import Job
+from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is about to be run: a scenario, the method and the attacks that it is meant for, and where they run.
+
+    `tuned`: whether the method's strength will be searched first, on examples that the audit then does without, and
+    against which attack, if any.
+    """
+
+    scenario: Scenario
+    method: Method
+    attacks: Sequence[Attack]
+    session: Session
+    tuned: bool | Against = False
+
+    @cached_property
+    def request(self) -> Request:
+        """The scenario's, as the run audits it: without what tuning looks at, where it has that."""
+        if self.tuned:
+            with suppress(MissingReference, NotSupported):  # the line on tuning says why
+                return self.scenario.request.with_validation()
+        return self.scenario.request
+
+    @property
+    def retrained(self) -> int:
+        """How many retrained models there will be."""
+        return max(len(self.scenario.retrained), self.scenario.references if self.scenario.can_retrain() else 0)
+
+    @property
+    def trainings(self) -> dict[str, int]:
+        """How many models are trained, by role."""
+        return {
+            "original": int(self.scenario.original is None),
+            "retrained": self.retrained - len(self.scenario.retrained),
+        }
+
+    @property
+    def job(self) -> Job:
+        """The scenario's request and task, shown and kept nowhere."""
+        return Job(self.request, self.scenario.task, seeded(0), self.session.quiet())
+
+    def start(self) -> nn.Module:
+        """The given original, or an untrained model, where the case runs."""
+        model = self.scenario.original or self.scenario.built(0, self.session)
+        return model.to(self.session.place()).eval()
