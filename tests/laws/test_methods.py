@@ -14,12 +14,16 @@ from torch import nn
 
 import unrecall.methods
 from tests.worlds import CPU, World
+from unrecall.data.request import SPLITS
 from unrecall.errors import BadInput, NotSupported
+from unrecall.experiment import case as experiment
+from unrecall.experiment import timing
 from unrecall.methods.base import GradientMethod, Method, Null
 from unrecall.methods.mudman import MUDMAN
 from unrecall.methods.undo import UNDO
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import batchnorms
+from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse, show
 from unrecall.spec.parameters import Parameters
 from unrecall.training.job import Job
@@ -320,6 +324,20 @@ def test_the_same_again_with_sealed_data_and_other_global_generators(name: str, 
     assert same(first, again)
     assert bool(torch.equal(after[0], before[0])), "the global generator of torch moved"
     assert after[1:] == before[1:], "the global generator of Python or NumPy moved"
+
+
+@each_method
+def test_how_long_it_takes_can_be_told(name: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a few of its steps, on more examples than its phases were made for."""
+    method = usual(name)
+    if name in REFUSED[case.kind] or not isinstance(method, GradientMethod) or case.kind == "pairs":
+        pytest.skip("refuses this world, or takes no steps")
+    monkeypatch.setattr(timing, "SAMPLES", dict.fromkeys(SPLITS, 16))
+    monkeypatch.setattr(timing, "LESS", 10)
+    w = case.world
+    scenario = Scenario("world", "a world", w.task, w.request, original=w.original)
+    times = list(timing.unlearning_times(experiment.Case(scenario, method, [], CPU), w.original))
+    assert sum(each.seconds for each in times) > 0
 
 
 @pytest.mark.parametrize(

@@ -73,19 +73,21 @@ def training_times(case: Case, model: nn.Module, counts: Mapping[str, int]) -> I
         if recipe is None or not counts[name]:
             continue
         networks, loss = scenario.lesson(data, recipe, 0).course(copy.deepcopy(model))
-        yield _timed(name, networks, Phase(loss, {"train": data}, recipe), case, counts[name])
+        yield _timed(name, networks, Phase(loss, {"train": data}, recipe), case, counts[name], len(data))
 
 
-def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int = 1) -> Timed:
-    """A few steps of a phase, on `student`, and what all of them take, `count` times."""
-    steps, seconds = total_steps(phase), list[float]()
+def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int, examples: float) -> Timed:
+    """A few steps of a phase, on `student`, and what all of them take with so many examples, `count` times."""
+    first, stream = next(iter(phase.streams.items()))
+    whole = replace(phase, streams={first: Part(stream, [0] * max(1, round(examples)))})
+    larger = min(phase.fit.batch_size, examples) / min(phase.fit.batch_size, len(stream))  # are its batches then
+    longer = replace(phase, fit=replace(phase.fit, epochs=max(STEPS, phase.fit.epochs), steps=STEPS))
+    steps, seconds = total_steps(whole), list[float]()
     started = time.perf_counter()
-    for step in training(student, case.scenario.task, phase, seeded(0), case.session.quiet()):
+    for _ in training(student, case.scenario.task, longer, seeded(0), case.session.quiet()):
         seconds.append(time.perf_counter() - started)
-        if step == STEPS:
-            break
         started = time.perf_counter()
-    each = min(seconds[1:] or seconds)
+    each = min(seconds[1:] or seconds) * max(1.0, larger)
     times, spent = f"{count} x " if count > 1 else "", count * steps * each
     return Timed(Line(name, f"{times}{steps} steps of {1000 * each:.3g} ms: {duration(spent)}"), spent)
 
@@ -111,12 +113,9 @@ def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     seconds, trials = [each[0] for each in tried], [each[1] for each in tried]
     runs = 2 if batchnorms(model) else 1  # the null
     for i, phases in enumerate(zip(*trials, strict=True), 1):
-        streams = {
-            stream: _as_many(examples, of_all([len(trial.streams[stream]) for trial in phases], samples, request))
-            for stream, examples in phases[-1].streams.items()
-        }
+        lengths = [len(next(iter(phase.streams.values()))) for phase in phases]
         of = f"{name}, phase {i} of {len(trials[0])}" if len(trials[0]) > 1 else name
-        yield _timed(of, pairs[-1][0], replace(phases[-1], streams=streams), case, runs)
+        yield _timed(of, pairs[-1][0], phases[-1], case, runs, of_all(lengths, samples, request))
     if (prepared := of_all(seconds, samples, request)) > 1:
         yield Timed(Line(name, f"about {duration(prepared)} before its first step"), runs * prepared)
 
@@ -137,11 +136,6 @@ def of_all(values: Sequence[float], samples: Sequence[Request], whole: Request) 
 def _of_each(more: float, examples: int) -> float:
     """What each of so many examples adds, where all of them add so much; nothing where that is less than nothing."""
     return max(0.0, more) / examples if examples else 0.0
-
-
-def _as_many(examples: Examples, count: float) -> Examples:
-    """So many examples, in turn."""
-    return Part(examples, [i % len(examples) for i in range(max(1, round(count)))])
 
 
 def measuring_times(case: Case, model: nn.Module) -> Iterator[Timed]:
