@@ -17,7 +17,7 @@ from unrecall.experiment.against import Against, tune_against
 from unrecall.experiment.goal import stopping
 from unrecall.experiment.identity import data_key, identity, rate_key
 from unrecall.experiment.seeds import Seeds
-from unrecall.experiment.tune import UNMET, Search, tune
+from unrecall.experiment.tune import UNMET, Search, summary, tune
 from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import Suite, judged_names, suite
@@ -203,6 +203,7 @@ class StartingPoint:
         tuning = cache.get("tuning", key, model_form(Tuning), lambda: self._search(method))
         if tuning.criterion.endswith(UNMET):
             self.session.say(f"tuning fell short of its goal: {tuning.criterion}")
+        self.session.say(summary(tuning))
         return tuning
 
     def _search(self, method: Method) -> Tuning:

@@ -168,6 +168,17 @@ class Search:
         return trial if math.isfinite(trial.gap) else ruin
 
 
+def summary(tuning: Tuning) -> str:
+    """What tuning came to, in a line."""
+    chosen = next(trial for trial in tuning.trials if trial.strength == tuning.chosen)
+    text = f"tuning chose {tuning.parameter} x {tuning.chosen:.4g} of {len(tuning.trials)} tried"
+    if tuning.untouched is None:
+        return f"{text}: {chosen.gap:+.3f} of what it looks at is left"
+    helped = any(trial.gap < tuning.untouched for trial in tuning.trials)
+    left = f"{chosen.gap:+.3f} of what it looks at is left, where it was {tuning.untouched:+.3f}"
+    return f"{text}: {left}" + ("" if helped else ", and no strength that was tried did better")
+
+
 def judged(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> Trial:
     """How far a model is from the goal, and what was lost."""
     signals = goal.signals(unlearned)

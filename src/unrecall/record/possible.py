@@ -84,8 +84,10 @@ def remembered(z: float, units: int) -> Iterator[str]:
     """What the original's own statistic says: the smallest share of its memory that is noticed, and what is needed."""
     share = smallest_share(z)
     yield f"the original remembers forget with z = {z:.1f}, as it is: " + (
-        "what left no trace can't be seen to go." if share is None else f"{share:.0%} of that memory left is noticed."
+        "that is no trace, and what left none can't be seen to go; the audit looks again after fine-tuning."
+        if share is None
+        else f"{share:.0%} of that memory left is noticed."
     )
-    count = needed(units, z, 0.5, SURE)
+    count = None if share is None else needed(units, z, 0.5, SURE)
     if count is not None and count > units:
         yield f"for no more than 50 %, about {count} such records are needed."

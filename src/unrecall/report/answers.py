@@ -14,6 +14,7 @@ from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p, str
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family, reference_values
 from unrecall.report import matrices
+from unrecall.report.never_trained import GRADES
 from unrecall.report.sentences import number, references, share
 from unrecall.report.strips import finite
 
@@ -75,7 +76,7 @@ def unlearning(record: Record) -> str:
 def audited(record: Record) -> str:
     """Which model, of which case, and when."""
     digest = record.provenance.weights.get("unlearned", "")
-    model = f"weights {digest[:12]} (sha256); " if digest else ""
+    model = f"weights {digest[:12]} (sha256 of its tensors); " if digest else ""
     day = f"; audited on {record.provenance.created[:10]}" if record.provenance.created else ""
     case = f"{record.scenario}: {record.scenario_summary}" if record.scenario_summary else record.scenario
     return f"{model}{case}{day}."
@@ -88,7 +89,8 @@ def compared(record: Record) -> str:
         return f"{count} models that were retrained without the forgotten."
     if tested is not None and tested.attacks:
         units = "persons’ records" if tested.unit == "group" else "records"
-        return f"{tested.holdout:,} {units} that were never trained on (grade {tested.grade})."
+        grade = f"grade {tested.grade}: {GRADES[tested.grade].split(':')[0]}"
+        return f"{tested.holdout:,} {units} that were never trained on ({grade})."
     return "Nothing: no retrained models, and no records that were never trained on that could serve."
 
 
@@ -178,8 +180,8 @@ def _better_known(tested: NeverTrained, plain: AttackTest) -> str:
         return f"AUC {after(plain)} {number(plain.auc)}, of the original {number(plain.auc_original)}."
     others = "persons" if tested.unit == "group" else "records"
     now, before = (f"{100 * auc:.0f} %" for auc in (plain.auc, plain.auc_original))
-    beside = f"{now} of the {tested.holdout} {others} never trained on are known less well; {before} to the original."
-    return f"{_capital(after(plain))} {beside}"
+    beside = f"{now} of the {tested.holdout} {others} never trained on; the original knew it better than {before}."
+    return f"{_capital(after(plain))} the model knows what it should forget better than {beside}"
 
 
 def _collapse(record: Record) -> str:
@@ -199,7 +201,7 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
         + (f" ({_points(d.difference.low)} to {_points(d.difference.high)})" if d.difference.low is not None else "")
         for d in tested.damage
     )
-    text = f"Accuracy against the original, in points: {changes}."
+    text = f"Change of accuracy since the original, in points: {changes}."
     damaged = [d.split for d in tested.damage if d.damaged]
     if damaged:
         return f"Accuracy on {_listed(damaged)}", text

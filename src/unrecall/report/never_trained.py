@@ -41,6 +41,11 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}".replace("-", "−")
 
 
+def change(difference: float) -> str:
+    """A change of accuracy, in points."""
+    return f"{100 * difference:+.1f} points".replace("-", "−")
+
+
 def checks(tested: NeverTrained) -> list[tuple[str, str]]:
     """What was checked of the test itself, each with its outcome."""
     units = "persons" if tested.unit == "group" else "records"

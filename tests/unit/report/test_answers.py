@@ -33,7 +33,7 @@ def test_what_was_asked_and_done() -> None:
     assert request(minimal()) == "Forget a whole class."
     assert unlearning(full()).startswith("RURK (rurk), its strength tuned, seed 0; 0.800 s")
     assert compared(full()) == "3 models that were retrained without the forgotten."
-    assert compared(alone()) == "400 records that were never trained on (grade B)."
+    assert compared(alone()) == "400 records that were never trained on (grade B: a random split before training)."
     assert compared(minimal()).startswith("Nothing")
 
 
@@ -117,7 +117,9 @@ def labelled(label: Label, **changes: Any) -> Record:
 def test_the_model_the_case_and_the_day_are_named() -> None:
     record = full()
     digest, day = record.provenance.weights["unlearned"][:12], record.provenance.created[:10]
-    expected = f"weights {digest} (sha256); {record.scenario}: {record.scenario_summary}; audited on {day}."
+    expected = (
+        f"weights {digest} (sha256 of its tensors); {record.scenario}: {record.scenario_summary}; audited on {day}."
+    )
     assert answers.audited(record) == expected
 
 
@@ -126,7 +128,7 @@ def test_of_one_person_it_is_said_how_many_others_are_less_known() -> None:
     assert tested is not None
     single = tested.attacks[0].model_copy(update={"auc": 1.0, "auc_original": 0.95})
     text = answers.answers(labelled("leaks", forget=1, holdout=20, unit="group", attacks=[single]))[1].text
-    assert "100 % of the 20 persons never trained on are known less well; 95 % to the original." in text
+    assert "better than 100 % of the 20 persons never trained on; the original knew it better than 95 %." in text
     assert "AUC" not in text
     assert "Over all attacks" not in text, "there is one"
 
@@ -140,7 +142,7 @@ def test_damage_beside_records_never_trained_on_is_named() -> None:
     lost = damage("retain", -0.12, -0.1, damaged=True)
     nothing = answers.answers(labelled("leaks", damage=[small]))[2]
     assert nothing.word == "Nothing found"
-    assert nothing.text.startswith("A loss of 5 points is ruled out. Accuracy against the original")
+    assert nothing.text.startswith("A loss of 5 points is ruled out. Change of accuracy")
     assert words(labelled("leaks", damage=[small, unsure]))[2] == "Inconclusive"
     answer = answers.answers(labelled("damaged", damage=[small, unsure, lost]))[2]
     assert answer.word == "Accuracy on retain"
