@@ -339,6 +339,11 @@ def test_list_names_everything_with_its_parameters(capsys: pytest.CaptureFixture
         assert all(entry["summary"].endswith(".") or kind == "metrics" for entry in entries), kind
     assert call("list") == 0
     assert "lambda_a=0.03" in capsys.readouterr().out
+    assert call("list", "scrub") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("scrub\n\nDisobeys")
+    assert "Expected to fail:" in text
+    assert "\n  forget_batch: Count = 64\n" in text
 
 
 def test_in_a_process_of_its_own(case: Path) -> None:

@@ -29,7 +29,7 @@ from unrecall.cli.options import (
 from unrecall.cli.output import complain, complain_of
 from unrecall.cli.output import say as _say
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest, of_users_code
-from unrecall.spec.catalog import CATALOGS, entries
+from unrecall.spec.catalog import CATALOGS, Entry, entries
 
 
 class Commands(TyperGroup):
@@ -84,15 +84,25 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, attacks, metrics or scenarios")] = "methods",
+    kind: Annotated[str, typer.Argument(help="methods, attacks, metrics or scenarios; or the name of one")] = "methods",
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
 ) -> None:
-    """What there is, with parameters and defaults."""
+    """What there is, with parameters and defaults; of one, all that its page says."""
     catalog = next((entries(name) for name in CATALOGS if name == kind), None)
     if catalog is None:
-        raise BadInput(f"list: unknown kind '{kind}'. {nearest(kind, CATALOGS)}")
+        everything = [entry for name in CATALOGS for entry in entries(name)]
+        catalog = tuple(entry for entry in everything if entry.name == kind)
+        if not catalog:
+            hint = nearest(kind, [*CATALOGS, *(entry.name for entry in everything)])
+            hint = hint if hint.startswith("Did") else nearest(kind, CATALOGS)
+            raise BadInput(
+                f"list: expected methods, attacks, metrics, scenarios, or the name of one, got '{kind}'. {hint}"
+            )
+        if not as_json:
+            _say("\n\n".join(f"{entry.name}\n\n{entry.text}" + _parameters(entry) for entry in catalog))
+            return
     if as_json:
-        described = [{k: v for k, v in asdict(entry).items() if k != "owner"} for entry in catalog]
+        described = [{k: v for k, v in asdict(entry).items() if k not in ("owner", "text")} for entry in catalog]
         _say(json.dumps(described, indent=1))
         return
     width = max(len(entry.name) for entry in catalog)
@@ -101,6 +111,12 @@ def list_(
         parameters = ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters)
         if kind != "metrics":  # a class, as Python calls it
             _say(f"{'':<{width}}    {entry.owner}({parameters})")
+
+
+def _parameters(entry: Entry) -> str:
+    """The parameters of a method, an attack or a scenario with their types and defaults, a line each."""
+    lines = [f"  {p.name}: {p.type}" + (f" = {p.default}" if p.default else ", required") for p in entry.parameters]
+    return "\n\nParameters:\n" + "\n".join(lines) if lines else ""
 
 
 @app.command()

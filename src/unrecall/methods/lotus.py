@@ -95,8 +95,8 @@ class LoTUS(GradientMethod):
             return self.unseen
         if job.request.kind != "class":
             raise NotSupported(
-                "LoTUS: expected the original's accuracy on examples that it never saw, got none, and only of a class "
-                "it is known. Set unseen to its test accuracy, as in unseen=0.9."
+                "LoTUS: expected unseen, what forget's accuracy should fall to, got none, and only of a class it is "
+                "known. Set it to the original's test accuracy, as in lotus:unseen=0.9."
             )
         return 0.0
 

@@ -99,8 +99,8 @@ def how_it_forgot(m: Measurement | None) -> str:
     if total < 0.5:
         return f"Forget accuracy did not fall ({number(original)} before, {number(unlearned)} after)."
     if null is None:
-        reason = m.null.note or "no reason was recorded"
-        unknown = f"how many are statistics is unknown, as there is no {null_name}: {reason}"
+        reason = (m.null.note or "no reason was recorded").removeprefix("no null: ")
+        unknown = f"how many of them are BatchNorm's is unknown without a {null_name}: {reason}"
         return f"{total:.0f} points of forgetting; {unknown}"
     still = points(m, original - null)
     rest = f"{max(still, 0):.0f} are there in the {null_name} too: {ending(still / total)}"

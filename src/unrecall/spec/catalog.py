@@ -26,13 +26,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file's class or function: its name on the command line, its first sentence, its parameters."""
+    """One file's class or function: its name on the command line, its parameters, its docstring and parts of that."""
 
     name: str
     owner: str
     summary: str
     reference: str
     parameters: tuple[Parameter, ...]
+    text: str
 
 
 @cache
@@ -67,7 +68,7 @@ def _entry(path: Path) -> Entry | None:
         if isinstance(node, ast.ClassDef) and named_so and node.decorator_list and path.stem != "base":
             text = ast.get_docstring(node) or ""
             name = path.stem.replace("_", "-") if path.parent.name == "scenarios" else path.stem
-            return Entry(name, node.name, _sentence(text), _reference(text), _parameters(node, path.parent))
+            return Entry(name, node.name, _sentence(text), _reference(text), _parameters(node, path.parent), text)
     return None
 
 
@@ -116,5 +117,5 @@ def _metrics() -> tuple[Entry, ...]:
                 text = (
                     texts[next(functions)] if any(isinstance(a, ast.Name) and a.id in texts for a in call.args) else ""
                 )
-                metrics.append(Entry(name, path.stem, _sentence(text), _reference(text), ()))
+                metrics.append(Entry(name, path.stem, _sentence(text), _reference(text), (), text))
     return tuple(sorted(metrics, key=lambda entry: entry.name))

@@ -127,7 +127,8 @@ def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapp
             subject = f"{owner.__name__}: expected {field}.{name}"
             deeper.setdefault(field, {"": default})[name] = _value(type(default), name, value, subject)
         else:
-            hint = nearest(key, [*parameters, *inner]) if parameters else "It takes no parameters."
+            short = [name for name in inner if name.rpartition(".")[2] not in inner or "." not in name]
+            hint = nearest(key, [*parameters, *short]) if parameters else "It takes no parameters."
             raise BadInput(f"{owner.__name__}: unknown parameter '{key}'. {hint}")
     for field, changes in deeper.items():
         arguments[field] = replace(changes.pop(""), **changes)
@@ -193,6 +194,8 @@ def _user_object(name: str) -> Any:
         raise BadInput(f"{file}: expected a Python file, got something that can't be imported.")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[file] = module
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)  # modules beside the file are found, as for `python FILE.py`
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code may raise

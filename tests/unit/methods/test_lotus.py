@@ -80,7 +80,7 @@ def test_it_ends_when_forget_is_answered_no_better_than_the_unseen(class_world: 
 
 
 def test_it_must_be_told_of_the_unseen_but_where_a_class_goes(samples_world: World, class_world: World) -> None:
-    with pytest.raises(NotSupported, match="LoTUS: expected the original's accuracy on examples that it never saw"):
+    with pytest.raises(NotSupported, match="LoTUS: expected unseen, what forget's accuracy should fall to"):
         unlearned(LoTUS(), samples_world)
     assert LoTUS()._goal(Job(class_world.request, class_world.task)) == 0
     assert LoTUS(unseen=0.7)._goal(Job(samples_world.request, samples_world.task)) == 0.7

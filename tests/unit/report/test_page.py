@@ -252,7 +252,7 @@ def test_the_null_has_one_name_in_the_sentence_and_in_the_figure() -> None:
     assert "null (learning rate 0) 0.590" in names
     assert "null (learning rate 0)" in how_it_forgot(m)
     without = how_it_forgot(m.model_copy(update={"null": estimate(None, note="the reason")}))
-    assert "there is no null (learning rate 0): the reason" in without
+    assert "without a null (learning rate 0): the reason" in without
 
 
 def test_groups_stand_in_the_order_of_the_headings_and_unknown_ones_last() -> None:

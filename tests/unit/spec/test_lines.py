@@ -1,6 +1,7 @@
 """A line of text and the object it stands for are the same thing."""
 
 import math
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ class NotOne:
 def make():
     return None
 """
+
+
+def test_a_module_beside_the_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_mine.py").write_text("WEIGHT = 0.125")
+    mine = METHOD_FILE.replace("import ClassVar", "import ClassVar\nfrom beside_mine import WEIGHT")
+    (tmp_path / "mine.py").write_text(mine.replace("0.5", "WEIGHT"))
+    assert parse(f"{tmp_path}/mine.py:Mine", "methods").tau == 0.125  # type: ignore[attr-defined]
 
 
 @pytest.fixture
