@@ -134,10 +134,14 @@ def no_reference(measurement: Measurement) -> str:
 
 
 def only_reason(m: Measurement) -> str:
-    """The one reason for which no model has a value, or nothing where there is a value or more than one reason."""
-    models = [m.unlearned, m.original, m.null, *m.references]
+    """The one reason for which no model has a value, or nothing where there is a value or more than one reason.
+
+    That there is no null is none.
+    """
+    models = [m.unlearned, m.original, *m.references]
     reasons = {estimate.note or "no reason was recorded" for estimate in models}
-    return reasons.pop() if len(reasons) == 1 and all(estimate.value is None for estimate in models) else ""
+    valued = any(estimate.value is not None for estimate in (*models, m.null))
+    return reasons.pop() if len(reasons) == 1 and not valued else ""
 
 
 def row_notes(m: Measurement) -> list[str]:
@@ -246,6 +250,16 @@ def limits(record: Record) -> list[str]:
 def ran(attack: AttackReport) -> bool:
     """Whether an attack was run at all: one that could not be has no curve, and a note with the reason."""
     return bool(attack.curves) or not attack.note
+
+
+def refused(record: Record) -> list[AttackReport]:
+    """The attacks that were not run."""
+    return [attack for attack in record.attacks if not ran(attack)]
+
+
+def missing(record: Record) -> list[str]:
+    """The names of measurements that no model has a value of, for one reason."""
+    return [m.name for m in record.measurements if only_reason(m)]
 
 
 def references_used(record: Record) -> str:

@@ -397,7 +397,9 @@ def test_no_row_is_judged_where_the_verdict_rests_on_none() -> None:
     assert Reader(page([beside_nothing])).text.count("0 retrained models: at least 2 are needed") == count > 0
     text = Reader(page([alone().model_copy(update={"measurements": rows})])).text
     assert "0 retrained models" not in text
-    assert f"{len(rows)} measurements on which no verdict rests" in text
+    missing = sum(m.unlearned.value is None for m in rows)
+    assert f"{len(rows) - missing} measurements on which no verdict rests" in text
+    assert f"{missing} that could not be measured, and why" in text
     assert "? inconclusive" not in text
 
 
