@@ -81,7 +81,8 @@ class ScoredAttack(Attack):
     `reading`: how the harness makes figures of the scores. `needs_class`: whether it works on class requests only.
     `compares`: whether scores depend on retrained models. `blind`: whether no score depends on which arm, forget or
     holdout, an example is of; a verdict rests on blind attacks only. `retested`: whether the attack is scored on the
-    very examples that it was taught with. `dose`: from which arm it is taught.
+    very examples that it was taught with. `paired`: whether no more of holdout is scored than of forget, as only the
+    negative control reads it. `dose`: from which arm it is taught.
     """
 
     kind: ClassVar[AttackKind] = "scored"
@@ -90,6 +91,7 @@ class ScoredAttack(Attack):
     compares: ClassVar[bool] = False
     blind: ClassVar[bool] = True
     retested: ClassVar[bool] = False
+    paired: ClassVar[bool] = False
 
     @property
     def dose(self) -> Dose:

@@ -83,6 +83,7 @@ class ResidualKnowledge(ScoredAttack):
     reading: ClassVar[ScoreReading] = "recognition"
     needs: ClassVar[tuple[type, ...]] = (Perturbable,)
     needs_own_rows: ClassVar[bool] = True
+    paired: ClassVar[bool] = True
     judged: ClassVar[str] = "sums"
 
     radius_max: NonNegative = 8 / 255

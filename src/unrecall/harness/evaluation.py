@@ -70,7 +70,8 @@ def draw_for(attack: ScoredAttack, setting: Setting) -> Draw:
     """The pool that the attack is run on, the same for every model."""
     request = setting.request
     n = len(request.forget) + (len(request.holdout) if attack.dose == "both" else 0)
-    return draw_pool(request, setting.seed, attack.teaches(n, request), dose=attack.dose, retested=attack.retested)
+    taught, paired = attack.teaches(n, request), attack.paired
+    return draw_pool(request, setting.seed, taught, dose=attack.dose, retested=attack.retested, paired=paired)
 
 
 def one_sided(attack: ScoredAttack, request: Request) -> bool:
