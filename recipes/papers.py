@@ -181,6 +181,7 @@ HARM_FIGURES = {
     "excess": "beyond random",
     "alike": "by others as hard",
     "surrogate": "by the surrogate",
+    "retrained": "retrained without the request",
     "accuracy": "victim, right",
     "others": "other classes, right",
     "left": "asked for, right",
@@ -190,18 +191,26 @@ HARM_FIGURES = {
 
 def harm_table(records: list[Record]) -> list[str]:
     methods = list(dict.fromkeys((record.method, record.tuning is not None) for record in records))
-    lines = ["| method | seeds | " + " | ".join(HARM_FIGURES.values()) + " |", "|---|---|" + "---|" * len(HARM_FIGURES)]
-    lines.append(harm_row("*original*", [records[0]], "original"))
+    figures = [figure for figure in HARM_FIGURES if harm(figure, records)]
+    titles = [HARM_FIGURES[figure] for figure in figures]
+    lines = ["| method | seeds | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(figures)]
+    lines.append(harm_row("*original*", [records[0]], "original", figures))
     for method, tuned in methods:
         own = [r for r in records if (r.method, r.tuning is not None) == (method, tuned)]
-        lines.append(harm_row(f"`{short(method)}`{', tuned' if tuned else ''}", own, "unlearned"))
+        lines.append(harm_row(f"`{short(method)}`{', tuned' if tuned else ''}", own, "unlearned", figures))
     return lines
 
 
-def harm_row(name: str, records: list[Record], role: str) -> str:
+def harm(figure: str, records: list[Record]) -> list[Measurement]:
+    """What the records hold of one figure of an indirect attack, where it has a value."""
+    rows = [m for r in records for m in r.measurements if m.group == "harm" and m.name.endswith(f"_{figure}")]
+    return [m for m in rows if m.unlearned.value is not None]
+
+
+def harm_row(name: str, records: list[Record], role: str, figures: list[str]) -> str:
     cells = []
-    for figure in HARM_FIGURES:
-        found = [m for r in records for m in r.measurements if m.group == "harm" and m.name.endswith(f"_{figure}")]
+    for figure in figures:
+        found = harm(figure, records)
         each = [getattr(m, role) for m in found]
         one = each[0] if len(each) == 1 else None
         interval = one is not None and one.low is not None and f" ({share(one.low)} to {share(one.high)})"
