@@ -175,9 +175,9 @@ class Trial(NamedTuple):
 
 
 def _settings(case: Case, model: nn.Module) -> list[Setting]:
-    """Two models and a few examples of each set, on which trials are made, and before that fewer of them."""
+    """Two models, and a few examples of each set to make trials on; before that fewer of them, once to warm up."""
     models, task, session = Models(model, copy.deepcopy(model)), case.scenario.task, case.session.quiet()
-    samples = [_sample(case.request, dict.fromkeys(SPLITS, most)) for most in (FEWER, SAMPLE)]
+    samples = [_sample(case.request, dict.fromkeys(SPLITS, most)) for most in (FEWER, FEWER, SAMPLE)]
     return [Setting(models, sample, task, 0, session) for sample in samples]
 
 
@@ -211,11 +211,11 @@ def _seconds(trial: Trial, case: Case, settings: Sequence[Setting]) -> tuple[flo
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
-        less, more = (_clock(partial(trial.work, setting)) for setting in settings)
+        _, less, more = (_clock(partial(trial.work, setting)) for setting in settings)  # the first one imports
     rows = more[1].measurements if isinstance(more[1], Finding) else []
     if rows and all(row.unlearned.value is None for row in rows):
         return 0.0, 0.0
-    fewer, few = (_looked_at(setting.request) for setting in settings)
+    fewer, few = (_looked_at(setting.request) for setting in settings[1:])
     grown = _of_each(more[0] - less[0], few - fewer) * (_looked_at(case.request) - few)
     return trial.weight * more[0], trial.weight * (more[0] + grown)
 
