@@ -206,9 +206,9 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
         method = parse(line, "methods")
         fixed += times * sum(timed.seconds for timed in unlearning_times(replace(case, method=method), model))
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
-    seconds = [len(cells) * price for price in prices(case, model, patience)]
-    first = len(seconds) - len(case.attacks)  # what is done whatever attacks there are
-    return Costs(fixed + sum(seconds[:first]), _priced(attacks, reduced, seconds[first:]))
+    whatever, of_attacks = prices(case, model, patience)
+    seconds = [len(cells) * price for price in of_attacks]
+    return Costs(fixed + len(cells) * sum(whatever), _priced(attacks, reduced, seconds))
 
 
 def _methods(cells: Sequence[Cell]) -> Counter[str]:

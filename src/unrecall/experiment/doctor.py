@@ -16,10 +16,9 @@ from unrecall.experiment.case import Case
 from unrecall.experiment.timing import (
     SAMPLE,
     Line,
-    attacking_times,
+    auditing_times,
     between,
     few,
-    measuring_times,
     training_times,
     unlearning_times,
 )
@@ -59,8 +58,7 @@ def doctor(case: Case) -> Iterator[Line]:
     for timed in chain(
         training_times(case, model, case.trainings),
         unlearning_times(case, model),
-        measuring_times(case, model),
-        attacking_times(case, model),
+        auditing_times(case, model),
     ):
         yield timed.line
         least, most = least + timed.seconds, most + (timed.most or timed.seconds)

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Attack
+from unrecall.attacks.base import ARMS, Attack
 from unrecall.data import enough
 from unrecall.data.examples import Examples, Joined, Part, evenly
-from unrecall.data.request import SPLITS, Request
+from unrecall.data.request import SPLITS, Request, Split
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.case import Case
 from unrecall.harness.audit import figures_of, finding_of
@@ -27,6 +27,7 @@ from unrecall.harness.never_trained import beside_never_trained
 from unrecall.methods.base import GradientMethod
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.lines import show
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, total_steps, training
 from unrecall.training.randomness import seeded
 from unrecall.training.session import duration
@@ -35,14 +36,16 @@ T = TypeVar("T")
 
 STEPS = 3
 """Steps of a training that are timed; the first, which warms up, isn't."""
-SAMPLES: Mapping[str, int] = dict.fromkeys(SPLITS, 256)
-"""Examples of each set that a method is tried on."""
-LESS = 64
-"""Examples of forget, or of retain, with which it is tried too, to tell what grows with them."""
+METHOD, LESS = 256, 64
+"""Examples of each set on which a slow method is tried, and of forget, or retain, to tell what grows with them."""
 SAMPLE, FEWER = 32, 8
 """Examples of each set on which measurements and attacks are tried, and with how many, to tell what grows with them."""
+RETRAINED = 2
+"""Retrained models in these trials at most; untrained copies stand in for them."""
 BUDGETS = ("steps", "learning_rates")
 """Parameters of attacks that fine-tune, of which each value costs a part of a training, and a look at all examples."""
+READY = 10.0
+"""Seconds within which a method's phases, on all examples, are ready, or it is tried on samples."""
 PATIENCE = 60.0
 """Seconds after which the trial of attacks ends, in the midst of one if need be."""
 
@@ -73,84 +76,141 @@ def training_times(case: Case, model: nn.Module, counts: Mapping[str, int]) -> I
         if recipe is None or not counts[name]:
             continue
         networks, loss = scenario.lesson(data, recipe, 0).course(copy.deepcopy(model))
-        yield _timed(name, networks, Phase(loss, {"train": data}, recipe), case, counts[name], len(data))
+        phase = Phase(loss, {"train": data}, recipe)
+        yield _timed(name, networks, phase, case, Amount(total_steps(phase), counts[name]))
 
 
-def _timed(name: str, student: nn.Module, phase: Phase, case: Case, count: int, examples: float) -> Timed:
-    """A few steps of a phase, on `student`, and what all of them take with so many examples, `count` times."""
-    first, stream = next(iter(phase.streams.items()))
-    whole = replace(phase, streams={first: Part(stream, [0] * max(1, round(examples)))})
-    larger = min(phase.fit.batch_size, examples) / min(phase.fit.batch_size, len(stream))  # are its batches then
+class Amount(NamedTuple):
+    """How much there is of a phase: its steps, how often they are run, and how much larger than timed batches are."""
+
+    steps: int
+    times: float = 1.0
+    larger: float = 1.0
+
+
+def _timed(name: str, student: nn.Module, phase: Phase, case: Case, amount: Amount) -> Timed:
+    """A few steps of a phase, on `student`, and what all of them take."""
     longer = replace(phase, fit=replace(phase.fit, epochs=max(STEPS, phase.fit.epochs), steps=STEPS))
-    steps, seconds = total_steps(whole), list[float]()
-    started = time.perf_counter()
+    seconds, started = list[float](), time.perf_counter()
     for _ in training(student, case.scenario.task, longer, seeded(0), case.session.quiet()):
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
-    each = min(seconds[1:] or seconds) * max(1.0, larger)
-    times, spent = f"{count} x " if count > 1 else "", count * steps * each
-    return Timed(Line(name, f"{times}{steps} steps of {1000 * each:.3g} ms: {duration(spent)}"), spent)
+    each = amount.larger * min(seconds[1:] or seconds)
+    times, spent = f"{amount.times:.0f} x " if amount.times > 1 else "", amount.times * amount.steps * each
+    return Timed(Line(name, f"{times}{amount.steps} steps of {1000 * each:.3g} ms: {duration(spent)}"), spent)
+
+
+class Samples(NamedTuple):
+    """What a method is tried on: little of forget, little of retain, and more of both; and all that there is."""
+
+    less_forget: Request
+    less_retain: Request
+    more: Request
+    whole: Request
+
+    def of_all(self, values: Sequence[float]) -> float:
+        """What a number is with all examples; `values`: what it is with each of the three samples.
+
+        A part of it is as large whatever there is, the rest grows with the examples of forget and with those of retain.
+        """
+        less_forget, less_retain, more = values
+        of_forget = _of_each(more - less_forget, len(self.more.forget) - len(self.less_forget.forget))
+        of_retain = _of_each(more - less_retain, len(self.more.retain) - len(self.less_retain.retain))
+        more_forget = len(self.whole.forget) - len(self.more.forget)
+        return more + of_forget * more_forget + of_retain * (len(self.whole.retain) - len(self.more.retain))
+
+
+def _of_each(added: float, examples: int) -> float:
+    """What each example adds, where so many add so much together; nothing where that is less than nothing."""
+    return max(0.0, added) / examples if examples else 0.0
 
 
 def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """A few steps of each phase of the method; all of it, on a few examples, where it doesn't run the loop.
-
-    What it takes with all examples is told from three trials: with little of forget or of retain, and on a sample.
-    """
-    method, request, name = case.method, case.request, show(case.method)
-    samples = [_sample(request, {**SAMPLES, **less}) for less in ({"forget": LESS}, {"retain": LESS}, {})]
-    jobs = [case.job.on(sample).settled(model) for sample in samples]
+    """A few steps of each phase of the method; all of it, on a few examples, where it doesn't run the loop."""
+    method, name = case.method, show(case.method)
     case.session.say(f"trying {name}")
     if not isinstance(method, GradientMethod):
+        samples, jobs = _method_samples(case, model)
         seconds = [_clock(partial(method.unlearn, model, job))[0] for job in jobs]
-        spent = of_all(seconds, samples, request)
-        text = f"{duration(seconds[-1])} with {len(samples[-1].forget)} of forget: about {duration(spent)}"
+        spent = samples.of_all(seconds)
+        text = f"{duration(seconds[-1])} with {len(samples.more.forget)} of forget: about {duration(spent)}"
         yield Timed(Line(name, text), spent)
         return
-    original = copy.deepcopy(model).eval().requires_grad_(False)
-    pairs = [(copy.deepcopy(model), job) for job in jobs]
-    tried = [_clock(partial(method.phases, student, original, job)) for student, job in pairs]
-    seconds, trials = [each[0] for each in tried], [each[1] for each in tried]
-    runs = 2 if batchnorms(model) else 1  # the null
-    for i, phases in enumerate(zip(*trials, strict=True), 1):
-        lengths = [len(next(iter(phase.streams.values()))) for phase in phases]
-        of = f"{name}, phase {i} of {len(trials[0])}" if len(trials[0]) > 1 else name
-        yield _timed(of, pairs[-1][0], phases[-1], case, runs, of_all(lengths, samples, request))
-    if (prepared := of_all(seconds, samples, request)) > 1:
-        yield Timed(Line(name, f"about {duration(prepared)} before its first step"), runs * prepared)
+    prepared, amounts = _as_they_are(case, method, model) or _from_samples(case, method, model)
+    null = 2 if batchnorms(model) else 1
+    for i, (phase, amount) in enumerate(zip(prepared.phases, amounts, strict=True), 1):
+        of = f"{name}, phase {i} of {len(amounts)}" if len(amounts) > 1 else name
+        yield _timed(of, prepared.student, phase, case, amount._replace(times=null * amount.times))
+    if prepared.seconds > 1:
+        yield Timed(Line(name, f"about {duration(prepared.seconds)} before its first step"), null * prepared.seconds)
 
 
-def of_all(values: Sequence[float], samples: Sequence[Request], whole: Request) -> float:
-    """What a number is with all examples.
+class Prepared(NamedTuple):
+    """The phases of a method, the model that they train, and how long it took until they were ready."""
 
-    `values`: what it is with each of `samples`, the first of which has less of forget than the last, and the second
-    less of retain, unless there is no more. A part of the number is as large whatever there is, the rest grows with
-    the examples of each.
+    student: nn.Module
+    phases: list[Phase]
+    seconds: float
+
+
+def _prepared(method: GradientMethod, model: nn.Module, job: Job) -> Prepared:
+    student, original = copy.deepcopy(model), copy.deepcopy(model).eval().requires_grad_(False)
+    seconds, phases = _clock(lambda: list(method.phases(student, original, job)))
+    return Prepared(student, phases, seconds)
+
+
+def _as_they_are(case: Case, method: GradientMethod, model: nn.Module) -> tuple[Prepared, list[Amount]] | None:
+    """The phases as a run will have them; None where they aren't ready soon."""
+    prepared = None
+    with at_most(READY):
+        prepared = _prepared(method, model, case.job.settled(model))
+    return prepared and (prepared, [Amount(total_steps(phase)) for phase in prepared.phases])
+
+
+def _from_samples(case: Case, method: GradientMethod, model: nn.Module) -> tuple[Prepared, list[Amount]]:
+    """The phases on a sample, and how much there will be of each, told from smaller samples."""
+    samples, jobs = _method_samples(case, model)
+    trials = [_prepared(method, model, job) for job in jobs]
+    *_, last = trials
+    times = samples.of_all([len(trial.phases) for trial in trials]) / len(last.phases)
+    amounts = list[Amount]()
+    for i, phase in enumerate(last.phases):
+        # with fewer phases on fewer examples, none of theirs is this one
+        alike = [trial.phases[i] if len(trial.phases) == len(last.phases) else phase for trial in trials]
+        amounts.append(_amount(alike, samples)._replace(times=times))
+    return last._replace(seconds=samples.of_all([trial.seconds for trial in trials])), amounts
+
+
+def _method_samples(case: Case, model: nn.Module) -> tuple[Samples, list[Job]]:
+    """What the method is tried on where all of it would take too long."""
+    less_forget, less_retain, more = (
+        _sample(case.request, dict.fromkeys(SPLITS, METHOD) | less) for less in ({"forget": LESS}, {"retain": LESS}, {})
+    )
+    samples = Samples(less_forget, less_retain, more, case.request)
+    return samples, [case.job.on(sample).settled(model) for sample in samples[:3]]
+
+
+def _amount(phases: Sequence[Phase], samples: Samples) -> Amount:
+    """How much there is of a phase with all examples; `phases`: the same one on each of the three samples."""
+    lengths = [len(next(iter(phase.streams.values()))) for phase in phases]
+    examples, fit = max(1, round(samples.of_all(lengths))), phases[-1].fit
+    if fit.steps is not None:
+        fit = replace(fit, steps=max(1, round(samples.of_all([phase.fit.steps or 0 for phase in phases]))))
+    steps = total_steps(replace(phases[-1], fit=fit, streams={"first": range(examples)}))
+    return Amount(steps, larger=max(1.0, min(fit.batch_size, examples) / min(fit.batch_size, lengths[-1])))
+
+
+def auditing_times(case: Case, model: nn.Module) -> Iterator[Timed]:
+    """What is measured whatever attacks there are, and then the attacks, as long as patience lasts.
+
+    Each at its smallest, on a few examples. Some train for so many steps whatever there is, others look at each
+    example: hence two bounds.
     """
-    last = samples[-1]
-    pairs = zip(SPLITS[:2], values, samples, strict=False)
-    each = [(split, _of_each(values[-1] - value, len(last[split]) - len(less[split]))) for split, value, less in pairs]
-    return values[-1] + sum(of_each * (len(whole[split]) - len(last[split])) for split, of_each in each)
-
-
-def _of_each(more: float, examples: int) -> float:
-    """What each of so many examples adds, where all of them add so much; nothing where that is less than nothing."""
-    return max(0.0, more) / examples if examples else 0.0
-
-
-def measuring_times(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """What is measured whatever attacks there are."""
-    least, most = _seconds(_figures(case), case, _settings(case, model))
+    settings, durations = _settings(case, model), list[tuple[float, float]]()
+    figures, *trials = [*_fixed(case), *_attacks(case)]
+    least, most = _seconds(figures, case, settings)
     yield Timed(Line("measurements", f"before any attack {between(least, most)}"), least, most)
-
-
-def attacking_times(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """Each attack at its smallest, on a few examples and two models, as long as patience lasts, and what all take.
-
-    Some attacks train for so many steps whatever there is, others look at each example: hence two bounds.
-    """
-    trials, settings, durations = _trials(case), _settings(case, model), list[tuple[float, float]]()
-    few, whole = _looked_at(settings[-1].request), _looked_at(case.request)
+    few, whole = (_count(request, SPLITS) for request in (settings[-1].request, case.request))
     with at_most(PATIENCE):
         for trial in trials:
             case.session.say(f"trying {trial.title}")
@@ -166,42 +226,66 @@ def attacking_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     yield Timed(Line("attacks", text), least, most)
 
 
+def prices(case: Case, model: nn.Module, patience: float) -> tuple[list[float], list[float]]:
+    """The most seconds of what is done whatever attacks there are, and those of each attack.
+
+    Infinity for what takes longer than `patience` on a few examples, and 0 for an attack that can't run.
+    """
+    settings = _settings(case, model)
+
+    def most(trial: Trial, patience: float) -> float:
+        seconds = math.inf
+        with at_most(patience):
+            _, seconds = _seconds(trial, case, settings)
+        return seconds
+
+    return [most(trial, PATIENCE) for trial in _fixed(case)], [most(trial, patience) for trial in _attacks(case)]
+
+
 class Trial(NamedTuple):
-    """Something that is done with few examples and two models; all of it takes `weight` times as long at least."""
+    """Something that is done with few examples and models; all of it takes `weight` times as long at least.
+
+    `sets`: those that it takes longer with.
+    """
 
     title: str
     weight: float
     work: Callable[[Setting], object]
+    sets: Sequence[Split] = ARMS
 
 
 def _settings(case: Case, model: nn.Module) -> list[Setting]:
-    """Two models, and a few examples of each set to make trials on; before that fewer of them, once to warm up."""
-    models, task, session = Models(model, copy.deepcopy(model)), case.scenario.task, case.session.quiet()
+    """Models, and a few examples of each set to make trials on; before that fewer of them, once to warm up."""
+    retrained = [copy.deepcopy(model) for _ in range(min(case.retrained, RETRAINED))]
+    models = Models(model, copy.deepcopy(model), tuple(retrained))
+    task, session = case.scenario.task, case.session.quiet()
     samples = [_sample(case.request, dict.fromkeys(SPLITS, most)) for most in (FEWER, FEWER, SAMPLE)]
     return [Setting(models, sample, task, 0, session) for sample in samples]
 
 
-def _figures(case: Case) -> Trial:
-    """The trial of what is measured whatever attacks there are."""
-    return Trial("measurements", (2 + case.retrained) / 2, figures_of)
+def _fixed(case: Case) -> Iterator[Trial]:
+    """What is done whatever attacks there are: measurements, and the suite that decides without retrained models."""
+    yield Trial("measurements", _more_models(case), figures_of, SPLITS)
+    if case.retrained < 2:
+        yield Trial("what decides without retrained models", 1.0, beside_never_trained)
 
 
-def _trials(case: Case) -> list[Trial]:
-    """The trials of all attacks, and first that of what decides without retrained models, where it does."""
-    trials: list[Trial] = []
+def _attacks(case: Case) -> Iterator[Trial]:
+    """The trials of all attacks."""
     for attack in case.attacks:
         small, times = smallest(attack)
-        weight = times * (2 + case.retrained) / 2
-        trials.append(Trial(report_of(attack).title, weight, partial(finding_of, small)))
-    if case.retrained < 2:
-        trials.insert(0, Trial("what decides without retrained models", 1.0, beside_never_trained))
-    return trials
+        yield Trial(report_of(attack).title, times * _more_models(case), partial(finding_of, small))
 
 
-def _looked_at(request: Request) -> int:
-    """How many examples models are looked at on in an audit."""
+def _more_models(case: Case) -> float:
+    """How many times as many models there are as in a trial."""
+    return (2 + case.retrained) / (2 + min(case.retrained, RETRAINED))
+
+
+def _count(request: Request, sets: Sequence[Split]) -> int:
+    """On how many examples of some sets an audit looks at models."""
     observed = request.sampled(enough.SAMPLE)
-    return sum(len(observed[split]) for split in SPLITS)
+    return sum(len(observed[split]) for split in sets)
 
 
 def _seconds(trial: Trial, case: Case, settings: Sequence[Setting]) -> tuple[float, float]:
@@ -211,26 +295,13 @@ def _seconds(trial: Trial, case: Case, settings: Sequence[Setting]) -> tuple[flo
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
-        _, less, more = (_clock(partial(trial.work, setting)) for setting in settings)  # the first one imports
-    rows = more[1].measurements if isinstance(more[1], Finding) else []
+        _, (less, _), (more, result) = (_clock(partial(trial.work, setting)) for setting in settings)
+    rows = result.measurements if isinstance(result, Finding) else []
     if rows and all(row.unlearned.value is None for row in rows):
         return 0.0, 0.0
-    fewer, few = (_looked_at(setting.request) for setting in settings[1:])
-    grown = _of_each(more[0] - less[0], few - fewer) * (_looked_at(case.request) - few)
-    return trial.weight * more[0], trial.weight * (more[0] + grown)
-
-
-def prices(case: Case, model: nn.Module, patience: float) -> Iterator[float]:
-    """The most seconds that each attack takes, and before them what is done whatever attacks there are.
-
-    Infinity for one whose trial takes longer than `patience`, and 0 for one that can't run.
-    """
-    settings, trials = _settings(case, model), [_figures(case), *_trials(case)]
-    for place, trial in enumerate(trials, len(case.attacks) - len(trials)):
-        most = math.inf
-        with at_most(patience if place >= 0 else PATIENCE):
-            _, most = _seconds(trial, case, settings)
-        yield most
+    fewer, few = (_count(setting.request, trial.sets) for setting in settings[1:])
+    grown = _of_each(more - less, few - fewer) * (_count(case.request, trial.sets) - few)
+    return trial.weight * more, trial.weight * (more + grown)
 
 
 class OutOfTime(BaseException):

@@ -172,11 +172,13 @@ def summary(tuning: Tuning) -> str:
     """What tuning came to, in a line."""
     chosen = next(trial for trial in tuning.trials if trial.strength == tuning.chosen)
     text = f"tuning chose {tuning.parameter} x {tuning.chosen:.4g} of {len(tuning.trials)} tried"
+    if not chosen.kept:
+        return f"{text}, all of which do too much damage"
     if tuning.untouched is None:
-        return f"{text}: {chosen.gap:+.3f} of what it looks at is left"
-    helped = any(trial.gap < tuning.untouched for trial in tuning.trials)
-    left = f"{chosen.gap:+.3f} of what it looks at is left, where it was {tuning.untouched:+.3f}"
-    return f"{text}: {left}" + ("" if helped else ", and no strength that was tried did better")
+        return f"{text}: the gap to what was never seen is {chosen.gap:+.3f}"
+    helped = any(trial.kept and trial.gap < tuning.untouched for trial in tuning.trials)
+    gap = f"the gap to what was never seen is {chosen.gap:+.3f}, before it was {tuning.untouched:+.3f}"
+    return f"{text}: {gap}" + ("" if helped else ", and no strength that was tried closes it")
 
 
 def judged(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> Trial:

@@ -136,7 +136,7 @@ def no_reference(measurement: Measurement) -> str:
 def only_reason(m: Measurement) -> str:
     """The one reason for which no model has a value, or nothing where there is a value or more than one reason.
 
-    That there is no null is none.
+    Why the null has none isn't asked.
     """
     models = [m.unlearned, m.original, *m.references]
     reasons = {estimate.note or "no reason was recorded" for estimate in models}

@@ -3,6 +3,7 @@
 spec = name [ "(" spec ")" ] [ ":" key=value { "," key=value } ]     name = a built-in, or FILE.py:NAME
 """
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -194,8 +195,9 @@ def _user_object(name: str) -> Any:
         raise BadInput(f"{file}: expected a Python file, got something that can't be imported.")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[file] = module
+    _check_siblings(path.resolve())
     if (folder := str(path.resolve().parent)) not in sys.path:
-        sys.path.append(folder)  # modules beside the file are found, as for `python FILE.py`
+        sys.path.append(folder)  # modules beside the file are found, after those that are installed
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code may raise
@@ -204,6 +206,25 @@ def _user_object(name: str) -> Any:
     if attribute not in public:
         raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, public)}")
     return public[attribute]
+
+
+def _check_siblings(path: Path) -> None:
+    """BadInput where the file imports a module beside it, and one of that name from beside another file is loaded."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError):
+        return  # importing it says so
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    folders = {Path(name).resolve().parent for name in sys.modules if name.endswith(".py")}
+    for name in sorted(name.partition(".")[0] for name in names):
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        beside = Path(loaded).resolve() if loaded else path
+        if (path.parent / f"{name}.py").is_file() and beside.parent in folders - {path.parent}:
+            raise BadInput(
+                f"{path.name}: expected modules of different names beside different files, got {name}.py beside both, "
+                f"of which {beside} is loaded already. Rename one of the two."
+            )
 
 
 def name_of(value: Parameters) -> str:

@@ -52,6 +52,19 @@ def test_a_module_beside_the_file_is_found(tmp_path: Path, monkeypatch: pytest.M
     assert parse(f"{tmp_path}/mine.py:Mine", "methods").tau == 0.125  # type: ignore[attr-defined]
 
 
+def test_modules_of_one_name_beside_two_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "beside_two.py").write_text("WEIGHT = 0.125")
+        mine = METHOD_FILE.replace("import ClassVar", "import ClassVar\nfrom beside_two import WEIGHT")
+        (tmp_path / name / "mine.py").write_text(mine)
+    parse(f"{tmp_path}/first/mine.py:Mine", "methods")
+    with pytest.raises(BadInput, match="expected modules of different names .* got beside_two.py beside both"):
+        parse(f"{tmp_path}/second/mine.py:Mine", "methods")
+    parse(f"{tmp_path}/first/mine.py:Mine", "methods")
+
+
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
