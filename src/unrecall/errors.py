@@ -116,8 +116,8 @@ def _advice(error: BaseException, place: str | None, line: str) -> str:
         )
     if "Expected more than 1 value per channel" in line:
         return (
-            "batch: expected two examples at least where BatchNorm trains, got one. Set fit.batchnorm=frozen, or choose a "
-            "method that doesn't train on what must be forgotten alone."
+            "batch: expected two examples or more where BatchNorm trains, got one. Set fit.batchnorm=frozen, or choose "
+            "a method that doesn't train on what must be forgotten alone."
         )
     if "deepcopy protocol" in line:
         return (

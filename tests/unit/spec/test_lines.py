@@ -60,7 +60,7 @@ def test_modules_of_one_name_beside_two_files_are_refused(tmp_path: Path, monkey
         mine = METHOD_FILE.replace("import ClassVar", "import ClassVar\nfrom beside_two import WEIGHT")
         (tmp_path / name / "mine.py").write_text(mine)
     parse(f"{tmp_path}/first/mine.py:Mine", "methods")
-    with pytest.raises(BadInput, match="expected modules of different names .* got beside_two.py beside both"):
+    with pytest.raises(BadInput, match="expected modules of different names"):
         parse(f"{tmp_path}/second/mine.py:Mine", "methods")
     parse(f"{tmp_path}/first/mine.py:Mine", "methods")
 
