@@ -95,11 +95,11 @@ def kind_of(*kinds: type) -> Callable[[object], bool]:
 NOTHING = type(None)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint for a name that is none of `names`: the closest of them, or all."""
+def nearest(name: str, names: Iterable[str], shown: Iterable[str] = ()) -> str:
+    """A hint for a name that is none of `names`: the closest of them, or all, or all of `shown`."""
     options = sorted(names, key=lambda option: (int(option) if option.isdecimal() else -1, option))
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(options) + "."
+    return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(list(shown) or options) + "."
 
 
 def visible(text: str) -> str:

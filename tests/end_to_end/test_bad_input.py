@@ -98,7 +98,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("missing option", ["run", "--method", "rurk"], "Missing option '--scenario'"),
     ("unknown command", ["forget"], "No such command 'forget'"),
     ("unknown kind", ["list", "method"], "or the name of one, got 'method'. Did you mean 'methods'"),
-    ("unknown name", ["list", "zzz"], "got 'zzz'. Known: attacks, methods, metrics, scenarios."),
+    ("unknown name", ["list", "zzz"], "got 'zzz'. Known: methods, attacks, metrics, scenarios."),
     ("missing checkpoint", AUDIT, "expected a checkpoint file, got none there"),
     ("folder for a checkpoint", ["folder", *AUDIT], "expected a checkpoint file, got none there"),
     ("other architecture", ["architecture", *AUDIT], "expected the weights of this architecture"),

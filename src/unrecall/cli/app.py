@@ -91,13 +91,10 @@ def list_(
     catalog = next((entries(name) for name in CATALOGS if name == kind), None)
     if catalog is None:
         everything = [entry for name in CATALOGS for entry in entries(name)]
-        catalog = tuple(entry for entry in everything if entry.name == kind)
+        catalog = tuple(entry for entry in everything if entry.name == kind.lower())
         if not catalog:
-            hint = nearest(kind, [*CATALOGS, *(entry.name for entry in everything)])
-            hint = hint if hint.startswith("Did") else nearest(kind, CATALOGS)
-            raise BadInput(
-                f"list: expected methods, attacks, metrics, scenarios, or the name of one, got '{kind}'. {hint}"
-            )
+            hint = nearest(kind, [*CATALOGS, *(entry.name for entry in everything)], shown=CATALOGS)
+            raise BadInput(f"list: expected {', '.join(CATALOGS)}, or the name of one, got '{kind}'. {hint}")
         if not as_json:
             _say("\n\n".join(f"{entry.name}\n\n{entry.text}" + _parameters(entry) for entry in catalog))
             return
