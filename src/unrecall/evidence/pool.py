@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrecall.data.examples import Examples, Joined, Part, evenly, split_off
+from unrecall.data.examples import Examples, Joined, Part, split_off
 from unrecall.data.request import Request
 from unrecall.errors import MissingReference
 from unrecall.training.randomness import seeded
@@ -70,7 +70,7 @@ def draw_pool(
     With dose "forget" those are of forget, and the rest of forget is tested, then holdout. With dose "both" they are
     drawn from both arms together, in an order that the examples' contents and the seed decide and not the arms; the
     rest is one tested set. `retested`: the attack is scored on the very examples that it was taught with. `paired`: no
-    more of holdout is tested than of forget, evenly spread.
+    more of holdout is tested than of forget.
     Raises MissingReference for dose "both" without a holdout.
     """
     generator = seeded(seed)
@@ -90,9 +90,8 @@ def draw_pool(
     sets = [tested]
     if len(request.holdout):
         most = min(len(request.holdout), len(tested)) if retested or paired else len(request.holdout)
-        others = evenly(len(request.holdout), most) if paired else range(most)
-        sets.append(Part(request.holdout, others))
-        places["holdout"] = ArmIndices(1, np.arange(most), np.array(others, int))
+        sets.append(Part(request.holdout, range(most)))
+        places["holdout"] = ArmIndices(1, np.arange(most), np.arange(most))
     return Draw(Pool(lesson, tuple(sets), generator.get_state()), places)
 
 
