@@ -81,7 +81,10 @@ def training_times(case: Case, model: nn.Module, counts: Mapping[str, int]) -> I
 
 
 class Amount(NamedTuple):
-    """How much there is of a phase: its steps, how often they are run, and how much larger than timed batches are."""
+    """How much there is of a phase: its steps, how often all of them are run, and by what each takes longer.
+
+    `larger`: how many times as large its batches are as those that are timed.
+    """
 
     steps: int
     times: float = 1.0
@@ -160,8 +163,10 @@ def _prepared(method: GradientMethod, model: nn.Module, job: Job) -> Prepared:
 
 
 def _as_they_are(case: Case, method: GradientMethod, model: nn.Module) -> tuple[Prepared, list[Amount]] | None:
-    """The phases as a run will have them; None where they aren't ready soon."""
+    """The phases as a run will have them; None where they aren't ready soon, or work can't be stopped."""
     prepared = None
+    if not can_stop():
+        return None
     with at_most(READY):
         prepared = _prepared(method, model, case.job.settled(model))
     return prepared and (prepared, [Amount(total_steps(phase)) for phase in prepared.phases])
@@ -175,7 +180,7 @@ def _from_samples(case: Case, method: GradientMethod, model: nn.Module) -> tuple
     times = samples.of_all([len(trial.phases) for trial in trials]) / len(last.phases)
     amounts = list[Amount]()
     for i, phase in enumerate(last.phases):
-        # with fewer phases on fewer examples, none of theirs is this one
+        # where a smaller sample makes fewer phases, none of them is this one, and no growth is told for it
         alike = [trial.phases[i] if len(trial.phases) == len(last.phases) else phase for trial in trials]
         amounts.append(_amount(alike, samples)._replace(times=times))
     return last._replace(seconds=samples.of_all([trial.seconds for trial in trials])), amounts
@@ -308,10 +313,15 @@ class OutOfTime(BaseException):
     """Work was stopped because its time was over."""
 
 
+def can_stop() -> bool:
+    """Whether `at_most` can end work: in a program's first thread, on Unix."""
+    return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+
+
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Ends the work within after so many seconds, where the system can: in a program's first thread, on Unix."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    """Ends the work within after so many seconds, where it can be stopped."""
+    if not can_stop():
         yield
         return
 

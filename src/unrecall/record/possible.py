@@ -84,7 +84,7 @@ def remembered(z: float, units: int) -> Iterator[str]:
     """What the original's own statistic says: the smallest share of its memory that is noticed, and what is needed."""
     share = smallest_share(z)
     yield f"the original remembers forget with z = {z:.1f}, as it is: " + (
-        "that is no trace, and what left none can't be seen to go; the audit looks again after fine-tuning."
+        "too little to see whether it goes; the audit looks again after fine-tuning."
         if share is None
         else f"{share:.0%} of that memory left is noticed."
     )

@@ -14,7 +14,7 @@ from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p, str
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family, reference_values
 from unrecall.report import matrices
-from unrecall.report.never_trained import GRADES
+from unrecall.report.never_trained import GRADES, in_points
 from unrecall.report.sentences import number, references, share
 from unrecall.report.strips import finite
 
@@ -197,8 +197,12 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
     if not tested.damage:
         return NOT_JUDGED, f"No rule judges it here. {_capital(figures)}." if figures else "Nothing was measured."
     changes = "; ".join(
-        f"{d.split} {_points(d.difference.value)}"
-        + (f" ({_points(d.difference.low)} to {_points(d.difference.high)})" if d.difference.low is not None else "")
+        f"{d.split} {in_points(d.difference.value)}"
+        + (
+            f" ({in_points(d.difference.low)} to {in_points(d.difference.high)})"
+            if d.difference.low is not None
+            else ""
+        )
         for d in tested.damage
     )
     text = f"Change of accuracy since the original, in points: {changes}."
@@ -348,12 +352,6 @@ def _figure(m: Measurement) -> str:
     beside = [f"original {number(m.original.value)}"] if finite(m.original.value) is not None else []
     beside += [f"retrained {number(m.reference)}"] if finite(m.reference) is not None else []
     return f"{m.title} {number(m.unlearned.value)}" + (f" ({', '.join(beside)})" if beside else "")
-
-
-def _points(difference: float | None) -> str:
-    """A difference of shares in points."""
-    text = "–" if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
-    return "0" if text in ("+0.0", "−0.0") else text
 
 
 def _listed(names: Sequence[str]) -> str:

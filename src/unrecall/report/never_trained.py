@@ -41,9 +41,10 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}".replace("-", "−")
 
 
-def change(difference: float) -> str:
-    """A change of accuracy, in points."""
-    return f"{100 * difference:+.1f} points".replace("-", "−")
+def in_points(difference: float | None) -> str:
+    """A difference of shares in points."""
+    text = "–" if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
+    return "0" if text in ("+0.0", "−0.0") else text
 
 
 def checks(tested: NeverTrained) -> list[tuple[str, str]]:

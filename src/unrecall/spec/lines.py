@@ -194,8 +194,8 @@ def _user_object(name: str) -> Any:
     if module_spec is None or module_spec.loader is None:
         raise BadInput(f"{file}: expected a Python file, got something that can't be imported.")
     module = importlib.util.module_from_spec(module_spec)
-    sys.modules[file] = module
     _check_siblings(path.resolve())
+    sys.modules[file] = module
     if (folder := str(path.resolve().parent)) not in sys.path:
         sys.path.append(folder)  # modules beside the file are found, after those that are installed
     try:
@@ -209,22 +209,38 @@ def _user_object(name: str) -> Any:
 
 
 def _check_siblings(path: Path) -> None:
-    """BadInput where the file imports a module beside it, and one of that name from beside another file is loaded."""
+    """BadInput where the file needs a module beside it, and one of that name from beside another file is loaded."""
+    folders = {Path(name).resolve().parent for name in sys.modules if name.endswith(".py")} - {path.parent}
+    for module in sorted(_modules_beside(path)):
+        loaded = getattr(sys.modules.get(module.stem), "__file__", None)
+        if loaded and Path(loaded).resolve().parent in folders:
+            raise BadInput(
+                f"{path.name}: expected modules of different names beside different files, got {module.name} beside "
+                f"both, of which {loaded} is loaded already. Rename one of the two."
+            )
+
+
+def _modules_beside(path: Path) -> set[Path]:
+    """The modules beside a file that it imports, and those that these import in turn."""
+    modules, unread = set[Path](), [path]
+    while unread:
+        for name in _imports(unread.pop()):
+            module = path.parent / f"{name}.py"
+            if module.is_file() and module not in modules:
+                modules.add(module)
+                unread.append(module)
+    return modules
+
+
+def _imports(path: Path) -> set[str]:
+    """The names of the modules that a file imports; none of a file that can't be read, as importing it says so."""
     try:
         nodes = list(ast.walk(ast.parse(path.read_bytes())))
     except (SyntaxError, ValueError):
-        return  # importing it says so
+        return set()
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
-    folders = {Path(name).resolve().parent for name in sys.modules if name.endswith(".py")}
-    for name in sorted(name.partition(".")[0] for name in names):
-        loaded = getattr(sys.modules.get(name), "__file__", None)
-        beside = Path(loaded).resolve() if loaded else path
-        if (path.parent / f"{name}.py").is_file() and beside.parent in folders - {path.parent}:
-            raise BadInput(
-                f"{path.name}: expected modules of different names beside different files, got {name}.py beside both, "
-                f"of which {beside} is loaded already. Rename one of the two."
-            )
+    return {name.partition(".")[0] for name in names}
 
 
 def name_of(value: Parameters) -> str:

@@ -57,7 +57,8 @@ def test_modules_of_one_name_beside_two_files_are_refused(tmp_path: Path, monkey
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "beside_two.py").write_text("WEIGHT = 0.125")
-        mine = METHOD_FILE.replace("import ClassVar", "import ClassVar\nfrom beside_two import WEIGHT")
+        (tmp_path / name / f"helper_of_{name}.py").write_text("from beside_two import WEIGHT")
+        mine = METHOD_FILE.replace("import ClassVar", f"import ClassVar\nfrom helper_of_{name} import WEIGHT")
         (tmp_path / name / "mine.py").write_text(mine)
     parse(f"{tmp_path}/first/mine.py:Mine", "methods")
     with pytest.raises(BadInput, match="expected modules of different names"):
