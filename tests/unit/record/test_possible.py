@@ -41,7 +41,7 @@ def test_what_the_original_remembers_says_what_is_noticed() -> None:
         "for no more than 50 %, about 214 such records are needed.",
     ]
     assert list(remembered(0.2, 100)) == [
-        "the original remembers forget with z = 0.2, as it is: too little to see whether it goes; the audit looks again "
-        "after fine-tuning."
+        "the original remembers forget with z = 0.2, as it is: too little to see whether it goes; "
+        "the audit looks again after fine-tuning."
     ]
     assert len(list(remembered(12.0, 100))) == 1
