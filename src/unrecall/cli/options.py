@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from unrecall.disk.files import SAVED, read_json
 from unrecall.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -62,11 +63,16 @@ ShowExamples = Annotated[
     bool, typer.Option("--show-examples", help="put pictures and texts of forget into record and page")
 ]
 
-ModelName = Annotated[str, typer.Option("--model", help="in place of a scenario: folder or hub id of a language model")]
+ModelName = Annotated[
+    str,
+    typer.Option("--model", help="in place of a scenario: folder or hub id of a language model, or of a classifier"),
+]
 Forget = Annotated[str, typer.Option("--forget", help="with --model: file or folder of what it must forget")]
 Retain = Annotated[str, typer.Option("--retain", help="with --model: file or folder of what it keeps")]
-Holdout = Annotated[str, typer.Option("--holdout", help="with --model: texts like forget that it was never trained on")]
-Test = Annotated[str, typer.Option("--test", help="with --model: other texts that it was never trained on")]
+Holdout = Annotated[
+    str, typer.Option("--holdout", help="with --model: texts or pictures like forget that it was never trained on")
+]
+Test = Annotated[str, typer.Option("--test", help="with --model: others that it was never trained on")]
 Base = Annotated[str, typer.Option("--base", help="with --model: the model before it was trained on forget and retain")]
 Group = Annotated[
     str, typer.Option("--group", help="with --model: the key of forget's and holdout's lines that says whose each is")
@@ -120,7 +126,29 @@ def scenario_line(scenario: str, **own: str) -> str:
     for key, value in paths.items():
         if "," in value:
             raise BadInput(f"--{key}: expected a path without a comma, got '{value}'. Rename it.")
-    return "texts:" + ",".join(f"{key}={value}" for key, value in paths.items())
+    return (
+        own_kind(Path(paths["model"]), Path(paths["retain"]))
+        + ":"
+        + ",".join(f"{key}={value}" for key, value in paths.items())
+    )
+
+
+KINDS = {"ForImageClassification": "pictures", "CLIPModel": "pairs"}
+"""The scenario for models of some architectures, by how these names end in Transformers."""
+
+
+def own_kind(model: Path, retain: Path) -> str:
+    """The scenario for a model of one's own, by the architecture in its configuration; for texts where it has none.
+
+    Without a configuration what must stay decides: a folder that `datasets` didn't write is one of pictures.
+    """
+    path = model / "config.json"
+    content = read_json(path) if path.is_file() else {}
+    architectures = content.get("architectures") if isinstance(content, dict) else None
+    name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    if not path.is_file() and retain.is_dir() and not any((retain / saved).is_file() for saved in SAVED):
+        return "pictures"
+    return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "texts")
 
 
 LORA_RATE = 10

@@ -111,7 +111,7 @@ def _told(examples: Any, indices: Sequence[int]) -> Identities | None:
     if callable(getattr(examples, "identities", None)):
         return Identities(_name(type(examples)), _texts(examples, indices))
     if getattr(type(examples).__getitem__, "__module__", "") == "torchvision.datasets.folder":
-        return Identities("files", _of_files([examples.samples[i] for i in indices]))
+        return Identities("files", of_files([examples.samples[i] for i in indices]))
     return None
 
 
@@ -155,8 +155,8 @@ def _texts(examples: Identified, indices: Sequence[int]) -> list[str]:
     return list(texts)
 
 
-def _of_files(samples: Sequence[tuple[str, int]]) -> list[str]:
-    """sha256 of each file, and its class; files are read some at a time."""
+def of_files(samples: Sequence[tuple[str, int]]) -> list[str]:
+    """sha256 of each file, and its class: of pairs of a path and a class. Files are read some at a time."""
     with ThreadPoolExecutor(READERS) as readers:
         digests = readers.map(_digest_of_file, [path for path, *_ in samples])
     return [f"{text} {label}" for text, (_, label) in zip(digests, samples, strict=True)]

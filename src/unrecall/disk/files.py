@@ -22,6 +22,9 @@ from unrecall.errors import BadInput
 UNFINISHED = ".part"
 """How a file ends that was being written; one that is left over belongs to a process that was killed."""
 
+SAVED = ("dataset_info.json", "dataset_dict.json")
+"""What a folder holds that `datasets` wrote, one of them."""
+
 BRIEF = 1.0
 """Seconds for which somebody else's work is waited for without a word."""
 

@@ -10,6 +10,7 @@ from unrecall.scenarios.emoji import Emoji
 from unrecall.scenarios.knowundo import KnowUnDo
 from unrecall.scenarios.movielens import MovieLens
 from unrecall.scenarios.pairs import Pairs
+from unrecall.scenarios.pictures import Pictures
 from unrecall.scenarios.restor import Restor
 from unrecall.scenarios.shortcuts import Shortcuts
 from unrecall.scenarios.small_cifar5 import SmallCifar5
@@ -27,6 +28,7 @@ __all__ = [
     "KnowUnDo",
     "MovieLens",
     "Pairs",
+    "Pictures",
     "Restor",
     "Scenario",
     "Shortcuts",

@@ -7,6 +7,7 @@ from unrecall.tasks.contrastive import Contrastive
 from unrecall.tasks.grouped import Grouped
 from unrecall.tasks.protocols import Classed, Composed, Exportable, Paired, Perturbable, Ranked, Textual
 from unrecall.tasks.recommendation import Recommendation
+from unrecall.tasks.transformers_pictures import TransformersPictures
 
 __all__ = [
     "CausalLM",
@@ -22,4 +23,5 @@ __all__ = [
     "Recommendation",
     "Task",
     "Textual",
+    "TransformersPictures",
 ]

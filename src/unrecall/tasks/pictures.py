@@ -3,6 +3,7 @@
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,25 +27,33 @@ def png(value: Tensor, bounds: tuple[float, float]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def decoded(data: bytes, size: int, where: str | Path) -> Tensor:
-    """`[3, size, size]` in [0, 1], RGB, as CLIP's own preparation gives it; BadInput, with `where`, for no picture.
-
-    The shorter side becomes `size`, and the middle of the longer one is kept. Transparent parts are white.
-    """
+def opened(data: bytes, where: str | Path) -> Any:
+    """The picture in a file's bytes, in RGB; BadInput, with `where`, for no picture. Transparent parts are white."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            deep = opened.mode.startswith("I")  # 16 bits a pixel, which Pillow would cut off at white
-            whole = Image.fromarray((np.asarray(opened) // 257).clip(0, 255).astype(np.uint8)) if deep else opened
+        with Image.open(io.BytesIO(data)) as file:
+            deep = file.mode.startswith("I")  # 16 bits a pixel, which Pillow would cut off at white
+            whole = Image.fromarray((np.asarray(file) // 257).clip(0, 255).astype(np.uint8)) if deep else file
             picture = whole.convert("RGBA")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{where}: expected a picture that decodes, got: {line}") from error
     ground = Image.new("RGBA", picture.size, "white")
     ground.alpha_composite(picture)
+    return ground.convert("RGB")
+
+
+def decoded(data: bytes, size: int, where: str | Path) -> Tensor:
+    """`[3, size, size]` in [0, 1], RGB, as CLIP's own preparation gives it; BadInput, with `where`, for no picture.
+
+    The shorter side becomes `size`, and the middle of the longer one is kept.
+    """
+    from PIL import Image
+
+    picture = opened(data, where)
     width, height = (size * side // min(picture.size) for side in picture.size)
     left, top = (width - size) // 2, (height - size) // 2
-    resized = ground.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
     pixels = np.asarray(resized.crop((left, top, left + size, top + size)))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255

@@ -1,0 +1,208 @@
+"""Pictures of your own and the classifier of Transformers that was trained on them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unrecall.data.examples import Absent, Examples, Part, split
+from unrecall.data.request import SPLITS, Control, Request
+from unrecall.disk.weights import files_of, precision_of
+from unrecall.errors import BadInput, nearest
+from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
+from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, opened, transformers
+from unrecall.spec.parameters import Count, Index, Positive
+from unrecall.tasks.base import check_inputs
+from unrecall.tasks.picture_files import Gallery, Picture, listed, read
+from unrecall.tasks.transformers_pictures import TransformersPictures
+
+ABSENT = {
+    "holdout": "no holdout was given: name pictures like forget that the model was never trained on (--holdout)",
+    "test": "no test set was given: name pictures that the model was never trained on (--test)",
+}
+UNNAMED = re.compile(r"LABEL_\d+")
+"""How Transformers calls classes that nobody named."""
+
+
+@dataclass(frozen=True)
+class Pictures(Builder):
+    """Your own image classifier, and your own pictures that it must forget and that it must keep.
+
+    `model`: folder of a Transformers image classifier that was trained on both. `retain`: a folder with a folder of
+    pictures for each class, or a file of records (JSON Lines, a JSON list, CSV, Parquet) with image, a path from the
+    file on, and label. `forget`: a text file (.txt) with names of pictures in `retain`, or of folders there for all
+    that lies in them, one a line, which are then taken out of it; or a folder or a file of records of its own.
+    `holdout`: pictures like forget that the model was never trained on; without them there is no privacy number.
+    `test`: other pictures that it was never trained on. `base`: the model before it was trained on forget and retain,
+    whose last layer is made anew where it has other classes; `references` models are trained from it on retain alone
+    (AdamW, `lr`, `epochs`, batches of `batch`, cosine), and without it there is nothing to judge by. `group`: the key
+    of records that says whose each picture of forget and holdout is. `control`: how the holdout came to be (random
+    split, matched or synthetic). Classes are those that the model's config.json names; where it names none, they are
+    numbers, or the folders of `retain` in the order of their names. Pictures are prepared by the model's own
+    preprocessor_config.json.
+    """
+
+    model: str = ""
+    forget: str = ""
+    retain: str = ""
+    holdout: str = ""
+    test: str = ""
+    base: str = ""
+    group: str = ""
+    control: Control = "matched"
+    epochs: Count = 5
+    lr: Positive = 5e-5
+    batch: Count = 32
+    references: Index = 3
+
+    def make(self) -> Scenario:
+        """Reads names and labels, then the model, then the pictures, and checks that they fit."""
+        require(self, "pictures")
+        from_retain = Path(self.forget).suffix == ".txt"
+        own = [name for name in SPLITS if getattr(self, name) and not (name == "forget" and from_retain)]
+        pictures = {name: read(Path(getattr(self, name)), self.group) for name in own}
+        model = load_classifier(self.model)
+        names = class_names(model.config, pictures["retain"], Path(self.retain))
+        task = TransformersPictures(classes=tuple(names), processor=load_processor(self.model))
+
+        sets: dict[str, Examples] = {}
+        for name, some in pictures.items():
+            path = Path(getattr(self, name))
+            numbers = [_number(picture, names) for picture in some]
+            sets[name] = Gallery(some, numbers, task.prepare, path if path.is_dir() else path.parent)
+        if from_retain:
+            sets["forget"], sets["retain"] = split(sets["retain"], listed(Path(self.forget)))
+        try:
+            request = self._request(sets)
+            check_inputs(task, model, request)
+        except BadInput as error:
+            raise BadInput(placed(str(error), lambda name, index: _picture(sets[name], index).where)) from error
+        return Scenario(
+            name="pictures",
+            summary=f"{self.model}; forget {len(request.forget)} pictures of {Path(self.forget).name}, keep "
+            f"{len(request.retain)} of {Path(self.retain).name}",
+            task=task,
+            request=request,
+            original=model,
+            build=(lambda _, __: load_classifier(self.base, like=model)) if self.base else None,
+            rerecipe=adamw(self.lr, self.epochs, self.batch, 0.01),
+            references=self.references,
+            precision=precision_of(files_of(Path(self.model))),
+        )
+
+    def _request(self, sets: dict[str, Examples]) -> Request:
+        """Of a class where no picture that stays has a class of those that must go."""
+        forgotten, retained = ({_label(sets[name], i) for i in range(len(sets[name]))} for name in SPLITS[:2])
+        whole = forgotten.isdisjoint(retained)
+        return Request(
+            sets["forget"],
+            sets["retain"],
+            sets.get("holdout", Absent(ABSENT["holdout"])),
+            sets.get("test", Absent(ABSENT["test"])),
+            kind="class" if whole else "samples",
+            masked=tuple(sorted(forgotten)) if whole else (),
+            groups={name: self._owners(sets.get(name, ())) for name in ("forget", "holdout")} if self.group else None,
+            control=self.control,
+        )
+
+    def _owners(self, examples: Examples) -> list[str]:
+        """Whose each picture of a set is; BadInput for one of which nothing says it."""
+        pictures = [_picture(examples, i) for i in range(len(examples))]
+        for picture in pictures:
+            if not picture.owner:
+                raise BadInput(f"{picture.where}: expected '{self.group}' to say whose it is, got none. Name somebody.")
+        return [picture.owner for picture in pictures]
+
+
+def _picture(examples: Any, index: int) -> Picture:
+    """The picture that an example of a set is made of."""
+    return _picture(examples.whole, examples.indices[index]) if isinstance(examples, Part) else examples.pictures[index]
+
+
+def _label(examples: Any, index: int) -> int:
+    """The class of an example of a set, which isn't made for it."""
+    return _label(examples.whole, examples.indices[index]) if isinstance(examples, Part) else examples.samples[index][1]
+
+
+def class_names(config: Any, retain: Sequence[Picture], folder: Path) -> list[str]:
+    """The classes of a model in the order of its outputs: as its configuration names them, or else as folders do.
+
+    Folders stand in the order of their names, as those who train on folders number them. BadInput where they are
+    numbers in another order, as 10 before 2, or aren't as many as the model's outputs.
+    """
+    names = [str(config.id2label[i]) for i in range(config.num_labels)]
+    if not all(map(UNNAMED.fullmatch, names)):
+        return names
+    if not folder.is_dir():
+        return [str(i) for i in range(len(names))]
+    folders = sorted({picture.label for picture in retain})
+    if len(folders) != len(names) or (all(map(str.isdecimal, folders)) and folders != sorted(folders, key=int)):
+        raise BadInput(
+            f"{folder}: expected {len(names)} folders, one for each of the model's outputs, in an order that is sure, "
+            f"got {len(folders)}: {', '.join(folders[:12])}. Name the classes in the model's config.json (id2label)."
+        )
+    return folders
+
+
+def _number(picture: Picture, names: Sequence[str]) -> int:
+    """The number of a picture's class, by its name, or as the number itself; BadInput for none of the model's."""
+    if picture.label in names:
+        return names.index(picture.label)
+    if picture.label.isdecimal() and int(picture.label) < len(names):
+        return int(picture.label)
+    raise BadInput(
+        f"{picture.where}: expected a class of the model, got '{picture.label}'. {nearest(picture.label, names)}"
+    )
+
+
+def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
+    """An image classifier from a local folder, in safetensors; BadInput where there is none.
+
+    `like`: a model of the classes that are wanted. Where the folder's has others, its last layer is made anew; all else
+    must be there.
+    """
+    library = transformers()
+    if not Path(name).is_dir():
+        raise BadInput(f"{name or 'model'}: expected a folder with a Transformers image classifier, got nothing there.")
+    check_unquantised(name, Path(name) / "config.json")
+    check_floats(name, files := files_of(Path(name)))
+    classes: dict[str, Any] = {}
+    if like is not None:
+        config: Any = like.config
+        classes = {"num_labels": config.num_labels, "id2label": config.id2label, "label2id": config.label2id}
+    model, report = opened(
+        f"{name}: expected a Transformers image classifier with its weights in safetensors",
+        lambda: library.AutoModelForImageClassification.from_pretrained(
+            name,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **classes,
+        ),
+    )
+    lacking = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    check_whole(f"{name}: expected an image classifier", lacking - (_last_layers(model) if like is not None else set()))
+    check_floats(name, files, model)
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def _last_layers(model: Any) -> set[str]:
+    """The names of the weights of linear layers with an output for each class."""
+    linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    outputs = {name for name, layer in linears.items() if layer.out_features == model.config.num_labels}
+    return {f"{name}.{part}" for name in outputs for part in ("weight", "bias")}
+
+
+def load_processor(name: str) -> Any:
+    """How the model in a folder wants pictures; by Pillow, whatever else is installed. BadInput where it isn't said."""
+    return opened(
+        f"{name}: expected the model's preprocessor_config.json beside it",
+        lambda: transformers().AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False),
+    )

@@ -1,0 +1,118 @@
+"""Pictures and their classes: from a folder that has a folder for each class, or from records that name files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrecall.data.identity import of_files
+from unrecall.disk.files import SAVED, read_text
+from unrecall.disk.tables import records
+from unrecall.errors import BadInput
+from unrecall.tasks.pictures import opened
+from unrecall.tasks.strings import string
+
+LABELS = ("label", "category")
+FORMATS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+"""How names of pictures end; what else a folder holds is none."""
+HELD = 20_000
+"""Pictures of a set that stay in memory once they are decoded: 3 GB at 224 x 224."""
+
+
+class Picture(NamedTuple):
+    """A picture: where a file speaks of it, its own file, the name of its class, and whose it is, or nothing."""
+
+    where: str
+    file: Path
+    label: str
+    owner: str = ""
+
+
+def read(path: Path, group: str = "") -> list[Picture]:
+    """The pictures of a folder with a folder for each class, or those that records name: `image`, and `label`.
+
+    Records are as in `disk/tables.py`; files are named from the records' own folder on. `group`: the key that says
+    whose each picture is. BadInput, with the line, where image or label is missing or there is no such file.
+    """
+    if path.is_dir() and not any((path / name).is_file() for name in SAVED):
+        return _of_folder(path)
+    return [_of_record(record, where, path.parent, group) for where, record in records(path)]
+
+
+def _of_folder(path: Path) -> list[Picture]:
+    """Every picture below a folder for each class, in the order of their names."""
+    classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    pictures = [
+        Picture(str(file), file, folder.name)
+        for folder in classes
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in FORMATS and file.is_file()
+    ]
+    if not pictures:
+        raise BadInput(
+            f"{path}: expected a folder for each class with pictures in it, got {len(classes)} folders and no picture. "
+            "Or name a file of records, each with image and label."
+        )
+    return pictures
+
+
+def _of_record(record: Mapping[str, Any], where: str, folder: Path, group: str) -> Picture:
+    label = next((record[key] for key in LABELS if record.get(key) is not None), None)
+    if "image" not in record or label is None:
+        keys = ", ".join(map(str, record)) or "nothing"
+        raise BadInput(f"{where}: expected the keys image and label, got {keys}.")
+    if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
+        raise BadInput(f"{where}: expected label to be a class, by its name or number, got {label!r:.60}.")
+    file = folder / string(record["image"], f"{where}: image")
+    if not file.is_file():
+        raise BadInput(f"{where}: expected image to be a file, from {folder} on, got nothing at '{record['image']}'.")
+    owner = record.get(group) if group else None
+    return Picture(where, file, str(label).strip(), "" if owner is None else str(owner))
+
+
+def listed(path: Path) -> list[str]:
+    """The names in a text file, one a line; lines that start with # are left out. BadInput where there is none."""
+    names = [line.strip() for line in read_text(path).splitlines()]
+    names = [name for name in names if name and not name.startswith("#")]
+    if not names:
+        raise BadInput(f"{path}: expected names of pictures or of folders, one a line, got none.")
+    return names
+
+
+class Gallery:
+    """Pictures as `(input, class)`: input [3, height, width] in 256 steps of [0, 1]. They are decoded when asked for.
+
+    `labels`: the class of each. `prepare`: makes uint8 [3, height, width] of a picture in RGB. `root`: the folder that
+    names of files start from. BadInput, with the place, for a file that is no picture.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], labels: Sequence[int], prepare: Callable[[Any], Tensor], root: Path
+    ) -> None:
+        self.pictures, self.prepare, self.root = pictures, prepare, root
+        self.samples = [(str(picture.file), label) for picture, label in zip(pictures, labels, strict=True)]
+        self._decoded: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+        pixels = self._decoded.get(index)
+        if pixels is None:
+            pixels = self._made(self.pictures[index])
+            if len(self._decoded) < HELD:
+                self._decoded[index] = pixels
+        return pixels.float() / 255, self.samples[index][1]
+
+    def _made(self, picture: Picture) -> Tensor:
+        try:
+            data = picture.file.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{picture.where}: expected a file that can be read, got: {error.strerror}.") from error
+        return self.prepare(opened(data, picture.where)).to(torch.uint8)
+
+    def identities(self, indices: Sequence[int], /) -> list[str]:
+        """sha256 of each file, and its class."""
+        return of_files([self.samples[i] for i in indices])

@@ -1,0 +1,319 @@
+"""Your own image classifier and pictures by command line alone; what can't be used is one line, nothing is written."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from tests.end_to_end.test_bad_input import tree
+from tests.end_to_end.test_cli import call, one_line
+from unrecall.cli.options import own_kind
+from unrecall.data.examples import Absent
+from unrecall.disk import weights
+from unrecall.errors import BadInput
+from unrecall.record.schema import load as load_record
+from unrecall.scenarios.pictures import Pictures, load_classifier, load_processor
+from unrecall.tasks import TransformersPictures
+from unrecall.tasks.picture_files import Gallery, Picture
+from unrecall.tasks.pictures import opened
+from unrecall.training.session import Session
+
+COLOURS = ("red", "green", "blue")
+PREPARATION = {
+    "image_processor_type": "ViTImageProcessor",
+    "size": {"height": 8, "width": 8},
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.4],
+}
+OWN = ["--model", "model", "--forget", "letter.txt", "--retain", "data"]
+UNSEEN = ["--holdout", "unseen", "--test", "test.jsonl"]
+HOW = ["--method", "grad_diff:lr=1e-3,epochs=1", "--device", "cpu", "--out", "out"]
+
+
+def classifier(classes: int = 3, seed: int = 0, **names: Any) -> Any:
+    """A Vision Transformer of one layer."""
+    library = pytest.importorskip("transformers")
+    torch.manual_seed(seed)
+    size = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = library.ViTConfig(**size, intermediate_size=32, num_labels=classes, **names)
+    return library.ViTForImageClassification(config)
+
+
+def picture(number: int) -> Image.Image:
+    """Noise in which the class's colour is the brightest."""
+    pixels = np.random.default_rng(number).integers(0, 160, (12, 10, 3), dtype=np.uint8)
+    pixels[..., number % 3] = 230
+    return Image.fromarray(pixels)
+
+
+def put(root: Path, numbers: range) -> None:
+    """Pictures in a folder for each class."""
+    for number in numbers:
+        folder = root / COLOURS[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(number).save(folder / f"{number}.png")
+
+
+def write(name: str | Path, *lines: Any) -> None:
+    Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def trained(folder: Path) -> nn.Module:
+    """A classifier that knows the pictures of `folder`."""
+    names = dict(enumerate(COLOURS))
+    model = classifier(id2label=names, label2id={name: number for number, name in names.items()})
+    files = sorted(folder.rglob("*.png"))
+    inputs = torch.stack([torch.tensor(np.asarray(Image.open(file).resize((8, 8)))) for file in files])
+    inputs = inputs.permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(PREPARATION[key])[:, None, None] for key in ("image_mean", "image_std"))
+    labels = torch.tensor([COLOURS.index(file.parent.name) for file in files])
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model((inputs - mean) / std).logits, labels).backward()
+        optimizer.step()
+    trained_model: nn.Module = model.eval()
+    return trained_model
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, its base with other classes, three sets of pictures and a list of names."""
+    made = tmp_path_factory.mktemp("pictures")
+    put(made / "data", range(24))
+    put(made / "unseen", range(24, 33))
+    put(made / "more", range(33, 39))
+    write(made / "test.jsonl", *({"image": f"more/{COLOURS[i % 3]}/{i}.png", "label": i % 3} for i in range(33, 39)))
+    models = {"model": trained(made / "data"), "base": classifier(5, 1)}
+    for name, model in models.items():
+        model.save_pretrained(made / name)  # type: ignore[operator]
+        (made / name / "preprocessor_config.json").write_text(json.dumps(PREPARATION))
+    (made / "letter.txt").write_text("# whose letter\nred/0.png\ngreen/1.png\n\nblue/2.png\nred/3.png\n")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def folder(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(saved, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", *OWN, *UNSEEN, "--alone", *HOW, "--no-tune", "--suite", "quick") == 0
+    assert re.match(r"grad_diff:lr=0.001,epochs=1, seed 0: ", capsys.readouterr().out)
+    record = load_record(Path("out/seed-0/record.json"))
+    assert (record.scenario, record.kind) == ("pictures", "samples")
+    assert record.sizes == {"forget": 4, "retain": 20, "holdout": 9, "test": 6}
+    assert record.measurement("forget_accuracy").original.value == 1
+    again = load_classifier("out/seed-0/unlearned")
+    assert weights.digest_of(again) == record.provenance.weights["unlearned"]
+    assert not list(Path("out").rglob("*.part"))
+
+
+def test_unlearn_leaves_a_folder_to_open_and_audit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("unlearn", *OWN, "--no-tune", *HOW) == 0
+    processor = load_processor("out/unlearned")
+    assert (list(processor.image_mean), processor.size["height"]) == (PREPARATION["image_mean"], 8)
+    sets = ["--forget", "letter.txt", "--retain", "data", *UNSEEN]
+    audit = ["audit", "--original", "model", "--unlearned", "out/unlearned", *sets]
+    assert call(*audit, "--alone", "--suite", "loss", "--device", "cpu", "--out", "audited") == 0
+    digest = load_record(Path("audited/record.json")).provenance.weights["unlearned"]
+    assert digest in capsys.readouterr().out
+
+
+def test_what_the_scenario_holds() -> None:
+    case = Pictures(model="model", forget="letter.txt", retain="data", test="test.jsonl").make()
+    request, task = case.request, case.task
+    assert isinstance(task, TransformersPictures)
+    assert task.classes == COLOURS
+    assert [len(request[name]) for name in ("forget", "retain", "test")] == [4, 20, 6]
+    assert [request.forget[i][1] for i in range(4)] == [2, 1, 0, 0], "in the order of their files"
+    assert request.indexed, "files are told by their bytes, and not by what is made of them"
+    assert isinstance(request.holdout, Absent)
+    assert "--holdout" in request.holdout.reason
+    assert not case.can_retrain()
+    assert case.summary == "model; forget 4 pictures of letter.txt, keep 20 of data"
+
+
+def test_pictures_reach_the_model_as_its_processor_prepares_them() -> None:
+    processor = load_processor("model")
+    task = TransformersPictures(processor=processor)
+    gallery = Gallery([Picture("here", Path("data/red/3.png"), "red")], [0], task.prepare, Path("data"))
+    inputs, label = gallery[0]
+    expected = processor(opened(Path("data/red/3.png").read_bytes(), "here"), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(task._normalised(inputs[None]), expected)
+    assert (inputs.shape, label) == ((3, 8, 8), 0)
+    assert 0 <= float(inputs.min()) < float(inputs.max()) <= 1
+    processor.do_normalize = processor.do_rescale = False
+    torch.testing.assert_close(task._normalised(inputs[None]), inputs[None] * 255)
+    processor.rescale_offset = True
+    with pytest.raises(BadInput, match="rescale_offset"):
+        TransformersPictures(processor=processor)
+
+
+def test_a_picture_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Pictures(model="model", forget="letter.txt", retain="data").make()
+    before = case.request.retain[3][0]
+    monkeypatch.setattr("unrecall.tasks.picture_files.opened", None)
+    assert torch.equal(before, case.request.retain[3][0])
+
+
+def test_a_folder_in_the_list_is_a_class_that_must_go() -> None:
+    Path("letter.txt").write_text("blue\n")
+    request = Pictures(model="model", forget="letter.txt", retain="data", holdout="unseen").make().request
+    assert (request.kind, request.masked, len(request.forget), len(request.retain)) == ("class", (2,), 8, 16)
+
+
+def test_records_say_whose_each_picture_is() -> None:
+    lines = [{"image": f"data/{COLOURS[i % 3]}/{i}.png", "category": COLOURS[i % 3], "who": i // 4} for i in range(24)]
+    write("forget.jsonl", *lines[:4])
+    write("retain.jsonl", *lines[4:])
+    unseen = [{"image": f"unseen/{COLOURS[i % 3]}/{i}.png", "label": str(i % 3), "who": i} for i in range(24, 33)]
+    write("unseen.jsonl", *unseen)
+    files = {"retain": "retain.jsonl", "holdout": "unseen.jsonl", "group": "who"}
+    request = Pictures(model="model", forget="forget.jsonl", **files).make().request
+    assert request.groups == {"forget": ["0"] * 4, "holdout": [str(i) for i in range(24, 33)]}
+    write("whole.jsonl", *lines)
+    Path("letter.txt").write_text("data/red/0.png\ndata/green/1.png\n")
+    again = Pictures(model="model", forget="letter.txt", **files | {"retain": "whole.jsonl"}).make().request
+    assert (len(again.forget), again.groups and again.groups["forget"]) == (2, ["0", "0"])
+
+
+def test_classes_that_nobody_named_are_folders_or_numbers(folder: Path) -> None:
+    plain = json.loads(Path("model/config.json").read_text())
+    del plain["id2label"], plain["label2id"]
+    Path("model/config.json").write_text(json.dumps(plain | {"num_labels": 3}))
+    task = Pictures(model="model", forget="letter.txt", retain="data").make().task
+    assert task.classes == ("blue", "green", "red")  # type: ignore[attr-defined]
+    lines = [{"image": f"data/{COLOURS[i % 3]}/{i}.png", "label": i % 3} for i in range(24)]
+    write("retain.jsonl", *lines)
+    Path("letter.txt").write_text("data/red\ndata/green/1.png\n")
+    request = Pictures(model="model", forget="letter.txt", retain="retain.jsonl").make().request
+    assert sorted(request.forget[i][1] for i in range(len(request.forget))) == [0] * 8 + [1]
+    for before, after in zip(COLOURS, ("9", "10", "11"), strict=True):
+        (folder / "data" / before).rename(folder / "data" / after)
+    with pytest.raises(BadInput, match=r"in an order that is sure, got 3: 10, 11, 9\. Name the classes"):
+        Pictures(model="model", forget="letter.txt", retain="data").make()
+
+
+def test_with_a_base_models_are_retrained_from_it() -> None:
+    case = Pictures(model="model", forget="letter.txt", retain="data", base="base", epochs=1, batch=10).make()
+    assert case.rerecipe is not None
+    assert (case.references, case.rerecipe.lr, case.rerecipe.epochs, case.rerecipe.batch_size) == (3, 5e-5, 1, 10)
+    model = case.train_retrained(0, Session(device="cpu")).model
+    before = load_classifier("base").state_dict()
+    far = {name: float((value - before[name]).abs().max()) for name, value in model.state_dict().items() if
+           value.shape == before[name].shape}  # fmt: skip
+    assert set(before) - set(far) == {"classifier.weight", "classifier.bias"}, "the last layer has other classes"
+    assert 0 < max(far.values()) < 0.001, "two steps of 0.00005 from the base"
+
+
+def test_a_model_in_16_bits_is_computed_in_32_and_written_as_it_was() -> None:
+    load_classifier("model").half().save_pretrained("model")  # type: ignore[operator]
+    case = Pictures(model="model", forget="letter.txt", retain="data").make()
+    assert case.original is not None
+    assert {value.dtype for value in case.original.parameters()} == {torch.float32}
+    assert case.precision == "float16"
+
+
+@pytest.mark.parametrize(
+    ("architectures", "kind"),
+    [
+        (["ViTForImageClassification"], "pictures"),
+        (["CLIPModel"], "pairs"),
+        (["LlamaForCausalLM"], "texts"),
+        ([], "texts"),
+        ("ViTForImageClassification", "texts"),
+    ],
+)
+def test_what_a_model_takes_is_told_by_its_configuration(architectures: Any, kind: str) -> None:
+    Path("model/config.json").write_text(json.dumps({"architectures": architectures}))
+    assert own_kind(Path("model"), Path("data")) == kind
+
+
+def test_without_a_configuration_what_must_stay_tells_it() -> None:
+    assert own_kind(Path("gone"), Path("data")) == "pictures"
+    assert own_kind(Path("gone"), Path("test.jsonl")) == own_kind(Path("gone"), Path("nothing")) == "texts"
+    Path("data/dataset_info.json").write_text("{}")
+    assert own_kind(Path("gone"), Path("data")) == "texts"
+
+
+# What can't be used.
+
+GOOD = {"image": "data/red/0.png", "label": "red"}
+LINE = ["--model", "model", "--forget", "letter.txt", "--retain", "some.jsonl"]
+
+
+def config(**changes: Any) -> None:
+    """A model's configuration with other values."""
+    path = Path("model/config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def some(*lines: Any) -> None:
+    write("some.jsonl", GOOD, *lines)
+
+
+BAD: list[tuple[str, list[str], str, Callable[[], Any]]] = [
+    ("no folder", ["--model", "gone", *OWN[2:]], "gone: expected", lambda: None),
+    ("another model", OWN, "model: expected a Transformers image classifier", lambda: config(model_type="odd")),
+    ("no weights", OWN, r"model: expected", lambda: Path("model/model.safetensors").unlink()),
+    ("no processor", OWN, "model: expected the model's preprocessor_config.json beside it",
+     lambda: Path("model/preprocessor_config.json").unlink()),
+    ("a folder of nothing", [*OWN[:5], "empty"], "empty: expected a folder for each class with pictures in it, got 0",
+     lambda: Path("empty").mkdir()),
+    ("an empty list", OWN, r"letter\.txt: expected names of pictures or of folders, one a line, got none",
+     lambda: Path("letter.txt").write_text("# nobody\n")),
+    ("an unknown name", OWN, r"expected a file or folder of the data set, got 'red/7\.png'",
+     lambda: Path("letter.txt").write_text("red/7.png\n")),
+    ("everything", OWN, r"expected some of 24 examples, not all", lambda: Path("letter.txt").write_text("\n".join(
+        COLOURS))),
+    ("a class that isn't the model's", OWN, r"data/gren/x\.png: expected a class of the model, got 'gren'\. Did you "
+     r"mean 'green'\?", lambda: (Path("data/gren").mkdir(), picture(99).save("data/gren/x.png"))),
+    ("no picture", OWN, r"data/red/x\.png: expected a picture that decodes",
+     lambda: Path("data/red/x.png").write_text("no picture")),
+    ("no label", LINE, r"some\.jsonl:2: expected the keys image and label, got image",
+     lambda: some({"image": "data/red/3.png"})),
+    ("a list for a label", LINE, r"some\.jsonl:2: expected label to be a class, by its name or number, got \['red'\]",
+     lambda: some({"image": "data/red/3.png", "label": ["red"]})),
+    ("a number that is no class", LINE, r"some\.jsonl:2: expected a class of the model, got '3'",
+     lambda: some({"image": "data/red/3.png", "label": 3})),
+    ("a missing picture", LINE, r"some\.jsonl:2: expected image to be a file, from \. on, got nothing at 'no\.png'",
+     lambda: some({"image": "no.png", "label": 0})),
+    ("nobody's", [*LINE, "--group", "who"], r"some\.jsonl:1: expected 'who' to say whose it is, got none",
+     lambda: (some({"image": "data/green/1.png", "label": "green"}), Path("letter.txt").write_text("data/red/0.png"))),
+    ("the same picture twice", [*OWN, "--holdout", "same"], r"forget and holdout to share nothing.*"
+     r"\(data/\w+/\d+\.png equals same/\w+/\d+\.png\)", lambda: shutil.copytree("data", "same")),
+    ("a base that lacks more", [*OWN, "--base", "base"], r"base: expected an image classifier whose checkpoint holds "
+     "every weight", lambda: narrow(Path("base/model.safetensors"))),
+    ("an adapter", [*OWN, "--adapter", "gone"], "adapter", lambda: None),
+]  # fmt: skip
+
+
+def narrow(path: Path) -> None:
+    """A checkpoint without the weights of its first layer."""
+    from safetensors.torch import save_file
+
+    save_file({name: value for name, value in weights.read(path).items() if "embeddings" not in name}, path)
+
+
+@pytest.mark.parametrize(("arguments", "message", "spoil"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_cases_that_can_not_be_used(
+    arguments: list[str], message: str, spoil: Callable[[], Any], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil()
+    before = tree(folder)
+    assert call("run", *arguments, "--no-tune", *HOW) == 2
+    said = one_line(capsys)
+    assert re.search(message, said), said
+    assert tree(folder) == before
