@@ -227,7 +227,7 @@ def test_an_audit_trains_only_what_was_not_given() -> None:
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The error, which is the last line and the only one; what was done before it may have been told."""
     *told, last = capsys.readouterr().err.splitlines()
-    progress = r": done in|^(un|null|attack|not given|before attacks|memory|run \d|The budget|All takes|  )"
+    progress = r": done in|^(un|null|attack|not given|trying|before attacks|memory|run \d|The budget|All takes|  )"
     assert all(re.search(progress, line) for line in told), told
     return last
 

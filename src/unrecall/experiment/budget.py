@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -153,6 +154,7 @@ def within(cells: Sequence[Cell], folder: Path, budget: str, given: Given | None
     if before and not _whole(before, {*asked, "chosen", "said"}):
         raise BadInput(f"{path}: expected the attacks of this run, got a damaged file. Choose another --out.")
     if {key: before.get(key) for key in asked} != asked:
+        Session(show=cells[0].show).say("trying methods and attacks on a few examples, to tell what they take")
         processes = Processes(1)
         costs = processes.result(partial(_costs_or_reason, tuple(cells), seconds, given))
         processes.end()
@@ -188,7 +190,11 @@ def _costs_or_reason(cells: Sequence[Cell], budget: float, given: Given | None) 
 
 
 def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
-    """What cells take: a few steps of all trainings and methods, and each attack tried on a few examples."""
+    """What cells take: a few steps of all trainings and methods, and each attack tried on a few examples.
+
+    The time that this takes counts too.
+    """
+    started = time.perf_counter()
     cell, session = cells[0], Session(device=cells[0].device)
     scenario = scenario_for(cell)
     if given is not None and given.original and scenario.original is None:
@@ -208,7 +214,8 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
     whatever, of_attacks = prices(case, model, patience)
     seconds = [len(cells) * price for price in of_attacks]
-    return Costs(fixed + len(cells) * sum(whatever), _priced(attacks, reduced, seconds))
+    fixed += len(cells) * sum(whatever) + time.perf_counter() - started
+    return Costs(fixed, _priced(attacks, reduced, seconds))
 
 
 def _methods(cells: Sequence[Cell]) -> Counter[str]:

@@ -2,17 +2,13 @@
 
 import copy
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from unrecall.attacks.base import ARMS, Attack
@@ -21,6 +17,7 @@ from unrecall.data.examples import Examples, Joined, Part, evenly
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.case import Case
+from unrecall.experiment.clock import Spent, at_most, can_stop, clock
 from unrecall.harness.audit import figures_of, finding_of
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import beside_never_trained
@@ -31,8 +28,6 @@ from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, total_steps, training
 from unrecall.training.randomness import seeded
 from unrecall.training.session import duration
-
-T = TypeVar("T")
 
 STEPS = 3
 """Steps of a training that are timed; the first, which warms up, isn't."""
@@ -111,6 +106,16 @@ class Samples(NamedTuple):
     more: Request
     whole: Request
 
+    def seconds(self, trials: Sequence[Spent]) -> float:
+        """The seconds that work takes with all examples; `trials`: what it took with each of the three samples.
+
+        As its seconds grow, but no more than the numbers that go into layers do: what else the machine did meanwhile is
+        a difference too, and would be multiplied by all examples.
+        """
+        last, numbers = trials[-1], [spent.numbers for spent in trials]
+        growth = self.of_all(numbers) / last.numbers if last.numbers else math.inf
+        return min(self.of_all([spent.seconds for spent in trials]), growth * last.seconds)
+
     def of_all(self, values: Sequence[float]) -> float:
         """What a number is with all examples; `values`: what it is with each of the three samples.
 
@@ -134,9 +139,9 @@ def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     case.session.say(f"trying {name}")
     if not isinstance(method, GradientMethod):
         samples, jobs = _method_samples(case, model)
-        seconds = [_clock(partial(method.unlearn, model, job))[0] for job in jobs]
-        spent = samples.of_all(seconds)
-        text = f"{duration(seconds[-1])} with {len(samples.more.forget)} of forget: about {duration(spent)}"
+        trials = [clock(partial(method.unlearn, model, job))[0] for job in jobs]
+        spent = samples.seconds(trials)
+        text = f"{duration(trials[-1].seconds)} with {len(samples.more.forget)} of forget: about {duration(spent)}"
         yield Timed(Line(name, text), spent)
         return
     prepared, amounts = _as_they_are(case, method, model) or _from_samples(case, method, model)
@@ -144,22 +149,23 @@ def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     for i, (phase, amount) in enumerate(zip(prepared.phases, amounts, strict=True), 1):
         of = f"{name}, phase {i} of {len(amounts)}" if len(amounts) > 1 else name
         yield _timed(of, prepared.student, phase, case, amount._replace(times=null * amount.times))
-    if prepared.seconds > 1:
-        yield Timed(Line(name, f"about {duration(prepared.seconds)} before its first step"), null * prepared.seconds)
+    before = prepared.spent.seconds
+    if before > 1:
+        yield Timed(Line(name, f"about {duration(before)} before its first step"), null * before)
 
 
 class Prepared(NamedTuple):
-    """The phases of a method, the model that they train, and how long it took until they were ready."""
+    """The phases of a method, the model that they train, and what it took until they were ready."""
 
     student: nn.Module
     phases: list[Phase]
-    seconds: float
+    spent: Spent
 
 
 def _prepared(method: GradientMethod, model: nn.Module, job: Job) -> Prepared:
     student, original = copy.deepcopy(model), copy.deepcopy(model).eval().requires_grad_(False)
-    seconds, phases = _clock(lambda: list(method.phases(student, original, job)))
-    return Prepared(student, phases, seconds)
+    spent, phases = clock(lambda: list(method.phases(student, original, job)))
+    return Prepared(student, phases, spent)
 
 
 def _as_they_are(case: Case, method: GradientMethod, model: nn.Module) -> tuple[Prepared, list[Amount]] | None:
@@ -183,7 +189,8 @@ def _from_samples(case: Case, method: GradientMethod, model: nn.Module) -> tuple
         # where a smaller sample makes fewer phases, none of them is this one, and no growth is told for it
         alike = [trial.phases[i] if len(trial.phases) == len(last.phases) else phase for trial in trials]
         amounts.append(_amount(alike, samples)._replace(times=times))
-    return last._replace(seconds=samples.of_all([trial.seconds for trial in trials])), amounts
+    whole = last.spent._replace(seconds=samples.seconds([trial.spent for trial in trials]))
+    return last._replace(spent=whole), amounts
 
 
 def _method_samples(case: Case, model: nn.Module) -> tuple[Samples, list[Job]]:
@@ -300,43 +307,17 @@ def _seconds(trial: Trial, case: Case, settings: Sequence[Setting]) -> tuple[flo
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
-        _, (less, _), (more, result) = (_clock(partial(trial.work, setting)) for setting in settings)
+        _, (less, _), (more, result) = (clock(partial(trial.work, setting)) for setting in settings)
     rows = result.measurements if isinstance(result, Finding) else []
     if rows and all(row.unlearned.value is None for row in rows):
         return 0.0, 0.0
     fewer, few = (_count(setting.request, trial.sets) for setting in settings[1:])
-    grown = _of_each(more - less, few - fewer) * (_count(case.request, trial.sets) - few)
-    return trial.weight * more, trial.weight * (more + grown)
-
-
-class OutOfTime(BaseException):
-    """Work was stopped because its time was over."""
-
-
-def can_stop() -> bool:
-    """Whether `at_most` can end work: in a program's first thread, on Unix."""
-    return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Ends the work within after so many seconds, where it can be stopped."""
-    if not can_stop():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise OutOfTime
-
-    former = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    except OutOfTime:
-        pass
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
+    missing = _count(case.request, trial.sets) - few
+    grown = _of_each(more.seconds - less.seconds, few - fewer) * missing
+    if more.numbers:  # as in Samples.seconds
+        numbers = _of_each(more.numbers - less.numbers, few - fewer) * missing
+        grown = min(grown, more.seconds * numbers / more.numbers)
+    return trial.weight * more.seconds, trial.weight * (more.seconds + grown)
 
 
 def smallest(attack: Attack) -> tuple[Attack, int]:
@@ -362,12 +343,3 @@ def _sample(request: Request, most: Mapping[str, int]) -> Request:
 def few(examples: Examples, most: int) -> Part:
     """At most so many of the examples, evenly spread."""
     return Part(examples, evenly(len(examples), most))
-
-
-def _clock(work: Callable[[], T]) -> tuple[float, T]:
-    """The seconds that something takes, and what it gives."""
-    started = time.perf_counter()
-    result = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, result

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import unrecall as ur
 from tests.worlds import CPU, World, network
@@ -15,8 +16,9 @@ from unrecall.errors import BadInput
 from unrecall.evidence.setting import Setting
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
+from unrecall.experiment.clock import Spent, at_most, clock
 from unrecall.experiment.doctor import beforehand, doctor, memory
-from unrecall.experiment.timing import Line, Samples, at_most, auditing_times, between, smallest
+from unrecall.experiment.timing import Line, Samples, auditing_times, between, smallest
 from unrecall.harness.never_trained import confidence
 from unrecall.models.observe import observe
 from unrecall.scenarios.base import Scenario
@@ -194,6 +196,29 @@ def test_what_can_not_be_said_before_a_run_is_left_to_the_run(samples_world: Wor
     assert list(beforehand(case)) == []
 
 
+def test_numbers_that_go_into_layers_are_counted() -> None:
+    """6 x 5 into the first and 6 x 4 into the second, whatever holds them; under `vmap` all examples of a batch."""
+    model, inputs = nn.Sequential(nn.Linear(5, 4), nn.Sequential(nn.Linear(4, 3))), torch.randn(6, 5)
+    spent, outputs = clock(lambda: model(inputs))
+    assert (spent.numbers, outputs.shape, spent.seconds > 0) == (54, (6, 3), True)
+    assert clock(lambda: torch.func.vmap(model)(inputs))[0].numbers == 54
+    with pytest.raises(ZeroDivisionError):
+        clock(lambda: 1 / 0)
+    assert clock(lambda: None)[0].numbers == 0, "nothing is counted outside, nor twice"
+
+
+def test_what_the_machine_did_meanwhile_is_no_growth() -> None:
+    """Numbers that stay the same, and seconds that differ: nothing grows. Without numbers seconds alone tell it."""
+    few, many = (ur.Request(list(range(n)), list(range(-n, 0)), Absent("none"), Absent("none")) for n in (100, 10_000))
+    less = ur.Request(list(range(50)), list(range(-100, 0)), Absent("none"), Absent("none"))
+    samples = Samples(less, few, few, many)
+    assert samples.seconds([Spent(4.0, 7), Spent(5.0, 7), Spent(5.0, 7)]) == 5.0
+    assert samples.seconds([Spent(4.0, 0), Spent(5.0, 0), Spent(5.0, 0)]) == pytest.approx(5 + 9_900 / 50)
+    grown = samples.seconds([Spent(4.0, 6), Spent(5.0, 7), Spent(5.0, 7)])
+    assert grown == pytest.approx(5 * (7 + 9_900 / 50) / 7), "less than by seconds"
+    assert samples.seconds([Spent(4.99, 6), Spent(5.0, 7), Spent(5.0, 7)]) == pytest.approx(5 + 0.01 * 198)
+
+
 def test_what_grows_with_the_examples_is_told_from_what_does_not() -> None:
     """Two seconds whatever there is, a hundredth for each of forget, and a thousandth for each of retain."""
     sizes = ((50, 200), (200, 50), (200, 200), (1000, 9000))
@@ -226,7 +251,7 @@ def test_what_work_takes_with_all_examples_is_told_from_two_trials(
         nonlocal now
         now += 2 + 0.01 * sum(len(examples) for examples in setting.request.sets.values())
 
-    monkeypatch.setattr("unrecall.experiment.timing.time.perf_counter", lambda: now)
+    monkeypatch.setattr("unrecall.experiment.clock.time.perf_counter", lambda: now)
     monkeypatch.setattr("unrecall.experiment.timing.figures_of", work)
     case = Case(scenario_of(samples_world), parse("retrain", "methods"), [], CPU)
     measuring = next(iter(auditing_times(case, case.start())))
