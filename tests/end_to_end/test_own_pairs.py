@@ -114,6 +114,14 @@ def test_what_the_scenario_holds() -> None:
     assert made.summary == "model; forget 6 pairs of forget.jsonl, keep 12 of retain.jsonl"
 
 
+def test_a_model_in_16_bits_is_computed_in_32_and_written_as_it_was() -> None:
+    load_clip("model").model.half().save_pretrained("model")  # type: ignore[operator]
+    case = Pairs(model="model", forget="data/forget.jsonl", retain="data/retain.jsonl").make()
+    assert case.original is not None
+    assert {value.dtype for value in case.original.parameters()} == {torch.float32}
+    assert case.precision == "float16"
+
+
 def test_with_a_base_models_are_retrained_from_it() -> None:
     files = {split: f"data/{split}.jsonl" for split in ("forget", "retain")}
     made = Pairs(model="model", base="base", references=1, epochs=2, lr=1e-3, batch=6, **files).make()

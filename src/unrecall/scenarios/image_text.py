@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from unrecall.disk.files import read_json
-from unrecall.disk.weights import files_of
+from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput
 from unrecall.scenarios.language import Loaded, check_floats, check_unquantised, check_whole, opened, transformers
 
@@ -20,7 +21,7 @@ BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def load_clip(name: str) -> Loaded:
-    """A dual encoder and its tokenizer from a local folder, in safetensors; BadInput where there is none."""
+    """A dual encoder, held in float32, and its tokenizer from a local folder, in safetensors; BadInput for none."""
     library = transformers()
     if not Path(name).is_dir():
         raise BadInput(f"{name or 'model'}: expected a folder with a Transformers CLIP, got nothing there.")
@@ -30,13 +31,13 @@ def load_clip(name: str) -> Loaded:
     model, report = opened(
         expected,
         lambda: library.CLIPModel.from_pretrained(
-            name, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         ),
     )
     tokenizer = opened(expected, lambda: library.AutoTokenizer.from_pretrained(name, trust_remote_code=False))
     check_whole(f"{name}: expected a CLIP", report["missing_keys"])
     check_floats(name, files, model)
-    return Loaded(model.eval(), tokenizer)
+    return Loaded(model.eval(), tokenizer, precision_of(files))
 
 
 def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -80,6 +80,7 @@ class Pairs(Builder):
             build=(lambda _, __: load_clip(self.base).model) if self.base else None,
             rerecipe=adamw(self.lr, self.epochs, self.batch, 0.1),
             references=self.references,
+            precision=loaded.precision,
         )
 
     def _classes(self, lines: Mapping[Split, Sequence[Line]]) -> tuple[str, ...]:
