@@ -1,7 +1,7 @@
 """Rounding a matrix to few levels: to the nearest of even ones, of normal floats, or so that outputs change least."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Examples
 from unrecall.models.observe import in_order
-from unrecall.nn.hooks import capture, mode
+from unrecall.nn.hooks import capture, is_plain, mode
 from unrecall.tasks.base import Task
 
 NORMAL_FLOATS = (
@@ -109,9 +109,10 @@ def _inputs(layer: Any, entering: Tensor, positions: Tensor | None) -> Tensor | 
         if positions is not None and positions.shape == entering.shape[:-1]:
             entering = entering[positions]
         return entering.flatten(0, -2).double()
-    if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or isinstance(layer.padding, str):
+    if not isinstance(layer, nn.Conv2d) or not is_plain(layer):
         return None
-    patches = F.unfold(entering, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    padding = cast(tuple[int, int], layer.padding)
+    patches = F.unfold(entering, layer.kernel_size, layer.dilation, padding, layer.stride)
     return patches.transpose(1, 2).flatten(0, 1).double()
 
 

@@ -20,6 +20,7 @@ from unrecall.models.layers import matrices, weight_of
 from unrecall.models.observe import accuracy
 from unrecall.models.rounding import (
     NORMAL_FLOATS,
+    _inputs,
     input_moments,
     to_compensated_levels,
     to_even_levels,
@@ -188,6 +189,20 @@ def test_compensation_changes_outputs_less_than_rounding() -> None:
     together = to_compensated_levels(weight, 3, 8, (inputs.T @ inputs).double())
     errors = [float((inputs @ (weight - rounded).T).square().mean()) for rounded in (apart, together)]
     assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "plain"),
+    [
+        (nn.Conv2d(2, 2, 3, padding=1), True),
+        (nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), False),
+        (nn.Conv2d(2, 2, 3, padding="same"), False),
+        (nn.Conv2d(2, 2, 3, groups=2), False),
+    ],
+)
+def test_of_a_convolution_that_is_no_matrix_on_patches_nothing_is_said(layer: nn.Conv2d, plain: bool) -> None:
+    """`unfold` pads with zeros, whatever the layer pads with."""
+    assert (_inputs(layer, torch.ones(1, 2, 4, 4), None) is not None) == plain
 
 
 def test_what_enters_a_layer_meets_its_weight(samples_world: World, text_world: World) -> None:
