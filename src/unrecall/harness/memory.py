@@ -19,6 +19,7 @@ LOWEST, HIGHEST = -15.0, 20.0
 LEFT = Row("loss_left", "Memory left, share of the original's", "privacy", "above", True, prior=PRIOR)
 EXCESS = Row("loss_excess", "Confidence in forget beyond holdout, in deviations", "privacy", "above")
 HARDEST_EXCESS = Row("loss_hardest", "The same over the hardest fifth", "privacy", "above")
+NO_DEVIATION = Estimate(value=None, note="needs two other retrained models, which differ by so much")
 MEMORY = (LEFT, EXCESS, HARDEST_EXCESS)
 
 Confidence = Mapping[Arm, np.ndarray]
@@ -45,16 +46,16 @@ def rows_of_memory(losses: Mapping[str, Confidence], kind: str) -> list[Measurem
     reason = _lacking(by_role, references, kind)
     if reason:
         return [row.absent(reason) for row in MEMORY]
-    left, excess, hardest = {}, {}, {}
+    left, excess, hardest = dict[str, Estimate](), dict[str, Estimate](), dict[str, Estimate]()
     for role, own in by_role.items():
         others = [by_role[name] for name in references if name != role]
         everyone = [by_role[name] for name in references]
         n = len(own["forget"])
-        share = left_of(own, by_role["original"], others, everyone)
-        half = 1.96 * share.error
-        left[role] = Estimate(value=share.value, low=share.value - half, high=share.value + half, n=n)
-        excess[role] = Estimate(value=excess_of(own, others, 1.0), n=n)
-        hardest[role] = Estimate(value=excess_of(own, others, HARDEST), n=n)
+        memory = left_of(own, by_role["original"], others, everyone)
+        half = 1.96 * memory.error
+        left[role] = Estimate(value=memory.value, low=memory.value - half, high=memory.value + half, n=n)
+        for values, share in ((excess, 1.0), (hardest, HARDEST)):
+            values[role] = Estimate(value=excess_of(own, others, share), n=n) if len(others) > 1 else NO_DEVIATION
     return [LEFT.measured(left), EXCESS.measured(excess), HARDEST_EXCESS.measured(hardest)]
 
 

@@ -100,6 +100,16 @@ def test_where_there_is_no_memory_to_speak_of_a_row_says_why() -> None:
     assert left(forgetful).unlearned.value is None
 
 
+def test_of_two_retrained_models_neither_has_another_two_to_be_measured_in() -> None:
+    made = losses(0, 0.5, models=2)
+    excess, hardest = rows_of_memory(made, "samples")[1:]  # type: ignore[arg-type]
+    for row in (excess, hardest):
+        assert row.unlearned.value is not None
+        assert [one.value for one in row.references] == [None, None]
+        assert row.references[0].note.startswith("needs two other retrained models")
+        assert row.reference is None
+
+
 def test_one_record_is_enough_for_a_figure() -> None:
     row = left(losses(3, 1.0, n=100) | {})
     assert row.unlearned.n == 100
