@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -16,12 +17,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from safetensors.numpy import load_file, save_file
 
 from tests.end_to_end.fuzz import called, standing
 from tests.end_to_end.test_cli import CASE
 from unrecall.disk.files import file_key
 from unrecall.record.attest import PREDICATE, RESULTS, sign, statement
-from unrecall.record.schema import load
+from unrecall.record.recheck import places_of_scores
+from unrecall.record.schema import NEVER_TRAINED, load
 
 RUN = ["run", "--scenario", "case.py:make", "--device", "cpu", "--method", "finetune:epochs=1", "--suite", "loss rmia"]
 HOME = "out/seed-0"
@@ -114,6 +117,18 @@ def test_a_verdict_without_retrained_models_is_signed_and_every_p_is_computed_ag
     outcome = called(verify)
     assert outcome.code == 1
     assert "problem: never trained: its leak is not what the scores beside it come to" in outcome.out
+
+
+def test_scores_that_state_a_list_are_a_problem_of_the_record_and_not_an_end(work: Path) -> None:
+    home = Path("alone/seed-0")
+    place = places_of_scores(home, NEVER_TRAINED)[0]
+    arrays = load_file(place)
+    stated = json.loads(bytes(arrays["stated"]))
+    stated["attacks"] = list(stated["attacks"])
+    save_file(arrays | {"stated": np.frombuffer(json.dumps(stated).encode(), np.uint8)}, place)
+    outcome = called(["check", str(home)])
+    assert outcome.code == 1
+    assert "scores of never_trained: expected those of forget and holdout, got: 'list' object has no" in outcome.out
 
 
 def test_a_checkpoint_that_lies_elsewhere_is_named(work: Path) -> None:

@@ -210,7 +210,7 @@ def _never_trained(record: Record, folder: Path) -> list[str]:
     for place in places_of_scores(folder, NEVER_TRAINED):
         try:
             rejudged = _judged_again(record, place)
-        except (SafetensorError, OSError, LookupError, ValueError, TypeError, LinAlgError) as error:
+        except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, LinAlgError) as error:
             return [f"scores of {NEVER_TRAINED}: expected those of forget and holdout, got: {error}."]
         written_figures, figures = written.model_dump(), rejudged.model_dump()
         differing = [name for name in figures if not _close(written_figures[name], figures[name])]
