@@ -87,17 +87,21 @@ def notes_of(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+class TooLarge(BadInput):
+    """A weight is too large for the number format that it must be written in."""
+
+
 def rounded(model: nn.Module, precision: str | None) -> nn.Module:
     """Rounds all weights and buffers that are floats to the numbers of a format, in place; they are held as before.
 
-    `precision`: float16, bfloat16, ...; None changes nothing. BadInput where a weight is too large for the format.
+    `precision`: float16, bfloat16, ...; None changes nothing. TooLarge where a weight is too large for the format.
     """
     for name, value in model.state_dict().items():
         if precision is not None and value.is_floating_point():
             whole = bool(torch.isfinite(value).all())
             value.copy_(value.to(getattr(torch, precision)))
             if whole and not bool(torch.isfinite(value).all()):
-                raise BadInput(
+                raise TooLarge(
                     f"{name}: expected weights that {precision} can hold, got larger ones. Lower lr, or say "
                     "precision=float32."
                 )

@@ -188,8 +188,8 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     if (tuned_on := model.resolve().parent / TUNED_ON).is_file():
         scenario = replace(scenario, request=scenario.request.unseen(set(read_json(tuned_on))))
     expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seeds, session)) | rate_key(cell.rate)
-    checkpoints = [model, *([original] if original else []), *retrained]
-    expected["checkpoints"] = content_key(*map(checkpoint_key, checkpoints))
+    own = checkpoint_key(original) if original else ""
+    expected["checkpoints"] = content_key(checkpoint_key(model), own, *map(checkpoint_key, retrained))
     if (before := finished(cell.record, expected)) is not None:
         return before
     check_writable(cell.record)

@@ -168,7 +168,7 @@ class StartingPoint:
                 discard(self.session.folder / ADAPTER)  # of a run that was killed
             with meter:
                 model = method.unlearn(self.original, stopping(job) if stops else job)
-            model = weights.rounded(model, self.scenario.precision)
+            model = weights.rounded(model, job.precision)
             if self.session.folder is not None:
                 name_adapter(self.session.folder, model)
             return Trained(model, meter.cost)
@@ -219,18 +219,24 @@ class StartingPoint:
             job = self.job(self.session.quiet()).seeded(seed)
             if self.stops:
                 validation = self.scenario.request.with_validation().validation
-                return method.unlearn(self.original, stopping(job.on(request.with_own(validation=validation))))
-            return method.unlearn(self.original, job.on(request))
+                job = stopping(job.on(request.with_own(validation=validation)))
+            else:
+                job = job.on(request)
+            return weights.rounded(method.unlearn(self.original, job), job.precision)
 
         def retrain(request: Request, index: int) -> nn.Module:
             return replace(self.scenario, request=request, retrained=()).train_retrained(index, self.session).model
 
-        name = f"{method!r} {code_key(method)}"
+        scenario = self.scenario
+        settings = (self.stops, scenario.precision, scenario.recipe, scenario.rerecipe, scenario.objective)
+        code = code_key(method, stopping, *filter(None, [scenario.build]))
+        name = " ".join([*map(repr, (method, *settings)), code])
         return Defender(name, unlearn, retrain if self.scenario.can_retrain() else None)
 
     def job(self, session: Session) -> Job:
         """The scenario's request and task, with a generator that starts from this seed."""
-        return Job(self.scenario.request, self.scenario.task, seeded(self.seed), session)
+        scenario = self.scenario
+        return Job(scenario.request, scenario.task, seeded(self.seed), session, precision=scenario.precision)
 
     def _key(self, method: Method) -> tuple[str, ...]:
         request, task, precision = self.scenario.request, self.scenario.task, self.scenario.precision or ""

@@ -10,6 +10,7 @@ from torch import nn
 
 from unrecall.data.examples import Examples, Part
 from unrecall.data.request import Kind, Request
+from unrecall.disk.weights import TooLarge, rounded
 from unrecall.errors import Diverged, NotSupported
 from unrecall.experiment.goal import NEAR_DROP, VALIDATION_CHANGE, Goal, Guards, goal_of, guards_of
 from unrecall.methods.base import Method, Strength
@@ -162,7 +163,8 @@ class Search:
         ruin = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
         try:
             unlearned = self.method.scaled(factor).unlearn(self.model, self.job.seeded(self.seed).quiet())
-        except Diverged:
+            unlearned = rounded(unlearned, self.job.precision)
+        except (Diverged, TooLarge):
             return ruin
         trial = self.judge(factor, unlearned)
         return trial if math.isfinite(trial.gap) else ruin

@@ -26,7 +26,9 @@ class Job:
     """The request, the task, the randomness and the session of one piece of work.
 
     `generator`: seed 0 unless given; whoever draws from it changes what is drawn next. `enough`: says of a model
-    whether it has forgotten enough; training on forget stops where it has, and None never stops it.
+    whether it has forgotten enough; training on forget stops where it has, and None never stops it. `precision`: the
+    number format, as float16, in which what comes of the work is written, and which it is judged in; None for the
+    model's own.
     """
 
     request: Request
@@ -34,6 +36,7 @@ class Job:
     generator: torch.Generator = field(default_factory=lambda: seeded(0))
     session: Session = field(default_factory=Session)
     enough: Callable[[nn.Module], bool] | None = None
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         """Whatever is no request, task, generator or session is refused."""

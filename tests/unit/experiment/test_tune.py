@@ -1,5 +1,6 @@
 """Tuning sees forget, validation and a tenth of retain; what a judge will ask about later stays closed to it."""
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from unrecall.data.examples import Examples, digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import Diverged, MissingReference, NotSupported
-from unrecall.experiment.tune import choose, tune
+from unrecall.experiment.tune import Search, choose, tune
 from unrecall.methods.base import Method, Strength
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.neggrad_plus import NegGradPlus
@@ -124,6 +125,24 @@ def test_a_trial_that_diverges_is_too_strong_and_not_the_end(samples_world: Worl
     assert diverged
     assert all((t.gap, t.retain_drop, t.kept) == (-1.0, 1.0, False) for t in diverged)
     assert force * tuned.chosen <= 30
+
+
+def test_a_trial_is_judged_in_the_format_in_which_the_model_will_be_written(samples_world: World) -> None:
+    w = samples_world
+    trials = list[dict[str, torch.Tensor]]()
+
+    def judge(factor: float, unlearned: nn.Module) -> Trial:
+        trials.append(unlearned.state_dict())
+        return Trial(strength=factor, gap=0.5, retain_drop=0.0, kept=True)
+
+    job = Job(w.request, w.task, seeded(0), CPU, precision="bfloat16")
+    Search(Dial(force=0.7), w.original, job, 0, "samples", 1.0, judge).trial(1.0)
+    assert all(torch.equal(v, v.to(torch.bfloat16).to(v.dtype)) for v in trials[0].values() if v.is_floating_point())
+    assert not torch.equal(trials[0]["6.weight"], w.original.state_dict()["6.weight"]), "the original has more digits"
+    large = copy.deepcopy(w.original)
+    large.state_dict()["6.bias"].fill_(1e5)
+    search = Search(Dial(force=0.7), large, replace(job, precision="float16"), 0, "samples", 1.0, judge)
+    assert not search.trial(1.0).kept, "a weight that the format can't hold is a ruin"
 
 
 def test_a_class_is_forgotten_at_the_weakest_strength_that_does(class_world: World) -> None:
