@@ -13,6 +13,7 @@ from typing import NamedTuple
 from unrecall.attacks.base import Attack
 from unrecall.disk.files import read_json, write_json
 from unrecall.errors import BadInput, error_line
+from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
 from unrecall.experiment.grid import Cell, architecture, scenario_for
 from unrecall.experiment.parallel import Processes
@@ -201,7 +202,10 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
         scenario = replace(scenario, original=architecture(scenario, cell.seeds.training, session))
     attacks = suite(*cell.suite.split()).suiting(scenario.task)
     reduced = [_less(attack, scenario.task) for attack in attacks]
-    case = Case(scenario, Retrain(), [*attacks, *(less for less in reduced if less is not None)], session)
+    searches = [cell.tuned for cell in cells if isinstance(cell.tuned, Against) and given is None]
+    against = [search.attack_on(scenario.task, scenario.request.kind) for search in searches]
+    tried = [*attacks, *(less for less in reduced if less is not None), *against]
+    case = Case(scenario, Retrain(), tried, session)
     model = case.start()
     check_inputs(scenario.task, model, scenario.request)
     counts = scenario.untrained(sorted({cell.seeds.training for cell in cells}), session)
@@ -214,7 +218,8 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
     whatever, of_attacks = prices(case, model, patience)
     seconds = [len(cells) * price for price in of_attacks]
-    fixed += len(cells) * sum(whatever) + time.perf_counter() - started
+    of_models = sum(of_attacks[len(tried) - len(against) :]) / (2 + case.retrained)  # a search attacks one at a time
+    fixed += (1 + TRIALS) * of_models + len(cells) * sum(whatever) + time.perf_counter() - started
     return Costs(fixed, _priced(attacks, reduced, seconds))
 
 

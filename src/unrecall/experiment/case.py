@@ -23,7 +23,7 @@ class Case:
     """What is about to be run: a scenario, the method and the attacks that it is meant for, and where they run.
 
     `tuned`: whether the method's strength will be searched first, on examples that the audit then does without, and
-    against which attack, if any.
+    against which attack, if any. `seed`: of the original.
     """
 
     scenario: Scenario
@@ -31,6 +31,7 @@ class Case:
     attacks: Sequence[Attack]
     session: Session
     tuned: bool | Against = False
+    seed: int = 0
 
     @cached_property
     def request(self) -> Request:
@@ -60,5 +61,5 @@ class Case:
 
     def start(self) -> nn.Module:
         """The given original, or an untrained model, where the case runs."""
-        model = self.scenario.original or self.scenario.built(0, self.session)
+        model = self.scenario.original or self.scenario.built(self.seed, self.session)
         return model.to(self.session.place()).eval()

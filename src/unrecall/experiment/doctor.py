@@ -16,6 +16,7 @@ from unrecall.experiment.case import Case
 from unrecall.experiment.timing import (
     SAMPLE,
     Line,
+    Timed,
     auditing_times,
     between,
     few,
@@ -80,10 +81,14 @@ def beforehand(case: Case) -> Iterator[str]:
             model = case.start()
             if COPIES * _bytes(model) > psutil.virtual_memory().available:
                 return
-            counts = case.scenario.untrained((0,), case.session)
-            unlearned = unlearning_times(case, model) if isinstance(case.method, GradientMethod) else ()
-            timed = list(chain(training_times(case, model, counts), unlearned))
+            counts = case.scenario.untrained((case.seed,), case.session)
+            unlearned = list(unlearning_times(case, model)) if isinstance(case.method, GradientMethod) else []
+            timed = [*training_times(case, model, counts), *unlearned]
             lines = [f"{each.line.subject}: {each.line.text}" for each in timed]
+            if case.tuned and unlearned:
+                once = sum(each.seconds for each in unlearned) / (2 if batchnorms(model) else 1)  # trials need no null
+                timed.append(Timed(Line("tuning", f"{TRIALS} x {duration(once)} at most"), TRIALS * once))
+                lines.append(f"tuning: {timed[-1].line.text}")
             if not isinstance(case.method, GradientMethod):
                 lines.append(f"unlearning: not counted, as {case.method.title} takes no steps that could be timed")
             size = memory(case, model)

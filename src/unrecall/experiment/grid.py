@@ -130,7 +130,8 @@ def run_cell(cell: Cell) -> Record:
     shared(on_disk=True).check()
     _check_known(cell, scenario)
     if cell.show:
-        for line in beforehand(Case(scenario, method, (), Session(device=cell.device))):
+        case = Case(scenario, method, (), Session(device=cell.device), cell.tuned, cell.seeds.training)
+        for line in beforehand(case):
             session.say(line)
     start = partial(experiment, scenario, method, attacks, cell.seeds, session)
     record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples).record

@@ -298,7 +298,17 @@ def tuning(facts: Facts) -> Raised:
             f"Before unlearning {facts.tuning.against} showed only {start:.3f} of forget beyond validation, so that it "
             "hardly tells apart the strengths that were tuned against it.",
         )
-    if start is not None and abs(chosen.gap) > 0.5 * abs(start):
+    if start is None:
+        return
+    if facts.tuning.against or facts.kind != "samples":  # the least is sought, and less than nothing is as good
+        if chosen.gap > 0.5 * abs(start):
+            what = f"{facts.tuning.against} still shows" if facts.tuning.against else "what must go still shows"
+            yield (
+                "warning",
+                f"At the strength that tuning chose, {what} {chosen.gap:.3f} more than is to be left "
+                f"({start:.3f} before unlearning): no strength that was tried does better.",
+            )
+    elif abs(chosen.gap) > 0.5 * abs(start):
         yield (
             "warning",
             f"At the strength that tuning chose, forget and validation still differ by {chosen.gap:+.3f} "

@@ -142,13 +142,15 @@ def _ordered(estimate: Estimate) -> bool:
 def _doubts(record: Record) -> Iterator[str]:
     """The doubts must be those that the record gives rise to, word for word.
 
-    An older record may hold a doubt of tuning without what that rests on, and of controls on which no verdict rests.
+    An older record may hold a doubt of tuning without what that rests on, or in the words for samples where something
+    else was sought, and of controls on which no verdict rests.
     """
-    due = doubts(Facts.of(record))
+    due, tuning = doubts(Facts.of(record)), record.tuning
+    otherwise = tuning is not None and (tuning.untouched is None or bool(tuning.against) or record.kind != "samples")
+    formerly = ["tuning"] if otherwise else []
     for doubt in due:
-        if doubt not in record.doubts:
+        if doubt not in record.doubts and not (doubt.id in formerly and doubt.id in {own.id for own in record.doubts}):
             yield f"doubts: the record leaves out '{doubt.message}' [{doubt.id}]."
-    formerly = ["tuning"] if record.tuning is not None and record.tuning.untouched is None else []
     formerly += ["positive-control", "negative-control"] if record.verdict.basis == "never trained" else []
     for doubt in record.doubts:
         if doubt not in due and doubt.id not in formerly:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from tests.end_to_end.test_cli import METHOD, WHO, call, case, one_line, with_
 from unrecall.attacks import Loss, Relearn
 from unrecall.errors import BadInput
 from unrecall.experiment import budget
+from unrecall.experiment.against import Against
 from unrecall.experiment.budget import Costs, Price, choose, seconds_of
+from unrecall.experiment.grid import Cell
 from unrecall.record.schema import load
 from unrecall.spec.lines import show
 from unrecall.tasks import Classification
@@ -164,6 +167,26 @@ def test_a_case_is_priced_from_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> N
     assert call(*with_(RUN, budget="1h")) == 0
     assert json.loads(Path("out/suite.json").read_text())["chosen"] == ["rmia", "svc"]
     assert load(Path("out/seed-0/record.json")).scenario_summary == "blobs"
+
+
+def test_an_attack_that_tuning_runs_counts_before_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seconds a model."""
+    lines: list[str] = []
+
+    def prices(case: Any, *_: Any) -> tuple[list[float], list[float]]:
+        lines.extend(show(attack) for attack in case.attacks)
+        return [], [(2 + case.retrained) * 3.0 for _ in case.attacks]
+
+    monkeypatch.setattr(budget, "prices", prices)
+    monkeypatch.setattr(budget, "training_times", lambda *_: [])
+    monkeypatch.setattr(budget, "unlearning_times", lambda *_: [])
+    cell = Cell("case.py:make", METHOD, "rmia", 0, False, "out", "cpu")
+    plain = budget._costs([cell], 3600, None)
+    lines.clear()
+    searched = budget._costs([replace(cell, tuned=Against("relearn"))], 3600, None)
+    assert [line.split(":")[0] for line in lines] == ["rmia", "relearn"]
+    assert searched.fixed - plain.fixed == pytest.approx(7 * 3.0, abs=2), "six trials, and the original"
+    assert searched.attacks == plain.attacks
 
 
 def test_what_is_wrong_with_a_case_is_said_as_without_a_budget(

@@ -184,6 +184,10 @@ def test_a_run_says_what_comes_before_attacks_and_changes_nothing(
     scenario.train_retrained(1, CPU)
     time, _ = beforehand(case)
     assert "retrained: 100 steps of" in time, "the cache holds the other"
+    scenario.train_original(0, CPU)
+    assert "original" not in next(iter(beforehand(case)))
+    assert "original: 100 steps of" in next(iter(beforehand(replace(case, seed=1)))), "another seed's isn't there"
+    assert "tuning: 6 x " in next(iter(beforehand(replace(case, tuned=True))))
     time, _ = beforehand(replace(case, method=parse("repselect", "methods")))
     assert "unlearning: not counted, as RepSelect takes no steps" in time
 

@@ -373,6 +373,25 @@ def test_an_attack_that_shows_little_hardly_tells_strengths_apart(untouched: flo
     assert not doubts(replace(healthy(), tuning=said.model_copy(update={"against": ""})))
 
 
+@pytest.mark.parametrize(
+    ("kind", "against", "gap", "words"),
+    [
+        ("samples", "", 0.3, "forget and validation still differ by +0.300"),
+        ("samples", "", -0.3, "forget and validation still differ by -0.300"),
+        ("samples", "relearn", 0.3, "relearn still shows 0.300 more than is to be left (0.400 before"),
+        ("samples", "relearn", -0.3, ""),
+        ("class", "", 0.3, "what must go still shows 0.300 more than is to be left (0.400 before"),
+        ("class", "", -0.05, ""),
+        ("samples", "", 0.1, ""),
+    ],
+)
+def test_less_than_nothing_is_a_gap_for_samples_alone(kind: str, against: str, gap: float, words: str) -> None:
+    trial = Trial(strength=1.0, gap=gap, retain_drop=0.0, kept=True)
+    said = Tuning(parameter="t", chosen=1.0, criterion="c", untouched=0.4, against=against, trials=[trial])
+    raised = [doubt.message for doubt in doubts(replace(healthy(), tuning=said, kind=kind)) if doubt.id == "tuning"]
+    assert (len(raised) == 1 and words in raised[0]) if words else not raised
+
+
 @pytest.mark.parametrize(("null", "fires"), [(0.81, False), (0.79, True), (0.6, True), (1.0, False), (None, False)])
 def test_statistics_fires_from_half_of_the_forgetting_on(null: float | None, fires: bool) -> None:
     found = doubts(with_row("forget_accuracy", null={"value": null}))
