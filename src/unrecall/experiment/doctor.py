@@ -65,7 +65,7 @@ def doctor(case: Case) -> Iterator[Line]:
         least, most = least + timed.seconds, most + (timed.most or timed.seconds)
     yield memory(case, model)
     yield Line("in all", f"{between(least, most)} on {case.session.place()}")
-    yield from (Line("verdict", text) for text in possible(_sizes(case)))
+    yield from (Line("verdict", text) for text in possible(Sizes.of(case.request, case.retrained)))
     yield Line("tuning", _tuning(case))
 
 
@@ -147,14 +147,6 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
     several, labels = int(forget.sum()) > 1, Labels(forget, np.zeros(len(forget)))
     z = float(exchange(means[None], labels, 0, 999, ranked=several).z[0])
     yield from (Line("original", text) for text in remembered(z, int(forget.sum())))
-
-
-def _sizes(case: Case) -> Sizes:
-    request = case.request
-    if request.groups is None:
-        return Sizes(request.kind, len(request.forget), len(request.holdout), case.retrained)
-    forgotten, others = (len(set(request.groups[arm])) for arm in ("forget", "holdout"))
-    return Sizes(request.kind, forgotten, others, case.retrained, grouped=True)
 
 
 def _tuning(case: Case) -> str:

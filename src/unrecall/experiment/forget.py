@@ -13,6 +13,7 @@ from unrecall.experiment.run import Outcome, experiment
 from unrecall.harness.audit import models_of
 from unrecall.harness.suites import Attacks, suite_of
 from unrecall.methods.base import Method, method_of
+from unrecall.record.possible import Sizes, lacking
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks.base import Task
 from unrecall.tasks.classification import Classification
@@ -75,7 +76,8 @@ def forget(
         references=len(models),
     )
     untuned = _untuned(chosen, request) if tune else ""
-    for line in _consequences(request, len(models), untuned):
+    audited = request.with_validation() if tune and not untuned else request
+    for line in _consequences(audited, len(models), untuned):
         session.say(line)
     if reason := unknown(task, model, request):
         session.say(f"note: the model seems not to know what it must forget: {reason}.")
@@ -102,7 +104,6 @@ def _consequences(request: Request, retrained: int, untuned: str) -> Iterator[st
     for examples in (request.holdout, request.test):
         if isinstance(examples, Absent):
             yield f"note: {examples.reason}."
-    if retrained < 2 and (request.kind in ("class", "concept") or not len(request.holdout)):
-        shared = request.kind in ("class", "concept")
-        lacking = f"a whole {request.kind} must go" if shared else "there is no holdout"
-        yield f"note: no verdict: {lacking}, so that needs two models that were trained without forget."
+    reason = lacking(Sizes.of(request, retrained)) if retrained < 2 else ""
+    if reason:
+        yield f"note: no verdict: {reason}. Two models that were trained without forget would allow one."

@@ -24,7 +24,17 @@ from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss, observe
-from unrecall.record.never_trained import COMPARED, SHARED, TAUGHT_STEPS, PoolScores, Stated, judge, not_judged, seed_of
+from unrecall.record.never_trained import (
+    COMPARED,
+    FEWEST_HOLDOUT,
+    SHARED,
+    TAUGHT_STEPS,
+    PoolScores,
+    Stated,
+    judge,
+    not_judged,
+    seed_of,
+)
 from unrecall.record.schema import NeverTrained
 from unrecall.tasks.base import Task
 from unrecall.tasks.difficulty import difficulty
@@ -36,7 +46,6 @@ LOWEST, HIGHEST = -15.0, 20.0
 """Scores are cut off there: what lies beyond is as sure as can be, and would outweigh all others."""
 CROSSED = 40
 """Units of forget from which on one half of the pool is taught and the other tested, and the other way round."""
-FEWEST_HOLDOUT = 4
 SAMPLE = 500
 """Retain examples on which an attacked model's loss is looked at."""
 

@@ -36,6 +36,8 @@ SHARES: Mapping[float, Label] = {0.25: "no more than 25 %", 0.5: "no more than 5
 MANY = 99
 """Others from which on one person is judged by every statistic: among fewer, each more makes it likelier that one of
 them comes out first."""
+FEWEST_HOLDOUT = 4
+"""Records of holdout below which there is no verdict."""
 SHARED = ("class", "concept")
 """Requests whose forget and holdout share what is to be forgotten."""
 PLAIN = ("unlearned", "original", "half", "stratum", "group", "covariates")

@@ -5,9 +5,10 @@ from math import comb
 from typing import NamedTuple
 
 from unrecall.data.enough import OTHERS
+from unrecall.data.request import Request
 from unrecall.record.exchange import DRAWS
 from unrecall.record.memory import needed, smallest_share
-from unrecall.record.never_trained import SHARED, levels
+from unrecall.record.never_trained import FEWEST_HOLDOUT, SHARED, levels
 from unrecall.record.never_trained_lines import FEWEST, SURE
 
 COUNTED = "told from counts alone: which of these comes out, what the models know decides."
@@ -15,17 +16,34 @@ SHARP = 5
 """Retrained models from which on the bounds are narrow."""
 FEW, MANY = 10, 100
 """Records below which the original itself is hardly found, and from which on every label can come out."""
-FEWEST_HOLDOUT = 4
 
 
 class Sizes(NamedTuple):
-    """What there is to judge by. `forget`, `holdout`: units, which are persons where `grouped`, else records."""
+    """What there is to judge by. `forget`, `holdout`: units, which are persons where `grouped`, else records.
+
+    `planted`: each unit of holdout is the other wording of one of forget.
+    """
 
     kind: str
     forget: int
     holdout: int
     retrained: int
     grouped: bool = False
+    planted: bool = False
+
+    @staticmethod
+    def of(request: Request, retrained: int) -> "Sizes":
+        """Of a request as it is audited, beside so many retrained models."""
+        groups, planted = request.groups, request.pairs is not None
+        if groups is None:
+            return Sizes(request.kind, len(request.forget), len(request.holdout), retrained, planted=planted)
+        forgotten, others = (len(set(groups[arm])) for arm in ("forget", "holdout"))
+        return Sizes(request.kind, forgotten, others, retrained, grouped=True, planted=planted)
+
+    @property
+    def labellings(self) -> int:
+        """In how many ways "was trained on" can be dealt out: of planted units within each pair alone."""
+        return 2**self.forget if self.planted else comb(self.forget + self.holdout, self.forget)
 
 
 def possible(sizes: Sizes) -> Iterator[str]:
@@ -38,22 +56,21 @@ def possible(sizes: Sizes) -> Iterator[str]:
         if sizes.forget < FEW:
             yield f"with {sizes.forget} forgotten, the original itself can look retrained by chance: pool requests."
         return
-    reason = _nothing(sizes)
+    reason = lacking(sizes)
     if reason:
         yield f"no verdict on what is still known: {reason}. Give two retrained models or more, or build and recipe."
         return
     yield from _beside_never_trained(sizes)
 
 
-def _nothing(sizes: Sizes) -> str:
+def lacking(sizes: Sizes) -> str:
     """Why there is no verdict without retrained models; empty where there can be one."""
     if sizes.kind in SHARED:
         return f"a whole {sizes.kind} must go, which forget and holdout share"
     if sizes.holdout < FEWEST_HOLDOUT:
         return f"that needs a holdout of {FEWEST_HOLDOUT} at least, got {sizes.holdout}"
-    labellings = comb(sizes.forget + sizes.holdout, sizes.forget)
-    if not levels(_smallest(labellings))[0]:
-        return f"{sizes.forget} against {sizes.holdout} can be dealt out in {labellings} ways, and 20 are needed"
+    if not levels(_smallest(sizes.labellings))[0]:
+        return f"{sizes.forget} against {sizes.holdout} can be dealt out in {sizes.labellings} ways, and 20 are needed"
     return ""
 
 
@@ -65,7 +82,7 @@ def _smallest(labellings: int) -> float:
 def _beside_never_trained(sizes: Sizes) -> Iterator[str]:
     units = "persons" if sizes.grouped else "records"
     fewest = FEWEST["group" if sizes.grouped else "record"]
-    least = _smallest(comb(sizes.forget + sizes.holdout, sizes.forget))
+    least = _smallest(sizes.labellings)
     labels = ["leaks at 4 %" if least <= levels(0.0)[0] else "leaks at 5 %"]
     labels += ["stands out"] if levels(least)[1] else []
     labels += ["no more than 50 %"] if sizes.forget >= fewest else []

@@ -58,14 +58,24 @@ def test_the_strength_is_searched_where_that_can_be(samples_world: World, capsys
         assert f"not tuned: {why}" in said
         assert "note: no holdout was given" in said
         assert "note: no test set was given" in said
-        assert "note: no verdict: there is no holdout, so that needs two models" in said
+        assert "note: no verdict: that needs a holdout of 4 at least, got 0. Two models" in said
         assert said.splitlines()[-1].startswith("Not judged beside records never trained on: no holdout was given")
 
 
 def test_a_class_says_that_no_holdout_would_do(class_world: World, capsys: pytest.CaptureFixture[str]) -> None:
     w = class_world
     ur.forget(w.original, w.request, "ssd", attacks="loss", tune=False, session=SHOWN)
-    assert "note: no verdict: a whole class must go, so that needs two models" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "note: no verdict: a whole class must go, which forget and holdout share. Two models" in said
+
+
+def test_what_tuning_takes_of_the_holdout_counts(samples_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    w = samples_world
+    request = ur.Request(w.request.forget, w.request.retain, [w.request.holdout[i] for i in range(6)])
+    ur.forget(w.original, request, "ssd", attacks="loss", session=SHOWN)
+    assert "note: no verdict: that needs a holdout of 4 at least, got 3. Two models" in capsys.readouterr().err
+    ur.forget(w.original, request, "ssd", attacks="loss", tune=False, session=SHOWN)
+    assert "note: no verdict" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,10 @@ from unrecall.record.possible import COUNTED, Sizes, possible, remembered
         (Sizes("samples", 49, 200, 0), ["stands out, damaged", "fewer than 50 records, got 49"]),
         (Sizes("samples", 50, 200, 0), ["stands out, no more than 50 %, damaged"]),
         (Sizes("samples", 100, 100, 0), ["no more than 50 %, no more than 25 %, damaged", "up to 400 records"]),
+        # Of 4 planted pairs 2^4 labellings, of 5 p is 1/32 at least, of 7 1/128.
+        (Sizes("samples", 4, 4, 0, planted=True), ["4 against 4 can be dealt out in 16 ways, and 20 are needed"]),
+        (Sizes("samples", 5, 5, 0, planted=True), ["leaks at 4 %, damaged", "fewer than 50", "up to 20 records"]),
+        (Sizes("samples", 7, 7, 0, planted=True), ["leaks at 4 %, stands out", "fewer than 50", "up to 28 records"]),
         (Sizes("samples", 20, 80, 0, grouped=True), ["80 persons .* no more than 50 %, damaged"]),
     ],
 )
