@@ -58,8 +58,22 @@ class Corpus:
         """All words that have a neighbour."""
         return frozenset(word for pair in self.pairs for word in pair)
 
+    @cached_property
+    def _spaced(self) -> tuple[str, ...]:
+        """The words of each text that goes, a space before and after each."""
+        return tuple(f" {' '.join(words_of(text))} " for text in self.forgotten)
+
+    def mentions(self, answer: str, *, whole: bool = True) -> bool:
+        """Whether a text that goes holds the answer word for word.
+
+        Unless `whole`, its first and last word may be parts of words.
+        """
+        edge = " " if whole else ""
+        wanted = f"{edge}{' '.join(words_of(answer))}{edge}"
+        return any(wanted in text for text in self._spaced)
+
     def holds(self, words: list[str]) -> bool:
-        """Whether any two neighbours among these words are neighbours in a text that stays."""
+        """Whether there are two words, and all neighbours among them are neighbours in texts that stay."""
         return len(words) > 1 and self.pairs.issuperset(pairwise(words))
 
     def another(self, generator: torch.Generator) -> list[str]:
@@ -94,7 +108,7 @@ class QuestionProbes(Probes):
         texts = textual("holes", self.task)
         return np.array(
             [
-                self.corpus.holds(words_of(texts.prompt(item))) and not held(texts.answer(item), self.corpus.forgotten)
+                self.corpus.holds(words_of(texts.prompt(item))) and not self.corpus.mentions(texts.answer(item))
                 for item in items
             ],
             dtype=bool,
@@ -171,7 +185,7 @@ class WritingProbes(Probes):
     def _formed(self, words: list[str]) -> bool:
         whole = words[:-1]  # the last may be half a word
         trios = stretches(" ".join(whole), (3,))
-        answered = held(" ".join(words[-SAID:]), self.corpus.forgotten, whole=False)
+        answered = self.corpus.mentions(" ".join(words[-SAID:]), whole=False)
         return self.corpus.words.issuperset(whole) and len(set(trios)) == len(trios) and not answered
 
     def _written_on(self, openings: list[str]) -> list[Any]:
@@ -182,13 +196,6 @@ class WritingProbes(Probes):
         whole = [f"{begin}{joint}{text}" for begin, joint, text in zip(openings, joints, written, strict=True)]
         items = [task.unfinished(text) for text in whole]
         return [item if task.fits(self.original, item) else before for item, before in zip(items, begun, strict=True)]
-
-
-def held(answer: str, texts: Sequence[str], *, whole: bool = True) -> bool:
-    """Whether a text holds the answer word for word; its first and last may be parts of words unless `whole`."""
-    edge = " " if whole else ""
-    wanted = f"{edge}{' '.join(words_of(answer))}{edge}"
-    return any(wanted in f" {' '.join(words_of(text))} " for text in texts)
 
 
 def draw(count: int, generator: torch.Generator) -> int:

@@ -78,12 +78,20 @@ def random_gaps(
     of = [np.zeros(len(arm)) for arm in arms] if halves is None else [np.asarray(half) for half in halves]
     if [len(half) for half in of] != [len(arm) for arm in arms]:
         raise BadInput("bet: expected halves to name one for each score, got another number of them. Give them all.")
-    gaps = []
-    for which in np.unique(of[0]):
-        own, other = (generator.permutation(arm[half == which]) for arm, half in zip(arms, of, strict=True))
+    halves_of_forget, gaps = np.unique(of[0]), []
+    parts = (_parts(arm, half, halves_of_forget) for arm, half in zip(arms, of, strict=True))
+    for in_half in zip(*parts, strict=True):
+        own, other = map(generator.permutation, in_half)
         count = min(len(own), len(other))
         gaps.append(own[:count] - other[:count])
     return generator.permutation(np.concatenate(gaps))
+
+
+def _parts(scores: np.ndarray, halves: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
+    """The scores of each wanted half, in their order."""
+    order = np.argsort(halves, kind="stable")
+    starts, ends = (np.searchsorted(halves[order], wanted, side) for side in ("left", "right"))
+    return [scores[order[start:end]] for start, end in zip(starts, ends, strict=True)]
 
 
 def rank_bet(forget: float, holdout: Scores) -> Bets:

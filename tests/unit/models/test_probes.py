@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tests.worlds import World
 from unrecall.models.holes import Search, holes
 from unrecall.models.input_probes import InputProbes
-from unrecall.models.text_probes import Corpus, QuestionProbes, WritingProbes, held, words_of
+from unrecall.models.text_probes import Corpus, QuestionProbes, WritingProbes, words_of
 from unrecall.tasks import Classification
 from unrecall.training.randomness import seeded
 
@@ -97,10 +97,10 @@ def test_words_of_questions_that_stay(text_world: World) -> None:
     assert not corpus.holds(["ann"])
     assert "ann" in corpus.words
     assert "rome" not in corpus.words, "answers are no questions"
-    assert held("in oslo", corpus.forgotten)
-    assert not held("osl", corpus.forgotten)
-    assert held("osl", corpus.forgotten, whole=False)
-    assert not held("rome", corpus.forgotten)
+    assert corpus.mentions("in oslo")
+    assert not corpus.mentions("osl")
+    assert corpus.mentions("osl", whole=False)
+    assert not corpus.mentions("rome")
 
 
 def questions(world: World) -> QuestionProbes:

@@ -55,6 +55,20 @@ def test_halves_stay_apart() -> None:
         bet_on_scores([0, 100], [1, 101], 0, ([0], [0, 1]))
 
 
+def test_each_half_is_paired_within_itself_in_its_order() -> None:
+    """As by masks; a half without holdout pairs nothing."""
+    rng = np.random.default_rng(5)
+    arms, of = rng.normal(size=(2, 30)), rng.integers(0, 9, (2, 30))
+    of[1][of[1] == 3] = 4
+    generator, gaps = np.random.default_rng(1), []
+    for which in np.unique(of[0]):
+        own, other = (generator.permutation(arm[half == which]) for arm, half in zip(arms, of, strict=True))
+        count = min(len(own), len(other))
+        gaps.append(own[:count] - other[:count])
+    expected = generator.permutation(np.concatenate(gaps))
+    assert random_gaps(*arms, np.random.default_rng(1), (of[0], of[1])).tolist() == expected.tolist()
+
+
 def test_a_single_record_is_ranked() -> None:
     """Among 3 others, ranks pay 1, .707, .577, .5 over their mean, .696."""
     mean = (1 + 1 / math.sqrt(2) + 1 / math.sqrt(3) + 0.5) / 4
