@@ -244,7 +244,7 @@ def _rounding(first: nn.Module, second: nn.Module) -> float:
 def _answer_alike(first: Mapping[Split, Signals], second: Mapping[Split, Signals], rounded: float) -> bool:
     """Whether two models give each target the same loss on all splits, up to a share of it.
 
-    A share, for where both are all but certain the losses still differ. Losses of exactly 0 tell nothing.
+    A share, as losses near 0 still differ where both models are sure. Where both are 0 nothing is told.
     """
     pairs = [(-first[split].log_prob, -second[split].log_prob) for split in first]
     first_losses, second_losses = (np.concatenate(losses) for losses in zip(*pairs, strict=True))

@@ -38,7 +38,7 @@ from unrecall.training.session import duration
 ASKED = 500
 """Examples of retain, test and validation on which a given original is asked what it knows."""
 COPIES = 4
-"""What training holds beside the model, each as large: one that stays, gradients, and two for the optimizer."""
+"""What training holds beside the model, in its sizes: a frozen copy, gradients, and two for the optimizer."""
 
 
 def doctor(case: Case) -> Iterator[Line]:
@@ -72,7 +72,7 @@ def doctor(case: Case) -> Iterator[Line]:
 def beforehand(case: Case) -> Iterator[str]:
     """What a run will take before its attacks, in time and memory, from a few steps; nothing where that can't be said.
 
-    Numbers that come later are what they were. A method that doesn't run the loop isn't tried, nor is anything where
+    It changes no random draw of the run. A method that doesn't run the loop isn't tried, nor is anything where
     copies of the model would fill the memory.
     """
     try:

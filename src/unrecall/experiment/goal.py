@@ -26,7 +26,7 @@ NEAR_DROP, VALIDATION_CHANGE = 0.1, 0.1
 """What may be lost on the neighbours, and lost or gained on validation, as shares of examples."""
 
 HALF, SURE = 0.5, 0.05
-"""The share that shows that texts are known where there is nothing to compare with; the p where there is."""
+"""Texts count as known from this share of right words on, or, beside unseen texts, up to this p."""
 
 
 def right(task: Task, signals: Signals) -> np.ndarray:

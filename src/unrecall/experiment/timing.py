@@ -109,17 +109,17 @@ class Samples(NamedTuple):
     def seconds(self, trials: Sequence[Spent]) -> float:
         """The seconds that work takes with all examples; `trials`: what it took with each of the three samples.
 
-        As its seconds grow, but no more than the numbers that go into layers do: what else the machine did meanwhile is
-        a difference too, and would be multiplied by all examples.
+        They grow as the trials' seconds do, but by no larger factor than the numbers that enter layers: other work on
+        the machine changes seconds too, and would be multiplied.
         """
         last, numbers = trials[-1], [spent.numbers for spent in trials]
         growth = self.of_all(numbers) / last.numbers if last.numbers else math.inf
         return min(self.of_all([spent.seconds for spent in trials]), growth * last.seconds)
 
     def of_all(self, values: Sequence[float]) -> float:
-        """What a number is with all examples; `values`: what it is with each of the three samples.
+        """A number for all examples; `values`: the number with each of the three samples.
 
-        A part of it is as large whatever there is, the rest grows with the examples of forget and with those of retain.
+        It has a constant part, one in proportion to forget, and one in proportion to retain.
         """
         less_forget, less_retain, more = values
         of_forget = _of_each(more - less_forget, len(self.more.forget) - len(self.less_forget.forget))
@@ -129,7 +129,7 @@ class Samples(NamedTuple):
 
 
 def _of_each(added: float, examples: int) -> float:
-    """What each example adds, where so many add so much together; nothing where that is less than nothing."""
+    """What one example adds if so many `examples` add `added`; 0 where that is negative."""
     return max(0.0, added) / examples if examples else 0.0
 
 

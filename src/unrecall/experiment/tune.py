@@ -43,20 +43,20 @@ TRIALS = 6
 def tune(method: Method, model: nn.Module, job: Job, *, trials: int = TRIALS, retain_drop: float = 0.05) -> Tuning:
     """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
 
-    A model retrained without forget would treat forget like validation, so for samples the gap between them should be
-    0. A class, a concept or a trigger that was never met has no confidence at all, so there the gap is the confidence
-    above what may be left: 0.05 for a classifier, and 1 / classes where prompts stand for the classes, for such a model
-    was never taught that this one is wrong. A class is judged on forget; a concept on forget and validation, of which
-    the larger counts; a backdoor on validation, where each example carries the trigger, as not each suspected one need.
+    For samples the gap is confidence on forget minus that on validation: a retrained model treats both alike, so it
+    should be 0. Otherwise it is confidence above a limit: 0.05 for a classifier, and 1 / classes where prompts stand
+    for classes, as such a model never learned that one is wrong. It is taken on forget for a class; on forget and on
+    validation, the larger of both, for a concept; and on validation for a backdoor, where each example carries the
+    trigger, as suspected ones need not.
 
     Of texts, the share of answers that are said whole counts as well. Training stops by itself as soon as the gap is
     closed (`Job.enough`). Damage is looked for on a tenth of retain that is kept from unlearning, where it isn't
     repaired; on the retain examples nearest to forget; and, for samples, on validation, which a retrained model knows
     as well as the original does. The holdout, the test set and retrained models are never touched.
 
-    Doubles or divides the factor until the gap changes sign, then bisects on the logarithm. Raises NotSupported for a
-    method without a strength, and for a task without classes where more than samples must go; MissingReference where
-    there is no validation set to be had.
+    Steps by 4 or 1/4 until one trial is too weak and one too strong, then bisects on the logarithm. Raises NotSupported
+    for a method without a strength, and for a task without classes where more than samples must go; MissingReference
+    where there is no validation set to be had.
     """
     whole = job.request.with_validation()
     goal = goal_of(job.task, whole, whole.validation or ())

@@ -164,9 +164,9 @@ def _counts(record: Record) -> Iterator[str]:
 
 
 def _exact(m: Measurement) -> Iterator[str]:
-    """Where all values of a row but one are whole numbers of examples with the interval of such a share, all are.
+    """Names the one value of a row that is no share of examples with its exact interval, where all others are.
 
-    Unless those are 0 or 1, which a mean over tokens may be too, of a model that gets all of them right.
+    Others that are all 0 or 1 show nothing: a mean over tokens may be that too.
     """
     estimates = [e for e in _estimates(m) if e.value is not None and e.n > 0 and 0 <= e.value <= 1]
     others = [e for e in estimates if not _is_share(e)]

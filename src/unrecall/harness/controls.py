@@ -228,7 +228,7 @@ def harm_less(adverse: np.ndarray, others: Mapping[str, np.ndarray], random: np.
 def more(above: np.ndarray, below: np.ndarray, trials: int = 1) -> bool:
     """Whether values `[n]` are higher than their partners `[n]`, or than those of each of several `[k, n]`.
 
-    By the sign test at `ALPHA`, over as many `trials` as `above` is the best of.
+    By the sign test at `ALPHA`; its p is multiplied by `trials`, of which `above` is the best.
     """
 
     def chance(other: np.ndarray) -> float:
@@ -239,7 +239,7 @@ def more(above: np.ndarray, below: np.ndarray, trials: int = 1) -> bool:
 
 
 def no_pairs(n: int, trials: int = 1) -> bool:
-    """Whether so many pairs could not differ by the sign test however they fell."""
+    """Whether n pairs are too few for the sign test at `ALPHA`, however they fall."""
     return 0.5**n * trials > ALPHA
 
 

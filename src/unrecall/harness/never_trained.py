@@ -53,7 +53,7 @@ GENTLE = Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", 
 GENTLE_TEXT = Fit(optimizer="adamw", batch_size=16, weight_decay=0.0, clip=5.0)
 RATE, RATE_TEXT = 0.02, 1e-3
 UNTIL = 0.5
-"""The part of its pool's excess loss at whose end relearning stops."""
+"""Relearning stops once this part of its pool's excess loss is gone."""
 LARGE, RANK = 300_000_000, 16
 """Weights from which on a language model is fine-tuned by a low-rank change of that rank, at the same rate."""
 

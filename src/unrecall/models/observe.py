@@ -21,7 +21,7 @@ def batches(
     """The examples in order, collated, on `device`; as many at once as suit the task where no size is given.
 
     Where an example's rows depend on its batch, all batches are equally large: the last one is the last `batch_size`
-    examples, the first of which came before (`again` counts them).
+    examples, the first of which came before (`repeated` counts them).
     """
     n, size = len(examples), batch_size or task.at_once
     starts = [max(0, min(i, n - size)) if task.rows_depend_on_batch else i for i in range(0, n, size)]

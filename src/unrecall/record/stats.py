@@ -34,8 +34,8 @@ def clopper_pearson(successes: float, n: float, level: float = LEVEL) -> tuple[f
 def bounded(mean: float, n: int, variance: float, freedom: float, level: float = LEVEL) -> tuple[float, float]:
     """The interval of a mean of n values in [0, 1] whose square error is `variance`, with `freedom` degrees.
 
-    Clopper and Pearson's, of as many examples as would give a share that variance. Where fewer than `FEW` whole ones
-    lie at one of the edges, a few values that were not drawn could move the mean: it is then that of n examples.
+    Clopper and Pearson's, for the number of examples that gives a share this variance; for n examples where the
+    variance is 0, or n mean or n (1 - mean) is below `FEW`: a few values that were not drawn could then move the mean.
 
     Reference: Korn and Graubard, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts
     Estimated from Survey Data", Survey Methodology 1998.

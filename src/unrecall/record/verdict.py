@@ -49,7 +49,7 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     examples. Where a row's intervals say how far models differ (`prior`), they are pooled with the references' spread:
     see `Bounds`. Outside, the unlearned model leaks or over-forgets, by side. Inside, it is like retrained where the
     original lies outside, and half or more of the gap between original and retrained can be ruled out at 5 %; a row of
-    use, where it is not worse than retrained models by `margin`. Else the row is inconclusive, and `reason` says why.
+    use, where it is not worse than retrained models by `margin`. Else the row is inconclusive, and its note says why.
     """
     decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(reference_values(m)) >= 2]
     names = {m.name for m in decided}

@@ -29,7 +29,7 @@ class metered:  # noqa: N801
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops the clock; what another run began has no time."""
+        """Stops the clock; there are no seconds of what another run began."""
         efforts = self.session.efforts[self._first :]
         clock = time.perf_counter() - self._started
         self.cost = Cost(

@@ -68,8 +68,8 @@ class Saved:
     def restore(self, progress: Progress) -> int:
         """Puts everything back as it was written and gives the step to go on from; 0 where nothing was.
 
-        A damaged file is left out, with a warning: the training starts anew. So it does, without one, where another
-        process that trains the same has just taken the file away.
+        A damaged file is removed with a warning, and training starts anew; without a warning where another process that
+        trains the same took it.
         """
         for file in [] if self.path is None else sealed_as(self.path):
             try:

@@ -27,7 +27,7 @@ class Terms:
 
 
 def terms_of(phase: Phase) -> Terms:
-    """Gives the losses of a phase by name; those that can't be told apart stand under no split's name."""
+    """Gives a phase's losses by split; a single one is `forget` if only forget is read, else `both`."""
     if isinstance(phase.loss, Terms):
         return phase.loss
     return Terms({"forget" if {*phase.streams} == {"forget"} else "both": phase.loss})
