@@ -20,10 +20,9 @@ from unrecall.data.examples import Absent
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record
-from unrecall.scenarios.pictures import Pictures, load_classifier, load_processor
+from unrecall.scenarios.pictures import Pictures, class_number, load_classifier, load_processor
 from unrecall.tasks import TransformersPictures
 from unrecall.tasks.picture_files import Gallery, Picture
-from unrecall.tasks.pictures import opened
 from unrecall.training.session import Session
 
 COLOURS = ("red", "green", "blue")
@@ -142,7 +141,7 @@ def test_what_the_scenario_holds() -> None:
     assert isinstance(request.holdout, Absent)
     assert "--holdout" in request.holdout.reason
     assert not case.can_retrain()
-    assert case.summary == "model; forget 4 pictures of letter.txt, keep 20 of data"
+    assert case.summary == "model; forget 4 of letter.txt, keep 20 of data"
 
 
 def test_pictures_reach_the_model_as_its_processor_prepares_them() -> None:
@@ -150,15 +149,12 @@ def test_pictures_reach_the_model_as_its_processor_prepares_them() -> None:
     task = TransformersPictures(processor=processor)
     gallery = Gallery([Picture("here", Path("data/red/3.png"), "red")], [0], task.prepare, Path("data"))
     inputs, label = gallery[0]
-    expected = processor(opened(Path("data/red/3.png").read_bytes(), "here"), return_tensors="pt")["pixel_values"]
+    expected = processor(Image.open("data/red/3.png"), return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(task._normalised(inputs[None]), expected)
     assert (inputs.shape, label) == ((3, 8, 8), 0)
     assert 0 <= float(inputs.min()) < float(inputs.max()) <= 1
     processor.do_normalize = processor.do_rescale = False
     torch.testing.assert_close(task._normalised(inputs[None]), inputs[None] * 255)
-    processor.rescale_offset = True
-    with pytest.raises(BadInput, match="rescale_offset"):
-        TransformersPictures(processor=processor)
 
 
 def test_a_picture_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +226,7 @@ def test_a_model_in_16_bits_is_computed_in_32_and_written_as_it_was() -> None:
     ("architectures", "kind"),
     [
         (["ViTForImageClassification"], "pictures"),
+        (["DeiTForImageClassificationWithTeacher"], "pictures"),
         (["CLIPModel"], "pairs"),
         (["LlamaForCausalLM"], "texts"),
         ([], "texts"),
@@ -238,14 +235,103 @@ def test_a_model_in_16_bits_is_computed_in_32_and_written_as_it_was() -> None:
 )
 def test_what_a_model_takes_is_told_by_its_configuration(architectures: Any, kind: str) -> None:
     Path("model/config.json").write_text(json.dumps({"architectures": architectures}))
-    assert own_kind(Path("model"), Path("data")) == kind
+    assert own_kind(Path("model"), Path("test.jsonl")) == kind
 
 
 def test_without_a_configuration_what_must_stay_tells_it() -> None:
     assert own_kind(Path("gone"), Path("data")) == "pictures"
     assert own_kind(Path("gone"), Path("test.jsonl")) == own_kind(Path("gone"), Path("nothing")) == "texts"
+    Path("model/config.json").write_text("{}")
+    assert own_kind(Path("model"), Path("data")) == "pictures"
     Path("data/dataset_info.json").write_text("{}")
     assert own_kind(Path("gone"), Path("data")) == "texts"
+
+
+def test_pictures_are_turned_as_their_camera_says_and_lose_their_alpha_as_transformers_has_it() -> None:
+    task = TransformersPictures(processor=load_processor("model"))
+    square = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8))
+    camera = Image.Exif()
+    camera[0x0112] = 6
+    square.save("turned.png", exif=camera)
+    assert torch.equal(task.prepare(Image.open("turned.png")), task.prepare(square.rotate(-90, expand=True)))
+    clear = square.copy()
+    clear.putalpha(7)
+    assert torch.equal(task.prepare(clear), task.prepare(square))
+
+
+EFFICIENT = {"image_processor_type": "EfficientNetImageProcessor"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (EFFICIENT, "more than scale and normalise"),
+        (EFFICIENT | {"rescale_offset": True, "include_top": False}, "more than scale and normalise"),
+        ({"image_mean": [0.5], "image_std": [0.5]}, "3"),
+    ],
+    ids=["a second division", "an offset", "of grey pictures"],
+)
+def test_a_processor_that_can_not_be_followed_is_refused(changes: dict[str, Any], reason: str) -> None:
+    Path("model/preprocessor_config.json").write_text(json.dumps(PREPARATION | changes))
+    with pytest.raises(BadInput, match=f"expected an image processor of pictures in RGB, got .*{reason}"):
+        Pictures(model="model", forget="letter.txt", retain="data").make()
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        (["red", "green", "blue"], [0, 1, 2], [0, 1, 2]),
+        (["red", "green", "blue"], ["blue", "1", "red"], [2, 1, 0]),
+        (["0", "1", "2"], [2, "1", 0], [2, 1, 0]),
+        (["1", "2", "3"], [1], "expected a class that is sure, got 1"),
+        (["1", "2", "3"], ["2"], "expected a class that is sure, got 2"),
+        (["1", "2", "3"], ["3", 0], [2, 0]),
+        (["crane", "crane", "x"], ["crane"], "expected the name of one class, got 'crane', which two have"),
+        (["crane", "crane", "x"], [1, "x"], [1, 2]),
+        (["red", "green", "blue"], ["01"], "expected a class of the model, got '01'"),
+        (["red", "green", "blue"], [-1], "expected a class of the model, got '-1'"),
+    ],
+)
+def test_labels_are_names_or_numbers(names: list[str], labels: list[str | int], expected: list[int] | str) -> None:
+    lines = [Picture(f"f.jsonl:{i}", Path("f.png"), label) for i, label in enumerate(labels)]
+    if isinstance(expected, str):
+        with pytest.raises(BadInput, match=expected):
+            class_number(lines[0], names)
+    else:
+        assert [class_number(line, names) for line in lines] == expected
+
+
+def test_a_folder_is_called_by_the_name_of_its_class() -> None:
+    assert class_number(Picture("f/2/a.png", Path("f/2/a.png"), "2"), ["1", "2", "3"]) == 1
+
+
+def test_what_is_no_picture_is_counted_and_hidden_files_are_none() -> None:
+    for name in ("data/red/notes.md", "data/red/ann/a.heic", "data/red/.hidden.png", "data/red/.cache/b.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(Path("data/red/3.png").read_bytes() + b"2")
+    Path("linked").mkdir()
+    picture(50).save("linked/50.png")
+    Path("data/blue/linked").symlink_to(Path("linked").resolve())
+    case = Pictures(model="model", forget="letter.txt", retain="data").make()
+    assert case.summary == "model; forget 4 of letter.txt, keep 21 of data; left out as no pictures: 1 .heic, 1 .md"
+
+
+def test_a_list_from_windows_and_whole_paths_are_read(folder: Path) -> None:
+    Path("LETTER.TXT").write_text(f"\ufeffred\\0.png\r\n{folder}/data/green/1.png\r\n", encoding="utf-8")
+    assert len(Pictures(model="model", forget="LETTER.TXT", retain="data").make().request.forget) == 2
+
+
+def test_a_base_whose_classes_have_other_names_gets_a_new_last_layer() -> None:
+    names = dict(enumerate(reversed(COLOURS)))
+    numbers = {name: i for i, name in names.items()}
+    classifier(3, 1, id2label=names, label2id=numbers).save_pretrained("base")
+    like: Any = load_classifier("model")
+    before, after = load_classifier("base").state_dict(), load_classifier("base", like).state_dict()
+    other = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    assert other == ["classifier.weight", "classifier.bias"]
+    like.config.id2label = names
+    again = load_classifier("base", like).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in before.items())
 
 
 # What can't be used.
@@ -270,7 +356,7 @@ BAD: list[tuple[str, list[str], str, Callable[[], Any]]] = [
     ("no weights", OWN, r"model: expected", lambda: Path("model/model.safetensors").unlink()),
     ("no processor", OWN, "model: expected the model's preprocessor_config.json beside it",
      lambda: Path("model/preprocessor_config.json").unlink()),
-    ("a folder of nothing", [*OWN[:5], "empty"], "empty: expected a folder for each class with pictures in it, got 0",
+    ("a folder of nothing", [*OWN[:5], "empty"], "empty: expected a folder for each class with pictures in it, got no",
      lambda: Path("empty").mkdir()),
     ("an empty list", OWN, r"letter\.txt: expected names of pictures or of folders, one a line, got none",
      lambda: Path("letter.txt").write_text("# nobody\n")),
@@ -296,6 +382,18 @@ BAD: list[tuple[str, list[str], str, Callable[[], Any]]] = [
      r"\(data/\w+/\d+\.png equals same/\w+/\d+\.png\)", lambda: shutil.copytree("data", "same")),
     ("a base that lacks more", [*OWN, "--base", "base"], r"base: expected an image classifier whose checkpoint holds "
      "every weight", lambda: narrow(Path("base/model.safetensors"))),
+    ("the same file under another class", OWN, r"expected no picture that must go in retain, got data/red/0\.png under "
+     r"another class, data/green/zero\.png", lambda: shutil.copy("data/red/0.png", "data/green/zero.png")),
+    ("sixteen bits", OWN, r"data/blue/\w+\.png: expected a picture that decodes, got: more than 8 bits a channel",
+     lambda: Image.fromarray(np.ones((8, 8), np.uint16)).save("data/blue/11.png")),
+    ("several classes a picture", OWN, "expected a classifier with one class for each picture, got multi_label",
+     lambda: config(problem_type="multi_label_classification")),
+    ("gaps", OWN, "expected id2label to name each class, got none for 2", lambda: config(
+        id2label={"0": "red", "1": "green", "3": "blue"})),
+    ("a list for the holdout", [*OWN, "--holdout", "letter.txt"], "expected pictures with their classes, got a list",
+     lambda: None),
+    ("owners in folders", [*OWN, "--group", "who"], "A folder can't say it: give records", lambda: None),
+    ("planted", [*OWN, "--control", "planted"], "control", lambda: None),
     ("an adapter", [*OWN, "--adapter", "gone"], "adapter", lambda: None),
 ]  # fmt: skip
 

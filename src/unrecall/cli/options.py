@@ -134,21 +134,20 @@ def scenario_line(scenario: str, **own: str) -> str:
 
 
 KINDS = {"ForImageClassification": "pictures", "CLIPModel": "pairs"}
-"""The scenario for models of some architectures, by how these names end in Transformers."""
+"""The scenario for models of some architectures, by what their names in Transformers hold."""
 
 
 def own_kind(model: Path, retain: Path) -> str:
-    """The scenario for a model of one's own, by the architecture in its configuration; for texts where it has none.
+    """The scenario for a model of one's own, by the architecture in its configuration.
 
-    Without a configuration what must stay decides: a folder that `datasets` didn't write is one of pictures.
+    Where that names none, what must stay decides: a folder that `datasets` didn't write is one of pictures; else texts.
     """
     path = model / "config.json"
     content = read_json(path) if path.is_file() else {}
     architectures = content.get("architectures") if isinstance(content, dict) else None
-    name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    if not path.is_file() and retain.is_dir() and not any((retain / saved).is_file() for saved in SAVED):
-        return "pictures"
-    return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "texts")
+    if not isinstance(architectures, list) or not architectures:
+        return "pictures" if retain.is_dir() and not any((retain / saved).is_file() for saved in SAVED) else "texts"
+    return next((kind for part, kind in KINDS.items() if part in str(architectures[0])), "texts")
 
 
 LORA_RATE = 10

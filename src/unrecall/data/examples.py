@@ -87,37 +87,54 @@ def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[
     BadInput for an index or a name that it hasn't, and where nothing or everything is chosen.
     """
     names = [chosen] if isinstance(chosen, str | PathLike) else getattr(chosen, "tolist", lambda: list(chosen))()
-    indices = {i for name in names for i in _places_of(data, name)}
+    below: dict[str, list[int]] | None = None
+    indices = set[int]()
+    for name in names:
+        if isinstance(name, Integral) and not isinstance(name, bool):
+            indices.add(int(name))
+            continue
+        if not isinstance(name, str | PathLike):
+            raise BadInput(
+                f"split: expected indices or names of files, got {name!r:.40}. Give whole numbers: [3, 17, ...]."
+            )
+        if below is None:
+            below = _places_of_files(data, name)
+        indices.update(_places_of(data, name, below))
     first, rest = Part(data, sorted(indices)), Part(data, sorted({*range(len(data))} - indices))
     if not len(first) or not len(rest):
         raise BadInput(f"split: expected some of {len(data)} examples, not all, got {len(first)}. Choose others.")
     return first, rest
 
 
-def _places_of(data: Examples, name: object) -> list[int]:
-    """An index itself; the places in a data set of the file of that name, or of all files below that folder."""
-    if isinstance(name, Integral) and not isinstance(name, bool):
-        return [int(name)]
-    if not isinstance(name, str | PathLike):
-        raise BadInput(
-            f"split: expected indices or names of files, got {name!r:.40}. Give whole numbers: [3, 17, ...]."
-        )
+def _places_of_files(data: Examples, name: str | PathLike[str]) -> dict[str, list[int]]:
+    """The places in a data set of each file, and of all files below each folder, by its whole path."""
     files = getattr(data, "samples", None)
     if files is None:
         raise BadInput(
             f"split: expected indices, for {type(data).__name__} has no samples that name its files, got '{name}'. "
             "Give [i for i in range(len(data)) if ...]."
         )
-    root, paths = Path(getattr(data, "root", "")), [Path(path) for path, *_ in files]
-    wanted = {Path(name), root / name}
-    places = [i for i, path in enumerate(paths) if wanted & {path, *path.parents}]
-    if not places:
-        below = [str(path.relative_to(root)) for path in paths if root in path.parents]
-        close = get_close_matches(str(name), below, n=1, cutoff=0.6) or below[:1]
-        raise BadInput(
-            f"split: expected a file or folder of the data set, got '{name}'. They have names such as {close}."
-        )
+    places: dict[str, list[int]] = {}
+    for i, (file, *_) in enumerate(files):
+        path = Path(file).resolve()
+        for part in (path, *path.parents):
+            places.setdefault(str(part), []).append(i)
     return places
+
+
+def _places_of(data: Examples, name: str | PathLike[str], below: Mapping[str, list[int]]) -> list[int]:
+    """The places of the file of that name, or of all files below that folder: below the data set's root, or anywhere.
+
+    `below`: those of all files and folders.
+    """
+    root = Path(getattr(data, "root", ""))
+    places = below.get(str((root / name).resolve())) or below.get(str(Path(name).resolve()))
+    if places:
+        return places
+    files = [Path(file) for file, *_ in getattr(data, "samples", ())]
+    names = [str(file.relative_to(root)) for file in files if root in file.parents]
+    close = get_close_matches(str(name), names, n=1, cutoff=0.6) or names[:1]
+    raise BadInput(f"split: expected a file or folder of the data set, got '{name}'. They have names such as {close}.")
 
 
 def evenly(n: int, most: int) -> list[int]:

@@ -68,20 +68,27 @@ class Place(NamedTuple):
 
 
 def methods(records: Sequence[Record]) -> list[Audits]:
-    """The audits by scenario and method, in the order of the records; a tuned method is one, whatever was chosen."""
-    groups: dict[tuple[str, str], list[tuple[int, Record]]] = {}
+    """The audits by scenario, method and request, in the order of the records.
+
+    A tuned method is one, whatever was chosen. Two requests of one scenario, as two letters over a user's own data,
+    stand apart, and are numbered.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[int, Record]]] = {}
     for number, record in enumerate(records, 1):
         identity = record.provenance.identity
         method, tuned = identity.get("method", record.method), identity.get("tuning", record.tuning is not None)
         against = identity.get("tuned against", "")
-        groups.setdefault((record.scenario, f"{method} {tuned} {against}"), []).append((number, record))
+        key = (record.scenario, f"{method} {tuned} {against}", record.provenance.fingerprint)
+        groups.setdefault(key, []).append((number, record))
     together = []
-    for (scenario, _), members in groups.items():
+    for (scenario, line, request), members in groups.items():
+        requests = [other for *before, other in groups if before == [scenario, line]]
         names = list(dict.fromkeys(record.method for _, record in members))
         tuning = members[0][1].tuning
         budget = None if tuning is None else tuning.most_kl
         against = "" if tuning is None or budget is None else f" against {tuning.against}, {budget:g} nats"
         name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} (tuned{against})"
+        name += f", request {1 + requests.index(request)}" if len(requests) > 1 else ""
         together.append(Audits(name, scenario, [n for n, _ in members], [record for _, record in members]))
     return together
 

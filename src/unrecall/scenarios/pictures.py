@@ -1,29 +1,34 @@
 """Pictures of your own and the classifier of Transformers that was trained on them."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from unrecall.data.examples import Absent, Examples, Part, split
-from unrecall.data.request import SPLITS, Control, Request
+from unrecall.data.examples import Absent, Examples, Part, evenly, split
+from unrecall.data.request import SPLITS, Request
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
-from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, opened, transformers
+from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, transformers
+from unrecall.scenarios.language import opened as opened_by_library
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.picture_files import Gallery, Picture, listed, read
+from unrecall.tasks.picture_files import LIST, Gallery, Picture, bytes_of, left_out, listed, read
+from unrecall.tasks.pictures import opened
 from unrecall.tasks.transformers_pictures import TransformersPictures
 
 ABSENT = {
     "holdout": "no holdout was given: name pictures like forget that the model was never trained on (--holdout)",
     "test": "no test set was given: name pictures that the model was never trained on (--test)",
 }
+LOOKED_AT = 3
+"""Pictures of which it is seen whether they reach the model as its processor prepares them."""
 UNNAMED = re.compile(r"LABEL_\d+")
 """How Transformers calls classes that nobody named."""
 
@@ -53,7 +58,7 @@ class Pictures(Builder):
     test: str = ""
     base: str = ""
     group: str = ""
-    control: Control = "matched"
+    control: Literal["random split", "matched", "synthetic"] = "matched"
     epochs: Count = 5
     lr: Positive = 5e-5
     batch: Count = 32
@@ -62,17 +67,21 @@ class Pictures(Builder):
     def make(self) -> Scenario:
         """Reads names and labels, then the model, then the pictures, and checks that they fit."""
         require(self, "pictures")
-        from_retain = Path(self.forget).suffix == ".txt"
+        from_retain = Path(self.forget).suffix.lower() == LIST
         own = [name for name in SPLITS if getattr(self, name) and not (name == "forget" and from_retain)]
         pictures = {name: read(Path(getattr(self, name)), self.group) for name in own}
         model = load_classifier(self.model)
         names = class_names(model.config, pictures["retain"], Path(self.retain))
         task = TransformersPictures(classes=tuple(names), processor=load_processor(self.model))
+        for place in evenly(len(pictures["retain"]), LOOKED_AT):
+            of = pictures["retain"][place]
+            opened(bytes_of(of), of.where, task.prepare)
+            task.check_processor(opened(bytes_of(of), of.where, lambda picture: picture.copy()))
 
         sets: dict[str, Examples] = {}
         for name, some in pictures.items():
             path = Path(getattr(self, name))
-            numbers = [_number(picture, names) for picture in some]
+            numbers = [class_number(picture, names) for picture in some]
             sets[name] = Gallery(some, numbers, task.prepare, path if path.is_dir() else path.parent)
         if from_retain:
             sets["forget"], sets["retain"] = split(sets["retain"], listed(Path(self.forget)))
@@ -83,8 +92,8 @@ class Pictures(Builder):
             raise BadInput(placed(str(error), lambda name, index: _picture(sets[name], index).where)) from error
         return Scenario(
             name="pictures",
-            summary=f"{self.model}; forget {len(request.forget)} pictures of {Path(self.forget).name}, keep "
-            f"{len(request.retain)} of {Path(self.retain).name}",
+            summary=f"{self.model}; forget {len(request.forget)} of {Path(self.forget).name}, keep "
+            f"{len(request.retain)} of {Path(self.retain).name}{self._left_out()}",
             task=task,
             request=request,
             original=model,
@@ -94,11 +103,18 @@ class Pictures(Builder):
             precision=precision_of(files_of(Path(self.model))),
         )
 
+    def _left_out(self) -> str:
+        """How many files in folders of pictures are none, by how their names end, for the record and its reader."""
+        paths = dict.fromkeys(path for name in SPLITS if (path := getattr(self, name)))
+        endings = sum((left_out(Path(path)) for path in paths), Counter[str]())
+        listed_endings = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+        return f"; left out as no pictures: {listed_endings}" if endings else ""
+
     def _request(self, sets: dict[str, Examples]) -> Request:
         """Of a class where no picture that stays has a class of those that must go."""
         forgotten, retained = ({_label(sets[name], i) for i in range(len(sets[name]))} for name in SPLITS[:2])
         whole = forgotten.isdisjoint(retained)
-        return Request(
+        request = Request(
             sets["forget"],
             sets["retain"],
             sets.get("holdout", Absent(ABSENT["holdout"])),
@@ -108,14 +124,29 @@ class Pictures(Builder):
             groups={name: self._owners(sets.get(name, ())) for name in ("forget", "holdout")} if self.group else None,
             control=self.control,
         )
+        _check_files_apart(request)
+        return request
 
     def _owners(self, examples: Examples) -> list[str]:
         """Whose each picture of a set is; BadInput for one of which nothing says it."""
         pictures = [_picture(examples, i) for i in range(len(examples))]
         for picture in pictures:
             if not picture.owner:
-                raise BadInput(f"{picture.where}: expected '{self.group}' to say whose it is, got none. Name somebody.")
+                hint = "A folder can't say it: give records." if picture.in_folder else "Name somebody."
+                raise BadInput(f"{picture.where}: expected '{self.group}' to say whose it is, got none. {hint}")
         return [picture.owner for picture in pictures]
+
+
+def _check_files_apart(request: Request) -> None:
+    """BadInput where a picture that must go is in another set under another class, where it is another example."""
+    files = {text.split()[0]: i for i, text in enumerate(request.digests["forget"])}
+    for name in SPLITS[1:]:
+        for i, text in enumerate(request.digests[name]):
+            if (place := files.get(text.split()[0])) is not None:
+                raise BadInput(
+                    f"Request: expected no picture that must go in {name}, got forget[{place}] under another class, "
+                    f"{name}[{i}]. Remove it there."
+                )
 
 
 def _picture(examples: Any, index: int) -> Picture:
@@ -134,12 +165,14 @@ def class_names(config: Any, retain: Sequence[Picture], folder: Path) -> list[st
     Folders stand in the order of their names, as those who train on folders number them. BadInput where they are
     numbers in another order, as 10 before 2, or aren't as many as the model's outputs.
     """
+    if missing := sorted({*range(config.num_labels)} - {*config.id2label}):
+        raise BadInput(f"config.json: expected id2label to name each class, got none for {missing[0]}. Complete it.")
     names = [str(config.id2label[i]) for i in range(config.num_labels)]
     if not all(map(UNNAMED.fullmatch, names)):
         return names
     if not folder.is_dir():
         return [str(i) for i in range(len(names))]
-    folders = sorted({picture.label for picture in retain})
+    folders = sorted({str(picture.label) for picture in retain})
     if len(folders) != len(names) or (all(map(str.isdecimal, folders)) and folders != sorted(folders, key=int)):
         raise BadInput(
             f"{folder}: expected {len(names)} folders, one for each of the model's outputs, in an order that is sure, "
@@ -148,15 +181,27 @@ def class_names(config: Any, retain: Sequence[Picture], folder: Path) -> list[st
     return folders
 
 
-def _number(picture: Picture, names: Sequence[str]) -> int:
-    """The number of a picture's class, by its name, or as the number itself; BadInput for none of the model's."""
-    if picture.label in names:
-        return names.index(picture.label)
-    if picture.label.isdecimal() and int(picture.label) < len(names):
-        return int(picture.label)
-    raise BadInput(
-        f"{picture.where}: expected a class of the model, got '{picture.label}'. {nearest(picture.label, names)}"
-    )
+def class_number(picture: Picture, names: Sequence[str]) -> int:
+    """The number of a picture's class, by its name or by the number itself.
+
+    BadInput for none of the model's classes, for a name that two of them have, and for a number in records that is also
+    the name of another class.
+    """
+    label, text = picture.label, str(picture.label)
+    by_name = names.index(text) if text in names else None
+    is_number = isinstance(label, int) or (text.isdecimal() and text == str(int(text)))
+    by_number = int(label) if is_number and int(label) < len(names) and int(label) >= 0 else None
+    if names.count(text) > 1:
+        raise BadInput(f"{picture.where}: expected the name of one class, got '{text}', which two have. Give a number.")
+    if None not in (by_name, by_number) and by_name != by_number and not picture.in_folder:
+        raise BadInput(
+            f"{picture.where}: expected a class that is sure, got {text}, the number of one and the name of another. "
+            "Give the classes other names in the model's config.json (id2label)."
+        )
+    number = by_name if by_name is not None else by_number
+    if number is None:
+        raise BadInput(f"{picture.where}: expected a class of the model, got '{text}'. {nearest(text, names)}")
+    return number
 
 
 def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
@@ -174,7 +219,7 @@ def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
     if like is not None:
         config: Any = like.config
         classes = {"num_labels": config.num_labels, "id2label": config.id2label, "label2id": config.label2id}
-    model, report = opened(
+    model, report = opened_by_library(
         f"{name}: expected a Transformers image classifier with its weights in safetensors",
         lambda: library.AutoModelForImageClassification.from_pretrained(
             name,
@@ -187,22 +232,38 @@ def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
         ),
     )
     lacking = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    check_whole(f"{name}: expected an image classifier", lacking - (_last_layers(model) if like is not None else set()))
+    last = _last_layer(model) if like is not None else ""
+    check_whole(f"{name}: expected an image classifier", lacking - {f"{last}.weight", f"{last}.bias"})
     check_floats(name, files, model)
+    kind = model.config.problem_type
+    if kind not in (None, "single_label_classification"):
+        raise BadInput(
+            f"{name}: expected a classifier with one class for each picture, got {kind}. It isn't supported."
+        )
+    if like is not None and named_otherwise(name, like):
+        dict(model.named_modules())[_last_layer(model)].reset_parameters()
     loaded: nn.Module = model.eval()
     return loaded
 
 
-def _last_layers(model: Any) -> set[str]:
-    """The names of the weights of linear layers with an output for each class."""
+def _last_layer(model: Any) -> str:
+    """The name of the last linear layer with an output for each class; empty where there is none."""
     linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    outputs = {name for name, layer in linears.items() if layer.out_features == model.config.num_labels}
-    return {f"{name}.{part}" for name in outputs for part in ("weight", "bias")}
+    return next((name for name in [*linears][::-1] if linears[name].out_features == model.config.num_labels), "")
+
+
+def named_otherwise(name: str, like: Any) -> bool:
+    """Whether the classes of a model's folder have names of their own, in other places than those of `like`."""
+    own: Any = transformers().AutoConfig.from_pretrained(name, trust_remote_code=False)
+    named = not any(
+        UNNAMED.fullmatch(str(label)) for config in (own, like.config) for label in config.id2label.values()
+    )
+    return named and own.id2label != like.config.id2label
 
 
 def load_processor(name: str) -> Any:
     """How the model in a folder wants pictures; by Pillow, whatever else is installed. BadInput where it isn't said."""
-    return opened(
+    return opened_by_library(
         f"{name}: expected the model's preprocessor_config.json beside it",
         lambda: transformers().AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False),
     )

@@ -1,6 +1,8 @@
 """Pictures and their classes: from a folder that has a folder for each class, or from records that name files."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,19 +17,29 @@ from unrecall.tasks.pictures import opened
 from unrecall.tasks.strings import string
 
 LABELS = ("label", "category")
-FORMATS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+LIST = ".txt"
+"""How the name of a list of pictures ends."""
+FORMATS = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 """How names of pictures end; what else a folder holds is none."""
 HELD = 20_000
 """Pictures of a set that stay in memory once they are decoded: 3 GB at 224 x 224."""
 
 
 class Picture(NamedTuple):
-    """A picture: where a file speaks of it, its own file, the name of its class, and whose it is, or nothing."""
+    """A picture: where a file speaks of it, its own file, its class, and whose it is, or nothing.
+
+    `label`: the class's name, or its number as a whole number. `where` is the picture's own path in a folder.
+    """
 
     where: str
     file: Path
-    label: str
+    label: str | int
     owner: str = ""
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether the folder that it lies in names its class."""
+        return self.where == str(self.file)
 
 
 def read(path: Path, group: str = "") -> list[Picture]:
@@ -36,24 +48,47 @@ def read(path: Path, group: str = "") -> list[Picture]:
     Records are as in `disk/tables.py`; files are named from the records' own folder on. `group`: the key that says
     whose each picture is. BadInput, with the line, where image or label is missing or there is no such file.
     """
-    if path.is_dir() and not any((path / name).is_file() for name in SAVED):
+    if path.suffix.lower() == LIST:
+        raise BadInput(f"{path}: expected pictures with their classes, got a list of names, as --forget may be.")
+    if is_folder_of_classes(path):
         return _of_folder(path)
     return [_of_record(record, where, path.parent, group) for where, record in records(path)]
 
 
+def is_folder_of_classes(path: Path) -> bool:
+    """Whether it is a folder that `datasets` didn't write."""
+    return path.is_dir() and not any((path / name).is_file() for name in SAVED)
+
+
+def left_out(path: Path) -> Counter[str]:
+    """How many files in the folders of classes are no pictures, by how their names end; hidden ones don't count."""
+    files = (file for folder in _classes(path) for file in _files(folder)) if is_folder_of_classes(path) else ()
+    return Counter(file.suffix.lower() or file.name for file in files if file.suffix.lower() not in FORMATS)
+
+
+def _classes(path: Path) -> list[Path]:
+    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder, through links too, in the order of their names; hidden files and folders aren't."""
+    for place, below, files in os.walk(folder, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield from (Path(place) / name for name in sorted(files) if not name.startswith("."))
+
+
 def _of_folder(path: Path) -> list[Picture]:
-    """Every picture below a folder for each class, in the order of their names."""
-    classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    """Every picture below a folder for each class."""
     pictures = [
         Picture(str(file), file, folder.name)
-        for folder in classes
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in FORMATS and file.is_file()
+        for folder in _classes(path)
+        for file in _files(folder)
+        if file.suffix.lower() in FORMATS
     ]
     if not pictures:
         raise BadInput(
-            f"{path}: expected a folder for each class with pictures in it, got {len(classes)} folders and no picture. "
-            "Or name a file of records, each with image and label."
+            f"{path}: expected a folder for each class with pictures in it, got none. Name the folder above, or a file "
+            "of records with image and label; to forget a whole class, name it in a list that ends in .txt."
         )
     return pictures
 
@@ -69,12 +104,15 @@ def _of_record(record: Mapping[str, Any], where: str, folder: Path, group: str) 
     if not file.is_file():
         raise BadInput(f"{where}: expected image to be a file, from {folder} on, got nothing at '{record['image']}'.")
     owner = record.get(group) if group else None
-    return Picture(where, file, str(label).strip(), "" if owner is None else str(owner))
+    return Picture(where, file, label.strip() if isinstance(label, str) else label, "" if owner is None else str(owner))
 
 
 def listed(path: Path) -> list[str]:
-    """The names in a text file, one a line; lines that start with # are left out. BadInput where there is none."""
-    names = [line.strip() for line in read_text(path).splitlines()]
+    """The names in a text file, one a line; lines that start with # are left out. BadInput where there is none.
+
+    A backslash between names, as Windows writes it, is a slash.
+    """
+    names = [line.strip().replace("\\", "/") for line in read_text(path).removeprefix("\ufeff").splitlines()]
     names = [name for name in names if name and not name.startswith("#")]
     if not names:
         raise BadInput(f"{path}: expected names of pictures or of folders, one a line, got none.")
@@ -84,7 +122,7 @@ def listed(path: Path) -> list[str]:
 class Gallery:
     """Pictures as `(input, class)`: input [3, height, width] in 256 steps of [0, 1]. They are decoded when asked for.
 
-    `labels`: the class of each. `prepare`: makes uint8 [3, height, width] of a picture in RGB. `root`: the folder that
+    `labels`: the class of each. `prepare`: makes uint8 [3, height, width] of a Pillow picture. `root`: the folder that
     names of files start from. BadInput, with the place, for a file that is no picture.
     """
 
@@ -101,18 +139,20 @@ class Gallery:
     def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
         pixels = self._decoded.get(index)
         if pixels is None:
-            pixels = self._made(self.pictures[index])
+            picture = self.pictures[index]
+            pixels = opened(bytes_of(picture), picture.where, self.prepare).to(torch.uint8)
             if len(self._decoded) < HELD:
                 self._decoded[index] = pixels
         return pixels.float() / 255, self.samples[index][1]
 
-    def _made(self, picture: Picture) -> Tensor:
-        try:
-            data = picture.file.read_bytes()
-        except OSError as error:
-            raise BadInput(f"{picture.where}: expected a file that can be read, got: {error.strerror}.") from error
-        return self.prepare(opened(data, picture.where)).to(torch.uint8)
-
     def identities(self, indices: Sequence[int], /) -> list[str]:
         """sha256 of each file, and its class."""
         return of_files([self.samples[i] for i in indices])
+
+
+def bytes_of(picture: Picture) -> bytes:
+    """What a picture's file holds."""
+    try:
+        return picture.file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{picture.where}: expected a file that can be read, got: {error.strerror}.") from error

@@ -2,14 +2,17 @@
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unrecall.errors import BadInput
+
+T = TypeVar("T")
 
 
 def coarse(value: Tensor, bounds: tuple[float, float]) -> Tensor:
@@ -27,31 +30,39 @@ def png(value: Tensor, bounds: tuple[float, float]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def opened(data: bytes, where: str | Path) -> Any:
-    """The picture in a file's bytes, in RGB; BadInput, with `where`, for no picture. Transparent parts are white."""
+def opened(data: bytes, where: str | Path, convert: Callable[[Any], T]) -> T:
+    """What `convert` makes of the Pillow picture in a file's bytes; BadInput, with `where`, for no picture."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            deep = file.mode.startswith("I")  # 16 bits a pixel, which Pillow would cut off at white
-            whole = Image.fromarray((np.asarray(file) // 257).clip(0, 255).astype(np.uint8)) if deep else file
-            picture = whole.convert("RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(data)) as picture:
+            return convert(picture)
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{where}: expected a picture that decodes, got no format that Pillow knows.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{where}: expected a picture that decodes, got: {line}") from error
+
+
+def _on_white(picture: Any) -> Any:
+    """The picture in RGB; transparent parts are white."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at white
+        picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
     ground = Image.new("RGBA", picture.size, "white")
-    ground.alpha_composite(picture)
+    ground.alpha_composite(picture.convert("RGBA"))
     return ground.convert("RGB")
 
 
 def decoded(data: bytes, size: int, where: str | Path) -> Tensor:
     """`[3, size, size]` in [0, 1], RGB, as CLIP's own preparation gives it; BadInput, with `where`, for no picture.
 
-    The shorter side becomes `size`, and the middle of the longer one is kept.
+    The shorter side becomes `size`, and the middle of the longer one is kept. Transparent parts are white.
     """
     from PIL import Image
 
-    picture = opened(data, where)
+    picture = opened(data, where, _on_white)
     width, height = (size * side // min(picture.size) for side in picture.size)
     left, top = (width - size) // 2, (height - size) // 2
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)

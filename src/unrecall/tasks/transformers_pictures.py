@@ -1,5 +1,6 @@
 """Classification by a Transformers model that takes pictures, as its own image processor prepares them."""
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from unrecall.errors import BadInput
 from unrecall.tasks.classification import Classification
 from unrecall.tasks.pretrained import save
+
+APART = 0.02
+"""How far apart two ways to prepare a picture may lie, as a share of its range, for rounding to 256 steps."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,24 +26,40 @@ class TransformersPictures(Classification):
 
     processor: Any = None
 
-    def __post_init__(self) -> None:
-        """A processor that does with pixels what isn't done here is refused."""
-        super().__post_init__()
-        if getattr(self.processor, "rescale_offset", False):
-            raise BadInput(
-                f"{type(self.processor).__name__}: expected pixels that are scaled and normalised, got an offset too "
-                "(rescale_offset). Give Classification(forward=...) in a scenario of your own."
-            )
-
     def __repr__(self) -> str:
         """What Classification says, and the processor's settings."""
         return f"{super().__repr__()} {self.processor.to_json_string()}"
 
     def prepare(self, picture: Any) -> Tensor:
-        """uint8 [3, height, width] of a Pillow picture: resized and cropped, neither scaled nor normalised."""
-        made = self.processor(picture, do_rescale=False, do_normalize=False, return_tensors="pt")
+        """uint8 [3, height, width] of a Pillow picture: resized and cropped, neither scaled nor normalised.
+
+        It is turned as its camera says and read as RGB, by Transformers' own `load_image`. ValueError for a picture of
+        more than 8 bits a channel, which that would cut off.
+        """
+        if picture.mode.startswith(("I", "F")):
+            raise ValueError(
+                f"more than 8 bits a channel (mode {picture.mode}). Convert it as the model was trained on"
+            )
+        made = self.processor(loaded(picture), do_rescale=False, do_normalize=False, return_tensors="pt")
         pixels: Tensor = made["pixel_values"][0]
         return pixels.round().clamp(0, 255).to(torch.uint8)
+
+    def check_processor(self, picture: Any) -> None:
+        """BadInput where what reaches the model isn't what the processor makes of a Pillow picture, up to rounding."""
+        try:
+            expected = self.processor(loaded(picture), return_tensors="pt")["pixel_values"]
+            made = self._normalised(self.prepare(picture)[None] / 255)
+            apart = float((made - expected).abs().max() / max(1.0, float(expected.max() - expected.min())))
+            reason = (
+                "" if apart <= APART else f"one that does more than scale and normalise, {apart:.2f} of its range off"
+            )
+        except Exception as error:  # whatever a processor raises over its own settings
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if reason:
+            raise BadInput(
+                f"{type(self.processor).__name__}: expected an image processor of pictures in RGB, got {reason}. "
+                "Correct preprocessor_config.json, or write a scenario of your own with Classification(forward=...)."
+            )
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
         logits: Tensor = model(self._normalised(inputs)).logits
@@ -61,3 +81,9 @@ class TransformersPictures(Classification):
         """
         if hasattr(model, "save_pretrained"):
             save(model, self.processor, folder)
+
+
+def loaded(picture: Any) -> Any:
+    """A Pillow picture as Transformers loads it: turned as its camera says, and in RGB."""
+    utilities: Any = importlib.import_module("transformers.image_utils")
+    return utilities.load_image(picture)

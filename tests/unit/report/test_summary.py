@@ -52,6 +52,17 @@ def test_seeds_of_a_method_are_one() -> None:
     assert "Over seeds" in text
 
 
+def test_two_requests_of_one_scenario_stand_apart() -> None:
+    """Two letters over the same data, each answered by the same method, are no two seeds of one."""
+    first, second = (audit("scrub", 0, "leaks", known, 0.9) for known in (0.5, 0.1))
+    other = second.provenance.model_copy(update={"fingerprint": "0" * 64})
+    groups = methods([first, second.model_copy(update={"provenance": other}), first])
+    assert [(group.name, group.numbers) for group in groups] == [
+        ("scrub, request 1", [1, 3]),
+        ("scrub, request 2", [2]),
+    ]
+
+
 def test_the_worst_use_is_the_lowest() -> None:
     (group,) = methods([audit("m", 0, "leaks", 0.5, 0.8), audit("m", 1, "leaks", 0.5, 0.9)])
     use = over_seeds(group, "retain_accuracy")
