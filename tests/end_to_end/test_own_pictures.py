@@ -130,6 +130,19 @@ def test_unlearn_leaves_a_folder_to_open_and_audit(capsys: pytest.CaptureFixture
     assert digest in capsys.readouterr().out
 
 
+def test_a_model_whose_outputs_are_called_otherwise_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("model", "other")
+    path = Path("other/config.json")
+    names = {"0": "green", "1": "red", "2": "blue"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": names}))
+    sets = ["--forget", "letter.txt", "--retain", "data", *UNSEEN]
+    audit = ["audit", "--original", "model", "--unlearned", "other", *sets, "--alone", "--suite", "loss"]
+    assert call(*audit, "--device", "cpu", "--out", "audited") == 2
+    assert "expected id2label to name the classes as the original's does, got 'green' for 'red'" in one_line(capsys)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": {"0": "LABEL_0", "1": "green", "2": "blue"}}))
+    assert call(*audit, "--device", "cpu", "--out", "again") == 0
+
+
 def test_what_the_scenario_holds() -> None:
     case = Pictures(model="model", forget="letter.txt", retain="data", test="test.jsonl").make()
     request, task = case.request, case.task

@@ -4,14 +4,15 @@ import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, code_key, model_form, shared
-from unrecall.disk.files import content_key, discard, file_key
+from unrecall.disk.files import content_key, discard, file_key, read_json
+from unrecall.errors import BadInput
 from unrecall.evidence.setting import Defender, behaviour, model_key
 from unrecall.experiment.against import Against, tune_against
 from unrecall.experiment.goal import stopping
@@ -119,7 +120,24 @@ def loaded(like: nn.Module, path: Path) -> nn.Module:
         from unrecall.scenarios.language import with_adapter
 
         return with_adapter(copy.deepcopy(like), str(path))
+    _check_classes(like, path / "config.json")
     return weights.load(copy.deepcopy(like), path).eval()
+
+
+def _check_classes(like: nn.Module, config: Path) -> None:
+    """BadInput where a folder's configuration names the classes otherwise, so that its outputs mean something else."""
+    own: Any = getattr(getattr(like, "config", None), "id2label", None)
+    content = read_json(config) if config.is_file() else {}
+    theirs = content.get("id2label") if isinstance(content, dict) else None
+    if not isinstance(own, dict) or not isinstance(theirs, dict):
+        return
+    for number, name in own.items():
+        other = theirs.get(str(number), name)
+        if other != name and not any(str(label).startswith("LABEL_") for label in (name, other)):  # which nobody named
+            raise BadInput(
+                f"{config}: expected id2label to name the classes as the original's does, got '{other}' for '{name}'. "
+                "Only weights are read: bring the outputs into one order."
+            )
 
 
 def is_adapter(path: Path) -> bool:
