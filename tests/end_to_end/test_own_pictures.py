@@ -139,7 +139,9 @@ def test_a_model_whose_outputs_are_called_otherwise_is_not_compared(capsys: pyte
     audit = ["audit", "--original", "model", "--unlearned", "other", *sets, "--alone", "--suite", "loss"]
     assert call(*audit, "--device", "cpu", "--out", "audited") == 2
     assert "expected id2label to name the classes as the original's does, got 'green' for 'red'" in one_line(capsys)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": {"0": "LABEL_0", "1": "green", "2": "blue"}}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"id2label": {"0": "LABEL_0", "1": "green", "2": "blue"}})
+    )
     assert call(*audit, "--device", "cpu", "--out", "again") == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from unrecall.harness.suites import judged_names
 from unrecall.record import former
-from unrecall.record.judgement import declared_then, judged, judged_then
+from unrecall.record.judgement import declared_by_own_rule, judged, judged_by_own_rule
 from unrecall.record.migrate import SCHEMA
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import load
@@ -53,7 +53,7 @@ def test_what_schema_1_said_in_a_note_is_a_number() -> None:
 
 def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_path: Path) -> None:
     record = load(next(path for path in KEPT if path.parent.name == "small-cifar5"))
-    assert judged_then(record) == record, "by the rule that it was made with"
+    assert judged_by_own_rule(record) == record, "by the rule that it was made with"
     anew = judged(record)
     assert anew.verdict.rule == RULE
     rows = [
@@ -62,7 +62,7 @@ def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_pat
     ]
     verdict = record.verdict.model_copy(update={"rule": "older-0", "label": "like retrained", "line": "Fine."})
     older = record.model_copy(update={"measurements": rows, "verdict": verdict})
-    assert judged_then(older) is None
+    assert judged_by_own_rule(older) is None
     again = judged(older)
     assert again.verdict == anew.verdict
     assert [(m.unlearned, m.references) for m in again.measurements] == [
@@ -78,7 +78,7 @@ def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_pat
 
 def test_rows_that_are_judged_otherwise_than_declared_are_named() -> None:
     record = load(next(path for path in KEPT if path.parent.name == "small-cifar5"))
-    then = declared_then(record, DECLARED)
+    then = declared_by_own_rule(record, DECLARED)
     assert undeclared(record, then) == []
     assert "In this version other" not in page([record], then)
     rows = [

@@ -161,7 +161,7 @@ class Setting:
     @cached_property
     def reading(self) -> str:
         """sha256 of what the task reads of a few examples: a chat template may say otherwise tomorrow."""
-        return reading(self.task, few(self.request))
+        return reading(self.task, first_two(self.request))
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
@@ -271,7 +271,7 @@ def model_key(model: nn.Module, weights: str = "") -> str:
 
 def behaviour(model: nn.Module, task: Task, request: Request) -> str:
     """sha256 of what a model answers to a few examples: what neither weights nor code show decides it too."""
-    return answers(model, task, few(request))
+    return answers(model, task, first_two(request))
 
 
 def answers(model: nn.Module, task: Task, examples: Examples) -> str:
@@ -299,7 +299,7 @@ def reading(task: Task, examples: Examples) -> str:
     return digest(task.collate(list(iterate(examples))))
 
 
-def few(request: Request) -> Joined:
+def first_two(request: Request) -> Joined:
     """The first two examples of each split."""
     return Joined([Part(request[split], range(min(2, len(request[split])))) for split in SPLITS])
 

@@ -19,7 +19,7 @@ from unrecall.experiment.timing import (
     Timed,
     auditing_times,
     between,
-    few,
+    thinned,
     training_times,
     unlearning_times,
 )
@@ -104,7 +104,7 @@ def beforehand(case: Case) -> Iterator[str]:
 def memory(case: Case, model: nn.Module) -> Line:
     """How much memory the models take, and what is kept of their answers."""
     weights, models = _bytes(model), 2 + case.retrained + bool(batchnorms(model))
-    part = few(case.request.forget, SAMPLE)
+    part = thinned(case.request.forget, SAMPLE)
     signals = vars(observe(model, case.scenario.task, part))
     each = sum(value.nbytes for value in signals.values() if isinstance(value, np.ndarray)) / len(part)
     examples = sum(len(of) for of in case.request.sets.values())
@@ -134,15 +134,15 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
         yield Line("original", "is trained by the recipe, so what it knows is not known yet")
         return
     task, request = case.scenario.task, case.request
-    parts = {name: part if name in ARMS else few(part, ASKED) for name, part in request.sets.items() if len(part)}
+    parts = {name: part if name in ARMS else thinned(part, ASKED) for name, part in request.sets.items() if len(part)}
     signals = {name: observe(model, task, part) for name, part in parts.items()}
     yield Line("original", ", ".join(f"{100 * s.correct.mean():.0f} % of {name} right" for name, s in signals.items()))
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return
     names = request.group_names or [str(i) for i in range(len(request.forget) + len(request.holdout))]
-    shown = confidence(np.concatenate([signals[arm].loss for arm in ARMS]), task)
+    confidences = confidence(np.concatenate([signals[arm].loss for arm in ARMS]), task)
     persons, place = np.unique(names, return_inverse=True)
-    means = np.bincount(place, shown) / np.bincount(place)
+    means = np.bincount(place, confidences) / np.bincount(place)
     forget = np.isin(persons, names[: len(request.forget)])
     several, labels = int(forget.sum()) > 1, Labels(forget, np.zeros(len(forget)))
     z = float(exchange(means[None], labels, 0, 999, ranked=several).z[0])

@@ -25,7 +25,7 @@ NEAREST, LOOKED_AT = 3, 200
 NEAR_DROP, VALIDATION_CHANGE = 0.1, 0.1
 """What may be lost on the neighbours, and lost or gained on validation, as shares of examples."""
 
-HALF, SURE = 0.5, 0.05
+KNOWN_SHARE, SIGNIFICANCE = 0.5, 0.05
 """Texts count as known from this share of right words on, or, beside unseen texts, up to this p."""
 
 
@@ -174,12 +174,12 @@ def unknown(task: Task, original: nn.Module, request: Request) -> str:
     unseen = next((examples for examples in (request.holdout, request.test) if len(examples)), ())
     if not len(unseen):
         share = float(signals_of_forget.correct.mean())
-        return "" if share >= HALF else f"{reason}, and {share:.0%} of them word by word"
+        return "" if share >= KNOWN_SHARE else f"{reason}, and {share:.0%} of them word by word"
     signals_of_unseen = observe(original, task, unseen)
     p = float(stats.mannwhitneyu(signals_of_forget.loss, signals_of_unseen.loss, alternative="less").pvalue)
     mean, others = (float(signals.confidence.mean()) for signals in (signals_of_forget, signals_of_unseen))
     beside = f"its mean probability is {mean:.2g} for them and {others:.2g} for texts that it never saw (p = {p:.2f})"
-    return "" if p <= SURE else f"{reason}, and {beside}"
+    return "" if p <= SIGNIFICANCE else f"{reason}, and {beside}"
 
 
 def check_known(task: Task, original: nn.Module, request: Request) -> None:

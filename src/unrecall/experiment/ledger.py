@@ -178,13 +178,13 @@ def _plain(arrays: dict[str, np.ndarray]) -> list[Arms]:
 
 
 def _pool(tested: NeverTrained, arrays: dict[str, np.ndarray]) -> list[Arms]:
-    """For each attack of the fixed suite, both arms' adjusted scores, one a record or person; and their halves."""
+    """For each attack of the fixed suite, both arms' adjusted scores, one a record or person; and their blocks."""
     names = [test.name for test in tested.attacks]
     scores = PoolScores.from_arrays(arrays, names, list(tested.covariates.values())).even()
-    own, half = scores.labels.forget, scores.labels.half
-    halves = (half[own], half[~own]) if half.any() else None
+    own, block = scores.labels.forget, scores.labels.block
+    blocks = (block[own], block[~own]) if block.any() else None
     means = scores.of_units(scores.adjusted(scores.unlearned))
-    return [(row[own], row[~own], halves) for row in means]
+    return [(row[own], row[~own], blocks) for row in means]
 
 
 def _fields(path: Path, audited: Audited) -> dict[str, Any]:

@@ -336,10 +336,10 @@ def between(least: float, most: float) -> str:
 
 def _sample(request: Request, most: Mapping[str, int]) -> Request:
     """The request with at most so many examples of each set, evenly spread."""
-    parts: dict[str, Any] = {split: few(request[split], most[split]) for split in SPLITS if len(request[split])}
+    parts: dict[str, Any] = {split: thinned(request[split], most[split]) for split in SPLITS if len(request[split])}
     return request.with_own(validation=None, **parts)
 
 
-def few(examples: Examples, most: int) -> Part:
+def thinned(examples: Examples, most: int) -> Part:
     """At most so many of the examples, evenly spread."""
     return Part(examples, evenly(len(examples), most))

@@ -39,7 +39,7 @@ WHERE_IT_APPLIES = {"restoration", "contamination_worst", "completeness", "membe
 """Rows that some audits of any task have, and others, or those of before, don't; none is judged."""
 LATER = {"retain_loss"}
 """Rows that records of the rule before this one don't have."""
-ALONE = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
+ROWS_WITHOUT_REFERENCES = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
 """Rows that retrained models have no value in."""
 
 
@@ -136,7 +136,7 @@ def _references(record: Record) -> Iterator[str]:
         if same:
             yield f"weights of {role}: they are those of {same[0]}; a reference is a model of its own."
     for m in record.measurements:
-        if m.name not in ALONE and len(m.references) not in (0, len(retrained)):
+        if m.name not in ROWS_WITHOUT_REFERENCES and len(m.references) not in (0, len(retrained)):
             yield f"{m.name}: {len(m.references)} references, but there are {len(retrained)} retrained models."
         if m.judged and m.unlearned.value is not None and len(m.references) != len(retrained):
             yield f"{m.name}: it is judged without its {len(retrained)} references."

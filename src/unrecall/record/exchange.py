@@ -42,18 +42,19 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Labels:
-    """Which units of the pool are forget, and the halves within which labels may change places.
+    """Which units of the pool are forget, and the blocks within which labels may change places.
 
-    A unit is an example, or all examples of one person. `forget` [units] bool; `half` [units], 0 or 1.
+    A unit is an example, or all examples of one person. `forget` [units] bool; `block` [units]: the number of each
+    one's block, which is a half of the pool or a planted pair.
     """
 
     forget: np.ndarray
-    half: np.ndarray
+    block: np.ndarray
 
     @cached_property
     def parts(self) -> list[np.ndarray]:
-        """The positions of each half's units."""
-        return [np.flatnonzero(self.half == half) for half in np.unique(self.half)]
+        """The positions of each block's units."""
+        return [np.flatnonzero(self.block == block) for block in np.unique(self.block)]
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ def judged(record: Record) -> Record:
     return record.model_copy(update={"measurements": labelled, "verdict": whole})
 
 
-def judged_then(record: Record) -> Record | None:
+def judged_by_own_rule(record: Record) -> Record | None:
     """The record judged anew by the rule that it names; None where that is unknown here."""
     if record.verdict.rule != former.RULE:
         return judged(record) if record.verdict.rule in (verdict.RULE, never_trained.RULE) else None
@@ -31,7 +31,7 @@ def judged_then(record: Record) -> Record | None:
     return record.model_copy(update={"measurements": labelled, "verdict": whole})
 
 
-def declared_then(record: Record, declared: Mapping[str, Side | None]) -> Mapping[str, Side | None]:
+def declared_by_own_rule(record: Record, declared: Mapping[str, Side | None]) -> Mapping[str, Side | None]:
     """What was judged, and which side leaks, under the rule that the record names; `declared` under the present one."""
     if record.verdict.rule != former.RULE:
         return declared

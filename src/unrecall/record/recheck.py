@@ -18,7 +18,7 @@ from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
 from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.judgement import declared_then, judged_then
+from unrecall.record.judgement import declared_by_own_rule, judged_by_own_rule
 from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
 from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, PoolScores, Stated, judge, seed_of
 from unrecall.record.schema import (
@@ -63,7 +63,7 @@ def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
 
 def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
     """What is judged, which side leaks and how wide a margin may be is the code's to say."""
-    declared = declared_then(record, declared)
+    declared = declared_by_own_rule(record, declared)
     word = {True: "judged", False: "not judged"}
     for m in record.measurements:
         if m.judged != (m.name in declared):
@@ -76,7 +76,7 @@ def _rows(record: Record, declared: Mapping[str, Side | None]) -> Iterator[str]:
 
 def _judgement(record: Record) -> Iterator[str]:
     """Labels, bounds and verdict must be those that the numbers have under the rule that the record names."""
-    rejudged = judged_then(record)
+    rejudged = judged_by_own_rule(record)
     if rejudged is None:
         rules = f"'{RULE}', '{BESIDE_NEVER_TRAINED}' and '{former.RULE}' can be checked here"
         yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {rules}."

@@ -18,7 +18,7 @@ from unrecall.disk.cache import Cache, Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
 from unrecall.disk.weights import same_weights
 from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
-from unrecall.evidence.setting import answers, behaviour, few, model_key, reading
+from unrecall.evidence.setting import answers, behaviour, first_two, model_key, reading
 from unrecall.models.observe import device_of
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters, takes
@@ -126,7 +126,7 @@ class Scenario:
             for model in models:
                 check_inputs(self.task, model.to(session.place()), self.request)
             model_keys = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
-            self.keys[seed] = content_key(*model_keys, reading(self.task, few(self.request)))
+            self.keys[seed] = content_key(*model_keys, reading(self.task, first_two(self.request)))
         return self.keys[seed]
 
     def built(self, seed: int, session: Session) -> nn.Module:
