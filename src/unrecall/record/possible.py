@@ -58,7 +58,8 @@ def possible(sizes: Sizes) -> Iterator[str]:
         return
     reason = lacking(sizes)
     if reason:
-        yield f"no verdict on what is still known: {reason}. Give two retrained models or more, or build and recipe."
+        hint = "Give two retrained models or more, or what trains them: build and recipe, or --base."
+        yield f"no verdict on what is still known: {reason}. {hint}"
         return
     yield from _beside_never_trained(sizes)
 
