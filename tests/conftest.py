@@ -4,7 +4,15 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.worlds import World, make_grouped_world, make_pairs_world, make_tastes_world, make_text_world, make_world
+from tests.worlds import (
+    World,
+    make_grouped_world,
+    make_pairs_world,
+    make_pictures_world,
+    make_tastes_world,
+    make_text_world,
+    make_world,
+)
 
 # Hypothesis: the same examples each time, however busy the machine.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -34,6 +42,11 @@ def samples_world() -> World:
 @pytest.fixture(scope="session")
 def grouped_world(samples_world: World) -> World:
     return make_grouped_world(samples_world)
+
+
+@pytest.fixture(scope="session")
+def pictures_world() -> World:
+    return make_pictures_world()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from torch import nn
 
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
+from tests.worlds import small_vit
 from unrecall.cli.options import own_kind
 from unrecall.data.examples import Absent
 from unrecall.disk import weights
@@ -35,15 +36,6 @@ PREPARATION = {
 OWN = ["--model", "model", "--forget", "letter.txt", "--retain", "data"]
 UNSEEN = ["--holdout", "unseen", "--test", "test.jsonl"]
 HOW = ["--method", "grad_diff:lr=1e-3,epochs=1", "--device", "cpu", "--out", "out"]
-
-
-def classifier(classes: int = 3, seed: int = 0, **names: Any) -> Any:
-    """A Vision Transformer of one layer."""
-    library = pytest.importorskip("transformers")
-    torch.manual_seed(seed)
-    size = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = library.ViTConfig(**size, intermediate_size=32, num_labels=classes, **names)
-    return library.ViTForImageClassification(config)
 
 
 def picture(number: int) -> Image.Image:
@@ -68,7 +60,7 @@ def write(name: str | Path, *lines: Any) -> None:
 def trained(folder: Path) -> nn.Module:
     """A classifier that knows the pictures of `folder`."""
     names = dict(enumerate(COLOURS))
-    model = classifier(id2label=names, label2id={name: number for number, name in names.items()})
+    model = small_vit(id2label=names, label2id={name: number for number, name in names.items()})
     files = sorted(folder.rglob("*.png"))
     inputs = torch.stack([torch.tensor(np.asarray(Image.open(file).resize((8, 8)))) for file in files])
     inputs = inputs.permute(0, 3, 1, 2).float() / 255
@@ -91,7 +83,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put(made / "unseen", range(24, 33))
     put(made / "more", range(33, 39))
     write(made / "test.jsonl", *({"image": f"more/{COLOURS[i % 3]}/{i}.png", "label": i % 3} for i in range(33, 39)))
-    models = {"model": trained(made / "data"), "base": classifier(5, 1)}
+    models = {"model": trained(made / "data"), "base": small_vit(5, 1)}
     for name, model in models.items():
         model.save_pretrained(made / name)  # type: ignore[operator]
         (made / name / "preprocessor_config.json").write_text(json.dumps(PREPARATION))
@@ -339,7 +331,7 @@ def test_a_list_from_windows_and_whole_paths_are_read(folder: Path) -> None:
 def test_a_base_whose_classes_have_other_names_gets_a_new_last_layer() -> None:
     names = dict(enumerate(reversed(COLOURS)))
     numbers = {name: i for i, name in names.items()}
-    classifier(3, 1, id2label=names, label2id=numbers).save_pretrained("base")
+    small_vit(3, 1, id2label=names, label2id=numbers).save_pretrained("base")
     like: Any = load_classifier("model")
     before, after = load_classifier("base").state_dict(), load_classifier("base", like).state_dict()
     other = [name for name, value in before.items() if not torch.equal(value, after[name])]

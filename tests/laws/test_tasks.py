@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import unrecall.tasks
-from tests.worlds import World, caption_tokenizer, word_tokenizer
+from tests.worlds import World, caption_tokenizer, picture_processor, word_tokenizer
 from unrecall.data.examples import batch_size
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
@@ -24,6 +24,7 @@ from unrecall.tasks.base import Task
 PROTOCOLS = {
     "classification": {"Perturbable", "Classed", "Classifying", "Graded"},
     "grouped": {"Perturbable", "Classed", "Classifying", "Graded", "InGroups"},
+    "transformers_pictures": {"Perturbable", "Classed", "Classifying", "Graded", "Exportable"},
     "causal_lm": {"Textual", "Unfinished", "Prompted", "Exportable", "Graded"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
     "zero_shot": {"Perturbable", "Classed"},
@@ -34,6 +35,7 @@ PROTOCOLS = {
 WORLDS = {
     "classification": "samples_world",
     "grouped": "grouped_world",
+    "transformers_pictures": "pictures_world",
     "causal_lm": "text_world",
     "contrastive": "pairs_world",
     "zero_shot": "pairs_world",
@@ -64,6 +66,10 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
         "bounds": lambda: (-1.0, 1.0),
     },
     "recommendation": {"items": lambda: 25, "longest": lambda: 3, "sensitive": lambda: (1,)},
+}
+OTHER_SETTINGS["transformers_pictures"] = OTHER_SETTINGS["classification"] | {
+    "head_name": lambda: "classifier",
+    "processor": lambda: picture_processor(0.5),
 }
 OTHER_SETTINGS["grouped"] = OTHER_SETTINGS["classification"]
 OTHER_SETTINGS["zero_shot"] = OTHER_SETTINGS["contrastive"]

@@ -4,13 +4,14 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+import pytest
 import torch
 from torch import nn
 
 from unrecall.data.examples import iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.models.recommenders import MatrixFactorisation
-from unrecall.tasks import CausalLM, Classification, Contrastive, Grouped, Recommendation
+from unrecall.tasks import CausalLM, Classification, Contrastive, Grouped, Recommendation, TransformersPictures
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
@@ -104,6 +105,30 @@ def make_grouped_world(world: World) -> World:
         for split in SPLITS
     }
     return replace(world, request=Request(**splits), task=Grouped())  # type: ignore[arg-type]
+
+
+def small_vit(classes: int = 3, seed: int = 0, **names: Any) -> Any:
+    """A Vision Transformer of one layer, for pictures of 8 x 8, as Transformers has it; untrained."""
+    library = pytest.importorskip("transformers")
+    size = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = library.ViTConfig(**size, intermediate_size=32, num_labels=classes, **names)
+        return library.ViTForImageClassification(config).eval()
+
+
+def picture_processor(deviation: float = 0.3) -> Any:
+    """Its image processor, by Pillow."""
+    library: Any = pytest.importorskip("transformers.models.vit.image_processing_pil_vit")
+    size = {"height": 8, "width": 8}
+    return library.ViTImageProcessorPil(size=size, image_mean=(0.5, 0.4, 0.3), image_std=(0.2, deviation, 0.4))
+
+
+def make_pictures_world() -> World:
+    """An untrained Vision Transformer, and noise."""
+    data = [(torch.rand(3, 8, 8, generator=seeded(i)), i % 4) for i in range(60)]
+    request = Request(data[:10], data[10:40], data[40:50], data[50:])
+    return World(request, TransformersPictures(processor=picture_processor()), small_vit(4), ())
 
 
 NAMES = [

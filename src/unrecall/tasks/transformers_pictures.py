@@ -62,7 +62,8 @@ class TransformersPictures(Classification):
             )
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        logits: Tensor = model(self._normalised(inputs)).logits
+        normalised = self._normalised(inputs)
+        logits: Tensor = model(normalised).logits if self.forward is None else self.forward(model, normalised)
         return logits
 
     def _normalised(self, inputs: Tensor) -> Tensor:
