@@ -336,6 +336,10 @@ def test_a_base_whose_classes_have_other_names_gets_a_new_last_layer() -> None:
     before, after = load_classifier("base").state_dict(), load_classifier("base", like).state_dict()
     other = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert other == ["classifier.weight", "classifier.bias"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unrecall.scenarios.pictures._last_layer", lambda model: "")
+        with pytest.raises(BadInput, match="base: expected a classifier that ends in a linear layer, got none"):
+            load_classifier("base", like)
     like.config.id2label = names
     again = load_classifier("base", like).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in before.items())

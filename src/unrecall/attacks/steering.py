@@ -112,11 +112,11 @@ class Steering(RecoveryAttack):
         """The model as it was, steered more and more."""
         texts, generator = textual(self, setting.task), pool.generator()
         sets = [list(iterate(examples)) for examples in pool.tested]
-        asked = [item for items in sets for item in items if texts.prompt(item)]
-        if not asked:
+        prompted = [item for items in sets for item in items if texts.prompt(item)]
+        if not prompted:
             raise NotSupported("Steering: expected examples with prompts, got plain text. Leave it out.")
         layer = self._layer(model, setting.task, sets[0])
-        names = Names.of(texts, setting.request.retain, asked, generator)
+        names = Names.of(texts, setting.request.retain, prompted, generator)
         vectors = [self._vectors(model, setting.task, layer, items, names) for items in sets]
         for strength in sorted(set(self.strengths)):
             both = zip(sets, vectors, strict=True)
@@ -188,11 +188,11 @@ class Names:
     others: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, texts: Textual, retain: Examples, asked: Sequence[Any], generator: torch.Generator) -> "Names":
-        """Counted over retain and what is asked, whose order doesn't matter; the other questions are retain's."""
+    def of(cls, texts: Textual, retain: Examples, prompted: Sequence[Any], generator: torch.Generator) -> "Names":
+        """Counted over retain and these examples, whose order doesn't matter; the other questions are retain's."""
         sample = iterate(Part(retain, evenly(len(retain), MOST)))
         questions = [prompt for item in sample if (prompt := texts.prompt(item))]
-        prompts = [*questions, *map(texts.prompt, asked)]
+        prompts = [*questions, *map(texts.prompt, prompted)]
         counts = Counter(word for prompt in prompts for word in set(WORD.findall(prompt)))
         order = torch.randperm(len(questions), generator=generator).tolist()
         others = dict.fromkeys(tuple(place[0] for place in telling(questions[i], counts)) for i in order)
@@ -228,11 +228,11 @@ def renamed(prompt: str, places: Sequence[re.Match[str]], words: Sequence[str]) 
 
 def answered_at(task: Prompted, batch: Batch) -> Tensor:
     """Which positions of a batch predict a token of an answer, `[examples, positions]`."""
-    held = task.with_prompts().positions(batch)
-    if held is None:
+    positions = task.with_prompts().positions(batch)
+    if positions is None:
         raise NotSupported("Steering: expected a task that says which positions hold input. Leave it out.")
-    places = torch.zeros_like(held)
-    places[:, :-1][held[:, 1:]] = task.in_answer(batch)
+    places = torch.zeros_like(positions)
+    places[:, :-1][positions[:, 1:]] = task.in_answer(batch)
     return places
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from unrecall.disk.files import SAVED, read_json
+from unrecall.disk.files import is_folder_of_files, read_json
 from unrecall.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -126,11 +126,8 @@ def scenario_line(scenario: str, **own: str) -> str:
     for key, value in paths.items():
         if "," in value:
             raise BadInput(f"--{key}: expected a path without a comma, got '{value}'. Rename it.")
-    return (
-        own_kind(Path(paths["model"]), Path(paths["retain"]))
-        + ":"
-        + ",".join(f"{key}={value}" for key, value in paths.items())
-    )
+    values = ",".join(f"{key}={value}" for key, value in paths.items())
+    return f"{own_kind(Path(paths['model']), Path(paths['retain']))}:{values}"
 
 
 KINDS = {"ForImageClassification": "pictures", "CLIPModel": "pairs"}
@@ -146,7 +143,7 @@ def own_kind(model: Path, retain: Path) -> str:
     content = read_json(path) if path.is_file() else {}
     architectures = content.get("architectures") if isinstance(content, dict) else None
     if not isinstance(architectures, list) or not architectures:
-        return "pictures" if retain.is_dir() and not any((retain / saved).is_file() for saved in SAVED) else "texts"
+        return "pictures" if is_folder_of_files(retain) else "texts"
     return next((kind for part, kind in KINDS.items() if part in str(architectures[0])), "texts")
 
 

@@ -22,9 +22,6 @@ from unrecall.errors import BadInput
 UNFINISHED = ".part"
 """How a file ends that was being written; one that is left over belongs to a process that was killed."""
 
-SAVED = ("dataset_info.json", "dataset_dict.json")
-"""What a folder holds that `datasets` wrote, one of them."""
-
 BRIEF = 1.0
 """Seconds for which somebody else's work is waited for without a word."""
 
@@ -273,6 +270,11 @@ def exists(text: str) -> bool:
         return bool(text) and Path(text).exists()
     except (OSError, ValueError):  # too long, or a character that no path has
         return False
+
+
+def is_folder_of_files(path: Path) -> bool:
+    """Whether it is a folder that people made, and not one that `datasets` wrote."""
+    return path.is_dir() and not any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
 def read_text(path: Path) -> str:

@@ -21,7 +21,7 @@ from unrecall.models.chosen_layers import (
     with_matrices,
 )
 from unrecall.models.low_rank import has_adapters
-from unrecall.nn.hooks import capture, is_plain, is_transposed
+from unrecall.nn.hooks import capture, is_plain_convolution, is_transposed
 from unrecall.spec.parameters import Count, Index, NonNegative, Positive
 from unrecall.training.disruption import disruption
 from unrecall.training.loop import StepState, epoch_steps
@@ -289,4 +289,4 @@ def selective(inputs: Tensor, gradients: Tensor, of_inputs: Tensor, of_gradients
 
 def _plain(layer: Any) -> bool:
     """Whether a layer's gradient is a product that is known here: not of a convolution in groups, or wrapped around."""
-    return not isinstance(layer, nn.Conv2d) or is_plain(layer)
+    return not isinstance(layer, nn.Conv2d) or is_plain_convolution(layer)

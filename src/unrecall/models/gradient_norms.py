@@ -27,7 +27,7 @@ from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.models.importance import FLOATS, Weights, all_weights, in_logits, per_example
 from unrecall.models.observe import in_order
-from unrecall.nn.hooks import frozen, is_plain, is_transposed, mode
+from unrecall.nn.hooks import frozen, is_plain_convolution, is_transposed, mode
 from unrecall.tasks.base import Task
 
 ACTIVATIONS = 2**25
@@ -275,7 +275,7 @@ def _formula(layer: nn.Module) -> Formula | None:
         return _of_linear
     if forward is nn.Embedding.forward and _plain_embedding(layer):
         return _of_embedding
-    return _of_convolution if forward is nn.Conv2d.forward and is_plain(layer) else None
+    return _of_convolution if forward is nn.Conv2d.forward and is_plain_convolution(layer) else None
 
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

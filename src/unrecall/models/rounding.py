@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Examples
 from unrecall.models.observe import in_order
-from unrecall.nn.hooks import capture, is_plain, mode
+from unrecall.nn.hooks import capture, is_plain_convolution, mode
 from unrecall.tasks.base import Task
 
 NORMAL_FLOATS = (
@@ -109,7 +109,7 @@ def _inputs(layer: Any, entering: Tensor, positions: Tensor | None) -> Tensor | 
         if positions is not None and positions.shape == entering.shape[:-1]:
             entering = entering[positions]
         return entering.flatten(0, -2).double()
-    if not isinstance(layer, nn.Conv2d) or not is_plain(layer):
+    if not isinstance(layer, nn.Conv2d) or not is_plain_convolution(layer):
         return None
     padding = cast(tuple[int, int], layer.padding)
     patches = F.unfold(entering, layer.kernel_size, layer.dilation, padding, layer.stride)

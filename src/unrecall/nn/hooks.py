@@ -83,7 +83,7 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or is_transposed(module)
 
 
-def is_plain(convolution: Any) -> bool:
+def is_plain_convolution(convolution: Any) -> bool:
     """Says whether a convolution is one matrix on patches that `unfold` cuts: not in groups, padded with zeros."""
     padded = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
     return bool(convolution.groups == 1 and padded)

@@ -67,7 +67,10 @@ def areas(unlearned: np.ndarray, original: np.ndarray, labels: Labels) -> Areas:
 
 
 def _placements(scores: np.ndarray, forget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each example, the share of the other arm's that it stands right to, forget higher; ties count half."""
+    """For each of forget, the share of holdout that lies below it; for each of holdout, the share of forget above it.
+
+    Ties count half.
+    """
     members, others = scores[forget], scores[~forget]
     rank = stats.rankdata(scores)
     among_members = (rank[forget] - stats.rankdata(members)) / len(others)

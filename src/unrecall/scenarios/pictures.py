@@ -74,9 +74,9 @@ class Pictures(Builder):
         names = class_names(model.config, pictures["retain"], Path(self.retain))
         task = TransformersPictures(classes=tuple(names), processor=load_processor(self.model))
         for place in evenly(len(pictures["retain"]), LOOKED_AT):
-            of = pictures["retain"][place]
-            opened(bytes_of(of), of.where, task.prepare)
-            task.check_processor(opened(bytes_of(of), of.where, lambda picture: picture.copy()))
+            sample = pictures["retain"][place]
+            opened(bytes_of(sample), sample.where, task.prepare)  # which says what is wrong with the picture itself
+            task.check_processor(opened(bytes_of(sample), sample.where, lambda picture: picture.copy()))
 
         sets: dict[str, Examples] = {}
         for name, some in pictures.items():
@@ -241,7 +241,9 @@ def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
             f"{name}: expected a classifier with one class for each picture, got {kind}. It isn't supported."
         )
     if like is not None and named_otherwise(name, like):
-        dict(model.named_modules())[_last_layer(model)].reset_parameters()
+        if not last:
+            raise BadInput(f"{name}: expected a classifier that ends in a linear layer, got none. Choose another base.")
+        model.get_submodule(last).reset_parameters()
     loaded: nn.Module = model.eval()
     return loaded
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unrecall.data.identity import of_files
-from unrecall.disk.files import SAVED, read_text
+from unrecall.disk.files import is_folder_of_files, read_text
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
 from unrecall.tasks.pictures import opened
@@ -50,19 +50,14 @@ def read(path: Path, group: str = "") -> list[Picture]:
     """
     if path.suffix.lower() == LIST:
         raise BadInput(f"{path}: expected pictures with their classes, got a list of names, as --forget may be.")
-    if is_folder_of_classes(path):
+    if is_folder_of_files(path):
         return _of_folder(path)
     return [_of_record(record, where, path.parent, group) for where, record in records(path)]
 
 
-def is_folder_of_classes(path: Path) -> bool:
-    """Whether it is a folder that `datasets` didn't write."""
-    return path.is_dir() and not any((path / name).is_file() for name in SAVED)
-
-
 def left_out(path: Path) -> Counter[str]:
     """How many files in the folders of classes are no pictures, by how their names end; hidden ones don't count."""
-    files = (file for folder in _classes(path) for file in _files(folder)) if is_folder_of_classes(path) else ()
+    files = (file for folder in _classes(path) for file in _files(folder)) if is_folder_of_files(path) else ()
     return Counter(file.suffix.lower() or file.name for file in files if file.suffix.lower() not in FORMATS)
 
 
