@@ -111,6 +111,23 @@ def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None
     assert not list(Path("out").rglob("*.part"))
 
 
+def test_methods_are_compared_on_ones_own_model_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is tuned by default as `run` does it, but where its line sets the strength, or it has none."""
+    words = ["bench", *OWN, *UNSEEN, "--alone", "--suite", "loss", "--device", "cpu", "--out", "grid", "--methods"]
+    methods = "grad_diff:lr=1e-3,epochs=1 l1_sparse retrain:epochs=1"
+    assert call(*words, methods) == 0
+    records = {record.method.split(":")[0]: record for record in map(load_record, Path("grid").rglob("record.json"))}
+    assert {name: record.tuning is not None for name, record in records.items()} == {
+        "grad_diff": False,
+        "l1_sparse": True,
+        "retrain": False,
+    }
+    assert {record.scenario for record in records.values()} == {"pictures"}
+    capsys.readouterr()
+    assert call(*words, methods, "--no-tune") == 2
+    assert "another" in one_line(capsys)
+
+
 def test_unlearn_leaves_a_folder_to_open_and_audit(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("unlearn", *OWN, "--no-tune", *HOW) == 0
     processor = load_processor("out/unlearned")

@@ -318,8 +318,20 @@ def audit(
 
 @app.command()
 def bench(
-    scenario: ScenarioName,
+    scenario: ScenarioName = "",
     methods: Annotated[str, typer.Option("--methods", help="all, or methods separated by spaces")] = "all",
+    model: options.ModelName = "",
+    forget: options.Forget = "",
+    retain: options.Retain = "",
+    holdout: options.Holdout = "",
+    test: options.Test = "",
+    base: options.Base = "",
+    adapter: options.Adapter = "",
+    group: options.Group = "",
+    control: options.HoldoutIs = "",
+    manifest: options.ManifestFile = "",
+    published: options.Published = "",
+    lora: options.Lora = None,
     suite: SuiteName = "standard",
     out: Out = Path("unrecall-bench"),
     seeds: options.Levels = "1",
@@ -335,30 +347,30 @@ def bench(
     anyway: options.Anyway = False,
 ) -> None:
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
+    own = options.own_texts(locals())
     from unrecall.disk.run_folder import claimed, content_keys, file_name
     from unrecall.experiment.grid import Cell
     from unrecall.experiment.seeds import seeds_of
-    from unrecall.spec.lines import parse, paths
+    from unrecall.spec.lines import paths
 
     if ray is not None and jobs > 1:
         raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
-    names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
-    levels = seeds_of(seeds)
-    if not names:
-        raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
-    for name in names:
-        check_names(scenario, name, suite)
-    search = options.against_attack(tune, against, kl) or bool(tune)
-    tuned = {name: search if parse(name, "methods").innermost().strength is not None else False for name in names}
-    for name in sorted(name for name in tuned if search and not tuned[name]):
-        _say(f"{name}: has no strength to tune, so it runs as it is.", sys.stderr)
+    levels, scenario = seeds_of(seeds), options.scenario_line(scenario, **own)
+    search = options.against_attack(tune, against, kl) or tune
+    lines = [options.method_line(name, lora) for name in options.names_of(methods)]
+    for line in lines:
+        check_names(scenario, line, suite)
+    tuned = {line: options.search_of(search, line, own) for line in lines}
+    for line in sorted(line for line in lines if search and not tuned[line]):
+        _say(f"{line}: has no strength to tune, so it runs as it is.", sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": bool(search)}
+    command |= {"tune": "by default"} if model and search is None else {}
     command |= options.basis(alone, rate, budget, search)
     with claimed(out, command | {"files": content_keys(*paths(scenario, *suite.split(), *against.split()))}) as folder:
         cell = Cell(scenario, "", suite, 0, False, str(folder), device, alone, rate, anyway)
         cells = [
-            replace(cell, method=name, seed=each, tuned=tuned[name], folder=str(folder / file_name(name) / each.name))
-            for name in names
+            replace(cell, method=line, seed=each, tuned=tuned[line], folder=str(folder / file_name(line) / each.name))
+            for line in tuned
             for each in levels
         ]
         _run_and_show(_within(cells, folder, budget), folder, "", jobs, ray)

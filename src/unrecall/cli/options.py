@@ -212,6 +212,28 @@ def tunes(tune: bool | None, method: str, own: Mapping[str, str]) -> bool:
     )
 
 
+def search_of(search: "bool | Against | None", line: str, own: Mapping[str, str]) -> "bool | Against":
+    """What a method's strength is searched by in a bench, which also takes methods without one: these run as they are.
+
+    `search`: as --tune or --against says; None where neither is given, and the default of `tunes` holds.
+    """
+    from unrecall.spec.lines import parse
+
+    if search:
+        return search if parse(line, "methods").innermost().strength is not None else False
+    return tunes(None if search is None else False, line, own)
+
+
+def names_of(methods: str) -> list[str]:
+    """The methods that --methods names; BadInput for none."""
+    from unrecall.spec.catalog import entries
+
+    names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
+    if not names:
+        raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
+    return names
+
+
 def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:
     """Raises BadInput for unknown names and impossible parameters, before anything is trained or written."""
     from unrecall.harness.suites import NAMED, suite
@@ -242,13 +264,13 @@ def labels(fail_on: str) -> set[str]:
     return names
 
 
-def basis(alone: bool, rate: float | None, budget: str, search: "bool | Against" = False) -> dict[str, object]:
+def basis(alone: bool, rate: float | None, budget: str, search: "bool | Against | None" = False) -> dict[str, object]:
     """What --alone, --rate, --budget and --against add to what decides a folder's content; nothing where left out.
 
     Which attacks a budget leaves stands in a file of the folder.
     """
     added: dict[str, object] = {"alone": True} if alone else {}
-    added |= {} if isinstance(search, bool) else {"against": vars(search)}
+    added |= {} if isinstance(search, bool | None) else {"against": vars(search)}
     return added | ({} if rate is None else {"rate": rate}) | ({"budget": True} if budget else {})
 
 
