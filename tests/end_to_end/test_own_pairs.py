@@ -17,7 +17,7 @@ from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
 from tests.worlds import caption_tokenizer, small_clip
 from tests.worlds import pairs as made_pairs
-from unrecall.data.examples import Absent
+from unrecall.data.examples import Absent, digest, iterate
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record
@@ -25,7 +25,7 @@ from unrecall.scenarios.image_text import MEAN, STD, load_clip, normalisation
 from unrecall.scenarios.pairs import Pairs
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pair_files import Album, Line, read
-from unrecall.tasks.pictures import decoded
+from unrecall.tasks.pictures import Source, decoded
 from unrecall.training.session import Session
 
 COLOURS = ("red", "green", "blue", "grey")
@@ -284,7 +284,25 @@ def test_long_captions_are_cut_as_clips_are() -> None:
     assert task.encode("grey " * 99) == [1, *[7] * 14, 2]
 
 
+def test_pictures_in_a_table_are_those_in_files() -> None:
+    datasets = pytest.importorskip("datasets")
+    lines = read(Path("data/retain.jsonl"))
+    rows = [
+        {"image": {"bytes": line.picture.read(""), "path": None}, "caption": line.caption, "label": line.label}
+        for line in lines
+    ]
+    features = datasets.Features(
+        {"image": datasets.Image(), "caption": datasets.Value("string"), "label": datasets.Value("string")}
+    )
+    datasets.Dataset.from_list(rows, features=features).to_parquet("retain.parquet")
+    in_table, in_files = (
+        Pairs(model="model", forget="data/forget.jsonl", retain=path).make().request.retain
+        for path in ("retain.parquet", "data/retain.jsonl")
+    )
+    assert [digest(item) for item in iterate(in_table)] == [digest(item) for item in iterate(in_files)]
+
+
 def test_a_file_that_goes_while_it_is_read() -> None:
-    album = Album([Line("here:3", Path("gone.png"), "red", "")], (), 8)
+    album = Album([Line("here:3", Source(Path("gone.png")), "red", "")], (), 8)
     with pytest.raises(BadInput, match=r"^here:3: gone\.png: expected a file that can be read, got: No such file"):
         album[0]

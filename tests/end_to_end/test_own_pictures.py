@@ -24,6 +24,7 @@ from unrecall.record.schema import load as load_record
 from unrecall.scenarios.pictures import Pictures, class_number, load_classifier, load_processor
 from unrecall.tasks import TransformersPictures
 from unrecall.tasks.picture_files import Gallery, Picture
+from unrecall.tasks.pictures import Source
 from unrecall.training.session import Session
 
 COLOURS = ("red", "green", "blue")
@@ -128,6 +129,50 @@ def test_methods_are_compared_on_ones_own_model_too(capsys: pytest.CaptureFixtur
     assert "another" in one_line(capsys)
 
 
+def test_tables_of_datasets_are_as_good_as_folders() -> None:
+    """The same examples, and so the same request: from Parquet, from a saved folder, and from file_name in CSV."""
+    datasets = pytest.importorskip("datasets")
+    files = sorted(Path("data").rglob("*.png"))
+    rows = [
+        {"image": {"bytes": file.read_bytes(), "path": f"{file.parent.name}/{file.name}"}, "label": file.parent.name}
+        for file in files
+    ]
+    labels = datasets.ClassLabel(names=[*COLOURS])
+    table = datasets.Dataset.from_list(rows, features=datasets.Features({"image": datasets.Image(), "label": labels}))
+    table.to_parquet("data.parquet")
+    table.save_to_disk("saved")
+    Path("data.csv").write_text(
+        "file_name,label\n" + "".join(f"{file},{file.parent.name}\n" for file in files), encoding="utf-8"
+    )
+    letter = [line for line in Path("letter.txt").read_text().splitlines() if line and not line.startswith("#")]
+    Path("longer.txt").write_text("".join(f"data/{line}\n" for line in letter))
+    Path("shorter.txt").write_text("".join(f"{Path(line).name}\n" for line in letter))  # as save_to_disk calls them
+    by_content = {
+        path: Pictures(model="model", forget=names, retain=path, holdout="unseen").make().request.fingerprint
+        for path, names in (
+            ("data", "letter.txt"),
+            ("data.csv", "longer.txt"),
+            ("data.parquet", "letter.txt"),
+            ("saved", "shorter.txt"),
+        )
+    }
+    assert len(set(by_content.values())) == 1, by_content
+
+
+def test_pictures_of_one_name_in_a_table_are_called_by_their_place() -> None:
+    datasets = pytest.importorskip("datasets")
+    files = sorted(Path("data").rglob("*.png"))
+    rows = [{"image": {"bytes": file.read_bytes(), "path": "image.png"}, "label": file.parent.name} for file in files]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    datasets.Dataset.from_list(rows, features=features).to_parquet("data.parquet")
+    Path("names.txt").write_text("image.png\n")
+    with pytest.raises(BadInput, match=r"got 'image\.png'. They have names such as \['data\.parquet\[0\]'\]"):
+        Pictures(model="model", forget="names.txt", retain="data.parquet").make()
+    Path("names.txt").write_text("data.parquet[3]\n")
+    request = Pictures(model="model", forget="names.txt", retain="data.parquet").make().request
+    assert (len(request.forget), len(request.retain)) == (1, 23)
+
+
 def test_unlearn_leaves_a_folder_to_open_and_audit(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("unlearn", *OWN, "--no-tune", *HOW) == 0
     processor = load_processor("out/unlearned")
@@ -171,7 +216,7 @@ def test_what_the_scenario_holds() -> None:
 def test_pictures_reach_the_model_as_its_processor_prepares_them() -> None:
     processor = load_processor("model")
     task = TransformersPictures(processor=processor)
-    gallery = Gallery([Picture("here", Path("data/red/3.png"), "red")], [0], task.prepare, Path("data"))
+    gallery = Gallery([Picture("here", Source(Path("data/red/3.png")), "red")], [0], task.prepare, Path("data"))
     inputs, label = gallery[0]
     expected = processor(Image.open("data/red/3.png"), return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(task._normalised(inputs[None]), expected)
@@ -317,7 +362,7 @@ def test_a_processor_that_can_not_be_followed_is_refused(changes: dict[str, Any]
     ],
 )
 def test_labels_are_names_or_numbers(names: list[str], labels: list[str | int], expected: list[int] | str) -> None:
-    lines = [Picture(f"f.jsonl:{i}", Path("f.png"), label) for i, label in enumerate(labels)]
+    lines = [Picture(f"f.jsonl:{i}", Source(Path("f.png")), label) for i, label in enumerate(labels)]
     if isinstance(expected, str):
         with pytest.raises(BadInput, match=expected):
             class_number(lines[0], names)
@@ -326,7 +371,7 @@ def test_labels_are_names_or_numbers(names: list[str], labels: list[str | int], 
 
 
 def test_a_folder_is_called_by_the_name_of_its_class() -> None:
-    assert class_number(Picture("f/2/a.png", Path("f/2/a.png"), "2"), ["1", "2", "3"]) == 1
+    assert class_number(Picture("f/2/a.png", Source(Path("f/2/a.png")), "2"), ["1", "2", "3"]) == 1
 
 
 def test_what_is_no_picture_is_counted_and_hidden_files_are_none() -> None:

@@ -159,7 +159,16 @@ def of_files(samples: Sequence[tuple[str, int]]) -> list[str]:
     """sha256 of each file, and its class: of pairs of a path and a class. Files are read some at a time."""
     with ThreadPoolExecutor(READERS) as readers:
         digests = readers.map(_digest_of_file, [path for path, *_ in samples])
-    return [f"{text} {label}" for text, (_, label) in zip(digests, samples, strict=True)]
+    return [_with_class(text, label) for text, (_, label) in zip(digests, samples, strict=True)]
+
+
+def of_bytes(data: bytes, label: int) -> str:
+    """The same of what a file would hold."""
+    return _with_class(hashlib.sha256(data).hexdigest(), label)
+
+
+def _with_class(sha256: str, label: int) -> str:
+    return f"{sha256} {label}"
 
 
 def _digest_of_file(path: str) -> str:

@@ -24,17 +24,18 @@ ABSENT = {
 
 @dataclass(frozen=True)
 class Pairs(Builder):
-    """Your own CLIP, and your own JSON Lines of the pairs that it must forget and of those that it must keep.
+    """Your own CLIP, and your own files of the pairs that it must forget and of those that it must keep.
 
     `model`: folder of a Transformers CLIP that was trained on both (open_clip's models go through a scenario of one's
-    own: `Contrastive` takes them as they are). `forget`, `retain`: JSON Lines with image (a path, from the file on) and
-    caption, and perhaps label or category, the name of a class. `holdout`: pairs like forget that the model was never
-    trained on; without them there is no privacy number. `test`: other pairs that it was never trained on. `base`: the
-    model before it was trained on forget and retain; `references` models are trained from it on retain alone (AdamW,
-    `lr`, `epochs`, batches of `batch`, cosine), and without it there is nothing to judge by. `classes`: a file of class
-    names, one a line; left out, the labels of forget and retain. `prompt`: what asks for a class, with {} for its name.
-    Pictures are prepared as the model's folder says, or else as OpenAI's CLIP wants them, and kept in memory as bytes:
-    150 KB each at 224 x 224.
+    own: `Contrastive` takes them as they are). `forget`, `retain`: records (JSON Lines, a JSON list, CSV, Parquet, or
+    what `datasets` saved) with image or file_name, a path from the file on, or the picture itself in a table; with
+    caption; and perhaps with label or category, the name of a class. `holdout`: pairs like forget that the model was
+    never trained on; without them there is no privacy number. `test`: other pairs that it was never trained on. `base`:
+    the model before it was trained on forget and retain; `references` models are trained from it on retain alone
+    (AdamW, `lr`, `epochs`, batches of `batch`, cosine), and without it there is nothing to judge by. `classes`: a file
+    of class names, one a line; left out, the labels of forget and retain. `prompt`: what asks for a class, with {} for
+    its name. Pictures are prepared as the model's folder says, or else as OpenAI's CLIP wants them, and kept in memory
+    as bytes: 150 KB each at 224 x 224.
     """
 
     model: str = ""

@@ -12,6 +12,7 @@ from torch import nn
 
 from unrecall.data.examples import Absent, Examples, Part, evenly, split
 from unrecall.data.request import SPLITS, Request
+from unrecall.disk.files import is_folder_of_files
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
@@ -19,7 +20,7 @@ from unrecall.scenarios.language import check_floats, check_unquantised, check_w
 from unrecall.scenarios.language import opened as opened_by_library
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.picture_files import LIST, Gallery, Picture, bytes_of, left_out, listed, read
+from unrecall.tasks.picture_files import LIST, Gallery, Picture, left_out, listed, read
 from unrecall.tasks.pictures import opened
 from unrecall.tasks.transformers_pictures import TransformersPictures
 
@@ -38,17 +39,17 @@ class Pictures(Builder):
     """Your own image classifier, and your own pictures that it must forget and that it must keep.
 
     `model`: folder of a Transformers image classifier that was trained on both. `retain`: a folder with a folder of
-    pictures for each class, or a file of records (JSON Lines, a JSON list, CSV, Parquet) with image, a path from the
-    file on, and label. `forget`: a text file (.txt) with names of pictures in `retain`, or of folders there for all
-    that lies in them, one a line, which are then taken out of it; or a folder or a file of records of its own.
-    `holdout`: pictures like forget that the model was never trained on; without them there is no privacy number.
-    `test`: other pictures that it was never trained on. `base`: the model before it was trained on forget and retain,
-    whose last layer is made anew where it has other classes; `references` models are trained from it on retain alone
-    (AdamW, `lr`, `epochs`, batches of `batch`, cosine), and without it there is nothing to judge by. `group`: the key
-    of records that says whose each picture of forget and holdout is. `control`: how the holdout came to be (random
-    split, matched or synthetic). Classes are those that the model's config.json names; where it names none, they are
-    numbers, or the folders of `retain` in the order of their names. Pictures are prepared by the model's own
-    preprocessor_config.json.
+    pictures for each class, or a file of records (JSON Lines, a JSON list, CSV, Parquet, or what `datasets` saved) with
+    image or file_name, a path from the file on, or the picture itself in a table, and label. `forget`: a text file
+    (.txt) with names of pictures in `retain`, or of folders there for all that lies in them, one a line, which are then
+    taken out of it; or a folder or a file of records of its own. `holdout`: pictures like forget that the model was
+    never trained on; without them there is no privacy number. `test`: other pictures that it was never trained on.
+    `base`: the model before it was trained on forget and retain, whose last layer is made anew where it has other
+    classes; `references` models are trained from it on retain alone (AdamW, `lr`, `epochs`, batches of `batch`,
+    cosine), and without it there is nothing to judge by. `group`: the key of records that says whose each picture of
+    forget and holdout is. `control`: how the holdout came to be (random split, matched or synthetic). Classes are those
+    that the model's config.json names; where it names none, they are numbers, or the folders of `retain` in the order
+    of their names. Pictures are prepared by the model's own preprocessor_config.json.
     """
 
     model: str = ""
@@ -75,14 +76,15 @@ class Pictures(Builder):
         task = TransformersPictures(classes=tuple(names), processor=load_processor(self.model))
         for place in evenly(len(pictures["retain"]), LOOKED_AT):
             sample = pictures["retain"][place]
-            opened(bytes_of(sample), sample.where, task.prepare)  # which says what is wrong with the picture itself
-            task.check_processor(opened(bytes_of(sample), sample.where, lambda picture: picture.copy()))
+            data = sample.source.read(sample.where)
+            opened(data, sample.where, task.prepare)  # which says what is wrong with the picture itself
+            task.check_processor(opened(data, sample.where, lambda picture: picture.copy()))
 
         sets: dict[str, Examples] = {}
         for name, some in pictures.items():
             path = Path(getattr(self, name))
             numbers = [class_number(picture, names) for picture in some]
-            sets[name] = Gallery(some, numbers, task.prepare, path if path.is_dir() else path.parent)
+            sets[name] = Gallery(some, numbers, task.prepare, path if is_folder_of_files(path) else path.parent)
         if from_retain:
             sets["forget"], sets["retain"] = split(sets["retain"], listed(Path(self.forget)))
         try:

@@ -1,4 +1,4 @@
-"""Pictures with captions from JSON Lines and the files they name; every complaint names file and line."""
+"""Pictures with captions from files of records; every complaint names file and line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,42 +10,40 @@ from torch import Tensor
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput, nearest
 from unrecall.tasks.pairs import UNKNOWN
-from unrecall.tasks.pictures import decoded
+from unrecall.tasks.pictures import Source, decoded, source_of
 from unrecall.tasks.strings import readable, string
 
 LABELS = ("label", "category")
 
 
 class Line(NamedTuple):
-    """One pair as a file has it: where it stands, the picture's file, the caption, and its class's name or nothing."""
+    """One pair as a file has it: where it stands, the picture, the caption, and its class's name or nothing."""
 
     where: str
-    picture: Path
+    picture: Source
     caption: str
     label: str
 
 
 def read(path: Path) -> list[Line]:
-    """The pairs of a JSON Lines file or a JSON list, each once: `image`, `caption`, and perhaps `label` or `category`.
+    """The pairs of a file of records, each once: `image`, `caption`, and perhaps `label` or `category`.
 
-    Pictures are named by their paths from the file's own folder on. Raises BadInput with the line's number where it is
-    not JSON, a key is missing, a caption is empty, or there is no such picture.
+    Records are as in `disk/tables.py`, and pictures as `source_of` takes them: named by their paths from the file's own
+    folder on, or in the table itself. BadInput, with the line, where a key is missing, a caption is empty, or there is
+    no such picture.
     """
     lines = [_line(record, where, path.parent) for where, record in records(path)]
     return list({(line.picture, line.caption): line for line in reversed(lines)}.values())[::-1]
 
 
 def _line(record: Mapping[str, Any], where: str, folder: Path) -> Line:
-    lacking = [key for key in ("image", "caption") if key not in record]
-    if lacking:
+    picture = source_of(record, where, folder)
+    if picture is None or "caption" not in record:
         keys = ", ".join(map(str, record)) or "nothing"
         raise BadInput(f"{where}: expected the keys image and caption, got {keys}.")
-    caption, name = (string(record[key], f"{where}: {key}") for key in ("caption", "image"))
+    caption = string(record["caption"], f"{where}: caption")
     if not readable(caption):
         raise BadInput(f"{where}: expected a caption, got {caption!r:.60}. Remove the pair, or give it one.")
-    picture = folder / name
-    if not picture.is_file():
-        raise BadInput(f"{where}: expected image to be a file, from {folder} on, got nothing at '{name}'.")
     label = next((record[key] for key in LABELS if record.get(key) is not None), "")
     if isinstance(label, bool) or not isinstance(label, str | int):
         raise BadInput(f"{where}: expected label to be the name of a class, got {label!r:.60}.")
@@ -83,9 +81,5 @@ class Album:
         }
 
     def _decoded(self, line: Line) -> Tensor:
-        where = f"{line.where}: {line.picture.name}"
-        try:
-            data = line.picture.read_bytes()
-        except OSError as error:
-            raise BadInput(f"{where}: expected a file that can be read, got: {error.strerror}.") from error
-        return decoded(data, self.size, where).mul(255).round().to(torch.uint8)
+        where = f"{line.where}: {line.picture.file.name}"
+        return decoded(line.picture.read(where), self.size, where).mul(255).round().to(torch.uint8)

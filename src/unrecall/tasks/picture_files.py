@@ -1,4 +1,4 @@
-"""Pictures and their classes: from a folder that has a folder for each class, or from records that name files."""
+"""Pictures and their classes: from a folder that has a folder for each class, or from records."""
 
 import os
 from collections import Counter
@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unrecall.data.identity import of_files
+from unrecall.data.identity import of_bytes, of_files
 from unrecall.disk.files import is_folder_of_files, read_text
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
-from unrecall.tasks.pictures import opened
-from unrecall.tasks.strings import string
+from unrecall.tasks.pictures import Source, opened, source_of
 
 LABELS = ("label", "category")
 LIST = ".txt"
@@ -26,33 +25,41 @@ HELD = 20_000
 
 
 class Picture(NamedTuple):
-    """A picture: where a file speaks of it, its own file, its class, and whose it is, or nothing.
+    """A picture: where a file speaks of it, its own file or bytes, its class, and whose it is, or nothing.
 
     `label`: the class's name, or its number as a whole number. `where` is the picture's own path in a folder.
     """
 
     where: str
-    file: Path
+    source: Source
     label: str | int
     owner: str = ""
 
     @property
     def in_folder(self) -> bool:
         """Whether the folder that it lies in names its class."""
-        return self.where == str(self.file)
+        return self.where == str(self.source.file)
 
 
 def read(path: Path, group: str = "") -> list[Picture]:
     """The pictures of a folder with a folder for each class, or those that records name: `image`, and `label`.
 
-    Records are as in `disk/tables.py`; files are named from the records' own folder on. `group`: the key that says
-    whose each picture is. BadInput, with the line, where image or label is missing or there is no such file.
+    Records are as in `disk/tables.py`, and pictures in them as `source_of` takes them: files are named from the
+    records' own folder on. `group`: the key that says whose each picture is. BadInput, with the line, where image or
+    label is missing or there is no such file.
     """
     if path.suffix.lower() == LIST:
         raise BadInput(f"{path}: expected pictures with their classes, got a list of names, as --forget may be.")
     if is_folder_of_files(path):
         return _of_folder(path)
-    return [_of_record(record, where, path.parent, group) for where, record in records(path)]
+    pictures = [_of_record(record, where, path.parent, group) for where, record in records(path)]
+    names = Counter(picture.source.file for picture in pictures if picture.source.data)
+    return [_named_by_place(picture) if names[picture.source.file] > 1 else picture for picture in pictures]
+
+
+def _named_by_place(picture: Picture) -> Picture:
+    """The picture called after its place in the table, as others there have the same name."""
+    return picture._replace(source=picture.source._replace(file=Path(picture.where)))
 
 
 def left_out(path: Path) -> Counter[str]:
@@ -75,7 +82,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _of_folder(path: Path) -> list[Picture]:
     """Every picture below a folder for each class."""
     pictures = [
-        Picture(str(file), file, folder.name)
+        Picture(str(file), Source(file), folder.name)
         for folder in _classes(path)
         for file in _files(folder)
         if file.suffix.lower() in FORMATS
@@ -90,16 +97,16 @@ def _of_folder(path: Path) -> list[Picture]:
 
 def _of_record(record: Mapping[str, Any], where: str, folder: Path, group: str) -> Picture:
     label = next((record[key] for key in LABELS if record.get(key) is not None), None)
-    if "image" not in record or label is None:
+    source = source_of(record, where, folder)
+    if source is None or label is None:
         keys = ", ".join(map(str, record)) or "nothing"
         raise BadInput(f"{where}: expected the keys image and label, got {keys}.")
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
         raise BadInput(f"{where}: expected label to be a class, by its name or number, got {label!r:.60}.")
-    file = folder / string(record["image"], f"{where}: image")
-    if not file.is_file():
-        raise BadInput(f"{where}: expected image to be a file, from {folder} on, got nothing at '{record['image']}'.")
     owner = record.get(group) if group else None
-    return Picture(where, file, label.strip() if isinstance(label, str) else label, "" if owner is None else str(owner))
+    return Picture(
+        where, source, label.strip() if isinstance(label, str) else label, "" if owner is None else str(owner)
+    )
 
 
 def listed(path: Path) -> list[str]:
@@ -125,7 +132,7 @@ class Gallery:
         self, pictures: Sequence[Picture], labels: Sequence[int], prepare: Callable[[Any], Tensor], root: Path
     ) -> None:
         self.pictures, self.prepare, self.root = pictures, prepare, root
-        self.samples = [(str(picture.file), label) for picture, label in zip(pictures, labels, strict=True)]
+        self.samples = [(str(picture.source.file), label) for picture, label in zip(pictures, labels, strict=True)]
         self._decoded: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -135,19 +142,13 @@ class Gallery:
         pixels = self._decoded.get(index)
         if pixels is None:
             picture = self.pictures[index]
-            pixels = opened(bytes_of(picture), picture.where, self.prepare).to(torch.uint8)
+            pixels = opened(picture.source.read(picture.where), picture.where, self.prepare).to(torch.uint8)
             if len(self._decoded) < HELD:
                 self._decoded[index] = pixels
         return pixels.float() / 255, self.samples[index][1]
 
     def identities(self, indices: Sequence[int], /) -> list[str]:
-        """sha256 of each file, and its class."""
-        return of_files([self.samples[i] for i in indices])
-
-
-def bytes_of(picture: Picture) -> bytes:
-    """What a picture's file holds."""
-    try:
-        return picture.file.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{picture.where}: expected a file that can be read, got: {error.strerror}.") from error
+        """sha256 of each picture's bytes, and its class."""
+        in_files = [i for i in indices if not self.pictures[i].source.data]
+        texts = dict(zip(in_files, of_files([self.samples[i] for i in in_files]), strict=True))
+        return [texts.get(i) or of_bytes(self.pictures[i].source.data, self.samples[i][1]) for i in indices]

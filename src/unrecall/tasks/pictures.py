@@ -2,17 +2,58 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unrecall.errors import BadInput
+from unrecall.tasks.strings import string
 
 T = TypeVar("T")
+
+
+IMAGE = ("image", "file_name")
+"""Keys of records that name a picture; the second as `datasets` has it in the metadata of its image folders."""
+
+
+class Source(NamedTuple):
+    """Where a picture's bytes are: in a file; or in `data`, where a table holds them, and `file` is what it calls them.
+
+    Tables of `datasets` hold pictures so: `{"bytes": ..., "path": ...}`.
+    """
+
+    file: Path
+    data: bytes = b""
+
+    def read(self, where: str) -> bytes:
+        """The bytes; BadInput, with `where`, for a file that can't be read."""
+        try:
+            return self.data or self.file.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{where}: expected a file that can be read, got: {error.strerror}.") from error
+
+
+def source_of(record: Mapping[str, Any], where: str, folder: Path) -> Source | None:
+    """The picture that a record has: `image` or `file_name`, a path from `folder` on, or what a table holds.
+
+    None where it has neither key. BadInput, with `where`, where there is no such file.
+    """
+    key = next((key for key in IMAGE if key in record), None)
+    if key is None:
+        return None
+    value: Any = record[key]
+    if isinstance(value, Mapping):
+        data, value = value.get("bytes"), value.get("path") or where.rpartition("/")[2]
+        if isinstance(data, bytes) and data:
+            return Source(folder / string(value, f"{where}: {key}"), data)
+    source = Source(folder / string(value, f"{where}: {key}"))
+    if not source.file.is_file():
+        raise BadInput(f"{where}: expected {key} to be a file, from {folder} on, got nothing at '{value}'.")
+    return source
 
 
 def coarse(value: Tensor, bounds: tuple[float, float]) -> Tensor:
