@@ -101,12 +101,14 @@ def folder(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("run", *OWN, *UNSEEN, "--alone", *HOW, "--no-tune", "--suite", "quick") == 0
+    assert call("run", *OWN, *UNSEEN, "--alone", *HOW, "--no-tune", "--suite", "quick", "--show-examples") == 0
     assert re.match(r"grad_diff:lr=0.001,epochs=1, seed 0: ", capsys.readouterr().out)
     record = load_record(Path("out/seed-0/record.json"))
     assert (record.scenario, record.kind) == ("pictures", "samples")
     assert record.sizes == {"forget": 4, "retain": 20, "holdout": 9, "test": 6}
     assert record.measurement("forget_accuracy").original.value == 1
+    exhibits = {exhibit.index: exhibit.caption for exhibit in record.exhibits}
+    assert re.fullmatch(r"blue: blue/2\.png, unlearned [\d.]+", exhibits[0])
     again = load_classifier("out/seed-0/unlearned")
     assert weights.digest_of(again) == record.provenance.weights["unlearned"]
     assert not list(Path("out").rglob("*.part"))

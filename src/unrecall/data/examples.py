@@ -106,6 +106,18 @@ def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[
     return first, rest
 
 
+def file_of(examples: Examples, index: int) -> str:
+    """The file that an example was read from, below its data set's root; empty where the data set knows no files."""
+    if isinstance(examples, Part):
+        return file_of(examples.whole, examples.indices[index])
+    samples = getattr(examples, "samples", None)
+    sample = samples[index] if isinstance(samples, Sequence) else None
+    if not isinstance(sample, Sequence) or not sample or not isinstance(sample[0], str | PathLike):
+        return ""
+    file, root = Path(sample[0]), Path(getattr(examples, "root", ""))
+    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+
+
 def _places_of_files(data: Examples, name: str | PathLike[str]) -> dict[str, list[int]]:
     """The places in a data set of each file, and of all files below each folder, by its whole path."""
     files = getattr(data, "samples", None)

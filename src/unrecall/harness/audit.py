@@ -12,6 +12,7 @@ from torch import nn
 
 from unrecall.attacks.base import Attack, AttackKind
 from unrecall.data.enough import SAMPLE
+from unrecall.data.examples import file_of
 from unrecall.data.request import SAMPLED, SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
@@ -210,7 +211,7 @@ def _sampled(setting: Setting) -> dict[str, int]:
 def _worst(setting: Setting, count: int = 8, *, show: bool = False) -> Iterator[Exhibit]:
     """The forget examples on which the unlearned model is most confident beyond retrained ones.
 
-    `show`: whether with what they say.
+    `show`: whether with what they say, and the files that they are.
     """
     evidence = setting.evidence["unlearned"]
     own = evidence.signals["forget"].confidence
@@ -218,6 +219,7 @@ def _worst(setting: Setting, count: int = 8, *, show: bool = False) -> Iterator[
     base = np.mean(references, axis=0) if references else np.zeros_like(own)
     for i in map(int, np.argsort(base - own, kind="stable")[:count]):
         beside = f", retrained {base[i]:.2f}" if references else ""
-        words = f"unlearned {own[i]:.2f}{beside}"
-        exhibit = setting.task.exhibit(setting.request.forget[i], words).model_copy(update={"index": i})
+        words, forget = f"unlearned {own[i]:.2f}{beside}", setting.request.forget
+        file = f"{name}, " if show and (name := file_of(forget, i)) else ""
+        exhibit = setting.task.exhibit(forget[i], file + words).model_copy(update={"index": i})
         yield exhibit if show else exhibit.without_content(words)

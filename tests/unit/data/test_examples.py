@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unrecall.data.examples import split
+from unrecall.data.examples import file_of, split
 from unrecall.errors import BadInput
 
 DATA = [(torch.tensor([float(i)]), i % 2) for i in range(6)]
@@ -55,3 +55,19 @@ def test_files_go_by_name_and_folders_for_all_in_them(chosen: object, indices: l
 def test_what_it_has_not_is_refused(data: list[object], chosen: object, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         split(data, chosen)  # type: ignore[arg-type]
+
+
+def test_an_example_is_called_by_its_file() -> None:
+    forget, _ = split(Folder(DATA), ["bob", "cid/2.png"])
+    assert [file_of(forget, i) for i in range(3)] == ["bob/1.png", "bob/2.png", "cid/2.png"]
+    elsewhere = Folder(DATA)
+    elsewhere.root = "other"
+    assert file_of(elsewhere, 0) == "faces/ann/1.png"
+
+
+def test_samples_that_name_no_files_are_no_names() -> None:
+    for samples in (None, 3, torch.ones(6, 2), [torch.ones(1)] * 6, [()] * 6, [(3, "a.png")] * 6):
+        data = Folder(DATA)
+        data.samples = samples  # type: ignore[assignment]
+        assert file_of(data, 0) == ""
+    assert file_of(DATA, 0) == ""
