@@ -12,9 +12,11 @@ from unrecall.errors import BadInput, visible
 RecordPath = Annotated[Path, typer.Argument(help="the audit's record, or a folder that holds one")]
 LedgerPath = Annotated[Path, typer.Argument(help="the ledger: JSON Lines, made where there is none")]
 RequestName = Annotated[str, typer.Option("--request", help="the request's name, the same whenever it is audited")]
-ForgetFile = Annotated[Path | None, typer.Option("--forget", help="JSON Lines of its records; salted digests are kept")]
+ForgetFile = Annotated[
+    Path | None, typer.Option("--forget", help="its records, as `run` takes them; salted digests are kept")
+]
 HoldoutFile = Annotated[
-    Path | None, typer.Option("--holdout", help="JSON Lines of its holdout: requests that share none are multiplied")
+    Path | None, typer.Option("--holdout", help="its holdout, likewise: requests that share none are multiplied")
 ]
 
 Checkpoint = Annotated[

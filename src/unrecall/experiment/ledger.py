@@ -132,12 +132,23 @@ def e_value(record: Record, folder: Path) -> EValue:
 
 
 def texts_of(path: Path | None) -> list[str]:
-    """The JSON, in one order, of each record of a JSON Lines file; none for no file. BadInput where it isn't one."""
+    """A text for each record of a request, the same in whatever order they come; none for no path.
+
+    Of a file of records the JSON of each; of a list that ends in .txt its names; of a folder of pictures their sha256.
+    BadInput where it is none of these, and where a record is there twice.
+    """
+    from unrecall.disk.files import is_folder_of_files
     from unrecall.disk.tables import records
+    from unrecall.tasks.picture_files import LIST, listed, read
 
     if path is None:
         return []
-    texts = [json.dumps(record, sort_keys=True, ensure_ascii=False, default=str) for _, record in records(path)]
+    if path.suffix.lower() == LIST:
+        texts = listed(path)
+    elif is_folder_of_files(path):
+        texts = [file_key(picture.source.file) for picture in read(path)]
+    else:
+        texts = [json.dumps(record, sort_keys=True, ensure_ascii=False, default=str) for _, record in records(path)]
     if len(set(texts)) < len(texts):
         raise BadInput(f"{path}: expected each record once, got one twice. Remove it.")
     return texts
