@@ -21,11 +21,13 @@ from unrecall.data.examples import Absent, digest, iterate
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record
-from unrecall.scenarios.image_text import MEAN, STD, load_clip, normalisation
+from unrecall.scenarios.image_text import load_clip
 from unrecall.scenarios.pairs import Pairs
 from unrecall.tasks import Contrastive
 from unrecall.tasks.pair_files import Album, Line, read
 from unrecall.tasks.pictures import Source, decoded
+from unrecall.tasks.pretrained import MEAN, STD, normalisation
+from unrecall.tasks.protocols import check_folders
 from unrecall.training.session import Session
 
 COLOURS = ("red", "green", "blue", "grey")
@@ -96,6 +98,15 @@ def test_unlearn_leaves_a_folder_to_open_and_run_on(capsys: pytest.CaptureFixtur
     again = Pairs(model="out/unlearned", forget="data/forget.jsonl", retain="data/retain.jsonl").make()
     assert again.original is not None
     assert weights.digest_of(again.original) in capsys.readouterr().out
+
+
+def test_a_model_that_is_shown_other_pictures_is_not_compared() -> None:
+    task = Pairs(model="model", forget="data/forget.jsonl", retain="data/retain.jsonl").make().task
+    check_folders(task, Path("model"), Path("data"), Path("nowhere"))
+    path = Path("model/preprocessor_config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_mean": [0.5, 0.5, 0.5]}))
+    with pytest.raises(BadInput, match=r"normalised as the original's, by \(0\.5, 0\.4, .* \(0\.5, 0\.5, 0\.5\)"):
+        check_folders(task, Path("model"))
 
 
 def test_what_the_scenario_holds() -> None:

@@ -201,6 +201,20 @@ def test_a_model_whose_outputs_are_called_otherwise_is_not_compared(capsys: pyte
     assert call(*audit, "--device", "cpu", "--out", "again") == 0
 
 
+@pytest.mark.parametrize("change", [{"image_mean": [0.5] * 3}, {"size": {"height": 8, "width": 6}}, {"size": 3}])
+def test_a_model_that_is_shown_other_pictures_is_not_compared(change: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("model", "other")
+    path = Path("other/preprocessor_config.json")
+    path.write_text(json.dumps(PREPARATION | change))
+    sets = ["--forget", "letter.txt", "--retain", "data", *UNSEEN]
+    audit = ["audit", "--original", "model", "--unlearned", "other", *sets, "--alone", "--suite", "loss"]
+    assert call(*audit, "--device", "cpu", "--out", "audited") == 2
+    message = one_line(capsys)
+    assert "expected pictures prepared as the original's" in message or "image processor that Transformers" in message
+    path.write_text(json.dumps(PREPARATION | {"image_std": [0.2, 0.3, 0.4001]}))
+    assert call(*audit, "--device", "cpu", "--out", "audited") == 0
+
+
 def test_what_the_scenario_holds() -> None:
     case = Pictures(model="model", forget="letter.txt", retain="data", test="test.jsonl").make()
     request, task = case.request, case.task

@@ -253,6 +253,26 @@ def test_a_conversation_is_forgotten_by_one_command() -> None:
     assert AutoModelForCausalLM.from_pretrained("out/seed-0/unlearned").config.max_position_embeddings == 64
 
 
+def test_a_model_that_reads_words_otherwise_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    """Texts go to every model by the original's tokenizer; a folder without one of its own is taken for the same."""
+    shutil.copytree("model", "other")
+    path = Path("other/tokenizer.json")
+    words = json.loads(path.read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["ann"], vocabulary["bob"] = vocabulary["bob"], vocabulary["ann"]
+    path.write_text(json.dumps(words))
+    audit = ["audit", "--original", "model", "--unlearned", "other", *ALL[2:], "--suite", "loss", "--alone"]
+    audit = [*(word for word in audit if word != "--anyway"), "--device", "cpu", "--out", "audited"]
+    assert call(*audit) == 2
+    assert "expected the tokenizer of the original, got one in which 'ann' is" in one_line(capsys)
+    path.write_text("{}")
+    assert call(*audit) == 2
+    assert "expected a tokenizer that Transformers reads" in one_line(capsys)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        Path("other", name).unlink()
+    assert call(*audit) == 0
+
+
 ROLES = ("system", "user", "assistant", "user", "assistant")
 TALKS = [
     list(zip(ROLES, ("of has", one["prompt"], one["answer"], two["prompt"], two["answer"]), strict=True))

@@ -27,6 +27,7 @@ from unrecall.record.schema import Record, Run
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.spec.lines import parse, show
 from unrecall.tasks.base import check_inputs
+from unrecall.tasks.protocols import check_folders
 from unrecall.training.session import Session
 
 TUNED_ON = "tuned-on.json"
@@ -196,6 +197,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     check_writable(cell.record)
     check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
+    check_folders(scenario.task, model, *retrained, *filter(None, [original]))
     seed = cell.seeds.training
     like = architecture(scenario, seed, session) if original else scenario.train_original(seed, session).model
     source = loaded(like, original) if original else like

@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from unrecall.disk.files import read_json
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput
 from unrecall.scenarios.language import Loaded, check_floats, check_unquantised, check_whole, opened, transformers
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""OpenAI's, of each channel."""
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -38,26 +35,6 @@ def load_clip(name: str) -> Loaded:
     check_whole(f"{name}: expected a CLIP", report["missing_keys"])
     check_floats(name, files, model)
     return Loaded(model.eval(), tokenizer, precision_of(files))
-
-
-def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of the channels as the model's folder has them; OpenAI's where it says nothing."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            settings = read_json(path)
-            settings = settings.get("image_processor", settings)
-            if not settings.get("do_normalize", True):
-                return (), ()
-            mean, std = (tuple(float(v) for v in settings[key]) for key in ("image_mean", "image_std"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"{path}: expected image_mean and image_std, a number each channel, got: {error!r}"
-            ) from error
-        return mean, std
-    return MEAN, STD
 
 
 def caption_tokenizer(captions: Iterable[str], size: int, merges: str = "") -> Any:

@@ -10,11 +10,12 @@ from unrecall.data.request import SPLITS, Kind, Request, Split
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
-from unrecall.scenarios.image_text import load_clip, normalisation
+from unrecall.scenarios.image_text import load_clip
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.pair_files import Album, Line, read
+from unrecall.tasks.pretrained import normalisation
 
 ABSENT = {
     "holdout": "no holdout was given: name a file of pairs like forget that the model was never trained on (holdout=)",

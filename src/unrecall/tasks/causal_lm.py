@@ -19,7 +19,7 @@ from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import mode
 from unrecall.tasks.base import Task, check_finite, opened, parts_of, split_after_layers
 from unrecall.tasks.conversations import turns
-from unrecall.tasks.pretrained import save
+from unrecall.tasks.pretrained import check_tokenizer, save
 from unrecall.tasks.protocols import Sampling
 from unrecall.tasks.strings import readable
 from unrecall.tasks.text_files import identity
@@ -239,6 +239,10 @@ class CausalLM(Tokenised, Task):
         """
         if hasattr(model, "save_pretrained"):
             save(model, self.tokenizer, folder)
+
+    def check_folder(self, folder: Path) -> None:
+        """BadInput where the folder's tokenizer gives words other numbers."""
+        check_tokenizer(self.tokenizer, folder)
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Tokens must be the model's, examples must fit its context, and no forget text may stand in another split."""

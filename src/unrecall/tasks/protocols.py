@@ -246,6 +246,9 @@ class Exportable(Protocol):
     def export(self, model: nn.Module, folder: Path) -> None:
         """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
 
+    def check_folder(self, folder: Path) -> None:
+        """BadInput where a folder's model is shown examples otherwise than by this task; what it lacks isn't asked."""
+
 
 def offers(task: Task, *protocols: type) -> bool:
     """Whether the task offers all of these protocols."""
@@ -343,3 +346,10 @@ def export(task: Task, model: nn.Module, folder: Path) -> None:
     """Writes the model in the form that it has outside unrecall, where the task knows one; nothing otherwise."""
     if isinstance(task, Exportable):
         task.export(model, folder)
+
+
+def check_folders(task: Task, *checkpoints: Path) -> None:
+    """BadInput where the folder of a model says that it is shown examples otherwise than by this task."""
+    for folder in filter(Path.is_dir, checkpoints):
+        if isinstance(task, Exportable):
+            task.check_folder(folder)

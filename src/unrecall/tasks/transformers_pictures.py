@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unrecall.errors import BadInput
 from unrecall.tasks.classification import Classification
-from unrecall.tasks.pretrained import save
+from unrecall.tasks.pretrained import PREPARATION, save
 
 APART = 0.02
 """How far apart two ways to prepare a picture may lie, as a share of its range, for rounding to 256 steps."""
@@ -49,10 +50,8 @@ class TransformersPictures(Classification):
         try:
             expected = self.processor(loaded(picture), return_tensors="pt")["pixel_values"]
             made = self._normalised(self.prepare(picture)[None] / 255)
-            apart = float((made - expected).abs().max() / max(1.0, float(expected.max() - expected.min())))
-            reason = (
-                "" if apart <= APART else f"one that does more than scale and normalise, {apart:.2f} of its range off"
-            )
+            off = apart(made, expected)
+            reason = "" if off <= APART else f"one that does more than scale and normalise, {off:.2f} of its range off"
         except Exception as error:  # whatever a processor raises over its own settings
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         if reason:
@@ -82,6 +81,32 @@ class TransformersPictures(Classification):
         """
         if hasattr(model, "save_pretrained"):
             save(model, self.processor, folder)
+
+    def check_folder(self, folder: Path) -> None:
+        """BadInput where the folder's own image processor makes something else of a picture."""
+        if not any((folder / name).is_file() for name in PREPARATION):
+            return
+        try:
+            image: Any = importlib.import_module("PIL.Image")
+            sample = image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
+            automatic: Any = importlib.import_module("transformers").AutoImageProcessor
+            theirs = automatic.from_pretrained(folder, backend="pil", trust_remote_code=False, local_files_only=True)
+            made, expected = (each(sample, return_tensors="pt")["pixel_values"] for each in (theirs, self.processor))
+        except Exception as error:  # whatever a processor raises over its own settings
+            line = " ".join(str(error).split()) or type(error).__name__
+            raise BadInput(
+                f"{folder}: expected an image processor that Transformers reads, got: {line[:300]}"
+            ) from error
+        if made.shape != expected.shape or apart(made, expected) > APART:
+            raise BadInput(
+                f"{folder}: expected pictures prepared as the original's, got a preprocessor_config.json that prepares "
+                "them otherwise. Pictures are prepared as the original's: correct it, or audit by that of its own."
+            )
+
+
+def apart(made: Tensor, expected: Tensor) -> float:
+    """How far two preparations of a picture lie apart at most, as a share of the range of the second, or of 1."""
+    return float((made - expected).abs().max() / max(1.0, float(expected.max() - expected.min())))
 
 
 def loaded(picture: Any) -> Any:
