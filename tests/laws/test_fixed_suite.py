@@ -14,7 +14,7 @@ from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.never_trained import (
-    Fixed,
+    FixedAttack,
     beside_never_trained,
     fixed_suite,
     scores_of,
@@ -47,7 +47,7 @@ def setting(*, swapped: bool = False) -> Setting:
     return Setting(Models(net(0), net(1)), request, TASK, seed=5)
 
 
-def shown(fixed: Fixed, of: Setting) -> dict[str, float]:
+def shown(fixed: FixedAttack, of: Setting) -> dict[str, float]:
     """The unlearned model's score of each example, by the example's digest."""
     units = units_of(of.request, 9)
     digests = [*of.request.digests["forget"], *of.request.digests["holdout"]]
@@ -56,7 +56,7 @@ def shown(fixed: Fixed, of: Setting) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("fixed", fixed_suite(TASK), ids=lambda fixed: fixed.name)
-def test_scores_are_the_same_when_the_arms_change_places(fixed: Fixed) -> None:
+def test_scores_are_the_same_when_the_arms_change_places(fixed: FixedAttack) -> None:
     assert shown(fixed, setting()) == shown(fixed, setting(swapped=True))
 
 
@@ -85,7 +85,7 @@ class Peeking(RecoveryAttack):
 
 def test_an_attack_that_peeks_finds_nothing_to_read() -> None:
     with pytest.raises(IndexError):
-        shown(Fixed("peeking", "Peeking", Peeking()), setting())
+        shown(FixedAttack("peeking", "Peeking", Peeking()), setting())
 
 
 def test_what_is_hidden_is_hidden_from_every_attack() -> None:
@@ -99,7 +99,7 @@ def test_an_attack_that_peeks_all_the_same_is_caught_by_the_first_law(monkeypatc
     import unrecall.harness.never_trained as harness
 
     monkeypatch.setattr(harness, "without_arms", lambda setting, model: setting)
-    fixed = Fixed("peeking", "Peeking", Peeking())
+    fixed = FixedAttack("peeking", "Peeking", Peeking())
     assert shown(fixed, setting()) != shown(fixed, setting(swapped=True))
 
 

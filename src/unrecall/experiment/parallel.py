@@ -33,7 +33,7 @@ SILENCE = 300.0
 GRACE = 10.0
 """Seconds that Ray has to end."""
 
-Outcome: TypeAlias = Record | str
+Result: TypeAlias = Record | str
 """The record of a cell, or the line that says why there is none."""
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def run_cells(cells: Sequence[Cell], jobs: int = 1, ray_address: str | None = No
     cells = list(dict.fromkeys(cells))
     if ray_address is None and len(cells) == 1:
         return [run_cell(cells[0])], []
-    started, outcomes = time.monotonic(), dict[Cell, Outcome]()
+    started, outcomes = time.monotonic(), dict[Cell, Result]()
     for cell, outcome in _as_they_end(cells, jobs, ray_address):
         outcomes[cell] = outcome
         rounds = math.ceil((len(cells) - len(outcomes)) / jobs) if ray_address is None else len(cells) - len(outcomes)
@@ -80,7 +80,7 @@ def _say(cell: Cell, line: str) -> None:
     Session(show=cell.show).say(line)
 
 
-def _as_they_end(cells: Sequence[Cell], jobs: int, ray_address: str | None) -> Iterator[tuple[Cell, Outcome]]:
+def _as_they_end(cells: Sequence[Cell], jobs: int, ray_address: str | None) -> Iterator[tuple[Cell, Result]]:
     """Each cell and what came of it, in the order in which they end."""
     if ray_address is not None:
         yield from _on_ray(cells, ray_address)
@@ -91,12 +91,12 @@ def _as_they_end(cells: Sequence[Cell], jobs: int, ray_address: str | None) -> I
             yield cell, _attempt(cell)
 
 
-def _attempt(cell: Cell) -> Outcome:
+def _attempt(cell: Cell) -> Result:
     """The record of a cell, or the line that says why there is none."""
     return _outcome(lambda: run_cell(cell), cell)
 
 
-def _outcome(make: Callable[[], Outcome], cell: Cell) -> Outcome:
+def _outcome(make: Callable[[], Result], cell: Cell) -> Result:
     """What running a cell gives, or the line that says why it gives nothing."""
     try:
         return make()
@@ -136,7 +136,7 @@ def _train(training: Training) -> None:
         scenario.train_retrained(training.retrained, session)
 
 
-def _ended(futures: Mapping["Future[Outcome]", Cell]) -> Iterator[tuple[Cell, Outcome]]:
+def _ended(futures: Mapping["Future[Result]", Cell]) -> Iterator[tuple[Cell, Result]]:
     """The cells as they end, each with its outcome."""
     for future in as_completed(futures):
         yield futures[future], _outcome(future.result, futures[future])
@@ -145,7 +145,7 @@ def _ended(futures: Mapping["Future[Outcome]", Cell]) -> Iterator[tuple[Cell, Ou
 # Several processes of this machine.
 
 
-def _in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Outcome]]:
+def _in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Result]]:
     """So many cells at once, each in a process of its own, with as many threads as this one has."""
     threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     jobs = min(jobs, len(cells))
@@ -221,7 +221,7 @@ def _end_after(process: BaseProcess) -> None:
 # Ray.
 
 
-def _on_ray(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Outcome]]:
+def _on_ray(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Result]]:
     """The cells as tasks of Ray, which a process of its own speaks with: Ray ends the one that it can't serve.
 
     BadInput where Ray doesn't start, or its cluster doesn't answer, within `PATIENCE`.

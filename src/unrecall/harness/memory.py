@@ -26,7 +26,7 @@ Confidence = Mapping[Arm, np.ndarray]
 """Logit confidence in each example's own label, by arm: log(p / (1 - p)) `[n]`."""
 
 
-class Share(NamedTuple):
+class MemoryLeft(NamedTuple):
     """A share of the original's memory, its standard error were models' noise independent between examples."""
 
     value: float
@@ -61,7 +61,7 @@ def rows_of_memory(losses: Mapping[str, Confidence], kind: str) -> list[Measurem
 
 def left_of(
     own: Confidence, original: Confidence, others: Sequence[Confidence], everyone: Sequence[Confidence]
-) -> Share:
+) -> MemoryLeft:
     """How much of what sets the original apart from retrained models sets this model apart, on forget beyond holdout.
 
         S(x) = mean_F(w (x - m)) - mean_H(w (x - m)),     w = original - m',     share = S(own) / S'(original)
@@ -86,7 +86,7 @@ def left_of(
         original_signal += sign * float(np.mean(weights**2))
         variance = (OWN * typical + freedom * variances[arm]) / (OWN + freedom)
         variance_of_own += float(np.mean(weights**2 * variance)) / len(weights)
-    return Share(own_signal / original_signal, float(np.sqrt(variance_of_own)) / abs(original_signal))
+    return MemoryLeft(own_signal / original_signal, float(np.sqrt(variance_of_own)) / abs(original_signal))
 
 
 def excess_of(own: Confidence, others: Sequence[Confidence], hardest: float) -> float:

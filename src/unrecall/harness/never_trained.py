@@ -58,7 +58,7 @@ LARGE, RANK = 300_000_000, 16
 """Weights from which on a language model is fine-tuned by a low-rank change of that rank, at the same rate."""
 
 
-class Fixed(NamedTuple):
+class FixedAttack(NamedTuple):
     """An attack of the fixed suite. `attack` None: the model is looked at as it is. `taught`: from both arms alike."""
 
     name: str
@@ -67,7 +67,7 @@ class Fixed(NamedTuple):
     taught: bool = False
 
 
-def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -> tuple[Fixed, ...]:
+def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -> tuple[FixedAttack, ...]:
     """The attacks for a task, in order.
 
     `rate`: of fine-tuning; by default 0.02 with SGD, which is two fifths of what small classifiers are trained at, and
@@ -77,34 +77,34 @@ def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -
     if offers(task, Textual):
         rank = RANK if large else 0
         return (
-            Fixed("as_it_is", "As it is"),
-            Fixed("quantise", "Rounding to 4 bits", attacks.Quantise(bits=(4,))),
+            FixedAttack("as_it_is", "As it is"),
+            FixedAttack("quantise", "Rounding to 4 bits", attacks.Quantise(bits=(4,))),
             *(_benign(count, rate or RATE_TEXT, GENTLE_TEXT, rank) for count in (15, 120)),
             _symmetric(rate or RATE_TEXT, GENTLE_TEXT, rank),
         )
     of_classifiers = (
-        Fixed("recalibration", "BatchNorm recalibration", attacks.Recalibration(counts=(2048,))),
-        Fixed("head_refit", "Refit of the head on retain", attacks.HeadRefit(counts=(10_000,))),
+        FixedAttack("recalibration", "BatchNorm recalibration", attacks.Recalibration(counts=(2048,))),
+        FixedAttack("head_refit", "Refit of the head on retain", attacks.HeadRefit(counts=(10_000,))),
     )
     return (
-        Fixed("as_it_is", "As it is"),
+        FixedAttack("as_it_is", "As it is"),
         *(of_classifiers if offers(task, Classifying) else ()),
         _benign(20, rate or RATE, GENTLE),
         _symmetric(rate or RATE, GENTLE),
     )
 
 
-def _benign(steps: int, rate: float, recipe: Fit, rank: int = 0) -> Fixed:
+def _benign(steps: int, rate: float, recipe: Fit, rank: int = 0) -> FixedAttack:
     attack = attacks.Relearn(data="benign", steps=(steps,), learning_rates=(rate,), fit=recipe, rank=rank)
-    return Fixed(f"benign_{steps}", f"Fine-tuning on retain, {steps} steps", attack)
+    return FixedAttack(f"benign_{steps}", f"Fine-tuning on retain, {steps} steps", attack)
 
 
-def _symmetric(rate: float, recipe: Fit, rank: int = 0) -> Fixed:
+def _symmetric(rate: float, recipe: Fit, rank: int = 0) -> FixedAttack:
     attack = attacks.Relearn(
         dose="both", steps=TAUGHT_STEPS, until=UNTIL, learning_rates=(rate,), fit=recipe, rank=rank
     )
     title = f"Teaching it forgotten and never-trained records alike, at most {TAUGHT_STEPS[-1]} steps"
-    return Fixed("symmetric", title, attack, taught=True)
+    return FixedAttack("symmetric", title, attack, taught=True)
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def _shared(setting: Setting) -> str:
     )
 
 
-def _parameters(fixed: Fixed) -> dict[str, object]:
+def _parameters(fixed: FixedAttack) -> dict[str, object]:
     return {} if fixed.attack is None else fixed.attack.as_dict()
 
 
@@ -261,7 +261,7 @@ def _correct(setting: Setting) -> dict[str, np.ndarray]:
     return {split: np.stack([of[split].correct for of in signals]) for split in splits}
 
 
-class Shown(NamedTuple):
+class ModelScores(NamedTuple):
     """One model's scores `[n]` and losses by attack, steps of relearning, and why some attacks could not be run."""
 
     shown: Mapping[str, np.ndarray]
@@ -270,7 +270,7 @@ class Shown(NamedTuple):
     absent: Mapping[str, str]
 
 
-def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Setting) -> Shown:
+def scores_of(role: str, suite: tuple[FixedAttack, ...], units: Units, setting: Setting) -> ModelScores:
     """What each attack shows of each example of the pool under one model; computed once for the same inputs."""
     model = setting.models.by_role()[role]
     own = without_arms(setting, role)
@@ -289,7 +289,7 @@ def scores_of(role: str, suite: tuple[Fixed, ...], units: Units, setting: Settin
         losses[fixed.name] = dict(zip(("retain", "pool"), arrays["losses"].tolist(), strict=True))
         if fixed.taught:
             steps[fixed.name] = arrays["steps"].tolist()
-    return Shown(shown, losses, steps, absent)
+    return ModelScores(shown, losses, steps, absent)
 
 
 def without_arms(setting: Setting, role: str) -> Setting:
@@ -298,7 +298,9 @@ def without_arms(setting: Setting, role: str) -> Setting:
     return only.with_seed(setting.seed)
 
 
-def _attacked(fixed: Fixed, model: nn.Module, units: Units, setting: Setting) -> Callable[[], dict[str, np.ndarray]]:
+def _attacked(
+    fixed: FixedAttack, model: nn.Module, units: Units, setting: Setting
+) -> Callable[[], dict[str, np.ndarray]]:
     """What computes an attack's scores of one model.
 
     `shown` [n]; `losses` [2], the means on retain and on the pool; `steps`, what each attacked copy had cost.
@@ -321,7 +323,7 @@ def _attacked(fixed: Fixed, model: nn.Module, units: Units, setting: Setting) ->
 
 
 def _models(
-    fixed: Fixed, model: nn.Module, units: Units, setting: Setting
+    fixed: FixedAttack, model: nn.Module, units: Units, setting: Setting
 ) -> Iterator[tuple[tuple[int, nn.Module], np.ndarray, Part]]:
     """The attacked model with its cost, which examples of the pool it scores, and these: once, or once for each half.
 
