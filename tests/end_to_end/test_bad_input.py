@@ -90,6 +90,8 @@ BAD: list[tuple[str, list[str], str]] = [
     ("nothing to tune", [*with_(RUN, method="retrain"), "--tune"], "expected a method with a strength"),
     ("against no attack of the kind", [*RUN, "--against", "loss"], "--against: expected an attack that brings the for"),
     ("a budget for no attack", [*RUN, "--kl", "0.1"], "--kl: expected it with --against, whose budget it is, got 0.1"),
+    ("a measure for no attack", [*RUN, "--measure", "loss"], "--measure: expected it with --against, got 'loss' alone"),
+    ("no measure", [*RUN, "--against", "relearn", "--measure", "los"], "--measure: expected shown or loss, got 'los'"),
     ("tuned against and not", [*RUN, "--against", "relearn", "--no-tune"], "expected it without --against, which tune"),
     ("no seeds", [*RUN, "--seeds", "0"], "--seeds"),
     ("seeds in words", [*RUN, "--seeds", "two"], "--seeds"),

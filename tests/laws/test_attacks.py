@@ -91,6 +91,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "few_shot": {"ks": (2,)},
     "multi_turn": {"turns": 2},
     "traces": {"folds": 2},
+    "update_inversion": {"most": 30},
     "soft_prompt": {"vectors": 3, "steps": 2, "every": 1},
     "steering": {"strengths": (1.0,), "wordings": 2},
     "interpolate": {"points": 3, "most": 20},
@@ -115,6 +116,12 @@ def find_attacks() -> dict[str, type[Attack]]:
 
 ATTACKS = find_attacks()
 SCORED = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, ScoredAttack)}
+PLACES = [
+    (kind, name)
+    for name in ATTACKS
+    for kind in [k for k in ("samples", "text") if name not in REFUSED[k]] or [*REFUSED]
+]
+"""A classifier and a language model, or else all worlds: for what no further modality decides."""
 APPLYING = [(kind, name) for kind in REFUSED for name in ATTACKS if name not in REFUSED[kind]]
 each_attack = pytest.mark.parametrize("name", ATTACKS)
 each_applying = pytest.mark.parametrize(("case", "name"), APPLYING, indirect=["case"])
@@ -399,7 +406,7 @@ SIGNALS = Cache()
 """What models say of examples, which is the same for all attacks."""
 
 
-@each_attack
+@pytest.mark.parametrize(("case", "name"), PLACES, indirect=["case"])
 def test_little_data_is_a_row_with_a_reason(name: str, case: Case) -> None:
     """No error: each row has a value, or says why it has none."""
     attack = small(name)

@@ -15,7 +15,7 @@ from torch import nn
 
 import unrecall.methods
 from tests.worlds import CPU, World
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.experiment import case as experiment
 from unrecall.experiment import timing
 from unrecall.methods.base import GradientMethod, Method, Null
@@ -351,9 +351,10 @@ def steps_told(method: Method, world: World) -> int:
     return sum(int(times or 1) * int(count) for times, count in re.findall(r"(?:(\d+) x )?(\d+) steps of", text))
 
 
-@pytest.mark.parametrize(
-    "name", [k for k, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
-)
+NULLS = [name for name, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
+
+
+@pytest.mark.parametrize(("case", "name"), [place for place in PLACES if place[1] in NULLS], indirect=["case"])
 def test_null_moves_no_weight(name: str, case: Case) -> None:
     method = usual(name)
     assert isinstance(method, GradientMethod)
@@ -392,11 +393,11 @@ def paced(method: Method, kind: str) -> Method:
 
 
 def stronger(method: Method) -> list[Method]:
-    """The method as it is, and ever stronger ones."""
+    """The method as it is, and stronger ones, those first that most methods need here."""
     strength = method.innermost().strength
     if strength is None:
         return [method]
-    factors = (factor for factor in (4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0) if factor <= strength.high)
+    factors = (factor for factor in (64.0, 16.0, 4.0, 256.0, 1024.0, 4096.0) if factor <= strength.high)
     return [method, *(method.scaled(factor) for factor in factors)]
 
 
@@ -407,7 +408,10 @@ def test_forgets_at_some_strength(name: str, case: Case) -> None:
     fitted = replace(METHODS[name](), **FITTED.get((name, case.kind), {}))
     seen = []
     for method in stronger(paced(fitted, case.kind)):
-        result = case.unlearn(method)
+        try:
+            result = case.unlearn(method)
+        except Diverged:
+            continue
         seen.append((before - confidence(result, case), accuracy(result, w.task, w.request.retain).mean()))
         if seen[-1][0] > 0.05 and seen[-1][1] > case.above_chance(0.2):
             return

@@ -136,6 +136,7 @@ def run(
     tune: Tune = None,
     against: options.AgainstAttack = "",
     kl: options.MostKl = None,
+    measure: options.Measure = "shown",
     suite: SuiteName = "standard",
     seeds: options.Levels = "1",
     budget: Budget = "",
@@ -155,7 +156,7 @@ def run(
     from unrecall.spec.lines import paths
 
     levels = seeds_of(seeds)
-    search = options.against_attack(tune, against, kl) or options.tunes(tune, method, own)
+    search = options.against_attack(tune, against, kl, measure) or options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
     check_names(scenario, method, suite, bool(search))
     labels(fail_on)
@@ -186,6 +187,7 @@ def doctor(
     tune: Tune = None,
     against: options.AgainstAttack = "",
     kl: options.MostKl = None,
+    measure: options.Measure = "shown",
     suite: SuiteName = "standard",
     device: Device = None,
     alone: options.Alone = False,
@@ -194,7 +196,7 @@ def doctor(
     own = options.own_texts(locals())
     if scenario and named:
         raise BadInput(f"doctor: expected one scenario, got '{scenario}' and --scenario '{named}'. Leave one out.")
-    search = options.against_attack(tune, against, kl) or options.tunes(tune, method, own)
+    search = options.against_attack(tune, against, kl, measure) or options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario or named, **own), options.method_line(method, lora)
     check_names(scenario, method, suite, bool(search))
     from unrecall.experiment.case import Case
@@ -234,13 +236,14 @@ def unlearn(
     tune: Tune = None,
     against: options.AgainstAttack = "",
     kl: options.MostKl = None,
+    measure: options.Measure = "shown",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: Device = None,
     anyway: options.Anyway = False,
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors, or for a language model the Transformers folder OUT/unlearned."""
     own = options.own_texts(locals())
-    search = options.against_attack(tune, against, kl) or options.tunes(tune, method, own)
+    search = options.against_attack(tune, against, kl, measure) or options.tunes(tune, method, own)
     scenario, method = options.scenario_line(scenario, **own), options.method_line(method, lora)
     check_names(scenario, method, "quick", bool(search))
     from unrecall.disk.run_folder import claimed, content_keys
@@ -338,6 +341,7 @@ def bench(
     tune: Tune = None,
     against: options.AgainstAttack = "",
     kl: options.MostKl = None,
+    measure: options.Measure = "shown",
     budget: Budget = "",
     jobs: Jobs = 1,
     ray: Annotated[str | None, typer.Option("--ray", help="address of a Ray cluster, or local")] = None,
@@ -356,7 +360,7 @@ def bench(
     if ray is not None and jobs > 1:
         raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
     levels, scenario = seeds_of(seeds), options.scenario_line(scenario, **own)
-    search = options.against_attack(tune, against, kl) or tune
+    search = options.against_attack(tune, against, kl, measure) or tune
     lines = [options.method_line(name, lora) for name in options.names_of(methods)]
     for line in lines:
         check_names(scenario, line, suite)

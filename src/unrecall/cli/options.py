@@ -46,6 +46,12 @@ MostKl = Annotated[
     float | None,
     typer.Option("--kl", help="with --against: the most that answers on retain may change, KL in nats; 0.01"),
 ]
+Measure = Annotated[
+    str,
+    typer.Option(
+        "--measure", help="with --against: what comes back is what the attack shows (shown), or a lower loss (loss)"
+    ),
+]
 Anyway = Annotated[bool, typer.Option("--anyway", help="go on though the model doesn't know what it must forget")]
 
 Alone = Annotated[
@@ -179,17 +185,20 @@ def _faster(method: Any, named: set[str]) -> Any:
     return replace(method, **changed)
 
 
-def against_attack(tune: bool | None, against: str, kl: float | None) -> "Against | None":
+def against_attack(tune: bool | None, against: str, kl: float | None, measure: str = "shown") -> "Against | None":
     """The attack that strengths are tuned against; None where none is named."""
     if not against:
         if kl is not None:
             raise BadInput(f"--kl: expected it with --against, whose budget it is, got {kl:g} alone. Name an attack.")
+        if measure != "shown":
+            raise BadInput(f"--measure: expected it with --against, got '{measure}' alone. Name an attack.")
         return None
     if tune is False:
         raise BadInput("--no-tune: expected it without --against, which tunes, got both. Leave one out.")
     from unrecall.experiment.against import Against
 
-    return Against(against) if kl is None else Against(against, kl)
+    chosen = Against(against, measure=measure)  # type: ignore[arg-type]  # which it checks
+    return chosen if kl is None else replace(chosen, kl=kl)
 
 
 def tunes(tune: bool | None, method: str, own: Mapping[str, str]) -> bool:
@@ -270,7 +279,9 @@ def basis(alone: bool, rate: float | None, budget: str, search: "bool | Against 
     Which attacks a budget leaves stands in a file of the folder.
     """
     added: dict[str, object] = {"alone": True} if alone else {}
-    added |= {} if isinstance(search, bool | None) else {"against": vars(search)}
+    if not isinstance(search, bool | None):
+        attacked = {"attack": search.attack, "kl": search.kl}
+        added["against"] = attacked if search.measure == "shown" else attacked | {"measure": search.measure}
     return added | ({} if rate is None else {"rate": rate}) | ({"budget": True} if budget else {})
 
 

@@ -4,7 +4,9 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
+import numpy as np
 from torch import nn
 
 from unrecall.attacks.base import RecoveryAttack
@@ -12,13 +14,15 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import Kind
 from unrecall.disk.cache import code_key
 from unrecall.errors import BadInput, NotSupported
+from unrecall.evidence.pool import Draw
+from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.experiment.goal import guards_of
 from unrecall.experiment.tune import TRIALS, UNMET, Search, start_of
 from unrecall.harness.evaluation import draw_for
 from unrecall.harness.suites import QUICK
 from unrecall.methods.base import Method
-from unrecall.record.schema import Trial, Tuning
+from unrecall.record.schema import BroughtBack, Trial, Tuning
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import name_of, parse
 from unrecall.tasks.base import Task
@@ -40,13 +44,23 @@ class Against:
     2606.17168.
 
     `attack`: as on the command line; an attack without parameters is as in the suite `quick`. `kl`: KL(p_0 || p) on
-    retain, in nats.
+    retain, in nats. `measure`: what counts as brought back: what the attack shows of forget beyond validation
+    ("shown"), or how much lower the loss on forget is than on validation, in nats ("loss"). The loss still tells
+    strengths apart where the attacked model gets all examples of both right.
     """
 
     attack: str = "relearn"
     kl: float = 0.01
+    measure: BroughtBack = "shown"
+
+    def __repr__(self) -> str:
+        """As records and keys have it; the measure where it isn't the usual one."""
+        measure = "" if self.measure == "shown" else f", measure={self.measure!r}"
+        return f"Against(attack={self.attack!r}, kl={self.kl!r}{measure})"
 
     def __post_init__(self) -> None:
+        if self.measure not in get_args(BroughtBack):
+            raise BadInput(f"--measure: expected {' or '.join(get_args(BroughtBack))}, got '{self.measure}'.")
         if not (math.isfinite(self.kl) and self.kl > 0):
             raise BadInput(f"--kl: expected a budget above 0 nats, got {self.kl:g}. Give 0.01, say.")
         if not isinstance(parse(self.attack, "attacks"), RecoveryAttack):
@@ -70,6 +84,11 @@ class Against:
             raise BadInput(
                 f"--against: expected an attack on {kind}, got {self.attack}, which brings back classes. Name another."
             )
+        if self.measure == "loss" and attack.dose != "forget":
+            raise BadInput(
+                f"--measure loss: expected an attack that is taught from forget alone, got {self.attack}, which tests "
+                "forget and validation as one set. Leave out dose, or --measure."
+            )
         return attack
 
 
@@ -79,14 +98,15 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
     Sees forget, validation and retain, of which a tenth is kept from unlearning to look for damage; neither holdout nor
     retrained models. What is brought back is the mean of what the attack's measure shows on forget minus that on
     validation, or on forget alone where there is no validation, at the attacker's best point, which may be to do
-    nothing. Training doesn't stop by itself. Raises NotSupported for a method without a strength, for fewer than 2
-    retain examples, and where the attack shows nothing of forget beyond validation in the original itself, so that
-    any strength would do.
+    nothing; or, by `measure`, the mean loss on validation minus that on forget. Training doesn't stop by itself.
+    Raises NotSupported for a method without a strength, for fewer than 2 retain examples, for a measure by loss
+    without validation or of an attack that asks for no loss, and where the attack shows nothing of forget beyond
+    validation in the original itself, so that any strength would do.
     """
     strength, request, seed = start_of(method, model, job)
     judge = Judge(model, job.on(request), seed, against)
     untouched = judge.brought_back(model)
-    beside = " beyond validation" if len(request.holdout) else ""
+    beside = judge.beside
     if untouched <= 0:
         raise NotSupported(
             f"--against: expected an attack that shows something of forget{beside} in the original, got "
@@ -102,6 +122,7 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
         untouched=untouched,
         criterion=criterion + ("" if best.kept else UNMET),
         against=against.attack,
+        measure=against.measure,
         most_kl=against.kl,
         trials=sorted(tried, key=lambda trial: trial.strength),
     )
@@ -132,6 +153,13 @@ class Judge:
         self.guards = guards_of(job.task, model, job.request, job.request.holdout, drop=1.0)
         self.distance = disruption(copy.deepcopy(model).eval(), job.on(unseen))
 
+    @property
+    def beside(self) -> str:
+        """What forget is held against, in words."""
+        if self.against.measure == "loss":
+            return ", by how much lower its loss is than that on validation, in nats"
+        return " beyond validation" if len(self.job.request.holdout) else ""
+
     def __call__(self, factor: float, unlearned: nn.Module) -> Trial:
         """What the trial of a strength is worth."""
         distance, validation = self.distance(unlearned), self.guards.validation
@@ -146,12 +174,26 @@ class Judge:
         )
 
     def brought_back(self, unlearned: nn.Module) -> float:
-        """What the attacker's best point shows of forget beyond validation, in the attack's own measure."""
+        """What the attacker's best point shows of forget beyond validation: in the attack's own measure, or in loss."""
         models = Models(self.model, unlearned)
         setting = Setting(models, self.job.request, self.task, self.seed, self.job.session.quiet())
         draw = draw_for(self.attack, setting)
         scores = self.attack.scores(Subject("unlearned", unlearned), draw.pool, setting)
+        if self.against.measure == "loss":
+            return self._loss_below(scores, draw)
         shown = scores.at(draw.places["forget"]).mean(1)
         if "holdout" in draw.places:
             shown = shown - scores.at(draw.places["holdout"]).mean(1)
         return float(shown.max())
+
+    def _loss_below(self, scores: Scores, draw: Draw) -> float:
+        """How far the loss on forget is below that on validation at the attacker's best point, in nats."""
+        if "holdout" not in draw.places:
+            raise NotSupported("--measure loss: expected validation to hold forget against, got none. Leave it out.")
+        forget, validation = (scores.losses[draw.places[arm].in_set] for arm in ("forget", "holdout"))
+        if np.isnan(forget).any() or np.isnan(validation).any():
+            raise NotSupported(
+                f"--measure loss: expected an attack that asks for losses, got {self.against.attack}, which reads what "
+                "a model writes. Leave it out."
+            )
+        return float((validation - forget).max())

@@ -179,7 +179,8 @@ def summary(tuning: Tuning) -> str:
     if tuning.untouched is None:
         return f"{text}: the gap to what was never seen is {chosen.gap:+.3f}"
     helped = any(trial.kept and trial.gap < tuning.untouched for trial in tuning.trials)
-    gap = f"the gap to what was never seen is {chosen.gap:+.3f}, before it was {tuning.untouched:+.3f}"
+    nats = " nats" if tuning.measure == "loss" else ""
+    gap = f"the gap to what was never seen is {chosen.gap:+.3f}{nats}, before it was {tuning.untouched:+.3f}"
     return f"{text}: {gap}" + ("" if helped else ", and no strength that was tried closes it")
 
 

@@ -240,7 +240,10 @@ def _line(record: Record) -> Iterator[str]:
             yield f"{key}: the record has {value}, the identity of its run has {identity[key]}."
     tuned = identity.get("tuned against", "")
     against = record.tuning.against if record.tuning else ""
-    expected = f"Against(attack={against!r}, kl={record.tuning.most_kl!r}) " if record.tuning and against else ""
+    measure = ", measure='loss'" if record.tuning and record.tuning.measure == "loss" else ""
+    expected = (
+        f"Against(attack={against!r}, kl={record.tuning.most_kl!r}{measure}) " if record.tuning and against else ""
+    )
     if identity and (bool(tuned) != bool(against) or not tuned.startswith(expected)):
         yield "tuned against: the record and the identity of its run name different attacks or budgets."
     if identity and (differing := sorted(seeds.keys() ^ {key for key in identity if key.endswith(" seed")})):

@@ -291,12 +291,12 @@ def tuning(facts: Facts) -> Raised:
         yield "warning", "No strength that was tried kept accuracy on retain; the least damaging one was taken."
         return
     chosen = next(trial for trial in facts.tuning.trials if trial.strength == facts.tuning.chosen)
-    start = facts.tuning.untouched
+    start, unit = facts.tuning.untouched, " nats" if facts.tuning.measure == "loss" else ""
     if start is not None and facts.tuning.against and start < HARDLY:
         yield (
             "warning",
-            f"Before unlearning {facts.tuning.against} showed only {start:.3f} of forget beyond validation, so that it "
-            "hardly tells apart the strengths that were tuned against it.",
+            f"Before unlearning {facts.tuning.against} showed only {start:.3f}{unit} of forget beyond validation, so "
+            "that it hardly tells apart the strengths that were tuned against it.",
         )
     if start is None:
         return
@@ -305,7 +305,7 @@ def tuning(facts: Facts) -> Raised:
             what = f"{facts.tuning.against} still shows" if facts.tuning.against else "what must go still shows"
             yield (
                 "warning",
-                f"At the strength that tuning chose, {what} {chosen.gap:.3f} more than is to be left "
+                f"At the strength that tuning chose, {what} {chosen.gap:.3f}{unit} more than is to be left "
                 f"({start:.3f} before unlearning): no strength that was tried does better.",
             )
     elif abs(chosen.gap) > 0.5 * abs(start):

@@ -100,6 +100,10 @@ def _same_bounds(written: Measurement, derived: Measurement) -> bool:
     )
 
 
+LOSS = "by how much lower its loss is"
+"""What the criterion says of a strength that was tuned by losses."""
+
+
 def _within_budget(tuning: Tuning, most: float) -> Iterator[str]:
     """Trials within their budget, and no others, must count; and what is said of it must name attack and budget."""
     for trial in tuning.trials:
@@ -107,6 +111,8 @@ def _within_budget(tuning: Tuning, most: float) -> Iterator[str]:
             yield f"tuning: the strength {trial.strength:g} spent {trial.kl:g} nats of {most:g}, and is said otherwise."
     if not tuning.criterion.startswith(f"the least that {tuning.against} ") or f"{most:g} nats" not in tuning.criterion:
         yield "tuning: its criterion names another attack or budget."
+    if (tuning.measure == "loss") != (LOSS in tuning.criterion):
+        yield "tuning: its criterion names another measure of what comes back."
 
 
 def _numbers(record: Record) -> Iterator[str]:

@@ -29,6 +29,8 @@ Label: TypeAlias = Literal[
 ]
 Basis: TypeAlias = Literal["retrained", "never trained"]
 Side: TypeAlias = Literal["above", "below"]
+BroughtBack: TypeAlias = Literal["shown", "loss"]
+"""What of an attack counts where strengths are tuned against it: what it shows, or the loss."""
 Severity: TypeAlias = Literal["note", "warning", "serious"]
 
 
@@ -227,6 +229,7 @@ class Tuning(Frozen):
     """What tuning searched and chose, before any audit; `untouched` is the gap of the original.
 
     `against`, `most_kl`: the attack that strengths were tuned against, and the KL that a trial might spend, in nats.
+    `measure`: whether gaps are of what that attack shows, or of losses in nats.
     """
 
     parameter: str
@@ -235,6 +238,7 @@ class Tuning(Frozen):
     criterion: str
     against: str = ""
     most_kl: float | None = None
+    measure: BroughtBack = "shown"
     trials: list[Trial]
 
 

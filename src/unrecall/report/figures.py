@@ -142,7 +142,8 @@ def tuning(tuning: Tuning) -> Plot:
     trials = sorted((t for t in tuning.trials if finite(t.strength) is not None), key=lambda trial: trial.strength)
     wide = bool(trials) and trials[0].strength > 0 and trials[-1].strength > 20 * trials[0].strength
     strengths = [trial.strength for trial in trials]
-    gap, drop = Style("gap", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
+    in_nats = ", nats" if tuning.measure == "loss" else ""
+    gap, drop = Style(f"gap{in_nats}", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
     curves = {gap: [finite(t.gap) for t in trials], drop: [finite(t.retain_drop) for t in trials]}
     x = axis(tuning.parameter, strengths, log=wide, tick_each=True)
     canvas = Canvas(x, axis("gap, retain drop", [v for ys in curves.values() for v in ys]), 250)

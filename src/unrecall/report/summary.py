@@ -86,7 +86,8 @@ def methods(records: Sequence[Record]) -> list[Audits]:
         names = list(dict.fromkeys(record.method for _, record in members))
         tuning = members[0][1].tuning
         budget = None if tuning is None else tuning.most_kl
-        against = "" if tuning is None or budget is None else f" against {tuning.against}, {budget:g} nats"
+        by_loss = " by loss" if tuning is not None and tuning.measure == "loss" else ""
+        against = "" if tuning is None or budget is None else f" against {tuning.against}{by_loss}, {budget:g} nats"
         name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} (tuned{against})"
         name += f", request {1 + requests.index(request)}" if len(requests) > 1 else ""
         together.append(Audits(name, scenario, [n for n, _ in members], [record for _, record in members]))

@@ -16,7 +16,7 @@ from unrecall.evidence.setting import Setting
 from unrecall.experiment.against import Against, Judge, choose, tune_against
 from unrecall.experiment.tune import tuning_request
 from unrecall.methods import NegGradPlus, Retrain
-from unrecall.models.observe import accuracy
+from unrecall.models.observe import accuracy, observe
 from unrecall.record.schema import Trial
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
@@ -75,6 +75,49 @@ def test_what_comes_back_is_forget_beyond_validation_at_the_attackers_best(sampl
     assert judge_of(w, By()).brought_back(ruin) == pytest.approx(excess(ruin))
     BROUGHT.extend((w.original, ruin))
     assert judge_of(w, By()).brought_back(ruin) == pytest.approx(excess(w.original))
+
+
+def test_by_loss_what_comes_back_is_how_far_it_lies_below_that_on_validation(samples_world: World) -> None:
+    w = samples_world
+    request = job_of(w).request
+
+    def below(model: nn.Module) -> float:
+        parts = (request.forget, request.validation or ())
+        forget, validation = (float(observe(model, w.task, part).loss.mean()) for part in parts)
+        return validation - forget
+
+    ruin = Dial(force=20.0).unlearn(w.original, job_of(w))
+    assert below(w.original) > 0.05 + below(ruin)
+    judge = judge_of(w, By(measure="loss"))
+    assert judge.brought_back(ruin) == pytest.approx(below(ruin))
+    BROUGHT.extend((w.original, ruin))
+    assert judge.brought_back(ruin) == pytest.approx(below(w.original))
+    tuned = tune_against(Dial(), w.original, job_of(w), By("relearn", 0.1, "loss"), trials=2)
+    assert tuned.measure == "loss"
+    assert tuned.untouched == pytest.approx(below(w.original))
+    assert "lower its loss is than that on validation, in nats" in tuned.criterion
+
+
+def test_where_no_loss_can_be_had(samples_world: World, class_world: World, text_world: World) -> None:
+    w, by_loss = samples_world, Against("relearn", measure="loss")
+    with pytest.raises(BadInput, match="taught from forget alone, got relearn:dose=both"):
+        replace(by_loss, attack="relearn:dose=both").attack_on(w.task, "samples")
+    w = class_world
+    job = Job(w.request.with_own(validation=NO_VALIDATION), w.task, seeded(0), CPU)
+    with pytest.raises(NotSupported, match="expected validation to hold forget against, got none"):
+        tune_against(Dial(), w.original, job, By(measure="loss"))
+    w = text_world
+    with pytest.raises(NotSupported, match="expected an attack that asks for losses, got few_shot:ks=1"):
+        tune_against(
+            NegGradPlus(), w.original, Job(w.request, w.task, seeded(0), CPU), replace(by_loss, attack="few_shot:ks=1")
+        )
+
+
+def test_the_usual_measure_is_not_in_what_keys_are_made_of() -> None:
+    assert repr(Against("relearn", 0.5)) == "Against(attack='relearn', kl=0.5)"
+    assert repr(Against("relearn", 0.5, "loss")) == "Against(attack='relearn', kl=0.5, measure='loss')"
+    with pytest.raises(BadInput, match="--measure: expected shown or loss, got 'los'"):
+        Against("relearn", measure="los")  # type: ignore[arg-type]
 
 
 def test_the_chosen_strength_spends_no_more_than_the_budget(samples_world: World) -> None:

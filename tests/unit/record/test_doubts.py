@@ -373,6 +373,16 @@ def test_an_attack_that_shows_little_hardly_tells_strengths_apart(untouched: flo
     assert not doubts(replace(healthy(), tuning=said.model_copy(update={"against": ""})))
 
 
+def test_gaps_of_losses_are_said_in_nats() -> None:
+    trial = Trial(strength=1.0, gap=0.3, retain_drop=0.0, kept=True)
+    tuned = {"parameter": "tau", "chosen": 1.0, "criterion": "c", "against": "relearn", "measure": "loss"}
+    little, much = (Tuning(**tuned, untouched=value, trials=[trial]) for value in (0.04, 0.4))  # type: ignore[arg-type]
+    raised = [doubt.message for said in (little, much) for doubt in doubts(replace(healthy(), tuning=said))]
+    assert "relearn showed only 0.040 nats of forget beyond validation" in raised[0]
+    assert all("relearn still shows 0.300 nats more than is to be left" in message for message in raised[1:])
+    assert len(raised) == 3
+
+
 @pytest.mark.parametrize(
     ("kind", "against", "gap", "words"),
     [

@@ -160,11 +160,12 @@ def better(data: dict[str, Any]) -> None:
     data["verdict"] |= {"label": "like retrained", "line": "All is well."}
 
 
-def against(data: dict[str, Any], kl: float, criterion: str = "relearn") -> None:
+def against(data: dict[str, Any], kl: float, criterion: str = "relearn", measure: str = "shown") -> None:
     """Tuned against relearning with a budget of .5 nats, of which the first trial spent `kl`."""
     data["tuning"] |= {
         "against": "relearn",
         "most_kl": 0.5,
+        "measure": measure,
         "criterion": f"the least that {criterion} brings, 0.5 nats",
     }
     data["tuning"]["trials"][0]["kl"] = kl
@@ -203,6 +204,10 @@ def against(data: dict[str, Any], kl: float, criterion: str = "relearn") -> None
         (lambda d: d.update(seeds={"foo": 3}), "seeds: expected those of training and unlearning, or none, got foo"),
         (lambda d: against(d, kl=99.0), "tuning: the strength 0.003 spent 99 nats of 0.5, and is said otherwise"),
         (lambda d: against(d, kl=0.1, criterion="quantise"), "tuning: its criterion names another attack or budget"),
+        (
+            lambda d: against(d, kl=0.1, measure="loss"),
+            "tuning: its criterion names another measure of what",
+        ),
         (lambda d: d.update(sizes={}), "sizes: expected at least one forget example, got 0"),
         (lambda d: d["measurements"][0]["unlearned"].update(value=None), "does not hold None"),
         (lambda d: d["provenance"]["weights"].update(original="ab"), "weights of original: 'ab' is no sha256"),
