@@ -397,7 +397,7 @@ def stronger(method: Method) -> list[Method]:
     strength = method.innermost().strength
     if strength is None:
         return [method]
-    factors = (factor for factor in (64.0, 16.0, 4.0, 256.0, 1024.0, 4096.0) if factor <= strength.high)
+    factors = (factor for factor in (16.0, 64.0, 4.0, 256.0, 1024.0, 4096.0) if factor <= strength.high)
     return [method, *(method.scaled(factor) for factor in factors)]
 
 
