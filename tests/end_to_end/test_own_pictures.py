@@ -131,6 +131,24 @@ def test_methods_are_compared_on_ones_own_model_too(capsys: pytest.CaptureFixtur
     assert "another" in one_line(capsys)
 
 
+def test_a_model_goes_by_its_hub_id_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From what the hub's library keeps, and not over the network."""
+    from huggingface_hub import constants
+
+    kept = tmp_path / "hub" / "models--who--vit"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("abc")
+    shutil.copytree("model", kept / "snapshots" / "abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    made, here = (Pictures(model=model, forget="letter.txt", retain="data").make() for model in ("who/vit", "model"))
+    assert made.original is not None and here.original is not None
+    assert weights.digest_of(made.original) == weights.digest_of(here.original)
+    assert (repr(made.task), made.precision) == (repr(here.task), here.precision)
+    with pytest.raises(BadInput, match="who/else: expected a folder or a hub id that can be reached"):
+        Pictures(model="who/else", forget="letter.txt", retain="data").make()
+
+
 def test_tables_of_datasets_are_as_good_as_folders() -> None:
     """The same examples, and so the same request: from Parquet, from a saved folder, and from file_name in CSV."""
     datasets = pytest.importorskip("datasets")

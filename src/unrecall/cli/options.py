@@ -71,7 +71,9 @@ ShowExamples = Annotated[
 
 ModelName = Annotated[
     str,
-    typer.Option("--model", help="in place of a scenario: folder or hub id of a language model, or of a classifier"),
+    typer.Option(
+        "--model", help="in place of a scenario: folder or hub id of a language model, an image classifier or a CLIP"
+    ),
 ]
 Forget = Annotated[str, typer.Option("--forget", help="with --model: file or folder of what it must forget")]
 Retain = Annotated[str, typer.Option("--retain", help="with --model: file or folder of what it keeps")]

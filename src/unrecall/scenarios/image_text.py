@@ -12,26 +12,32 @@ from torch import nn
 
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import Loaded, check_floats, check_unquantised, check_whole, opened, transformers
+from unrecall.scenarios.language import (
+    Loaded,
+    check_floats,
+    check_unquantised,
+    check_whole,
+    local_folder,
+    opened,
+    transformers,
+)
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def load_clip(name: str) -> Loaded:
-    """A dual encoder, held in float32, and its tokenizer from a local folder, in safetensors; BadInput for none."""
-    library = transformers()
-    if not Path(name).is_dir():
-        raise BadInput(f"{name or 'model'}: expected a folder with a Transformers CLIP, got nothing there.")
-    check_unquantised(name, Path(name) / "config.json")
-    check_floats(name, files := files_of(Path(name)))
+    """A dual encoder, held in float32, and its tokenizer from a folder or by a hub id; BadInput where there is none."""
+    library, folder = transformers(), local_folder(name, "a Transformers CLIP")
+    check_unquantised(name, folder / "config.json")
+    check_floats(name, files := files_of(folder))
     expected = f"{name}: expected a Transformers CLIP and its tokenizer"
     model, report = opened(
         expected,
         lambda: library.CLIPModel.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         ),
     )
-    tokenizer = opened(expected, lambda: library.AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+    tokenizer = opened(expected, lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     check_whole(f"{name}: expected a CLIP", report["missing_keys"])
     check_floats(name, files, model)
     return Loaded(model.eval(), tokenizer, precision_of(files))

@@ -4,6 +4,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -142,6 +143,19 @@ def check_whole(expected: str, lacking: Iterable[str]) -> None:
         )
 
 
+def local_folder(name: str, kind: str) -> Path:
+    """The folder of a model: the one that is named, or the local copy of that of a hub id with its owner, `who/what`.
+
+    BadInput, which says of what `kind` it was to be, where there is none.
+    """
+    if Path(name).is_dir() and name:
+        return Path(name)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Path(_from_hub(name))
+    raise BadInput(f"{name or 'model'}: expected a folder with {kind}, got nothing there.")
+
+
+@cache
 def _from_hub(name: str) -> str:
     """The local copy of a hub model, completed where the hub can be reached; says at once where there is none."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:

@@ -11,6 +11,7 @@ from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
 from unrecall.scenarios.image_text import load_clip
+from unrecall.scenarios.language import local_folder
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.base import check_inputs
@@ -27,16 +28,16 @@ ABSENT = {
 class Pairs(Builder):
     """Your own CLIP, and your own files of the pairs that it must forget and of those that it must keep.
 
-    `model`: folder of a Transformers CLIP that was trained on both (open_clip's models go through a scenario of one's
-    own: `Contrastive` takes them as they are). `forget`, `retain`: records (JSON Lines, a JSON list, CSV, Parquet, or
-    what `datasets` saved) with image or file_name, a path from the file on, or the picture itself in a table; with
-    caption; and perhaps with label or category, the name of a class. `holdout`: pairs like forget that the model was
-    never trained on; without them there is no privacy number. `test`: other pairs that it was never trained on. `base`:
-    the model before it was trained on forget and retain; `references` models are trained from it on retain alone
-    (AdamW, `lr`, `epochs`, batches of `batch`, cosine), and without it there is nothing to judge by. `classes`: a file
-    of class names, one a line; left out, the labels of forget and retain. `prompt`: what asks for a class, with {} for
-    its name. Pictures are prepared as the model's folder says, or else as OpenAI's CLIP wants them, and kept in memory
-    as bytes: 150 KB each at 224 x 224.
+    `model`: folder or hub id (`who/what`) of a Transformers CLIP that was trained on both (open_clip's models go
+    through a scenario of one's own: `Contrastive` takes them as they are). `forget`, `retain`: records (JSON Lines, a
+    JSON list, CSV, Parquet, or what `datasets` saved) with image or file_name, a path from the file on, or the picture
+    itself in a table; with caption; and perhaps with label or category, the name of a class. `holdout`: pairs like
+    forget that the model was never trained on; without them there is no privacy number. `test`: other pairs that it was
+    never trained on. `base`: the model before it was trained on forget and retain; `references` models are trained from
+    it on retain alone (AdamW, `lr`, `epochs`, batches of `batch`, cosine), and without it there is nothing to judge by.
+    `classes`: a file of class names, one a line; left out, the labels of forget and retain. `prompt`: what asks for a
+    class, with {} for its name. Pictures are prepared as the model's folder says, or else as OpenAI's CLIP wants them,
+    and kept in memory as bytes: 150 KB each at 224 x 224.
     """
 
     model: str = ""
@@ -59,7 +60,7 @@ class Pairs(Builder):
         classes = self._classes(lines)
         loaded: Any = load_clip(self.model)
         config = loaded.model.config
-        mean, std = normalisation(Path(self.model))
+        mean, std = normalisation(local_folder(self.model, "a Transformers CLIP"))
         longest = config.text_config.max_position_embeddings
         task = Contrastive(loaded.tokenizer, classes=classes, prompt=self.prompt, mean=mean, std=std, longest=longest)
 

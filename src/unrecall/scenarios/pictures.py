@@ -16,7 +16,7 @@ from unrecall.disk.files import is_folder_of_files
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
-from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, transformers
+from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, local_folder, transformers
 from unrecall.scenarios.language import opened as opened_by_library
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks.base import check_inputs
@@ -38,18 +38,18 @@ UNNAMED = re.compile(r"LABEL_\d+")
 class Pictures(Builder):
     """Your own image classifier, and your own pictures that it must forget and that it must keep.
 
-    `model`: folder of a Transformers image classifier that was trained on both. `retain`: a folder with a folder of
-    pictures for each class, or a file of records (JSON Lines, a JSON list, CSV, Parquet, or what `datasets` saved) with
-    image or file_name, a path from the file on, or the picture itself in a table, and label. `forget`: a text file
-    (.txt) with names of pictures in `retain`, or of folders there for all that lies in them, one a line, which are then
-    taken out of it; or a folder or a file of records of its own. `holdout`: pictures like forget that the model was
-    never trained on; without them there is no privacy number. `test`: other pictures that it was never trained on.
-    `base`: the model before it was trained on forget and retain, whose last layer is made anew where it has other
-    classes; `references` models are trained from it on retain alone (AdamW, `lr`, `epochs`, batches of `batch`,
-    cosine), and without it there is nothing to judge by. `group`: the key of records that says whose each picture of
-    forget and holdout is. `control`: how the holdout came to be (random split, matched or synthetic). Classes are those
-    that the model's config.json names; where it names none, they are numbers, or the folders of `retain` in the order
-    of their names. Pictures are prepared by the model's own preprocessor_config.json.
+    `model`: folder or hub id (`who/what`) of a Transformers image classifier that was trained on both. `retain`: a
+    folder with a folder of pictures for each class, or a file of records (JSON Lines, a JSON list, CSV, Parquet, or
+    what `datasets` saved) with image or file_name, a path from the file on, or the picture itself in a table, and
+    label. `forget`: a text file (.txt) with names of pictures in `retain`, or of folders there for all that lies in
+    them, one a line, which are then taken out of it; or a folder or a file of records of its own. `holdout`: pictures
+    like forget that the model was never trained on; without them there is no privacy number. `test`: other pictures
+    that it was never trained on. `base`: the model before it was trained on forget and retain, whose last layer is made
+    anew where it has other classes; `references` models are trained from it on retain alone (AdamW, `lr`, `epochs`,
+    batches of `batch`, cosine), and without it there is nothing to judge by. `group`: the key of records that says
+    whose each picture of forget and holdout is. `control`: how the holdout came to be (random split, matched or
+    synthetic). Classes are those that the model's config.json names; where it names none, they are numbers, or the
+    folders of `retain` in the order of their names. Pictures are prepared by the model's own preprocessor_config.json.
     """
 
     model: str = ""
@@ -102,7 +102,7 @@ class Pictures(Builder):
             build=(lambda _, __: load_classifier(self.base, like=model)) if self.base else None,
             rerecipe=adamw(self.lr, self.epochs, self.batch, 0.01),
             references=self.references,
-            precision=precision_of(files_of(Path(self.model))),
+            precision=precision_of(files_of(local_folder(self.model, "a Transformers image classifier"))),
         )
 
     def _left_out(self) -> str:
@@ -207,16 +207,14 @@ def class_number(picture: Picture, names: Sequence[str]) -> int:
 
 
 def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
-    """An image classifier from a local folder, in safetensors; BadInput where there is none.
+    """An image classifier from a folder or by its hub id, in safetensors; BadInput where there is none.
 
     `like`: a model of the classes that are wanted. Where the folder's has others, its last layer is made anew; all else
     must be there.
     """
-    library = transformers()
-    if not Path(name).is_dir():
-        raise BadInput(f"{name or 'model'}: expected a folder with a Transformers image classifier, got nothing there.")
-    check_unquantised(name, Path(name) / "config.json")
-    check_floats(name, files := files_of(Path(name)))
+    library, folder = transformers(), local_folder(name, "a Transformers image classifier")
+    check_unquantised(name, folder / "config.json")
+    check_floats(name, files := files_of(folder))
     classes: dict[str, Any] = {}
     if like is not None:
         config: Any = like.config
@@ -224,7 +222,7 @@ def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
     model, report = opened_by_library(
         f"{name}: expected a Transformers image classifier with its weights in safetensors",
         lambda: library.AutoModelForImageClassification.from_pretrained(
-            name,
+            folder,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
@@ -242,7 +240,7 @@ def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
         raise BadInput(
             f"{name}: expected a classifier with one class for each picture, got {kind}. It isn't supported."
         )
-    if like is not None and named_otherwise(name, like):
+    if like is not None and named_otherwise(folder, like):
         if not last:
             raise BadInput(f"{name}: expected a classifier that ends in a linear layer, got none. Choose another base.")
         model.get_submodule(last).reset_parameters()
@@ -256,9 +254,9 @@ def _last_layer(model: Any) -> str:
     return next((name for name in [*linears][::-1] if linears[name].out_features == model.config.num_labels), "")
 
 
-def named_otherwise(name: str, like: Any) -> bool:
+def named_otherwise(folder: Path, like: Any) -> bool:
     """Whether the classes of a model's folder have names of their own, in other places than those of `like`."""
-    own: Any = transformers().AutoConfig.from_pretrained(name, trust_remote_code=False)
+    own: Any = transformers().AutoConfig.from_pretrained(folder, trust_remote_code=False)
     named = not any(
         UNNAMED.fullmatch(str(label)) for config in (own, like.config) for label in config.id2label.values()
     )
@@ -266,8 +264,9 @@ def named_otherwise(name: str, like: Any) -> bool:
 
 
 def load_processor(name: str) -> Any:
-    """How the model in a folder wants pictures; by Pillow, whatever else is installed. BadInput where it isn't said."""
+    """How a model wants pictures; by Pillow, whatever else is installed. BadInput where its folder doesn't say it."""
+    folder = local_folder(name, "a Transformers image classifier")
     return opened_by_library(
         f"{name}: expected the model's preprocessor_config.json beside it",
-        lambda: transformers().AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False),
+        lambda: transformers().AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False),
     )
