@@ -71,9 +71,7 @@ ShowExamples = Annotated[
 
 ModelName = Annotated[
     str,
-    typer.Option(
-        "--model", help="in place of a scenario: folder or hub id of a language model, an image classifier or a CLIP"
-    ),
+    typer.Option("--model", help="in place of a scenario: folder or hub id of a model of Transformers"),
 ]
 Forget = Annotated[str, typer.Option("--forget", help="with --model: file or folder of what it must forget")]
 Retain = Annotated[str, typer.Option("--retain", help="with --model: file or folder of what it keeps")]
