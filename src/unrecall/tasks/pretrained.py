@@ -16,8 +16,8 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 """OpenAI's, of each channel."""
 PREPARATION = ("preprocessor_config.json", "processor_config.json")
 """The files in a model's folder that say how it wants pictures."""
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-"""The files in a model's folder of which one, at least, is there if it has a tokenizer."""
+VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""The files in a model's folder of which one, at least, is there if it has a tokenizer of its own."""
 
 
 def save(model: nn.Module, tokenizer: Any, folder: Path, beside: Mapping[str, str] | None = None) -> None:
@@ -83,7 +83,7 @@ def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def check_tokenizer(own: Any, folder: Path) -> None:
     """BadInput where the tokenizer in a model's folder gives words other numbers than `own`; one there may be none."""
-    if not any((folder / name).is_file() for name in TOKENIZER):
+    if not any((folder / name).is_file() for name in VOCABULARY):
         return
     try:
         automatic: Any = importlib.import_module("transformers").AutoTokenizer
