@@ -126,6 +126,9 @@ def test_methods_are_compared_on_ones_own_model_too(capsys: pytest.CaptureFixtur
         "retrain": False,
     }
     assert {record.scenario for record in records.values()} == {"pictures"}
+    assert call(*words[:-2], "lora", "--lora", "r=2", "--methods", "finetune:epochs=1 grad_diff:epochs=1") == 0
+    tuned = [load_record(path).tuning is not None for path in sorted(Path("lora").rglob("record.json"))]
+    assert tuned == [True, True], "the rates that --lora sets are none of the line's"
     capsys.readouterr()
     assert call(*words, methods, "--no-tune") == 2
     assert "another" in one_line(capsys)
@@ -157,7 +160,7 @@ def test_tables_of_datasets_are_as_good_as_folders() -> None:
         {"image": {"bytes": file.read_bytes(), "path": f"{file.parent.name}/{file.name}"}, "label": file.parent.name}
         for file in files
     ]
-    labels = datasets.ClassLabel(names=[*COLOURS])
+    labels = datasets.ClassLabel(names=sorted(COLOURS))  # in another order than the model's
     table = datasets.Dataset.from_list(rows, features=datasets.Features({"image": datasets.Image(), "label": labels}))
     table.to_parquet("data.parquet")
     table.save_to_disk("saved")
@@ -177,6 +180,21 @@ def test_tables_of_datasets_are_as_good_as_folders() -> None:
         )
     }
     assert len(set(by_content.values())) == 1, by_content
+
+
+def test_a_number_in_a_table_is_no_name(tmp_path: Path) -> None:
+    """Classes that are called by numbers: which is meant isn't sure, whatever the table calls its pictures."""
+    datasets = pytest.importorskip("datasets")
+    config = Path("model/config.json")
+    names = {"id2label": {"0": "1", "1": "2", "2": "3"}, "label2id": {"1": 0, "2": 1, "3": 2}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | names))
+    data = Path("data/red/0.png").read_bytes()
+    for path in ("one.png", None):
+        rows = [{"image": {"bytes": data + bytes([i]), "path": path}, "label": i % 3} for i in range(6)]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+        datasets.Dataset.from_list(rows, features=features).to_parquet("data.parquet")
+        with pytest.raises(BadInput, match="expected a class that is sure, got 1"):
+            Pictures(model="model", forget="data.parquet", retain="data.parquet").make()
 
 
 def test_pictures_of_one_name_in_a_table_are_called_by_their_place() -> None:
@@ -475,7 +493,7 @@ BAD: list[tuple[str, list[str], str, Callable[[], Any]]] = [
      r"mean 'green'\?", lambda: (Path("data/gren").mkdir(), picture(99).save("data/gren/x.png"))),
     ("no picture", OWN, r"data/red/x\.png: expected a picture that decodes",
      lambda: Path("data/red/x.png").write_text("no picture")),
-    ("no label", LINE, r"some\.jsonl:2: expected the keys image and label, got image",
+    ("no label", LINE, r"some\.jsonl:2: expected the keys image \(or file_name\) and label, got image",
      lambda: some({"image": "data/red/3.png"})),
     ("a list for a label", LINE, r"some\.jsonl:2: expected label to be a class, by its name or number, got \['red'\]",
      lambda: some({"image": "data/red/3.png", "label": ["red"]})),

@@ -264,7 +264,15 @@ def test_a_model_that_reads_words_otherwise_is_not_compared(capsys: pytest.Captu
     audit = ["audit", "--original", "model", "--unlearned", "other", *ALL[2:], "--suite", "loss", "--alone"]
     audit = [*(word for word in audit if word != "--anyway"), "--device", "cpu", "--out", "audited"]
     assert call(*audit) == 2
-    assert "expected the tokenizer of the original, got one in which 'ann' is" in one_line(capsys)
+    assert "expected the tokenizer of the original, got one by which 'ann' is another word" in one_line(capsys)
+    vocabulary["ann"], vocabulary["bob"] = vocabulary["bob"], vocabulary["ann"]
+    for change in ({"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}}, {"model": None}):
+        other = json.loads(json.dumps(words)) | change
+        if other["model"] is None:
+            other["model"] = words["model"] | {"vocab": {word.replace("a", "z"): i for word, i in vocabulary.items()}}
+        path.write_text(json.dumps(other))
+        assert call(*audit) == 2
+        assert "expected the tokenizer of the original, got one by which" in one_line(capsys)
     path.write_text("{}")
     assert call(*audit) == 2
     assert "expected a tokenizer that Transformers reads" in one_line(capsys)

@@ -361,11 +361,13 @@ def bench(
         raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
     levels, scenario = seeds_of(seeds), options.scenario_line(scenario, **own)
     search = options.against_attack(tune, against, kl, measure) or tune
-    lines = [options.method_line(name, lora) for name in options.names_of(methods)]
-    for line in lines:
+    lines, left_out = options.lines_of(methods, lora)
+    for name in left_out:
+        _say(f"{name}: can't train a low-rank change, so it is left out.", sys.stderr)
+    for line in lines.values():
         check_names(scenario, line, suite)
-    tuned = {line: options.search_of(search, line, own) for line in lines}
-    for line in sorted(line for line in lines if search and not tuned[line]):
+    tuned = {line: options.search_of(search, name, own) for name, line in lines.items()}
+    for line in sorted(line for line in tuned if search and not tuned[line]):
         _say(f"{line}: has no strength to tune, so it runs as it is.", sys.stderr)
     command = {"command": "bench", "scenario": scenario, "suite": suite, "tune": bool(search)}
     command |= {"tune": "by default"} if model and search is None else {}

@@ -221,26 +221,41 @@ def tunes(tune: bool | None, method: str, own: Mapping[str, str]) -> bool:
     )
 
 
-def search_of(search: "bool | Against | None", line: str, own: Mapping[str, str]) -> "bool | Against":
+def search_of(search: "bool | Against | None", method: str, own: Mapping[str, str]) -> "bool | Against":
     """What a method's strength is searched by in a bench, which also takes methods without one: these run as they are.
 
-    `search`: as --tune or --against says; None where neither is given, and the default of `tunes` holds.
+    `search`: as --tune, --no-tune or --against say; None where none is given, and the default of `tunes` holds.
+    `method`: its line without --lora, which sets rates of its own.
     """
     from unrecall.spec.lines import parse
 
-    if search:
-        return search if parse(line, "methods").innermost().strength is not None else False
-    return tunes(None if search is None else False, line, own)
+    if isinstance(search, bool | None) and not search:
+        return tunes(search, method, own)
+    return search if parse(method, "methods").innermost().strength is not None else False
 
 
-def names_of(methods: str) -> list[str]:
-    """The methods that --methods names; BadInput for none."""
+def lines_of(methods: str, lora: str | None) -> tuple[dict[str, str], list[str]]:
+    """The line of each method that --methods names, by what it is called there; and which of all are left out.
+
+    These are methods that --lora can't wrap, where all are asked for. BadInput for none.
+    """
     from unrecall.spec.catalog import entries
+    from unrecall.spec.lines import parse
 
     names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
     if not names:
         raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
-    return names
+    lines, left_out = dict[str, str](), list[str]()
+    for name in names:
+        line = method_line(name, lora)
+        try:
+            parse(line, "methods")
+            lines[name] = line
+        except BadInput:
+            if lora is None or methods != "all":
+                raise
+            left_out.append(name)
+    return lines, left_out
 
 
 def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:

@@ -110,12 +110,13 @@ def file_of(examples: Examples, index: int) -> str:
     """The file that an example was read from, below its data set's root; empty where the data set knows no files."""
     if isinstance(examples, Part):
         return file_of(examples.whole, examples.indices[index])
-    samples = getattr(examples, "samples", None)
-    sample = samples[index] if isinstance(samples, Sequence) else None
-    if not isinstance(sample, Sequence) or not sample or not isinstance(sample[0], str | PathLike):
-        return ""
-    file, root = Path(sample[0]), Path(getattr(examples, "root", ""))
-    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+    samples, root = getattr(examples, "samples", None), getattr(examples, "root", None)
+    sample = samples[index] if isinstance(samples, list | tuple) and index < len(samples) else None
+    match sample:
+        case (str() | PathLike() as name, Integral()):
+            file, top = Path(name), Path(root) if isinstance(root, str | PathLike) else Path()
+            return str(file.relative_to(top) if file.is_relative_to(top) else file)
+    return ""
 
 
 def _places_of_files(data: Examples, name: str | PathLike[str]) -> dict[str, list[int]]:

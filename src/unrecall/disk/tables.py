@@ -6,7 +6,7 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -75,7 +75,7 @@ def _bytes(path: Path) -> bytes:
 def _of_bytes(path: Path, data: bytes) -> Iterable[Located]:
     """The records of Parquet, CSV or JSON."""
     if data.startswith(PARQUET):
-        return _of_rows(path, _parquet(path, data))
+        return _parquet(path, data)
     text = _decoded(path, data)
     names = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if names[-1:] in ([".csv"], [".tsv"]):
@@ -163,12 +163,18 @@ def _of_csv(path: Path, text: str) -> Iterator[Located]:
         csv.field_size_limit(limit)
 
 
-def _parquet(path: Path, data: bytes) -> list[Mapping[str, Any]]:
+def _parquet(path: Path, data: bytes) -> Iterator[Located]:
+    """The rows of a Parquet file; numbers of classes are the names that `datasets` wrote beside them."""
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingDependency("datasets", "datasets") from error
-    return _opened(f"{path}: expected a whole Parquet file", lambda: parquet.read_table(io.BytesIO(data)).to_pylist())
+    expected = f"{path}: expected a whole Parquet file"
+    table: Any = _opened(expected, lambda: parquet.read_table(io.BytesIO(data)))
+    written = (table.schema.metadata or {}).get(b"huggingface", b"{}").decode()
+    described = parse_json(written, f"{path}: what datasets wrote into it")
+    features = described.get("info", {}).get("features", {}) if isinstance(described, Mapping) else {}
+    return _of_rows(path, _opened(expected, table.to_pylist), _class_names(features))
 
 
 def _of_folder(path: Path) -> Iterable[Located]:
@@ -190,17 +196,38 @@ def _of_folder(path: Path) -> Iterable[Located]:
     except ImportError as error:
         raise MissingDependency("datasets", "datasets") from error
     datasets.disable_progress_bars()
-    rows = _opened(
-        f"{path}: expected a folder that datasets.save_to_disk wrote",
-        lambda: datasets.load_from_disk(str(path), keep_in_memory=True).to_list(),
-    )
-    return _of_rows(path, rows)
+    expected = f"{path}: expected a folder that datasets.save_to_disk wrote"
+    table: Any = _opened(expected, lambda: datasets.load_from_disk(str(path), keep_in_memory=True))
+    return _of_rows(path, _opened(expected, table.to_list), _class_names(table.features.to_dict()))
 
 
-def _of_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Located]:
-    """Rows with their places; a column that a row, or a turn in it, has nothing in is none of its keys."""
+def _class_names(features: Any) -> dict[str, list[str]]:
+    """The names of classes that a table of `datasets` has by their numbers, by column."""
+    columns = features.items() if isinstance(features, Mapping) else ()
+    return {
+        str(column): [str(name) for name in feature["names"]]
+        for column, feature in columns
+        if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" and isinstance(feature["names"], list)
+    }
+
+
+def _of_rows(
+    path: Path, rows: Iterable[Mapping[str, Any]], class_names: Mapping[str, Sequence[str]]
+) -> Iterator[Located]:
+    """Rows with their places; a column that a row, or a turn in it, has nothing in is none of its keys.
+
+    Numbers in a column of classes are their names; -1 is how `datasets` says that there is none.
+    """
     for index, row in enumerate(rows):
-        yield f"{path}[{index}]", _filled(row)
+        named = {column: _named(row.get(column), names) for column, names in class_names.items()}
+        yield f"{path}[{index}]", _filled({**row, **named})
+
+
+def _named(number: Any, names: Sequence[str]) -> Any:
+    """The name of a class by its number."""
+    if not isinstance(number, int) or not -1 <= number < len(names):
+        return number
+    return names[number] if number >= 0 else None
 
 
 def _filled(value: Any) -> Any:
@@ -210,11 +237,10 @@ def _filled(value: Any) -> Any:
     return [_filled(part) for part in value] if isinstance(value, list) else value
 
 
-def _opened(expected: str, opening: Callable[[], Any]) -> list[Mapping[str, Any]]:
-    """The rows that `opening` gives; where it fails, BadInput with the reason in one line."""
+def _opened(expected: str, opening: Callable[[], Any]) -> Any:
+    """What `opening` gives; where it fails, BadInput with the reason in one line."""
     try:
-        rows: list[Mapping[str, Any]] = opening()
+        return opening()
     except Exception as error:  # the errors of pyarrow and datasets share no base
         line = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{expected}, got: {line[:300].rstrip('.')}. Copy it again.") from error
-    return rows

@@ -107,6 +107,11 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
     judge = Judge(model, job.on(request), seed, against)
     untouched = judge.brought_back(model)
     beside = judge.beside
+    if math.isnan(untouched):
+        raise NotSupported(
+            f"--measure loss: expected an attack that asks for losses, got {against.attack}, which reads what a model "
+            "writes. Leave it out."
+        )
     if untouched <= 0:
         raise NotSupported(
             f"--against: expected an attack that shows something of forget{beside} in the original, got "
@@ -187,13 +192,12 @@ class Judge:
         return float(shown.max())
 
     def _loss_below(self, scores: Scores, draw: Draw) -> float:
-        """How far the loss on forget is below that on validation at the attacker's best point, in nats."""
+        """How far the loss on forget is below that on validation at the attacker's best point, in nats.
+
+        Points that aren't finite are left out, as broken models are of no use; nan where all are.
+        """
         if "holdout" not in draw.places:
             raise NotSupported("--measure loss: expected validation to hold forget against, got none. Leave it out.")
         forget, validation = (scores.losses[draw.places[arm].in_set] for arm in ("forget", "holdout"))
-        if np.isnan(forget).any() or np.isnan(validation).any():
-            raise NotSupported(
-                f"--measure loss: expected an attack that asks for losses, got {self.against.attack}, which reads what "
-                "a model writes. Leave it out."
-            )
-        return float((validation - forget).max())
+        below = validation - forget
+        return float(np.max(below, initial=-np.inf, where=np.isfinite(below))) if np.isfinite(below).any() else math.nan

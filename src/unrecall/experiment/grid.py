@@ -197,7 +197,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     check_writable(cell.record)
     check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
-    check_folders(scenario.task, model, *retrained, *filter(None, [original]))
+    check_folders(scenario.task, scenario.request, model, *retrained, *filter(None, [original]))
     seed = cell.seeds.training
     like = architecture(scenario, seed, session) if original else scenario.train_original(seed, session).model
     source = loaded(like, original) if original else like

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from unrecall.disk.append import Growing, growing
-from unrecall.disk.files import file_key
+from unrecall.disk.files import file_key, is_folder_of_files, read_text
 from unrecall.errors import BadInput
 from unrecall.record import ledger as lines
 from unrecall.record.betting import bet_on_scores, mean_bet, random_gaps, seed_of
@@ -134,21 +135,19 @@ def e_value(record: Record, folder: Path) -> EValue:
 def texts_of(path: Path | None) -> list[str]:
     """A text for each record of a request, the same in whatever order they come; none for no path.
 
-    Of a file of records the JSON of each; of a list that ends in .txt its names; of a folder of pictures their sha256.
-    BadInput where it is none of these, and where a record is there twice.
+    Of a file of records the JSON of each; of a list of names that ends in .txt its names, each once; of a folder of
+    pictures their sha256. BadInput where it is none of these, and where a record is there twice.
     """
-    from unrecall.disk.files import is_folder_of_files
     from unrecall.disk.tables import records
     from unrecall.tasks.picture_files import LIST, listed, read
 
     if path is None:
         return []
-    if path.suffix.lower() == LIST:
-        texts = listed(path)
-    elif is_folder_of_files(path):
-        texts = [file_key(picture.source.file) for picture in read(path)]
-    else:
-        texts = [json.dumps(record, sort_keys=True, ensure_ascii=False, default=str) for _, record in records(path)]
+    if is_folder_of_files(path):
+        return [*dict.fromkeys(file_key(picture.source.file) for picture in read(path))]
+    if path.suffix.lower() == LIST and read_text(path).removeprefix("\ufeff").lstrip()[:1] not in ("{", "["):
+        return [*dict.fromkeys(posixpath.normpath(name) for name in listed(path))]
+    texts = [json.dumps(record, sort_keys=True, ensure_ascii=False, default=str) for _, record in records(path)]
     if len(set(texts)) < len(texts):
         raise BadInput(f"{path}: expected each record once, got one twice. Remove it.")
     return texts

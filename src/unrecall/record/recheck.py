@@ -126,6 +126,8 @@ def _numbers(record: Record) -> Iterator[str]:
                 yield f"{m.name}: the interval {estimate.low} to {estimate.high} does not hold {estimate.value}."
     if record.tuning and record.tuning.chosen not in [trial.strength for trial in record.tuning.trials]:
         yield f"tuning: the strength {record.tuning.chosen:g} was chosen, but not tried."
+    if record.tuning and record.tuning.most_kl is None and record.tuning.measure != "shown":
+        yield "tuning: it names a measure of what comes back, and no attack."
     if record.tuning and record.tuning.most_kl is not None:
         yield from _within_budget(record.tuning, record.tuning.most_kl)
     if record.seeds and set(record.seeds) != {"training", "unlearning"}:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, evenly, move
+from unrecall.data.examples import Batch, Examples, evenly, iterate, move
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
@@ -240,9 +240,10 @@ class CausalLM(Tokenised, Task):
         if hasattr(model, "save_pretrained"):
             save(model, self.tokenizer, folder)
 
-    def check_folder(self, folder: Path) -> None:
-        """BadInput where the folder's tokenizer gives words other numbers."""
-        check_tokenizer(self.tokenizer, folder)
+    def check_folder(self, folder: Path, examples: Examples) -> None:
+        """BadInput where the folder's tokenizer reads words or these examples otherwise."""
+        texts = [text for item in iterate(examples) for text in (self.prompt(item), self.answer(item))]
+        check_tokenizer(self.tokenizer, folder, texts)
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Tokens must be the model's, examples must fit its context, and no forget text may stand in another split."""

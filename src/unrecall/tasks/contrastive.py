@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.examples import Batch, Examples, iterate
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.hooks import mode
 from unrecall.tasks import dual_encoder
 from unrecall.tasks.base import Task
 from unrecall.tasks.pairs import Pairs
-from unrecall.tasks.pretrained import PREPARATION, check_tokenizer, normalisation, save
+from unrecall.tasks.pretrained import check_tokenizer, normalisation, preparation, save
 from unrecall.tasks.protocols import Embedded
 from unrecall.tasks.zero_shot import ZeroShot
 
@@ -110,11 +110,14 @@ class Contrastive(Pairs):
             preparation |= {"image_mean": self.mean, "image_std": self.std}
         save(model, self.tokenizer, folder, {"preprocessor_config.json": json.dumps(preparation, indent=1)})
 
-    def check_folder(self, folder: Path) -> None:
-        """BadInput where the folder's tokenizer gives words other numbers, or its pictures are normalised otherwise."""
-        check_tokenizer(self.tokenizer, folder)
+    def check_folder(self, folder: Path, examples: Examples) -> None:
+        """BadInput where the folder's tokenizer reads captions otherwise, or its pictures are normalised otherwise.
+
+        Of a task without a mean, whose pictures come as the model wants them, the second isn't asked.
+        """
+        check_tokenizer(self.tokenizer, folder, [str(item["caption"]) for item in iterate(examples)])
         theirs = normalisation(folder)
-        if any((folder / name).is_file() for name in PREPARATION) and theirs != (tuple(self.mean), tuple(self.std)):
+        if self.mean and preparation(folder) and theirs != (tuple(self.mean), tuple(self.std)):
             raise BadInput(
                 f"{folder}: expected pictures normalised as the original's, by {self.mean} and {self.std}, got "
                 f"{theirs[0]} and {theirs[1]}. Pictures are prepared as the original's: correct the folder's settings."

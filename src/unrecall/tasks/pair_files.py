@@ -10,10 +10,8 @@ from torch import Tensor
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput, nearest
 from unrecall.tasks.pairs import UNKNOWN
-from unrecall.tasks.pictures import Source, decoded, source_of
+from unrecall.tasks.pictures import LABELS, Source, decoded, source_of
 from unrecall.tasks.strings import readable, string
-
-LABELS = ("label", "category")
 
 
 class Line(NamedTuple):
@@ -33,14 +31,15 @@ def read(path: Path) -> list[Line]:
     no such picture.
     """
     lines = [_line(record, where, path.parent) for where, record in records(path)]
-    return list({(line.picture, line.caption): line for line in reversed(lines)}.values())[::-1]
+    pairs = {(line.picture.data or line.picture.file, line.caption): line for line in reversed(lines)}
+    return list(pairs.values())[::-1]
 
 
 def _line(record: Mapping[str, Any], where: str, folder: Path) -> Line:
     picture = source_of(record, where, folder)
     if picture is None or "caption" not in record:
         keys = ", ".join(map(str, record)) or "nothing"
-        raise BadInput(f"{where}: expected the keys image and caption, got {keys}.")
+        raise BadInput(f"{where}: expected the keys image (or file_name) and caption, got {keys}.")
     caption = string(record["caption"], f"{where}: caption")
     if not readable(caption):
         raise BadInput(f"{where}: expected a caption, got {caption!r:.60}. Remove the pair, or give it one.")

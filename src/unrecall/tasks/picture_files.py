@@ -13,9 +13,8 @@ from unrecall.data.identity import of_bytes, of_files
 from unrecall.disk.files import is_folder_of_files, read_text
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
-from unrecall.tasks.pictures import Source, opened, source_of
+from unrecall.tasks.pictures import LABELS, Source, opened, source_of
 
-LABELS = ("label", "category")
 LIST = ".txt"
 """How the name of a list of pictures ends."""
 FORMATS = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -38,7 +37,7 @@ class Picture(NamedTuple):
     @property
     def in_folder(self) -> bool:
         """Whether the folder that it lies in names its class."""
-        return self.where == str(self.source.file)
+        return not self.source.data and self.where == str(self.source.file)
 
 
 def read(path: Path, group: str = "") -> list[Picture]:
@@ -53,13 +52,13 @@ def read(path: Path, group: str = "") -> list[Picture]:
     if is_folder_of_files(path):
         return _of_folder(path)
     pictures = [_of_record(record, where, path.parent, group) for where, record in records(path)]
-    names = Counter(picture.source.file for picture in pictures if picture.source.data)
+    names = Counter(picture.source.file for picture in pictures)
     return [_named_by_place(picture) if names[picture.source.file] > 1 else picture for picture in pictures]
 
 
 def _named_by_place(picture: Picture) -> Picture:
-    """The picture called after its place in the table, as others there have the same name."""
-    return picture._replace(source=picture.source._replace(file=Path(picture.where)))
+    """The picture; one that lies in a table is called after its place there, as others have the same name."""
+    return picture._replace(source=picture.source.at(picture.where)) if picture.source.data else picture
 
 
 def left_out(path: Path) -> Counter[str]:
@@ -100,7 +99,7 @@ def _of_record(record: Mapping[str, Any], where: str, folder: Path, group: str) 
     source = source_of(record, where, folder)
     if source is None or label is None:
         keys = ", ".join(map(str, record)) or "nothing"
-        raise BadInput(f"{where}: expected the keys image and label, got {keys}.")
+        raise BadInput(f"{where}: expected the keys image (or file_name) and label, got {keys}.")
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
         raise BadInput(f"{where}: expected label to be a class, by its name or number, got {label!r:.60}.")
     owner = record.get(group) if group else None

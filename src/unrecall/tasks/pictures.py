@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 IMAGE = ("image", "file_name")
 """Keys of records that name a picture; the second as `datasets` has it in the metadata of its image folders."""
+LABELS = ("label", "category")
+"""Keys of records that name its class."""
 
 
 class Source(NamedTuple):
@@ -28,6 +30,10 @@ class Source(NamedTuple):
 
     file: Path
     data: bytes = b""
+
+    def at(self, place: str) -> "Source":
+        """The same, called after its place in a table: FILE[INDEX]."""
+        return self._replace(file=Path(place))
 
     def read(self, where: str) -> bytes:
         """The bytes; BadInput, with `where`, for a file that can't be read."""
@@ -42,18 +48,26 @@ def source_of(record: Mapping[str, Any], where: str, folder: Path) -> Source | N
 
     None where it has neither key. BadInput, with `where`, where there is no such file.
     """
-    key = next((key for key in IMAGE if key in record), None)
+    key = next((key for key in IMAGE if record.get(key) is not None), None)
     if key is None:
         return None
     value: Any = record[key]
     if isinstance(value, Mapping):
-        data, value = value.get("bytes"), value.get("path") or where.rpartition("/")[2]
+        data, value = value.get("bytes"), value.get("path")
         if isinstance(data, bytes) and data:
-            return Source(folder / string(value, f"{where}: {key}"), data)
-    source = Source(folder / string(value, f"{where}: {key}"))
-    if not source.file.is_file():
-        raise BadInput(f"{where}: expected {key} to be a file, from {folder} on, got nothing at '{value}'.")
-    return source
+            return Source(folder / string(value, f"{where}: {key}"), data) if value else Source(Path(where), data)
+    file = folder / string(value, f"{where}: {key}")
+    if not _is_file(file):
+        raise BadInput(f"{where}: expected {key} to be a file, from {folder} on, got nothing at '{value:.60}'.")
+    return Source(file)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; no path is one that the system can't even look up, as it is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def coarse(value: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -1,7 +1,7 @@
 """Models and tokenizers as Transformers keeps them: a folder with configuration, safetensors and vocabulary."""
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,40 +61,56 @@ def checkpoint(model: nn.Module) -> None:
     enable({"use_reentrant": False})
 
 
+def preparation(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """What a model's folder says of how pictures are prepared, and in which file; None where it says nothing of that.
+
+    BadInput where the file holds no settings.
+    """
+    for path in (folder / name for name in PREPARATION):
+        content = read_json(path) if path.is_file() else {}
+        settings = content.get("image_processor", content) if isinstance(content, Mapping) else content
+        if not isinstance(settings, Mapping):
+            raise BadInput(f"{path}: expected the settings of an image processor, got {settings!r:.60}.")
+        if any(name.startswith(("image_", "do_", "size")) for name in settings):
+            return path, settings
+    return None
+
+
 def normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the channels as the model's folder has them; OpenAI's where it says nothing."""
-    for name in PREPARATION:
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            settings = read_json(path)
-            settings = settings.get("image_processor", settings)
-            if not settings.get("do_normalize", True):
-                return (), ()
-            mean, std = (tuple(float(v) for v in settings[key]) for key in ("image_mean", "image_std"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"{path}: expected image_mean and image_std, a number each channel, got: {error!r}"
-            ) from error
-        return mean, std
-    return MEAN, STD
+    path, settings = preparation(folder) or (folder, {})
+    if not settings.get("do_normalize", True):
+        return (), ()
+    try:
+        mean, std = (
+            tuple(float(v) for v in settings.get(key, usual))
+            for key, usual in (("image_mean", MEAN), ("image_std", STD))
+        )
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{path}: expected image_mean and image_std, a number each channel, got: {error!r}") from error
+    return mean, std
 
 
-def check_tokenizer(own: Any, folder: Path) -> None:
-    """BadInput where the tokenizer in a model's folder gives words other numbers than `own`; one there may be none."""
+def check_tokenizer(own: Any, folder: Path, texts: Sequence[str]) -> None:
+    """BadInput where the tokenizer in a model's folder reads words or these texts otherwise than `own`.
+
+    A folder without a vocabulary, and words and numbers that one of the two alone has, are no reason.
+    """
     if not any((folder / name).is_file() for name in VOCABULARY):
         return
     try:
         automatic: Any = importlib.import_module("transformers").AutoTokenizer
-        theirs = automatic.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_vocab()
+        other = automatic.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        ours, theirs = own.get_vocab(), other.get_vocab()
+        both = [[each(text, add_special_tokens=False)["input_ids"] for text in texts] for each in (own, other)]
     except Exception as error:  # whatever Transformers raises over files that are not what they should be
         line = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{folder}: expected a tokenizer that Transformers reads, got: {line[:300]}") from error
-    ours = own.get_vocab()
-    other = next((word for word in sorted(ours) if theirs.get(word, ours[word]) != ours[word]), None)
-    if other is not None:
+    words = {number: word for word, number in theirs.items()}
+    differing = (w for w, i in sorted(ours.items()) if theirs.get(w, i) != i or words.get(i, w) != w)
+    otherwise = "" if both[0] == both[1] else "forget is other words"
+    if what := next((f"'{word}' is another word" for word in differing), otherwise):
         raise BadInput(
-            f"{folder}: expected the tokenizer of the original, got one in which '{other}' is {theirs[other]} in place "
-            f"of {ours[other]}. Texts are read by the original's: bring the models to one vocabulary."
+            f"{folder}: expected the tokenizer of the original, got one by which {what}. Texts are read by the "
+            "original's: bring the models to one vocabulary."
         )

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.examples import Batch, Examples, Part, evenly
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.tasks.base import Task
+
+TRIED = 16
+"""Examples of forget on which it is seen whether a folder's model reads them as the task does."""
 
 
 @runtime_checkable
@@ -246,8 +249,11 @@ class Exportable(Protocol):
     def export(self, model: nn.Module, folder: Path) -> None:
         """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
 
-    def check_folder(self, folder: Path) -> None:
-        """BadInput where a folder's model is shown examples otherwise than by this task; what it lacks isn't asked."""
+    def check_folder(self, folder: Path, examples: Examples) -> None:
+        """BadInput where a folder's model is shown examples otherwise than by this task; what it lacks isn't asked.
+
+        `examples`: a few on which that is tried.
+        """
 
 
 def offers(task: Task, *protocols: type) -> bool:
@@ -348,8 +354,9 @@ def export(task: Task, model: nn.Module, folder: Path) -> None:
         task.export(model, folder)
 
 
-def check_folders(task: Task, *checkpoints: Path) -> None:
+def check_folders(task: Task, request: Request, *checkpoints: Path) -> None:
     """BadInput where the folder of a model says that it is shown examples otherwise than by this task."""
+    examples = Part(request.forget, evenly(len(request.forget), TRIED))
     for folder in filter(Path.is_dir, checkpoints):
         if isinstance(task, Exportable):
-            task.check_folder(folder)
+            task.check_folder(folder, examples)

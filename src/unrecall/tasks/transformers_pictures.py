@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.examples import Examples
 from unrecall.errors import BadInput
 from unrecall.tasks.classification import Classification
-from unrecall.tasks.pretrained import PREPARATION, save
+from unrecall.tasks.pretrained import preparation, save
 
 APART = 0.02
 """How far apart two ways to prepare a picture may lie, as a share of its range, for rounding to 256 steps."""
@@ -82,9 +83,9 @@ class TransformersPictures(Classification):
         if hasattr(model, "save_pretrained"):
             save(model, self.processor, folder)
 
-    def check_folder(self, folder: Path) -> None:
+    def check_folder(self, folder: Path, _: Examples) -> None:
         """BadInput where the folder's own image processor makes something else of a picture."""
-        if not any((folder / name).is_file() for name in PREPARATION):
+        if preparation(folder) is None:
             return
         try:
             image: Any = importlib.import_module("PIL.Image")
@@ -97,7 +98,7 @@ class TransformersPictures(Classification):
             raise BadInput(
                 f"{folder}: expected an image processor that Transformers reads, got: {line[:300]}"
             ) from error
-        if made.shape != expected.shape or apart(made, expected) > APART:
+        if made.shape != expected.shape or not apart(made, expected) <= APART:
             raise BadInput(
                 f"{folder}: expected pictures prepared as the original's, got a preprocessor_config.json that prepares "
                 "them otherwise. Pictures are prepared as the original's: correct it, or audit by that of its own."

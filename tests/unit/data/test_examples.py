@@ -1,6 +1,7 @@
 """Splitting a data set into what must go and what stays."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,8 +67,12 @@ def test_an_example_is_called_by_its_file() -> None:
 
 
 def test_samples_that_name_no_files_are_no_names() -> None:
-    for samples in (None, 3, torch.ones(6, 2), [torch.ones(1)] * 6, [()] * 6, [(3, "a.png")] * 6):
+    shapes: list[Any] = [None, 3, torch.ones(6, 2), [torch.ones(1)] * 6, [()] * 6, [(3, "a.png")] * 6, []]
+    for samples in [*shapes, [("what is her job?", "cook")] * 6, ["what", "where"], "what"]:
         data = Folder(DATA)
-        data.samples = samples  # type: ignore[assignment]
+        data.samples = samples
         assert file_of(data, 0) == ""
+    rootless = Folder(DATA)
+    rootless.root = None  # type: ignore[assignment]
+    assert file_of(rootless, 0) == "faces/ann/1.png"
     assert file_of(DATA, 0) == ""

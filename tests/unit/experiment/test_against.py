@@ -1,9 +1,12 @@
 """Strengths that are tuned against an attack: what it brings back by hand, the budget, and what is refused."""
 
+import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 from torch import nn
 
 from tests.unit.experiment.test_tune import Dial
@@ -14,7 +17,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.experiment.against import Against, Judge, choose, tune_against
-from unrecall.experiment.tune import tuning_request
+from unrecall.experiment.tune import Search, tuning_request
 from unrecall.methods import NegGradPlus, Retrain
 from unrecall.models.observe import accuracy, observe
 from unrecall.record.schema import Trial
@@ -111,6 +114,22 @@ def test_where_no_loss_can_be_had(samples_world: World, class_world: World, text
         tune_against(
             NegGradPlus(), w.original, Job(w.request, w.task, seeded(0), CPU), replace(by_loss, attack="few_shot:ks=1")
         )
+
+
+def test_a_broken_model_is_a_ruin_and_a_broken_point_is_left_out(samples_world: World) -> None:
+    w = samples_world
+    broken = copy.deepcopy(w.original)
+    with torch.no_grad():
+        for p in broken.parameters():
+            p.mul_(1e30)
+    judge = judge_of(w, By(measure="loss"))
+    assert math.isnan(judge.brought_back(broken))
+    BROUGHT.append(broken)
+    usual = judge.brought_back(w.original)
+    BROUGHT.clear()
+    assert usual == judge.brought_back(w.original)
+    search = Search(Dial(), w.original, judge.job, 0, "samples", usual, lambda factor, _: judge(factor, broken))
+    assert search.trial(1.0) == Trial(strength=1.0, gap=-1.0, retain_drop=1.0, kept=False)
 
 
 def test_the_usual_measure_is_not_in_what_keys_are_made_of() -> None:

@@ -13,20 +13,22 @@ from unrecall.experiment.ledger import texts_of
 def test_records_lists_and_folders_of_pictures(tmp_path: Path) -> None:
     records, letter, folder = tmp_path / "ann.jsonl", tmp_path / "letter.txt", tmp_path / "pictures"
     records.write_text('{"b": 1, "a": "é"}\n{"a": 2}\n', encoding="utf-8")
-    letter.write_text("# whose\nred\\1.png\nblue\n", encoding="utf-8")
+    letter.write_text("# whose\nred\\1.png\n./red/1.png\nblue\n", encoding="utf-8")
     (folder / "red").mkdir(parents=True)
     (folder / "red" / "1.png").write_bytes(b"one")
     (folder / "red" / "notes.txt").write_bytes(b"none")
     assert texts_of(None) == []
     assert texts_of(records) == [json.dumps({"a": "é", "b": 1}, ensure_ascii=False), '{"a": 2}']
     assert texts_of(letter) == ["red/1.png", "blue"]
+    records.rename(tmp_path / "ann.txt")
+    assert texts_of(tmp_path / "ann.txt")[1] == '{"a": 2}', "records are records, however their file is called"
     assert texts_of(folder) == [hashlib.sha256(b"one").hexdigest()]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("letter.txt", "a.png\n# \na.png\n", "expected each record once, got one twice"),
+        ("twice.jsonl", '{"a": 1}\n{"a": 1}\n', "expected each record once, got one twice"),
         ("letter.txt", "\n", "expected names of pictures or of folders, one a line, got none"),
         ("gone.jsonl", None, "expected a file of records, got nothing there"),
     ],

@@ -208,6 +208,7 @@ def against(data: dict[str, Any], kl: float, criterion: str = "relearn", measure
             lambda d: against(d, kl=0.1, measure="loss"),
             "tuning: its criterion names another measure of what",
         ),
+        (lambda d: d["tuning"].update(measure="loss"), "tuning: it names a measure of what comes back, and no attack"),
         (lambda d: d.update(sizes={}), "sizes: expected at least one forget example, got 0"),
         (lambda d: d["measurements"][0]["unlearned"].update(value=None), "does not hold None"),
         (lambda d: d["provenance"]["weights"].update(original="ab"), "weights of original: 'ab' is no sha256"),
