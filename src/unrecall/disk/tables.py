@@ -171,9 +171,10 @@ def _parquet(path: Path, data: bytes) -> Iterator[Located]:
         raise MissingDependency("datasets", "datasets") from error
     expected = f"{path}: expected a whole Parquet file"
     table: Any = _opened(expected, lambda: parquet.read_table(io.BytesIO(data)))
-    written = (table.schema.metadata or {}).get(b"huggingface", b"{}").decode()
-    described = parse_json(written, f"{path}: what datasets wrote into it")
-    features = described.get("info", {}).get("features", {}) if isinstance(described, Mapping) else {}
+    written = (table.schema.metadata or {}).get(b"huggingface", b"{}").decode(errors="replace")
+    features = parse_json(written, f"{path}: what datasets wrote into it")
+    for key in ("info", "features"):
+        features = features.get(key) if isinstance(features, Mapping) else None
     return _of_rows(path, _opened(expected, table.to_pylist), _class_names(features))
 
 
@@ -205,9 +206,10 @@ def _class_names(features: Any) -> dict[str, list[str]]:
     """The names of classes that a table of `datasets` has by their numbers, by column."""
     columns = features.items() if isinstance(features, Mapping) else ()
     return {
-        str(column): [str(name) for name in feature["names"]]
+        str(column): [str(name) for name in names]
         for column, feature in columns
-        if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" and isinstance(feature["names"], list)
+        if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel"
+        if isinstance(names := feature.get("names"), list)
     }
 
 

@@ -106,7 +106,7 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
     strength, request, seed = start_of(method, model, job)
     judge = Judge(model, job.on(request), seed, against)
     untouched = judge.brought_back(model)
-    beside = judge.beside
+    beside = " beyond validation" if len(request.holdout) else ""
     if math.isnan(untouched):
         raise NotSupported(
             f"--measure loss: expected an attack that asks for losses, got {against.attack}, which reads what a model "
@@ -120,7 +120,7 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
         )
     tried = Search(method, model, judge.job, seed, request.kind, untouched, judge).trials(strength, trials)
     best = choose(tried)
-    criterion = CRITERION.format(against.attack, beside, against.kl)
+    criterion = CRITERION.format(against.attack, judge.beside, against.kl)
     return Tuning(
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,

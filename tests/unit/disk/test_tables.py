@@ -97,6 +97,26 @@ def test_cells_may_be_long(tmp_path: Path) -> None:
     assert csv.field_size_limit() == before
 
 
+def test_numbers_of_classes_are_the_names_that_the_table_has(tmp_path: Path) -> None:
+    """Of a class alone, and -1 is none; another column's numbers stay numbers."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"label": datasets.ClassLabel(names=["b", "a"]), "n": datasets.Value("int64")})
+    table = datasets.Dataset.from_list([{"label": i, "n": i} for i in (0, 1, -1)], features=features)
+    table.to_parquet(str(tmp_path / "x.parquet"))
+    table.save_to_disk(str(tmp_path / "saved"))
+    expected = [{"label": "b", "n": 0}, {"label": "a", "n": 1}, {"n": -1}]
+    for path in ("x.parquet", "saved"):
+        assert [row for _, row in records(tmp_path / path)] == expected, path
+
+
+@pytest.mark.parametrize("written", ["{}", "3", "[]", '{"info": 3}', '{"info": {"features": {"label": {"names": 3}}}}'])
+def test_what_datasets_wrote_may_say_nothing(written: str, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.Table.from_pylist([{"label": 1}]).replace_schema_metadata({"huggingface": written})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert [row for _, row in records(tmp_path / "x.parquet")] == [{"label": 1}]
+
+
 def test_json_and_csv_need_no_datasets_and_parquet_says_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
