@@ -83,7 +83,7 @@ class TransformersPictures(Classification):
         if hasattr(model, "save_pretrained"):
             save(model, self.processor, folder)
 
-    def check_folder(self, folder: Path, _: Examples) -> None:
+    def check_folder(self, folder: Path, examples: Examples) -> None:
         """BadInput where the folder's own image processor makes something else of a picture."""
         if preparation(folder) is None:
             return
