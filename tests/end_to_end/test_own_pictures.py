@@ -411,6 +411,7 @@ def test_a_processor_that_can_not_be_followed_is_refused(changes: dict[str, Any]
         (["crane", "crane", "x"], [1, "x"], [1, 2]),
         (["red", "green", "blue"], ["01"], "expected a class of the model, got '01'"),
         (["red", "green", "blue"], [-1], "expected a class of the model, got '-1'"),
+        (["0", "1", "2"], ["red"], "expected a class of the model, got 'red'. Name the classes in the model's config"),
     ],
 )
 def test_labels_are_names_or_numbers(names: list[str], labels: list[str | int], expected: list[int] | str) -> None:

@@ -202,7 +202,9 @@ def class_number(picture: Picture, names: Sequence[str]) -> int:
         )
     number = by_name if by_name is not None else by_number
     if number is None:
-        raise BadInput(f"{picture.where}: expected a class of the model, got '{text}'. {nearest(text, names)}")
+        numbered = list(names) == [str(i) for i in range(len(names))]
+        hint = "Name the classes in the model's config.json (id2label)." if numbered else nearest(text, names)
+        raise BadInput(f"{picture.where}: expected a class of the model, got '{text}'. {hint}")
     return number
 
 
