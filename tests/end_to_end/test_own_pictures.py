@@ -16,7 +16,7 @@ from torch import nn
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
 from tests.worlds import small_vit
-from unrecall.cli.options import own_kind
+from unrecall.cli.options import lines_of, own_kind
 from unrecall.data.examples import Absent
 from unrecall.disk import weights
 from unrecall.errors import BadInput
@@ -209,6 +209,17 @@ def test_pictures_of_one_name_in_a_table_are_called_by_their_place() -> None:
     Path("names.txt").write_text("data.parquet[3]\n")
     request = Pictures(model="model", forget="names.txt", retain="data.parquet").make().request
     assert (len(request.forget), len(request.retain)) == (1, 23)
+
+
+def test_of_all_methods_those_that_only_train_take_a_low_rank_change(capsys: pytest.CaptureFixture[str]) -> None:
+    lines, left_out = lines_of("all", "r=2")
+    assert {"ssd", "retrain", "lora"} <= set(left_out)
+    assert {"scrub", "grad_diff", "blur"} <= lines.keys()
+    assert all(line.startswith("lora(") for line in lines.values())
+    assert lines_of("all", None)[1] == []
+    words = ["bench", *OWN, *UNSEEN, "--alone", "--lora", "q=2", "--out", "grid"]
+    assert call(*words) == 2
+    assert "unknown parameter 'q'" in capsys.readouterr().err.splitlines()[-1], "said, and no method left out for it"
 
 
 def test_unlearn_leaves_a_folder_to_open_and_audit(capsys: pytest.CaptureFixture[str]) -> None:

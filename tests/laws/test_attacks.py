@@ -116,12 +116,6 @@ def find_attacks() -> dict[str, type[Attack]]:
 
 ATTACKS = find_attacks()
 SCORED = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, ScoredAttack)}
-PLACES = [
-    (kind, name)
-    for name in ATTACKS
-    for kind in [k for k in ("samples", "text") if name not in REFUSED[k]] or [*REFUSED]
-]
-"""A classifier and a language model, or else all worlds: for what no further modality decides."""
 APPLYING = [(kind, name) for kind in REFUSED for name in ATTACKS if name not in REFUSED[kind]]
 each_attack = pytest.mark.parametrize("name", ATTACKS)
 each_applying = pytest.mark.parametrize(("case", "name"), APPLYING, indirect=["case"])
@@ -406,7 +400,7 @@ SIGNALS = Cache()
 """What models say of examples, which is the same for all attacks."""
 
 
-@pytest.mark.parametrize(("case", "name"), PLACES, indirect=["case"])
+@each_attack
 def test_little_data_is_a_row_with_a_reason(name: str, case: Case) -> None:
     """No error: each row has a value, or says why it has none."""
     attack = small(name)

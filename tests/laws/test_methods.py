@@ -351,10 +351,9 @@ def steps_told(method: Method, world: World) -> int:
     return sum(int(times or 1) * int(count) for times, count in re.findall(r"(?:(\d+) x )?(\d+) steps of", text))
 
 
-NULLS = [name for name, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
-
-
-@pytest.mark.parametrize(("case", "name"), [place for place in PLACES if place[1] in NULLS], indirect=["case"])
+@pytest.mark.parametrize(
+    "name", [k for k, kind in METHODS.items() if issubclass(kind, GradientMethod) and kind.has_null]
+)
 def test_null_moves_no_weight(name: str, case: Case) -> None:
     method = usual(name)
     assert isinstance(method, GradientMethod)
@@ -407,10 +406,13 @@ def test_forgets_at_some_strength(name: str, case: Case) -> None:
     w, before = case.world, confidence(case.world.original, case)
     fitted = replace(METHODS[name](), **FITTED.get((name, case.kind), {}))
     seen = []
-    for method in stronger(paced(fitted, case.kind)):
+    as_it_is, *others = stronger(paced(fitted, case.kind))
+    for method in (as_it_is, *others):
         try:
             result = case.unlearn(method)
         except Diverged:
+            if method is as_it_is:
+                raise
             continue
         seen.append((before - confidence(result, case), accuracy(result, w.task, w.request.retain).mean()))
         if seen[-1][0] > 0.05 and seen[-1][1] > case.above_chance(0.2):

@@ -24,9 +24,9 @@ from unrecall.tasks.base import Task
 PROTOCOLS = {
     "classification": {"Perturbable", "Classed", "Classifying", "Graded"},
     "grouped": {"Perturbable", "Classed", "Classifying", "Graded", "InGroups"},
-    "transformers_pictures": {"Perturbable", "Classed", "Classifying", "Graded", "Exportable"},
-    "causal_lm": {"Textual", "Unfinished", "Prompted", "Exportable", "Graded"},
-    "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable"},
+    "transformers_pictures": {"Perturbable", "Classed", "Classifying", "Graded", "Exportable", "OfFolders"},
+    "causal_lm": {"Textual", "Unfinished", "Prompted", "Exportable", "OfFolders", "Graded"},
+    "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable", "OfFolders"},
     "zero_shot": {"Perturbable", "Classed"},
     "recommendation": {"Ranked", "Recommending"},
 }

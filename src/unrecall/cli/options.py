@@ -237,25 +237,23 @@ def search_of(search: "bool | Against | None", method: str, own: Mapping[str, st
 def lines_of(methods: str, lora: str | None) -> tuple[dict[str, str], list[str]]:
     """The line of each method that --methods names, by what it is called there; and which of all are left out.
 
-    These are methods that --lora can't wrap, where all are asked for. BadInput for none.
+    These are the methods that do more than train, so that --lora can't wrap them. BadInput for none.
     """
+    from unrecall.methods.base import GradientMethod
     from unrecall.spec.catalog import entries
     from unrecall.spec.lines import parse
 
-    names = [entry.name for entry in entries("methods")] if methods == "all" else methods.split()
+    def only_trains(name: str) -> bool:
+        method = parse(name, "methods")
+        return isinstance(method, GradientMethod) and method.has_null
+
+    names, left_out = methods.split(), list[str]()
+    if methods == "all":
+        names = [entry.name for entry in entries("methods")]
+        left_out = [] if lora is None else [name for name in names if not only_trains(name)]
     if not names:
         raise BadInput("--methods: expected names separated by spaces, or all, got none. Name one.")
-    lines, left_out = dict[str, str](), list[str]()
-    for name in names:
-        line = method_line(name, lora)
-        try:
-            parse(line, "methods")
-            lines[name] = line
-        except BadInput:
-            if lora is None or methods != "all":
-                raise
-            left_out.append(name)
-    return lines, left_out
+    return {name: method_line(name, lora) for name in names if name not in left_out}, left_out
 
 
 def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:

@@ -62,8 +62,8 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """The bytes of a tensor, part by part, on the host; those of two bytes a number are those of float32."""
     for part in torch.split(tensor.detach().reshape(-1), PART):
-        held = part.cpu()
-        yield (held.float() if held.dtype in HALF else held).view(torch.uint8)
+        on_host = part.cpu()
+        yield (on_host.float() if on_host.dtype in HALF else on_host).view(torch.uint8)
 
 
 def save(model: nn.Module, path: Path) -> None:

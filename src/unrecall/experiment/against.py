@@ -186,10 +186,10 @@ class Judge:
         scores = self.attack.scores(Subject("unlearned", unlearned), draw.pool, setting)
         if self.against.measure == "loss":
             return self._loss_below(scores, draw)
-        shown = scores.at(draw.places["forget"]).mean(1)
+        excess = scores.at(draw.places["forget"]).mean(1)
         if "holdout" in draw.places:
-            shown = shown - scores.at(draw.places["holdout"]).mean(1)
-        return float(shown.max())
+            excess = excess - scores.at(draw.places["holdout"]).mean(1)
+        return float(excess.max())
 
     def _loss_below(self, scores: Scores, draw: Draw) -> float:
         """How far the loss on forget is below that on validation at the attacker's best point, in nats.

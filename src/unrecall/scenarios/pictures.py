@@ -22,7 +22,7 @@ from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.picture_files import LIST, Gallery, Picture, left_out, listed, read
 from unrecall.tasks.pictures import opened
-from unrecall.tasks.transformers_pictures import TransformersPictures
+from unrecall.tasks.transformers_pictures import TransformersPictures, processor_in
 
 ABSENT = {
     "holdout": "no holdout was given: name pictures like forget that the model was never trained on (--holdout)",
@@ -270,5 +270,5 @@ def load_processor(name: str) -> Any:
     folder = local_folder(name, "a Transformers image classifier")
     return opened_by_library(
         f"{name}: expected the model's preprocessor_config.json beside it",
-        lambda: transformers().AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False),
+        lambda: processor_in(folder),
     )

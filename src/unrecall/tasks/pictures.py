@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrecall.disk.files import exists
 from unrecall.errors import BadInput
 from unrecall.tasks.strings import string
 
@@ -57,17 +58,9 @@ def source_of(record: Mapping[str, Any], where: str, folder: Path) -> Source | N
         if isinstance(data, bytes) and data:
             return Source(folder / string(value, f"{where}: {key}"), data) if value else Source(Path(where), data)
     file = folder / string(value, f"{where}: {key}")
-    if not _is_file(file):
+    if not (exists(str(file)) and file.is_file()):
         raise BadInput(f"{where}: expected {key} to be a file, from {folder} on, got nothing at '{value:.60}'.")
     return Source(file)
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a file is there; no path is one that the system can't even look up, as it is too long."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def coarse(value: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -249,6 +249,11 @@ class Exportable(Protocol):
     def export(self, model: nn.Module, folder: Path) -> None:
         """Writes the model and all that is needed to use it, whole or not at all; an older `folder` gives way."""
 
+
+@runtime_checkable
+class OfFolders(Protocol):
+    """A task whose models come in folders that also say how a model is shown examples: by which tokenizer, say."""
+
     def check_folder(self, folder: Path, examples: Examples) -> None:
         """BadInput where a folder's model is shown examples otherwise than by this task; what it lacks isn't asked.
 
@@ -358,5 +363,5 @@ def check_folders(task: Task, request: Request, *checkpoints: Path) -> None:
     """BadInput where the folder of a model says that it is shown examples otherwise than by this task."""
     examples = Part(request.forget, evenly(len(request.forget), TRIED))
     for folder in filter(Path.is_dir, checkpoints):
-        if isinstance(task, Exportable):
+        if isinstance(task, OfFolders):
             task.check_folder(folder, examples)

@@ -90,8 +90,7 @@ class TransformersPictures(Classification):
         try:
             image: Any = importlib.import_module("PIL.Image")
             sample = image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8))
-            automatic: Any = importlib.import_module("transformers").AutoImageProcessor
-            theirs = automatic.from_pretrained(folder, backend="pil", trust_remote_code=False, local_files_only=True)
+            theirs = processor_in(folder)
             made, expected = (each(sample, return_tensors="pt")["pixel_values"] for each in (theirs, self.processor))
         except Exception as error:  # whatever a processor raises over its own settings
             line = " ".join(str(error).split()) or type(error).__name__
@@ -103,6 +102,12 @@ class TransformersPictures(Classification):
                 f"{folder}: expected pictures prepared as the original's, got a preprocessor_config.json that prepares "
                 "them otherwise. Pictures are prepared as the original's: correct it, or audit by that of its own."
             )
+
+
+def processor_in(folder: Path) -> Any:
+    """The image processor that a model's folder describes; by Pillow, whatever else is installed."""
+    automatic: Any = importlib.import_module("transformers").AutoImageProcessor
+    return automatic.from_pretrained(folder, backend="pil", trust_remote_code=False, local_files_only=True)
 
 
 def apart(made: Tensor, expected: Tensor) -> float:

@@ -83,7 +83,7 @@ def test_training_and_signals_are_the_same(samples_world: World) -> None:
 
 
 # PyTorch counts open files when a worker is gone, and leaves one open where the signal of that death comes meanwhile.
-GONE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+GONE = pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.:pytest.PytestUnraisableExceptionWarning")
 
 
 @GONE
