@@ -15,6 +15,7 @@ import torch
 from tests.worlds import network
 from tests.worlds.records import full
 from unrecall.cli import app as cli
+from unrecall.cli import runs
 from unrecall.disk import weights
 from unrecall.disk.cache import cache_folder
 from unrecall.evidence import setting
@@ -237,7 +238,7 @@ def uninterrupted(folder: str) -> dict[str, Any]:
     return load(Path(folder) / "seed-0" / "record.json").comparable()
 
 
-PARTS: list[tuple[Any, str]] = [(grid, "scenario_of"), (setting, "observe"), (auditing, "judge_all"), (cli, "_show")]
+PARTS: list[tuple[Any, str]] = [(grid, "scenario_of"), (setting, "observe"), (auditing, "judge_all"), (runs, "_show")]
 
 
 @pytest.mark.parametrize(("owner", "name"), PARTS, ids=[name for _, name in PARTS])

@@ -16,7 +16,7 @@ from torch import nn
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
 from tests.worlds import small_vit
-from unrecall.cli.options import lines_of, own_kind
+from unrecall.cli.lines import lines_of, own_kind
 from unrecall.data.examples import Absent
 from unrecall.disk import weights
 from unrecall.errors import BadInput

@@ -1,11 +1,14 @@
 """What the command line makes of --lora, --tune and a method's line."""
 
+from dataclasses import replace
+
 import pytest
 
-from unrecall.cli.options import method_line, tunes
+from unrecall.cli.lines import method_line, tunes
+from unrecall.cli.options import OwnModel
 from unrecall.spec.lines import settings
 
-OWN = {"model": "m", "forget": "f", "retain": "r", "holdout": "h", "control": ""}
+OWN = OwnModel(model="m", forget="f", retain="r", holdout="h")
 
 
 @pytest.mark.parametrize(
@@ -55,4 +58,4 @@ def test_a_line_sets_parameters_of_its_own_and_of_its_base() -> None:
 def test_own_texts_are_tuned_unless_the_rate_is_set(
     said: bool | None, method: str, changed: dict[str, str], searched: bool
 ) -> None:
-    assert tunes(said, method, OWN | changed) is searched
+    assert tunes(said, method, replace(OWN, **changed)) is searched
