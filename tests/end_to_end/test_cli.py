@@ -422,3 +422,22 @@ def test_two_processes_leave_what_one_does(case: Path, monkeypatch: pytest.Monke
     checkpoint = several.parent / "unlearned.safetensors"
     assert list(Path("out").rglob("unlearned.safetensors")) == [checkpoint]
     assert weights.digest_of_file(checkpoint) == load(several).provenance.weights["unlearned"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--method", "scrub"],
+        ["run", "--method", "salun(scrob)", "--scenario", "digits"],
+        ["unlearn", "--method", "scrub", "--scenario", "digitz"],
+        ["bench", "--scenario", "digits", "--suite", "quik"],
+    ],
+)
+def test_a_missing_or_unknown_name_is_told_before_torch_is_imported(arguments: list[str]) -> None:
+    program = (
+        "import sys, unrecall.cli.app as cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2 False\n"

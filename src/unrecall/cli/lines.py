@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from unrecall.cli.options import OwnModel
 from unrecall.disk.files import is_folder_of_files, read_json
 from unrecall.errors import BadInput
+from unrecall.spec.lines import check_known, parse, settings, show
 
 if TYPE_CHECKING:
     from unrecall.experiment.against import Against
@@ -20,6 +21,7 @@ def scenario_line(scenario: str, own: OwnModel) -> str:
             f"--scenario: expected it alone, or --model in its place, got both it and --{next(iter(paths))}."
         )
     if scenario:
+        check_known(scenario, "scenarios")
         return scenario
     if not paths:
         raise BadInput("Missing option '--scenario', or '--model' with '--forget' and '--retain' in its place.")
@@ -61,10 +63,9 @@ def method_line(method: str, lora: str | None) -> str:
 
     A rate that the line names stays.
     """
+    check_known(method, "methods")
     if lora is None:
         return method
-    from unrecall.spec.lines import parse, settings, show
-
     line = show(_faster(parse(method, "methods"), settings(method, "methods")))
     return f"lora({line})" + (f":{lora}" if lora else "")
 
@@ -92,8 +93,6 @@ def tunes(tune: bool | None, method: str, own: OwnModel) -> bool:
     """
     if tune is not None:
         return tune
-    from unrecall.spec.lines import parse, settings
-
     strength, named = parse(method, "methods").innermost().strength, settings(method, "methods")
     return bool(
         own.model
@@ -110,8 +109,6 @@ def search_of(search: "bool | Against | None", method: str, own: OwnModel) -> "b
     `search`: as --tune, --no-tune or --against say; None where none is given, and the default of `tunes` holds.
     `method`: its line without --lora, which sets rates of its own.
     """
-    from unrecall.spec.lines import parse
-
     if isinstance(search, bool | None) and not search:
         return tunes(search, method, own)
     return search if parse(method, "methods").innermost().strength is not None else False
@@ -124,7 +121,6 @@ def lines_of(methods: str, lora: str | None) -> tuple[dict[str, str], list[str]]
     """
     from unrecall.methods.base import GradientMethod
     from unrecall.spec.catalog import entries
-    from unrecall.spec.lines import parse
 
     def only_trains(name: str) -> bool:
         method = parse(name, "methods")
@@ -141,16 +137,8 @@ def lines_of(methods: str, lora: str | None) -> tuple[dict[str, str], list[str]]
 
 def check_names(scenario: str, method: str | None, suite_names: str, tune: bool = False) -> None:
     """Raises BadInput for unknown names and impossible parameters, before anything is trained or written."""
-    from unrecall.harness.suites import NAMED, suite
-    from unrecall.spec.lines import parse
+    from unrecall.harness.suites import suite
 
-    words = suite_names.replace(",", " ").split()
-    whole = [word for word in words if word in (*NAMED, "all")]
-    if whole and len(words) > 1:
-        raise BadInput(
-            f"--suite: expected '{whole[0]}' alone, as it is a whole suite, got '{suite_names}'. "
-            "Name one suite, or attacks separated by spaces."
-        )
     chosen = parse(method, "methods") if method else None
     if tune and chosen:
         chosen.scaled(1)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from unrecall.errors import BadInput, nearest
+from unrecall.spec.lines import check_known
 
 if TYPE_CHECKING:
     from unrecall.experiment.against import Against
 
 NOTHING = "forgot nothing"
 """What --fail-on takes beside verdicts: the exit code is then 3 where a method forgot nothing."""
+SUITES = ("standard", "quick", "all")
+"""The whole suites, which no attack is named beside."""
 
 ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:key=value,...] or FILE.py:function")]
 MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
@@ -114,6 +117,17 @@ class Attacks:
         bool, typer.Option("--alone", help="no retrained models: judge beside records that were never trained on")
     ] = False
 
+    def __post_init__(self) -> None:
+        names = self.suite.split()
+        whole = [name for name in self.suite.replace(",", " ").split() if name in SUITES]
+        if whole and names != whole[:1]:
+            raise BadInput(
+                f"--suite: expected '{whole[0]}' alone, as it is a whole suite, got '{self.suite}'. "
+                "Name one suite, or attacks separated by spaces."
+            )
+        for name in names if not whole else ():
+            check_known(name, "attacks")
+
 
 @dataclass(frozen=True)
 class Judging(Attacks):
@@ -134,6 +148,7 @@ class Judging(Attacks):
     ] = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         labels(self.fail_on)
 
     def content(self, search: "bool | Against | None" = False) -> dict[str, object]:

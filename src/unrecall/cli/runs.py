@@ -26,7 +26,10 @@ from unrecall.cli.options import (
     searched,
 )
 from unrecall.cli.output import complain_of, say
+from unrecall.disk.run_folder import claimed, content_keys, file_name
 from unrecall.errors import BadInput
+from unrecall.experiment.seeds import seeds_of
+from unrecall.spec.lines import parse, paths
 
 DEMO = (
     ("hides", "grad_ascent:lr=0.004,epochs=25", False),
@@ -40,7 +43,6 @@ DEMO_CASE = "digits:forget=mistakes:0.1"
 
 def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"), device: Device = "cpu") -> None:
     """Digits, some entered wrongly: train, retrain, forget these in three ways, attack, report; about a minute."""
-    from unrecall.disk.run_folder import claimed
     from unrecall.experiment.grid import Cell
 
     with claimed(out, {"command": "demo"}) as folder:
@@ -61,19 +63,16 @@ def run(
     anyway: Anyway = False,
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
-    from unrecall.disk.run_folder import claimed, content_keys
-    from unrecall.experiment.grid import Cell
-    from unrecall.experiment.seeds import seeds_of
-    from unrecall.spec.lines import paths
-
     levels = seeds_of(seeds)
+    scenario, line = scenario_line(scenario, own), method_line(method, unlearning.lora)
+    from unrecall.experiment.grid import Cell
+
     search = unlearning.search() or tunes(unlearning.tune, method, own)
-    scenario, method = scenario_line(scenario, own), method_line(method, unlearning.lora)
-    check_names(scenario, method, judging.suite, bool(search))
-    command = {"command": "run", "scenario": scenario, "method": method, "tune": bool(search)}
-    files = content_keys(*paths(scenario, method, *judging.suite.split(), *unlearning.against.split()))
+    check_names(scenario, line, judging.suite, bool(search))
+    command = {"command": "run", "scenario": scenario, "method": line, "tune": bool(search)}
+    files = content_keys(*paths(scenario, line, *judging.suite.split(), *unlearning.against.split()))
     with claimed(out, command | judging.content(search) | {"files": files}) as folder:
-        cell = _judged(Cell(scenario, method, "", 0, search, "", device, anyway=anyway), judging)
+        cell = _judged(Cell(scenario, line, "", 0, search, "", device, anyway=anyway), judging)
         cells = [replace(cell, seed=each, folder=str(folder / each.name)) for each in levels]
         _run_and_show(_within(cells, folder, judging.budget), folder, judging.fail_on, jobs)
 
@@ -90,24 +89,23 @@ def doctor(
     """A case before it is run: every check, a step of everything, what can be concluded, and how long it takes."""
     if scenario and named:
         raise BadInput(f"doctor: expected one scenario, got '{scenario}' and --scenario '{named}'. Leave one out.")
+    scenario, line = scenario_line(scenario or named, own), method_line(method, unlearning.lora)
     search = unlearning.search() or tunes(unlearning.tune, method, own)
-    scenario, method = scenario_line(scenario or named, own), method_line(method, unlearning.lora)
-    check_names(scenario, method, attacks.suite, bool(search))
+    check_names(scenario, line, attacks.suite, bool(search))
     from unrecall.experiment.case import Case
     from unrecall.experiment.doctor import doctor as look
     from unrecall.experiment.grid import Cell, scenario_for
     from unrecall.harness.suites import suite
-    from unrecall.spec.lines import parse
     from unrecall.training.session import Session
 
-    case_scenario = scenario_for(Cell(scenario, method, attacks.suite, 0, False, "", device, alone=attacks.alone))
+    case_scenario = scenario_for(Cell(scenario, line, attacks.suite, 0, False, "", device, alone=attacks.alone))
     if not isinstance(search, bool):
         search.attack_on(case_scenario.task, case_scenario.request.kind)
     suiting = suite(*attacks.suite.split()).suiting(case_scenario.task)
-    case = Case(case_scenario, parse(method, "methods"), suiting, Session(device=device, show=True), search)
+    case = Case(case_scenario, parse(line, "methods"), suiting, Session(device=device, show=True), search)
     say(f"{case_scenario.name}: {case_scenario.summary}")
-    for line in look(case):
-        say(f"  {line.subject:<10} {line.text}")
+    for finding in look(case):
+        say(f"  {finding.subject:<10} {finding.text}")
 
 
 def unlearn(
@@ -121,17 +119,15 @@ def unlearn(
     anyway: Anyway = False,
 ) -> None:
     """A checkpoint only: OUT/unlearned.safetensors, or for a language model the Transformers folder OUT/unlearned."""
+    scenario, line = scenario_line(scenario, own), method_line(method, unlearning.lora)
     search = unlearning.search() or tunes(unlearning.tune, method, own)
-    scenario, method = scenario_line(scenario, own), method_line(method, unlearning.lora)
-    check_names(scenario, method, "quick", bool(search))
-    from unrecall.disk.run_folder import claimed, content_keys
+    check_names(scenario, line, "quick", bool(search))
     from unrecall.experiment.grid import Cell, unlearn_cell
-    from unrecall.spec.lines import paths
 
-    command = {"command": "unlearn", "scenario": scenario, "method": method, "tune": bool(search), "seed": seed}
-    files = content_keys(*paths(scenario, method, *unlearning.against.split()))
+    command = {"command": "unlearn", "scenario": scenario, "method": line, "tune": bool(search), "seed": seed}
+    files = content_keys(*paths(scenario, line, *unlearning.against.split()))
     with claimed(out, command | searched(search) | {"files": files}) as folder:
-        say(unlearn_cell(Cell(scenario, method, "quick", seed, search, str(folder), device, anyway=anyway)))
+        say(unlearn_cell(Cell(scenario, line, "quick", seed, search, str(folder), device, anyway=anyway)))
 
 
 def audit(
@@ -156,10 +152,8 @@ def audit(
     before = Path(original) if original and scenario else None
     scenario = scenario_line(scenario, replace(own, model="" if scenario else original))
     check_names(scenario, None, judging.suite)
-    from unrecall.disk.run_folder import claimed, content_keys
     from unrecall.experiment.grid import Cell, audit_checkpoint
     from unrecall.report import check_place
-    from unrecall.spec.lines import paths
 
     if judging.alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
@@ -188,14 +182,11 @@ def bench(
     anyway: Anyway = False,
 ) -> None:
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
-    from unrecall.disk.run_folder import claimed, content_keys, file_name
-    from unrecall.experiment.grid import Cell
-    from unrecall.experiment.seeds import seeds_of
-    from unrecall.spec.lines import paths
-
     if ray is not None and jobs > 1:
         raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
     levels, scenario = seeds_of(seeds), scenario_line(scenario, own)
+    from unrecall.experiment.grid import Cell
+
     search = unlearning.search()
     lines, left_out = lines_of(methods, unlearning.lora)
     for name in left_out:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest
-from unrecall.spec.catalog import Kind, class_name, entries
+from unrecall.spec.catalog import Entry, Kind, class_name, entries
 from unrecall.spec.parameters import Parameters, annotated, checked, nested_types, takes
 
 NAME = re.compile(r"((?:[^(]*?\.py:)?[^:(]*)(.*)", re.DOTALL)
@@ -171,15 +171,30 @@ def _value(owner: type[Parameters], key: str, text: str, subject: str = "") -> A
     return checked(owner, key, text, lax=True, subject=subject)
 
 
+def check_known(text: str, kind: Kind) -> None:
+    """BadInput where a line names what there isn't; nothing is imported for it, so that it is said at once."""
+    spec = split(text)
+    if ".py:" not in spec.name:
+        _entry(spec.name, kind)
+    if spec.base is not None:
+        check_known(spec.base, kind)
+
+
 def _built_in(name: str, kind: Kind) -> type:
+    entry = _entry(name, kind)
+    module = importlib.import_module(f"unrecall.{kind}.{entry.name.replace('-', '_')}")
+    owner: type = getattr(module, entry.owner)
+    return owner
+
+
+def _entry(name: str, kind: Kind) -> Entry:
+    """What the catalog says of a built-in; BadInput where it knows none of this name."""
     entry = next((entry for entry in entries(kind) if class_name(entry.name) == class_name(name)), None)
     if entry is None and name.endswith(".py"):
         raise BadInput(f"{name}: expected a name of it, as in {name}:make, got the file alone. Say which {kind[:-1]}.")
     if entry is None:
         raise BadInput(f"unknown {kind.removesuffix('s')} '{name}'. {nearest(name, (e.name for e in entries(kind)))}")
-    module = importlib.import_module(f"unrecall.{kind}.{entry.name.replace('-', '_')}")
-    owner: type = getattr(module, entry.owner)
-    return owner
+    return entry
 
 
 def _user_object(name: str) -> Any:

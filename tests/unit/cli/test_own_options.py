@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from unrecall.cli.lines import method_line, tunes
-from unrecall.cli.options import OwnModel
+from unrecall.cli.options import SUITES, OwnModel
+from unrecall.harness.suites import NAMED
 from unrecall.spec.lines import settings
 
 OWN = OwnModel(model="m", forget="f", retain="r", holdout="h")
@@ -59,3 +60,7 @@ def test_own_texts_are_tuned_unless_the_rate_is_set(
     said: bool | None, method: str, changed: dict[str, str], searched: bool
 ) -> None:
     assert tunes(said, method, replace(OWN, **changed)) is searched
+
+
+def test_the_command_line_knows_all_suites_before_they_are_imported() -> None:
+    assert {*SUITES} == {*NAMED, "all"}
