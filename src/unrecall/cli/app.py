@@ -101,14 +101,17 @@ def report(
     paths: Annotated[list[Path], typer.Argument(help="records, or folders that hold them")],
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("report.html"),
 ) -> None:
-    """One page from any number of records; a table of their numbers where --out ends in .csv, .json or .tex."""
+    """One page from any number of records; its first screens as text where --out ends in .md; else a table of numbers.
+
+    Tables end in .csv, .json or .tex.
+    """
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load
-    from unrecall.report import check_place, export, summary_lines, write
+    from unrecall.report import check_place, export, markdown, summary_lines, write
 
-    table = out.suffix in export.FORMS
-    (export.check if table else check_place)(out)
+    text, table = out.suffix == markdown.SUFFIX, out.suffix in export.FORMS
+    (markdown.check if text else export.check if table else check_place)(out)
     records, errors, files = [], [], records_in(paths)
     for path in files:
         try:
@@ -116,7 +119,9 @@ def report(
         except BadInput as error:
             errors.append(str(error))
     if records:
-        if table:
+        if text:
+            markdown.write(records, out, judged_names(*records))
+        elif table:
             export.write(records, out)
         else:
             write(records, out, judged_names(*records))

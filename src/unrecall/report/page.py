@@ -56,7 +56,7 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     if not records:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
     remarks = [sentences.judging(record, declared) for record in records]
-    records = [without_row_verdicts(judged(shown(record))) for record in records]
+    records = [prepared(record) for record in records]
     template = environment().get_template("page.html.j2")
     return template.render(
         records=records,
@@ -67,6 +67,11 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
         css=Markup(source("page.css")),
         words={word: re.sub(r"[`*]", "", meaning) for word, meaning in WORDS.items()},
     )
+
+
+def prepared(record: Record) -> Record:
+    """The record as people read it: judged anew by this version, without what can't be printed."""
+    return without_row_verdicts(judged(shown(record)))
 
 
 def shown(record: Record) -> Record:

@@ -1,0 +1,72 @@
+"""The first screen of each record as Markdown: for a reply to a request, a model's card, a pull request."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from unrecall.disk.files import check_writable, write_text
+from unrecall.errors import BadInput
+from unrecall.record.schema import Record, Side
+from unrecall.report import answers, sentences
+from unrecall.report.page import prepared
+
+SUFFIX: Final = ".md"
+MARK: Final = "<!-- Written by unrecall from records. -->"
+"""The first line, by which a file is known as one of ours."""
+SPECIAL: Final = re.compile(r"([\\`*<\[&])")
+"""What Markdown would take for more than text."""
+
+
+def markdown(records: Sequence[Record], declared: Mapping[str, Side | None] | None = None) -> str:
+    """What was asked and done, the verdict, the answers and the doubts of each record; the same records, the same text.
+
+    `declared`: what this version judges by name, and the side on which it leaks, where the text should say which
+    records differ from it.
+    """
+    if not records:
+        raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
+    parts = ("\n\n".join(_screen(prepared(record), sentences.judging(record, declared))) for record in records)
+    return f"{MARK}\n\n" + "\n\n---\n\n".join(parts) + "\n"
+
+
+def write(records: Sequence[Record], path: Path, declared: Mapping[str, Side | None] | None = None) -> None:
+    """Writes the text, all of it or nothing; BadInput where something else than such a text is there."""
+    check(path)
+    write_text(path, markdown(records, declared))
+
+
+def check(path: Path) -> None:
+    """BadInput where the file can't be written, or is another one; nothing is changed."""
+    check_writable(path)
+    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(MARK):
+        raise BadInput(f"{path}: expected a text of unrecall's, or nothing, got another file. Choose another name.")
+
+
+def _screen(record: Record, remark: str) -> Iterator[str]:
+    """The paragraphs on one record, in the order of the page's first screen."""
+    yield f"# {_text(record.method_title)} on {_text(record.scenario)}: {record.verdict.label}"
+    facts = {
+        "Asked": answers.request(record),
+        "Model": answers.audited(record),
+        "Done": answers.unlearning(record),
+        "Held against": answers.compared(record),
+    }
+    yield "\n".join(f"- **{name}**: {_text(text)}" for name, text in facts.items())
+    yield f"**Verdict**: {_text(record.verdict.line)}"
+    if remark:
+        yield _text(remark)
+    for answer in answers.answers(record):
+        yield f"## {answer.question}\n\n**{_text(answer.word)}.** {_text(answer.text)}"
+    yield "## Questions of the European Data Protection Board (Opinion 28/2024)"
+    for answer in answers.regulator(record):
+        yield f"{answer.question} **{_text(answer.word)}.** {_text(answer.text)}"
+    if record.doubts:
+        yield "## Doubts about the audit itself"
+        yield "\n".join(f"- {doubt.severity}: {_text(doubt.message)}" for doubt in record.doubts)
+    yield f"## What this can’t say\n\n{answers.unsaid()}"
+
+
+def _text(text: str) -> str:
+    """A record's text in one line, which Markdown shows as it is."""
+    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
