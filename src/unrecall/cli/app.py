@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +15,7 @@ from typer.core import TyperGroup
 from unrecall.cli import runs, trust
 from unrecall.cli.groups import grouped
 from unrecall.cli.launched import works
-from unrecall.cli.output import complain, complain_of
-from unrecall.cli.output import say as _say
+from unrecall.cli.output import complain, complain_of, say
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest, of_users_code
 from unrecall.spec.catalog import CATALOGS, Entry, entries
 
@@ -46,23 +45,7 @@ app = typer.Typer(
     help="Make a trained model forget, attack it to see whether it really did, and show the evidence.",
 )
 
-app.add_typer(trust.ledger, name="ledger")
-VERBS: tuple[Callable[..., None], ...] = (
-    runs.demo,
-    runs.run,
-    runs.doctor,
-    runs.unlearn,
-    runs.audit,
-    runs.bench,
-    trust.plant,
-    trust.attest,
-    trust.verify,
-)
-for verb in VERBS:
-    app.command()(grouped(verb))
 
-
-@app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(help="methods, attacks, metrics or scenarios; or the name of one")] = "methods",
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
@@ -76,18 +59,18 @@ def list_(
             hint = nearest(kind, [*CATALOGS, *(entry.name for entry in everything)], shown=CATALOGS)
             raise BadInput(f"list: expected {', '.join(CATALOGS)}, or the name of one, got '{kind}'. {hint}")
         if not as_json:
-            _say("\n\n".join(f"{entry.name}\n\n{entry.text}" + _parameters(entry) for entry in catalog))
+            say("\n\n".join(f"{entry.name}\n\n{entry.text}" + _parameters(entry) for entry in catalog))
             return
     if as_json:
         described = [{k: v for k, v in asdict(entry).items() if k not in ("owner", "text")} for entry in catalog]
-        _say(json.dumps(described, indent=1))
+        say(json.dumps(described, indent=1))
         return
     width = max(len(entry.name) for entry in catalog)
     for entry in catalog:
-        _say(f"{entry.name:<{width}}  {entry.summary}")
+        say(f"{entry.name:<{width}}  {entry.summary}")
         parameters = ", ".join(f"{p.name}={p.default or 'required'}" for p in entry.parameters)
         if kind != "metrics":  # a class, as Python calls it
-            _say(f"{'':<{width}}    {entry.owner}({parameters})")
+            say(f"{'':<{width}}    {entry.owner}({parameters})")
 
 
 def _parameters(entry: Entry) -> str:
@@ -96,15 +79,11 @@ def _parameters(entry: Entry) -> str:
     return "\n\nParameters:\n" + "\n".join(lines) if lines else ""
 
 
-@app.command()
 def report(
     paths: Annotated[list[Path], typer.Argument(help="records, or folders that hold them")],
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("report.html"),
 ) -> None:
-    """One page from any number of records; its first screens as text where --out ends in .md; else a table of numbers.
-
-    Tables end in .csv, .json or .tex.
-    """
+    """One page from any number of records; the first screens as text if --out ends in .md; a table if .csv, .json, .tex."""
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load
@@ -126,12 +105,11 @@ def report(
         else:
             write(records, out, judged_names(*records))
         for line in summary_lines(records):
-            _say(line)
-        _say(out)
+            say(line)
+        say(out)
     complain_of(errors, f"{len(errors)} of {len(files)} records could not be read, and are on no page.")
 
 
-@app.command()
 def check(record: Annotated[Path, typer.Argument(help="a record, or a folder that holds some")]) -> None:
     """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
     from unrecall.disk.run_folder import records_in
@@ -139,20 +117,19 @@ def check(record: Annotated[Path, typer.Argument(help="a record, or a folder tha
 
     checks = {path: checked_again(path) for path in records_in([record])}
     for path, checked in checks.items():
-        _say(f"{path}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
-        _say(checked.record.verdict.line)
+        say(f"{path}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
+        say(checked.record.verdict.line)
         for doubt in checked.record.doubts:
-            _say(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
+            say(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
         if not checked.problems:
-            _say("  agrees with itself, the rule, and the scores and weights beside it")
+            say("  agrees with itself, the rule, and the scores and weights beside it")
         for state, lines in (("problem", checked.problems), ("not checked", checked.unseen)):
             for line in lines:
-                _say(f"  {state}: {line}")
+                say(f"  {state}: {line}")
     if any(checked.problems for checked in checks.values()):
         raise typer.Exit(1)
 
 
-@app.command()
 def cache(
     action: Annotated[str, typer.Argument(help="clear: remove it; left out, say where it is and how large")] = "",
 ) -> None:
@@ -166,9 +143,22 @@ def cache(
     size = f"{store.folder}: {len(files):,} files, {sum(path.stat().st_size for path in files) / 2**20:,.1f} MiB"
     if action:
         store.clear()
-        _say(f"{size}, removed")
+        say(f"{size}, removed")
     else:
-        _say(f"{size}: models, scores and answers of earlier runs; 'unrecall cache clear' removes them")
+        say(f"{size}: models, scores and answers of earlier runs; 'unrecall cache clear' removes them")
+
+
+EVIDENCE = "Show, check and sign the evidence"
+PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
+    "What there is, and what it takes": (list_, runs.doctor, cache),
+    "Make a model forget, and judge it": (runs.demo, runs.run, runs.unlearn, runs.audit, runs.bench),
+    EVIDENCE: (report, check, trust.attest, trust.verify, trust.plant),
+}
+"""The commands, by the panels in which the help shows them."""
+for panel, verbs in PANELS.items():
+    for verb in verbs:
+        app.command(verb.__name__.rstrip("_"), rich_help_panel=panel)(grouped(verb))
+app.add_typer(trust.ledger, name="ledger", rich_help_panel=EVIDENCE)
 
 
 def main(arguments: list[str] | None = None) -> None:
