@@ -83,7 +83,10 @@ def report(
     paths: Annotated[list[Path], typer.Argument(help="records, or folders that hold them")],
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("report.html"),
 ) -> None:
-    """One page from any number of records; the first screens as text if --out ends in .md; a table if .csv, .json, .tex."""
+    """One page from any number of records; their first screens as text as .md; their numbers as .csv, .json or .tex.
+
+    What is written follows from how --out ends.
+    """
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import load

@@ -78,7 +78,8 @@ def audited(record: Record) -> str:
     digest = record.provenance.weights.get("unlearned", "")
     model = f"weights {digest[:12]} (sha256 of its tensors); " if digest else ""
     day = f"; audited on {record.provenance.created[:10]}" if record.provenance.created else ""
-    case = f"{record.scenario}: {record.scenario_summary}" if record.scenario_summary else record.scenario
+    summary = record.scenario_summary.rstrip(".")
+    case = f"{record.scenario}: {summary}" if summary else record.scenario
     return f"{model}{case}{day}."
 
 
