@@ -123,7 +123,7 @@ def test_what_the_scenario_holds() -> None:
     assert (task.mean, task.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     assert (len(request.forget), len(request.retain), len(request.test)) == (6, 12, 8)
     assert isinstance(request.holdout, Absent)
-    assert "holdout=" in request.holdout.reason
+    assert "--holdout" in request.holdout.reason
     pair: Any = request.forget[1]
     assert (pair["caption"], pair["label"]) == ("green bob baker", 1)
     torch.testing.assert_close(pair["image"], made_pairs(1, 2)[0]["image"], atol=1 / 255, rtol=0)  # type: ignore[arg-type]

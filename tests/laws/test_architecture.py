@@ -67,6 +67,7 @@ SIBLINGS = {
         "emoji",
         "image_text",
         "language",
+        "own",
         "llama2c",
         "networks",
         "ratings",

@@ -1,18 +1,17 @@
 """A scenario: a model, its data, a request, and how to train what the unlearned model is held against."""
 
 import copy
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from unrecall.data.examples import Examples, Joined, Part, iterate, move
-from unrecall.data.request import SPLITS, Request, Split
+from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
@@ -305,22 +304,6 @@ class Builder(Parameters, ABC):
     @abstractmethod
     def make(self) -> Scenario:
         """Reads the data and says how to train."""
-
-
-def require(builder: Builder, name: str) -> None:
-    """BadInput where a case of the user's own lacks its model, what must go, or what must stay."""
-    for option in ("model", "forget", "retain"):
-        if not getattr(builder, option):
-            raise BadInput(f"{name}: expected {option}=PATH, got none. Needed are model, forget and retain.")
-
-
-def placed(message: str, place: Callable[[Split, int], str | None]) -> str:
-    """The message with file and line, which `place` knows, wherever it names an example by its index."""
-
-    def located(match: re.Match[str]) -> str:
-        return place(cast(Split, match[1]), int(match[2])) or match[0]
-
-    return re.sub(rf"\b({'|'.join(SPLITS)})\[(\d+)\]", located, message)
 
 
 def adamw(lr: float, epochs: int, batch_size: int, weight_decay: float = 0.0) -> Fit:

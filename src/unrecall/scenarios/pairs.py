@@ -3,29 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Kind, Request, Split
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
+from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.image_text import load_clip
 from unrecall.scenarios.language import local_folder
-from unrecall.spec.parameters import Count, Index, Positive
+from unrecall.scenarios.own import OwnFiles, placed
+from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.pair_files import Album, Line, read
 from unrecall.tasks.pretrained import normalisation
 
-ABSENT = {
-    "holdout": "no holdout was given: name a file of pairs like forget that the model was never trained on (holdout=)",
-    "test": "no test set was given: name a file of pairs that the model was never trained on (test=)",
-}
-
 
 @dataclass(frozen=True)
-class Pairs(Builder):
+class Pairs(OwnFiles):
     """Your own CLIP, and your own files of the pairs that it must forget and of those that it must keep.
 
     `model`: folder or hub id (`who/what`) of a Transformers CLIP that was trained on both (open_clip's models go
@@ -40,23 +35,16 @@ class Pairs(Builder):
     and kept in memory as bytes: 150 KB each at 224 x 224.
     """
 
-    model: str = ""
-    forget: str = ""
-    retain: str = ""
-    holdout: str = ""
-    test: str = ""
-    base: str = ""
+    examples: ClassVar[str] = "pairs"
+
     classes: str = ""
     prompt: str = "a photo of a {}"
-    epochs: Count = 5
     lr: Positive = 1e-5
     batch: Count = 64
-    references: Index = 3
 
     def make(self) -> Scenario:
         """Reads the lines, then the model, then the pictures, and checks that they fit before anything is computed."""
-        require(self, "pairs")
-        lines = {split: read(Path(getattr(self, split))) for split in SPLITS if getattr(self, split)}
+        lines = {split: read(path) for split, path in self.paths.items()}
         classes = self._classes(lines)
         loaded: Any = load_clip(self.model)
         config = loaded.model.config
@@ -66,13 +54,13 @@ class Pairs(Builder):
 
         size = config.vision_config.image_size
         forget, retain, holdout, test = (
-            Album(lines[split], classes, size) if split in lines else Absent(ABSENT[split]) for split in SPLITS
+            Album(lines[split], classes, size) if split in lines else self.absent(split) for split in SPLITS
         )
         try:
             request = Request(forget, retain, holdout, test, kind=_kind(lines))
             check_inputs(task, loaded.model, request)
         except BadInput as error:
-            raise BadInput(placed(str(error), lambda split, index: lines[split][index].where)) from error
+            raise placed(error, lambda split, index: lines[split][index].where) from error
         return Scenario(
             name="pairs",
             summary=f"{self.model}; forget {len(request.forget)} pairs of {Path(self.forget).name}, keep "

@@ -5,29 +5,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from unrecall.data.examples import Absent, Examples, Part, evenly, split
-from unrecall.data.request import SPLITS, Request
+from unrecall.data.examples import Examples, Part, evenly, split
+from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.files import is_folder_of_files
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput, nearest
-from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
+from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, local_folder, transformers
 from unrecall.scenarios.language import opened as opened_by_library
-from unrecall.spec.parameters import Count, Index, Positive
+from unrecall.scenarios.own import OwnFiles, placed
+from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.picture_files import LIST, Gallery, Picture, left_out, listed, read
 from unrecall.tasks.pictures import opened
 from unrecall.tasks.transformers_pictures import TransformersPictures, processor_in
 
-ABSENT = {
-    "holdout": "no holdout was given: name pictures like forget that the model was never trained on (--holdout)",
-    "test": "no test set was given: name pictures that the model was never trained on (--test)",
-}
 LOOKED_AT = 3
 """Pictures of which it is seen whether they reach the model as its processor prepares them."""
 UNNAMED = re.compile(r"LABEL_\d+")
@@ -35,7 +32,7 @@ UNNAMED = re.compile(r"LABEL_\d+")
 
 
 @dataclass(frozen=True)
-class Pictures(Builder):
+class Pictures(OwnFiles):
     """Your own image classifier, and your own pictures that it must forget and that it must keep.
 
     `model`: folder or hub id (`who/what`) of a Transformers image classifier that was trained on both. `retain`: a
@@ -52,25 +49,19 @@ class Pictures(Builder):
     folders of `retain` in the order of their names. Pictures are prepared by the model's own preprocessor_config.json.
     """
 
-    model: str = ""
-    forget: str = ""
-    retain: str = ""
-    holdout: str = ""
-    test: str = ""
-    base: str = ""
+    examples: ClassVar[str] = "pictures"
+
     group: str = ""
     control: Literal["random split", "matched", "synthetic"] = "matched"
-    epochs: Count = 5
     lr: Positive = 5e-5
     batch: Count = 32
-    references: Index = 3
 
     def make(self) -> Scenario:
         """Reads names and labels, then the model, then the pictures, and checks that they fit."""
-        require(self, "pictures")
-        from_retain = Path(self.forget).suffix.lower() == LIST
-        own = [name for name in SPLITS if getattr(self, name) and not (name == "forget" and from_retain)]
-        pictures = {name: read(Path(getattr(self, name)), self.group) for name in own}
+        paths = self.paths
+        from_retain = paths["forget"].suffix.lower() == LIST
+        own = {split: path for split, path in paths.items() if not (split == "forget" and from_retain)}
+        pictures = {split: read(path, self.group) for split, path in own.items()}
         model = load_classifier(self.model)
         names = class_names(model.config, pictures["retain"], Path(self.retain))
         task = TransformersPictures(classes=tuple(names), processor=load_processor(self.model))
@@ -80,18 +71,18 @@ class Pictures(Builder):
             opened(data, sample.where, task.prepare)  # which says what is wrong with the picture itself
             task.check_processor(opened(data, sample.where, lambda picture: picture.copy()))
 
-        sets: dict[str, Examples] = {}
-        for name, some in pictures.items():
-            path = Path(getattr(self, name))
-            numbers = [class_number(picture, names) for picture in some]
-            sets[name] = Gallery(some, numbers, task.prepare, path if is_folder_of_files(path) else path.parent)
+        sets: dict[Split, Examples] = {}
+        for name, path in own.items():
+            numbers = [class_number(picture, names) for picture in pictures[name]]
+            folder = path if is_folder_of_files(path) else path.parent
+            sets[name] = Gallery(pictures[name], numbers, task.prepare, folder)
         if from_retain:
-            sets["forget"], sets["retain"] = split(sets["retain"], listed(Path(self.forget)))
+            sets["forget"], sets["retain"] = split(sets["retain"], listed(paths["forget"]))
         try:
             request = self._request(sets)
             check_inputs(task, model, request)
         except BadInput as error:
-            raise BadInput(placed(str(error), lambda name, index: _picture(sets[name], index).where)) from error
+            raise placed(error, lambda name, index: _picture(sets[name], index).where) from error
         return Scenario(
             name="pictures",
             summary=f"{self.model}; forget {len(request.forget)} of {Path(self.forget).name}, keep "
@@ -107,20 +98,19 @@ class Pictures(Builder):
 
     def _left_out(self) -> str:
         """How many files in folders of pictures are none, by how their names end, for the record and its reader."""
-        paths = dict.fromkeys(path for name in SPLITS if (path := getattr(self, name)))
-        endings = sum((left_out(Path(path)) for path in paths), Counter[str]())
+        endings = sum(map(left_out, dict.fromkeys(self.paths.values())), Counter[str]())
         listed_endings = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
         return f"; left out as no pictures: {listed_endings}" if endings else ""
 
-    def _request(self, sets: dict[str, Examples]) -> Request:
+    def _request(self, sets: dict[Split, Examples]) -> Request:
         """Of a class where no picture that stays has a class of those that must go."""
         forgotten, retained = ({_label(sets[name], i) for i in range(len(sets[name]))} for name in SPLITS[:2])
         whole = forgotten.isdisjoint(retained)
         request = Request(
             sets["forget"],
             sets["retain"],
-            sets.get("holdout", Absent(ABSENT["holdout"])),
-            sets.get("test", Absent(ABSENT["test"])),
+            sets.get("holdout", self.absent("holdout")),
+            sets.get("test", self.absent("test")),
             kind="class" if whole else "samples",
             masked=tuple(sorted(forgotten)) if whole else (),
             groups={name: self._owners(sets.get(name, ())) for name in ("forget", "holdout")} if self.group else None,

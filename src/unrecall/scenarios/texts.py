@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -13,22 +13,18 @@ from unrecall.data.request import SPLITS, Control, Request, Split
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
 from unrecall.record.manifest import check_manifest
-from unrecall.scenarios.base import Builder, Scenario, adamw, placed, require
+from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.language import Precision, load
-from unrecall.spec.parameters import Count, Index, Positive
+from unrecall.scenarios.own import OwnFiles, placed
+from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.templates import check_template
 from unrecall.tasks.text_files import ignored, read, without_repeats
 
-ABSENT = {
-    "holdout": "no holdout was given: name a file of texts like forget that the model was never trained on (--holdout)",
-    "test": "no test set was given: name a file of texts that the model was never trained on (--test)",
-}
-
 
 @dataclass(frozen=True)
-class Texts(Builder):
+class Texts(OwnFiles):
     """Your own language model, and your own files of what it must forget and what it must keep.
 
     `model`: folder or hub id of a model that was trained on both. `forget`, `retain`: files (JSON Lines, a JSON list,
@@ -47,16 +43,10 @@ class Texts(Builder):
     the unlearned model in the format of the model's files; float32 and bfloat16 are what it is held and written in.
     """
 
-    model: str = ""
-    forget: str = ""
-    retain: str = ""
-    holdout: str = ""
-    test: str = ""
-    base: str = ""
+    examples: ClassVar[str] = "texts"
+
     adapter: str = ""
-    epochs: Count = 5
     lr: Positive = 1e-5
-    references: Index = 3
     precision: Precision = "auto"
     longest: Count | None = None
     template: str | None = "auto"
@@ -68,8 +58,10 @@ class Texts(Builder):
 
     def make(self) -> Scenario:
         """Reads the texts, then the model, and checks that they fit before anything is computed."""
-        require(self, "texts")
-        texts = {split: self._read(split) for split in SPLITS}
+        paths = self.paths
+        texts: dict[Split, Examples] = {
+            split: without_repeats(read(paths[split])) if split in paths else self.absent(split) for split in SPLITS
+        }
         pairs = self._planted([*iterate(texts["forget"])], [*iterate(texts["holdout"])])
         template = self._template()
         loaded = load(self.model, self.precision, self.adapter)
@@ -81,7 +73,7 @@ class Texts(Builder):
             request = Request(forget, retain, holdout, test, groups=owners, control=self.control, pairs=pairs)
             check_inputs(task, loaded.model, request)
         except BadInput as error:
-            raise BadInput(placed(str(error), lambda split, index: self._place(split, index, cut[split]))) from error
+            raise placed(error, lambda split, index: self._place(split, index, cut[split])) from error
         return Scenario(
             name="texts",
             summary=f"{' with '.join(filter(None, (self.model, self.adapter)))}; forget {len(request.forget)} texts of "
@@ -95,10 +87,6 @@ class Texts(Builder):
             references=self.references,
             precision=loaded.precision,
         )
-
-    def _read(self, split: Split) -> Examples:
-        path = getattr(self, split)
-        return without_repeats(read(Path(path))) if path else Absent(ABSENT[split])
 
     def _planted(self, forget: list[Any], holdout: list[Any]) -> list[int] | None:
         """Which holdout text is each forget text's other wording; BadInput where no manifest vouches for it."""
@@ -128,7 +116,7 @@ class Texts(Builder):
         return owners
 
     def _groups(self, split: Split) -> list[str]:
-        """Whose each text of a split is, in the order of `_read`; BadInput for a line that doesn't say."""
+        """Whose each text of a split is, repeats left out; BadInput for a line that doesn't say."""
         if not (path := getattr(self, split)):
             return []
         texts, lines = read(Path(path)), records(Path(path))
