@@ -292,9 +292,12 @@ def _source(part: Any) -> Path | None:
 
 
 def _compiled(part: Any) -> bytes:
-    """The functions of a class, or the function itself, as Python compiled them."""
+    """The functions of a class, or the function itself, as Python compiled them.
+
+    In the second format of marshal: later ones also write which parts others hold at the moment, which running changes.
+    """
     members = vars(part).values() if isinstance(part, type) else (part,)
-    return b"".join(marshal.dumps(member.__code__) for member in members if inspect.isfunction(member))
+    return b"".join(marshal.dumps(member.__code__, 2) for member in members if inspect.isfunction(member))
 
 
 @cache

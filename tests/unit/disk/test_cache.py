@@ -229,6 +229,17 @@ def test_the_key_of_a_task_holds_no_other_task() -> None:
     assert code_key(Classification().rows) == code_key(Classification), "a method is its object's"
 
 
+def test_a_function_s_key_stays_while_it_runs() -> None:
+    def measured(rows: list[int]) -> str:
+        return ", ".join(f"{row} of {len(rows)}" for row in rows)
+
+    before, code = code_key(measured), measured.__code__
+    held = [*code.co_consts, *code.co_names, code.co_code, code.co_linetable, code.co_exceptiontable]
+    for _ in range(1000):
+        measured([1, 2])
+    assert code_key(measured) == before, f"though somebody holds {len(held)} of its parts"
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package whose files may be edited; the key reads it in place of the installed one."""
