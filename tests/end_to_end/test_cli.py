@@ -308,7 +308,7 @@ def test_report_names_the_records_that_it_can_not_read(capsys: pytest.CaptureFix
     assert [line.split(": ")[1] for line in told.err.splitlines()] == [
         "many/cut/record.json",
         "many/other/record.json",
-        "2 of 3 records could not be read, and are on no page.",
+        "2 of 3 records could not be read, and were left out.",
     ]
     assert told.out == "page.html\n"
     assert full().method_title in Path("page.html").read_text(encoding="utf-8")

@@ -34,6 +34,8 @@ class Commands(TyperGroup):
                 traceback.print_exception(error)
             if isinstance(error, typer.Exit | typer.TyperException) and not of_users_code(error):
                 raise
+            if isinstance(error.__context__, BrokenPipeError):  # which Rich makes an exit of
+                raise error.__context__ from None
             raise UnrecallError(error_line(error)) from error
 
 
@@ -79,6 +81,10 @@ def _parameters(entry: Entry) -> str:
     return "\n\nParameters:\n" + "\n".join(lines) if lines else ""
 
 
+PAGES = (".html", ".htm", "")
+"""How the name of a page ends."""
+
+
 def report(
     paths: Annotated[list[Path], typer.Argument(help="records, or folders that hold them")],
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("report.html"),
@@ -93,6 +99,9 @@ def report(
     from unrecall.report import check_place, export, markdown, summary_lines, write
 
     text, table = out.suffix == markdown.SUFFIX, out.suffix in export.FORMS
+    if not text and not table and out.suffix not in PAGES:
+        forms = ", ".join((*PAGES[:1], markdown.SUFFIX, *export.FORMS))
+        raise BadInput(f"--out: expected a name that ends in {forms}, got '{out.name}'. Rename it.")
     (markdown.check if text else export.check if table else check_place)(out)
     records, errors, files = [], [], records_in(paths)
     for path in files:
@@ -110,15 +119,15 @@ def report(
         for line in summary_lines(records):
             say(line)
         say(out)
-    complain_of(errors, f"{len(errors)} of {len(files)} records could not be read, and are on no page.")
+    complain_of(errors, f"{len(errors)} of {len(files)} records could not be read, and were left out.")
 
 
-def check(record: Annotated[Path, typer.Argument(help="a record, or a folder that holds some")]) -> None:
+def check(records: Annotated[list[Path], typer.Argument(help="records, or folders that hold some")]) -> None:
     """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.checking import check as checked_again
 
-    checks = {path: checked_again(path) for path in records_in([record])}
+    checks = {path: checked_again(path) for path in records_in(records)}
     for path, checked in checks.items():
         say(f"{path}: {checked.record.scenario}, {checked.record.method}, seed {checked.record.seed}")
         say(checked.record.verdict.line)

@@ -138,7 +138,8 @@ def audit(
     judging: Judging,
     scenario: ScenarioName = "",
     original: Annotated[
-        str, typer.Option(help="the model before, a checkpoint; or --model, where that stands for a scenario")
+        str,
+        typer.Option(help="the model before: the scenario's checkpoint; without a scenario as --model"),
     ] = "",
     retrained: Annotated[list[Path] | None, typer.Option(help="a retrained model, as --unlearned; repeat")] = None,
     out: Out = Path("unrecall-audit"),

@@ -28,10 +28,12 @@ from unrecall.harness.never_trained import confidence
 from unrecall.methods.base import GradientMethod
 from unrecall.models.observe import observe
 from unrecall.nn.hooks import batchnorms
+from unrecall.record.doubts import hardly_knows
 from unrecall.record.exchange import Labels, exchange
 from unrecall.record.possible import Sizes, possible, remembered
 from unrecall.spec.lines import show
 from unrecall.tasks.base import check_inputs
+from unrecall.tasks.protocols import Textual, offers
 from unrecall.training.randomness import own_randomness
 from unrecall.training.session import duration
 
@@ -137,6 +139,10 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
     parts = {name: part if name in ARMS else thinned(part, ASKED) for name, part in request.sets.items() if len(part)}
     signals = {name: observe(model, task, part) for name, part in parts.items()}
     yield Line("original", ", ".join(f"{100 * s.correct.mean():.0f} % of {name} right" for name, s in signals.items()))
+    known = float(signals["forget"].correct.mean())
+    unseen = [float(signals[name].correct.mean()) for name in ("holdout", "test") if name in signals]
+    if hardly_knows(known, unseen) and not offers(task, Textual):
+        yield Line("original", "hardly knows what must be forgotten: check that model, data and labels belong together")
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return
     names = request.group_names or [str(i) for i in range(len(request.forget) + len(request.holdout))]

@@ -383,9 +383,8 @@ def _cuts_in(message: str) -> tuple[str, ...]:
 def _least_known(measurements: Mapping[str, Measurement], kind: str) -> Measurement | None:
     """The measurement by which the original doesn't know forget; None where it does, or nothing says so.
 
-    Of texts the answers' probability, below 0.1. Else accuracy, below a half and no more than 0.1 above what was never
-    seen, holdout or by retrained models; a backdoor's pairs are right by the trigger and say nothing here, and neither
-    does a user's one first item, where each of many would be right.
+    Of texts the answers' probability, below 0.1. Else accuracy, by `hardly_knows`; a backdoor's pairs are right by the
+    trigger and say nothing here, and neither does a user's one first item, where each of many would be right.
     """
     m = measurements.get("forget_probability")
     if m is not None and m.original.value is not None:
@@ -395,8 +394,15 @@ def _least_known(measurements: Mapping[str, Measurement], kind: str) -> Measurem
         return None
     holdout = measurements.get("holdout_accuracy")
     unseen = [m.reference, None if holdout is None else holdout.original.value]
-    beyond = [value for value in unseen if value is not None and m.original.value - value > 0.1]
-    return m if m.original.value < 0.5 and not beyond else None
+    return m if hardly_knows(m.original.value, [value for value in unseen if value is not None]) else None
+
+
+def hardly_knows(known: float, unseen: Sequence[float]) -> bool:
+    """Whether a model with this accuracy on forget knows so little of it that nothing can be seen to go.
+
+    `unseen`: accuracies on what it never saw, or of models that never saw forget.
+    """
+    return known < 0.5 and all(known - value <= 0.1 for value in unseen)
 
 
 def _fall(before: float | None, after: float | None) -> float:

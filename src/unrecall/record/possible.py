@@ -41,6 +41,11 @@ class Sizes(NamedTuple):
         return Sizes(request.kind, forgotten, others, retrained, grouped=True, planted=planted)
 
     @property
+    def units(self) -> str:
+        """What is counted, in the plural."""
+        return "persons" if self.grouped else "records"
+
+    @property
     def labellings(self) -> int:
         """In how many ways "was trained on" can be dealt out: of planted units within each pair alone."""
         return 2**self.forget if self.planted else comb(self.forget + self.holdout, self.forget)
@@ -59,6 +64,8 @@ def possible(sizes: Sizes) -> Iterator[str]:
     reason = lacking(sizes)
     if reason:
         hint = "Give two retrained models or more, or what trains them: build and recipe, or --base."
+        if sizes.kind not in SHARED and not sizes.planted:
+            hint = f"Name {FEWEST_HOLDOUT if sizes.forget > 1 else OTHERS} {sizes.units} or more in holdout. Or: {hint}"
         yield f"no verdict on what is still known: {reason}. {hint}"
         return
     yield from _beside_never_trained(sizes)
@@ -81,7 +88,7 @@ def _smallest(labellings: int) -> float:
 
 
 def _beside_never_trained(sizes: Sizes) -> Iterator[str]:
-    units = "persons" if sizes.grouped else "records"
+    units = sizes.units
     fewest = FEWEST["group" if sizes.grouped else "record"]
     least = _smallest(sizes.labellings)
     labels = ["leaks at 4 %" if least <= levels(0.0)[0] else "leaks at 5 %"]
@@ -91,7 +98,7 @@ def _beside_never_trained(sizes: Sizes) -> Iterator[str]:
     yield f"beside {sizes.holdout} {units} never trained on: {', '.join(labels)}, damaged, can't be told, inconclusive."
     yield COUNTED
     if sizes.forget < fewest:
-        yield f"that nothing is left can't be said of fewer than {fewest} {units}, got {sizes.forget}: pool requests."
+        yield f"how little is left can't be said of fewer than {fewest} {units}, got {sizes.forget}: pool requests."
     if sizes.grouped and sizes.forget == 1 and sizes.holdout < OTHERS:
         yield f"one person is held against {OTHERS} others at least, got {sizes.holdout}."
     if sizes.holdout < 4 * sizes.forget:

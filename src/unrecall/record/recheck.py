@@ -31,6 +31,7 @@ from unrecall.record.schema import (
     Record,
     Side,
     Tuning,
+    Verdict,
     load,
 )
 from unrecall.record.verdict import ALPHA, RULE
@@ -88,8 +89,17 @@ def _judgement(record: Record) -> Iterator[str]:
             yield f"{written.name}: the record says '{written.verdict}', its numbers say '{derived.verdict}'."
         if not _same_bounds(written, derived):
             yield f"{written.name}: its bounds are not those of its references."
-    if rejudged.verdict != record.verdict:
-        yield f"verdict: the record says '{record.verdict.line}', its numbers say '{rejudged.verdict.line}'."
+    yield from _verdict(record.verdict, rejudged.verdict)
+
+
+def _verdict(written: Verdict, derived: Verdict) -> Iterator[str]:
+    """How a verdict differs from the one that the numbers give; nothing where it doesn't."""
+    if written.label != derived.label:
+        yield f"verdict: the record says '{written.label}', its numbers say '{derived.label}'."
+    if written.line != derived.line:
+        yield f"verdict: the record says '{written.line}', its numbers say '{derived.line}'."
+    elif written != derived and written.label == derived.label:
+        yield "verdict: the record says other counts, or another basis, than its numbers have."
 
 
 def _same_bounds(written: Measurement, derived: Measurement) -> bool:

@@ -6,6 +6,7 @@ Three questions, and the two that a regulator asks of a model. Reference: Europe
 obtained by queries, is insignificant.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
@@ -34,6 +35,12 @@ AS_IT_IS: Final = "as_it_is"
 KINDS: Final = {"samples": "single records", "class": "a whole class", "concept": "a concept", "backdoor": "a backdoor"}
 WHY: Final = "Inconclusive: "
 """What a judged row's reason begins with."""
+RETRAIN: Final = r"retrain\b"
+"""How the line of the one exact method begins."""
+FRESH: Final = "Fresh weights were trained on what stays alone: the forgotten had no part in this model."
+RECOGNISED: Final = "Recognised"
+"""In place of yes where records can be told from others, and none of their content was seen to come out."""
+TOLD: Final = "That tells who was in, and brings no content out."
 MOST: Final = 3
 """How many figures an answer quotes."""
 
@@ -70,7 +77,8 @@ def unlearning(record: Record) -> str:
     part = "" if own is None or whole is None else share(own.passes, whole.passes)
     beside = "" if part in ("", "–") else f", {part} of the examples that retraining passes"
     line = f" ({record.method})" if record.parameters else ""
-    return f"{record.method_title}{line}{tuned}, seed {record.seed}{took}{beside}."
+    exact = f" {FRESH}" if re.match(RETRAIN, record.method) else ""
+    return f"{record.method_title}{line}{tuned}, seed {record.seed}{took}{beside}.{exact}"
 
 
 def audited(record: Record) -> str:
@@ -180,9 +188,9 @@ def _better_known(tested: NeverTrained, plain: AttackTest) -> str:
     if tested.forget > 1:
         return f"AUC {after(plain)} {number(plain.auc)}, of the original {number(plain.auc_original)}."
     others = "persons" if tested.unit == "group" else "records"
-    now, before = (f"{100 * auc:.0f} %" for auc in (plain.auc, plain.auc_original))
-    beside = f"{now} of the {tested.holdout} {others} never trained on; the original knew it better than {before}."
-    return f"{_capital(after(plain))} the model knows what it should forget better than {beside}"
+    now, before = (f"{auc * tested.holdout:.3g}" for auc in (plain.auc, plain.auc_original))
+    beside = f"those of {now} of the {tested.holdout} {others} never trained on; the original did so for {before}."
+    return f"{_capital(after(plain))} the model knows the forgotten better than {beside}"
 
 
 def _collapse(record: Record) -> str:
@@ -313,14 +321,17 @@ def _by(record: Record, *, asking: bool) -> Reply:
         strongest, tested = min(tests, key=strength), record.never_trained
         recognised = strongest.p is not None and strongest.p <= tested.level
         unsure, _ = UNSURE["not judged"] if strongest.p is None else UNSURE.get(tested.label, UNSURE["inconclusive"])
-        word = YES if recognised else tested.label.capitalize() if tested.label in SHARES_LEFT else unsure
+        word = RECOGNISED if recognised else tested.label.capitalize() if tested.label in SHARES_LEFT else unsure
         outcome = "they are recognised" if recognised else "they are not recognised"
-        outcome = "the test is shown and not counted" if strongest.p is None else outcome
-        return word, f"{_capital(after(strongest))}, {outcome} ({_significance(strongest)})."
+        outcome = "the verdict doesn’t rest on this test" if strongest.p is None else outcome
+        told = f" {TOLD}" if recognised else ""
+        return word, f"{_capital(after(strongest))}, {outcome} ({_significance(strongest)}).{told}"
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
     plain = [m for m in rows if m.name in KNOWLEDGE]
     quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
     silent = _undecided(rows) if word == NO else ""
+    if word == YES and all(family(m) == "can be told" for m in deciding):
+        word, silent = RECOGNISED, f" {TOLD}"
     return word, f"{_capital(quoted)}.{silent}" if quoted else "No attack of this kind gave a value."
 
 
@@ -345,13 +356,16 @@ def _significance(test: AttackTest) -> str:
 def _figures(record: Record, names: Sequence[str]) -> str:
     """The measurements of these names that have a value, in words."""
     rows = [m for m in map(record.measurement, names) if m is not None and finite(m.unlearned.value) is not None]
-    return "; ".join(map(_figure, rows[:MOST]))
+    holdout = record.measurement("holdout_accuracy")
+    return "; ".join(_figure(m, holdout if m.name == "forget_accuracy" else None) for m in rows[:MOST])
 
 
-def _figure(m: Measurement) -> str:
-    """A measurement of the unlearned model beside the same of the others."""
+def _figure(m: Measurement, unseen: Measurement | None = None) -> str:
+    """A measurement of the unlearned model beside the same of the others, and beside its own on `unseen` examples."""
     beside = [f"original {number(m.original.value)}"] if finite(m.original.value) is not None else []
     beside += [f"retrained {number(m.reference)}"] if finite(m.reference) is not None else []
+    if unseen is not None and finite(unseen.unlearned.value) is not None:
+        beside += [f"on holdout {number(unseen.unlearned.value)}"]
     return f"{m.title} {number(m.unlearned.value)}" + (f" ({', '.join(beside)})" if beside else "")
 
 

@@ -1,4 +1,4 @@
-"""The first screen of each record as Markdown: for a reply to a request, a model's card, a pull request."""
+"""The first screen of each record as Markdown, and its words: for the file, a model's card, a pull request."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,13 +8,14 @@ from typing import Final
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput
 from unrecall.record.schema import Record, Side
-from unrecall.report import answers, sentences
-from unrecall.report.page import prepared
+from unrecall.report import answers
+from unrecall.report.page import prepared, remark
+from unrecall.report.words import WORDS
 
 SUFFIX: Final = ".md"
 MARK: Final = "<!-- Written by unrecall from records. -->"
 """The first line, by which a file is known as one of ours."""
-SPECIAL: Final = re.compile(r"([\\`*<\[&])")
+SPECIAL: Final = re.compile(r"([\\`*_~$<\[&])")
 """What Markdown would take for more than text."""
 
 
@@ -26,8 +27,9 @@ def markdown(records: Sequence[Record], declared: Mapping[str, Side | None] | No
     """
     if not records:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
-    parts = ("\n\n".join(_screen(prepared(record), sentences.judging(record, declared))) for record in records)
-    return f"{MARK}\n\n" + "\n\n---\n\n".join(parts) + "\n"
+    screens = ("\n\n".join(_screen(prepared(record), remark(record, declared))) for record in records)
+    text = "\n\n---\n\n".join(screens)
+    return f"{MARK}\n\n{text}{_words(text)}\n"
 
 
 def write(records: Sequence[Record], path: Path, declared: Mapping[str, Side | None] | None = None) -> None:
@@ -39,11 +41,12 @@ def write(records: Sequence[Record], path: Path, declared: Mapping[str, Side | N
 def check(path: Path) -> None:
     """BadInput where the file can't be written, or is another one; nothing is changed."""
     check_writable(path)
-    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(MARK):
+    start = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if start.strip() and not start.startswith(MARK):
         raise BadInput(f"{path}: expected a text of unrecall's, or nothing, got another file. Choose another name.")
 
 
-def _screen(record: Record, remark: str) -> Iterator[str]:
+def _screen(record: Record, told: str) -> Iterator[str]:
     """The paragraphs on one record, in the order of the page's first screen."""
     yield f"# {_text(record.method_title)} on {_text(record.scenario)}: {record.verdict.label}"
     facts = {
@@ -54,8 +57,8 @@ def _screen(record: Record, remark: str) -> Iterator[str]:
     }
     yield "\n".join(f"- **{name}**: {_text(text)}" for name, text in facts.items())
     yield f"**Verdict**: {_text(record.verdict.line)}"
-    if remark:
-        yield _text(remark)
+    if told:
+        yield _text(told)
     for answer in answers.answers(record):
         yield f"## {answer.question}\n\n**{_text(answer.word)}.** {_text(answer.text)}"
     yield "## Questions of the European Data Protection Board (Opinion 28/2024)"
@@ -65,6 +68,15 @@ def _screen(record: Record, remark: str) -> Iterator[str]:
         yield "## Doubts about the audit itself"
         yield "\n".join(f"- {doubt.severity}: {_text(doubt.message)}" for doubt in record.doubts)
     yield f"## What this can’t say\n\n{answers.unsaid()}"
+
+
+def _words(text: str) -> str:
+    """What those words mean, a line each, that the page's legend explains and this text uses."""
+    used = [
+        (word, meaning) for word, meaning in WORDS.items() if re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE)
+    ]
+    lines = (f"- **{word}**: {meaning}" for word, meaning in used)
+    return "\n\n---\n\n## What the words mean\n\n" + "\n".join(lines)
 
 
 def _text(text: str) -> str:

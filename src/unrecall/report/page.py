@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput, visible
-from unrecall.record.judgement import judged
+from unrecall.record.judgement import forgot_nothing, judged
 from unrecall.record.never_trained_lines import p
 from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
 from unrecall.record.verdict import too_few
@@ -55,7 +55,7 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     """
     if not records:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
-    remarks = [sentences.judging(record, declared) for record in records]
+    remarks = [remark(record, declared) for record in records]
     records = [prepared(record) for record in records]
     template = environment().get_template("page.html.j2")
     return template.render(
@@ -72,6 +72,11 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
 def prepared(record: Record) -> Record:
     """The record as people read it: judged anew by this version, without what can't be printed."""
     return without_row_verdicts(judged(shown(record)))
+
+
+def remark(record: Record, declared: Mapping[str, Side | None] | None) -> str:
+    """What people must know beside the verdict: that it isn't the record's own, or that nothing was forgotten."""
+    return " ".join(filter(None, (sentences.judging(shown(record), declared), forgot_nothing(prepared(record)))))
 
 
 def shown(record: Record) -> Record:

@@ -176,7 +176,7 @@ def check_known(text: str, kind: Kind) -> None:
     spec = split(text)
     if ".py:" not in spec.name:
         _entry(spec.name, kind)
-    if spec.base is not None:
+    if spec.base is not None and kind == "methods":
         check_known(spec.base, kind)
 
 

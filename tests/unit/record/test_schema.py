@@ -175,9 +175,12 @@ def against(data: dict[str, Any], kl: float, criterion: str = "relearn", measure
     ("change", "message"),
     [
         (lambda d: d["measurements"][0].update(verdict="like retrained"), "forget_accuracy: the record says 'like ret"),
-        (lambda d: d["verdict"].update(label="like retrained"), "verdict: the record says"),
+        (
+            lambda d: d["verdict"].update(label="like retrained"),
+            "the record says 'like retrained', its numbers",
+        ),
         (lambda d: d["verdict"].update(line="All is well."), "the record says 'All is well.', its numbers say"),
-        (lambda d: d["verdict"].update(counts={}), "verdict: the record says"),
+        (lambda d: d["verdict"].update(counts={}), "verdict: the record says other counts"),
         (lambda d: d["verdict"].update(alpha=1e-9), "judged at alpha 1e-09, the rule says 0.05"),
         (better, "verdict: the record says 'All is well.'"),
         (lambda d: d["measurements"][0].update(reference=0.1), "forget_accuracy: the mean of its references is not"),

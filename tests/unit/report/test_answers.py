@@ -117,9 +117,8 @@ def labelled(label: Label, **changes: Any) -> Record:
 def test_the_model_the_case_and_the_day_are_named() -> None:
     record = full()
     digest, day = record.provenance.weights["unlearned"][:12], record.provenance.created[:10]
-    expected = (
-        f"weights {digest} (sha256 of its tensors); {record.scenario}: {record.scenario_summary}; audited on {day}."
-    )
+    summary = record.scenario_summary.rstrip(".")  # no full stop before a semicolon
+    expected = f"weights {digest} (sha256 of its tensors); {record.scenario}: {summary}; audited on {day}."
     assert answers.audited(record) == expected
 
 
@@ -128,7 +127,7 @@ def test_of_one_person_it_is_said_how_many_others_are_less_known() -> None:
     assert tested is not None
     single = tested.attacks[0].model_copy(update={"auc": 1.0, "auc_original": 0.95})
     text = answers.answers(labelled("leaks", forget=1, holdout=20, unit="group", attacks=[single]))[1].text
-    assert "better than 100 % of the 20 persons never trained on; the original knew it better than 95 %." in text
+    assert "better than those of 20 of the 20 persons never trained on; the original did so for 19." in text
     assert "AUC" not in text
     assert "Over all attacks" not in text, "there is one"
 
@@ -164,7 +163,7 @@ def test_an_unchanged_model_is_said_to_be_unchanged(record: Record) -> None:
 def test_each_answer_to_the_regulator_is_yes_no_or_why_it_is_neither(record: Record) -> None:
     answers_given = regulator(record)
     assert len(answers_given) == 2
-    said = ("Yes", "No", "No more than 50 %", "Not judged", "Inconclusive", "Can’t be told")
+    said = ("Yes", "Recognised", "No", "No more than 50 %", "Not judged", "Inconclusive", "Can’t be told")
     assert all(answer.word in said for answer in answers_given)
     assert "certificate" in unsaid()
 
@@ -172,7 +171,10 @@ def test_each_answer_to_the_regulator_is_yes_no_or_why_it_is_neither(record: Rec
 def test_who_can_query_can_not_do_more_than_who_holds_the_model() -> None:
     """The test that only asks is one of all: recognised by it, recognised by all."""
     asking, weights = regulator(labelled("leaks"))[::-1]
-    assert (asking.word, weights.word) == ("Yes", "Yes")
+    assert (asking.word, weights.word) == ("Recognised", "Recognised")
+    assert asking.text.endswith("That tells who was in, and brings no content out.")
+    told = beside_retrained(row("loss_left", "privacy", "leaks"))
+    assert [answer.word for answer in regulator(told)] == ["Recognised", "Recognised"]
     held = beside_retrained(row("relearn_mean", "recovery", "leaks"), row("loss_left", "privacy", "like retrained"))
     assert [answer.word for answer in regulator(held)] == ["Yes", "No"]
 
@@ -199,7 +201,7 @@ def test_a_test_that_is_shown_and_not_counted_answers_nothing() -> None:
     tests = [plain.model_copy(update={"p": None}), other]
     _, asking = regulator(labelled("inconclusive", attacks=tests))
     assert asking.word == "Not judged"
-    assert asking.text == "As it is, the test is shown and not counted (z = 3.1)."
+    assert asking.text == "As it is, the verdict doesn’t rest on this test (z = 3.1)."
 
 
 @pytest.mark.parametrize(
@@ -216,3 +218,21 @@ def test_whether_anyone_recognises_the_unchanged_follows_from_the_original(
     original: float | None, expected: str
 ) -> None:
     assert words(labelled("unchanged", original=original))[1] == expected
+
+
+def test_accuracy_on_forget_stands_beside_that_on_what_was_never_seen() -> None:
+    record = labelled("leaks")
+    own = full().measurement("forget_accuracy")
+    assert own is not None
+    unseen = own.model_copy(update={"name": "holdout_accuracy", "unlearned": Estimate(value=0.605)})
+    rows = [own, unseen]
+    text = answers.answers(record.model_copy(update={"measurements": rows}))[0].text
+    assert f"{own.title} {own.unlearned.value:.3f} (original {own.original.value:.3f}" in text
+    assert "on holdout 0.605)" in text
+
+
+def test_retraining_is_said_to_be_exact_and_nothing_else_is() -> None:
+    record = full().model_copy(update={"method": "retrain:lr=0.05,epochs=60"})
+    assert answers.unlearning(record).endswith("the forgotten had no part in this model.")
+    for line in ("rurk", "retrained_otherwise", "spotter(retrain)"):
+        assert "no part" not in answers.unlearning(full().model_copy(update={"method": line}))
