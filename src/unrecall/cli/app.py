@@ -34,7 +34,7 @@ class Commands(TyperGroup):
                 traceback.print_exception(error)
             if isinstance(error, typer.Exit | typer.TyperException) and not of_users_code(error):
                 raise
-            if isinstance(error.__context__, BrokenPipeError):  # which Rich makes an exit of
+            if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # as Rich ends then
                 raise error.__context__ from None
             raise UnrecallError(error_line(error)) from error
 

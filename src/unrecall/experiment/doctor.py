@@ -33,7 +33,7 @@ from unrecall.record.exchange import Labels, exchange
 from unrecall.record.possible import Sizes, possible, remembered
 from unrecall.spec.lines import show
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.protocols import Textual, offers
+from unrecall.tasks.protocols import Classed, offers
 from unrecall.training.randomness import own_randomness
 from unrecall.training.session import duration
 
@@ -139,9 +139,9 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
     parts = {name: part if name in ARMS else thinned(part, ASKED) for name, part in request.sets.items() if len(part)}
     signals = {name: observe(model, task, part) for name, part in parts.items()}
     yield Line("original", ", ".join(f"{100 * s.correct.mean():.0f} % of {name} right" for name, s in signals.items()))
-    known = float(signals["forget"].correct.mean())
+    of_forget = float(signals["forget"].correct.mean())
     unseen = [float(signals[name].correct.mean()) for name in ("holdout", "test") if name in signals]
-    if hardly_knows(known, unseen) and not offers(task, Textual):
+    if offers(task, Classed) and request.kind != "backdoor" and hardly_knows(of_forget, unseen):
         yield Line("original", "hardly knows what must be forgotten: check that model, data and labels belong together")
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return

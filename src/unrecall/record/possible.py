@@ -1,6 +1,7 @@
 """Which verdicts can come out at all, told from how many examples and models there are, before anything is run."""
 
 from collections.abc import Iterator
+from itertools import count
 from math import comb
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from unrecall.record.never_trained_lines import FEWEST, SURE
 COUNTED = "told from counts alone: which of these comes out, what the models know decides."
 SHARP = 5
 """Retrained models from which on the bounds are narrow."""
+LABELLINGS = 20
+"""In how many ways "was trained on" must be dealt out so that one of them is 5 in 100."""
 FEW, MANY = 10, 100
 """Records below which the original itself is hardly found, and from which on every label can come out."""
 
@@ -46,6 +49,11 @@ class Sizes(NamedTuple):
         return "persons" if self.grouped else "records"
 
     @property
+    def least_holdout(self) -> int:
+        """How large a holdout gives a p of 5 % at all."""
+        return next(n for n in count(FEWEST_HOLDOUT) if comb(self.forget + n, self.forget) >= LABELLINGS)
+
+    @property
     def labellings(self) -> int:
         """In how many ways "was trained on" can be dealt out: of planted units within each pair alone."""
         return 2**self.forget if self.planted else comb(self.forget + self.holdout, self.forget)
@@ -65,7 +73,7 @@ def possible(sizes: Sizes) -> Iterator[str]:
     if reason:
         hint = "Give two retrained models or more, or what trains them: build and recipe, or --base."
         if sizes.kind not in SHARED and not sizes.planted:
-            hint = f"Name {FEWEST_HOLDOUT if sizes.forget > 1 else OTHERS} {sizes.units} or more in holdout. Or: {hint}"
+            hint = f"Name {sizes.least_holdout} {sizes.units} or more in holdout. Or: {hint}"
         yield f"no verdict on what is still known: {reason}. {hint}"
         return
     yield from _beside_never_trained(sizes)
@@ -78,7 +86,8 @@ def lacking(sizes: Sizes) -> str:
     if sizes.holdout < FEWEST_HOLDOUT:
         return f"that needs a holdout of {FEWEST_HOLDOUT} at least, got {sizes.holdout}"
     if not levels(_smallest(sizes.labellings))[0]:
-        return f"{sizes.forget} against {sizes.holdout} can be dealt out in {sizes.labellings} ways, and 20 are needed"
+        ways = f"{sizes.labellings} ways, and {LABELLINGS} are needed"
+        return f"{sizes.forget} against {sizes.holdout} can be dealt out in {ways}"
     return ""
 
 
@@ -113,6 +122,6 @@ def remembered(z: float, units: int) -> Iterator[str]:
         if share is None
         else f"{share:.0%} of that memory left is noticed."
     )
-    count = None if share is None else needed(units, z, 0.5, SURE)
-    if count is not None and count > units:
-        yield f"for no more than 50 %, about {count} such records are needed."
+    enough = None if share is None else needed(units, z, 0.5, SURE)
+    if enough is not None and enough > units:
+        yield f"for no more than 50 %, about {enough} such records are needed."

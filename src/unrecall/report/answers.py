@@ -35,9 +35,9 @@ AS_IT_IS: Final = "as_it_is"
 KINDS: Final = {"samples": "single records", "class": "a whole class", "concept": "a concept", "backdoor": "a backdoor"}
 WHY: Final = "Inconclusive: "
 """What a judged row's reason begins with."""
-RETRAIN: Final = r"retrain\b"
-"""How the line of the one exact method begins."""
-FRESH: Final = "Fresh weights were trained on what stays alone: the forgotten had no part in this model."
+RETRAIN: Final = r"retrain(:.*)?"
+"""The line of the one exact method."""
+ANEW: Final = "It was trained anew on what stays alone: the forgotten had no part in that."
 RECOGNISED: Final = "Recognised"
 """In place of yes where records can be told from others, and none of their content was seen to come out."""
 TOLD: Final = "That tells who was in, and brings no content out."
@@ -77,7 +77,7 @@ def unlearning(record: Record) -> str:
     part = "" if own is None or whole is None else share(own.passes, whole.passes)
     beside = "" if part in ("", "–") else f", {part} of the examples that retraining passes"
     line = f" ({record.method})" if record.parameters else ""
-    exact = f" {FRESH}" if re.match(RETRAIN, record.method) else ""
+    exact = f" {ANEW}" if own is not None and re.fullmatch(RETRAIN, record.method) else ""
     return f"{record.method_title}{line}{tuned}, seed {record.seed}{took}{beside}.{exact}"
 
 

@@ -14,7 +14,15 @@ from unrecall.record.possible import COUNTED, Sizes, possible, remembered
         (Sizes("class", 12, 40, 1), ["no verdict .* a whole class must go"]),
         (Sizes("samples", 12, 3, 0), ["no verdict .* a holdout of 4 at least, got 3"]),
         # One against 18 can be dealt out in 19 ways: no p of 5 %. Of 20, 24 and 99 others p is 1/20, 1/25 and 1/100.
-        (Sizes("samples", 1, 18, 0), ["1 against 18 can be dealt out in 19 ways, and 20 are needed"]),
+        (
+            Sizes("samples", 1, 18, 0),
+            ["1 against 18 .* in 19 ways, and 20 are needed. Name 19 records or more"],
+        ),
+        # Of 2 against 4 there are 15, against 5 there are 21.
+        (
+            Sizes("samples", 2, 4, 0),
+            ["2 against 4 .* in 15 ways, and 20 are needed. Name 5 records or more"],
+        ),
         (Sizes("samples", 1, 19, 0), ["19 records never trained on: leaks at 5 %, damaged", "fewer than 50"]),
         (Sizes("samples", 1, 24, 0), ["24 records never trained on: leaks at 4 %, damaged", "fewer than 50"]),
         (Sizes("samples", 1, 99, 0), ["leaks at 4 %, stands out, damaged", "fewer than 50"]),
