@@ -31,7 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_page_s_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What they find may differ from what the page quotes, for training differs in the last bits on each processor."""
-    assert [command.split()[0] for command in COMMANDS] == ["doctor", "run", "run", "check", "attest", "verify"]
+    verbs = [command.split()[0] for command in COMMANDS]
+    assert verbs == ["doctor", "run", "run", "report", "check", "attest", "verify"]
     for command in COMMANDS:
         more = ["--suite", "loss", "--device", "cpu"] if command.startswith(("doctor", "run")) else []
         assert call(*command.split(), *more) == 0, command
@@ -42,6 +43,7 @@ def test_the_page_s_commands_run(folder: Path, capsys: pytest.CaptureFixture[str
     assert first.provenance.weights["original"] == second.provenance.weights["original"]
     assert first.provenance.weights["unlearned"] != second.provenance.weights["unlearned"]
     assert check(folder / "reheat" / "seed-0" / "record.json").problems == []
+    assert "# Reheat on letter" in (folder / "answer.md").read_text(encoding="utf-8")
     exec(compile(BACK, "one-model.md", "exec"))
     model = scenario_of(f"{folder / 'mine.py'}:make").original
     assert model is not None
