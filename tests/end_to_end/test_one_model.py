@@ -13,7 +13,7 @@ from unrecall.harness.checking import check
 from unrecall.record.schema import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "one-model.md").read_text(encoding="utf-8")
-SCENARIO, BACK, TRAINED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SCENARIO, BACK, PERSON, TRAINED = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"^unrecall (.*)$", PAGE, re.MULTILINE)
 
 
@@ -21,6 +21,7 @@ COMMANDS = re.findall(r"^unrecall (.*)$", PAGE, re.MULTILINE)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's file, and the model that its reader has."""
     (tmp_path / "mine.py").write_text(SCENARIO, encoding="utf-8")
+    (tmp_path / "ann.py").write_text(PERSON, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     with torch.random.fork_rng():
@@ -32,11 +33,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_page_s_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What they find may differ from what the page quotes, for training differs in the last bits on each processor."""
     verbs = [command.split()[0] for command in COMMANDS]
-    assert verbs == ["doctor", "run", "run", "report", "check", "attest", "verify"]
+    assert verbs == ["doctor", "run", "run", "report", "check", "attest", "verify", "run"]
     for command in COMMANDS:
         more = ["--suite", "loss", "--device", "cpu"] if command.startswith(("doctor", "run")) else []
         assert call(*command.split(), *more) == 0, command
     assert "beside 200 records never trained on: leaks at 4 %" in capsys.readouterr().out
+    person = load(folder / "ann" / "seed-0" / "record.json")
+    assert person.never_trained is not None
+    assert (person.never_trained.unit, person.never_trained.forget) == ("group", 1)
     first, second = (load(folder / name / "seed-0" / "record.json") for name in ("scrub", "reheat"))
     assert first.tuning is not None
     assert first.verdict.basis == second.verdict.basis == "never trained"

@@ -126,6 +126,7 @@ def check(records: Annotated[list[Path], typer.Argument(help="records, or folder
     """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.checking import check as checked_again
+    from unrecall.report.summary import tries
 
     checks = {path: checked_again(path) for path in records_in(records)}
     for path, checked in checks.items():
@@ -138,6 +139,8 @@ def check(records: Annotated[list[Path], typer.Argument(help="records, or folder
         for state, lines in (("problem", checked.problems), ("not checked", checked.unseen)):
             for line in lines:
                 say(f"  {state}: {line}")
+    for sentence in tries([checked.record for checked in checks.values()]):
+        say(sentence)
     if any(checked.problems for checked in checks.values()):
         raise typer.Exit(1)
 

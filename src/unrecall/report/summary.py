@@ -182,6 +182,28 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
             for place in places:
                 mark = "=" if place.tied else "."
                 yield f"  {place.rank}{mark} {place.seeds.name}: {place.seeds.label}; {_both(place.seeds)}"
+    yield from tries(records)
+
+
+def tries(records: Sequence[Record]) -> Iterator[str]:
+    """What the best of several models is worth that were judged beside the same records, which were never trained on.
+
+    One sentence for each such request; none where each holdout judged one model. Each bound has 95 % confidence, so
+    that of all n of them (Bonferroni) 100 - 5 n. Tuning takes a part of a holdout away, and leaves the request's data.
+    """
+    beside: dict[str, set[str]] = {}
+    for record in records:
+        if record.verdict.basis == "never trained":
+            data = record.provenance.identity.get("data", record.provenance.fingerprint)
+            beside.setdefault(data, set()).add(record.provenance.weights.get("unlearned", ""))
+    for count in (len(models) for models in beside.values() if len(models) > 1):
+        confidence = f"with {100 - 5 * count} % confidence" if count < 20 else "with none"
+        yield (
+            f"{count} models were judged beside the same holdout: each verdict is for a model that was chosen before. "
+            f"A bound on what is left, given with 95 % confidence, holds for the best of {count} {confidence}, and "
+            "a model that still knows the forgotten passes one of several tests more easily. Judge the one that you "
+            "keep beside other records that were never trained on."
+        )
 
 
 def _both(group: Audits) -> str:

@@ -6,7 +6,19 @@ from tests.unit.report.test_page import Reader
 from tests.worlds.records import alone, full, many, measurement, minimal
 from unrecall.record.schema import Label, Record
 from unrecall.report import page
-from unrecall.report.summary import Spread, left, lines, lost, methods, over_seeds, percent, percent_over_seeds, ranking
+from unrecall.report.markdown import markdown
+from unrecall.report.summary import (
+    Spread,
+    left,
+    lines,
+    lost,
+    methods,
+    over_seeds,
+    percent,
+    percent_over_seeds,
+    ranking,
+    tries,
+)
 
 
 def audit(method: str, seed: int, label: Label, known: float, use: float) -> Record:
@@ -104,3 +116,32 @@ def test_methods_stand_by_verdict_then_by_what_is_left_then_by_what_was_lost() -
 def test_one_audit_needs_no_summary() -> None:
     assert list(lines([full()])) == []
     assert any("in order on digits" in line for line in lines(many(3)))
+
+
+def beside(weights: str, **identity: str) -> Record:
+    """An audit without retrained models of a model with these weights."""
+    own = alone().provenance
+    named = own.model_copy(update={"weights": {"unlearned": weights}, "identity": identity})
+    return alone().model_copy(update={"provenance": named})
+
+
+def test_several_models_beside_one_holdout_are_several_tries() -> None:
+    """By hand: three bounds of 95 % hold together with 1 - 3 * 0.05, and twenty with nothing."""
+    (sentence,) = tries([beside(weights) for weights in "abc"])
+    assert sentence.startswith("3 models were judged beside the same holdout")
+    assert "holds for the best of 3 with 85 % confidence" in sentence
+    (sentence,) = tries([beside(str(number)) for number in range(20)])
+    assert "with none" in sentence
+    assert sentence in lines([beside(str(number)) for number in range(20)])
+    text = Reader(page([beside("a"), beside("b")])).text
+    assert "holds for the best of 2 with 90 % confidence" in text
+    assert "2 models were judged" in markdown([beside("a"), beside("b")])
+
+
+def test_one_model_is_one_try_however_often_it_is_judged() -> None:
+    assert list(tries([beside("a"), beside("a")])) == []
+    assert list(tries([full("scrub"), full("rurk")])) == []  # beside retrained models
+    tuned, plain = beside("a", data="x"), beside("b", data="x")  # tuning took a part of the holdout away
+    other = plain.provenance.model_copy(update={"fingerprint": "0" * 64})
+    assert len(list(tries([tuned, plain.model_copy(update={"provenance": other})]))) == 1
+    assert list(tries([beside("a", data="x"), beside("b", data="y")])) == []
