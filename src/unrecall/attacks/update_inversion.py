@@ -17,6 +17,7 @@ from unrecall.models.curvature import Curvature, largest, solved
 from unrecall.models.importance import Weights, all_weights, mean_gradient, per_example
 from unrecall.models.layers import block_weights
 from unrecall.models.vector import flat, move, shaped, side_by_side
+from unrecall.nn.waiting import ask_for
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.spec.parameters import Count
@@ -78,7 +79,7 @@ class UpdateInversion(InspectionAttack):
 
     def inspect_all(self, subjects: Mapping[str, nn.Module], setting: Setting) -> dict[str, Inspection]:
         """The same of each subject; every example's gradient is computed once."""
-        original = setting.models.original
+        original = ask_for(setting.models.original)
         weights = all_weights(original)
         changes = {model: _change(model, original, weights) for model in dict.fromkeys(subjects.values())}
         moved = [model for model, change in changes.items() if bool(change.any())]

@@ -28,6 +28,7 @@ from unrecall.harness.never_trained import confidence
 from unrecall.methods.base import GradientMethod
 from unrecall.models.observe import observe
 from unrecall.nn.hooks import batchnorms
+from unrecall.nn.waiting import size_of
 from unrecall.record.doubts import hardly_knows
 from unrecall.record.exchange import Labels, exchange
 from unrecall.record.possible import Sizes, possible, remembered
@@ -81,7 +82,7 @@ def beforehand(case: Case) -> Iterator[str]:
         with own_randomness(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = case.start()
-            if COPIES * _bytes(model) > psutil.virtual_memory().available:
+            if COPIES * size_of(model) > psutil.virtual_memory().available:
                 return
             counts = case.scenario.untrained((case.seed,), case.session)
             unlearned = list(unlearning_times(case, model)) if isinstance(case.method, GradientMethod) else []
@@ -105,7 +106,7 @@ def beforehand(case: Case) -> Iterator[str]:
 
 def memory(case: Case, model: nn.Module) -> Line:
     """How much memory the models take, and what is kept of their answers."""
-    weights, models = _bytes(model), 2 + case.retrained + bool(batchnorms(model))
+    weights, models = size_of(model), 2 + case.retrained + bool(batchnorms(model))
     part = thinned(case.request.forget, SAMPLE)
     signals = vars(observe(model, case.scenario.task, part))
     each = sum(value.nbytes for value in signals.values() if isinstance(value, np.ndarray)) / len(part)
@@ -117,11 +118,6 @@ def memory(case: Case, model: nn.Module) -> Line:
         f"about {_gb(total)} for {models} models of {_gb(weights)}, {COPIES} as large while one is trained, and "
         f"{_gb(answers)} of what they say of {examples} examples; beside that data, activations and the process itself",
     )
-
-
-def _bytes(model: nn.Module) -> int:
-    """The size of a model's weights and buffers."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
 
 
 def _gb(size: float) -> str:

@@ -29,6 +29,7 @@ from unrecall.methods.base import Method, method_of
 from unrecall.metrics import METRICS
 from unrecall.metrics.base import Measured
 from unrecall.nn.hooks import mode
+from unrecall.nn.waiting import ask_for, taking_turns
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judge_all
 from unrecall.record.provenance import provenance, without_folders
@@ -100,8 +101,12 @@ def audit(
     with ExitStack() as stack:
         for _, model in setting.subjects:
             check_model(model)
-            stack.enter_context(mode(model.to(session.place()), training=False))
-            check_data(task, model, request)
+            stack.enter_context(mode(model, training=False))
+        present = stack.enter_context(taking_turns([model for _, model in setting.subjects], session.place()))
+        if present < len(setting.subjects):
+            session.say(f"{present} of {len(setting.subjects)} models are on the device at a time, the others wait")
+        for _, model in setting.subjects:
+            check_data(task, ask_for(model), request)
         setting = setting.with_task(task.settled(original, request))
         setting.check_roles()
         figures = figures_of(setting)

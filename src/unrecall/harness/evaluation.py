@@ -14,6 +14,7 @@ from unrecall.evidence.pool import Arm, ArmIndices, Draw, draw_pool
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.observe import accuracy
+from unrecall.nn.waiting import ask_for
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,14 @@ def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw)
     model = setting.model_keys.get(subject.role) or setting.model_key(subject.model)
     others = [setting.model_keys[role] for role in setting.models.references() if role != subject.role]
     key = (repr(attack), *setting.key, model, str(setting.seed), code_key(attack), *(others if attack.compares else ()))
-    arrays = setting.cache.get("scores", key, ARRAYS, lambda: attack.scores(subject, drawn.pool, setting).arrays())
-    return Scores.from_arrays(arrays)
+
+    def arrays() -> dict[str, np.ndarray]:
+        ask_for(setting.models.original)
+        ask_for(subject.model)
+        return attack.scores(subject, drawn.pool, setting).arrays()
+
+    by_name = setting.cache.get("scores", key, ARRAYS, arrays)
+    return Scores.from_arrays(by_name)
 
 
 class Hidden(NamedTuple):

@@ -13,6 +13,7 @@ from unrecall.harness.controls import sees_hidden, sees_none, with_negative, wit
 from unrecall.harness.finding import Finding, report_of, said_by
 from unrecall.models.influence import weight_gradients
 from unrecall.models.observe import batches, device_of, observe
+from unrecall.nn.waiting import ask_for
 from unrecall.record.row import Row
 from unrecall.record.schema import AttackReport, Curve, Series
 
@@ -54,6 +55,7 @@ def inspection_finding(attack: InspectionAttack, setting: Setting) -> Finding:
     row = Row(frame.name, f"{frame.title}: {attack.shows}", "inside", attack.leak)
     try:
         setting = setting.with_task(attack.adapted(setting.task))
+        ask_for(setting.models.original)
         subjects = setting.models.by_role() | {HIDDEN: attack.disguise(setting) or resisting(setting)}
         by_role = attack.inspect_all(subjects, setting)
     except (NotSupported, MissingReference) as reason:

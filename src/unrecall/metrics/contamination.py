@@ -20,6 +20,7 @@ from unrecall.evidence.scores import mean_of_defined
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric
 from unrecall.models.observe import unseen
+from unrecall.nn.waiting import ask_for
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Matrix
@@ -117,7 +118,7 @@ def _nearest_prompts(setting: Setting, splits: Sequence[Split]) -> dict[str, Pre
         raise NotSupported("some pairs have no class")
     by_role = {}
     for role, model in setting.subjects:
-        prompts = task.prompts(model)
+        prompts = task.prompts(ask_for(model))
         assert prompts is not None, "a task that classifies has prompts"
         features = _joined(setting.evidence[role], splits, "features")
         first = task.sides(torch.from_numpy(features).to(prompts.device)).first

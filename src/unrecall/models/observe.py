@@ -12,6 +12,7 @@ from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, Signals
 from unrecall.nn.functional import exact_log_softmax, own_moments
 from unrecall.nn.hooks import mode
+from unrecall.nn.waiting import ask_for
 from unrecall.tasks.base import Task
 
 
@@ -54,8 +55,8 @@ def one_size(task: Task, sets: Iterable[Examples]) -> int | None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Gives the device that the model's parameters are on."""
-    return next(model.parameters()).device
+    """Gives the device that the model's parameters are on; a model that waited is on the device then."""
+    return next(ask_for(model).parameters()).device
 
 
 @torch.no_grad()

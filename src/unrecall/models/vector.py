@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
+from unrecall.nn.waiting import ask_for
 
 
 def flat(weights: Mapping[str, Tensor]) -> Tensor:
@@ -29,7 +30,7 @@ def move(model: nn.Module, weights: Mapping[str, Tensor], change: Tensor) -> Non
 
 def side_by_side(model: nn.Module, other: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """The floating-point tensors of both models' states, by name; NotSupported where names or shapes differ."""
-    own, theirs = model.state_dict(), other.state_dict()
+    own, theirs = ask_for(model).state_dict(), ask_for(other).state_dict()
     for name in [*own, *theirs]:
         shapes = [tuple(state[name].shape) if name in state else "none" for state in (own, theirs)]
         if shapes[0] != shapes[1]:
