@@ -341,7 +341,8 @@ def test_how_long_it_takes_can_be_told(name: str, case: Case, monkeypatch: pytes
     monkeypatch.setattr(timing, "LESS", 10)
     monkeypatch.setattr(timing, "_as_they_are", lambda *_: None)
     told = steps_told(method, w)
-    assert name in {"kookmin", "fanchuan", "idea"} or steps / 2 <= told <= 2 * steps
+    small = {"kookmin", "fanchuan", "idea"}  # a batch of theirs is more than these samples; test_doctor.py has enough
+    assert name in small or steps / 2 <= told <= 2 * steps
 
 
 def steps_told(method: Method, world: World) -> int:

@@ -10,16 +10,18 @@ import torch
 from torch import nn
 
 import unrecall as ur
-from tests.worlds import CPU, World, network
+from tests.worlds import CPU, World, blobs, network
 from unrecall.data.examples import Absent
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import Setting
+from unrecall.experiment import timing
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
 from unrecall.experiment.clock import Spent, at_most, clock
 from unrecall.experiment.doctor import beforehand, doctor, memory
 from unrecall.experiment.timing import Line, Samples, auditing_times, between, smallest
 from unrecall.harness.never_trained import confidence
+from unrecall.methods.base import GradientMethod
 from unrecall.models.observe import observe
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
@@ -262,3 +264,15 @@ def test_what_work_takes_with_all_examples_is_told_from_two_trials(
     assert (measuring.seconds, measuring.most) == pytest.approx((1.75 * (2 + 1.16), 1.75 * (2 + 4.0))), (
         "7 models, not 4"
     )
+
+
+@pytest.mark.parametrize("name", ["kookmin", "fanchuan"])
+def test_steps_that_follow_from_forget_s_size_are_told_from_samples(name: str) -> None:
+    """Both draw 32 of retain for each of forget: 300 of forget, 32 * 300 / 128 = 75 steps each time."""
+    data, method = blobs(2300, 4, 1), parse(name, "methods")
+    request = ur.Request(data[:300], data[300:], blobs(100, 4, 2), blobs(100, 4, 3))
+    scenario = Scenario("world", "a world", ur.tasks.Classification(), request, original=network())
+    assert isinstance(method, GradientMethod)
+    _, amounts = timing._from_samples(Case(scenario, method, [], CPU), method, network())
+    rounds = 1 if name == "kookmin" else method.as_dict()["rounds"]
+    assert [amount.steps for amount in amounts].count(75) == rounds
