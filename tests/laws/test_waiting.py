@@ -57,7 +57,7 @@ def audited(world: World, attacks: str, *, alone: bool = False) -> Record:
 
 
 def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "room_for", lambda sizes, device: waiting.PAIR)
+    monkeypatch.setattr(waiting, "room_for", lambda models, device: waiting.FEWEST)
     monkeypatch.setattr(waiting, "Places", Emptied)
 
 

@@ -72,7 +72,8 @@ class Interpolate(InspectionAttack):
         """What each mixture of `model` and the original knows."""
         request, task = setting.request, setting.task
         samples = {split: Part(request[split], evenly(len(request[split]), self.most)) for split in SPLITS}
-        mixture, pairs = copy.deepcopy(model).eval(), side_by_side(model, setting.models.original)
+        pairs = side_by_side(model, setting.models.original)
+        mixture = copy.deepcopy(model).eval()
         mixed, shares = mixture.state_dict(), np.linspace(0, 1, self.points)
         probabilities: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
         for t in shares.tolist():

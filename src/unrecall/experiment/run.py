@@ -151,9 +151,10 @@ def checkpoint_key(path: Path) -> str:
 
 
 def references(scenario: Scenario, session: Session) -> list[Trained]:
-    """The retrained models: the user's own, and as many more as the scenario wants and can train."""
+    """The retrained models: the user's own, and as many more as the scenario wants and can train; all on the host."""
     count = max(len(scenario.retrained), scenario.references if scenario.can_retrain() else 0)
-    return [scenario.train_retrained(i, session) for i in range(count)]
+    trained = (scenario.train_retrained(i, session) for i in range(count))
+    return [each._replace(model=each.model.to("cpu")) for each in trained]
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,8 @@ class StartingPoint:
         scenario = self.scenario
         settings = (self.stops, scenario.precision, scenario.recipe, scenario.rerecipe, scenario.objective)
         code = code_key(method, stopping, *filter(None, [scenario.build]))
-        name = " ".join([*map(repr, (method, *settings)), code])
+        validation = data_key(scenario.request.with_validation()) if self.stops else ""
+        name = " ".join([*map(repr, (method, *settings)), code, validation])
         return Defender(name, unlearn, retrain if self.scenario.can_retrain() else None)
 
     def job(self, session: Session) -> Job:

@@ -83,6 +83,7 @@ def audit(
 ) -> Record:
     """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
 
+    Where not all of them fit there, they take turns, and some are on the host when it ends.
     `retrained`: one, several or none. `attacks`: a suite, names or attacks; the standard suite by default. `null`: the
     same method at learning rate 0, where there is one. `method`: what made the unlearned model, for the record to name,
     or its line; `run`: what else the record says of it. `defender`: who honours requests, for attacks on the method.
@@ -102,9 +103,10 @@ def audit(
         for _, model in setting.subjects:
             check_model(model)
             stack.enter_context(mode(model, training=False))
-        present = stack.enter_context(taking_turns([model for _, model in setting.subjects], session.place()))
-        if present < len(setting.subjects):
-            session.say(f"{present} of {len(setting.subjects)} models are on the device at a time, the others wait")
+        distinct = list(dict.fromkeys(model for _, model in setting.subjects))
+        present = stack.enter_context(taking_turns(distinct, session.place()))
+        if present < len(distinct):
+            session.say(f"{present} of {len(distinct)} models are on the device at a time, the others wait")
         for _, model in setting.subjects:
             check_data(task, ask_for(model), request)
         setting = setting.with_task(task.settled(original, request))
@@ -112,8 +114,8 @@ def audit(
         figures = figures_of(setting)
         findings = list(_findings(suiting, setting))
         exhibits = list(_worst(setting, show=show_examples))
-        alone = beside_never_trained(setting, rate) if len(models.retrained) < 2 else (None, {})
-    record = _record(run, setting, figures, findings, exhibits, alone)
+        beside_holdout = beside_never_trained(setting, rate) if len(models.retrained) < 2 else (None, {})
+    record = _record(run, setting, figures, findings, exhibits, beside_holdout)
     if show_examples:
         return record
     return record.model_copy(update={"readings": [reading.without_texts() for reading in record.readings]})
@@ -168,12 +170,15 @@ def _record(
     figures: Sequence[Measured],
     findings: Sequence[Finding],
     exhibits: list[Exhibit],
-    alone: tuple[NeverTrained | None, Mapping[str, np.ndarray]],
+    beside_holdout: tuple[NeverTrained | None, Mapping[str, np.ndarray]],
 ) -> Record:
-    """The record: everything that was measured and found, judged, and what there is to doubt."""
+    """The record: everything that was measured and found, judged, and what there is to doubt.
+
+    `beside_holdout`: the verdict beside records that were never trained on, or None, and the scores it follows from.
+    """
     rows = [row for part in figures for row in part.measurements]
     rows += [row for finding in findings for row in finding.measurements]
-    never_trained, scores = alone
+    never_trained, scores = beside_holdout
     labelled, verdict = judge_all(rows, never_trained)
     record = Record(
         scenario=run.scenario,

@@ -112,7 +112,7 @@ def score_hidden(attack: RecoveryAttack, setting: Setting) -> Hidden | None:
     """
 
     def arrays() -> dict[str, np.ndarray]:
-        original, forget = setting.models.original, setting.request.forget
+        original, forget = ask_for(setting.models.original), setting.request.forget
         setting.session.say("  a copy of the original that only hides")
         copied = attack.disguise(original, setting.job())
         if copied is None:

@@ -24,6 +24,7 @@ from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss, observe
+from unrecall.nn.waiting import ask_for
 from unrecall.record.never_trained import (
     COMPARED,
     FEWEST_HOLDOUT,
@@ -308,6 +309,7 @@ def _attacked(
 
     def arrays() -> dict[str, np.ndarray]:
         task, n = setting.task, len(units.examples)
+        ask_for(model)
         sample = Part(setting.request.retain, range(min(SAMPLE, len(setting.request.retain))))
         shown, retain, pool, steps = np.full(n, np.nan), [], [], []
         for (cost, attacked), places, examples in _models(fixed, model, units, setting):

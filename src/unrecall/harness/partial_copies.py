@@ -37,6 +37,8 @@ def partial_copies(
         raise BadInput(f"partial_copies: expected a list of shares between 0 and 1, got {shares!r:.60}.")
     if len({round(share * n) for share in shares}) < len(shares):
         raise BadInput(f"partial_copies: expected shares that differ by an example of {n}, got {list(shares)}.")
+    # a part of a class is no class request
+    samples = request if request.kind != "class" else replace(request, kind="samples", masked=())
     order = np.random.default_rng(seed).permutation(n).tolist()
     for i, share in enumerate(sorted(shares)):
         left = round(share * n)
@@ -45,7 +47,7 @@ def partial_copies(
                 f"partial_copies: expected a share of some of {n} examples and not all, got {share:g}. Name another."
             )
         taught, untaught = Part(request.forget, order[:left]), Part(request.forget, order[left:])
-        models[share] = retrain(replace(request, forget=untaught, retain=Joined([request.retain, taught])), 1000 + i)
+        models[share] = retrain(samples.with_own(forget=untaught, retain=Joined([request.retain, taught])), 1000 + i)
     return models
 
 

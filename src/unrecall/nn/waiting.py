@@ -7,18 +7,18 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-PAIR = 2
+FEWEST = 2
 """How many models are on the device at least: some are compared with each other."""
 SHARE = 0.5
-"""What share of the device's memory models may take that only stand there; training and activations need the rest."""
+"""The share of a device's free memory for models that only stand there; training and activations need the rest."""
 
 
 class Places:
     """At most `room` models are on the device, those that were asked for last; all others are on the host.
 
-    `ask_for`, and a model's own forward pass, ask for it.
+    `ask_for(model)` and `model(...)` bring that model to the device.
     """
 
     def __init__(self, device: torch.device, room: int) -> None:
@@ -35,6 +35,12 @@ class Places:
             self.enter(model)
         self.present.append(model)
 
+    def send(self, model: nn.Module) -> None:
+        """Puts the model on the host, whether it was on the device or not."""
+        if model in self.present:
+            self.present.remove(model)
+        self.leave(model)
+
     def enter(self, model: nn.Module) -> None:
         """Moves the model to the device."""
         model.to(self.device)
@@ -45,7 +51,7 @@ class Places:
 
 
 PLACES: WeakKeyDictionary[nn.Module, Places] = WeakKeyDictionary()
-"""Where models that may have to wait are kept."""
+"""The `Places` that each model takes turns in; a model that takes no turns isn't here."""
 
 
 def ask_for(model: nn.Module) -> nn.Module:
@@ -57,43 +63,65 @@ def ask_for(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def taking_turns(models: Sequence[nn.Module], device: torch.device) -> Iterator[int]:
-    """The models on the device inside the `with` block: all, or as many at a time as it has room for; gives how many.
+    """Keeps as many of the models on the device as it has room for, inside the `with` block; gives how many.
 
-    Models that wait when the block ends stay on the host. A graph of a model that has left can't be gone back through.
+    The others wait on the host, and stay there when the block ends. Don't call backward() on what a model gave before
+    it left the device. Models that share a tensor take no turns.
     """
-    models = list(dict.fromkeys(models))
-    room = room_for([size_of(model) for model in models], device)
-    if room >= len(models):
-        for model in models:
-            model.to(device)
-        yield len(models)
-        return
-    places = Places(device, room)
-    hooks = [model.register_forward_pre_hook(_asks) for model in models]
-    for model in models:
-        places.leave(model)
-        PLACES[model] = places
+    outer = {model: PLACES.pop(model) for model in models if model in PLACES}
+    hooks = []
     try:
+        room = len(models) if share_tensors(models) else room_for(models, device)
+        if room >= len(models):
+            for model in models:
+                model.to(device)
+        else:
+            places = Places(device, room)
+            for model in models:
+                # before a hook of the model's own, which may compute a weight
+                hooks.append(model.register_forward_pre_hook(_asks, prepend=True))
+                PLACES[model] = places
+                places.leave(model)
         yield room
     finally:
-        for model, hook in zip(models, hooks, strict=True):
-            PLACES.pop(model, None)
+        for hook in hooks:
             hook.remove()
+        for model in models:
+            PLACES.pop(model, None)
+        for model, places in outer.items():
+            places.send(model)
+            PLACES[model] = places
 
 
 def _asks(model: nn.Module, _: Any) -> None:
-    """A hook before each forward pass; a copy of a model carries it, and no copy waits."""
+    """The hook before each forward pass, which brings the model.
+
+    A copy of a model has this hook too, but isn't in `PLACES`, so there it does nothing.
+    """
     ask_for(model)
 
 
-def room_for(sizes: Sequence[int], device: torch.device) -> int:
-    """How many of models of these sizes, in bytes, may be on the device at a time; on a CPU all of them."""
+def room_for(models: Sequence[nn.Module], device: torch.device) -> int:
+    """How many of the models may be on the device at a time; on a CPU all of them."""
     if device.type != "cuda":
-        return len(sizes)
-    memory = SHARE * torch.cuda.get_device_properties(device).total_memory
-    return len(sizes) if sum(sizes) <= memory else max(PAIR, int(memory // max(sizes)))
+        return len(models)
+    sizes = [size_of(model) for model in models]
+    free, _ = torch.cuda.mem_get_info(device)
+    memory = SHARE * (free + torch.cuda.memory_reserved(device))
+    return len(models) if sum(sizes) <= memory else max(FEWEST, int(memory // max(sizes)))
 
 
 def size_of(model: nn.Module) -> int:
     """The bytes of a model's weights and buffers."""
-    return sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers()))
+    return sum(tensor.nbytes for tensor in tensors_of(model))
+
+
+def share_tensors(models: Sequence[nn.Module]) -> bool:
+    """Whether two of the models hold the same tensor, so that neither can leave without a part of the other."""
+    tensors = [{id(tensor) for tensor in tensors_of(model)} for model in models]
+    return len(set().union(*tensors)) < sum(map(len, tensors))
+
+
+def tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """The model's weights and buffers, each once."""
+    return chain(model.parameters(), model.buffers())

@@ -76,9 +76,9 @@ def methods(records: Sequence[Record]) -> list[Audits]:
     groups: dict[tuple[str, str, str], list[tuple[int, Record]]] = {}
     for number, record in enumerate(records, 1):
         identity = record.provenance.identity
-        method, tuned = identity.get("method", record.method), identity.get("tuning", record.tuning is not None)
+        tuned = identity.get("tuning", record.tuning is not None)
         against = identity.get("tuned against", "")
-        key = (record.scenario, f"{method} {tuned} {against}", record.provenance.fingerprint)
+        key = (record.scenario, f"{_made_by(record)} {tuned} {against}", record.provenance.fingerprint)
         groups.setdefault(key, []).append((number, record))
     together = []
     for (scenario, line, request), members in groups.items():
@@ -92,6 +92,14 @@ def methods(records: Sequence[Record]) -> list[Audits]:
         name += f", request {1 + requests.index(request)}" if len(requests) > 1 else ""
         together.append(Audits(name, scenario, [n for n, _ in members], [record for _, record in members]))
     return together
+
+
+def _made_by(record: Record) -> str:
+    """What tells the model's maker from others: a checkpoint's own key, the method, or, if none is stated, weights."""
+    identity = record.provenance.identity
+    if record.method == "not stated":
+        return record.provenance.weights.get("unlearned", "")
+    return identity.get("checkpoints") or identity.get("method", record.method)
 
 
 def ranking(groups: Sequence[Audits]) -> list[Place]:
@@ -189,14 +197,12 @@ def tries(records: Sequence[Record]) -> Iterator[str]:
     """What the best of several models is worth that were judged beside the same records, which were never trained on.
 
     One sentence for each such request; none where each holdout judged one model. Each bound has 95 % confidence, so
-    that of all n of them (Bonferroni) 100 - 5 n. Tuning takes a part of a holdout away, and leaves the request's data.
+    that of all n of them (Bonferroni) 100 - 5 n.
     """
-    beside: dict[str, set[str]] = {}
-    for record in records:
-        if record.verdict.basis == "never trained":
-            data = record.provenance.identity.get("data", record.provenance.fingerprint)
-            beside.setdefault(data, set()).add(record.provenance.weights.get("unlearned", ""))
-    for count in (len(models) for models in beside.values() if len(models) > 1):
+    for models in beside_same_holdout(records):
+        count = len(models)
+        if count == 1:
+            continue
         confidence = f"with {100 - 5 * count} % confidence" if count < 20 else "with none"
         yield (
             f"{count} models were judged beside the same holdout: each verdict is for a model that was chosen before. "
@@ -204,6 +210,25 @@ def tries(records: Sequence[Record]) -> Iterator[str]:
             "a model that still knows the forgotten passes one of several tests more easily. Judge the one that you "
             "keep beside other records that were never trained on."
         )
+
+
+def beside_same_holdout(records: Sequence[Record]) -> list[set[str]]:
+    """The models, by sha256, that were tested beside the same records, which were never trained on, in sets.
+
+    Data are the same by what was audited, or by the request as it was before tuning took a part of its holdout.
+    """
+    groups: list[tuple[set[str], set[str]]] = []
+    for record in records:
+        tested, own = record.never_trained, record.provenance
+        if record.verdict.basis != "never trained" or tested is None or not tested.attacks:
+            continue
+        data = {own.fingerprint, own.identity.get("data", own.fingerprint)}
+        models = {own.weights.get("unlearned", "")}
+        for group in [group for group in groups if group[0] & data]:
+            groups.remove(group)
+            data, models = data | group[0], models | group[1]
+        groups.append((data, models))
+    return [models for _, models in groups]
 
 
 def _both(group: Audits) -> str:

@@ -122,11 +122,18 @@ class Scenario:
             models = [model for model in (self.original, *self.retrained) if model is not None]
             if self.build is not None:
                 models.append(self.built(seed, session))
-            for model in models:
-                check_inputs(self.task, model.to(session.place()), self.request)
-            model_keys = (f"{model_key(model)} {behaviour(model, self.task, self.request)}" for model in models)
+            model_keys = [self._key_of(model, session) for model in models]
             self.keys[seed] = content_key(*model_keys, reading(self.task, first_two(self.request)))
         return self.keys[seed]
+
+    def _key_of(self, model: nn.Module, session: Session) -> str:
+        """What decides what a model computes, once it fits the data; the model is where it was afterwards."""
+        home = device_of(model)
+        try:
+            check_inputs(self.task, model.to(session.place()), self.request)
+            return f"{model_key(model)} {behaviour(model, self.task, self.request)}"
+        finally:
+            model.to(home)
 
     def built(self, seed: int, session: Session) -> nn.Module:
         """A fresh model; `build` may give the same object each time, but not the original, which has seen forget."""

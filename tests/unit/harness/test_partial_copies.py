@@ -37,6 +37,27 @@ def test_each_copy_is_trained_on_its_share_and_on_what_smaller_ones_were() -> No
         partial_copies(request, retrain, (0.01,))
 
 
+def test_copies_of_persons_of_a_class_and_of_planted_records_are_requests_for_samples() -> None:
+    forget, retain, holdout = pictures(0, 8), [(x, 1) for x, _ in pictures(100, 4)], pictures(200, 8)
+    whose = {"forget": ["ann"] * 8, "holdout": ["bob"] * 4 + ["cy"] * 4}
+    requests = [
+        Request(forget, retain, holdout, groups=whose),
+        Request(forget, retain, holdout, kind="class", masked=(0,)),
+        Request(forget, retain, holdout, control="planted", pairs=tuple(range(8))),
+    ]
+    asked: list[Request] = []
+
+    def retrain(request: Request, index: int) -> nn.Module:
+        asked.append(request)
+        return nn.Linear(1, 1)
+
+    for request in requests:
+        partial_copies(request, retrain, (0.5,))
+    assert [(len(each.forget), each.kind, each.masked, each.groups, each.pairs) for each in asked] == [
+        (4, "samples", (), None, None)
+    ] * 3
+
+
 @pytest.mark.parametrize("shares", [(float("nan"),), (1.0,), 0.5, ("0.5",), (0.5, 0.5), (0.5, 0.51)])
 def test_shares_that_are_none_or_the_same_are_refused(shares: Any) -> None:
     request = Request(pictures(0, 8), pictures(100, 4), pictures(200, 2), pictures(300, 2))

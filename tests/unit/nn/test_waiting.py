@@ -1,7 +1,6 @@
 """Who is on the device, and who waits: on a device that only notes who comes and goes."""
 
 import copy
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,7 +26,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             lines.append(f"-{number(model)}")
 
     monkeypatch.setattr(waiting, "Places", Noted)
-    monkeypatch.setattr(waiting, "room_for", lambda sizes, device: 2)
+    monkeypatch.setattr(waiting, "room_for", lambda models, device: 2)
     return lines
 
 
@@ -62,9 +61,9 @@ def test_who_was_asked_for_longest_ago_leaves(log: list[str]) -> None:
     assert not second._forward_pre_hooks
 
 
-def test_a_copy_never_waits_and_a_model_in_two_roles_is_one(log: list[str]) -> None:
+def test_a_copy_never_waits(log: list[str]) -> None:
     first, second, third = numbered(3)
-    with taking_turns([first, second, first, third], CPU):
+    with taking_turns([first, second, third], CPU):
         copied = copy.deepcopy(first)
         log.clear()
         copied(torch.zeros(1, 2))
@@ -86,12 +85,36 @@ def test_a_fault_inside_leaves_no_hook(log: list[str]) -> None:
     assert not any(model in waiting.PLACES for model in models)
 
 
-def test_half_of_the_device_is_for_models_that_stand_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand, of 80 bytes: 4 of 10 fit into 40; of 5 of 10, 4; of models of 30, still 2."""
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80))
+def test_half_of_the_free_memory_is_for_models_that_stand_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: a layer of 2 x 1 and its bias take 12 bytes; of 60 free and 36 that PyTorch holds, models get 48."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 36)
     cuda = torch.device("cuda")
-    assert (room_for([10] * 4, cuda), room_for([10] * 5, cuda), room_for([30] * 3, cuda)) == (4, 4, 2)
-    assert room_for([10] * 9, CPU) == 9
+    assert [room_for(numbered(count), cuda) for count in (4, 5)] == [4, 4]
+    assert room_for([nn.Linear(30, 1), *numbered(3)], cuda) == 2
+    assert room_for(numbered(9), CPU) == 9
+
+
+def test_models_that_share_a_tensor_stay_together(log: list[str]) -> None:
+    features = nn.Linear(2, 2)
+    models = [nn.Sequential(features, nn.Linear(2, 1)) for _ in range(3)]
+    with taking_turns(models, CPU) as present:
+        assert present == 3
+    assert log == []
+
+
+def test_who_takes_turns_inside_goes_back_to_wait(log: list[str]) -> None:
+    """An audit inside an audit: when it ends, the outer one's models wait as before, and are brought again."""
+    first, second, third = models = numbered(3)
+    with taking_turns(models, CPU):
+        ask_for(first)
+        with taking_turns([first, second, numbered(1)[0]], CPU):
+            ask_for(second)
+        log.clear()
+        ask_for(first)
+        assert log == ["+0"]
+        assert third in waiting.PLACES
+    assert not any(model in waiting.PLACES for model in models)
 
 
 def test_the_size_counts_weights_and_buffers() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.report.test_page import Reader
-from tests.worlds.records import alone, full, many, measurement, minimal
+from tests.worlds.records import alone, full, many, measurement, minimal, never_trained
 from unrecall.record.schema import Label, Record
 from unrecall.report import page
 from unrecall.report.markdown import markdown
@@ -118,11 +118,14 @@ def test_one_audit_needs_no_summary() -> None:
     assert any("in order on digits" in line for line in lines(many(3)))
 
 
-def beside(weights: str, **identity: str) -> Record:
+def with_own(record: Record, **provenance: object) -> Record:
+    return record.model_copy(update={"provenance": record.provenance.model_copy(update=provenance)})
+
+
+def beside(weights: str, data: str = "", fingerprint: str = "0" * 64) -> Record:
     """An audit without retrained models of a model with these weights."""
-    own = alone().provenance
-    named = own.model_copy(update={"weights": {"unlearned": weights}, "identity": identity})
-    return alone().model_copy(update={"provenance": named})
+    identity = {"data": data} if data else {}
+    return with_own(alone(), weights={"unlearned": weights}, identity=identity, fingerprint=fingerprint)
 
 
 def test_several_models_beside_one_holdout_are_several_tries() -> None:
@@ -141,7 +144,29 @@ def test_several_models_beside_one_holdout_are_several_tries() -> None:
 def test_one_model_is_one_try_however_often_it_is_judged() -> None:
     assert list(tries([beside("a"), beside("a")])) == []
     assert list(tries([full("scrub"), full("rurk")])) == []  # beside retrained models
-    tuned, plain = beside("a", data="x"), beside("b", data="x")  # tuning took a part of the holdout away
-    other = plain.provenance.model_copy(update={"fingerprint": "0" * 64})
-    assert len(list(tries([tuned, plain.model_copy(update={"provenance": other})]))) == 1
-    assert list(tries([beside("a", data="x"), beside("b", data="y")])) == []
+    assert list(tries([beside("a", fingerprint="1"), beside("b", fingerprint="2")])) == []
+
+
+def test_tuning_that_took_a_part_of_the_holdout_leaves_the_request_the_same() -> None:
+    tuned, plain = beside("a", data="x", fingerprint="half"), beside("b", data="x", fingerprint="whole")
+    by_itself = beside("c", data="y", fingerprint="half")  # an audit of a checkpoint, by what was left to it
+    assert len(list(tries([tuned, plain]))) == 1
+    (sentence,) = tries([tuned, by_itself, plain])
+    assert sentence.startswith("3 models")
+
+
+def test_what_was_not_tested_is_no_try() -> None:
+    records = [beside("a"), beside("b")]
+    tested = never_trained().model_copy(update={"attacks": [], "label": "not judged"})
+    assert list(tries([record.model_copy(update={"never_trained": tested}) for record in records])) == []
+
+
+def test_checkpoints_are_no_seeds_of_a_method() -> None:
+    first, second = audit("a.safetensors", 0, "leaks", 0.5, 0.9), audit("b.safetensors", 0, "leaks", 0.5, 0.9)
+    keys = [(first, "a"), (second, "b"), (first, "a")]
+    keyed = [with_own(record, identity={"method": "m", "checkpoints": key}) for record, key in keys]
+    groups = methods(keyed)
+    assert [(group.name, group.numbers) for group in groups] == [("a.safetensors", [1, 3]), ("b.safetensors", [2])]
+    unstated = audit("not stated", 0, "leaks", 0.5, 0.9)
+    apart = [with_own(unstated, weights={"unlearned": name}) for name in "ab"]
+    assert [group.numbers for group in methods(apart)] == [[1], [2]]
