@@ -218,12 +218,12 @@ def _judged(cell: Any, judging: Judging) -> Any:
 
 
 def _within(cells: list[Any], folder: Path, budget: str, given: tuple[bool, int] | None = None) -> list[Any]:
-    """The cells with the attacks that fit into the budget; as they are where there is none. `given`: as in `Given`."""
+    """The cells with the attacks that fit into the budget; all, where there is none. `given`: see `UserModels`."""
     if not budget:
         return cells
-    from unrecall.experiment.budget import Given, within
+    from unrecall.experiment.budget import UserModels, cells_in_budget
 
-    return within(cells, folder, budget, given and Given(*given))
+    return cells_in_budget(cells, folder, budget, given and UserModels(*given))
 
 
 def _run_and_show(cells: list[Any], folder: Path, fail_on: str, jobs: int = 1, ray: str | None = None) -> None:

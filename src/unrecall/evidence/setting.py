@@ -255,13 +255,17 @@ def _answer_alike(first: Mapping[Split, Signals], second: Mapping[Split, Signals
 
 
 def model_key(model: nn.Module, weights: str = "") -> str:
-    """What decides what a model computes: its weights, which are trained, and each module's class, code and settings.
+    """What decides what a model computes: its weights, which are trained, and each module's class, code and attributes.
 
-    Settings are a module's attributes that are numbers, texts, truth values, None, arrays, or containers of such.
+    Those are a module's own: numbers, texts, truth values, None, arrays, or containers of such.
     `weights`: their digest, where it is known.
     """
     parts = [
-        (name, type(module).__qualname__, {key: _words(value) for key, value in vars(module).items() if _setting(key)})
+        (
+            name,
+            type(module).__qualname__,
+            {key: _plain(value) for key, value in vars(module).items() if _is_own(key)},
+        )
         for name, module in model.named_modules()
     ]
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
@@ -304,17 +308,17 @@ def first_two(request: Request) -> Joined:
     return Joined([Part(request[split], range(min(2, len(request[split])))) for split in SPLITS])
 
 
-def _setting(name: str) -> bool:
-    """Whether a module's attribute is a setting of its own, and not what PyTorch keeps in every module."""
+def _is_own(name: str) -> bool:
+    """Whether a module's attribute is its own, and not one that PyTorch gives every module."""
     return name not in MACHINERY
 
 
-def _words(value: object) -> object:
-    """A setting in words that are the same in every process; of what is no setting, its kind."""
+def _plain(value: object) -> object:
+    """An attribute's value as plain Python that prints alike in every process; of other objects their class's name."""
     if isinstance(value, Tensor | np.ndarray):
         return digest(value.detach().float() if isinstance(value, Tensor) else value)
     if isinstance(value, Mapping):
-        return [(_words(key), _words(part)) for key, part in value.items()]
+        return [(_plain(key), _plain(part)) for key, part in value.items()]
     if isinstance(value, list | tuple):
-        return [_words(part) for part in value]
+        return [_plain(part) for part in value]
     return value if isinstance(value, bool | int | float | str | None) else type(value).__qualname__

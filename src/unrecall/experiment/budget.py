@@ -19,7 +19,7 @@ from unrecall.experiment.grid import Cell, architecture, scenario_for
 from unrecall.experiment.parallel import Processes
 from unrecall.experiment.timing import prices, training_times, unlearning_times
 from unrecall.experiment.tune import TRIALS
-from unrecall.harness.finding import choices, report_of
+from unrecall.harness.finding import named_parameters, report_of
 from unrecall.harness.suites import QUICK, suite
 from unrecall.methods.retrain import Retrain
 from unrecall.spec.lines import parse, show
@@ -137,14 +137,14 @@ def _about(seconds: float) -> str:
     return "longer than it was tried for" if math.isinf(seconds) else f"about {math.ceil(seconds)} s"
 
 
-class Given(NamedTuple):
+class UserModels(NamedTuple):
     """What an audit of somebody's checkpoint needn't train: the original, and so many retrained models."""
 
     original: bool
     retrained: int
 
 
-def within(cells: Sequence[Cell], folder: Path, budget: str, given: Given | None = None) -> list[Cell]:
+def cells_in_budget(cells: Sequence[Cell], folder: Path, budget: str, given: UserModels | None = None) -> list[Cell]:
     """The cells with the attacks that fit into the budget, or that fitted when the folder's run began.
 
     `given`: for an audit, in which no method is run. The time is counted as if one cell followed another.
@@ -182,7 +182,7 @@ def _whole(content: object, keys: set[str]) -> bool:
     return isinstance(chosen, list) and all(isinstance(line, str) for line in chosen)
 
 
-def _costs_or_reason(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs | str:
+def _costs_or_reason(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Costs | str:
     """What cells take, or the line that says what is wrong; for a process of its own, as trials are broken off."""
     try:
         return _costs(cells, budget, given)
@@ -190,7 +190,7 @@ def _costs_or_reason(cells: Sequence[Cell], budget: float, given: Given | None) 
         return error_line(error)
 
 
-def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
+def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Costs:
     """What cells take: a few steps of all trainings and methods, and each attack tried on a few examples.
 
     The time that this takes counts too.
@@ -216,10 +216,10 @@ def _costs(cells: Sequence[Cell], budget: float, given: Given | None) -> Costs:
         method = parse(line, "methods")
         fixed += times * sum(timed.seconds for timed in unlearning_times(replace(case, method=method), model))
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
-    whatever, of_attacks = prices(case, model, patience)
+    before_attacks, of_attacks = prices(case, model, patience)
     seconds = [len(cells) * price for price in of_attacks]
     of_models = sum(of_attacks[len(tried) - len(against) :]) / (2 + case.retrained)  # a search attacks one at a time
-    fixed += (1 + TRIALS) * of_models + len(cells) * sum(whatever) + time.perf_counter() - started
+    fixed += (1 + TRIALS) * of_models + len(cells) * sum(before_attacks) + time.perf_counter() - started
     return Costs(fixed, _priced(attacks, reduced, seconds))
 
 
@@ -230,7 +230,7 @@ def _methods(cells: Sequence[Cell]) -> Counter[str]:
 
 def _less(attack: Attack, task: Task) -> Attack | None:
     """What the suite `quick` asks of a judged attack; None where that is no other, or it isn't judged."""
-    if not attack.judged or choices(attack):
+    if not attack.judged or named_parameters(attack):
         return None
     name = report_of(attack).name
     alike = (less for need, less in QUICK if offers(task, need) and report_of(less).name == name and less != attack)
@@ -243,5 +243,5 @@ def _priced(attacks: Sequence[Attack], reduced: Sequence[Attack | None], seconds
     priced: list[Price] = []
     for attack, less, most in zip(attacks, reduced, seconds, strict=False):
         smaller = None if less is None else Price(show(less), True, min(most, next(of_less)))
-        priced.append(Price(show(attack), bool(attack.judged) and not choices(attack), most, smaller))
+        priced.append(Price(show(attack), bool(attack.judged) and not named_parameters(attack), most, smaller))
     return tuple(priced)

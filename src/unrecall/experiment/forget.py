@@ -8,7 +8,7 @@ from torch import nn
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.errors import NOTHING, Fields, MissingReference, check_fields, kind_of
-from unrecall.experiment.goal import unknown
+from unrecall.experiment.goal import why_not_memorised
 from unrecall.experiment.run import Outcome, experiment
 from unrecall.harness.audit import models_of
 from unrecall.harness.suites import Attacks, suite_of
@@ -79,7 +79,7 @@ def forget(
     audited = request.with_validation() if tune and not untuned else request
     for line in _consequences(audited, len(models), untuned):
         session.say(line)
-    if reason := unknown(task, model, request):
+    if reason := why_not_memorised(task, model, request):
         session.say(f"note: the model seems not to know what it must forget: {reason}.")
     outcome = experiment(scenario, chosen, suite_of(attacks), int(seed), session, tuned=tune and not untuned)
     session.say(outcome.record.verdict.line)

@@ -99,14 +99,14 @@ class Change(NamedTuple):
 class Guard:
     """A set on which an unlearned model must get about as much right as the original, `before`.
 
-    `most`: the share that may be lost, or one example where that is more; with `either`, gained as well.
+    `most`: the share that may be lost, or one example where that is more; with `both_ways`, gained as well.
     """
 
     task: Task
     examples: Examples
     before: float
     most: float
-    either: bool = False
+    both_ways: bool = False
 
     def change(self, model: nn.Module) -> Change:
         """What the model lost on the set."""
@@ -116,7 +116,7 @@ class Guard:
         """The same, from what the model says on the set."""
         lost = self.before - float(right(self.task, signals).mean())
         allowed = max(self.most, 1 / max(1, len(self.examples))) + 1e-9
-        return Change(lost, (abs(lost) if self.either else lost) > allowed)
+        return Change(lost, (abs(lost) if self.both_ways else lost) > allowed)
 
 
 class Guards(NamedTuple):
@@ -134,12 +134,12 @@ def guards_of(task: Task, original: nn.Module, request: Request, validation: Exa
     Validation is no guard where it shares what must go.
     """
 
-    def guard(examples: Examples, most: float, *, either: bool = False) -> Guard:
+    def guard(examples: Examples, most: float, *, both_ways: bool = False) -> Guard:
         before = float(right(task, observe(original, task, examples)).mean())
-        return Guard(task, examples, before, most, either)
+        return Guard(task, examples, before, most, both_ways)
 
     near = nearest(task, original, request)
-    own = guard(validation, max(drop, VALIDATION_CHANGE), either=True) if request.kind == "samples" else None
+    own = guard(validation, max(drop, VALIDATION_CHANGE), both_ways=True) if request.kind == "samples" else None
     return Guards(guard(request.test, drop), guard(near, max(drop, NEAR_DROP)), own)
 
 
@@ -159,7 +159,7 @@ def _flat(features: np.ndarray) -> np.ndarray:
     return np.nan_to_num(features.reshape(len(features), -1).astype(np.float64))
 
 
-def unknown(task: Task, original: nn.Module, request: Request) -> str:
+def why_not_memorised(task: Task, original: nn.Module, request: Request) -> str:
     """Why texts that must go can't be said to be in the original; empty where they are, and for other tasks.
 
     They are where it says one of their answers whole, or is surer of them than of texts that it never saw, by the
@@ -184,7 +184,7 @@ def unknown(task: Task, original: nn.Module, request: Request) -> str:
 
 def check_known(task: Task, original: nn.Module, request: Request) -> None:
     """BadInput where the original doesn't know what must be forgotten, as far as it can be asked."""
-    if reason := unknown(task, original, request):
+    if reason := why_not_memorised(task, original, request):
         raise BadInput(
             f"forget: expected what the model was trained on, got texts that it doesn't know: {reason}. Check that it "
             "is the right model, and the template that it was trained with; or go on with --anyway."

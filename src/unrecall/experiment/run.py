@@ -28,7 +28,7 @@ from unrecall.models.low_rank import ADAPTER, name_adapter
 from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import Cost, Record, Run, Tuning
 from unrecall.report import write
-from unrecall.scenarios.base import Scenario, Trained, kept_or_made, trained_form
+from unrecall.scenarios.base import Scenario, Trained, cached_model, trained_form
 from unrecall.spec import lines
 from unrecall.tasks.base import check_inputs
 from unrecall.training.cost import metered
@@ -195,7 +195,7 @@ class StartingPoint:
         stops = self.stops and not isinstance(method, Null)
         key = (*self._key(method), *(("stops", code_key(stopping)) if stops else ()))
         form = trained_form(self.original, self.session)
-        trained = kept_or_made(Cache(self.session.folder), role, key, form, compute)
+        trained = cached_model(Cache(self.session.folder), role, key, form, compute)
         self.session.drop_states()
         return trained
 

@@ -98,7 +98,7 @@ def brings_back(copy: Copy) -> Control:
     sentence, hidden = "brings back what a copy of the original only hides", copy.hides >= SHARE
     count, choices = int(hidden.sum()), copy.attacked[copy.spent][:, hidden]
     few = f"(no test: the copy hides {count} of the {len(hidden)} tested examples, too few for {len(choices)} choices)"
-    if no_pairs(count, len(choices)):
+    if too_few_pairs(count, len(choices)):
         return Control(f"{sentence} {few}")
     there, before, best = (
         float(shown[..., hidden].mean(-1).max()) for shown in (copy.original, copy.before, copy.attacked)
@@ -109,7 +109,7 @@ def brings_back(copy: Copy) -> Control:
     last = max(choices, key=lambda shown: float(shown.mean()))
     if more(last, copy.before[hidden], len(choices)):
         return Control(sentence, True)
-    return Control(f"{sentence} {few}") if no_pairs(count // 2, len(choices)) else Control(sentence, False)
+    return Control(f"{sentence} {few}") if too_few_pairs(count // 2, len(choices)) else Control(sentence, False)
 
 
 def shows(original: np.ndarray, others: np.ndarray, holdout: np.ndarray) -> Control:
@@ -120,7 +120,7 @@ def shows(original: np.ndarray, others: np.ndarray, holdout: np.ndarray) -> Cont
     sentence = f"the original itself shows what it knows: {original.mean():.2f} when attacked"
     if len(others):
         sentence = f"{sentence}, retrained models {others.mean():.2f}"
-        if no_pairs(len(original)):
+        if too_few_pairs(len(original)):
             return Control(f"{sentence} (no test: {len(original)} examples are too few)")
         return Control(sentence, more(original, others))
     if too_few(len(original), len(holdout)):
@@ -203,7 +203,7 @@ def harms(surrogate: np.ndarray, random: np.ndarray) -> Control:
     """
     sentence = f"{surrogate.mean():.2f} against {random.mean():.2f}"
     sentence = f"harms more than random requests where the defender is the surrogate itself: {sentence}"
-    if no_pairs(len(surrogate)):
+    if too_few_pairs(len(surrogate)):
         return Control(f"{sentence} (no test: {len(surrogate)} unseen examples of the victim are too few)")
     return Control(sentence, more(surrogate, random))
 
@@ -238,7 +238,7 @@ def more(above: np.ndarray, below: np.ndarray, trials: int = 1) -> bool:
     return all(chance(other) * trials <= ALPHA for other in np.atleast_2d(below))
 
 
-def no_pairs(n: int, trials: int = 1) -> bool:
+def too_few_pairs(n: int, trials: int = 1) -> bool:
     """Whether n pairs are too few for the sign test at `ALPHA`, however they fall."""
     return 0.5**n * trials > ALPHA
 

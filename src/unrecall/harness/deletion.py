@@ -47,7 +47,7 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
     training, truth = predictions(signals, TRAINING), predictions(signals, splits)
     adversary = Adversary(attack, setting, training)
     check_adversary(adversary, truth.target)
-    honoured = Honoured(adversary, defender, classified, splits)
+    honoured = DeletionAnswers(adversary, defender, classified, splits)
     sizes, ranking = sorted(set(attack.sizes)), adversary.ranking()
     orders = [adversary.shuffled(number) for number in range(attack.controls)]
     adverse = [adversary.request(ranking[:size]) for size in sizes]
@@ -76,8 +76,8 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
 
 
 @dataclass(frozen=True)
-class Honoured:
-    """What models answer after a request was honoured: by the defender, by the adversary's surrogate, or by retraining.
+class DeletionAnswers:
+    """What models answer after a request was carried out: by defender, adversary's surrogate, or retraining.
 
     `classified`: the task with one row an example, whose target is its class. `splits`: where the unseen examples are.
     """

@@ -23,7 +23,7 @@ class Finding(Frozen):
     scores: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 
-def choices(attack: Attack) -> dict[str, str]:
+def named_parameters(attack: Attack) -> dict[str, str]:
     """The attack's parameters that stand in its name, because they differ from their defaults, and what they are."""
     values = [(field, getattr(attack, field.name)) for field in fields(attack)]
     return {
@@ -35,12 +35,12 @@ def choices(attack: Attack) -> dict[str, str]:
 
 def is_judged(attack: Attack, ending: str) -> bool:
     """Whether a verdict rests on the attack's measurement of that ending: if it is blind to arms, and no variant."""
-    return attack.judged == ending and not choices(attack) and getattr(attack, "blind", True)
+    return attack.judged == ending and not named_parameters(attack) and getattr(attack, "blind", True)
 
 
 def report_of(attack: Attack) -> AttackReport:
     """The frame of an attack's report: its name, title, threat model, paper and parameters."""
-    names, (_, _, reference) = choices(attack), (type(attack).__doc__ or "").partition("Reference:")
+    names, (_, _, reference) = named_parameters(attack), (type(attack).__doc__ or "").partition("Reference:")
     chosen = [f"{parameter.replace('_', ' ')} {value}" for parameter, value in names.items()]
     return AttackReport(
         name="_".join([name_of(attack), *names.values()]),

@@ -23,8 +23,8 @@ DECADES = 1000
 """An axis that spans this factor is logarithmic."""
 
 
-def resisting(setting: Setting) -> nn.Module:
-    """A copy of the original that hides by definition: what supports the answers stays, what resists them has grown.
+def copy_that_hides(setting: Setting) -> nn.Module:
+    """A copy of the original that hides by construction: weights that work against the answers grow, all others stay.
 
     Weights phi with phi * d log P/d phi < 0, P the probability of the forgotten answers, are multiplied by 1 + c, with
     the first c of 0.01, 0.014, 0.02 ... 1.28 that halves the mean of P (P to the power of one over its rows).
@@ -56,7 +56,7 @@ def inspection_finding(attack: InspectionAttack, setting: Setting) -> Finding:
     try:
         setting = setting.with_task(attack.adapted(setting.task))
         ask_for(setting.models.original)
-        subjects = setting.models.by_role() | {HIDDEN: attack.disguise(setting) or resisting(setting)}
+        subjects = setting.models.by_role() | {HIDDEN: attack.disguise(setting) or copy_that_hides(setting)}
         by_role = attack.inspect_all(subjects, setting)
     except (NotSupported, MissingReference) as reason:
         note = said_by(attack, reason)

@@ -11,9 +11,9 @@ from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Measurement
 
 PRIOR = 6
-"""How many retrained models more the independence of examples is worth in judging how far retrained models differ."""
-OWN = 4
-"""How many models more the mean over examples is worth in judging how far they differ on a single one."""
+"""The weight, in models, of the standard error over examples, pooled with the spread between retrained models."""
+MEAN_VARIANCE = 4
+"""The weight, in models, of the mean variance over examples, pooled with the variance on a single one."""
 HARDEST = 0.2
 LOWEST, HIGHEST = -15.0, 20.0
 LEFT = Row("loss_left", "Memory left, share of the original's", "privacy", "above", True, prior=PRIOR)
@@ -27,7 +27,7 @@ Confidence = Mapping[Arm, np.ndarray]
 
 
 class MemoryLeft(NamedTuple):
-    """A share of the original's memory, its standard error were models' noise independent between examples."""
+    """The share of the original's memory that a model still has; its error if noise on examples is independent."""
 
     value: float
     error: float
@@ -69,7 +69,7 @@ def left_of(
     x: logit confidence in the label of each example; m: its mean over all retrained models (`everyone`), m' over those
     other than this model (`others`), and S' with m' for m. 0 on average for a retrained model, 1 for the original. What
     a model shares with the original by chance and not by memory, it shares on holdout too, and it cancels. The error:
-    that of S were models' noise independent between examples, the variance on each shrunken to its mean (`OWN`).
+    that of S were models' noise independent between examples, each variance shrunken to the mean (`MEAN_VARIANCE`).
 
     Reference: ours; a matched filter. Confidence beside models that never saw the example: Carlini et al., S&P 2022,
     arXiv 2112.03570.
@@ -84,7 +84,7 @@ def left_of(
         deviation = own[arm] - np.mean([model[arm] for model in everyone], axis=0)
         own_signal += sign * float(np.mean(weights * deviation))
         original_signal += sign * float(np.mean(weights**2))
-        variance = (OWN * typical + freedom * variances[arm]) / (OWN + freedom)
+        variance = (MEAN_VARIANCE * typical + freedom * variances[arm]) / (MEAN_VARIANCE + freedom)
         variance_of_own += float(np.mean(weights**2 * variance)) / len(weights)
     return MemoryLeft(own_signal / original_signal, float(np.sqrt(variance_of_own)) / abs(original_signal))
 

@@ -45,8 +45,8 @@ from unrecall.training.randomness import seeded
 
 LOWEST, HIGHEST = -15.0, 20.0
 """Scores are cut off there: what lies beyond is as sure as can be, and would outweigh all others."""
-CROSSED = 40
-"""Units of forget from which on one half of the pool is taught and the other tested, and the other way round."""
+FEWEST_TO_HALVE = 40
+"""From this many units of forget on the pool is halved: one half is taught and the other tested, then the reverse."""
 SAMPLE = 500
 """Retain examples on which an attacked model's loss is looked at."""
 
@@ -113,8 +113,8 @@ class Units:
     """Forget and holdout in one order that the arms have no part in.
 
     `examples`: the pool. `forget` [n]: which of them are forget. `group` [n]: the number of each one's person; its own
-    where there are no persons. `half` [n]: 0 or 1, whole for a person; all 0 where none of the pool is taught alone.
-    `stratum` [n]: within which labels may change places: a half, or a planted record's two wordings.
+    where there are no persons. `half` [n]: 0 or 1, the same for all of a person's; all 0 where the pool isn't halved.
+    `stratum` [n]: the group within which labels are dealt out anew: a half, or a planted record's two wordings.
     """
 
     examples: Part
@@ -147,13 +147,13 @@ def units_of(request: Request, seed: int) -> Units:
     examples = Part(Joined((request.forget, request.holdout)), order.tolist())
     if request.pairs is not None:
         stratum = _pairs(order, request.pairs)
-        half = rng.permutation(np.arange(n) % 2)[stratum] if n >= CROSSED else np.zeros(2 * n, int)
+        half = rng.permutation(np.arange(n) % 2)[stratum] if n >= FEWEST_TO_HALVE else np.zeros(2 * n, int)
         return Units(examples, forget, np.arange(2 * n), half, stratum)
     named = np.array(request.group_names or [str(i) for i in range(len(digests))], str)[order]
     _, first, place = np.unique(named, return_index=True, return_inverse=True)
     group, arm_of = np.argsort(np.argsort(first))[place], forget[np.sort(first)]
     of_unit = np.zeros(len(arm_of), int)
-    if min(arm_of.sum(), (~arm_of).sum()) >= CROSSED:
+    if min(arm_of.sum(), (~arm_of).sum()) >= FEWEST_TO_HALVE:
         for arm in (arm_of, ~arm_of):
             of_unit[arm] = rng.permutation(np.arange(arm.sum()) % 2)
     return Units(examples, forget, group, of_unit[group], of_unit[group])

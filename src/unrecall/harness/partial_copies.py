@@ -15,8 +15,8 @@ from unrecall.record.schema import Label, Record
 SHARES = (0.1, 0.25, 0.5)
 
 
-class Seen(NamedTuple):
-    """What an audit says of each partial copy, by the share of forget that it was trained on.
+class Sensitivity(NamedTuple):
+    """Which partial copies an audit calls a leak, by the share of forget that each was trained on.
 
     `smallest`: the smallest share that it calls a leak, as it does all larger ones; None where it misses the largest.
     """
@@ -51,14 +51,14 @@ def partial_copies(
     return models
 
 
-def smallest_seen(copies: Mapping[float, nn.Module], audited: Callable[[nn.Module], Record]) -> Seen:
+def sensitivity(copies: Mapping[float, nn.Module], audited: Callable[[nn.Module], Record]) -> Sensitivity:
     """What `audited`, an audit of one model by the request as it stands, says of each copy."""
     if not copies:
-        raise BadInput("smallest_seen: expected a model for each share, got none. Train some: partial_copies(...).")
+        raise BadInput("sensitivity: expected a model for each share, got none. Train some: partial_copies(...).")
     labels: dict[float, Label] = {share: audited(copies[share]).verdict.label for share in sorted(copies)}
     smallest = None
     for share in sorted(copies, reverse=True):
         if labels[share] != "leaks":
             break
         smallest = share
-    return Seen(labels, smallest)
+    return Sensitivity(labels, smallest)

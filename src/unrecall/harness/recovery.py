@@ -26,7 +26,7 @@ class Traces(NamedTuple):
     beside: Mapping[str, Trace]
 
 
-def over_budget(evaluation: Evaluation) -> Finding:
+def recovery_curve(evaluation: Evaluation) -> Finding:
     """The mean and the worst over the budget, and the curve, for every model."""
     traces, frame = traced(evaluation), report_of(evaluation.attack)
     means = {role: stats.mean(np.mean(trace.reached, axis=0), share=True) for role, trace in traces.by_role.items()}
@@ -42,7 +42,7 @@ def over_budget(evaluation: Evaluation) -> Finding:
     return _finding(evaluation, traces, rows, sooner=False)
 
 
-def until_shown(evaluation: Evaluation) -> Finding:
+def relearning_time(evaluation: Evaluation) -> Finding:
     """Epochs until the loss on forget is back at the original's; one more than the search allows where it never is."""
     attack, traces = evaluation.attack, traced(evaluation)
     if not isinstance(attack, RelearnTime):

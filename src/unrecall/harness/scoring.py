@@ -17,8 +17,8 @@ from unrecall.harness.finding import Finding, absent
 
 FIGURES: Mapping[ScoreReading, Callable[[Evaluation], Finding]] = {
     "membership": membership.finding,
-    "recovery": recovery.over_budget,
-    "time": recovery.until_shown,
+    "recovery": recovery.recovery_curve,
+    "time": recovery.relearning_time,
     "recognition": recognition.finding,
 }
 ENDINGS: Mapping[ScoreReading, str] = {"membership": "auc", "recovery": "mean", "time": "mean", "recognition": "sums"}

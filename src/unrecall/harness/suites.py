@@ -7,7 +7,7 @@ from typing import TypeAlias
 from unrecall import attacks
 from unrecall.attacks.base import Attack
 from unrecall.errors import BadInput
-from unrecall.harness.finding import choices, report_of
+from unrecall.harness.finding import named_parameters, report_of
 from unrecall.harness.scoring import ENDINGS
 from unrecall.metrics import METRICS
 from unrecall.record.schema import Record, Side
@@ -176,6 +176,6 @@ def judged_names(*records: Record) -> dict[str, Side | None]:
     Those of the user's own attacks are as `records` have them.
     """
     sides = {row.name: row.leak for metric in METRICS for row in metric.rows if row.judged}
-    judged = [attack for _, attack in STANDARD if attack.judged and not choices(attack)]
+    judged = [attack for _, attack in STANDARD if attack.judged and not named_parameters(attack)]
     names = [f"{name_of(attack)}_{attack.judged}" for attack in judged]
     return sides | dict.fromkeys([*names, *(name for record in records for name in own_judged(record))], "above")

@@ -204,10 +204,13 @@ class Scenario:
         return Lesson(self.task, data, recipe, seed, key, probe, self.objective)
 
 
-def kept_or_made(
+def cached_model(
     cache: Cache, role: str, key: Sequence[str], form: Form[Trained], make: Callable[[], Trained]
 ) -> Trained:
-    """The model that is kept under the key, without the seconds that it took then; or the one that is made now."""
+    """The model that the cache holds under the key, else what `make` gives, which is then cached.
+
+    One from the cache has no seconds in its cost: those were another run's.
+    """
     new_models: list[Trained] = []
 
     def make_new() -> Trained:
@@ -275,7 +278,7 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
             fit(networks, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
-    trained = kept_or_made(
+    trained = cached_model(
         shared(on_disk=True, say=session.say), f"{name}-{role}", key, trained_form(model, session), train
     )
     session.drop_states()

@@ -15,7 +15,7 @@ from unrecall.attacks.patching import Patching, depth
 from unrecall.data.examples import Absent
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Models
-from unrecall.harness.inspection import resisting
+from unrecall.harness.inspection import copy_that_hides
 from unrecall.models.observe import observe
 
 
@@ -65,7 +65,7 @@ def test_what_knowing_nothing_costs(text_world: World) -> None:
 def test_what_only_hides_is_less_deep_than_what_never_met_forget(text_world: World, beside: Any) -> None:
     w, attack = text_world, Patching(beside=beside)
     setting = setting_of(w)
-    subjects = {**setting.models.by_role(), "hidden": resisting(setting)}
+    subjects = {**setting.models.by_role(), "hidden": copy_that_hides(setting)}
     values = {role: inspection.value.value for role, inspection in attack.inspect_all(subjects, setting).items()}
     assert values["original"] == pytest.approx(0, abs=1e-6)
     references: Any = [value for role, value in values.items() if role.startswith("retrained")]

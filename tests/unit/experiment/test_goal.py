@@ -12,7 +12,17 @@ from tests.worlds import CPU, World, small_llama
 from unrecall.data.examples import Absent, digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, MissingReference, NotSupported
-from unrecall.experiment.goal import Goal, Guard, check_known, goal_of, guards_of, nearest, right, stopping, unknown
+from unrecall.experiment.goal import (
+    Goal,
+    Guard,
+    check_known,
+    goal_of,
+    guards_of,
+    nearest,
+    right,
+    stopping,
+    why_not_memorised,
+)
 from unrecall.experiment.run import StartingPoint
 from unrecall.experiment.tune import Search, tune, tuning_request
 from unrecall.methods.base import GradientMethod, phase_over
@@ -78,7 +88,7 @@ def test_a_guard_lets_one_example_go_and_counts_gains_only_where_told() -> None:
     assert Guard(task, examples, before=1.0, most=0.1).change(model) == (0.25, False)
     assert Guard(task, [*examples, at(20, label=0)], before=1.0, most=0.1).change(model) == (pytest.approx(0.4), True)
     assert Guard(task, examples, before=0.25, most=0.1).change(model) == (-0.5, False)
-    assert Guard(task, examples, before=0.25, most=0.1, either=True).change(model) == (-0.5, True)
+    assert Guard(task, examples, before=0.25, most=0.1, both_ways=True).change(model) == (-0.5, True)
 
 
 def test_validation_is_no_guard_of_a_class(class_world: World, samples_world: World) -> None:
@@ -165,21 +175,21 @@ def test_the_test_set_serves_where_there_is_no_holdout(samples_world: World) -> 
 
 def test_what_the_original_does_not_know_is_not_forgotten(text_world: World) -> None:
     w = text_world
-    assert unknown(w.task, w.original, w.request) == ""
+    assert why_not_memorised(w.task, w.original, w.request) == ""
     untrained = small_llama(len(w.task.tokenizer), seed=9)
-    reason = unknown(w.task, untrained, w.request)
+    reason = why_not_memorised(w.task, untrained, w.request)
     assert "says none of" in reason
     assert "texts that it never saw" in reason
     with pytest.raises(BadInput, match="go on with --anyway"):
         check_known(w.task, untrained, w.request)
     alone = replace(w.request, holdout=Absent("none"), test=Absent("none"))
-    assert "word by word" in unknown(w.task, untrained, alone)
-    assert unknown(w.task, w.original, alone) == ""
+    assert "word by word" in why_not_memorised(w.task, untrained, alone)
+    assert why_not_memorised(w.task, w.original, alone) == ""
 
 
 def test_a_classifier_is_not_asked(samples_world: World) -> None:
     w = samples_world
-    assert unknown(w.task, w.original, w.request) == ""
+    assert why_not_memorised(w.task, w.original, w.request) == ""
 
 
 @pytest.mark.parametrize(

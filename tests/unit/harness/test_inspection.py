@@ -19,7 +19,7 @@ from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.inspection import inspection_finding, resisting
+from unrecall.harness.inspection import copy_that_hides, inspection_finding
 from unrecall.models.influence import Influence, neuron_influence, probability
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import shortcut
@@ -383,7 +383,7 @@ def test_a_copy_that_only_hides(text_world: World, samples_world: World) -> None
     """Half as confident, by weights that have grown by one factor; the others are where they were."""
     for w in (text_world, samples_world):
         before = copy.deepcopy(w.original)
-        hidden = resisting(setting_of(w))
+        hidden = copy_that_hides(setting_of(w))
         first, last = (observe(m, w.task, w.request.forget).confidence.mean() for m in (w.original, hidden))
         assert last <= first / 2
         old = dict(w.original.named_parameters())
@@ -407,7 +407,7 @@ def noisy(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("attack", [Attribution(), LogitLens()])
 def test_inspection_of_every_model(text_world: World, attack: InspectionAttack) -> None:
     w = text_world
-    setting = setting_of(w, *w.retrained, unlearned=resisting(setting_of(w)), null=True)
+    setting = setting_of(w, *w.retrained, unlearned=copy_that_hides(setting_of(w)), null=True)
     finding = inspection_finding(attack, setting)
     report, (row,) = finding.report, finding.measurements
     assert row.name == report.name in ("attribution", "logit_lens")

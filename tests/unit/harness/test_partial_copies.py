@@ -8,7 +8,7 @@ from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.harness.partial_copies import partial_copies, smallest_seen
+from unrecall.harness.partial_copies import partial_copies, sensitivity
 from unrecall.record.schema import Label
 
 
@@ -81,7 +81,7 @@ def test_the_smallest_share_that_is_seen_is_one_above_which_none_is_missed(
     def audited(model: nn.Module) -> Any:
         return SimpleNamespace(verdict=SimpleNamespace(label=said[id(model)]))
 
-    seen = smallest_seen(copies, audited)
+    seen = sensitivity(copies, audited)
     assert (seen.smallest, list(seen.labels.values())) == (smallest, list(labels))
     with pytest.raises(BadInput, match="expected a model for each share, got none"):
-        smallest_seen({}, audited)
+        sensitivity({}, audited)
