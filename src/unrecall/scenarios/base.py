@@ -128,6 +128,7 @@ class Scenario:
 
     def _key_of(self, model: nn.Module, session: Session) -> str:
         """What decides what a model computes, once it fits the data; the model is where it was afterwards."""
+        check_model(model)
         home = device_of(model)
         try:
             check_inputs(self.task, model.to(session.place()), self.request)
