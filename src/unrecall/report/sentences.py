@@ -23,6 +23,8 @@ HEADINGS: Final = {
 }
 FORMS: Final = ((1e9, ".3g"), (1000, ",.0f"), (10, ".1f"), (0.001, ".3f"))
 """How a number is written, by its least size."""
+RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""The digits of a power of ten."""
 ACCURACY: Final = (
     "For a text, an accuracy is the share of the answer's tokens (words or parts of words) that the model predicts "
     "right, each after all that comes before it."
@@ -63,8 +65,9 @@ def number(value: float | None) -> str:
         return "not a finite number"
     size = abs(value)
     form = next((form for least, form in FORMS if size >= least), ".1e" if size else ".3f")
-    text = format(value, ",.0f" if 2 <= size < 1000 and value == round(value) else form)
-    return text.replace("-", "−") if value < 0 else text
+    digits, _, power = format(value, ",.0f" if 2 <= size < 1000 and value == round(value) else form).partition("e")
+    text = f"{digits} × 10{str(int(power)).translate(RAISED)}" if power else digits
+    return text.replace("-", "−")
 
 
 def exact(value: Any) -> str:

@@ -282,7 +282,7 @@ def test_limits_name_the_attacks_the_references_and_the_failed_controls() -> Non
 
 def test_numbers_are_short() -> None:
     cases = {0.62: "0.620", 0.0: "0.000", -0.5: "−0.500", 9.0: "9"}
-    cases |= {12.0: "12", 12.34: "12.3", 1234.5: "1,234", 0.00012: "1.2e-04"}
+    cases |= {12.0: "12", 12.34: "12.3", 1234.5: "1,234", 0.00012: "1.2 × 10⁻⁴", -3e12: "−3 × 10¹²"}
     assert {value: number(value) for value in cases} == cases
     assert (number(None), number(math.nan)) == ("none", "not a finite number")
     assert span([0.58, None, 0.57]) == "0.570 to 0.580"
