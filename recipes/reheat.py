@@ -119,9 +119,7 @@ WORLDS: dict[str, Callable[[Path], Scenario]] = {
 }
 FINE_TUNED, COSTS = ("resnet20", "customers"), ("cost-share", "cost-class")
 SUITES = dict.fromkeys(COSTS, "quick") | {
-    "resnet20": "relearn:steps=1+4+16,learning_rates=0.001+0.01 "
-    "relearn:data=benign,steps=1+4+16,learning_rates=0.001+0.01,batchnorm=train "
-    "quantise:bits=4 prune:shares=0.3 weight_noise:levels=0.1 recalibration:counts=128 interpolate loss rmia"
+    "resnet20": (Path(__file__).parent / "suite-pictures.txt").read_text(encoding="utf-8")
 }
 """The attacks on each world, where they aren't the suite `standard`; on the ResNet-20 those of `tables.sh`."""
 

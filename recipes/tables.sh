@@ -7,13 +7,11 @@
 set -euo pipefail
 : "${DATA:?}" "${OUT:?}"
 export DATA
-relearn="steps=1+4+16"
-texts="$relearn,learning_rates=0.0001+0.001,optimizer=adamw,batch_size=8,weight_decay=0"
+texts="steps=1+4+16,learning_rates=0.0001+0.001,optimizer=adamw,batch_size=8,weight_decay=0"
 for case in ${CASES:-resnet20 customers stories}; do
   if [ "$case" = resnet20 ]; then
     methods="finetune:epochs=3 neggrad_plus:epochs=3 salun(random_label:epochs=3) rurk:epochs=3 scrub"
-    attacks="relearn:$relearn,learning_rates=0.001+0.01 relearn:data=benign,$relearn,learning_rates=0.001+0.01,batchnorm=train
-      quantise:bits=4 prune:shares=0.3 weight_noise:levels=0.1 recalibration:counts=128 interpolate loss rmia"
+    attacks=$(cat "$(dirname "$0")/suite-pictures.txt")
   else
     methods="grad_diff npo rmu jensun repselect undial"
     attacks="relearn:$texts relearn:data=benign,$texts quantise:bits=4,rounding=nf4 prune:shares=0.3 few_shot:ks=1+5
