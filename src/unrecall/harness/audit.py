@@ -29,13 +29,14 @@ from unrecall.methods.base import Method, method_of
 from unrecall.metrics import METRICS
 from unrecall.metrics.base import Measured
 from unrecall.nn.hooks import mode
+from unrecall.nn.usable import check_model
 from unrecall.nn.waiting import ask_for, taking_turns
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judge_all
 from unrecall.record.provenance import provenance, without_folders
 from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
-from unrecall.tasks.base import Task, check_data, check_model, cuts
+from unrecall.tasks.base import Task, check_data, cuts
 from unrecall.training.session import Session, duration
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {

@@ -19,9 +19,10 @@ from unrecall.disk.weights import same_weights
 from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
 from unrecall.evidence.setting import answers, behaviour, first_two, model_key, reading
 from unrecall.models.observe import device_of
+from unrecall.nn.usable import check_model
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters, takes
-from unrecall.tasks.base import Task, check_data, check_inputs, check_model
+from unrecall.tasks.base import Task, check_data, check_inputs
 from unrecall.training.cost import metered
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.objectives import Course, Objective, Plain, Start

@@ -15,7 +15,7 @@ from torch import nn
 from unrecall.disk.files import read_json
 from unrecall.disk.weights import files_of, formats, precision_of, rounded
 from unrecall.errors import BadInput, MissingDependency
-from unrecall.tasks.base import BEFORE_QUANTISING
+from unrecall.nn.usable import BEFORE_QUANTISING
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 """Which numbers a model is computed in, and written in: auto computes in float32 and writes as the files are."""

@@ -1,19 +1,18 @@
 """What the rest of unrecall may ask about a modality: nothing else knows one."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from unrecall.data.examples import Batch, Examples, digest, iterate, move, several
 from unrecall.data.request import SPLITS, Request, check_same
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput
 from unrecall.nn.hooks import mode
+from unrecall.nn.usable import check_model
 from unrecall.record.schema import Exhibit
 
 Parts: TypeAlias = list[tuple[str, nn.Module]]
@@ -180,88 +179,6 @@ def cuts(task: Task, request: Request) -> list[str]:
             mean = 100 * sum(lost) / len(lost)
             sentences.append(f"{len(lost)} of {len(shares)} {split} examples lose {mean:.0f} % of their tokens")
     return sentences
-
-
-def check_model(model: nn.Module) -> None:
-    """BadInput where a model isn't one of Python modules with weights in floats, which can be looked into and changed.
-
-    Quantised ones, of whatever library, hold their weights in whole numbers, in single bytes or in packed objects.
-    """
-    if not isinstance(model, nn.Module):
-        raise BadInput(
-            f"model: expected a torch.nn.Module, got {type(model).__name__}. Build the network, and load its weights."
-        )
-    if isinstance(model, torch.jit.ScriptModule):
-        raise BadInput(
-            f"model: expected a module of Python code, got a scripted or traced one ({type(model).__name__}). Give the "
-            "model that it was made from: build it, and load the scripted one's state_dict()."
-        )
-    for name, parameter in model.named_parameters():
-        if not is_lazy(parameter) and parameter.is_complex():
-            raise BadInput(
-                f"model: expected weights in real numbers, got complex ones in '{name}'. Hold their real and imaginary "
-                "parts as two weights."
-            )
-    if form := _quantised(model):
-        raise BadInput(f"model: expected weights in floats, got quantised ones ({form}). {BEFORE_QUANTISING}")
-    for name, parameter in model.named_parameters():
-        if is_lazy(parameter):
-            raise BadInput(
-                f"model: expected weights, got none yet in '{name}'. Pass an example through the model first."
-            )
-        if parameter.is_meta:
-            raise BadInput(f"model: expected weights, got none in '{name}' (on meta). Load the checkpoint first.")
-    if next(model.parameters(), None) is None:
-        raise BadInput("model: expected weights to change, got a model without parameters. Give one that was trained.")
-    _check_copies(model)
-
-
-def _check_copies(model: nn.Module) -> None:
-    """BadInput where a model can't be copied, or put into train and eval mode; its weights aren't copied for that."""
-    try:
-        with mode(model, training=False):
-            pass
-    except NotImplementedError as error:
-        raise BadInput(
-            f"model: expected one that has a train and an eval mode, got {type(model).__name__}, as torch.export makes "
-            "it. Give the model that was exported."
-        ) from error
-    weights: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    try:
-        copy.deepcopy(model, weights)
-    except Exception as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(
-            f"model: expected one that can be copied, got: {line[:200]}. Keep locks, files, generators and "
-            "tensors with gradients out of its attributes."
-        ) from error
-
-
-BEFORE_QUANTISING = "Give the model as it was before it was quantised, and quantise what was unlearned."
-"""What to do about a quantised model."""
-
-
-def _quantised(model: nn.Module) -> str:
-    """What shows that a model is quantised: a module's class or a weight's number format; empty where nothing does."""
-    for name, module in model.named_modules():
-        kind = type(module)
-        if ".quantized" in kind.__module__:
-            return f"{module._get_name()} at '{name}'"
-    for name, value in model.named_parameters():
-        held = type(value.data) if not is_lazy(value) else Tensor
-        if not value.is_floating_point() or value.dtype.itemsize == 1 or "quant" in held.__name__.lower():
-            return f"{name} in {str(value.dtype).removeprefix('torch.')}"
-    for name, buffer in model.named_buffers():
-        if buffer.is_quantized or name.rsplit(".", 1)[-1] in ("qweight", "weight_packed"):
-            return f"{name} in {str(buffer.dtype).removeprefix('torch.')}"
-    return ""
-
-
-def check_finite(model: nn.Module) -> None:
-    """BadInput where a weight is NaN or infinite."""
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise BadInput(f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint.")
 
 
 def check_class_request(request: Request, forgotten: set[int], retained: set[int]) -> None:

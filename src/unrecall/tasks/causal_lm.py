@@ -17,7 +17,8 @@ from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import mode
-from unrecall.tasks.base import Task, check_finite, opened, parts_of, split_after_layers
+from unrecall.nn.usable import check_finite
+from unrecall.tasks.base import Task, opened, parts_of, split_after_layers
 from unrecall.tasks.conversations import turns
 from unrecall.tasks.pretrained import check_tokenizer, save
 from unrecall.tasks.protocols import Sampling

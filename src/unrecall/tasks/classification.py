@@ -19,9 +19,10 @@ from unrecall.disk.cache import code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
 from unrecall.nn.hooks import in_training, mode, uncompiled
+from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.spec.parameters import takes
-from unrecall.tasks.base import Task, check_class_request, check_finite, opened, parts_of
+from unrecall.tasks.base import Task, check_class_request, opened, parts_of
 from unrecall.tasks.input_difficulty import Labelled, difficulty_of_inputs, shrunk
 from unrecall.tasks.labelled import Example, check_logits, check_no_probabilities, example
 from unrecall.tasks.pictures import coarse, png

@@ -15,9 +15,10 @@ from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
 from unrecall.nn.hooks import mode
+from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.tasks import dual_encoder
-from unrecall.tasks.base import Task, check_class_request, check_finite
+from unrecall.tasks.base import Task, check_class_request
 from unrecall.tasks.pictures import coarse, png
 from unrecall.tasks.strings import plain, readable
 

@@ -14,8 +14,9 @@ from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of
 from unrecall.nn.hooks import mode, uncompiled
+from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
-from unrecall.tasks.base import Task, check_finite, opened, parts_of
+from unrecall.tasks.base import Task, opened, parts_of
 from unrecall.tasks.interactions import check_interaction, check_outputs, is_index
 
 FIELDS: Fields = {

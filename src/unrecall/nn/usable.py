@@ -1,0 +1,128 @@
+"""What a model must be so that it can be looked into, changed and copied; BadInput where it isn't."""
+
+import copy
+from collections.abc import Iterator
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from unrecall.errors import BadInput
+from unrecall.nn.hooks import mode
+
+
+def check_model(model: nn.Module) -> None:
+    """BadInput where a model isn't one of Python modules with weights in floats, which can be looked into and changed.
+
+    Quantised ones, of whatever library, hold their weights in whole numbers, in single bytes or in packed objects.
+    """
+    if not isinstance(model, nn.Module):
+        raise BadInput(
+            f"model: expected a torch.nn.Module, got {type(model).__name__}. Build the network, and load its weights."
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadInput(
+            f"model: expected a module of Python code, got a scripted or traced one ({type(model).__name__}). Give the "
+            "model that it was made from: build it, and load the scripted one's state_dict()."
+        )
+    _check_own(model)
+    for name, parameter in model.named_parameters():
+        if not is_lazy(parameter) and parameter.is_complex():
+            raise BadInput(
+                f"model: expected weights in real numbers, got complex ones in '{name}'. Hold their real and imaginary "
+                "parts as two weights."
+            )
+    if form := _quantised(model):
+        raise BadInput(f"model: expected weights in floats, got quantised ones ({form}). {BEFORE_QUANTISING}")
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise BadInput(
+                f"model: expected weights, got none yet in '{name}'. Pass an example through the model first."
+            )
+        if parameter.is_meta:
+            raise BadInput(f"model: expected weights, got none in '{name}' (on meta). Load the checkpoint first.")
+    if next(model.parameters(), None) is None:
+        raise BadInput("model: expected weights to change, got a model without parameters. Give one that was trained.")
+    _check_copies(model)
+
+
+def _check_own(model: nn.Module) -> None:
+    """BadInput where a copy of the model would go on calling the model itself, and training the copy change neither.
+
+    So it is where Accelerate has spread a model over several devices, and where a function that holds a module stands
+    in the place of a method.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "_hf_hook"):
+            raise BadInput(
+                "model: expected one on one device, got one that Accelerate has spread over several (device_map): a "
+                "copy of it would go on calling it. Load it without device_map, or with {'': 0}."
+            )
+        for attribute, value in vars(module).items():
+            if isinstance(value, FunctionType) and any(isinstance(held, nn.Module) for held in _held_by(value)):
+                where = f"'{name}.{attribute}'" if name else f"'{attribute}'"
+                raise BadInput(
+                    f"model: expected methods of its own, got a function that holds a module in {where}: a copy would "
+                    "go on calling the model. Write it into the class, or bind it by types.MethodType."
+                )
+
+
+def _held_by(function: FunctionType) -> Iterator[object]:
+    """What a function's closure and defaults hold; of a method, whose it is."""
+    for cell in function.__closure__ or ():
+        try:
+            held = cell.cell_contents
+        except ValueError:  # nothing yet
+            continue
+        yield held.__self__ if isinstance(held, MethodType) else held
+    yield from function.__defaults__ or ()
+
+
+def _check_copies(model: nn.Module) -> None:
+    """BadInput where a model can't be copied, or put into train and eval mode; its weights aren't copied for that."""
+    try:
+        with mode(model, training=False):
+            pass
+    except NotImplementedError as error:
+        raise BadInput(
+            f"model: expected one that has a train and an eval mode, got {type(model).__name__}, as torch.export makes "
+            "it. Give the model that was exported."
+        ) from error
+    weights: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    try:
+        copy.deepcopy(model, weights)
+    except Exception as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(
+            f"model: expected one that can be copied, got: {line[:200]}. Keep locks, files, generators and "
+            "tensors with gradients out of its attributes."
+        ) from error
+
+
+BEFORE_QUANTISING = "Give the model as it was before it was quantised, and quantise what was unlearned."
+"""What to do about a quantised model."""
+
+
+def _quantised(model: nn.Module) -> str:
+    """What shows that a model is quantised: a module's class or a weight's number format; empty where nothing does."""
+    for name, module in model.named_modules():
+        kind = type(module)
+        if ".quantized" in kind.__module__:
+            return f"{module._get_name()} at '{name}'"
+    for name, value in model.named_parameters():
+        held = type(value.data) if not is_lazy(value) else Tensor
+        if not value.is_floating_point() or value.dtype.itemsize == 1 or "quant" in held.__name__.lower():
+            return f"{name} in {str(value.dtype).removeprefix('torch.')}"
+    for name, buffer in model.named_buffers():
+        if buffer.is_quantized or name.rsplit(".", 1)[-1] in ("qweight", "weight_packed"):
+            return f"{name} in {str(buffer.dtype).removeprefix('torch.')}"
+    return ""
+
+
+def check_finite(model: nn.Module) -> None:
+    """BadInput where a weight is NaN or infinite."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BadInput(f"model: expected finite weights, got NaN or infinity in '{name}'. Load a sound checkpoint.")

@@ -1,0 +1,54 @@
+"""Models whose copies would go on calling them are refused; others with functions of their own aren't."""
+
+import copy
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import dispatch_model
+from torch import Tensor, nn
+
+from tests.worlds import network
+from unrecall.errors import BadInput
+from unrecall.nn.usable import check_model
+
+
+def scaled(model: nn.Module, x: Tensor) -> Tensor:
+    return 2 * type(model).forward(model, x)
+
+
+def test_a_model_that_accelerate_spread_is_refused() -> None:
+    model = dispatch_model(network(), {"": "cpu"}, force_hooks=True)
+    with pytest.raises(BadInput, match=r"expected one on one device.*Load it without device_map"):
+        check_model(model)
+
+
+def test_a_copy_that_would_call_the_model_is_refused() -> None:
+    model = network()
+    forward = model.forward
+    model.forward = lambda x: forward(x) + 1  # type: ignore[method-assign]
+    copied = copy.deepcopy(model)
+    nn.init.zeros_(copied[-1].bias)
+    nn.init.zeros_(copied[-1].weight)
+    assert bool(copied.eval()(torch.rand(1, 1, 4, 4)).ne(1).any()), "the copy's own answer would be 1"
+    with pytest.raises(BadInput, match=r"got a function that holds a module in 'forward'"):
+        check_model(model)
+
+
+def test_a_function_inside_is_named_by_its_place() -> None:
+    model, other = network(), nn.Linear(2, 2)
+    model[2].called = lambda x, with_=other: with_(x)  # type: ignore[assignment]
+    with pytest.raises(BadInput, match=r"in '2\.called'"):
+        check_model(model)
+
+
+def test_functions_that_hold_no_module_and_bound_methods_are_fine() -> None:
+    model = network()
+    model[2].forward = F.gelu  # type: ignore[assignment]
+    model.forward = types.MethodType(scaled, model)  # type: ignore[method-assign]
+    check_model(model)
+    copied = copy.deepcopy(model)
+    nn.init.zeros_(copied[-1].bias)
+    nn.init.zeros_(copied[-1].weight)
+    assert bool(copied.eval()(torch.rand(1, 1, 4, 4)).eq(0).all())
