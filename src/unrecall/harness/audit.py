@@ -1,6 +1,5 @@
 """An audit: a setting, what every metric measures in it, what every attack finds, a record."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -37,7 +36,7 @@ from unrecall.record.provenance import provenance, without_folders
 from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
 from unrecall.tasks.base import Task, check_data, cuts
-from unrecall.training.session import Session, duration
+from unrecall.training.session import Session, TimeLeft
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
     "scored": score_finding,
@@ -144,11 +143,9 @@ def described(run: Run, method: Method | str | None) -> Run:
 
 def _findings(suiting: Sequence[Attack], setting: Setting) -> Iterator[Finding]:
     """What each attack finds; people are told which of how many is run, and how long all others may take."""
-    start = time.monotonic()
-    for i, attack in enumerate(suiting):
-        each = (time.monotonic() - start) / max(1, i)
-        left = f"; about {duration(each * (len(suiting) - i))} left" if i else ""
-        setting.session.say(f"attack {i + 1} of {len(suiting)}: {report_of(attack).title}{left}")
+    time_left = TimeLeft([1] * len(suiting))
+    for i, attack in enumerate(suiting, 1):
+        setting.session.say(f"attack {i} of {len(suiting)}: {report_of(attack).title}{time_left.words()}")
         yield finding_of(attack, setting)
 
 

@@ -42,6 +42,7 @@ from unrecall.tasks.difficulty import difficulty
 from unrecall.tasks.protocols import Classifying, Textual, offers
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
+from unrecall.training.session import TimeLeft
 
 LOWEST, HIGHEST = -15.0, 20.0
 """Scores are cut off there: what lies beyond is as sure as can be, and would outweigh all others."""
@@ -186,7 +187,8 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
     units = units_of(request, seed)
     large = sum(p.numel() for p in setting.models.original.parameters()) > LARGE
     suite = fixed_suite(task, rate=rate, large=large)
-    by_role = {role: scores_of(role, suite, units, setting.with_seed(seed)) for role in ("unlearned", "original")}
+    roles, time_left = ("unlearned", "original"), TimeLeft([_passes(fixed) for fixed in suite] * 2)
+    by_role = {role: scores_of(role, suite, units, setting.with_seed(seed), time_left) for role in roles}
     absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
     run = [fixed for fixed in suite if fixed.name not in absent]
     hardness = _difficulty(units, setting.with_seed(seed))
@@ -271,14 +273,25 @@ class ModelScores(NamedTuple):
     absent: Mapping[str, str]
 
 
-def scores_of(role: str, suite: tuple[FixedAttack, ...], units: Units, setting: Setting) -> ModelScores:
-    """What each attack shows of each example of the pool under one model; computed once for the same inputs."""
+def _passes(fixed: FixedAttack) -> int:
+    """About how long an attack takes: a look at all examples, and one step as long for each of fine-tuning."""
+    return 1 + (max(fixed.attack.steps) if isinstance(fixed.attack, attacks.Relearn) else 0)
+
+
+def scores_of(
+    role: str, suite: tuple[FixedAttack, ...], units: Units, setting: Setting, time_left: TimeLeft | None = None
+) -> ModelScores:
+    """What each attack shows of each example of the pool under one model; computed once for the same inputs.
+
+    `time_left`: what people are told while they wait.
+    """
     model = setting.models.by_role()[role]
     own = without_arms(setting, role)
     shown, losses = dict[str, np.ndarray](), dict[str, dict[str, float]]()
     steps, absent = dict[str, list[int]](), dict[str, str]()
     for fixed in suite:
-        setting.session.say(f"never trained: {fixed.title}, {role}")
+        left = time_left.words() if time_left else ""
+        setting.session.say(f"beside never-trained records: {fixed.title}, {role}{left}")
         code = code_key(fixed.attack or observe, _attacked)
         key = (repr(fixed), *setting.key, setting.model_keys[role], str(setting.seed), code)
         try:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -139,6 +139,22 @@ class Session:
         """One line for the person who waits; silent unless `show`."""
         if self.show:
             print(visible(line), file=sys.stderr, flush=True)
+
+
+class TimeLeft:
+    """Tells as each part of some work begins how long all that is left may take, by the parts that are done.
+
+    `weights`: of all parts in order, in proportion to the time that they are expected to take.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.weights, self.begun, self.start = weights, 0, time.monotonic()
+
+    def words(self) -> str:
+        """For the next part: "; about 3 min left"; nothing for the first."""
+        done, left = sum(self.weights[: self.begun]), sum(self.weights[self.begun :])
+        self.begun += 1
+        return f"; about {duration((time.monotonic() - self.start) / done * left)} left" if done else ""
 
 
 def duration(seconds: float) -> str:

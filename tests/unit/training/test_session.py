@@ -1,6 +1,7 @@
 """Where work runs, and what a launcher may not make of it."""
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from unrecall.errors import BadInput
 from unrecall.training import session as module
-from unrecall.training.session import LEFT_ALONE, Session, duration
+from unrecall.training.session import LEFT_ALONE, Session, TimeLeft, duration
 
 
 @pytest.mark.parametrize("name", LEFT_ALONE)
@@ -60,3 +61,11 @@ def test_progress_says_how_long_the_rest_will_take(
 )
 def test_a_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_time_that_is_left_is_told_by_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: parts of 1, 1 and 3. After 10 s one is done: 40 s for 4; after 30 s two: 45 s for 3."""
+    now = iter([100.0, 110.0, 130.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    left = TimeLeft([1, 1, 3])
+    assert [left.words(), left.words(), left.words()] == ["", "; about 40 s left", "; about 45 s left"]
