@@ -12,6 +12,9 @@ from torch.nn.parameter import is_lazy
 from unrecall.errors import BadInput
 from unrecall.nn.hooks import mode
 
+BEFORE_QUANTISING = "Give the model as it was before it was quantised, and quantise what was unlearned."
+"""What to do about a quantised model."""
+
 
 def check_model(model: nn.Module) -> None:
     """BadInput where a model isn't one of Python modules with weights in floats, which can be looked into and changed.
@@ -92,17 +95,19 @@ def _check_copies(model: nn.Module) -> None:
         ) from error
     weights: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     try:
-        copy.deepcopy(model, weights)
+        copied = copy.deepcopy(model, weights)
     except Exception as error:
         line = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(
             f"model: expected one that can be copied, got: {line[:200]}. Keep locks, files, generators and "
             "tensors with gradients out of its attributes."
         ) from error
-
-
-BEFORE_QUANTISING = "Give the model as it was before it was quantised, and quantise what was unlearned."
-"""What to do about a quantised model."""
+    own = {*model.modules()}
+    if shared := [name or "the model itself" for name, module in copied.named_modules() if module in own]:
+        raise BadInput(
+            f"model: expected one that can be copied, got copies that share modules with it ({shared[0]}): training "
+            "one would change the other. Leave __deepcopy__ to PyTorch."
+        )
 
 
 def _quantised(model: nn.Module) -> str:

@@ -52,3 +52,17 @@ def test_functions_that_hold_no_module_and_bound_methods_are_fine() -> None:
     nn.init.zeros_(copied[-1].bias)
     nn.init.zeros_(copied[-1].weight)
     assert bool(copied.eval()(torch.rand(1, 1, 4, 4)).eq(0).all())
+
+
+class Single(nn.Linear):
+    """A module of which there is one, whatever is copied."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Single":
+        return self
+
+
+def test_a_model_that_shares_modules_with_its_copies_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"share modules with it \(1\): training one would change the other"):
+        check_model(nn.Sequential(nn.Linear(2, 2), Single(2, 2)))
+    with pytest.raises(BadInput, match="the model itself"):
+        check_model(Single(2, 2))
