@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -30,7 +31,11 @@ def check_model(model: nn.Module) -> None:
             f"model: expected a module of Python code, got a scripted or traced one ({type(model).__name__}). Give the "
             "model that it was made from: build it, and load the scripted one's state_dict()."
         )
-    _check_own(model)
+    if any(hasattr(module, "_hf_hook") for module in model.modules()):
+        raise BadInput(
+            "model: expected one on one device, got one that Accelerate has spread over several (device_map): a copy "
+            "of it would go on calling it. Load it without device_map, or with {'': 0}."
+        )
     for name, parameter in model.named_parameters():
         if not is_lazy(parameter) and parameter.is_complex():
             raise BadInput(
@@ -49,38 +54,6 @@ def check_model(model: nn.Module) -> None:
     if next(model.parameters(), None) is None:
         raise BadInput("model: expected weights to change, got a model without parameters. Give one that was trained.")
     _check_copies(model)
-
-
-def _check_own(model: nn.Module) -> None:
-    """BadInput where a copy of the model would go on calling the model itself, and training the copy change neither.
-
-    So it is where Accelerate has spread a model over several devices, and where a function that holds a module stands
-    in the place of a method.
-    """
-    for name, module in model.named_modules():
-        if hasattr(module, "_hf_hook"):
-            raise BadInput(
-                "model: expected one on one device, got one that Accelerate has spread over several (device_map): a "
-                "copy of it would go on calling it. Load it without device_map, or with {'': 0}."
-            )
-        for attribute, value in vars(module).items():
-            if isinstance(value, FunctionType) and any(isinstance(held, nn.Module) for held in _held_by(value)):
-                where = f"'{name}.{attribute}'" if name else f"'{attribute}'"
-                raise BadInput(
-                    f"model: expected methods of its own, got a function that holds a module in {where}: a copy would "
-                    "go on calling the model. Write it into the class, or bind it by types.MethodType."
-                )
-
-
-def _held_by(function: FunctionType) -> Iterator[object]:
-    """What a function's closure and defaults hold; of a method, whose it is."""
-    for cell in function.__closure__ or ():
-        try:
-            held = cell.cell_contents
-        except ValueError:  # nothing yet
-            continue
-        yield held.__self__ if isinstance(held, MethodType) else held
-    yield from function.__defaults__ or ()
 
 
 def _check_copies(model: nn.Module) -> None:
@@ -102,12 +75,35 @@ def _check_copies(model: nn.Module) -> None:
             f"model: expected one that can be copied, got: {line[:200]}. Keep locks, files, generators and "
             "tensors with gradients out of its attributes."
         ) from error
+    _check_apart(model, copied)
+
+
+def _check_apart(model: nn.Module, copied: nn.Module) -> None:
+    """BadInput where a copy holds modules of the model: training one would change the other, or neither."""
     own = {*model.modules()}
-    if shared := [name or "the model itself" for name, module in copied.named_modules() if module in own]:
-        raise BadInput(
-            f"model: expected one that can be copied, got copies that share modules with it ({shared[0]}): training "
-            "one would change the other. Leave __deepcopy__ to PyTorch."
-        )
+    for name, module in copied.named_modules():
+        if module in own:
+            raise BadInput(
+                f"model: expected one that can be copied, got copies that share modules with it "
+                f"({name or 'the model itself'}): training one would change the other. Leave __deepcopy__ to PyTorch."
+            )
+        for attribute, value in vars(module).items():
+            if isinstance(value, FunctionType) and any(held in own for held in _modules_held(value)):
+                raise BadInput(
+                    f"model: expected methods of its own, got a function that holds the model, or a part of it, in "
+                    f"'{f'{name}.{attribute}'.lstrip('.')}': a copy would go on calling that. Write it into the class, "
+                    "or bind it by types.MethodType."
+                )
+
+
+def _modules_held(function: FunctionType) -> Iterator[nn.Module]:
+    """The modules that a function's closure and defaults hold; of a method there, whose it is."""
+    held = [*(function.__defaults__ or ())]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # a cell that holds nothing yet
+            held.append(cell.cell_contents)
+    owners = (value.__self__ if isinstance(value, MethodType) else value for value in held)
+    yield from (owner for owner in owners if isinstance(owner, nn.Module))
 
 
 def _quantised(model: nn.Module) -> str:

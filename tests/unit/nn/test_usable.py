@@ -32,20 +32,32 @@ def test_a_copy_that_would_call_the_model_is_refused() -> None:
     nn.init.zeros_(copied[-1].bias)
     nn.init.zeros_(copied[-1].weight)
     assert bool(copied.eval()(torch.rand(1, 1, 4, 4)).ne(1).any()), "the copy's own answer would be 1"
-    with pytest.raises(BadInput, match=r"got a function that holds a module in 'forward'"):
+    with pytest.raises(BadInput, match=r"got a function that holds the model, or a part of it, in 'forward'"):
         check_model(model)
 
 
 def test_a_function_inside_is_named_by_its_place() -> None:
-    model, other = network(), nn.Linear(2, 2)
-    model[2].called = lambda x, with_=other: with_(x)  # type: ignore[assignment]
+    model = network()
+    model[2].called = lambda x, head=model[-1]: head(x)  # type: ignore[assignment]
     with pytest.raises(BadInput, match=r"in '2\.called'"):
         check_model(model)
 
 
-def test_functions_that_hold_no_module_and_bound_methods_are_fine() -> None:
+def test_a_model_that_was_compiled_is_fine() -> None:
+    """PyTorch leaves what it compiled out of copies, or makes it anew for them."""
+    inputs, in_place = torch.rand(2, 1, 4, 4), network()
+    in_place.compile(backend="eager")
+    whole = torch.compile(network(), backend="eager")
+    for model in (in_place, whole):
+        model(inputs)
+        check_model(model)
+
+
+def test_functions_that_hold_nothing_of_it_and_bound_methods_are_fine() -> None:
     model = network()
+    teacher = network(seed=1)
     model[2].forward = F.gelu  # type: ignore[assignment]
+    model[2].beside = lambda x: 2 * teacher(x)  # type: ignore[assignment]
     model.forward = types.MethodType(scaled, model)  # type: ignore[method-assign]
     check_model(model)
     copied = copy.deepcopy(model)
