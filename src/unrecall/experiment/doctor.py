@@ -11,6 +11,7 @@ from torch import nn
 from unrecall.attacks.base import ARMS
 from unrecall.data.examples import Absent
 from unrecall.errors import MissingReference, NotSupported
+from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
 from unrecall.experiment.timing import (
@@ -24,13 +25,12 @@ from unrecall.experiment.timing import (
     unlearning_times,
 )
 from unrecall.experiment.tune import TRIALS
-from unrecall.harness.never_trained import confidence
+from unrecall.harness.never_trained import memory_of_original
 from unrecall.methods.base import GradientMethod
 from unrecall.models.observe import observe
 from unrecall.nn.hooks import batchnorms
 from unrecall.nn.waiting import size_of
 from unrecall.record.doubts import hardly_knows
-from unrecall.record.exchange import Labels, exchange
 from unrecall.record.possible import Sizes, possible, remembered
 from unrecall.spec.lines import show
 from unrecall.tasks.base import check_inputs
@@ -141,14 +141,9 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
         yield Line("original", "hardly knows what must be forgotten: check that model, data and labels belong together")
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return
-    names = request.group_names or [str(i) for i in range(len(request.forget) + len(request.holdout))]
-    confidences = confidence(np.concatenate([signals[arm].loss for arm in ARMS]), task)
-    persons, place = np.unique(names, return_inverse=True)
-    means = np.bincount(place, confidences) / np.bincount(place)
-    forget = np.isin(persons, names[: len(request.forget)])
-    several, labels = int(forget.sum()) > 1, Labels(forget, np.zeros(len(forget)))
-    z = float(exchange(means[None], labels, 0, 999, ranked=several).z[0])
-    yield from (Line("original", text) for text in remembered(z, int(forget.sum())))
+    z = memory_of_original(Setting(Models(model, model), request, task, case.seed, case.session.quiet()))
+    units = len(set(request.groups["forget"])) if request.groups else len(request.forget)
+    yield from (Line("original", text) for text in remembered(z, units))
 
 
 def _tuning(case: Case) -> str:

@@ -192,18 +192,7 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
     absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
     run = [fixed for fixed in suite if fixed.name not in absent]
     hardness = _difficulty(units, setting.with_seed(seed))
-    scores = PoolScores(
-        attacks=tuple(fixed.name for fixed in run),
-        unlearned=np.stack([by_role["unlearned"].shown[fixed.name] for fixed in run]),
-        original=np.stack([by_role["original"].shown[fixed.name] for fixed in run]),
-        forget=units.forget,
-        half=units.half,
-        stratum=units.stratum,
-        group=units.group,
-        covariates=hardness.values,
-        kinds=hardness.groups,
-        correct=_correct(setting),
-    )
+    scores = _pool_scores(run, by_role, units, hardness, _correct(setting))
     stated = Stated(
         control=request.control,
         unchanged=_unchanged(setting),
@@ -304,6 +293,38 @@ def scores_of(
         if fixed.taught:
             steps[fixed.name] = arrays["steps"].tolist()
     return ModelScores(shown, losses, steps, absent)
+
+
+def memory_of_original(setting: Setting) -> float:
+    """The z by which the original, as it is, knows forget beyond holdout: the audit's own figure before any attack."""
+    seed, as_it_is = seed_of(setting.request.fingerprint, setting.seed), fixed_suite(setting.task)[:1]
+    own, units = setting.with_seed(seed), units_of(setting.request, seed)
+    shown = scores_of("original", as_it_is, units, own)
+    both = {"unlearned": shown, "original": shown}
+    scores = _pool_scores(as_it_is, both, units, _difficulty(units, own), {})
+    return judge(scores, Stated(setting.request.control, unchanged=False, seed=seed)).attacks[0].z_original
+
+
+def _pool_scores(
+    suite: Sequence[FixedAttack],
+    by_role: Mapping[str, ModelScores],
+    units: Units,
+    hardness: Covariates,
+    correct: dict[str, np.ndarray],
+) -> PoolScores:
+    """What the verdict follows from: the scores of both models, who is forgotten, and how hard each example is."""
+    return PoolScores(
+        attacks=tuple(fixed.name for fixed in suite),
+        unlearned=np.stack([by_role["unlearned"].shown[fixed.name] for fixed in suite]),
+        original=np.stack([by_role["original"].shown[fixed.name] for fixed in suite]),
+        forget=units.forget,
+        half=units.half,
+        stratum=units.stratum,
+        group=units.group,
+        covariates=hardness.values,
+        kinds=hardness.groups,
+        correct=correct,
+    )
 
 
 def without_arms(setting: Setting, role: str) -> Setting:
