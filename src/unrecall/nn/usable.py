@@ -31,11 +31,6 @@ def check_model(model: nn.Module) -> None:
             f"model: expected a module of Python code, got a scripted or traced one ({type(model).__name__}). Give the "
             "model that it was made from: build it, and load the scripted one's state_dict()."
         )
-    if any(hasattr(module, "_hf_hook") for module in model.modules()):
-        raise BadInput(
-            "model: expected one on one device, got one that Accelerate has spread over several (device_map): a copy "
-            "of it would go on calling it. Load it without device_map, or with {'': 0}."
-        )
     for name, parameter in model.named_parameters():
         if not is_lazy(parameter) and parameter.is_complex():
             raise BadInput(
@@ -44,6 +39,11 @@ def check_model(model: nn.Module) -> None:
             )
     if form := _quantised(model):
         raise BadInput(f"model: expected weights in floats, got quantised ones ({form}). {BEFORE_QUANTISING}")
+    if any(hasattr(module, "_hf_hook") for module in model.modules()):
+        raise BadInput(
+            "model: expected one on one device, got one that Accelerate has spread over several (device_map): a copy "
+            "of it would go on calling it. Load it without device_map, or with {'': 0}."
+        )
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise BadInput(

@@ -24,6 +24,14 @@ def test_a_model_that_accelerate_spread_is_refused() -> None:
         check_model(model)
 
 
+def test_of_a_quantised_model_that_is_said_first() -> None:
+    """Quantised ones carry Accelerate's mark on one device too."""
+    model = network()
+    model[-1].register_buffer("qweight", torch.zeros(2, dtype=torch.int32))
+    with pytest.raises(BadInput, match="got quantised ones"):
+        check_model(dispatch_model(model, {"": "cpu"}, force_hooks=True))
+
+
 def test_a_copy_that_would_call_the_model_is_refused() -> None:
     model = network()
     forward = model.forward
