@@ -22,7 +22,7 @@ from unrecall.models.observe import device_of
 from unrecall.nn.usable import check_model
 from unrecall.record.schema import Cost
 from unrecall.spec.parameters import Parameters, takes
-from unrecall.tasks.base import Task, check_data, check_inputs
+from unrecall.tasks.base import Task, check_data
 from unrecall.training.cost import metered
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.objectives import Course, Objective, Plain, Start
@@ -132,7 +132,7 @@ class Scenario:
         check_model(model)
         home = device_of(model)
         try:
-            check_inputs(self.task, model.to(session.place()), self.request)
+            check_data(self.task, model.to(session.place()), self.request)
             return f"{model_key(model)} {behaviour(model, self.task, self.request)}"
         finally:
             model.to(home)
