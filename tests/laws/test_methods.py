@@ -18,7 +18,7 @@ from tests.worlds import CPU, World
 from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.experiment import case as experiment
 from unrecall.experiment import timing
-from unrecall.methods.base import GradientMethod, Method, Null
+from unrecall.methods.base import GradientMethod, LoopMethod, Method, Null, null_base
 from unrecall.methods.mudman import MUDMAN
 from unrecall.methods.undo import UNDO
 from unrecall.models.observe import accuracy, observe
@@ -330,12 +330,12 @@ def test_the_same_again_with_sealed_data_and_other_global_generators(name: str, 
 def test_how_long_it_takes_can_be_told(name: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The very steps from phases that are ready soon; nearly from samples, but where a recipe depends on their size."""
     method = usual(name)
-    if name in REFUSED[case.kind] or not isinstance(method, GradientMethod) or case.kind == "pairs":
+    if name in REFUSED[case.kind] or not isinstance(method, LoopMethod) or case.kind == "pairs":
         pytest.skip("refuses this world, or takes no steps")
     monkeypatch.setattr(timing, "READY", 1e6)  # what is told doesn't depend on how busy the machine is
     w = case.world
-    phases = method.phases(copy.deepcopy(w.original), w.original, Job(w.request, w.task, seeded(0), CPU))
-    steps = (2 if batchnorms(w.original) else 1) * sum(map(total_steps, phases))
+    phases = method.training(w.original, Job(w.request, w.task, seeded(0), CPU)).phases
+    steps = (2 if null_base(method, w.original) else 1) * sum(map(total_steps, phases))
     assert steps_told(method, w) == steps
     monkeypatch.setattr(timing, "METHOD", 16)
     monkeypatch.setattr(timing, "LESS", 10)

@@ -26,7 +26,7 @@ from unrecall.experiment.timing import (
 )
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.never_trained import memory_of_original
-from unrecall.methods.base import GradientMethod
+from unrecall.methods.base import LoopMethod, null_base
 from unrecall.models.observe import observe
 from unrecall.nn.hooks import batchnorms
 from unrecall.nn.waiting import size_of
@@ -85,15 +85,16 @@ def beforehand(case: Case) -> Iterator[str]:
             if COPIES * size_of(model) > psutil.virtual_memory().available:
                 return
             counts = case.scenario.untrained((case.seed,), case.session)
-            unlearned = list(unlearning_times(case, model)) if isinstance(case.method, GradientMethod) else []
+            unlearned = list(unlearning_times(case, model)) if isinstance(case.method, LoopMethod) else []
             timed = [*training_times(case, model, counts), *unlearned]
             lines = [f"{each.line.subject}: {each.line.text}" for each in timed]
             if case.tuned and unlearned:
-                once = sum(each.seconds for each in unlearned) / (2 if batchnorms(model) else 1)  # trials need no null
+                runs = 1 + (null_base(case.method, model) is not None)  # trials need no null
+                once = sum(each.seconds for each in unlearned) / runs
                 timed.append(Timed(Line("tuning", f"{TRIALS} x {duration(once)} at most"), TRIALS * once))
                 lines.append(f"tuning: {timed[-1].line.text}")
-            if not isinstance(case.method, GradientMethod):
-                lines.append(f"unlearning: not counted, as {case.method.title} takes no steps that could be timed")
+            if not isinstance(case.method, LoopMethod):
+                lines.append(f"unlearning: not counted, as {case.method.title} does more than train")
             size = memory(case, model)
     except KeyboardInterrupt:
         raise

@@ -22,10 +22,9 @@ from unrecall.experiment.tune import UNMET, Search, summary, tune
 from unrecall.harness.adversary import check_requests
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import Suite, judged_names, suite
-from unrecall.methods.base import GradientMethod, Method, Null
+from unrecall.methods.base import Method, Null, has_null, null_base
 from unrecall.models.layers import named
 from unrecall.models.low_rank import ADAPTER, name_adapter
-from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import Cost, Record, Run, Tuning
 from unrecall.report import write
 from unrecall.scenarios.base import Scenario, Trained, cached_model, trained_form
@@ -205,14 +204,13 @@ class StartingPoint:
         `cost`: what the method took, which says how many passes it made where it stopped by itself. None for a method
         that doesn't run the loop, or re-initialises weights.
         """
-        innermost = method.innermost()
-        if not isinstance(innermost, GradientMethod) or not innermost.has_null:
+        if not has_null(method):
             return None
-        null_base = method.null_base()
-        if null_base is None or not batchnorms(self.original):
+        base = null_base(method, self.original)
+        if base is None:
             return self.scenario.task.without(self.original, self.scenario.request.forget)
         steps = tuple(cost.phases) if self.stops and cost is not None else ()
-        return self.unlearned(Null(null_base, steps), "null").model
+        return self.unlearned(Null(base, steps), "null").model
 
     def tuned(self, method: Method) -> Tuning:
         """The strength that tuning chose, and what it tried; kept where other runs of the same find it."""

@@ -21,8 +21,7 @@ from unrecall.experiment.clock import Spent, at_most, can_stop, clock
 from unrecall.harness.audit import figures_of, finding_of
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import beside_never_trained
-from unrecall.methods.base import GradientMethod
-from unrecall.nn.hooks import batchnorms
+from unrecall.methods.base import LoopMethod, Training, null_base
 from unrecall.spec.lines import show
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, total_steps, training
@@ -31,6 +30,8 @@ from unrecall.training.session import duration
 
 STEPS = 3
 """Steps of a training that are timed; the first, which warms up, isn't."""
+SLOW = 10.0
+"""Seconds after which no further step is timed: what warming up adds is little beside steps as slow as these."""
 METHOD, LESS = 256, 64
 """Examples of each set on which a slow method is tried, and of forget, or retain, to tell what grows with them."""
 SAMPLE, FEWER = 32, 8
@@ -92,6 +93,8 @@ def _timed(name: str, student: nn.Module, phase: Phase, case: Case, amount: Amou
     seconds, started = list[float](), time.perf_counter()
     for _ in training(student, case.scenario.task, longer, seeded(0), case.session.quiet()):
         seconds.append(time.perf_counter() - started)
+        if sum(seconds) > SLOW:
+            break
         started = time.perf_counter()
     each = amount.larger * min(seconds[1:] or seconds)
     times, spent = f"{amount.times:.0f} x " if amount.times > 1 else "", amount.times * amount.steps * each
@@ -134,10 +137,10 @@ def _of_each(added: float, examples: int) -> float:
 
 
 def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """A few steps of each phase of the method; all of it, on a few examples, where it doesn't run the loop."""
+    """A few steps of each phase of the method; all of it, on a few examples, where its phases can't be told."""
     method, name = case.method, show(case.method)
     case.session.say(f"trying {name}")
-    if not isinstance(method, GradientMethod):
+    if not isinstance(method, LoopMethod):
         samples, jobs = _method_samples(case, model)
         trials = [clock(partial(method.unlearn, model, job))[0] for job in jobs]
         spent = samples.seconds(trials)
@@ -145,30 +148,33 @@ def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
         yield Timed(Line(name, text), spent)
         return
     prepared, amounts = _as_they_are(case, method, model) or _from_samples(case, method, model)
-    null = 2 if batchnorms(model) else 1
-    for i, (phase, amount) in enumerate(zip(prepared.phases, amounts, strict=True), 1):
+    (student, phases), times = prepared.training, 1 + (null_base(method, model) is not None)
+    for i, (phase, amount) in enumerate(zip(phases, amounts, strict=True), 1):
         of = f"{name}, phase {i} of {len(amounts)}" if len(amounts) > 1 else name
-        yield _timed(of, prepared.student, phase, case, amount._replace(times=null * amount.times))
+        yield _timed(of, student, phase, case, amount._replace(times=times * amount.times))
     before = prepared.spent.seconds
     if before > 1:
-        yield Timed(Line(name, f"about {duration(before)} before its first step"), null * before)
+        yield Timed(Line(name, f"about {duration(before)} before its first step"), times * before)
 
 
 class Prepared(NamedTuple):
-    """The phases of a method, the model that they train, and what it took until they were ready."""
+    """The training of a method, and what it took until it was ready."""
 
-    student: nn.Module
-    phases: list[Phase]
+    training: Training
     spent: Spent
 
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """The phases of the training."""
+        return self.training.phases
 
-def _prepared(method: GradientMethod, model: nn.Module, job: Job) -> Prepared:
-    student, original = copy.deepcopy(model), copy.deepcopy(model).eval().requires_grad_(False)
-    spent, phases = clock(lambda: list(method.phases(student, original, job)))
-    return Prepared(student, phases, spent)
+
+def _prepared(method: LoopMethod, model: nn.Module, job: Job) -> Prepared:
+    spent, training_ = clock(partial(method.training, model, job))
+    return Prepared(training_, spent)
 
 
-def _as_they_are(case: Case, method: GradientMethod, model: nn.Module) -> tuple[Prepared, list[Amount]] | None:
+def _as_they_are(case: Case, method: LoopMethod, model: nn.Module) -> tuple[Prepared, list[Amount]] | None:
     """The phases as a run will have them; None where they aren't ready soon, or work can't be stopped."""
     prepared = None
     if not can_stop():
@@ -178,7 +184,7 @@ def _as_they_are(case: Case, method: GradientMethod, model: nn.Module) -> tuple[
     return prepared and (prepared, [Amount(total_steps(phase)) for phase in prepared.phases])
 
 
-def _from_samples(case: Case, method: GradientMethod, model: nn.Module) -> tuple[Prepared, list[Amount]]:
+def _from_samples(case: Case, method: LoopMethod, model: nn.Module) -> tuple[Prepared, list[Amount]]:
     """The phases on a sample, and how much there will be of each, told from smaller samples."""
     samples, jobs = _method_samples(case, model)
     trials = [_prepared(method, model, job) for job in jobs]

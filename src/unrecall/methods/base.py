@@ -17,6 +17,7 @@ from unrecall.data.signals import Average, Rows
 from unrecall.disk.weights import HALF
 from unrecall.errors import BadInput, Diverged, Fields, NotSupported, check_fields, kind_of
 from unrecall.models.observe import device_of
+from unrecall.nn.hooks import batchnorms
 from unrecall.spec.lines import name_of, parse
 from unrecall.spec.parameters import Index, Parameters
 from unrecall.tasks.base import Task, check_inputs
@@ -188,8 +189,24 @@ class Wrapper(Method):
         return cls
 
 
+class Training(NamedTuple):
+    """A model that will be trained in place, and the phases in which it will, in order."""
+
+    student: nn.Module
+    phases: Sequence[Phase]
+
+
 @dataclass(frozen=True)
-class GradientMethod(Method):
+class LoopMethod(Method):
+    """A method that trains a copy in phases of the loop, which can be told before they run."""
+
+    @abstractmethod
+    def training(self, model: nn.Module, job: Job) -> Training:
+        """Gives what `unlearn` trains, before its first step; `model` stays as it is."""
+
+
+@dataclass(frozen=True)
+class GradientMethod(LoopMethod):
     """A method that runs the loop: a leaf says in `phases` what is minimised, over which data, and how."""
 
     has_null: ClassVar[bool] = True
@@ -209,10 +226,17 @@ class GradientMethod(Method):
     @final
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Copies the model and runs each phase on the copy."""
+        job = job.settled(model)
+        student, phases = self.training(model, job)
+        train(student, phases, job, self)
+        return restore_flags(student, model)
+
+    @final
+    def training(self, model: nn.Module, job: Job) -> Training:
+        """Copies the model, and makes the phases of the copy's training."""
         student, job = copy_of(model, job), job.settled(model)
         original = frozen_beside(model, student) if _built_in(self) else frozen_copy(student)
-        train(student, self.phases(student, original, job), job, self)
-        return restore_flags(student, model)
+        return Training(student, self.phases(student, original, job))
 
 
 def _built_in(method: Method) -> bool:
@@ -378,6 +402,17 @@ def with_loss(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
         return total
 
     return loss
+
+
+def has_null(method: Method) -> bool:
+    """Says whether the same passes at learning rate 0 leave the weights alone, so that there is a null."""
+    core = method.innermost()
+    return isinstance(core, GradientMethod) and core.has_null
+
+
+def null_base(method: Method, model: nn.Module) -> GradientMethod | None:
+    """Gives the method whose passes the null repeats; None where there is no null, or the original is the null."""
+    return method.null_base() if has_null(method) and batchnorms(model) else None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """LoRA: another method's training, of a low-rank change of weights that are themselves held."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -8,16 +9,16 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.errors import NotSupported
-from unrecall.methods.base import GradientMethod, Job, Wrapper, train
+from unrecall.methods.base import GradientMethod, Job, LoopMethod, Phase, Training, Wrapper, train
 from unrecall.methods.npo import NPO
-from unrecall.models.low_rank import ADAPTER, LowRank, has_adapters, view
+from unrecall.models.low_rank import ADAPTER, Adapted, LowRank, has_adapters, view
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.randomness import draw_seed, own_randomness
 
 
 @dataclass(frozen=True)
-class LoRA(Wrapper):
+class LoRA(Wrapper, LoopMethod):
     """Lets the base method train a low-rank change of each linear layer, by PEFT, and adds it to the weights at last.
 
         W = W_0 + (alpha / r) B A,   A [r, inputs] random at first, B [outputs, r] zero at first
@@ -59,7 +60,28 @@ class LoRA(Wrapper):
 
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Runs the base's phases on a view of `model`'s weights with the change beside them; the result has its own."""
-        job, name = job.settled(model), type(self.base).__name__
+        job = job.settled(model)
+        adapted, phases = self._adapted(model, job)
+        train(adapted.model, phases, job, self)
+        result = copy.deepcopy(model).to(job.session.place())
+        adapted.add_to(result)
+        if job.session.folder is not None and adapted.base:
+            adapted.save(job.session.folder / ADAPTER)
+        elif job.session.folder is not None:
+            job.session.say("no adapter is left, as the model that it changes lies nowhere under a name")
+        return result.eval()
+
+    def training(self, model: nn.Module, job: Job) -> Training:
+        """Makes the view of the weights with the change beside them, and the base's phases of its training."""
+        adapted, phases = self._adapted(model, job.settled(model))
+        return Training(adapted.model, phases)
+
+    def _adapted(self, model: nn.Module, job: Job) -> tuple[Adapted, Sequence[Phase]]:
+        """A view of `model`'s weights with the change beside them, and the base's phases of its training.
+
+        NotSupported for a base that writes weights or frees them, and for a model that has adapters.
+        """
+        name = type(self.base).__name__
         if not self.base.has_null:
             raise NotSupported(f"LoRA: expected a base that only trains, got {name}, which writes weights itself.")
         if has_adapters(model):
@@ -77,11 +99,4 @@ class LoRA(Wrapper):
         phases = self.base.phases(student, original, job)
         if any(p.requires_grad for p in weights):
             raise NotSupported(f"LoRA: expected a base that frees no weights, got {name}. Use it on its own.")
-        train(student, phases, job, self)
-        result = copy.deepcopy(model).to(job.session.place())
-        adapted.add_to(result)
-        if job.session.folder is not None and adapted.base:
-            adapted.save(job.session.folder / ADAPTER)
-        elif job.session.folder is not None:
-            job.session.say("no adapter is left, as the model that it changes lies nowhere under a name")
-        return result.eval()
+        return adapted, phases

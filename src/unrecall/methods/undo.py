@@ -12,8 +12,10 @@ from unrecall.methods.base import (
     Fit,
     GradientMethod,
     Job,
+    LoopMethod,
     Phase,
     Rows,
+    Training,
     Wrapper,
     copy_of,
     phase_over,
@@ -34,7 +36,7 @@ SAMPLE = 512
 
 
 @dataclass(frozen=True)
-class UNDO(Wrapper):
+class UNDO(Wrapper, LoopMethod):
     """Distils the unlearned model, on retain, into a copy of it that was noised, which leaves behind what it only hid.
 
         theta <- (1 - alpha) theta_t + alpha beta N,     then  min over theta of  KL(p_t || p) on retain
@@ -89,6 +91,11 @@ class UNDO(Wrapper):
         noise(student, self.alpha, self.beta, job.generator)
         train(student, [self._distilled(teacher, job)], job, self)
         return restore_flags(student, model)
+
+    def training(self, model: nn.Module, job: Job) -> Training:
+        """Makes the base's training, and the phase that distils, with `model` as its teacher."""
+        student, phases = self.base.training(model, job)
+        return Training(student, [*phases, self._distilled(frozen_copy(student), job.settled(model))])
 
     def _distilled(self, teacher: nn.Module, job: Job) -> Phase:
         """The phase over retain, which ends where the student's loss is near enough to the teacher's."""

@@ -187,8 +187,10 @@ def test_a_run_says_what_comes_before_attacks_and_changes_nothing(
     assert "original" not in next(iter(beforehand(case)))
     assert "original: 100 steps of" in next(iter(beforehand(replace(case, seed=1)))), "another seed's isn't there"
     assert "tuning: 6 x " in next(iter(beforehand(replace(case, tuned=True))))
+    time, _ = beforehand(replace(case, method=parse("lora(grad_diff)", "methods")))
+    assert "lora(grad_diff): 10" in time, "the steps of what it wraps, once: it holds the statistics, and has no null"
     time, _ = beforehand(replace(case, method=parse("repselect", "methods")))
-    assert "unlearning: not counted, as RepSelect takes no steps" in time
+    assert "unlearning: not counted, as RepSelect does more than train" in time
 
 
 def test_what_can_not_be_said_before_a_run_is_left_to_the_run(samples_world: World) -> None:
