@@ -17,6 +17,8 @@ MARK: Final = "<!-- Written by unrecall from records. -->"
 """The first line, by which a file is known as one of ours."""
 SPECIAL: Final = re.compile(r"([\\`*_~$<\[&])")
 """What Markdown would take for more than text."""
+REFERENCE: Final = re.compile(r"(?<!\w)([@#])(?=\w)")
+"""Where GitHub and its like would call a person, or link a pull request, backslash or not: a comment parts the two."""
 
 
 def markdown(records: Sequence[Record], declared: Mapping[str, Side | None] | None = None) -> str:
@@ -82,4 +84,4 @@ def _words(text: str) -> str:
 
 def _text(text: str) -> str:
     """A record's text in one line, which Markdown shows as it is."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return REFERENCE.sub(r"\1<!-- -->", SPECIAL.sub(r"\\\1", " ".join(text.split())))

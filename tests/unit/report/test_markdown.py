@@ -46,6 +46,11 @@ def test_what_a_record_says_stays_text() -> None:
     assert "\\<b> \\[x](y) \\`z\\` \\_\\_i\\_\\_ \\&amp; \\\\" in text
 
 
+def test_nobody_is_called_and_nothing_is_linked() -> None:
+    text = markdown.markdown([full().model_copy(update={"scenario_summary": "asked by @ann, see #12, OU@eps"})])
+    assert "asked by @<!-- -->ann, see #<!-- -->12, OU@eps" in text
+
+
 def test_a_hostile_record_steers_no_terminal() -> None:
     record = hostile()
     told = record.verdict.model_copy(update={"rule": "9\x1b]0;title\x07\x9b31m"})
