@@ -100,5 +100,8 @@ def identity(text: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def without_repeats(texts: Sequence[Text]) -> list[Text]:
-    """Each example once, the first time it stands there."""
-    return list({identity(text): text for text in reversed(texts)}.values())[::-1]
+    """Each example once, where it stands first."""
+    first: dict[tuple[str, str, str], Text] = {}
+    for text in texts:
+        first.setdefault(identity(text), text)
+    return list(first.values())

@@ -15,7 +15,7 @@ from tests.worlds import facts, small_llama, word_tokenizer
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.tasks import CausalLM
-from unrecall.tasks.text_files import ignored, read
+from unrecall.tasks.text_files import ignored, read, without_repeats
 
 BLANK = ["", "   ", "\n\t", "\u00a0\u3000", "\u200b\ufeff", "\u2800", "\u3164\u115f", "\uffa0\ufe0f\u034f"]
 
@@ -161,3 +161,8 @@ def test_one_file_may_hold_several_formats(tmp_path: Path) -> None:
     rows = [RECORDS[name](*pair) for name, pair in zip(RECORDS, [*PAIRS, *PAIRS], strict=False)]
     texts = read(written(tmp_path, *rows, {"text": "ann"}))
     assert [(text["prompt"], text["answer"]) for text in texts] == [*PAIRS, *PAIRS[:2], ("", "ann")]
+
+
+def test_each_example_is_there_once_where_it_stands_first() -> None:
+    texts = [{"prompt": "", "answer": answer, "n": i} for i, answer in enumerate("abac")]
+    assert [text["n"] for text in without_repeats(texts)] == [0, 1, 3]
