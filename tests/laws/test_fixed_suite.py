@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,13 @@ from unrecall.harness.never_trained import (
     beside_never_trained,
     fixed_suite,
     scores_of,
+    steps_taken,
     units_of,
     without_arms,
 )
 from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, Stated
 from unrecall.record.schema import ThreatModel
-from unrecall.training.loop import Fit
+from unrecall.training.loop import Fit, training
 
 TASK = ur.tasks.Classification()
 
@@ -121,6 +123,22 @@ def test_crossed_halves_are_scored_by_the_model_that_was_taught_the_other() -> N
     assert np.isfinite(scores.shown["symmetric"]).all()
     first, second = scores.steps["symmetric"]
     assert {first, second} <= set(TAUGHT_STEPS), "each half has a stop of its own"
+    assert steps_taken(fixed_suite(TASK), request) == (20 + 2 * 1, 20 + 2 * 20)
+
+
+def test_the_steps_that_are_told_are_those_that_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, taken = setting(), list[int]()
+
+    def counted(*arguments: Any, **named: Any) -> Iterator[int]:
+        for step in training(*arguments, **named):
+            taken.append(step)
+            yield step
+
+    monkeypatch.setattr("unrecall.attacks.base.training", counted)
+    beside_never_trained(own)
+    fewest, most = steps_taken(fixed_suite(TASK), own.request)
+    assert (fewest, most) == (21, 40)
+    assert 2 * fewest <= len(taken) <= 2 * most, "of both models"
 
 
 def test_an_attack_that_diverges_on_its_way_leaves_the_model_as_it_was() -> None:

@@ -12,15 +12,17 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from unrecall.attacks.base import ARMS, Attack
+from unrecall.attacks.relearn import Relearn
 from unrecall.data import enough
 from unrecall.data.examples import Examples, Joined, Part, evenly
 from unrecall.data.request import SPLITS, Request, Split
+from unrecall.evidence.pool import draw_pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.case import Case
 from unrecall.experiment.clock import Spent, at_most, can_stop, clock
 from unrecall.harness.audit import figures_of, finding_of
 from unrecall.harness.finding import Finding, report_of
-from unrecall.harness.never_trained import beside_never_trained
+from unrecall.harness.never_trained import fixed_suite, is_large, judgeable, shown_by_original, steps_taken
 from unrecall.methods.base import LoopMethod, Training, null_base
 from unrecall.spec.lines import show
 from unrecall.training.job import Job
@@ -43,7 +45,7 @@ BUDGETS = ("steps", "learning_rates")
 READY = 10.0
 """Seconds within which a method's phases, on all examples, are ready, or it is tried on samples."""
 PATIENCE = 60.0
-"""Seconds after which the trial of attacks ends, in the midst of one if need be."""
+"""Seconds after which the trial of attacks ends, in the midst of one if need be; those of each other trial too."""
 
 
 class Line(NamedTuple):
@@ -225,20 +227,24 @@ def auditing_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     example: hence two bounds.
     """
     settings, durations = _settings(case, model), list[tuple[float, float]]()
-    figures, *trials = [*_fixed(case), *_attacks(case)]
-    least, most = _seconds(figures, case, settings)
+    parts = list(_attacks(case))
+    least, most = _seconds(_measurements(case), case, settings)
     yield Timed(Line("measurements", f"before any attack {between(least, most)}"), least, most)
+    if _beside_never_trained(case):
+        least, most = _never_trained_seconds(case, settings)
+        text = f"beside records never trained on {between(least, most)}"
+        yield Timed(Line("tests", text), least, most)
     few, whole = (_count(request, SPLITS) for request in (settings[-1].request, case.request))
     with at_most(PATIENCE):
-        for trial in trials:
-            case.session.say(f"trying {trial.title}")
-            durations.append(_seconds(trial, case, settings))
-    tried, left = len(durations), len(trials) - len(durations)
+        for part in parts:
+            case.session.say(f"trying {part.title}")
+            durations.append(_seconds(part, case, settings))
+    tried, left = len(durations), len(parts) - len(durations)
     if not tried:
-        text = f"{trials[0].title} takes over {duration(PATIENCE)} on {few} examples alone"
+        text = f"{parts[0].title} takes over {duration(PATIENCE)} on {few} examples alone"
         yield Timed(Line("attacks", text), PATIENCE, math.inf)
         return
-    least, most = (sum(bound) * len(trials) / tried for bound in zip(*durations, strict=True))
+    least, most = (sum(bound) * len(parts) / tried for bound in zip(*durations, strict=True))
     text = f"{tried} tried on {few} examples{f', {left} not tried' if left else ''}; on all {whole} and "
     text += f"{2 + case.retrained} models {between(least, most)}"
     yield Timed(Line("attacks", text), least, most)
@@ -251,17 +257,20 @@ def prices(case: Case, model: nn.Module, patience: float) -> tuple[list[float], 
     """
     settings = _settings(case, model)
 
-    def most(trial: Trial, patience: float) -> float:
+    def most(bounds: Callable[[], tuple[float, float]], patience: float) -> float:
         seconds = math.inf
         with at_most(patience):
-            _, seconds = _seconds(trial, case, settings)
+            _, seconds = bounds()
         return seconds
 
-    return [most(trial, PATIENCE) for trial in _fixed(case)], [most(trial, patience) for trial in _attacks(case)]
+    fixed = [most(partial(_seconds, _measurements(case), case, settings), PATIENCE)]
+    if _beside_never_trained(case):
+        fixed.append(most(partial(_never_trained_seconds, case, settings), PATIENCE))
+    return fixed, [most(partial(_seconds, part, case, settings), patience) for part in _attacks(case)]
 
 
-class Trial(NamedTuple):
-    """Something that is done with few examples and models; all of it takes `weight` times as long at least.
+class AuditPart(NamedTuple):
+    """A part of an audit, tried with few examples and models; all of it takes `weight` times as long at least.
 
     `sets`: those that it takes longer with.
     """
@@ -281,18 +290,48 @@ def _settings(case: Case, model: nn.Module) -> list[Setting]:
     return [Setting(models, sample, task, 0, session) for sample in samples]
 
 
-def _fixed(case: Case) -> Iterator[Trial]:
-    """What is done whatever attacks there are: measurements, and the suite that decides without retrained models."""
-    yield Trial("measurements", _more_models(case), figures_of, SPLITS)
-    if case.retrained < 2:
-        yield Trial("what decides without retrained models", 1.0, beside_never_trained)
+def _measurements(case: Case) -> AuditPart:
+    """What is measured whatever attacks there are."""
+    return AuditPart("measurements", _more_models(case), figures_of, SPLITS)
 
 
-def _attacks(case: Case) -> Iterator[Trial]:
-    """The trials of all attacks."""
+def _beside_never_trained(case: Case) -> bool:
+    """Whether a fixed suite decides, beside records that were never trained on."""
+    return case.retrained < 2 and judgeable(case.request)
+
+
+def _never_trained_seconds(case: Case, settings: Sequence[Setting]) -> tuple[float, float]:
+    """What the fixed suite takes of both models, at least and at most: looks at examples, and steps of fine-tuning.
+
+    Its steps are as long whatever there is, so that a few tell of all.
+    """
+    setting = settings[-1]
+    suite = fixed_suite(setting.task, large=is_large(setting.models.original))
+    looks = tuple(fixed for fixed in suite if not fixed.steps)
+    weight = 2.0 * len(suite) / len(looks)
+    least, most = _seconds(AuditPart("looks", weight, partial(shown_by_original, looks)), case, settings)
+    each = _step_seconds(next(fixed.attack for fixed in suite if isinstance(fixed.attack, Relearn)), setting)
+    fewest, steps = steps_taken(suite, case.request)
+    return least + 2 * fewest * each, most + 2 * steps * each
+
+
+def _step_seconds(attack: Relearn, setting: Setting) -> float:
+    """What a step of an attack takes: the shortest of a few, but for the first, which warms up."""
+    few = replace(attack, steps=tuple(range(1, STEPS + 1)))
+    pool, seconds, started = draw_pool(setting.request, 0).pool, list[float](), time.perf_counter()
+    for _ in few.recover(setting.models.original, pool, setting):
+        seconds.append(time.perf_counter() - started)
+        if sum(seconds) > SLOW:
+            break
+        started = time.perf_counter()
+    return min(seconds[1:] or seconds)
+
+
+def _attacks(case: Case) -> Iterator[AuditPart]:
+    """All attacks."""
     for attack in case.attacks:
         small, times = smallest(attack)
-        yield Trial(report_of(attack).title, times * _more_models(case), partial(finding_of, small))
+        yield AuditPart(report_of(attack).title, times * _more_models(case), partial(finding_of, small))
 
 
 def _more_models(case: Case) -> float:
@@ -306,24 +345,24 @@ def _count(request: Request, sets: Sequence[Split]) -> int:
     return sum(len(observed[split]) for split in sets)
 
 
-def _seconds(trial: Trial, case: Case, settings: Sequence[Setting]) -> tuple[float, float]:
-    """What something takes at least, and with all examples if it grows with them.
+def _seconds(part: AuditPart, case: Case, settings: Sequence[Setting]) -> tuple[float, float]:
+    """What a part takes at least, and with all examples if it grows with them.
 
     No time at all for an attack that can't run.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of so few examples
-        _, (less, _), (more, result) = (clock(partial(trial.work, setting)) for setting in settings)
+        _, (less, _), (more, result) = (clock(partial(part.work, setting)) for setting in settings)
     rows = result.measurements if isinstance(result, Finding) else []
     if rows and all(row.unlearned.value is None for row in rows):
         return 0.0, 0.0
-    fewer, few = (_count(setting.request, trial.sets) for setting in settings[1:])
-    missing = _count(case.request, trial.sets) - few
+    fewer, few = (_count(setting.request, part.sets) for setting in settings[1:])
+    missing = _count(case.request, part.sets) - few
     grown = _of_each(more.seconds - less.seconds, few - fewer) * missing
     if more.numbers:  # as in Samples.seconds
         numbers = _of_each(more.numbers - less.numbers, few - fewer) * missing
         grown = min(grown, more.seconds * numbers / more.numbers)
-    return trial.weight * more.seconds, trial.weight * (more.seconds + grown)
+    return part.weight * more.seconds, part.weight * (more.seconds + grown)
 
 
 def smallest(attack: Attack) -> tuple[Attack, int]:

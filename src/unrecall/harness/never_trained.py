@@ -68,6 +68,11 @@ class FixedAttack(NamedTuple):
     attack: RecoveryAttack | None = None
     taught: bool = False
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """After how many steps of fine-tuning it may end, the fewest first; none where it takes none."""
+        return tuple(sorted(self.attack.steps)) if isinstance(self.attack, attacks.Relearn) else ()
+
 
 def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -> tuple[FixedAttack, ...]:
     """The attacks for a task, in order.
@@ -94,6 +99,11 @@ def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -
         _benign(20, rate or RATE, GENTLE),
         _symmetric(rate or RATE, GENTLE),
     )
+
+
+def is_large(model: nn.Module) -> bool:
+    """Whether a model, if of language, is fine-tuned by a low-rank change."""
+    return sum(p.numel() for p in model.parameters()) > LARGE
 
 
 def _benign(steps: int, rate: float, recipe: Fit, rank: int = 0) -> FixedAttack:
@@ -169,6 +179,15 @@ def _pairs(order: np.ndarray, pairs: Sequence[int]) -> np.ndarray:
     return np.asarray(of_example[order])
 
 
+def steps_taken(suite: Sequence[FixedAttack], request: Request) -> tuple[int, int]:
+    """How many steps of fine-tuning the suite takes of a model, at least and at most."""
+    halves = 2 if units_of(request, 0).crossed else 1  # each of which is taught to a copy of its own
+    fewest, most = (
+        sum(fixed.steps[end] * (halves if fixed.taught else 1) for fixed in suite if fixed.steps) for end in (0, -1)
+    )
+    return fewest, most
+
+
 def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[NeverTrained, dict[str, np.ndarray]]:
     """The verdict on the unlearned model, and the scores that it follows from, as arrays by name.
 
@@ -185,9 +204,9 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
         return not_judged(few, request.control, unchanged=_unchanged(setting)), {}
     seed = seed_of(request.fingerprint, setting.seed)
     units = units_of(request, seed)
-    large = sum(p.numel() for p in setting.models.original.parameters()) > LARGE
-    suite = fixed_suite(task, rate=rate, large=large)
-    roles, time_left = ("unlearned", "original"), TimeLeft([_passes(fixed) for fixed in suite] * 2)
+    suite = fixed_suite(task, rate=rate, large=is_large(setting.models.original))
+    # An attack takes about a look at all examples, and one step as long for each of fine-tuning.
+    roles, time_left = ("unlearned", "original"), TimeLeft([1 + max(fixed.steps, default=0) for fixed in suite] * 2)
     by_role = {role: scores_of(role, suite, units, setting.with_seed(seed), time_left) for role in roles}
     absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
     run = [fixed for fixed in suite if fixed.name not in absent]
@@ -262,11 +281,6 @@ class ModelScores(NamedTuple):
     absent: Mapping[str, str]
 
 
-def _passes(fixed: FixedAttack) -> int:
-    """About how long an attack takes: a look at all examples, and one step as long for each of fine-tuning."""
-    return 1 + (max(fixed.attack.steps) if isinstance(fixed.attack, attacks.Relearn) else 0)
-
-
 def scores_of(
     role: str, suite: tuple[FixedAttack, ...], units: Units, setting: Setting, time_left: TimeLeft | None = None
 ) -> ModelScores:
@@ -295,11 +309,22 @@ def scores_of(
     return ModelScores(shown, losses, steps, absent)
 
 
+def judgeable(request: Request) -> bool:
+    """Whether a request's records can be held beside others that were never trained on."""
+    return request.kind not in SHARED and len(request.holdout) >= FEWEST_HOLDOUT
+
+
+def shown_by_original(suite: tuple[FixedAttack, ...], setting: Setting) -> ModelScores:
+    """What attacks show of the original."""
+    seed = seed_of(setting.request.fingerprint, setting.seed)
+    return scores_of("original", suite, units_of(setting.request, seed), setting.with_seed(seed))
+
+
 def memory_of_original(setting: Setting) -> float:
     """The z by which the original, as it is, knows forget beyond holdout: the audit's own figure before any attack."""
     seed, as_it_is = seed_of(setting.request.fingerprint, setting.seed), fixed_suite(setting.task)[:1]
     own, units = setting.with_seed(seed), units_of(setting.request, seed)
-    shown = scores_of("original", as_it_is, units, own)
+    shown = shown_by_original(as_it_is, setting)
     both = {"unlearned": shown, "original": shown}
     scores = _pool_scores(as_it_is, both, units, _difficulty(units, own), {})
     return judge(scores, Stated(setting.request.control, unchanged=False, seed=seed)).attacks[0].z_original

@@ -18,7 +18,7 @@ from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
 from unrecall.experiment.clock import Spent, at_most, clock
 from unrecall.experiment.doctor import beforehand, doctor, memory
-from unrecall.experiment.timing import Line, Samples, auditing_times, between, smallest
+from unrecall.experiment.timing import Line, Samples, auditing_times, between, smallest, unlearning_times
 from unrecall.methods.base import GradientMethod
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
@@ -147,8 +147,33 @@ def test_an_attack_that_takes_too_long_is_left(samples_world: World, monkeypatch
     w = samples_world
     monkeypatch.setattr("unrecall.experiment.timing.PATIENCE", 0.001)
     lines = look(Scenario("case", "", w.task, w.request, original=w.original), "retrain")
-    assert "what decides without retrained models takes over" in said(lines, "attacks")
+    assert "Loss threshold takes over" in said(lines, "attacks")
     assert said(lines, "in all").startswith("over ")
+
+
+def test_tests_beside_never_trained_records_are_priced_by_their_steps(
+    samples_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second and nothing else takes any: 20 steps, and 1 to 20 of a taught half, of two models."""
+    w = samples_world
+    monkeypatch.setattr("unrecall.experiment.timing._seconds", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr("unrecall.experiment.timing._step_seconds", lambda *_: 1.0)
+    case = Case(Scenario("case", "", w.task, w.request, original=w.original), parse("retrain", "methods"), [], CPU)
+    halves = 2 if len(w.request.forget) >= 40 else 1
+    tests = next(timed for timed in auditing_times(case, w.original) if timed.line.subject == "tests")
+    assert (tests.seconds, tests.most) == (2 * (20 + halves), 2 * (20 + 20 * halves))
+    assert [line.subject for line in look(case.scenario, "retrain")].count("tests") == 1
+    monkeypatch.setattr("unrecall.experiment.timing.judgeable", lambda request: False)
+    assert "tests" not in [line.subject for line in look(case.scenario, "retrain")], "there are none"
+
+
+def test_a_slow_step_is_timed_once(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unrecall.experiment.timing.SLOW", 0.0)
+    case = Case(scenario_of(samples_world), parse("finetune", "methods"), [], CPU)
+    steps = list[int]()
+    monkeypatch.setattr("unrecall.experiment.timing.training", lambda *_: iter(steps.append(1) or i for i in range(3)))
+    assert all(timed.seconds > 0 for timed in unlearning_times(case, samples_world.original))
+    assert len(steps) == 1
 
 
 def test_two_durations_are_one_where_they_are_nearly_the_same() -> None:
