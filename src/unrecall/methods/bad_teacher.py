@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Joined, split_off
 from unrecall.errors import NotSupported
-from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on, reinitialise
+from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on
 from unrecall.spec.parameters import Positive, Share
+from unrecall.training.fresh import reinitialise
 from unrecall.training.teacher import distance, frozen_copy, remembered
 
 
@@ -46,7 +47,7 @@ class BadTeacher(GradientMethod):
         """Makes one phase over the mixture, forget first in its numbering."""
         request, task, generator = job.request, job.task, job.generator
         incompetent = frozen_copy(original)
-        reinitialise([incompetent], generator)
+        reinitialise([incompetent], incompetent, generator)
         pairs = zip(incompetent.parameters(), original.parameters(), strict=True)
         if all(torch.equal(fresh, trained) for fresh, trained in pairs):
             raise NotSupported("BadTeacher: expected layers with reset_parameters to make a teacher of, got none.")

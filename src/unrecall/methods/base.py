@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
 
-import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples
@@ -40,7 +39,6 @@ from unrecall.training.loop import (
     plain_step,
     set_training,
 )
-from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Effort, Session
 from unrecall.training.teacher import frozen_beside, frozen_copy
 from unrecall.training.terms import Terms, weighted
@@ -446,58 +444,3 @@ def _as_long(phase: Phase, steps: int) -> Phase:
     """The phase, which takes so many steps and has no rule that ends it."""
     recipe = replace(phase.fit, epochs=math.ceil(steps / epoch_steps(phase)), steps=steps, until=None)
     return replace(phase, fit=recipe, ends=None)
-
-
-def reinitialise(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
-    """Draws fresh weights, in place, for every layer below `modules` that knows how, or whose model knows it.
-
-    A Transformers model knows how its layers start, also within another module; what it says nothing of, as CLIP's
-    scale, stays. Raises NotSupported for a layer that holds parameters and does not know how, and for one of the user's
-    own in a Transformers model whose `_init_weights` leaves its values as they are.
-    """
-    with own_randomness(draw_seed(generator)):
-        for module in modules:
-            models = [inner for inner in module.modules() if _of_transformers(inner)]
-            known = {layer for model in models for layer in model.modules()}
-            own: list[tuple[nn.Module, nn.Parameter, Tensor]] = []
-            for layer in module.modules():
-                # PyTorch's attention has it under another name.
-                reset = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
-                if callable(reset):
-                    reset()
-                elif type(layer).__name__.endswith("Norm"):
-                    # Transformers' norms have no reset_parameters; all of them start at gain one.
-                    for name, value in layer.named_parameters(recurse=False):
-                        nn.init.constant_(value, float(name == "weight"))
-                elif layer not in known and any(True for _ in layer.parameters(recurse=False)):
-                    raise _no_start(layer, "a layer without")
-                elif not type(layer).__module__.startswith("transformers"):
-                    own += [(layer, value, value.detach().clone()) for value in layer.parameters(recurse=False)]
-            for value in module.parameters():
-                vars(value).pop("_is_hf_initialized", None)
-            _start_from_within(module, None)
-            for layer, weight, before in own:
-                if torch.equal(weight, before):
-                    raise _no_start(layer, "a layer that the model around it leaves as it is")
-
-
-def _no_start(layer: nn.Module, instead: str) -> NotSupported:
-    return NotSupported(
-        f"reinitialise: expected {type(layer).__name__} to have reset_parameters, got {instead}. Give the module that "
-        "method, or retrain through a Scenario with build."
-    )
-
-
-def _of_transformers(module: nn.Module) -> bool:
-    """Whether it is a Transformers model, which starts each of its layers by `_init_weights(layer)`."""
-    return any(kind.__name__ == "PreTrainedModel" for kind in type(module).__mro__)
-
-
-def _start_from_within(module: nn.Module, start: Callable[[nn.Module], None] | None) -> None:
-    """Inner layers first, for an outer one may know better how its own start; each by the model closest around it."""
-    if _of_transformers(module):
-        start = module._init_weights  # type: ignore[assignment]
-    for child in module.children():
-        _start_from_within(child, start)
-    if start is not None:
-        start(module)

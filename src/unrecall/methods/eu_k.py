@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, last_blocks, phase_over, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, last_blocks, phase_over
 from unrecall.spec.parameters import Count
+from unrecall.training.fresh import reinitialise
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class EUk(GradientMethod):
         """Makes one phase over retain, with all but the last blocks frozen and those fresh."""
         last = last_blocks(student, self.blocks, job.task, "EUk")
         student.requires_grad_(False)
-        reinitialise(last, job.generator)
+        reinitialise(last, student, job.generator)
         for module in last:
             module.requires_grad_(True)
         return [phase_over("retain", job, self.fit)]

@@ -6,10 +6,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over
 from unrecall.models.chosen_layers import head_weight
 from unrecall.models.importance import Weights, mean_gradient, most_salient
 from unrecall.spec.parameters import Share
+from unrecall.training.fresh import reinitialise
 from unrecall.training.loop import StepState, plain_step
 from unrecall.training.teacher import frozen_copy
 from unrecall.training.terms import check_own_loss
@@ -111,7 +112,7 @@ def by_channel(criticalities: Weights) -> Weights:
 def start_anew(model: nn.Module, critical: dict[str, Tensor], generator: torch.Generator) -> None:
     """Draws fresh weights where that is critical, in place; NotSupported where a model's layers know none."""
     fresh = frozen_copy(model)
-    reinitialise([fresh], generator)
+    reinitialise([fresh], fresh, generator)
     drawn = dict(fresh.named_parameters())
     for name, weight in model.named_parameters():
         if name in critical:

@@ -10,12 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, reinitialise, repair
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, repair
 from unrecall.models.curvature import summed_gradient
 from unrecall.models.importance import trainable
 from unrecall.models.vector import shaped
 from unrecall.spec.parameters import Count, Share
 from unrecall.tasks.interaction_graph import retained
+from unrecall.training.fresh import reinitialise
 from unrecall.training.loop import StepState, plain_step
 
 
@@ -72,7 +73,7 @@ class Kookmin(GradientMethod):
         difference = difference - summed_gradient(student, task, request.forget, weights)
         masks = {name: smallest(value.abs(), self.share) for name, value in shaped(difference, weights).items()}
         start = copy.deepcopy(student)
-        reinitialise([start], job.generator)
+        reinitialise([start], start, job.generator)
         initial = dict(start.named_parameters())
         with torch.no_grad():
             for name, weight in student.named_parameters():

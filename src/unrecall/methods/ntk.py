@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, Joined, split_off
 from unrecall.disk import weights as on_disk
-from unrecall.methods.base import Job, Method, Strength, Task, copy_of, reinitialise
+from unrecall.methods.base import Job, Method, Strength, Task, copy_of
 from unrecall.models.importance import classes_of, trainable
 from unrecall.models.jacobian import Bound, jacobian
 from unrecall.models.observe import in_order
@@ -22,6 +22,7 @@ from unrecall.nn.gram import combined, kernel, solve
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.protocols import classed
+from unrecall.training.fresh import reinitialise
 from unrecall.training.session import Effort
 
 
@@ -96,7 +97,7 @@ class NTK(Method):
         beginning = copy_of(model, job)
         if self.start:
             return on_disk.load(beginning, Path(self.start))
-        reinitialise([beginning], job.generator)
+        reinitialise([beginning], beginning, job.generator)
         return beginning
 
 

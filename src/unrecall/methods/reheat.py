@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over
 from unrecall.spec.parameters import NonNegative, Share
+from unrecall.training.fresh import reinitialise
 from unrecall.training.loop import Step, StepState
 from unrecall.training.randomness import draw_seed, seeded
 
@@ -75,7 +76,7 @@ class Reheat(GradientMethod):
         start = copy.deepcopy(student)
         if self.towards:
             return weights.load(start, Path(self.towards))
-        reinitialise([start], job.generator)
+        reinitialise([start], start, job.generator)
         return start
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, phase_over, reinitialise
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, phase_over
+from unrecall.training.fresh import reinitialise
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,6 @@ class Retrain(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, on fresh weights."""
-        reinitialise([student], job.generator)
+        reinitialise([student], student, job.generator)
         student.requires_grad_(True)
         return [phase_over("retain", job, self.fit)]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tests.worlds import CPU, Untouchable, World, network
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.methods.base import reinitialise
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.reheat import Reheat, blur, noisy
 from unrecall.models.observe import accuracy
+from unrecall.training.fresh import reinitialise
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, StepState
 from unrecall.training.randomness import seeded
@@ -44,7 +44,7 @@ def test_keeping_all_is_fine_tuning_and_keeping_nothing_is_a_fresh_start(samples
     w = samples_world
     tuned = Finetune(fit=QUICK).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     job = Job(w.request, w.task, seeded(0), CPU)
-    reinitialise([copy.deepcopy(w.original)], job.generator)  # which draws a seed before the loop does
+    reinitialise([fresh := copy.deepcopy(w.original)], fresh, job.generator)  # which draws a seed before the loop does
     assert same(
         Reheat(keep=1.0, fit=QUICK).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)),
         Finetune(fit=QUICK).unlearn(w.original, job),

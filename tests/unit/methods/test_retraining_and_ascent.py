@@ -8,13 +8,14 @@ from math import exp, log, sqrt
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import weight_norm
 
 from tests.worlds import CPU, World, network, small_clip, small_llama
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods import rurk
-from unrecall.methods.base import GradientMethod, reinitialise
+from unrecall.methods.base import GradientMethod
 from unrecall.methods.cf_k import CFk
 from unrecall.methods.eu_k import EUk
 from unrecall.methods.finetune import Finetune
@@ -27,6 +28,7 @@ from unrecall.methods.rurk import RURK
 from unrecall.methods.scrub import SCRUB
 from unrecall.models.perturb import any_classes, other_classes
 from unrecall.tasks import Classification
+from unrecall.training.fresh import reinitialise
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase, StepState, fit
 from unrecall.training.randomness import own_randomness, seeded
@@ -320,7 +322,7 @@ def test_fresh_weights_are_as_large_as_those_of_a_new_model(build: Callable[[int
     new, again = build(60, 1).requires_grad_(False), build(60, 2).requires_grad_(False)
     for value in again.parameters():
         value.add_(9)
-    reinitialise([again], seeded(0))
+    reinitialise([again], again, seeded(0))
     for (name, a), b in zip(new.named_parameters(), again.parameters(), strict=True):
         if a.numel() >= 500:
             assert 0.8 < float(b.std() / a.std()) < 1.25, name
@@ -346,11 +348,53 @@ class Own(nn.Module):
 def test_a_start_of_the_user_s_own_is_not_taken_for_transformers(samples_world: World) -> None:
     model = nn.Sequential(Own(), nn.Linear(4, 2))
     before = model[0].layer.weight.detach().clone()
-    reinitialise([model], seeded(0))
+    reinitialise([model], model, seeded(0))
     assert not torch.equal(model[0].layer.weight, before)
     with pytest.raises(NotSupported, match="expected Own to have reset_parameters"):
-        reinitialise([nn.Sequential(Own(position=True))], seeded(0))
+        reinitialise([alone := nn.Sequential(Own(position=True))], alone, seeded(0))
     within = vision_transformer_within(0, 1)
     within[0].classifier = Own(position=True)  # type: ignore[index]
     with pytest.raises(NotSupported, match="expected Own to have reset_parameters"):
-        reinitialise([within], seeded(0))
+        reinitialise([within], within, seeded(0))
+
+
+class ScaleNorm(nn.Module):
+    """A norm of the user's, whose gain has a name of its own and no start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / x.norm(dim=-1, keepdim=True) * self.scale
+
+
+class Gated(nn.Linear):
+    """A linear layer with a weight more than its `reset_parameters` knows."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.gate = nn.Parameter(torch.ones(outputs))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("layer", [ScaleNorm, lambda: Gated(4, 4), lambda: weight_norm(nn.Linear(4, 4))])
+def test_what_no_start_writes_is_refused_and_not_kept_as_it_was_trained(layer: Callable[[], nn.Module]) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), layer(), nn.Linear(4, 2))
+    with pytest.raises(NotSupported, match="to have reset_parameters"):
+        reinitialise([model], model, seeded(0))
+
+
+def test_layers_of_a_model_start_as_the_whole_model_does() -> None:
+    """Gemma's norms add one to their weights, which start at 0; its linear layers at a deviation of 0.02."""
+    from transformers import GemmaConfig, GemmaForCausalLM
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    model = GemmaForCausalLM(GemmaConfig(vocab_size=20, intermediate_size=64, head_dim=16, **sizes))
+    for value in model.requires_grad_(False).parameters():
+        value.add_(1)
+    last = model.model.layers[-1]
+    reinitialise([last], model, seeded(0))
+    assert not last.input_layernorm.weight.any()
+    assert float(last.self_attn.q_proj.weight.std()) == pytest.approx(0.02, rel=0.1)
+    assert bool((model.model.layers[0].input_layernorm.weight == 1).all()), "the others stay"

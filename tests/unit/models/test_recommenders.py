@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.errors import BadInput, MissingDependency
-from unrecall.methods.base import reinitialise
 from unrecall.models.recommenders import NOBODY, GRU4Rec, LightGCN, MatrixFactorisation, SASRec
 from unrecall.tasks import Recommendation
+from unrecall.training.fresh import reinitialise
 from unrecall.training.randomness import own_randomness, seeded
 
 EDGES = torch.tensor([[0, 0, 1], [0, 1, 1]])
@@ -105,7 +105,7 @@ def test_sasrec_scores_by_the_vectors_that_it_reads() -> None:
 def test_layers_know_how_they_start() -> None:
     for model in (MatrixFactorisation(3, 4), sequential("gru"), sequential("sasrec"), graph()):
         before = copy.deepcopy(model.state_dict())
-        reinitialise([model], seeded(1))
+        reinitialise([model], model, seeded(1))
         changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
         assert any("weight" in name for name in changed)
         assert "edges" not in changed
