@@ -163,8 +163,10 @@ class CIR(GradientMethod):
         inside = {id(m) for modules in blocks[: last + 1] for module in modules for m in module.modules()}
         matrices = {name: m for name, m in with_matrices(model).items() if id(m) in inside and _plain(m)}
         head = head_weight(model, job.task, job.request.forget)
-        before_head = [name for name in matrices if name != head]
-        names = called(list(matrices), self.target, "CIR") if self.target else usual(before_head, FEED_FORWARD, "CIR")
+        if self.target:
+            names = called(list(matrices), self.target, "CIR")
+        else:
+            names = usual(model, [name for name in matrices if name != head], FEED_FORWARD, "CIR")
         parts = [{id(m) for module in modules for m in module.modules()} for modules in blocks[first : last + 1]]
         own = [[name for name in names if id(matrices[name]) in part] for part in parts]
         broken = [within[-1] for within in own if within]

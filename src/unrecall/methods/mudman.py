@@ -106,7 +106,7 @@ class MUDMAN(GradientMethod):
         if self.target:
             return called(names, self.target, "MUDMAN")
         head = head_weight(model, job.task, job.request.forget)
-        return usual([name for name in names if name != head], ["gate_proj"], "MUDMAN")
+        return usual(model, [name for name in names if name != head], ["gate_proj"], "MUDMAN")
 
 
 def remembered(current: StepState, weights: Mapping[str, nn.Parameter]) -> dict[str, Weights]:

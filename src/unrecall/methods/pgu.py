@@ -17,7 +17,7 @@ from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, 
 from unrecall.models.importance import Weights
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.functional import own_moments
-from unrecall.nn.hooks import capture, is_linear, is_transposed, mode
+from unrecall.nn.hooks import capture, check_no_experts, is_linear, is_transposed, mode
 from unrecall.spec.parameters import NonNegative, Positive, Share
 from unrecall.training.loop import StepState, plain_step
 
@@ -80,6 +80,7 @@ class PGU(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget; all weights without a P are frozen."""
         request, task = job.request, job.task
+        check_no_experts(student, "PGU", "Choose another method.")
         moments = self._moments(student, request, task)
         free = {name: free_directions(moment, self.retained_var) for name, moment in moments.items()}
         if not free:

@@ -93,7 +93,7 @@ class RepSelect(Method):
         if self.target:
             return called(names, self.target, "RepSelect")
         head = head_weight(model, job.task, job.request.forget)
-        return usual([name for name in names if name != head], FEED_FORWARD, "RepSelect")
+        return usual(model, [name for name in names if name != head], FEED_FORWARD, "RepSelect")
 
     def _elicited(self, model: nn.Module, names: list[str], job: Job) -> nn.Module:
         """A copy with a low-rank change of these weights that was trained on forget, and is part of them now."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples
 from unrecall.errors import BadInput, NotSupported, nearest
 from unrecall.models.observe import in_order
-from unrecall.nn.hooks import is_linear, until
+from unrecall.nn.hooks import check_no_experts, is_linear, until
 from unrecall.tasks.base import Task
 
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
@@ -44,11 +44,13 @@ def head_weight(model: nn.Module, task: Task, examples: Examples) -> str:
     return next((f"{name}.weight".lstrip(".") for name, module in model.named_modules() if module is head), "")
 
 
-def usual(names: Sequence[str], endings: Sequence[str], owner: str) -> list[str]:
+def usual(model: nn.Module, names: Sequence[str], endings: Sequence[str], owner: str) -> list[str]:
     """Gives the weights of layers that are called so, or all of them where none is; NotSupported where there are none.
 
-    `names`: of weights, without the head's. `owner`: who says that there are none.
+    `names`: of weights, without the head's. `owner`: who says that there are none. NotSupported for a mixture of
+    experts too, of which the usual choice would leave most.
     """
+    check_no_experts(model, owner, "Name layers in target, as q_proj, or choose another method.")
     if not names:
         raise NotSupported(
             f"{owner}: expected {KINDS} before the head that may be trained and share no weights, got none. Choose "

@@ -12,7 +12,7 @@ from unrecall.data.examples import Batch, Examples, move
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import device_of
-from unrecall.nn.hooks import differentiable, is_linear, is_transposed, mode, until
+from unrecall.nn.hooks import check_no_experts, differentiable, is_linear, is_transposed, mode, until
 from unrecall.tasks.base import Task
 
 
@@ -46,9 +46,10 @@ def before_head(model: nn.Module, task: Task, batch: Batch) -> dict[str, nn.Modu
 def matrices(model: nn.Module, task: Task, examples: Examples) -> list[Any]:
     """Lists the linear and convolution layers but the last of all, or of each tower; one of those that share a weight.
 
-    `examples`: of which one shows where the model ends. NotSupported where there are none, or where a weight is
-    computed from others, as weight_norm's is: what is written into it would be lost.
+    `examples`: of which one shows where the model ends. NotSupported where there are none, for a mixture of experts, or
+    where a weight is computed from others, as weight_norm's is: what is written into it would be lost.
     """
+    check_no_experts(model, "layers", "Leave it out.")
     ends = {id(end) for end in task.endings(model, move(task.collate([examples[0]]), device_of(model)))}
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers = [m for m in model.modules() if id(m) not in ends and (isinstance(m, kinds) or is_linear(m))]

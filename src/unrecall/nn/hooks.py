@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unrecall.errors import NotSupported
+
 
 @contextmanager
 def mode(model: nn.Module, *, training: bool) -> Iterator[nn.Module]:
@@ -103,6 +105,14 @@ def stacked_experts(model: nn.Module) -> dict[str, nn.Parameter]:
         for parameter, value in module.named_parameters(recurse=False)
         if value.ndim == 3
     }
+
+
+def check_no_experts(model: nn.Module, owner: str, advice: str) -> None:
+    """NotSupported, said by `owner`, for a mixture whose experts are stacked: most of its weights are in no layer."""
+    if stacked_experts(model):
+        raise NotSupported(
+            f"{owner}: expected weights in layers of their own, got a mixture whose experts are stacked. {advice}"
+        )
 
 
 def routers(model: nn.Module) -> set[nn.Module]:
