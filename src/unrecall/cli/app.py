@@ -123,7 +123,7 @@ def report(
 
 
 def check(records: Annotated[list[Path], typer.Argument(help="records, or folders that hold some")]) -> None:
-    """Whether a record agrees with itself, the rule, and the scores and weights beside it; exit code 1 if not."""
+    """Whether a record agrees with itself, the rule, and scores and weights beside it; exit code 1 if not."""
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.checking import check as checked_again
     from unrecall.report.summary import tries
@@ -135,7 +135,7 @@ def check(records: Annotated[list[Path], typer.Argument(help="records, or folder
         for doubt in checked.record.doubts:
             say(f"  {doubt.severity}: {doubt.message} [{doubt.id}]")
         if not checked.problems:
-            say("  agrees with itself, the rule, and the scores and weights beside it")
+            say(f"  {checked.agreement}")
         for state, lines in (("problem", checked.problems), ("not checked", checked.unseen)):
             for line in lines:
                 say(f"  {state}: {line}")

@@ -245,14 +245,22 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
         attacks=[_attack_test(i, scores, statistics, tests, stated) for i in range(len(scores.attacks))],
         absent=dict(stated.absent),
         damage=[_damage(split, correct) for split, correct in scores.correct.items()],
-        epsilon=epsilon(tests[0].leak),
         recognised=recognised(statistics[0][0], labels.forget) if labels.forget.sum() >= FEW else None,
     )
     level, strange_level = levels(tests[0].smallest)
-    tested = tested.model_copy(
-        update={"level": level, "strange_level": strange_level, "grade": _grade(tested), "needed": _needed(tested)}
-    )
-    label = _label(tested, stated)
+    tested = tested.model_copy(update={"level": level, "strange_level": strange_level})
+    return concluded(tested, unchanged=stated.unchanged)
+
+
+def concluded(tested: NeverTrained, *, unchanged: bool) -> NeverTrained:
+    """The same figures, with the label, the line, and the other figures that follow from them.
+
+    `unchanged`: whether the weights are the original's.
+    """
+    least = None if tested.leak is None else epsilon(tested.leak)
+    following = {"grade": _grade(tested), "needed": _needed(tested), "epsilon": least}
+    tested = tested.model_copy(update=following)
+    label = _label(tested, unchanged=unchanged)
     return tested.model_copy(update={"label": label, "line": line(label, tested, _unsafe(tested))})
 
 
@@ -347,6 +355,13 @@ def levels(smallest: float) -> tuple[float, float]:
     return (ALPHA, 0.0) if smallest <= ALPHA + 1e-12 else (0.0, 0.0)
 
 
+def possible_levels(leak: float | None, strange: float | None) -> set[tuple[float, float]]:
+    """The levels of both sides that there can be where these p were found: none is below the smallest that can be."""
+    found = min(1.0 if p is None else p for p in (leak, strange))
+    least = (0.0, STRANGE, LEAKS, ALPHA)  # the smallest p lies above one of them, and at the next at most
+    return {levels(smallest) for below, smallest in zip(least, (*least[1:], 1.0), strict=True) if below < found}
+
+
 def _grade(tested: NeverTrained) -> Literal["A", "B", "C", "D", "E"]:
     """What the holdout is worth: a random split that covariates can tell apart is none."""
     if tested.control == "synthetic":
@@ -362,9 +377,9 @@ def _needed(tested: NeverTrained) -> int | None:
     return needed(tested.forget, min(first, max(others)), 0.5, SURE) if others else None
 
 
-def _label(tested: NeverTrained, stated: Stated) -> Label:
+def _label(tested: NeverTrained, *, unchanged: bool) -> Label:
     """The decision table, from its top row down."""
-    if stated.unchanged:
+    if unchanged:
         return "unchanged"
     if swapped(tested):
         return "not judged"

@@ -20,7 +20,16 @@ from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import declared_by_own_rule, judged_by_own_rule
 from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
-from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, PoolScores, Stated, judge, seed_of
+from unrecall.record.never_trained import (
+    SUITES,
+    TAUGHT_STEPS,
+    PoolScores,
+    Stated,
+    concluded,
+    judge,
+    possible_levels,
+    seed_of,
+)
 from unrecall.record.schema import (
     NEVER_TRAINED,
     SCORES,
@@ -48,6 +57,13 @@ class Recheck(NamedTuple):
     record: Record
     problems: list[str]
     unseen: list[str]
+
+    @property
+    def agreement(self) -> str:
+        """With what a record agrees that has no problems."""
+        beside = ["scores"] * bool(self.record.scores) + ["weights"] * (NO_CHECKPOINT not in self.unseen)
+        also = f", and with the {' and '.join(beside)} beside it" if beside else ""
+        return f"agrees with itself and the rule{also}"
 
 
 def recheck(path: Path, declared: Mapping[str, Side | None]) -> Recheck:
@@ -129,7 +145,8 @@ def _numbers(record: Record) -> Iterator[str]:
     """Means must be those of their references, intervals hold their values, and choices be among the trials."""
     for m in record.measurements:
         values = [e.value for e in m.references if e.value is not None]
-        if values and (m.reference is None or not math.isclose(m.reference, sum(values) / len(values), abs_tol=1e-9)):
+        mean = sum(values) / len(values) if values else None
+        if (m.reference is None) != (mean is None) or not math.isclose(m.reference or 0.0, mean or 0.0, abs_tol=1e-9):
             yield f"{m.name}: the mean of its references is not its reference."
         for estimate in (m.unlearned, m.original, m.null, *m.references):
             if not _ordered(estimate):
@@ -225,6 +242,7 @@ def _never_trained(record: Record, folder: Path) -> list[str]:
         problems.append("never trained: it stopped after steps at which relearning doesn't look.")
     if written.seed != seed_of(record.provenance.fingerprint, record.seed):
         problems.append("never trained: its seed is not the one that data and audit give.")
+    problems += _not_following(record, written)
     if NEVER_TRAINED not in record.scores:
         return problems + ([f"scores of {NEVER_TRAINED}: the record names none."] if record.scores else [])
     for place in places_of_scores(folder, NEVER_TRAINED):
@@ -236,6 +254,17 @@ def _never_trained(record: Record, folder: Path) -> list[str]:
         differing = [name for name in figures if not _close(written_figures[name], figures[name])]
         problems += [f"never trained: its {name} is not what the scores beside it come to." for name in differing]
     return problems
+
+
+def _not_following(record: Record, written: NeverTrained) -> Iterator[str]:
+    """What doesn't follow from the figures that stand in the record, scores or not."""
+    weights = record.provenance.weights
+    follows = concluded(written, unchanged=weights.get("unlearned") == weights.get("original"))
+    for name in ("label", "line", "grade", "needed", "epsilon"):
+        if not _close(getattr(written, name), getattr(follows, name)):
+            yield f"never trained: its {name} does not follow from its other figures."
+    if (written.level, written.strange_level) not in possible_levels(written.leak, written.strange):
+        yield "never trained: its levels can't be those of its p."
 
 
 def _of_no_attack(record: Record, written: NeverTrained) -> list[str]:

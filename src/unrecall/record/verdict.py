@@ -200,7 +200,8 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool) -> Labelled:
     if not m.judged or value is None:
         return Labelled(m.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None}), "")
     if len(reference_values(m)) < 2:
-        return Labelled(m.model_copy(update={"verdict": "inconclusive", "note": m.note or too_few(m)}), FEW)
+        without = {"verdict": "inconclusive", "note": m.note or too_few(m), "bound_low": None, "bound_high": None}
+        return Labelled(m.model_copy(update=without), FEW)
     centre, half = bounds.centre, bounds.half
     side = (value - centre) * (1 if m.leak == "above" else -1)
     label: Label = "like retrained"

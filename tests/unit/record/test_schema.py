@@ -17,6 +17,7 @@ from unrecall.harness.score_files import write_scores
 from unrecall.harness.suites import judged_names
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judged as judged_again
+from unrecall.record.never_trained import concluded, possible_levels
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Record, ThreatModel, load
 from unrecall.record.verdict import judge
@@ -267,6 +268,65 @@ def test_scores_that_no_attack_owns_are_named(tmp_path: Path) -> None:
     judged().save(tmp_path / "record.json")
     (problem,) = recheck(tmp_path / "record.json", DECLARED).problems
     assert problem == "scores/renamed.safetensors: the record names no such scores."
+
+
+def beside_never_trained(**changes: Any) -> Record:
+    """A record whose verdict follows from its figures, but for the changes; no scores are kept."""
+    tested = concluded(sample_records.never_trained(), unchanged=False)
+    return sample_records.alone().model_copy(update={"scores": {}, "never_trained": tested.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "follows"),
+    [
+        ({}, ""),
+        ({"label": "no more than 25 %"}, "label"),
+        ({"leak": 0.5}, "label"),
+        ({"line": "All is well."}, "line"),
+        ({"grade": "A"}, "grade"),
+        ({"control": "matched"}, "grade"),
+        ({"needed": 3}, "needed"),
+        ({"epsilon": 0.0}, "epsilon"),
+    ],
+)
+def test_a_verdict_beside_never_trained_records_must_follow_without_its_scores_too(
+    changes: dict[str, Any], follows: str, tmp_path: Path
+) -> None:
+    beside_never_trained(**changes).save(tmp_path / "record.json")
+    problems = recheck(tmp_path / "record.json", DECLARED).problems
+    assert (f"never trained: its {follows} does not follow from its other figures." in problems) is bool(follows)
+    assert any("does not follow" in problem for problem in problems) is bool(follows)
+
+
+@pytest.mark.parametrize(("level", "possible"), [(0.04, True), (0.0, False), (0.05, False), (1.0, False)])
+def test_levels_can_not_hide_a_small_p(level: float, possible: bool, tmp_path: Path) -> None:
+    """A p of .002 was found, so that labellings were not too few: the levels are .04 and .01."""
+    beside_never_trained(level=level).save(tmp_path / "record.json")
+    said = "never trained: its levels can't be those of its p."
+    assert (said not in recheck(tmp_path / "record.json", DECLARED).problems) is possible
+
+
+def test_levels_follow_from_the_smallest_p_that_there_can_be() -> None:
+    assert possible_levels(0.002, 0.9) == {(0.04, 0.01)}
+    assert possible_levels(0.9, 0.03) == {(0.04, 0.01), (0.04, 0.0)}
+    assert possible_levels(0.045, None) == {(0.04, 0.01), (0.04, 0.0), (0.05, 0.0)}
+    assert possible_levels(None, None) == {(0.04, 0.01), (0.04, 0.0), (0.05, 0.0), (0.0, 0.0)}
+
+
+def test_a_retrained_value_without_a_retrained_model_is_a_problem(tmp_path: Path) -> None:
+    def claim(data: dict[str, Any]) -> None:
+        data["measurements"][0] |= {"references": [], "reference": 0.5}
+
+    problems = recheck(edited(claim, tmp_path / "record.json"), DECLARED).problems
+    assert any(problem.endswith("the mean of its references is not its reference.") for problem in problems)
+
+
+def test_it_agrees_with_what_is_there_and_no_more(tmp_path: Path) -> None:
+    judged().save(tmp_path / "record.json")
+    assert recheck(tmp_path / "record.json", DECLARED).agreement == "agrees with itself and the rule"
+    weights.save(network(seed=1), tmp_path / "unlearned.safetensors")
+    beside = recheck(tmp_path / "record.json", DECLARED).agreement
+    assert beside == "agrees with itself and the rule, and with the weights beside it"
 
 
 def test_a_check_says_what_it_can_not_see(tmp_path: Path) -> None:
