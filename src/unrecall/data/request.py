@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
+from unicodedata import normalize
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -32,6 +33,8 @@ APART = {
     "holdout": ("test",),
 }
 """Which sets may share no example."""
+REPEATED = 0.05
+"""The share of a holdout that may be repeats: by chance a few are, and many make it look larger than it is."""
 EMPTY: dict[Split, str] = {
     "forget": "Name at least one example to forget.",
     "retain": "A request to forget everything needs no unlearning: delete the model.",
@@ -115,7 +118,10 @@ class Request:
                 check_same(digest(examples[i]), digest(examples[i]), f"{name}[{i}]")
 
     def check_apart(self, digests: Mapping[str, Sequence[str]]) -> None:
-        """BadInput where forget has an example twice, or two sets share one; `digests`: what each of each set is."""
+        """BadInput where forget has an example twice, two sets share one, or much of holdout is there several times.
+
+        `digests`: what each example of each set is.
+        """
         places = {name: _places(texts) for name, texts in digests.items()}
         for i, key in enumerate(digests["forget"]):
             if places["forget"][key] != i:
@@ -123,6 +129,7 @@ class Request:
                     f"Request: expected each forget example once, got example {i} equal to {places['forget'][key]}. "
                     "Remove the duplicate."
                 )
+        _check_repeats(digests["holdout"], self.groups)
         for first, second in ((first, second) for first, others in APART.items() for second in others):
             if {first, second} <= places.keys() and (shared := places[first].keys() & places[second].keys()):
                 i, j = min((places[first][key], places[second][key]) for key in shared)
@@ -303,10 +310,28 @@ def _check_groups(request: Request) -> None:
                 f"Request: expected groups to name whose each of {count} {arm} examples is, got {len(names)} names. "
                 "Give one text an example, for forget and for holdout."
             )
+    spelt: dict[str, str] = {}
+    for name in (*groups["forget"], *groups["holdout"]):
+        if (other := spelt.setdefault(normalize("NFC", name.strip()), name)) != name:
+            raise BadInput(
+                f"Request: expected one spelling of each name in groups, got {other!r} and {name!r}. Take one of them."
+            )
     if both := sorted(set(groups["forget"]) & set(groups["holdout"])):
         raise BadInput(
             f"Request: expected nobody in forget and in holdout, got '{both[0]}' in both. Take these examples out of "
             "holdout: they are no example of somebody who was never trained on."
+        )
+
+
+def _check_repeats(holdout: Sequence[str], groups: Mapping[str, Sequence[str]] | None) -> None:
+    """BadInput where more than a few of holdout are there several times, where people are named as several people's."""
+    units = set(holdout) if groups is None else set(zip(holdout, groups["holdout"], strict=True))
+    repeats = len(holdout if groups is None else units) - len(set(holdout))
+    if repeats > REPEATED * len(holdout):
+        whose = "" if groups is None else ", each one person's"
+        raise BadInput(
+            f"Request: expected a holdout of different examples{whose}, got {repeats} of {len(holdout)} that are there "
+            "already. Keep each once: the same example again says nothing new."
         )
 
 

@@ -143,8 +143,7 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return
     z = memory_of_original(Setting(Models(model, model), request, task, case.seed, case.session.quiet()))
-    units = len(set(request.groups["forget"])) if request.groups else len(request.forget)
-    yield from (Line("original", text) for text in remembered(z, units))
+    yield from (Line("original", text) for text in remembered(z, Sizes.of(request, case.retrained)))
 
 
 def _tuning(case: Case) -> str:

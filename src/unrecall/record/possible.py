@@ -39,7 +39,8 @@ class Sizes(NamedTuple):
         """Of a request as it is audited, beside so many retrained models."""
         groups, planted = request.groups, request.pairs is not None
         if groups is None:
-            return Sizes(request.kind, len(request.forget), len(request.holdout), retrained, planted=planted)
+            others = len(request.holdout) if planted else len(set(request.digests["holdout"]))
+            return Sizes(request.kind, len(request.forget), others, retrained, planted=planted)
         forgotten, others = (len(set(groups[arm])) for arm in ("forget", "holdout"))
         return Sizes(request.kind, forgotten, others, retrained, grouped=True, planted=planted)
 
@@ -114,8 +115,9 @@ def _beside_never_trained(sizes: Sizes) -> Iterator[str]:
         yield f"more holdout helps up to {4 * sizes.forget} {units}."
 
 
-def remembered(z: float, units: int) -> Iterator[str]:
+def remembered(z: float, sizes: Sizes) -> Iterator[str]:
     """What the original's own statistic says: the smallest share of its memory that is noticed, and what is needed."""
+    units, fewest = sizes.forget, FEWEST["group" if sizes.grouped else "record"]
     share = smallest_share(z)
     yield f"the original remembers forget with z = {z:.1f}, as it is: " + (
         "too little to see whether it goes; the audit looks again after fine-tuning."
@@ -123,5 +125,5 @@ def remembered(z: float, units: int) -> Iterator[str]:
         else f"{share:.0%} of that memory left is noticed."
     )
     enough = None if share is None else needed(units, z, 0.5, SURE)
-    if enough is not None and enough > units:
-        yield f"for no more than 50 %, about {enough} such records are needed."
+    if enough is not None and max(enough, fewest) > units:
+        yield f"for no more than 50 %, about {max(enough, fewest):,} such {sizes.units} are needed."

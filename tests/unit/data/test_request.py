@@ -12,6 +12,7 @@ from tests.worlds import blobs, network
 from unrecall.data.examples import Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput, MissingReference
+from unrecall.record.possible import Sizes
 from unrecall.scenarios.base import choose, read_indices
 from unrecall.tasks import Classification
 from unrecall.tasks.base import check_inputs
@@ -59,6 +60,31 @@ def test_holdout_and_test_share_nothing() -> None:
 def test_a_forget_example_named_twice_is_refused() -> None:
     with pytest.raises(BadInput, match="each forget example once, got example 4 equal to 1"):
         request_with(forget=[*FORGET, FORGET[1]])
+
+
+def test_a_holdout_of_few_examples_many_times_is_refused() -> None:
+    """Intervals would count 40 where there are 8; a twentieth that repeats others by chance does no harm."""
+    with pytest.raises(BadInput, match="holdout of different examples, got 32 of 40 that are there already"):
+        request_with(holdout=HOLDOUT * 5)
+    many = blobs(40, 4, 2)
+    request = request_with(holdout=[*many, many[0], many[1]])
+    assert (len(request.holdout), Sizes.of(request, 0).holdout) == (42, 40)
+
+
+def test_examples_of_one_person_may_repeat_and_those_of_several_may_not() -> None:
+    twice, forgotten = [*HOLDOUT, *HOLDOUT], ["ann"] * len(FORGET)
+    own = [f"p{i}" for i in range(len(HOLDOUT))]
+    assert request_with(holdout=twice, groups={"forget": forgotten, "holdout": own * 2}).groups
+    others = [f"q{i}" for i in range(len(HOLDOUT))]
+    with pytest.raises(BadInput, match="each one person's, got 8 of 16"):
+        request_with(holdout=twice, groups={"forget": forgotten, "holdout": [*own, *others]})
+
+
+@pytest.mark.parametrize(("first", "second"), [("ann", "ann "), ("Zo\u00eb", "Zoe\u0308")])
+def test_a_person_has_one_spelling(first: str, second: str) -> None:
+    names = {"forget": [first] * len(FORGET), "holdout": [second, *(f"p{i}" for i in range(1, len(HOLDOUT)))]}
+    with pytest.raises(BadInput, match="one spelling of each name"):
+        request_with(groups=names)
 
 
 def test_a_class_request_names_its_classes() -> None:

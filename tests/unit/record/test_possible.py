@@ -48,12 +48,15 @@ def test_sizes_decide_which_labels_there_are(sizes: Sizes, sentences: list[str])
 
 def test_what_the_original_remembers_says_what_is_noticed() -> None:
     # 2.8 / z of the memory is noticed 4 times in 5; "no more than 50 %" needs z = 5 + .84, so (5.84 / 4)^2 as many.
-    assert list(remembered(4.0, 100)) == [
+    assert list(remembered(4.0, Sizes("samples", 100, 400, 0))) == [
         "the original remembers forget with z = 4.0, as it is: 70% of that memory left is noticed.",
         "for no more than 50 %, about 214 such records are needed.",
     ]
-    assert list(remembered(0.2, 100)) == [
+    assert list(remembered(0.2, Sizes("samples", 100, 400, 0))) == [
         "the original remembers forget with z = 0.2, as it is: too little to see whether it goes; "
         "the audit looks again after fine-tuning."
     ]
-    assert len(list(remembered(12.0, 100))) == 1
+    assert len(list(remembered(12.0, Sizes("samples", 100, 400, 0)))) == 1
+    # of one person 3 would do by z alone, but nothing is said to be gone of fewer than 20
+    one = Sizes("samples", 1, 20, 0, grouped=True)
+    assert list(remembered(3.5, one))[1:] == ["for no more than 50 %, about 20 such persons are needed."]
