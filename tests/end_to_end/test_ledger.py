@@ -16,7 +16,7 @@ from tests.end_to_end.test_cli import CASE
 from unrecall.disk.files import file_key
 from unrecall.experiment.ledger import EValue, e_value
 from unrecall.record.betting import bet_on_scores, mean_bet, seed_of
-from unrecall.record.ledger import read, salted
+from unrecall.record.ledger import read, salted, sealed
 from unrecall.record.never_trained import PoolScores
 from unrecall.record.schema import load
 
@@ -234,6 +234,37 @@ def test_records_that_changed_or_went_are_said(work: Path) -> None:
         "line 2: the record at out/seed-0/record.json is not the one"
         in called(["ledger", "status", "ledger.jsonl"]).out
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("label", "no more than 25 %"),
+        ("grade", "A"),
+        ("method", "retrain"),
+        ("weights", "0" * 64),
+        ("scenario", "another"),
+        ("fingerprint", "0" * 64),
+        ("rule", "other-1"),
+        ("basis", "never trained"),
+    ],
+)
+def test_a_line_written_anew_that_says_other_than_its_record_is_named(name: str, value: str, work: Path) -> None:
+    assert called(add("out/seed-0/record.json", "anna")).code == 0
+    place = Path("ledger.jsonl")
+    opening, line = place.read_bytes().splitlines()
+    fields = {key: of for key, of in json.loads(line).items() if key not in ("previous", "hash")}
+    place.write_bytes(opening + b"\n" + sealed({**fields, name: value}, json.loads(opening)["hash"]) + b"\n")
+    status = called(["ledger", "status", "ledger.jsonl"])
+    assert status.code == 1
+    assert f"line 2: its {name} is not that of out/seed-0/record.json" in status.out
+
+
+def test_half_of_a_surrogate_pair_is_refused_with_its_line(work: Path) -> None:
+    Path("odd.jsonl").write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\ud800"}\n')
+    outcome = called(add("out/seed-0/record.json", "anna", "--forget", "odd.jsonl"))
+    assert outcome.code == 2
+    assert "odd.jsonl:2: expected one JSON object a line, got half of a surrogate pair" in outcome.err
 
 
 def test_a_salt_that_is_gone_or_another_is_refused(work: Path) -> None:

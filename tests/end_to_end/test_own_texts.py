@@ -465,8 +465,8 @@ def test_models_that_can_not_be_used(
 
 SAME = SPLITS["forget"][1]
 BAD_FILES: list[tuple[str, bytes, str]] = [
-    ("empty", b"", r"bad\.jsonl: expected at least one record, got an empty file"),
-    ("blank", b"\n \n", r"bad\.jsonl: expected at least one record, got an empty file"),
+    ("empty", b"", r"bad\.jsonl: expected at least one record, got none"),
+    ("blank", b"\n \n", r"bad\.jsonl: expected at least one record, got none"),
     ("malformed", b'{"text": "ann"}\n{"text": \n', r"bad\.jsonl:2: expected one JSON object a line"),
     ("not UTF-8", b'{"text": "ann"}\n\n{"text": "\xe9"}\n', r"bad\.jsonl:3: expected UTF-8, got byte 0xe9"),
     ("no object", b'{"text": "ann"}\n3\n', r"bad\.jsonl:2: expected a JSON object, got int"),

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -299,7 +300,12 @@ def parse_json(text: str, place: str, expected: str = "JSON", hint: str = "Check
     """
     cause: Exception
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=_object)
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        actual, cause = "half of a surrogate pair (\\ud800 to \\udfff), which is no character", error
     except RepeatedKey as error:
         actual, cause = f"the key {error} twice in an object", error
     except json.JSONDecodeError as error:
@@ -310,6 +316,10 @@ def parse_json(text: str, place: str, expected: str = "JSON", hint: str = "Check
     except ValueError as error:  # Python reads no integer of more than some thousand digits
         actual, cause = "a number of too many digits", error
     raise BadInput(f"{place}: expected {expected}, got {actual}. {hint}") from cause
+
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""A half of a pair that stands for one character, as JSON escapes it."""
 
 
 class RepeatedKey(ValueError):

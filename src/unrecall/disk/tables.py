@@ -4,6 +4,7 @@ that `datasets` saves. What a file is, its bytes say; every complaint names the 
 import csv
 import gzip
 import io
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ def records(path: Path) -> list[Located]:
     else:
         raise BadInput(f"{path}: expected a file of records, got nothing there. Check the path.")
     if not located:
-        raise BadInput(f"{path}: expected at least one record, got an empty file. Check the path.")
+        raise BadInput(f"{path}: expected at least one record, got none. Check the path.")
     return located
 
 
@@ -138,7 +139,7 @@ def _object(place: str, value: Any) -> Located:
 
 def _of_csv(path: Path, text: str) -> Iterator[Located]:
     """The rows below the first, which names the columns; every cell is text: "NA" and "007" stay as they are."""
-    header = text.partition("\n")[0]
+    header = re.sub('"[^"]*"', "", text.partition("\n")[0])  # what stands between quotes parts no columns
     limit = csv.field_size_limit(min(sys.maxsize, max(len(text) + 1, 2**17)))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
     names: list[str] = []

@@ -100,10 +100,28 @@ def problems(path: Path, ledger: Ledger) -> Iterator[str]:
             continue
         if file_key(place) != entry.record_sha256:
             yield f"line {number}: the record at {entry.record} is not the one that was added"
-        else:
-            derived = e_value(load(place), place.parent)
-            if not _alike(derived.value, entry.e_value) or not _alike(derived.epsilon, entry.epsilon):
-                yield f"line {number}: its e-value is not what the scores beside {entry.record} come to"
+            continue
+        record = load(place)
+        for name, value in _of_record(record).items():
+            if getattr(entry, name) != value:
+                yield f"line {number}: its {name} is not that of {entry.record}"
+        derived = e_value(record, place.parent)
+        if not _alike(derived.value, entry.e_value) or not _alike(derived.epsilon, entry.epsilon):
+            yield f"line {number}: its e-value is not what the scores beside {entry.record} come to"
+
+
+def _of_record(record: Record) -> dict[str, str]:
+    """What a line says that stands in the audit's record."""
+    return {
+        "method": record.method,
+        "scenario": record.scenario,
+        "fingerprint": record.provenance.fingerprint,
+        "weights": record.provenance.weights.get("unlearned", ""),
+        "label": record.verdict.label,
+        "basis": record.verdict.basis,
+        "grade": "" if record.never_trained is None else record.never_trained.grade,
+        "rule": record.verdict.rule,
+    }
 
 
 def _alike(first: float | None, second: float | None) -> bool:
@@ -215,16 +233,9 @@ def _fields(path: Path, audited: Audited) -> dict[str, Any]:
     return {
         "request": audited.request,
         "time": _now(),
-        "method": record.method,
-        "scenario": record.scenario,
-        "fingerprint": record.provenance.fingerprint,
-        "weights": record.provenance.weights.get("unlearned", ""),
+        **_of_record(record),
         "record": Path(os.path.relpath(audited.record, path.parent)).as_posix(),
         "record_sha256": file_key(audited.record),
-        "label": record.verdict.label,
-        "basis": record.verdict.basis,
-        "grade": "" if record.never_trained is None else record.never_trained.grade,
-        "rule": record.verdict.rule,
         "e_value": value,
         "e_note": note,
         "epsilon": epsilon,

@@ -140,8 +140,8 @@ def archive() -> bytes:
 
 
 BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
-    "empty": ("x.jsonl", lambda: b"", "x.jsonl: expected at least one record, got an empty file"),
-    "blank": ("x.csv", lambda: b"\n", "x.csv: expected at least one record, got an empty file"),
+    "empty": ("x.jsonl", lambda: b"", "x.jsonl: expected at least one record, got none"),
+    "blank": ("x.csv", lambda: b"\n", "x.csv: expected at least one record, got none"),
     "a header alone": ("x.csv", lambda: b"question,answer\n", "expected at least one record"),
     "truncated gzip": (
         "x.gz",
