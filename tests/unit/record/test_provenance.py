@@ -19,6 +19,12 @@ from unrecall.record.provenance import without_folders
         (r"texts:model=/home/ann/m,template=Q:\n{prompt}\n\nA: </s>[/INST]\n,forget=/home/ann/f.jsonl",
          r"texts:model=m,template=Q:\n{prompt}\n\nA: </s>[/INST]\n,forget=f.jsonl"),
         ("/home/ann/m; keep 8; prompts in {prompt}\n/x/y", "m; keep 8; prompts in {prompt}\n/x/y"),
+        ("file:///home/ann/x.pt", "x.pt"),
+        ("file:/home/ann/x.pt", "x.pt"),
+        (r"\\server\ann\x.pt", "x.pt"),
+        ("rows with a / b / c removed, items /1, /2", "rows with a / b / c removed, items /1, /2"),
+        ("<script>alert(1)</script> of a/b", "<script>alert(1)</script> of a/b"),
+        ("s3://bucket/ann/x.pt", "s3://bucket/ann/x.pt"),
         ("forget 20 texts of /home/ann/f.jsonl, keep 8", "forget 20 texts of f.jsonl, keep 8"),
     ],
 )  # fmt: skip
