@@ -95,21 +95,25 @@ def report(
     """
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
-    from unrecall.record.schema import load
+    from unrecall.record.schema import Record, load
     from unrecall.report import check_place, export, markdown, summary_lines, write
+    from unrecall.report.summary import repeated
 
     text, table = out.suffix == markdown.SUFFIX, out.suffix in export.FORMS
     if not text and not table and out.suffix not in PAGES:
         forms = ", ".join((*PAGES[:1], markdown.SUFFIX, *export.FORMS))
         raise BadInput(f"--out: expected a name that ends in {forms}, got '{out.name}'. Rename it.")
     (markdown.check if text else export.check if table else check_place)(out)
-    records, errors, files = [], [], records_in(paths)
+    loaded, errors, files = dict[Path, Record](), [], records_in(paths)
     for path in files:
         try:
-            records.append(load(path))
+            loaded[path] = load(path)
         except BadInput as error:
             errors.append(str(error))
-    if records:
+    again = repeated(loaded)
+    for path, first in again.items():
+        say(f"{path}: left out, for it is the same audit as {first}: no other seed, and the same numbers")
+    if records := [record for path, record in loaded.items() if path not in again]:
         if text:
             markdown.write(records, out, judged_names(*records))
         elif table:

@@ -32,6 +32,8 @@ SPECIAL: Final = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
 }
 """What LaTeX would take for a command."""
+SMALLEST: Final = 0.001
+"""Below it three decimals say little of a number."""
 P_LEAK: Final = "p_never_trained"
 AS_IT_IS: Final = "memory_left_as_it_is"
 """The names of the p over all attacks and of the share left, beside records never trained on."""
@@ -297,7 +299,13 @@ def _with_deviation(value: float | None, deviation: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "--" if value is None else f"{value:.3f}"
+    """A number with three decimals, or two digits that count where these would be none of them."""
+    if value is None:
+        return "--"
+    if value == 0 or abs(value) >= SMALLEST:
+        return f"{value:.3f}"
+    digits, power = f"{value:.1e}".split("e")
+    return f"${digits} \\times 10^{{{int(power)}}}$"
 
 
 def _escaped(text: str) -> str:

@@ -1,6 +1,7 @@
 """Many audits in few lines: the seeds of a method together, and methods in order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from unrecall.record.schema import Label, Record
@@ -65,6 +66,13 @@ class Place(NamedTuple):
     rank: int
     tied: bool
     seeds: Audits
+
+
+def repeated(records: Mapping[Path, Record]) -> dict[Path, Path]:
+    """The records that are those of an earlier file, or of a run that was done again, each with that file."""
+    first: dict[str, Path] = {}
+    places = {path: first.setdefault(repr(record.comparable()), path) for path, record in records.items()}
+    return {path: place for path, place in places.items() if place != path}
 
 
 def methods(records: Sequence[Record]) -> list[Audits]:

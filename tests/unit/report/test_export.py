@@ -127,6 +127,14 @@ def test_bold_is_what_is_nearest_and_apart() -> None:
     assert bold_of(alone) == []
 
 
+def test_latex_has_digits_of_small_numbers() -> None:
+    record = alone()
+    assert record.never_trained is not None
+    tested = record.never_trained.model_copy(update={"leak": 0.00012})
+    small = record.model_copy(update={"never_trained": tested})
+    assert r"$1.2 \times 10^{-4}$" in export.as_latex(export.lines([small]), [small])
+
+
 def test_latex_escapes_what_it_would_take_for_commands() -> None:
     hostile = audit(r"a_b\input{x}%", 0, "leaks", 0.5, 0.9)
     text = export.as_latex(export.lines([hostile]), [hostile])

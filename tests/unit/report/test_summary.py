@@ -1,5 +1,7 @@
 """Several seeds as one, and methods in order, by hand."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.unit.report.test_page import Reader
@@ -17,6 +19,7 @@ from unrecall.report.summary import (
     percent,
     percent_over_seeds,
     ranking,
+    repeated,
     tries,
 )
 
@@ -170,3 +173,11 @@ def test_checkpoints_are_no_seeds_of_a_method() -> None:
     unstated = audit("not stated", 0, "leaks", 0.5, 0.9)
     apart = [with_own(unstated, weights={"unlearned": name}) for name in "ab"]
     assert [group.numbers for group in methods(apart)] == [[1], [2]]
+
+
+def test_one_audit_named_twice_is_one() -> None:
+    first, other = audit("m", 0, "leaks", 0.1, 0.9), audit("m", 1, "leaks", 0.1, 0.9)
+    provenance = first.provenance.model_copy(update={"created": "another day"})
+    again = first.model_copy(update={"provenance": provenance})
+    records = {Path("a"): first, Path("b"): again, Path("c"): other}
+    assert repeated(records) == {Path("b"): Path("a")}
