@@ -56,7 +56,7 @@ class BLUR(Plugin):
             def step(current: StepState) -> Tensor:
                 check_own_loss("BLUR", current, phase)
                 assert isinstance(loss, Terms)
-                forget, retain = (slope(current, loss.terms[name]) for name in ("forget", "retain"))
+                forget, retain = (slope(current, loss.terms[name], name) for name in ("forget", "retain"))
                 move_along(current, deflect(retain.gradients, forget.gradients, self.gamma))
                 return forget.value + retain.value
 

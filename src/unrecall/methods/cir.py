@@ -104,11 +104,11 @@ class CIR(GradientMethod):
         def step(current: StepState) -> Tensor:
             check_own_loss("CIR", current, phase)
             own = Gathered()
-            value = slope(current, partial(likeness, chosen, task, own)).value
+            value = slope(current, partial(likeness, chosen, task, own), "forget").value
             for name in own:
                 epoch.setdefault(name, []).extend((a.cpu(), g.cpu()) for a, g in own[name])
             if self._move(current, chosen, own) and self.retain_weight > 0:
-                pull = slope(current, held).gradients
+                pull = slope(current, held, "retain").gradients
                 move_along(current, {p: self.retain_weight * g for p, g in pull.items()})
             if ends_epoch(current):
                 self._gather(current, epoch, job)

@@ -80,13 +80,15 @@ class MUDMAN(GradientMethod):
             memory = remembered(current, weights)
             if current.number % self.fork == 0:
                 memory["adversary"] = {name: p.detach().clone() for name, p in weights.items()}
-            pull = slope_in(weights, current, retain).gradients
+            pull = slope_in(weights, current, retain, "retain").gradients
             for name, p in weights.items():
                 memory["retain"][name].mul_(self.momentum).add_(pull[p], alpha=1 - self.momentum)
             with at(student, memory["adversary"]):
-                value, away = slope_in(weights, current, forget)
+                value, away = slope_in(weights, current, forget, "forget")
                 entropy = self.form == "entropy"
-                relearning = slope_in(weights, current, learned).gradients if entropy else {p: -away[p] for p in away}
+                relearning = (
+                    slope_in(weights, current, learned, "forget").gradients if entropy else {p: -away[p] for p in away}
+                )
             size = product(away, away).sqrt()
             along = {}
             for name, p in weights.items():
@@ -118,9 +120,9 @@ def remembered(current: StepState, weights: Mapping[str, nn.Parameter]) -> dict[
     return memory
 
 
-def slope_in(weights: Mapping[str, nn.Parameter], current: StepState, loss: Loss) -> Slope:
+def slope_in(weights: Mapping[str, nn.Parameter], current: StepState, loss: Loss, stream: str) -> Slope:
     """Differentiates a loss in each of the weights; the gradient is 0 in one that no pass goes through."""
-    value, gradients = slope(current, loss)
+    value, gradients = slope(current, loss, stream)
     return Slope(value, {p: gradients.get(p, torch.zeros_like(p)) for p in weights.values()})
 
 

@@ -62,13 +62,13 @@ class SAM(Plugin):
                 check_own_loss("SAM", current, phase)
                 seed, state = torch.initial_seed() % 2**32, job.generator.get_state()
                 reseed(seed)
-                steepest = slope(current, forget).gradients
+                steepest = slope(current, forget, "forget").gradients
                 reseed(seed)  # whatever the loss draws, from either generator, both passes draw alike
                 job.generator.set_state(state)
                 with moved(current.model, steepest, self.rho):
-                    value, gradients = slope(current, forget)
-                for other in others.values():
-                    beside = slope(current, other)
+                    value, gradients = slope(current, forget, "forget")
+                for name, other in others.items():
+                    beside = slope(current, other, name)
                     value = value + beside.value
                     gradients = added(gradients, beside.gradients)
                 move_along(current, gradients)

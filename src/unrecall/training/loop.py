@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,15 @@ Batches: TypeAlias = Mapping[str, Batch]
 Loss: TypeAlias = Callable[[nn.Module, Batches], Tensor]
 RowsLoss: TypeAlias = Callable[[Rows, Batch], Tensor]
 """A loss of what a model said about a batch, and of that batch."""
+
+
+@runtime_checkable
+class Summed(Protocol):
+    """A loss that is a sum of terms, each of which reads the stream that it is named after."""
+
+    @property
+    def terms(self) -> Mapping[str, Loss]:
+        """The terms by stream, or under a name that is no stream's, where one reads several."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +97,7 @@ class StepState:
         """Computes the loss and its gradients, part by part, clips them, and gives the detached loss."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
-        for share, batches in self._parts():
-            loss = share * self.loss(self.model, batches)
+        for loss in self._losses():
             if not getattr(loss, "requires_grad", False):
                 raise BadInput(
                     "training: expected a loss that depends on a trainable weight, got one without a gradient. "
@@ -105,19 +113,34 @@ class StepState:
 
     def evaluate(self) -> Tensor:
         """Computes the detached loss part by part, and no gradients; BatchNorm sees all that it sees otherwise."""
-        return torch.stack([share * self.loss(self.model, batches).detach() for share, batches in self._parts()]).sum()
+        return torch.stack([loss.detach() for loss in self._losses()]).sum()
 
-    def _parts(self) -> Iterator[tuple[float, Batches]]:
-        """The parts of all batches, each with its share of the first one's examples; fewer where a batch has fewer."""
+    def _losses(self) -> Iterator[Tensor]:
+        """The losses of the batches' parts, which add up to that of the whole if it is a mean over each one's examples.
+
+        A sum of terms is taken term by term, each stream in parts of its own; where one loss reads several streams,
+        in as many parts as all of them can be divided into evenly.
+        """
         if self.accumulate == 1:
-            yield 1.0, self.batches
+            yield self.loss(self.model, self.batches)
             return
-        sizes = [batch_size(batch) for batch in self.batches.values()]
+        terms: Mapping[str, Loss] = self.loss.terms if isinstance(self.loss, Summed) else {}
+        if terms.keys() <= self.batches.keys() and terms:
+            for name, term in terms.items():
+                yield from self._in_parts(term, {name: self.batches[name]})
+        else:
+            yield from self._in_parts(self.loss, self.batches)
+
+    def _in_parts(self, loss: Loss, batches: Batches) -> Iterator[Tensor]:
+        """A loss of each part of some batches, times the part's share of their examples."""
+        sizes = [batch_size(batch) for batch in batches.values()]
         count = min(self.accumulate, *sizes)
-        split = {name: in_parts(batch, count) for name, batch in self.batches.items()}
+        if len(sizes) > 1:  # a part must be the same share of each
+            count = next(n for n in range(count, 0, -1) if not any(size % n for size in sizes))
+        split = {name: in_parts(batch, count) for name, batch in batches.items()}
         for i in range(count):
-            part = {name: batches[i] for name, batches in split.items()}
-            yield batch_size(next(iter(part.values()))) / sizes[0], part
+            part = {name: parts[i] for name, parts in split.items()}
+            yield batch_size(next(iter(part.values()))) / sizes[0] * loss(self.model, part)
 
 
 Step: TypeAlias = Callable[[StepState], Tensor]

@@ -45,9 +45,13 @@ class Slope(NamedTuple):
     gradients: Gradients
 
 
-def slope(current: StepState, loss: Loss) -> Slope:
-    """Differentiates another loss in place of the step's own, without clipping; the weights' `.grad` holds it after."""
-    value = replace(current, loss=loss, clip=None).differentiate()
+def slope(current: StepState, loss: Loss, stream: str = "") -> Slope:
+    """Differentiates another loss in place of the step's own, without clipping; the weights' `.grad` holds it after.
+
+    `stream`: the one whose batch it reads; all of them where no stream is called so.
+    """
+    batches = {stream: current.batches[stream]} if stream in current.batches else current.batches
+    value = replace(current, loss=loss, batches=batches, clip=None).differentiate()
     return Slope(value, {p: p.grad for p in current.model.parameters() if p.grad is not None})
 
 

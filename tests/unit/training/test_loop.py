@@ -19,9 +19,22 @@ from unrecall.disk.weights import digest_of, read
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
-from unrecall.training.loop import Batches, Fit, Phase, StepState, fit, groups, plain_step, set_training, total_steps
+from unrecall.training.loop import (
+    Batches,
+    Fit,
+    Loss,
+    Phase,
+    StepState,
+    fit,
+    groups,
+    loss_on,
+    plain_step,
+    set_training,
+    total_steps,
+)
 from unrecall.training.randomness import seeded
 from unrecall.training.teacher import frozen_copy
+from unrecall.training.terms import Terms, weighted
 
 TASK = Classification()
 DATA = blobs(45, 4, 1)
@@ -124,6 +137,26 @@ def test_the_parts_of_two_streams_go_together_and_what_is_no_mean_counts_once() 
         fit(models[-1], TASK, Phase(loss, {"few": few, "all": DATA}, recipe), seeded(0), CPU)
     assert sizes == [[8, 16]] * 2 + [[2, 4]] * 8
     for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(5, 7), (3, 32), (8, 8), (1, 6)])
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("apart", [True, False])
+def test_two_streams_of_any_lengths_give_the_step_of_the_whole_in_parts(
+    sizes: tuple[int, int], parts: int, apart: bool
+) -> None:
+    """Each term has its own stream's shares; one loss of both streams is cut where both can be."""
+    terms = Terms({"forget": weighted(-1.0, loss_on("forget", TASK)), "retain": loss_on("retain", TASK)})
+    batches = {name: TASK.collate(DATA[:n]) for name, n in zip(terms.terms, sizes, strict=True)}
+    gradients = []
+    for accumulate in (1, parts):
+        model = network().eval()
+        loss: Loss = terms if apart else terms.__call__
+        state = StepState(model, batches, loss, torch.optim.SGD(model.parameters(), 0.1), None, accumulate=accumulate)
+        value = state.differentiate()
+        gradients.append([value, *(p.grad for p in model.parameters())])
+    for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
@@ -231,9 +264,12 @@ def noisy(killed_at: int | None, generator: torch.Generator) -> tuple[Phase, nn.
     """Noise from the generator in the loss, dropout in the model: whatever could go astray on resuming."""
     taken, ends = itertools.count(), {killed_at}  # a number itself would be part of the key
 
-    def loss(model: nn.Module, batches: Batches) -> Tensor:
+    def step(current: StepState) -> Tensor:
         if next(taken) in ends:
             raise Killed
+        return plain_step(current)
+
+    def loss(model: nn.Module, batches: Batches) -> Tensor:
         inputs = batches["all"]["inputs"]
         noise = 0.1 * torch.randn(inputs.shape, generator=generator)
         moved = TASK.with_inputs(batches["all"], inputs + noise)
@@ -241,7 +277,7 @@ def noisy(killed_at: int | None, generator: torch.Generator) -> tuple[Phase, nn.
 
     model = network()
     model.insert(4, nn.Dropout(0.3))
-    return Phase(loss, {"all": DATA, "beside": DATA[:20]}, RECIPE), model
+    return Phase(loss, {"all": DATA, "beside": DATA[:20]}, RECIPE, step), model
 
 
 def test_weights_that_blow_up_are_noticed_where_the_loss_was_still_finite() -> None:
