@@ -93,6 +93,12 @@ def kind_of(*kinds: type) -> Callable[[object], bool]:
 
 
 NOTHING = type(None)
+ALONE = "Expected more than 1 value per channel"
+"""What PyTorch says where BatchNorm should train on one example."""
+FREEZE = (
+    "batch: expected two examples or more where BatchNorm trains, got one. Set fit.batchnorm=frozen, or choose a "
+    "method that doesn't train on what must be forgotten alone."
+)
 
 
 def nearest(name: str, names: Iterable[str], shown: Iterable[str] = ()) -> str:
@@ -114,11 +120,8 @@ def _advice(error: BaseException, place: str | None, line: str) -> str:
             f"memory: expected enough of it, got none left{f' at {place}' if place else ''}: {line or 'MemoryError'}. "
             "Use smaller batches, fewer examples or a smaller model."
         )
-    if "Expected more than 1 value per channel" in line:
-        return (
-            "batch: expected two examples or more where BatchNorm trains, got one. Set fit.batchnorm=frozen, or choose "
-            "a method that doesn't train on what must be forgotten alone."
-        )
+    if ALONE in line:
+        return FREEZE
     if "deepcopy protocol" in line:
         return (
             "model: expected one that can be copied, got one that keeps a tensor with its gradient in an attribute. "

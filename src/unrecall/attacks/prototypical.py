@@ -134,5 +134,6 @@ def _on(head: nn.Linear, features: np.ndarray) -> Tensor:
 @torch.no_grad()
 def _accuracy(head: nn.Linear, signals: Signals) -> float:
     """The share of examples that the head puts in their class, from their features."""
-    predicted = head(_on(head, signals.features)).argmax(1).cpu().numpy()
+    bias = None if head.bias is None else head.bias.float()
+    predicted = F.linear(_on(head, signals.features), head.weight.float(), bias).argmax(1).cpu().numpy()
     return float((predicted == signals.target).mean())

@@ -8,7 +8,6 @@ from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ScoreReading, copies
 from unrecall.data.request import Request
-from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss
@@ -63,16 +62,8 @@ class RelearnTime(RecoveryAttack):
         threshold = self.factor * mean_loss(setting.models.original, task, pool.taught)
         phase = Phase(loss_on("forget", task), {"forget": pool.taught}, self.fit)
         per_epoch = epoch_steps(phase)
-        try:
-            for steps, student in copies(model, task, phase, pool.generator(), setting.session.named("relearn_time")):
-                if steps % per_epoch == 0:
-                    yield Attacked(steps // per_epoch, student, pool.tested)
-                    if mean_loss(student, task, pool.taught) <= threshold:
-                        return
-        except ValueError as error:
-            if len(pool.taught) > 1:
-                raise
-            raise NotSupported(
-                "RelearnTime: expected 2 forget examples or more, from which BatchNorm can take statistics, got 1. Set "
-                "batchnorm=frozen."
-            ) from error
+        for steps, student in copies(model, task, phase, pool.generator(), setting.session.named("relearn_time")):
+            if steps % per_epoch == 0:
+                yield Attacked(steps // per_epoch, student, pool.tested)
+                if mean_loss(student, task, pool.taught) <= threshold:
+                    return

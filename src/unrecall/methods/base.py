@@ -50,6 +50,9 @@ PATIENCE = 100
 """Optimiser steps that a method which stops by itself may take where its recipe has fewer: few examples make epochs
 short, and many gentle steps spare more than a few strong ones."""
 
+OF_FORGET = {"forget", "mixed"}
+"""The names of streams that hold forget, alone or among others."""
+
 P = TypeVar("P", bound=Parameters)
 
 
@@ -318,7 +321,7 @@ def train(student: nn.Module, phases: Iterable[Phase], job: Job, method: Method)
     name, phases = short_line(method), list(phases)
     for i, phase in enumerate(phases, 1):
         place = f", phase {i} of {len(phases)}" if len(phases) > 1 else ""
-        until = job.enough if "forget" in phase.streams else None
+        until = job.enough if OF_FORGET & phase.streams.keys() else None
         if until and i > 1 and until(student):
             job.session.efforts.append(Effort())
             continue

@@ -1,6 +1,7 @@
 """The one training loop: what every method, every reference and every relearning attack runs on."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from unrecall.data.signals import Average, Rows
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
-from unrecall.errors import BadInput, Diverged
+from unrecall.errors import ALONE, FREEZE, BadInput, Diverged, NotSupported
 from unrecall.models.observe import accuracy
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms
@@ -259,7 +260,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
             current = StepState(
                 model, batches, phase.loss, optimizer, recipe.clip, effort.notes, None, recipe.accumulate, step
             )
-            loss = phase.step(current)
+            loss = _stepped(phase, current)
         progress.scheduler.step()
         epoch_ends = (step + 1) % epoch_steps(phase) == 0 or step + 1 == total
         checks = epoch_ends or (step + 1) % recipe.check_every == 0
@@ -278,6 +279,16 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     model.eval()
     effort.seconds += time.perf_counter() - started
     session.efforts.append(effort)
+
+
+def _stepped(phase: Phase, current: StepState) -> Tensor:
+    """A step's loss; NotSupported where BatchNorm can't train on the one example that a batch holds."""
+    try:
+        return phase.step(current)
+    except ValueError as error:
+        if ALONE in str(error):
+            raise NotSupported(FREEZE) from error
+        raise
 
 
 def _key(model: nn.Module, phase: Phase, seed: int, session: Session) -> str:
@@ -323,14 +334,21 @@ def _reached(model: nn.Module, task: Task, phase: Phase) -> bool:
 
 
 def set_training(model: nn.Module, recipe: Fit) -> None:
-    """Train mode, but for BatchNorm where the recipe freezes it, and for modules with no trainable parameter left."""
+    """Train mode, but for BatchNorm where the recipe freezes it, and for modules with no trainable parameter left.
+
+    A BatchNorm that never had parameters goes with what stands before it.
+    """
     model.train()
+    norms = set(batchnorms(model))
+    held = False
     for module in model.modules():
         parameters = list(module.parameters())
-        if parameters and not any(p.requires_grad for p in parameters):
+        if parameters:
+            held = not any(p.requires_grad for p in parameters)
+        if held and (parameters or module in norms):
             module.eval()
     if recipe.batchnorm == "frozen":
-        for norm in batchnorms(model):
+        for norm in norms:
             norm.eval()
 
 
@@ -342,14 +360,12 @@ def _optimizer(recipe: Fit, parameters: list[nn.Parameter]) -> torch.optim.Optim
 
 
 def _scheduler(recipe: Fit, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler:
-    schedulers = torch.optim.lr_scheduler
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    if recipe.schedule == "cosine":
-        scheduler = schedulers.CosineAnnealingLR(optimizer, recipe.period or total)
-    else:
-        rate = recipe.final ** (1 / total) if recipe.schedule == "exponential" else 1.0
-        scheduler = schedulers.ExponentialLR(optimizer, rate)
-    if recipe.warmup == 0:
-        return scheduler
-    rise = schedulers.LinearLR(optimizer, 1 / (recipe.warmup + 1), 1.0, recipe.warmup)
-    return schedulers.ChainedScheduler([scheduler, rise], optimizer)
+    """The rate of each step, as a share of the recipe's: what the schedule says, times what is reached of the rise."""
+
+    def share(step: int) -> float:
+        risen = min(1.0, (step + 1) / (recipe.warmup + 1))
+        if recipe.schedule == "cosine":
+            return risen * (1 + math.cos(math.pi * step / (recipe.period or total))) / 2
+        return risen * recipe.final ** (step / total) if recipe.schedule == "exponential" else risen
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)

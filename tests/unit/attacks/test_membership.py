@@ -1,19 +1,23 @@
 """Membership attacks: against brute force and scikit-learn, and their controls."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn import svm
 
-from tests.worlds import World, blobs, train
+from tests.worlds import CPU, World, blobs, train
 from unrecall.attacks import RMIA, SVC, Lira, Loss, MembershipAttack
 from unrecall.attacks.lira import logit
+from unrecall.data.examples import Part
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Signals
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.evidence import Evidence
+from unrecall.evidence.setting import Models, Setting
+from unrecall.harness.audit import finding_of
 from unrecall.models.observe import observe
 from unrecall.record import stats
 from unrecall.tasks import Classification
@@ -154,3 +158,13 @@ def test_the_papers_svc_calls_memorised_examples_seen(canaries: dict[str, Eviden
     rates = {role: SVC().failure_rate(one).value or 0.0 for role, one in canaries.items()}
     assert rates["original"] < 0.2
     assert min(rate for role, rate in rates.items() if role != "original") > 0.8
+
+
+def test_svc_needs_two_examples_of_a_class(class_world: World) -> None:
+    """One can't be fitted on and scored: it used to count as not seen, the best value that there is."""
+    w = class_world
+    one = replace(w.request, forget=Part(w.request.forget, [0]), kind="class")
+    setting = Setting(Models(w.original, w.original), one, w.task, session=CPU)
+    assert SVC().failure_rate(setting.evidence["unlearned"]).value is None
+    (row, *_) = finding_of(SVC(), setting).measurements
+    assert row.unlearned.value is None

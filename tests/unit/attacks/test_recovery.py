@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.unit.attacks.running import attacked, draw_of, setting_of
-from tests.worlds import World
+from tests.worlds import CPU, World
 from unrecall.attacks import UMA, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
 from unrecall.attacks.prototypical import write
 from unrecall.attacks.rea_class import ReaClass
@@ -17,7 +17,8 @@ from unrecall.data.examples import Examples, Part, digest, iterate
 from unrecall.data.request import Request, Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.scores import best
-from unrecall.evidence.setting import Subject
+from unrecall.evidence.setting import Models, Setting, Subject
+from unrecall.harness.audit import finding_of
 from unrecall.models.observe import accuracy, mean_loss, observe
 from unrecall.nn.functional import margin
 from unrecall.nn.hooks import batchnorms
@@ -243,7 +244,7 @@ def test_one_example_is_too_few_for_batchnorm(samples_world: World) -> None:
     w = samples_world
     alone = replace(w, request=replace(w.request, forget=Part(w.request.forget, [0])))
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
-    with pytest.raises(NotSupported, match="RelearnTime: expected 2 forget examples or more"):
+    with pytest.raises(NotSupported, match="two examples or more where BatchNorm trains, got one"):
         attacked(RelearnTime(), model, alone)
     assert attacked(RelearnTime(fit=Fit(epochs=1, batchnorm="frozen")), model, alone)
 
@@ -308,3 +309,13 @@ def test_controls_of_uma(class_world: World) -> None:
     assert area(attack, w.original, w) > 0.95
     assert area(attack, shy, w) > float(accuracy(shy, w.task, w.request.forget).mean()) + 0.1
     assert max(area(attack, m, w) for m in w.retrained) < 0.1
+
+
+def test_prototypes_are_written_into_a_head_of_16_bits_too(class_world: World) -> None:
+    """Features come as float32: the head answers them in that, and holds the rows in its own format."""
+    w = class_world
+    half = copy.deepcopy(w.original).bfloat16()
+    task = replace(w.task, forward=lambda model, inputs: model(inputs.bfloat16()))  # type: ignore[type-var]
+    setting = Setting(Models(half, copy.deepcopy(half)), w.request, task, session=CPU)
+    rows = finding_of(Prototypical(ks=(2,)), setting).measurements
+    assert any(row.unlearned.value is not None for row in rows)

@@ -24,10 +24,12 @@ from unrecall.models.importance import most_salient
 from unrecall.models.observe import batches
 from unrecall.nn.functional import masked_softmax, one_hot_mask
 from unrecall.nn.hooks import batchnorms
+from unrecall.spec.lines import parse
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase, fit
+from unrecall.training.loop import Fit, Phase, epoch_steps, fit, total_steps
 from unrecall.training.randomness import seeded
+from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
 
 QUICK = Fit(lr=0.01, epochs=2, batch_size=16)
@@ -210,3 +212,16 @@ def test_strengths_point_the_right_way() -> None:
     assert SSD().scaled(2).alpha == 5
     doubled = SalUn().scaled(2)
     assert doubled.base.fit.lr == 2 * SalUn().base.fit.lr  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("line", ["amnesiac:fit.batch_size=64", "bad_teacher:fit.batch_size=64,fit.epochs=3"])
+def test_forget_among_others_ends_where_it_is_forgotten_too(line: str, samples_world: World) -> None:
+    """After the first epoch, at the first look."""
+    w, session = samples_world, Session(device="cpu")
+    method = parse(line, "methods")
+    assert isinstance(method, GradientMethod)
+    job = Job(w.request, w.task, seeded(0), session).until(lambda model: True)
+    (phase,) = method.training(w.original, job).phases
+    assert total_steps(phase) == 3 * epoch_steps(phase)
+    method.unlearn(w.original, job)
+    assert session.efforts[-1].steps == epoch_steps(phase)

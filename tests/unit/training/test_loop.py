@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tests.worlds import CPU, blobs, network
 from unrecall.data.examples import Examples, batch_size
 from unrecall.disk.weights import digest_of, read
-from unrecall.errors import BadInput, Diverged
+from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.models.observe import accuracy
 from unrecall.tasks import Classification
 from unrecall.training.loop import (
@@ -418,3 +418,39 @@ def test_the_gradient_of_five_is_that_of_their_mean() -> None:
     weight = torch.linspace(-1, 1, 64).reshape(4, 16)
     wrong = torch.softmax(inputs @ weight.T, 1) - nn.functional.one_hot(labels, 4)
     torch.testing.assert_close(gradients_of_five()["1.weight"], wrong.T @ inputs / 5)
+
+
+def test_a_rise_longer_than_a_cosine_s_period_never_exceeds_the_rate() -> None:
+    recipe, rates = Fit(lr=1.0, momentum=0.0, schedule="cosine", period=3, warmup=8, steps=12, epochs=12), []
+
+    def step(current: StepState) -> Tensor:
+        rates.append(current.optimizer.param_groups[0]["lr"])
+        return plain_step(current)
+
+    fit(network(), TASK, Phase(loss_on("all", TASK), {"all": DATA}, recipe, step), seeded(0), CPU)
+    due = [min(1, (i + 1) / 9) * (1 + math.cos(math.pi * i / 3)) / 2 for i in range(12)]
+    assert rates == pytest.approx(due)
+
+
+def test_one_example_where_batchnorm_trains_is_refused_in_words() -> None:
+    with pytest.raises(
+        NotSupported, match=r"two examples or more where BatchNorm trains, got one\. Set fit\.batchnorm"
+    ):
+        fit(flat(affine=True), TASK, Phase(loss_on("all", TASK), {"all": DATA[:1]}, Fit(epochs=1)), seeded(0), CPU)
+
+
+def flat(*, affine: bool) -> nn.Sequential:
+    """Two layers, each with a norm behind it."""
+    norms = [nn.BatchNorm1d(8, affine=affine) for _ in range(2)]
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 8), norms[0], nn.ReLU(), nn.Linear(8, 8), norms[1], nn.Linear(8, 4)
+    )
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_norm_without_weights_goes_with_the_layer_before_it(affine: bool) -> None:
+    model = flat(affine=affine)
+    for module in model[:3]:
+        module.requires_grad_(False)
+    set_training(model, RECIPE)
+    assert [model[i].training for i in (2, 5)] == [False, True]
