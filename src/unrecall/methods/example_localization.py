@@ -1,5 +1,6 @@
 """DEL, deletion by example localization: fresh starts for the channels that matter most to forget, and retain."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, phase_over
 from unrecall.models.chosen_layers import head_weight
 from unrecall.models.importance import Weights, mean_gradient, most_salient
+from unrecall.nn.hooks import check_no_experts, transposed_weights
 from unrecall.spec.parameters import Share
 from unrecall.training.fresh import reinitialise
 from unrecall.training.loop import StepState, plain_step
@@ -60,9 +62,9 @@ class ExampleLocalization(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, of which all weights but the critical and the head's are put back each step."""
         request, task = job.request, job.task
-        critical = most_salient(
-            by_channel(criticality(student, mean_gradient(student, task, request.forget))), self.share
-        )
+        check_no_experts(student, "ExampleLocalization", "Choose another method.")
+        importance = criticality(student, mean_gradient(student, task, request.forget))
+        critical = most_salient(by_channel(importance, transposed_weights(student)), self.share)
         head = of_head(student, job)
         start_anew(student, critical, job.generator)
         held = {
@@ -95,16 +97,20 @@ def criticality(model: nn.Module, gradients: Weights) -> Weights:
     return {name: (p.detach() * gradients[name]).abs() for name, p in model.named_parameters() if name in gradients}
 
 
-def by_channel(criticalities: Weights) -> Weights:
-    """Gives all weights of a channel the mean of its largest tenth, one at least, and those of a vector its largest."""
+def by_channel(criticalities: Weights, transposed: Collection[str] = ()) -> Weights:
+    """Gives all weights of a channel the mean of its largest tenth, one at least, and those of a vector its largest.
+
+    `transposed`: the names of weights whose channels are columns.
+    """
     shared = {}
     for name, values in criticalities.items():
         if values.ndim < 2:
             shared[name] = values.max().expand_as(values)
             continue
-        rows = values.flatten(1)
+        rows = values.T if name in transposed else values.flatten(1)
         largest = rows.topk(max(1, round(TOP * rows.shape[1])), dim=1).values.mean(1, keepdim=True)
-        shared[name] = largest.expand_as(rows).view_as(values)
+        spread = largest.expand_as(rows)
+        shared[name] = spread.T if name in transposed else spread.view_as(values)
     return shared
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unrecall.methods.base import Job, Method, Strength, Task, copy_of
 from unrecall.models.importance import classes_of, exact, fisher
 from unrecall.models.observe import in_order
+from unrecall.nn.hooks import check_no_experts, transposed_weights
 from unrecall.spec.parameters import Positive
 from unrecall.tasks.protocols import classed
 from unrecall.training.session import Effort
@@ -55,17 +56,20 @@ class Fisher(Method):
         """Computes F of retain, and draws the noise of a copy."""
         start = time.perf_counter()
         task, retain = job.settled(model).task, job.request.retain
+        check_no_experts(model, "Fisher", "Choose another method.")
         student = copy_of(model, job).eval()
         if self.labels == "model":
             task = classed(self, task, "Set labels=true.").classified()
             passes, information = classes_of(student, task, retain), fisher(student, task, retain)
         else:
             passes, information = 1, exact(student, task, retain)
-        head = _head(student, task, job)
+        head, transposed = _head(student, task, job), transposed_weights(student)
         with torch.no_grad():
             for name, weight in student.named_parameters():
                 if name in information:
-                    self._disturb(weight, self.variance(information[name], name in head), name in head, job)
+                    by_output = information[name].T if name in transposed else information[name]
+                    variance = self.variance(by_output, name in head)
+                    self._disturb(weight, variance.T if name in transposed else variance, name in head, job)
         job.session.efforts.append(Effort(passes=passes * len(retain), seconds=time.perf_counter() - start))
         return student
 

@@ -24,6 +24,7 @@ from unrecall.methods.base import (
 )
 from unrecall.methods.npo import NPO
 from unrecall.models.observe import mean_loss
+from unrecall.nn.hooks import stacked_experts
 from unrecall.spec.parameters import NonNegative, Share
 from unrecall.training.loop import StepState, epoch_steps
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -119,10 +120,12 @@ class UNDO(Wrapper, LoopMethod):
 @torch.no_grad()
 def noise(model: nn.Module, alpha: float, beta: float, generator: torch.Generator) -> None:
     """Gives each trainable weight the share 1 - alpha of itself and alpha beta of Xavier's noise, in place."""
+    experts = {id(weight) for weight in stacked_experts(model).values()}  # each has a matrix of its own
     with own_randomness(draw_seed(generator)):
         for weight in model.parameters():
             if weight.requires_grad:
                 drawn = torch.zeros(weight.shape)
-                if weight.ndim >= 2:
-                    nn.init.xavier_uniform_(drawn)
+                for matrix in drawn if id(weight) in experts else [drawn]:
+                    if matrix.ndim >= 2:
+                        nn.init.xavier_uniform_(matrix)
                 weight.mul_(1 - alpha).add_(drawn.to(weight), alpha=alpha * beta)

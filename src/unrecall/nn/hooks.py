@@ -96,6 +96,11 @@ def is_transposed(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
+def transposed_weights(model: nn.Module) -> set[str]:
+    """Names the weights that are held as `[inputs, outputs]`, as Transformers' `Conv1D` does."""
+    return {f"{name}.weight".lstrip(".") for name, module in model.named_modules() if is_transposed(module)}
+
+
 def stacked_experts(model: nn.Module) -> dict[str, nn.Parameter]:
     """Finds, by name, the parameters that hold one matrix for each expert of a mixture `[experts, ...]`."""
     return {

@@ -46,6 +46,14 @@ def test_channels_by_hand() -> None:
     assert shared["bias"].tolist() == [4.0, 4.0, 4.0]
 
 
+def test_channels_of_a_transposed_matrix_are_its_columns() -> None:
+    """As Transformers' Conv1D holds it, [inputs, outputs]."""
+    matrix = torch.tensor([[1.0, 5.0, 2.0], [3.0, 4.0, 0.0]])
+    shared = by_channel({"c.weight": matrix.T, "d.weight": matrix}, transposed={"c.weight"})
+    assert torch.equal(shared["c.weight"].T, shared["d.weight"])
+    assert shared["d.weight"].tolist() == [[5.0] * 3, [4.0] * 3]
+
+
 def chosen(world: World, share: float) -> dict[str, Tensor]:
     model = copy.deepcopy(world.original).eval()
     gradients = mean_gradient(model, world.task, world.request.forget)

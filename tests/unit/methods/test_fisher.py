@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.worlds import CPU, World
 from unrecall.data.request import Request
@@ -93,3 +93,41 @@ def test_weights_that_are_no_numbers_are_no_result(samples_world: World) -> None
     w = samples_world
     with pytest.raises(Diverged, match="Fisher: expected finite losses and weights, got NaN or infinity"):
         Fisher(alpha=1e300, labels="true").unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+
+
+class Scaled(nn.Module):
+    """A linear layer, or GPT-2's, which holds its matrix the other way round."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.flatten(1)))  # type: ignore[no-any-return]
+
+
+def test_weights_of_one_output_share_their_variance_however_they_are_held() -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    plain, turned = Scaled(nn.Linear(4, 3)), Scaled(Conv1D(3, 4))
+    with torch.no_grad():
+        turned.layer.weight.copy_(plain.layer.weight.T)  # type: ignore[operator, union-attr]
+        turned.layer.bias.copy_(plain.layer.bias)  # type: ignore[operator, union-attr, arg-type]
+        turned.head.load_state_dict(plain.head.state_dict())
+    drawn: dict[str, list[Tensor]] = {}
+    for name, model in (("plain", plain), ("turned", turned)):
+
+        class Shown(Fisher):
+            """Fisher, whose variances are looked at."""
+
+            def _disturb(self, weight: Tensor, variance: Tensor, in_head: bool, job: Job) -> None:
+                drawn.setdefault(name, []).append(variance)  # noqa: B023
+
+        data = [(torch.rand(1, 2, 2, generator=seeded(i)), i % 2) for i in range(12)]
+        Shown().unlearn(
+            model, Job(Request(data[:4], data[4:8], data[8:10], data[10:]), Classification(), seeded(0), CPU)
+        )
+    for one, other in zip(drawn["plain"], drawn["turned"], strict=True):
+        torch.testing.assert_close(one, other.T if one.shape != other.shape else other)
+    assert {p.shape for p in drawn["turned"]} >= {torch.Size([4, 3])}

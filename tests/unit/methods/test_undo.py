@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from tests.laws.test_methods import same
-from tests.worlds import CPU, Untouchable, World
+from tests.worlds import CPU, Untouchable, World, small_mixtures
 from unrecall.errors import BadInput
 from unrecall.methods.base import GradientMethod
 from unrecall.methods.grad_diff import GradDiff
 from unrecall.methods.neggrad_plus import NegGradPlus
 from unrecall.methods.undo import UNDO, noise
 from unrecall.models.observe import accuracy, mean_loss
+from unrecall.nn.hooks import stacked_experts
 from unrecall.spec.lines import parse
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, total_steps
@@ -125,3 +126,12 @@ def test_a_base_that_does_not_train_is_refused(line: str) -> None:
 def test_impossible_shares_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="expected"):
         UNDO(**wrong)
+
+
+def test_each_expert_is_noised_as_a_matrix_of_its_own() -> None:
+    for model in small_mixtures(20):
+        experts = stacked_experts(model)
+        noise(model, alpha=1.0, beta=1.0, generator=seeded(0))
+        for weight in experts.values():
+            due = (2 / sum(weight.shape[1:])) ** 0.5
+            assert float(weight.detach().std()) == pytest.approx(due, rel=0.1)
