@@ -293,7 +293,7 @@ def test_check_goes_on_past_damaged_weights(capsys: pytest.CaptureFixture[str]) 
     assert call("check", "out/seed-0") == 1
     told = capsys.readouterr().out
     assert re.findall(r"^  problem: (.*)$", told, re.MULTILINE) == [
-        f"{path}: expected a whole safetensors file, got a damaged or truncated one."
+        f"{path}: expected a whole safetensors file, got a damaged or truncated one. Copy it again."
     ]
     assert "  not checked: " in told
 

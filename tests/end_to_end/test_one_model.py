@@ -37,7 +37,9 @@ def test_the_page_s_commands_run(folder: Path, capsys: pytest.CaptureFixture[str
     for command in COMMANDS:
         more = ["--suite", "loss", "--device", "cpu"] if command.startswith(("doctor", "run")) else []
         assert call(*command.split(), *more) == 0, command
-    assert "beside 200 records never trained on: leaks at 4 %" in capsys.readouterr().out
+    assert (
+        "beside 200 records never trained on it can be: leaks (wrongly in at most 4 of 100)" in capsys.readouterr().out
+    )
     person = load(folder / "ann" / "seed-0" / "record.json")
     assert person.never_trained is not None
     assert (person.never_trained.unit, person.never_trained.forget) == ("group", 1)

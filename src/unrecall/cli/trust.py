@@ -56,8 +56,8 @@ def status(
     for line in _table(book):
         say(line)
     evidence = lines.evidence(book.entries)
-    say(f"product over requests with records of their own: {evidence.product:.4g} (20 or more: at most 5 in 100")
-    say("  ledgers of models that never saw what they were to forget reach it, whenever one looks)")
+    say(f"product over requests with records of their own: {evidence.product:.4g}")
+    say("  (models that never saw what they were to forget reach 20 in at most 5 of 100 ledgers, whenever one looks)")
     say(f"with re-audits averaged, at a time settled beforehand: {evidence.combined:.4g}")
     for entry, reason in lines.shared(book.entries):
         say(f"  not multiplied: {entry.request}: {reason}")

@@ -49,7 +49,9 @@ class Part:
         self.whole, self.indices = whole, list(indices)
         outside = next((i for i in self.indices if not 0 <= i < len(whole)), None)
         if outside is not None:
-            raise BadInput(f"Part: expected indices in 0..{len(whole) - 1}, got {outside}.")
+            raise BadInput(
+                f"Part: expected indices in 0..{len(whole) - 1}, got {outside}. Name examples that are there."
+            )
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -124,14 +124,20 @@ def load(model: nn.Module, path: Path) -> nn.Module:
         raise BadInput(f"{path}: expected the weights of this architecture, got {difference}. Check scenario and file.")
     for key, value in tensors.items():
         if value.shape != state[key].shape:
-            raise BadInput(f"{path}: expected {key} of shape {tuple(state[key].shape)}, got {tuple(value.shape)}.")
+            raise BadInput(
+                f"{path}: expected {key} of shape {tuple(state[key].shape)}, got {tuple(value.shape)}. Name a "
+                "checkpoint of this model."
+            )
         if not (is_float(value.dtype) if state[key].is_floating_point() else value.dtype == state[key].dtype):
             raise BadInput(
                 f"{path}: expected {key} in {_kind(state[key])}, got {_kind(value)}. Give the weights before they were "
                 "quantised."
             )
         if value.is_floating_point() and not bool(torch.isfinite(value.to(state[key].dtype)).all()):
-            raise BadInput(f"{path}: expected finite weights in {_kind(state[key])}, got NaN or infinity in {key}.")
+            raise BadInput(
+                f"{path}: expected finite weights in {_kind(state[key])}, got NaN or infinity in {key}. Name a sound "
+                "checkpoint."
+            )
     model.load_state_dict(tensors)
     return model
 
@@ -201,7 +207,9 @@ def read(path: Path) -> dict[str, Tensor]:
                 f"{path}: expected safetensors, got a pickle, which can run code when opened. "
                 "Convert it: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')."
             ) from error
-        raise BadInput(f"{path}: expected a whole safetensors file, got a damaged or truncated one.") from error
+        raise BadInput(
+            f"{path}: expected a whole safetensors file, got a damaged or truncated one. Copy it again."
+        ) from error
     return tensors
 
 

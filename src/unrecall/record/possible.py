@@ -12,7 +12,7 @@ from unrecall.record.memory import needed, smallest_share
 from unrecall.record.never_trained import FEWEST_HOLDOUT, SHARED, levels
 from unrecall.record.never_trained_lines import FEWEST, SURE
 
-COUNTED = "told from counts alone: which of these comes out, what the models know decides."
+COUNTED = "told from counts alone; which of these it will be depends on what the models know."
 SHARP = 5
 """Retrained models from which on the bounds are narrow."""
 LABELLINGS = 20
@@ -101,11 +101,12 @@ def _beside_never_trained(sizes: Sizes) -> Iterator[str]:
     units = sizes.units
     fewest = FEWEST["group" if sizes.grouped else "record"]
     least = _smallest(sizes.labellings)
-    labels = ["leaks at 4 %" if least <= levels(0.0)[0] else "leaks at 5 %"]
+    labels = [f"leaks (wrongly in at most {4 if least <= levels(0.0)[0] else 5} of 100)"]
     labels += ["stands out"] if levels(least)[1] else []
     labels += ["no more than 50 %"] if sizes.forget >= fewest else []
     labels += ["no more than 25 %"] if sizes.forget >= 2 * fewest else []
-    yield f"beside {sizes.holdout} {units} never trained on: {', '.join(labels)}, damaged, can't be told, inconclusive."
+    also = "damaged, can't be told, inconclusive"
+    yield f"beside {sizes.holdout} {units} never trained on it can be: {', '.join(labels)}, {also}."
     yield COUNTED
     if sizes.forget < fewest:
         yield f"how little is left can't be said of fewer than {fewest} {units}, got {sizes.forget}: pool requests."
@@ -119,7 +120,7 @@ def remembered(z: float, sizes: Sizes) -> Iterator[str]:
     """What the original's own statistic says: the smallest share of its memory that is noticed, and what is needed."""
     units, fewest = sizes.forget, FEWEST["group" if sizes.grouped else "record"]
     share = smallest_share(z)
-    yield f"the original remembers forget with z = {z:.1f}, as it is: " + (
+    yield f"the original knows forget better than the holdout, z = {z:.1f} standard deviations, as it is: " + (
         "too little to see whether it goes; the audit looks again after fine-tuning."
         if share is None
         else f"{share:.0%} of that memory left is noticed."

@@ -70,9 +70,11 @@ def test_a_given_original_is_asked_what_it_knows(samples_world: World) -> None:
     given = replace(scenario_of(w), original=w.original, build=None, recipe=None, retrained=())
     lines = look(given, "ssd")
     assert "100 % of forget right" in said(lines, "original")
-    assert "remembers forget with z = " in said(lines, "original")
+    assert "knows forget better than the holdout, z = " in said(lines, "original")
     assert "with 20 of forget" in said(lines, "ssd")
-    assert said(lines, "verdict").startswith("beside 40 records never trained on: leaks at 4 %, stands out, damaged")
+    assert said(lines, "verdict").startswith(
+        "beside 40 records never trained on it can be: leaks (wrongly in at most 4 of 100), stands out, damaged"
+    )
 
 
 def test_what_tuning_takes_is_counted_as_the_run_counts_it(samples_world: World) -> None:
@@ -80,7 +82,9 @@ def test_what_tuning_takes_is_counted_as_the_run_counts_it(samples_world: World)
     given = replace(scenario_of(w), original=w.original, build=None, recipe=None, retrained=())
     lines = look(given, tuned=True)
     assert said(lines, "data") == "forget 20, retain 140, holdout 20, test 200, validation 20"
-    assert said(lines, "verdict").startswith("beside 20 records never trained on: leaks at 4 %, stands out, damaged")
+    assert said(lines, "verdict").startswith(
+        "beside 20 records never trained on it can be: leaks (wrongly in at most 4 of 100), stands out, damaged"
+    )
     assert "20 examples that were never trained on and that the audit does without" in said(lines, "tuning")
     against = said(look(given, tuned=Against("relearn")), "tuning")
     assert against.startswith("--against relearn searches fit.lr on forget and 20 examples")
@@ -100,7 +104,9 @@ def test_persons_are_counted_as_such(samples_world: World) -> None:
     names = {"forget": ["ann"] * 20, "holdout": [f"p{i // 2}" for i in range(40)]}
     request = ur.Request(w.request.forget, w.request.retain, w.request.holdout, groups=names)
     lines = look(Scenario("case", "", w.task, request, original=w.original), "retrain")
-    assert said(lines, "verdict").startswith("beside 20 persons never trained on: leaks at 5 %, damaged")
+    assert said(lines, "verdict").startswith(
+        "beside 20 persons never trained on it can be: leaks (wrongly in at most 5 of 100), damaged"
+    )
     assert "no test set was given" in said(lines, "data")
     assert said(lines, "tuning") == "retrain has no strength to tune"
 
@@ -116,7 +122,7 @@ def test_what_the_original_remembers_is_what_the_audit_will_say(samples_world: W
     assert record.never_trained is not None
     z = record.never_trained.attacks[0].z_original
     given = Scenario("case", "", w.task, request, original=w.original)
-    assert f"remembers forget with z = {z:.1f}, as it is" in said(look(given, "ssd"), "original")
+    assert f"z = {z:.1f} standard deviations, as it is" in said(look(given, "ssd"), "original")
 
 
 def test_a_case_that_cannot_run_says_why(samples_world: World) -> None:

@@ -23,16 +23,25 @@ from unrecall.record.possible import COUNTED, Sizes, possible, remembered
             Sizes("samples", 2, 4, 0),
             ["2 against 4 .* in 15 ways, and 20 are needed. Name 5 records or more"],
         ),
-        (Sizes("samples", 1, 19, 0), ["19 records never trained on: leaks at 5 %, damaged", "fewer than 50"]),
-        (Sizes("samples", 1, 24, 0), ["24 records never trained on: leaks at 4 %, damaged", "fewer than 50"]),
-        (Sizes("samples", 1, 99, 0), ["leaks at 4 %, stands out, damaged", "fewer than 50"]),
+        (
+            Sizes("samples", 1, 19, 0),
+            ["19 records never trained on it can be: leaks .wrongly in at most 5 of 100., damaged", "fewer than 50"],
+        ),
+        (
+            Sizes("samples", 1, 24, 0),
+            ["24 records never trained on it can be: leaks .wrongly in at most 4 of 100., damaged", "fewer than 50"],
+        ),
+        (Sizes("samples", 1, 99, 0), ["leaks .*4 of 100., stands out, damaged", "fewer than 50"]),
         (Sizes("samples", 49, 200, 0), ["stands out, damaged", "fewer than 50 records, got 49"]),
         (Sizes("samples", 50, 200, 0), ["stands out, no more than 50 %, damaged"]),
         (Sizes("samples", 100, 100, 0), ["no more than 50 %, no more than 25 %, damaged", "up to 400 records"]),
         # Of 4 planted pairs 2^4 labellings, of 5 p is 1/32 at least, of 7 1/128.
         (Sizes("samples", 4, 4, 0, planted=True), ["4 against 4 can be dealt out in 16 ways, and 20 are needed"]),
-        (Sizes("samples", 5, 5, 0, planted=True), ["leaks at 4 %, damaged", "fewer than 50", "up to 20 records"]),
-        (Sizes("samples", 7, 7, 0, planted=True), ["leaks at 4 %, stands out", "fewer than 50", "up to 28 records"]),
+        (Sizes("samples", 5, 5, 0, planted=True), ["leaks .*4 of 100., damaged", "fewer than 50", "up to 20 records"]),
+        (
+            Sizes("samples", 7, 7, 0, planted=True),
+            ["leaks .*4 of 100., stands out", "fewer than 50", "up to 28 records"],
+        ),
         (Sizes("samples", 20, 80, 0, grouped=True), ["80 persons .* no more than 50 %, damaged"]),
     ],
 )
@@ -49,12 +58,13 @@ def test_sizes_decide_which_labels_there_are(sizes: Sizes, sentences: list[str])
 def test_what_the_original_remembers_says_what_is_noticed() -> None:
     # 2.8 / z of the memory is noticed 4 times in 5; "no more than 50 %" needs z = 5 + .84, so (5.84 / 4)^2 as many.
     assert list(remembered(4.0, Sizes("samples", 100, 400, 0))) == [
-        "the original remembers forget with z = 4.0, as it is: 70% of that memory left is noticed.",
+        "the original knows forget better than the holdout, z = 4.0 standard deviations, as it is: "
+        "70% of that memory left is noticed.",
         "for no more than 50 %, about 214 such records are needed.",
     ]
     assert list(remembered(0.2, Sizes("samples", 100, 400, 0))) == [
-        "the original remembers forget with z = 0.2, as it is: too little to see whether it goes; "
-        "the audit looks again after fine-tuning."
+        "the original knows forget better than the holdout, z = 0.2 standard deviations, as it is: too little to see "
+        "whether it goes; the audit looks again after fine-tuning."
     ]
     assert len(list(remembered(12.0, Sizes("samples", 100, 400, 0)))) == 1
     # of one person 3 would do by z alone, but nothing is said to be gone of fewer than 20
