@@ -153,7 +153,8 @@ def mean_table(records: list[Record], figures: dict[str, str]) -> list[str]:
     known = {key: title for key, title in figures.items() if any(measured(record, key) for record in records)}
     methods = list(dict.fromkeys(record.method for record in records))
     lines = ["| method | seeds | " + " | ".join(known.values()) + " |", "|---|---|" + "---|" * len(known)]
-    for role in ("original", "retrained"):
+    there = any(m.references for record in records for m in record.measurements)
+    for role in ("original", "retrained") if there else ("original",):
         seeds = {record.seed: record for record in records}
         lines.append(mean_row(f"*{role}*", list(seeds.values()), role, known))
     for method in methods:
