@@ -31,9 +31,9 @@ class Reheat(GradientMethod):
 
     Args:
         keep: the share of each weight that stays; the less, the more is forgotten.
-        noise: what is drawn and added to each weight's gradient, as a share of the root mean square of that weight's
-            gradients, after clipping and where they aren't 0. It was to stand for the noise that large batches lack,
-            which cost less time an epoch, and doesn't on the digits (results/reheat).
+        noise: the deviation of what is drawn and added to each part of a weight's gradient that isn't 0, after
+            clipping, as a share of the root mean square of all its parts. It was to stand for the noise that large
+            batches lack, which cost less time an epoch, and doesn't on the digits (results/reheat).
         towards: a checkpoint to move towards, as safetensors or a Transformers folder, in place of fresh weights: the
             model that was fine-tuned, where pretraining never saw forget.
         fit: SGD, lr 0.1 (twice what the original was trained at), momentum 0.9, weight decay 5e-4, batches of 24, 4
