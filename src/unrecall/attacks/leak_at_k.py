@@ -150,7 +150,4 @@ def expected_best(scores: np.ndarray, k: int) -> np.ndarray:
 
 def beginnings(rows: Rows) -> Tensor:
     """Which rows are among the first tenth of their example's, one at least, `[rows]`."""
-    counts = torch.bincount(rows.example, minlength=rows.examples)
-    start = (counts.cumsum(0) - counts)[rows.example]
-    place = torch.arange(len(rows.example), device=rows.example.device) - start
-    return place < (BEGINNING * counts[rows.example]).ceil()
+    return rows.places() < (BEGINNING * rows.counts()[rows.example]).ceil()

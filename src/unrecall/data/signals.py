@@ -49,6 +49,16 @@ class Rows:
         zeros = torch.zeros(self.examples, dtype=values.dtype, device=values.device)
         return zeros.index_add(0, self.example, values)
 
+    def counts(self) -> Tensor:
+        """How many rows each example has, `[examples]`."""
+        return torch.bincount(self.example, minlength=self.examples)
+
+    def places(self) -> Tensor:
+        """Which row of its example each row is, from 0 `[rows]`; an example's rows follow one another."""
+        counts = self.counts()
+        starts = counts.cumsum(0) - counts
+        return torch.arange(len(self.example), device=self.example.device) - starts[self.example]
+
     def mean(self, values: Tensor, over: Average = "example") -> Tensor:
         """The mean of a per-row quantity `[rows]`: over an example's rows, then over examples; or over all rows."""
         return (self.per_example(values) if over == "example" else values).mean()

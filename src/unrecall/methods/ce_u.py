@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -70,7 +69,4 @@ def ce_u_loss(rows: Rows, skip: int) -> Tensor:
 
 def beyond(rows: Rows, skip: int) -> Tensor:
     """Marks the rows that come after the first `skip` of their example `[rows]`; all of an example that has no more."""
-    counts = torch.bincount(rows.example, minlength=rows.examples)
-    first = counts.cumsum(0) - counts
-    place = torch.arange(len(rows.example), device=rows.example.device) - first[rows.example]
-    return (place >= skip) | (counts[rows.example] <= skip)
+    return (rows.places() >= skip) | (rows.counts()[rows.example] <= skip)

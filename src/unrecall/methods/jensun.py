@@ -97,14 +97,7 @@ class Refused(NamedTuple):
     def labels(self, rows: Rows, batch: Batch) -> Tensor:
         """Gives the token that each row should have `[rows]`: those of the example's refusal in turn."""
         chosen = self.drawn[batch["index"]][rows.example]
-        return self.answers[chosen, places(rows) % self.lengths[chosen]]
-
-
-def places(rows: Rows) -> Tensor:
-    """Counts the rows of each example from 0 `[rows]`; an example's rows follow one another."""
-    counts = torch.bincount(rows.example, minlength=rows.examples)
-    starts = counts.cumsum(0) - counts
-    return torch.arange(len(rows.example), device=rows.example.device) - starts[rows.example]
+        return self.answers[chosen, rows.places() % self.lengths[chosen]]
 
 
 def towards(rows: Rows, labels: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ def _head(model: nn.Module, task: Task, batch: Batch) -> nn.Module | None:
 def _by_example(rows: Rows, values: Tensor) -> Tensor:
     """What belongs to rows `[rows, ...]` as `[examples, most rows, ...]`, with 0 where an example has fewer."""
     order = rows.example.argsort(stable=True)
-    counts = torch.bincount(rows.example, minlength=rows.examples)
+    counts = rows.counts()
     example = rows.example[order]
     place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[example]
     regrouped = values.new_zeros(rows.examples, int(counts.max()), *values.shape[1:])

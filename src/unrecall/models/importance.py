@@ -175,7 +175,7 @@ def in_logits(rows: Rows) -> Tensor:
     """
     p = rows.logits.float().softmax(1).scatter_(1, rows.targets[:, None], 0.0)
     p.scatter_(1, rows.targets[:, None], -p.sum(1, keepdim=True))
-    counts = torch.bincount(rows.example, minlength=rows.examples)
+    counts = rows.counts()
     return p.div_(counts[rows.example][:, None])
 
 

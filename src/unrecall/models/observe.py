@@ -87,7 +87,7 @@ def observe(model: nn.Module, task: Task, examples: Examples, batch_size: int | 
 
 def by_example(rows: Rows, values: Tensor) -> tuple[Tensor, ...]:
     """Takes a per-row quantity apart, one tensor an example."""
-    return torch.split(values, torch.bincount(rows.example, minlength=rows.examples).tolist())
+    return torch.split(values, rows.counts().tolist())
 
 
 def looked_up(table: Sequence[Tensor], batch: Batch) -> Tensor:

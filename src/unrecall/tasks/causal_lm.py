@@ -96,7 +96,7 @@ class CausalLM(Tokenised, Task):
         rows, entered = self._answered_rows(model, batch)
         mean = torch.zeros(rows.examples, entered.shape[1], device=rows.logits.device)
         mean.index_add_(0, rows.example, entered.float())
-        counts = torch.bincount(rows.example, minlength=rows.examples).clamp_min(1)
+        counts = rows.counts().clamp_min(1)
         return View(rows, mean / counts[:, None])
 
     def _answered_rows(self, model: nn.Module, batch: Batch) -> tuple[Rows, Tensor]:

@@ -67,7 +67,7 @@ def remembered(
         for batch in in_order(model, task, examples):
             rows = task.rows(model, batch)
             answers.append(of(rows))
-            counts.append(torch.bincount(rows.example, minlength=rows.examples))
+            counts.append(rows.counts())
             size += answers[-1].numel() * answers[-1].element_size()
             if size / sum(map(len, counts)) * len(examples) > BYTES:  # about what the table would take
                 return answer

@@ -12,7 +12,7 @@ from tests.unit.methods.test_language import only, rows, whole
 from tests.worlds import CPU, World, without_retain
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
-from unrecall.methods.jensun import JensUn, from_original, places, towards
+from unrecall.methods.jensun import JensUn, from_original, towards
 from unrecall.models.observe import accuracy
 from unrecall.nn.functional import nll
 from unrecall.spec.lines import parse
@@ -47,7 +47,7 @@ def test_both_are_bounded_by_log_2_where_they_meet_nowhere() -> None:
 
 
 def test_places_count_from_the_start_of_each_example() -> None:
-    assert places(rows()).tolist() == [0, 1, 2, 0, 1]
+    assert rows().places().tolist() == [0, 1, 2, 0, 1]
 
 
 def by_hand(model: nn.Module, world: World, refusal: str) -> Tensor:
