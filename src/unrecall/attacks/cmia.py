@@ -10,10 +10,9 @@ import torch
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from unrecall.attacks.base import ascend
+from unrecall.attacks.base import ARMS, ascend
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
 from unrecall.data.examples import Absent, Examples, Part, evenly
-from unrecall.data.request import Split
 from unrecall.data.signals import Rows
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
@@ -26,7 +25,6 @@ from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.protocols import Classed, classed
 from unrecall.training.loop import Batches
 
-ARMS: tuple[Split, ...] = ("forget", "holdout")
 HALVINGS = 4
 """How often a copy that hides is trained until half as much of forget is right as before."""
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
+from unrecall.attacks.base import ARMS
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
 from unrecall.data.examples import iterate
 from unrecall.data.request import Split
@@ -20,8 +21,6 @@ from unrecall.record.schema import Estimate, Side, ThreatModel
 from unrecall.spec.parameters import Count, NonNegative, Positive, Share
 from unrecall.tasks.protocols import Perturbable, Textual, Unfinished, check_offers, offers, textual
 from unrecall.training.randomness import seeded
-
-ARMS: tuple[Split, ...] = ("forget", "holdout")
 
 
 class ArmSearch(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unrecall.attacks.base import ARMS
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
 from unrecall.data.examples import Examples, Part, evenly
-from unrecall.data.request import Split
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.models.layers import of_one_kind
@@ -21,8 +21,6 @@ from unrecall.record import stats
 from unrecall.record.schema import Estimate, Side, ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
-
-ARMS: tuple[Split, ...] = ("forget", "holdout")
 
 
 @dataclass(frozen=True)
