@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on, train_only
-from unrecall.models.chosen_layers import called, head_weight, usual, with_matrices
+from unrecall.models.chosen_layers import Wanted, chosen
 from unrecall.models.importance import Weights
 from unrecall.nn.hooks import batchnorms, put_back
 from unrecall.spec.parameters import Count, NonNegative, Share
@@ -69,7 +69,7 @@ class MUDMAN(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over forget, with retain cycling beside it; all but the chosen weights are frozen."""
         request, task = job.request, job.task
-        names = self._chosen(student, job)
+        names = chosen(student, task, request.forget, Wanted(self.target, ["gate_proj"], "MUDMAN"))
         train_only(student, (student.get_parameter(name) for name in names))
         learned, retain = loss_on("forget", task), loss_on("retain", task)
         forget = loss_on("forget", task, sureness if self.form == "entropy" else surprise)
@@ -101,14 +101,6 @@ class MUDMAN(GradientMethod):
         loss = Terms({"forget": forget, "retain": retain})
         phase = Phase(loss, {"forget": request.forget, "retain": request.retain}, self.fit)
         return [replace(phase, step=step)]
-
-    def _chosen(self, model: nn.Module, job: Job) -> list[str]:
-        """Names the weights that are trained; BadInput where a target names no layer, NotSupported without layers."""
-        names = list(with_matrices(model))
-        if self.target:
-            return called(names, self.target, "MUDMAN")
-        head = head_weight(model, job.task, job.request.forget)
-        return usual(model, [name for name in names if name != head], ["gate_proj"], "MUDMAN")
 
 
 def remembered(current: StepState, weights: Mapping[str, nn.Parameter]) -> dict[str, Weights]:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from unrecall.errors import BadInput
 from unrecall.methods.base import Fit, Job, Method, Strength, copy_of, phase_over, train_helper, train_only
-from unrecall.models.chosen_layers import FEED_FORWARD, called, head_weight, usual, with_matrices
+from unrecall.models.chosen_layers import FEED_FORWARD, Wanted, chosen
 from unrecall.models.importance import Weights, mean_gradient
 from unrecall.spec.parameters import Count, Positive
 from unrecall.training.disruption import SAMPLE, disruption
@@ -68,7 +68,8 @@ class RepSelect(Method):
         """Finds the direction, and moves a copy along it."""
         start, job = time.perf_counter(), job.settled(model)
         student = copy_of(model, job).eval()
-        names = self._chosen(student, job)
+        wanted = Wanted(self.target, FEED_FORWARD, "RepSelect")
+        names = chosen(student, job.task, job.request.forget, wanted)
         gradients = mean_gradient(self._elicited(student, names, job), job.task, job.request.forget)
         bases = mean_gradient(student, job.task, job.request.retain) if self.basis == "retain" else gradients
         with own_randomness(draw_seed(job.generator)):
@@ -86,14 +87,6 @@ class RepSelect(Method):
         passes = 2 * len(job.request.forget) + len(looks) * min(SAMPLE, len(job.request.retain))
         job.session.efforts.append(Effort(passes=passes, seconds=time.perf_counter() - start))
         return student
-
-    def _chosen(self, model: nn.Module, job: Job) -> list[str]:
-        """Names the weights that are changed; BadInput where a target names no layer, NotSupported without layers."""
-        names = list(with_matrices(model))
-        if self.target:
-            return called(names, self.target, "RepSelect")
-        head = head_weight(model, job.task, job.request.forget)
-        return usual(model, [name for name in names if name != head], FEED_FORWARD, "RepSelect")
 
     def _elicited(self, model: nn.Module, names: list[str], job: Job) -> nn.Module:
         """A copy with a low-rank change of these weights that was trained on forget, and is part of them now."""

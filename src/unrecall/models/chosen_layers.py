@@ -1,6 +1,7 @@
 """Layers of a model by name or number, and what leaves one of them: what methods that change few of them ask for."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,29 @@ def head_weight(model: nn.Module, task: Task, examples: Examples) -> str:
     except NotSupported:
         return ""
     return next((f"{name}.weight".lstrip(".") for name, module in model.named_modules() if module is head), "")
+
+
+class Wanted(NamedTuple):
+    """Which layers' weights a method changes: those that `target` names, or else those whose names end so.
+
+    `owner`: the method, which says what is wrong.
+    """
+
+    target: Sequence[str]
+    endings: Sequence[str]
+    owner: str
+
+
+def chosen(model: nn.Module, task: Task, examples: Examples, wanted: Wanted) -> list[str]:
+    """Names the weights that are changed; BadInput where a target names no layer, NotSupported without layers.
+
+    `examples`: of which one shows which layer is the head.
+    """
+    names = list(with_matrices(model))
+    if wanted.target:
+        return called(names, wanted.target, wanted.owner)
+    head = head_weight(model, task, examples)
+    return usual(model, [name for name in names if name != head], wanted.endings, wanted.owner)
 
 
 def usual(model: nn.Module, names: Sequence[str], endings: Sequence[str], owner: str) -> list[str]:
