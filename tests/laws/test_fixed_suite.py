@@ -200,7 +200,7 @@ def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:
 
 
 def test_an_example_that_the_holdout_has_twice_is_one() -> None:
-    twice = [*examples(2, 12), *examples(2, 6)]
+    twice = [*examples(2, 12), *examples(2, 1)]
     units = units_of(ur.Request(examples(1, 12), examples(3, 60), twice, examples(4, 20)), 9)
     assert len(units.examples) == 24
 

@@ -33,8 +33,8 @@ APART = {
     "holdout": ("test",),
 }
 """Which sets may share no example."""
-REPEATED = 0.05
-"""The share of a holdout that may be repeats: by chance a few are, and many make it look larger than it is."""
+REPEATED = 0.1
+"""The share of a holdout that may be repeats, or one: by chance a few are, and many make it look larger than it is."""
 EMPTY: dict[Split, str] = {
     "forget": "Name at least one example to forget.",
     "retain": "A request to forget everything needs no unlearning: delete the model.",
@@ -327,7 +327,7 @@ def _check_repeats(holdout: Sequence[str], groups: Mapping[str, Sequence[str]] |
     """BadInput where more than a few of holdout are there several times, where people are named as several people's."""
     units = set(holdout) if groups is None else set(zip(holdout, groups["holdout"], strict=True))
     repeats = len(holdout if groups is None else units) - len(set(holdout))
-    if repeats > REPEATED * len(holdout):
+    if repeats > max(1, REPEATED * len(holdout)):
         whose = "" if groups is None else ", each one person's"
         raise BadInput(
             f"Request: expected a holdout of different examples{whose}, got {repeats} of {len(holdout)} that are there "

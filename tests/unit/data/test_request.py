@@ -63,7 +63,7 @@ def test_a_forget_example_named_twice_is_refused() -> None:
 
 
 def test_a_holdout_of_few_examples_many_times_is_refused() -> None:
-    """Intervals would count 40 where there are 8; a twentieth that repeats others by chance does no harm."""
+    """Intervals would count 40 where there are 8; a few that repeat others by chance do no harm."""
     with pytest.raises(BadInput, match="holdout of different examples, got 32 of 40 that are there already"):
         request_with(holdout=HOLDOUT * 5)
     many = blobs(40, 4, 2)

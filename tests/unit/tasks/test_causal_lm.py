@@ -190,8 +190,8 @@ def test_a_tokenizer_of_a_larger_vocabulary_is_refused(words: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "empty file"),
-        ("[]", "empty file"),
+        ("", "at least one record, got none"),
+        ("[]", "at least one record, got none"),
         ('{"question": "a", "answer": "b"}\nnonsense', r":2: expected one JSON object a line"),
         ('{"question": "a"}', r":1: expected the keys messages, .*question and answer, or text, got question"),
         ('{"question": 5, "answer": "b"}', ":1: question: expected text, got int"),
