@@ -93,9 +93,9 @@ def kind_of(*kinds: type) -> Callable[[object], bool]:
 
 
 NOTHING = type(None)
-ALONE = "Expected more than 1 value per channel"
+ONE_EXAMPLE = "Expected more than 1 value per channel"
 """What PyTorch says where BatchNorm should train on one example."""
-FREEZE = (
+FREEZE_BATCHNORM = (
     "batch: expected two examples or more where BatchNorm trains, got one. Set fit.batchnorm=frozen, or choose a "
     "method that doesn't train on what must be forgotten alone."
 )
@@ -120,8 +120,8 @@ def _advice(error: BaseException, place: str | None, line: str) -> str:
             f"memory: expected enough of it, got none left{f' at {place}' if place else ''}: {line or 'MemoryError'}. "
             "Use smaller batches, fewer examples or a smaller model."
         )
-    if ALONE in line:
-        return FREEZE
+    if ONE_EXAMPLE in line:
+        return FREEZE_BATCHNORM
     if "deepcopy protocol" in line:
         return (
             "model: expected one that can be copied, got one that keeps a tensor with its gradient in an attribute. "

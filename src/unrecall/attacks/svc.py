@@ -15,7 +15,7 @@ from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.spec.parameters import Count, Positive
 
-ONE = "SVC: expected two examples of the forgotten class or more, to fit on one half and score the other, got one."
+TOO_FEW = "SVC: expected two examples of the forgotten class or more, to fit on one half and score the other, got one."
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SVC(MembershipAttack):
         forget = evidence.signals["forget"].confidence
         halves = [forget[0::2], forget[1::2]]
         if min(len(half) for half in halves) == 0:
-            raise NotSupported(ONE)
+            raise NotSupported(TOO_FEW)
         by_half = [self._decide(retain, half, examples) for half in halves]
         if split != "forget":
             return np.asarray(np.mean(by_half, axis=0))
@@ -75,7 +75,7 @@ class SVC(MembershipAttack):
     def failure_rate(self, evidence: Evidence) -> Estimate:
         """The share of forget that is called "not seen", with its exact interval; the attacker fails on these."""
         if evidence.request.kind == "class" and len(evidence.signals["forget"]) < 2:
-            return Estimate(value=None, note=ONE)
+            return Estimate(value=None, note=TOO_FEW)
         return stats.mean((self.score(evidence, "forget") <= 0).astype(float))
 
     def _decide(self, members: np.ndarray, others: np.ndarray, examples: np.ndarray) -> np.ndarray:

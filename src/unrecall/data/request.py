@@ -108,6 +108,8 @@ class Request:
         _check_groups(self)
         _check_pairs(self)
         self._check_lasting()
+        if not self._by_id:  # of parts of a request nothing is to be said that was right of the whole
+            _check_repeats(self.identities["holdout"].values, self.groups)
         self.check_apart({name: own.values for name, own in self.identities.items()})
         vars(self)["_by_id"] = {}  # an id is another's once its object is gone
 
@@ -118,10 +120,7 @@ class Request:
                 check_same(digest(examples[i]), digest(examples[i]), f"{name}[{i}]")
 
     def check_apart(self, digests: Mapping[str, Sequence[str]]) -> None:
-        """BadInput where forget has an example twice, two sets share one, or much of holdout is there several times.
-
-        `digests`: what each example of each set is.
-        """
+        """BadInput where forget has an example twice, or two sets share one; `digests`: what each of each set is."""
         places = {name: _places(texts) for name, texts in digests.items()}
         for i, key in enumerate(digests["forget"]):
             if places["forget"][key] != i:
@@ -129,7 +128,6 @@ class Request:
                     f"Request: expected each forget example once, got example {i} equal to {places['forget'][key]}. "
                     "Remove the duplicate."
                 )
-        _check_repeats(digests["holdout"], self.groups)
         for first, second in ((first, second) for first, others in APART.items() for second in others):
             if {first, second} <= places.keys() and (shared := places[first].keys() & places[second].keys()):
                 i, j = min((places[first][key], places[second][key]) for key in shared)
@@ -324,7 +322,7 @@ def _check_groups(request: Request) -> None:
 
 
 def _check_repeats(holdout: Sequence[str], groups: Mapping[str, Sequence[str]] | None) -> None:
-    """BadInput where more than a few of holdout are there several times, where people are named as several people's."""
+    """BadInput where more than a few examples of holdout are there several times; with groups, under several names."""
     units = set(holdout) if groups is None else set(zip(holdout, groups["holdout"], strict=True))
     repeats = len(holdout if groups is None else units) - len(set(holdout))
     if repeats > max(1, REPEATED * len(holdout)):

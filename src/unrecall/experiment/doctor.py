@@ -94,7 +94,7 @@ def beforehand(case: Case) -> Iterator[str]:
                 timed.append(Timed(Line("tuning", f"{TRIALS} x {duration(once)} at most"), TRIALS * once))
                 lines.append(f"tuning: {timed[-1].line.text}")
             if not isinstance(case.method, LoopMethod):
-                lines.append(f"unlearning: not counted, as {case.method.title} does more than train")
+                lines.append(f"unlearning: not counted, as the steps of {case.method.title} can't be told")
             size = memory(case, model)
     except KeyboardInterrupt:
         raise

@@ -5,6 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from unrecall.attacks.relearn import Relearn
 from unrecall.data import enough
 from unrecall.data.examples import Examples, Joined, Part, evenly
 from unrecall.data.request import SPLITS, Request, Split
+from unrecall.errors import NotSupported
 from unrecall.evidence.pool import draw_pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.case import Case
@@ -231,7 +233,9 @@ def auditing_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     least, most = _seconds(_measurements(case), case, settings)
     yield Timed(Line("measurements", f"before any attack {between(least, most)}"), least, most)
     if _beside_never_trained(case):
-        least, most = _never_trained_seconds(case, settings)
+        least, most = PATIENCE, math.inf
+        with at_most(PATIENCE):
+            least, most = _never_trained_seconds(case, settings)
         text = f"beside records never trained on {between(least, most)}"
         yield Timed(Line("tests", text), least, most)
     few, whole = (_count(request, SPLITS) for request in (settings[-1].request, case.request))
@@ -239,6 +243,8 @@ def auditing_times(case: Case, model: nn.Module) -> Iterator[Timed]:
         for part in parts:
             case.session.say(f"trying {part.title}")
             durations.append(_seconds(part, case, settings))
+    if not parts:
+        return
     tried, left = len(durations), len(parts) - len(durations)
     if not tried:
         text = f"{parts[0].title} takes over {duration(PATIENCE)} on {few} examples alone"
@@ -303,28 +309,31 @@ def _beside_never_trained(case: Case) -> bool:
 def _never_trained_seconds(case: Case, settings: Sequence[Setting]) -> tuple[float, float]:
     """What the fixed suite takes of both models, at least and at most: looks at examples, and steps of fine-tuning.
 
-    Its steps are as long whatever there is, so that a few tell of all.
+    Its steps are as long whatever there is, so that a few tell of all, on as much as fills their batches.
     """
     setting = settings[-1]
     suite = fixed_suite(setting.task, large=is_large(setting.models.original))
     looks = tuple(fixed for fixed in suite if not fixed.steps)
     weight = 2.0 * len(suite) / len(looks)
     least, most = _seconds(AuditPart("looks", weight, partial(shown_by_original, looks)), case, settings)
-    each = _step_seconds(next(fixed.attack for fixed in suite if isinstance(fixed.attack, Relearn)), setting)
+    attack = next(fixed.attack for fixed in suite if isinstance(fixed.attack, Relearn))
+    filling = _sample(case.request, dict.fromkeys(SPLITS, 2 * attack.fit.batch_size))  # half of retain is a guard
+    each = _step_seconds(attack, replace(setting, request=filling))
     fewest, steps = steps_taken(suite, case.request)
     return least + 2 * fewest * each, most + 2 * steps * each
 
 
 def _step_seconds(attack: Relearn, setting: Setting) -> float:
-    """What a step of an attack takes: the shortest of a few, but for the first, which warms up."""
+    """What a step of an attack takes: the shortest of a few, but for the first, which warms up; 0 if it can't run."""
     few = replace(attack, steps=tuple(range(1, STEPS + 1)))
     pool, seconds, started = draw_pool(setting.request, 0).pool, list[float](), time.perf_counter()
-    for _ in few.recover(setting.models.original, pool, setting):
-        seconds.append(time.perf_counter() - started)
-        if sum(seconds) > SLOW:
-            break
-        started = time.perf_counter()
-    return min(seconds[1:] or seconds)
+    with suppress(NotSupported):
+        for _ in few.recover(setting.models.original, pool, setting):
+            seconds.append(time.perf_counter() - started)
+            if sum(seconds) > SLOW:
+                break
+            started = time.perf_counter()
+    return min(seconds[1:] or seconds, default=0.0)
 
 
 def _attacks(case: Case) -> Iterator[AuditPart]:

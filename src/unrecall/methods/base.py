@@ -203,7 +203,7 @@ class LoopMethod(Method):
 
     @abstractmethod
     def training(self, model: nn.Module, job: Job) -> Training:
-        """Gives what `unlearn` trains, before its first step; `model` stays as it is."""
+        """Gives the model and the phases that `unlearn` trains, as far as they are known before; `model` stays."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def remembered(z: float, sizes: Sizes) -> Iterator[str]:
     """What the original's own statistic says: the smallest share of its memory that is noticed, and what is needed."""
     units, fewest = sizes.forget, FEWEST["group" if sizes.grouped else "record"]
     share = smallest_share(z)
-    yield f"the original knows forget better than the holdout, z = {z:.1f} standard deviations, as it is: " + (
+    yield f"the original knows forget beyond the holdout by z = {z:.1f} standard deviations, as it is: " + (
         "too little to see whether it goes; the audit looks again after fine-tuning."
         if share is None
         else f"{share:.0%} of that memory left is noticed."

@@ -17,7 +17,7 @@ from unrecall.record.schema import Provenance
 PACKAGES = ("unrecall", "torch", "numpy", "scipy", "scikit-learn", "accelerate")
 OF_TEXTS = ("transformers", "tokenizers", "peft")
 FOLDERS = re.compile(
-    r"(?<![\w.~:/\\<-])(?:~|file:(?://[^/\\\s]*)?|[A-Za-z]:)?[/\\]{1,2}(?:(?!\s)[^/\\,=:()]+(?<!\s)[/\\])+"
+    r"(?<![\w.~:/\\-])(?:~|file:(?://[^/\\\s]*)?|[A-Za-z]:)?[/\\]+(?:(?!\s)[^/\\,=:()<>]+(?<!\s)[/\\]+)+"
 )
 """The folders of an absolute path, wherever one stands in a line such as "texts:model=PATH,forget=PATH"."""
 TEMPLATE = "{prompt}"

@@ -302,7 +302,7 @@ def _number(value: float | None) -> str:
     """A number with three decimals, or two digits that count where these would be none of them."""
     if value is None:
         return "--"
-    if value == 0 or abs(value) >= SMALLEST:
+    if value == 0 or not abs(value) < SMALLEST:
         return f"{value:.3f}"
     digits, power = f"{value:.1e}".split("e")
     return f"${digits} \\times 10^{{{int(power)}}}$"

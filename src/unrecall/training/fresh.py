@@ -24,7 +24,7 @@ def reinitialise(modules: Iterable[nn.Module], model: nn.Module, generator: torc
             start = _start_around(module, model)
             starting = filter(_is_of_transformers, module.modules()) if start is None else [module]
             known = {layer for part in starting for layer in part.modules()}
-            own = [layer for layer in module.modules() if not _its_own(layer) and _parameters(layer)]
+            own = [layer for layer in module.modules() if not _is_transformers_own(layer) and _parameters(layer)]
             for layer in own:
                 for value in _parameters(layer):
                     nn.init.constant_(value, torch.nan)  # so that what no start writes is seen
@@ -46,18 +46,18 @@ def _reset(layer: nn.Module, *, known: bool) -> None:
         reset()
     elif _parameters(layer) and not known:
         raise _no_start(layer, "a layer without")
-    elif _its_own(layer) and type(layer).__name__.endswith("Norm"):
+    elif _is_transformers_own(layer) and type(layer).__name__.endswith("Norm"):
         # Transformers' norms have no reset_parameters; most start at gain one, and the model says so of the others.
         for name, value in layer.named_parameters(recurse=False):
             nn.init.constant_(value, float(name == "weight"))
 
 
 def _parameters(layer: nn.Module) -> list[nn.Parameter]:
-    """The parameters that a layer holds itself."""
-    return list(layer.parameters(recurse=False))
+    """The parameters of real numbers that a layer holds itself."""
+    return [value for value in layer.parameters(recurse=False) if value.is_floating_point()]
 
 
-def _its_own(layer: nn.Module) -> bool:
+def _is_transformers_own(layer: nn.Module) -> bool:
     """Whether a layer is Transformers' own."""
     return type(layer).__module__.startswith("transformers.")
 

@@ -17,7 +17,7 @@ from unrecall.data.signals import Average, Rows
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
-from unrecall.errors import ALONE, FREEZE, BadInput, Diverged, NotSupported
+from unrecall.errors import FREEZE_BATCHNORM, ONE_EXAMPLE, BadInput, Diverged, NotSupported
 from unrecall.models.observe import accuracy
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms
@@ -52,7 +52,8 @@ class Fit(Parameters):
     again beyond; exponential falls to `final` of the rate over the run. `warmup`: over so many first steps the rate
     rises linearly from 0, whatever the schedule. `accumulate`: in how many parts a batch passes through the model, so
     that less memory is needed; a loss that is a mean over examples gives the same step, but BatchNorm, which sees a
-    part at a time, another. `clip`: largest gradient norm. `batchnorm`: "train" updates statistics from each batch,
+    part at a time, another. Where one loss reads several batches, these must be divided evenly, and into fewer parts
+    if need be. `clip`: largest gradient norm. `batchnorm`: "train" updates statistics from each batch,
     "frozen" leaves them as they are while the affine weights train. `until`: stop once forget accuracy is at most this,
     checked after each epoch and every `check_every` steps. `lr` 0 is allowed: it is the null that checks need.
     """
@@ -286,8 +287,8 @@ def _stepped(phase: Phase, current: StepState) -> Tensor:
     try:
         return phase.step(current)
     except ValueError as error:
-        if ALONE in str(error):
-            raise NotSupported(FREEZE) from error
+        if ONE_EXAMPLE in str(error):
+            raise NotSupported(FREEZE_BATCHNORM) from error
         raise
 
 

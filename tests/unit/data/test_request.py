@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worlds import blobs, network
+from tests.worlds import CPU, blobs, network
 from unrecall.data.examples import Joined, Part, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput, MissingReference
 from unrecall.record.possible import Sizes
 from unrecall.scenarios.base import choose, read_indices
+from unrecall.spec.lines import parse
 from unrecall.tasks import Classification
 from unrecall.tasks.base import check_inputs
+from unrecall.training.job import Job
+from unrecall.training.randomness import seeded
 
 DATA = blobs(40, 4, 1)
 FORGET, RETAIN, HOLDOUT, TEST, SPARE = DATA[:4], DATA[4:20], DATA[20:28], DATA[28:36], DATA[36:]
@@ -78,6 +81,15 @@ def test_examples_of_one_person_may_repeat_and_those_of_several_may_not() -> Non
     others = [f"q{i}" for i in range(len(HOLDOUT))]
     with pytest.raises(BadInput, match="each one person's, got 8 of 16"):
         request_with(holdout=twice, groups={"forget": forgotten, "holdout": [*own, *others]})
+
+
+def test_a_part_of_a_request_is_no_worse_than_the_whole() -> None:
+    """One person's repeats stay right where nobody's names are known any more, and a method reads no holdout at all."""
+    twice, names = [*HOLDOUT, *HOLDOUT], [f"p{i}" for i in range(len(HOLDOUT))] * 2
+    whole = request_with(holdout=twice, groups={"forget": ["ann"] * len(FORGET), "holdout": names})
+    assert len(whole.with_own(holdout=Part(twice, range(0, 16, 2))).holdout) == 8
+    job = Job(whole, Classification(), seeded(0), CPU)
+    assert parse("finetune:epochs=1", "methods").unlearn(network(), job) is not None
 
 
 @pytest.mark.parametrize(("first", "second"), [("ann", "ann "), ("Zo\u00eb", "Zoe\u0308")])

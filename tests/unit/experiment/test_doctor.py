@@ -10,9 +10,10 @@ from torch import nn
 
 import unrecall as ur
 from tests.worlds import CPU, World, blobs, network
+from unrecall.attacks.relearn import Relearn
 from unrecall.data.examples import Absent
 from unrecall.errors import BadInput
-from unrecall.evidence.setting import Setting
+from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment import timing
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
@@ -70,7 +71,7 @@ def test_a_given_original_is_asked_what_it_knows(samples_world: World) -> None:
     given = replace(scenario_of(w), original=w.original, build=None, recipe=None, retrained=())
     lines = look(given, "ssd")
     assert "100 % of forget right" in said(lines, "original")
-    assert "knows forget better than the holdout, z = " in said(lines, "original")
+    assert "knows forget beyond the holdout by z = " in said(lines, "original")
     assert "with 20 of forget" in said(lines, "ssd")
     assert said(lines, "verdict").startswith(
         "beside 40 records never trained on it can be: leaks (wrongly in at most 4 of 100), stands out, damaged"
@@ -173,6 +174,27 @@ def test_tests_beside_never_trained_records_are_priced_by_their_steps(
     assert "tests" not in [line.subject for line in look(case.scenario, "retrain")], "there are none"
 
 
+def test_steps_are_timed_on_whole_batches(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 of retain a step, beside as many that guard what the model is of use for."""
+    w, sizes = samples_world, list[int]()
+    true = timing._step_seconds
+
+    def counted(attack: Relearn, setting: Setting) -> float:
+        sizes.append(min(attack.fit.batch_size, len(setting.request.retain) // 2))
+        return true(attack, setting)
+
+    monkeypatch.setattr(timing, "_step_seconds", counted)
+    case = Case(Scenario("case", "", w.task, w.request, original=w.original), parse("retrain", "methods"), [], CPU)
+    assert all(timed.seconds >= 0 for timed in auditing_times(case, w.original))
+    assert sizes == [64]
+
+
+def test_a_step_that_can_not_be_taken_costs_nothing(samples_world: World) -> None:
+    w = samples_world
+    one = Setting(Models(w.original, w.original), w.request.with_own(retain=w.request.retain[:1]), w.task, session=CPU)
+    assert timing._step_seconds(Relearn(data="benign", steps=(1,)), one) == 0.0
+
+
 def test_a_slow_step_is_timed_once(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unrecall.experiment.timing.SLOW", 0.0)
     case = Case(scenario_of(samples_world), parse("finetune", "methods"), [], CPU)
@@ -221,7 +243,7 @@ def test_a_run_says_what_comes_before_attacks_and_changes_nothing(
     time, _ = beforehand(replace(case, method=parse("lora(grad_diff)", "methods")))
     assert "lora(grad_diff): 10" in time, "the steps of what it wraps, once: it holds the statistics, and has no null"
     time, _ = beforehand(replace(case, method=parse("repselect", "methods")))
-    assert "unlearning: not counted, as RepSelect does more than train" in time
+    assert "unlearning: not counted, as the steps of RepSelect can't be told" in time
 
 
 def test_what_can_not_be_said_before_a_run_is_left_to_the_run(samples_world: World) -> None:

@@ -58,12 +58,12 @@ def test_sizes_decide_which_labels_there_are(sizes: Sizes, sentences: list[str])
 def test_what_the_original_remembers_says_what_is_noticed() -> None:
     # 2.8 / z of the memory is noticed 4 times in 5; "no more than 50 %" needs z = 5 + .84, so (5.84 / 4)^2 as many.
     assert list(remembered(4.0, Sizes("samples", 100, 400, 0))) == [
-        "the original knows forget better than the holdout, z = 4.0 standard deviations, as it is: "
+        "the original knows forget beyond the holdout by z = 4.0 standard deviations, as it is: "
         "70% of that memory left is noticed.",
         "for no more than 50 %, about 214 such records are needed.",
     ]
     assert list(remembered(0.2, Sizes("samples", 100, 400, 0))) == [
-        "the original knows forget better than the holdout, z = 0.2 standard deviations, as it is: too little to see "
+        "the original knows forget beyond the holdout by z = 0.2 standard deviations, as it is: too little to see "
         "whether it goes; the audit looks again after fine-tuning."
     ]
     assert len(list(remembered(12.0, Sizes("samples", 100, 400, 0)))) == 1

@@ -24,6 +24,7 @@ from unrecall.record.provenance import without_folders
         (r"\\server\ann\x.pt", "x.pt"),
         ("rows with a / b / c removed, items /1, /2", "rows with a / b / c removed, items /1, /2"),
         ("<script>alert(1)</script> of a/b", "<script>alert(1)</script> of a/b"),
+        ("///home//ann/x.pt and </home/ann/y.pt", "x.pt and <y.pt"),
         ("s3://bucket/ann/x.pt", "s3://bucket/ann/x.pt"),
         ("forget 20 texts of /home/ann/f.jsonl, keep 8", "forget 20 texts of f.jsonl, keep 8"),
     ],
