@@ -20,13 +20,14 @@ from unrecall.experiment.timing import (
     Timed,
     auditing_times,
     between,
+    runs_of,
     thinned,
     training_times,
     unlearning_times,
 )
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.never_trained import memory_of_original
-from unrecall.methods.base import LoopMethod, null_base
+from unrecall.methods.base import LoopMethod
 from unrecall.models.observe import observe
 from unrecall.nn.hooks import batchnorms
 from unrecall.nn.waiting import size_of
@@ -89,8 +90,7 @@ def beforehand(case: Case) -> Iterator[str]:
             timed = [*training_times(case, model, counts), *unlearned]
             lines = [f"{each.line.subject}: {each.line.text}" for each in timed]
             if case.tuned and unlearned:
-                runs = 1 + (null_base(case.method, model) is not None)  # trials need no null
-                once = sum(each.seconds for each in unlearned) / runs
+                once = sum(each.seconds for each in unlearned) / runs_of(case.method, model)  # trials need no null
                 timed.append(Timed(Line("tuning", f"{TRIALS} x {duration(once)} at most"), TRIALS * once))
                 lines.append(f"tuning: {timed[-1].line.text}")
             if not isinstance(case.method, LoopMethod):

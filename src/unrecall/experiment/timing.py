@@ -25,7 +25,7 @@ from unrecall.experiment.clock import Spent, at_most, can_stop, clock
 from unrecall.harness.audit import figures_of, finding_of
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import fixed_suite, is_large, judgeable, shown_by_original, steps_taken
-from unrecall.methods.base import LoopMethod, Training, null_base
+from unrecall.methods.base import LoopMethod, Method, Training, null_base
 from unrecall.spec.lines import show
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, total_steps, training
@@ -152,13 +152,18 @@ def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
         yield Timed(Line(name, text), spent)
         return
     prepared, amounts = _as_they_are(case, method, model) or _from_samples(case, method, model)
-    (student, phases), times = prepared.training, 1 + (null_base(method, model) is not None)
+    (student, phases), times = prepared.training, runs_of(method, model)
     for i, (phase, amount) in enumerate(zip(phases, amounts, strict=True), 1):
         of = f"{name}, phase {i} of {len(amounts)}" if len(amounts) > 1 else name
         yield _timed(of, student, phase, case, amount._replace(times=times * amount.times))
     before = prepared.spent.seconds
     if before > 1:
         yield Timed(Line(name, f"about {duration(before)} before its first step"), times * before)
+
+
+def runs_of(method: Method, model: nn.Module) -> int:
+    """How often a run goes through the phases of a method: twice where its null does so too."""
+    return 1 if null_base(method, model) is None else 2
 
 
 class Prepared(NamedTuple):
@@ -174,8 +179,8 @@ class Prepared(NamedTuple):
 
 
 def _prepared(method: LoopMethod, model: nn.Module, job: Job) -> Prepared:
-    spent, training_ = clock(partial(method.training, model, job))
-    return Prepared(training_, spent)
+    spent, result = clock(partial(method.training, model, job))
+    return Prepared(result, spent)
 
 
 def _as_they_are(case: Case, method: LoopMethod, model: nn.Module) -> tuple[Prepared, list[Amount]] | None:

@@ -324,7 +324,7 @@ def memory_of_original(setting: Setting) -> float:
     """The z by which the original, as it is, knows forget beyond holdout: the audit's own figure before any attack."""
     seed, as_it_is = seed_of(setting.request.fingerprint, setting.seed), fixed_suite(setting.task)[:1]
     own, units = setting.with_seed(seed), units_of(setting.request, seed)
-    shown = shown_by_original(as_it_is, setting)
+    shown = scores_of("original", as_it_is, units, own)
     both = {"unlearned": shown, "original": shown}
     scores = _pool_scores(as_it_is, both, units, _difficulty(units, own), {})
     return judge(scores, Stated(setting.request.control, unchanged=False, seed=seed)).attacks[0].z_original

@@ -47,7 +47,7 @@ class BadTeacher(GradientMethod):
         """Makes one phase over the mixture, forget first in its numbering."""
         request, task, generator = job.request, job.task, job.generator
         incompetent = frozen_copy(original)
-        reinitialise([incompetent], incompetent, generator)
+        reinitialise(incompetent, generator)
         pairs = zip(incompetent.parameters(), original.parameters(), strict=True)
         if all(torch.equal(fresh, trained) for fresh, trained in pairs):
             raise NotSupported("BadTeacher: expected layers with reset_parameters to make a teacher of, got none.")

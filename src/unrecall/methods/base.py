@@ -51,7 +51,7 @@ PATIENCE = 100
 short, and many gentle steps spare more than a few strong ones."""
 
 OF_FORGET = {"forget", "mixed"}
-"""The names of streams that hold forget, alone or among others."""
+"""The names of streams that hold forget, or what stands for it, alone or among others."""
 
 P = TypeVar("P", bound=Parameters)
 

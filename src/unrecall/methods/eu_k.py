@@ -40,7 +40,7 @@ class EUk(GradientMethod):
         """Makes one phase over retain, with all but the last blocks frozen and those fresh."""
         last = last_blocks(student, self.blocks, job.task, "EUk")
         student.requires_grad_(False)
-        reinitialise(last, student, job.generator)
+        reinitialise(student, job.generator, last)
         for module in last:
             module.requires_grad_(True)
         return [phase_over("retain", job, self.fit)]

@@ -118,7 +118,7 @@ def by_channel(criticalities: Weights, transposed: Collection[str] = ()) -> Weig
 def start_anew(model: nn.Module, critical: dict[str, Tensor], generator: torch.Generator) -> None:
     """Draws fresh weights where that is critical, in place; NotSupported where a model's layers know none."""
     fresh = frozen_copy(model)
-    reinitialise([fresh], fresh, generator)
+    reinitialise(fresh, generator)
     drawn = dict(fresh.named_parameters())
     for name, weight in model.named_parameters():
         if name in critical:

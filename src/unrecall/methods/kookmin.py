@@ -73,7 +73,7 @@ class Kookmin(GradientMethod):
         difference = difference - summed_gradient(student, task, request.forget, weights)
         masks = {name: smallest(value.abs(), self.share) for name, value in shaped(difference, weights).items()}
         start = copy.deepcopy(student)
-        reinitialise([start], start, job.generator)
+        reinitialise(start, job.generator)
         initial = dict(start.named_parameters())
         with torch.no_grad():
             for name, weight in student.named_parameters():

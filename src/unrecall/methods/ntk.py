@@ -97,7 +97,7 @@ class NTK(Method):
         beginning = copy_of(model, job)
         if self.start:
             return on_disk.load(beginning, Path(self.start))
-        reinitialise([beginning], beginning, job.generator)
+        reinitialise(beginning, job.generator)
         return beginning
 
 

@@ -76,7 +76,7 @@ class Reheat(GradientMethod):
         start = copy.deepcopy(student)
         if self.towards:
             return weights.load(start, Path(self.towards))
-        reinitialise([start], start, job.generator)
+        reinitialise(start, job.generator)
         return start
 
 

@@ -36,6 +36,6 @@ class Retrain(GradientMethod):
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, on fresh weights."""
-        reinitialise([student], student, job.generator)
+        reinitialise(student, job.generator)
         student.requires_grad_(True)
         return [phase_over("retain", job, self.fit)]

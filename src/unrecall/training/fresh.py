@@ -12,15 +12,15 @@ Start = Callable[[nn.Module], None]
 """Starts a layer, in place, as the model around it says."""
 
 
-def reinitialise(modules: Iterable[nn.Module], model: nn.Module, generator: torch.Generator) -> None:
-    """Draws fresh weights, in place, for every layer below `modules`, which are parts of `model` or all of it.
+def reinitialise(model: nn.Module, generator: torch.Generator, parts: Iterable[nn.Module] | None = None) -> None:
+    """Draws fresh weights, in place, for every layer of a model, or of some of its parts.
 
     A layer starts by its own `reset_parameters`, or, inside a Transformers model, by that model; what that model says
     nothing of, as CLIP's scale, stays. Raises NotSupported for a layer with parameters that have no such start, or of
     which it leaves some as they are; they then hold nothing of use.
     """
     with own_randomness(draw_seed(generator)):
-        for module in modules:
+        for module in [model] if parts is None else parts:
             start = _start_around(module, model)
             starting = filter(_is_of_transformers, module.modules()) if start is None else [module]
             known = {layer for part in starting for layer in part.modules()}

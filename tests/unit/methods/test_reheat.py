@@ -44,7 +44,7 @@ def test_keeping_all_is_fine_tuning_and_keeping_nothing_is_a_fresh_start(samples
     w = samples_world
     tuned = Finetune(fit=QUICK).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     job = Job(w.request, w.task, seeded(0), CPU)
-    reinitialise([fresh := copy.deepcopy(w.original)], fresh, job.generator)  # which draws a seed before the loop does
+    reinitialise(copy.deepcopy(w.original), job.generator)  # which draws a seed before the loop does
     assert same(
         Reheat(keep=1.0, fit=QUICK).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)),
         Finetune(fit=QUICK).unlearn(w.original, job),

@@ -322,7 +322,7 @@ def test_fresh_weights_are_as_large_as_those_of_a_new_model(build: Callable[[int
     new, again = build(60, 1).requires_grad_(False), build(60, 2).requires_grad_(False)
     for value in again.parameters():
         value.add_(9)
-    reinitialise([again], again, seeded(0))
+    reinitialise(again, seeded(0))
     for (name, a), b in zip(new.named_parameters(), again.parameters(), strict=True):
         if a.numel() >= 500:
             assert 0.8 < float(b.std() / a.std()) < 1.25, name
@@ -348,14 +348,14 @@ class Own(nn.Module):
 def test_a_start_of_the_user_s_own_is_not_taken_for_transformers(samples_world: World) -> None:
     model = nn.Sequential(Own(), nn.Linear(4, 2))
     before = model[0].layer.weight.detach().clone()
-    reinitialise([model], model, seeded(0))
+    reinitialise(model, seeded(0))
     assert not torch.equal(model[0].layer.weight, before)
     with pytest.raises(NotSupported, match="expected Own to have reset_parameters"):
-        reinitialise([alone := nn.Sequential(Own(position=True))], alone, seeded(0))
+        reinitialise(nn.Sequential(Own(position=True)), seeded(0))
     within = vision_transformer_within(0, 1)
     within[0].classifier = Own(position=True)  # type: ignore[index]
     with pytest.raises(NotSupported, match="expected Own to have reset_parameters"):
-        reinitialise([within], within, seeded(0))
+        reinitialise(within, seeded(0))
 
 
 class ScaleNorm(nn.Module):
@@ -382,7 +382,7 @@ class Gated(nn.Linear):
 def test_what_no_start_writes_is_refused_and_not_kept_as_it_was_trained(layer: Callable[[], nn.Module]) -> None:
     model = nn.Sequential(nn.Linear(4, 4), layer(), nn.Linear(4, 2))
     with pytest.raises(NotSupported, match="to have reset_parameters"):
-        reinitialise([model], model, seeded(0))
+        reinitialise(model, seeded(0))
 
 
 def test_layers_of_a_model_start_as_the_whole_model_does() -> None:
@@ -394,7 +394,7 @@ def test_layers_of_a_model_start_as_the_whole_model_does() -> None:
     for value in model.requires_grad_(False).parameters():
         value.add_(1)
     last = model.model.layers[-1]
-    reinitialise([last], model, seeded(0))
+    reinitialise(model, seeded(0), [last])
     assert not last.input_layernorm.weight.any()
     assert float(last.self_attn.q_proj.weight.std()) == pytest.approx(0.02, rel=0.1)
     assert bool((model.model.layers[0].input_layernorm.weight == 1).all()), "the others stay"

@@ -105,7 +105,7 @@ def test_sasrec_scores_by_the_vectors_that_it_reads() -> None:
 def test_layers_know_how_they_start() -> None:
     for model in (MatrixFactorisation(3, 4), sequential("gru"), sequential("sasrec"), graph()):
         before = copy.deepcopy(model.state_dict())
-        reinitialise([model], model, seeded(1))
+        reinitialise(model, seeded(1))
         changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
         assert any("weight" in name for name in changed)
         assert "edges" not in changed
