@@ -71,18 +71,26 @@ class Place(NamedTuple):
 def repeated(records: Mapping[Path, Record]) -> dict[Path, Path]:
     """The records that are those of an earlier file, or of a run that was done again, each with that file."""
     first: dict[str, Path] = {}
-    places = {path: first.setdefault(repr(record.comparable()), path) for path, record in records.items()}
+    places = {path: first.setdefault(_content(record), path) for path, record in records.items()}
     return {path: place for path, place in places.items() if place != path}
+
+
+def _content(record: Record) -> str:
+    """What a run that is done again gives again, and what decided it."""
+    return repr((record.comparable(), sorted(record.provenance.identity.items())))
 
 
 def methods(records: Sequence[Record]) -> list[Audits]:
     """The audits by scenario, method and request, in the order of the records.
 
     A tuned method is one, whatever was chosen. Two requests of one scenario, as two letters over a user's own data,
-    stand apart, and are numbered.
+    stand apart, and are numbered. An audit that is given twice is one seed.
     """
     groups: dict[tuple[str, str, str], list[tuple[int, Record]]] = {}
+    first: dict[str, int] = {}
     for number, record in enumerate(records, 1):
+        if first.setdefault(_content(record), number) != number:
+            continue
         identity = record.provenance.identity
         tuned = identity.get("tuning", record.tuning is not None)
         against = identity.get("tuned against", "")

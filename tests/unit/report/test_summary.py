@@ -71,7 +71,7 @@ def test_two_requests_of_one_scenario_stand_apart() -> None:
     """Two letters over the same data, each answered by the same method, are no two seeds of one."""
     first, second = (audit("scrub", 0, "leaks", known, 0.9) for known in (0.5, 0.1))
     other = second.provenance.model_copy(update={"fingerprint": "0" * 64})
-    groups = methods([first, second.model_copy(update={"provenance": other}), first])
+    groups = methods([first, second.model_copy(update={"provenance": other}), audit("scrub", 1, "leaks", 0.5, 0.9)])
     assert [(group.name, group.numbers) for group in groups] == [
         ("scrub, request 1", [1, 3]),
         ("scrub, request 2", [2]),
@@ -166,7 +166,7 @@ def test_what_was_not_tested_is_no_try() -> None:
 
 def test_checkpoints_are_no_seeds_of_a_method() -> None:
     first, second = audit("a.safetensors", 0, "leaks", 0.5, 0.9), audit("b.safetensors", 0, "leaks", 0.5, 0.9)
-    keys = [(first, "a"), (second, "b"), (first, "a")]
+    keys = [(first, "a"), (second, "b"), (audit("a.safetensors", 1, "leaks", 0.5, 0.9), "a")]
     keyed = [with_own(record, identity={"method": "m", "checkpoints": key}) for record, key in keys]
     groups = methods(keyed)
     assert [(group.name, group.numbers) for group in groups] == [("a.safetensors", [1, 3]), ("b.safetensors", [2])]
@@ -181,3 +181,4 @@ def test_one_audit_named_twice_is_one() -> None:
     again = first.model_copy(update={"provenance": provenance})
     records = {Path("a"): first, Path("b"): again, Path("c"): other}
     assert repeated(records) == {Path("b"): Path("a")}
+    assert [group.numbers for group in methods([first, again, other])] == [[1, 3]], "two seeds, however they are read"
