@@ -73,36 +73,40 @@ def doctor(case: Case) -> Iterator[Line]:
     yield Line("tuning", _tuning(case))
 
 
-def beforehand(case: Case) -> Iterator[str]:
+def beforehand(case: Case) -> list[str]:
     """What a run will take before its attacks, in time and memory, from a few steps; nothing where that can't be said.
 
     It changes no random draw of the run. A method that doesn't run the loop isn't tried, nor is anything where
-    copies of the model would fill the memory.
+    copies of the model would fill the memory: then that is said.
     """
     try:
         with own_randomness(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = case.start()
-            if COPIES * size_of(model) > psutil.virtual_memory().available:
-                return
-            counts = case.scenario.untrained((case.seed,), case.session)
-            unlearned = list(unlearning_times(case, model)) if isinstance(case.method, LoopMethod) else []
-            timed = [*training_times(case, model, counts), *unlearned]
-            lines = [f"{each.line.subject}: {each.line.text}" for each in timed]
-            if case.tuned and unlearned:
-                once = sum(each.seconds for each in unlearned) / runs_of(case.method, model)  # trials need no null
-                timed.append(Timed(Line("tuning", f"{TRIALS} x {duration(once)} at most"), TRIALS * once))
-                lines.append(f"tuning: {timed[-1].line.text}")
-            if not isinstance(case.method, LoopMethod):
-                lines.append(f"unlearning: not counted, as the steps of {case.method.title} can't be told")
-            size = memory(case, model)
+            return _told(case, case.start())
     except KeyboardInterrupt:
         raise
     except BaseException:  # the run itself will say what is wrong
-        return
+        return []
+
+
+def _told(case: Case, model: nn.Module) -> list[str]:
+    """The time and the memory, a line each; the memory alone where it is too small to try a step."""
+    size, free = memory(case, model), psutil.virtual_memory().available
+    if COPIES * size_of(model) > free:
+        return [f"{size.subject}: {size.text}; no step was timed, as {_gb(free)} are free here"]
+    counts = case.scenario.untrained((case.seed,), case.session)
+    unlearned = list(unlearning_times(case, model)) if isinstance(case.method, LoopMethod) else []
+    timed = [*training_times(case, model, counts), *unlearned]
+    lines = [f"{each.line.subject}: {each.line.text}" for each in timed]
+    if case.tuned and unlearned:
+        once = sum(each.seconds for each in unlearned) / runs_of(case.method, model)  # trials need no null
+        timed.append(Timed(Line("tuning", f"{TRIALS} x {duration(once)} at most"), TRIALS * once))
+        lines.append(f"tuning: {timed[-1].line.text}")
+    if not isinstance(case.method, LoopMethod):
+        lines.append(f"unlearning: not counted, as the steps of {case.method.title} can't be told")
     spent = duration(sum(each.seconds for each in timed))
-    yield f"before attacks about {spent} on {case.session.place()} ({'; '.join(lines)})"
-    yield f"{size.subject}: {size.text}"
+    time = f"before attacks about {spent} on {case.session.place()} ({'; '.join(lines)})"
+    return [time, f"{size.subject}: {size.text}"]
 
 
 def memory(case: Case, model: nn.Module) -> Line:

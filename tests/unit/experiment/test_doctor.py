@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -244,6 +245,15 @@ def test_a_run_says_what_comes_before_attacks_and_changes_nothing(
     assert "lora(grad_diff): 10" in time, "the steps of what it wraps, once: it holds the statistics, and has no null"
     time, _ = beforehand(replace(case, method=parse("repselect", "methods")))
     assert "unlearning: not counted, as the steps of RepSelect can't be told" in time
+
+
+def test_a_model_whose_copies_fill_the_memory_is_not_tried(
+    samples_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=50_000))
+    case = Case(scenario_of(samples_world), parse("grad_diff", "methods"), [], CPU)
+    (line,) = beforehand(case)
+    assert line.startswith("memory: about ") and line.endswith("no step was timed, as 0.1 MB are free here")
 
 
 def test_what_can_not_be_said_before_a_run_is_left_to_the_run(samples_world: World) -> None:
