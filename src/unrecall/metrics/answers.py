@@ -47,7 +47,7 @@ def measure(setting: Setting, most: int = MOST) -> Measured:
     """ROUGE-L recall, truth ratios, multiple choice, forget_quality and model_utility, and what each model wrote.
 
     Answers are greedy, to at most `most` examples of a set, evenly spread, and end at the latest after half as many
-    tokens again as the longest true answer of a batch has. What a request has no data for is a row with the reason.
+    tokens again as the true answer has. What a request has no data for is a row with the reason.
     NotSupported for a task whose models write no text.
 
     Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", COLM 2024, arXiv 2401.06121. Differs from

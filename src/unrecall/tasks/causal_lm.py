@@ -1,6 +1,6 @@
 """Causal language models: any Transformers model with its tokenizer, asked for answers or for plain text."""
 
-import importlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from unrecall.nn.hooks import mode
 from unrecall.nn.usable import check_finite
 from unrecall.tasks.base import Task, opened, parts_of, split_after_layers
 from unrecall.tasks.conversations import turns
+from unrecall.tasks.generation import Opening, groups, written
 from unrecall.tasks.pretrained import check_tokenizer, save
 from unrecall.tasks.protocols import Sampling
 from unrecall.tasks.strings import readable
@@ -168,46 +169,20 @@ class CausalLM(Tokenised, Task):
         decoding: Mapping[str, Any],
         longest: int | None = None,
     ) -> list[str]:
-        """What the model writes after each opening, so many at once; NotSupported for a model that writes nothing."""
+        """What the model writes after each opening, however long others are; NotSupported where it writes nothing."""
         if not callable(getattr(model, "generate", None)):
             name = type(model).__name__
             raise NotSupported(f"CausalLM: expected a model that can write (generate), got {name}. Leave this out.")
-        many = 2 * self.at_once
-        with mode(model, training=False), torch.no_grad():
-            groups = [openings[i : i + many] for i in range(0, len(openings), many)]
-            return [text for group in groups for text in self._continued(model, group, decoding, longest)]
-
-    def _continued(
-        self,
-        model: nn.Module,
-        openings: Sequence[tuple[list[int], list[int]]],
-        decoding: Mapping[str, Any],
-        longest: int | None,
-    ) -> list[str]:
-        width = max(len(before) for before, _ in openings)
-        most = longest or max(4, max(len(left) for _, left in openings) * 3 // 2)
         context = context_of(model)
-        if context is not None:
-            most = max(1, min(most, context - width))
-        device = next(model.parameters()).device
-        tokens = torch.tensor(
-            [[self._padding] * (width - len(before)) + before for before, _ in openings], device=device
-        )
-        mask = torch.tensor([[0] * (width - len(before)) + [1] * len(before) for before, _ in openings], device=device)
-        settings: Any = importlib.import_module("transformers").GenerationConfig
-        # A checkpoint's own settings (penalties, sampling) would change what is asked.
-        chosen = settings(
-            **decoding,
-            num_beams=1,
-            repetition_penalty=1.0,
-            max_new_tokens=most,
-            pad_token_id=self._padding,
-            eos_token_id=self.stops or None,
-        )
-        written = model.generate(  # type: ignore[operator]
-            input_ids=tokens, attention_mask=mask, generation_config=chosen
-        )
-        return [self.tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in written]
+        room = (math.inf if context is None else max(1, context - len(before)) for before, _ in openings)
+        most = (longest or max(4, len(left) * 3 // 2) for _, left in openings)
+        asked = [Opening(before, int(min(n, free))) for (before, _), n, free in zip(openings, most, room, strict=True)]
+        with mode(model, training=False), torch.no_grad():
+            return [
+                self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                for group in groups(asked, 2 * self.at_once, context)
+                for tokens in written(model, group, self._padding, self.stops, decoding)
+            ]
 
     def neighbours(self, model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
         """By cosine of the model's own input embeddings, the token itself left out, nearest first."""

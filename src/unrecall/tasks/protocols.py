@@ -169,8 +169,8 @@ class Textual(Protocol):
     ) -> list[str]:
         """What the model writes after each prompt and the first `shown` share of its answer's tokens.
 
-        Greedily, until it ends or has written `longest` tokens (None: half as many again as are left). NotSupported
-        for a model that can't write.
+        Greedily, until it ends or has written `longest` tokens (None: half as many again as are left of its own
+        answer, 4 at least), or the context is full. NotSupported for a model that can't write.
         """
 
     def draw(self, model: nn.Module, items: Sequence[Any], count: int, sampling: Sampling) -> list[list[str]]:

@@ -138,10 +138,25 @@ def test_generation_is_greedy_whatever_the_checkpoint_says(text_world: World) ->
     known = task.generate(model, items)
     settings: Any = model.generation_config
     settings.repetition_penalty, settings.do_sample, settings.temperature = 5.0, True, 3.0
+    settings.no_repeat_ngram_size, settings.forced_eos_token_id = 1, 0
+    settings.sequence_bias = {(next(iter(task.encode(items[0])[0])),): 50.0}
     try:
         assert task.generate(model, items) == known
+        assert model.generation_config is settings, "they stay the user's"
     finally:
-        settings.repetition_penalty, settings.do_sample, settings.temperature = 1.0, False, 1.0
+        model.generation_config = type(settings)()  # type: ignore[assignment]
+
+
+def test_what_is_written_depends_on_no_other_example(words: Any) -> None:
+    """Not by a longer answer beside it, nor by a prompt that fills the context, nor by the order."""
+    task, model = CausalLM(words, template=None), small_llama(len(words), seed=1).eval()
+    model.config.max_position_embeddings = 24  # type: ignore[union-attr]
+    short = [{"prompt": "what is", "answer": answer} for answer in ("ann", "bob baker", "ann baker in blue")]
+    long = [{"prompt": "what is", "answer": "ann " * 14}, {"prompt": "what " * 20, "answer": "ann"}]
+    alone = [task.generate(model, [item])[0] for item in (*short, *long)]
+    assert [len(text.split()) for text in alone] == [4, 4, 7, 21, 3], "half as many again, or what fits"
+    assert task.generate(model, [*short, *long]) == alone
+    assert task.generate(model, [*long, *short]) == [*alone[3:], *alone[:3]]
 
 
 def test_what_decides_tokens_decides_the_name() -> None:
