@@ -218,7 +218,7 @@ def code_key(*owners: Any) -> str:
         state.update(path_key(Path(name)).encode())
     for array in (value for owner in whole for _, value in _parameters(owner) if hasattr(value, "__array__")):
         state.update(np.ascontiguousarray(array).tobytes())  # of which the text of a parameter shows a part
-    for value in (value for owner in whole if inspect.isfunction(owner) for value in _closed_over(owner)):
+    for value in (value for owner in whole if inspect.isfunction(owner) for value in closed_over(owner)):
         if _is_plain(value):
             state.update(repr(value).encode())
     for owner in whole:
@@ -247,11 +247,11 @@ def _parts(owner: Any) -> list[Any]:
         values += [value for by_name in values if isinstance(by_name, Mapping) for value in by_name.values()]
         waiting += [value for value in values if is_dataclass(value) or inspect.isfunction(value)]
         if inspect.isfunction(part):
-            waiting += filter(inspect.isfunction, _closed_over(part))
+            waiting += filter(inspect.isfunction, closed_over(part))
     return parts
 
 
-def _closed_over(function: Any) -> Iterator[Any]:
+def closed_over(function: Any) -> Iterator[Any]:
     """What a function closes over, but names that were never given a value."""
     for cell in function.__closure__ or ():
         with suppress(ValueError):

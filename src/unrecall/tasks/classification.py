@@ -3,26 +3,24 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Batch, Examples, digest, iterate
+from unrecall.data.examples import Batch, Examples, iterate
 from unrecall.data.identity import digests_of_rows
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
-from unrecall.disk.cache import code_key
-from unrecall.disk.files import content_key
 from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
 from unrecall.nn.hooks import in_training, mode, uncompiled
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.spec.parameters import takes
 from unrecall.tasks.base import Task, check_class_request, opened, parts_of
+from unrecall.tasks.hook_key import hook_key
 from unrecall.tasks.input_difficulty import Labelled, difficulty_of_inputs, shrunk
 from unrecall.tasks.labelled import Example, check_logits, check_no_probabilities, example
 from unrecall.tasks.pictures import coarse, png
@@ -82,18 +80,21 @@ class Classification(Task):
     classes: tuple[str, ...] = ()
     read: Callable[[Any], tuple[Any, Any]] | None = None
     forward: Callable[[nn.Module, Tensor], Tensor] | None = None
+    _hooks: Mapping[str, str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         """Names and bounds of a wrong kind are refused; lists become tuples."""
         check_fields("Classification", FIELDS, vars(self))
         for name in ("bounds", "classes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        hooks = {name: getattr(self, name) for name in ("read", "forward")}
+        keys = {name: hook_key(hook) for name, hook in hooks.items() if hook is not None}
+        object.__setattr__(self, "_hooks", keys)  # now, for what a hook holds may change as it runs
 
     def __repr__(self) -> str:
         """All settings; a hook by what decides its code, so that whatever is kept under this text belongs to it."""
-        hooks = {name: hook for name in ("read", "forward") if (hook := getattr(self, name)) is not None}
         shown = [f"{name}={getattr(self, name)!r}" for name in ("head_name", "bounds", "classes")]
-        shown += [f"{name}={_hook_key(hook)}" for name, hook in hooks.items()]
+        shown += [f"{name}={key}" for name, key in self._hooks.items()]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     @classmethod
@@ -344,11 +345,3 @@ class Classification(Task):
     def raw(self, item: Any) -> bytes:
         """The input in 256 steps between its bounds, a byte a value."""
         return coarse(self._read(item, "example").input, self.bounds).numpy().tobytes()
-
-
-def _hook_key(hook: Callable[..., Any]) -> str:
-    """What decides what a hook does: its code, and the numbers, texts and arrays that it took along."""
-    cells = [cell.cell_contents for cell in getattr(hook, "__closure__", None) or ()]
-    cells += getattr(hook, "__defaults__", None) or ()
-    values = [value for value in cells if isinstance(value, int | float | str | Tensor | np.ndarray)]
-    return content_key(code_key(hook), digest(values))[:16]
