@@ -190,6 +190,16 @@ def check_class_request(request: Request, forgotten: set[int], retained: set[int
         )
 
 
+def check_samples_request(forgotten: set[int], retained: set[int]) -> None:
+    """BadInput where retain has no class of forget: whole classes go, which no model that stays will know."""
+    if not forgotten & retained:
+        classes = tuple(sorted(forgotten))
+        raise BadInput(
+            f"Request: expected retain to have examples of a class of forget, got none of {list(classes)}. Where whole "
+            f"classes must go, say so: kind='class', masked={classes}."
+        )
+
+
 def parts_of(prefix: str, module: nn.Module) -> Parts:
     """The parts of a module that hold weights, by dotted name, sequences among them opened."""
     parts: Parts = []

@@ -19,7 +19,7 @@ from unrecall.nn.hooks import in_training, mode, uncompiled
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.spec.parameters import takes
-from unrecall.tasks.base import Task, check_class_request, opened, parts_of
+from unrecall.tasks.base import Task, check_class_request, check_samples_request, opened, parts_of
 from unrecall.tasks.hook_key import hook_key
 from unrecall.tasks.input_difficulty import Labelled, difficulty_of_inputs, shrunk
 from unrecall.tasks.labelled import Example, check_logits, check_no_probabilities, example
@@ -279,7 +279,14 @@ class Classification(Task):
             labels = {name: self._check_examples(name, request, classes, shape) for name in request.sets}
             if request.kind == "class":
                 check_class_request(request, labels["forget"], labels["retain"])
+            if request.kind == "samples" and len(request.retain):
+                rare = not labels["forget"] & labels["retain"]  # perhaps too rare to be among those that were checked
+                check_samples_request(labels["forget"], self._classes(request.retain) if rare else labels["retain"])
             request.checked.add(looked_for)
+
+    def _classes(self, examples: Examples) -> set[int]:
+        """The classes of all examples."""
+        return {self._read(item, "retain").label for item in iterate(examples)}
 
     def _outputs(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """What a model gives in eval and in train mode, where there is more than one input; BadInput where nothing."""

@@ -181,6 +181,10 @@ def test_check_refuses_inputs_of_another_shape(samples_world: World) -> None:
 
 def test_check_refuses_a_forgotten_class_that_the_model_has_no_output_for(class_world: World) -> None:
     TASK.check(class_world.original, class_world.request)
+    as_samples = replace(class_world.request, kind="samples", masked=())
+    with pytest.raises(BadInput, match=r"got none of \[0\]. .* say so: kind='class', masked=\(0,\)"):
+        TASK.check(class_world.original, as_samples)
+    TASK.check(class_world.original, as_samples.only("forget"))  # a method that doesn't read retain
     with pytest.raises(BadInput, match=r"masked classes in 0\.\.3 .*got 7"):
         TASK.check(class_world.original, replace(class_world.request, masked=(0, 7)))
 
