@@ -24,6 +24,8 @@ Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
 CHECKED = 10_000
 """Examples of a set that are read to be checked, where the data set itself tells which of them are the same."""
+READ_TWICE = 16
+"""Examples of such a set that are read again, to see whether each is what it was."""
 SAMPLED: tuple[Split, ...] = ("retain", "test")
 """The splits that may be large, and of which a sample tells as much."""
 APART = {
@@ -114,9 +116,14 @@ class Request:
         vars(self)["_by_id"] = {}  # an id is another's once its object is gone
 
     def _check_lasting(self) -> None:
-        """BadInput where an example isn't the same when it is read again: the first and the middle one of each set."""
+        """BadInput where an example isn't the same when it is read again.
+
+        The first and the middle one of each set, as a task reads all of them again; more where nobody does, once.
+        """
+        many = self.indexed and not self._by_id
         for name, examples in self.sets.items():
-            for i in {0, len(examples) // 2} if len(examples) else ():
+            few = {0, len(examples) // 2} if len(examples) else set[int]()
+            for i in evenly(len(examples), READ_TWICE) if many else few:
                 check_same(digest(examples[i]), digest(examples[i]), f"{name}[{i}]")
 
     def check_apart(self, digests: Mapping[str, Sequence[str]]) -> None:
@@ -193,8 +200,9 @@ class Request:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_validation(self) -> "Request":
-        """This request with examples for tuning: its own, or every second example of the holdout, taken out of it.
+        """This request with examples for tuning: its own, or half of the holdout, drawn at random and taken out of it.
 
+        The draw is the same each time.
         Where the holdout has fewer than 4, or too few others to compare one person with, of the test set; of the
         holdout only as many persons as leave 19 for the audit of one. None for a class, as forget alone is looked at.
         MissingReference where neither has 4, or all of a holdout is one person's.
@@ -205,7 +213,10 @@ class Request:
             return self.with_own(validation=NO_VALIDATION)
         n, unseen, spare = len(self.holdout), len(self.test), self._spare_persons()
         if (n < HALVED or spare == 0) and unseen >= HALVED:
-            validation, test = (Part(self.test, range(first, unseen, 2)) for first in (0, 1))
+            drawn = _half(range(unseen))
+            validation, test = (
+                Part(self.test, [i for i in range(unseen) if (i in drawn) is first]) for first in (True, False)
+            )
             return self.with_own(validation=validation, test=test)
         if n < HALVED:
             raise MissingReference(
@@ -218,8 +229,8 @@ class Request:
                 "tune: expected a holdout of at least 2 persons, one of whom serves tuning, got 1. Add others, or "
                 "don't tune (--no-tune)."
             )
-        every_second = set(list(dict.fromkeys(names))[::2][: spare or None])
-        tuning, audited = ([i for i in range(n) if (names[i] in every_second) is first] for first in (True, False))
+        tuned_on = _half(list(dict.fromkeys(names)), spare or None)
+        tuning, audited = ([i for i in range(n) if (names[i] in tuned_on) is first] for first in (True, False))
         groups = self.groups and {**self.groups, "holdout": [names[i] for i in audited]}
         return self.with_own(validation=Part(whole, tuning), holdout=Part(whole, audited), groups=groups)
 
@@ -289,6 +300,12 @@ class Request:
         for cached in ("identities", "digests", "fingerprint"):
             vars(self).pop(cached, None)
         vars(self).update(values)
+
+
+def _half(of: Sequence[Any], most: int | None = None) -> set[Any]:
+    """Half of what there is, rounded up, or `most` where that is less; drawn the same each time."""
+    order = torch.randperm(len(of), generator=torch.Generator().manual_seed(0)).tolist()
+    return {of[i] for i in order[: (len(of) + 1) // 2][:most]}
 
 
 def _check_groups(request: Request) -> None:

@@ -129,7 +129,8 @@ def predicted(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 def _array(values: Sequence[Tensor]) -> np.ndarray:
     together = torch.cat(list(values)).cpu()
-    joined = (together.float() if together.dtype == torch.bfloat16 else together).numpy()
+    half = together.is_floating_point() and together.element_size() < 4  # norms of 16 bits overflow
+    joined = (together.float() if half else together).numpy()
     return joined.astype(np.float64) if joined.ndim == 1 and joined.dtype.kind == "f" else joined
 
 

@@ -19,6 +19,7 @@ from unrecall.scenarios.own import OwnFiles, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import check_inputs
+from unrecall.tasks.strings import owner
 from unrecall.tasks.templates import check_template
 from unrecall.tasks.text_files import ignored, read, without_repeats
 
@@ -124,7 +125,7 @@ class Texts(OwnFiles):
         for text, (place, line) in zip(texts, lines, strict=True):
             if line.get(self.group) in (None, ""):
                 raise BadInput(f"{place}: expected '{self.group}' to say whose it is, got none. Name somebody.")
-            owners[id(text)] = str(line[self.group])
+            owners[id(text)] = owner(line[self.group], f"{place}: {self.group}")
         return [owners[id(text)] for text in without_repeats(texts)]
 
     def _ignored(self) -> str:

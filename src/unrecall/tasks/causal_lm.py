@@ -262,6 +262,8 @@ class CausalLM(Tokenised, Task):
                 f"{where}: expected a mapping with the text 'answer', got {type(item).__name__}{keys}. Make examples "
                 "of records by task.examples(records)."
             )
+        if not isinstance(item.get("prompt", ""), str | None):
+            raise BadInput(f"{where}: expected 'prompt' to be text or nothing, got {item['prompt']!r:.60}.")
         try:
             turns(item.get("before", []), "before")
             tokens, start = self.encode(item)

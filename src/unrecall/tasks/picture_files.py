@@ -14,6 +14,7 @@ from unrecall.disk.files import is_folder_of_files, read_text
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
 from unrecall.tasks.pictures import LABELS, Source, opened, source_of
+from unrecall.tasks.strings import owner
 
 LIST = ".txt"
 """How the name of a list of pictures ends."""
@@ -102,10 +103,9 @@ def _of_record(record: Mapping[str, Any], where: str, folder: Path, group: str) 
         raise BadInput(f"{where}: expected the keys image (or file_name) and label, got {keys}.")
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
         raise BadInput(f"{where}: expected label to be a class, by its name or number, got {label!r:.60}.")
-    owner = record.get(group) if group else None
-    return Picture(
-        where, source, label.strip() if isinstance(label, str) else label, "" if owner is None else str(owner)
-    )
+    whose = record.get(group) if group else None
+    name = "" if whose is None else owner(whose, f"{where}: {group}")
+    return Picture(where, source, label.strip() if isinstance(label, str) else label, name)
 
 
 def listed(path: Path) -> list[str]:

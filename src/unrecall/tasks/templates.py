@@ -93,7 +93,7 @@ def framed(template: str | None, item: Mapping[str, Any]) -> str:
             "template: expected a chat template for a conversation of several turns, got none. Give the tokenizer one "
             "(tokenizer.chat_template), leave template out, or keep one question and one answer."
         )
-    prompt = str(item.get("prompt", ""))
+    prompt = str(item.get("prompt") or "")
     if not prompt or template in (None, PLAIN):
         return prompt
     if template == ALPACA or (template == AUTO and "input" in item):
@@ -110,7 +110,7 @@ def prompted_after(template: str | None, item: Mapping[str, Any], examples: Sequ
     Examples whose template begins otherwise than the item's stand in it whole. A space keeps apart words that would
     become one.
     """
-    prompt, below = str(item.get("prompt", "")), str(item.get("input") or "")
+    prompt, below = str(item.get("prompt") or ""), str(item.get("input") or "")
     start = framed(template, {**item, "prompt": f"{MARK}\n{below}" if below else MARK}).partition(MARK)[0]
     pairs = ((framed(template, example), str(example["answer"])) for example in examples)
     shown = "".join(f"{opening}{_apart(opening, answer)}{answer}\n\n" for opening, answer in pairs)

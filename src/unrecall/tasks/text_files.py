@@ -96,7 +96,7 @@ def _ignored(record: Mapping[str, Any]) -> Iterator[str]:
 
 def identity(text: Mapping[str, Any]) -> tuple[str, str, str]:
     """What makes two examples one: the prompt, the answer, and the turns before them."""
-    return str(text.get("prompt", "")), str(text["answer"]), repr(text.get("before"))
+    return str(text.get("prompt") or ""), str(text["answer"]), repr(text.get("before"))
 
 
 def without_repeats(texts: Sequence[Text]) -> list[Text]:

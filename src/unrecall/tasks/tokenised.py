@@ -107,8 +107,8 @@ class Tokenised:
         return without_repeats([example(record, f"records[{i}]") for i, record in enumerate(records)])
 
     def prompt(self, item: Any) -> str:
-        """The prompt as the user wrote it."""
-        return str(item.get("prompt", ""))
+        """The prompt as the user wrote it; empty where there is none."""
+        return str(item.get("prompt") or "")
 
     def answer(self, item: Any) -> str:
         """The answer as the user wrote it."""

@@ -139,7 +139,7 @@ def test_digest_tells_apart_what_is_not_the_same() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
 
 
-def test_with_validation_takes_every_second_of_the_holdout_where_there_is_none() -> None:
+def test_with_validation_draws_half_of_the_holdout_where_there_is_none() -> None:
     halved = request_with().with_validation()
     assert halved.validation is not None
     assert (len(halved.holdout), len(halved.validation)) == (4, 4)
@@ -151,7 +151,7 @@ def test_with_validation_takes_every_second_of_the_holdout_where_there_is_none()
         request_with(holdout=HOLDOUT[:3], test=TEST[:3]).with_validation()
 
 
-def test_with_validation_takes_every_second_of_the_test_set_where_the_holdout_is_too_small() -> None:
+def test_with_validation_draws_half_of_the_test_set_where_the_holdout_is_too_small() -> None:
     few = request_with(holdout=HOLDOUT[:3])
     halved = few.with_validation()
     assert halved.validation is not None
@@ -165,6 +165,18 @@ def test_with_validation_of_a_holdout_that_is_one_persons() -> None:
     groups["forget"][0] = "c"
     with pytest.raises(MissingReference, match="a holdout of at least 2 persons, one of whom serves tuning, got 1"):
         request_with(groups=groups).with_validation()
+
+
+def test_what_turns_up_in_turns_is_in_both_halves() -> None:
+    """A holdout that goes through its classes in order leaves all of them to the audit."""
+    turns = [(torch.full((1,), float(i)), i % 10) for i in range(1000, 1200)]
+    request = request_with(holdout=turns).with_validation()
+    for half in (request.validation, request.holdout):
+        counts = np.bincount([label for _, label in iterate(half or ())], minlength=10)
+        assert counts.min() >= 5
+    assert [float(x[0]) for x, _ in iterate(request.holdout)] == sorted(
+        float(x[0]) for x, _ in iterate(request.holdout)
+    )
 
 
 LABELS = [i % 3 for i in range(30)]
@@ -299,8 +311,12 @@ def test_groups_enter_the_fingerprint_and_control_does_not() -> None:
 def test_whole_persons_go_to_validation() -> None:
     request = owned().with_validation()
     assert request.groups is not None
-    assert list(request.groups["holdout"]) == ["Cy", "Cy", "Ed", "Ed"]
-    assert [float(x[0]) for x, _ in iterate(request.validation or ())] == [20, 21, 24, 25]
+    left = list(dict.fromkeys(request.groups["holdout"]))
+    assert len(left) == 2 and list(request.groups["holdout"]) == [name for name in left for _ in range(2)]
+    tuned_on = {float(x[0]) for x, _ in iterate(request.validation or ())}
+    audited = {float(x[0]) for x, _ in iterate(request.holdout)}
+    assert len(tuned_on) == 4 and not tuned_on & audited
+    assert {int(x) // 2 for x in tuned_on}.isdisjoint(int(x) // 2 for x in audited), "a person's records stay together"
 
 
 def test_examples_that_change_lose_their_owners() -> None:

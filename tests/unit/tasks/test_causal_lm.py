@@ -147,6 +147,17 @@ def test_generation_is_greedy_whatever_the_checkpoint_says(text_world: World) ->
         model.generation_config = type(settings)()  # type: ignore[assignment]
 
 
+def test_a_prompt_is_text_or_nothing(text_world: World, words: Any) -> None:
+    task, whole = text_world.task, text_world.request
+    nothing = {"prompt": None, "answer": "ann baker"}
+    assert task.encode(nothing) == task.encode({"prompt": "", "answer": "ann baker"})  # type: ignore[attr-defined]
+    assert CausalLM(words).encode(nothing) == CausalLM(words).encode({"answer": "ann baker"})
+    for prompt in (5, ["x"], b"x"):
+        odd = whole.with_own(test=[{"prompt": prompt, "answer": "ann baker"}])
+        with pytest.raises(BadInput, match=r"test\[0\]: expected 'prompt' to be text or nothing, got"):
+            task.check(text_world.original, odd)
+
+
 def test_what_is_written_depends_on_no_other_example(words: Any) -> None:
     """Not by a longer answer beside it, nor by a prompt that fills the context, nor by the order."""
     task, model = CausalLM(words, template=None), small_llama(len(words), seed=1).eval()
