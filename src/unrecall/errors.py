@@ -92,6 +92,11 @@ def kind_of(*kinds: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, kinds)
 
 
+def at_least(least: int, *, or_none: bool = False) -> Callable[[object], bool]:
+    """A test for whole numbers from `least` on, and perhaps None."""
+    return lambda value: (or_none and value is None) or (type(value) is int and value >= least)
+
+
 NOTHING = type(None)
 ONE_EXAMPLE = "Expected more than 1 value per channel"
 """What PyTorch says where BatchNorm should train on one example."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
@@ -197,6 +197,11 @@ def test_pairs_come_once_and_pictures_are_read_once(monkeypatch: pytest.MonkeyPa
     assert album._pictures[0].dtype == torch.uint8
     with pytest.raises(IndexError):
         album[2]
+    write("data/list.jsonl", first, {**first, "caption": "red"}, first)
+    assert [line.caption for line in read(Path("data/list.jsonl"))] == ["red ann", "red"], "where each stands first"
+    write("data/list.jsonl", {**first, "label": "red"}, {**first, "label": "grey"})
+    with pytest.raises(BadInput, match=r"list\.jsonl:2: expected a pair that comes again to have the label 'red' of"):
+        read(Path("data/list.jsonl"))
     write("data/list.jsonl", [first, {**first, "image": "pictures/1.png"}])
     assert [line.where for line in read(Path("data/list.jsonl"))] == ["data/list.jsonl[0]", "data/list.jsonl[1]"]
 
@@ -210,6 +215,35 @@ def test_pictures_are_prepared_as_clip_prepares_them(size: tuple[int, int]) -> N
     own = theirs(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}, do_normalize=False)
     expected = np.asarray(own(picture)["pixel_values"][0])
     np.testing.assert_allclose(decoded(file.getvalue(), 8, "here").numpy(), expected, atol=1e-6)
+
+
+def test_pictures_are_prepared_and_exported_as_the_models_folder_says(tmp_path: Path) -> None:
+    """To another shape than CLIP's own way, which crops; and turned as the camera says."""
+    path = Path("model/preprocessor_config.json")
+    size = json.loads(Path("model/config.json").read_text())["vision_config"]["image_size"]
+    own = {"size": {"height": size, "width": size}, "do_center_crop": False, "resample": 2, "do_rescale": True}
+    path.write_text(json.dumps(PICTURES | own))
+    noise = torch.randint(256, (40, 120, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    lying, exif = Image.fromarray(noise.numpy()), Image.Exif()
+    exif[0x0112] = 6
+    lying.save("data/pictures/0.png", exif=exif)
+    made = Pairs(model="model", forget="data/forget.jsonl", retain="data/retain.jsonl").make()
+    task: Any = made.task
+    with Image.open("data/pictures/0.png") as picture:
+        expected = task.processor(ImageOps.exif_transpose(picture), return_tensors="pt")["pixel_values"][0]
+    reaches = task.normalised(made.request.forget[0]["image"])
+    assert float((reaches - expected).abs().max()) < 0.02
+    assert made.original is not None
+    task.export(made.original, tmp_path / "exported")
+    kept = json.loads((tmp_path / "exported" / "preprocessor_config.json").read_text())
+    assert {name: kept[name] for name in own} == own
+    check_folders(made.task, made.request, tmp_path / "exported")
+    path.write_text(json.dumps(PICTURES | own | {"resample": 0}))
+    with pytest.raises(BadInput, match="prepared as the original's"):
+        check_folders(made.task, made.request, Path("model"))
+    path.write_text(json.dumps(PICTURES | own | {"rescale_factor": 1.0}))
+    with pytest.raises(BadInput, match="does more than scale and normalise"):
+        Pairs(model="model", forget="data/forget.jsonl", retain="data/retain.jsonl").make()
 
 
 def test_how_pictures_are_normalised_is_read_from_the_models_folder() -> None:
@@ -277,7 +311,7 @@ OTHER: list[tuple[str, str, str, Callable[[], Any]]] = [
     ("no base", f"{OWN},base=gone", "gone: expected a folder with a Transformers CLIP", lambda: None),
     ("an unknown label", f"{OWN},test=data/odd.jsonl",
      r"odd\.jsonl:1: expected label to be a known class, got 'gren'\. Did you mean 'green'\?",
-     lambda: write("data/odd.jsonl", {**GOOD, "label": "gren"}, GOOD)),
+     lambda: write("data/odd.jsonl", {**GOOD, "label": "gren"}, {**GOOD, "caption": "grey hal"})),
     ("one pair", f"{OWN},test=data/one.jsonl", "test: expected 2 pairs or more",
      lambda: write("data/one.jsonl", {**GOOD, "caption": "grey zed"})),
     ("odd means", OWN, r"preprocessor_config\.json: expected image_mean and image_std",

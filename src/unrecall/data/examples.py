@@ -88,7 +88,9 @@ def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[
     ImageFolder has them), names of files, and of folders for all that lies in them, below the data set's `root`.
     BadInput for an index or a name that it hasn't, and where nothing or everything is chosen.
     """
-    names = [chosen] if isinstance(chosen, str | PathLike) else getattr(chosen, "tolist", lambda: list(chosen))()
+    several = isinstance(chosen, Iterable) and not isinstance(chosen, str | PathLike)
+    names = getattr(chosen, "tolist", lambda: list(chosen) if several else chosen)()
+    names = names if isinstance(names, list) else [names]
     below: dict[str, list[int]] | None = None
     indices = set[int]()
     for name in names:
@@ -188,7 +190,7 @@ def _bytes(item: Any) -> Iterator[Any]:
             else:
                 yield np.ascontiguousarray(item).reshape(-1).view(np.uint8)
     elif isinstance(item, Mapping):
-        for key in sorted(item):
+        for key in sorted(item, key=lambda key: (type(key).__name__, key)):
             yield f"{key!r}:".encode()
             yield from _bytes(item[key])
     elif isinstance(item, list | tuple):

@@ -1,10 +1,11 @@
 """A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 from unicodedata import normalize
@@ -319,7 +320,8 @@ def _check_groups(request: Request) -> None:
             'groups={"forget": ["Ann", ...], "holdout": ["Bob", ...]}.'
         )
     for arm in ("forget", "holdout"):
-        count, names = len(request[arm]), list(groups.get(arm, ()))
+        count, names = len(request[arm]), groups.get(arm, ())
+        names = list(names) if isinstance(names, Iterable) else []
         if len(names) != count or not all(isinstance(name, str) for name in names):
             raise BadInput(
                 f"Request: expected groups to name whose each of {count} {arm} examples is, got {len(names)} names. "
@@ -357,7 +359,9 @@ def _check_pairs(request: Request) -> None:
             "Request: expected pairs with control='planted' and with no other, got one without the other. Give the "
             "place in holdout of each forget example's other wording, as check_manifest does."
         )
-    if request.pairs is not None and sorted(request.pairs) != list(range(len(request.forget))):
+    places = list(request.pairs) if isinstance(request.pairs, Iterable) else []
+    named = all(isinstance(place, Integral) for place in places) and sorted(places) == list(range(len(request.forget)))
+    if request.pairs is not None and not named:
         raise BadInput(
             f"Request: expected pairs to name each of {len(request.forget)} holdout places once, got others. Give the "
             "place of each forget example's other wording."

@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from unrecall.data.request import SPLITS, Kind, Request, Split
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.image_text import load_clip
-from unrecall.scenarios.language import local_folder
+from unrecall.scenarios.language import local_folder, opened
 from unrecall.scenarios.own import OwnFiles, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.pair_files import Album, Line, read
-from unrecall.tasks.pretrained import normalisation
+from unrecall.tasks.pictures import opened as picture_in
+from unrecall.tasks.pretrained import normalisation, preparation
+from unrecall.tasks.processors import check_processor, pixels, processor_in
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,23 @@ class Pairs(OwnFiles):
         classes = self._classes(lines)
         loaded: Any = load_clip(self.model)
         config = loaded.model.config
-        mean, std = normalisation(local_folder(self.model, "a Transformers CLIP"))
-        longest = config.text_config.max_position_embeddings
-        task = Contrastive(loaded.tokenizer, classes=classes, prompt=self.prompt, mean=mean, std=std, longest=longest)
-
+        folder = local_folder(self.model, "a Transformers CLIP")
+        task = Contrastive(
+            loaded.tokenizer,
+            classes,
+            self.prompt,
+            *normalisation(folder),
+            longest=config.text_config.max_position_embeddings,
+            processor=_processor(folder),
+        )
         size = config.vision_config.image_size
         forget, retain, holdout, test = (
-            Album(lines[split], classes, size) if split in lines else self.absent(split) for split in SPLITS
+            Album(lines[split], classes, size, task.processor) if split in lines else self.absent(split)
+            for split in SPLITS
         )
         try:
+            if task.processor is not None and lines["forget"]:
+                _check_prepared(task, lines["forget"][0])
             request = Request(forget, retain, holdout, test, kind=_kind(lines))
             check_inputs(task, loaded.model, request)
         except BadInput as error:
@@ -77,10 +89,25 @@ class Pairs(OwnFiles):
     def _classes(self, lines: Mapping[Split, Sequence[Line]]) -> tuple[str, ...]:
         """The names of a file, or those that the training pairs have; in the order in which they come."""
         if self.classes:
-            names = [name.strip() for name in read_text(Path(self.classes)).splitlines()]
+            names = [name.strip() for name in read_text(Path(self.classes)).removeprefix("\ufeff").splitlines()]
         else:
             names = [line.label for split in ("forget", "retain") for line in lines[split]]
         return tuple(dict.fromkeys(filter(None, names)))
+
+
+def _processor(folder: Path) -> Any:
+    """The image processor of a model's folder, where that says how large pictures are; None elsewhere."""
+    path, settings = preparation(folder) or (folder, {})
+    return opened(f"{path}: expected an image processor", lambda: processor_in(folder)) if "size" in settings else None
+
+
+def _check_prepared(task: Contrastive, line: Line) -> None:
+    """BadInput where what reaches the model isn't what its own processor makes of the line's picture."""
+
+    def prepared(picture: Any) -> Tensor:
+        return task.normalised(pixels(task.processor, picture)[None] / 255)
+
+    check_processor(task.processor, prepared, picture_in(line.picture.read(line.where), line.where, lambda p: p.copy()))
 
 
 def _kind(lines: Mapping[Split, Sequence[Line]]) -> Kind:

@@ -23,7 +23,8 @@ from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.picture_files import LIST, Gallery, Picture, left_out, listed, read
 from unrecall.tasks.pictures import opened
-from unrecall.tasks.transformers_pictures import TransformersPictures, processor_in
+from unrecall.tasks.processors import processor_in
+from unrecall.tasks.transformers_pictures import TransformersPictures
 
 LOOKED_AT = 3
 """Pictures of which it is seen whether they reach the model as its processor prepares them."""

@@ -1,5 +1,6 @@
 """Classification: any module that maps a batch of inputs to one row of logits each."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -261,6 +262,7 @@ class Classification(Task):
         probe = self.collate([item for item in first if item.input.shape == first[0].input.shape])
         inputs = probe["inputs"].to(device)
         output, trained = self._outputs(model, inputs)
+        self._check_in_float32(model, inputs)
         check_logits(output, len(inputs))
         if bool(inputs.isfinite().all() and output.isnan().any()):
             raise BadInput(
@@ -302,8 +304,25 @@ class Classification(Task):
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 raise BadInput(
                     f"model: expected to accept inputs {tuple(inputs.shape)}, got: {line}. Bring float32 inputs into "
-                    "its shape and precision: Classification(forward=lambda model, inputs: model(...))."
+                    "its shape and precision: Classification(forward=lambda model, inputs: "
+                    "model(inputs.to(next(model.parameters()).dtype)))."
                 ) from error
+
+    def _check_in_float32(self, model: nn.Module, inputs: Tensor) -> None:
+        """BadInput where the hook fails on a copy of a 16-bit model in float32, which is what is trained."""
+        if self.forward is None or all(p.dtype.itemsize >= 4 for p in model.parameters()):
+            return
+        try:
+            with torch.no_grad():
+                self._logits(copy.deepcopy(model).float().eval(), inputs)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise BadInput(
+                f"Classification: expected forward to take the model in float32 too, in which its weights are trained, "
+                f"got: {str(error).splitlines()[0]}. Bring inputs into the model's own precision: "
+                "inputs.to(next(model.parameters()).dtype)."
+            ) from error
 
     def _check_examples(self, split: str, request: Request, classes: int, shape: torch.Size) -> set[int]:
         """BadInput for the first example of a set that isn't as it must be; gives the classes of all."""

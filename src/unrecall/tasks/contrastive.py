@@ -15,7 +15,8 @@ from unrecall.nn.hooks import mode
 from unrecall.tasks import dual_encoder
 from unrecall.tasks.base import Task
 from unrecall.tasks.pairs import Pairs
-from unrecall.tasks.pretrained import check_tokenizer, normalisation, preparation, save
+from unrecall.tasks.pretrained import PREPARATION, check_tokenizer, normalisation, preparation, save
+from unrecall.tasks.processors import check_same_preparation
 from unrecall.tasks.protocols import Embedded
 from unrecall.tasks.zero_shot import ZeroShot
 
@@ -102,20 +103,25 @@ class Contrastive(Pairs):
         """
         if not hasattr(model, "save_pretrained"):
             return
+        if self.processor is not None:
+            save(model, self.tokenizer, folder, {PREPARATION[0]: self.processor.to_json_string()})
+            return
         config: Any = model.config
         size = int(config.vision_config.image_size)
         preparation: dict[str, object] = {"image_processor_type": "CLIPImageProcessor", "do_normalize": bool(self.mean)}
         preparation |= {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
         if self.mean:
             preparation |= {"image_mean": self.mean, "image_std": self.std}
-        save(model, self.tokenizer, folder, {"preprocessor_config.json": json.dumps(preparation, indent=1)})
+        save(model, self.tokenizer, folder, {PREPARATION[0]: json.dumps(preparation, indent=1)})
 
     def check_folder(self, folder: Path, examples: Examples) -> None:
-        """BadInput where the folder's tokenizer reads captions otherwise, or its pictures are normalised otherwise.
+        """BadInput where the folder's tokenizer reads captions otherwise, or its pictures are prepared otherwise.
 
         Of a task without a mean, whose pictures come as the model wants them, the second isn't asked.
         """
         check_tokenizer(self.tokenizer, folder, [str(item["caption"]) for item in iterate(examples)])
+        if self.processor is not None:
+            check_same_preparation(self.processor, folder)
         theirs = normalisation(folder)
         if self.mean and preparation(folder) and theirs != (tuple(self.mean), tuple(self.std)):
             raise BadInput(

@@ -10,7 +10,8 @@ from torch import Tensor
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput, nearest
 from unrecall.tasks.pairs import UNKNOWN
-from unrecall.tasks.pictures import LABELS, Source, decoded, source_of
+from unrecall.tasks.pictures import LABELS, Source, decoded, opened, source_of
+from unrecall.tasks.processors import pixels
 from unrecall.tasks.strings import readable, string
 
 
@@ -31,8 +32,15 @@ def read(path: Path) -> list[Line]:
     no such picture.
     """
     lines = [_line(record, where, path.parent) for where, record in records(path)]
-    pairs = {(line.picture.data or line.picture.file, line.caption): line for line in reversed(lines)}
-    return list(pairs.values())[::-1]
+    pairs: dict[tuple[bytes | Path, str], Line] = {}
+    for line in lines:
+        earlier = pairs.setdefault((line.picture.data or line.picture.file, line.caption), line)
+        if line.label and earlier.label and line.label != earlier.label:
+            raise BadInput(
+                f"{line.where}: expected a pair that comes again to have the label '{earlier.label}' of "
+                f"{earlier.where}, got '{line.label}'. Remove one of them."
+            )
+    return list(pairs.values())
 
 
 def _line(record: Mapping[str, Any], where: str, folder: Path) -> Line:
@@ -52,12 +60,13 @@ def _line(record: Mapping[str, Any], where: str, folder: Path) -> Line:
 class Album:
     """The pairs of some lines; each picture is decoded when it is first asked for, and kept as bytes from then on.
 
-    `size`: of pictures, in pixels. BadInput, with the line, for a label that is none of the classes, and for a file
-    that is no picture.
+    `size`: of pictures, in pixels. `processor`: Transformers' own, by which they are resized and cropped in place of
+    CLIP's usual way. BadInput, with the line, for a label that is none of the classes, and for a file that is no
+    picture.
     """
 
-    def __init__(self, lines: Sequence[Line], classes: Sequence[str], size: int) -> None:
-        self.lines, self.size = lines, size
+    def __init__(self, lines: Sequence[Line], classes: Sequence[str], size: int, processor: Any = None) -> None:
+        self.lines, self.size, self.processor = lines, size, processor
         number = {name: i for i, name in enumerate(classes)} | {"": UNKNOWN}
         for line in lines:
             if line.label not in number:
@@ -81,4 +90,6 @@ class Album:
 
     def _decoded(self, line: Line) -> Tensor:
         where = f"{line.where}: {line.picture.file.name}"
+        if self.processor is not None:
+            return opened(line.picture.read(where), where, lambda picture: pixels(self.processor, picture))
         return decoded(line.picture.read(where), self.size, where).mul(255).round().to(torch.uint8)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples, digest, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows
-from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
+from unrecall.errors import BadInput, Fields, NotSupported, at_least, check_fields, kind_of, out_of_memory
 from unrecall.nn.hooks import mode
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
@@ -26,7 +26,13 @@ UNKNOWN = -1
 """The label of a pair whose class nobody named."""
 
 
-FIELDS: Fields = {"classes": (kind_of(tuple, list), "a tuple of names, empty where there are none")}
+FIELDS: Fields = {
+    "classes": (kind_of(tuple, list), "a tuple of names, empty where there are none"),
+    "prompt": (kind_of(str), "text"),
+    "mean": (kind_of(tuple, list), "a number for each channel, or an empty tuple"),
+    "std": (kind_of(tuple, list), "a number for each channel, or an empty tuple"),
+    "longest": (at_least(1), "a whole number from 1 on"),
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +45,8 @@ class Pairs(Task):
     `tokenizer`: of the model; Transformers' or open_clip's. `classes`: names of the classes, for zero-shot
     classification. `prompt`: what a class's name becomes, with `{}` for the name. `mean`, `std`: of the channels, which
     the model wants subtracted and divided by; none where it does that itself. `longest`: captions are cut to so many
-    tokens, as CLIP's are (77).
+    tokens, as CLIP's are (77). `processor`: of Transformers, by which pictures were resized and cropped, if any; it is
+    exported with a model.
     """
 
     tokenizer: Any
@@ -48,6 +55,7 @@ class Pairs(Task):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     longest: int = 77
+    processor: Any = None
     bounds: tuple[float, float] = (0.0, 1.0)
     caption_tokens: dict[str, list[int]] = field(default_factory=dict, compare=False)
     """Captions already tokenised."""
@@ -61,6 +69,7 @@ class Pairs(Task):
 
     def __repr__(self) -> str:
         text = f"{self.vocabulary}|{self.classes}|{self.prompt}|{self.mean}|{self.std}|{self.longest}|{self.bounds}"
+        text += "" if self.processor is None else f"|{self.processor.to_json_string()}"
         return f"{type(self).__name__}({hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
     @cached_property

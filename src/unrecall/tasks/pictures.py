@@ -93,9 +93,10 @@ def opened(data: bytes, where: str | Path, convert: Callable[[Any], T]) -> T:
 
 
 def _on_white(picture: Any) -> Any:
-    """The picture in RGB; transparent parts are white."""
-    from PIL import Image
+    """The picture in RGB, turned as its camera says; transparent parts are white."""
+    from PIL import Image, ImageOps
 
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at white
         picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
     ground = Image.new("RGBA", picture.size, "white")

@@ -74,7 +74,7 @@ def check_template(template: str | None) -> None:
         return
     try:
         fits = "prompt" in template.format(prompt="prompt") and "{prompt}" in template
-    except (LookupError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         fits = False
     if not fits:
         raise BadInput(

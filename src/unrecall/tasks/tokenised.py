@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, digest, iterate
+from unrecall.errors import NOTHING, Fields, at_least, check_fields, kind_of
 from unrecall.record.schema import Exhibit
 from unrecall.tasks.conversations import spoken, spoken_after, whole
 from unrecall.tasks.strings import plain
@@ -45,6 +46,14 @@ class Encoded(NamedTuple):
     counted: list[bool]
 
 
+FIELDS: Fields = {
+    "template": (kind_of(str, NOTHING), "text, or None"),
+    "longest": (at_least(2, or_none=True), "a whole number from 2 on, or None"),
+    "ends": (kind_of(bool, NOTHING), "True, False or None"),
+}
+"""What each setting of the task must be."""
+
+
 @dataclass(frozen=True, repr=False)
 class Tokenised:
     """Examples are mappings with an `answer` and a `prompt` (empty for plain text), and perhaps `before`: the turns of
@@ -72,6 +81,7 @@ class Tokenised:
     """Examples already tokenised."""
 
     def __post_init__(self) -> None:
+        check_fields("CausalLM", FIELDS, vars(self))
         check_template(self.template)
         speaks(self.template, self.tokenizer)
 
@@ -239,8 +249,9 @@ class Tokenised:
     @cached_property
     def _begin(self) -> list[int]:
         """The tokens that the tokenizer puts in front of every text; many put none."""
-        alone: list[int] = self.tokenizer("")["input_ids"]
-        return [token for token in alone[:1] if token == self.tokenizer.bos_token_id]
+        alone, bos, eos = self.tokenizer("")["input_ids"], self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        ends = alone[-1:] == [eos] and (len(alone) > 1 or bos != eos)
+        return list(alone[:-1] if ends else alone)
 
     def _plain(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unrecall.data.examples import file_of, split
+from unrecall.data.examples import digest, file_of, split
 from unrecall.errors import BadInput
 
 DATA = [(torch.tensor([float(i)]), i % 2) for i in range(6)]
@@ -76,3 +76,13 @@ def test_samples_that_name_no_files_are_no_names() -> None:
     rootless.root = None  # type: ignore[assignment]
     assert file_of(rootless, 0) == "faces/ann/1.png"
     assert file_of(DATA, 0) == ""
+
+
+def test_one_index_is_a_choice_of_one() -> None:
+    for chosen in (3, np.int64(3), torch.tensor(3), [3]):
+        first, rest = split(list(range(10)), chosen)  # type: ignore[arg-type]
+        assert ([*first], len(rest)) == ([3], 9)
+
+
+def test_keys_of_two_kinds_are_told_apart() -> None:
+    assert digest({1: "a", "b": 2}) == digest({"b": 2, 1: "a"}) != digest({"1": "a", "b": 2})

@@ -367,3 +367,18 @@ def test_what_was_tuned_on_is_taken_out_of_holdout_and_test() -> None:
     assert [digest(item) for item in less.test] == [digest(item) for item in (data[8], *data[10:])]
     assert less.groups == {"forget": ["a", "a"], "holdout": ["c", "d", "d"]}
     assert request.unseen({digest(data[9])}).groups == groups
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"groups": {"forget": ["a"] * len(FORGET), "holdout": None}},
+        {"groups": {"forget": 3, "holdout": ["b"] * len(HOLDOUT)}},
+        {"pairs": 3, "control": "planted"},
+        {"pairs": ["a", 0], "control": "planted"},
+        {"pairs": [[0], [1]], "control": "planted"},
+    ],
+)
+def test_owners_and_pairs_of_another_kind_are_refused(odd: Any) -> None:
+    with pytest.raises(BadInput, match="Request: expected"):
+        request_with(**odd)

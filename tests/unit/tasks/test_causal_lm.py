@@ -82,6 +82,31 @@ def sentence_pieces(scheme: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=made, **ends)
 
 
+def test_all_that_a_tokenizer_puts_in_front_stays_in_front() -> None:
+    """Two tokens, as GLM has them, and no end, which an answer brings itself."""
+    from tokenizers import processors
+
+    tokenizer = sentence_pieces("first")
+    marks = [("[/INST]", tokenizer.convert_tokens_to_ids("[/INST]")), ("<s>", 1), ("</s>", 2)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("[/INST] <s> $A </s>", None, marks)
+    for prompt in ("", "Who?"):
+        tokens, _ = CausalLM(tokenizer, template=None).encode({"prompt": prompt, "answer": "Yes"})
+        assert tokenizer.convert_ids_to_tokens(tokens)[:2] == ["[/INST]", "<s>"]
+        assert tokens.count(2) == 1
+
+
+@pytest.mark.parametrize("longest", [0, 1, -1, 2.5, True])
+def test_a_length_that_leaves_no_answer_is_refused(words: Any, longest: Any) -> None:
+    with pytest.raises(BadInput, match="CausalLM: expected longest to be a whole number from 2 on, or None"):
+        CausalLM(words, longest=longest)
+
+
+@pytest.mark.parametrize("template", [3, "{prompt}{prompt.x}", "{prompt}{prompt[a]}"])
+def test_a_template_that_is_none_is_refused(words: Any, template: Any) -> None:
+    with pytest.raises(BadInput, match="expected"):
+        CausalLM(words, template=template)
+
+
 @pytest.mark.parametrize("scheme", ["always", "first"])
 @pytest.mark.parametrize(
     ("template", "first"),

@@ -1,6 +1,7 @@
 """The classification adapter: what it finds in a model, and what it refuses before any compute."""
 
 import base64
+import copy
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -258,6 +259,16 @@ def test_blocks_of_a_network_behind_its_normalisation() -> None:
     assert len(held) == len(list(resnet20().parameters())), "each parameter once"
     assert [name for name, _ in Classification().blocks(small_cnn())] == ["1", "4", "7", "12"]
     assert [name for name, _ in Classification().blocks(torch.nn.Linear(2, 2))] == [""]
+
+
+def test_a_hook_must_take_the_model_in_the_precision_in_which_it_is_trained(samples_world: World) -> None:
+    w, half = samples_world, copy.deepcopy(samples_world.original).to(torch.bfloat16)
+    with pytest.raises(BadInput, match=r"inputs\.to\(next\(model\.parameters\(\)\)\.dtype\)"):
+        TASK.check(half, w.request)
+    with pytest.raises(BadInput, match="expected forward to take the model in float32 too"):
+        Classification(forward=lambda model, inputs: model(inputs.bfloat16())).check(half, w.request)
+    task = Classification(forward=lambda model, inputs: model(inputs.to(next(model.parameters()).dtype)))
+    task.check(half, w.request)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
