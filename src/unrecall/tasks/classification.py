@@ -23,7 +23,7 @@ from unrecall.spec.parameters import takes
 from unrecall.tasks.base import Task, check_class_request, check_samples_request, opened, parts_of
 from unrecall.tasks.hook_key import hook_key
 from unrecall.tasks.input_difficulty import Labelled, difficulty_of_inputs, shrunk
-from unrecall.tasks.labelled import Example, check_logits, check_no_probabilities, example
+from unrecall.tasks.labelled import Example, check_class_numbers, check_logits, check_no_probabilities, example
 from unrecall.tasks.pictures import coarse, png
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -278,6 +278,8 @@ class Classification(Task):
             )
         looked_for = f"{self!r} {classes} {tuple(shape)}"
         if looked_for not in request.checked:
+            if self.read is None:
+                check_class_numbers(request.sets)
             labels = {name: self._check_examples(name, request, classes, shape) for name in request.sets}
             if request.kind == "class":
                 check_class_request(request, labels["forget"], labels["retain"])

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrecall.data.examples import Examples
 from unrecall.errors import BadInput
 
 LARGEST = 2**31
@@ -145,3 +146,29 @@ def _sum_of_probabilities(outputs: Tensor) -> float:
     differ = bool((outputs - outputs[0]).abs().max() > 1e-3 * sums[0])
     same = bool((sums - sums[0]).abs().max() < 1e-3 * sums[0])
     return float(sums[0]) if len(outputs) >= 4 and differ and same else 0.0
+
+
+def check_class_numbers(sets: Mapping[str, Examples]) -> None:
+    """BadInput where two sets number the same class otherwise, as folders of pictures of unlike classes do.
+
+    Asked of data sets that say it (`class_to_idx`, as torchvision's ImageFolder), or are parts of such.
+    """
+    named: dict[str, tuple[str, int]] = {}
+    for split, examples in sets.items():
+        for name, number in _class_numbers(examples).items():
+            first, other = named.setdefault(str(name), (split, number))
+            if other != number:
+                raise BadInput(
+                    f"{split}: expected class '{name}' to be number {other}, as in {first}, got {number}. Number the "
+                    "classes of all sets alike: make one data set, and take parts of it by ur.split."
+                )
+
+
+def _class_numbers(examples: Any) -> Mapping[str, int]:
+    """The numbers of the classes, by name, as the data set behind the examples has them; empty where none says so."""
+    while examples is not None and getattr(examples, "target_transform", None) is None:
+        own = getattr(examples, "class_to_idx", None)
+        if isinstance(own, Mapping):
+            return own
+        examples = getattr(examples, "whole", getattr(examples, "dataset", None))
+    return {}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import unrecall as ur
 from tests.worlds import CPU, World, blobs, network, train
+from unrecall.data.examples import Part
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import behaviour
@@ -172,3 +173,23 @@ def test_inputs_that_span_next_to_nothing_of_their_bounds_are_refused() -> None:
         BadInput, match=r"retain: expected inputs that span 1 % of the bounds \[0, 1\] or more, got \[0"
     ):
         Classification().check(network(), scaled(1 / 255))
+
+
+def test_sets_that_number_their_classes_each_for_itself_are_refused() -> None:
+    """As two folders of pictures do, of which one lacks a class."""
+
+    class Folder(list[Any]):
+        class_to_idx: dict[str, int]
+
+    def folder(count: int, seed: int, **numbers: int) -> Folder:
+        made = Folder(blobs(count, 4, seed))
+        made.class_to_idx = numbers
+        return made
+
+    model = network()
+    alike = Request(folder(20, 0, cat=0, cow=1), folder(40, 100, cat=0, cow=1, dog=2))
+    Classification().check(model, alike)
+    unlike = Request(folder(20, 0, cow=0, dog=1), Part(folder(40, 100, cat=0, cow=1, dog=2), range(30)))
+    with pytest.raises(BadInput, match="retain: expected class 'cow' to be number 0, as in forget, got 1"):
+        Classification().check(model, unlike)
+    Classification(read=lambda item: item).check(model, unlike)  # a hook says what is what
