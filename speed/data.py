@@ -13,7 +13,7 @@ from torch import Tensor
 from speed.clock import Race, race
 from unrecall.data.examples import Examples, Part
 from unrecall.data.identity import digests_of_rows
-from unrecall.data.loading import Group, batches_of, workers
+from unrecall.data.loading import BatchIndices, batches_of, workers
 from unrecall.data.request import Request
 from unrecall.tasks import Classification
 from unrecall.tasks.base import check_inputs
@@ -99,7 +99,7 @@ def _decoding() -> Race:
     pictures = Jpegs(1024)
 
     def read(count: int) -> None:
-        groups: Sequence[Group] = [Group(list(range(i, i + 32))) for i in range(0, len(pictures), 32)]
+        groups: Sequence[BatchIndices] = [BatchIndices(list(range(i, i + 32))) for i in range(0, len(pictures), 32)]
         with workers(count):
             for _ in batches_of(pictures, Classification().collate, groups, len(groups)):
                 pass

@@ -25,7 +25,7 @@ from unrecall.record.schema import load as load_record
 from unrecall.scenarios.image_text import load_clip
 from unrecall.scenarios.pairs import Pairs
 from unrecall.tasks import Contrastive
-from unrecall.tasks.pair_files import Album, Line, read
+from unrecall.tasks.pair_files import Line, PairFiles, read
 from unrecall.tasks.pictures import Source, decoded
 from unrecall.tasks.pretrained import MEAN, STD, normalisation
 from unrecall.tasks.protocols import check_folders
@@ -190,7 +190,7 @@ def test_pairs_come_once_and_pictures_are_read_once(monkeypatch: pytest.MonkeyPa
         ("data/some.jsonl:1", "red ann", ""),
         ("data/some.jsonl:3", "red", ""),
     ]
-    album = Album(lines, (), 8)
+    album = PairFiles(lines, (), 8)
     found = album[0]["image"]
     monkeypatch.setattr("unrecall.tasks.pair_files.decoded", None)
     assert torch.equal(album[0]["image"], found)
@@ -355,6 +355,6 @@ def test_pictures_in_a_table_are_those_in_files() -> None:
 
 
 def test_a_file_that_goes_while_it_is_read() -> None:
-    album = Album([Line("here:3", Source(Path("gone.png")), "red", "")], (), 8)
+    album = PairFiles([Line("here:3", Source(Path("gone.png")), "red", "")], (), 8)
     with pytest.raises(BadInput, match=r"^here:3: gone\.png: expected a file that can be read, got: No such file"):
         album[0]

@@ -23,7 +23,7 @@ from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record
 from unrecall.scenarios.pictures import Pictures, class_number, load_classifier, load_processor
 from unrecall.tasks import TransformersPictures
-from unrecall.tasks.picture_files import Gallery, Picture
+from unrecall.tasks.picture_files import Picture, PictureFiles
 from unrecall.tasks.pictures import Source
 from unrecall.training.session import Session
 
@@ -279,7 +279,7 @@ def test_what_the_scenario_holds() -> None:
 def test_pictures_reach_the_model_as_its_processor_prepares_them() -> None:
     processor = load_processor("model")
     task = TransformersPictures(processor=processor)
-    gallery = Gallery([Picture("here", Source(Path("data/red/3.png")), "red")], [0], task.prepare, Path("data"))
+    gallery = PictureFiles([Picture("here", Source(Path("data/red/3.png")), "red")], [0], task.prepare, Path("data"))
     inputs, label = gallery[0]
     expected = processor(Image.open("data/red/3.png"), return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(task._normalised(inputs[None]), expected)

@@ -24,12 +24,12 @@ from unrecall.data.signals import Rows, Signals, View
 from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.tasks import CausalLM, Classification, difficulty, input_difficulty, text_difficulty
-from unrecall.tasks.protocols import Graded
+from unrecall.tasks.protocols import WithDifficulty
 from unrecall.training.job import Job
 
 FORBIDDEN = (nn.Module, Setting, Models, Subject, Evidence, Signals, Rows, View, Job)
 FILES = (covariates, difficulty, input_difficulty, text_difficulty)
-METHODS = (Graded.difficulty, Classification.difficulty, CausalLM.difficulty)
+METHODS = (WithDifficulty.difficulty, Classification.difficulty, CausalLM.difficulty)
 
 
 def inside(annotation: Any) -> Iterator[Any]:

@@ -22,10 +22,10 @@ from unrecall.tasks import protocols
 from unrecall.tasks.base import Task
 
 PROTOCOLS = {
-    "classification": {"Perturbable", "Classed", "Classifying", "Graded"},
-    "grouped": {"Perturbable", "Classed", "Classifying", "Graded", "InGroups"},
-    "transformers_pictures": {"Perturbable", "Classed", "Classifying", "Graded", "Exportable", "OfFolders"},
-    "causal_lm": {"Textual", "Unfinished", "Prompted", "Exportable", "OfFolders", "Graded"},
+    "classification": {"Perturbable", "Classed", "Classifying", "WithDifficulty"},
+    "grouped": {"Perturbable", "Classed", "Classifying", "WithDifficulty", "InGroups"},
+    "transformers_pictures": {"Perturbable", "Classed", "Classifying", "WithDifficulty", "Exportable", "OfFolders"},
+    "causal_lm": {"Textual", "Unfinished", "Prompted", "Exportable", "OfFolders", "WithDifficulty"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable", "OfFolders"},
     "zero_shot": {"Perturbable", "Classed"},
     "recommendation": {"Ranked", "Recommending"},

@@ -11,7 +11,7 @@ from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.data.examples import Examples, move
-from unrecall.data.loading import Group, batches_of
+from unrecall.data.loading import BatchIndices, batches_of
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -85,7 +85,7 @@ def recalibrate(model: nn.Module, task: Task, examples: Examples, chosen: list[i
         norm.momentum = None
         norm.train()
     passes = math.ceil(len(chosen) / batch_size)
-    groups = [Group(chosen[i::passes]) for i in range(passes)]
+    groups = [BatchIndices(chosen[i::passes]) for i in range(passes)]
     for batch in batches_of(examples, task.collate, groups, passes):
         task.rows(model, move(batch, device_of(model)))
     for norm, momentum in zip(norms, momenta, strict=True):

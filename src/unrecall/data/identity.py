@@ -23,7 +23,7 @@ from unrecall.errors import BadInput
 CONTENT = "content"
 TRANSFORMS = ("transform", "target_transform", "loader")
 """What torchvision's data sets call the functions that make examples of files."""
-MADE = 64
+KEY_SAMPLE = 64
 """Examples, evenly spread, that show what is made of what is stored: a transformation, say."""
 READERS = 8
 """Files that are read at once."""
@@ -74,7 +74,7 @@ def key_of(examples: Examples) -> str:
 
 def made_key(examples: Examples) -> str:
     """What decides what is made of what is stored: some examples as they are made, and the code that makes them."""
-    digests = [digest(examples[i]) for i in evenly(len(examples), MADE)]
+    digests = [digest(examples[i]) for i in evenly(len(examples), KEY_SAMPLE)]
     return content_key(*digests, *(code_key(maker) for maker in _makers(examples)))
 
 
@@ -103,10 +103,10 @@ def _of(examples: Any, indices: Sequence[int], by_id: Mapping[int, Identities]) 
         return _of(examples.dataset, [int(examples.indices[i]) for i in indices], by_id)
     if type(examples) is Joined:
         return _of_several(examples, indices, by_id)
-    return _told(examples, indices)
+    return _from_data_set(examples, indices)
 
 
-def _told(examples: Any, indices: Sequence[int]) -> Identities | None:
+def _from_data_set(examples: Any, indices: Sequence[int]) -> Identities | None:
     """The identities that a data set itself gives for these examples; None where it gives none."""
     if callable(getattr(examples, "identities", None)):
         return Identities(_name(type(examples)), _texts(examples, indices))

@@ -49,7 +49,7 @@ def _worker_count() -> int:
     return int(text)
 
 
-class Group(NamedTuple):
+class BatchIndices(NamedTuple):
     """The examples of a batch, by index. `seed`: of whatever is drawn as they are made; None where nothing is."""
 
     indices: list[int]
@@ -68,7 +68,7 @@ class _Reader(Dataset[Any]):
     def __init__(self, examples: Examples, collate: Callable[[Sequence[Any]], Batch]) -> None:
         self.examples, self.collate = examples, collate
 
-    def __getitem__(self, group: Group) -> Batch | _Failed:
+    def __getitem__(self, group: BatchIndices) -> Batch | _Failed:
         try:
             return _batch(self.examples, self.collate, group)
         except Exception as error:  # whatever reading raises is raised again where the batch was asked for
@@ -88,7 +88,7 @@ DEAD = "one that ended before its time, as for want of memory"
 
 
 def batches_of(
-    examples: Examples, collate: Callable[[Sequence[Any]], Batch], groups: Iterable[Group], count: int
+    examples: Examples, collate: Callable[[Sequence[Any]], Batch], groups: Iterable[BatchIndices], count: int
 ) -> Iterator[Batch]:
     """The batches of groups of examples, each with its `index` [examples]; `count`: how many there will be.
 
@@ -144,7 +144,7 @@ def _no_workers(number: int, reason: str) -> BadInput:
     )
 
 
-def _batch(examples: Examples, collate: Callable[[Sequence[Any]], Batch], group: Group) -> Batch:
+def _batch(examples: Examples, collate: Callable[[Sequence[Any]], Batch], group: BatchIndices) -> Batch:
     if group.seed is not None:
         reseed(group.seed)
     batch = collate(several(examples, group.indices))

@@ -13,7 +13,7 @@ from unicodedata import normalize
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from unrecall.data.enough import HALVED, OTHERS
+from unrecall.data.enough import FEWEST_TO_HALVE, OTHERS
 from unrecall.data.examples import Absent, Examples, Part, digest, evenly, split_off
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
 from unrecall.errors import BadInput, MissingReference
@@ -23,7 +23,7 @@ Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
 """How a holdout came to be."""
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
-CHECKED = 10_000
+MOST_CHECKED = 10_000
 """Examples of a set that are read to be checked, where the data set itself tells which of them are the same."""
 READ_TWICE = 16
 """Examples of such a set that are read again, to see whether each is what it was."""
@@ -173,7 +173,7 @@ class Request:
         """
         examples = self.sets[name]
         sampled = self.indexed and not (self.kind == "class" and name in ("forget", "retain"))
-        places = evenly(len(examples), CHECKED) if sampled else range(len(examples))
+        places = evenly(len(examples), MOST_CHECKED) if sampled else range(len(examples))
         return ((i, examples[i]) for i in places)
 
     @property
@@ -213,16 +213,16 @@ class Request:
         if self.kind == "class":
             return self.with_own(validation=NO_VALIDATION)
         n, unseen, spare = len(self.holdout), len(self.test), self._spare_persons()
-        if (n < HALVED or spare == 0) and unseen >= HALVED:
+        if (n < FEWEST_TO_HALVE or spare == 0) and unseen >= FEWEST_TO_HALVE:
             drawn = _half(range(unseen))
             validation, test = (
                 Part(self.test, [i for i in range(unseen) if (i in drawn) is first]) for first in (True, False)
             )
             return self.with_own(validation=validation, test=test)
-        if n < HALVED:
+        if n < FEWEST_TO_HALVE:
             raise MissingReference(
-                f"tune: expected a validation set or at least {HALVED} holdout examples, got {n}. Add examples like "
-                "forget that were never trained on, or don't tune (--no-tune)."
+                f"tune: expected a validation set or at least {FEWEST_TO_HALVE} holdout examples, got {n}. Add "
+                "examples like forget that were never trained on, or don't tune (--no-tune)."
             )
         whole, names = self.holdout, list(map(str, range(n))) if self.groups is None else [*self.groups["holdout"]]
         if self.groups is not None and len({*names}) < 2:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, move
-from unrecall.data.loading import Group, batches_of
+from unrecall.data.loading import BatchIndices, batches_of
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, Signals
 from unrecall.nn.functional import exact_log_softmax, own_moments
@@ -26,7 +26,7 @@ def batches(
     """
     n, size = len(examples), batch_size or task.at_once
     starts = [max(0, min(i, n - size)) if task.rows_depend_on_batch else i for i in range(0, n, size)]
-    groups = [Group(list(range(i, min(n, i + size)))) for i in starts]
+    groups = [BatchIndices(list(range(i, min(n, i + size)))) for i in starts]
     for batch in batches_of(examples, task.collate, groups, len(groups)):
         yield batch if device is None else move(batch, device)
 

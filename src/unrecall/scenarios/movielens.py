@@ -11,8 +11,17 @@ from torch import nn
 from unrecall.errors import BadInput
 from unrecall.models.recommenders import GRU4Rec, LightGCN, MatrixFactorisation, SASRec
 from unrecall.scenarios.base import Builder, Scenario, shuffled
-from unrecall.scenarios.ratings import Log, of_genre, of_users, read_log
-from unrecall.scenarios.recommenders import Draw, Interaction, Parts, Recommender, Wish, examples, pairs, parts_of
+from unrecall.scenarios.ratings import Ratings, of_genre, of_users, read_log
+from unrecall.scenarios.recommenders import (
+    DeletionRule,
+    Draw,
+    Interaction,
+    Parts,
+    Recommender,
+    examples,
+    pairs,
+    parts_of,
+)
 from unrecall.spec.parameters import Count, Index, NonNegative
 from unrecall.tasks import Recommendation
 from unrecall.training.loop import Fit
@@ -76,8 +85,8 @@ class MovieLens(Builder):
                 f"movielens: expected a checkpoint in 1..{self.checkpoints} (checkpoints), got {self.checkpoint}."
             )
         log = read_log(Path(self.data), self.least, self.core)
-        log, wish, sensitive = self._wish(log)
-        parts = parts_of(log.interactions, wish, Draw(self.seed, self.checkpoints, self.checkpoint))
+        log, rule, sensitive = self._rule(log)
+        parts = parts_of(log.interactions, rule, Draw(self.seed, self.checkpoints, self.checkpoint))
         longest = self.longest if self.model in SESSIONS else 0
         recipe = RECIPES[self.model]
         return Recommender(
@@ -91,7 +100,7 @@ class MovieLens(Builder):
             trained=tuple(examples(parts.before, parts.before, longest)),
         )
 
-    def _summary(self, log: Log, parts: Parts) -> str:
+    def _summary(self, log: Ratings, parts: Parts) -> str:
         askers, emptied = len({i.user for i in parts.forget}), len(parts.emptied)
         turn = f", request {self.checkpoint} of {self.checkpoints}" if self.checkpoints > 1 else ""
         nothing = f"; {emptied} of them keep nothing, and are not tested" if emptied else ""
@@ -101,25 +110,25 @@ class MovieLens(Builder):
             f"({self.forget}){turn}{nothing}"
         )
 
-    def _wish(self, log: Log) -> tuple[Log, Wish, tuple[int, ...]]:
+    def _rule(self, log: Ratings) -> tuple[Ratings, DeletionRule, tuple[int, ...]]:
         """The interactions, with those of spammers; who may ask for what; and the items that are sensitive for all."""
         how, _, which = self.forget.partition(":")
         most = self.fraction * len(log.interactions)
         users = shuffled(range(len(log.users)), self.seed)
         if how == "category" and which:
             items = of_genre(log, which)
-            return log, Wish(users, lambda i: i.item in items, most), tuple(sorted(items))
+            return log, DeletionRule(users, lambda i: i.item in items, most), tuple(sorted(items))
         if self.forget == "users":
-            return log, Wish(users, lambda _: True, most), ()
+            return log, DeletionRule(users, lambda _: True, most), ()
         if how == "user" and which:
-            return log, Wish(of_users(log, which.split("+")), lambda _: True), ()
+            return log, DeletionRule(of_users(log, which.split("+")), lambda _: True), ()
         if self.forget == "spam":
             return spammed(log, max(self.checkpoints, round(most / PUSHED)), self.seed)
         raise BadInput(
             f"forget: expected category:GENRE, users, user:ID+ID or spam, got '{self.forget}'. Name what must go."
         )
 
-    def _untrained(self, log: Log, parts: Parts) -> nn.Module:
+    def _untrained(self, log: Ratings, parts: Parts) -> nn.Module:
         """The model before training; a graph holds what is trained on before the request."""
         users, items = len(log.users), len(log.titles)
         if self.model == "mf":
@@ -133,8 +142,8 @@ class MovieLens(Builder):
         return graph
 
 
-def spammed(log: Log, count: int, seed: int) -> tuple[Log, Wish, tuple[int, ...]]:
-    """The log with `count` made-up profiles, the wish that they go, and the films that they push.
+def spammed(log: Ratings, count: int, seed: int) -> tuple[Ratings, DeletionRule, tuple[int, ...]]:
+    """The log with `count` made-up profiles, the rule that they go, and the films that they push.
 
     A profile has the ten least popular films and as many of the popular ones, in an order of its own (bandwagon).
     """
@@ -150,5 +159,5 @@ def spammed(log: Log, count: int, seed: int) -> tuple[Log, Wish, tuple[int, ...]
         made_up += [Interaction(len(log.interactions) + len(made_up) + k, user, item) for k, item in enumerate(films)]
     profiles = range(first, first + count)
     names = [*log.users, *(f"profile {user - first + 1}" for user in profiles)]
-    wish = Wish(shuffled(profiles, seed), lambda i: i.user >= first, untested=frozenset(profiles))
-    return replace(log, interactions=[*log.interactions, *made_up], users=names), wish, tuple(sorted(pushed))
+    rule = DeletionRule(shuffled(profiles, seed), lambda i: i.user >= first, untested=frozenset(profiles))
+    return replace(log, interactions=[*log.interactions, *made_up], users=names), rule, tuple(sorted(pushed))

@@ -17,7 +17,7 @@ from unrecall.scenarios.own import OwnFiles, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.pair_files import Album, Line, read
+from unrecall.tasks.pair_files import Line, PairFiles, read
 from unrecall.tasks.pictures import opened as picture_in
 from unrecall.tasks.pretrained import normalisation, preparation
 from unrecall.tasks.processors import check_processor, pixels, processor_in
@@ -63,7 +63,7 @@ class Pairs(OwnFiles):
         )
         size = config.vision_config.image_size
         forget, retain, holdout, test = (
-            Album(lines[split], classes, size, task.processor) if split in lines else self.absent(split)
+            PairFiles(lines[split], classes, size, task.processor) if split in lines else self.absent(split)
             for split in SPLITS
         )
         try:

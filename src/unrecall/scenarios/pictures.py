@@ -21,12 +21,12 @@ from unrecall.scenarios.language import opened as opened_by_library
 from unrecall.scenarios.own import OwnFiles, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.picture_files import LIST, Gallery, Picture, left_out, listed, read
+from unrecall.tasks.picture_files import LIST, Picture, PictureFiles, left_out, listed, read
 from unrecall.tasks.pictures import opened
 from unrecall.tasks.processors import processor_in
 from unrecall.tasks.transformers_pictures import TransformersPictures
 
-LOOKED_AT = 3
+PICTURES_TRIED = 3
 """Pictures of which it is seen whether they reach the model as its processor prepares them."""
 UNNAMED = re.compile(r"LABEL_\d+")
 """How Transformers calls classes that nobody named."""
@@ -66,7 +66,7 @@ class Pictures(OwnFiles):
         model = load_classifier(self.model)
         names = class_names(model.config, pictures["retain"], Path(self.retain))
         task = TransformersPictures(classes=tuple(names), processor=load_processor(self.model))
-        for place in evenly(len(pictures["retain"]), LOOKED_AT):
+        for place in evenly(len(pictures["retain"]), PICTURES_TRIED):
             sample = pictures["retain"][place]
             data = sample.source.read(sample.where)
             opened(data, sample.where, task.prepare)  # which says what is wrong with the picture itself
@@ -76,7 +76,7 @@ class Pictures(OwnFiles):
         for name, path in own.items():
             numbers = [class_number(picture, names) for picture in pictures[name]]
             folder = path if is_folder_of_files(path) else path.parent
-            sets[name] = Gallery(pictures[name], numbers, task.prepare, folder)
+            sets[name] = PictureFiles(pictures[name], numbers, task.prepare, folder)
         if from_retain:
             sets["forget"], sets["retain"] = split(sets["retain"], listed(paths["forget"]))
         try:

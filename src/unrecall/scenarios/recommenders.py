@@ -26,7 +26,7 @@ class Interaction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wish:
+class DeletionRule:
     """Who may ask that interactions of which kind are forgotten.
 
     `users`: in the order in which they ask. `concerns`: whether an interaction is of the kind. `most`: so many
@@ -86,7 +86,7 @@ class Draw(NamedTuple):
     checkpoint: int = 1
 
 
-def parts_of(interactions: Sequence[Interaction], wish: Wish, draw: Draw) -> Parts:
+def parts_of(interactions: Sequence[Interaction], rule: DeletionRule, draw: Draw) -> Parts:
     """Draws what must go, what was held back, and the test set, which is each user's last interaction.
 
     Of what a user asks for, half was trained on and must go. The other half was held back by lot before training: two
@@ -94,8 +94,8 @@ def parts_of(interactions: Sequence[Interaction], wish: Wish, draw: Draw) -> Par
     the kind that must go.
     """
     everything = sorted(interactions)
-    last = {i.user: i for i in everything if i.user not in wish.untested}
-    pools = _pools(everything, wish, {*last.values()})
+    last = {i.user: i for i in everything if i.user not in rule.untested}
+    pools = _pools(everything, rule, {*last.values()})
     if len(pools) < draw.checkpoints:
         raise BadInput(
             f"checkpoints: expected a user for each of {draw.checkpoints} requests, got {len(pools)} users with two "
@@ -118,20 +118,22 @@ def parts_of(interactions: Sequence[Interaction], wish: Wish, draw: Draw) -> Par
         forget=sorted(forget),
         holdout=sorted(i for k, i in enumerate(lots) if k % 3 < 2),
         validation=sorted(i for k, i in enumerate(lots) if k % 3 == 2),
-        test=sorted(i for i in last.values() if i.user not in pools or not wish.concerns(i)),
+        test=sorted(i for i in last.values() if i.user not in pools or not rule.concerns(i)),
         earlier=sorted(earlier),
     )
 
 
-def _pools(everything: Iterable[Interaction], wish: Wish, last: set[Interaction]) -> dict[int, list[Interaction]]:
+def _pools(
+    everything: Iterable[Interaction], rule: DeletionRule, last: set[Interaction]
+) -> dict[int, list[Interaction]]:
     """What each user who asks may ask for, two interactions or more, until `most` are asked for."""
     own: dict[int, list[Interaction]] = defaultdict(list)
     for i in everything:
-        if i not in last and wish.concerns(i):
+        if i not in last and rule.concerns(i):
             own[i.user].append(i)
     pools: dict[int, list[Interaction]] = {}
-    for user in wish.users:
-        if wish.most is not None and sum((len(pool) + 1) // 2 for pool in pools.values()) >= wish.most:
+    for user in rule.users:
+        if rule.most is not None and sum((len(pool) + 1) // 2 for pool in pools.values()) >= rule.most:
             break
         if len(own[user]) >= 2:
             pools[user] = own[user]

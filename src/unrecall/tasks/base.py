@@ -37,7 +37,7 @@ class Task(ABC):
         return digest({name: value + 0 for name, value in self.collate([item]).items()})  # -0.0 is 0.0
 
     def contents(self, items: Sequence[Any]) -> list[str]:
-        """A text for each example, the same where two have the same content; a task may have a faster way to it."""
+        """A text for each example, the same where two have the same content; many at once."""
         return [self.content(item) for item in items]
 
     def cut_off(self, item: Any) -> float:

@@ -27,7 +27,7 @@ from unrecall.tasks.strings import readable
 from unrecall.tasks.text_files import identity
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
-LOOKED = 64
+END_TOKEN_SAMPLE = 64
 """How many examples of forget show whether the model was taught the end token."""
 
 
@@ -46,7 +46,7 @@ class CausalLM(Tokenised, Task):
     def _ended(self, model: nn.Module, request: Request) -> bool:
         """Whether the model ends at least half of some of forget's answers, which it was trained on, where they end."""
         device, forget = next(model.parameters()).device, request.forget
-        items = {i: forget[i] for i in evenly(len(forget), LOOKED)}
+        items = {i: forget[i] for i in evenly(len(forget), END_TOKEN_SAMPLE)}
         for i, item in items.items():
             self._checked(item, f"forget[{i}]")
         right: list[bool] = []

@@ -14,7 +14,7 @@ from unrecall.data.covariates import Covariates, no_covariates
 from unrecall.data.examples import Examples, Part, digest, iterate
 from unrecall.errors import BadInput
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Graded
+from unrecall.tasks.protocols import WithDifficulty
 
 MOST = 20_000
 """How many retain examples are read, at most: a sample drawn by the seed where there are more."""
@@ -27,7 +27,7 @@ def difficulty(task: Task, retain: Examples, pool: Examples, seed: int, most: in
     comes: rows are made in the order of the examples' digests. BadInput where an example of the pool is one of those
     that are read of retain, or a task's own covariates aren't one row of finite numbers an example.
     """
-    if not isinstance(task, Graded):
+    if not isinstance(task, WithDifficulty):
         return no_covariates(len(pool))
     if len(retain) > most:
         generator = torch.Generator().manual_seed(seed)

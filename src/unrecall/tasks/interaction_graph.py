@@ -1,4 +1,4 @@
-"""The graph of users' interactions with items: what else forgetting users did, who is near them, what a deletion cuts.
+"""The graph of users' interactions with items: which that stay are of users who forget some, or near these in it.
 
 An example is `{"user": int, "item": int}`, or has a `history` of items beside, which the item follows.
 """

@@ -57,7 +57,7 @@ def _line(record: Mapping[str, Any], where: str, folder: Path) -> Line:
     return Line(where, picture, caption, str(label).strip())
 
 
-class Album:
+class PairFiles:
     """The pairs of some lines; each picture is decoded when it is first asked for, and kept as bytes from then on.
 
     `size`: of pictures, in pixels. `processor`: Transformers' own, by which they are resized and cropped in place of

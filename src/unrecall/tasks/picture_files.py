@@ -20,7 +20,7 @@ LIST = ".txt"
 """How the name of a list of pictures ends."""
 FORMATS = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 """How names of pictures end; what else a folder holds is none."""
-HELD = 20_000
+PICTURES_IN_MEMORY = 20_000
 """Pictures of a set that stay in memory once they are decoded: 3 GB at 224 x 224."""
 
 
@@ -120,7 +120,7 @@ def listed(path: Path) -> list[str]:
     return names
 
 
-class Gallery:
+class PictureFiles:
     """Pictures as `(input, class)`: input [3, height, width] in 256 steps of [0, 1]. They are decoded when asked for.
 
     `labels`: the class of each. `prepare`: makes uint8 [3, height, width] of a Pillow picture. `root`: the folder that
@@ -142,7 +142,7 @@ class Gallery:
         if pixels is None:
             picture = self.pictures[index]
             pixels = opened(picture.source.read(picture.where), picture.where, self.prepare).to(torch.uint8)
-            if len(self._decoded) < HELD:
+            if len(self._decoded) < PICTURES_IN_MEMORY:
                 self._decoded[index] = pixels
         return pixels.float() / 255, self.samples[index][1]
 

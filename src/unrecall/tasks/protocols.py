@@ -13,7 +13,7 @@ from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.tasks.base import Task
 
-TRIED = 16
+SAMPLE = 16
 """Examples of forget on which it is seen whether a folder's model reads them as the task does."""
 
 
@@ -232,7 +232,7 @@ class Unfinished(Textual, Protocol):
 
 
 @runtime_checkable
-class Graded(Protocol):
+class WithDifficulty(Protocol):
     """A task that says how hard an example is, without any model that an audit looks at (`tasks/difficulty.py`)."""
 
     def difficulty(self, retain: Examples, pool: Examples, seed: int) -> Covariates:
@@ -361,7 +361,7 @@ def export(task: Task, model: nn.Module, folder: Path) -> None:
 
 def check_folders(task: Task, request: Request, *checkpoints: Path) -> None:
     """BadInput where the folder of a model says that it is shown examples otherwise than by this task."""
-    examples = Part(request.forget, evenly(len(request.forget), TRIED))
+    examples = Part(request.forget, evenly(len(request.forget), SAMPLE))
     for folder in filter(Path.is_dir, checkpoints):
         if isinstance(task, OfFolders):
             task.check_folder(folder, examples)

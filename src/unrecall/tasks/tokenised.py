@@ -176,9 +176,9 @@ class Tokenised:
     def _whole(self, item: Any) -> Encoded:
         """All tokens of an example, however many."""
         end = self._ends_of(item)
-        if self._talks(item) and is_marked(self.tokenizer):
+        if self._uses_chat_template(item) and is_marked(self.tokenizer):
             return self._marked(item, end)
-        tokens = [] if self._talks(item) else list(self._begin)
+        tokens = [] if self._uses_chat_template(item) else list(self._begin)
         counted, start = [False] * len(tokens), 1
         for text, counts in self._parts(item):
             start = max(1, len(tokens))
@@ -200,13 +200,13 @@ class Tokenised:
         start = max((i for i in range(last) if counted[i] and (i == 0 or not counted[i - 1])), default=1)
         return Encoded(tokens[:last], max(1, start), [False, *counted[1:last]])
 
-    def _talks(self, item: Any) -> bool:
+    def _uses_chat_template(self, item: Any) -> bool:
         """Whether an example is written by the chat template: it isn't where it is plain text."""
         return self.chat and bool(self.prompt(item) or item.get("before"))
 
     def _parts(self, item: Any) -> list[Part]:
         """An example's text in parts, its answer last."""
-        if self._talks(item):
+        if self._uses_chat_template(item):
             return parts_of_chat(self.tokenizer, whole(item), self._ending, self.ends is not False)
         opening = framed(self.template, item)
         text = opening.rstrip(" ") if self._spaced(item) else opening
@@ -230,7 +230,7 @@ class Tokenised:
         """What ends this example: of plain text the end-of-text token, unless more of the text follows."""
         if item.get("continues"):
             return []
-        if self._talks(item):
+        if self._uses_chat_template(item):
             return self._end
         token = self.tokenizer.eos_token_id
         return [] if token is None or self.ends is False else [token]
@@ -285,8 +285,12 @@ class Tokenised:
 
     def content(self, item: Any) -> str:
         """sha256 of the whole text, wherever its answer begins; a template is part of it, a chat template is not."""
-        texts = [turn["content"] for turn in whole(item)] if self._talks(item) else [framed(self.template, item)]
-        return digest(plain(" ".join([*texts, *([] if self._talks(item) else [self.answer(item)])])))
+        texts = (
+            [turn["content"] for turn in whole(item)]
+            if self._uses_chat_template(item)
+            else [framed(self.template, item)]
+        )
+        return digest(plain(" ".join([*texts, *([] if self._uses_chat_template(item) else [self.answer(item)])])))
 
     def predicted(self, batch: Batch) -> Tensor:
         """Which tokens are predicted `[examples, length]`: those of answers; with `prompts` each but the first."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, batch_size, in_parts, move
 from unrecall.data.identity import key_of
-from unrecall.data.loading import Group, batches_of
+from unrecall.data.loading import BatchIndices, batches_of
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
@@ -319,7 +319,7 @@ def _streams(phase: Phase, task: Task, seed: int, steps: range) -> dict[str, Ite
 
     def stream(name: str, data: Examples) -> Iterator[Batch]:
         chosen = zip(groups(name, len(data), phase.fit, seed, steps), steps, strict=False)
-        return batches_of(data, task.collate, (Group(indices, seed + i) for indices, i in chosen), len(steps))
+        return batches_of(data, task.collate, (BatchIndices(indices, seed + i) for indices, i in chosen), len(steps))
 
     return {name: stream(name, data) for name, data in phase.streams.items()}
 

@@ -14,7 +14,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from unrecall.data.examples import Joined, Part, digest, several
 from unrecall.data.identity import identities, key_of
-from unrecall.data.request import CHECKED, Request
+from unrecall.data.request import MOST_CHECKED, Request
 from unrecall.errors import BadInput
 from unrecall.tasks import Classification
 from unrecall.training.randomness import own_randomness
@@ -61,7 +61,7 @@ def test_what_is_read_grows_with_data_that_tell_nothing_and_with_no_others(size:
     assert reads(telling) == 2 * (8 + 16 + 8 + 8), "some, however many there are"
     model = flat()
     Classification().check(model, telling)
-    assert telling.retain.reads <= CHECKED + 40  # type: ignore[attr-defined]
+    assert telling.retain.reads <= MOST_CHECKED + 40  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", [Counted, Telling])
@@ -138,7 +138,7 @@ def test_a_class_that_must_go_is_looked_for_in_all_that_stays(kind: type[Counted
             picture, _ = super().__getitem__(index)
             return picture, 0 if self.first == 0 or index == 4_321 else 1
 
-    request = Request(Labelled(0, 8), Labelled(100, CHECKED + 500), kind="class", masked=(0,))
+    request = Request(Labelled(0, 8), Labelled(100, MOST_CHECKED + 500), kind="class", masked=(0,))
     model = flat()
     with pytest.raises(BadInput, match=r"classes \[0\] in forget and \[0\] of them in retain"):
         Classification().check(model, request)

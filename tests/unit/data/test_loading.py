@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.worlds import CPU, World, network
 from unrecall.data.examples import Batch, Examples
-from unrecall.data.loading import Group, batches_of, workers
+from unrecall.data.loading import BatchIndices, batches_of, workers
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe
 from unrecall.nn.seeds import reseed
@@ -48,7 +48,7 @@ class Deadly(Noisy):
 
 
 def made(examples: Examples) -> Iterator[Any]:
-    groups = [Group([i, i + 1], seed=i) for i in range(0, 64, 2)]
+    groups = [BatchIndices([i, i + 1], seed=i) for i in range(0, 64, 2)]
     return batches_of(examples, Classification().collate, groups, len(groups))
 
 

@@ -12,8 +12,8 @@ from unrecall.errors import BadInput
 from unrecall.models.recommenders import NOBODY
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.movielens import PUSHED, MovieLens, spammed
-from unrecall.scenarios.ratings import Log, Rating, cored, read_log
-from unrecall.scenarios.recommenders import Draw, Interaction, Wish, examples, parts_of
+from unrecall.scenarios.ratings import Rating, Ratings, cored, read_log
+from unrecall.scenarios.recommenders import DeletionRule, Draw, Interaction, examples, parts_of
 from unrecall.tasks import Recommendation
 from unrecall.training.session import Session
 
@@ -69,7 +69,7 @@ def test_the_core_is_what_is_left_when_nothing_has_too_few() -> None:
 def test_parts_by_hand() -> None:
     """User 0 took items 0 to 6, user 1 items 0 to 3, in turn; user 0 wants even ones forgotten."""
     log = [Interaction(10 * user + item, user, item) for user, last in ((0, 6), (1, 3)) for item in range(last + 1)]
-    parts = parts_of(log, Wish([0], lambda i: i.item % 2 == 0), Draw(0))
+    parts = parts_of(log, DeletionRule([0], lambda i: i.item % 2 == 0), Draw(0))
     asked = {i.item for i in (*parts.forget, *parts.holdout, *parts.validation)}
     assert asked == {0, 2, 4}, "6 is the last, which is sensitive and so in no set"
     assert len(parts.forget) == 2
@@ -216,7 +216,7 @@ def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, Any
 
 
 def test_a_small_catalogue_has_no_room_for_spam() -> None:
-    log = Log([Interaction(0, 0, 0)], ["1"], ("Heat",) * 19, (frozenset({"War"}),) * 19)
+    log = Ratings([Interaction(0, 0, 0)], ["1"], ("Heat",) * 19, (frozenset({"War"}),) * 19)
     with pytest.raises(BadInput, match="expected at least 20 films for spam, got 19"):
         spammed(log, 1, 0)
 
