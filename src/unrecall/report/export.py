@@ -243,8 +243,11 @@ def _deviation(values: Sequence[float]) -> float | None:
 
 
 def _safe(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    """A cell that no spreadsheet takes for a formula, whatever stands before it that can't be seen."""
+    if not isinstance(value, str):
+        return value
+    seen = "".join(letter for letter in value if letter.isprintable()).lstrip()
+    return f"'{value}" if seen.startswith(("=", "+", "-", "@")) else value
 
 
 def _table(scenario: str, rows: Sequence[Line], names: Sequence[str]) -> str:
@@ -264,8 +267,8 @@ def _table(scenario: str, rows: Sequence[Line], names: Sequence[str]) -> str:
     body = "\n".join(" & ".join(row) + r" \\" for row in beside) + "\n\\midrule\n"
     body += "\n".join(" & ".join(row) + r" \\" for row in cells)
     return (
-        f"% {scenario}\n\\begin{{tabular}}{{l{'r' * len(names)}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
-        "\\bottomrule\n\\end{tabular}\n"
+        f"% {_one_line(scenario)}\n\\begin{{tabular}}{{l{'r' * len(names)}}}\n\\toprule\n{head} \\\\\n\\midrule\n"
+        f"{body}\n\\bottomrule\n\\end{{tabular}}\n"
     )
 
 
@@ -310,4 +313,8 @@ def _number(value: float | None) -> str:
 
 def _escaped(text: str) -> str:
     """A text in LaTeX."""
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
+    return "".join(SPECIAL.get(letter, letter) for letter in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -144,9 +144,18 @@ def test_latex_escapes_what_it_would_take_for_commands() -> None:
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
 
 
-def test_no_cell_is_a_formula(tmp_path: Path) -> None:
-    export.write([audit("=1+1", 0, "leaks", 0.5, 0.9)], tmp_path / "t.csv")
-    assert all(row["method"] == "'=1+1" for row in csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+def test_no_name_leaves_the_comment_it_stands_in() -> None:
+    hostile = audit("a\n\nb", 0, "leaks", 0.5, 0.9).model_copy(update={"scenario": "s\n\\input{x}\r\\input{y}"})
+    text = export.as_latex(export.lines([hostile]), [hostile])
+    assert not any(line.startswith("\\input") for line in text.splitlines())
+    assert "\na b & " in text
+
+
+@pytest.mark.parametrize("before", ["", "\t", " ", "\r\n ", "\x00", "\ufeff"])
+def test_no_cell_is_a_formula(before: str) -> None:
+    hostile = audit(f"{before}=1+1", 0, "leaks", 0.5, 0.9)
+    (row, *_) = csv.reader(io.StringIO(export.as_csv(export.lines([hostile]), []).split("\n", 1)[1]))
+    assert row[1] == f"'{before}=1+1"
 
 
 @pytest.mark.parametrize("suffix", export.FORMS)
