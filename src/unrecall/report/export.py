@@ -157,7 +157,7 @@ def _names(group: Audits) -> list[str]:
 def _line(group: Audits, name: str) -> Line:
     audits = [(record, m) for record in group.records if (m := record.measurement(name)) is not None]
     own = [m for _, m in audits]
-    first, references = own[0], _references(own)
+    first, references = own[0], _references(audits)
     values = [(record, m.unlearned.value) for record, m in audits]
     estimates = [m.unlearned for m in own if finite(m.unlearned.value) is not None]
     bounds = (estimates[0].low, estimates[0].high) if len(estimates) == 1 else None
@@ -203,10 +203,20 @@ def _beside_others(group: Audits) -> Iterator[Line]:
         yield line(f"memory_left_{name}", words, "above", shares, bounds, 1.0 if own else None)
 
 
-def _references(own: Sequence[Measurement]) -> list[float]:
-    """The retrained models' values; seeds that share their retrained models share these."""
-    by_seed = [tuple(present(e.value for e in m.references)) for m in own]
-    return [value for values in dict.fromkeys(by_seed) for value in values]
+def _references(audits: Sequence[tuple[Record, Measurement]]) -> list[float]:
+    """The value of each retrained model, the mean over its evaluations.
+
+    A model is known by its weights; where a record has none, by its place and by the values of all beside it.
+    """
+    by_model: dict[str, list[float]] = {}
+    for record, m in audits:
+        values = [finite(e.value) for e in m.references]
+        for i, value in enumerate(values):
+            weights = record.provenance.weights.get(f"retrained {i}", "")
+            key = weights or f"{i} of {values}"
+            if value is not None and (weights or key not in by_model):
+                by_model.setdefault(key, []).append(value)
+    return [statistics.fmean(values) for values in by_model.values()]
 
 
 def _over_seeds(values: Values, bounds: Bounds | None) -> OverSeeds:

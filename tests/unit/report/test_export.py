@@ -48,6 +48,25 @@ def test_seeds_of_one_original_are_averaged_before_originals_are_compared() -> N
     assert (missing.unlearned.sd_training, missing.unlearned.sd_unlearning) == (None, None)
 
 
+def held_beside(seed: int, values: tuple[float, ...], weights: tuple[str, ...]) -> Record:
+    """An audit beside retrained models of these values and weights."""
+    record = audit("m", seed, "leaks", 0.5, 0.9)
+    known = record.measurements[0].model_copy(update={"references": [Estimate(value=value) for value in values]})
+    keys = {f"retrained {i}": key for i, key in enumerate(weights)}
+    provenance = record.provenance.model_copy(update={"weights": keys})
+    return record.model_copy(update={"measurements": [known], "provenance": provenance})
+
+
+def test_retrained_models_are_told_apart_by_their_weights() -> None:
+    """Of two evaluations of one each counts once, their mean; two models that give the same are two."""
+    line = export.lines([held_beside(0, (0.1, 0.3), ("a", "b")), held_beside(1, (0.3, 0.3), ("a", "b"))])[0]
+    assert (line.retrained, line.retrained_models) == (pytest.approx(0.25), 2)  # .2 of a, .3 of b
+    line = export.lines([held_beside(0, (0.0, 0.0), ("a", "b")), held_beside(1, (0.0, 0.3), ("c", "d"))])[0]
+    assert (line.retrained, line.retrained_models) == (pytest.approx(0.075), 4)
+    line = export.lines([held_beside(0, (0.1, 0.3), ()), held_beside(1, (0.1, 0.3), ())])[0]
+    assert line.retrained_models == 2, "which they are isn't said"
+
+
 def test_originals_that_agree_have_no_interval() -> None:
     """One of no width would stand apart from every other method's."""
     runs = [of_original("a", 0, 0.5), of_original("b", 1, 0.5)]
