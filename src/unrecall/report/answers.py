@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from unrecall.record.never_trained import ALPHA, MARGIN
-from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p, strength
+from unrecall.record.never_trained_lines import SHARES_LEFT, after, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family, reference_values
 from unrecall.report import matrices
 from unrecall.report.never_trained import GRADES, in_points
-from unrecall.report.sentences import number, references, share
+from unrecall.report.sentences import number, p, percent, references, share
 from unrecall.report.strips import finite
 
 YES, NO, NOTHING_FOUND = "Yes", "No", "Nothing found"
@@ -170,7 +170,7 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, 
         if sum(test.p is not None for test in tested.attacks) > 1:
             recognition += f"Over all attacks p = {p(tested.leak)}. "
         recognition += _better_known(tested, plain)
-        knowledge = f"{left(strongest)}{_capital(knowledge)}."
+        knowledge = f"{_left(strongest)}{_capital(knowledge)}."
     if tested.label == "leaks":
         return (YES, knowledge), (YES, recognition)
     if tested.label in SHARES_LEFT:
@@ -181,6 +181,14 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, 
         return (INCONCLUSIVE, f"It may be hidden. {knowledge}"), (YES, f"{worse}: whoever looks finds them by that.")
     word, reason = UNSURE.get(tested.label, UNSURE["not judged"])
     return (word, f"{reason} {knowledge}"), (word, f"{reason} {recognition}".strip())
+
+
+def _left(test: AttackTest) -> str:
+    """The share of memory that is left, in a sentence; empty where it can't be given."""
+    if test.rho is None or test.rho_low is None or test.rho_high is None:
+        return ""
+    bounds = f"{percent(test.rho_low)} to {percent(test.rho_high)}"
+    return f"Of what the original shows of them {percent(test.rho)} is left (95 %: {bounds}). "
 
 
 def _better_known(tested: NeverTrained, plain: AttackTest) -> str:

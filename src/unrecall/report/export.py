@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -16,6 +16,7 @@ from unrecall.errors import BadInput
 from unrecall.record import stats
 from unrecall.record.judgement import judged
 from unrecall.record.schema import Measurement, Record
+from unrecall.report import sentences
 from unrecall.report.page import key_measurements
 from unrecall.report.strips import finite, present
 from unrecall.report.summary import Audits, methods
@@ -46,6 +47,8 @@ Bounds: TypeAlias = tuple[float | None, float | None]
 NONE: Final[Bounds] = (None, None)
 Values: TypeAlias = Sequence[tuple[Record, float | None]]
 """A number of each audit."""
+Writer: TypeAlias = Callable[[float | None], str]
+"""How a number is written."""
 FORMS: Final = (".csv", ".json", ".tex")
 """How the name of a table ends."""
 
@@ -293,13 +296,10 @@ def _table(rows: Sequence[Line], names: Sequence[str]) -> str:
     """The table of one request; measurements that it lacks are left out."""
     columns = {name: found for name in names if (found := {r.method: r for r in rows if r.measurement == name})}
     head = " & ".join(["method", *(_escaped(next(iter(column.values())).title) for column in columns.values())])
-    beside = [
-        ["original", *(_shared([(row.original, None) for row in column.values()]) for column in columns.values())],
-        [
-            "retrained",
-            *(_shared([(row.retrained, row.retrained_sd) for row in column.values()]) for column in columns.values()),
-        ],
-    ]
+    beside = [["original"], ["retrained"]]
+    for name, column in columns.items():
+        beside[0].append(_shared([(row.original, None) for row in column.values()], _writer(name)))
+        beside[1].append(_shared([(row.retrained, row.retrained_sd) for row in column.values()], _writer(name)))
     beside = [row for row in beside if set(row[1:]) != {"--"}]
     methods_here = dict.fromkeys(row.method for row in rows)
     cells = [[_escaped(method), *(_cell(column, method) for column in columns.values())] for method in methods_here]
@@ -312,24 +312,24 @@ def _table(rows: Sequence[Line], names: Sequence[str]) -> str:
     )
 
 
-def _shared(values: Sequence[tuple[float | None, float | None]]) -> str:
+def _shared(values: Sequence[tuple[float | None, float | None]], written: Writer) -> str:
     """What all methods of a column are held beside, a value and its deviation; where these differ, from which to which.
 
     Methods with other seeds have other originals.
     """
-    texts = dict.fromkeys(_with_deviation(*value) for value in values if value[0] is not None)
+    texts = dict.fromkeys(_with_deviation(*value, written) for value in values if value[0] is not None)
     numbers = present(value for value, _ in values)
-    return next(iter(texts), "--") if len(texts) < 2 else f"{_number(min(numbers))} to {_number(max(numbers))}"
+    return next(iter(texts), "--") if len(texts) < 2 else f"{written(min(numbers))} to {written(max(numbers))}"
 
 
 def _cell(column: Mapping[str, Line], method: str) -> str:
     row = column.get(method)
     if row is None:
         return "--"
-    own = row.unlearned
-    text = _with_deviation(own.mean, own.sd)
+    own, written = row.unlearned, _writer(row.measurement)
+    text = _with_deviation(own.mean, own.sd, written)
     if own.interval_over == ALL_P:
-        text = f"{_number(own.low)} to {_number(own.high)}"
+        text = f"{written(own.low)} to {written(own.high)}"
     if row.seeds and row.without_value:
         text += f" ({row.seeds} of {row.seeds + row.without_value} seeds)"
     return f"\\textbf{{{text}}}" if _stands_out(row, [column[other] for other in column if other != method]) else text
@@ -358,10 +358,14 @@ def _held_beside(line: Line) -> tuple[object, ...]:
     return line.retrained, line.retrained_sd, line.retrained_models, line.unlearned.interval_over
 
 
-def _with_deviation(value: float | None, deviation: float | None) -> str:
+def _with_deviation(value: float | None, deviation: float | None, written: Writer) -> str:
     if value is None or deviation is None:
-        return _number(value)
-    return f"{_number(value)} $\\pm$ {_number(deviation)}"
+        return written(value)
+    return f"{written(value)} $\\pm$ {written(deviation)}"
+
+
+def _writer(name: str) -> Writer:
+    return _p if name in (P_LEAK, P_STANDS_OUT) else _number
 
 
 def _number(value: float | None) -> str:
@@ -372,6 +376,13 @@ def _number(value: float | None) -> str:
         return f"{value:.3f}"
     digits, power = f"{value:.1e}".split("e")
     return f"${digits} \\times 10^{{{int(power)}}}$"
+
+
+def _p(value: float | None) -> str:
+    """A p with three decimals, or more where these would put it on a level that it doesn't have."""
+    if value is None or value < SMALLEST:
+        return _number(value)
+    return max(_number(value), sentences.p(value), key=len)
 
 
 def _escaped(text: str) -> str:

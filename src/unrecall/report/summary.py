@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from unrecall.record.schema import Label, Record
 from unrecall.record.verdict import family, gap
+from unrecall.report import sentences
 from unrecall.report.answers import unchanged
 from unrecall.report.strips import finite, minus, present
 
@@ -180,7 +181,7 @@ def _spread(values: Sequence[tuple[float | None, int]], *, lowest: bool = False)
 
 def percent(share: float) -> str:
     """A share in whole points; less than nothing is nothing."""
-    return f"{100 * max(share, 0.0):.0f} %"
+    return sentences.percent(max(share, 0.0))
 
 
 def percent_over_seeds(spread: Spread | None) -> str:

@@ -213,6 +213,11 @@ def test_latex_has_digits_of_small_numbers() -> None:
     assert r"$1.2 \times 10^{-4}$" in export.as_latex(export.lines([small]), [small])
 
 
+def test_latex_puts_no_p_on_a_level_that_it_does_not_have() -> None:
+    records = [without_others(0, 0.0404)]
+    assert " & 0.0404 & " in export.as_latex(export.lines(records), records)
+
+
 def test_latex_escapes_what_it_would_take_for_commands() -> None:
     hostile = audit(r"a_b\input{x}%", 0, "leaks", 0.5, 0.9)
     text = export.as_latex(export.lines([hostile]), [hostile])
