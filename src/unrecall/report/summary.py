@@ -148,12 +148,16 @@ def left(record: Record) -> float | None:
 
 
 def lost(record: Record) -> float | None:
-    """The largest loss of accuracy, or of utility: against retrained models, or against the original without them."""
+    """The largest loss of accuracy, or of utility: against the original, and no more than against retrained models.
+
+    What the original had no more of was not lost, however much better retrained models are.
+    """
     if record.verdict.basis == "never trained" and record.never_trained is not None:
         losses = [minus(0.0, damage.difference.value) for damage in record.never_trained.damage]
     else:
         rows = [m for m in record.measurements if m.verdict != "not judged" and family(m) == "still useful"]
-        losses = [minus(m.reference, m.unlearned.value) for m in rows]
+        both = [present(minus(best, m.unlearned.value) for best in (m.reference, m.original.value)) for m in rows]
+        losses = [min(against, default=None) for against in both]
     return max(present(losses), default=None)
 
 
