@@ -67,7 +67,7 @@ def test_sections_come_in_order_and_the_answers_first(shown: Reader) -> None:
     assert shown.headings == [
         "RURK on digits: did it forget?", "Does it still know?", "Can anyone tell they were in?",
         "What else was damaged?", "What was looked at", "Warnings", "How it forgot: by weights or by statistics",
-        "Measurements", "Who paid, who gained, class by class", "Attacks", "Utility and forgetting", "Exhibits",
+        "Measurements", "Changes class by class", "Attacks", "Utility and forgetting", "Exhibits",
         "Tuning", "Cost", "What this audit does not prove", "Provenance", "What the words mean",
     ]  # fmt: skip
 
