@@ -249,7 +249,8 @@ def references(record: Record) -> int:
 
 def limits(record: Record) -> list[str]:
     """What this audit does not prove, frankly, from what the record says was and was not done."""
-    names, refused = ("; ".join(a.title for a in record.attacks if ran(a) is was_run) for was_run in (True, False))
+    names, not_run = ("; ".join(a.title for a in record.attacks if ran(a) is was_run) for was_run in (True, False))
+    which = "This attack" if len(refused(record)) == 1 else "These attacks"
     controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
     failed = "; ".join(title for title, held in controls.items() if False in held)
     unchecked = "; ".join(title for title, held in controls.items() if None in held and False not in held)
@@ -258,7 +259,7 @@ def limits(record: Record) -> list[str]:
         (names, f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the "
          "same attacks with more data, more steps or more access may find what these did not."),
         (not names, "No attack was run. Low forget accuracy alone says little: a model can hide what it knows."),
-        (refused, f"These attacks could not be run: {refused}. Their sections say why."),
+        (not_run, f"{which} could not be run: {not_run}. The list “Not run” says why."),
         (failed, f"A control failed for {failed}: what it found, or did not find, counts for little."),
         (unchecked, f"A control was not run for {unchecked}: nothing shows that it tells a model that knows from one "
          "that does not."),

@@ -290,6 +290,18 @@ def test_numbers_are_short() -> None:
     assert (share(9997, 10_000), share(9, 1e8), share(25, 10)) == ("99.97 %", "less than 0.01 %", "250 %")
 
 
+def test_attacks_that_were_not_run_are_said_to_be_in_the_list_of_these() -> None:
+    none, *others = full().attacks
+    first, second = (attack.model_copy(update={"curves": [], "note": "no head"}) for attack in (none, others[0]))
+    single = full().model_copy(update={"attacks": [first, *others]})
+    said = "This attack could not be run: Membership inference. The list “Not run” says why."
+    assert said in limits(single)
+    assert "Not run Membership inference" in Reader(page([single])).text
+    both = full().model_copy(update={"attacks": [first, second, *others[1:]]})
+    said = "These attacks could not be run: Membership inference; Relearning. The list “Not run” says why."
+    assert said in limits(both)
+
+
 @pytest.mark.parametrize(
     ("part", "text"),
     [
