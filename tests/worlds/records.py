@@ -170,7 +170,7 @@ def matrix() -> Matrix:
     usual = [[None] * 4, [0.0, 0.88, 0.02, 0.1], [0.0, 0.6, 0.0, 0.4], [0.0, 0.01, 0.01, 0.98]]
     return Matrix(
         name="contamination",
-        title="Who paid, who gained",
+        title="Changes class by class",
         labels=["zero", "three", "eight", "nine"],
         forgotten=[2],
         values={"original": before, "unlearned": after, "retrained": usual},

@@ -23,9 +23,10 @@ def class_margin(evidence: Evidence) -> Estimate:
 
         W = argmin mean_c mean_{i of class c} |W z_i - t_i|^2 + `PENALTY` |W|^2,     t = 1 for its class, -1 for others
 
-    over retain and one half of forget, measured on the other half, and the halves exchanged. 2 where the features
-    separate the class from all others, below 0 where they take it for another. A head that was changed alone leaves it
-    as it was. A retrained model has some too, since features of a class never seen may still cluster.
+    over retain and one half of forget, measured on the other half, and the halves exchanged. A half is every second
+    example of each class. 2 where the features separate the class from all others, below 0 where they take it for
+    another. A head that was changed alone leaves it as it was. A retrained model has some too, since features of a
+    class never seen may still cluster. Examples of whose class the head was fitted with none are left out.
 
     Reference: ours. Unlike a share predicted right it keeps rising when all are: on digits it tells the original from
     retrained models by 7 to 28 of their deviations, where that share does by 2 to 9.
@@ -33,11 +34,29 @@ def class_margin(evidence: Evidence) -> Estimate:
     retain, forget = evidence.signals["retain"], evidence.signals["forget"]
     if len(forget) < 2 or len(retain) < 2:
         return Estimate(value=None, note="needs two examples of forget and two of retain")
-    margins = np.empty(len(forget))
-    halves = (np.arange(0, len(forget), 2), np.arange(1, len(forget), 2))
-    for fitted, tested in (halves, halves[::-1]):
-        margins[tested] = _margins(retain, forget.part(fitted[:MOST]), forget.part(tested))
-    return stats.mean(margins)
+    margins, measured = np.empty(len(forget)), np.zeros(len(forget), dtype=bool)
+    halves = _halves(forget.target)
+    for half, others in (halves, halves[::-1]):
+        fitted = half[:MOST]
+        tested = others[np.isin(forget.target[others], forget.target[fitted])]
+        margins[tested] = _margins(retain, forget.part(fitted), forget.part(tested))
+        measured[tested] = True
+    margin, without = stats.mean(margins[measured]), int((~measured).sum())
+    if not without:
+        return margin
+    note = f"{without} of {len(forget)} left out: the head was fitted with no example of their class"
+    return margin.model_copy(update={"note": "; ".join([note, *filter(None, [margin.note])])})
+
+
+def _halves(target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of every second example of each class, and of the rest; the first of each class come first."""
+    place_in_class = np.empty(len(target), dtype=int)
+    for label in np.unique(target):
+        own = target == label
+        place_in_class[own] = np.arange(own.sum())
+    order = np.argsort(place_in_class, kind="stable")
+    second = place_in_class[order] % 2 == 1
+    return order[~second], order[second]
 
 
 def _margins(retain: Signals, fitted: Signals, tested: Signals) -> np.ndarray:

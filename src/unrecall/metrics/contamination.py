@@ -1,4 +1,4 @@
-"""Knowledge contamination: which classes paid when another was forgotten, and which gained.
+"""Knowledge contamination: which classes lost accuracy when another was forgotten, and which gained.
 
 Arrays over n examples hold numbers of classes: `target`, the true ones; `prediction`, those that a model predicts;
 `before` and `after`, those that the original and another model predict. `classes` says which classes there are, in the
@@ -161,7 +161,7 @@ class Table:
         later = {role: table for role, table in shown.items() if role != "original"}
         return Matrix(
             name="contamination",
-            title="Who paid, who gained",
+            title="Changes class by class",
             labels=[self.names[self.classes[i]] for i in top],
             forgotten=[k for k, i in enumerate(top.tolist()) if self.classes[i] in self.forgotten],
             values={role: [_plain(row) for row in table[np.ix_(top, top)]] for role, table in shown.items()},

@@ -30,11 +30,11 @@ def measure(setting: Setting) -> Measured:
     """
     failure = FAILURE.measured(estimates(setting, SVC().failure_rate))
     parts = [row for metric in (RETAIN_ACCURACY, FORGET_ACCURACY, TEST_ACCURACY) for row in metric.measure(setting)[0]]
-    return Measured([failure, _average([*parts, failure])])
+    return Measured([failure, gap_of([*parts, failure])])
 
 
-def _average(parts: Sequence[Measurement]) -> Measurement:
-    """The average gap; its interval takes the four figures as independent."""
+def gap_of(parts: Sequence[Measurement]) -> Measurement:
+    """The average gap; its interval takes the four figures as independent, and needs one of each."""
     reference = {row.name: row.reference for row in parts if row.reference is not None}
     gaps: dict[str, Estimate] = {}
     for role in ROLES:
@@ -44,8 +44,12 @@ def _average(parts: Sequence[Measurement]) -> Measurement:
             gaps[role] = Estimate(value=None, note="needs retrained models and all four figures")
             continue
         gap = average_gap(values, reference, NAMES)
-        halves = [((estimate.high or 0.0) - (estimate.low or 0.0)) / 2 for estimate in figures.values()]
+        ends = [(e.low, e.high) for e in figures.values()]
+        halves = [(high - low) / 2 for low, high in ends if low is not None and high is not None]
         half, n = math.hypot(*halves) / len(NAMES), min(estimate.n for estimate in figures.values())
+        if len(halves) < len(NAMES):
+            gaps[role] = Estimate(value=gap, n=n, note="no interval: one of its four figures has none")
+            continue
         gaps[role] = Estimate(value=gap, low=max(0.0, gap - half), high=gap + half, n=n)
     return GAP.measured(gaps)
 

@@ -25,7 +25,8 @@ def members_left(own: Mapping[Split, np.ndarray], original: Mapping[Split, np.nd
 
     F: forget, H: holdout, loss_0: the original's, t: where the denominator is largest (Youden). The numerator is 0 on
     average for a model that never met F. The interval takes t and the denominator as they are; t is chosen on these
-    examples, so that of few of them the denominator is a little too large and the share too small.
+    examples, so that of few of them the denominator is a little too large and the share too small. No interval where
+    no example differs from the others.
 
     `own`, `original`: losses `[n]` in nats of "forget" and of "holdout". No value where the original's own losses don't
     tell forget from holdout at 95 %.
@@ -47,6 +48,8 @@ def members_left(own: Mapping[Split, np.ndarray], original: Mapping[Split, np.nd
         remainder = (own[arm] <= best) - share * (original[arm] <= best)
         variance += float(np.var(remainder, ddof=1)) / len(remainder) if len(remainder) > 1 else 0.0
     half, n = TWO_SIDED * variance**0.5 / most, len(own["forget"]) + len(own["holdout"])
+    if np.isclose(half, 0):
+        return Estimate(value=share, n=n, note=stats.ALIKE)
     return Estimate(value=share, low=share - half, high=share + half, n=n)
 
 

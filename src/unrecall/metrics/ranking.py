@@ -118,14 +118,15 @@ def figures(values: Tensor, people: Audience, k: int) -> dict[str, Estimate]:
     shown = marks(values, people.retained, people.sensitive, k)
     shares, none = shown.mean(1), "no user of forget"
     own = shares[forgetting]
+    no_user = Estimate(value=None, note=none)
     elsewhere = "each user has sensitive items of their own" if not people.common else "all users are in forget"
     return {
         "recall": mean_share(recall(hits[testing], counts[testing]), "no user has an item in the test set"),
         "ndcg": mean_share(ndcg(hits[testing], counts[testing]), "no user has an item in the test set"),
         "sensitive_users": mean_share((own > 0).astype(float), none),
         "sensitive_share": mean_share(own, none),
-        "sensitive_least": Estimate(value=float(own.min()), n=len(own)),
-        "sensitive_most": Estimate(value=float(own.max()), n=len(own)),
+        "sensitive_least": Estimate(value=float(own.min()), n=len(own)) if len(own) else no_user,
+        "sensitive_most": Estimate(value=float(own.max()), n=len(own)) if len(own) else no_user,
         "hit_rate": mean_share((shares[~forgetting & people.common] > 0).astype(float), elsewhere),
     }
 

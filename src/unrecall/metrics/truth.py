@@ -147,7 +147,8 @@ def model_utility(sets: Mapping[str, np.ndarray]) -> Estimate:
         K / sum over sets s and numbers j of 1 / m_sj,    m_sj = mean over examples of x_sj,    K numbers in all
 
     `sets`: `[numbers, examples]` of each set, its rows in the order of `NUMBERS`; the last may be missing. The interval
-    is the delta method's, which keeps the numbers of one example together. One number that is 0 makes it 0. The
+    is that of `stats.bounded` for as many examples as the smallest set has, by the delta method's variance, which keeps
+    the numbers of one example together, and Satterthwaite's degrees of freedom. One number that is 0 makes it 0. The
     paper has retain, real authors and world facts, nine numbers. Its code's R is another (`truth_ratio`).
     """
     if not sets:
@@ -161,12 +162,14 @@ def model_utility(sets: Mapping[str, np.ndarray]) -> Estimate:
     if any((values == 0).any() for values in means.values()):
         return Estimate(value=0.0, n=n, note=note)
     value = float(total / sum((1 / values).sum() for values in means.values()))
-    if any(values.shape[1] < 2 for values in sets.values()):
-        return Estimate(value=value, n=n, note=note)
     pulls = [value**2 / total / means[name] ** 2 @ values for name, values in sets.items()]
-    error = np.sqrt(sum(pull.var(ddof=1) / len(pull) for pull in pulls))
-    half = float(tests.norm.ppf((1 + stats.LEVEL) / 2) * error)
-    return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n, note=note)
+    fewest = min(map(len, pulls))
+    if fewest < 2 or all(np.allclose(pull, pull[0]) for pull in pulls):
+        return Estimate(value=value, n=n, note=f"{note}; {stats.ALIKE}")
+    parts = [float(pull.var(ddof=1)) / len(pull) for pull in pulls]
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(pull) - 1) for part, pull in zip(parts, pulls, strict=True))
+    low, high = stats.bounded(value, fewest, sum(parts), freedom)
+    return Estimate(value=value, low=low, high=high, n=n, note=note)
 
 
 FORGET_PROBABILITY = of_evidence(

@@ -11,17 +11,19 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from unrecall.record.never_trained import ALPHA, MARGIN
-from unrecall.record.never_trained_lines import SHARES_LEFT, after, left, p, strength
+from unrecall.record.never_trained_lines import SHARES_LEFT, after, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family, reference_values
 from unrecall.report import matrices
 from unrecall.report.never_trained import GRADES, in_points
-from unrecall.report.sentences import number, references, share
-from unrecall.report.strips import finite
+from unrecall.report.sentences import number, p, percent, references, share
+from unrecall.report.strips import finite, minus
 
 YES, NO, NOTHING_FOUND = "Yes", "No", "Nothing found"
 NOT_JUDGED, INCONCLUSIVE, NO_TRACE = "Not judged", "Inconclusive", "Can’t be told"
 """Neither yes nor no: nothing to hold the model against; too much could go unseen; no trace in the original either."""
+LESS: Final = "Less than retrained models have"
+"""In place of damage, where retrained models are better and the original was not."""
 KNOWLEDGE: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_left", "class_margin")
 """The measurements that the answer to the first question quotes, where it rests on nothing else."""
 RECOGNITION: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
@@ -132,9 +134,8 @@ def answers(record: Record) -> list[Answer]:
 
 def _answer(question: str, word: str, text: str) -> Answer:
     good = word in (NOTHING_FOUND, NO) or word.startswith(f"{NO} ")
-    return Answer(
-        question, word, text, "good" if good else "open" if word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE) else "bad"
-    )
+    unsure = word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE, LESS)
+    return Answer(question, word, text, "good" if good else "open" if unsure else "bad")
 
 
 def _unchanged(record: Record) -> tuple[Reply, Reply]:
@@ -170,7 +171,7 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, 
         if sum(test.p is not None for test in tested.attacks) > 1:
             recognition += f"Over all attacks p = {p(tested.leak)}. "
         recognition += _better_known(tested, plain)
-        knowledge = f"{left(strongest)}{_capital(knowledge)}."
+        knowledge = f"{_left(strongest)}{_capital(knowledge)}."
     if tested.label == "leaks":
         return (YES, knowledge), (YES, recognition)
     if tested.label in SHARES_LEFT:
@@ -181,6 +182,14 @@ def _beside_never_trained(record: Record, tested: NeverTrained) -> tuple[Reply, 
         return (INCONCLUSIVE, f"It may be hidden. {knowledge}"), (YES, f"{worse}: whoever looks finds them by that.")
     word, reason = UNSURE.get(tested.label, UNSURE["not judged"])
     return (word, f"{reason} {knowledge}"), (word, f"{reason} {recognition}".strip())
+
+
+def _left(test: AttackTest) -> str:
+    """The share of memory that is left, in a sentence; empty where it can't be given."""
+    if test.rho is None or test.rho_low is None or test.rho_high is None:
+        return ""
+    bounds = f"{percent(test.rho_low)} to {percent(test.rho_high)}"
+    return f"Of what the original shows of them {percent(test.rho)} is left (95 %: {bounds}). "
 
 
 def _better_known(tested: NeverTrained, plain: AttackTest) -> str:
@@ -279,19 +288,28 @@ def _undecided(rows: Sequence[Measurement]) -> str:
 def _use(record: Record) -> Reply:
     """What it is still good for, beside retrained models."""
     rows = [m for m in _judged(record) if family(m) == "still useful"]
-    lost = [m for m in rows if m.verdict == "over-forgets"]
-    figures = "; ".join(_figure(m) for m in (lost or rows)[:MOST]) or _figures(record, USEFUL)
+    less = [m for m in rows if m.verdict == "over-forgets"]
+    lost = [m for m in less if not _kept(m)]
+    figures = "; ".join(_figure(m) for m in (lost or less or rows)[:MOST]) or _figures(record, USEFUL)
     paid = next((matrices.paid(m) for m in record.matrices if matrices.roles(m)), "")
     text = f"{_capital(figures)}. {paid}".strip() if figures else paid or "Nothing was measured."
     if lost:
         return _listed([m.title for m in lost]), text
     if ruined := _collapse(record):
         return "Accuracy on retain", f"{ruined} {text}"
+    if less:
+        return LESS, f"No less than the original has. {text}"
     if not any(len(reference_values(m)) >= 2 for m in rows):
         return NOT_JUDGED, text
     if any(m.verdict != "like retrained" for m in rows):
         return INCONCLUSIVE, f"A loss worth naming could go unseen. {text}"
     return NOTHING_FOUND, text
+
+
+def _kept(m: Measurement) -> bool:
+    """Whether the unlearned model has no less than the original."""
+    change = minus(m.unlearned.value, m.original.value)
+    return change is not None and change >= 0
 
 
 def _verbatim(record: Record) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -16,13 +16,14 @@ from unrecall.errors import BadInput
 from unrecall.record import stats
 from unrecall.record.judgement import judged
 from unrecall.record.schema import Measurement, Record
+from unrecall.report import sentences
 from unrecall.report.page import key_measurements
 from unrecall.report.strips import finite, present
 from unrecall.report.summary import Audits, methods
 
 COLUMNS: Final = (
-    "scenario", "method", "seeds", "measurement", "title", "unit", "judged", "leak",
-    "original", "unlearned", "sd", "sd_training", "sd_unlearning", "sd_evaluation", "low", "high",
+    "scenario", "method", "seeds", "without_value", "request", "measurement", "title", "unit", "judged", "leak",
+    "original", "unlearned", "sd", "sd_training", "sd_unlearning", "sd_evaluation", "interval_over", "low", "high",
     "retrained", "retrained_sd", "retrained_models", "verdict",
 )  # fmt: skip
 MARK: Final = "% Written by unrecall from records."
@@ -35,12 +36,19 @@ SPECIAL: Final = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
 SMALLEST: Final = 0.001
 """Below it three decimals say little of a number."""
 P_LEAK: Final = "p_never_trained"
+P_STANDS_OUT: Final = "p_stands_out"
 AS_IT_IS: Final = "memory_left_as_it_is"
-"""The names of the p over all attacks and of the share left, beside records never trained on."""
+"""The names of both p over all attacks and of the share left, beside records never trained on."""
+ONE_AUDIT: Final = "examples"
+"""What an interval is over where one audit has a value."""
+ALL_P: Final = "smallest and largest"
+"""What stands in place of an interval where several audits have a p: their mean would be no p."""
 Bounds: TypeAlias = tuple[float | None, float | None]
 NONE: Final[Bounds] = (None, None)
 Values: TypeAlias = Sequence[tuple[Record, float | None]]
 """A number of each audit."""
+Writer: TypeAlias = Callable[[float | None], str]
+"""How a number is written."""
 FORMS: Final = (".csv", ".json", ".tex")
 """How the name of a table ends."""
 
@@ -51,8 +59,8 @@ class OverSeeds(NamedTuple):
     `mean`: over what the interval is over, whose own seeds are averaged first. `sd`: over all; None for one seed.
     `sd_training` to `sd_evaluation`: what each level of seeds adds to it (`variance_components`), unless cells of the
     grid are missing. `low` and `high`: an interval at 95 %. Of one seed it is over examples; else it is Student's, of
-    the mean over originals; where all share one, over its unlearnings; else over evaluations. None where these are all
-    the same: how far others would lie is then unknown.
+    the mean over originals; where all share one, over its unlearnings; else over evaluations; `interval_over` says
+    which. None where these are all the same: how far others would lie is then unknown.
     """
 
     mean: float | None
@@ -60,6 +68,7 @@ class OverSeeds(NamedTuple):
     sd_training: float | None
     sd_unlearning: float | None
     sd_evaluation: float | None
+    interval_over: str
     low: float | None
     high: float | None
 
@@ -67,13 +76,16 @@ class OverSeeds(NamedTuple):
 class Line(NamedTuple):
     """One measurement of one method on one scenario, over all its seeds.
 
-    `original`: a mean over seeds. `retrained`, `retrained_sd`: over the retrained models. `verdict`: of the row, at
-    each seed.
+    `seeds`: how many audits have a value; `without_value`: how many of them have none. `request`: the first digits of
+    its fingerprint. `original`: a mean over seeds. `retrained`, `retrained_sd`: over the retrained models. `verdict`:
+    of the row, at each seed.
     """
 
     scenario: str
     method: str
     seeds: int
+    without_value: int
+    request: str
     measurement: str
     title: str
     unit: str
@@ -118,7 +130,7 @@ def check(path: Path) -> None:
     if path.suffix not in FORMS:
         raise BadInput(f"{path}: expected a name that ends in {', '.join(FORMS)}, got '{path.suffix}'. Name it so.")
     check_writable(path)
-    starts = {".csv": (",".join(COLUMNS),), ".json": ('[\n {\n  "scenario"', "[]"), ".tex": (MARK,)}
+    starts = {".csv": (",".join(COLUMNS[:3]),), ".json": ('[\n {\n  "scenario"', "[]"), ".tex": (MARK,)}
     if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(starts[path.suffix]):
         raise BadInput(f"{path}: expected a table of unrecall's, or nothing, got another file. Choose another name.")
 
@@ -138,16 +150,19 @@ def as_json(rows: Sequence[Line], _: Sequence[Record]) -> str:
 
 
 def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
-    """A table for each scenario, for the package booktabs: methods in rows, the key measurements in columns.
+    """A table for each request of a scenario, for the package booktabs: methods in rows, key measurements in columns.
 
     Beside the methods stand what the original gives and what retrained models give, where there are any; an audit
-    without them adds its p and the share left as the model is. A value over several seeds has its deviation; it is bold
-    where it is the nearest to retrained models' and its interval overlaps no other method's.
+    without them adds its p and the share left as the model is. A value over several seeds has its deviation, and says
+    of how many seeds it is where others have none. It is bold where it is the nearest to retrained models' and its
+    interval overlaps no other method's, all held beside the same retrained models and with intervals of one kind.
     """
-    names = [*(name for name, _ in key_measurements([judged(record) for record in records])), P_LEAK, AS_IT_IS]
-    return (
-        MARK + "\n" + "\n".join(_table(scenario, rows, names) for scenario in dict.fromkeys(r.scenario for r in rows))
-    )
+    names = [name for name, _ in key_measurements([judged(record) for record in records])]
+    names += [P_LEAK, P_STANDS_OUT, AS_IT_IS]
+    by_request: dict[tuple[str, str], list[Line]] = {}
+    for row in rows:
+        by_request.setdefault((row.scenario, row.request), []).append(row)
+    return MARK + "\n" + "\n".join(_table(of_one, names) for of_one in by_request.values())
 
 
 def _names(group: Audits) -> list[str]:
@@ -157,21 +172,14 @@ def _names(group: Audits) -> list[str]:
 def _line(group: Audits, name: str) -> Line:
     audits = [(record, m) for record in group.records if (m := record.measurement(name)) is not None]
     own = [m for _, m in audits]
-    first, references = own[0], _references(own)
-    values = [(record, m.unlearned.value) for record, m in audits]
+    first, references = own[0], _references(audits)
     estimates = [m.unlearned for m in own if finite(m.unlearned.value) is not None]
-    bounds = (estimates[0].low, estimates[0].high) if len(estimates) == 1 else None
+    bounds = (estimates[0].low, estimates[0].high) if estimates else NONE
     return Line(
-        group.scenario,
-        group.name,
-        len(own),
-        name,
-        first.title,
-        first.unit,
-        any(m.judged for m in own),
-        first.leak or "",
+        *(group.scenario, group.name, len(estimates), len(group.records) - len(estimates), _request(group)),
+        *(name, first.title, first.unit, any(m.judged for m in own), first.leak or ""),
         _mean(present(m.original.value for m in own)),
-        _over_seeds(values, bounds),
+        _over_seeds([(record, m.unlearned.value) for record, m in audits], bounds),
         _mean(references),
         _deviation(references),
         len(references),
@@ -179,38 +187,67 @@ def _line(group: Audits, name: str) -> Line:
     )
 
 
+def _request(group: Audits) -> str:
+    """What tells the group's request from others."""
+    return group.records[0].provenance.fingerprint[:12]
+
+
 def _beside_others(group: Audits) -> Iterator[Line]:
-    """What was measured beside records never trained on: p over all attacks, then the share left by each."""
+    """What was measured beside records never trained on: both p over all attacks, then the share left by each.
+
+    A share whose interval can't be given is none: the original shows too little.
+    """
     audits = [(record, of) for record in group.records if (of := record.never_trained) is not None and of.attacks]
     if not audits:
         return
     labels = "; ".join(dict.fromkeys(of.label for _, of in audits))
+    head, tail = (group.scenario, group.name, 0, 0, _request(group)), (None, None, 0, labels)
 
-    def line(name: str, title: str, leak: str, values: Values, bounds: Bounds | None, original: float | None) -> Line:
-        head = (group.scenario, group.name, len(values), name, title, "share", True, leak, original)
-        return Line(*head, _over_seeds(values, bounds), None, None, 0, labels)
+    def line(name: str, title: str, count: int, unlearned: OverSeeds) -> Line:
+        row = Line(*head, name, title, "share", True, "below", None, unlearned, *tail)
+        return row._replace(seeds=count, without_value=len(group.records) - count)
 
-    ps = [(record, of.leak) for record, of in audits if of.leak is not None]
-    original = _mean(present(of.original for _, of in audits))
-    yield line(P_LEAK, "p beside records never trained on", "below", ps, NONE, original)
+    leaks, strange = (present(getattr(of, name) for _, of in audits) for name in ("leak", "strange"))
+    leaking = line(P_LEAK, "p beside records never trained on", len(leaks), _of_p(leaks))
+    originals = {of.original for _, of in audits}
+    yield leaking._replace(original=originals.pop() if len(originals) == 1 else None)
+    yield line(P_STANDS_OUT, "p of standing out from records never trained on", len(strange), _of_p(strange))
     titles = {attack.name: attack.title for _, of in audits for attack in of.attacks}
     for name, title in titles.items():
         attacks = [(record, attack) for record, of in audits for attack in of.attacks if attack.name == name]
-        own = [(record, attack) for record, attack in attacks if finite(attack.rho) is not None]
-        bounds = (own[0][1].rho_low, own[0][1].rho_high) if len(own) == 1 else None
-        words = f"Share of the original's memory left: {title}"
-        shares = [(record, attack.rho) for record, attack in own]
-        yield line(f"memory_left_{name}", words, "above", shares, bounds, 1.0 if own else None)
+        own = [(record, a) for record, a in attacks if finite(a.rho) is not None and a.rho_low is not None]
+        bounds = (own[0][1].rho_low, own[0][1].rho_high) if own else NONE
+        left = _over_seeds([(record, attack.rho) for record, attack in own], bounds)
+        row = line(f"memory_left_{name}", f"Share of the original's memory left: {title}", len(own), left)
+        counted = any(attack.p is not None for _, attack in attacks)
+        yield row._replace(leak="above", judged=counted, original=1.0 if own else None)
 
 
-def _references(own: Sequence[Measurement]) -> list[float]:
-    """The retrained models' values; seeds that share their retrained models share these."""
-    by_seed = [tuple(present(e.value for e in m.references)) for m in own]
-    return [value for values in dict.fromkeys(by_seed) for value in values]
+def _of_p(values: Sequence[float]) -> OverSeeds:
+    """The p of one audit, or the smallest and the largest of several."""
+    if len(values) < 2:
+        return OverSeeds(_mean(values), None, None, None, None, "", None, None)
+    return OverSeeds(None, None, None, None, None, ALL_P, min(values), max(values))
 
 
-def _over_seeds(values: Values, bounds: Bounds | None) -> OverSeeds:
-    """What a number is over the seeds of its audits. `bounds`: its interval where it isn't Student's over seeds."""
+def _references(audits: Sequence[tuple[Record, Measurement]]) -> list[float]:
+    """The value of each retrained model, the mean over its evaluations.
+
+    A model is known by its weights; where a record has none, by its place and by the values of all beside it.
+    """
+    by_model: dict[str, list[float]] = {}
+    for record, m in audits:
+        values = [finite(e.value) for e in m.references]
+        for i, value in enumerate(values):
+            weights = record.provenance.weights.get(f"retrained {i}", "")
+            key = weights or f"{i} of {values}"
+            if value is not None and (weights or key not in by_model):
+                by_model.setdefault(key, []).append(value)
+    return [statistics.fmean(values) for values in by_model.values()]
+
+
+def _over_seeds(values: Values, bounds: Bounds) -> OverSeeds:
+    """What a number is over the seeds of its audits. `bounds`: its interval over examples, for where it is one's."""
     numbers = [(record, value) for record, value in values if finite(value) is not None and value is not None]
     by_original: dict[str, dict[int, list[float]]] = {}
     for record, number in numbers:
@@ -218,14 +255,19 @@ def _over_seeds(values: Values, bounds: Bounds | None) -> OverSeeds:
         unlearnings.setdefault(record.seeds.get("unlearning", record.seed), []).append(number)
     grid = [list(unlearnings.values()) for unlearnings in by_original.values()]
     own = [number for _, number in numbers]
-    means = [[statistics.fmean(chain(*unlearnings)) for unlearnings in grid]]
-    means += [[statistics.fmean(evaluations) for evaluations in unlearnings] for unlearnings in grid]
-    units = next((level for level in means if len(level) > 1), own)
-    if bounds is None:
+    levels = {
+        "originals": [statistics.fmean(chain(*unlearnings)) for unlearnings in grid],
+        "unlearnings": [statistics.fmean(evaluations) for evaluations in chain(*grid[:1])],
+        "evaluations": own,
+    }
+    over, units = next((level for level in levels.items() if len(level[1]) > 1), (ONE_AUDIT, own))
+    if over != ONE_AUDIT:
         bounds = stats.student(np.array(units)) if len(set(units)) > 1 else NONE
+    low, high = map(finite, bounds)
     whole = len({(len(unlearnings), len(each)) for unlearnings in grid for each in unlearnings}) == 1
     components = stats.variance_components(np.array(grid)) if whole else stats.Components(None, None, None)
-    return OverSeeds(_mean(units), _deviation(own), *components, *map(finite, bounds))
+    over = "" if low is None and high is None else over
+    return OverSeeds(_mean(units), _deviation(own), *components, over, low, high)
 
 
 def _original(record: Record) -> str:
@@ -243,48 +285,67 @@ def _deviation(values: Sequence[float]) -> float | None:
 
 
 def _safe(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    """A cell that no spreadsheet takes for a formula, whatever stands before it that can't be seen."""
+    if not isinstance(value, str):
+        return value
+    seen = "".join(letter for letter in value if letter.isprintable()).lstrip()
+    return f"'{value}" if seen.startswith(("=", "+", "-", "@")) else value
 
 
-def _table(scenario: str, rows: Sequence[Line], names: Sequence[str]) -> str:
-    """One scenario's table; measurements that it lacks are left out."""
-    own = {(row.method, row.measurement): row for row in rows if row.scenario == scenario}
-    names = [name for name in names if any(measurement == name for _, measurement in own)]
-    by_method = list(dict.fromkeys(method for method, _ in own))
-    titles = [next(row.title for (_, measurement), row in own.items() if measurement == name) for name in names]
-    head = " & ".join(["method", *map(_escaped, titles)])
-    first = {name: next(row for (_, measurement), row in own.items() if measurement == name) for name in names}
-    beside = [
-        ["original", *(_number(first[name].original) for name in names)],
-        ["retrained", *(_with_deviation(first[name].retrained, first[name].retrained_sd) for name in names)],
-    ]
+def _table(rows: Sequence[Line], names: Sequence[str]) -> str:
+    """The table of one request; measurements that it lacks are left out."""
+    columns = {name: found for name in names if (found := {r.method: r for r in rows if r.measurement == name})}
+    head = " & ".join(["method", *(_escaped(next(iter(column.values())).title) for column in columns.values())])
+    beside = [["original"], ["retrained"]]
+    for name, column in columns.items():
+        beside[0].append(_shared([(row.original, None) for row in column.values()], _writer(name)))
+        beside[1].append(_shared([(row.retrained, row.retrained_sd) for row in column.values()], _writer(name)))
     beside = [row for row in beside if set(row[1:]) != {"--"}]
-    cells = [[_escaped(method), *(_cell(own, method, name) for name in names)] for method in by_method]
+    methods_here = dict.fromkeys(row.method for row in rows)
+    cells = [[_escaped(method), *(_cell(column, method) for column in columns.values())] for method in methods_here]
     body = "\n".join(" & ".join(row) + r" \\" for row in beside) + "\n\\midrule\n"
     body += "\n".join(" & ".join(row) + r" \\" for row in cells)
+    request = f", request {rows[0].request}" if rows[0].request else ""
     return (
-        f"% {scenario}\n\\begin{{tabular}}{{l{'r' * len(names)}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
-        "\\bottomrule\n\\end{tabular}\n"
+        f"% {_one_line(rows[0].scenario + request)}\n\\begin{{tabular}}{{l{'r' * len(columns)}}}\n\\toprule\n"
+        f"{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
     )
 
 
-def _cell(own: Mapping[tuple[str, str], Line], method: str, name: str) -> str:
-    row = own.get((method, name))
+def _shared(values: Sequence[tuple[float | None, float | None]], written: Writer) -> str:
+    """What all methods of a column are held beside, a value and its deviation; where these differ, from which to which.
+
+    Methods with other seeds have other originals.
+    """
+    texts = dict.fromkeys(_with_deviation(*value, written) for value in values if value[0] is not None)
+    numbers = present(value for value, _ in values)
+    return next(iter(texts), "--") if len(texts) < 2 else f"{written(min(numbers))} to {written(max(numbers))}"
+
+
+def _cell(column: Mapping[str, Line], method: str) -> str:
+    row = column.get(method)
     if row is None:
         return "--"
-    others = [other for (m, n), other in own.items() if n == name and m != method]
-    text = _with_deviation(row.unlearned.mean, row.unlearned.sd)
-    return f"\\textbf{{{text}}}" if _stands_out(row, others) else text
+    own, written = row.unlearned, _writer(row.measurement)
+    text = _with_deviation(own.mean, own.sd, written)
+    if own.interval_over == ALL_P:
+        text = f"{written(own.low)} to {written(own.high)}"
+    if row.seeds and row.without_value:
+        text += f" ({row.seeds} of {row.seeds + row.without_value} seeds)"
+    return f"\\textbf{{{text}}}" if _stands_out(row, [column[other] for other in column if other != method]) else text
 
 
 def _stands_out(row: Line, others: Sequence[Line]) -> bool:
-    """Whether a value is nearer to retrained models' than all others', and its interval apart from theirs."""
+    """Whether a value is nearer to retrained models' than all others', and its interval apart from theirs.
+
+    Not where another is held beside other retrained models, or its interval is of another kind.
+    """
     own = row.unlearned
     if own.mean is None or row.retrained is None or own.low is None or own.high is None or not others:
         return False
-    for other in (line.unlearned for line in others):
-        if other.mean is None or other.low is None or other.high is None:
+    for line in others:
+        other = line.unlearned
+        if other.mean is None or other.low is None or other.high is None or _held_beside(line) != _held_beside(row):
             return False
         nearer = abs(own.mean - row.retrained) < abs(other.mean - row.retrained)
         if not nearer or not (other.high < own.low or other.low > own.high):
@@ -292,10 +353,19 @@ def _stands_out(row: Line, others: Sequence[Line]) -> bool:
     return True
 
 
-def _with_deviation(value: float | None, deviation: float | None) -> str:
+def _held_beside(line: Line) -> tuple[object, ...]:
+    """What two rows must share to be compared."""
+    return line.retrained, line.retrained_sd, line.retrained_models, line.unlearned.interval_over
+
+
+def _with_deviation(value: float | None, deviation: float | None, written: Writer) -> str:
     if value is None or deviation is None:
-        return _number(value)
-    return f"{_number(value)} $\\pm$ {_number(deviation)}"
+        return written(value)
+    return f"{written(value)} $\\pm$ {written(deviation)}"
+
+
+def _writer(name: str) -> Writer:
+    return _p if name in (P_LEAK, P_STANDS_OUT) else _number
 
 
 def _number(value: float | None) -> str:
@@ -308,6 +378,17 @@ def _number(value: float | None) -> str:
     return f"${digits} \\times 10^{{{int(power)}}}$"
 
 
+def _p(value: float | None) -> str:
+    """A p with three decimals, or more where these would put it on a level that it doesn't have."""
+    if value is None or value < SMALLEST:
+        return _number(value)
+    return max(_number(value), sentences.p(value), key=len)
+
+
 def _escaped(text: str) -> str:
     """A text in LaTeX."""
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
+    return "".join(SPECIAL.get(letter, letter) for letter in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,6 +1,7 @@
 """The page over a ledger: which requests there were, what their audits found, and what that is worth together."""
 
 from pathlib import Path
+from typing import Final
 
 from markupsafe import Markup
 
@@ -8,13 +9,16 @@ from unrecall.disk.files import write_text
 from unrecall.errors import visible
 from unrecall.record import ledger as lines
 from unrecall.record.ledger import Entry, Ledger
+from unrecall.record.schema import Label
 from unrecall.report import roles
 from unrecall.report.page import POLICY, check_place, environment, source
 
-LEAKS = ("leaks", "over-forgets", "stands out")
+TRACED: Final[tuple[Label, ...]] = ("leaks", "over-forgets", "stands out")
 """Labels under which an audit found a trace of what was to go."""
-UNSURE = ("inconclusive", "not judged", "can't be told")
-"""Labels under which it could not tell."""
+UNCHANGED: Final[tuple[Label, ...]] = ("unchanged",)
+"""Under which nothing was removed."""
+NO_TRACE: Final[tuple[Label, ...]] = ("like retrained", "no more than 25 %", "no more than 50 %")
+"""Under which it found none; under all others it could not tell."""
 
 
 def page(ledger: Ledger, name: str) -> str:
@@ -29,8 +33,9 @@ def page(ledger: Ledger, name: str) -> str:
             ledger=ledger,
             entries=entries,
             newest=newest,
-            traced=[entry for entry in newest.values() if entry.label in LEAKS],
-            unsure=[entry for entry in newest.values() if entry.label in UNSURE],
+            traced=[entry for entry in newest.values() if entry.label in TRACED],
+            unchanged=[entry for entry in newest.values() if entry.label in UNCHANGED],
+            unsure=[entry for entry in newest.values() if entry.label not in (*TRACED, *UNCHANGED, *NO_TRACE)],
             evidence=lines.evidence(entries),
             values=lines.of_request(entries),
             shared=list(lines.shared(entries)),

@@ -1,4 +1,4 @@
-"""Who paid, who gained: tables of classes as heat maps of what changed, in one sentence, and as numbers."""
+"""Changes class by class: tables of classes as heat maps of what changed, in one sentence, and as numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -19,10 +19,12 @@ FAINT: Final = 0.02
 """The share of the largest change below which a cell of such a table can't be seen."""
 WIDE: Final = 16
 """Characters of a name beside a heat map."""
-PAID: Final = "lost accuracy", "{} paid most: its accuracy fell by {}"
+TITLE: Final = "Changes class by class"
+"""What such a table is called, whatever an older record says."""
+PAID: Final = "lost accuracy", "Class {} lost most accuracy: {}"
 GAINED: Final = (
     "is given to other classes’ examples more often than before",
-    "{} gained most: on average {} more of another class’s examples are taken for it",
+    "Class {} gained most: on average {} more of another class’s examples are taken for it",
 )
 SLIGHT: Final = 0.005
 """A change of a share that is no change: half a point."""
@@ -66,7 +68,7 @@ def heat(matrix: Matrix, role: str) -> Plot:
     below += 26 + LETTER * max(map(len, names), default=0)
     marks.append(svg.element("text", "true class, down; predicted as, across", x=2.0, y=12.0, class_="name"))
     marks += scale(most, below)
-    about = f"{matrix.title}: {ROLES[role]} minus original, true class by predicted class"
+    about = f"{TITLE}: {ROLES[role]} minus original, true class by predicted class"
     frame = {"viewBox": f"0 0 {WIDTH:g} {below + 24:.0f}", "role": "img", "aria_label": about, "class_": "plot"}
     return Plot(svg.element("svg", *marks, **frame), [], about)
 
@@ -128,12 +130,12 @@ def named(matrix: Matrix, k: int, most: int | None = None) -> str:
 
 
 def sentence(matrix: Matrix) -> str:
-    """Which class that stays paid most, which gained most, and what retrained models show of both."""
+    """Which class that stays lost most, which gained most, and what retrained models show of both."""
     return f"{paid(matrix)} {_most(matrix, matrix.gained, *GAINED)}"
 
 
 def paid(matrix: Matrix) -> str:
-    """Which class that stays paid most, and what retrained models show of it."""
+    """Which class that stays lost most accuracy, and what retrained models show of it."""
     return _most(matrix, matrix.paid, *PAID)
 
 

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
-from unrecall.record.never_trained_lines import differs, p, uneven
+from unrecall.record.never_trained_lines import differs, uneven
 from unrecall.record.schema import AttackTest, NeverTrained
+from unrecall.report import sentences
+from unrecall.report.sentences import p
 
 LEFT, RIGHT, WIDTH, EDGE = -0.25, 1.5, 260.0, 10.0
 GRADES = {
@@ -38,7 +40,7 @@ def placed(test: AttackTest) -> Place:
 
 def percent(share: float | None) -> str:
     """A share as a percentage; a dash where it can't be given."""
-    return "–" if share is None else f"{share:.0%}".replace("-", "−")
+    return "–" if share is None else sentences.percent(share)
 
 
 def in_points(difference: float | None) -> str:
@@ -62,8 +64,8 @@ def checks(tested: NeverTrained) -> list[tuple[str, str]]:
         lines.append(("Placebo", f"p = {p(tested.placebo)}: two halves of the holdout {outcome}"))
     lines.append(("The same test on the original", f"p = {p(tested.original)}"))
     if tested.dilution is not None:
-        noticed = f"had the original seen a quarter of forget only, {tested.dilution:.0%} of such tests had noticed"
-        lines.append(("Dilution", noticed))
+        noticed = f"{percent(tested.dilution)} of such tests had noticed"
+        lines.append(("Dilution", f"had the original seen a quarter of forget only, {noticed}"))
     source = "made from retain and the record only, never from a model of this audit"
     lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {source}" if tested.covariates else "nothing"))
     if tested.epsilon:

@@ -11,7 +11,6 @@ from markupsafe import Markup
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput, visible
 from unrecall.record.judgement import forgot_nothing, judged
-from unrecall.record.never_trained_lines import p
 from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
 from unrecall.record.verdict import too_few
 from unrecall.report import (
@@ -135,7 +134,7 @@ def environment() -> "Environment":
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters.update(number=sentences.number, exact=sentences.exact, p=p)
+    templates.filters.update(number=sentences.number, exact=sentences.exact, p=sentences.p)
     templates.globals.update({module.__name__.split(".")[-1]: module for module in SPEAKING})
     templates.globals.update(labels=get_args(Label), grouped=grouped, is_picture=is_picture)
     return templates

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from unrecall.record.judgement import judged
+from unrecall.record.never_trained import ALPHA, LEAKS, STRANGE
+from unrecall.record.never_trained_lines import BLIND, PLACEBO
+from unrecall.record.never_trained_lines import p as digits_of_p
 from unrecall.record.schema import AttackReport, Curve, Measurement, Record, Side
 from unrecall.record.verdict import undeclared
 from unrecall.report.roles import STYLES, style
@@ -25,6 +28,9 @@ FORMS: Final = ((1e9, ".3g"), (1000, ",.0f"), (10, ".1f"), (0.001, ".3f"))
 """How a number is written, by its least size."""
 RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 """The digits of a power of ten."""
+LEVELS: Final = (0.0, STRANGE, LEAKS, ALPHA, BLIND, PLACEBO, 1.0)
+"""What no other p may be written as: the levels that are held against it, and both ends."""
+MOST_DECIMALS: Final = 12
 ACCURACY: Final = (
     "For a text, an accuracy is the share of the answer's tokens (words or parts of words) that the model predicts "
     "right, each after all that comes before it."
@@ -81,8 +87,32 @@ def share(part: float | None, whole: float | None) -> str:
     """A cost as a percentage of retraining's; a dash where either is unknown."""
     if part is None or whole is None or whole <= 0 or not math.isfinite(part / whole):
         return "–"
-    percent = 100 * part / whole
-    return f"{percent:.0f} %" if percent >= 1 or percent == 0 else f"{percent:.1g} %"
+    return percent(part / whole)
+
+
+def percent(part: float) -> str:
+    """A share as a percentage, in whole points; with decimals, or in words, where these would say none or all of it."""
+    exact_percent = 100 * part
+    for decimals in range(3):
+        text = f"{exact_percent:.{decimals}f}"
+        if float(text) not in (0, 100) or float(text) == exact_percent:
+            return f"{text} %".replace("-", "−")
+    nearest = float(text)
+    if nearest == 0:
+        return "less than 0.01 %" if part > 0 else "just below 0 %"
+    return "more than 99.99 %" if part < 1 else "just above 100 %"
+
+
+def p(value: float | None) -> str:
+    """A p in a sentence, with as many digits as show on which side of a level it lies."""
+    text = digits_of_p(value)
+    if value is None:
+        return text
+    decimals = len(text.partition(".")[2])
+    while float(text) in LEVELS and float(text) != value and decimals < MOST_DECIMALS:
+        decimals += 1
+        text = f"{value:.{decimals}f}"
+    return text
 
 
 def points(measurement: Measurement, difference: float) -> float:
@@ -219,7 +249,8 @@ def references(record: Record) -> int:
 
 def limits(record: Record) -> list[str]:
     """What this audit does not prove, frankly, from what the record says was and was not done."""
-    names, refused = ("; ".join(a.title for a in record.attacks if ran(a) is was_run) for was_run in (True, False))
+    names, not_run = ("; ".join(a.title for a in record.attacks if ran(a) is was_run) for was_run in (True, False))
+    which = "This attack" if len(refused(record)) == 1 else "These attacks"
     controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
     failed = "; ".join(title for title, held in controls.items() if False in held)
     unchecked = "; ".join(title for title, held in controls.items() if None in held and False not in held)
@@ -228,7 +259,7 @@ def limits(record: Record) -> list[str]:
         (names, f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the "
          "same attacks with more data, more steps or more access may find what these did not."),
         (not names, "No attack was run. Low forget accuracy alone says little: a model can hide what it knows."),
-        (refused, f"These attacks could not be run: {refused}. Their sections say why."),
+        (not_run, f"{which} could not be run: {not_run}. The list “Not run” says why."),
         (failed, f"A control failed for {failed}: what it found, or did not find, counts for little."),
         (unchecked, f"A control was not run for {unchecked}: nothing shows that it tells a model that knows from one "
          "that does not."),

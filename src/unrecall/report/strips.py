@@ -38,12 +38,6 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def drawable(value: float | None, log: bool) -> float | None:
-    """The value, or None where an axis has no place for it."""
-    value = finite(value)
-    return None if value is None or (log and value <= 0) else value
-
-
 def minus(after: float | None, before: float | None) -> float | None:
     """A difference, where both are known."""
     after, before = finite(after), finite(before)

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from unrecall.record.schema import Label, Record
 from unrecall.record.verdict import family, gap
+from unrecall.report import sentences
 from unrecall.report.answers import unchanged
 from unrecall.report.strips import finite, minus, present
 
@@ -147,12 +148,16 @@ def left(record: Record) -> float | None:
 
 
 def lost(record: Record) -> float | None:
-    """The largest loss of accuracy, or of utility: against retrained models, or against the original without them."""
+    """The largest loss of accuracy, or of utility: against the original, and no more than against retrained models.
+
+    What the original had no more of was not lost, however much better retrained models are.
+    """
     if record.verdict.basis == "never trained" and record.never_trained is not None:
         losses = [minus(0.0, damage.difference.value) for damage in record.never_trained.damage]
     else:
         rows = [m for m in record.measurements if m.verdict != "not judged" and family(m) == "still useful"]
-        losses = [minus(m.reference, m.unlearned.value) for m in rows]
+        both = [present(minus(best, m.unlearned.value) for best in (m.reference, m.original.value)) for m in rows]
+        losses = [min(against, default=None) for against in both]
     return max(present(losses), default=None)
 
 
@@ -180,7 +185,7 @@ def _spread(values: Sequence[tuple[float | None, int]], *, lowest: bool = False)
 
 def percent(share: float) -> str:
     """A share in whole points; less than nothing is nothing."""
-    return f"{100 * max(share, 0.0):.0f} %"
+    return sentences.percent(max(share, 0.0))
 
 
 def percent_over_seeds(spread: Spread | None) -> str:

@@ -149,16 +149,37 @@ def test_model_utility_is_the_harmonic_mean_of_nine_numbers() -> None:
 
 def test_model_utility_of_one_number_has_the_interval_of_a_mean() -> None:
     values = np.array([[0.2, 0.4, 0.9, 0.5]])
-    half = 1.959964 * values.std(ddof=1) / 2
-    found = text.model_utility({"retain": values})
-    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
+    found, mean = text.model_utility({"retain": values}), estimates.mean(values[0], share=True)
+    assert (found.value, found.low, found.high) == pytest.approx((mean.value, mean.low, mean.high))
 
 
 def test_model_utility_keeps_the_numbers_of_one_example_together() -> None:
-    """Two numbers that mirror each other cancel to first order; as strangers they would not."""
-    x = np.array([0.4, 0.6, 0.45, 0.55])
-    found = text.model_utility({"retain": np.stack([x, 1 - x])})
-    assert (found.low, found.high) == pytest.approx((0.5, 0.5))
+    """Two numbers that mirror each other all but cancel to first order; as strangers they would not."""
+    x = np.tile([0.4, 0.6, 0.45, 0.55], 5)
+    found = text.model_utility({"retain": np.stack([x, 1 - x + 0.01 * (x > 0.5)])})
+    apart = text.model_utility({"retain": np.stack([x, x])})
+    assert found.low is not None and found.high is not None and apart.low is not None and apart.high is not None
+    assert 0 < found.high - found.low < (apart.high - apart.low) / 5
+    alike = text.model_utility({"retain": np.stack([x, 1 - x])})
+    assert (alike.low, alike.high) == (None, None)
+    assert alike.note.endswith(estimates.ALIKE)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [((10, 2, 2), (10, 2, 2)), ((20, 0.2, 2), (20, 0.2, 2)), ((10, 0.2, 3), (500, 5, 5)), ((20, 20, 0.5), (50, 2, 2))],
+)
+def test_the_interval_of_model_utility_covers(sets: tuple[tuple[int, float, float], ...]) -> None:
+    """Of two numbers in each set: examples, and the Beta distribution that both are drawn from."""
+    rng, runs = np.random.default_rng(0), 300
+    truth = stats.hmean([a / (a + b) for _, a, b in sets])
+
+    def covers() -> bool:
+        found = text.model_utility({f"{i}": rng.beta(a, b, (2, n)) for i, (n, a, b) in enumerate(sets)})
+        assert found.low is not None and found.high is not None
+        return bool(found.low <= truth <= found.high)
+
+    assert np.mean([covers() for _ in range(runs)]) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / runs)
 
 
 def test_model_utility_is_nothing_once_one_number_is() -> None:

@@ -1,6 +1,7 @@
 """The margin of a forgotten class under a new head: by what the features tell, whatever the head says."""
 
 import numpy as np
+import pytest
 
 from unrecall.data.signals import Signals
 from unrecall.evidence.evidence import Evidence
@@ -30,6 +31,38 @@ def test_it_grows_with_how_far_the_class_lies_from_others() -> None:
     values = [class_margin(evidence(apart)).value or 0.0 for apart in (0.0, 1.0, 3.0)]
     assert values[0] < values[1] < values[2] < 2
     assert values[2] > 1, "all but separated"
+
+
+def of_classes(target: np.ndarray) -> Evidence:
+    """Two retained classes on the first axis, forgotten ones, whose labels begin with 2, each on an axis of its own."""
+    rng = np.random.default_rng(0)
+    retained, classes = np.repeat([0, 1], 50), int(target.max()) + 1
+    places = 5 * np.eye(classes)
+    parts = {
+        name: signals(places[labels] + 0.2 * rng.normal(size=(len(labels), classes)), labels)
+        for name, labels in (("retain", retained), ("forget", target))
+    }
+    return Evidence(None, parts, (), parts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [np.repeat([2, 3], 450), np.tile([2, 3], 20), np.repeat([2, 3], [401, 2]), np.repeat([2, 3, 4], [3, 400, 2])],
+    ids=["sorted by class", "alternating", "of unequal size", "three"],
+)
+def test_every_forgotten_class_is_fitted_and_measured(target: np.ndarray) -> None:
+    estimate = class_margin(of_classes(target))
+    assert estimate.n == len(target)
+    assert estimate.value is not None
+    assert estimate.value > 1, "all are separated"
+
+
+def test_a_class_of_one_example_is_left_out() -> None:
+    estimate = class_margin(of_classes(np.repeat([2, 3], [40, 1])))
+    assert (estimate.n, estimate.note) == (40, "1 of 41 left out: the head was fitted with no example of their class")
+    alone = class_margin(of_classes(np.array([2, 3])))
+    assert alone.value is None
+    assert alone.note.startswith("2 of 2 left out")
 
 
 def test_few_examples_give_a_reason() -> None:

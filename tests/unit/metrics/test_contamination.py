@@ -309,8 +309,8 @@ def test_heat_maps_share_one_scale_around_zero() -> None:
 def test_the_sentence_names_who_stays_and_what_retrained_models_show() -> None:
     """The eights paid more, but they were to go."""
     assert sentence(matrix()) == (
-        "“nine” paid most: its accuracy fell by 0.280 (0.000 in retrained models). "
-        "“three” gained most: on average 0.440 more of another class’s examples are taken for it "
+        "Class “nine” lost most accuracy: 0.280 (0.000 in retrained models). "
+        "Class “three” gained most: on average 0.440 more of another class’s examples are taken for it "
         "(0.280 in retrained models)."
     )
     none = matrix().model_copy(update={"paid": {"unlearned": [None, 0.004, 0.9, -0.1]}, "gained": {}})
@@ -369,7 +369,7 @@ def test_odd_tables_do_not_crash() -> None:
     )
     reader = Reader(page([minimal().model_copy(update={"matrices": [bare, short]})]))
     assert "No class that stays lost accuracy." in reader.text
-    assert "“b” paid most" in reader.text
+    assert "Class “b” lost most accuracy: 1.000" in reader.text
 
 
 def test_a_long_name_is_cut_beside_the_map_alone() -> None:

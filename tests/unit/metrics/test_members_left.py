@@ -7,6 +7,7 @@ from tests.worlds import CPU, World
 from unrecall.evidence.setting import Models, Setting
 from unrecall.metrics.members_left import measure, members_left
 from unrecall.record.schema import Measurement
+from unrecall.record.stats import ALIKE
 
 HOLDOUT = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
 FORGET = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 4.5])
@@ -29,6 +30,14 @@ def test_the_share_by_hand() -> None:
 def test_the_original_has_all_and_one_that_never_saw_it_none() -> None:
     assert members_left(ORIGINAL, ORIGINAL).value == 1
     assert members_left({"forget": HOLDOUT, "holdout": HOLDOUT}, ORIGINAL).value == 0
+
+
+def test_there_is_no_interval_where_nothing_varies() -> None:
+    above = {"forget": np.full(8, 9.0), "holdout": np.full(8, 9.0)}
+    for own, share in ((above, 0), (ORIGINAL, 1)):
+        estimate = members_left(own, ORIGINAL)
+        assert (estimate.value, estimate.low, estimate.high) == (share, None, None)
+        assert estimate.note == ALIKE
 
 
 def test_an_original_that_tells_nothing_gives_no_share() -> None:

@@ -1,5 +1,7 @@
 """Recall, NDCG and sensitive shares by hand, in a world of three users and four items."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,15 @@ def test_least_and_most_are_over_users_of_forget() -> None:
     found = values(Recommendation(4, sensitive=(1, 2)), 2, request)
     assert (found["sensitive_least"], found["sensitive_most"], found["sensitive_share"]) == (0.5, 1, 0.75)
     assert found["sensitive_users"] == 1
+
+
+def test_without_a_user_of_forget_their_figures_have_a_reason() -> None:
+    task = Recommendation(4)
+    people = audience(task, REQUEST)
+    nobody = replace(people, forgetting=torch.zeros_like(people.forgetting))
+    found = figures(scores(Given(), task, people.examples), nobody, 2)
+    keys = ("sensitive_users", "sensitive_share", "sensitive_least", "sensitive_most")
+    assert {(found[key].value, found[key].note) for key in keys} == {(None, "no user of forget")}
 
 
 def test_what_a_user_keeps_is_never_recommended_and_fills_no_place() -> None:

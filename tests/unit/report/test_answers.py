@@ -81,6 +81,16 @@ def test_damage_beside_retrained_models_is_named() -> None:
     assert words(beside_retrained(kept, unsure))[2] == "Inconclusive"
 
 
+def test_what_rose_is_not_damaged_however_much_better_retrained_models_are() -> None:
+    rose = row("test_accuracy", "utility", "over-forgets", leak=None)
+    rose = rose.model_copy(update={"original": rose.unlearned})
+    answer = answers.answers(beside_retrained(rose))[2]
+    assert (answer.word, answer.tone) == ("Less than retrained models have", "open")
+    assert answer.text.startswith("No less than the original has. Test_accuracy")
+    lost = row("retain_accuracy", "utility", "over-forgets", leak=None)
+    assert words(beside_retrained(rose, lost))[2] == "Retain_accuracy"
+
+
 def test_nothing_to_hold_a_row_against_is_no_wide_interval() -> None:
     """One retrained model, or none, judges no row; a row beside two that lies in wide bounds is inconclusive."""
     known = row("relearn_mean", "recovery", "inconclusive")

@@ -4,11 +4,12 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.report.test_summary import audit
-from tests.worlds.records import alone, full, minimal
+from tests.worlds.records import alone, full, minimal, never_trained
 from unrecall.errors import BadInput
 from unrecall.record.schema import Estimate, Record
 from unrecall.report import export
@@ -48,6 +49,25 @@ def test_seeds_of_one_original_are_averaged_before_originals_are_compared() -> N
     assert (missing.unlearned.sd_training, missing.unlearned.sd_unlearning) == (None, None)
 
 
+def held_beside(seed: int, values: tuple[float, ...], weights: tuple[str, ...]) -> Record:
+    """An audit beside retrained models of these values and weights."""
+    record = audit("m", seed, "leaks", 0.5, 0.9)
+    known = record.measurements[0].model_copy(update={"references": [Estimate(value=value) for value in values]})
+    keys = {f"retrained {i}": key for i, key in enumerate(weights)}
+    provenance = record.provenance.model_copy(update={"weights": keys})
+    return record.model_copy(update={"measurements": [known], "provenance": provenance})
+
+
+def test_retrained_models_are_told_apart_by_their_weights() -> None:
+    """Of two evaluations of one each counts once, their mean; two models that give the same are two."""
+    line = export.lines([held_beside(0, (0.1, 0.3), ("a", "b")), held_beside(1, (0.3, 0.3), ("a", "b"))])[0]
+    assert (line.retrained, line.retrained_models) == (pytest.approx(0.25), 2)  # .2 of a, .3 of b
+    line = export.lines([held_beside(0, (0.0, 0.0), ("a", "b")), held_beside(1, (0.0, 0.3), ("c", "d"))])[0]
+    assert (line.retrained, line.retrained_models) == (pytest.approx(0.075), 4)
+    line = export.lines([held_beside(0, (0.1, 0.3), ()), held_beside(1, (0.1, 0.3), ())])[0]
+    assert line.retrained_models == 2, "which they are isn't said"
+
+
 def test_originals_that_agree_have_no_interval() -> None:
     """One of no width would stand apart from every other method's."""
     runs = [of_original("a", 0, 0.5), of_original("b", 1, 0.5)]
@@ -75,9 +95,12 @@ def test_the_mean_is_in_the_middle_of_its_interval_where_seeds_are_missing_too()
 def test_of_two_audits_of_which_one_has_a_value_its_own_interval_stands() -> None:
     without = audit("near", 1, "leaks", 0.1, 0.9)
     rows = [m.model_copy(update={"unlearned": Estimate(value=None)}) for m in without.measurements]
-    line = export.lines([SEEDS[0], without.model_copy(update={"measurements": rows})])[0]
+    audits = [SEEDS[0], without.model_copy(update={"measurements": rows})]
+    line = export.lines(audits)[0]
     own = SEEDS[0].measurements[0].unlearned
-    assert line.unlearned[-2:] == (own.low, own.high)
+    assert line.unlearned[-3:] == ("examples", own.low, own.high)
+    assert (line.seeds, line.without_value) == (1, 1)
+    assert "(1 of 2 seeds)" in export.as_latex(export.lines(audits), audits)
 
 
 def test_other_tunings_are_other_methods() -> None:
@@ -110,9 +133,55 @@ def test_what_stands_beside_records_never_trained_on_has_its_p_and_its_shares() 
     left = rows[f"memory_left_{first.name}"]
     assert (left.unlearned.mean, *left.unlearned[-2:]) == (first.rho, first.rho_low, first.rho_high)
     assert (left.original, left.verdict, left.retrained_models) == (1.0, record.never_trained.label, 0)
+    assert rows["p_stands_out"].unlearned.mean == record.never_trained.strange
     text = export.as_latex(export.lines([record]), [record])
     assert f"{record.never_trained.leak:.3f}" in text
     assert "\nretrained &" not in text
+
+
+def without_others(seed: int, leak: float, **first: Any) -> Record:
+    """An audit without retrained models, whose first attack has other figures."""
+    tested = never_trained()
+    attacks = [tested.attacks[0].model_copy(update=first), *tested.attacks[1:]]
+    changed = tested.model_copy(update={"leak": leak, "attacks": attacks})
+    return alone().model_copy(update={"seed": seed, "never_trained": changed})
+
+
+def test_a_share_that_the_original_is_too_weak_for_is_none() -> None:
+    weak = {"rho": 3.957, "rho_low": None, "rho_high": None}
+    rows = {row.measurement: row for row in export.lines([without_others(0, 0.1, **weak)])}
+    left = rows["memory_left_as_it_is"]
+    assert (left.unlearned.mean, left.original, left.seeds, left.without_value) == (None, None, 0, 1)
+    both = [without_others(0, 0.1, **weak), without_others(1, 0.1)]
+    left = {row.measurement: row for row in export.lines(both)}["memory_left_as_it_is"]
+    assert (left.unlearned.mean, left.seeds, left.without_value) == (0.77, 1, 1)
+
+
+def test_an_attack_that_is_shown_and_does_not_count_is_not_judged() -> None:
+    rows = {row.measurement: row for row in export.lines([without_others(0, 0.1, p=None)])}
+    assert (rows["memory_left_as_it_is"].judged, rows["memory_left_benign_20"].judged) == (False, True)
+
+
+def test_of_several_p_the_smallest_and_the_largest_stand_and_no_mean() -> None:
+    audits = [without_others(seed, leak) for seed, leak in enumerate((0.0001, 0.6, 0.9))]
+    of = export.lines(audits)[0]
+    assert (of.measurement, of.seeds, of.unlearned.mean, of.unlearned.sd) == ("p_never_trained", 3, None, None)
+    assert of.unlearned[-3:] == ("smallest and largest", 0.0001, 0.9)
+    assert r"$1.0 \times 10^{-4}$ to 0.900" in export.as_latex(export.lines(audits), audits)
+
+
+def of_request(fingerprint: str, record: Record) -> Record:
+    return record.model_copy(update={"provenance": record.provenance.model_copy(update={"fingerprint": fingerprint})})
+
+
+def test_each_request_has_a_table_of_its_own() -> None:
+    near, far = audit("near", 0, "leaks", 0.5, 0.89), audit("far", 0, "leaks", 0.5, 0.5)
+    apart = [of_request("a" * 64, near), of_request("b" * 64, far)]
+    text = export.as_latex(export.lines(apart), apart)
+    assert [line for line in text.splitlines() if line.startswith("% custom")] == [
+        "% custom, request aaaaaaaaaaaa", "% custom, request bbbbbbbbbbbb"
+    ]  # fmt: skip
+    assert "textbf" not in text
 
 
 def bold_of(*records: Record) -> list[str]:
@@ -127,12 +196,26 @@ def test_bold_is_what_is_nearest_and_apart() -> None:
     assert bold_of(alone) == []
 
 
+def test_nothing_is_bold_beside_other_retrained_models_or_another_kind_of_interval() -> None:
+    near, far = audit("near", 0, "leaks", 0.5, 0.89), audit("far", 0, "leaks", 0.5, 0.5)
+    rows = [m.model_copy(update={"references": [Estimate(value=0.8)], "reference": 0.8}) for m in far.measurements]
+    others = near, far.model_copy(update={"measurements": rows})
+    assert bold_of(*others) == []
+    assert "retrained & 0.800 to 0.900" in export.as_latex(export.lines(others), others)
+    assert bold_of(near, far, audit("far", 1, "leaks", 0.5, 0.51)) == []  # .505 +- .064 is over seeds
+
+
 def test_latex_has_digits_of_small_numbers() -> None:
     record = alone()
     assert record.never_trained is not None
     tested = record.never_trained.model_copy(update={"leak": 0.00012})
     small = record.model_copy(update={"never_trained": tested})
     assert r"$1.2 \times 10^{-4}$" in export.as_latex(export.lines([small]), [small])
+
+
+def test_latex_puts_no_p_on_a_level_that_it_does_not_have() -> None:
+    records = [without_others(0, 0.0404)]
+    assert " & 0.0404 & " in export.as_latex(export.lines(records), records)
 
 
 def test_latex_escapes_what_it_would_take_for_commands() -> None:
@@ -144,9 +227,18 @@ def test_latex_escapes_what_it_would_take_for_commands() -> None:
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
 
 
-def test_no_cell_is_a_formula(tmp_path: Path) -> None:
-    export.write([audit("=1+1", 0, "leaks", 0.5, 0.9)], tmp_path / "t.csv")
-    assert all(row["method"] == "'=1+1" for row in csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+def test_no_name_leaves_the_comment_it_stands_in() -> None:
+    hostile = audit("a\n\nb", 0, "leaks", 0.5, 0.9).model_copy(update={"scenario": "s\n\\input{x}\r\\input{y}"})
+    text = export.as_latex(export.lines([hostile]), [hostile])
+    assert not any(line.startswith("\\input") for line in text.splitlines())
+    assert "\na b & " in text
+
+
+@pytest.mark.parametrize("before", ["", "\t", " ", "\r\n ", "\x00", "\ufeff"])
+def test_no_cell_is_a_formula(before: str) -> None:
+    hostile = audit(f"{before}=1+1", 0, "leaks", 0.5, 0.9)
+    (row, *_) = csv.reader(io.StringIO(export.as_csv(export.lines([hostile]), []).split("\n", 1)[1]))
+    assert row[1] == f"'{before}=1+1"
 
 
 @pytest.mark.parametrize("suffix", export.FORMS)
@@ -154,6 +246,9 @@ def test_other_files_stay_and_own_ones_are_written_anew(tmp_path: Path, suffix: 
     path = tmp_path / f"t{suffix}"
     for records in ([full()], [minimal()], [full(), minimal()]):
         export.write(records, path)
+    if suffix == ".csv":
+        path.write_text("scenario,method,seeds,measurement\n")  # the head of an earlier version
+        export.write([full()], path)
     path.write_text("mine")
     with pytest.raises(BadInput, match="expected a table of unrecall's, or nothing, got another file"):
         export.write([full()], path)

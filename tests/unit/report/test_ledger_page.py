@@ -1,12 +1,14 @@
 """The page over a ledger: what it says, and that it says the same for the same ledger."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tests.worlds.ledgers import chained, fields, written
 from unrecall.errors import BadInput
 from unrecall.record.ledger import Ledger, parse
+from unrecall.record.schema import Label
 from unrecall.report.ledger_page import page, write
 
 
@@ -39,6 +41,36 @@ def test_a_trace_comes_first_and_a_torn_line_is_said() -> None:
     assert "Yes: a trace was found for 1 of 1 requests, by the newest audit of each: a." in html
     assert "1 bytes of a line that was not finished" in html
     assert "Not judged: nothing was audited." in page(parse(chained(), b"", "ledger"), "ledger.jsonl")
+
+
+YES, UNCHANGED = "Yes: a trace was found for 1 of 1 requests", "Yes: nothing was removed for 1 of 1 requests"
+UNSURE = "though 1 of them are unsure or did not judge: a"
+NO_TRACE = "No trace was found by the newest audits of 1 requests. That is"
+SAID: dict[Label, str] = {
+    "leaks": YES,
+    "over-forgets": YES,
+    "stands out": YES,
+    "unchanged": UNCHANGED,
+    "damaged": UNSURE,
+    "inconclusive": UNSURE,
+    "not judged": UNSURE,
+    "can't be told": UNSURE,
+    "like retrained": NO_TRACE,
+    "no more than 25 %": NO_TRACE,
+    "no more than 50 %": NO_TRACE,
+}
+
+
+@pytest.mark.parametrize("label", get_args(Label))
+def test_no_trace_is_said_of_no_label_but_those_that_mean_it(label: Label) -> None:
+    html = page(parse(chained(fields("a", label=label)), b"", "ledger"), "ledger.jsonl")
+    assert SAID[label] in html
+
+
+def test_a_trace_and_a_model_that_was_left_as_it_was_are_both_said() -> None:
+    audits = chained(fields("a"), fields("b", label="unchanged"))
+    html = page(parse(audits, b"", "ledger"), "ledger.jsonl")
+    assert "by the newest audit of each: a. Nothing was removed for 1 of 2 requests" in html
 
 
 def test_it_loads_nothing_runs_nothing_and_escapes_all() -> None:

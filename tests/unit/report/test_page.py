@@ -20,7 +20,7 @@ from unrecall.report.matrices import heat
 from unrecall.report.page import grouped, is_picture
 from unrecall.report.plot import Axis, axis
 from unrecall.report.roles import by_method, legend, style
-from unrecall.report.sentences import how_it_forgot, last_points, limits, number, share, span
+from unrecall.report.sentences import how_it_forgot, last_points, limits, number, p, percent, share, span
 from unrecall.report.strips import strip
 
 
@@ -67,7 +67,7 @@ def test_sections_come_in_order_and_the_answers_first(shown: Reader) -> None:
     assert shown.headings == [
         "RURK on digits: did it forget?", "Does it still know?", "Can anyone tell they were in?",
         "What else was damaged?", "What was looked at", "Warnings", "How it forgot: by weights or by statistics",
-        "Measurements", "Who paid, who gained, class by class", "Attacks", "Utility and forgetting", "Exhibits",
+        "Measurements", "Changes class by class", "Attacks", "Utility and forgetting", "Exhibits",
         "Tuning", "Cost", "What this audit does not prove", "Provenance", "What the words mean",
     ]  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_a_page_without_retrained_models_shows_what_it_was_held_against() -> Non
     for words in (
         "basis: records that were never trained on, grade B; 2 attacks",
         "the original shows nothing",
-        "52% – 104%",
+        "52 % – 104 %",
         "head_refit, not run: no head",
     ):
         assert words in text
@@ -287,6 +287,41 @@ def test_numbers_are_short() -> None:
     assert (number(None), number(math.nan)) == ("none", "not a finite number")
     assert span([0.58, None, 0.57]) == "0.570 to 0.580"
     assert (share(1, 10), share(1, 0), share(0.04, 10)) == ("10 %", "–", "0.4 %")
+    assert (share(9997, 10_000), share(9, 1e8), share(25, 10)) == ("99.97 %", "less than 0.01 %", "250 %")
+
+
+def test_attacks_that_were_not_run_are_said_to_be_in_the_list_of_these() -> None:
+    none, *others = full().attacks
+    first, second = (attack.model_copy(update={"curves": [], "note": "no head"}) for attack in (none, others[0]))
+    single = full().model_copy(update={"attacks": [first, *others]})
+    said = "This attack could not be run: Membership inference. The list “Not run” says why."
+    assert said in limits(single)
+    assert "Not run Membership inference" in Reader(page([single])).text
+    both = full().model_copy(update={"attacks": [first, second, *others[1:]]})
+    said = "These attacks could not be run: Membership inference; Relearning. The list “Not run” says why."
+    assert said in limits(both)
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (0.0, "0 %"), (1.0, "100 %"), (0.77, "77 %"), (-0.02, "−2 %"), (-0.003, "−0.3 %"), (634 / 636, "99.7 %"),
+        (0.999_99, "more than 99.99 %"), (1.003, "100.3 %"), (1.000_01, "just above 100 %"), (-1e-6, "just below 0 %"),
+    ],
+)  # fmt: skip
+def test_no_share_is_none_or_all_that_is_not(part: float, text: str) -> None:
+    assert percent(part) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "unknown"), (0.0001, "0.0001"), (0.04, "0.040"), (0.0404, "0.0404"), (0.039_96, "0.03996"),
+        (0.0404, "0.0404"), (0.009_996, "0.009996"), (0.0496, "0.0496"), (0.3, "0.30"), (0.998, "0.998"), (1.0, "1.00"),
+    ],
+)  # fmt: skip
+def test_no_p_is_written_as_a_level_that_it_does_not_have(value: float | None, text: str) -> None:
+    assert p(value) == text
 
 
 def test_a_role_always_looks_the_same() -> None:

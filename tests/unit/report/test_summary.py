@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.report.test_page import Reader
 from tests.worlds.records import alone, full, many, measurement, minimal, never_trained
-from unrecall.record.schema import Label, Record
+from unrecall.record.schema import Estimate, Label, Record
 from unrecall.report import page
 from unrecall.report.markdown import markdown
 from unrecall.report.summary import (
@@ -41,6 +41,19 @@ def test_what_is_left_and_what_was_lost() -> None:
     assert left(alone()) == pytest.approx(0.77)
     assert lost(alone()) == pytest.approx(0.01)
     assert (left(minimal()), lost(minimal())) == (None, None)
+
+
+def test_what_the_original_had_no_more_of_was_not_lost() -> None:
+    def beside(original: float) -> Record:
+        record = audit("m", 0, "leaks", 0.4, 0.88)
+        use = record.measurements[1].model_copy(update={"original": Estimate(value=original)})
+        return record.model_copy(update={"measurements": [record.measurements[0], use]})
+
+    assert lost(beside(0.87)) == pytest.approx(-0.01)  # where retrained models have 0.9
+    assert lost(beside(0.89)) == pytest.approx(0.01)
+    assert lost(beside(0.95)) == pytest.approx(0.02)
+    (place,) = ranking(methods([beside(0.87)]))
+    assert percent_over_seeds(place.seeds.lost) == "0 %"
 
 
 def test_below_is_the_side_of_a_leak_too() -> None:
