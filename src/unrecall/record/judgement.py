@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from unrecall.record import former, never_trained, verdict
-from unrecall.record.never_trained import SHARED, as_verdict
+from unrecall.record.never_trained import SHARED, as_verdict, derived
 from unrecall.record.schema import Measurement, NeverTrained, Record, Side, Verdict
 from unrecall.record.verdict import SINCE, judge
 
@@ -19,8 +19,11 @@ def judge_all(measurements: Sequence[Measurement], alone: NeverTrained | None) -
 
 def judged(record: Record) -> Record:
     """The record with the labels and the verdict that its numbers have under the present rules, whatever it says."""
-    labelled, whole = judge_all(record.measurements, record.never_trained)
-    return record.model_copy(update={"measurements": labelled, "verdict": whole})
+    alone = record.never_trained
+    if alone is not None:
+        alone = derived(alone, record.provenance.weights)
+    labelled, whole = judge_all(record.measurements, alone)
+    return record.model_copy(update={"measurements": labelled, "verdict": whole, "never_trained": alone})
 
 
 def judged_by_own_rule(record: Record) -> Record | None:

@@ -40,6 +40,8 @@ FEWEST_HOLDOUT = 4
 """Records of holdout below which there is no verdict."""
 SHARED = ("class", "concept")
 """Requests whose forget and holdout share what is to be forgotten."""
+NOT_JUDGED = "Not judged beside records never trained on: "
+"""How the line begins that says why there is no verdict."""
 PLAIN = ("unlearned", "original", "half", "stratum", "group", "covariates")
 """The arrays of a pool's scores that a file holds under their own names."""
 
@@ -264,6 +266,24 @@ def concluded(tested: NeverTrained, *, unchanged: bool) -> NeverTrained:
     return tested.model_copy(update={"label": label, "line": line(label, tested, _unsafe(tested))})
 
 
+def derived(tested: NeverTrained, weights: Mapping[str, str]) -> NeverTrained:
+    """The same with the label and the line that its figures have, whatever it says; `weights`: sha256 by role.
+
+    Without any attack there is no verdict, unless nothing was changed at all: only the reason is what it says.
+    """
+    unchanged = same_weights(weights)
+    if tested.attacks:
+        return concluded(tested, unchanged=unchanged)
+    if tested.label == "not judged" and tested.line.startswith(NOT_JUDGED) and not unchanged:
+        return tested
+    return not_judged("no attack was run.", tested.control, unchanged=unchanged)
+
+
+def same_weights(weights: Mapping[str, str]) -> bool:
+    """Whether the unlearned model is the original, by the sha256 of both."""
+    return weights.get("unlearned") is not None and weights.get("unlearned") == weights.get("original")
+
+
 def _test(statistics: np.ndarray, scores: PoolScores, seed: int, draws: int) -> Exchange:
     """The test over all statistics, or by the decisive one; z is given of all."""
     labels = scores.labels
@@ -286,8 +306,7 @@ def not_judged(reason: str, control: str = "matched", *, unchanged: bool = False
     """The verdict that there is none, and why; where nothing was removed at all, that."""
     if unchanged:
         return NeverTrained(label="unchanged", line=UNCHANGED, control=control)
-    line = f"Not judged beside records never trained on: {reason}"
-    return NeverTrained(label="not judged", line=line, control=control)
+    return NeverTrained(label="not judged", line=f"{NOT_JUDGED}{reason}", control=control)
 
 
 def as_verdict(tested: NeverTrained) -> Verdict:
