@@ -39,7 +39,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_judged_beside_records_that_were_never_trained_on(alone: Path) -> None:
     record = load(alone / "record.json")
     assert record.verdict.basis == "never trained"
-    assert record.verdict.rule == "exchange-3"
+    assert record.verdict.rule == "exchange-4"
     assert record.never_trained is not None
     assert record.never_trained.line == record.verdict.line
     assert not [role for role in record.provenance.weights if role.startswith("retrained")]

@@ -16,10 +16,8 @@ from safetensors.numpy import load_file
 
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
-from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.judgement import declared_by_own_rule, judged_by_own_rule
-from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
+from unrecall.record.judgement import RULES, declared_by_own_rule, judged_by_own_rule
 from unrecall.record.never_trained import (
     SUITES,
     TAUGHT_STEPS,
@@ -44,7 +42,7 @@ from unrecall.record.schema import (
     Verdict,
     load,
 )
-from unrecall.record.verdict import ALPHA, RULE
+from unrecall.record.verdict import ALPHA
 
 NO_CHECKPOINT = "the weights: no unlearned checkpoint lies beside the record"
 """What a check says it can't see where the weights lie elsewhere."""
@@ -96,8 +94,8 @@ def _judgement(record: Record) -> Iterator[str]:
     """Labels, bounds and verdict must be those that the numbers have under the rule that the record names."""
     rejudged = judged_by_own_rule(record)
     if rejudged is None:
-        rules = f"'{RULE}', '{BESIDE_NEVER_TRAINED}' and '{former.RULE}' can be checked here"
-        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {rules}."
+        rules = ", ".join(f"'{rule}'" for rule in RULES)
+        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; can be checked here: {rules}."
         return
     if record.verdict.alpha != ALPHA:
         yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."
@@ -293,7 +291,8 @@ def _judged_again(record: Record, place: Path) -> NeverTrained:
     """What the scores of a file come to, and what is stated beside them in it."""
     arrays = load_file(place)
     stated = Stated.from_array(arrays["stated"], unchanged=same_weights(record.provenance.weights))
-    return judge(PoolScores.from_arrays(arrays, list(stated.attacks), list(stated.covariates.values())), stated)
+    scores = PoolScores.from_arrays(arrays, list(stated.attacks), list(stated.covariates.values()))
+    return judge(scores, stated, rule=record.verdict.rule)
 
 
 def _close(first: object, second: object) -> bool:
