@@ -261,6 +261,14 @@ def _not_following(record: Record, written: NeverTrained) -> Iterator[str]:
     for name in ("label", "line", "grade", "needed", "epsilon"):
         if not _close(getattr(written, name), getattr(follows, name)):
             yield f"never trained: its {name} does not follow from its other figures."
+    counted = [test.p for test in written.attacks if test.p is not None]
+    if not _close(written.leak, min(counted, default=None)):  # step-down: the strongest attack's p is that of all
+        yield "never trained: its leak is not the smallest p of its attacks."
+    least = 1 / (written.draws + 1) - 1e-12
+    found = {"leak": written.leak, "strange": written.strange, "original": written.original}
+    for name, p in found.items():
+        if p is None or not least <= p <= 1:
+            yield f"never trained: its {name} is no p of {written.draws} labellings."
     if (written.level, written.strange_level) not in possible_levels(written.leak, written.strange):
         yield "never trained: its levels can't be those of its p."
 

@@ -328,6 +328,27 @@ def test_a_verdict_beside_never_trained_records_must_follow_without_its_scores_t
     assert any("does not follow" in problem for problem in problems) is bool(follows)
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"leak": 0.9}, "its leak is not the smallest p of its attacks."),
+        ({"leak": 0.0021}, "its leak is not the smallest p of its attacks."),
+        ({"strange": 0.0}, "its strange is no p of 9999 labellings."),
+        ({"original": 1.2}, "its original is no p of 9999 labellings."),
+        ({"strange": None}, "its strange is no p of 9999 labellings."),
+    ],
+)
+def test_the_p_beside_never_trained_records_must_fit_each_other_without_scores(
+    changes: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    tested = sample_records.never_trained().model_copy(update=changes)
+    record = sample_records.alone().model_copy(
+        update={"scores": {}, "never_trained": concluded(tested, unchanged=False)}
+    )
+    record.save(tmp_path / "record.json")
+    assert f"never trained: {problem}" in recheck(tmp_path / "record.json", DECLARED).problems
+
+
 @pytest.mark.parametrize(("level", "possible"), [(0.04, True), (0.0, False), (0.05, False), (1.0, False)])
 def test_levels_can_not_hide_a_small_p(level: float, possible: bool, tmp_path: Path) -> None:
     """A p of .002 was found, so that labellings were not too few: the levels are .04 and .01."""
