@@ -15,11 +15,13 @@ from safetensors.numpy import load_file
 
 from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
 from unrecall.attacks.loss import Loss
+from unrecall.attacks.residual_knowledge import Recognition, ResidualKnowledge
 from unrecall.errors import UnrecallError
 from unrecall.evidence.pool import Arm, ArmIndices
 from unrecall.evidence.scores import Scores, best
 from unrecall.harness.finding import is_judged, line
 from unrecall.harness.memory import MEMORY, rows_of_memory
+from unrecall.harness.recognition import figures_of
 from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS
 from unrecall.metrics.gap import NAMES, average_gap
@@ -312,16 +314,19 @@ def _figures(record: Record, folder: Path) -> Iterator[str]:
 
 
 class Derived(NamedTuple):
-    """What an attack's scores come to: estimates by the end of a row's name and by role, and the curve's lines."""
+    """What an attack's scores come to: estimates by the end of a row's name and by role, and the lines of curves."""
 
     rows: dict[str, dict[str, Estimate]]
-    lines: list[Series]
+    curves: list[list[Series]]
 
 
 def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) -> Derived:
     """What kept scores come to; nothing for an attack whose figures need more than its scores."""
     roles = sorted({name.rpartition("/")[0] for name in arrays if name.endswith("/budgets")})
-    derived = Derived({}, [])
+    if isinstance(attack, ResidualKnowledge):
+        return _recognised(arrays, roles)
+    lines: list[Series] = []
+    derived = Derived({}, [lines])
     for role in roles:
         if isinstance(attack, MembershipAttack):
             members, others = (arrays[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
@@ -330,7 +335,7 @@ def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) 
                 "auc": stats.auc(members, others, inflation=attack.inflation),
                 "tpr": stats.tpr_at_fpr(members, others),
             }
-            derived.lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
+            lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
         elif isinstance(attack, RecoveryAttack) and attack.reading == "recovery":
             shown, budgets = arrays[f"{role}/forget"].astype(float), arrays[f"{role}/budgets"]
             n = shown.shape[1]
@@ -341,7 +346,7 @@ def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) 
                 "mean": stats.mean(np.mean(trace.reached, axis=0), share=True),
                 "worst": max(reached, key=lambda estimate: estimate.value or 0),
             }
-            derived.lines.append(line(role, trace.budgets, trace.shown))
+            lines.append(line(role, trace.budgets, trace.shown))
         else:
             continue
         for ending, estimate in figures.items():
@@ -358,10 +363,22 @@ def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) 
     return derived
 
 
+def _recognised(arrays: Mapping[str, np.ndarray], roles: Sequence[str]) -> Derived:
+    """What the shares of noisy copies come to that each model recognises; only of those are scores kept."""
+    shown = {role: arrays[f"{role}/forget"].astype(float) for role in roles}
+    counts = {}
+    for role, own in shown.items():
+        beside = [other for name, other in shown.items() if name.startswith("retrained") and name != role]
+        references = np.array(beside).reshape(-1, *own.shape)
+        counts[role] = Recognition(tuple(arrays[f"{role}/budgets"].tolist()), 1, own, references)
+    figures = figures_of(counts)
+    return Derived(figures.rows, [curve.series for curve in figures.curves])
+
+
 def _differing(report: AttackReport, written: Mapping[str, Measurement], derived: Derived) -> Iterator[str]:
     """Where rows and curves are not those that the scores come to, within the rounding of the scores."""
     for ending, estimates in derived.rows.items():
-        row = written.get(f"{report.name}_{ending}")
+        row = written.get(f"{report.name}_{ending}" if ending else report.name)
         if row is None:
             continue
         references = {f"retrained {i}": estimate for i, estimate in enumerate(row.references)}
@@ -371,11 +388,14 @@ def _differing(report: AttackReport, written: Mapping[str, Measurement], derived
                 yield f"{row.name}: the scores beside the record hold none of the {role} model."
             elif due is not None and not _alike(estimate, due):
                 yield f"{row.name}: its value for {role} is not what the scores beside the record come to."
-    lines = {line.role: line for curve in report.curves[:1] for line in curve.series}
-    for series in derived.lines:
-        line = lines.get(series.role)
-        if line is None or not all(_same(getattr(line, k), getattr(series, k)) for k in ("x", "y", "low", "high")):
-            yield f"{report.name}: its curve of {series.role} is not what the scores beside the record come to."
+    for i, due_lines in enumerate(derived.curves):
+        drawn = {line.role: line for curve in report.curves[i : i + 1] for line in curve.series}
+        for due_line in due_lines:
+            line = drawn.get(due_line.role)
+            if line is None or not all(
+                _same(getattr(line, k), getattr(due_line, k)) for k in ("x", "y", "low", "high")
+            ):
+                yield (f"{report.name}: its curve of {due_line.role} is not what the scores beside the record come to.")
 
 
 def _alike(first: Estimate, second: Estimate) -> bool:
