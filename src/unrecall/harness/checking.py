@@ -29,7 +29,7 @@ from unrecall.record import stats
 from unrecall.record.recheck import Recheck, places_of_scores, recheck
 from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series, load
-from unrecall.record.verdict import RULE, SINCE
+from unrecall.record.verdict import FORMER, RULE, SINCE
 from unrecall.spec.lines import parse, split
 
 ROWS: Mapping[str, Row] = {row.name: row for metric in METRICS for row in metric.rows}
@@ -40,7 +40,7 @@ PER_SET = ("_mcq", "_rouge")
 WHERE_IT_APPLIES = {"restoration", "contamination_worst", "completeness", "members_left"}
 """Rows that some audits of any task have, and others, or those of before, don't; none is judged."""
 LATER = {"retain_loss"}
-"""Rows that records of the rule before this one don't have."""
+"""Rows that records of the first rule beside retrained models don't have."""
 ROWS_WITHOUT_REFERENCES = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
 """Rows that retrained models have no value in."""
 
@@ -61,7 +61,7 @@ def _rows(record: Record) -> Iterator[str]:
     yield from (f"{name}: the record has this row twice." for name in sorted({n for n in names if names.count(n) > 1}))
     for metric in METRICS:
         for row in () if metric.needs else metric.rows:
-            older = row.name in LATER and record.verdict.rule != RULE
+            older = row.name in LATER and record.verdict.rule not in (RULE, FORMER)
             if row.name not in names and row.name not in WHERE_IT_APPLIES and not older:
                 yield f"{row.name}: every audit measures it, but the record has no such row."
     reports = [report.name for report in record.attacks]
@@ -105,7 +105,7 @@ def _attacks(record: Record) -> Iterator[str]:
         if attack is None:
             continue
         row_name = f"{report.name}_{attack.judged}"
-        if attack.judged and row_name not in rows and (row_name not in SINCE or record.verdict.rule == RULE):
+        if attack.judged and row_name not in rows and (row_name not in SINCE or record.verdict.rule in (RULE, FORMER)):
             yield f"{row_name}: the record holds a report of this attack, but not this row."
         elif row_name in rows:
             yield from _read_otherwise(rows[row_name], attack)

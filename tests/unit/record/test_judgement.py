@@ -3,9 +3,10 @@
 import pytest
 
 from tests.worlds.records import minimal, never_trained
-from unrecall.record.judgement import forgot_nothing, judged
+from unrecall.record.judgement import forgot_nothing, judged, judged_by_own_rule
 from unrecall.record.never_trained import as_verdict, concluded, not_judged
-from unrecall.record.schema import Estimate, Measurement, NeverTrained, Record
+from unrecall.record.schema import AttackReport, Estimate, Measurement, NeverTrained, Record, ThreatModel
+from unrecall.record.verdict import judge
 from unrecall.report.sentences import judging
 
 
@@ -91,3 +92,28 @@ def test_without_attacks_there_is_no_verdict_beside_never_trained_records() -> N
             "not judged",
             "Not judged beside records never trained on: no attack was run.",
         )
+
+
+def test_a_record_of_the_rule_before_is_checked_without_its_controls_and_shown_with_them() -> None:
+    values = {"unlearned": Estimate(value=0.5, n=100), "original": Estimate(value=9.0, n=100)}
+    references = [Estimate(value=value, n=100) for value in (0.5, 0.51, 0.49, 0.5, 0.5)]
+    row = Measurement(
+        name="relearn_mean", title="Relearning", group="recovery", null=Estimate(value=None), references=references,
+        leak="above", **values,
+    )  # fmt: skip
+    threat = ThreatModel(access="", data="", budget="")
+    attack = AttackReport(name="relearn", title="Relearning", threat=threat, positive_holds=False)
+    labelled, verdict = judge([row])
+    before = minimal().model_copy(
+        update={
+            "measurements": labelled,
+            "attacks": [attack],
+            "verdict": verdict.model_copy(update={"rule": "families-2"}),
+        }
+    )
+    assert verdict.label == "like retrained"
+    assert judged_by_own_rule(before) == before
+    anew = judged(before)
+    assert (anew.verdict.rule, anew.verdict.label) == ("families-3", "inconclusive")
+    assert judged_by_own_rule(anew) == anew
+    assert "the record was judged “like retrained” by the rule families-2" in judging(before, None)
