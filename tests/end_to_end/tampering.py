@@ -18,7 +18,7 @@ from unrecall.record.schema import Record
 Data: TypeAlias = dict[str, Any]
 """A record as JSON."""
 RATIOS = "residual_knowledge"
-"""The attack whose figures rest on more than its scores."""
+"""The attack whose figures are ratios to retrained models."""
 
 
 def _rejudged(data: Data) -> None:
@@ -28,7 +28,7 @@ def _rejudged(data: Data) -> None:
 
 
 def _row(data: Data, rng: random.Random, **having: Any) -> Data:
-    unseen = [a["name"] for a in data["attacks"] if a["name"] not in data["scores"] or a["name"] == RATIOS]
+    unseen = [a["name"] for a in data["attacks"] if a["name"] not in data["scores"]]
     rows = [m for m in data["measurements"] if m["unlearned"]["value"] is not None]
     rows = [m for m in rows if not any(m["name"].startswith(name) for name in unseen)]
     row: Data = rng.choice([m for m in rows if all(m[key] == value for key, value in having.items())])
@@ -39,6 +39,14 @@ def value(data: Data, rng: random.Random, folder: Path) -> None:
     """One value of a judged row, as a retrained model has it, judged again."""
     row = _row(data, rng, judged=True)
     row["unlearned"]["value"] = row["reference"]
+    _rejudged(data)
+
+
+def ratio(data: Data, rng: random.Random, folder: Path) -> None:
+    """What is held against retrained models is what they have themselves."""
+    name = rng.choice([f"{RATIOS}_sums", RATIOS, f"{RATIOS}_share"])
+    row = next(m for m in data["measurements"] if m["name"] == name)
+    row["unlearned"] |= {"value": row["reference"], "low": None, "high": None}
     _rejudged(data)
 
 
@@ -132,7 +140,7 @@ def seed(data: Data, rng: random.Random, folder: Path) -> None:
 
 def scores_changed(data: Data, rng: random.Random, folder: Path) -> None:
     """Scores of the unlearned model that are a retrained model's, with the digest of the new file."""
-    name = rng.choice(sorted(set(data["scores"]) - {RATIOS}))
+    name = rng.choice(sorted(data["scores"]))
     path = next(folder.rglob(f"scores/{name}.safetensors"))
     arrays = load_file(path)
     for arm in ("forget", "holdout"):
@@ -252,9 +260,9 @@ def schema(data: Data, rng: random.Random, folder: Path) -> None:
 
 
 WAYS: tuple[Callable[[Data, random.Random, Path], None], ...] = (
-    value, interval, copied, reference, fewer_references, row_removed, row_twice, row_invented, nothing, equal_digests,
-    digest_removed, sizes, line, seed, scores_changed, scores_removed, attack_removed, threat, curve, doubt_removed,
-    control, verdict, reading, costs, gap, paid, checkpoint, schema,
+    value, ratio, interval, copied, reference, fewer_references, row_removed, row_twice, row_invented, nothing,
+    equal_digests, digest_removed, sizes, line, seed, scores_changed, scores_removed, attack_removed, threat, curve,
+    doubt_removed, control, verdict, reading, costs, gap, paid, checkpoint, schema,
 )  # fmt: skip
 """Each is to be refused or doubted."""
 

@@ -17,8 +17,7 @@ from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
 from unrecall.harness.checking import check
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.judgement import judged
-from unrecall.record.never_trained import Stated
+from unrecall.record.never_trained import Stated, as_verdict
 from unrecall.record.schema import NEVER_TRAINED, Doubt, Record, load
 
 FIGURES = ("leak", "strange", "original", "blind", "placebo", "seed", "forget", "holdout", "epsilon", "level")
@@ -40,7 +39,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_judged_beside_records_that_were_never_trained_on(alone: Path) -> None:
     record = load(alone / "record.json")
     assert record.verdict.basis == "never trained"
-    assert record.verdict.rule == "exchange-3"
+    assert record.verdict.rule == "exchange-4"
     assert record.never_trained is not None
     assert record.never_trained.line == record.verdict.line
     assert not [role for role in record.provenance.weights if role.startswith("retrained")]
@@ -111,7 +110,14 @@ def _of_attack(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
 def _label(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
     data["never_trained"]["label"] = rng.choice(["no more than 25 %", "no more than 50 %", "leaks"])
     data["never_trained"]["line"] = "No more than 25 % was found."
-    record = judged(Record.model_validate(data))
+    _as_it_says(data)
+
+
+def _as_it_says(data: dict[str, Any]) -> None:
+    """The verdict and the doubts that the label and the line have that stand in the record."""
+    record = Record.model_validate(data)
+    assert record.never_trained is not None
+    record = record.model_copy(update={"verdict": as_verdict(record.never_trained)})
     data |= record.model_copy(update={"doubts": doubts(Facts.of(record))}).model_dump(mode="json")
 
 
@@ -155,8 +161,7 @@ def _arms(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
 def _forged(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
     """A verdict that rests on nothing, judged again."""
     data["never_trained"] |= {"attacks": [], "label": "no more than 25 %", "grade": "A", "line": "No more than 25 %."}
-    record = judged(Record.model_validate(data))
-    data |= record.model_copy(update={"doubts": doubts(Facts.of(record))}).model_dump(mode="json")
+    _as_it_says(data)
 
 
 def _control(data: dict[str, Any], rng: random.Random, folder: Path) -> None:

@@ -323,7 +323,7 @@ def flattered(data: dict[str, Any]) -> None:
         entry["margin"] = 9.0
     data["measurements"][0]["judged"] = not data["measurements"][0]["judged"]
     record = Record.model_validate(data)
-    labelled, verdict = judge(record.measurements)
+    labelled, verdict = judge(record.measurements, record.attacks)
     data |= record.model_copy(update={"measurements": labelled, "verdict": verdict, "doubts": []}).model_dump(
         mode="json"
     )

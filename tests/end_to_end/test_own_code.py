@@ -127,7 +127,7 @@ def test_too_little_memory_is_one_line(
 def test_a_fault_of_our_own_is_one_line_and_its_traceback_can_be_had(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(auditing, "judge_all", divmod)
+    monkeypatch.setattr(auditing, "judge_all", lambda rows, reports, alone: divmod(rows, alone))
     for wanted in (False, True):
         if wanted:
             monkeypatch.setenv("UNRECALL_TRACEBACK", "1")

@@ -177,7 +177,7 @@ def _record(
     rows = [row for part in figures for row in part.measurements]
     rows += [row for finding in findings for row in finding.measurements]
     never_trained, scores = beside_holdout
-    labelled, verdict = judge_all(rows, never_trained)
+    labelled, verdict = judge_all(rows, [finding.report for finding in findings], never_trained)
     record = Record(
         scenario=run.scenario,
         scenario_summary=run.summary,

@@ -15,11 +15,13 @@ from safetensors.numpy import load_file
 
 from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
 from unrecall.attacks.loss import Loss
+from unrecall.attacks.residual_knowledge import Recognition, ResidualKnowledge
 from unrecall.errors import UnrecallError
 from unrecall.evidence.pool import Arm, ArmIndices
 from unrecall.evidence.scores import Scores, best
 from unrecall.harness.finding import is_judged, line
 from unrecall.harness.memory import MEMORY, rows_of_memory
+from unrecall.harness.recognition import figures_of
 from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS
 from unrecall.metrics.gap import NAMES, average_gap
@@ -27,7 +29,7 @@ from unrecall.record import stats
 from unrecall.record.recheck import Recheck, places_of_scores, recheck
 from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series, load
-from unrecall.record.verdict import RULE, SINCE
+from unrecall.record.verdict import FORMER, RULE, SINCE
 from unrecall.spec.lines import parse, split
 
 ROWS: Mapping[str, Row] = {row.name: row for metric in METRICS for row in metric.rows}
@@ -38,7 +40,7 @@ PER_SET = ("_mcq", "_rouge")
 WHERE_IT_APPLIES = {"restoration", "contamination_worst", "completeness", "members_left"}
 """Rows that some audits of any task have, and others, or those of before, don't; none is judged."""
 LATER = {"retain_loss"}
-"""Rows that records of the rule before this one don't have."""
+"""Rows that records of the first rule beside retrained models don't have."""
 ROWS_WITHOUT_REFERENCES = {"average_gap", "cost_time", "cost_passes", "cost_memory"}
 """Rows that retrained models have no value in."""
 
@@ -59,7 +61,7 @@ def _rows(record: Record) -> Iterator[str]:
     yield from (f"{name}: the record has this row twice." for name in sorted({n for n in names if names.count(n) > 1}))
     for metric in METRICS:
         for row in () if metric.needs else metric.rows:
-            older = row.name in LATER and record.verdict.rule != RULE
+            older = row.name in LATER and record.verdict.rule not in (RULE, FORMER)
             if row.name not in names and row.name not in WHERE_IT_APPLIES and not older:
                 yield f"{row.name}: every audit measures it, but the record has no such row."
     reports = [report.name for report in record.attacks]
@@ -103,7 +105,7 @@ def _attacks(record: Record) -> Iterator[str]:
         if attack is None:
             continue
         row_name = f"{report.name}_{attack.judged}"
-        if attack.judged and row_name not in rows and (row_name not in SINCE or record.verdict.rule == RULE):
+        if attack.judged and row_name not in rows and (row_name not in SINCE or record.verdict.rule in (RULE, FORMER)):
             yield f"{row_name}: the record holds a report of this attack, but not this row."
         elif row_name in rows:
             yield from _read_otherwise(rows[row_name], attack)
@@ -312,16 +314,19 @@ def _figures(record: Record, folder: Path) -> Iterator[str]:
 
 
 class Derived(NamedTuple):
-    """What an attack's scores come to: estimates by the end of a row's name and by role, and the curve's lines."""
+    """What an attack's scores come to: estimates by the end of a row's name and by role, and the lines of curves."""
 
     rows: dict[str, dict[str, Estimate]]
-    lines: list[Series]
+    curves: list[list[Series]]
 
 
 def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) -> Derived:
     """What kept scores come to; nothing for an attack whose figures need more than its scores."""
     roles = sorted({name.rpartition("/")[0] for name in arrays if name.endswith("/budgets")})
-    derived = Derived({}, [])
+    if isinstance(attack, ResidualKnowledge):
+        return _recognised(arrays, roles)
+    lines: list[Series] = []
+    derived = Derived({}, [lines])
     for role in roles:
         if isinstance(attack, MembershipAttack):
             members, others = (arrays[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
@@ -330,7 +335,7 @@ def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) 
                 "auc": stats.auc(members, others, inflation=attack.inflation),
                 "tpr": stats.tpr_at_fpr(members, others),
             }
-            derived.lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
+            lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
         elif isinstance(attack, RecoveryAttack) and attack.reading == "recovery":
             shown, budgets = arrays[f"{role}/forget"].astype(float), arrays[f"{role}/budgets"]
             n = shown.shape[1]
@@ -341,7 +346,7 @@ def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) 
                 "mean": stats.mean(np.mean(trace.reached, axis=0), share=True),
                 "worst": max(reached, key=lambda estimate: estimate.value or 0),
             }
-            derived.lines.append(line(role, trace.budgets, trace.shown))
+            lines.append(line(role, trace.budgets, trace.shown))
         else:
             continue
         for ending, estimate in figures.items():
@@ -358,10 +363,22 @@ def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) 
     return derived
 
 
+def _recognised(arrays: Mapping[str, np.ndarray], roles: Sequence[str]) -> Derived:
+    """What the shares of noisy copies come to that each model recognises; only of those are scores kept."""
+    shown = {role: arrays[f"{role}/forget"].astype(float) for role in roles}
+    counts = {}
+    for role, own in shown.items():
+        beside = [other for name, other in shown.items() if name.startswith("retrained") and name != role]
+        references = np.array(beside).reshape(-1, *own.shape)
+        counts[role] = Recognition(tuple(arrays[f"{role}/budgets"].tolist()), 1, own, references)
+    figures = figures_of(counts)
+    return Derived(figures.rows, [curve.series for curve in figures.curves])
+
+
 def _differing(report: AttackReport, written: Mapping[str, Measurement], derived: Derived) -> Iterator[str]:
     """Where rows and curves are not those that the scores come to, within the rounding of the scores."""
     for ending, estimates in derived.rows.items():
-        row = written.get(f"{report.name}_{ending}")
+        row = written.get(f"{report.name}_{ending}" if ending else report.name)
         if row is None:
             continue
         references = {f"retrained {i}": estimate for i, estimate in enumerate(row.references)}
@@ -371,11 +388,14 @@ def _differing(report: AttackReport, written: Mapping[str, Measurement], derived
                 yield f"{row.name}: the scores beside the record hold none of the {role} model."
             elif due is not None and not _alike(estimate, due):
                 yield f"{row.name}: its value for {role} is not what the scores beside the record come to."
-    lines = {line.role: line for curve in report.curves[:1] for line in curve.series}
-    for series in derived.lines:
-        line = lines.get(series.role)
-        if line is None or not all(_same(getattr(line, k), getattr(series, k)) for k in ("x", "y", "low", "high")):
-            yield f"{report.name}: its curve of {series.role} is not what the scores beside the record come to."
+    for i, due_lines in enumerate(derived.curves):
+        drawn = {line.role: line for curve in report.curves[i : i + 1] for line in curve.series}
+        for due_line in due_lines:
+            line = drawn.get(due_line.role)
+            if line is None or not all(
+                _same(getattr(line, k), getattr(due_line, k)) for k in ("x", "y", "low", "high")
+            ):
+                yield (f"{report.name}: its curve of {due_line.role} is not what the scores beside the record come to.")
 
 
 def _alike(first: Estimate, second: Estimate) -> bool:

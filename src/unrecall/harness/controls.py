@@ -96,6 +96,8 @@ def brings_back(copy: Copy) -> Control:
     back at the best point; chance is ruled out at the largest budgets, for the best of many points is high by chance.
     """
     sentence, hidden = "brings back what a copy of the original only hides", copy.hides >= SHARE
+    if not np.isfinite(copy.attacked).all():
+        return Control(f"{sentence} (no test: not every score of the copy is a finite number)")
     count, choices = int(hidden.sum()), copy.attacked[copy.spent][:, hidden]
     few = f"(no test: the copy hides {count} of the {len(hidden)} tested examples, too few for {len(choices)} choices)"
     if too_few_pairs(count, len(choices)):

@@ -1,6 +1,6 @@
 """Runs a scored attack on every model, with one pool for all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,7 +92,19 @@ def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw)
         return attack.scores(subject, drawn.pool, setting).arrays()
 
     by_name = setting.cache.get("scores", key, ARRAYS, arrays)
-    return Scores.from_arrays(by_name)
+    scores = Scores.from_arrays(by_name)
+    check_finite(attack, scores.shown)
+    return scores
+
+
+def check_finite(attack: ScoredAttack, shown: Sequence[np.ndarray]) -> None:
+    """Raises NotSupported where a score `[..., examples]` is no finite number: nothing follows from it then."""
+    wrong = sum(int((~np.isfinite(scores)).reshape(-1, scores.shape[-1]).any(0).sum()) for scores in shown)
+    if wrong:
+        count = sum(scores.shape[-1] for scores in shown)
+        raise NotSupported(
+            f"{type(attack).__name__}: expected a finite score of every example, got none for {wrong} of {count}."
+        )
 
 
 class Hidden(NamedTuple):

@@ -53,8 +53,9 @@ def finding(evaluation: Evaluation) -> Finding:
 
 def memory_of(evaluation: Evaluation) -> list[Measurement]:
     """What the plain loss's scores say of the memory that is left."""
-    if "original" in evaluation.missing:
-        return [row.absent(evaluation.missing["original"]) for row in MEMORY]
+    if evaluation.missing:
+        reason = next(iter(evaluation.missing.values()))
+        return [row.absent(reason) for row in MEMORY]
     losses: dict[str, Mapping[Arm, np.ndarray]] = {
         role: {arm: -scores.at(place)[0] for arm, place in evaluation.places.items()}
         for role, scores in evaluation.scores.items()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,30 @@ from unrecall.record.schema import Curve, Estimate, Series
 NO_PEER = Estimate(value=None, note="needs a retrained model other than itself that recognises forget examples")
 
 
+class Figures(NamedTuple):
+    """What counts over radii come to: estimates by the end of a row's name and by role, and curves."""
+
+    rows: dict[str, dict[str, Estimate]]
+    curves: list[Curve]
+
+
+def figures_of(by_role: Mapping[str, Recognition]) -> Figures:
+    """The ratio of sums, the paper's mean of ratios and the share above 1 at the largest radius, and all over radii."""
+    means = {role: _of_ratios(counts) for role, counts in by_role.items()}
+    rows = {
+        "sums": {role: sums(counts)[-1] for role, counts in by_role.items()},
+        "": means,
+        "share": {role: _above_one(counts) for role, counts in by_role.items()},
+    }
+    defined = {role: counts for role, counts in by_role.items() if means[role].value is not None}
+    curves = [
+        _over_radius("radius", "Residual knowledge over the radius", defined, set_level),
+        _over_radius("radius_sums", "The same as a ratio of sums", defined, ratio_of_sums),
+        _over_radius("radius_share", "Share of forget examples with r above 1", defined, share_above_one),
+    ]
+    return Figures(rows, curves if defined else [])
+
+
 def finding(evaluation: Evaluation) -> Finding:
     """Residual knowledge of every model beside the retrained ones, over all radii.
 
@@ -41,15 +66,8 @@ def finding(evaluation: Evaluation) -> Finding:
     by_role = {
         role: attack.recognition(role, evaluation.scores, evaluation.places["forget"]) for role in evaluation.scores
     }
-    totals = {role: sums(counts)[-1] for role, counts in by_role.items()}
-    means = {role: _of_ratios(counts) for role, counts in by_role.items()}
-    shares = {role: _above_one(counts) for role, counts in by_role.items()}
-    defined = {role: counts for role, counts in by_role.items() if means[role].value is not None}
-    curves = [
-        _over_radius("radius", "Residual knowledge over the radius", defined, set_level),
-        _over_radius("radius_sums", "The same as a ratio of sums", defined, ratio_of_sums),
-        _over_radius("radius_share", "Share of forget examples with r above 1", defined, share_above_one),
-    ]
+    figures = figures_of(by_role)
+    totals, means = figures.rows["sums"], figures.rows[""]
     name, where = frame.name, "at the largest radius"
     undefined = int(zero_denominators(by_role["unlearned"])[-1]) if means["unlearned"].value is not None else 0
     judged = is_judged(attack, "sums")
@@ -60,9 +78,11 @@ def finding(evaluation: Evaluation) -> Finding:
         Row(name, f"{frame.title} {where}", "recovery", "above")
         .measured(means, means["unlearned"].note)
         .model_copy(update={"undefined": undefined}),
-        Row(f"{name}_share", "Share of forget examples with r above 1", "recovery", "above").measured(shares),
+        Row(f"{name}_share", "Share of forget examples with r above 1", "recovery", "above").measured(
+            figures.rows["share"]
+        ),
     ]
-    frame = frame.model_copy(update={"curves": curves if defined else []})
+    frame = frame.model_copy(update={"curves": figures.curves})
     return Finding(report=with_positive(frame, recognises(totals["original"])), measurements=rows)
 
 

@@ -12,7 +12,7 @@ from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting
 from unrecall.harness import membership, recognition, recovery
 from unrecall.harness.controls import Arms, Control, tells_nothing, with_negative
-from unrecall.harness.evaluation import Evaluation, draw_for, evaluated, one_sided, score
+from unrecall.harness.evaluation import Evaluation, check_finite, draw_for, evaluated, one_sided, score
 from unrecall.harness.finding import Finding, absent
 
 FIGURES: Mapping[ScoreReading, Callable[[Evaluation], Finding]] = {
@@ -94,4 +94,6 @@ def _halves(evaluation: Evaluation) -> Arms:
     half = len(order) // 2
     original = next(subject for subject in setting.subjects if subject.role == "original")
     evidence = attack.evidence(original, setting).between(np.sort(order[:half]), np.sort(order[half:]))
-    return Arms(*(attack.score(evidence, arm) for arm in ARMS))
+    scores = [attack.score(evidence, arm) for arm in ARMS]
+    check_finite(attack, scores)
+    return Arms(*scores)

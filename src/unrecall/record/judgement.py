@@ -3,31 +3,53 @@
 from collections.abc import Mapping, Sequence
 
 from unrecall.record import former, never_trained, verdict
-from unrecall.record.never_trained import SHARED, as_verdict
-from unrecall.record.schema import Measurement, NeverTrained, Record, Side, Verdict
+from unrecall.record.never_trained import SHARED, as_verdict, derived
+from unrecall.record.schema import AttackReport, Measurement, NeverTrained, Record, Side, Verdict
 from unrecall.record.verdict import SINCE, judge
 
+RULES = (verdict.RULE, verdict.FORMER, never_trained.RULE, never_trained.FORMER, former.RULE)
+"""The rules by which a record can be judged here."""
 
-def judge_all(measurements: Sequence[Measurement], alone: NeverTrained | None) -> tuple[list[Measurement], Verdict]:
+
+def judge_all(
+    measurements: Sequence[Measurement],
+    reports: Sequence[AttackReport],
+    alone: NeverTrained | None,
+    rule: str = never_trained.RULE,
+) -> tuple[list[Measurement], Verdict]:
     """The measurements with their labels, and the verdict of the whole audit.
 
-    `alone`: what was found beside records that were never trained on.
+    `reports`: of the attacks, with their controls. `alone`: what was found beside records that were never trained on;
+    `rule`: by which its figures were made.
     """
-    labelled, whole = judge(measurements)
-    return labelled, as_verdict(alone) if alone is not None and not whole.judged else whole
+    labelled, whole = judge(measurements, reports)
+    return labelled, as_verdict(alone, rule) if alone is not None and not whole.judged else whole
 
 
 def judged(record: Record) -> Record:
-    """The record with the labels and the verdict that its numbers have under the present rules, whatever it says."""
-    labelled, whole = judge_all(record.measurements, record.never_trained)
-    return record.model_copy(update={"measurements": labelled, "verdict": whole})
+    """The record with the labels and the verdict that its numbers have under the present rules, whatever it says.
+
+    Figures beside never-trained records stay those of the rule that made them, which is then the verdict's.
+    """
+    alone = record.never_trained
+    if alone is not None:
+        alone = derived(alone, record.provenance.weights)
+    labelled, whole = judge_all(record.measurements, record.attacks, alone, record.verdict.rule)
+    return record.model_copy(update={"measurements": labelled, "verdict": whole, "never_trained": alone})
 
 
 def judged_by_own_rule(record: Record) -> Record | None:
     """The record judged anew by the rule that it names; None where that is unknown here."""
-    if record.verdict.rule != former.RULE:
-        return judged(record) if record.verdict.rule in (verdict.RULE, never_trained.RULE) else None
-    labelled, whole = former.judge(record.measurements)
+    rule = record.verdict.rule
+    if rule not in RULES:
+        return None
+    if rule == former.RULE:
+        labelled, whole = former.judge(record.measurements)
+    elif rule == verdict.FORMER:
+        labelled, whole = judge(record.measurements)
+        whole = whole.model_copy(update={"rule": rule})
+    else:
+        return judged(record)
     return record.model_copy(update={"measurements": labelled, "verdict": whole})
 
 

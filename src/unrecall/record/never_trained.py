@@ -23,8 +23,11 @@ from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, 
 from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 
-RULE = "exchange-3"
-"""The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
+RULE, FORMER = "exchange-4", "exchange-3"
+"""The id of the rule below, and of the one before, whose interval of what was lost was too narrow where little was.
+
+A rule that can label the same scores otherwise gets another id.
+"""
 LEAKS, STRANGE, ALPHA = 0.04, 0.01, 0.05
 COMPARED = ("retain", "holdout", "test")
 """Splits on which the unlearned model must not know less than the original."""
@@ -40,6 +43,8 @@ FEWEST_HOLDOUT = 4
 """Records of holdout below which there is no verdict."""
 SHARED = ("class", "concept")
 """Requests whose forget and holdout share what is to be forgotten."""
+NOT_JUDGED = "Not judged beside records never trained on: "
+"""How the line begins that says why there is no verdict."""
 PLAIN = ("unlearned", "original", "half", "stratum", "group", "covariates")
 """The arrays of a pool's scores that a file holds under their own names."""
 
@@ -219,8 +224,8 @@ class Stated:
         return Stated(**stated, unchanged=unchanged)
 
 
-def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTrained:
-    """The label, in words, with every figure that it rests on."""
+def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS, rule: str = RULE) -> NeverTrained:
+    """The label, in words, with every figure that it rests on; by the present rule or by `FORMER`."""
     scores = scores.even()
     labels = scores.labels
     statistics = [scores.tested(of) for of in (scores.unlearned, scores.original)]
@@ -244,7 +249,7 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS) -> NeverTraine
         trained_on=stated.trained_on,
         attacks=[_attack_test(i, scores, statistics, tests, stated) for i in range(len(scores.attacks))],
         absent=dict(stated.absent),
-        damage=[_damage(split, correct) for split, correct in scores.correct.items()],
+        damage=[_damage(split, correct, rule) for split, correct in scores.correct.items()],
         recognised=recognised(statistics[0][0], labels.forget) if labels.forget.sum() >= FEW else None,
     )
     level, strange_level = levels(tests[0].smallest)
@@ -262,6 +267,24 @@ def concluded(tested: NeverTrained, *, unchanged: bool) -> NeverTrained:
     tested = tested.model_copy(update=following)
     label = _label(tested, unchanged=unchanged)
     return tested.model_copy(update={"label": label, "line": line(label, tested, _unsafe(tested))})
+
+
+def derived(tested: NeverTrained, weights: Mapping[str, str]) -> NeverTrained:
+    """The same with the label and the line that its figures have, whatever it says; `weights`: sha256 by role.
+
+    Without any attack there is no verdict, unless nothing was changed at all: only the reason is what it says.
+    """
+    unchanged = same_weights(weights)
+    if tested.attacks:
+        return concluded(tested, unchanged=unchanged)
+    if tested.label == "not judged" and tested.line.startswith(NOT_JUDGED) and not unchanged:
+        return tested
+    return not_judged("no attack was run.", tested.control, unchanged=unchanged)
+
+
+def same_weights(weights: Mapping[str, str]) -> bool:
+    """Whether the unlearned model is the original, by the sha256 of both."""
+    return weights.get("unlearned") is not None and weights.get("unlearned") == weights.get("original")
 
 
 def _test(statistics: np.ndarray, scores: PoolScores, seed: int, draws: int) -> Exchange:
@@ -286,14 +309,16 @@ def not_judged(reason: str, control: str = "matched", *, unchanged: bool = False
     """The verdict that there is none, and why; where nothing was removed at all, that."""
     if unchanged:
         return NeverTrained(label="unchanged", line=UNCHANGED, control=control)
-    line = f"Not judged beside records never trained on: {reason}"
-    return NeverTrained(label="not judged", line=line, control=control)
+    return NeverTrained(label="not judged", line=f"{NOT_JUDGED}{reason}", control=control)
 
 
-def as_verdict(tested: NeverTrained) -> Verdict:
-    """The same as the verdict of a record that has no retrained models."""
+def as_verdict(tested: NeverTrained, rule: str = RULE) -> Verdict:
+    """The same as the verdict of a record that has no retrained models; `rule`: the one that the figures are made by.
+
+    From the same figures `FORMER` gives the same label: it is the figures that it made otherwise.
+    """
     return Verdict(
-        rule=RULE,
+        rule=FORMER if rule == FORMER else RULE,
         label=tested.label,
         line=tested.line,
         counts={tested.label: 1},
@@ -335,13 +360,10 @@ def _attack_test(
     )
 
 
-def _damage(split: str, correct: np.ndarray) -> Damage:
+def _damage(split: str, correct: np.ndarray, rule: str = RULE) -> Damage:
     """Whether the unlearned model gets clearly less right than the original: by `MARGIN`, and not by chance."""
     change = correct[0] - correct[1]
-    lost = stats.difference(change)
-    if not change.any():  # no example lost anything: no more would than so few can hide
-        _, most = stats.clopper_pearson(0, len(change))
-        lost = lost.model_copy(update={"low": -most, "high": most})
+    lost = stats.difference_by_halves(change) if rule == FORMER else stats.difference(change)
     value, high = lost.value or 0.0, lost.high if lost.high is not None else lost.value or 0.0
     return Damage(split=split, difference=lost, damaged=value <= -MARGIN and high < 0)
 

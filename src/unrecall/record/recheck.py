@@ -16,10 +16,8 @@ from safetensors.numpy import load_file
 
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
-from unrecall.record import former
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.judgement import declared_by_own_rule, judged_by_own_rule
-from unrecall.record.never_trained import RULE as BESIDE_NEVER_TRAINED
+from unrecall.record.judgement import RULES, declared_by_own_rule, judged_by_own_rule
 from unrecall.record.never_trained import (
     SUITES,
     TAUGHT_STEPS,
@@ -28,6 +26,7 @@ from unrecall.record.never_trained import (
     concluded,
     judge,
     possible_levels,
+    same_weights,
     seed_of,
 )
 from unrecall.record.schema import (
@@ -43,7 +42,7 @@ from unrecall.record.schema import (
     Verdict,
     load,
 )
-from unrecall.record.verdict import ALPHA, RULE
+from unrecall.record.verdict import ALPHA
 
 NO_CHECKPOINT = "the weights: no unlearned checkpoint lies beside the record"
 """What a check says it can't see where the weights lie elsewhere."""
@@ -95,8 +94,8 @@ def _judgement(record: Record) -> Iterator[str]:
     """Labels, bounds and verdict must be those that the numbers have under the rule that the record names."""
     rejudged = judged_by_own_rule(record)
     if rejudged is None:
-        rules = f"'{RULE}', '{BESIDE_NEVER_TRAINED}' and '{former.RULE}' can be checked here"
-        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; {rules}."
+        rules = ", ".join(f"'{rule}'" for rule in RULES)
+        yield f"verdict: the record was judged by the rule '{record.verdict.rule}'; can be checked here: {rules}."
         return
     if record.verdict.alpha != ALPHA:
         yield f"verdict: the record was judged at alpha {record.verdict.alpha:g}, the rule says {ALPHA:g}."
@@ -258,19 +257,25 @@ def _never_trained(record: Record, folder: Path) -> list[str]:
 
 def _not_following(record: Record, written: NeverTrained) -> Iterator[str]:
     """What doesn't follow from the figures that stand in the record, scores or not."""
-    weights = record.provenance.weights
-    follows = concluded(written, unchanged=weights.get("unlearned") == weights.get("original"))
+    follows = concluded(written, unchanged=same_weights(record.provenance.weights))
     for name in ("label", "line", "grade", "needed", "epsilon"):
         if not _close(getattr(written, name), getattr(follows, name)):
             yield f"never trained: its {name} does not follow from its other figures."
+    counted = [test.p for test in written.attacks if test.p is not None]
+    if not _close(written.leak, min(counted, default=None)):  # step-down: the strongest attack's p is that of all
+        yield "never trained: its leak is not the smallest p of its attacks."
+    least = 1 / (written.draws + 1) - 1e-12
+    found = {"leak": written.leak, "strange": written.strange, "original": written.original}
+    for name, p in found.items():
+        if p is None or not least <= p <= 1:
+            yield f"never trained: its {name} is no p of {written.draws} labellings."
     if (written.level, written.strange_level) not in possible_levels(written.leak, written.strange):
         yield "never trained: its levels can't be those of its p."
 
 
 def _of_no_attack(record: Record, written: NeverTrained) -> list[str]:
     """Without attacks there is no verdict, unless nothing was changed at all."""
-    weights = record.provenance.weights
-    unchanged = weights.get("unlearned") == weights.get("original")
+    unchanged = same_weights(record.provenance.weights)
     figures = (written.leak, written.strange, written.original, written.blind, written.needed, written.recognised)
     if written.label != ("unchanged" if unchanged else "not judged") or any(f is not None for f in figures):
         return [f"never trained: the record says '{written.label}' without any attack."]
@@ -292,9 +297,10 @@ def _possible(test: AttackTest) -> bool:
 
 def _judged_again(record: Record, place: Path) -> NeverTrained:
     """What the scores of a file come to, and what is stated beside them in it."""
-    weights, arrays = record.provenance.weights, load_file(place)
-    stated = Stated.from_array(arrays["stated"], unchanged=weights.get("unlearned") == weights.get("original"))
-    return judge(PoolScores.from_arrays(arrays, list(stated.attacks), list(stated.covariates.values())), stated)
+    arrays = load_file(place)
+    stated = Stated.from_array(arrays["stated"], unchanged=same_weights(record.provenance.weights))
+    scores = PoolScores.from_arrays(arrays, list(stated.attacks), list(stated.covariates.values()))
+    return judge(scores, stated, rule=record.verdict.rule)
 
 
 def _close(first: object, second: object) -> bool:

@@ -1,9 +1,11 @@
 """What an audit leaves behind: typed, JSON in and out, with a schema version. Needs no torch."""
 
+import math
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unrecall.disk.files import read_json, write_text
 from unrecall.errors import BadInput
@@ -47,13 +49,40 @@ class Frozen(BaseModel):
 
 
 class Estimate(Frozen):
-    """A number with its 95 % interval over examples; where it can't be computed `value` is None and `note` says why."""
+    """A number with its 95 % interval over examples; where it can't be computed `value` is None and `note` says why.
+
+    All three are finite: what isn't has no value, and an interval without an end is none.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     value: float | None
     low: float | None = None
     high: float | None = None
     n: int = Field(default=0, ge=0, le=10**12)
     note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def only_finite(cls, stated: Any) -> Any:
+        """What is stated, without a value or an interval that isn't finite, and with the reason where it had no other.
+
+        Here, and not where numbers are made, so that no comparison with NaN ever decides a label.
+        """
+        if not isinstance(stated, dict):
+            return stated
+        if _endless(stated.get("value")):
+            reason = stated.get("note") or f"not a finite number ({stated['value']})"
+            return stated | {"value": None, "low": None, "high": None, "note": reason}
+        if _endless(stated.get("low")) or _endless(stated.get("high")):
+            reason = stated.get("note") or "no interval: it is not finite"
+            return stated | {"low": None, "high": None, "note": reason}
+        return stated
+
+
+def _endless(value: object) -> bool:
+    """Whether a value is a number that is infinite, or none at all (NaN)."""
+    return isinstance(value, Real) and not isinstance(value, int) and not math.isfinite(value)
 
 
 class Measurement(Frozen):

@@ -135,7 +135,48 @@ def mean(values: np.ndarray, *, share: bool = False) -> Estimate:
 
 
 def difference(values: np.ndarray) -> Estimate:
-    """A mean of values in [-1, 1], such as what each example lost, with the interval of `bounded`."""
+    """A mean of values in [-1, 1], such as what each example gained: what was gained, less what was lost.
+
+    Each of the two has the interval of `mean`, and how far these reach is added in squares, with their correlation: an
+    example that gains doesn't lose. An end is exact where nothing is on its other side: with none lost of 80, at most
+    4.5 % are.
+
+    Reference: Newcombe, "Improved Confidence Intervals for the Difference between Binomial Proportions Based on Paired
+    Data", Statistics in Medicine 1998; with exact intervals in place of Wilson's.
+    """
+    gains, losses = np.maximum(values, 0), np.maximum(-values, 0)
+    gained, lost = mean(gains, share=True), mean(losses, share=True)
+    if gained.value is None or lost.value is None:
+        return gained
+    value = gained.value - lost.value
+    if gained.low is None or gained.high is None or lost.low is None or lost.high is None:
+        return Estimate(value=value, n=gained.n, note=gained.note or lost.note)
+    sampled = float(np.corrcoef(gains, losses)[0, 1]) if np.ptp(gains) and np.ptp(losses) else 0.0
+
+    def reach(of_gained: float, of_lost: float) -> float:
+        """How far from `value` an end lies, by the ends of both intervals, at the stronger of two correlations."""
+        first, second = of_gained - (gained.value or 0.0), of_lost - (lost.value or 0.0)
+        correlation = min(sampled, _exclusive(of_gained, of_lost))
+        return float(np.sqrt(max(0.0, first**2 + second**2 + 2 * correlation * first * second)))
+
+    low, high = value - reach(gained.low, lost.high), value + reach(gained.high, lost.low)
+    return Estimate(value=value, low=max(-1.0, low), high=min(1.0, high), n=gained.n)
+
+
+def _exclusive(first: float, second: float) -> float:
+    """The correlation of two shares of which each example counts to one at most."""
+    odds = first * second / max((1 - first) * (1 - second), 1e-12)
+    return -min(1.0, float(np.sqrt(odds)))
+
+
+def difference_by_halves(values: np.ndarray) -> Estimate:
+    """A mean of values in [-1, 1] with the interval of `bounded` for (1 + value) / 2, as it was until exchange-4.
+
+    Too narrow where few examples changed: the share lies near a half, so that `FEW` never holds.
+    """
+    if not values.any():  # no example lost anything: no more would than so few can hide
+        _, most = clopper_pearson(0, len(values))
+        return Estimate(value=0.0, low=-most, high=most, n=len(values), note=ALIKE)
     half = mean((values + 1) / 2, share=True)
     if half.value is None or half.low is None or half.high is None:
         return half.model_copy(update={"value": None if half.value is None else 2 * half.value - 1})

@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unrecall.record.schema import Label, Measurement, Record, Side, Verdict
+from unrecall.record.schema import AttackReport, Label, Measurement, Record, Side, Verdict
 from unrecall.record.stats import another
 
 ALPHA = 0.05
-RULE = "families-2"
-"""The id of the rule below; a rule that can label the same numbers otherwise gets another id."""
+RULE, FORMER = "families-3", "families-2"
+"""The id of the rule below, and of the one before, which didn't look at controls.
+
+A rule that can label the same numbers otherwise gets another id.
+"""
 FAMILIES: Mapping[str, str] = {"utility": "still useful", "privacy": "can be told"}
 """The families of rows that share one part of alpha, by the rows' group; all other groups are "still known"."""
 SKEW = 2.2
@@ -35,10 +38,13 @@ FEW_MODELS = (
 RECORDS = "so few records are forgotten that by chance the original itself could be a retrained model"
 HALF = "half of what the original shows beyond retrained models could be left"
 WIDE = "retrained models differ so much among themselves that a loss worth naming could go unseen"
+CONTROL = "its attack's positive control failed, so that finding nothing says nothing"
 
 
-def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[list[Measurement], Verdict]:
-    """Labels each judged measurement and the whole audit.
+def judge(
+    measurements: Sequence[Measurement], reports: Sequence[AttackReport] = (), alpha: float = ALPHA
+) -> tuple[list[Measurement], Verdict]:
+    """Labels each judged measurement and the whole audit. `reports`: of the attacks, with their controls.
 
     Rows are judged in families (still known, can be told, still useful), each at a = alpha / number of families. One
     more retrained model would fall between the bounds
@@ -50,26 +56,42 @@ def judge(measurements: Sequence[Measurement], alpha: float = ALPHA) -> tuple[li
     see `Bounds`. Outside, the unlearned model leaks or over-forgets, by side. Inside, it is like retrained where the
     original lies outside, and half or more of the gap between original and retrained can be ruled out at 5 %; a row of
     use, where it is not worse than retrained models by `margin`. Else the row is inconclusive, and its note says why.
+    A row of an attack whose positive control failed may lie outside; inside it is inconclusive.
     """
     decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(reference_values(m)) >= 2]
     names = {m.name for m in decided}
     level = alpha / max(1, len({family(m) for m in decided}))
     floors = {name: _typical([m for m in decided if family(m) == name]) for name in map(family, decided)}
     lacking = less_retained(measurements) is not None
-    labelled = [_labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking) for m in measurements]
+    blind = _of_blind_attacks(measurements, reports)
+    labelled = [
+        _labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking, blind=m.name in blind)
+        for m in measurements
+    ]
     most = max((len(reference_values(m)) for m in measurements if m.judged), default=0)
     verdict = _whole([part for part in labelled if part.row.name in names], alpha, most)
     if verdict.label == "inconclusive":
         silent = [m for m in measurements if m.judged and m.prior and m.unlearned.value is None and m.note]
         verdict = verdict.model_copy(update={"line": verdict.line + "".join(f" {m.title}: {m.note}." for m in silent)})
-    return [row for row, _ in labelled], verdict
+    return [part.row for part in labelled], verdict
 
 
 class Labelled(NamedTuple):
-    """A row with its label, and why it is inconclusive; empty where it isn't."""
+    """A row with its label, why it is inconclusive (empty where it isn't), and whether its attack's control failed."""
 
     row: Measurement
     why: str
+    blind: bool = False
+
+
+def _of_blind_attacks(measurements: Sequence[Measurement], reports: Sequence[AttackReport]) -> set[str]:
+    """The names of the rows that belong to attacks which did not see what was known to be there."""
+    held = {report.name: report.positive_holds for report in reports}
+    makers = {
+        m.name: max((name for name in held if f"{m.name}_".startswith(f"{name}_")), key=len, default="")
+        for m in measurements
+    }
+    return {row for row, maker in makers.items() if held.get(maker) is False}
 
 
 def family(measurement: Measurement) -> str:
@@ -194,7 +216,7 @@ def smallest_share(m: Measurement) -> float | None:
     return share if share <= 1 else None
 
 
-def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool) -> Labelled:
+def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool, blind: bool) -> Labelled:
     """The measurement with its label, and the bounds that it follows from where there are two references or more."""
     value = m.unlearned.value
     if not m.judged or value is None:
@@ -209,10 +231,11 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool) -> Labelled:
         label = "over-forgets" if m.leak is None else "leaks"
     elif side < -half and m.leak is not None:
         label = "over-forgets"
-    why = _unsure(m, bounds, lacking=lacking) if label == "like retrained" else ""
+    why = _unsure(m, bounds, lacking=lacking) or (CONTROL if blind else "") if label == "like retrained" else ""
     note = m.note if not why or why in m.note else f"{m.note} Inconclusive: {why}.".lstrip()
     ends = {"bound_low": centre - half, "bound_high": centre + half}
-    return Labelled(m.model_copy(update={"verdict": "inconclusive" if why else label, "note": note, **ends}), why)
+    labelled = m.model_copy(update={"verdict": "inconclusive" if why else label, "note": note, **ends})
+    return Labelled(labelled, why, blind)
 
 
 def _unsure(m: Measurement, bounds: Bounds, *, lacking: bool) -> str:
@@ -245,8 +268,8 @@ def _whole(judged: Sequence[Labelled], alpha: float, references: int) -> Verdict
     line = {
         "leaks": f"Leaks: it shows more of the forgotten than retrained models do, on {share} ({named}).",
         "over-forgets": f"Over-forgets: it knows less than retrained models do, on {share} ({named}).",
-        "inconclusive": f"Inconclusive: {_reasons(_blocking(judged))}.{_power(rows)}",
-        "like retrained": f"Like retrained: {_alike(judged)}{_power(rows)}",
+        "inconclusive": f"Inconclusive: {_reasons(_blocking(judged))}.{_power(judged)}",
+        "like retrained": f"Like retrained: {_alike(judged)}{_power(judged)}",
     }[label]
     return Verdict(rule=RULE, label=label, line=line, counts=counts, alpha=alpha, judged=len(judged))
 
@@ -282,8 +305,12 @@ def _alike(judged: Sequence[Labelled]) -> str:
     return sentence + (f" The others can't tell: {beside}." if beside else "")
 
 
-def _power(rows: Sequence[Measurement]) -> str:
-    """The smallest share left that the most sensitive row would call a leak; how many records would see the whole."""
+def _power(judged: Sequence[Labelled]) -> str:
+    """The smallest share left that the most sensitive row would call a leak; how many records would see the whole.
+
+    A row whose attack's control failed vouches for nothing.
+    """
+    rows = [part.row for part in judged if not part.blind]
     shares = {m.title: share for m in rows if (share := smallest_share(m)) is not None}
     if shares:
         best = min(shares, key=lambda title: shares[title])

@@ -160,10 +160,11 @@ def test_the_interval_of_a_share_stays_a_share() -> None:
         low, high = measurement.unlearned.low, measurement.unlearned.high
         assert name == "transfer" or (low is not None and high is not None)
         assert name in ("excess", "transfer") or 0 <= (low or 0) <= (high or 0) <= 1
-    # 0, 1, 1, 1, 1, 1, -0.5, 0: half of each and 1, of which 6.25 of eight are whole, and fewer than three are not.
-    low, high = beta.ppf(0.025, 6.25, 2.75), beta.ppf(0.975, 7.25, 1.75)
+    # 0, 1, 1, 1, 1, 1, -0.5, 0: five more of eight, and half of one fewer.
     excess = row["excess"].unlearned
-    assert (excess.low, excess.high) == (pytest.approx(2 * low - 1), pytest.approx(2 * high - 1))
+    assert excess.value == pytest.approx(4.5 / 8)
+    assert -1 <= (excess.low or -2) <= 5 / 8 - beta.ppf(0.975, 1.5, 7.5)
+    assert 1 >= (excess.high or 2) >= beta.ppf(0.975, 6, 3) - 0.5 / 8
     for curve in finding.report.curves:
         for series in curve.series:
             ends = [end for end in (*(series.low or []), *(series.high or [])) if end is not None]
@@ -263,7 +264,7 @@ def test_four_of_eight_tell_nothing(cats: tuple[int, ...], tells: bool) -> None:
 
 
 def test_where_all_are_harmed_and_none_at_random() -> None:
-    """Eight of eight newly called dogs. A difference lies in [-1, 1]: the exact interval of (1 + 1) / 2, stretched."""
+    """Eight of eight newly called dogs: at least so many more than random requests as the exact bound of both says."""
     dogs = Answers(np.where(np.array(TRUTH) == 1, 3, 0), np.empty(0, int), np.ones(3))
     finding = finding_of(
         attack=replace(ATTACK, answered_as=3), chosen=[dogs] * 3, surrogate=[dogs] * 3, random=[[outcome()]] * 3,

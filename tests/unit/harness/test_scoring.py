@@ -11,14 +11,29 @@ import torch
 from torch import nn
 
 from tests.worlds import CPU, World
-from unrecall.attacks import Attacked, Prototypical, Recalibration, RecoveryAttack, Relearn
+from unrecall.attacks import (
+    Attacked,
+    Loss,
+    MembershipAttack,
+    Prototypical,
+    Recalibration,
+    RecoveryAttack,
+    Relearn,
+    ScoredAttack,
+)
+from unrecall.attacks.base import Success
+from unrecall.data.examples import Examples
+from unrecall.data.request import Split
+from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import accuracy
 from unrecall.record.schema import ThreatModel
+from unrecall.record.verdict import judge
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks import Classification
+from unrecall.tasks.base import Task
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit
 from unrecall.training.session import Session
@@ -70,6 +85,40 @@ def test_prototypes_pass_their_positive_control(class_world: World) -> None:
     w = class_world
     report = score_finding(Prototypical(ks=(5,), alpha=1.0), setting_of(w)).report
     assert report.positive_holds is True, report.positive_control
+
+
+@dataclass(frozen=True)
+class Undefined(Idle):
+    """Shows no number of the first example."""
+
+    judged: ClassVar[str] = "mean"
+
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
+        return Success(np.r_[np.nan, np.ones(len(examples) - 1)])
+
+
+@dataclass(frozen=True)
+class Odds(MembershipAttack):
+    """The confidence in each answer, and what is given for the first example."""
+
+    title: ClassVar[str] = "Odds"
+    threat: ClassVar[ThreatModel] = Loss.threat
+    judged: ClassVar[str] = "auc"
+    first: float = 0.5
+
+    def score(self, evidence: Evidence, split: Split) -> np.ndarray:
+        return np.r_[self.first, evidence.signals[split].confidence[1:]]
+
+
+@pytest.mark.parametrize("attack", [Undefined(), Odds(first=np.nan), Odds(first=np.inf)])
+def test_an_attack_without_a_number_for_each_example_is_a_row_with_the_reason(
+    samples_world: World, attack: ScoredAttack
+) -> None:
+    finding = score_finding(attack, setting_of(samples_world))
+    (row, *_), verdict = judge(finding.measurements)
+    assert (row.unlearned.value, row.verdict, verdict.label) == (None, "not judged", "inconclusive")
+    assert f"{type(attack).__name__}: expected a finite score of every example, got none for " in row.note
+    assert not finding.report.positive_holds and not finding.report.negative_holds
 
 
 def test_a_model_of_no_use_is_not_taken_for_knowledge(class_world: World) -> None:

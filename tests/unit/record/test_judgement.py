@@ -1,10 +1,13 @@
-"""Whether a method forgot anything, as a record tells it."""
+"""Which verdict stands at the head of a record, and whether a method forgot anything, as a record tells it."""
 
 import pytest
 
-from tests.worlds.records import minimal
-from unrecall.record.judgement import forgot_nothing
-from unrecall.record.schema import Estimate, Measurement, Record
+from tests.worlds.records import minimal, never_trained
+from unrecall.record.judgement import forgot_nothing, judged, judged_by_own_rule
+from unrecall.record.never_trained import as_verdict, concluded, not_judged
+from unrecall.record.schema import AttackReport, Estimate, Measurement, NeverTrained, Record, ThreatModel
+from unrecall.record.verdict import judge
+from unrecall.report.sentences import judging
 
 
 def told(name: str, before: float, after: float, reference: float | None, holdout: float | None = None) -> Record:
@@ -52,3 +55,65 @@ def test_unchanged_weights_forgot_nothing() -> None:
     record = told("forget_accuracy", 1.0, 0.0, 0.0)
     unchanged = record.model_copy(update={"verdict": record.verdict.model_copy(update={"label": "unchanged"})})
     assert "weights are the original's" in forgot_nothing(unchanged)
+
+
+def beside_holdout(tested: NeverTrained, *, unchanged: bool = False) -> Record:
+    """A record that is judged by this alone, as it says."""
+    weights = {"original": "0" * 64, "unlearned": ("0" if unchanged else "1") * 64}
+    record = minimal()
+    provenance = record.provenance.model_copy(update={"weights": weights})
+    update = {"never_trained": tested, "verdict": as_verdict(tested), "provenance": provenance}
+    return record.model_copy(update=update)
+
+
+def test_the_label_beside_never_trained_records_follows_from_the_figures_whatever_the_record_says() -> None:
+    true = concluded(never_trained(), unchanged=False)
+    honest = beside_holdout(true)
+    assert judged(honest) == honest
+    assert judging(honest, None) == ""
+    forged = beside_holdout(true.model_copy(update={"label": "no more than 25 %", "line": "No more than 25 %."}))
+    again = judged(forged)
+    assert (again.verdict, again.never_trained) == (as_verdict(true), true)
+    assert "the record says “no more than 25 %” of itself, which they do not bear out" in judging(forged, None)
+    older = forged.model_copy(update={"verdict": forged.verdict.model_copy(update={"rule": "exchange-2"})})
+    assert judged(older).verdict == as_verdict(true)
+    assert judged(beside_holdout(true, unchanged=True)).verdict.label == "unchanged"
+
+
+def test_without_attacks_there_is_no_verdict_beside_never_trained_records() -> None:
+    reason = beside_holdout(not_judged("there is none."))
+    assert judged(reason) == reason
+    unchanged = beside_holdout(not_judged("", unchanged=True), unchanged=True)
+    assert judged(unchanged) == unchanged
+    forged = NeverTrained(label="no more than 25 %", line="No more than 25 %.")
+    for tested in (forged, forged.model_copy(update={"label": "not judged"})):
+        again = judged(beside_holdout(tested)).verdict
+        assert (again.label, again.line) == (
+            "not judged",
+            "Not judged beside records never trained on: no attack was run.",
+        )
+
+
+def test_a_record_of_the_rule_before_is_checked_without_its_controls_and_shown_with_them() -> None:
+    values = {"unlearned": Estimate(value=0.5, n=100), "original": Estimate(value=9.0, n=100)}
+    references = [Estimate(value=value, n=100) for value in (0.5, 0.51, 0.49, 0.5, 0.5)]
+    row = Measurement(
+        name="relearn_mean", title="Relearning", group="recovery", null=Estimate(value=None), references=references,
+        leak="above", **values,
+    )  # fmt: skip
+    threat = ThreatModel(access="", data="", budget="")
+    attack = AttackReport(name="relearn", title="Relearning", threat=threat, positive_holds=False)
+    labelled, verdict = judge([row])
+    before = minimal().model_copy(
+        update={
+            "measurements": labelled,
+            "attacks": [attack],
+            "verdict": verdict.model_copy(update={"rule": "families-2"}),
+        }
+    )
+    assert verdict.label == "like retrained"
+    assert judged_by_own_rule(before) == before
+    anew = judged(before)
+    assert (anew.verdict.rule, anew.verdict.label) == ("families-3", "inconclusive")
+    assert judged_by_own_rule(anew) == anew
+    assert "the record was judged “like retrained” by the rule families-2" in judging(before, None)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unrecall.record.never_trained import PoolScores, Stated, as_verdict, judge, not_judged
+from unrecall.record.never_trained import FORMER, PoolScores, Stated, as_verdict, judge, not_judged
 from unrecall.record.schema import NeverTrained
 
 STATED = Stated(control="random split", unchanged=False, seed=7)
@@ -83,6 +83,28 @@ def test_few_records_leak_but_are_never_gone() -> None:
     out = verdict_on(pool(0.0, 3.0, n=10))
     assert out.label == "inconclusive"
     assert "fewer than 50" in out.line
+
+
+@pytest.mark.parametrize(("lost", "n", "excluded"), [(0, 80, True), (1, 80, False), (2, 100, False), (2, 200, True)])
+def test_a_loss_of_five_points_is_excluded_where_the_exact_bound_excludes_it(lost: int, n: int, excluded: bool) -> None:
+    correct = np.ones((2, n))
+    correct[0, :lost] = 0
+    out = verdict_on(pool(0.0, 3.0, correct={"test": correct}))
+    assert ("a loss of 5% of accuracy on test can't be excluded" in out.line) is not excluded
+    assert (out.label == "no more than 25 %") is excluded
+
+
+def test_the_rule_before_has_its_own_interval_of_what_was_lost() -> None:
+    correct = np.ones((2, 100))
+    correct[0, :2] = 0
+    scores = pool(0.0, 3.0, correct={"test": correct})
+    before = judge(scores, STATED, 999, FORMER)
+    assert before.label == "no more than 25 %"
+    assert before.damage[0].difference.low == pytest.approx(-0.0481, abs=1e-4)
+    assert as_verdict(before, FORMER).rule == "exchange-3"
+    assert as_verdict(before, "older").rule == "exchange-4"
+    none = judge(pool(0.0, 3.0), STATED, 999, FORMER).damage[0].difference
+    assert none.low == pytest.approx(-(1 - 0.025 ** (1 / 500)))
 
 
 def test_damage_comes_after_leaks_and_before_all_else() -> None:

@@ -19,7 +19,7 @@ from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import judged as judged_again
 from unrecall.record.never_trained import concluded, possible_levels
 from unrecall.record.recheck import recheck
-from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Record, ThreatModel, load
+from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Measurement, Record, ThreatModel, load
 from unrecall.record.verdict import judge
 
 DECLARED = judged_names()
@@ -50,6 +50,36 @@ def due(record: Record) -> list[Doubt]:
         weights=record.provenance.weights,
     )
     return doubts(facts)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("-inf")])
+def test_what_is_not_finite_is_no_value_and_says_so(value: float) -> None:
+    none = Estimate(value=value, low=0.1, high=0.2, n=3)
+    assert (none.value, none.low, none.high, none.n) == (None, None, None, 3)
+    assert none.note == f"not a finite number ({value})"
+    assert Estimate(value=value, note="its own reason").note == "its own reason"
+    open_ended = Estimate(value=0.5, low=0.1, high=value)
+    assert (open_ended.value, open_ended.low, open_ended.high) == (0.5, None, None)
+    assert "no interval" in open_ended.note
+
+
+def test_a_reference_that_is_not_finite_does_not_take_part_in_the_verdict() -> None:
+    values = [0.1, float("nan"), 0.12, 0.11]
+    row = Measurement(
+        name="a",
+        title="A",
+        group="recovery",
+        unlearned=Estimate(value=0.11, n=100),
+        original=Estimate(value=0.9, n=100),
+        null=Estimate(value=None),
+        references=[Estimate(value=value, n=100) for value in values],
+        leak="above",
+    )
+    (labelled,), verdict = judge([row])
+    (without,), _ = judge([row.model_copy(update={"references": [row.references[i] for i in (0, 2, 3)]})])
+    assert (labelled.verdict, labelled.bound_high) == (without.verdict, without.bound_high)
+    assert labelled.bound_high is not None and np.isfinite(labelled.bound_high)
+    assert "nan" not in verdict.line
 
 
 @pytest.mark.parametrize(
@@ -296,6 +326,27 @@ def test_a_verdict_beside_never_trained_records_must_follow_without_its_scores_t
     problems = recheck(tmp_path / "record.json", DECLARED).problems
     assert (f"never trained: its {follows} does not follow from its other figures." in problems) is bool(follows)
     assert any("does not follow" in problem for problem in problems) is bool(follows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"leak": 0.9}, "its leak is not the smallest p of its attacks."),
+        ({"leak": 0.0021}, "its leak is not the smallest p of its attacks."),
+        ({"strange": 0.0}, "its strange is no p of 9999 labellings."),
+        ({"original": 1.2}, "its original is no p of 9999 labellings."),
+        ({"strange": None}, "its strange is no p of 9999 labellings."),
+    ],
+)
+def test_the_p_beside_never_trained_records_must_fit_each_other_without_scores(
+    changes: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    tested = sample_records.never_trained().model_copy(update=changes)
+    record = sample_records.alone().model_copy(
+        update={"scores": {}, "never_trained": concluded(tested, unchanged=False)}
+    )
+    record.save(tmp_path / "record.json")
+    assert f"never trained: {problem}" in recheck(tmp_path / "record.json", DECLARED).problems
 
 
 @pytest.mark.parametrize(("level", "possible"), [(0.04, True), (0.0, False), (0.05, False), (1.0, False)])

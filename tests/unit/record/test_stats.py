@@ -279,3 +279,46 @@ def test_a_level_of_one_seed_counts_to_the_level_above() -> None:
 def test_less_variance_than_nothing_is_nothing() -> None:
     """Means of the unlearnings agree, and evaluations don't: (0 - .02) / 2 is below nothing."""
     assert stats.variance_components(np.array([[[0.2, 0.4], [0.4, 0.2]]])) == (None, 0.0, pytest.approx(0.02**0.5))
+
+
+def changes(lost: int, gained: int, n: int) -> np.ndarray:
+    """What became of n examples, some of which were lost and some gained."""
+    return np.r_[np.full(lost, -1.0), np.ones(gained), np.zeros(n - lost - gained)]
+
+
+@pytest.mark.parametrize(("lost", "n"), [(0, 80), (1, 80), (2, 100), (6, 300)])
+def test_what_was_lost_alone_has_the_exact_bound(lost: int, n: int) -> None:
+    found = stats.difference(changes(lost, 0, n))
+    assert found.value == pytest.approx(-lost / n)
+    assert found.low == pytest.approx(-scipy_stats.beta.ppf(0.975, lost + 1, n - lost))
+    mirrored = stats.difference(changes(0, lost, n))
+    assert (mirrored.low, mirrored.high) == (pytest.approx(-(found.high or 0)), pytest.approx(-(found.low or 0)))
+
+
+@pytest.mark.parametrize(("n", "lost", "gained"), [
+    (8, 0.97, 0.03), (20, 0.05, 0.7), (80, 0.05, 0.0), (100, 0.05, 0.0), (200, 0.05, 0.0), (100, 0.1, 0.05),
+    (300, 0.05, 0.02), (150, 0.4, 0.005), (100, 0.3, 0.7),
+])  # fmt: skip
+def test_a_difference_lies_beyond_either_end_in_at_most_one_of_forty(n: int, lost: float, gained: float) -> None:
+    counts = np.random.default_rng(0).multinomial(n, [lost, gained, max(0.0, 1 - lost - gained)], size=2_000)
+    kinds, times = np.unique(counts, axis=0, return_counts=True)
+    ends = [stats.difference(changes(int(a), int(b), n)) for a, b, _ in kinds]
+    true = gained - lost
+    below = sum(k for e, k in zip(ends, times, strict=True) if e.high is not None and e.high < true - 1e-9)
+    above = sum(k for e, k in zip(ends, times, strict=True) if e.low is not None and e.low > true + 1e-9)
+    most = 2_000 * 0.025 + 3.1 * np.sqrt(2_000 * 0.025 * 0.975)
+    assert below <= most
+    assert above <= most
+
+
+def test_a_difference_of_parts_of_examples_covers_too() -> None:
+    rng, true = np.random.default_rng(0), 0.3 / 3 - 0.4 / 3
+    missed = 0
+    for _ in range(500):
+        kind, size = rng.random(60), rng.beta(1, 2, 60)
+        found = stats.difference(np.where(kind < 0.3, size, np.where(kind < 0.7, -size, 0.0)))
+        missed += not (found.low is not None and found.high is not None and found.low <= true <= found.high)
+    assert missed <= 500 * 0.05 + 3.1 * np.sqrt(500 * 0.05 * 0.95)
+    alike = stats.difference(np.full(9, 0.3))
+    assert (alike.value, alike.low, alike.note) == (pytest.approx(0.3), None, stats.ALIKE)
+    assert stats.difference(np.empty(0)).value is None

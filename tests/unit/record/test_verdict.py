@@ -6,8 +6,8 @@ from scipy import stats as scipy_stats
 
 from unrecall.metrics.gap import average_gap
 from unrecall.record import former
-from unrecall.record.schema import Estimate, Label, Measurement, Side
-from unrecall.record.verdict import ALPHA, NOTHING, RECORDS, SHARE, SKEW, WITHIN, judge, smallest_share
+from unrecall.record.schema import AttackReport, Estimate, Label, Measurement, Side, ThreatModel
+from unrecall.record.verdict import ALPHA, CONTROL, NOTHING, RECORDS, SHARE, SKEW, WITHIN, judge, smallest_share
 from unrecall.scenarios.reported import CIFAR10, SMALL_CIFAR5
 
 GAP = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure")
@@ -68,6 +68,47 @@ def test_a_ruined_model_is_not_like_models_that_never_learned() -> None:
     assert judge(found) == (found, verdict), "a record judged again is judged alike"
     worse = judge([retained("retain_accuracy", 0.2, 0.41), row(0.9, TIGHT)])
     assert [m.verdict for m in worse[0]] == ["over-forgets", "leaks"], "what is worse than them is worse"
+
+
+def report(name: str, holds: bool | None) -> AttackReport:
+    """An attack's report, with its positive control."""
+    threat = ThreatModel(access="", data="", budget="")
+    return AttackReport(name=name, title=name, threat=threat, positive_holds=holds)
+
+
+@pytest.mark.parametrize(("value", "label"), [(0.9, "leaks"), (0.1, "over-forgets"), (0.5, "inconclusive")])
+def test_an_attack_whose_control_failed_may_find_something_but_finding_nothing_says_nothing(
+    value: float, label: Label
+) -> None:
+    rows = [row(value, TIGHT, name="relearn_mean"), retained("test_accuracy", 0.9, 0.9)]
+    found, verdict = judge(rows, [report("relearn", False)])
+    assert (found[0].verdict, found[1].verdict, verdict.label) == (label, "like retrained", label)
+    assert (CONTROL in found[0].note) is (CONTROL in verdict.line) is (label == "inconclusive")
+    assert "seen 4 times in 5" not in verdict.line
+    assert judge(found, [report("relearn", False)]) == (found, verdict)
+    for reports in ([report("relearn", True)], [report("relearn", None)], [report("other", False)], []):
+        assert judge(rows, reports) == judge(rows)
+    if label == "inconclusive":
+        assert judge(rows)[1].label == "like retrained"
+        assert "seen 4 times in 5" in judge(rows)[1].line
+
+
+def test_another_attack_of_that_group_can_vouch_where_ones_control_failed() -> None:
+    rows = [row(0.5, TIGHT, name=name, group="recovery") for name in ("relearn_mean", "recalibration_mean")]
+    found, verdict = judge(rows, [report("relearn", False), report("recalibration", True)])
+    assert [m.verdict for m in found] == ["inconclusive", "like retrained"]
+    assert verdict.label == "like retrained"
+    assert verdict.line.startswith("Like retrained: 1 of 2 judged measurements fall where retrained models do")
+    assert f"The others can't tell: {CONTROL} (RELEARN_MEAN)." in verdict.line
+    assert verdict.line.endswith("(RECALIBRATION_MEAN).")
+    _, apart = judge([rows[0], rows[1].model_copy(update={"group": "privacy"})], [report("relearn", False)])
+    assert apart.label == "inconclusive", "nothing else of that group vouches"
+
+
+def test_a_row_belongs_to_the_attack_with_the_longest_name() -> None:
+    rows = [row(0.5, TIGHT, name=name, group="recovery") for name in ("relearn_mean", "relearn_time", "relearned")]
+    found, _ = judge(rows, [report("relearn", True), report("relearn_time", False)])
+    assert [m.verdict for m in found] == ["like retrained", "inconclusive", "like retrained"]
 
 
 def test_models_that_retain_nearly_as_much_are_a_measure() -> None:
