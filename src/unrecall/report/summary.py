@@ -51,6 +51,12 @@ class Audits(NamedTuple):
         return max((record.verdict.label for record in self.records), key=BEST_FIRST.index)
 
     @property
+    def request(self) -> str:
+        """What tells the request from others: the data before tuning took some of the holdout, where that is known."""
+        provenance = self.records[0].provenance
+        return provenance.identity.get("data") or provenance.fingerprint
+
+    @property
     def left(self) -> Spread | None:
         """What is left of the forgotten."""
         return _spread([(left(record), record.seed) for record in self.records])
@@ -117,6 +123,23 @@ def _made_by(record: Record) -> str:
     if record.method == "not stated":
         return record.provenance.weights.get("unlearned", "")
     return identity.get("checkpoints") or identity.get("method", record.method)
+
+
+def cases(groups: Sequence[Audits]) -> dict[str, list[Audits]]:
+    """The methods that can be ranked against each other, by a name for people: those on one scenario and request."""
+    requests: dict[str, list[str]] = {}
+    for group in groups:
+        known = requests.setdefault(group.scenario, [])
+        known += [] if group.request in known else [group.request]
+    names = {
+        (scenario, request): scenario if len(known) == 1 else f"{scenario}, request {number}"
+        for scenario, known in requests.items()
+        for number, request in enumerate(known, 1)
+    }
+    together: dict[str, list[Audits]] = {}
+    for group in groups:
+        together.setdefault(names[group.scenario, group.request], []).append(group)
+    return together
 
 
 def ranking(groups: Sequence[Audits]) -> list[Place]:
@@ -204,10 +227,10 @@ def lines(records: Sequence[Record]) -> Iterator[str]:
         if len(group.records) > 1:
             seeds = f"{group.name} on {group.scenario}, {len(group.records)} seeds"
             yield f"{seeds}: at worst {group.label}; {_both(group)}"
-    for scenario in dict.fromkeys(group.scenario for group in groups):
-        places = ranking([group for group in groups if group.scenario == scenario])
+    for case, members in cases(groups).items():
+        places = ranking(members)
         if len(places) > 1:
-            yield f"in order on {scenario}, the best first: by verdict, then by what is left, then by what was lost"
+            yield f"in order on {case}, the best first: by verdict, then by what is left, then by what was lost"
             for place in places:
                 mark = "=" if place.tied else "."
                 yield f"  {place.rank}{mark} {place.seeds.name}: {place.seeds.label}; {_both(place.seeds)}"

@@ -11,6 +11,7 @@ from unrecall.report import page
 from unrecall.report.markdown import markdown
 from unrecall.report.summary import (
     Spread,
+    cases,
     left,
     lines,
     lost,
@@ -89,6 +90,18 @@ def test_two_requests_of_one_scenario_stand_apart() -> None:
         ("scrub, request 1", [1, 3]),
         ("scrub, request 2", [2]),
     ]
+
+
+def test_methods_of_two_requests_are_not_ranked_against_each_other() -> None:
+    first, second = audit("scrub", 0, "leaks", 0.5, 0.9), audit("npo", 0, "leaks", 0.1, 0.9)
+    other = [with_own(record, fingerprint="0" * 64) for record in (first, second)]
+    assert {name: len(members) for name, members in cases(methods([first, second])).items()} == {first.scenario: 2}
+    together = cases(methods([first, second, *other]))
+    assert {name: len(members) for name, members in together.items()} == {
+        f"{first.scenario}, request 1": 2,
+        f"{first.scenario}, request 2": 2,
+    }
+    assert sum("in order on" in line for line in lines([first, second, *other])) == 2
 
 
 def test_the_worst_use_is_the_lowest() -> None:
