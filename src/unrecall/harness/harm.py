@@ -203,12 +203,12 @@ def _sentence(outcomes: Outcomes) -> str:
         int(c): float(np.mean((trial.adverse.unseen == c)[truth == c]) - np.mean((before == c)[truth == c]))
         for c in np.unique(truth)
     }
-    payers = sorted((c for c in change if change[c] < 0), key=lambda c: change[c])[:3]
-    paid = ", ".join(f"{outcomes.called(c)} {change[c]:+.2f}" for c in payers) or "none"
+    losers = sorted((c for c in change if change[c] < 0), key=lambda c: change[c])[:3]
+    lost = ", ".join(f"{outcomes.called(c)} {change[c]:+.2f}" for c in losers) or "none"
     return (
         f"Honouring a request for {len(outcomes.requested)} training examples ({requested}): {adverse} of "
-        f"{outcomes.share}, and {random} after random requests of that size. Classes that paid most, in accuracy: "
-        f"{paid}."
+        f"{outcomes.share}, and {random} after random requests of that size. Classes that lost most accuracy: "
+        f"{lost}."
     )
 
 

@@ -234,9 +234,9 @@ def test_the_sentence_that_says_who_paid() -> None:
     """Ants gain a half, cats stay as they are, dogs lose 2 of 3 and bees 5 of 8."""
     assert finding_of().report.note == (
         "Honouring a request for 3 training examples (2 of dog, 1 of ant): 0.75 of unseen bee newly answered as cat, "
-        "and 0.19 after random requests of that size. Classes that paid most, in accuracy: dog -0.67, bee -0.62."
+        "and 0.19 after random requests of that size. Classes that lost most accuracy: dog -0.67, bee -0.62."
     )
-    assert finding_of(chosen=[outcome()] * 3).report.note.endswith("Classes that paid most, in accuracy: none.")
+    assert finding_of(chosen=[outcome()] * 3).report.note.endswith("Classes that lost most accuracy: none.")
     ruined = Answers((np.array(TRUTH) + 1) % 4, np.empty(0, int), np.ones(3))
     assert finding_of(chosen=[ruined] * 3).report.note.endswith(": dog -1.00, bee -0.75, ant -0.50.")
 
