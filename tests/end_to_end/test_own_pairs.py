@@ -241,6 +241,12 @@ def test_pictures_are_prepared_and_exported_as_the_models_folder_says(tmp_path: 
     path.write_text(json.dumps(PICTURES | own | {"resample": 0}))
     with pytest.raises(BadInput, match="prepared as the original's"):
         check_folders(made.task, made.request, Path("model"))
+    path.write_text(json.dumps({"image_processor_type": "ViTImageProcessor", "size": own["size"]}))
+    other: Any = Pairs(model="model", forget="data/forget.jsonl", retain="data/retain.jsonl").make().task
+    assert other.mean == (0.5, 0.5, 0.5), "that processor's own, where its file says none"
+    path.write_text(json.dumps(PICTURES | {"size": {"shortest_edge": size}, "do_center_crop": False}))
+    with pytest.raises(BadInput, match=r"expected the model's preprocessor_config\.json to make \d+ x \d+ pixels"):
+        Pairs(model="model", forget="data/forget.jsonl", retain="data/retain.jsonl").make()
     path.write_text(json.dumps(PICTURES | own | {"rescale_factor": 1.0}))
     with pytest.raises(BadInput, match="does more than scale and normalise"):
         Pairs(model="model", forget="data/forget.jsonl", retain="data/retain.jsonl").make()

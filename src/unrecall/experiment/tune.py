@@ -90,13 +90,16 @@ def start_of(method: Method, model: nn.Module, job: Job) -> tuple[Strength, Requ
             "--against."
         )
     seed = draw_seed(job.generator)
-    check_inputs(job.task, model, request.only("forget", "retain", "validation"))
+    looked_at = request.only("forget", "retain", "validation")
+    check_inputs(job.task, model, looked_at)
     if len(request.retain) < 2:
         raise NotSupported(
             "tune: expected at least 2 retain examples, one of which unlearning doesn't see, got 1. Leave out --tune "
             "and --against."
         )
-    return strength, tuning_request(request, validation, seed), seed
+    part = tuning_request(request, validation, seed)
+    part.checked.update(looked_at.checked)  # of the same examples, of which a tenth of retain may lack a class
+    return strength, part, seed
 
 
 def _criterion(goal: Goal, guards: Guards, retain_drop: float) -> str:

@@ -164,7 +164,9 @@ def model_utility(sets: Mapping[str, np.ndarray]) -> Estimate:
     value = float(total / sum((1 / values).sum() for values in means.values()))
     pulls = [value**2 / total / means[name] ** 2 @ values for name, values in sets.items()]
     fewest = min(map(len, pulls))
-    if fewest < 2 or all(np.allclose(pull, pull[0]) for pull in pulls):
+    if fewest < 2:
+        return Estimate(value=value, n=n, note=f"{note}; {stats.SINGLE}")
+    if all(np.allclose(pull, pull[0]) for pull in pulls):
         return Estimate(value=value, n=n, note=f"{note}; {stats.ALIKE}")
     parts = [float(pull.var(ddof=1)) / len(pull) for pull in pulls]
     freedom = sum(parts) ** 2 / sum(part**2 / (len(pull) - 1) for part, pull in zip(parts, pulls, strict=True))

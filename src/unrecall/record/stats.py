@@ -89,6 +89,7 @@ def variance_components(values: np.ndarray) -> Components:
 
 
 ALIKE = "no interval: the examples do not differ"
+SINGLE = "no interval: a set of a single example says nothing of how examples differ"
 SKEWED = "no interval: a few examples decide the mean"
 FEW = 3.0
 """How many whole examples at an edge of [0, 1] let the spread of a sample be trusted there."""

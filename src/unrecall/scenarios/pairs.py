@@ -20,7 +20,7 @@ from unrecall.tasks.base import check_inputs
 from unrecall.tasks.pair_files import Line, PairFiles, read
 from unrecall.tasks.pictures import opened as picture_in
 from unrecall.tasks.pretrained import normalisation, preparation
-from unrecall.tasks.processors import check_processor, pixels, processor_in
+from unrecall.tasks.processors import check_processor, moments, pixels, processor_in
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,9 @@ class Pairs(OwnFiles):
         loaded: Any = load_clip(self.model)
         config = loaded.model.config
         folder = local_folder(self.model, "a Transformers CLIP")
-        task = Contrastive(
-            loaded.tokenizer,
-            classes,
-            self.prompt,
-            *normalisation(folder),
-            longest=config.text_config.max_position_embeddings,
-            processor=_processor(folder),
-        )
+        processor, longest = _processor(folder), config.text_config.max_position_embeddings
+        mean, std = normalisation(folder) if processor is None else moments(processor)
+        task = Contrastive(loaded.tokenizer, classes, self.prompt, mean, std, longest, processor)
         size = config.vision_config.image_size
         forget, retain, holdout, test = (
             PairFiles(lines[split], classes, size, task.processor) if split in lines else self.absent(split)

@@ -31,6 +31,8 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 NARROW = 0.01
 """The share of the width of the bounds that inputs span at least; 8/255, a usual radius, is three times that."""
+REFUSES = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a model raises that doesn't take its inputs."""
 PIXELS = (0.0, 255.0)
 BRIGHT = 128.0
 """What is brighter than that, and no more than 255, is a pixel in whole numbers."""
@@ -81,21 +83,25 @@ class Classification(Task):
     classes: tuple[str, ...] = ()
     read: Callable[[Any], tuple[Any, Any]] | None = None
     forward: Callable[[nn.Module, Tensor], Tensor] | None = None
-    _hooks: Mapping[str, str] = field(init=False, compare=False)
+    hook_keys: Mapping[str, tuple[Callable[..., Any], str]] = field(default_factory=dict, compare=False)
+    """Each hook with what it is called in `repr`."""
 
     def __post_init__(self) -> None:
         """Names and bounds of a wrong kind are refused; lists become tuples."""
         check_fields("Classification", FIELDS, vars(self))
         for name in ("bounds", "classes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        hooks = {name: getattr(self, name) for name in ("read", "forward")}
-        keys = {name: hook_key(hook) for name, hook in hooks.items() if hook is not None}
-        object.__setattr__(self, "_hooks", keys)  # now, for what a hook holds may change as it runs
+        keys = {}  # made now and handed on by `replace`, for what a hook holds may change as it runs
+        for name in ("read", "forward"):
+            if (hook := getattr(self, name)) is not None:
+                known = self.hook_keys.get(name)
+                keys[name] = known if known is not None and known[0] is hook else (hook, hook_key(hook))
+        object.__setattr__(self, "hook_keys", keys)
 
     def __repr__(self) -> str:
         """All settings; a hook by what decides its code, so that whatever is kept under this text belongs to it."""
         shown = [f"{name}={getattr(self, name)!r}" for name in ("head_name", "bounds", "classes")]
-        shown += [f"{name}={key}" for name, key in self._hooks.items()]
+        shown += [f"{name}={key}" for name, (_, key) in self.hook_keys.items()]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     @classmethod
@@ -262,7 +268,6 @@ class Classification(Task):
         probe = self.collate([item for item in first if item.input.shape == first[0].input.shape])
         inputs = probe["inputs"].to(device)
         output, trained = self._outputs(model, inputs)
-        self._check_in_float32(model, inputs)
         check_logits(output, len(inputs))
         if bool(inputs.isfinite().all() and output.isnan().any()):
             raise BadInput(
@@ -278,6 +283,7 @@ class Classification(Task):
             )
         looked_for = f"{self!r} {classes} {tuple(shape)}"
         if looked_for not in request.checked:
+            self._check_in_float32(model, inputs)
             if self.read is None:
                 check_class_numbers(request.sets)
             labels = {name: self._check_examples(name, request, classes, shape) for name in request.sets}
@@ -300,7 +306,7 @@ class Classification(Task):
                 if len(inputs) == 1:  # BatchNorm takes no single one
                     return output, output
                 return output, cast(Tensor, in_training(model, lambda: self._logits(model, inputs)))
-            except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            except REFUSES as error:
                 if out_of_memory(error):
                     raise
                 line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -311,19 +317,19 @@ class Classification(Task):
                 ) from error
 
     def _check_in_float32(self, model: nn.Module, inputs: Tensor) -> None:
-        """BadInput where the hook fails on a copy of a 16-bit model in float32, which is what is trained."""
-        if self.forward is None or all(p.dtype.itemsize >= 4 for p in model.parameters()):
+        """BadInput where a copy of a 16-bit model in float32, which is what is trained, takes no inputs."""
+        if all(p.dtype.itemsize >= 4 for p in model.parameters()):
             return
         try:
             with torch.no_grad():
                 self._logits(copy.deepcopy(model).float().eval(), inputs)
-        except RuntimeError as error:
+        except REFUSES as error:
             if out_of_memory(error):
                 raise
+            line = (str(error).splitlines() or [type(error).__name__])[0]
             raise BadInput(
-                f"Classification: expected forward to take the model in float32 too, in which its weights are trained, "
-                f"got: {str(error).splitlines()[0]}. Bring inputs into the model's own precision: "
-                "inputs.to(next(model.parameters()).dtype)."
+                f"model: expected to accept inputs in float32 too, in which its weights are trained, got: {line}. "
+                "Bring them into the precision of its weights: inputs.to(next(model.parameters()).dtype)."
             ) from error
 
     def _check_examples(self, split: str, request: Request, classes: int, shape: torch.Size) -> set[int]:

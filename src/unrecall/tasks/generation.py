@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+NAME = "generation_config"
+"""What a Transformers model calls them."""
+
 
 class Opening(NamedTuple):
     """The tokens that a model is given, and how many it may write after them."""
@@ -62,11 +65,11 @@ def without_own_settings(model: nn.Module, plain: Any) -> Iterator[None]:
 
     Transformers takes from them whatever a call leaves open.
     """
-    own = {part: part.generation_config for part in model.modules() if hasattr(part, "generation_config")}
+    own = [(vars(part), vars(part)[NAME]) for part in model.modules() if NAME in vars(part)]
     try:
-        for part in own:
-            part.generation_config = plain
+        for attributes, _ in own:
+            attributes[NAME] = plain
         yield
     finally:
-        for part, settings in own.items():
-            part.generation_config = settings
+        for attributes, settings in own:
+            attributes[NAME] = settings

@@ -2,49 +2,74 @@
 
 import functools
 import inspect
+import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from unrecall.data.examples import digest
 from unrecall.disk.cache import closed_over, code_key
 from unrecall.disk.files import content_key
+from unrecall.errors import BadInput
+
+PLAIN = (str, bytes, int, float, bool, type(None))
+"""Values whose text says all of them."""
 
 
 def hook_key(hook: Callable[..., Any]) -> str:
     """A name for what `hook` does: 16 hex digits, others once its code or what it took along differs.
 
     That is what it closes over, its defaults, the arguments of a `functools.partial`, whose method it is and what that
-    object holds; in all of them numbers, texts, arrays, lists, sets, mappings and further functions. Variables of its
-    file count as the file does.
+    object holds; in all of them numbers, texts, arrays, lists, sets, mappings and further functions. What it remembers
+    of earlier calls counts too; of a logger its name. Variables of its file count as the file does. BadInput where it
+    holds tensors without values, or what is nested too deep.
     """
-    return content_key(*_parts(hook, {}))
+    try:
+        return content_key(*_parts(hook, {}))
+    except (BadInput, RecursionError) as error:
+        line = "lists or objects nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise BadInput(f"hook: expected read and forward to hold what can be told from other values, got {line}") from (
+            error
+        )
 
 
 def _parts(value: Any, earlier: dict[int, Any]) -> Iterator[str]:
     """A value in texts that tell it from others; `earlier`: what came before, by id, for some may hold each other."""
-    if isinstance(value, str | bytes | int | float | bool | Tensor | np.ndarray | np.generic) or value is None:
-        yield digest(value)
+    if type(value) in PLAIN:
+        yield repr(value)
         return
     yield type(value).__qualname__
+    if isinstance(value, Tensor | np.ndarray | np.generic) or hasattr(value, "__array_interface__"):
+        yield digest(value if isinstance(value, Tensor) else np.asarray(value))
+        return
     if id(value) in earlier:
         yield f"again {list(earlier).index(id(value))}"
         return
     earlier[id(value)] = value
-    if isinstance(value, Mapping):
-        inside: list[Any] = [part for pair in value.items() for part in pair]
-    elif isinstance(value, set | frozenset):
-        inside = sorted(value, key=repr)
-    elif isinstance(value, list | tuple):
-        inside = list(value)
-    else:
+    inside = _inside(value)
+    if inside is None:
         yield from _code(value)
         inside = _taken_along(value)
+    if all(type(part) in PLAIN for part in inside):  # at once: a list may be long
+        yield repr(inside)
+        return
     for part in inside:
         yield from _parts(part, earlier)
+
+
+def _inside(value: Any) -> list[Any] | None:
+    """What a container holds, in an order of its own where it has none; None for anything else."""
+    if isinstance(value, Mapping):
+        return [part for pair in value.items() for part in pair]
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    return list(value) if isinstance(value, list | tuple | deque) else None
 
 
 def _code(value: Any) -> Iterator[str]:
@@ -57,12 +82,24 @@ def _code(value: Any) -> Iterator[str]:
 
 def _taken_along(value: Any) -> list[Any]:
     """What a function or an object holds; of a module, a class and what has no attributes, nothing."""
+    owner = getattr(value, "__self__", None)
     if isinstance(value, functools.partial):
-        return [value.func, value.args, value.keywords]
-    if inspect.ismethod(value):
-        return [value.__func__, value.__self__]
-    if inspect.isfunction(value):
-        return [*closed_over(value), value.__defaults__, value.__kwdefaults__]
-    if isinstance(value, ModuleType | type):
-        return []
-    return [dict(vars(value))] if hasattr(value, "__dict__") else [repr(value).partition(" at 0x")[0]]
+        held = [value.func, value.args, value.keywords]
+    elif inspect.ismethod(value):
+        held = [value.__func__, owner]
+    elif inspect.isbuiltin(value):
+        held = [] if isinstance(owner, ModuleType) else [owner]
+    elif inspect.isfunction(value):
+        held = [*closed_over(value), value.__defaults__, value.__kwdefaults__]
+    elif isinstance(value, logging.Logger):
+        held = [value.name]
+    elif isinstance(value, torch.Generator):
+        held = [value.get_state()]
+    elif isinstance(value, ModuleType | type):
+        held = []
+    else:
+        slots = chain.from_iterable(getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
+        own = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        attributes = dict(getattr(value, "__dict__", {})) | own
+        held = [attributes] if attributes else [repr(value).partition(" at 0x")[0]]
+    return held

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
-from unrecall.data.examples import Examples
+from unrecall.data.examples import Examples, Part
 from unrecall.errors import BadInput
 
 LARGEST = 2**31
@@ -166,9 +167,7 @@ def check_class_numbers(sets: Mapping[str, Examples]) -> None:
 
 def _class_numbers(examples: Any) -> Mapping[str, int]:
     """The numbers of the classes, by name, as the data set behind the examples has them; empty where none says so."""
-    while examples is not None and getattr(examples, "target_transform", None) is None:
-        own = getattr(examples, "class_to_idx", None)
-        if isinstance(own, Mapping):
-            return own
-        examples = getattr(examples, "whole", getattr(examples, "dataset", None))
-    return {}
+    while isinstance(examples, Part | Subset):  # what else is made of a data set may number its classes anew
+        examples = examples.whole if isinstance(examples, Part) else examples.dataset
+    own = getattr(examples, "class_to_idx", None)
+    return own if isinstance(own, Mapping) and getattr(examples, "target_transform", None) is None else {}

@@ -91,5 +91,11 @@ class PairFiles:
     def _decoded(self, line: Line) -> Tensor:
         where = f"{line.where}: {line.picture.file.name}"
         if self.processor is not None:
-            return opened(line.picture.read(where), where, lambda picture: pixels(self.processor, picture))
+            made = opened(line.picture.read(where), where, lambda picture: pixels(self.processor, picture))
+            if made.shape[1:] != (self.size, self.size):
+                raise BadInput(
+                    f"{where}: expected the model's preprocessor_config.json to make {self.size} x {self.size} pixels "
+                    f"of every picture, got {made.shape[1]} x {made.shape[2]}. Correct its size, or let it crop."
+                )
+            return made
         return decoded(line.picture.read(where), self.size, where).mul(255).round().to(torch.uint8)

@@ -44,6 +44,13 @@ def normalised(processor: Any, inputs: Tensor) -> Tensor:
     return (scaled - mean) / std
 
 
+def moments(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What the processor subtracts from each channel and divides it by; nothing where it doesn't normalise."""
+    if not processor.do_normalize:
+        return (), ()
+    return tuple(map(float, processor.image_mean)), tuple(map(float, processor.image_std))
+
+
 def check_processor(processor: Any, prepared: Callable[[Any], Tensor], picture: Any) -> None:
     """BadInput where what is `prepared` of a Pillow picture isn't what the processor makes of it, up to rounding."""
     try:
@@ -55,7 +62,7 @@ def check_processor(processor: Any, prepared: Callable[[Any], Tensor], picture: 
     if reason:
         raise BadInput(
             f"{type(processor).__name__}: expected an image processor of pictures in RGB, got {reason}. "
-            "Correct preprocessor_config.json, or write a scenario of your own with Classification(forward=...)."
+            "Correct preprocessor_config.json, or write a scenario of your own."
         )
 
 

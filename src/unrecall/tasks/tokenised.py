@@ -249,9 +249,9 @@ class Tokenised:
     @cached_property
     def _begin(self) -> list[int]:
         """The tokens that the tokenizer puts in front of every text; many put none."""
-        alone, bos, eos = self.tokenizer("")["input_ids"], self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        ends = alone[-1:] == [eos] and (len(alone) > 1 or bos != eos)
-        return list(alone[:-1] if ends else alone)
+        whole, text = list(self.tokenizer("a")["input_ids"]), self._plain("a")
+        places = (i for i in range(len(whole)) if text and whole[i : i + len(text)] == text)
+        return whole[: next(places, 0)]
 
     def _plain(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

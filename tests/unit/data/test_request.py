@@ -369,6 +369,12 @@ def test_what_was_tuned_on_is_taken_out_of_holdout_and_test() -> None:
     assert request.unseen({digest(data[9])}).groups == groups
 
 
+def test_pairs_may_be_a_tensor() -> None:
+    swapped = torch.tensor([*range(1, len(FORGET)), 0])
+    request = request_with(holdout=HOLDOUT[: len(FORGET)], pairs=swapped, control="planted")
+    assert request.pairs is swapped
+
+
 @pytest.mark.parametrize(
     "odd",
     [

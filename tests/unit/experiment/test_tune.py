@@ -86,6 +86,18 @@ def nothing_seen() -> None:
     SEEN.clear()
 
 
+def test_a_tenth_of_retain_may_hold_all_that_stays_of_a_class(samples_world: World) -> None:
+    """The whole request was in order; of a trial's that isn't asked again."""
+    w = samples_world
+    of_class = [item for item in iterate(w.request.forget) if item[1] == 0]
+    others = [item for item in iterate(w.request.retain) if item[1] != 0]
+    (single,) = [item for item in iterate(w.request.retain) if item[1] == 0][:1]
+    for place in range(0, len(others), 20):
+        retain = [*others[:place], single, *others[place:]]
+        request = replace(w.request, forget=of_class, retain=retain).with_validation()
+        tune(Dial(), w.original, Job(request, w.task, seeded(0), CPU), trials=1)
+
+
 def test_the_method_gets_nothing_that_an_audit_will_use(samples_world: World) -> None:
     w = samples_world
     request = w.request.with_validation()

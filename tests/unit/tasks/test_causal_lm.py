@@ -93,6 +93,10 @@ def test_all_that_a_tokenizer_puts_in_front_stays_in_front() -> None:
         tokens, _ = CausalLM(tokenizer, template=None).encode({"prompt": prompt, "answer": "Yes"})
         assert tokenizer.convert_ids_to_tokens(tokens)[:2] == ["[/INST]", "<s>"]
         assert tokens.count(2) == 1
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("$A </s>", None, [("</s>", 2)])
+    assert (
+        CausalLM(tokenizer, template=None).encode({"prompt": "", "answer": "Yes"})[0] == tokenizer("Yes")["input_ids"]
+    )
 
 
 @pytest.mark.parametrize("longest", [0, 1, -1, 2.5, True])
@@ -156,6 +160,21 @@ def test_no_pad_token_is_no_trouble(words: Any) -> None:
     assert len(task.generate(model, items, longest=3)) == 2
 
 
+class Around(nn.Module):
+    """A model with no settings of its own but those of the model in it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.config = inner, inner.config
+
+    @property
+    def generation_config(self) -> Any:
+        return self.inner.generation_config
+
+    def generate(self, **named: Any) -> Any:
+        return self.inner.generate(**named)  # type: ignore[operator]
+
+
 def test_generation_is_greedy_whatever_the_checkpoint_says(text_world: World) -> None:
     task, model = text_world.task, text_world.original
     assert isinstance(task, CausalLM)
@@ -168,6 +187,7 @@ def test_generation_is_greedy_whatever_the_checkpoint_says(text_world: World) ->
     try:
         assert task.generate(model, items) == known
         assert model.generation_config is settings, "they stay the user's"
+        assert task.generate(Around(model), items) == known
     finally:
         model.generation_config = type(settings)()  # type: ignore[assignment]
 

@@ -265,7 +265,7 @@ def test_a_hook_must_take_the_model_in_the_precision_in_which_it_is_trained(samp
     w, half = samples_world, copy.deepcopy(samples_world.original).to(torch.bfloat16)
     with pytest.raises(BadInput, match=r"inputs\.to\(next\(model\.parameters\(\)\)\.dtype\)"):
         TASK.check(half, w.request)
-    with pytest.raises(BadInput, match="expected forward to take the model in float32 too"):
+    with pytest.raises(BadInput, match="expected to accept inputs in float32 too"):
         Classification(forward=lambda model, inputs: model(inputs.bfloat16())).check(half, w.request)
     task = Classification(forward=lambda model, inputs: model(inputs.to(next(model.parameters()).dtype)))
     task.check(half, w.request)

@@ -1,13 +1,20 @@
 """What tells two hooks apart, and what doesn't."""
 
 import functools
+import logging
 import operator
+import pickle
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
+from unrecall.errors import BadInput
 from unrecall.tasks import Classification
 from unrecall.tasks.hook_key import hook_key
 
@@ -46,6 +53,16 @@ class Reader:
         return self(item)
 
 
+class Slotted:
+    __slots__ = ("places",)
+
+    def __init__(self, places: Any) -> None:
+        self.places = places
+
+    def __call__(self, item: Any) -> Any:
+        return (item[0], self.places[item[1]])
+
+
 def test_what_a_hook_took_along_decides_its_key() -> None:
     pairs: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
         (by_list(["a", "b"]), by_list(["b", "a"])),
@@ -60,6 +77,12 @@ def test_what_a_hook_took_along_decides_its_key() -> None:
         (Reader({"a", "b"}), Reader({"a", "c"})),
         (operator.itemgetter(0), operator.itemgetter(1)),
         (Reader.read, Reader.__call__),
+        (["a", "b"].index, ["b", "a"].index),
+        ({"a": 0, "b": 1}.get, {"a": 1, "b": 0}.get),
+        (Slotted({"a": 0}), Slotted({"a": 1})),
+        (Reader(deque([np.zeros(2000)])), Reader(deque([np.ones(2000)]))),
+        (Reader(torch.Generator().manual_seed(0)), Reader(torch.Generator().manual_seed(1))),
+        (Reader(Image.new("L", (4, 4), 0)), Reader(Image.new("L", (4, 4), 1))),
     ]
     keys = [hook_key(hook) for pair in pairs for hook in pair]
     assert len({*keys}) == len(keys)
@@ -77,4 +100,23 @@ def test_the_same_hook_has_the_same_key() -> None:
     before = repr(task)
     names.append("c")
     assert repr(task) == before, "what a hook holds may change as it runs"
-    assert repr(Classification(read=by_list(names))) != before
+    assert repr(replace(task, classes=("x",))).split("read=")[1] == before.split("read=")[1], "handed on"
+    assert repr(replace(task, read=by_list(names))) != before
+    assert repr(pickle.loads(pickle.dumps(Classification(read=Reader(["a"]))))) == repr(
+        Classification(read=Reader(["a"]))
+    )
+
+
+def test_no_other_logger_of_the_process_counts() -> None:
+    before = hook_key(Reader(logging.getLogger("unrecall.test")))
+    logging.getLogger("unrecall.another one")
+    assert hook_key(Reader(logging.getLogger("unrecall.test"))) == before
+
+
+def test_what_can_not_be_told_apart_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    for value in (deep, torch.zeros(2, device="meta")):
+        with pytest.raises(BadInput, match="hook: expected read and forward to hold what can be told from other"):
+            hook_key(Reader(value))

@@ -193,3 +193,15 @@ def test_sets_that_number_their_classes_each_for_itself_are_refused() -> None:
     with pytest.raises(BadInput, match="retain: expected class 'cow' to be number 0, as in forget, got 1"):
         Classification().check(model, unlike)
     Classification(read=lambda item: item).check(model, unlike)  # a hook says what is what
+
+    class Renumbered:
+        def __init__(self, dataset: Folder) -> None:
+            self.dataset = dataset
+
+        def __len__(self) -> int:
+            return len(self.dataset)
+
+        def __getitem__(self, index: int, /) -> Any:
+            return self.dataset[index][0], self.dataset[index][1]
+
+    Classification().check(model, Request(Renumbered(folder(20, 0, cow=0, dog=1)), unlike.retain))
