@@ -83,7 +83,7 @@ def failures(make: Callable[[], list[Measurement]], runs: int) -> tuple[float, f
 def main(runs: int = 2000) -> None:
     """Prints a line for each cell."""
     rng = np.random.default_rng(0)
-    print("spread | rows differ | K | correlation | families-2 | prediction-interval-1")
+    print("spread | rows differ | K | correlation | families | prediction-interval-1")
     for k, correlations in ((5, (0.0, 0.5, 1.0)), (3, (0.0,)), (8, (0.0,))):
         for correlation in correlations:
             for name in SPREADS:

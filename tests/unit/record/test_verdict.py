@@ -105,6 +105,13 @@ def test_another_attack_of_that_group_can_vouch_where_ones_control_failed() -> N
     assert apart.label == "inconclusive", "nothing else of that group vouches"
 
 
+def test_a_row_of_privacy_that_finds_the_original_is_its_own_control() -> None:
+    rows = [row(0.5, TIGHT, name="loss_left", group="privacy")]
+    found, verdict = judge(rows, [report("loss", False)])
+    assert (found[0].verdict, verdict.label) == ("like retrained", "like retrained")
+    assert (found, verdict) == judge(rows)
+
+
 def test_a_row_belongs_to_the_attack_with_the_longest_name() -> None:
     rows = [row(0.5, TIGHT, name=name, group="recovery") for name in ("relearn_mean", "relearn_time", "relearned")]
     found, _ = judge(rows, [report("relearn", True), report("relearn_time", False)])
