@@ -77,8 +77,8 @@ class Line(NamedTuple):
     """One measurement of one method on one scenario, over all its seeds.
 
     `seeds`: how many audits have a value; `without_value`: how many of them have none. `request`: the first digits of
-    its fingerprint. `original`: a mean over seeds. `retrained`, `retrained_sd`: over the retrained models. `verdict`:
-    of the row, at each seed.
+    what tells it from others. `original`: a mean over seeds. `retrained`, `retrained_sd`: over the retrained models.
+    `verdict`: of the row, at each seed.
     """
 
     scenario: str
@@ -188,8 +188,8 @@ def _line(group: Audits, name: str) -> Line:
 
 
 def _request(group: Audits) -> str:
-    """What tells the group's request from others."""
-    return group.records[0].provenance.fingerprint[:12]
+    """What tells the group's request from others, shortened."""
+    return group.request[:12]
 
 
 def _beside_others(group: Audits) -> Iterator[Line]:
