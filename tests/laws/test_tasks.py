@@ -63,6 +63,7 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
         "prompt": lambda: "a {}",
         "mean": lambda: (0.5, 0.5, 0.5),
         "longest": lambda: 9,
+        "processor": lambda: picture_processor(0.5),
         "bounds": lambda: (-1.0, 1.0),
     },
     "recommendation": {"items": lambda: 25, "longest": lambda: 3, "sensitive": lambda: (1,)},

@@ -11,7 +11,7 @@ from torch import nn
 from unrecall.errors import BadInput
 from unrecall.models.recommenders import GRU4Rec, LightGCN, MatrixFactorisation, SASRec
 from unrecall.scenarios.base import Builder, Scenario, shuffled
-from unrecall.scenarios.ratings import Ratings, of_genre, of_users, read_log
+from unrecall.scenarios.ratings import RatingLog, of_genre, of_users, read_log
 from unrecall.scenarios.recommenders import (
     DeletionRule,
     Draw,
@@ -100,7 +100,7 @@ class MovieLens(Builder):
             trained=tuple(examples(parts.before, parts.before, longest)),
         )
 
-    def _summary(self, log: Ratings, parts: Parts) -> str:
+    def _summary(self, log: RatingLog, parts: Parts) -> str:
         askers, emptied = len({i.user for i in parts.forget}), len(parts.emptied)
         turn = f", request {self.checkpoint} of {self.checkpoints}" if self.checkpoints > 1 else ""
         nothing = f"; {emptied} of them keep nothing, and are not tested" if emptied else ""
@@ -110,7 +110,7 @@ class MovieLens(Builder):
             f"({self.forget}){turn}{nothing}"
         )
 
-    def _rule(self, log: Ratings) -> tuple[Ratings, DeletionRule, tuple[int, ...]]:
+    def _rule(self, log: RatingLog) -> tuple[RatingLog, DeletionRule, tuple[int, ...]]:
         """The interactions, with those of spammers; who may ask for what; and the items that are sensitive for all."""
         how, _, which = self.forget.partition(":")
         most = self.fraction * len(log.interactions)
@@ -128,7 +128,7 @@ class MovieLens(Builder):
             f"forget: expected category:GENRE, users, user:ID+ID or spam, got '{self.forget}'. Name what must go."
         )
 
-    def _untrained(self, log: Ratings, parts: Parts) -> nn.Module:
+    def _untrained(self, log: RatingLog, parts: Parts) -> nn.Module:
         """The model before training; a graph holds what is trained on before the request."""
         users, items = len(log.users), len(log.titles)
         if self.model == "mf":
@@ -142,7 +142,7 @@ class MovieLens(Builder):
         return graph
 
 
-def spammed(log: Ratings, count: int, seed: int) -> tuple[Ratings, DeletionRule, tuple[int, ...]]:
+def spammed(log: RatingLog, count: int, seed: int) -> tuple[RatingLog, DeletionRule, tuple[int, ...]]:
     """The log with `count` made-up profiles, the rule that they go, and the films that they push.
 
     A profile has the ten least popular films and as many of the popular ones, in an order of its own (bandwagon).

@@ -20,7 +20,7 @@ MOVIES = ("movieId", "title", "genres")
 
 
 @dataclass(frozen=True)
-class Ratings:
+class RatingLog:
     """Interactions in the order of time, by numbers from 0 on, and what stands behind the numbers.
 
     `users`: each user's name in the file. `titles`, `genres`: of each item.
@@ -40,7 +40,7 @@ class Rating(NamedTuple):
     time: int
 
 
-def read_log(folder: Path, least: float, core: int) -> Ratings:
+def read_log(folder: Path, least: float, core: int) -> RatingLog:
     """The interactions of a folder: ratings of `least` or more, of users and films with `core` of them or more.
 
     Lines may stand in any order; of a film that a user rated several times the last rating counts. BadInput names the
@@ -63,7 +63,7 @@ def read_log(folder: Path, least: float, core: int) -> Ratings:
     users = sorted({rating.user for rating in liked}, key=_in_order)
     films = sorted({rating.movie for rating in liked}, key=_in_order)
     user_numbers, film_numbers = ({name: i for i, name in enumerate(names)} for names in (users, films))
-    return Ratings(
+    return RatingLog(
         [Interaction(place, user_numbers[r.user], film_numbers[r.movie]) for place, r in enumerate(liked)],
         users,
         tuple(movies[film][0] for film in films),
@@ -82,7 +82,7 @@ def cored(ratings: Sequence[Rating], core: int) -> list[Rating]:
         left = dense
 
 
-def of_genre(log: Ratings, genre: str) -> set[int]:
+def of_genre(log: RatingLog, genre: str) -> set[int]:
     """The items of a genre; BadInput where there is none of that name."""
     spelling = {name.lower(): name for genres in log.genres for name in genres}
     if genre.lower() not in spelling:
@@ -90,7 +90,7 @@ def of_genre(log: Ratings, genre: str) -> set[int]:
     return {item for item, genres in enumerate(log.genres) if spelling[genre.lower()] in genres}
 
 
-def of_users(log: Ratings, names: Sequence[str]) -> list[int]:
+def of_users(log: RatingLog, names: Sequence[str]) -> list[int]:
     """The numbers of users by their names in the file; BadInput for one that has no interaction."""
     numbers = {name: i for i, name in enumerate(log.users)}
     for name in names:

@@ -63,7 +63,7 @@ def test_variance_by_hand(information: Any, in_head: bool, expected: Any) -> Non
 
 def test_noise_is_what_the_generator_draws() -> None:
     model, data = two_logits()
-    request = Request([(torch.tensor([0.9]), 1)], data)
+    request = Request([(torch.tensor([0.9]), data[0][1])], data)
     method = Fisher(alpha=1e-4)
     result = method.unlearn(model, Job(request, Classification(), seeded(3), CPU))
     variance = method.variance(fisher(model, Classification(), data)["weight"], True)

@@ -20,7 +20,7 @@ def line() -> tuple[nn.Linear, Request]:
     model = nn.Linear(1, 2, bias=False)
     model.weight.data = torch.tensor([[1.0], [-1.0]])
     forget, retain = [(torch.tensor([1.0]), 1)], [(torch.tensor([0.25]), 0), (torch.tensor([0.5]), 0)]
-    return model, Request(forget, retain)
+    return model, Request(forget, retain, kind="class", masked=(1,))
 
 
 @pytest.mark.parametrize(("alpha", "damping"), [(1.0, 1.0), (3.0, 0.01)])

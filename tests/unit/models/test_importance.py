@@ -168,7 +168,7 @@ def line() -> tuple[nn.Linear, Request]:
     forget = [(torch.tensor([1.0]), 1)]
     retain = [(torch.tensor([0.1]), 0), (torch.tensor([0.2]), 0), (torch.tensor([0.3]), 0)]
     spare = [(torch.tensor([0.4]), 0)], [(torch.tensor([0.5]), 0)]
-    return model, Request(forget, retain, *spare)
+    return model, Request(forget, retain, *spare, kind="class", masked=(1,))
 
 
 @pytest.mark.parametrize(("against", "divisor"), [("all", 4), ("retain", 3)])

@@ -12,7 +12,7 @@ from unrecall.errors import BadInput
 from unrecall.models.recommenders import NOBODY
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.movielens import PUSHED, MovieLens, spammed
-from unrecall.scenarios.ratings import Rating, Ratings, cored, read_log
+from unrecall.scenarios.ratings import Rating, RatingLog, cored, read_log
 from unrecall.scenarios.recommenders import DeletionRule, Draw, Interaction, examples, parts_of
 from unrecall.tasks import Recommendation
 from unrecall.training.session import Session
@@ -216,7 +216,7 @@ def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, Any
 
 
 def test_a_small_catalogue_has_no_room_for_spam() -> None:
-    log = Ratings([Interaction(0, 0, 0)], ["1"], ("Heat",) * 19, (frozenset({"War"}),) * 19)
+    log = RatingLog([Interaction(0, 0, 0)], ["1"], ("Heat",) * 19, (frozenset({"War"}),) * 19)
     with pytest.raises(BadInput, match="expected at least 20 films for spam, got 19"):
         spammed(log, 1, 0)
 
