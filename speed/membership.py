@@ -103,7 +103,7 @@ def run() -> list[Race]:
 
 def _rows(model: nn.Module, task: CausalLM, texts: Sequence[Any], one_by_one: bool, standard: bool) -> list[np.ndarray]:
     """The log-probability of each token of each text, standardised for Min-K%++; read at once, or one by one."""
-    task.known.clear()
+    task.encodings.clear()
     batch = task.collate(texts)
     targets = batch["tokens"][:, 1:]
     log_p = F.log_softmax(model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1].float(), -1)
