@@ -203,10 +203,9 @@ class Request:
     def with_validation(self) -> "Request":
         """This request with examples for tuning: its own, or half of the holdout, drawn at random and taken out of it.
 
-        The draw is the same each time.
-        Where the holdout has fewer than 4, or too few others to compare one person with, of the test set; of the
-        holdout only as many persons as leave 19 for the audit of one. None for a class, as forget alone is looked at.
-        MissingReference where neither has 4, or all of a holdout is one person's.
+        The draw is the same each time. Where the holdout has fewer than 4, or too few others to compare one person
+        with, it is of the test set; of the holdout only as many persons as leave 19 for the audit of one. None for a
+        class, as forget alone is looked at. MissingReference where neither has 4, or all of a holdout is one person's.
         """
         if self.validation is not None and (len(self.validation) or self.kind == "class"):
             return self

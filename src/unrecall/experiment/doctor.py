@@ -82,14 +82,14 @@ def beforehand(case: Case) -> list[str]:
     try:
         with own_randomness(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _told(case, case.start())
+            return _before_attacks(case, case.start())
     except KeyboardInterrupt:
         raise
     except BaseException:  # the run itself will say what is wrong
         return []
 
 
-def _told(case: Case, model: nn.Module) -> list[str]:
+def _before_attacks(case: Case, model: nn.Module) -> list[str]:
     """The time and the memory, a line each; the memory alone where it is too small to try a step."""
     size, free = memory(case, model), psutil.virtual_memory().available
     if COPIES * size_of(model) > free:

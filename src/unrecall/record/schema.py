@@ -71,16 +71,16 @@ class Estimate(Frozen):
         """
         if not isinstance(stated, dict):
             return stated
-        if _endless(stated.get("value")):
+        if _not_finite(stated.get("value")):
             reason = stated.get("note") or f"not a finite number ({stated['value']})"
             return stated | {"value": None, "low": None, "high": None, "note": reason}
-        if _endless(stated.get("low")) or _endless(stated.get("high")):
+        if _not_finite(stated.get("low")) or _not_finite(stated.get("high")):
             reason = stated.get("note") or "no interval: it is not finite"
             return stated | {"low": None, "high": None, "note": reason}
         return stated
 
 
-def _endless(value: object) -> bool:
+def _not_finite(value: object) -> bool:
     """Whether a value is a number that is infinite, or none at all (NaN)."""
     return isinstance(value, Real) and not isinstance(value, int) and not math.isfinite(value)
 

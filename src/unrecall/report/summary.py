@@ -129,12 +129,12 @@ def cases(groups: Sequence[Audits]) -> dict[str, list[Audits]]:
     """The methods that can be ranked against each other, by a name for people: those on one scenario and request."""
     requests: dict[str, list[str]] = {}
     for group in groups:
-        known = requests.setdefault(group.scenario, [])
-        known += [] if group.request in known else [group.request]
+        of_scenario = requests.setdefault(group.scenario, [])
+        of_scenario += [] if group.request in of_scenario else [group.request]
     names = {
-        (scenario, request): scenario if len(known) == 1 else f"{scenario}, request {number}"
-        for scenario, known in requests.items()
-        for number, request in enumerate(known, 1)
+        (scenario, request): scenario if len(of_scenario) == 1 else f"{scenario}, request {number}"
+        for scenario, of_scenario in requests.items()
+        for number, request in enumerate(of_scenario, 1)
     }
     together: dict[str, list[Audits]] = {}
     for group in groups:

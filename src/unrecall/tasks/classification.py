@@ -94,8 +94,8 @@ class Classification(Task):
         keys = {}  # made now and handed on by `replace`, for what a hook holds may change as it runs
         for name in ("read", "forward"):
             if (hook := getattr(self, name)) is not None:
-                known = self.hook_keys.get(name)
-                keys[name] = known if known is not None and known[0] is hook else (hook, hook_key(hook))
+                pair = self.hook_keys.get(name)
+                keys[name] = pair if pair is not None and pair[0] is hook else (hook, hook_key(hook))
         object.__setattr__(self, "hook_keys", keys)
 
     def __repr__(self) -> str:
@@ -300,37 +300,17 @@ class Classification(Task):
 
     def _outputs(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """What a model gives in eval and in train mode, where there is more than one input; BadInput where nothing."""
-        with mode(model, training=False), torch.no_grad():
-            try:
-                output = self._logits(model, inputs)
-                if len(inputs) == 1:  # BatchNorm takes no single one
-                    return output, output
-                return output, cast(Tensor, in_training(model, lambda: self._logits(model, inputs)))
-            except REFUSES as error:
-                if out_of_memory(error):
-                    raise
-                line = (str(error).splitlines() or [type(error).__name__])[0]
-                raise BadInput(
-                    f"model: expected to accept inputs {tuple(inputs.shape)}, got: {line}. Bring float32 inputs into "
-                    "its shape and precision: Classification(forward=lambda model, inputs: "
-                    "model(inputs.to(next(model.parameters()).dtype)))."
-                ) from error
+        with mode(model, training=False), torch.no_grad(), _accepting(f"inputs {tuple(inputs.shape)}"):
+            output = self._logits(model, inputs)
+            if len(inputs) == 1:  # BatchNorm takes no single one
+                return output, output
+            return output, cast(Tensor, in_training(model, lambda: self._logits(model, inputs)))
 
     def _check_in_float32(self, model: nn.Module, inputs: Tensor) -> None:
         """BadInput where a copy of a 16-bit model in float32, which is what is trained, takes no inputs."""
-        if all(p.dtype.itemsize >= 4 for p in model.parameters()):
-            return
-        try:
-            with torch.no_grad():
+        if any(p.dtype.itemsize < 4 for p in model.parameters()):
+            with torch.no_grad(), _accepting("inputs in float32 too, in which its weights are trained"):
                 self._logits(copy.deepcopy(model).float().eval(), inputs)
-        except REFUSES as error:
-            if out_of_memory(error):
-                raise
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadInput(
-                f"model: expected to accept inputs in float32 too, in which its weights are trained, got: {line}. "
-                "Bring them into the precision of its weights: inputs.to(next(model.parameters()).dtype)."
-            ) from error
 
     def _check_examples(self, split: str, request: Request, classes: int, shape: torch.Size) -> set[int]:
         """BadInput for the first example of a set that isn't as it must be; gives the classes of all."""
@@ -379,3 +359,18 @@ class Classification(Task):
     def raw(self, item: Any) -> bytes:
         """The input in 256 steps between its bounds, a byte a value."""
         return coarse(self._read(item, "example").input, self.bounds).numpy().tobytes()
+
+
+@contextmanager
+def _accepting(what: str) -> Iterator[None]:
+    """BadInput, with what to do, where a model takes no inputs in this block; `what`: these, in words."""
+    try:
+        yield
+    except REFUSES as error:
+        if out_of_memory(error):
+            raise
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(
+            f"model: expected to accept {what}, got: {line}. Bring float32 inputs into its shape and precision: "
+            "Classification(forward=lambda model, inputs: model(inputs.to(next(model.parameters()).dtype)))."
+        ) from error

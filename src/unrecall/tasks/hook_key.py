@@ -39,8 +39,8 @@ def hook_key(hook: Callable[..., Any]) -> str:
         )
 
 
-def _parts(value: Any, earlier: dict[int, Any]) -> Iterator[str]:
-    """A value in texts that tell it from others; `earlier`: what came before, by id, for some may hold each other."""
+def _parts(value: Any, earlier: dict[int, tuple[int, Any]]) -> Iterator[str]:
+    """A value in texts that tell it from others; `earlier`: values before it, by id, as some hold each other."""
     if type(value) in PLAIN:
         yield repr(value)
         return
@@ -49,9 +49,9 @@ def _parts(value: Any, earlier: dict[int, Any]) -> Iterator[str]:
         yield digest(value if isinstance(value, Tensor) else np.asarray(value))
         return
     if id(value) in earlier:
-        yield f"again {list(earlier).index(id(value))}"
+        yield f"again {earlier[id(value)][0]}"
         return
-    earlier[id(value)] = value
+    earlier[id(value)] = len(earlier), value
     inside = _inside(value)
     if inside is None:
         yield from _code(value)

@@ -40,7 +40,7 @@ def normalised(processor: Any, inputs: Tensor) -> Tensor:
     scaled = inputs * (255 * processor.rescale_factor) if processor.do_rescale else inputs * 255
     if not processor.do_normalize:
         return scaled
-    mean, std = (inputs.new_tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+    mean, std = (inputs.new_tensor(values)[:, None, None] for values in moments(processor))
     return (scaled - mean) / std
 
 

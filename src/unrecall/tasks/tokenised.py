@@ -285,12 +285,11 @@ class Tokenised:
 
     def content(self, item: Any) -> str:
         """sha256 of the whole text, wherever its answer begins; a template is part of it, a chat template is not."""
-        texts = (
-            [turn["content"] for turn in whole(item)]
-            if self._uses_chat_template(item)
-            else [framed(self.template, item)]
-        )
-        return digest(plain(" ".join([*texts, *([] if self._uses_chat_template(item) else [self.answer(item)])])))
+        if self._uses_chat_template(item):
+            texts = [turn["content"] for turn in whole(item)]
+        else:
+            texts = [framed(self.template, item), self.answer(item)]
+        return digest(plain(" ".join(texts)))
 
     def predicted(self, batch: Batch) -> Tensor:
         """Which tokens are predicted `[examples, length]`: those of answers; with `prompts` each but the first."""

@@ -32,7 +32,10 @@ class TransformersPictures(Classification):
 
     def check_processor(self, picture: Any) -> None:
         """BadInput where what reaches the model isn't what the processor makes of a Pillow picture, up to rounding."""
-        prepared = lambda picture: self._normalised(self.prepare(picture)[None] / 255)  # noqa: E731
+
+        def prepared(picture: Any) -> Tensor:
+            return self._normalised(self.prepare(picture)[None] / 255)
+
         processors.check_processor(self.processor, prepared, picture)
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
