@@ -198,7 +198,7 @@ def test_a_prompt_is_text_or_nothing(text_world: World, words: Any) -> None:
     assert task.encode(nothing) == task.encode({"prompt": "", "answer": "ann baker"})  # type: ignore[attr-defined]
     assert CausalLM(words).encode(nothing) == CausalLM(words).encode({"answer": "ann baker"})
     for prompt in (5, ["x"], b"x"):
-        odd = whole.with_own(test=[{"prompt": prompt, "answer": "ann baker"}])
+        odd = replace(whole, test=[{"prompt": prompt, "answer": "ann baker"}])
         with pytest.raises(BadInput, match=r"test\[0\]: expected 'prompt' to be text or nothing, got"):
             task.check(text_world.original, odd)
 
