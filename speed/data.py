@@ -51,7 +51,8 @@ def _requests() -> list[Race]:
 
     def made(data: Examples) -> Request:
         cuts = [0, EACH, EACH + COUNT, 2 * EACH + COUNT, 3 * EACH + COUNT]
-        return Request(*(Part(data, range(a, b)) for a, b in itertools.pairwise(cuts)))
+        forget, retain, holdout, test = (Part(data, range(a, b)) for a, b in itertools.pairwise(cuts))
+        return Request(forget, retain, holdout, test)
 
     def checked(data: Examples) -> None:
         check_inputs(Classification(), model, made(data))

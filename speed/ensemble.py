@@ -9,6 +9,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from speed.clock import Race, race
 from unrecall.scenarios.networks import small_cnn
 
+STEPS = 20
+
 
 def run() -> list[Race]:
     models = [small_cnn().train() for _ in range(5)]
@@ -17,12 +19,14 @@ def run() -> list[Race]:
     skeleton = copy.deepcopy(models[0]).to("meta")
 
     def together() -> None:
-        logits = vmap(lambda p, b, x: functional_call(skeleton, (p, b), (x,)))(parameters, buffers, inputs)
-        F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        for _ in range(STEPS):
+            logits = vmap(lambda p, b, x: functional_call(skeleton, (p, b), (x,)))(parameters, buffers, inputs)
+            F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
 
     def in_turn() -> None:
-        for model, x, y in zip(models, inputs, targets, strict=True):
-            F.cross_entropy(model(x), y).backward()
+        for _ in range(STEPS):
+            for model, x, y in zip(models, inputs, targets, strict=True):
+                F.cross_entropy(model(x), y).backward()
 
-    times = race(lambda: [together() for _ in range(20)], lambda: [in_turn() for _ in range(20)], rounds=3)
+    times = race(together, in_turn, rounds=3)
     return [Race("five references as one ensemble", *times, "one after another", "no target")]

@@ -54,7 +54,8 @@ def _by_batches(name: str, model: nn.Module, task: Task, data: Sequence[Any]) ->
 
     def bare() -> Importance:
         names, weights = zip(*model.named_parameters(), strict=True)
-        total, loader = [torch.zeros_like(weight) for weight in weights], DataLoader(data, 128)  # type: ignore[arg-type]
+        total = [torch.zeros_like(weight) for weight in weights]
+        loader: DataLoader[Any] = DataLoader(data, 128)  # type: ignore[arg-type]
         for inputs, targets in loader:
             gradients = torch.autograd.grad(F.cross_entropy(model(inputs), targets), weights)
             for squares, gradient in zip(total, gradients, strict=True):

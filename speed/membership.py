@@ -89,8 +89,8 @@ def run() -> list[Race]:
     for at_once in (1, 32):
         times = race(six, partial(each, at_once), rounds=2)
         gap = float(np.abs(by_rival["ours"] / by_rival["naive"] - 1).max())
-        rival = f"a pass each, {at_once} at a time, a backward a text"
-        races.append(Race(f"six attacks, {TEXTS} texts", *times, rival, "no target", f"norms differ by {gap:.0e}"))
+        described = f"a pass each, {at_once} at a time, a backward a text"
+        races.append(Race(f"six attacks, {TEXTS} texts", *times, described, "no target", f"norms differ by {gap:.0e}"))
     for name, at_once, one_by_one in RIVALS:
         rival = partial(naive, at_once, one_by_one)
         times = race(ours, rival, rounds=2)
@@ -161,4 +161,5 @@ def _llama(seed: int) -> nn.Module:
         eos_token_id=2,
     )
     with own_randomness(seed):
-        return LlamaForCausalLM(config).eval()  # type: ignore[no-any-return]
+        made: nn.Module = LlamaForCausalLM(config).eval()
+        return made

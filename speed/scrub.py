@@ -38,7 +38,8 @@ def run() -> list[Race]:
 
 def raced(name: str, method: Method, start: nn.Module, forget: Data, retain: Data) -> Race:
     """The method, whose request has been checked before, against its loop."""
-    request = Request(forget, retain, *([(torch.rand_like(x), y) for x, y in forget[:n]] for n in (2, 3)))
+    holdout, test = ([(torch.rand_like(x), y) for x, y in forget[:n]] for n in (2, 3))
+    request = Request(forget, retain, holdout, test)
     bare = scrub_bare if isinstance(method, SCRUB) else ssd_bare
 
     def ours() -> nn.Module:
@@ -55,7 +56,8 @@ def scrub_bare(method: Any, start: nn.Module, forget: Data, retain: Data) -> Non
         with torch.no_grad():
             before = F.log_softmax(teacher(inputs) / method.temperature, 1)
         after = F.log_softmax(logits / method.temperature, 1)
-        return method.temperature**2 * F.kl_div(after, before, reduction="batchmean", log_target=True)
+        distance: Tensor = method.temperature**2 * F.kl_div(after, before, reduction="batchmean", log_target=True)
+        return distance
 
     def epoch(data: Data, size: int, maximise: bool) -> None:
         recipe = method.fit
@@ -79,7 +81,8 @@ def ssd_bare(method: Any, start: nn.Module, forget: Data, retain: Data) -> None:
     weights = list(student.parameters())
 
     def importance(data: Data) -> Iterable[Tensor]:
-        total, loader = [torch.zeros_like(weight) for weight in weights], DataLoader(data, method.batch_size)  # type: ignore[arg-type]
+        total = [torch.zeros_like(weight) for weight in weights]
+        loader: DataLoader[Any] = DataLoader(data, method.batch_size)  # type: ignore[arg-type]
         for inputs, targets in loader:
             gradients = torch.autograd.grad(F.cross_entropy(student(inputs), targets), weights)
             for squares, gradient in zip(total, gradients, strict=True):
