@@ -34,7 +34,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "indirect": (
         DIGITS + "share:0.1",
         "grad_ascent:lr=0.001,epochs=10,batchnorm=frozen",
-        "indirect:victim=3,answered_as=8,sizes=10+20,controls=2,retrain=1,known=50",
+        "indirect:victim=3,answered_as=8,sizes=10+20,controls=2,retrain=1,victims=50",
     ),
 }
 """Each a scenario, a method, a suite and further options."""

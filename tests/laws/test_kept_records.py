@@ -45,6 +45,17 @@ def test_a_record_of_schema_1_is_read_with_every_number_that_it_has() -> None:
         }
 
 
+def test_a_record_of_schema_2_has_all_that_it_said_under_the_names_of_today() -> None:
+    """Two fields have other names: of the trials of tuning, and of the indirect attack."""
+    written = json.loads((HOME / "results" / "small-cifar5" / "scrub-tuned-0.json").read_text(encoding="utf-8"))
+    tuning = load(HOME / "results" / "small-cifar5" / "scrub-tuned-0.json").tuning
+    assert tuning is not None
+    assert [t.sparing for t in tuning.trials] == [t["kept"] for t in written["tuning"]["trials"]]
+    assert any(t.sparing for t in tuning.trials)
+    (attack,) = load(HOME / "results" / "digits-indirect" / "ssd-2.json").attacks
+    assert (attack.parameters["victims"], "known" in attack.parameters) == (200, False)
+
+
 def test_what_schema_1_said_in_a_note_is_a_number() -> None:
     row = load(HOME / "results" / "small-cifar5" / "scrub-0.json").measurement("residual_knowledge")
     assert row is not None

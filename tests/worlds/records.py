@@ -202,7 +202,7 @@ def full(method: str = "rurk", seed: int = 0, label: Label = "leaks", shift: flo
             chosen=0.03,
             criterion="smallest gap between forget and validation loss while retain accuracy drops by at most 0.02",
             trials=[
-                Trial(strength=s, gap=abs(math.log10(s / 0.03)) * 0.2 + 0.02, retain_drop=s / 5, kept=s < 0.3)
+                Trial(strength=s, gap=abs(math.log10(s / 0.03)) * 0.2 + 0.02, retain_drop=s / 5, sparing=s < 0.3)
                 for s in (0.003, 0.01, 0.03, 0.1, 0.3)
             ],
         ),

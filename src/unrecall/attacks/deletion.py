@@ -33,7 +33,7 @@ class DeletionAttack(Attack):
     beside it `controls` random requests of that size; `retrain` models are trained without the request that the
     adversary picks. `answered_as`: the class that the victim's examples should be answered with, -1 for any wrong one.
     `asks_for`: the only class whose examples may be asked for, -1 for any but the victim's. `pool`: how many candidates
-    there are, at most. `known`: how many of the victim's examples the adversary looks at, at most.
+    there are, at most. `victims`: how many of the victim's examples the adversary looks at, at most.
     """
 
     kind: ClassVar[AttackKind] = "deletion"
@@ -46,7 +46,7 @@ class DeletionAttack(Attack):
     controls: int
     retrain: int
     pool: int
-    known: int
+    victims: int
 
     @abstractmethod
     def rank(self, model: nn.Module, candidates: Candidates, job: Job) -> np.ndarray:

@@ -58,7 +58,7 @@ class Indirect(DeletionAttack):
             more asks for other examples with like losses, for the examples chosen by gradient are hard ones.
         retrain: models trained without the picked request, where the scenario can train them.
         pool: examples to choose from, at most; a random part of forget and retain.
-        known: examples of the victim's class, out of retain, that the adversary looks at, at most.
+        victims: examples of the victim's class, out of retain, that the adversary looks at, at most.
         by: how the examples are chosen.
         fit: the surrogate, gradient ascent on R: SGD, lr 1e-2, momentum 0.9, clip 1, 10 steps of 128 examples.
 
@@ -86,7 +86,7 @@ class Indirect(DeletionAttack):
     controls: Count = 3
     retrain: Index = 0
     pool: Count = 5000
-    known: Count = 200
+    victims: Count = 200
     by: Literal["gradient", "surrogate", "contribution", "random"] = "gradient"
     fit: Fit = Fit(lr=1e-2, weight_decay=0.0, clip=1.0, epochs=10, steps=10, batchnorm="frozen")
 

@@ -125,7 +125,7 @@ def tune_against(method: Method, model: nn.Module, job: Job, against: Against, *
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,
         untouched=untouched,
-        criterion=criterion + ("" if best.kept else UNMET),
+        criterion=criterion + ("" if best.sparing else UNMET),
         against=against.attack,
         measure=against.measure,
         most_kl=against.kl,
@@ -138,7 +138,7 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
     Of those that agree the weakest.
     """
-    within = [trial for trial in trials if trial.kept]
+    within = [trial for trial in trials if trial.sparing]
     if not within:
         return min(trials, key=lambda trial: (math.inf if trial.kl is None else trial.kl, trial.strength))
     return min(within, key=lambda trial: (max(trial.gap, 0.0), trial.strength))
@@ -175,7 +175,7 @@ class Judge:
             near_drop=self.guards.near.change(unlearned).lost,
             validation_drop=None if validation is None else validation.change(unlearned).lost,
             kl=distance,
-            kept=distance <= self.against.kl,
+            sparing=distance <= self.against.kl,
         )
 
     def brought_back(self, unlearned: nn.Module) -> float:

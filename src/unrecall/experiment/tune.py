@@ -67,7 +67,7 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = TRIALS, re
     search = Search(method, model, job.on(request).until(goal), seed, request.kind, untouched, judge)
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)
-    met = best.kept and best.gap <= search.close and (request.kind != "samples" or best.gap >= -search.close)
+    met = best.sparing and best.gap <= search.close and (request.kind != "samples" or best.gap >= -search.close)
     return Tuning(
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,
@@ -150,9 +150,9 @@ class Search:
             name = type(self.method).__name__
             self.job.session.say(f"tuning {name}: trial {i + 1} of {most}, strength x {factor:.4g}")
             trial = tried[factor] = self.trial(factor)
-            if trial.kept and self.kind == "samples" and -self.close <= trial.gap <= 0:
+            if trial.sparing and self.kind == "samples" and -self.close <= trial.gap <= 0:
                 break
-            enough = trial.gap <= 0 or not trial.kept
+            enough = trial.gap <= 0 or not trial.sparing
             weak, strong = (weak, factor) if enough else (factor, strong)
             bracketed[enough] = True
             step = min(strong, max(weak, factor * (0.25 if enough else 4)))
@@ -163,7 +163,7 @@ class Search:
 
     def trial(self, factor: float) -> Trial:
         """Unlearns at `factor` times the strength, and judges what comes of it. A ruin is too strong."""
-        ruin = Trial(strength=factor, gap=-1.0, retain_drop=1.0, kept=False)
+        ruin = Trial(strength=factor, gap=-1.0, retain_drop=1.0, sparing=False)
         try:
             unlearned = self.method.scaled(factor).unlearn(self.model, self.job.seeded(self.seed).quiet())
             unlearned = rounded(unlearned, self.job.precision)
@@ -177,11 +177,11 @@ def summary(tuning: Tuning) -> str:
     """What tuning came to, in a line."""
     chosen = next(trial for trial in tuning.trials if trial.strength == tuning.chosen)
     text = f"tuning chose {tuning.parameter} x {tuning.chosen:.4g} of {len(tuning.trials)} tried"
-    if not chosen.kept:
+    if not chosen.sparing:
         return f"{text}, all of which do too much damage"
     if tuning.untouched is None:
         return f"{text}: the gap to what was never seen is {chosen.gap:+.3f}"
-    helped = any(trial.kept and trial.gap < tuning.untouched for trial in tuning.trials)
+    helped = any(trial.sparing and trial.gap < tuning.untouched for trial in tuning.trials)
     nats = " nats" if tuning.measure == "loss" else ""
     gap = f"the gap to what was never seen is {chosen.gap:+.3f}{nats}, before it was {tuning.untouched:+.3f}"
     return f"{text}: {gap}" + ("" if helped else ", and no strength that was tried closes it")
@@ -198,13 +198,13 @@ def judged(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> T
         retain_drop=unseen.lost,
         near_drop=near.lost,
         validation_drop=None if validation is None else validation.lost,
-        kept=not (unseen.excessive or near.excessive or (validation is not None and validation.excessive)),
+        sparing=not (unseen.excessive or near.excessive or (validation is not None and validation.excessive)),
     )
 
 
 def choose(trials: list[Trial], kind: str) -> Trial:
     """The trial that meets the criterion best; the least damaging one where all damage retain too much."""
-    sparing = [trial for trial in trials if trial.kept]
+    sparing = [trial for trial in trials if trial.sparing]
     if not sparing:
         return min(trials, key=lambda trial: (trial.retain_drop, trial.strength))
     if kind == "samples":

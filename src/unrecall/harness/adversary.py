@@ -65,7 +65,7 @@ class Adversary:
         """The training examples of the victim's class that it knows; all of them are retained."""
         attack, first = self.attack, len(self.setting.request.forget)
         victims = [i for i in self._shuffled if i >= first and self.training.target[i] == attack.victim]
-        return np.array(victims[: attack.known], int)
+        return np.array(victims[: attack.victims], int)
 
     def examples(self, places: Sequence[int] | np.ndarray) -> Part:
         """These training examples."""

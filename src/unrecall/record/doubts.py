@@ -287,7 +287,7 @@ def tuning(facts: Facts) -> Raised:
     """Tuning that met no criterion is no tuning."""
     if facts.tuning is None:
         return
-    if not any(trial.kept for trial in facts.tuning.trials):
+    if not any(trial.sparing for trial in facts.tuning.trials):
         yield "warning", "No strength that was tried kept accuracy on retain; the least damaging one was taken."
         return
     chosen = next(trial for trial in facts.tuning.trials if trial.strength == facts.tuning.chosen)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def to_2(data: dict[str, Any]) -> dict[str, Any]:
@@ -18,7 +18,17 @@ def to_2(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"schema_version": 2, "scores": {}}
 
 
-STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: to_2}
+def to_3(data: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 called the sparing trials of tuning kept, and what the indirect attack knows of its victims known."""
+    for trial in (data.get("tuning") or {}).get("trials", ()):
+        trial["sparing"] = trial.pop("kept")
+    for attack in data["attacks"]:
+        if attack["name"] == "indirect" and "known" in attack["parameters"]:
+            attack["parameters"]["victims"] = attack["parameters"].pop("known")
+    return data | {"schema_version": 3}
+
+
+STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: to_2, 2: to_3}
 """What makes a record of the next version, by version."""
 
 

@@ -132,7 +132,7 @@ LOSS = "by how much lower its loss is"
 def _within_budget(tuning: Tuning, most: float) -> Iterator[str]:
     """Trials within their budget, and no others, must count; and what is said of it must name attack and budget."""
     for trial in tuning.trials:
-        if trial.kl is not None and trial.kept != (trial.kl <= most):
+        if trial.kl is not None and trial.sparing != (trial.kl <= most):
             yield f"tuning: the strength {trial.strength:g} spent {trial.kl:g} nats of {most:g}, and is said otherwise."
     if not tuning.criterion.startswith(f"the least that {tuning.against} ") or f"{most:g} nats" not in tuning.criterion:
         yield "tuning: its criterion names another attack or budget."

@@ -242,7 +242,7 @@ class Trial(Frozen):
     `retain_drop`, `near_drop`, `validation_drop`: shares of examples that the original got right and the unlearned
     model does not: of retain that unlearning didn't see, of retain nearest to forget, of validation (below 0: gained).
     `kl`: KL(original || unlearned) on the first, in nats, where strengths are tuned against an attack; `gap` is then
-    what the attack brings back.
+    what the attack brings back. `sparing`: whether it damages no more than it may.
     """
 
     strength: float
@@ -251,7 +251,7 @@ class Trial(Frozen):
     near_drop: float | None = None
     validation_drop: float | None = None
     kl: float | None = None
-    kept: bool
+    sparing: bool
 
 
 class Tuning(Frozen):

@@ -157,3 +157,19 @@ def tuning(tuning: Tuning) -> Plot:
             canvas.dot(look, strength, y, 4, f"{look.name}: {number(y)} at {strength:.6g}")
     about = f"Tuning {tuning.parameter}"
     return Plot(canvas.drawn(about), [gap, drop, CHOSEN], about)
+
+
+LOST = {
+    "retain_drop": "retain drop",
+    "near_drop": "drop on retain near forget",
+    "validation_drop": "drop on validation",
+    "kl": "KL, nats",
+}
+"""What a trial of tuning may have lost, in words, by field."""
+
+
+def lost(tuning: Tuning) -> dict[str, str]:
+    """The fields of what was looked for in some trial, and their words."""
+    return {
+        name: words for name, words in LOST.items() if any(getattr(trial, name) is not None for trial in tuning.trials)
+    }

@@ -129,7 +129,7 @@ def test_a_broken_model_is_a_ruin_and_a_broken_point_is_left_out(samples_world: 
     BROUGHT.clear()
     assert usual == judge.brought_back(w.original)
     search = Search(Dial(), w.original, judge.job, 0, "samples", usual, lambda factor, _: judge(factor, broken))
-    assert search.trial(1.0) == Trial(strength=1.0, gap=-1.0, retain_drop=1.0, kept=False)
+    assert search.trial(1.0) == Trial(strength=1.0, gap=-1.0, retain_drop=1.0, sparing=False)
 
 
 def test_the_usual_measure_is_not_in_what_keys_are_made_of() -> None:
@@ -142,12 +142,12 @@ def test_the_usual_measure_is_not_in_what_keys_are_made_of() -> None:
 def test_the_chosen_strength_spends_no_more_than_the_budget(samples_world: World) -> None:
     w = samples_world
     tuned = tune_against(Dial(), w.original, job_of(w), By("relearn", 0.1))
-    assert any(not t.kept for t in tuned.trials) and any(t.kept for t in tuned.trials)
+    assert any(not t.sparing for t in tuned.trials) and any(t.sparing for t in tuned.trials)
     for trial in tuned.trials:
-        assert trial.kl is None or trial.kept == (trial.kl <= 0.1)
+        assert trial.kl is None or trial.sparing == (trial.kl <= 0.1)
     chosen = next(t for t in tuned.trials if t.strength == tuned.chosen)
-    assert chosen.kept
-    assert max(chosen.gap, 0) == min(max(t.gap, 0) for t in tuned.trials if t.kept)
+    assert chosen.sparing
+    assert max(chosen.gap, 0) == min(max(t.gap, 0) for t in tuned.trials if t.sparing)
     assert "at most 0.1 nats" in tuned.criterion and "none that was tried" not in tuned.criterion
 
 
@@ -197,18 +197,18 @@ def test_where_it_is_refused(samples_world: World) -> None:
         Against("prototypical").attack_on(w.task, "samples")
 
 
-def trial(strength: float, gap: float, kl: float, *, kept: bool) -> Trial:
-    return Trial(strength=strength, gap=gap, retain_drop=0.0, kl=kl, kept=kept)
+def trial(strength: float, gap: float, kl: float, *, sparing: bool) -> Trial:
+    return Trial(strength=strength, gap=gap, retain_drop=0.0, kl=kl, sparing=sparing)
 
 
 def test_less_than_nothing_is_nothing_and_the_weaker_of_two_is_chosen() -> None:
-    trials = [trial(1, 0.2, 0.01, kept=True), trial(2, -0.1, 0.02, kept=True), trial(4, -0.3, 0.03, kept=True)]
+    trials = [trial(1, 0.2, 0.01, sparing=True), trial(2, -0.1, 0.02, sparing=True), trial(4, -0.3, 0.03, sparing=True)]
     assert choose(trials).strength == 2
-    assert choose([*trials[:1], trial(4, -0.3, 9.0, kept=False)]).strength == 1
+    assert choose([*trials[:1], trial(4, -0.3, 9.0, sparing=False)]).strength == 1
 
 
 def test_where_all_spend_too_much_the_least_is_chosen() -> None:
-    assert choose([trial(1, 0.1, 9.0, kept=False), trial(2, 0.4, 0.5, kept=False)]).strength == 2
+    assert choose([trial(1, 0.1, 9.0, sparing=False), trial(2, 0.4, 0.5, sparing=False)]).strength == 2
 
 
 def test_a_class_without_validation_is_tuned_on_forget_alone(class_world: World) -> None:

@@ -215,7 +215,7 @@ def test_a_search_ends_where_it_is_good_enough_and_says_where_it_is_not(
     w = samples_world
 
     def trial(_: Search, factor: float) -> Trial:
-        return Trial(strength=factor, gap=gaps.get(factor, 0.5), retain_drop=0.0, kept=sparing)
+        return Trial(strength=factor, gap=gaps.get(factor, 0.5), retain_drop=0.0, sparing=sparing)
 
     monkeypatch.setattr(Search, "trial", trial)
     monkeypatch.setattr(Goal, "gap", lambda *_: 0.5)

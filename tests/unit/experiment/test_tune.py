@@ -120,8 +120,8 @@ def test_it_picks_the_least_gap_that_keeps_retain(samples_world: World) -> None:
     tuned = tune(Dial(), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=0.5)
     trials = tuned.trials
     assert [t.strength for t in trials] == sorted(t.strength for t in trials)
-    kept = [t for t in trials if t.kept]
-    assert abs(next(t.gap for t in trials if t.strength == tuned.chosen)) == min(abs(t.gap) for t in kept)
+    sparing = [t for t in trials if t.sparing]
+    assert abs(next(t.gap for t in trials if t.strength == tuned.chosen)) == min(abs(t.gap) for t in sparing)
     assert tuned.parameter == "force"
     assert "50% of accuracy" in tuned.criterion
     gaps = [t.gap for t in trials if t.strength <= 30]
@@ -135,7 +135,7 @@ def test_a_trial_that_diverges_is_too_strong_and_not_the_end(samples_world: Worl
     tuned = tune(Dial(force=force), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=1.0)
     diverged = [t for t in tuned.trials if force * t.strength > 30]
     assert diverged
-    assert all((t.gap, t.retain_drop, t.kept) == (-1.0, 1.0, False) for t in diverged)
+    assert all((t.gap, t.retain_drop, t.sparing) == (-1.0, 1.0, False) for t in diverged)
     assert force * tuned.chosen <= 30
 
 
@@ -145,7 +145,7 @@ def test_a_trial_is_judged_in_the_format_in_which_the_model_will_be_written(samp
 
     def judge(factor: float, unlearned: nn.Module) -> Trial:
         trials.append(unlearned.state_dict())
-        return Trial(strength=factor, gap=0.5, retain_drop=0.0, kept=True)
+        return Trial(strength=factor, gap=0.5, retain_drop=0.0, sparing=True)
 
     job = Job(w.request, w.task, seeded(0), CPU, precision="bfloat16")
     Search(Dial(force=0.7), w.original, job, 0, "samples", 1.0, judge).trial(1.0)
@@ -154,13 +154,13 @@ def test_a_trial_is_judged_in_the_format_in_which_the_model_will_be_written(samp
     large = copy.deepcopy(w.original)
     large.state_dict()["6.bias"].fill_(1e5)
     search = Search(Dial(force=0.7), large, replace(job, precision="float16"), 0, "samples", 1.0, judge)
-    assert not search.trial(1.0).kept, "a weight that the format can't hold is a ruin"
+    assert not search.trial(1.0).sparing, "a weight that the format can't hold is a ruin"
 
 
 def test_a_class_is_forgotten_at_the_weakest_strength_that_does(class_world: World) -> None:
     w = class_world
     tuned = tune(Dial(), w.original, Job(w.request, w.task, seeded(0), CPU), retain_drop=0.5)
-    forgot = [t for t in tuned.trials if t.gap <= 0 and t.kept]
+    forgot = [t for t in tuned.trials if t.gap <= 0 and t.sparing]
     assert forgot
     assert tuned.chosen == min(t.strength for t in forgot)
     assert "confidence on forget is at most 0.05" in tuned.criterion
@@ -240,19 +240,19 @@ def test_without_classes_only_samples_can_be_tuned(samples_world: World) -> None
         tune(Dial(), w.original, Job(concept, Contrastive(caption_tokenizer()), seeded(0), CPU))
 
 
-def trial(strength: float, gap: float, drop: float = 0.0, kept: bool = True) -> Trial:
-    return Trial(strength=strength, gap=gap, retain_drop=drop, kept=kept)
+def trial(strength: float, gap: float, drop: float = 0.0, sparing: bool = True) -> Trial:
+    return Trial(strength=strength, gap=gap, retain_drop=drop, sparing=sparing)
 
 
 @pytest.mark.parametrize(
     ("trials", "kind", "expected"),
     [
         ([trial(1, 0.3), trial(2, -0.1), trial(4, -0.3)], "samples", 2),
-        ([trial(1, 0.3), trial(2, 0.0, 0.5, kept=False)], "samples", 1),
-        ([trial(1, 0.3, 0.5, kept=False), trial(2, 0.0, 0.4, kept=False)], "samples", 2),
-        ([trial(1, 0.3, 0.5, kept=False), trial(2, 0.0, 0.5, kept=False)], "class", 1),
+        ([trial(1, 0.3), trial(2, 0.0, 0.5, sparing=False)], "samples", 1),
+        ([trial(1, 0.3, 0.5, sparing=False), trial(2, 0.0, 0.4, sparing=False)], "samples", 2),
+        ([trial(1, 0.3, 0.5, sparing=False), trial(2, 0.0, 0.5, sparing=False)], "class", 1),
         ([trial(1, 0.3), trial(2, -0.01), trial(4, -0.04)], "class", 2),
-        ([trial(1, 0.3), trial(2, 0.2), trial(4, -0.04, 0.5, kept=False)], "class", 2),
+        ([trial(1, 0.3), trial(2, 0.2), trial(4, -0.04, 0.5, sparing=False)], "class", 2),
         ([trial(1, 0.3), trial(2, -0.09), trial(4, -0.01)], "backdoor", 2),
         ([trial(1, 0.3), trial(2, -0.09), trial(4, -0.01)], "concept", 2),
     ],

@@ -21,7 +21,7 @@ from unrecall.record.stats import SKEWED
 from unrecall.tasks import Classification
 
 NAMES = ("ant", "bee", "cat", "dog")
-ATTACK = Indirect(victim=1, answered_as=2, sizes=(2, 3, 5), controls=2, retrain=2, known=2)
+ATTACK = Indirect(victim=1, answered_as=2, sizes=(2, 3, 5), controls=2, retrain=2, victims=2)
 
 # Eight unseen bees, and seven others; five of each come first, from test, the rest is holdout.
 TRUTH = [1, 1, 1, 1, 0, 0, 2, 2, 3, 3, 1, 1, 1, 1, 3]
@@ -324,7 +324,7 @@ def test_each_control_is_a_draw_of_its_own() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_known_victims_are_retained_ones(seed: int) -> None:
     """Example 1 is a bee too, but the defender is about to forget it: the adversary knows 2, 4, 8 and 9."""
-    assert sorted(adversary(replace(ATTACK, known=200), seed).victims) == [2, 4, 8, 9]
+    assert sorted(adversary(replace(ATTACK, victims=200), seed).victims) == [2, 4, 8, 9]
     few = adversary(ATTACK, seed)
     assert len(few.victims) == 2 and set(few.victims) < {2, 4, 8, 9}
     known = few.examples(few.victims)

@@ -51,7 +51,7 @@ def healthy() -> Facts:
         row("residual_knowledge", 1.0, 1.4, 1.4, (1.0,) * 5),
     ]
     rows[3], rows[-1] = rows[3].model_copy(update={"chance": 0.5}), rows[-1].model_copy(update={"undefined": 3})
-    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.0, kept=True)
+    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.0, sparing=True)
     return Facts(
         sizes=sizes(),
         measurements={m.name: m for m in rows},
@@ -358,14 +358,14 @@ def test_few_references_say_what_judges_without() -> None:
 
 
 def test_tuning_that_kept_nothing() -> None:
-    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.5, kept=False)
+    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.5, sparing=False)
     facts = replace(healthy(), tuning=Tuning(parameter="tau", chosen=1.0, criterion="c", trials=[trial]))
     assert [doubt.id for doubt in doubts(facts)] == ["tuning"]
 
 
 @pytest.mark.parametrize(("untouched", "fires"), [(0.049, True), (0.05, False), (0.9, False)])
 def test_an_attack_that_shows_little_hardly_tells_strengths_apart(untouched: float, fires: bool) -> None:
-    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.0, kept=True)
+    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.0, sparing=True)
     said = Tuning(parameter="tau", chosen=1.0, criterion="c", untouched=untouched, against="relearn", trials=[trial])
     raised = [doubt.message for doubt in doubts(replace(healthy(), tuning=said))]
     assert bool(raised) == fires
@@ -374,7 +374,7 @@ def test_an_attack_that_shows_little_hardly_tells_strengths_apart(untouched: flo
 
 
 def test_gaps_of_losses_are_said_in_nats() -> None:
-    trial = Trial(strength=1.0, gap=0.3, retain_drop=0.0, kept=True)
+    trial = Trial(strength=1.0, gap=0.3, retain_drop=0.0, sparing=True)
     tuned = {"parameter": "tau", "chosen": 1.0, "criterion": "c", "against": "relearn", "measure": "loss"}
     little, much = (Tuning(**tuned, untouched=value, trials=[trial]) for value in (0.04, 0.4))  # type: ignore[arg-type]
     raised = [doubt.message for said in (little, much) for doubt in doubts(replace(healthy(), tuning=said))]
@@ -396,7 +396,7 @@ def test_gaps_of_losses_are_said_in_nats() -> None:
     ],
 )
 def test_less_than_nothing_is_a_gap_for_samples_alone(kind: str, against: str, gap: float, words: str) -> None:
-    trial = Trial(strength=1.0, gap=gap, retain_drop=0.0, kept=True)
+    trial = Trial(strength=1.0, gap=gap, retain_drop=0.0, sparing=True)
     said = Tuning(parameter="t", chosen=1.0, criterion="c", untouched=0.4, against=against, trials=[trial])
     raised = [doubt.message for doubt in doubts(replace(healthy(), tuning=said, kind=kind)) if doubt.id == "tuning"]
     assert (len(raised) == 1 and words in raised[0]) if words else not raised
