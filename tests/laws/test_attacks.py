@@ -97,7 +97,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "interpolate": {"points": 3, "most": 20},
     "leak_at_k": {"ks": (1, 4), "samples": 4, "temperatures": (1.0,)},
     "knowledge_holes": {"homes": 6, "rounds": 2, "children": 2, "steps": 1, "draws": 2},
-    "indirect": {"victim": 1, "sizes": (2,), "controls": 1, "pool": 12, "known": 4},
+    "indirect": {"victim": 1, "sizes": (2,), "controls": 1, "pool": 12, "victims": 4},
 }
 
 

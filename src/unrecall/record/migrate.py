@@ -23,7 +23,7 @@ def to_3(data: dict[str, Any]) -> dict[str, Any]:
     for trial in (data.get("tuning") or {}).get("trials", ()):
         trial["sparing"] = trial.pop("kept")
     for attack in data["attacks"]:
-        if attack["name"] == "indirect" and "known" in attack["parameters"]:
+        if {"victim", "answered_as", "known"} <= attack["parameters"].keys():
             attack["parameters"]["victims"] = attack["parameters"].pop("known")
     return data | {"schema_version": 3}
 

@@ -155,7 +155,7 @@ def test_a_newer_record_says_what_reads_it(tmp_path: Path) -> None:
         data["schema_version"] = SCHEMA + 1
         data["provenance"]["versions"]["unrecall"] = "7.1.0"
 
-    with pytest.raises(BadInput, match=r"got 3\. Read it with unrecall 7\.1\.0 or later\.$"):
+    with pytest.raises(BadInput, match=rf"got {SCHEMA + 1}\. Read it with unrecall 7\.1\.0 or later\.$"):
         load(edited(newer, tmp_path / "record.json"))
 
 
