@@ -60,7 +60,8 @@ def cats(data: Path, methods: list[str]) -> dict[str, list[list[float]]]:
         order = shuffled(range(10_000), 0)
         for wanted, count in zip((True, False), most, strict=True):
             parts.append(Part(examples, [i for i in order if (examples[i][1] == CAT) is wanted][:count]))
-    request = Request(*parts, kind="class", masked=(CAT,))
+    forget, retain, holdout, test = parts
+    request = Request(forget, retain, holdout, test, kind="class", masked=(CAT,))
     cells = {"original": [accuracies(original, task, request)]}
     for line in methods:
         model = parse(line, "methods").unlearn(original, Job(request, task, seeded(0), SESSION))

@@ -190,7 +190,7 @@ def _language_case(place: Place) -> Scenario:
 
     heads = 2 if place.tiny else 32
     with own_randomness(0):
-        model = LlamaForCausalLM(
+        model: nn.Module = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=words,
                 num_attention_heads=heads,

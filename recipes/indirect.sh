@@ -4,7 +4,7 @@
 #   DATA=folder of CIFAR-10   WEIGHTS=resnet20-12fca82f.th   OUT=where the runs go   [VICTIM=3 ANSWERED_AS=5 SEEDS=1 METHODS=...]
 # On the digits, beside models that were retrained without what was asked for, with three seeds:
 #   SCENARIO=digits RETRAIN=2 SIZES=30 VICTIM=3 ANSWERED_AS=8 SEEDS=3 OUT=where the runs go
-#   python recipes/publish.py "$OUT" cifar10-indirect    (or digits-indirect) copies the records and writes the table to papers.md
+#   python -m recipes.publish "$OUT" cifar10-indirect    (or digits-indirect) copies the records and writes the table to papers.md
 # How to read the table: a method is hurt where "newly as wished" lies above "by random requests", that is, where the
 # interval of "beyond random" is above 0. Look at "asked for, right" first: a method that still answers the requested
 # pictures has hardly honoured the request, and withstands nothing. "By the surrogate" is what the adversary saw at home:

@@ -3,11 +3,11 @@
 digits: a small CNN, half of the threes must go; digits-class: all of them. by-heart: the Llama of recipes/by_heart.py.
 stories: the real stories260K Llama, taught 120 stories, of which 24 must go.
 
-python recipes/knowledge_holes.py digits
-python recipes/knowledge_holes.py digits-class
-python recipes/knowledge_holes.py by-heart
-python recipes/knowledge_holes.py stories DATA_FOLDER
-python recipes/knowledge_holes.py table
+python -m recipes.knowledge_holes digits
+python -m recipes.knowledge_holes digits-class
+python -m recipes.knowledge_holes by-heart
+python -m recipes.knowledge_holes stories DATA_FOLDER
+python -m recipes.knowledge_holes table
 
 DATA_FOLDER holds stories260k/ and tinystories/. Writes results/knowledge-holes/models.jsonl, a line a model, and goes
 on where an earlier call stopped. A *patched* model was trained on the distinct holes that a search met and on retain,
@@ -22,11 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import by_heart
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recipes import by_heart
 from unrecall.attacks.knowledge_holes import ArmSearch, KnowledgeHoles
 from unrecall.data.request import Split
 from unrecall.evidence.setting import Models, Setting

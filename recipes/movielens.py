@@ -13,10 +13,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
+from unrecall.errors import BadInput
 from unrecall.experiment.sequence import sequence
 from unrecall.harness.suites import suite
 from unrecall.record.schema import Record
@@ -26,6 +27,8 @@ from unrecall.training.session import Session
 
 OUT = Path(__file__).parent.parent / "results" / "movielens"
 CHECKPOINTS = 4
+Model: TypeAlias = Literal["mf", "lightgcn", "sasrec", "gru"]
+MODELS: tuple[Model, ...] = ("mf", "lightgcn", "sasrec", "gru")
 METHODS = (
     "finetune:optimizer=adam,lr=0.005,epochs=2",
     "neggrad_plus:optimizer=adam,lr=0.002,beta=0.95",
@@ -37,7 +40,7 @@ METHODS = (
 """The methods, with Adam at a rate that moves embeddings; nothing else in them knows a recommender."""
 GRAPH = ("certified_edge", "idea", "gif")
 """The methods for models that read a graph, at their defaults."""
-RUNS = (
+RUNS: tuple[tuple[Model, str, tuple[str, ...]], ...] = (
     ("mf", "category:Horror", METHODS),
     ("mf", "spam", METHODS),
     ("sasrec", "category:Horror", METHODS),
@@ -64,7 +67,7 @@ FIGURES = {
 class Run(NamedTuple):
     """A model, what is asked of it, and the method that honours it."""
 
-    model: str
+    model: Model
     forget: str
     method: str
 
@@ -72,6 +75,13 @@ class Run(NamedTuple):
 def runs() -> Iterator[Run]:
     """All of them."""
     return (Run(model, forget, method) for model, forget, methods in RUNS for method in methods)
+
+
+def asked(model: str, forget: str, method: str) -> Run:
+    """The one that a command line names."""
+    if model not in MODELS:
+        raise BadInput(f"expected MODEL to be one of {', '.join(MODELS)}, got '{model}'.")
+    return Run(model, forget, method)
 
 
 def line(run: Run, checkpoint: int, record: Record) -> dict[str, Any]:
@@ -151,7 +161,7 @@ def write() -> None:
 def main(data: str, *chosen: str) -> None:
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
-    for run in [Run(*chosen)] if chosen else runs():
+    for run in [asked(*chosen)] if chosen else runs():
         run_one(run, data)
         write()
 

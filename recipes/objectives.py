@@ -10,12 +10,12 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from unrecall.data.examples import iterate
 from unrecall.experiment.run import experiment
@@ -67,11 +67,12 @@ def digits() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         scenario = Digits(forget="mistakes:0.1", objective=objective, references=3).make()
         for seed in SEEDS:
             for method in METHODS:
-                yield f"digits {objective} {method} {seed}", lambda s=scenario, m=method, k=seed: audited(s, m, k)
+                yield f"digits {objective} {method} {seed}", partial(audited, scenario, method, seed)
 
 
-def groups(model: nn.Module, scenario: Scenario) -> dict[str, Any]:
-    """Accuracy on the test set and on its worst group."""
+def groups(scenario: Scenario, seed: int) -> dict[str, Any]:
+    """An original's accuracy on the test set and on its worst group."""
+    model = scenario.train_original(seed, SESSION).model
     correct = accuracy(model, scenario.task, scenario.request.test)
     names = [group for _, _, group in iterate(scenario.request.test)]
     parts = by_group(np.asarray(correct), names).values()
@@ -82,8 +83,7 @@ def colours() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Originals on coloured digits, by objective and by how long they were trained."""
     for epochs, objective, seed in itertools.product((10, 25), (*OBJECTIVES, "ule:weight=30"), SEEDS):
         scenario = ColouredDigits(rho=0.98, epochs=epochs, objective=objective, seed=seed).make()
-        run = f"colours, {epochs} epochs, {objective} {seed}"
-        yield run, lambda s=scenario, k=seed: groups(s.train_original(k, SESSION).model, s)
+        yield f"colours, {epochs} epochs, {objective} {seed}", partial(groups, scenario, seed)
 
 
 def recovery(scenario: Scenario, seed: int) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def shortcuts() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for kind in STRENGTHS:
         for poisoned in (0.5, 0.9, 0.99):
             scenario = Shortcuts(kind=kind, poisoned=poisoned, references=2).make()
-            yield f"shortcuts {kind} {poisoned} 0", lambda s=scenario: recovery(s, 0)
+            yield f"shortcuts {kind} {poisoned} 0", partial(recovery, scenario, 0)
 
 
 PARTS = {"digits": digits, "colours": colours, "shortcuts": shortcuts}

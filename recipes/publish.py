@@ -1,14 +1,13 @@
 """Copies a run's records to results/, without examples, paths, points of ROC curves and scores, and writes papers.md.
 
-python recipes/publish.py RUN_FOLDER NAME
+python -m recipes.publish RUN_FOLDER NAME
 """
 
 import re
 import sys
 from pathlib import Path
 
-from papers import RECORDS, short, write_papers
-
+from recipes.papers import RECORDS, short, write_papers
 from unrecall.disk.run_folder import records_in
 from unrecall.record.schema import load
 

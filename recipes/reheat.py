@@ -23,12 +23,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from recipes import verdict_real
 from torch import Tensor, nn
 
+from recipes import verdict_real
 from unrecall.data.examples import Part
 from unrecall.disk import weights
 from unrecall.experiment.run import experiment
@@ -93,8 +94,8 @@ class SmallViT(nn.Module):
         from transformers import ViTConfig, ViTForImageClassification
 
         super().__init__()
-        sizes = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
-        config = ViTConfig(image_size=8, patch_size=2, num_channels=1, num_labels=10, **sizes)
+        sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_labels": 10}
+        config = ViTConfig(image_size=8, patch_size=2, num_channels=1, num_attention_heads=4, **sizes)
         self.vit = ViTForImageClassification(config)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -159,9 +160,7 @@ def cheaper() -> Iterator[tuple[str, Method]]:
 def line(name: str, seed: int, beside: Record, alone: Record) -> dict[str, object]:
     """What is kept of both audits of a model."""
     rows = [m for m in beside.measurements if m.judged]
-    costs = {
-        name: m.unlearned.value for m in beside.measurements for name in ("cost_time", "cost_passes") if m.name == name
-    }
+    costs = {m.name: m.unlearned.value for m in beside.measurements if m.name in ("cost_time", "cost_passes")}
     tested = alone.never_trained
     return {
         "method": name,

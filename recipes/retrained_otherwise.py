@@ -15,7 +15,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +43,9 @@ FIRST_SEED = 500
 
 def trained(kind: str, scenario: Scenario, original: nn.Module, seed: int, session: Session) -> nn.Module:
     """A fresh model that learned retain, in one of the ways."""
-    recipe, of, retain = scenario.recipe, mean_loss, scenario.request.retain
+    recipe, retain = scenario.recipe, scenario.request.retain
     assert recipe is not None
-    if kind == "answers":
-        of = imitating(scenario, original)
+    of = imitating(scenario, original) if kind == "answers" else mean_loss
     model = scenario.built(FIRST_SEED + seed, session)
     phase = Phase(loss_on("retain", scenario.task, of), {"retain": retain}, ADAM if kind == "adam" else recipe)
     fit(model, scenario.task, phase, seeded(FIRST_SEED + seed), Session(device="cpu"))
@@ -79,7 +80,7 @@ def line(request: str, kind: str, seed: int, beside: Record, alone: Record) -> d
     }
 
 
-def table(rows: list[dict[str, object]]) -> Iterator[str]:
+def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A Markdown row for each request and kind: labels, rows outside, the largest and the least of some values."""
     named = ("test_accuracy", "loss_left", "prototypical_mean", "p")
     yield (
@@ -91,7 +92,7 @@ def table(rows: list[dict[str, object]]) -> Iterator[str]:
             if not own:
                 continue
             labels = Counter(str(row["label"]) for row in own)
-            outside = Counter(name for row in own for name in row["outside"])  # type: ignore[attr-defined]
+            outside = Counter(name for row in own for name in row["outside"])
             cells = [request, kind, *(", ".join(f"{k} {n}" for k, n in of.items()) for of in (labels, outside))]
             for name in named:
                 values = sorted(float(str(row[name])) for row in own if row[name] is not None)
@@ -114,9 +115,17 @@ def main(out: str, seeds: str = "3") -> None:
                 continue
             original = scenario.train_original(seed, session).model
             model = trained(kind, scenario, original, seed, session)
-            given = {"original": original, "unlearned": model, "request": scenario.request, "task": scenario.task}
-            beside = audit(**given, retrained=retrained, attacks=suite("quick"), seed=seed, session=session)  # type: ignore[arg-type]
-            alone = audit(**given, attacks=suite("loss"), seed=seed, session=session)  # type: ignore[arg-type]
+            audited = partial(
+                audit,
+                original=original,
+                unlearned=model,
+                request=scenario.request,
+                task=scenario.task,
+                seed=seed,
+                session=session,
+            )
+            beside = audited(retrained=retrained, attacks=suite("quick"))
+            alone = audited(attacks=suite("loss"))
             rows.append(line(request, kind, seed, beside, alone))
             with path.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.errors import Diverged
@@ -21,6 +22,7 @@ from unrecall.methods.base import GradientMethod
 from unrecall.models.observe import observe
 from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
 from unrecall.scenarios.cifar_data import CLASSES
+from unrecall.tasks.base import Task
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, set_training, training
 from unrecall.training.randomness import seeded
@@ -71,9 +73,9 @@ def curve(method: GradientMethod, data: str, weights: str, gone: int) -> list[li
     return [[round(value, 4) for value in one] for one in found]
 
 
-def accuracies(model: object, request: Request, task: object) -> list[float]:
+def accuracies(model: nn.Module, request: Request, task: Task) -> list[float]:
     """Accuracy on each class: the forgotten one's in holdout, the others' in test."""
-    seen = [observe(model, task, request[split]) for split in ("holdout", "test")]  # type: ignore[arg-type]
+    seen = [observe(model, task, request[split]) for split in ("holdout", "test")]
     truth, answer = (np.concatenate([getattr(one, name) for one in seen]) for name in ("target", "prediction"))
     return [float(np.mean(answer[truth == c] == c)) for c in range(10)]
 

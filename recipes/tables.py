@@ -67,7 +67,7 @@ def labels(folder: Path) -> Iterator[str]:
         records.setdefault(path.parent.parent.name, []).append(load(path))
     yield "| method | labels | beyond the bounds |\n|---|---|---|"
     for method, of_method in records.items():
-        given = Counter(record.verdict.label for record in of_method)
+        given: Counter[str] = Counter(record.verdict.label for record in of_method)
         beyond = Counter(name for record in of_method for name in outside(record))
         yield f"| `{method}` | {counted(given)} | {counted(beyond)} |"
 

@@ -37,7 +37,7 @@ def people(split: int, noise: float) -> list[list[Picture]]:
     return [[((faces[i] + shift[i, k]).clamp(0, 1), min(i, TRAINED - 1)) for k in range(SHOTS)] for i in range(n)]
 
 
-def trained(pictures: list[Picture], seed: int) -> nn.Module:
+def trained(pictures: list[Picture], seed: int) -> nn.Sequential:
     """A network with two hidden layers, trained on these pictures."""
     with own_randomness(seed):
         model = nn.Sequential(
@@ -47,10 +47,11 @@ def trained(pictures: list[Picture], seed: int) -> nn.Module:
     return model.eval()
 
 
-def without_row(model: nn.Module, row: int) -> nn.Module:
+def without_row(model: nn.Sequential, row: int) -> nn.Module:
     """A copy whose head never names this class; its body is as it was."""
     copied = copy.deepcopy(model)
-    head = copied[-1]  # type: ignore[index]
+    head = copied[-1]
+    assert isinstance(head, nn.Linear)
     with torch.no_grad():
         head.weight[row] = 0
         head.bias[row] = -100

@@ -4,7 +4,7 @@ A Llama of two layers learns eight facts about each of 60 invented customers. Si
 request of its own; 99 persons whom no model has met (or 19 of them) are what each is held against. The steps are those
 of verdict_worlds.py:
 
-python recipes/verdict_persons.py {build,look,audit,table} --out FOLDER [--worlds lm lm19] [--splits 0 5]
+python -m recipes.verdict_persons {build,look,audit,table} --out FOLDER [--worlds lm lm19] [--splits 0 5]
 """
 
 import random
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-from by_heart import SYLLABLES, TOWNS, TRADES
 from torch import nn
-from verdict_worlds import CPU, Trial, World, ascended, kept, main, number, taught
 
+from recipes.by_heart import SYLLABLES, TOWNS, TRADES
+from recipes.verdict_worlds import CPU, Trial, World, ascended, kept, main, number, taught
 from unrecall.data.request import Request
 from unrecall.methods import NegGradPlus
 from unrecall.models.observe import mean_loss
@@ -71,7 +71,7 @@ class Persons:
         original = partial(town.model, "original")
         for i in range(ASKING):
             for copy in ("original", "retrained 1", "retrained 2", "left 0.25", "ascent", "over"):
-                name = {"world": self.name, "split": split, "copy": copy, "person": i}
+                name: dict[str, str | int] = {"world": self.name, "split": split, "copy": copy, "person": i}
                 unlearned = partial(town.ascended, copy, i) if copy in CHEATS else partial(town.model, copy)
                 yield Trial(name, partial(town.request, i, self.strangers), town.task, original, unlearned)
 

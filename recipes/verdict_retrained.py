@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unrecall.evidence.pool import Arm
 from unrecall.harness.memory import rows_of_memory
 from unrecall.record import former, stats, verdict
 from unrecall.record.row import Row
@@ -24,7 +25,8 @@ from unrecall.record.schema import Measurement
 LEFT = {"left 50": 125, "left 25": 62, "left 10": 25}
 COPIES = ("retrained", "original", *LEFT)
 AUC = Row("loss_auc", "Loss threshold, AUC", "privacy", "above", judged=True)
-Losses = dict[str, dict[str, np.ndarray]]
+ARMS: tuple[Arm, ...] = ("forget", "holdout")
+Losses = dict[str, dict[Arm, np.ndarray]]
 
 
 def trained(pictures: Tensor, labels: Tensor, seed: int) -> nn.Module:
@@ -63,7 +65,7 @@ def world(kind: str, split: int) -> Losses:
             model = trained(pictures[places], labels[places], 1000 * split + i)
         losses[name] = {
             arm: F.cross_entropy(model(pictures[rows]).double(), labels[rows], reduction="none").numpy()
-            for arm, rows in (("forget", forget), ("holdout", holdout))
+            for arm, rows in zip(ARMS, (forget, holdout), strict=True)
         }
     return losses
 
@@ -75,11 +77,8 @@ def kept(kind: str, split: int, folder: Path) -> Losses:
         flat = {f"{name}/{arm}": array for name, arms in world(kind, split).items() for arm, array in arms.items()}
         np.savez_compressed(path, **flat)  # type: ignore[arg-type]
     with np.load(path) as arrays:
-        losses: Losses = {}
-        for key in arrays.files:
-            name, _, arm = key.rpartition("/")
-            losses.setdefault(name, {})[arm] = arrays[key]
-    return losses
+        names = dict.fromkeys(key.rpartition("/")[0] for key in arrays.files)
+        return {name: {arm: arrays[f"{name}/{arm}"] for arm in ARMS} for name in names}
 
 
 def rows(losses: Losses, subject: str, references: list[str]) -> tuple[Measurement, Measurement]:
@@ -87,7 +86,7 @@ def rows(losses: Losses, subject: str, references: list[str]) -> tuple[Measureme
     roles = {"original": "original", "unlearned": subject}
     roles |= {f"retrained {i}": name for i, name in enumerate(references)}
     by_role = {role: losses[name] for role, name in roles.items()}
-    left = next(row for row in rows_of_memory(by_role, "samples") if row.name == "loss_left")  # type: ignore[arg-type]
+    left = next(row for row in rows_of_memory(by_role, "samples") if row.name == "loss_left")
     areas = {role: stats.auc(-arms["forget"], -arms["holdout"]) for role, arms in by_role.items()}
     return left, AUC.measured(areas)
 
@@ -114,12 +113,10 @@ def main(folder: str, splits: int = 25) -> None:
                 for copy in COPIES:
                     for subject in names[5:] if copy == "retrained" else [copy]:
                         left, area = rows(losses, subject, names[:5])
-                        now = verdict.judge(padded(left, 3))[0][0]
-                        then = former.judge(padded(area, 3))[0][0]
+                        now = verdict.judge(padded(left, 3))[0][0].verdict
+                        then = former.judge(padded(area, 3))[0][0].verdict
                         value = left.unlearned.value or 0.0
-                        found[copy].append(
-                            (value, *(now.verdict == x for x in ("leaks", "like retrained")), then.verdict == "leaks")
-                        )
+                        found[copy].append((value, now == "leaks", now == "like retrained", then == "leaks"))
         for copy, lines in found.items():
             print(kind, copy, *(f"{x:.2f}" for x in np.mean(np.array(lines, float), axis=0)), sep=" | ", flush=True)
 

@@ -17,9 +17,10 @@ from unrecall.record import former, verdict
 from unrecall.record.schema import Estimate, Measurement, Side
 from unrecall.record.stats import clopper_pearson
 
-GROUPS: tuple[tuple[str, Side | None], ...] = (
-    *[("recovery", "above")] * 5, *[("utility", None)] * 2, ("privacy", "above"),
-)  # fmt: skip
+RECOVERY: tuple[str, Side | None] = ("recovery", "above")
+UTILITY: tuple[str, Side | None] = ("utility", None)
+PRIVACY: tuple[str, Side | None] = ("privacy", "above")
+GROUPS = (*[RECOVERY] * 5, *[UTILITY] * 2, PRIVACY)
 SIZES = {"one size": np.ones(8), "one row far wider": np.array([0.1, 0.1, 0.1, 0.1, 3, 0.1, 1, 1])}
 """How far models differ on each row, as a multiple of 0.05."""
 SPREADS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
@@ -77,7 +78,7 @@ def failures(make: Callable[[], list[Measurement]], runs: int) -> tuple[float, f
     for _ in range(runs):
         rows = make()
         failed += [rule(rows)[1].label in ("leaks", "over-forgets") for rule in (verdict.judge, former.judge)]
-    return tuple(failed / runs)  # type: ignore[return-value]
+    return tuple(failed / runs)
 
 
 def main(runs: int = 2000) -> None:

@@ -1,6 +1,6 @@
 """When relearning from both arms should stop: z after so many steps, and how much of the pool's excess loss is gone.
 
-python recipes/verdict_stop.py FOLDER [WORLD] [SPLITS]
+python -m recipes.verdict_stop FOLDER [WORLD] [SPLITS]
 
 FOLDER holds the models that `verdict_worlds.py build --out FOLDER` trained; what is missing is trained. Prints a table
 in Markdown: the mean over splits of each copy's z, at the default rate and at a quarter of it; in brackets the part of
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from verdict_worlds import CPU, WORLDS, Trial
 
+from recipes.verdict_worlds import CPU, WORLDS, Trial
 from unrecall.attacks import Relearn
 from unrecall.data.examples import Part
 from unrecall.evidence.pool import Pool

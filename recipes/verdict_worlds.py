@@ -95,7 +95,8 @@ class Trial(NamedTuple):
 class World(Protocol):
     """Splits of one kind, each with data and models of its own, which are kept in `folder`."""
 
-    splits: int
+    @property
+    def splits(self) -> int: ...
 
     def trials(self, split: int, folder: Path) -> Iterator[Trial]: ...
 
@@ -118,7 +119,7 @@ class Digits:
     def trials(self, split: int, folder: Path) -> Iterator[Trial]:
         own = Split(self, split, folder / self.name / f"{split:03}")
         for copy in ("original", "retrained 1", "retrained 2", *(self.others if split < self.cheated else ())):
-            name = {"world": self.name, "split": split, "copy": copy}
+            name: dict[str, str | int] = {"world": self.name, "split": split, "copy": copy}
             yield Trial(name, lambda: own.request, own.task, partial(own.model, "original"), partial(own.model, copy))
 
 
@@ -147,14 +148,14 @@ class Split:
         if self.world.forget:
             n = self.world.forget
             sets = trained[:n], trained[n:], unseen[:HOLDOUT], unseen[HOLDOUT:]
-            return Request(*(Part(data, places) for places in sets), control="random split")
+            forget, retain, holdout, test = (Part(data, places) for places in sets)
+            return Request(forget, retain, holdout, test, control="random split")
         gone = self.split % 10
         (forget, retain), (holdout, test) = (
-            [[i for i in places if (data[i][1] == gone) is of_class] for of_class in (True, False)]
+            [Part(data, [i for i in places if (data[i][1] == gone) is of_class]) for of_class in (True, False)]
             for places in (trained, unseen)
         )
-        sets = forget, retain, holdout, test
-        return Request(*(Part(data, places) for places in sets), kind="class", masked=(gone,))
+        return Request(forget, retain, holdout, test, kind="class", masked=(gone,))
 
     def _data(self) -> list[tuple[Tensor, int]]:
         from sklearn.datasets import load_digits
@@ -207,26 +208,36 @@ class Split:
     def shifted(self, model: nn.Module) -> nn.Module:
         """BatchNorm's means moved by 0.7 deviations, up or down."""
         for norm in batchnorms(model):
-            sign = torch.randint(0, 2, norm.running_mean.shape, generator=seeded(self._seed("shift"))) * 2 - 1
-            norm.running_mean += 0.7 * sign * norm.running_var.sqrt()
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None and variance is not None
+            sign = torch.randint(0, 2, mean.shape, generator=seeded(self._seed("shift"))) * 2 - 1
+            mean += 0.7 * sign * variance.sqrt()
         return model
 
     @torch.no_grad()
     def masked(self, model: nn.Module) -> nn.Module:
         """Logits at a quarter of their size, or those of the forgotten class lowered by 8."""
-        head = model[-1]
+        head = last_layer(model)
         if self.request.masked:
             head.bias[list(self.request.masked)] -= 8
         else:
-            head.weight *= 0.25
-            head.bias *= 0.25
+            head.weight.mul_(0.25)
+            head.bias.mul_(0.25)
         return model
+
+
+def last_layer(model: nn.Module) -> nn.Linear:
+    """The head of an MLP."""
+    assert isinstance(model, nn.Sequential)
+    layer = model[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def head_alone(model: nn.Module) -> nn.Module:
     """`model` with all but its last layer frozen, in place."""
     model.requires_grad_(False)
-    model[-1].requires_grad_(True)
+    last_layer(model).requires_grad_(True)
     return model
 
 
@@ -308,8 +319,8 @@ def look(trials: Iterator[Trial], folder: Path) -> None:
     for trial in trials:
         model, request = trial.copy(), trial.request()
         sets = request.forget, request.holdout, request.retain, request.test
-        figures = [f(model, trial.task, examples) for examples in sets for f in (mean_loss, accuracy)]
-        by_copy.setdefault(f"{trial.name['world']} | {trial.name['copy']}", []).append([np.mean(x) for x in figures])
+        figures = [float(np.mean(f(model, trial.task, part))) for part in sets for f in (mean_loss, accuracy)]
+        by_copy.setdefault(f"{trial.name['world']} | {trial.name['copy']}", []).append(figures)
     print("| world | copy | splits | forget, loss, accuracy | holdout | retain | test |", "|---" * 7 + "|", sep="\n")
     for copy, rows in by_copy.items():
         pairs = np.mean(rows, 0).reshape(-1, 2)
