@@ -170,16 +170,16 @@ def _control(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
 
 
 def _steps(data: dict[str, Any], rng: random.Random, folder: Path) -> None:
-    """Steps at which relearning doesn't look, in the record and in its scores, with the right digest."""
+    """Steps that fine-tuning doesn't take, in the record and in its scores, with the right digest."""
     path = next(folder.glob(f"**/{NEVER_TRAINED}.safetensors"))
     arrays = load_file(path)
     stated = Stated.from_array(arrays["stated"], unchanged=False)
-    steps = [rng.choice([4, 6, 999])]
-    arrays["stated"] = replace(stated, steps={"symmetric": steps}).array()
+    name, steps = rng.choice(["symmetric", "benign_20"]), [rng.choice([4, 6, 999])]
+    arrays["stated"] = replace(stated, steps={name: steps}).array()
     save_file(arrays, path)
     data["scores"][NEVER_TRAINED] = file_key(path)
     for attack in data["never_trained"]["attacks"]:
-        attack["steps"] = steps if attack["name"] == "symmetric" else []
+        attack["steps"] = steps if attack["name"] == name else []
 
 
 WAYS = (_steps, _forged, _control, _figure, _of_attack, _label, _scores, _byte, _no_scores, _no_attack, _arms)

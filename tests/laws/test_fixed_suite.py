@@ -150,13 +150,28 @@ def test_an_attack_that_diverges_on_its_way_leaves_the_model_as_it_was() -> None
     assert np.array_equal(scores.shown["symmetric"], scores.shown["as_it_is"])
 
 
-def test_the_steps_at_which_relearning_stopped_are_in_the_record() -> None:
+def test_the_steps_that_fine_tuning_took_are_in_the_record() -> None:
     tested, arrays = beside_never_trained(setting())
-    steps = {attack.name: attack.steps for attack in tested.attacks}
-    assert {name for name, of in steps.items() if of} == {"symmetric"}
+    steps = {attack.name: attack.steps for attack in tested.attacks if attack.steps}
+    assert steps.keys() == {"benign_20", "symmetric"}
+    assert steps["benign_20"] == [20]
     (stopped,) = steps["symmetric"]
     assert stopped in TAUGHT_STEPS
-    assert Stated.from_array(arrays["stated"], unchanged=False).steps == {"symmetric": [stopped]}
+    assert Stated.from_array(arrays["stated"], unchanged=False).steps == steps
+
+
+@pytest.mark.parametrize("size", [1e30, 1e36])
+def test_a_model_whose_gradients_are_too_large_to_be_clipped_is_not_attacked_in_vain(size: float) -> None:
+    """It answers as before it was rescaled; each step would be 0 times its gradient, and the attack find nothing."""
+    own, model = setting(), nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        model[0].weight.mul_(size)
+        model[0].bias.mul_(size)
+        model[2].weight.div_(size)
+    rescaled = replace(own, models=replace(own.models, unlearned=model))
+    tested, _ = beside_never_trained(rescaled)
+    steps = {attack.name: attack.steps for attack in tested.attacks if attack.steps}
+    assert steps == {"benign_20": [0], "symmetric": [0]}
 
 
 def test_whole_persons_stay_in_one_half() -> None:

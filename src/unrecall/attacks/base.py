@@ -246,6 +246,11 @@ class RecoveryAttack(ScoredAttack):
                 last[attacked.variant] = point(attacked)
             usable = last.get(attacked.variant, before)
             points.append(usable._replace(budget=attacked.budget, variant=attacked.variant))
+        if len(points) == 1:
+            raise NotSupported(
+                f"{type(self).__name__}: expected a copy of {subject.role} that the attack changed and that stayed "
+                "finite, got none. Set other learning rates."
+            )
         return Scores.of(points)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
@@ -364,17 +369,25 @@ def copies(
 ) -> Iterator[tuple[int, nn.Module]]:
     """Trains a copy of the model, and gives it after each step, with the number of steps; it changes with the next.
 
-    `change`: what is trained beside the weights in place of them. Where the copy diverges that is the end, and the
-    session says so.
+    `change`: what is trained beside the weights in place of them. Where the copy diverges, or a step moves no weight,
+    that is the end, and the session says so: such a copy shows nothing that the model as given doesn't.
     """
     if change is None:
         student = own_copy(model)
+        given = [p.detach() for p in model.parameters() if p.is_floating_point()]
     else:
         lesson = next(iter(phase.streams.values()))
         with own_randomness(draw_seed(generator)):
             student = change.beside(model, task, lesson).model
+        given = [p.detach().clone() for p in student.parameters() if p.requires_grad]
+    trained = [p for p in student.parameters() if p.requires_grad]
     try:
         for step in training(student, task, phase, generator, session.quiet()):
+            if step == 1 and all(torch.equal(p, q.to(p)) for p, q in zip(trained, given, strict=True)):
+                session.say(f"{session.name}: no weight moved; the rate is too small, or gradients vanish.")
+                return
+            if not bool(nn.utils.get_total_norm(trained, math.inf).isfinite()):
+                raise Diverged(session.name, step, "")
             yield step, student
     except Diverged:
         session.say(f"{session.name}: stopped being finite; what the attacker had before stands.")

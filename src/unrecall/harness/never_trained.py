@@ -304,7 +304,7 @@ def scores_of(
             continue
         shown[fixed.name] = arrays["shown"]
         losses[fixed.name] = dict(zip(("retain", "pool"), arrays["losses"].tolist(), strict=True))
-        if fixed.taught:
+        if fixed.steps:
             steps[fixed.name] = arrays["steps"].tolist()
     return ModelScores(shown, losses, steps, absent)
 
@@ -388,7 +388,7 @@ def _models(
 ) -> Iterator[tuple[tuple[int, nn.Module], np.ndarray, Part]]:
     """The attacked model with its cost, which examples of the pool it scores, and these: once, or once for each half.
 
-    An attack that diverges leaves the model as it was.
+    An attack that diverges, or moves no weight, leaves the model as it was and has cost nothing.
     """
     whole, everywhere = units.examples, np.arange(len(units.examples))
     if fixed.attack is None:

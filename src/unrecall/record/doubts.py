@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from unrecall.record.never_trained_lines import SURE, broken, differs, uneven
+from unrecall.record.never_trained_lines import SURE, broken, differs, idle, uneven
 from unrecall.record.schema import AttackReport, Doubt, Measurement, NeverTrained, Record, Severity, Tuning
 from unrecall.record.verdict import less_retained
 
@@ -158,6 +158,8 @@ def other_holdout(facts: Facts) -> Raised:
             "warning",
             f"{test.title} broke the model: its loss on retain is {test.losses['retain']:.3g}. Lower --rate.",
         )
+    for test in idle(tested):
+        yield "serious", f"{test.title} diverged or moved no weight, so it tried nothing. Try another --rate."
     if not tested.covariates:
         yield "warning", "Nothing says how hard a record is, so scores are raw: the test holds, but finds little."
 

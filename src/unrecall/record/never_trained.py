@@ -19,7 +19,19 @@ from unrecall.record import stats
 from unrecall.record.blind import blind, dilution, placebo
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
 from unrecall.record.memory import areas, needed, share_left, smallest_share
-from unrecall.record.never_trained_lines import BLIND, FEWEST, SURE, UNCHANGED, after, broken, line, p, swapped, uneven
+from unrecall.record.never_trained_lines import (
+    BLIND,
+    FEWEST,
+    SURE,
+    UNCHANGED,
+    after,
+    broken,
+    idle,
+    line,
+    p,
+    swapped,
+    uneven,
+)
 from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 
@@ -198,8 +210,8 @@ class Stated:
     `control`: how the holdout came to be. `unchanged`: whether the weights are the original's.
     `seed`: of the labellings. `covariates`: the kind of each, by name;
     `trained_on`: sha256 of what they were fitted on. `attacks`: by
-    name, each attack's title, parameters and losses. `steps`: after which relearning stopped, for each copy that was
-    taught. `absent`: attacks that could not be run.
+    name, each attack's title, parameters and losses. `steps`: how many steps of fine-tuning each attacked
+    copy took. `absent`: attacks that could not be run.
     """
 
     control: str
@@ -441,14 +453,18 @@ def _gone(tested: NeverTrained, share: float) -> bool:
 
 
 def _unsafe(tested: NeverTrained) -> list[str]:
-    """What forbids to say that something is gone: a failed placebo, a broken attack, or possible damage."""
+    """What forbids to say that something is gone: a failed placebo, an attack that can find nothing, or damage."""
     reasons = []
     if uneven(tested):
         reasons.append(f"two halves of the holdout differ (p = {p(tested.placebo)})")
-    for test in broken(tested):
-        attack = after(test).removeprefix("after ") + ("," if "," in test.title else "")
-        reasons.append(f"{attack} broke the model, so it could find nothing: lower --rate")
+    reasons += [f"{_named(test)} broke the model, so it could find nothing: lower --rate" for test in broken(tested)]
+    reasons += [f"{_named(test)} diverged or moved no weight: try another --rate" for test in idle(tested)]
     unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
     if unsure:
         reasons.append(f"a loss of {MARGIN:.0%} of accuracy on {' and '.join(unsure)} can't be excluded")
     return reasons
+
+
+def _named(test: AttackTest) -> str:
+    """An attack at the start of a sentence's part."""
+    return after(test).removeprefix("after ") + ("," if "," in test.title else "")

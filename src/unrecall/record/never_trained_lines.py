@@ -89,6 +89,11 @@ def broken(tested: NeverTrained) -> list[AttackTest]:
     return [test for test in tested.attacks if test.losses.get("retain", 0.0) > 10 * plain + 1]
 
 
+def idle(tested: NeverTrained) -> list[AttackTest]:
+    """The attacks whose fine-tuning diverged or moved no weight, so that they looked at the model as it is."""
+    return [test for test in tested.attacks if 0 in test.steps]
+
+
 def swapped(tested: NeverTrained) -> bool:
     """Whether the original itself knows the holdout far better than forget, so that nothing can be held beside it."""
     return bool(tested.attacks) and tested.attacks[0].z_original <= -SURE

@@ -238,7 +238,7 @@ def _never_trained(record: Record, folder: Path) -> list[str]:
     if (*[test.name for test in written.attacks], *written.absent) not in _orders(written):
         problems.append("never trained: its attacks are no fixed suite.")
     if any(test.steps and not _possible(test) for test in written.attacks):
-        problems.append("never trained: it stopped after steps at which relearning doesn't look.")
+        problems.append("never trained: its fine-tuning can't have taken these steps.")
     if written.seed != seed_of(record.provenance.fingerprint, record.seed):
         problems.append("never trained: its seed is not the one that data and audit give.")
     problems += _not_following(record, written)
@@ -291,8 +291,10 @@ def _orders(written: NeverTrained) -> list[tuple[str, ...]]:
 
 
 def _possible(test: AttackTest) -> bool:
-    """Whether relearning can have stopped after these steps: one or two of those at which it looks; 0: it diverged."""
-    return test.name == "symmetric" and len(test.steps) <= 2 and {*test.steps} <= {0, *TAUGHT_STEPS}
+    """Whether fine-tuning can have taken these steps: those that its name says; relearning, any at which it looks."""
+    if test.name == "symmetric":
+        return len(test.steps) <= 2 and {*test.steps} <= {0, *TAUGHT_STEPS}
+    return [f"benign_{step or test.name.removeprefix('benign_')}" for step in test.steps] == [test.name]
 
 
 def _judged_again(record: Record, place: Path) -> NeverTrained:

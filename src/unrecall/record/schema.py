@@ -309,8 +309,8 @@ class AttackTest(Frozen):
     of the unlearned model; None where the attack is shown and doesn't count. `auc`, `auc_original`: of scores that are
     adjusted for difficulty. `rho`: the share of the original's memory that is left, `bound` its one-sided 95 % upper
     bound. `smallest`: the smallest share that it finds with probability 0.8. None where a figure can't be given.
-    `losses`: mean loss on retain and on the pool after the attack, in nats. `steps`: after which relearning stopped,
-    for each copy that was taught; empty where nothing is taught.
+    `losses`: mean loss on retain and on the pool after the attack, in nats. `steps`: how many steps of
+    fine-tuning each attacked copy took, 0 where it diverged or no weight moved; empty where none is taken.
     """
 
     name: str

@@ -76,6 +76,16 @@ class Fit(Parameters):
     warmup: Index = 0
 
 
+def clip_gradients(model: nn.Module, most: float) -> None:
+    """Scales a model's gradients so that their norm is at most `most`.
+
+    They become NaN where the norm is too large for a number: divided by infinity they would be 0, and a training that
+    moves nothing would go on to its end.
+    """
+    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    nn.utils.clip_grads_with_norm_(model.parameters(), most, norm.where(norm.isfinite(), torch.nan))
+
+
 @dataclass
 class StepState:
     """Everything that one optimisation step may touch.
@@ -110,7 +120,7 @@ class StepState:
         if self.on_gradients is not None:
             self.on_gradients()
         if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+            clip_gradients(self.model, self.clip)
         return torch.stack(losses).sum()
 
     def evaluate(self) -> Tensor:

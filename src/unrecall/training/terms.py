@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
-from unrecall.training.loop import Batches, Loss, Phase, StepState
+from unrecall.training.loop import Batches, Loss, Phase, StepState, clip_gradients
 
 Gradients: TypeAlias = dict[nn.Parameter, Tensor]
 """The gradient of each weight that has one."""
@@ -60,7 +60,7 @@ def move_along(current: StepState, gradients: Gradients) -> None:
     for parameter in current.model.parameters():
         parameter.grad = gradients.get(parameter)
     if current.clip is not None:
-        nn.utils.clip_grad_norm_(current.model.parameters(), current.clip)
+        clip_gradients(current.model, current.clip)
     current.optimizer.step()
 
 

@@ -75,6 +75,21 @@ def test_a_rescaled_retrained_model_leaks_no_more_than_retrained_ones(class_worl
     assert report.positive_holds is (data == "harmful"), report.positive_control
 
 
+@pytest.mark.parametrize("rates", [(1e-60,), (1e38,), (1e-60, 1e38)])
+def test_an_attack_that_moves_no_weight_or_diverges_at_once_is_no_measurement(
+    class_world: World, rates: tuple[float, ...]
+) -> None:
+    """At no learning rate is there a copy to look at: what the model as given shows would pass for the attack's."""
+    attack, model = Relearn(learning_rates=rates, steps=(1, 4), fit=Fit(momentum=0.0)), class_world.retrained[0]
+    (row,) = score_finding(attack, setting_of(class_world, model)).measurements
+    assert row.unlearned.value is None
+    assert "that the attack changed and that stayed finite, got none" in row.unlearned.note
+    (mean, _) = score_finding(
+        replace(attack, learning_rates=(*rates, 0.01)), setting_of(class_world, model)
+    ).measurements
+    assert mean.unlearned.value is not None
+
+
 def test_the_disguise_is_of_use_and_leaves_the_original_alone(class_world: World) -> None:
     w = class_world
     before = digest(list(w.original.state_dict().values()))

@@ -132,6 +132,16 @@ def test_an_attack_that_broke_the_model_forbids_to_say_that_anything_is_gone() -
     assert "fine-tuning on retain, 20 steps, broke the model, so it could find nothing: lower --rate" in out.line
 
 
+@pytest.mark.parametrize(
+    ("steps", "label"), [([20], "no more than 25 %"), ([0], "inconclusive"), ([1, 0], "inconclusive")]
+)
+def test_an_attack_that_changed_nothing_forbids_it_as_well(steps: list[int], label: str) -> None:
+    titles = {"as_it_is": ("As it is", {}, {}), "benign_20": ("Fine-tuning on retain, 20 steps", {}, {})}
+    out = verdict_on(pool(0.0, 3.0), replace(STATED, attacks=titles, steps={"benign_20": steps}))
+    assert out.label == label
+    assert ("fine-tuning on retain, 20 steps, diverged or moved no weight" in out.line) == (0 in steps)
+
+
 @pytest.mark.parametrize("own", [-3.0, 0.0, 3.0])
 def test_an_original_that_knows_the_holdout_better_judges_nothing(own: float) -> None:
     out = verdict_on(pool(own, -3.0))

@@ -197,6 +197,13 @@ def test_clip_bounds_the_gradient() -> None:
     assert max(norms) > 1
 
 
+def test_gradients_of_a_norm_that_no_number_holds_end_the_training() -> None:
+    """Each is finite, and the sum of their squares isn't: clipped by that they would all be 0, to the end."""
+    phase = Phase(lambda m, b: 1e25 * classify(m, b), {"all": DATA}, replace(RECIPE, clip=0.25))
+    with pytest.raises(Diverged, match="expected finite losses and weights"):
+        fit(network(), TASK, phase, seeded(0), CPU)
+
+
 def test_until_stops_and_without_it_the_loop_goes_on() -> None:
     forget = [item for item in DATA if item[1] == 0]
     recipe = Fit(lr=0.05, epochs=40, batch_size=16, until=0.5, check_every=2)
