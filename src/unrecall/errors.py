@@ -5,6 +5,7 @@ Every message has the form `<Owner>: expected <constraint>, got <value>. <What t
 
 import difflib
 import errno
+import math
 import re
 import sysconfig
 import traceback
@@ -90,6 +91,17 @@ def check_fields(owner: str, fields: Fields, values: Mapping[str, object]) -> No
 def kind_of(*kinds: type) -> Callable[[object], bool]:
     """A test for values of these kinds."""
     return lambda value: isinstance(value, kinds)
+
+
+def share_of_one(value: object) -> bool:
+    """Whether a value is a number from 0 to 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def positive_or_none(value: object) -> bool:
+    """Whether a value is a finite number above 0, or None."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and 0 < value < math.inf)  # type: ignore[operator]
 
 
 def at_least(least: int, *, or_none: bool = False) -> Callable[[object], bool]:

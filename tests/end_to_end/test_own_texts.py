@@ -24,6 +24,7 @@ from tests.worlds import JOBS, NAMES, facts, small_llama, word_tokenizer
 from unrecall.data.examples import Absent
 from unrecall.disk import weights
 from unrecall.errors import BadInput
+from unrecall.experiment.run import checkpoint_key
 from unrecall.record.schema import load as load_record
 from unrecall.scenarios import language
 from unrecall.scenarios.texts import Texts
@@ -325,6 +326,18 @@ def test_longest_is_the_length_of_a_piece_and_cuts_what_has_a_prompt() -> None:
     made = Texts(model="model", forget="forget.jsonl", retain="retain.jsonl", longest=32).make()
     lengths = made.task.collate([made.request.forget[i] for i in range(len(made.request.forget))])["lengths"]
     assert lengths.tolist() == [31, 31, 31, 7, 32]
+
+
+def test_a_checkpoint_that_is_an_adapter_is_all_that_decides_what_it_does(tmp_path: Path) -> None:
+    """Its weights at twice the scale are another model's; weights in a pickle are not opened, and it is said."""
+    made = adapter(tmp_path / "adapter", "model")
+    before = checkpoint_key(made)
+    config = json.loads((made / "adapter_config.json").read_text())
+    (made / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 2 * config["lora_alpha"]}))
+    assert checkpoint_key(made) != before
+    (made / "adapter_model.safetensors").rename(made / "adapter_model.bin")
+    with pytest.raises(BadInput, match=r"expected a folder with adapter_model\.safetensors, got a pickle"):
+        checkpoint_key(made)
 
 
 def test_an_adapter_is_merged() -> None:

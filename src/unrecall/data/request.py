@@ -23,6 +23,8 @@ Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
 """How a holdout came to be."""
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
+TRAINING: tuple[Split, ...] = ("forget", "retain")
+"""The sets that the original was trained on, in the order in which a training example's place is counted."""
 MOST_CHECKED = 10_000
 """Examples of a set that are read to be checked, where the data set itself tells which of them are the same."""
 READ_TWICE = 16

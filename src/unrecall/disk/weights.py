@@ -162,15 +162,24 @@ def _bare(name: str) -> str:
 
 
 def _named_as(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the names that the model has for them, where only wrappers' parts or the beginning differ."""
+    """The tensors by the names that the model has for them; BadInput where one of its names is two tensors'."""
+    own_names, places = _own_names(state, tensors), dict[str, str]()
+    for name, own in own_names.items():
+        if (other := places.setdefault(own, name)) != name:
+            raise BadInput(f"weights: expected one tensor for {own}, got {other} and {name}. Leave out one of them.")
+    return {own: tensors[name] for own, name in places.items()}
+
+
+def _own_names(state: Mapping[str, Tensor], tensors: Iterable[str]) -> dict[str, str]:
+    """The model's name for each tensor's, where only wrappers' parts or the beginning differ; else the tensor's own."""
     names = {_bare(name): name for name in state}
     for shorter in _beginnings(names):
         for short in _beginnings({_bare(name) for name in tensors}):
             full_name_of = {name[len(shorter) :]: full for name, full in names.items()}
-            full_names = {name: full_name_of.get(_bare(name)[len(short) :]) for name in tensors}
+            full_names = {name: full_name_of.get(_bare(name)[len(short) :], "") for name in tensors}
             if all(full_names.values()):
-                return {str(full_names[name]): value for name, value in tensors.items()}
-    return {name if name in state else names.get(_bare(name), name): value for name, value in tensors.items()}
+                return full_names
+    return {name: name if name in state else names.get(_bare(name), name) for name in tensors}
 
 
 def _fitted(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

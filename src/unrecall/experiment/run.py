@@ -140,13 +140,18 @@ def _check_classes(like: nn.Module, config: Path) -> None:
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a folder holds an adapter of PEFT and no model."""
+    """Whether a folder holds an adapter of PEFT."""
     return (path / "adapter_config.json").is_file()
 
 
 def checkpoint_key(path: Path) -> str:
-    """sha256 of a checkpoint's weights, or of an adapter's file of them."""
-    return file_key(path / "adapter_model.safetensors") if is_adapter(path) else weights.digest_of_file(path)
+    """sha256 of a checkpoint's weights, or of an adapter's, with what its configuration makes of them."""
+    from unrecall.scenarios.language import ADAPTER_FILES, check_adapter
+
+    if not is_adapter(path):
+        return weights.digest_of_file(path)
+    check_adapter(path)
+    return content_key(*(file_key(path / file) for file in ADAPTER_FILES))
 
 
 def references(scenario: Scenario, session: Session) -> list[Trained]:

@@ -11,9 +11,9 @@ from torch import nn
 from unrecall.data.examples import Examples, Part
 from unrecall.data.request import Kind, Request
 from unrecall.disk.weights import TooLarge, rounded
-from unrecall.errors import Diverged, NotSupported
+from unrecall.errors import Diverged, Fields, NotSupported, at_least, check_fields, kind_of, share_of_one
 from unrecall.experiment.goal import NEAR_DROP, VALIDATION_CHANGE, Goal, Guards, goal_of, guards_of
-from unrecall.methods.base import Method, Strength
+from unrecall.methods.base import Method, Strength, method_of
 from unrecall.record.schema import Trial, Tuning
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import Textual, offers
@@ -40,7 +40,18 @@ TRIALS = 6
 """The most strengths that are tried."""
 
 
-def tune(method: Method, model: nn.Module, job: Job, *, trials: int = TRIALS, retain_drop: float = 0.05) -> Tuning:
+FIELDS: Fields = {
+    "method": (kind_of(Method, str), "a Method, as ur.methods.RURK() is, or its line, as 'rurk:tau=0.05'"),
+    "job": (kind_of(Job), "a Job, as ur.Job(request, task) is"),
+    "trials": (at_least(1), "a whole number from 1 on"),
+    "retain_drop": (share_of_one, "a share from 0 to 1"),
+}
+"""What tuning is given."""
+
+
+def tune(
+    method: Method | str, model: nn.Module, job: Job, *, trials: int = TRIALS, retain_drop: float = 0.05
+) -> Tuning:
     """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
 
     For samples the gap is confidence on forget minus that on validation: a retrained model treats both alike, so it
@@ -58,7 +69,8 @@ def tune(method: Method, model: nn.Module, job: Job, *, trials: int = TRIALS, re
     for a method without a strength, and for a task without classes where more than samples must go; MissingReference
     where there is no validation set to be had.
     """
-    whole = job.request.with_validation()
+    check_fields("tune", FIELDS, {**locals()})
+    method, whole = method_of(method), job.request.with_validation()
     goal = goal_of(job.task, whole, whole.validation or ())
     strength, request, seed = start_of(method, model, job)
     guards = guards_of(job.task, model, request, request.holdout, retain_drop)

@@ -11,7 +11,7 @@ import torch
 from unrecall.attacks.base import Attack
 from unrecall.attacks.deletion import Candidates, DeletionAttack
 from unrecall.data.examples import Joined, Part
-from unrecall.data.request import Request, Split
+from unrecall.data.request import TRAINING, Request, Split
 from unrecall.data.signals import Signals
 from unrecall.disk.cache import JSON, code_key
 from unrecall.disk.files import content_key
@@ -20,9 +20,6 @@ from unrecall.evidence.setting import Setting
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import class_names
 from unrecall.training.randomness import seeded
-
-TRAINING: tuple[Split, ...] = ("forget", "retain")
-"""Where the training examples stand. An example's place is counted through the first, then through the second."""
 
 
 class Predictions(NamedTuple):

@@ -15,7 +15,7 @@ from unrecall.data.examples import file_of
 from unrecall.data.request import SAMPLED, SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
-from unrecall.errors import NOTHING, Fields, check_fields, kind_of
+from unrecall.errors import NOTHING, Fields, check_fields, kind_of, positive_or_none
 from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
@@ -55,6 +55,10 @@ FIELDS: Fields = {
         lambda value: value is None or (isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0),
         "a number of examples from 1 on, or None for all",
     ),
+    "run": (kind_of(Run, NOTHING), "a Run, or None"),
+    "defender": (kind_of(Defender, NOTHING), "a Defender, or None"),
+    "rate": (positive_or_none, "a number above 0, or None"),
+    "show_examples": (kind_of(bool), "True or False"),
     "method": (
         kind_of(Method, str, NOTHING),
         "a Method, as ur.methods.RURK() is, its line, as 'rurk:tau=0.05', or None",

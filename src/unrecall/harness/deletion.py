@@ -9,11 +9,11 @@ import numpy as np
 from torch import nn
 
 from unrecall.attacks.deletion import DeletionAttack
-from unrecall.data.request import Request, Split
+from unrecall.data.request import TRAINING, Request, Split
 from unrecall.disk.cache import JSON, Cache, code_key
 from unrecall.errors import Diverged, MissingReference, NotSupported
 from unrecall.evidence.setting import Defender, Setting
-from unrecall.harness.adversary import TRAINING, Adversary, as_hard, check_adversary, predictions
+from unrecall.harness.adversary import Adversary, as_hard, check_adversary, predictions
 from unrecall.harness.finding import Finding, absent
 from unrecall.harness.harm import Answers, Outcomes, Trial, harm_finding
 from unrecall.models.observe import observe, unseen

@@ -81,13 +81,15 @@ def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -
     0.001 with AdamW for texts. `large`: a language model's weights are held while it is fine-tuned, and a low-rank
     change is trained.
     """
-    if offers(task, Textual):
+    textual = offers(task, Textual)
+    rate = (RATE_TEXT if textual else RATE) if rate is None else rate
+    if textual:
         rank = RANK if large else 0
         return (
             FixedAttack("as_it_is", "As it is"),
             FixedAttack("quantise", "Rounding to 4 bits", attacks.Quantise(bits=(4,))),
-            *(_benign(count, rate or RATE_TEXT, GENTLE_TEXT, rank) for count in (15, 120)),
-            _symmetric(rate or RATE_TEXT, GENTLE_TEXT, rank),
+            *(_benign(count, rate, GENTLE_TEXT, rank) for count in (15, 120)),
+            _symmetric(rate, GENTLE_TEXT, rank),
         )
     of_classifiers = (
         FixedAttack("recalibration", "BatchNorm recalibration", attacks.Recalibration(counts=(2048,))),
@@ -96,8 +98,8 @@ def fixed_suite(task: Task, *, rate: float | None = None, large: bool = False) -
     return (
         FixedAttack("as_it_is", "As it is"),
         *(of_classifiers if offers(task, Classifying) else ()),
-        _benign(20, rate or RATE, GENTLE),
-        _symmetric(rate or RATE, GENTLE),
+        _benign(20, rate, GENTLE),
+        _symmetric(rate, GENTLE),
     )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from unrecall.data.enough import OTHERS
 from unrecall.data.examples import Examples
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, Fields, at_least, check_fields, kind_of
 from unrecall.models.observe import observe
 from unrecall.tasks.base import Task
 
@@ -39,6 +39,14 @@ class NovelClass(NamedTuple):
             return f"Stands out: the class is more blurred than classes never seen are ({where}; {p})."
         lacking = f"; {OTHERS} of them can give .05" if len(self.others) < OTHERS else ""
         return f"Can't be told from classes never seen ({where}; p = {self.p_known:.3f}{lacking})."
+
+
+FIELDS: Fields = {
+    "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
+    "model": (kind_of(nn.Module), "a model"),
+    "seed": (at_least(0), "a whole number from 0 on"),
+}
+"""What the check of a class is given beside data and counts."""
 
 
 def novel_class(
@@ -72,6 +80,7 @@ def novel_class(
             model has, for labels aren't read. BadInput where one has too few, or there are fewer than 2.
         shots: k. draws: how often they are drawn anew. seed: of the draws.
     """
+    check_fields("novel_class", FIELDS, {**locals()})
     least = min(map(len, (forgotten, *unseen)), default=0)
     _check(shots, draws, len(retain), len(unseen), least)
     taught = observe(model, task, retain)

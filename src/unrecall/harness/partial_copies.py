@@ -9,7 +9,7 @@ from torch import nn
 
 from unrecall.data.examples import Joined, Part
 from unrecall.data.request import Request
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, at_least, check_fields
 from unrecall.record.schema import Label, Record
 
 SHARES = (0.1, 0.25, 0.5)
@@ -32,6 +32,7 @@ def partial_copies(
 
     `retrain(request, index)`: a model that was trained without `request.forget` (see `Defender.retrain`).
     """
+    check_fields("partial_copies", {"seed": (at_least(0), "a whole number from 0 on")}, {"seed": seed})
     n, models = len(request.forget), dict[float, nn.Module]()
     if not isinstance(shares, Sequence) or not all(isinstance(s, float) and 0 < s < 1 for s in shares):
         raise BadInput(f"partial_copies: expected a list of shares between 0 and 1, got {shares!r:.60}.")
@@ -53,8 +54,9 @@ def partial_copies(
 
 def sensitivity(copies: Mapping[float, nn.Module], audited: Callable[[nn.Module], Record]) -> Sensitivity:
     """What `audited`, an audit of one model by the request as it stands, says of each copy."""
-    if not copies:
-        raise BadInput("sensitivity: expected a model for each share, got none. Train some: partial_copies(...).")
+    if not isinstance(copies, Mapping) or not copies:
+        got = f"{copies!r:.60}" if copies else "none"
+        raise BadInput(f"sensitivity: expected a model for each share, got {got}. Train some: partial_copies(...).")
     labels: dict[float, Label] = {share: audited(copies[share]).verdict.label for share in sorted(copies)}
     smallest = None
     for share in sorted(copies, reverse=True):

@@ -185,6 +185,19 @@ def _from_hub(name: str) -> str:
         ) from error
 
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""What a folder with an adapter of PEFT holds, and all that decides what the adapter does."""
+
+
+def check_adapter(folder: Path) -> None:
+    """BadInput where a folder lacks a file of an adapter; a pickle of its weights is none."""
+    for file in ADAPTER_FILES:
+        if not (folder / file).is_file():
+            pickled = file != ADAPTER_FILES[0] and (folder / "adapter_model.bin").is_file()
+            got = "a pickle, which can run code when opened: save the adapter anew" if pickled else "none there"
+            raise BadInput(f"{folder}: expected a folder with {file}, got {got}.")
+
+
 def with_adapter(model: nn.Module, adapter: str, name: str = "") -> nn.Module:
     """The model, changed in place, with a LoRA adapter merged into its weights.
 
@@ -195,9 +208,7 @@ def with_adapter(model: nn.Module, adapter: str, name: str = "") -> nn.Module:
         from peft import PeftConfig, get_peft_model
     except ImportError as error:
         raise MissingDependency("peft", "llm") from error
-    for file in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (Path(adapter) / file).is_file():
-            raise BadInput(f"{adapter}: expected a folder with {file}, got none there.")
+    check_adapter(Path(adapter))
     check_floats(adapter, [Path(adapter) / "adapter_model.safetensors"])
     config = opened(f"{adapter}: expected an adapter of PEFT", lambda: PeftConfig.from_pretrained(adapter))
     base, of = str(config.base_model_name_or_path or ""), name or "the model before unlearning"

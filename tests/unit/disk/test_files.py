@@ -139,6 +139,15 @@ def test_weights_of_a_wrapped_or_compiled_model_are_read(prefix: str, tmp_path: 
     assert weights.digest_of(wrapped.get_submodule(prefix.split(".", maxsplit=1)[0])) == weights.digest_of(model)
 
 
+def test_a_weight_under_two_names_is_not_chosen_from(tmp_path: Path) -> None:
+    """As a file may hold that has averaged weights beside the model's own."""
+    state = {name: value.clone() for name, value in network(seed=1).state_dict().items()}
+    first = next(iter(state))
+    save_file(state | {f"module.{first}": state[first] + 1}, tmp_path / "w.safetensors")
+    with pytest.raises(BadInput, match=f"expected one tensor for {first}, got .*{first} and .*{first}"):
+        weights.load(network(seed=2), tmp_path / "w.safetensors")
+
+
 def test_a_folder_of_several_files_is_read_by_its_index(tmp_path: Path) -> None:
     model = network(seed=1)
     named = {name: value.clone() for name, value in model.state_dict().items()}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.scenarios.test_movielens import folder
-from unrecall.data.examples import iterate
+from unrecall.data.examples import Part, iterate
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
 from unrecall.experiment.sequence import sequence
@@ -100,8 +100,20 @@ def test_a_killed_sequence_goes_on_to_the_same_models(tmp_path: Path, steps: int
 @pytest.mark.parametrize("model", ["mf", "gru"])
 def test_requests_out_of_order_would_teach_what_was_forgotten(tmp_path: Path, model: str) -> None:
     first, second, _ = scenarios(tmp_path / "data", model)
-    with pytest.raises(BadInput, match="expected request 2 to retain nothing that was forgotten before, got"):
+    with pytest.raises(BadInput, match="expected retain of request 2 to hold nothing that was forgotten before, got"):
         list(sequence([second, first], Plain(), suite("loss"), session=Session(device="cpu")))
+
+
+def test_what_earlier_requests_held_is_new_to_no_later_one(tmp_path: Path) -> None:
+    """The holdout or the test set of the second is the forget of the first, or of its retain; or it asks again."""
+    first, second, _ = scenarios(tmp_path / "data")
+    asked, stays = first.request.forget, second.request.retain
+    few = {"retain": Part(stays, range(5, len(stays))), "holdout": Part(stays, range(5))}
+    wrong: list[dict[str, Any]] = [{"holdout": asked}, {"test": asked}, {"forget": asked}, few]
+    for changes in wrong:
+        own = replace(second, request=replace(second.request, **changes))
+        with pytest.raises(BadInput, match=f"expected {[*changes][-1]} of request 2 to hold nothing that was"):
+            list(sequence([first, own], Plain(), suite("loss"), session=Session(device="cpu")))
 
 
 def test_global_randomness_changes_nothing(tmp_path: Path) -> None:

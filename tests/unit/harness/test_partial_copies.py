@@ -58,6 +58,16 @@ def test_copies_of_persons_of_a_class_and_of_planted_records_are_requests_for_sa
     ] * 3
 
 
+def test_what_is_no_seed_and_no_models_is_refused() -> None:
+    request = Request(pictures(0, 8), [(x, 1) for x, _ in pictures(100, 4)], pictures(200, 8))
+    for seed in ("x", -1):
+        with pytest.raises(BadInput, match="partial_copies: expected seed to be a whole number from 0 on"):
+            partial_copies(request, lambda *_: nn.Linear(1, 1), seed=seed)  # type: ignore[arg-type]
+    for copies in ([1], {}):
+        with pytest.raises(BadInput, match="sensitivity: expected a model for each share, got"):
+            sensitivity(copies, lambda _: pytest.fail("nothing is to be audited"))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("shares", [(float("nan"),), (1.0,), 0.5, ("0.5",), (0.5, 0.5), (0.5, 0.51)])
 def test_shares_that_are_none_or_the_same_are_refused(shares: Any) -> None:
     request = Request(pictures(0, 8), pictures(100, 4), pictures(200, 2), pictures(300, 2))

@@ -95,6 +95,18 @@ def test_what_is_not_judged_is_not_kept(tmp_path: Path) -> None:
     ).keys() == {"loss"}
 
 
+def test_that_another_audit_s_scores_are_replaced_is_said(tmp_path: Path) -> None:
+    """The same ones again are not others."""
+
+    def write(value: float) -> None:
+        write_scores([Finding(report=report_of(Loss()), measurements=[], scores={"a": np.full(2, value)})], tmp_path)
+
+    write(1.0)
+    write(1.0)
+    with pytest.warns(UserWarning, match=r"scores: replaced the scores of another audit \(loss\), whose record no"):
+        write(2.0)
+
+
 def test_arrays_are_written_as_they_read_whatever_their_strides(tmp_path: Path) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     views = {"rows": array, "columns": array[:, [2, 0]], "transposed": array.T}

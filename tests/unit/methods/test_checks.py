@@ -341,12 +341,25 @@ def test_a_method_is_given_a_job_and_a_job_its_parts() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("seed", "x"), ("request", {}), ("session", "x"), ("method", 3), ("retrained", None), ("task", None)],
+    [
+        *[("seed", "x"), ("request", {}), ("session", "x"), ("method", 3), ("retrained", None), ("task", None)],
+        *[("rate", 0), ("rate", float("nan")), ("run", "x"), ("show_examples", "no"), ("defender", "x")],
+    ],
 )
 def test_an_audit_is_given_what_it_names(name: str, value: Any) -> None:
     usual = {"request": request(), "task": Classification(), "session": CPU}
     with pytest.raises(BadInput, match=f"^audit: expected {name} to be "):
         ur.audit(original=nn.Linear(4, 3), unlearned=nn.Linear(4, 3), **{**usual, name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("retain_drop", float("nan")), ("retain_drop", -5), ("trials", 0), ("method", 3), ("job", None)],
+)
+def test_tuning_is_given_what_it_names(name: str, value: Any) -> None:
+    usual = {"method": "finetune", "model": nn.Linear(4, 3), "job": ur.Job(request(), Classification())}
+    with pytest.raises(BadInput, match=f"^tune: expected {name} to be "):
+        ur.tune(**{**usual, name: value})  # type: ignore[arg-type]
 
 
 def test_labels_that_no_class_can_have_are_refused() -> None:
