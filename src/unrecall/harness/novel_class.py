@@ -95,9 +95,7 @@ def novel_class(
 
     own, others = margin(forgotten), tuple(map(margin, unseen))
     if not np.isfinite([own, *others]).all():
-        raise BadInput(
-            "novel_class: expected finite features, got NaN or infinity. Look into the model and the inputs."
-        )
+        raise BadInput("novel_class: expected finite features, got NaN or infinity. Look into model and inputs.")
     above, below = sum(other >= own for other in others), sum(other <= own for other in others)
     return NovelClass(own, others, (1 + above) / (1 + len(others)), (1 + below) / (1 + len(others)))
 
