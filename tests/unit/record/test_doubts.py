@@ -113,6 +113,13 @@ def fitted(original: float, references: tuple[float, ...]) -> Facts:
     return replace(healthy(), measurements={"retain_loss": made})
 
 
+def beside_one_retrained(*, told: bool) -> Facts:
+    """An audit beside never-trained records with a retrained model, which a membership attack can tell from or not."""
+    loss = report(negative=not told).model_copy(update={"name": "loss"})
+    made = row("loss_auc", 0.63, 0.66, None, (0.64,)).model_copy(update={"judged": False})
+    return Facts(sizes(), {"loss_auc": made}, [loss], 1, never_trained=never_trained())
+
+
 CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("forget-unknown", "serious", lambda: of_texts(0.014)),
     ("forget-unknown", "serious", lambda: of_texts(0.014, (0.01,) * 5)),
@@ -147,6 +154,7 @@ CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("collapse", "serious", lambda: with_row("retain_accuracy", unlearned={"value": 0.85})),
     ("positive-control", "warning", lambda: replace(healthy(), reports=[report(positive=False)])),
     ("negative-control", "warning", lambda: replace(healthy(), reports=[report(negative=False)])),
+    ("known-to-retrained", "serious", lambda: beside_one_retrained(told=True)),
     ("stands-out", "warning", lambda: with_row("rmia_auc", unlearned={"value": 0.3, "high": 0.4})),
     ("no-ratio", "warning", lambda: without_values(31)),
     ("modified", "note", lambda: replace(healthy(), dirty=True)),
