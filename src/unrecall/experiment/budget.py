@@ -212,20 +212,15 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
     if given is not None:
         counts["retrained"] = max(0, counts["retrained"] - given.retrained)
     fixed = sum(timed.seconds for timed in training_times(case, model, counts))
-    for line, times in ({} if given else _methods(cells)).items():
-        method = parse(line, "methods")
-        fixed += times * sum(timed.seconds for timed in unlearning_times(replace(case, method=method), model))
+    for (line, tuned), times in Counter((cell.method, cell.tuned) for cell in ([] if given else cells)).items():
+        part = replace(case, method=parse(line, "methods"), tuned=tuned)
+        fixed += times * sum(timed.seconds for timed in unlearning_times(part, model))
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
     before_attacks, of_attacks = prices(case, model, patience)
     seconds = [len(cells) * price for price in of_attacks]
     of_models = sum(of_attacks[len(tried) - len(against) :]) / (2 + case.retrained)  # a search attacks one at a time
     fixed += (1 + TRIALS) * of_models + len(cells) * sum(before_attacks) + time.perf_counter() - started
     return Costs(fixed, _priced(attacks, reduced, seconds))
-
-
-def _methods(cells: Sequence[Cell]) -> Counter[str]:
-    """The methods of cells, and how often each is run; tuning tries it several times."""
-    return Counter(cell.method for cell in cells for _ in range(1 + TRIALS if cell.tuned else 1))
 
 
 def _less(attack: Attack, task: Task) -> Attack | None:
