@@ -3,12 +3,14 @@
 import math
 import re
 import time
-from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from torch import nn
 
 from unrecall.attacks.base import Attack
 from unrecall.disk.files import read_json, write_json
@@ -202,25 +204,43 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
         scenario = replace(scenario, original=architecture(scenario, cell.seeds.training, session))
     attacks = suite(*cell.suite.split()).suiting(scenario.task)
     reduced = [_less(attack, scenario.task) for attack in attacks]
-    searches = [cell.tuned for cell in cells if isinstance(cell.tuned, Against) and given is None]
-    against = [search.attack_on(scenario.task, scenario.request.kind) for search in searches]
-    tried = [*attacks, *(less for less in reduced if less is not None), *against]
-    case = Case(scenario, Retrain(), tried, session)
+    case = Case(scenario, Retrain(), attacks, session)
     model = case.start()
     check_inputs(scenario.task, model, scenario.request)
     counts = scenario.untrained(sorted({cell.seeds.training for cell in cells}), session)
     if given is not None:
         counts["retrained"] = max(0, counts["retrained"] - given.retrained)
     fixed = sum(timed.seconds for timed in training_times(case, model, counts))
-    for (line, tuned), times in Counter((cell.method, cell.tuned) for cell in ([] if given else cells)).items():
-        part = replace(case, method=parse(line, "methods"), tuned=tuned)
-        fixed += times * sum(timed.seconds for timed in unlearning_times(part, model))
+    running = Running(cells, 0.0) if given else _running(cells, case, model)
+    searches = [cell.tuned for cell in running.cells if isinstance(cell.tuned, Against) and given is None]
+    against = [search.attack_on(scenario.task, scenario.request.kind) for search in searches]
+    tried = [*attacks, *(less for less in reduced if less is not None), *against]
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
-    before_attacks, of_attacks = prices(case, model, patience)
-    seconds = [len(cells) * price for price in of_attacks]
+    before_attacks, of_attacks = prices(replace(case, attacks=tried), model, patience)
+    seconds = [len(running.cells) * price for price in of_attacks]
     of_models = sum(of_attacks[len(tried) - len(against) :]) / (2 + case.retrained)  # a search attacks one at a time
-    fixed += (1 + TRIALS) * of_models + len(cells) * sum(before_attacks) + time.perf_counter() - started
+    fixed += running.seconds + (1 + TRIALS) * of_models + len(running.cells) * sum(before_attacks)
+    fixed += time.perf_counter() - started
     return Costs(fixed, _priced(attacks, reduced, seconds))
+
+
+class Running(NamedTuple):
+    """The cells whose method can run, and the seconds that their methods take in all of them."""
+
+    cells: Sequence[Cell]
+    seconds: float
+
+
+def _running(cells: Sequence[Cell], case: Case, model: nn.Module) -> Running:
+    """Which cells' methods can run, by a few steps of each; of another its own cells will say why it can't."""
+    able, seconds = list[Cell](), 0.0
+    for line, tuned in dict.fromkeys((cell.method, cell.tuned) for cell in cells):
+        alike = [cell for cell in cells if (cell.method, cell.tuned) == (line, tuned)]
+        with suppress(Exception):  # whatever it is, it stops no other cell
+            times = unlearning_times(replace(case, method=parse(line, "methods"), tuned=tuned), model)
+            seconds += len(alike) * sum(timed.seconds for timed in times)
+            able += alike
+    return Running(able, seconds)
 
 
 def _less(attack: Attack, task: Task) -> Attack | None:

@@ -16,6 +16,7 @@ from unrecall.experiment import budget
 from unrecall.experiment.against import Against
 from unrecall.experiment.budget import Costs, Price, choose, seconds_of
 from unrecall.experiment.grid import Cell
+from unrecall.experiment.timing import Timed
 from unrecall.record.schema import load
 from unrecall.spec.lines import show
 from unrecall.tasks import Classification
@@ -187,6 +188,42 @@ def test_an_attack_that_tuning_runs_counts_before_the_others(monkeypatch: pytest
     assert [line.split(":")[0] for line in lines] == ["rmia", "relearn"]
     assert searched.fixed - plain.fixed == pytest.approx(7 * 3.0, abs=2), "six trials, and the original"
     assert searched.attacks == plain.attacks
+
+
+def priced(monkeypatch: pytest.MonkeyPatch, lines: str, **changed: Any) -> Costs:
+    """What cells take, one for each method, where trying costs no time and 7 s are measured before each one's attacks.
+
+    Three seconds a model for an attack, and a thousand for each method.
+    """
+    monkeypatch.setattr(budget, "training_times", lambda *_: [])
+    monkeypatch.setattr("unrecall.experiment.clock.time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr(budget, "prices", lambda case, *_: ([7.0], [(2 + case.retrained) * 3.0 for _ in case.attacks]))
+    times = budget.unlearning_times
+
+    def unlearning_times(case: Any, model: Any) -> list[Timed]:
+        return [Timed(one.line, 1000.0) for one in list(times(case, model))[:1]]
+
+    monkeypatch.setattr(budget, "unlearning_times", unlearning_times)
+    cell = replace(Cell("case.py:make", "", "rmia cka", 0, False, "out", "cpu"), **changed)
+    return budget._costs([replace(cell, method=line) for line in lines.split()], 3600, None)
+
+
+def test_a_method_that_can_not_run_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AltPO is of texts, and EC finds no layer of that name."""
+    costs = priced(monkeypatch, f"altpo {METHOD}")
+    assert costs.fixed == 1007
+    assert costs == priced(monkeypatch, METHOD) == priced(monkeypatch, f"{METHOD} ec:layers=none")
+    assert priced(monkeypatch, "altpo").fixed == 0
+
+
+def test_a_bench_within_a_budget_fails_only_where_a_method_can_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(budget, "Processes", Here)
+    bench = ["bench", *WHO, "--methods", f"altpo {METHOD}", "--suite", "rmia", "--out", "out", "--budget", "1h"]
+    assert call(*bench) == 2
+    assert [path.parts[1].split("-")[0] for path in Path("out").glob("*/*/record.json")] == ["neggrad_plus"]
+    assert "AltPO: expected a task of texts" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_a_case_is_said_as_without_a_budget(
