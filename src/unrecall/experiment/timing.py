@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from unrecall.attacks.base import ARMS, Attack
@@ -43,7 +44,7 @@ METHOD, LESS = 256, 64
 SAMPLE, FEWER = 32, 8
 """Examples of each set on which measurements and attacks are tried, and with how many, to tell what grows with them."""
 RETRAINED = 2
-"""Retrained models in these trials at most; untrained copies stand in for them."""
+"""Retrained models in these trials at most; copies of the model stand in for them."""
 BUDGETS = ("steps", "learning_rates")
 """Parameters of attacks that fine-tune, of which each value costs a part of a training, and a look at all examples."""
 READY = 10.0
@@ -332,11 +333,20 @@ class AuditPart(NamedTuple):
 
 def _settings(case: Case, model: nn.Module) -> list[Setting]:
     """Models, and a few examples of each set to make trials on; before that fewer of them, once to warm up."""
-    retrained = [copy.deepcopy(model) for _ in range(min(case.retrained, RETRAINED))]
-    models = Models(model, copy.deepcopy(model), tuple(retrained))
+    unlearned, *retrained = (_another(model, i) for i in range(1, 2 + min(case.retrained, RETRAINED)))
+    models = Models(model, unlearned, tuple(retrained))
     task, session = case.scenario.task, case.session.quiet()
     samples = [_sample(case.request, dict.fromkeys(SPLITS, most)) for most in (FEWER, FEWER, SAMPLE)]
     return [Setting(models, sample, task, 0, session) for sample in samples]
+
+
+@torch.no_grad()
+def _another(model: nn.Module, number: int) -> nn.Module:
+    """A copy with slightly larger weights: what the model itself shows is kept, and would be found for its equal."""
+    another = copy.deepcopy(model)
+    for weight in filter(torch.is_floating_point, another.parameters()):
+        weight.mul_(1 + number / 256)
+    return another
 
 
 def _measurements(case: Case) -> AuditPart:

@@ -14,7 +14,9 @@ from tests.worlds import CPU, World, blobs, network
 from unrecall.attacks.relearn import Relearn
 from unrecall.data.examples import Absent
 from unrecall.errors import BadInput
-from unrecall.evidence.setting import Models, Setting
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.scores import Scores
+from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.experiment import timing
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
@@ -266,6 +268,20 @@ def test_a_slow_step_is_timed_once(samples_world: World, monkeypatch: pytest.Mon
     monkeypatch.setattr("unrecall.experiment.timing.training", lambda *_: iter(steps.append(1) or i for i in range(3)))
     assert all(timed.seconds > 0 for timed in unlearning_times(case, samples_world.original))
     assert len(steps) == 1
+
+
+def test_every_model_of_a_trial_is_attacked(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies that were alike would have the original's scores, and a model would be told to take a quarter."""
+    attacked, scores = list[str](), Relearn.scores
+
+    def counted(attack: Relearn, subject: Subject, pool: Pool, setting: Setting) -> Scores:
+        attacked.append(subject.role)
+        return scores(attack, subject, pool, setting)
+
+    monkeypatch.setattr(Relearn, "scores", counted)
+    case = Case(scenario_of(samples_world), parse("retrain", "methods"), [Relearn()], CPU)
+    timing.prices(case, samples_world.original, 600)
+    assert {*attacked} == {"original", "unlearned", "retrained 0", "retrained 1", "hidden"}
 
 
 def test_two_durations_are_one_where_they_are_nearly_the_same() -> None:
