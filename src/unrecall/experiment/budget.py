@@ -23,6 +23,7 @@ from unrecall.experiment.timing import prices, training_times, unlearning_times
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.finding import named_parameters, report_of
 from unrecall.harness.suites import QUICK, suite
+from unrecall.methods.base import null_base
 from unrecall.methods.retrain import Retrain
 from unrecall.spec.lines import parse, show
 from unrecall.tasks.base import Task, check_inputs
@@ -211,36 +212,52 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
     if given is not None:
         counts["retrained"] = max(0, counts["retrained"] - given.retrained)
     fixed = sum(timed.seconds for timed in training_times(case, model, counts))
-    running = Running(cells, 0.0) if given else _running(cells, case, model)
+    running = Running(cells, 0.0, len(cells)) if given else _running(cells, case, model)
     searches = [cell.tuned for cell in running.cells if isinstance(cell.tuned, Against) and given is None]
     against = [search.attack_on(scenario.task, scenario.request.kind) for search in searches]
     tried = [*attacks, *(less for less in reduced if less is not None), *against]
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
-    before_attacks, of_attacks = prices(replace(case, attacks=tried), model, patience)
-    seconds = [len(running.cells) * price for price in of_attacks]
-    of_models = sum(of_attacks[len(tried) - len(against) :]) / (2 + case.retrained)  # a search attacks one at a time
-    fixed += running.seconds + (1 + TRIALS) * of_models + len(running.cells) * sum(before_attacks)
+    (measuring, *beside_unseen), of_attacks = prices(replace(case, attacks=tried), model, patience)
+    of_model = [price / (2 + case.retrained) for price in of_attacks]
+    seconds = [each * running.attacked(attack, case.retrained) for attack, each in zip(tried, of_model, strict=True)]
+    fixed += running.seconds + (1 + TRIALS) * sum(of_model[len(tried) - len(against) :])
+    fixed += len(running.cells) * measuring + (len(running.cells) + running.settings) * sum(beside_unseen) / 2
     fixed += time.perf_counter() - started
     return Costs(fixed, _priced(attacks, reduced, seconds))
 
 
 class Running(NamedTuple):
-    """The cells whose method can run, and the seconds that their methods take in all of them."""
+    """The cells whose method can run, the seconds that their methods take in all of them, and the models that result.
+
+    `models`: how many, nulls among them.
+    """
 
     cells: Sequence[Cell]
     seconds: float
+    models: int
+
+    @property
+    def settings(self) -> int:
+        """How many there are of request, original and evaluation seed: scores of other models are kept for each."""
+        return len({(bool(cell.tuned), cell.seeds.training, cell.seeds.evaluation) for cell in self.cells})
+
+    def attacked(self, attack: Attack, retrained: int) -> int:
+        """On how many models an attack is run; on the originals and retrained ones once a setting if it is scored."""
+        return self.models + (1 + retrained) * (self.settings if attack.kind == "scored" else len(self.cells))
 
 
 def _running(cells: Sequence[Cell], case: Case, model: nn.Module) -> Running:
     """Which cells' methods can run, by a few steps of each; of another its own cells will say why it can't."""
-    able, seconds = list[Cell](), 0.0
+    able, seconds, models = list[Cell](), 0.0, 0
     for line, tuned in dict.fromkeys((cell.method, cell.tuned) for cell in cells):
         alike = [cell for cell in cells if (cell.method, cell.tuned) == (line, tuned)]
         with suppress(Exception):  # whatever it is, it stops no other cell
-            times = unlearning_times(replace(case, method=parse(line, "methods"), tuned=tuned), model)
+            method = parse(line, "methods")
+            times = unlearning_times(replace(case, method=method, tuned=tuned), model)
             seconds += len(alike) * sum(timed.seconds for timed in times)
+            models += len(alike) * (1 if null_base(method, model) is None else 2)
             able += alike
-    return Running(able, seconds)
+    return Running(able, seconds, models)
 
 
 def _less(attack: Attack, task: Task) -> Attack | None:

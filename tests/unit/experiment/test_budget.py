@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ def test_an_attack_that_tuning_runs_counts_before_the_others(monkeypatch: pytest
 
     def prices(case: Any, *_: Any) -> tuple[list[float], list[float]]:
         lines.extend(show(attack) for attack in case.attacks)
-        return [], [(2 + case.retrained) * 3.0 for _ in case.attacks]
+        return [0.0], [(2 + case.retrained) * 3.0 for _ in case.attacks]
 
     monkeypatch.setattr(budget, "prices", prices)
     monkeypatch.setattr(budget, "training_times", lambda *_: [])
@@ -190,30 +190,49 @@ def test_an_attack_that_tuning_runs_counts_before_the_others(monkeypatch: pytest
     assert searched.attacks == plain.attacks
 
 
-def priced(monkeypatch: pytest.MonkeyPatch, lines: str, **changed: Any) -> Costs:
-    """What cells take, one for each method, where trying costs no time and 7 s are measured before each one's attacks.
+def priced(monkeypatch: pytest.MonkeyPatch, cells: Sequence[Cell] | str) -> Costs:
+    """What cells take, or one cell for each method, where trying costs no time.
 
-    Three seconds a model for an attack, and a thousand for each method.
+    Three seconds a model for an attack, a thousand for each method; before attacks 7 s, and 4 s of the original and the
+    unlearned model beside records that were never trained on.
     """
     monkeypatch.setattr(budget, "training_times", lambda *_: [])
     monkeypatch.setattr("unrecall.experiment.clock.time.perf_counter", lambda: 0.0)
-    monkeypatch.setattr(budget, "prices", lambda case, *_: ([7.0], [(2 + case.retrained) * 3.0 for _ in case.attacks]))
+    monkeypatch.setattr(
+        budget, "prices", lambda case, *_: ([7.0, 4.0], [(2 + case.retrained) * 3.0 for _ in case.attacks])
+    )
     times = budget.unlearning_times
 
     def unlearning_times(case: Any, model: Any) -> list[Timed]:
         return [Timed(one.line, 1000.0) for one in list(times(case, model))[:1]]
 
     monkeypatch.setattr(budget, "unlearning_times", unlearning_times)
-    cell = replace(Cell("case.py:make", "", "rmia cka", 0, False, "out", "cpu"), **changed)
-    return budget._costs([replace(cell, method=line) for line in lines.split()], 3600, None)
+    if isinstance(cells, str):
+        cells = [Cell("case.py:make", line, "rmia cka", 0, False, "out", "cpu") for line in cells.split()]
+    return budget._costs(cells, 3600, None)
 
 
 def test_a_method_that_can_not_run_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """AltPO is of texts, and EC finds no layer of that name."""
     costs = priced(monkeypatch, f"altpo {METHOD}")
-    assert costs.fixed == 1007
+    assert costs.fixed == 1011
     assert costs == priced(monkeypatch, METHOD) == priced(monkeypatch, f"{METHOD} ec:layers=none")
     assert priced(monkeypatch, "altpo").fixed == 0
+
+
+def test_the_original_and_retrained_models_are_attacked_once_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of them; of each method an unlearned model and its null. What CKA finds is kept for no other cell."""
+    cells = [Cell("case.py:make", line, "rmia cka", 0, False, "out", "cpu") for line in (METHOD, "grad_diff")]
+
+    def models(*cells: Cell) -> list[float]:
+        return [attack.seconds / 3 for attack in priced(monkeypatch, cells).attacks]
+
+    assert models(cells[0]) == [3 + 2, 3 + 2]
+    assert models(*cells) == [3 + 4, 6 + 4]
+    assert priced(monkeypatch, cells).fixed == 2 * (1000 + 7) + 4 / 2 * (1 + 2)
+    assert models(cells[0], replace(cells[1], seed=1)) == [6 + 4, 6 + 4]
+    assert models(cells[0], replace(cells[1], tuned=True)) == [6 + 4, 6 + 4], "of another request, without validation"
+    assert models(replace(cells[0], method="ssd")) == [3 + 1, 3 + 1], "which has no null"
 
 
 def test_a_bench_within_a_budget_fails_only_where_a_method_can_not_run(
