@@ -43,13 +43,13 @@ SMALL = 0.01
 class Price:
     """An attack of a suite, and the most seconds that it takes; 0 where it can't run.
 
-    `judged`: whether a verdict rests on it. `less`: what the suite `quick` asks of it, where that is another attack.
+    `judged`: whether a verdict rests on it. `quick`: what the suite `quick` asks of it, where that is another attack.
     """
 
     line: str
     judged: bool
     seconds: float
-    less: "Price | None" = None
+    quick: "Price | None" = None
 
 
 class Costs(NamedTuple):
@@ -93,7 +93,7 @@ def choose(costs: Costs, budget: float) -> Choice:
     chosen = dict(enumerate(costs.attacks))
 
     def reduce(place: int) -> None:
-        chosen[place] = chosen[place].less or chosen[place]
+        chosen[place] = chosen[place].quick or chosen[place]
 
     def leave_out(place: int) -> None:
         del chosen[place]
@@ -122,7 +122,7 @@ def choose(costs: Costs, budget: float) -> Choice:
 
 
 def _too_small(costs: Costs, budget: float) -> BadInput:
-    each = [attack for whole in costs.attacks for attack in (whole, whole.less) if attack and attack.seconds]
+    each = [attack for whole in costs.attacks for attack in (whole, whole.quick) if attack and attack.seconds]
     if not each:
         return BadInput(
             f"--budget: expected time for what comes before attacks, {_about(costs.fixed)}, got {duration(budget)}. "
@@ -204,7 +204,7 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
     if given is not None and given.original and scenario.original is None:
         scenario = replace(scenario, original=architecture(scenario, cell.seeds.training, session))
     attacks = suite(*cell.suite.split()).suiting(scenario.task)
-    reduced = [_less(attack, scenario.task) for attack in attacks]
+    quick = [_quick(attack, scenario.task) for attack in attacks]
     case = Case(scenario, Retrain(), attacks, session)
     model = case.start()
     check_inputs(scenario.task, model, scenario.request)
@@ -215,7 +215,7 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
     running = Running(cells, 0.0, len(cells)) if given else _running(cells, case, model)
     searches = [cell.tuned for cell in running.cells if isinstance(cell.tuned, Against) and given is None]
     against = [search.attack_on(scenario.task, scenario.request.kind) for search in searches]
-    tried = [*attacks, *(less for less in reduced if less is not None), *against]
+    tried = [*attacks, *filter(None, quick), *against]
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
     (measuring, *beside_unseen), of_attacks = prices(replace(case, attacks=tried), model, patience)
     of_model = [price / (2 + case.retrained) for price in of_attacks]
@@ -223,7 +223,7 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
     fixed += running.seconds + (1 + TRIALS) * sum(of_model[len(tried) - len(against) :])
     fixed += len(running.cells) * measuring + (len(running.cells) + running.settings) * sum(beside_unseen) / 2
     fixed += time.perf_counter() - started
-    return Costs(fixed, _priced(attacks, reduced, seconds))
+    return Costs(fixed, _priced(attacks, quick, seconds))
 
 
 class Running(NamedTuple):
@@ -260,20 +260,19 @@ def _running(cells: Sequence[Cell], case: Case, model: nn.Module) -> Running:
     return Running(able, seconds, models)
 
 
-def _less(attack: Attack, task: Task) -> Attack | None:
+def _quick(attack: Attack, task: Task) -> Attack | None:
     """What the suite `quick` asks of a judged attack; None where that is no other, or it isn't judged."""
     if not attack.judged or named_parameters(attack):
         return None
     name = report_of(attack).name
-    alike = (less for need, less in QUICK if offers(task, need) and report_of(less).name == name and less != attack)
-    return next(alike, None)
+    alike = (quick for need, quick in QUICK if offers(task, need) and report_of(quick).name == name)
+    return next((quick for quick in alike if quick != attack), None)
 
 
-def _priced(attacks: Sequence[Attack], reduced: Sequence[Attack | None], seconds: Sequence[float]) -> tuple[Price, ...]:
-    """The prices of attacks, whose seconds come first, and then those of what some can be reduced to."""
-    of_less = iter(seconds[len(attacks) :])
-    priced: list[Price] = []
-    for attack, less, most in zip(attacks, reduced, seconds, strict=False):
-        smaller = None if less is None else Price(show(less), True, min(most, next(of_less)))
-        priced.append(Price(show(attack), bool(attack.judged) and not named_parameters(attack), most, smaller))
+def _priced(attacks: Sequence[Attack], quick: Sequence[Attack | None], seconds: Sequence[float]) -> tuple[Price, ...]:
+    """The prices of attacks, whose seconds come first, and then those of what `quick` asks of some."""
+    of_quick, priced = iter(seconds[len(attacks) :]), list[Price]()
+    for attack, other, most in zip(attacks, quick, seconds, strict=False):
+        price = None if other is None else Price(show(other), True, min(most, next(of_quick)))
+        priced.append(Price(show(attack), bool(attack.judged) and not named_parameters(attack), most, price))
     return tuple(priced)

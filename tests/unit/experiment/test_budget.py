@@ -97,10 +97,10 @@ def test_the_change_is_said_in_a_sentence() -> None:
 
 
 def test_an_attack_is_reduced_to_what_the_quick_suite_asks() -> None:
-    less = budget._less(Relearn(), Classification())
-    assert less is not None and show(less) == "relearn:steps=1+4+16,learning_rates=0.01"
-    assert budget._less(Loss(), Classification()) is None
-    assert budget._less(Relearn(data="benign"), Classification()) is None
+    quick = budget._quick(Relearn(), Classification())
+    assert quick is not None and show(quick) == "relearn:steps=1+4+16,learning_rates=0.01"
+    assert budget._quick(Loss(), Classification()) is None
+    assert budget._quick(Relearn(data="benign"), Classification()) is None
 
 
 class Here:
