@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -213,14 +214,15 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
         counts["retrained"] = max(0, counts["retrained"] - given.retrained)
     fixed = sum(timed.seconds for timed in training_times(case, model, counts))
     running = Running(cells, 0.0, len(cells)) if given else _running(cells, case, model)
-    searches = [cell.tuned for cell in running.cells if isinstance(cell.tuned, Against) and given is None]
+    searches = Counter(cell.tuned for cell in running.cells if isinstance(cell.tuned, Against) and given is None)
     against = [search.attack_on(scenario.task, scenario.request.kind) for search in searches]
     tried = [*attacks, *filter(None, quick), *against]
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
     (measuring, *beside_unseen), of_attacks = prices(replace(case, attacks=tried), model, patience)
     of_model = [price / (2 + case.retrained) for price in of_attacks]
     seconds = [each * running.attacked(attack, case.retrained) for attack, each in zip(tried, of_model, strict=True)]
-    fixed += running.seconds + (1 + TRIALS) * sum(of_model[len(tried) - len(against) :])
+    of_search = zip(searches.values(), of_model[len(tried) - len(against) :], strict=True)
+    fixed += running.seconds + (1 + TRIALS) * sum(count * each for count, each in of_search)
     fixed += len(running.cells) * measuring + (len(running.cells) + running.settings) * sum(beside_unseen) / 2
     fixed += time.perf_counter() - started
     return Costs(fixed, _priced(attacks, quick, seconds))

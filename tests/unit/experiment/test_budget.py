@@ -188,6 +188,10 @@ def test_an_attack_that_tuning_runs_counts_before_the_others(monkeypatch: pytest
     assert [line.split(":")[0] for line in lines] == ["rmia", "relearn"]
     assert searched.fixed - plain.fixed == pytest.approx(7 * 3.0, abs=2), "six trials, and the original"
     assert searched.attacks == plain.attacks
+    lines.clear()
+    twice = budget._costs([replace(cell, tuned=Against("relearn"), seed=seed) for seed in range(2)], 3600, None)
+    assert len(lines) == 2, "it is tried once"
+    assert twice.fixed - plain.fixed == pytest.approx(2 * 7 * 3.0, abs=2)
 
 
 def priced(monkeypatch: pytest.MonkeyPatch, cells: Sequence[Cell] | str) -> Costs:
