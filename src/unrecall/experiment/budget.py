@@ -5,10 +5,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from torch import nn
 
 from unrecall.attacks.base import Attack
 from unrecall.disk.files import read_json, write_json
@@ -21,6 +24,7 @@ from unrecall.experiment.timing import prices, training_times, unlearning_times
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.finding import named_parameters, report_of
 from unrecall.harness.suites import QUICK, suite
+from unrecall.methods.base import null_base
 from unrecall.methods.retrain import Retrain
 from unrecall.spec.lines import parse, show
 from unrecall.tasks.base import Task, check_inputs
@@ -40,13 +44,13 @@ SMALL = 0.01
 class Price:
     """An attack of a suite, and the most seconds that it takes; 0 where it can't run.
 
-    `judged`: whether a verdict rests on it. `less`: what the suite `quick` asks of it, where that is another attack.
+    `judged`: whether a verdict rests on it. `quick`: what the suite `quick` asks of it, where that is another attack.
     """
 
     line: str
     judged: bool
     seconds: float
-    less: "Price | None" = None
+    quick: "Price | None" = None
 
 
 class Costs(NamedTuple):
@@ -90,7 +94,7 @@ def choose(costs: Costs, budget: float) -> Choice:
     chosen = dict(enumerate(costs.attacks))
 
     def reduce(place: int) -> None:
-        chosen[place] = chosen[place].less or chosen[place]
+        chosen[place] = chosen[place].quick or chosen[place]
 
     def leave_out(place: int) -> None:
         del chosen[place]
@@ -119,7 +123,7 @@ def choose(costs: Costs, budget: float) -> Choice:
 
 
 def _too_small(costs: Costs, budget: float) -> BadInput:
-    each = [attack for whole in costs.attacks for attack in (whole, whole.less) if attack and attack.seconds]
+    each = [attack for whole in costs.attacks for attack in (whole, whole.quick) if attack and attack.seconds]
     if not each:
         return BadInput(
             f"--budget: expected time for what comes before attacks, {_about(costs.fixed)}, got {duration(budget)}. "
@@ -201,47 +205,76 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
     if given is not None and given.original and scenario.original is None:
         scenario = replace(scenario, original=architecture(scenario, cell.seeds.training, session))
     attacks = suite(*cell.suite.split()).suiting(scenario.task)
-    reduced = [_less(attack, scenario.task) for attack in attacks]
-    searches = [cell.tuned for cell in cells if isinstance(cell.tuned, Against) and given is None]
-    against = [search.attack_on(scenario.task, scenario.request.kind) for search in searches]
-    tried = [*attacks, *(less for less in reduced if less is not None), *against]
-    case = Case(scenario, Retrain(), tried, session)
+    quick = [_quick(attack, scenario.task) for attack in attacks]
+    case = Case(scenario, Retrain(), attacks, session)
     model = case.start()
     check_inputs(scenario.task, model, scenario.request)
     counts = scenario.untrained(sorted({cell.seeds.training for cell in cells}), session)
     if given is not None:
         counts["retrained"] = max(0, counts["retrained"] - given.retrained)
     fixed = sum(timed.seconds for timed in training_times(case, model, counts))
-    for line, times in ({} if given else _methods(cells)).items():
-        method = parse(line, "methods")
-        fixed += times * sum(timed.seconds for timed in unlearning_times(replace(case, method=method), model))
+    running = Running(cells, 0.0, len(cells)) if given else _running(cells, case, model)
+    searches = Counter(cell.tuned for cell in running.cells if isinstance(cell.tuned, Against) and given is None)
+    against = [search.attack_on(scenario.task, scenario.request.kind) for search in searches]
+    tried = [*attacks, *filter(None, quick), *against]
     patience = min(LONGEST, max(SHORTEST, SHARE * budget))
-    before_attacks, of_attacks = prices(case, model, patience)
-    seconds = [len(cells) * price for price in of_attacks]
-    of_models = sum(of_attacks[len(tried) - len(against) :]) / (2 + case.retrained)  # a search attacks one at a time
-    fixed += (1 + TRIALS) * of_models + len(cells) * sum(before_attacks) + time.perf_counter() - started
-    return Costs(fixed, _priced(attacks, reduced, seconds))
+    (measuring, *beside_unseen), of_attacks = prices(replace(case, attacks=tried), model, patience)
+    of_model = [price / (2 + case.retrained) for price in of_attacks]
+    seconds = [each * running.attacked(attack, case.retrained) for attack, each in zip(tried, of_model, strict=True)]
+    of_search = zip(searches.values(), of_model[len(tried) - len(against) :], strict=True)
+    fixed += running.seconds + (1 + TRIALS) * sum(count * each for count, each in of_search)
+    fixed += len(running.cells) * measuring + (len(running.cells) + running.settings) * sum(beside_unseen) / 2
+    fixed += time.perf_counter() - started
+    return Costs(fixed, _priced(attacks, quick, seconds))
 
 
-def _methods(cells: Sequence[Cell]) -> Counter[str]:
-    """The methods of cells, and how often each is run; tuning tries it several times."""
-    return Counter(cell.method for cell in cells for _ in range(1 + TRIALS if cell.tuned else 1))
+class Running(NamedTuple):
+    """The cells whose method can run, the seconds that their methods take in all of them, and the models that result.
+
+    `models`: how many, nulls among them.
+    """
+
+    cells: Sequence[Cell]
+    seconds: float
+    models: int
+
+    @property
+    def settings(self) -> int:
+        """How many there are of request, original and evaluation seed: scores of other models are kept for each."""
+        return len({(bool(cell.tuned), cell.seeds.training, cell.seeds.evaluation) for cell in self.cells})
+
+    def attacked(self, attack: Attack, retrained: int) -> int:
+        """On how many models an attack is run; on the originals and retrained ones once a setting if it is scored."""
+        return self.models + (1 + retrained) * (self.settings if attack.kind == "scored" else len(self.cells))
 
 
-def _less(attack: Attack, task: Task) -> Attack | None:
+def _running(cells: Sequence[Cell], case: Case, model: nn.Module) -> Running:
+    """Which cells' methods can run, by a few steps of each; of another its own cells will say why it can't."""
+    able, seconds, models = list[Cell](), 0.0, 0
+    for line, tuned in dict.fromkeys((cell.method, cell.tuned) for cell in cells):
+        alike = [cell for cell in cells if (cell.method, cell.tuned) == (line, tuned)]
+        with suppress(Exception):  # whatever it is, it stops no other cell
+            method = parse(line, "methods")
+            times = unlearning_times(replace(case, method=method, tuned=tuned), model)
+            seconds += len(alike) * sum(timed.seconds for timed in times)
+            models += len(alike) * (1 if null_base(method, model) is None else 2)
+            able += alike
+    return Running(able, seconds, models)
+
+
+def _quick(attack: Attack, task: Task) -> Attack | None:
     """What the suite `quick` asks of a judged attack; None where that is no other, or it isn't judged."""
     if not attack.judged or named_parameters(attack):
         return None
     name = report_of(attack).name
-    alike = (less for need, less in QUICK if offers(task, need) and report_of(less).name == name and less != attack)
-    return next(alike, None)
+    alike = (quick for need, quick in QUICK if offers(task, need) and report_of(quick).name == name)
+    return next((quick for quick in alike if quick != attack), None)
 
 
-def _priced(attacks: Sequence[Attack], reduced: Sequence[Attack | None], seconds: Sequence[float]) -> tuple[Price, ...]:
-    """The prices of attacks, whose seconds come first, and then those of what some can be reduced to."""
-    of_less = iter(seconds[len(attacks) :])
-    priced: list[Price] = []
-    for attack, less, most in zip(attacks, reduced, seconds, strict=False):
-        smaller = None if less is None else Price(show(less), True, min(most, next(of_less)))
-        priced.append(Price(show(attack), bool(attack.judged) and not named_parameters(attack), most, smaller))
+def _priced(attacks: Sequence[Attack], quick: Sequence[Attack | None], seconds: Sequence[float]) -> tuple[Price, ...]:
+    """The prices of attacks, whose seconds come first, and then those of what `quick` asks of some."""
+    of_quick, priced = iter(seconds[len(attacks) :]), list[Price]()
+    for attack, other, most in zip(attacks, quick, seconds, strict=False):
+        price = None if other is None else Price(show(other), True, min(most, next(of_quick)))
+        priced.append(Price(show(attack), bool(attack.judged) and not named_parameters(attack), most, price))
     return tuple(priced)

@@ -11,6 +11,7 @@ from unrecall.attacks.base import Attack
 from unrecall.data.request import Request
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.experiment.against import Against
+from unrecall.experiment.goal import stopping
 from unrecall.methods.base import Method
 from unrecall.scenarios.base import Scenario
 from unrecall.training.job import Job
@@ -42,6 +43,11 @@ class Case:
         return self.scenario.request
 
     @property
+    def searched(self) -> bool:
+        """Whether the method's strength will be searched: it has one, and there is something to look at."""
+        return bool(self.tuned) and bool(self.method.innermost().strength) and self.request.validation is not None
+
+    @property
     def retrained(self) -> int:
         """How many retrained models there will be."""
         return max(len(self.scenario.retrained), self.scenario.references if self.scenario.can_retrain() else 0)
@@ -56,8 +62,12 @@ class Case:
 
     @property
     def job(self) -> Job:
-        """The scenario's request and task, shown and kept nowhere."""
-        return Job(self.request, self.scenario.task, seeded(0), self.session.quiet())
+        """The scenario's request and task, shown nowhere; training ends by itself where the run's does."""
+        job = Job(self.request, self.scenario.task, seeded(0), self.session.quiet())
+        if self.tuned is True:
+            with suppress(MissingReference, NotSupported):
+                return stopping(job)
+        return job
 
     def start(self) -> nn.Module:
         """The given original, or an untrained model, where the case runs."""

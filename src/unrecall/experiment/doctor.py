@@ -17,10 +17,8 @@ from unrecall.experiment.case import Case
 from unrecall.experiment.timing import (
     SAMPLE,
     Line,
-    Timed,
     auditing_times,
     between,
-    runs_of,
     thinned,
     training_times,
     unlearning_times,
@@ -98,10 +96,6 @@ def _before_attacks(case: Case, model: nn.Module) -> list[str]:
     unlearned = list(unlearning_times(case, model)) if isinstance(case.method, LoopMethod) else []
     timed = [*training_times(case, model, counts), *unlearned]
     lines = [f"{each.line.subject}: {each.line.text}" for each in timed]
-    if case.tuned and unlearned:
-        once = sum(each.seconds for each in unlearned) / runs_of(case.method, model)  # trials need no null
-        timed.append(Timed(Line("tuning", f"{TRIALS} x {duration(once)} at most"), TRIALS * once))
-        lines.append(f"tuning: {timed[-1].line.text}")
     if not isinstance(case.method, LoopMethod):
         lines.append(f"unlearning: not counted, as the steps of {case.method.title} can't be told")
     spent = duration(sum(each.seconds for each in timed))

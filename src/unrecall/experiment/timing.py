@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from unrecall.attacks.base import ARMS, Attack
@@ -20,15 +21,17 @@ from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import draw_pool
 from unrecall.evidence.setting import Models, Setting
+from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
 from unrecall.experiment.clock import Spent, at_most, can_stop, clock
+from unrecall.experiment.tune import TRIALS
 from unrecall.harness.audit import figures_of, finding_of
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import fixed_suite, is_large, judgeable, shown_by_original, steps_taken
-from unrecall.methods.base import LoopMethod, Method, Training, null_base
+from unrecall.methods.base import LoopMethod, Method, Training, null_base, until_forgotten
 from unrecall.spec.lines import show
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase, total_steps, training
+from unrecall.training.loop import Fit, Phase, checked_steps, total_steps, training
 from unrecall.training.randomness import seeded
 from unrecall.training.session import duration
 
@@ -41,7 +44,7 @@ METHOD, LESS = 256, 64
 SAMPLE, FEWER = 32, 8
 """Examples of each set on which measurements and attacks are tried, and with how many, to tell what grows with them."""
 RETRAINED = 2
-"""Retrained models in these trials at most; untrained copies stand in for them."""
+"""Retrained models in these trials at most; copies of the model stand in for them."""
 BUDGETS = ("steps", "learning_rates")
 """Parameters of attacks that fine-tune, of which each value costs a part of a training, and a look at all examples."""
 READY = 10.0
@@ -77,18 +80,26 @@ def training_times(case: Case, model: nn.Module, counts: Mapping[str, int]) -> I
             continue
         networks, loss = scenario.lesson(data, recipe, 0).course(copy.deepcopy(model))
         phase = Phase(loss, {"train": data}, recipe)
-        yield _timed(name, networks, phase, case, Amount(total_steps(phase), counts[name]))
+        yield _timed(name, networks, phase, case, Amount(total_steps(phase), times=counts[name]))
 
 
 class Amount(NamedTuple):
-    """How much there is of a phase: its steps, how often all of them are run, and by what each takes longer.
+    """How much there is of a phase: its steps, how often all of them are run, and how large its batches are.
 
-    `larger`: how many times as large its batches are as those that are timed.
+    `looks`: how often the model is asked whether it has forgotten enough. `batch_ratio`: the size of a batch beside
+    those that are timed.
     """
 
     steps: int
+    looks: int = 0
     times: float = 1.0
-    larger: float = 1.0
+    batch_ratio: float = 1.0
+
+    @classmethod
+    def of(cls, phase: Phase, job: Job) -> "Amount":
+        """As a run has it: longer where training ends by itself, with a look before it or after all."""
+        ending = until_forgotten(phase, job)
+        return cls(total_steps(ending), 0 if ending is phase else 1 + len(checked_steps(ending)))
 
 
 def _timed(name: str, student: nn.Module, phase: Phase, case: Case, amount: Amount) -> Timed:
@@ -100,7 +111,7 @@ def _timed(name: str, student: nn.Module, phase: Phase, case: Case, amount: Amou
         if sum(seconds) > SLOW:
             break
         started = time.perf_counter()
-    each = amount.larger * min(seconds[1:] or seconds)
+    each = amount.batch_ratio * min(seconds[1:] or seconds)
     times, spent = f"{amount.times:.0f} x " if amount.times > 1 else "", amount.times * amount.steps * each
     return Timed(Line(name, f"{times}{amount.steps} steps of {1000 * each:.3g} ms: {duration(spent)}"), spent)
 
@@ -141,29 +152,50 @@ def _of_each(added: float, examples: int) -> float:
 
 
 def unlearning_times(case: Case, model: nn.Module) -> Iterator[Timed]:
-    """A few steps of each phase of the method; all of it, on a few examples, where its phases can't be told."""
-    method, name = case.method, show(case.method)
-    case.session.say(f"trying {name}")
-    if not isinstance(method, LoopMethod):
-        samples, jobs = _method_samples(case, model)
-        trials = [clock(partial(method.unlearn, model, job))[0] for job in jobs]
-        spent = samples.seconds(trials)
-        text = f"{duration(trials[-1].seconds)} with {len(samples.more.forget)} of forget: about {duration(spent)}"
-        yield Timed(Line(name, text), spent)
-        return
+    """What the method takes, and before it the search of its strength, if there is one: up to so many trials."""
+    case.session.say(f"trying {show(case.method)}")
+    trial = 0.0
+    if not isinstance(case.method, LoopMethod):
+        timed = _unlearning_on_few(case, case.method, model)
+        trial = timed.seconds
+        yield timed
+    else:
+        for timed, runs in _phase_times(case, case.method, model):
+            trial += timed.seconds / runs
+            yield timed
+    if case.searched:
+        beside = ", and the attack's time" if isinstance(case.tuned, Against) else ""
+        yield Timed(Line("tuning", f"{TRIALS} x {duration(trial)} at most{beside}"), TRIALS * trial)
+
+
+def _phase_times(case: Case, method: LoopMethod, model: nn.Module) -> Iterator[tuple[Timed, int]]:
+    """A few steps of each phase of the method, and how often a run takes all: twice where its null does so too."""
+    name, runs = show(method), 1 if null_base(method, model) is None else 2
     prepared, amounts = _as_they_are(case, method, model) or _from_samples(case, method, model)
-    (student, phases), times = prepared.training, runs_of(method, model)
+    student, phases = prepared.training
+    looks, enough = round(sum(amount.times * amount.looks for amount in amounts)), case.job.enough
+    if enough and looks:
+        each = min(clock(partial(enough, student))[0].seconds for _ in range(2))  # the first warms up
+        text = f"{looks} looks of {1000 * each:.3g} ms at what is forgotten: {duration(looks * each)}"
+        yield Timed(Line(name, text), looks * each), 1
     for i, (phase, amount) in enumerate(zip(phases, amounts, strict=True), 1):
         of = f"{name}, phase {i} of {len(amounts)}" if len(amounts) > 1 else name
-        yield _timed(of, student, phase, case, amount._replace(times=times * amount.times))
+        yield _timed(of, student, phase, case, amount._replace(times=runs * amount.times)), runs
     before = prepared.spent.seconds
     if before > 1:
-        yield Timed(Line(name, f"about {duration(before)} before its first step"), times * before)
+        yield Timed(Line(name, f"about {duration(before)} before its first step"), runs * before), runs
 
 
-def runs_of(method: Method, model: nn.Module) -> int:
-    """How often a run goes through the phases of a method: twice where its null does so too."""
-    return 1 if null_base(method, model) is None else 2
+def _unlearning_on_few(case: Case, method: Method, model: nn.Module) -> Timed:
+    """All of a method on a few examples, as its phases can't be told; as long as where it doesn't end by itself."""
+    samples, jobs = _method_samples(case, model)
+    trials = [clock(partial(method.unlearn, model, job.until(None)))[0] for job in jobs]
+    spent, last = samples.seconds(trials), jobs[-1]
+    if enough := last.enough:
+        longest = last.until(lambda unlearned: enough(unlearned) and False)
+        spent = max(spent, clock(partial(method.unlearn, model, longest))[0].seconds)
+    text = f"{duration(trials[-1].seconds)} with {len(samples.more.forget)} of forget: about {duration(spent)}"
+    return Timed(Line(show(method), text), spent)
 
 
 class Prepared(NamedTuple):
@@ -185,12 +217,12 @@ def _prepared(method: LoopMethod, model: nn.Module, job: Job) -> Prepared:
 
 def _as_they_are(case: Case, method: LoopMethod, model: nn.Module) -> tuple[Prepared, list[Amount]] | None:
     """The phases as a run will have them; None where they aren't ready soon, or work can't be stopped."""
-    prepared = None
+    prepared, job = None, case.job.settled(model)
     if not can_stop():
         return None
     with at_most(READY):
-        prepared = _prepared(method, model, case.job.settled(model))
-    return prepared and (prepared, [Amount(total_steps(phase)) for phase in prepared.phases])
+        prepared = _prepared(method, model, job)
+    return prepared and (prepared, [Amount.of(phase, job) for phase in prepared.phases])
 
 
 def _from_samples(case: Case, method: LoopMethod, model: nn.Module) -> tuple[Prepared, list[Amount]]:
@@ -203,7 +235,7 @@ def _from_samples(case: Case, method: LoopMethod, model: nn.Module) -> tuple[Pre
     for i, phase in enumerate(last.phases):
         # where a smaller sample makes fewer phases, none of them is this one, and no growth is told for it
         alike = [trial.phases[i] if len(trial.phases) == len(last.phases) else phase for trial in trials]
-        amounts.append(_amount(alike, samples)._replace(times=times))
+        amounts.append(_amount(alike, samples, jobs[-1])._replace(times=times))
     whole = last.spent._replace(seconds=samples.seconds([trial.spent for trial in trials]))
     return last._replace(spent=whole), amounts
 
@@ -217,14 +249,15 @@ def _method_samples(case: Case, model: nn.Module) -> tuple[Samples, list[Job]]:
     return samples, [case.job.on(sample).settled(model) for sample in samples[:3]]
 
 
-def _amount(phases: Sequence[Phase], samples: Samples) -> Amount:
+def _amount(phases: Sequence[Phase], samples: Samples, job: Job) -> Amount:
     """How much there is of a phase with all examples; `phases`: the same one on each of the three samples."""
     lengths = [len(next(iter(phase.streams.values()))) for phase in phases]
     examples, fit = max(1, round(samples.of_all(lengths))), phases[-1].fit
     if fit.steps is not None:
         fit = replace(fit, steps=max(1, round(samples.of_all([phase.fit.steps or 0 for phase in phases]))))
-    steps = total_steps(replace(phases[-1], fit=fit, streams={"first": range(examples)}))
-    return Amount(steps, larger=max(1.0, min(fit.batch_size, examples) / min(fit.batch_size, lengths[-1])))
+    whole = replace(phases[-1], fit=fit, streams=dict.fromkeys(phases[-1].streams, range(examples)))
+    ratio = min(fit.batch_size, examples) / min(fit.batch_size, lengths[-1])
+    return Amount.of(whole, job)._replace(batch_ratio=max(1.0, ratio))
 
 
 def auditing_times(case: Case, model: nn.Module) -> Iterator[Timed]:
@@ -243,6 +276,12 @@ def auditing_times(case: Case, model: nn.Module) -> Iterator[Timed]:
             least, most = _never_trained_seconds(case, settings)
         text = f"beside records never trained on {between(least, most)}"
         yield Timed(Line("tests", text), least, most)
+    if case.searched and isinstance(case.tuned, Against):
+        least, most = PATIENCE, math.inf
+        with at_most(PATIENCE):
+            least, most = _seconds(_search(case, case.tuned), case, settings)
+        text = f"{case.tuned.attack} on the original and up to {TRIALS} others {between(least, most)}"
+        yield Timed(Line("tuning", text), least, most)
     few, whole = (_count(request, SPLITS) for request in (settings[-1].request, case.request))
     with at_most(PATIENCE):
         for part in parts:
@@ -294,11 +333,20 @@ class AuditPart(NamedTuple):
 
 def _settings(case: Case, model: nn.Module) -> list[Setting]:
     """Models, and a few examples of each set to make trials on; before that fewer of them, once to warm up."""
-    retrained = [copy.deepcopy(model) for _ in range(min(case.retrained, RETRAINED))]
-    models = Models(model, copy.deepcopy(model), tuple(retrained))
+    unlearned, *retrained = (_another(model, i) for i in range(1, 2 + min(case.retrained, RETRAINED)))
+    models = Models(model, unlearned, tuple(retrained))
     task, session = case.scenario.task, case.session.quiet()
     samples = [_sample(case.request, dict.fromkeys(SPLITS, most)) for most in (FEWER, FEWER, SAMPLE)]
     return [Setting(models, sample, task, 0, session) for sample in samples]
+
+
+@torch.no_grad()
+def _another(model: nn.Module, number: int) -> nn.Module:
+    """A copy with slightly larger weights: what the model itself shows is kept, and would be found for its equal."""
+    another = copy.deepcopy(model)
+    for weight in filter(torch.is_floating_point, another.parameters()):
+        weight.mul_(1 + number / 256)
+    return another
 
 
 def _measurements(case: Case) -> AuditPart:
@@ -346,6 +394,13 @@ def _attacks(case: Case) -> Iterator[AuditPart]:
     for attack in case.attacks:
         small, times = smallest(attack)
         yield AuditPart(report_of(attack).title, times * _more_models(case), partial(finding_of, small))
+
+
+def _search(case: Case, against: Against) -> AuditPart:
+    """The attack against which a strength is searched: on one model at a time, the original and that of each trial."""
+    small, times = smallest(against.attack_on(case.scenario.task, case.request.kind))
+    weight = times * (1 + TRIALS) * _more_models(case) / (2 + case.retrained)
+    return AuditPart("search", weight, partial(finding_of, small))
 
 
 def _more_models(case: Case) -> float:

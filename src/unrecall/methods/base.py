@@ -321,16 +321,21 @@ def train(student: nn.Module, phases: Iterable[Phase], job: Job, method: Method)
     name, phases = short_line(method), list(phases)
     for i, phase in enumerate(phases, 1):
         place = f", phase {i} of {len(phases)}" if len(phases) > 1 else ""
-        until = job.enough if OF_FORGET & phase.streams.keys() else None
-        if until and i > 1 and until(student):
+        ending = until_forgotten(phase, job)
+        if ending is not phase and i > 1 and job.enough and job.enough(student):
             job.session.efforts.append(Effort())
             continue
-        ending = _ending(phase, until) if until else phase
         fit(student, job.task, ending, job.generator, job.session.named(f"{name}{place}"))
 
 
-def _ending(phase: Phase, enough: Callable[[nn.Module], bool]) -> Phase:
-    """The phase, which ends where the model has forgotten enough; till then it takes `PATIENCE` steps at least."""
+def until_forgotten(phase: Phase, job: Job) -> Phase:
+    """Gives the phase; one that trains on forget ends where the job says that the model has forgotten enough.
+
+    Till then that one takes `PATIENCE` steps at least.
+    """
+    enough = job.enough
+    if enough is None or OF_FORGET.isdisjoint(phase.streams):
+        return phase
 
     def ends(current: StepState) -> bool:
         return (phase.ends is not None and phase.ends(current)) or enough(current.model)

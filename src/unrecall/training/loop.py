@@ -234,6 +234,12 @@ def total_steps(phase: Phase) -> int:
     return total if phase.fit.steps is None else min(total, phase.fit.steps)
 
 
+def checked_steps(phase: Phase) -> set[int]:
+    """After how many steps a phase is asked whether it ends: with each epoch, every `check_every`, and at last."""
+    total = total_steps(phase)
+    return {total, *(n for every in (epoch_steps(phase), phase.fit.check_every) for n in range(every, total, every))}
+
+
 def fit(
     model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session | None = None
 ) -> Effort:
@@ -262,7 +268,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)
     saved = Saved(session, _key(model, phase, seed, session) if session.folder else "")
     steps, effort = range(saved.restore(progress), total), progress.effort
-    streams = _streams(phase, task, seed, steps)
+    streams, checked = _streams(phase, task, seed, steps), checked_steps(phase)
     set_training(model, recipe)
     for step in session.track(steps, session.name, len(steps)):
         with own_randomness(seed + step):
@@ -273,8 +279,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
             )
             loss = _stepped(phase, current)
         progress.scheduler.step()
-        epoch_ends = (step + 1) % epoch_steps(phase) == 0 or step + 1 == total
-        checks = epoch_ends or (step + 1) % recipe.check_every == 0
+        checks = step + 1 in checked
         if not bool(torch.isfinite(loss)) or (checks and not _finite(parameters)):
             raise Diverged(session.name, step, saved.last_good())
         effort.seconds, started = effort.seconds + time.perf_counter() - started, time.perf_counter()
@@ -284,7 +289,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
         yield step + 1
         if checks and (_reached(model, task, phase) or (phase.ends is not None and phase.ends(current))):
             break
-        if epoch_ends and step + 1 < total:
+        if (step + 1) % epoch_steps(phase) == 0 and step + 1 < total:
             saved.keep(progress)
     saved.end()
     model.eval()

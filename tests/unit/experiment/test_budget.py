@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from unrecall.experiment import budget
 from unrecall.experiment.against import Against
 from unrecall.experiment.budget import Costs, Price, choose, seconds_of
 from unrecall.experiment.grid import Cell
+from unrecall.experiment.timing import Timed
 from unrecall.record.schema import load
 from unrecall.spec.lines import show
 from unrecall.tasks import Classification
@@ -96,10 +97,10 @@ def test_the_change_is_said_in_a_sentence() -> None:
 
 
 def test_an_attack_is_reduced_to_what_the_quick_suite_asks() -> None:
-    less = budget._less(Relearn(), Classification())
-    assert less is not None and show(less) == "relearn:steps=1+4+16,learning_rates=0.01"
-    assert budget._less(Loss(), Classification()) is None
-    assert budget._less(Relearn(data="benign"), Classification()) is None
+    quick = budget._quick(Relearn(), Classification())
+    assert quick is not None and show(quick) == "relearn:steps=1+4+16,learning_rates=0.01"
+    assert budget._quick(Loss(), Classification()) is None
+    assert budget._quick(Relearn(data="benign"), Classification()) is None
 
 
 class Here:
@@ -175,7 +176,7 @@ def test_an_attack_that_tuning_runs_counts_before_the_others(monkeypatch: pytest
 
     def prices(case: Any, *_: Any) -> tuple[list[float], list[float]]:
         lines.extend(show(attack) for attack in case.attacks)
-        return [], [(2 + case.retrained) * 3.0 for _ in case.attacks]
+        return [0.0], [(2 + case.retrained) * 3.0 for _ in case.attacks]
 
     monkeypatch.setattr(budget, "prices", prices)
     monkeypatch.setattr(budget, "training_times", lambda *_: [])
@@ -187,6 +188,65 @@ def test_an_attack_that_tuning_runs_counts_before_the_others(monkeypatch: pytest
     assert [line.split(":")[0] for line in lines] == ["rmia", "relearn"]
     assert searched.fixed - plain.fixed == pytest.approx(7 * 3.0, abs=2), "six trials, and the original"
     assert searched.attacks == plain.attacks
+    lines.clear()
+    twice = budget._costs([replace(cell, tuned=Against("relearn"), seed=seed) for seed in range(2)], 3600, None)
+    assert len(lines) == 2, "it is tried once"
+    assert twice.fixed - plain.fixed == pytest.approx(2 * 7 * 3.0, abs=2)
+
+
+def priced(monkeypatch: pytest.MonkeyPatch, cells: Sequence[Cell] | str) -> Costs:
+    """What cells take, or one cell for each method, where trying costs no time.
+
+    Three seconds a model for an attack, a thousand for each method; before attacks 7 s, and 4 s of the original and the
+    unlearned model beside records that were never trained on.
+    """
+    monkeypatch.setattr(budget, "training_times", lambda *_: [])
+    monkeypatch.setattr("unrecall.experiment.clock.time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr(
+        budget, "prices", lambda case, *_: ([7.0, 4.0], [(2 + case.retrained) * 3.0 for _ in case.attacks])
+    )
+    times = budget.unlearning_times
+
+    def unlearning_times(case: Any, model: Any) -> list[Timed]:
+        return [Timed(one.line, 1000.0) for one in list(times(case, model))[:1]]
+
+    monkeypatch.setattr(budget, "unlearning_times", unlearning_times)
+    if isinstance(cells, str):
+        cells = [Cell("case.py:make", line, "rmia cka", 0, False, "out", "cpu") for line in cells.split()]
+    return budget._costs(cells, 3600, None)
+
+
+def test_a_method_that_can_not_run_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AltPO is of texts, and EC finds no layer of that name."""
+    costs = priced(monkeypatch, f"altpo {METHOD}")
+    assert costs.fixed == 1011
+    assert costs == priced(monkeypatch, METHOD) == priced(monkeypatch, f"{METHOD} ec:layers=none")
+    assert priced(monkeypatch, "altpo").fixed == 0
+
+
+def test_the_original_and_retrained_models_are_attacked_once_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of them; of each method an unlearned model and its null. What CKA finds is kept for no other cell."""
+    cells = [Cell("case.py:make", line, "rmia cka", 0, False, "out", "cpu") for line in (METHOD, "grad_diff")]
+
+    def models(*cells: Cell) -> list[float]:
+        return [attack.seconds / 3 for attack in priced(monkeypatch, cells).attacks]
+
+    assert models(cells[0]) == [3 + 2, 3 + 2]
+    assert models(*cells) == [3 + 4, 6 + 4]
+    assert priced(monkeypatch, cells).fixed == 2 * (1000 + 7) + 4 / 2 * (1 + 2)
+    assert models(cells[0], replace(cells[1], seed=1)) == [6 + 4, 6 + 4]
+    assert models(cells[0], replace(cells[1], tuned=True)) == [6 + 4, 6 + 4], "of another request, without validation"
+    assert models(replace(cells[0], method="ssd")) == [3 + 1, 3 + 1], "which has no null"
+
+
+def test_a_bench_within_a_budget_fails_only_where_a_method_can_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(budget, "Processes", Here)
+    bench = ["bench", *WHO, "--methods", f"altpo {METHOD}", "--suite", "rmia", "--out", "out", "--budget", "1h"]
+    assert call(*bench) == 2
+    assert [path.parts[1].split("-")[0] for path in Path("out").glob("*/*/record.json")] == ["neggrad_plus"]
+    assert "AltPO: expected a task of texts" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_a_case_is_said_as_without_a_budget(

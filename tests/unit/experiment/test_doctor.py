@@ -14,13 +14,15 @@ from tests.worlds import CPU, World, blobs, network
 from unrecall.attacks.relearn import Relearn
 from unrecall.data.examples import Absent
 from unrecall.errors import BadInput
-from unrecall.evidence.setting import Models, Setting
+from unrecall.evidence.pool import Pool
+from unrecall.evidence.scores import Scores
+from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.experiment import timing
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
 from unrecall.experiment.clock import Spent, at_most, clock
 from unrecall.experiment.doctor import beforehand, doctor, memory
-from unrecall.experiment.timing import Line, Samples, auditing_times, between, smallest, unlearning_times
+from unrecall.experiment.timing import Line, Samples, Timed, auditing_times, between, smallest, unlearning_times
 from unrecall.methods.base import GradientMethod
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
@@ -89,8 +91,71 @@ def test_what_tuning_takes_is_counted_as_the_run_counts_it(samples_world: World)
     )
     assert "20 examples that were never trained on and that the audit does without" in said(lines, "tuning")
     against = said(look(given, tuned=Against("relearn")), "tuning")
-    assert against.startswith("--against relearn searches fit.lr on forget and 20 examples")
+    assert "--against relearn searches fit.lr on forget and 20 examples" in against
     assert "up to 6 times the method's own time and that of the attack; it ends there where" in against
+
+
+@pytest.mark.parametrize("samples", [False, True])
+def test_what_is_told_of_a_tuned_method_is_what_its_training_does(
+    samples_world: World, samples: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its phases on forget take 100 steps; it looks at what is forgotten after each epoch, and when a trial is judged.
+
+    It is told from the phases as they are and, where these aren't ready soon, from samples.
+    """
+    if samples:
+        monkeypatch.setattr(timing, "_as_they_are", lambda *_: None)
+    case = Case(scenario_of(samples_world), parse("scrub", "methods").scaled(0.01), [], CPU, tuned=True)
+    told = [timed.line.text for timed in unlearning_times(case, samples_world.original)]
+    looked, job = list[int](), case.job
+    case.method.unlearn(samples_world.original, job.until(lambda model: bool(looked.append(0))))
+    assert [int(text.split("2 x ")[1].split()[0]) for text in told[1:-1]] == [
+        effort.steps for effort in CPU.efforts[-5:]
+    ]
+    assert told[0].startswith(f"{len(looked) + 1} looks of ")
+    assert told[-1].startswith("6 x ")
+
+
+def test_tuning_is_a_part_of_all(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second and so does a look: 101 looks, 100 steps, and 100 of the null; six trials have none."""
+    monkeypatch.setattr(timing, "_timed", lambda name, *_: Timed(Line(name, ""), _[-1].times * _[-1].steps))
+    monkeypatch.setattr(timing, "clock", lambda work: (Spent(1.0, 0), work()))
+    for of in ("training_times", "auditing_times"):
+        monkeypatch.setattr(f"unrecall.experiment.doctor.{of}", lambda *_: [])
+    tuned = look(scenario_of(samples_world), tuned=True)
+    assert said(tuned, "in all") == f"{between(301 + 6 * 201, 301 + 6 * 201)} on cpu"
+    assert said(look(scenario_of(samples_world), tuned=Against()), "in all") == "about 80 s on cpu"
+    assert said(look(scenario_of(samples_world)), "in all") == "about 20 s on cpu"
+
+
+def test_a_method_whose_steps_can_not_be_told_counts_as_where_it_does_not_end_by_itself(
+    samples_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second on a sample, and a hundred where training waits until enough is forgotten, which it never is."""
+    now = 0.0
+
+    def unlearn(method: object, model: nn.Module, job: ur.Job) -> nn.Module:
+        nonlocal now
+        now += 100.0 if job.enough and not job.enough(nn.Sequential(nn.Flatten(), nn.Linear(16, 3))) else 1.0
+        return model
+
+    monkeypatch.setattr("unrecall.experiment.clock.time.perf_counter", lambda: now)
+    monkeypatch.setattr("unrecall.methods.task_vector.TaskVector.unlearn", unlearn)
+    monkeypatch.setattr("unrecall.experiment.goal.Goal.gap", lambda *_: 0.0)
+    case = Case(scenario_of(samples_world), parse("task_vector", "methods"), [], CPU)
+    assert [timed.seconds for timed in unlearning_times(case, samples_world.original)] == [1]
+    assert [timed.seconds for timed in unlearning_times(replace(case, tuned=True), samples_world.original)] == [
+        100,
+        600,
+    ]
+
+
+def test_the_attack_of_a_search_is_run_on_the_original_and_six_others(samples_world: World) -> None:
+    """At its smallest on four models in a trial; it has three budgets."""
+    case = Case(scenario_of(samples_world), parse("grad_diff", "methods"), [], CPU, tuned=Against())
+    assert timing._search(case, Against()).weight == pytest.approx(3 * 7 / 4)
+    tuning = next(timed for timed in auditing_times(case, samples_world.original) if timed.line.subject == "tuning")
+    assert tuning.line.text.startswith("relearn on the original and up to 6 others ")
 
 
 def test_where_tuning_lacks_examples_the_rest_is_still_said(samples_world: World) -> None:
@@ -203,6 +268,20 @@ def test_a_slow_step_is_timed_once(samples_world: World, monkeypatch: pytest.Mon
     monkeypatch.setattr("unrecall.experiment.timing.training", lambda *_: iter(steps.append(1) or i for i in range(3)))
     assert all(timed.seconds > 0 for timed in unlearning_times(case, samples_world.original))
     assert len(steps) == 1
+
+
+def test_every_model_of_a_trial_is_attacked(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies that were alike would have the original's scores, and a model would be told to take a quarter."""
+    attacked, scores = list[str](), Relearn.scores
+
+    def counted(attack: Relearn, subject: Subject, pool: Pool, setting: Setting) -> Scores:
+        attacked.append(subject.role)
+        return scores(attack, subject, pool, setting)
+
+    monkeypatch.setattr(Relearn, "scores", counted)
+    case = Case(scenario_of(samples_world), parse("retrain", "methods"), [Relearn()], CPU)
+    timing.prices(case, samples_world.original, 600)
+    assert {*attacked} == {"original", "unlearned", "retrained 0", "retrained 1", "hidden"}
 
 
 def test_two_durations_are_one_where_they_are_nearly_the_same() -> None:
