@@ -236,6 +236,28 @@ def test_a_checkpoint_is_not_replaced_by_one_of_other_data(capsys: pytest.Captur
     assert call(*with_(command, out="other")) == 0
 
 
+def test_an_edited_task_gives_other_scores_and_another_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the weights nor what the task reads show how it puts inputs into a batch."""
+    own = """
+class Mine(Classification):
+    def with_inputs(self, batch, inputs):
+        return super().with_inputs(batch, {})
+
+def mine(): return case(task=Mine(), references=0)
+"""
+    text = CASE.replace("task=Classification(), ", "").replace('"references": 2}', '"task": Classification()}')
+    command = with_(RUN, scenario="case.py:mine", method="rurk:tau=0.3,lr=0.02,epochs=2", suite="residual_knowledge")
+    found = []
+    for inputs in ("1 - inputs", "inputs"):
+        Path("case.py").write_text(text + own.format(inputs))
+        forget_files()
+        assert call(*with_([*command, "--tune"], out=inputs)) == 0
+        found.append(record(inputs))
+    assert found[0]["tuning"] != found[1]["tuning"]
+    assert found[0]["measurements"] != found[1]["measurements"]
+    assert found[1] == alone([*command, "--tune"], monkeypatch)
+
+
 # Methods.
 
 MINE = """

@@ -14,11 +14,11 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel
@@ -36,7 +36,7 @@ from unrecall.disk.files import (
     sweep,
     writing,
 )
-from unrecall.errors import PACKAGE, BadInput, of_user, visible
+from unrecall.errors import INSTALLED, PACKAGE, BadInput, of_user, visible
 
 CACHED = re.compile(r".+-[0-9a-f]{16}\.[0-9a-f]{16}\.[A-Za-z]+")
 """How the file of a value is called: what it is, the key and the seal, which no file of anybody else has."""
@@ -205,14 +205,16 @@ def code_key(*owners: Any) -> str:
     """sha256 of the code that decides what these classes, functions or objects compute.
 
     That is the files in which they and their base classes stand, and every file of unrecall and of the user that those
-    import, directly or through others. Of what stands in no file, as in a notebook, it is the compiled functions. An
-    object's parameters count too: arrays, the code of those that have parameters of their own, and the files and
-    folders that texts among them name; and of a function the numbers, texts and parameters that it closes over, though
-    not what stands in lists and mappings, which may change as it runs. Files that code opens by itself, and variables
-    of the environment, can't be seen. Installed packages count by their version (see `environment`).
+    import, directly or through others, as they were when they were loaded or last reloaded: an edit doesn't run before.
+    Nothing tells of an edit between that and the first key. Of what stands in no file, as in a notebook, it is the
+    compiled functions. An object's parameters count too: arrays, the code of those that have parameters of their own,
+    and the files and folders that texts among them name; and of a function the numbers, texts and parameters that it
+    closes over, though not what stands in lists and mappings, which may change as it runs. Files that code opens by
+    itself, and variables of the environment, can't be seen. Installed packages count by their version (see
+    `environment`).
     """
     state = hashlib.sha256()
-    files: set[Path] = set()
+    sources: set[Path] = set()
     whole = [part for owner in owners for part in _parts(owner.__self__ if inspect.ismethod(owner) else owner)]
     for name in sorted({name for owner in whole for name in _texts(owner) if exists(name)}):
         state.update(path_key(Path(name)).encode())
@@ -226,11 +228,11 @@ def code_key(*owners: Any) -> str:
         for part in kind.__mro__ if isinstance(kind, type) else (kind,):
             source = _source(part)
             if source is not None:
-                files |= _needed(source)
+                sources.add(source)
             if source is None or inspect.isfunction(part):  # a file may hold several functions
                 state.update(_compiled(part))
-    for path in sorted(files):
-        state.update(_digest(path))
+    for _, digest in sorted(_needed(*sources).items()):
+        state.update(digest)
     return state.hexdigest()
 
 
@@ -288,7 +290,7 @@ def _source(part: Any) -> Path | None:
         source = inspect.getsourcefile(part)
     except (TypeError, OSError):
         return None
-    return None if source is None or not Path(source).is_file() else Path(source).resolve()
+    return None if source is None or not Path(source).is_file() else _resolved(source)
 
 
 def _compiled(part: Any) -> bytes:
@@ -300,21 +302,73 @@ def _compiled(part: Any) -> bytes:
     return b"".join(marshal.dumps(member.__code__, 2) for member in members if inspect.isfunction(member))
 
 
-@cache
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+class _Text(NamedTuple):
+    """A file of code as it was read: its sha256, the files that it imports, and which loading of it that was after.
+
+    `held`: what `loading` has the numbers of, so that none of them is given to another.
+    """
+
+    digest: bytes
+    imports: tuple[Path, ...]
+    loading: tuple[int, ...]
+    held: list[object]
 
 
-@cache
-def _needed(start: Path) -> frozenset[Path]:
-    """A file, and all files of unrecall and of the user that it needs."""
-    needed, waiting = set[Path](), [start]
+_READ: dict[Path, _Text] = {}
+
+
+def _needed(*starts: Path) -> dict[Path, bytes]:
+    """These files and all files of unrecall and of the user that they need, each with its sha256; see `_read`."""
+    needed, waiting, modules = dict[Path, bytes](), list(starts), _modules_of(tuple(sys.modules))
     while waiting:
         path = waiting.pop()
         if path not in needed:
-            needed.add(path)
-            waiting += _imports(path)
-    return frozenset(needed)
+            text = _read(path, modules.get(path, ()))
+            needed[path] = text.digest
+            waiting += text.imports
+    return needed
+
+
+def _read(path: Path, modules: Sequence[str]) -> _Text:
+    """A file as it stood at the first key after it was last loaded or reloaded, as any of these modules.
+
+    What is edited later doesn't run before it is reloaded, so it doesn't count before. A file of which no module was
+    loaded counts as it stands now.
+    """
+    loaded = [vars(sys.modules[name]) for name in modules if name in sys.modules]
+    held = [part for names in loaded for part in (names, names.get("__spec__"))]  # a reload gives another spec
+    loading = tuple(map(id, held)) or _stamp(path)
+    read = _READ.get(path)
+    if read is None or read.loading != loading:
+        there = path.is_file()
+        digest = hashlib.sha256(path.read_bytes() if there else b"").digest()
+        read = _READ[path] = _Text(digest, _imports(path) if there else (), loading, held)
+    return read
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """When a file was last written, and how long it is; nothing of one that isn't there."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size
+    return ()
+
+
+@lru_cache(maxsize=1)
+def _modules_of(names: tuple[str, ...]) -> dict[Path, list[str]]:
+    """The modules of these names by the file that each was loaded from; of installed packages unrecall's alone."""
+    by_file: dict[Path, list[str]] = {}
+    installed = tuple(f"{home}{os.sep}" for home in INSTALLED)
+    for name in names:
+        file = getattr(sys.modules.get(name), "__dict__", {}).get("__file__")
+        if isinstance(file, str) and (name.startswith("unrecall") or not file.startswith(installed)):
+            by_file.setdefault(_resolved(file), []).append(name)
+    return by_file
+
+
+@cache
+def _resolved(file: str) -> Path:
+    return Path(file).resolve()
 
 
 def own_files(start: Path) -> set[Path]:
@@ -331,7 +385,6 @@ def path_key(path: Path) -> str:
     return file_key(path) if len(files) == 1 else content_key(*map(file_key, files))
 
 
-@cache
 def _imports(path: Path) -> tuple[Path, ...]:
     """The files of unrecall and of the user that a file imports anywhere; none of an installed package."""
     names: list[tuple[int, str]] = []

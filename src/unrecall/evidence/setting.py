@@ -160,8 +160,8 @@ class Setting:
 
     @cached_property
     def reading(self) -> str:
-        """sha256 of what the task reads of a few examples: a chat template may say otherwise tomorrow."""
-        return reading(self.task, first_two(self.request))
+        """sha256 of the task's code and of what it reads of a few examples: a chat template may change tomorrow."""
+        return content_key(code_key(self.task), reading(self.task, first_two(self.request)))
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
@@ -217,7 +217,7 @@ class Setting:
         """The model's signals on each split that is there."""
         present: Sequence[Split] = [split for split in SPLITS if len(self.observed[split])]
         size = one_size(self.task, (self.observed[split] for split in present))
-        code = code_key(observe, self.task)
+        code = code_key(observe)
         for split in present:
 
             def arrays(split: Split = split) -> dict[str, np.ndarray]:

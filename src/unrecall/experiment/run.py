@@ -251,7 +251,7 @@ class StartingPoint:
 
         scenario = self.scenario
         settings = (self.stops, scenario.precision, scenario.recipe, scenario.rerecipe, scenario.objective)
-        code = code_key(method, stopping, *filter(None, [scenario.build]))
+        code = code_key(method, stopping, scenario.task, *filter(None, [scenario.build]))
         validation = data_key(scenario.request.with_validation()) if self.stops else ""
         name = " ".join([*map(repr, (method, *settings)), code, validation])
         return Defender(name, unlearn, retrain if self.scenario.can_retrain() else None)
@@ -264,7 +264,7 @@ class StartingPoint:
     def _key(self, method: Method) -> tuple[str, ...]:
         request, task, precision = self.scenario.request, self.scenario.task, self.scenario.precision or ""
         data = (data_key(request), repr(task), str(self.seed))
-        return (repr(method), *self._original, *data, code_key(method), precision)
+        return (repr(method), *self._original, *data, code_key(method, task), precision)
 
     @cached_property
     def _original(self) -> tuple[str, str]:

@@ -76,7 +76,7 @@ class Adversary:
             candidates = Candidates(self.examples(places), self.training.target[places], self.examples(self.victims))
             return [float(score) for score in attack.rank(setting.models.original, candidates, setting.job())]
 
-        key = (repr(attack), *setting.key, str(setting.seed), code_key(attack, type(self), setting.task))
+        key = (repr(attack), *setting.key, str(setting.seed), code_key(attack, type(self)))
         order = np.argsort(-np.array(setting.cache.get("ranking", key, JSON, scores)), kind="stable")
         return np.asarray(places[order])
 

@@ -122,7 +122,7 @@ class DeletionAnswers:
             requested = observe(model, self.classified, request.forget).correct
             return [np.concatenate(parts).tolist(), victims.tolist(), requested.tolist()]
 
-        code = code_key(adversary.attack, type(self), setting.task)
+        code = code_key(adversary.attack, type(self))
         key = (repr(adversary.attack), *setting.key, str(setting.seed), request.fingerprint, *maker, code)
         answers, victims, requested = (cache or Cache(setting.session.folder)).get("answers", key, JSON, observed)
         return Answers(np.array(answers, int), np.array(victims, int), np.array(requested, float))

@@ -144,7 +144,7 @@ def _answers(subject: Subject, sets: Sequence[QuestionSet], setting: Setting) ->
         setting.session.say(f"reading: {subject.role}")
         return [_answer(subject, questions, setting) for questions in sets]
 
-    code = code_key(_answer, setting.task)
+    code = code_key(_answer)
     key = (setting.model_keys[subject.role], *setting.key, repr([questions.written for questions in sets]), code)
     return [
         Answers(texts, np.array(rouge), np.array(loss), np.array(true), np.array(restated), [*map(np.array, wrong)])

@@ -266,7 +266,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     model.to(device)
     optimizer = _optimizer(recipe, parameters)
     progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)
-    saved = Saved(session, _key(model, phase, seed, session) if session.folder else "")
+    saved = Saved(session, _key(model, task, phase, seed, session) if session.folder else "")
     steps, effort = range(saved.restore(progress), total), progress.effort
     streams, checked = _streams(phase, task, seed, steps), checked_steps(phase)
     set_training(model, recipe)
@@ -307,11 +307,12 @@ def _stepped(phase: Phase, current: StepState) -> Tensor:
         raise
 
 
-def _key(model: nn.Module, phase: Phase, seed: int, session: Session) -> str:
-    """What decides how a run of the loop ends: model, data, loss, recipe, seed, and what the session knows of it."""
+def _key(model: nn.Module, task: Task, phase: Phase, seed: int, session: Session) -> str:
+    """What decides how a run of the loop ends: model, task, data, loss, recipe, seed, and what the session knows."""
     data = [content_key(name, key_of(stream)) for name, stream in phase.streams.items()]
-    code = code_key(phase.loss, phase.step, *((phase.ends,) if phase.ends else ()))
-    return content_key(session.key, repr(phase.fit), str(seed), digest_of(model), *data, code, *environment().values())
+    code = code_key(phase.loss, phase.step, task, *((phase.ends,) if phase.ends else ()))
+    recipe = (repr(task), repr(phase.fit), str(seed))
+    return content_key(session.key, *recipe, digest_of(model), *data, code, *environment().values())
 
 
 def _trainable(model: nn.Module, phase: Phase, name: str) -> list[nn.Parameter]:

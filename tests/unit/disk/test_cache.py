@@ -1,5 +1,6 @@
 """What was computed once comes again under its own key, in memory and in files; a key holds the code that decides."""
 
+import importlib
 import os
 import shutil
 import signal
@@ -284,8 +285,43 @@ def test_an_edited_file_changes_the_keys_that_it_decides(package: Path, file: st
 
 def forget_files() -> None:
     """Lets the next key read all files again, as another process does."""
-    for read in (room._digest, room._needed, room._imports):
-        read.cache_clear()
+    room._READ.clear()
+
+
+def test_a_file_counts_as_it_was_loaded_and_reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is edited doesn't run before it is reloaded: under another key its values would be the new code's."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    texts = {
+        "edited_mine": "import edited_helper\n\n\nclass Mine:\n    def size(self):\n        return {}\n",
+        "edited_helper": "SCALE = {}\n",
+    }
+
+    def write(name: str, number: int) -> None:
+        (tmp_path / f"{name}.py").write_text(texts[name].format(number))
+
+    for name in texts:
+        write(name, 1)
+    mine = importlib.import_module("edited_mine")
+    for name in texts:
+        first = code_key(mine.Mine)
+        write(name, 2)
+        assert code_key(mine.Mine) == first
+        importlib.reload(sys.modules[name])
+        assert code_key(mine.Mine) != first
+        write(name, 1)
+        importlib.reload(sys.modules[name])
+        assert code_key(mine.Mine) == first
+
+
+def test_a_file_that_is_not_loaded_counts_as_it_stands(tmp_path: Path) -> None:
+    keys = []
+    for number in (1, 2):
+        (tmp_path / "own.py").write_text(f"import beside  # {number}")
+        (tmp_path / "beside.py").write_text("SCALE = 1")
+        keys.append(room.path_key(tmp_path / "own.py"))
+    (tmp_path / "beside.py").write_text("SCALE = 10")
+    assert len({*keys, room.path_key(tmp_path / "own.py")}) == 3
 
 
 CASE = """
@@ -380,7 +416,7 @@ def test_a_function_hangs_on_the_functions_that_it_closes_over() -> None:
 def test_the_key_of_a_users_file_holds_the_files_beside_it_that_it_imports(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import helper\n\n\nclass Mine:\n    pass\n")
     (tmp_path / "helper.py").write_text("SCALE = 1\n")
-    needed = room._needed(tmp_path / "mine.py")
+    needed = set(room._needed(tmp_path / "mine.py"))
     assert needed == {tmp_path / "mine.py", tmp_path / "helper.py"}
 
 

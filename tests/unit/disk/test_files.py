@@ -19,7 +19,6 @@ from torch import nn
 from tests.worlds import network
 from unrecall.disk import files as storage
 from unrecall.disk import weights
-from unrecall.disk.cache import _imports, _needed
 from unrecall.disk.files import sweep, write_json, write_text, writing, writing_folder
 from unrecall.disk.run_folder import ASKED, claim, claimed, content_keys, file_name, records_in
 from unrecall.errors import BadInput
@@ -69,7 +68,6 @@ def test_a_really_full_disk(what: str, tmp_path: Path) -> None:
 import resource, torch
 from pathlib import Path
 from unrecall.disk import weights
-from unrecall.disk.cache import _imports, _needed
 from unrecall.errors import BadInput
 from unrecall.training.resume import Progress, Saved
 from unrecall.training.session import Session
@@ -347,8 +345,6 @@ def test_a_python_file_counts_with_what_it_imports_and_a_folder_with_all_that_li
     Path("model/deep").mkdir(parents=True)
     keys = []
     for number in range(2):
-        _imports.cache_clear()
-        _needed.cache_clear()
         Path("helper.py").write_text(f"SCALE = {number}")
         Path("model/deep/weights").write_text(str(number))
         os.utime("model/deep/weights", (0, 0))

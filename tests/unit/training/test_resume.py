@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from tests.unit.training.test_loop import DATA, RECIPE, TASK, Killed, classify, noisy, same, trained
 from tests.worlds import CPU, network
-from unrecall.data.examples import Examples
+from unrecall.data.examples import Batch, Examples
 from unrecall.errors import Diverged
+from unrecall.tasks import Classification
 from unrecall.training.cost import metered
 from unrecall.training.loop import Batches, Loss, Phase, fit
 from unrecall.training.randomness import seeded
@@ -104,6 +106,29 @@ def test_state_of_another_run_is_not_taken_up(tmp_path: Path) -> None:
     for recipe, seed, start in ((RECIPE, 6, 0), (replace(RECIPE, lr=0.04), 5, 0), (RECIPE, 5, 1)):
         fit(other := network(seed=start), TASK, Phase(classify, {"all": DATA}, recipe), seeded(seed), session)
         assert same(other, trained(recipe, seed, network(seed=start)))
+
+
+class Doubled(Classification):
+    """Reads each picture at twice its brightness."""
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        batch = super().collate(items)
+        return batch | {"inputs": 2 * batch["inputs"]}
+
+
+def test_state_of_another_task_is_not_taken_up(tmp_path: Path) -> None:
+    generator = seeded(5)
+    phase, model = noisy(4, generator)
+    session = Session(folder=tmp_path, device="cpu", every=0)
+    with pytest.raises(Killed):
+        fit(model, TASK, phase, generator, session)
+    ends = []
+    for place in (session, CPU):
+        generator = seeded(5)
+        phase, model = noisy(None, generator)
+        fit(model, Doubled(), phase, generator, place)
+        ends.append(model)
+    assert same(*ends)
 
 
 def test_time_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
