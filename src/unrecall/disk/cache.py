@@ -11,13 +11,14 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import CodeType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -36,6 +37,7 @@ from unrecall.disk.files import (
     sweep,
     writing,
 )
+from unrecall.disk.loose import Imported, closed_over, functions, held_by, is_loose
 from unrecall.errors import INSTALLED, PACKAGE, BadInput, of_user, visible
 
 CACHED = re.compile(r".+-[0-9a-f]{16}\.[0-9a-f]{16}\.[A-Za-z]+")
@@ -206,12 +208,12 @@ def code_key(*owners: Any) -> str:
 
     That is the files in which they and their base classes stand, and every file of unrecall and of the user that those
     import, directly or through others, as they were when they were loaded or last reloaded: an edit doesn't run before.
-    Nothing tells of an edit between that and the first key. Of what stands in no file, as in a notebook, it is the
-    compiled functions. An object's parameters count too: arrays, the code of those that have parameters of their own,
-    and the files and folders that texts among them name; and of a function the numbers, texts and parameters that it
-    closes over, though not what stands in lists and mappings, which may change as it runs. Files that code opens by
-    itself, and variables of the environment, can't be seen. Installed packages count by their version (see
-    `environment`).
+    Nothing tells of an edit between that and the first key. Of the user's classes it is the compiled functions too, and
+    of what stands in no file, as in a notebook, all that it holds and names (see `held_by`). An object's parameters
+    count too: arrays, the code of those that have parameters of their own, and the files and folders that texts among
+    them name; and of a function in a file the numbers, texts and parameters that it closes over, though not what stands
+    in lists and mappings, which may change as it runs. Files that code opens by itself, and variables of the
+    environment, can't be seen. Installed packages count by their version (see `environment`).
     """
     state = hashlib.sha256()
     sources: set[Path] = set()
@@ -220,24 +222,25 @@ def code_key(*owners: Any) -> str:
         state.update(path_key(Path(name)).encode())
     for array in (value for owner in whole for _, value in _parameters(owner) if hasattr(value, "__array__")):
         state.update(np.ascontiguousarray(array).tobytes())  # of which the text of a parameter shows a part
-    for value in (value for owner in whole if inspect.isfunction(owner) for value in closed_over(owner)):
+    for value in (value for part in whole if inspect.isfunction(part) for value in closed_over(part)):
         if _is_plain(value):
             state.update(repr(value).encode())
-    for owner in whole:
-        kind = owner if isinstance(owner, type) or inspect.isfunction(owner) else type(owner)
-        for part in kind.__mro__ if isinstance(kind, type) else (kind,):
-            source = _source(part)
-            if source is not None:
-                sources.add(source)
-            if source is None or inspect.isfunction(part):  # a file may hold several functions
-                state.update(_compiled(part))
+    for part in whole:
+        sources.update(_sources(part))
+        if inspect.isfunction(part):  # a file may hold several
+            state.update(_compiled(part.__code__))
+        elif isinstance(part, bytes):
+            state.update(part)
     for _, digest in sorted(_needed(*sources).items()):
         state.update(digest)
     return state.hexdigest()
 
 
 def _parts(owner: Any) -> list[Any]:
-    """An object, its parameters that have parameters or code of their own, and the functions that it closes over."""
+    """An object, its class, its parameters that have parameters or code of their own, and the code that these hold.
+
+    Of what stands in no file there is all that it holds and names too (see `held_by`).
+    """
     parts: list[Any] = []
     waiting = [owner]
     while waiting:
@@ -248,16 +251,23 @@ def _parts(owner: Any) -> list[Any]:
         values = [value for _, value in _parameters(part)]
         values += [value for by_name in values if isinstance(by_name, Mapping) for value in by_name.values()]
         waiting += [value for value in values if is_dataclass(value) or inspect.isfunction(value)]
-        if inspect.isfunction(part):
+        if isinstance(part, type):
+            waiting += part.__mro__
+            waiting += _methods(part)
+        elif inspect.isfunction(part):
             waiting += filter(inspect.isfunction, closed_over(part))
+        elif not isinstance(part, bytes | Path | Imported):
+            waiting.append(type(part))
+        if is_loose(part):
+            waiting += held_by(part)
     return parts
 
 
-def closed_over(function: Any) -> Iterator[Any]:
-    """What a function closes over, but names that were never given a value."""
-    for cell in function.__closure__ or ():
-        with suppress(ValueError):
-            yield cell.cell_contents
+def _methods(kind: type) -> list[Any]:
+    """A class's functions, where it stands in no installed file: one from before a reload isn't what the file says."""
+    source = _source(kind)
+    members = () if source and not of_user(source) else vars(kind).values()
+    return [function for member in members for function in functions(member)]
 
 
 def _is_plain(value: Any) -> bool:
@@ -293,13 +303,23 @@ def _source(part: Any) -> Path | None:
     return None if source is None or not Path(source).is_file() else _resolved(source)
 
 
-def _compiled(part: Any) -> bytes:
-    """The functions of a class, or the function itself, as Python compiled them.
+def _sources(part: Any) -> Iterable[Path]:
+    """The files of a class or function, or of what code in no file imports."""
+    if isinstance(part, Path):
+        return [part]
+    if isinstance(part, Imported):
+        return _files_of([(0, part.name)], Path.cwd() / "notebook")
+    source = _source(part)
+    return [] if source is None else [source]
+
+
+def _compiled(code: CodeType) -> bytes:
+    """A function as Python compiled it, wherever it stands.
 
     In the second format of marshal: later ones also write which parts others hold at the moment, which running changes.
     """
-    members = vars(part).values() if isinstance(part, type) else (part,)
-    return b"".join(marshal.dumps(member.__code__, 2) for member in members if inspect.isfunction(member))
+    inner = tuple(_compiled(part) if isinstance(part, CodeType) else part for part in code.co_consts)
+    return marshal.dumps(code.replace(co_filename="", co_firstlineno=1, co_linetable=b"", co_consts=inner), 2)
 
 
 class _Text(NamedTuple):
@@ -398,6 +418,11 @@ def _imports(path: Path) -> tuple[Path, ...]:
             names += [(node.level, ".".join(part)) for part in (module, *([*module, a.name] for a in node.names))]
         elif isinstance(node, ast.Import):
             names += [(0, alias.name) for alias in node.names]
+    return _files_of(names, path)
+
+
+def _files_of(names: Sequence[tuple[int, str]], path: Path) -> tuple[Path, ...]:
+    """The files of unrecall and of the user in which modules stand that `path` imports, each by its dots and name."""
     ours = [PACKAGE.joinpath(*name.split(".")[1:]) for _, name in names if name.split(".")[0] == "unrecall"]
     files = {file for home in ours for file in _module_files(home)}
     if not path.is_relative_to(PACKAGE) and of_user(path):

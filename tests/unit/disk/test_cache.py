@@ -314,6 +314,21 @@ def test_a_file_counts_as_it_was_loaded_and_reloaded(tmp_path: Path, monkeypatch
         assert code_key(mine.Mine) == first
 
 
+def test_a_class_from_before_a_reload_is_not_what_its_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    text = "from unrecall.methods.base import Method\n\n\nclass Kept(Method):\n"
+    text += "    def unlearn(self, model, job):\n        return {}\n"
+    (tmp_path / "reloaded_kept.py").write_text(text.format(1))
+    module = importlib.import_module("reloaded_kept")
+    kept, first = module.Kept, code_key(module.Kept)
+    (tmp_path / "reloaded_kept.py").write_text(text.format(2))
+    importlib.reload(module)
+    assert len({first, code_key(kept), code_key(module.Kept)}) == 3
+
+
 def test_a_file_that_is_not_loaded_counts_as_it_stands(tmp_path: Path) -> None:
     keys = []
     for number in (1, 2):

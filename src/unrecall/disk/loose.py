@@ -1,0 +1,169 @@
+"""Code that stands in no file, as in a notebook: what it does hangs on all that it holds and names."""
+
+import dis
+import hashlib
+import inspect
+import io
+import os
+import pickle
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache, cached_property
+from itertools import chain
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
+
+from unrecall.errors import PACKAGE, of_user
+
+HOLDERS = (staticmethod, classmethod, property, cached_property, type(cache(len)))
+"""What a class's member can be that has a function inside."""
+INSIDE = ("__wrapped__", "func", "fget", "fset", "fdel")
+"""The attributes in which it stands there."""
+
+
+class Imported(NamedTuple):
+    """A module that code imports as it runs."""
+
+    name: str
+
+
+def is_loose(part: Any) -> bool:
+    """Whether a class or function was written where no file is: in a notebook, at a prompt, or by `exec`."""
+    if isinstance(part, type):
+        name = part.__module__
+        names = getattr(sys.modules.get(name), "__dict__", {})
+    elif inspect.isfunction(part) and not Path(part.__code__.co_filename).is_file():
+        names = part.__globals__
+        name = names.get("__name__", "")
+    else:
+        return False
+    if name == "__main__" and hasattr(sys, "ps1"):  # a prompt, which may have run a file before
+        return True
+    return names.get("__file__") is None and name not in sys.builtin_module_names
+
+
+def held_by(part: Any) -> list[Any]:
+    """What a loose class or function holds and names: classes, functions, files of modules, and what it imports.
+
+    Of each value there is also the sha256 of what `pickle` writes, which for classes and functions is their name. What
+    it can't write gives other bytes each time, so that nothing that hangs on it is taken from a cache; this is said.
+    """
+    found: list[Any] = []
+    for name, value in (_members(part) if isinstance(part, type) else _named(part)).items():
+        found.append(name.encode() + _written(part, name, value, found))
+    code = () if isinstance(part, type) else _codes(part.__code__)
+    return found + [Imported(module) for each in code for module in _names(each)[1]]
+
+
+def functions(member: Any) -> list[Any]:
+    """The function that a class's member is, or those inside it."""
+    if isinstance(member, HOLDERS):
+        return [inner for value in _inside(member) for inner in functions(value)]
+    return [member] if inspect.isfunction(member) else []
+
+
+def closed_over(function: Any) -> Iterator[Any]:
+    """What a function closes over, but names that were never given a value."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):
+            yield cell.cell_contents
+
+
+def _members(kind: type) -> dict[str, Any]:
+    """What a class was given: its functions and values, but not what Python itself keeps there."""
+    kept = {name for name in vars(kind) if name == "_abc_impl" or (name.startswith("__") and name.endswith("__"))}
+    return {name: value for name, value in vars(kind).items() if name not in kept or functions(value)}
+
+
+def _named(function: Any) -> dict[str, Any]:
+    """What a function has to hand as it runs: defaults, what it closes over, and the globals that its code reads."""
+    own = {
+        "its defaults": (function.__defaults__, function.__kwdefaults__),
+        "what it closes over": list(closed_over(function)),
+    }
+    read = chain.from_iterable(_names(code)[0] for code in _codes(function.__code__))
+    return own | {name: function.__globals__[name] for name in read if name in function.__globals__}
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Compiled code and all that stands inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+@cache
+def _names(code: CodeType) -> tuple[list[str], list[str]]:
+    """The globals that code reads, and the modules that it imports, those among their names that may be modules too."""
+    read, imported, module = list[str](), list[str](), ""
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            read.append(step.argval)
+        elif step.opname == "IMPORT_NAME":
+            module = step.argval
+            imported.append(module)
+        elif step.opname == "IMPORT_FROM":
+            imported.append(f"{module}.{step.argval}")
+    return read, imported
+
+
+def _written(part: Any, name: str, value: Any, found: list[Any]) -> bytes:
+    """The sha256 of a value; the code in it comes to what was `found`."""
+    written = io.BytesIO()
+    try:
+        _Writer(written, found).dump(value)
+    except Exception as error:  # whatever pickle, or an object's own code, raises
+        _say(part.__qualname__, name, type(error).__name__)
+        return os.urandom(32)
+    return hashlib.sha256(written.getvalue()).digest()
+
+
+@cache
+def _say(part: str, name: str, error: str) -> None:
+    warnings.warn(
+        f"{part}: nothing that hangs on it is taken from the cache, since {name} can't be told from other values "
+        f"({error}). Put the code into a file.",
+        stacklevel=2,
+    )
+
+
+class _Writer(pickle.Pickler):
+    """Writes values to tell them apart, not to be read; code by its name alone, while it comes to what was `found`."""
+
+    def __init__(self, file: io.BytesIO, found: list[Any]) -> None:
+        super().__init__(file)
+        self.found = found
+
+    def reducer_override(self, value: Any) -> Any:
+        """How a value is written: as what `repr` would be given; NotImplemented where pickle's own way serves."""
+        torch = sys.modules.get("torch")
+        if isinstance(value, ModuleType):
+            self.found += _files(value)
+            return repr, (value.__name__,)
+        if isinstance(value, type) or inspect.isfunction(value):
+            self.found.append(value)
+            return repr, (value.__qualname__,)
+        if isinstance(value, HOLDERS):
+            return repr, (_inside(value),)
+        if inspect.isgetsetdescriptor(value) or inspect.ismemberdescriptor(value):
+            return repr, (value.__name__,)
+        if torch is not None and isinstance(value, torch.Tensor):
+            numbers = value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+            return repr, ([repr((value.dtype, value.shape, value.requires_grad)), numbers],)
+        return NotImplemented
+
+
+def _inside(holder: Any) -> list[Any]:
+    return [inner for name in INSIDE if (inner := getattr(holder, name, None)) is not None]
+
+
+def _files(module: ModuleType) -> list[Path]:
+    """The file of a module of unrecall's or the user's own, or all files of a package; none of an installed one."""
+    file = vars(module).get("__file__")
+    folders = [Path(folder) for folder in vars(module).get("__path__", ())]
+    files = [path for folder in folders for path in folder.rglob("*.py")] if folders else [Path(file)] if file else []
+    return [path for path in map(Path.resolve, files) if path.is_relative_to(PACKAGE) or of_user(path)]

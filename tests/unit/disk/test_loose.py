@@ -1,0 +1,122 @@
+"""Code that stands in no file, as in a notebook, has another key once anything of it or that it names differs."""
+
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unrecall.disk.cache import code_key
+from unrecall.disk.loose import _say
+
+HEAD = """
+import functools
+import numpy as np
+import torch
+from dataclasses import dataclass, field
+from unrecall.attacks import Loss
+from unrecall.methods import MUDMAN
+from unrecall.methods.base import Method
+
+unread = {n}
+"""
+ONE = "class Mine:\n    def run(self): return "
+CELLS = {
+    "a method": ONE + "{n}",
+    "the unlearning of a method": "class Mine(Method):\n    def unlearn(self, model, job): return {n}",
+    "a static method": ONE + "self.own()\n    @staticmethod\n    def own(): return {n}",
+    "a class method": ONE + "self.own()\n    @classmethod\n    def own(cls): return {n}",
+    "a property": ONE + "self.own\n    @property\n    def own(self): return {n}",
+    "a cached property": ONE + "self.own\n    @functools.cached_property\n    def own(self): return {n}",
+    "a cached method": ONE + "self.own()\n    @functools.cache\n    def own(self): return {n}",
+    "a method without gradients": ONE + "self.own()\n    @torch.no_grad()\n    def own(self): return {n}",
+    "an attribute": ONE + "self.own\n    own = {n}",
+    "a list of attributes": ONE + "self.own\n    own = [1, {n}]",
+    "a default": "class Mine:\n    def run(self, own={n}): return own",
+    "a keyword's default": "class Mine:\n    def run(self, *, own={n}): return own",
+    "a field": "@dataclass(frozen=True)\nclass Mine(Loss):\n    own: int = {n}",
+    "a field that is made": "@dataclass\nclass Mine:\n    own: list = field(default_factory=lambda: [{n}])",
+    "a base class": "class Base:\n    def run(self): return {n}\nclass Mine(Base): pass",
+    "a function": "def own(): return {n}\n" + ONE + "own()",
+    "a function of a function": "def own(): return {n}\ndef other(): return own()\n" + ONE + "other()",
+    "functions that call each other": "def own(): return other()\ndef other(): return own() + {n}\n" + ONE + "own()",
+    "a function inside": "def own(): return {n}\n" + ONE + "[own() for _ in range(3)]",
+    "a cached function": "@functools.cache\ndef own(): return {n}\n" + ONE + "own()",
+    "a function with an argument": "own = functools.partial(max, {n})\n" + ONE + "own(1)",
+    "a class": "class Own:\n    def size(self): return {n}\n" + ONE + "Own().size()",
+    "an object": "class Own:\n    def __init__(self): self.size = {n}\nown = Own()\n" + ONE + "own.size",
+    "an object's code": "class Own:\n    def size(self): return {n}\nown = [Own()]\n" + ONE + "own[0].size()",
+    "an object of unrecall": "own = MUDMAN(fork={n})\n" + ONE + "own",
+    "a number": "own = {n}\n" + ONE + "own",
+    "a mapping": "own = dict(a=[{n}])\n" + ONE + "own",
+    "an array": "own = np.ones(3000)\nown[1500] = {n}\n" + ONE + "own",
+    "a tensor": "own = torch.full((2, 2), {n}, dtype=torch.bfloat16)\n" + ONE + "own",
+    "weights": "own = torch.nn.Linear(1, 1, bias=False)\nown.weight.data.fill_({n})\n" + ONE + "own",
+    "what is closed over": "def around(own):\n    def run(): return own\n    return run\nMine = around([{n}])",
+}
+
+
+@pytest.fixture(autouse=True)
+def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook, `__main__` has no file."""
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+
+
+def key(cell: str, n: int, unread: int = 0) -> str:
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(HEAD.replace("{n}", str(unread)) + cell.replace("{n}", str(n)), "<cell>", "exec"), space)
+    return code_key(space["Mine"])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_code_in_no_file_holds_and_names_is_in_its_key(cell: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is there that can't be told
+        assert key(CELLS[cell], 1) == key(CELLS[cell], 1, unread=5) != key(CELLS[cell], 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("import beside", "beside"), ("from beside import own", "own"), ("import around.beside", "around")],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_that_it_imports_is_in_its_key(
+    line: str, name: str, inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "around").mkdir()
+    (tmp_path / "around" / "__init__.py").touch()
+    cell = (
+        f"class Mine:\n    def run(self):\n        {line}\n        return {name}" if inside else f"{line}\n{ONE}{name}"
+    )
+    keys = []
+    for number in (1, 1, 2):
+        for file in ("beside.py", "around/beside.py"):
+            (tmp_path / file).write_text(f"def own(): return {number}")
+        for module in ("beside", "around", "around.beside"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        keys.append(key(cell, 0))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_what_can_not_be_told_is_never_taken_from_the_cache_and_is_said_once() -> None:
+    cell = "own = (number for number in range(3))\n" + ONE + "next(own)"
+    _say.cache_clear()
+    with pytest.warns(
+        UserWarning, match=r"Mine\.run: nothing that hangs on it is taken .* since own can't be told"
+    ) as said:
+        assert len({key(cell, 0) for _ in range(3)}) == 3
+    assert len(said) == 1
+
+
+def test_it_counts_wherever_it_is_run_again() -> None:
+    """A cell's number, and the lines above it, say nothing."""
+    keys = []
+    for place in ("<cell 1>", "<cell 2>"):
+        space: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile("\n" * len(keys) + "def own(n):\n    return [n for _ in range(n)]", place, "exec"), space)
+        keys.append(code_key(space["own"]))
+    assert keys[0] == keys[1]
