@@ -57,6 +57,17 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere() -> None:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_the_readme_s_script_runs_as_it_stands() -> None:
+    """And says that SCRUB leaks."""
+    readme = (HOME / "README.md").read_text(encoding="utf-8")
+    script, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(script, "README.md", "exec"), names)
+    assert names["outcome"].record.verdict.label == "leaks"
+    assert Path("audit.html").is_file()
+    assert Path("forgot.pt").is_file()
+
+
 def test_the_scenario_of_the_page_on_own_scenarios_loads_as_it_stands() -> None:
     page = (HOME / "docs" / "own-scenario.md").read_text(encoding="utf-8")
     example, two_inputs, telling, steps = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -34,6 +34,10 @@ SPARING = (
 UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training on forget stops as soon as that is reached"
 UNMET = "; none that was tried does that, so this is what comes nearest"
+UNHELPED = (
+    ", and no strength that was tried closes it: the model as it was is as near. Try another method, as eu_k or reheat "
+    "('unrecall list methods')"
+)
 CLOSE = 0.1
 """The share of the original's gap that may be left, on either side, where a request for samples counts as forgotten."""
 TRIALS = 6
@@ -196,7 +200,7 @@ def summary(tuning: Tuning) -> str:
     helped = any(trial.sparing and trial.gap < tuning.untouched for trial in tuning.trials)
     nats = " nats" if tuning.measure == "loss" else ""
     gap = f"the gap to what was never seen is {chosen.gap:+.3f}{nats}, before it was {tuning.untouched:+.3f}"
-    return f"{text}: {gap}" + ("" if helped else ", and no strength that was tried closes it")
+    return f"{text}: {gap}" + ("" if helped else UNHELPED)
 
 
 def judged(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> Trial:
