@@ -49,6 +49,12 @@ class Scores:
             tuple(np.array(column) for column in zip(*(point.losses for point in points), strict=True)),
         )
 
+    @property
+    def unmoved(self) -> bool:
+        """Whether nothing that was spent changed anything: each point has the scores and losses of the first."""
+        later = range(1, len(self.budgets))
+        return bool(later) and all(np.array_equal(c[i], c[0]) for c in (*self.shown, *self.losses) for i in later)
+
     def at(self, place: ArmIndices) -> np.ndarray:
         """The scores of one arm's tested examples `[points, examples]`."""
         scores: np.ndarray = self.shown[place.in_set][:, place.positions]

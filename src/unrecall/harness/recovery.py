@@ -15,7 +15,7 @@ from unrecall.harness.evaluation import Evaluation, draw_for, one_sided, score, 
 from unrecall.harness.finding import Finding, is_judged, line, report_of
 from unrecall.record import stats
 from unrecall.record.row import Row
-from unrecall.record.schema import Curve, Estimate, Measurement
+from unrecall.record.schema import NO_USE, Curve, Estimate, Measurement
 
 
 class Traces(NamedTuple):
@@ -92,7 +92,9 @@ def _finding(evaluation: Evaluation, traces: Traces, rows: list[Measurement], *,
         series=[line(role, trace.budgets, trace.shown) for role, trace in lines.items()],
         note=best_choices if variants else "",
     )
-    report = with_positive(frame.model_copy(update={"curves": [curve]}), _positive(evaluation, traces))
+    scores = evaluation.scores
+    note = NO_USE if scores["unlearned"].unmoved and not scores["original"].unmoved else ""
+    report = with_positive(frame.model_copy(update={"curves": [curve], "note": note}), _positive(evaluation, traces))
     others = [trace.shown[0] for role, trace in traces.by_role.items() if role.startswith("retrained")]
     as_much = shows_less(rows[0], traces.by_role["original"].shown[0], np.array(others), sooner=sooner)
     if as_much is not None:

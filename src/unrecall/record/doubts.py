@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from unrecall.record.never_trained_lines import SURE, broken, differs, idle, uneven
-from unrecall.record.schema import AttackReport, Doubt, Measurement, NeverTrained, Record, Severity, Tuning
+from unrecall.record.schema import NO_USE, AttackReport, Doubt, Measurement, NeverTrained, Record, Severity, Tuning
 from unrecall.record.verdict import less_retained
 
 
@@ -243,6 +243,17 @@ def positive_control(facts: Facts) -> Raised:
         yield "warning", f"The positive control failed, so failure means nothing: {'; '.join(failed)}."
 
 
+def ruined_copies(facts: Facts) -> Raised:
+    """An attack that ruins whatever it makes of the unlearned model, and not of the original, shows nothing of it."""
+    ruined = [r.title for r in facts.reports if r.note == NO_USE]
+    if ruined and not facts.alone:
+        titles = ", ".join(ruined)
+        yield (
+            "serious",
+            f"{titles}: each attacked copy of the unlearned model was of no use, so nothing was tried on it.",
+        )
+
+
 def negative_control(facts: Facts) -> Raised:
     """An attack that finds something where nothing can be says nothing where it finds something."""
     failed = [r for r in facts.reports if r.negative_holds is False]
@@ -434,6 +445,6 @@ def _original_within(m: Measurement) -> bool:
 
 CHECKS: tuple[Callable[[Facts], Raised], ...] = (
     forget_unknown, weak_references, other_recipe, cut_texts, few_references, other_holdout, small_sets, unchanged,
-    swapped_models, statistics, same_as_null, nothing_to_forget, collapse, positive_control, negative_control,
-    known_to_retrained, stands_out, unlike_holdout, no_ratio, tuning, modified,
+    swapped_models, statistics, same_as_null, nothing_to_forget, collapse, positive_control, ruined_copies,
+    negative_control, known_to_retrained, stands_out, unlike_holdout, no_ratio, tuning, modified,
 )  # fmt: skip

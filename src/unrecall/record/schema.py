@@ -149,6 +149,10 @@ class Curve(Frozen):
     note: str = ""
 
 
+NO_USE = "Every attacked copy of the unlearned model was of no use, unlike the original's: its row shows it as it is."
+"""The note of an attack that ruined all that it made of the unlearned model, and so tried nothing."""
+
+
 class AttackReport(Frozen):
     """What an attack promises and was set to, whether its controls hold, and the curves it drew."""
 

@@ -21,6 +21,7 @@ from unrecall.evidence.setting import Subject
 from unrecall.harness.evaluation import draw_for
 from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import accuracy
+from unrecall.record.schema import NO_USE
 from unrecall.record.verdict import judge
 from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.protocols import Classifying
@@ -88,6 +89,18 @@ def test_an_attack_that_moves_no_weight_or_diverges_at_once_is_no_measurement(
         replace(attack, learning_rates=(*rates, 0.01)), setting_of(class_world, model)
     ).measurements
     assert mean.unlearned.value is not None
+
+
+def test_that_every_copy_was_ruined_is_said(class_world: World) -> None:
+    """Of one model, not of the original: one whose layers were rescaled by 1e16 answers as it did before."""
+    model = copy.deepcopy(class_world.retrained[0])
+    attack = Relearn(steps=(1, 4))
+    assert score_finding(attack, setting_of(class_world, model)).report.note == ""
+    with torch.no_grad():
+        for part, size in ((model[-1], 1e-16), (model[-3], 1e16)):  # type: ignore[index]
+            for p in part.parameters():
+                p.mul_(size)
+    assert score_finding(attack, setting_of(class_world, model)).report.note == NO_USE
 
 
 def test_the_disguise_is_of_use_and_leaves_the_original_alone(class_world: World) -> None:

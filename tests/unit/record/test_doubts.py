@@ -11,7 +11,7 @@ import pytest
 from tests.worlds.records import measurement, never_trained
 from unrecall.record import doubts as checks
 from unrecall.record.doubts import CHECKS, Facts, doubts
-from unrecall.record.schema import AttackReport, Damage, Estimate, Measurement, ThreatModel, Trial, Tuning
+from unrecall.record.schema import NO_USE, AttackReport, Damage, Estimate, Measurement, ThreatModel, Trial, Tuning
 
 
 def sizes(forget: int = 60, holdout: int = 60) -> dict[str, int]:
@@ -154,6 +154,7 @@ CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("collapse", "serious", lambda: with_row("retain_accuracy", unlearned={"value": 0.85})),
     ("positive-control", "warning", lambda: replace(healthy(), reports=[report(positive=False)])),
     ("negative-control", "warning", lambda: replace(healthy(), reports=[report(negative=False)])),
+    ("ruined-copies", "serious", lambda: replace(healthy(), reports=[report().model_copy(update={"note": NO_USE})])),
     ("known-to-retrained", "serious", lambda: beside_one_retrained(told=True)),
     ("stands-out", "warning", lambda: with_row("rmia_auc", unlearned={"value": 0.3, "high": 0.4})),
     ("no-ratio", "warning", lambda: without_values(31)),
