@@ -86,7 +86,8 @@ class Method(Parameters, ABC):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Gives a new model, in eval mode, that was made to forget `job.request.forget`; `model` stays as it was.
 
-        However a class implements it, BadInput comes first where model and data don't fit (`check_inputs`).
+        However a class implements it, BadInput comes first where model and data don't fit (`check_inputs`). A class
+        outside of unrecall is handed a copy of the model, which it may change in place and give back.
         """
 
     def null_base(self) -> "GradientMethod | None":
@@ -128,14 +129,18 @@ JOB: Fields = {"job": (kind_of(Job), "a Job, as ur.Job(request, task) is")}
 def _after_check(unlearn: Unlearn) -> Unlearn:
     """Makes an `unlearn` that looks at the model and at what it may read of the data before it does anything.
 
-    It starts from a model that holds nothing of forget as data (`Task.without`).
+    It starts from a model that holds nothing of forget as data (`Task.without`); one that isn't unrecall's own, from a
+    copy of that, which it may change.
     """
+    built_in = unlearn.__module__.startswith("unrecall.")
 
     @wraps(unlearn)
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
-        result = _held_as(model, unlearn(self, job.task.without(model, job.request.forget), job))
+        start = job.task.without(model, job.request.forget)
+        result = unlearn(self, start, job) if built_in else _as_given(model, unlearn(self, copy.deepcopy(start), job))
+        _held_as(model, result)
         if not all(bool(value.isfinite().all()) for value in result.parameters()):
             advice = "Take a smaller step, more damping, or a larger scale, whichever it has."
             raise Diverged(type(self).__name__, None, "", advice)
@@ -144,13 +149,21 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
     return checked
 
 
-def _held_as(model: nn.Module, result: nn.Module) -> nn.Module:
+def _as_given(model: nn.Module, result: nn.Module) -> nn.Module:
+    """Puts `result` into eval mode, without gradients, and makes its parameters as trainable as those of `model`."""
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name, parameter in result.named_parameters():
+        parameter.requires_grad_(trainable.get(name, True))
+        parameter.grad = None
+    return result.eval()
+
+
+def _held_as(model: nn.Module, result: nn.Module) -> None:
     """Rounds weights that are of 16 bits in `model`, and were trained in float32, to that format, in place."""
     formats = {name: value.dtype for name, value in [*model.named_parameters(), *model.named_buffers()]}
     for name, value in [*result.named_parameters(), *result.named_buffers()]:
         if formats.get(name) in HALF:
             value.data = value.data.to(formats[name])
-    return result
 
 
 def _scale(owner: P, path: Sequence[str], factor: float) -> P:
