@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
@@ -14,7 +14,7 @@ from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.weights import HALF
-from unrecall.errors import BadInput, Diverged, Fields, NotSupported, check_fields, kind_of
+from unrecall.errors import BadInput, Diverged, Fields, NotSupported, check_fields, kind_of, place_of
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.lines import name_of, parse
@@ -139,7 +139,7 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
         start = job.task.without(model, job.request.forget)
-        result = unlearn(self, start, job) if built_in else _as_given(model, unlearn(self, copy.deepcopy(start), job))
+        result = unlearn(self, start, job) if built_in else _apart(self, unlearn, start, job)
         _held_as(model, result)
         if not all(bool(value.isfinite().all()) for value in result.parameters()):
             advice = "Take a smaller step, more damping, or a larger scale, whichever it has."
@@ -149,8 +149,19 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
     return checked
 
 
-def _as_given(model: nn.Module, result: nn.Module) -> nn.Module:
-    """Puts `result` into eval mode, without gradients, and makes its parameters as trainable as those of `model`."""
+def _apart(method: Any, unlearn: Unlearn, model: nn.Module, job: Job) -> nn.Module:
+    """What a user's `unlearn` makes of a copy, in eval mode, without gradients, and as trainable as `model` is.
+
+    BadInput, with the place of its code, where it gives no model.
+    """
+    result: Any = unlearn(method, copy.deepcopy(model), job)
+    if not isinstance(result, nn.Module):
+        advice = "Return the model that it changed: return model."
+        if isinstance(result, Mapping):
+            advice = "Load the weights, and return the model: model.load_state_dict(weights); return model."
+        name, kind = type(method).__name__, "None" if result is None else type(result).__name__
+        at = f" ({place})" if (place := place_of(unlearn)) else ""
+        raise BadInput(f"{name}: expected unlearn{at} to give the unlearned torch.nn.Module, got {kind}. {advice}")
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in result.named_parameters():
         parameter.requires_grad_(trainable.get(name, True))

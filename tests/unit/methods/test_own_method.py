@@ -2,13 +2,16 @@
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from tests.worlds import CPU, World
 from unrecall.data.examples import iterate
 from unrecall.disk.weights import same_weights
+from unrecall.errors import BadInput
 from unrecall.methods.base import Job, Method
 from unrecall.training.randomness import seeded
 
@@ -74,3 +77,23 @@ def test_a_method_that_changes_nothing_gives_a_model_of_its_own(samples_world: W
     assert same_weights(result, samples_world.original)
     places = {p.data_ptr() for p in samples_world.original.parameters()}
     assert not places & {p.data_ptr() for p in result.parameters()}
+
+
+@dataclass(frozen=True)
+class Forgetful(Method):
+    """Returns no model."""
+
+    title = "Forgetful"
+
+    weights: bool = False
+
+    def unlearn(self, model: nn.Module, job: Job) -> Any:
+        return model.state_dict() if self.weights else None
+
+
+def test_a_method_that_gives_no_model_is_told_what_to_return(samples_world: World) -> None:
+    said = r"^Forgetful: expected unlearn \(.*test_own_method\.py:\d+\) to give the unlearned torch\.nn\.Module, got "
+    with pytest.raises(BadInput, match=f"{said}None. Return the model that it changed: return model.$"):
+        unlearned(Forgetful(), samples_world.original, samples_world)
+    with pytest.raises(BadInput, match=f"{said}OrderedDict. Load the weights, and return the model"):
+        unlearned(Forgetful(weights=True), samples_world.original, samples_world)
