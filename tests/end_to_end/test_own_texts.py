@@ -561,3 +561,10 @@ def test_a_key_that_several_texts_share_is_proposed_as_whose_they_are() -> None:
     given = {"model": "model", "forget": "forget-of.jsonl", "retain": "retain.jsonl", "holdout": "holdout-of.jsonl"}
     assert "if 'client' says whose each text is, name it with --group" in Texts(**given).make().summary
     assert "--group" not in Texts(**given, group="client").make().summary
+    with pytest.raises(
+        BadInput, match=r"forget-of\.jsonl:1: expected 'clint' to .*, got no such key\. Did you mean 'clie"
+    ):
+        Texts(**given, group="clint").make()
+    write("forget-of.jsonl", {**facts()[0], "client": None})
+    with pytest.raises(BadInput, match=r"forget-of\.jsonl:1: expected 'client' to .*, got none\. Name somebody\."):
+        Texts(**given, group="client").make()
