@@ -201,6 +201,13 @@ def _place(error: BaseException) -> str | None:
     return f"{_short(places[-1][0])}:{places[-1][1]}" if places else None
 
 
+def place_of(function: object) -> str:
+    """File and line where a function of the user's own begins; empty for any other."""
+    code = getattr(function, "__code__", None)
+    file = getattr(code, "co_filename", "")
+    return f"{_short(file)}:{code.co_firstlineno}" if code is not None and _of_user(file) else ""
+
+
 def of_user(path: Path) -> bool:
     """Whether a file or folder is neither ours nor an installed package's."""
     path = path.resolve()

@@ -513,7 +513,8 @@ BAD: list[tuple[str, list[str], str, Callable[[], Any]]] = [
      lambda: some({"image": "data/red/3.png", "label": 3})),
     ("a missing picture", LINE, r"some\.jsonl:2: expected image to be a file, from \. on, got nothing at 'no\.png'",
      lambda: some({"image": "no.png", "label": 0})),
-    ("nobody's", [*LINE, "--group", "who"], r"some\.jsonl:1: expected 'who' to say whose it is, got none",
+    ("nobody's", [*LINE, "--group", "who"], r"some\.jsonl:1: expected 'who' to say whose it is, got no "
+     r"such key\. Known: image, label\.",
      lambda: (some({"image": "data/green/1.png", "label": "green"}), Path("letter.txt").write_text("data/red/0.png"))),
     ("the same picture twice", [*OWN, "--holdout", "same"], r"forget and holdout to share nothing.*"
      r"\(data/\w+/\d+\.png equals same/\w+/\d+\.png\)", lambda: shutil.copytree("data", "same")),

@@ -137,10 +137,15 @@ class MembershipAttack(ScoredAttack):
         """
 
     @final
+    def score_each(self, evidence: Evidence, split: Split) -> np.ndarray:
+        """What `score` gives, as an array; NotSupported unless that is a number for each example of the split."""
+        return one_each(self, self.score(evidence, split), len(evidence.signals[split].loss), f"{split} example")
+
+    @final
     def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
         """One point: the scores of forget, then those of holdout."""
         evidence = self.evidence(subject, setting)
-        shown = tuple(self.score(evidence, arm) for arm in ARMS)
+        shown = tuple(self.score_each(evidence, arm) for arm in ARMS)
         return Scores.of([Point(0.0, "", shown, (math.nan, math.nan))])
 
     @final
@@ -164,6 +169,22 @@ class MembershipAttack(ScoredAttack):
             wanted = "1 retrained model" if least == 1 else f"{least} retrained models"
             raise MissingReference(f"{name}: expected at least {wanted} besides the subject, got {k or 'none'}.")
         return evidence.references
+
+
+def one_each(attack: Attack, given: Any, count: int, what: str) -> np.ndarray:
+    """The scores that an attack gave, as an array `[count]`; NotSupported unless that is one number for each `what`."""
+    array = np.asarray(given.detach().double().cpu()) if isinstance(given, Tensor) else given
+    with suppress(ValueError):  # lists of unequal length
+        array = np.asarray(array)
+    if isinstance(array, np.ndarray) and array.shape == (count,) and array.dtype.kind in "biuf":
+        return array
+    got = (
+        f"shape {array.shape}" if isinstance(array, np.ndarray) and array.dtype.kind in "biuf" else type(given).__name__
+    )
+    raise NotSupported(
+        f"{type(attack).__name__}: expected {count} scores, one number for each {what}, got {got}. Return an array of "
+        f"shape ({count},)."
+    )
 
 
 def one_query(access: str) -> ThreatModel:
@@ -237,7 +258,8 @@ class RecoveryAttack(ScoredAttack):
         def point(attacked: Attacked) -> Point:
             successes = [self.success(attacked.model, task, examples) for examples in attacked.tested]
             shown, losses = zip(*successes, strict=True)
-            return Point(attacked.budget, attacked.variant, shown, losses)
+            each = (one_each(self, *pair, "tested example") for pair in zip(shown, map(len, pool.tested), strict=True))
+            return Point(attacked.budget, attacked.variant, tuple(each), losses)
 
         before = point(Attacked(0.0, model, pool.tested, "before"))
         points, last = [before], dict[str, Point]()

@@ -17,7 +17,9 @@ NOTHING = "forgot nothing"
 SUITES = ("standard", "quick", "all")
 """The whole suites, which no attack is named beside."""
 
-ScenarioName = Annotated[str, typer.Option("--scenario", "-s", help="built-in[:key=value,...] or FILE.py:function")]
+ScenarioName = Annotated[
+    str, typer.Option("--scenario", "-s", help="built-in or FILE.py:function, then [:key=value,...]")
+]
 MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value,...], name(base), or FILE.py:Class")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same command, to go on with it")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; left out, Accelerate decides")]

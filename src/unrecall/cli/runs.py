@@ -81,7 +81,7 @@ def doctor(
     own: OwnModel,
     unlearning: Unlearning,
     attacks: Attacks,
-    scenario: Annotated[str, typer.Argument(help="built-in[:key=value,...] or FILE.py:function")] = "",
+    scenario: Annotated[str, typer.Argument(help="built-in or FILE.py:function, then [:key=value,...]")] = "",
     named: ScenarioName = "",
     method: Annotated[str, typer.Option("--method", "-m", help="the method that you mean to use")] = "grad_diff",
     device: Device = None,

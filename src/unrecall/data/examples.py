@@ -218,6 +218,25 @@ def _array(tensor: Tensor) -> np.ndarray:
         return values.reshape(-1).view(torch.uint8).numpy()
 
 
+def not_finite(where: str) -> BadInput:
+    """What to raise where an example holds NaN or infinity; `where`: which one, as forget[5]."""
+    return BadInput(f"{where}: expected finite inputs, got NaN or infinity. Remove the example.")
+
+
+def is_finite(item: Any) -> bool:
+    """Whether an example, whatever it is made of, holds no NaN and no infinity."""
+    if isinstance(item, Tensor):
+        return bool(item.isfinite().all())
+    if isinstance(item, Mapping):
+        return all(map(is_finite, item.values()))
+    if isinstance(item, list | tuple):
+        return all(map(is_finite, item))
+    if isinstance(item, np.ndarray | np.generic | float):
+        array = np.asarray(item)
+        return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+    return True
+
+
 def batch_size(batch: Batch) -> int:
     """How many examples a batch holds."""
     return len(next(iter(batch.values())))

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from unrecall.data.enough import FEWEST_TO_HALVE, OTHERS
-from unrecall.data.examples import Absent, Examples, Part, digest, evenly, split_off
+from unrecall.data.examples import Absent, Examples, Part, digest, evenly, is_finite, not_finite, split_off
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
 from unrecall.errors import BadInput, MissingReference
 
@@ -134,6 +134,8 @@ class Request:
         places = {name: _places(texts) for name, texts in digests.items()}
         for i, key in enumerate(digests["forget"]):
             if places["forget"][key] != i:
+                if not is_finite(self.forget[i]):  # all such look alike, and none is a duplicate
+                    raise not_finite(f"forget[{places['forget'][key]}]")
                 raise BadInput(
                     f"Request: expected each forget example once, got example {i} equal to {places['forget'][key]}. "
                     "Remove the duplicate."
@@ -141,6 +143,8 @@ class Request:
         for first, second in ((first, second) for first, others in APART.items() for second in others):
             if {first, second} <= places.keys() and (shared := places[first].keys() & places[second].keys()):
                 i, j = min((places[first][key], places[second][key]) for key in shared)
+                if not is_finite(self.sets[first][i]):
+                    raise not_finite(f"{first}[{i}]")
                 raise BadInput(
                     f"Request: expected {first} and {second} to share nothing, got {len(shared)} shared examples "
                     f"({first}[{i}] equals {second}[{j}]). Remove them from {second}."

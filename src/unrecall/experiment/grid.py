@@ -130,6 +130,8 @@ def run_cell(cell: Cell) -> Record:
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     _check_known(cell, scenario)
+    if scenario.note:
+        session.say(f"note: {scenario.note}")
     if cell.show:
         case = Case(scenario, method, (), Session(device=cell.device), cell.tuned, cell.seeds.training)
         for line in beforehand(case):
@@ -198,6 +200,8 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
     check_folders(scenario.task, scenario.request, model, *retrained, *filter(None, [original]))
+    if scenario.note:
+        session.say(f"note: {scenario.note}")
     seed = cell.seeds.training
     like = architecture(scenario, seed, session) if original else scenario.train_original(seed, session).model
     source = loaded(like, original) if original else like

@@ -89,7 +89,9 @@ def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw)
     def arrays() -> dict[str, np.ndarray]:
         ask_for(setting.models.original)
         ask_for(subject.model)
-        return attack.scores(subject, drawn.pool, setting).arrays()
+        scores = attack.scores(subject, drawn.pool, setting)
+        check_lengths(attack, scores.shown, [len(examples) for examples in drawn.pool.tested])
+        return scores.arrays()
 
     by_name = setting.cache.get("scores", key, ARRAYS, arrays)
     scores = Scores.from_arrays(by_name)
@@ -104,6 +106,16 @@ def check_finite(attack: ScoredAttack, shown: Sequence[np.ndarray]) -> None:
         count = sum(scores.shape[-1] for scores in shown)
         raise NotSupported(
             f"{type(attack).__name__}: expected a finite score of every example, got none for {wrong} of {count}."
+        )
+
+
+def check_lengths(attack: ScoredAttack, shown: Sequence[np.ndarray], counts: Sequence[int]) -> None:
+    """Raises NotSupported unless scores `[points, examples]` of each tested set are one a point for each example."""
+    got = [scores.shape[-1] if scores.ndim == 2 else scores.shape for scores in shown]
+    if got != [*counts]:
+        raise NotSupported(
+            f"{type(attack).__name__}: expected scores of {' and '.join(map(str, counts))} tested examples at each "
+            f"point, got {' and '.join(map(str, got)) or 'none'}. Score each set of pool.tested."
         )
 
 

@@ -94,6 +94,6 @@ def _halves(evaluation: Evaluation) -> Arms:
     half = len(order) // 2
     original = next(subject for subject in setting.subjects if subject.role == "original")
     evidence = attack.evidence(original, setting).between(np.sort(order[:half]), np.sort(order[half:]))
-    scores = [attack.score(evidence, arm) for arm in ARMS]
+    scores = [attack.score_each(evidence, arm) for arm in ARMS]
     check_finite(attack, scores)
     return Arms(*scores)

@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
@@ -14,7 +14,7 @@ from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.weights import HALF
-from unrecall.errors import BadInput, Diverged, Fields, NotSupported, check_fields, kind_of
+from unrecall.errors import BadInput, Diverged, Fields, NotSupported, check_fields, kind_of, place_of
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.lines import name_of, parse
@@ -86,7 +86,8 @@ class Method(Parameters, ABC):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Gives a new model, in eval mode, that was made to forget `job.request.forget`; `model` stays as it was.
 
-        However a class implements it, BadInput comes first where model and data don't fit (`check_inputs`).
+        However a class implements it, BadInput comes first where model and data don't fit (`check_inputs`). A class
+        outside of unrecall is handed a copy of the model, which it may change in place and give back.
         """
 
     def null_base(self) -> "GradientMethod | None":
@@ -128,14 +129,18 @@ JOB: Fields = {"job": (kind_of(Job), "a Job, as ur.Job(request, task) is")}
 def _after_check(unlearn: Unlearn) -> Unlearn:
     """Makes an `unlearn` that looks at the model and at what it may read of the data before it does anything.
 
-    It starts from a model that holds nothing of forget as data (`Task.without`).
+    It starts from a model that holds nothing of forget as data (`Task.without`); one that isn't unrecall's own, from a
+    copy of that, which it may change.
     """
+    built_in = unlearn.__module__.startswith("unrecall.")
 
     @wraps(unlearn)
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
-        result = _held_as(model, unlearn(self, job.task.without(model, job.request.forget), job))
+        start = job.task.without(model, job.request.forget)
+        result = unlearn(self, start, job) if built_in else _apart(self, unlearn, start, job)
+        _held_as(model, result)
         if not all(bool(value.isfinite().all()) for value in result.parameters()):
             advice = "Take a smaller step, more damping, or a larger scale, whichever it has."
             raise Diverged(type(self).__name__, None, "", advice)
@@ -144,13 +149,32 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
     return checked
 
 
-def _held_as(model: nn.Module, result: nn.Module) -> nn.Module:
+def _apart(method: Any, unlearn: Unlearn, model: nn.Module, job: Job) -> nn.Module:
+    """What a user's `unlearn` makes of a copy, in eval mode, without gradients, and as trainable as `model` is.
+
+    BadInput, with the place of its code, where it gives no model.
+    """
+    result: Any = unlearn(method, copy.deepcopy(model), job)
+    if not isinstance(result, nn.Module):
+        advice = "Return the model that it changed: return model."
+        if isinstance(result, Mapping):
+            advice = "Load the weights, and return the model: model.load_state_dict(weights); return model."
+        name, kind = type(method).__name__, "None" if result is None else type(result).__name__
+        at = f" ({place})" if (place := place_of(unlearn)) else ""
+        raise BadInput(f"{name}: expected unlearn{at} to give the unlearned torch.nn.Module, got {kind}. {advice}")
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name, parameter in result.named_parameters():
+        parameter.requires_grad_(trainable.get(name, True))
+        parameter.grad = None
+    return result.eval()
+
+
+def _held_as(model: nn.Module, result: nn.Module) -> None:
     """Rounds weights that are of 16 bits in `model`, and were trained in float32, to that format, in place."""
     formats = {name: value.dtype for name, value in [*model.named_parameters(), *model.named_buffers()]}
     for name, value in [*result.named_parameters(), *result.named_buffers()]:
         if formats.get(name) in HALF:
             value.data = value.data.to(formats[name])
-    return result
 
 
 def _scale(owner: P, path: Sequence[str], factor: float) -> P:

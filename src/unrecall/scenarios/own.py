@@ -1,14 +1,14 @@
 """What cases of a user's own share: a model, and the files of what it must forget and of what it must keep."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import SPLITS, Split
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder
 from unrecall.spec.parameters import Count, Index
 
@@ -47,6 +47,14 @@ class OwnFiles(Builder):
         return Absent(
             f"no {what} was given: name {self.examples}{like} that the model was never trained on (--{split})"
         )
+
+
+def nobody(place: str, group: str, record: Mapping[str, Any]) -> BadInput:
+    """What to raise where a record doesn't say whose it is: its key is missing, or holds nothing."""
+    hint = "Name somebody." if group in record else nearest(group, map(str, record))
+    return BadInput(
+        f"{place}: expected '{group}' to say whose it is, got {'none' if group in record else 'no such key'}. {hint}"
+    )
 
 
 def placed(error: BadInput, place: Callable[[Split, int], str | None]) -> BadInput:

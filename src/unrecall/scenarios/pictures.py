@@ -13,12 +13,13 @@ from torch import nn
 from unrecall.data.examples import Examples, Part, evenly, split
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.files import is_folder_of_files
+from unrecall.disk.tables import records
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, local_folder, transformers
 from unrecall.scenarios.language import opened as opened_by_library
-from unrecall.scenarios.own import OwnFiles, placed
+from unrecall.scenarios.own import OwnFiles, nobody, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.picture_files import LIST, Picture, PictureFiles, left_out, listed, read
@@ -125,8 +126,14 @@ class Pictures(OwnFiles):
         pictures = [_picture(examples, i) for i in range(len(examples))]
         for picture in pictures:
             if not picture.owner:
-                hint = "A folder can't say it: give records." if picture.in_folder else "Name somebody."
-                raise BadInput(f"{picture.where}: expected '{self.group}' to say whose it is, got none. {hint}")
+                if picture.in_folder:
+                    raise BadInput(
+                        f"{picture.where}: expected '{self.group}' to say whose it is, got none. A folder can't say "
+                        "it: give records."
+                    )
+                files = [path for path in self.paths.values() if path.suffix.lower() != LIST]
+                lines = (line for path in files if not is_folder_of_files(path) for line in records(path))
+                raise nobody(picture.where, self.group, next(line for place, line in lines if place == picture.where))
         return [picture.owner for picture in pictures]
 
 

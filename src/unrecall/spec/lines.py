@@ -9,10 +9,14 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, make_dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, get_type_hints
+
+from pydantic import PydanticUserError
 
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest
 from unrecall.spec.catalog import Entry, Kind, class_name, entries
@@ -77,7 +81,9 @@ def _pairs(text: str, whole: str) -> Iterator[tuple[str, str]]:
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
-            raise BadInput(f"'{whole}': expected key=value, got '{part}'.")
+            name = whole.strip().partition(":")[0]
+            meant = f" Did you mean '{name}.py:{text}'?" if Path(f"{name}.py").is_file() else ""
+            raise BadInput(f"'{whole}': expected key=value, got '{part}'.{meant}")
         yield key.strip(), value.strip()
 
 
@@ -86,14 +92,7 @@ def parse(text: str, kind: Kind) -> Any:
     spec = split(text)
     owner = _user_object(spec.name) if ".py:" in spec.name else _built_in(spec.name, kind)
     if kind == "scenarios" and inspect.isfunction(owner):
-        if spec.values:
-            raise BadInput(f"'{text}': expected no parameters for a function of a file, got {sorted(spec.values)}.")
-        if not takes(owner, 0):
-            raise BadInput(
-                f"'{text}': expected a function that needs no arguments, got {owner.__name__}"
-                f"{inspect.signature(owner)}. Give each a default."
-            )
-        return owner
+        return _maker(text, owner, spec.values)
     promised = getattr(importlib.import_module(f"unrecall.{kind}.base"), BASES[kind])
     if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
         raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
@@ -106,6 +105,49 @@ def parse(text: str, kind: Kind) -> Any:
             raise BadInput(f"'{text}': expected a method that wraps another, got {spec.name}, which takes no base.")
         arguments["base"] = parse(spec.base, kind)
     return _configured(owner, arguments, spec.values)
+
+
+def _maker(text: str, function: FunctionType, values: Mapping[str, str]) -> Callable[[], Any]:
+    """The function of a user's file, with the parameters that the line sets; BadInput where it needs others too.
+
+    What a value may be follows from the parameter's annotation, or else from its default.
+    """
+    hints = _hints_of(function)
+    for key in values:
+        if key not in hints:
+            hint = nearest(key, hints) if hints else "It takes no parameters."
+            raise BadInput(f"{function.__name__}: unknown parameter '{key}'. {hint}")
+    set_ones = [(key, hints[key]) for key in values]
+    kind = make_dataclass(function.__name__, set_ones, bases=(Parameters,), frozen=True)
+    try:
+        given = _configured(kind, {}, values)
+    except PydanticUserError as error:
+        raise BadInput(
+            f"'{text}': expected parameters that a line can say, such as numbers and texts, got {function.__name__}"
+            f"{inspect.signature(function)}. Annotate them so."
+        ) from error
+    maker = partial(function, **{key: getattr(given, key) for key in values}) if values else function
+    if not takes(maker, 0):
+        other = "other " if values else ""
+        raise BadInput(
+            f"'{text}': expected a function that needs no {other}arguments, got {function.__name__}"
+            f"{inspect.signature(function)}. Give each a default."
+        )
+    return maker
+
+
+def _hints_of(function: FunctionType) -> dict[str, Any]:
+    """What each named parameter of a function may be: as annotated, else what its default is, else a text."""
+    try:
+        annotations = get_type_hints(function, include_extras=True)
+    except Exception:  # annotations that mean nothing outside of a type checker
+        annotations = {}
+    hints: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            kind: Any = str if parameter.default is parameter.empty else type(parameter.default)
+            hints[name] = annotations.get(name, str | None if parameter.default is None else kind)
+    return hints
 
 
 def _undeclared(owner: type) -> Iterator[str]:
@@ -193,7 +235,9 @@ def _entry(name: str, kind: Kind) -> Entry:
     if entry is None and name.endswith(".py"):
         raise BadInput(f"{name}: expected a name of it, as in {name}:make, got the file alone. Say which {kind[:-1]}.")
     if entry is None:
-        raise BadInput(f"unknown {kind.removesuffix('s')} '{name}'. {nearest(name, (e.name for e in entries(kind)))}")
+        what = kind.removesuffix("s")
+        of_file = f"What {name}.py defines goes by {name}.py:NAME." if Path(f"{name}.py").is_file() else ""
+        raise BadInput(f"unknown {what} '{name}'. {of_file or nearest(name, (e.name for e in entries(kind)))}")
     return entry
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Batch, Examples, iterate
+from unrecall.data.examples import Batch, Examples, iterate, not_finite
 from unrecall.data.identity import digests_of_rows
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
@@ -119,11 +119,14 @@ class Classification(Task):
         return low, high if high > low else low + 1
 
     def range_of(self, item: Any, where: str) -> tuple[float, float]:
-        """The smallest and the largest value of an item's input; BadInput where there is none."""
+        """The smallest and the largest value of an item's input; BadInput for none, and for NaN."""
         value = self._read(item, where).input
         if not value.numel():
             raise BadInput(f"{where}: expected an input with values, got an empty tensor. Remove the example.")
-        return float(value.min()), float(value.max())
+        low, high = (float(bound) for bound in torch.aminmax(value))
+        if not math.isfinite(low + high):
+            raise not_finite(where)
+        return low, high
 
     def collate(self, items: Sequence[Any]) -> Batch:
         """`inputs` [examples, ...] float32 and `targets` [examples] int64."""
@@ -326,7 +329,7 @@ class Classification(Task):
             if tensor.numel():
                 smallest, largest = (float(value) for value in torch.aminmax(tensor))
                 if not math.isfinite(smallest + largest):
-                    raise BadInput(f"{split}[{i}]: expected finite inputs, got NaN or infinity. Remove the example.")
+                    raise not_finite(f"{split}[{i}]")
                 least, most = min(least, smallest), max(most, largest)
             if least < low - 1e-6 or most > high + 1e-6:
                 own = self.bounds_of(request.sets)

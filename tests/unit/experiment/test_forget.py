@@ -111,3 +111,12 @@ def test_inputs_of_another_range_are_taken_as_they_lie(samples_world: World) -> 
         torch.nn.Sequential(Pixels(), w.original), large, "rurk", attacks="loss", tune=False, session=CPU
     )
     assert outcome.record.measurement("forget_accuracy").original.value == 1.0  # type: ignore[union-attr]
+
+
+def test_an_input_that_is_no_number_is_named(samples_world: World) -> None:
+    w, nan = samples_world, torch.tensor(torch.nan)
+    forget: list[Any] = [w.request.forget[i] for i in range(len(w.request.forget))]
+    for broken in ([5], range(len(forget)), [3, 4]):
+        sets = [(nan * x, y) if i in broken else (x, y) for i, (x, y) in enumerate(forget)]
+        with pytest.raises(BadInput, match=rf"^forget\[{broken[0]}\]: expected finite inputs, got NaN or infinity\."):
+            ur.forget(w.original, ur.Request(sets, w.request.retain), "ssd", attacks="loss", session=CPU)

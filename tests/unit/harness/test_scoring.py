@@ -1,9 +1,10 @@
 """The harness around recovery attacks: controls that can fail, the worst over variants, honest caches."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ from unrecall.data.examples import Examples
 from unrecall.data.request import Split
 from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Pool
-from unrecall.evidence.setting import Models, Setting
+from unrecall.evidence.scores import Point, Scores
+from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.harness.scoring import score_finding
 from unrecall.models.observe import accuracy
 from unrecall.record.schema import ThreatModel
@@ -119,6 +121,69 @@ def test_an_attack_without_a_number_for_each_example_is_a_row_with_the_reason(
     assert (row.unlearned.value, row.verdict, verdict.label) == (None, "not judged", "inconclusive")
     assert f"{type(attack).__name__}: expected a finite score of every example, got none for " in row.note
     assert not finding.report.positive_holds and not finding.report.negative_holds
+
+
+@dataclass(frozen=True)
+class Few(Odds):
+    """Gives something else than an array with a number for each example."""
+
+    form: str = "three"
+
+    def score(self, evidence: Evidence, split: Split) -> Any:
+        whole = evidence.signals[split].confidence
+        forms = {"column": whole[:, None], "none": None, "words": list(map(str, whole)), "ragged": [[1], [1, 2]]}
+        forms |= {"list": whole.tolist(), "tensor": torch.tensor(whole, requires_grad=True)}
+        return forms.get(self.form, np.ones(3))
+
+
+@dataclass(frozen=True)
+class Half(Idle):
+    """Shows half of the examples."""
+
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
+        return Success(np.ones(len(examples) // 2))
+
+
+@pytest.mark.parametrize(
+    ("attack", "got"),
+    [
+        (Few(), r"shape \(3,\)"),
+        (Few(form="column"), r"shape \(\d+, 1\)"),
+        (Few(form="none"), "NoneType"),
+        (Few(form="words"), "list"),
+        (Few(form="ragged"), "list"),
+        (Half(), r"shape \(\d+,\)"),
+    ],
+)
+def test_scores_that_are_not_one_for_each_example_are_a_row_with_the_reason(
+    samples_world: World, attack: ScoredAttack, got: str
+) -> None:
+    (row, *_) = score_finding(attack, setting_of(samples_world)).measurements
+    n = len(samples_world.request.forget)
+    said = (
+        rf"{type(attack).__name__}: expected {n} scores, one number for each \w+ example, got {got}\. Return an array"
+    )
+    assert row.unlearned.value is None
+    assert re.search(said, row.note), row.note
+
+
+def test_a_list_or_a_tensor_of_scores_is_as_good_as_an_array(samples_world: World) -> None:
+    setting = setting_of(samples_world)
+    areas = [score_finding(Few(form=form), setting).measurements[0].original.value for form in ("list", "tensor")]
+    assert areas[0] == areas[1] is not None
+
+
+@dataclass(frozen=True)
+class Short(Idle):
+    """Scores one example of each set, whatever there is."""
+
+    def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:  # type: ignore[misc]  # as one may
+        return Scores.of([Point(0.0, "", tuple(np.ones(1) for _ in pool.tested), (0.0,) * len(pool.tested))])
+
+
+def test_points_of_ones_own_have_a_score_for_each_example(samples_world: World) -> None:
+    (row, *_) = score_finding(Short(), setting_of(samples_world)).measurements
+    assert re.search(r"Short: expected scores of \d+ and \d+ tested examples at each point, got 1 and 1\.", row.note)
 
 
 def test_a_model_of_no_use_is_not_taken_for_knowledge(class_world: World) -> None:

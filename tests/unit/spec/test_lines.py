@@ -201,10 +201,60 @@ def test_own_file(case: Path) -> None:
     assert show(wrapped) == "spotter(salun(case.py:Mine:tau=0.25):share=0.1)"
     absolute = f"{Path.cwd()}/case.py:Mine"
     assert show(parse(absolute, "methods")) == absolute
+    with pytest.raises(BadInput, match=r"expected key=value, got 'make'\. Did you mean 'case\.py:make'\?"):
+        parse("case:make", "scenarios")
+    with pytest.raises(BadInput, match=r"unknown scenario 'case'\. What case\.py defines goes by case\.py:NAME"):
+        parse("case:make:x=1", "scenarios")
     function = parse("case.py:make", "scenarios")
     assert function() is None
-    with pytest.raises(BadInput, match="expected no parameters for a function"):
+    with pytest.raises(BadInput, match=r"make: unknown parameter 'x'\. It takes no parameters\."):
         parse("case.py:make:x=1", "scenarios")
+
+
+MAKER = """
+from typing import Literal
+from unrecall.spec.parameters import Count
+import torch
+
+def make(person: Count = 7, share=0.5, which: Literal["a", "b"] = "a", *, path=None, whole=False,
+         several: tuple[int, ...] = ()):
+    return person, share, which, path, whole, several
+
+def needs(person, net: torch.nn.Module = None): return person
+def unknown(person: "Nobody" = 3): return person
+"""
+
+
+def test_a_function_of_a_file_takes_parameters_as_its_annotations_and_defaults_say(case: Path) -> None:
+    Path("maker.py").write_text(MAKER)
+    for line, made in (
+        ("make", (7, 0.5, "a", None, False, ())),
+        ("make:person=12,share=1", (12, 1.0, "a", None, False, ())),
+        ("make:which=b,path=a/letter.txt,whole=true,several=1+2", (7, 0.5, "b", "a/letter.txt", True, (1, 2))),
+        ("make:path=none", (7, 0.5, "a", None, False, ())),
+        ("needs:person=Ann", "Ann"),
+        ("unknown:person=4", 4),
+    ):
+        assert parse(f"maker.py:{line}", "scenarios")() == made
+    assert list(paths("maker.py:make:path=a/letter.txt")) == ["maker.py", "a/letter.txt"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("make:persn=3", "make: unknown parameter 'persn'. Did you mean 'person'?"),
+        ("make:person=x", "make: expected person to be .*integer.*, got 'x'"),
+        ("make:person=0", "make: expected person to be greater than or equal to 1, got '0'"),
+        ("make:share=much", "make: expected share to be .*number.*, got 'much'"),
+        ("make:which=c", "make: expected which to be 'a' or 'b', got 'c'"),
+        ("needs", r"expected a function that needs no arguments, got needs\(person.*\). Give each a default"),
+        ("needs:person=Ann,net=x", "expected parameters that a line can say"),
+    ],
+)
+def test_a_function_of_a_file_says_what_its_parameters_must_be(case: Path, line: str, message: str) -> None:
+    Path("maker.py").write_text(MAKER)
+    with pytest.raises(BadInput, match=message):
+        parse(f"maker.py:{line}", "scenarios")
 
 
 def test_split_takes_a_line_apart() -> None:
