@@ -24,6 +24,8 @@ NOT_JUDGED, INCONCLUSIVE, NO_TRACE = "Not judged", "Inconclusive", "Can’t be t
 """Neither yes nor no: nothing to hold the model against; too much could go unseen; no trace in the original either."""
 LESS: Final = "Less than retrained models have"
 """In place of damage, where retrained models are better and the original was not."""
+SOME: Final = "Some accuracy"
+"""In place of damage, where a loss isn't chance, and isn't known to reach what counts as damage."""
 KNOWLEDGE: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_left", "class_margin")
 """The measurements that the answer to the first question quotes, where it rests on nothing else."""
 RECOGNITION: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
@@ -134,7 +136,7 @@ def answers(record: Record) -> list[Answer]:
 
 def _answer(question: str, word: str, text: str) -> Answer:
     good = word in (NOTHING_FOUND, NO) or word.startswith(f"{NO} ")
-    unsure = word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE, LESS)
+    unsure = word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE, LESS) or word.startswith(SOME)
     return Answer(question, word, text, "good" if good else "open" if unsure else "bad")
 
 
@@ -227,10 +229,23 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
     damaged = [d.split for d in tested.damage if d.damaged]
     if damaged:
         return f"Accuracy on {_listed(damaged)}", text
+    word, said = _small(tested)
+    return word, f"{said} {text}"
+
+
+def _small(tested: NeverTrained) -> Reply:
+    """What was lost where no split is damaged: what chance doesn't explain, and how much more there could be."""
+    points = f"{100 * MARGIN:.0f} points"
     unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
-    if unsure:
-        return INCONCLUSIVE, f"A loss of {100 * MARGIN:.0f} points on {_listed(unsure)} can’t be excluded. {text}"
-    return NOTHING_FOUND, f"A loss of {100 * MARGIN:.0f} points is ruled out. {text}"
+    fell = [d.split for d in tested.damage if d.difference.high is not None and d.difference.high < 0]
+    more = f"A loss of {points} on {_listed(unsure)} can’t be excluded." if unsure else ""
+    if small := [split for split in fell if split not in unsure]:
+        more = f"Accuracy on {_listed(small)} fell, by less than {points}. {more}".rstrip()
+    if larger := [split for split in fell if split in unsure]:
+        more = f"Accuracy on {_listed(larger)} fell, and not by chance. {more}"
+    if fell:
+        return SOME if unsure else f"{SOME}, less than {points}", more
+    return (INCONCLUSIVE, more) if unsure else (NOTHING_FOUND, f"A loss of {points} is ruled out.")
 
 
 def _beside_retrained(record: Record) -> tuple[Reply, Reply]:

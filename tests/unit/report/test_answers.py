@@ -159,6 +159,23 @@ def test_damage_beside_records_never_trained_on_is_named() -> None:
     assert words(labelled("not judged", damage=[]))[2] == "Not judged"
 
 
+def test_a_small_loss_that_is_not_chance_is_a_loss() -> None:
+    def damage(split: str, low: float, value: float, high: float) -> Damage:
+        return Damage(split=split, difference=Estimate(value=value, low=low, high=high, n=400), damaged=False)
+
+    retain, test = damage("retain", -0.037, -0.025, -0.015), damage("test", -0.049, -0.025, -0.004)
+    answer = answers.answers(labelled("leaks", damage=[retain, test]))[2]
+    assert (answer.word, answer.tone) == ("Some accuracy, less than 5 points", "open")
+    assert answer.text.startswith("Accuracy on retain and test fell, by less than 5 points. Change of accuracy since")
+    answer = answers.answers(labelled("leaks", damage=[retain, test, damage("holdout", -0.08, -0.02, 0.03)]))[2]
+    assert (answer.word, answer.tone) == ("Some accuracy", "open")
+    both = "fell, by less than 5 points. A loss of 5 points on holdout can’t be excluded. Change"
+    assert answer.text.startswith(f"Accuracy on retain and test {both}")
+    answer = answers.answers(labelled("leaks", damage=[damage("test", -0.08, -0.04, -0.01)]))[2]
+    assert (answer.word, answer.tone) == ("Some accuracy", "open")
+    assert answer.text.startswith("Accuracy on test fell, and not by chance. A loss of 5 points on test can’t be excl")
+
+
 @pytest.mark.parametrize("record", [full(), alone()], ids=["retrained", "never trained"])
 def test_an_unchanged_model_is_said_to_be_unchanged(record: Record) -> None:
     same = record.provenance.model_copy(update={"weights": {"original": "ab", "unlearned": "ab"}})
