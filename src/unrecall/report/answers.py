@@ -86,13 +86,17 @@ def unlearning(record: Record) -> str:
 
 
 def audited(record: Record) -> str:
-    """Which model, of which case, and when."""
+    """Which model, of which scenario, and when."""
     digest = record.provenance.weights.get("unlearned", "")
     model = f"weights {digest[:12]} (sha256 of its tensors); " if digest else ""
     day = f"; audited on {record.provenance.created[:10]}" if record.provenance.created else ""
-    summary = record.scenario_summary.rstrip(".")
-    case = f"{record.scenario}: {summary}" if summary else record.scenario
-    return f"{model}{case}{day}."
+    return f"{model}{record.scenario}{day}."
+
+
+def asked(records: Sequence[Record]) -> list[str]:
+    """What the cases are, and what was asked for, as their scenarios say it: each sentence once."""
+    sentences = (record.scenario_summary.rstrip(". ") for record in records)
+    return [f"{sentence}." for sentence in dict.fromkeys(sentences) if sentence]
 
 
 def compared(record: Record) -> str:

@@ -8,8 +8,9 @@ from tests.worlds.records import alone, full, measurement, minimal
 from unrecall.record.never_trained import as_verdict
 from unrecall.record.schema import Damage, Doubt, Estimate, Label, Measurement, Reading, Record
 from unrecall.record.verdict import NOTHING, judge
-from unrecall.report import answers
+from unrecall.report import answers, page
 from unrecall.report.answers import compared, regulator, request, unlearning, unsaid
+from unrecall.report.markdown import markdown
 
 
 def row(name: str, group: str, verdict: Label, leak: str | None = "above", note: str = "") -> Measurement:
@@ -127,9 +128,16 @@ def labelled(label: Label, **changes: Any) -> Record:
 def test_the_model_the_case_and_the_day_are_named() -> None:
     record = full()
     digest, day = record.provenance.weights["unlearned"][:12], record.provenance.created[:10]
-    summary = record.scenario_summary.rstrip(".")  # no full stop before a semicolon
-    expected = f"weights {digest} (sha256 of its tensors); {record.scenario}: {summary}; audited on {day}."
-    assert answers.audited(record) == expected
+    assert answers.audited(record) == f"weights {digest} (sha256 of its tensors); {record.scenario}; audited on {day}."
+
+
+def test_what_was_asked_stands_under_the_title_once() -> None:
+    """In the scenario's own words, which know what is forgotten, and what the holdout is."""
+    record = full()
+    assert answers.asked([record, record, minimal()]) == [record.scenario_summary]
+    assert f'</h1>\n<p class="lead">{record.scenario_summary}</p>' in page([record])
+    assert f'</h1>\n<p class="lead">{record.scenario_summary}</p>' in page([record, full("scrub")])
+    assert markdown([record]).count(record.scenario_summary) == 1
 
 
 def test_of_one_person_it_is_said_how_many_others_are_less_known() -> None:
