@@ -14,12 +14,15 @@ from unrecall.record.never_trained import ALPHA, MARGIN
 from unrecall.record.never_trained_lines import SHARES_LEFT, after, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family, reference_values
-from unrecall.report import matrices
+from unrecall.report import matrices, scales
 from unrecall.report.never_trained import GRADES, in_points
+from unrecall.report.scales import says_nothing
 from unrecall.report.sentences import number, p, percent, references, share
 from unrecall.report.strips import finite, minus
 
 YES, NO, NOTHING_FOUND = "Yes", "No", "Nothing found"
+AS_FAR: Final = "No, as far as can be told"
+"""In place of no, where an attack can't tell even the original from retrained models."""
 NOT_JUDGED, INCONCLUSIVE, NO_TRACE = "Not judged", "Inconclusive", "Can’t be told"
 """Neither yes nor no: nothing to hold the model against; too much could go unseen; no trace in the original either."""
 LESS: Final = "Less than retrained models have"
@@ -140,7 +143,7 @@ def answers(record: Record) -> list[Answer]:
 
 def _answer(question: str, word: str, text: str) -> Answer:
     good = word in (NOTHING_FOUND, NO) or word.startswith(f"{NO} ")
-    unsure = word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE, LESS) or word.startswith(SOME)
+    unsure = word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE, LESS, AS_FAR) or word.startswith(SOME)
     return Answer(question, word, text, "good" if good else "open" if unsure else "bad")
 
 
@@ -150,7 +153,7 @@ def _unchanged(record: Record) -> tuple[Reply, Reply]:
     word, _ = _word([m for m in _judged(record) if family(m) == "can be told"])
     if before is not None:
         word = YES if word == YES or before <= ALPHA else NO_TRACE
-    recognised = INCONCLUSIVE if word == NO else word
+    recognised = INCONCLUSIVE if word in (NO, AS_FAR) else word
     recognition = _figures(record, RECOGNITION) or "how well it can be told was not measured"
     knowledge = _figures(record, KNOWLEDGE) or "what it knows was not measured"
     return (
@@ -272,9 +275,10 @@ def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]
     figures = f" {_capital(figures)}." if figures else ""
     if word == YES:
         return word, f"More than models that never saw them show.{figures}"
-    if word == NO:
-        ruled_out = "half of what the original shows is ruled out"
-        return word, f"No more than models that never saw them show; {ruled_out}.{figures}{_undecided(rows)}"
+    if word in (NO, AS_FAR):
+        whose = "" if word == NO else f"{_untold(rows)} By the others, no"
+        no_more = f"{whose or 'No'} more than models that never saw them show; half of what the original shows"
+        return word, f"{no_more} is ruled out.{figures}{_undecided(rows)}"
     reasons = [m.note.rpartition(WHY)[2].rstrip(".") for m in deciding if WHY in m.note]
     why = "; ".join(dict.fromkeys(reasons))
     return word, f"{_capital(why) or 'Nothing was judged that would tell'}.{figures}"
@@ -283,7 +287,8 @@ def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]
 def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     """Yes where a row leaks; no where each group of rows that shows anything has one that doesn't; and those rows.
 
-    Else why not: no retrained models to hold rows against, nothing to see on any, or all too unsure.
+    No as far as can be told, where a row beside those can't tell even the original. Else why not: no retrained models
+    to hold rows against, nothing to see on any, or all too unsure.
     """
     if leaks := [m for m in rows if m.verdict == "leaks"]:
         return YES, leaks
@@ -291,7 +296,7 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     open_rows = [m for m in rows if m not in decided and NOTHING not in m.note]
     blocking = [m for m in open_rows if m.group not in {d.group for d in decided}]
     if decided and not blocking:
-        return NO, decided
+        return AS_FAR if any(map(says_nothing, rows)) else NO, decided
     unsure = blocking or [m for m in rows if m not in decided]
     if not any(len(reference_values(m)) >= 2 for m in unsure):
         return NOT_JUDGED, unsure
@@ -299,9 +304,17 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
 
 
 def _undecided(rows: Sequence[Measurement]) -> str:
-    """Names the rows that can't tell, beside a no that others give."""
-    titles = [m.title for m in rows if m.verdict == "inconclusive" and NOTHING not in m.note]
-    return f" Can’t tell: {_listed(titles[:MOST])}." if titles else ""
+    """Names the rows that can't tell, beside a no that others give; those of `_untold` have a sentence of their own."""
+    unsure = [m for m in rows if m.verdict == "inconclusive" and NOTHING not in m.note and not says_nothing(m)]
+    return f" Can’t tell: {_listed([m.title for m in unsure[:MOST]])}." if unsure else ""
+
+
+def _untold(rows: Sequence[Measurement]) -> str:
+    """The rows that can't tell even the original from retrained models, with what another of these could show."""
+    silent = [m for m in rows if says_nothing(m)]
+    count = max((len(reference_values(m)) for m in silent), default=0)
+    figures = "; ".join(_figure(m, another=True) for m in silent[:MOST])
+    return f"Can’t be told from {count} retrained models, so much do they differ: {figures}." if silent else ""
 
 
 def _use(record: Record) -> Reply:
@@ -366,7 +379,8 @@ def _by(record: Record, *, asking: bool) -> Reply:
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
     plain = [m for m in rows if m.name in KNOWLEDGE]
     quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
-    silent = _undecided(rows) if word == NO else ""
+    silent = _undecided(rows) if word in (NO, AS_FAR) else ""
+    silent += f" {_untold(rows)}" if word == AS_FAR else ""
     if word == YES and all(family(m) == "can be told" for m in deciding):
         word, silent = RECOGNISED, f" {TOLD}"
     return word, f"{_capital(quoted)}.{silent}" if quoted else "No attack of this kind gave a value."
@@ -397,10 +411,15 @@ def _figures(record: Record, names: Sequence[str]) -> str:
     return "; ".join(_figure(m, holdout if m.name == "forget_accuracy" else None) for m in rows[:MOST])
 
 
-def _figure(m: Measurement, unseen: Measurement | None = None) -> str:
-    """A measurement of the unlearned model beside the same of the others, and beside its own on `unseen` examples."""
+def _figure(m: Measurement, unseen: Measurement | None = None, *, another: bool = False) -> str:
+    """A measurement of the unlearned model beside the same of the others, and beside its own on `unseen` examples.
+
+    `another`: also where one more retrained model would fall.
+    """
+    bounds = scales.bounds(m) if another else None
     beside = [f"original {number(m.original.value)}"] if finite(m.original.value) is not None else []
     beside += [f"retrained {number(m.reference)}"] if finite(m.reference) is not None else []
+    beside += [f"another one {number(bounds[0])} to {number(bounds[1])}"] if bounds else []
     if unseen is not None and finite(unseen.unlearned.value) is not None:
         beside += [f"on holdout {number(unseen.unlearned.value)}"]
     return f"{m.title} {number(m.unlearned.value)}" + (f" ({', '.join(beside)})" if beside else "")

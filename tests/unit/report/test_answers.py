@@ -7,7 +7,7 @@ import pytest
 from tests.worlds.records import alone, full, measurement, minimal
 from unrecall.record.never_trained import as_verdict
 from unrecall.record.schema import Damage, Doubt, Estimate, Label, Measurement, Reading, Record
-from unrecall.record.verdict import NOTHING, judge
+from unrecall.record.verdict import FEW_MODELS, NOTHING, WITHIN, judge
 from unrecall.report import answers, page
 from unrecall.report.answers import compared, regulator, request, unlearning, unsaid
 from unrecall.report.markdown import markdown
@@ -72,6 +72,28 @@ def test_beside_a_no_stand_the_rows_that_can_not_tell() -> None:
     assert answers.answers(record)[0].text.endswith("Can’t tell: Prototypical_mean.")
     assert regulator(record)[0].text.endswith("Can’t tell: Prototypical_mean.")
     assert "Can’t tell" not in answers.answers(beside_retrained(rows[0]))[0].text
+
+
+def test_no_plain_no_stands_over_an_attack_that_can_not_tell_the_original() -> None:
+    """Its bounds hold all that it could show, and it shows as much as the original."""
+    told = row("relearn_mean", "recovery", "like retrained")
+    wide = measurement(
+        "prototypical_mean", "Prototypes", "recovery", (1.0, 1.0, 1.0), (1.0, 0.4), "inconclusive",
+        leak="above", note=f"Inconclusive: {WITHIN}.", bound_low=-2.13, bound_high=3.51,
+    )  # fmt: skip
+    untold = (
+        "Can’t be told from 2 retrained models, so much do they differ: Prototypes 1.000 (original 1.000, retrained "
+        "0.700, another one 0.000 to 1.000)."
+    )
+    for shown in (wide, wide.model_copy(update={"note": f"Inconclusive: {FEW_MODELS}."})):
+        record = beside_retrained(told, shown)
+        for answer in (answers.answers(record)[0], regulator(record)[0]):
+            assert (answer.word, answer.tone) == ("No, as far as can be told", "open")
+            assert untold in answer.text
+            assert "Can’t tell:" not in answer.text
+        assert answers.answers(record)[0].text.startswith(f"{untold} By the others, no more than models that never")
+    assert words(beside_retrained(told, wide.model_copy(update={"verdict": "leaks"})))[0] == "Yes"
+    assert words(beside_retrained(wide))[0] == "Inconclusive"
 
 
 def test_damage_beside_retrained_models_is_named() -> None:
